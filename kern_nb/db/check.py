@@ -1,0 +1,203 @@
+"""The store's health: what contradicts an invariant, and what can be mended.
+
+A run left open by a process that is gone was interrupted: its messages are kept, its status becomes INTERRUPTED, and a tool
+call that had started becomes unknown, because nobody can tell whether it took effect. It is never run again by itself.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb.db.schema import Tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.db.store import SessionStore
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: ``interrupted``, ``running elsewhere``, ``left started``, ``no session``, ``no run``, ``no parent``,
+            ``fork beyond the parent`` or ``gap``.
+        session_id: The session it concerns.
+        run_id: The run, where it concerns one.
+        detail: What was found, in words.
+        repaired: Whether it was mended.
+    """
+
+    kind: str
+    session_id: str
+    run_id: str | None
+    detail: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `SessionStore.check` found; true where nothing was, or all of it was mended."""
+
+    problems: list[Finding] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return all(problem.repaired for problem in self.problems)
+
+    def __repr__(self) -> str:
+        if not self.problems:
+            return "No problems found."
+        lines = [f"{len(self.problems)} found, {sum(p.repaired for p in self.problems)} repaired:"]
+        for p in self.problems:
+            run = f" run {p.run_id}" if p.run_id else ""
+            lines.append(f"  {'repaired ' if p.repaired else ''}{p.kind}: session {p.session_id}{run}: {p.detail}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from kern_nb.render.reports import check_html
+
+        return check_html(self)
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """One row a problem."""
+        import pandas as pd
+
+        names = ["kind", "session_id", "run_id", "detail", "repaired"]
+        return pd.DataFrame([[getattr(p, n) for n in names] for p in self.problems], columns=names)
+
+
+def check(store: SessionStore, *, repair: bool) -> CheckReport:
+    """See `SessionStore.check`."""
+    if not repair:
+        with store.reading() as connection:
+            return CheckReport(list(_findings(connection, store.tables)))
+
+    def mend(connection: Connection) -> CheckReport:
+        found = list(_findings(connection, store.tables))
+        return CheckReport([_repaired(connection, store.tables, finding) for finding in found])
+
+    return store.write(mend)
+
+
+def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    yield from _open_runs(connection, tables)
+    yield from _calls_left_started(connection, tables)
+    yield from _rows_without_owner(connection, tables)
+    yield from _broken_forks(connection, tables)
+    yield from _gaps(connection, tables)
+
+
+def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    r = tables.runs
+    query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
+    for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
+        state, where = _process_state(row["process"])
+        if state != "alive":
+            kind = "interrupted" if state == "gone" else "running elsewhere"
+            yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")
+
+
+def _process_state(process: str | None) -> tuple[str, str]:
+    """Whether the process that wrote a run is alive, gone, or (on another host) out of sight; and that in words."""
+    host, _, rest = (process or "").rpartition(":")[0].rpartition(":")
+    started = (process or "").rpartition(":")[2]
+    if not process or not rest.isdecimal():
+        return "gone", "nobody says which process wrote it"
+    if host != socket.gethostname():
+        return "elsewhere", f"process {rest} on {host} may still write it"
+    try:
+        alive = f"{psutil.Process(int(rest)).create_time():.0f}" == started
+    except psutil.Error:
+        alive = False
+    return ("alive", f"process {rest} writes it") if alive else ("gone", f"process {rest}, which wrote it, is gone")
+
+
+def _calls_left_started(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    r, t = tables.runs, tables.tool_calls
+    query = (
+        sa.select(t.c.session_id, t.c.run_id, t.c.tool_call_id, t.c.tool_name)
+        .join(r, r.c.run_id == t.c.run_id)
+        .where(t.c.status == "started", r.c.status.not_in(("PENDING", "RUNNING", "PAUSED")))
+    )
+    for row in connection.execute(query).mappings():
+        detail = f"tool call {row['tool_call_id']} ({row['tool_name']}) started and never ended in a run that has"
+        yield Finding("left started", row["session_id"], row["run_id"], detail)
+
+
+def _rows_without_owner(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    s, r = tables.sessions, tables.runs
+    lost_runs = sa.select(r.c.session_id, r.c.run_id, r.c.run_index).outerjoin(s, s.c.session_id == r.c.session_id)
+    for row in connection.execute(lost_runs.where(s.c.session_id.is_(None))).mappings():
+        yield Finding("no session", row["session_id"], row["run_id"], f"run {row['run_index']} has no session")
+    for table in (tables.messages, tables.tool_calls, tables.requirements):
+        count = sa.func.count().label("n")
+        lost = sa.select(table.c.session_id, table.c.run_id, count).outerjoin(r, r.c.run_id == table.c.run_id)
+        lost = lost.where(r.c.run_id.is_(None)).group_by(table.c.session_id, table.c.run_id)
+        for row in connection.execute(lost).mappings():
+            detail = f"{row['n']} rows of {table.name} have no run"
+            yield Finding("no run", row["session_id"], row["run_id"], detail)
+
+
+def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    s, r = tables.sessions, tables.runs
+    parent = s.alias()
+    last = sa.select(r.c.session_id, sa.func.max(r.c.run_index).label("last")).group_by(r.c.session_id).subquery()
+    query = (
+        sa.select(s.c.session_id, s.c.parent_session_id, s.c.fork_run_index, parent.c.session_id.label("found"))
+        .add_columns(sa.func.coalesce(last.c.last, parent.c.fork_run_index, -1).label("last"))
+        .select_from(s)
+        .outerjoin(parent, parent.c.session_id == s.c.parent_session_id)
+        .outerjoin(last, last.c.session_id == s.c.parent_session_id)
+        .where(s.c.parent_session_id.is_not(None))
+    )
+    for row in connection.execute(query).mappings():
+        if row["found"] is None:
+            detail = f"its parent {row['parent_session_id']} is not there, so what it inherits is lost to it"
+            yield Finding("no parent", row["session_id"], None, detail)
+        elif row["fork_run_index"] > row["last"]:
+            detail = f"it inherits up to run {row['fork_run_index']} of a parent whose last is {row['last']}"
+            yield Finding("fork beyond the parent", row["session_id"], None, detail)
+
+
+def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    """Messages are numbered from 0 without a hole: a hole is a message that was lost."""
+    m = tables.messages
+    n, last = sa.func.count(), sa.func.max(m.c.message_index)
+    query = sa.select(m.c.session_id, m.c.run_id, n.label("n"), last.label("last")).group_by(m.c.session_id, m.c.run_id)
+    for row in connection.execute(query.having(n != last + 1)).mappings():
+        detail = f"it has {row['n']} messages, and the last is numbered {row['last']}"
+        yield Finding("gap", row["session_id"], row["run_id"], detail)
+
+
+def _repaired(connection: Connection, tables: Tables, finding: Finding) -> Finding:
+    """Mend one thing, where that is possible without guessing."""
+    repairs: dict[str, Callable[[Connection, Tables, Finding], Any]] = {
+        "interrupted": _mark_interrupted,
+        "left started": _mark_unknown,
+    }
+    if finding.kind not in repairs:
+        return finding
+    repairs[finding.kind](connection, tables, finding)
+    return replace(finding, repaired=True)
+
+
+def _mark_interrupted(connection: Connection, tables: Tables, finding: Finding) -> None:
+    r = tables.runs
+    still_open = (r.c.run_id == finding.run_id) & (r.c.status == "RUNNING")
+    connection.execute(r.update().where(still_open).values(status="INTERRUPTED", process=None))
+    _mark_unknown(connection, tables, finding)
+
+
+def _mark_unknown(connection: Connection, tables: Tables, finding: Finding) -> None:
+    t = tables.tool_calls
+    left = (t.c.run_id == finding.run_id) & (t.c.status == "started")
+    connection.execute(t.update().where(left).values(status="unknown"))

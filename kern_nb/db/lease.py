@@ -1,0 +1,199 @@
+"""One DuckDB file, shared between processes.
+
+DuckDB admits one process at a time. A `Lease` therefore holds its connection only while this process works and a moment
+longer, so that a burst of work opens the file once: it lets go after a short idle, and after a longest hold even in the
+middle of a burst, so that nobody starves. Whoever comes in between waits with growing pauses, and after a time-out is told
+which process holds the file.
+
+All stores of one process on one file share one lease: DuckDB allows a file to be open only once with one configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
+
+IDLE_S = 0.05
+LONGEST_HOLD_S = 0.5
+# After a longest hold the others get this long to take the file; they wait in pauses of about this length.
+COURTESY_S = 0.03
+LONGEST_PAUSE_S = 0.025
+
+# SQL through a store can neither read nor write files, nor load code, nor see Python's variables.
+CONFIG: dict[str, Any] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+_leases: weakref.WeakValueDictionary[tuple[str, bool], Lease] = weakref.WeakValueDictionary()
+_leases_lock = threading.Lock()
+
+
+def lease_of(path: Path, *, read_only: bool) -> Lease:
+    """The lease of this process on a file."""
+    key = (os.path.realpath(path), read_only)
+    with _leases_lock:
+        lease = _leases.get(key)
+        if lease is None:
+            lease = _leases[key] = Lease(key[0], read_only=read_only)
+        return lease
+
+
+class Lease:
+    """The connection of this process to one file, open only while it is needed.
+
+    Args:
+        path: The file, or ``:memory:``, which is held until `close`.
+        read_only: Open it to be read: several processes may, at the same time.
+    """
+
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.writer = threading.RLock()  # one writer at a time in this process: they would only conflict
+        self._forever = path == ":memory:"
+        self._changed = threading.Condition()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._users: dict[int, int] = {}  # thread -> connections it has out
+        self._opened = self._used = self._closed = 0.0
+        self._watcher: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def acquire(self, timeout: float) -> duckdb.DuckDBPyConnection:
+        """A connection of one's own to the file; give it back with `release`.
+
+        Raises:
+            StoreBusy: another process held the file for all of ``timeout`` seconds.
+            NotAStore: the file is no DuckDB database.
+        """
+        deadline = time.monotonic() + timeout
+        pause = 0.001
+        me = threading.get_ident()
+        self._forget_parent()
+        while True:
+            with self._changed:
+                if me not in self._users and self._overdue():
+                    # Let those who work finish; then the file is free for another process.
+                    self._changed.wait(LONGEST_PAUSE_S)
+                    if self._overdue() and time.monotonic() < deadline:
+                        continue
+                busy = self._open()
+                if busy is None:
+                    self._users[me] = self._users.get(me, 0) + 1
+                    assert self._connection is not None
+                    return self._connection.cursor()
+            if time.monotonic() > deadline:
+                raise self._busy(busy, timeout)
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - to spread waiters, no secret
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def release(self, thread: int) -> None:
+        """Give back the connection that a thread acquired."""
+        with self._changed:
+            left = self._users.get(thread, 0) - 1
+            if left > 0:
+                self._users[thread] = left
+            else:
+                self._users.pop(thread, None)
+            self._used = time.monotonic()
+            if self._overdue() and not self._users:
+                self._close()
+            elif not self._forever and self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="kern_nb lease", daemon=True)
+                self._watcher.start()
+
+    def close(self) -> None:
+        """Let go of the file now, or as soon as the last connection is given back."""
+        with self._changed:
+            if not self._users:
+                self._close()
+            else:
+                self._opened = 0.0  # overdue: closed at the last release
+
+    def _overdue(self) -> bool:
+        held = time.monotonic() - self._opened
+        return self._connection is not None and not self._forever and held > LONGEST_HOLD_S
+
+    def _open(self) -> Exception | None:
+        """Open the file; the driver's refusal where another process has it."""
+        if self._connection is not None:
+            return None
+        since = time.monotonic() - self._closed
+        if since < COURTESY_S and self._closed > self._used:
+            return duckdb.IOException("this process gives others a turn")
+        try:
+            self._connection = duckdb.connect(self.path, read_only=self.read_only, config=CONFIG)
+        except duckdb.IOException as error:
+            if "lock" in str(error):
+                return error
+            if "not a valid DuckDB database" in str(error):
+                raise NotAStore(f"{self.path} is no DuckDB database.", "Attach a .duckdb file, or a new path.") from error
+            reason = str(error).splitlines()[0]
+            raise StoreUnavailable(f"{self.path}: {reason}.", "Check the path and its permissions.") from error
+        except duckdb.ConnectionException as error:  # open in this process with another configuration
+            return error
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise NotAStore(f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy.") from error
+        self._opened = time.monotonic()
+        return None
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._closed = time.monotonic()
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        """Close the connection once nobody has used it for a moment."""
+        with self._changed:
+            while self._connection is not None:
+                idle = time.monotonic() - self._used
+                if not self._users and idle >= IDLE_S:
+                    self._close()
+                else:
+                    self._changed.wait(max(IDLE_S - idle, 0.005))
+            self._watcher = None
+
+    def _forget_parent(self) -> None:
+        """After a fork the parent's connection is not ours to use, nor to close."""
+        if self._pid != os.getpid():
+            _not_ours.append(self._connection)
+            forever = self._forever
+            self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
+            self._forever = forever
+
+    def _busy(self, refusal: Exception | None, timeout: float) -> StoreBusy:
+        found = _HOLDER.search(str(refusal))
+        holder = f"process {found[1]}{_command(int(found[1]))}" if found else "this process, opened in another way,"
+        return StoreBusy(
+            f"{self.path} is held by {holder} and was not free within {timeout:g} s.",
+            "End what works there, or keep sessions that many processes write in PostgreSQL.",
+        )
+
+
+_not_ours: list[object] = []
+
+
+def _command(pid: int) -> str:
+    """What the process is, where the system tells."""
+    with contextlib.suppress(Exception):
+        import psutil
+
+        return f" ({' '.join(psutil.Process(pid).cmdline())[:80]})"
+    return ""

@@ -1,0 +1,36 @@
+"""In memory: DuckDB without a file. Gone when the process ends; for tests and demos."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from kern_nb.db.duckdb import BUSY_TIMEOUT_S, DuckDb
+from kern_nb.db.lease import Lease
+from kern_nb.db.schema import Tables
+from kern_nb.db.store import SessionStore
+
+
+class InMemoryDb(DuckDb):
+    """A store of its own in this process's memory.
+
+    Args:
+        session_table: The name of the sessions' table.
+    """
+
+    def __init__(self, *, session_table: str = "agno_sessions") -> None:
+        self.timeout = BUSY_TIMEOUT_S
+        self._lease = Lease(":memory:")
+        SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
+
+    def is_there(self) -> bool:
+        """Memory always is."""
+        return True
+
+
+@cache
+def empty_store(session_table: str) -> InMemoryDb:
+    """What a store without tables is read from, so that its frames have their columns."""
+    store = InMemoryDb(session_table=session_table)
+    store.write(lambda _: None)
+    store.read_only = True
+    return store

@@ -1,0 +1,186 @@
+"""People's SQL over the views: what the engines share of running it, and the DataFrame it ends in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from kern_nb.db.columns import FRAMES, Column, Kind
+from kern_nb.db.frames import to_pandas
+from kern_nb.db.views import VIEWS
+from kern_nb.errors import QueryRefused
+
+if TYPE_CHECKING:
+    from kern_nb.db.store import SessionStore
+
+# Statements that are no query. Each engine also sees to it by itself that nothing is written; this gives one clear answer.
+_NOT_QUERIES = frozenset(
+    "alter analyze attach begin call checkpoint commit copy create deallocate delete detach do drop execute export grant"
+    " import insert install load lock merge pragma prepare reindex release replace reset revoke rollback savepoint set"
+    " start truncate update use vacuum".split()
+)
+
+# What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
+_TOKEN = re.compile(
+    r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    | \$(?P<name>[A-Za-z_]\w*)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def run(store: SessionStore, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+    """See `SessionStore.sql`."""
+    body = text.strip().rstrip(";").rstrip()
+    if not body:
+        raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
+    if _first_word(body) in _NOT_QUERIES:
+        raise refused(body)
+    found = store.run_sql(body, params)
+    names = _distinct(found.column_names)
+    plain = [_plain(column) for column in found.columns]
+    columns = [Column(n, kind, "") if (kind := _KINDS.get(v.type)) else None for n, v in zip(names, plain, strict=True)]
+    typed = to_pandas(pa.table(plain, names=names), [c for c in columns if c is not None])
+    for place, (name, column, values) in enumerate(zip(names, columns, plain, strict=True)):
+        if column is None:  # dates, lists, structs: as Arrow gives them
+            typed.insert(place, name, values.to_pandas())
+    return typed
+
+
+def refused(text: str) -> QueryRefused:
+    """The refusal of SQL that is not one reading statement."""
+    first = " ".join(text.split())[:60]
+    return QueryRefused(f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods.")
+
+
+def _first_word(text: str) -> str:
+    bare = re.sub(r"\A(\s|\(|--[^\n]*(\n|\Z)|/\*.*?\*/)*", "", text, flags=re.DOTALL)
+    found = re.match(r"[A-Za-z]+", bare)
+    return found[0].lower() if found else ""
+
+
+def numbered(text: str) -> tuple[str, list[str]]:
+    """SQL with ``$1`` for the first ``$name`` and so on, and the names."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is None:
+            return match[0]
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _TOKEN.sub(number, text), names
+
+
+def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """Rows of a driver as Arrow columns, each of the one type its values have, else of text."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return pa.table([_array(list(values)) for values in columns], names=_distinct(names))
+
+
+def _array(values: list[Any]) -> pa.Array:
+    kinds = {type(v) for v in values}
+    if Decimal in kinds:  # what PostgreSQL makes of a sum of integers
+        whole = all(v == v.to_integral_value() for v in values if isinstance(v, Decimal))
+        values = [(int(v) if whole else float(v)) if isinstance(v, Decimal) else v for v in values]
+    if kinds & {dict, list}:
+        values = [json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v for v in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """``SELECT a, a`` gives a and a_1, so that a DataFrame tells them apart."""
+    seen: Counter[str] = Counter()
+    given = []
+    for name in names:
+        given.append(f"{name}_{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return given
+
+
+_KINDS: dict[pa.DataType, Kind] = {
+    pa.string(): "text",
+    pa.int64(): "count",
+    pa.float64(): "number",
+    pa.bool_(): "flag",
+    pa.timestamp("us", tz="UTC"): "time",
+}
+
+
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers of any width, and times of any zone, as the frames have them."""
+    kind = values.type
+    try:
+        if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+            return values.cast(pa.int64())
+        if pa.types.is_decimal(kind) or pa.types.is_floating(kind):
+            return values.cast(pa.float64())
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            return values.cast(pa.timestamp("us", tz="UTC"))
+        if pa.types.is_large_string(kind) or pa.types.is_null(kind):
+            return values.cast(pa.string())
+    except pa.ArrowInvalid:  # an integer wider than 64 bits
+        return values.cast(pa.float64())
+    return values
+
+
+class as_time(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """Unix microseconds as the engine's own time."""
+
+    inherit_cache = True
+    name = "as_time"
+
+
+@compiles(as_time)
+def _as_time(element: as_time, compiler: Any, **kw: Any) -> str:
+    return f"to_timestamp({compiler.process(element.clauses, **kw)} / 1000000.0)"
+
+
+@compiles(as_time, "duckdb")
+def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
+    return f"make_timestamptz({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(as_time, "sqlite")
+def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
+    micros = compiler.process(element.clauses, **kw)
+    return f"(datetime({micros} / 1000000, 'unixepoch') || printf('.%06d', {micros} % 1000000))"
+
+
+def view_statements(store: SessionStore, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
+    create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
+    statements = []
+    for name, view in VIEWS.items():
+        inner = view(store.tables, None).subquery()
+        shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+        body = sa.select(*shown).compile(
+            dialect=dialect,
+            compile_kwargs={"literal_binds": True},
+            # A workload may be called like a view: its tables are named with their schema, which the view is not in.
+            schema_translate_map=None if store.tables.metadata.schema else {None: db_schema},
+            render_schema_translate=True,
+        )
+        statements.append(f"{create} {name} AS {str(body).replace('%%', '%')}")
+    return statements
+
+
+def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
+    if column.kind == "time":
+        return as_time(value)
+    if column.kind == "json" and dialect.name == "postgresql":
+        return sa.cast(sa.type_coerce(value, sa.Text), sa.dialects.postgresql.JSONB)
+    return value

@@ -1,0 +1,78 @@
+"""What people write to name a session, run or message: ``chat``, ``chat/2``, ``chat/2.5``; a unique prefix serves."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb.db.lineage import find_point, find_run, segments
+from kern_nb.db.reading import require_session, session_row
+from kern_nb.db.schema import Tables, newest_first
+from kern_nb.errors import AmbiguousReference, SessionNotFound
+
+_RUN = re.compile(r"(?P<session>.+)/(?P<run>\d+|[^/.]+)(?:\.(?P<message>\d+))?\Z", re.DOTALL)
+
+
+class Reference(NamedTuple):
+    """A session, one of its runs, or a message of that run."""
+
+    session_id: str
+    run_index: int | None = None
+    message_index: int | None = None
+
+    def __str__(self) -> str:
+        """As people write it."""
+        run = "" if self.run_index is None else f"/{self.run_index}"
+        return f"{self.session_id}{run}" + ("" if self.message_index is None else f".{self.message_index}")
+
+    @property
+    def place(self) -> int | tuple[int, int] | None:
+        """The place, as `SessionStore.branch` takes it."""
+        if self.run_index is None or self.message_index is None:
+            return self.run_index
+        return self.run_index, self.message_index
+
+
+def resolve(connection: Connection, tables: Tables, text: str) -> Reference:
+    """See `SessionStore.resolve`. A session whose id holds a slash goes before a run."""
+    if session_row(connection, tables, text) is not None:
+        return Reference(text)
+    parts = _RUN.match(text)
+    if parts is None:
+        return Reference(_session(connection, tables, text))
+    try:
+        session_id = _session(connection, tables, parts["session"])
+    except SessionNotFound:
+        if _with_prefix(connection, tables, text):
+            return Reference(_session(connection, tables, text))
+        raise
+    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    key = int(parts["run"]) if parts["run"].isdecimal() else parts["run"]
+    run = find_run(connection, tables, seen, key)
+    message = None if parts["message"] is None else int(parts["message"])
+    if message is not None:
+        find_point(connection, tables, seen, after=(int(run["run_index"]), message), before=None)
+    return Reference(session_id, int(run["run_index"]), message)
+
+
+def _session(connection: Connection, tables: Tables, text: str) -> str:
+    """A session by its id or a unique prefix of it."""
+    if session_row(connection, tables, text) is not None:
+        return text
+    found = _with_prefix(connection, tables, text)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        candidates = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+        raise AmbiguousReference(f"{text!r} fits several sessions: {candidates}.", "Write more of the session id.")
+    return str(require_session(connection, tables, text)["session_id"])  # raises, with a hint
+
+
+def _with_prefix(connection: Connection, tables: Tables, text: str) -> list[str]:
+    s = tables.sessions
+    query = sa.select(s.c.session_id).where(sa.func.substr(s.c.session_id, 1, len(text)) == text)
+    newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(6)
+    return list(connection.execute(newest).scalars())

@@ -1,0 +1,245 @@
+"""Records to rows and back. Rows are plain dicts keyed by column name; the column types do the encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kern_nb.db import codec
+from kern_nb.db.schema import USAGE
+from kern_nb.records import OPEN_STATUSES, Message, Run, Session, ToolCall, Usage, text_of
+
+Row = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass
+class RunRows:
+    """The rows of one run, ready to insert once the run's index is known."""
+
+    run: Row
+    messages: list[Row] = field(default_factory=list)
+    tool_calls: list[Row] = field(default_factory=list)
+
+
+def micros(time: datetime | None) -> int | None:
+    """Unix microseconds, exactly."""
+    return None if time is None else (time - _EPOCH) // _MICROSECOND
+
+
+def moment(value: int | None) -> datetime | None:
+    """The time of `micros`."""
+    return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+def split(content: Any) -> tuple[str | None, Any]:
+    """A content as (what people read, the value itself where that is no text)."""
+    if content is None or isinstance(content, str):
+        return (None if content is None else str(content)), None
+    text = text_of(content)
+    return (codec.dumps(content) if text is None and not isinstance(content, list) else text), content
+
+
+def run_rows(run: Run, session_id: str) -> RunRows:
+    """A run as rows, its messages numbered from 0."""
+    values = run.model_dump(
+        include={
+            "run_id", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id", "status", "model",
+            "model_provider", "duration_s", "time_to_first_token_s", "error",
+        }
+    )  # fmt: skip
+    values |= {"session_id": session_id, "session_state": run.session_state, "extra": run.extra or None}
+    values["input"], values["input_json"] = split(run.input)
+    values["output"], values["output_json"] = split(run.output)
+    values |= usage_row(run.usage)
+    values |= {"created_at": micros(run.created_at), "finished_at": micros(run.finished_at)}
+    messages = [message_row(m, run.run_id, session_id, i) for i, m in enumerate(run.messages)]
+    calls = tool_call_rows(run.run_id, session_id, run.messages, run.tool_calls, open_run=run.status in OPEN_STATUSES)
+    return RunRows(values, messages, calls)
+
+
+def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
+    """A message as a row; ``run_index`` is set when the run has one."""
+    text, value = split(message.content)
+    return {
+        "run_id": run_id,
+        "message_index": index,
+        "session_id": session_id,
+        "message_id": message.message_id,
+        "role": message.role,
+        "content": text,
+        "content_json": value,
+        "tool_call_id": message.tool_call_id,
+        "tool_name": message.tool_name,
+        "model": message.model,
+        **usage_row(message.usage),
+        "created_at": micros(message.created_at),
+        "extra": message.extra or None,
+    }
+
+
+def usage_row(usage: Usage | None) -> Row:
+    """The usage columns, all NULL where nothing is known."""
+    return {name: getattr(usage, name, None) for name in USAGE}
+
+
+def tool_call_rows(
+    run_id: str,
+    session_id: str,
+    messages: list[Message],
+    calls: Iterable[ToolCall],
+    *,
+    open_run: bool,
+    first_message: int = 0,
+    taken: Iterable[str] = (),
+) -> list[Row]:
+    """The tool calls of a run, those on its messages and those given beside them, with their results.
+
+    A call that both name is one call. Of two different calls with one id the second becomes ``id~2``, so that neither is
+    lost. Results are joined by id within the run, each to the first call still without one.
+    """
+    found: list[ToolCall] = []
+    for index, message in enumerate(messages, first_message):
+        found += [call if call.message_index is not None else _at(call, index) for call in message.tool_calls]
+    known = {call.tool_call_id for call in found}
+    beside = list(calls)
+    by_id = {call.tool_call_id: call for call in beside if call.tool_call_id is not None}
+    # The list beside the messages knows more of a call (its result, its duration) than the message does.
+    found = [_merge_calls(call, by_id.get(call.tool_call_id)) for call in found]
+    found += [call for call in beside if call.tool_call_id is None or call.tool_call_id not in known]
+
+    ids, rows = set(taken), []
+    waiting: dict[str, list[Row]] = {}
+    for call in found:
+        given = call.tool_call_id or f"call_{len(ids) + 1}"
+        unique = _unique(given, ids)
+        row = _tool_call_row(call, run_id, session_id, unique, call_index=len(ids))
+        ids.add(unique)
+        rows.append(row)
+        if call.result is None:
+            waiting.setdefault(given, []).append(row)
+    for message in messages:
+        if message.role in ("tool", "function") and waiting.get(message.tool_call_id or ""):
+            row = waiting[message.tool_call_id or ""].pop(0)
+            row["result"], row["result_json"] = split(message.content)
+            row["status"] = row["status"] or "completed"
+    for row in rows:
+        has_result = row["result"] is not None or row["result_json"] is not None
+        row["status"] = row["status"] or ("completed" if has_result else "started" if open_run else "unknown")
+    return rows
+
+
+def _at(call: ToolCall, index: int) -> ToolCall:
+    return call.model_copy(update={"message_index": index})
+
+
+def _merge_calls(call: ToolCall, fuller: ToolCall | None) -> ToolCall:
+    if fuller is None:
+        return call
+    known = {k: v for k in ToolCall.model_fields if (v := getattr(fuller, k)) is not None and v != {}}
+    return call.model_copy(update=known | {"message_index": call.message_index})
+
+
+def _unique(given: str, taken: set[str]) -> str:
+    unique, n = given, 1
+    while unique in taken:
+        n += 1
+        unique = f"{given}~{n}"
+    return unique
+
+
+def _tool_call_row(call: ToolCall, run_id: str, session_id: str, unique: str, *, call_index: int) -> Row:
+    text, value = split(call.result)
+    return {
+        "run_id": run_id,
+        "tool_call_id": unique,
+        "session_id": session_id,
+        "message_index": call.message_index,
+        "call_index": call_index,
+        "tool_name": call.tool_name,
+        "caller": call.caller,
+        "args": call.args,
+        "result": text,
+        "result_json": value,
+        "status": call.status,
+        "duration_s": call.duration_s,
+        "created_at": micros(call.created_at),
+        "extra": call.extra or None,
+    }
+
+
+SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "runs")
+
+
+def session_row(session: Session) -> Row:
+    """A session as a row; its runs are rows of their own."""
+    return {name: getattr(session, name) for name in SESSION_FIELDS}
+
+
+def session_of(row: Mapping[str, Any], runs: list[Run] | None = None) -> Session:
+    """The session of a row."""
+    return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
+
+
+def run_of(row: Mapping[str, Any], messages: list[Message], tool_calls: list[ToolCall]) -> Run:
+    """The run of a row; each message is given the calls it made."""
+    by_message: dict[int | None, list[ToolCall]] = {}
+    for call in tool_calls:
+        by_message.setdefault(call.message_index, []).append(call)
+    for message in messages:
+        message.tool_calls = by_message.get(message.message_index, [])
+    same = (
+        "run_id", "session_id", "run_index", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id",
+        "status", "model", "model_provider", "duration_s", "time_to_first_token_s", "error", "session_state",
+    )  # fmt: skip
+    return Run.model_construct(
+        **{name: row[name] for name in same},
+        input=_joined(row, "input"),
+        output=_joined(row, "output"),
+        messages=messages,
+        tool_calls=tool_calls,
+        requirements=[],
+        usage=usage_of(row),
+        created_at=moment(row["created_at"]),
+        finished_at=moment(row["finished_at"]),
+        extra=row["extra"] or {},
+    )
+
+
+def message_of(row: Mapping[str, Any]) -> Message:
+    """The message of a row."""
+    same = ("role", "tool_call_id", "tool_name", "model", "message_id", "message_index")
+    return Message.model_construct(
+        **{name: row[name] for name in same},
+        content=_joined(row, "content"),
+        tool_calls=[],
+        usage=usage_of(row),
+        created_at=moment(row["created_at"]),
+        extra=row["extra"] or {},
+    )
+
+
+def tool_call_of(row: Mapping[str, Any]) -> ToolCall:
+    """The tool call of a row."""
+    same = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
+    return ToolCall.model_construct(
+        **{name: row[name] for name in same},
+        result=_joined(row, "result"),
+        created_at=moment(row["created_at"]),
+        extra=row["extra"] or {},
+    )
+
+
+def usage_of(row: Mapping[str, Any]) -> Usage | None:
+    """The usage of a row, None where nothing is known."""
+    known = {name: row[name] for name in USAGE}
+    return None if all(v is None for v in known.values()) else Usage.model_construct(**known)
+
+
+def _joined(row: Mapping[str, Any], name: str) -> Any:
+    value = row[f"{name}_json"]
+    return row[name] if value is None else value

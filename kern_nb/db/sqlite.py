@@ -1,0 +1,115 @@
+"""SQLite: one file, many processes (write-ahead log), one writer at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection
+
+from kern_nb.db import query
+from kern_nb.db.schema import Tables
+from kern_nb.db.store import SessionStore
+from kern_nb.errors import QueryFailed
+
+BUSY_TIMEOUT_S = 30.0
+
+_MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+
+
+class SqliteDb(SessionStore):
+    """A store in one SQLite file.
+
+    Args:
+        db_file: The file; made at the first write.
+        session_table: The name of the sessions' table.
+        read_only: Refuse writes.
+        timeout: Seconds to wait for another writer.
+    """
+
+    def __init__(
+        self,
+        db_file: str | Path = "agent.db",
+        *,
+        session_table: str = "agno_sessions",
+        read_only: bool = False,
+        timeout: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        self.db_file = Path(db_file)
+        self.timeout = timeout
+        super().__init__(f"sqlite:///{db_file}", Tables(session_table), read_only=read_only)
+
+    def is_there(self) -> bool:
+        """Whether the file is there."""
+        return self.db_file.exists()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """An engine that says BEGIN itself, so that a writer takes its lock at once and never has to give up midway."""
+        mode = "ro" if self.read_only else "rwc"
+        file = f"file:{self.db_file.absolute().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={mode}"
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(file, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            return connection
+
+        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            if connection.get_execution_options().get("kern_write"):
+                # Outside a transaction, where it is set once for the file's life.
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql("BEGIN")
+
+        return engine
+
+    def insert(self, table: sa.Table) -> Any:
+        """SQLite's ON CONFLICT."""
+        return insert(table)
+
+    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One prepared statement, many rows."""
+        if rows:
+            connection.execute(table.insert(), list(rows))
+
+    def arrow(self, query_: sa.Select[Any]) -> pa.Table:
+        """Rows turned into columns, each of the type its values have."""
+        with self.connect() as connection:
+            result = connection.execute(query_)
+            return query.columns_of(list(result.keys()), result.all())
+
+    def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
+        """One SELECT, on a connection that can only read."""
+        with self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            for statement in query.view_statements(self, connection.dialect):
+                raw.execute(statement)
+            raw.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
+            try:
+                cursor = raw.execute(text, dict(params))
+                names = [column[0] for column in cursor.description or ()]
+                return query.columns_of(names, cursor.fetchall())
+            except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
+                if "one statement" in str(error):
+                    raise query.refused(text) from error
+                raise QueryFailed(str(error), "Set a variable of that name.") from error
+            except sqlite3.DatabaseError as error:
+                if "not authorized" in str(error) or "prohibited" in str(error):
+                    raise query.refused(text) from error
+                raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
+            finally:
+                raw.set_authorizer(None)
+
+    def is_conflict(self, error: Exception) -> bool:
+        """Another writer kept the file longer than the time-out, or made the same tables at once."""
+        return "database is locked" in str(error) or "already exists" in str(error)

@@ -1,0 +1,229 @@
+"""The nouns: what a store takes and gives. Pydantic validates them at the edges; inside the store, rows are rows.
+
+A session holds runs, a run holds messages and tool calls. Field names are the columns of the frames (`docs/columns.md`).
+Times are aware datetimes in UTC, except a session's ``created_at`` and ``updated_at``, which are unix seconds as documented.
+Unknown is ``None``, never 0. What a source said beyond these fields is kept in ``extra``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PlainValidator
+
+SessionType = Literal["agent", "team", "workflow"]
+RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
+ToolStatus = Literal["started", "completed", "failed", "unknown"]
+
+OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
+"""A run in one of these may still be written to."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a string is needed, not {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a dict is needed, not {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    """Naive times are read as UTC, as importers state in the session's metadata."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Pydantic's own str and dict refuse lone surrogates, which do occur in what models and tools return.
+Text = Annotated[str, PlainValidator(_text)]
+Object = Annotated[dict[str, Any], PlainValidator(_object)]
+Time = Annotated[datetime, AfterValidator(_utc)]
+
+
+class Record(BaseModel):
+    """The common ground: unknown fields are refused, assignment is free."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class Usage(Record):
+    """Tokens and money. ``cost`` is in the currency the source charges, US dollars unless it says otherwise."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    total_tokens: int | None = None
+    cost: float | None = None
+
+
+class ToolCall(Record):
+    """One call of a tool.
+
+    ``args`` is the decoded object, or the source's text where that is no JSON. ``caller`` is "assistant", or "user" where
+    a simulated user calls tools. Without a ``status`` the store derives one: completed with a result, else started in an
+    open run and unknown in a finished one.
+    """
+
+    tool_call_id: Text | None = None
+    tool_name: Text | None = Field(default=None, validation_alias=AliasChoices("tool_name", "name"))
+    args: Any = None
+    result: Any = None
+    status: ToolStatus | None = None
+    caller: Text = "assistant"
+    message_index: int | None = None
+    duration_s: float | None = None
+    created_at: Time | None = None
+    extra: Object = Field(default_factory=dict)
+
+    @property
+    def is_error(self) -> bool | None:
+        """Whether the tool failed; None while or where that is not known."""
+        return {"completed": False, "failed": True}.get(self.status or "")
+
+
+class Message(Record):
+    """One message of a run.
+
+    ``content`` is text, a list of parts, any other JSON, or None. A tool's message carries ``tool_call_id``; an
+    assistant's carries the ``tool_calls`` it made. ``message_index`` is given by the store.
+    """
+
+    role: Text
+    content: Any = None
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_call_id: Text | None = None
+    tool_name: Text | None = Field(default=None, validation_alias=AliasChoices("tool_name", "name"))
+    model: Text | None = None
+    usage: Usage | None = None
+    message_id: Text | None = None
+    message_index: int | None = None
+    created_at: Time | None = None
+    extra: Object = Field(default_factory=dict)
+
+
+class Requirement(Record):
+    """What a paused run waits for, and the answer it got."""
+
+    requirement_id: Text = Field(default_factory=lambda: str(uuid4()))
+    session_id: Text | None = None
+    run_id: Text | None = None
+    kind: Literal["confirmation", "user_input", "external_execution", "handoff"]
+    status: Literal["pending", "claimed", "resolved", "expired"] = "pending"
+    tool_call_id: Text | None = None
+    tool_name: Text | None = None
+    args: Any = None
+    prompt: Text | None = None
+    assignee: Text | None = None
+    answer: Any = None
+    note: Text | None = None
+    created_at: Time | None = None
+    resolved_at: Time | None = None
+    resolved_by: Text | None = None
+
+
+class Run(Record):
+    """One interaction of a session: an input, the messages and tool calls it led to, an output.
+
+    ``tool_calls`` lists every call of the run; a call that stands only on its message is added. In a branch, a run whose
+    ``session_id`` is not the branch's is inherited; one that the branch point cuts has only the messages up to there and
+    no output.
+    """
+
+    run_id: Text = Field(default_factory=lambda: str(uuid4()))
+    session_id: Text | None = None
+    run_index: int | None = None
+    parent_run_id: Text | None = None
+    run_type: SessionType = "agent"
+    agent_id: Text | None = None
+    team_id: Text | None = None
+    workflow_id: Text | None = None
+    user_id: Text | None = None
+    status: RunStatus = "COMPLETED"
+    model: Text | None = None
+    model_provider: Text | None = None
+    input: Any = None
+    output: Any = None
+    messages: list[Message] = Field(default_factory=list)
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    requirements: list[Requirement] = Field(default_factory=list)
+    usage: Usage | None = None
+    duration_s: float | None = None
+    time_to_first_token_s: float | None = None
+    error: Text | None = None
+    session_state: Object | None = None
+    created_at: Time | None = None
+    finished_at: Time | None = None
+    extra: Object = Field(default_factory=dict)
+
+
+class SessionSummary(Record):
+    """A model's summary of a session."""
+
+    summary: Text
+    topics: list[str] = Field(default_factory=list)
+    updated_at: Time | None = None
+
+
+class Session(Record):
+    """One conversation thread: the fifteen documented fields, and where it branched off.
+
+    ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of that
+    run (None: all of it). ``duration_s`` is the wall time that a source states for the whole session. ``runs`` is None
+    where a session was listed, not loaded.
+    """
+
+    session_id: Text = Field(default_factory=lambda: str(uuid4()))
+    session_type: SessionType = "agent"
+    agent_id: Text | None = None
+    team_id: Text | None = None
+    workflow_id: Text | None = None
+    user_id: Text | None = None
+    session_data: Object | None = None
+    agent_data: Object | None = None
+    team_data: Object | None = None
+    workflow_data: Object | None = None
+    metadata: Object | None = None
+    runs: list[Run] | None = None
+    summary: Object | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+    parent_session_id: Text | None = None
+    fork_run_index: int | None = None
+    fork_message_index: int | None = None
+    duration_s: float | None = None
+
+    @property
+    def session_name(self) -> str | None:
+        """The title, which is kept in ``session_data`` as documented."""
+        name = (self.session_data or {}).get("session_name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def session_state(self) -> dict[str, Any]:
+        """The state after the latest run, which is kept in ``session_data`` as documented."""
+        state = (self.session_data or {}).get("session_state")
+        return state if isinstance(state, dict) else {}
+
+    def _repr_html_(self) -> str:
+        from kern_nb.render.transcript import session_html
+
+        return session_html(self)
+
+
+def text_of(content: object) -> str | None:
+    """The text of a content for people and SQL: text parts joined by a line break; None where there is none.
+
+    Parts are read in the shapes of the chat, responses and content-block formats: ``{"type": ..., "text": ...}``.
+    """
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    texts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, (str, dict))]
+    return "\n".join(t for t in texts if isinstance(t, str)) or None

@@ -1,0 +1,120 @@
+"""What tests share: a store of every engine, a real PostgreSQL, the sample data.
+
+`kern_nb` is imported inside fixtures, never here: a test of a fresh import must get one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from hypothesis import settings
+from postgres_server import postgres
+from sqlalchemy import make_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kern_nb.db import SessionStore
+
+ENGINES = ("duckdb", "sqlite", "postgres", "memory")
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# An example that writes to a store takes as long as the disk does; that is not a failure.
+settings.register_profile("stores", deadline=None)
+settings.load_profile("stores")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The one server of a test run, without which the run fails: PostgreSQL is never skipped."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def new_postgres_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """Make any number of fresh databases, each with a URL of its own; all are dropped after the test."""
+    url = make_url(postgres_url)
+    made: list[str] = []
+    with psycopg.connect(postgres_url.replace("+psycopg", "", 1), autocommit=True) as admin:
+
+        def create() -> str:
+            name = f"kern_{secrets.token_hex(6)}"
+            # template0 is never connected to, so copying it never waits.
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            made.append(name)
+            return url.set(database=name).render_as_string(hide_password=False)
+
+        yield create
+        for name in made:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # a test may leave connections behind
+
+
+@pytest.fixture
+def postgres_database_url(new_postgres_database: Callable[[], str]) -> str:
+    """A fresh database of this test alone."""
+    return new_postgres_database()
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Run the test once per engine: duckdb, sqlite, postgres and memory."""
+    return request.param
+
+
+@pytest.fixture
+def store_factory(
+    engine_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., SessionStore]]:
+    """Make stores of the engine under test: `store_factory(name="s", **options)`.
+
+    The same name opens the same file or database again, another name another one; in memory each is new. The options
+    go to the constructor. All are closed after the test.
+    """
+    from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb
+
+    databases: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+
+        def create(name: str = "s", **options: object) -> SessionStore:
+            if engine_name == "duckdb":
+                store = DuckDb(db_file=tmp_path / f"{name}.duckdb", **options)
+            elif engine_name == "sqlite":
+                store = SqliteDb(db_file=tmp_path / f"{name}.db", **options)
+            elif engine_name == "postgres":
+                if name not in databases:
+                    databases[name] = request.getfixturevalue("new_postgres_database")()
+                store = PostgresDb(db_url=databases[name], **options)
+            else:
+                store = InMemoryDb(**options)
+            stack.callback(store.close)
+            return store
+
+        yield create
+
+
+@pytest.fixture
+def store(store_factory: Callable[..., SessionStore]) -> SessionStore:
+    """An empty store, of each engine in turn."""
+    return store_factory()
+
+
+@pytest.fixture(params=[name for name in ENGINES if name != "memory"])
+def persistent_target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What `open_store` takes to open an empty store that several processes can share."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_database_url")
+    return str(tmp_path / {"duckdb": "s.duckdb", "sqlite": "s.db"}[request.param])
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The samples of foreign records, which are not part of the repository."""
+    if not DATA.is_dir():
+        pytest.skip("no sample data: ../shared/data, beside the repository, does not exist")
+    return DATA

