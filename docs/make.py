@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that are made from code: columns.md and magics.md. `--check` only says whether they are current."""
+"""Write the pages of docs/ that are made from code. `--check` only says whether they are current."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TITLES = {
 
 INTRODUCTION = """# Columns
 
-The same columns, in this order and of these dtypes, from every engine. A missing value is `pd.NA`, never 0. Ids are strings, times
-are UTC. JSON columns hold JSON text. `sql()` and `%%kern_sql` offer the same columns as the views `sessions`, `runs`, `messages`,
-`tool_calls`, `scores` and `requirements`.
+The same columns, in this order and of these dtypes, from every engine. A missing value is `pd.NA`, never 0. Ids are
+strings, times are UTC. JSON columns hold JSON text. `sql()` and `%%kern_sql` offer the same columns as the views
+`sessions`, `runs`, `messages`, `tool_calls`, `scores` and `requirements`.
 
-Totals of runs and sessions (tokens, cost, tool calls) are the agent's. What a simulated user spent stays on its messages; its
-tool calls are rows whose `caller` is "user".
+Totals of runs and sessions (tokens, cost, tool calls) are the agent's. What a simulated user spent stays on its
+messages; its tool calls are rows whose `caller` is "user".
 
 This page is made from `kern_nb/db/columns.py` by `make docs`.
 """

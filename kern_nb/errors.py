@@ -31,6 +31,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LINE = 500
+
 
 class KernError(Exception):
     """Anything that kern_nb raises on purpose.
@@ -151,4 +153,4 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
 def _one_line(text: str) -> str:
     """Text on one line, cut where a screen would lose it."""
     line = " ".join(text.split())
-    return line if len(line) <= 500 else line[:499] + "…"
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"

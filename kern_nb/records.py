@@ -1,8 +1,8 @@
 """The nouns: what a store takes and gives. Pydantic validates them at the edges; inside the store, rows are rows.
 
-A session holds runs, a run holds messages and tool calls. Field names are the columns of the frames (`docs/columns.md`).
-Times are aware datetimes in UTC, except a session's ``created_at`` and ``updated_at``, which are unix seconds as documented.
-Unknown is ``None``, never 0. What a source said beyond these fields is kept in ``extra``.
+A session holds runs, a run holds messages and tool calls. Field names are the columns of the frames
+(`docs/columns.md`). Times are aware datetimes in UTC, except a session's ``created_at`` and ``updated_at``, which are
+unix seconds as documented. Unknown is ``None``, never 0. What a source said beyond these fields is kept in ``extra``.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Usage(Record):
 class ToolCall(Record):
     """One call of a tool.
 
-    ``args`` is the decoded object, or the source's text where that is no JSON. ``caller`` is "assistant", or "user" where
-    a simulated user calls tools. Without a ``status`` the store derives one: completed with a result, else started in an
-    open run and unknown in a finished one.
+    ``args`` is the decoded object, or the source's text where that is no JSON. ``caller`` is "assistant", or "user"
+    where a simulated user calls tools. Without a ``status`` the store derives one: completed with a result, else
+    started in an open run and unknown in a finished one.
     """
 
     tool_call_id: Text | None = None
@@ -130,9 +130,9 @@ class Requirement(Record):
 class Run(Record):
     """One interaction of a session: an input, the messages and tool calls it led to, an output.
 
-    ``tool_calls`` lists every call of the run; a call that stands only on its message is added. In a branch, a run whose
-    ``session_id`` is not the branch's is inherited; one that the branch point cuts has only the messages up to there and
-    no output.
+    ``tool_calls`` lists every call of the run; a call that stands only on its message is added. In a branch, a run
+    whose ``session_id`` is not the branch's is inherited; one that the branch point cuts has only the messages up to
+    there and no output.
     """
 
     run_id: Text = Field(default_factory=lambda: str(uuid4()))
@@ -173,9 +173,9 @@ class SessionSummary(Record):
 class Session(Record):
     """One conversation thread: the fifteen documented fields, and where it branched off.
 
-    ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of that
-    run (None: all of it). ``duration_s`` is the wall time that a source states for the whole session. ``runs`` is None
-    where a session was listed, not loaded.
+    ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of
+    that run (None: all of it). ``duration_s`` is the wall time that a source states for the whole session. ``runs``
+    is None where a session was listed, not loaded.
     """
 
     session_id: Text = Field(default_factory=lambda: str(uuid4()))

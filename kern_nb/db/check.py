@@ -1,7 +1,8 @@
 """The store's health: what contradicts an invariant, and what can be mended.
 
-A run left open by a process that is gone was interrupted: its messages are kept, its status becomes INTERRUPTED, and a tool
-call that had started becomes unknown, because nobody can tell whether it took effect. It is never run again by itself.
+A run left open by a process that is gone was interrupted: its messages are kept, its status becomes INTERRUPTED, and
+a tool call that had started becomes unknown, because nobody can tell whether it took effect. It is never run again by
+itself.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Two things are coded, both reversibly and only where needed:
 
-* **Characters** that some engine cannot store in text: NUL (PostgreSQL, C strings) and lone surrogates (no UTF-8 for them).
-  Each becomes U+0010 and four hex digits; U+0010 itself too, so that decoding is unambiguous.
+* **Characters** that some engine cannot store in text: NUL (PostgreSQL, C strings) and lone surrogates (no UTF-8 for
+  them). Each becomes U+0010 and four hex digits; U+0010 itself too, so that decoding is unambiguous.
 * **Values** that JSON lacks. They become an object with the key ``$type``:
   ``{"$type": "decimal", "value": "1.10"}``. A dict that has a key ``$type``, or keys that are no strings, is stored as
   pairs under ``{"$type": "dict", ...}``.
@@ -36,6 +36,7 @@ ESCAPE = "\x10"
 _UNSAFE = re.compile("[\x00\x10\ud800-\udfff]")
 _ESCAPED = re.compile("\x10([0-9a-f]{4})")
 _TYPE = "$type"
+_SHOWN = 80
 
 
 def encode_text(text: str) -> str:
@@ -128,8 +129,9 @@ def _plain_other(value: Any, where: str) -> Any:
     found, simpler = _scientific(value)
     if found:
         return _plain(simpler, where)
-    for base in (int, float, str, dict, list, tuple):
-        if isinstance(value, base):  # a subclass: its plain value
+    bases: tuple[Callable[[Any], Any], ...] = (int, float, str, dict, list, tuple)
+    for base in bases:
+        if isinstance(value, cast("type", base)):  # a subclass: its plain value
             return _plain(base(value), where)
     raise UnstorableValue(
         f"A {kind_name(value)} in {where} cannot be stored: {_shorten(repr(value))}.",
@@ -187,4 +189,4 @@ def kind_name(value: object) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

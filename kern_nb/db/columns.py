@@ -42,10 +42,14 @@ CALLS = (
     Column("n_tool_errors", "count", "Those of them that failed."),
 )
 TOKENS_IN_OUT = (
-    Column("input_tokens", "count", "Tokens the agent's model read, cached ones included where the source includes them."),
+    Column(
+        "input_tokens", "count", "Tokens the agent's model read, cached ones included where the source includes them."
+    ),
     Column("output_tokens", "count", "Tokens the agent's model wrote."),
 )
-COST = Column("cost", "number", "What the agent's model cost, as the source states it; 0 beside spent tokens is unknown.")
+COST = Column(
+    "cost", "number", "What the agent's model cost, as the source states it; 0 beside spent tokens is unknown."
+)
 
 SESSIONS = (
     SESSION_ID,

@@ -95,7 +95,7 @@ class DuckDb(SessionStore):
         arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
         raw.register("kern_new_rows", pa.table(arrays, names=names))
         try:
-            connection.exec_driver_sql(f"{into} SELECT * FROM kern_new_rows")
+            connection.exec_driver_sql(f"{into} SELECT * FROM kern_new_rows")  # noqa: S608 - the names are the table's
         finally:
             raw.unregister("kern_new_rows")
 

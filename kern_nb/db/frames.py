@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -23,7 +23,7 @@ from kern_nb.errors import BadUsage
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
 
-When = str | date | datetime | pd.Timestamp
+When: TypeAlias = str | date | datetime | pd.Timestamp
 
 ARROW: dict[Kind, pa.DataType] = {
     "text": pa.string(),
@@ -63,7 +63,9 @@ def frame(store: SessionStore, name: str, filters: Filters, *, lineage: bool = F
     query = _sessions(store.tables, filters) if name == "sessions" else _rows(store.tables, name, filters)
     if lineage:
         if not isinstance(filters.session_id, str):
-            raise BadUsage("lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True).")
+            raise BadUsage(
+                "lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True)."
+            )
         with store.reading() as connection:
             row = reading.require_session(connection, store.tables, filters.session_id)
             seen = segments(connection, store.tables, row)
@@ -75,7 +77,8 @@ def frame(store: SessionStore, name: str, filters: Filters, *, lineage: bool = F
 def to_pandas(table: pa.Table, columns: Iterable[Column]) -> pd.DataFrame:
     """Arrow columns as the documented dtypes: nullable, text kept in Arrow, times in UTC."""
     typed = {c.name: _typed(table[c.name], c.kind) for c in columns}
-    return pa.table(typed).to_pandas(types_mapper=_NULLABLE.get)
+    made: pd.DataFrame = pa.table(typed).to_pandas(types_mapper=_NULLABLE.get)
+    return made
 
 
 # Arrow text arrives as text that shares Arrow's memory: nothing is made into Python strings.
@@ -189,6 +192,8 @@ def _seen(tables: Tables, name: str, filters: Filters, seen: Segments) -> sa.Sel
     """The rows that a branch sees, in order, with those it inherits marked."""
     table: sa.Table = getattr(tables, name)
     inherited = (table.c.session_id != seen.own.session_id).label(INHERITED.name)
-    query = VIEWS[name](tables, None).add_columns(inherited).where(seen.inside(table), *_times(table.c.created_at, filters))
+    query = (
+        VIEWS[name](tables, None).add_columns(inherited).where(seen.inside(table), *_times(table.c.created_at, filters))
+    )
     order = [table.c[column] for column in _ORDER[name][1:]]
     return query.order_by(*order).limit(filters.limit)

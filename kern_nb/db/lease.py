@@ -1,9 +1,9 @@
 """One DuckDB file, shared between processes.
 
-DuckDB admits one process at a time. A `Lease` therefore holds its connection only while this process works and a moment
-longer, so that a burst of work opens the file once: it lets go after a short idle, and after a longest hold even in the
-middle of a burst, so that nobody starves. Whoever comes in between waits with growing pauses, and after a time-out is told
-which process holds the file.
+DuckDB admits one process at a time. A `Lease` therefore holds its connection only while this process works and a
+moment longer, so that a burst of work opens the file once: it lets go after a short idle, and after a longest hold
+even in the middle of a burst, so that nobody starves. Whoever comes in between waits with growing pauses, and after a
+time-out is told which process holds the file.
 
 All stores of one process on one file share one lease: DuckDB allows a file to be open only once with one configuration.
 """
@@ -92,9 +92,8 @@ class Lease:
                     if self._overdue() and time.monotonic() < deadline:
                         continue
                 busy = self._open()
-                if busy is None:
+                if self._connection is not None:
                     self._users[me] = self._users.get(me, 0) + 1
-                    assert self._connection is not None
                     return self._connection.cursor()
             if time.monotonic() > deadline:
                 raise self._busy(busy, timeout)
@@ -141,14 +140,18 @@ class Lease:
             if "lock" in str(error):
                 return error
             if "not a valid DuckDB database" in str(error):
-                raise NotAStore(f"{self.path} is no DuckDB database.", "Attach a .duckdb file, or a new path.") from error
+                raise NotAStore(
+                    f"{self.path} is no DuckDB database.", "Attach a .duckdb file, or a new path."
+                ) from error
             reason = str(error).splitlines()[0]
             raise StoreUnavailable(f"{self.path}: {reason}.", "Check the path and its permissions.") from error
         except duckdb.ConnectionException as error:  # open in this process with another configuration
             return error
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            raise NotAStore(f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy.") from error
+            raise NotAStore(
+                f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy."
+            ) from error
         self._opened = time.monotonic()
         return None
 

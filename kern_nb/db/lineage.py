@@ -1,6 +1,7 @@
 """What a session sees: its own rows, and those it inherits.
 
-A branch is a session row that points at its parent and at the last run (and message) it inherits. Nothing is copied. The
+A branch is a session row that points at its parent and at the last run (and message) it inherits. Nothing is copied.
+The
 *segments* of a session are the stretches of rows it sees, oldest first, each of one session and up to a `Point`.
 """
 
@@ -12,12 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db.schema import Tables
 from kern_nb.errors import AmbiguousReference, KernError, MessageNotFound, RunNotFound
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any] | RowMapping
 _DEEPEST = 10_000
 """A chain of parents this long is taken for a cycle."""
 
@@ -31,11 +32,12 @@ class Point:
 
     def earlier(self, other: Point | None) -> Point:
         """The earlier of two points; None is the end."""
-        if other is None or self._order() <= other._order():
+        if other is None or self.order() <= other.order():
             return self
         return other
 
-    def _order(self) -> tuple[int, float]:
+    def order(self) -> tuple[int, float]:
+        """What points are compared by."""
         return self.run_index, float("inf") if self.message_index is None else self.message_index
 
 
@@ -123,7 +125,7 @@ def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row
         .join(chain, up.c.session_id == chain.c.parent_session_id)
         .where(chain.c.depth < _DEEPEST)
     )
-    rows = list(connection.execute(sa.select(chain).order_by(chain.c.depth)).mappings())
+    rows: list[Row] = list(connection.execute(sa.select(chain).order_by(chain.c.depth)).mappings())
     if len(rows) > _DEEPEST:
         raise KernError(f"The parents of session {session['session_id']!r} form a circle.", "Look at %kern check.")
     return rows
@@ -138,10 +140,8 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     """
     r, session_id = tables.runs, seen.own.session_id
     query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status, r.c.session_state).where(seen.runs(r))
-    if isinstance(run, int):
-        match = r.c.run_index == run
-    else:
-        match = sa.func.substr(r.c.run_id, 1, len(run)) == run
+    by_id = sa.func.substr(r.c.run_id, 1, len(str(run))) == run
+    match = r.c.run_index == run if isinstance(run, int) else by_id
     rows = connection.execute(query.where(match).order_by(r.c.run_index).limit(6)).mappings().all()
     exact = [row for row in rows if row["run_id"] == run]
     if len(rows) == 1 or exact:
@@ -204,9 +204,7 @@ def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
     return Point(int(run["run_index"]) - 1) if written is None else Point(int(run["run_index"]), written)
 
 
-def _require_message(
-    connection: Connection, tables: Tables, seen: Segments, run: Row, message_index: int
-) -> None:
+def _require_message(connection: Connection, tables: Tables, seen: Segments, run: Row, message_index: int) -> None:
     m = tables.messages
     own = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], seen.inside(m))
     last = connection.execute(own).scalar()

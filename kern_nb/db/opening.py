@@ -1,4 +1,4 @@
-"""`open_store`: from what a person names (a path, a URL, a store) to a store, or to an error that says what it is instead."""
+"""`open_store`: from what a person names (a path, a URL, a store) to a store, or to an error that says what it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_store(
     """The store at a path or URL. Nothing is written: a new path becomes a file at the first write.
 
     Args:
-        target: A path (``.duckdb``; ``.db``, ``.sqlite``), an SQLAlchemy URL, ``:memory:``, or a store, given back as it is.
+        target: A path (``.duckdb``; ``.db``, ``.sqlite``), an SQLAlchemy URL, ``:memory:``, or a store (given back).
         session_table: The name of the sessions' table.
         read_only: Refuse writes; then the file must be there.
 
@@ -38,7 +38,9 @@ def open_store(
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         from kern_nb.db.postgres import PostgresDb
 
-        store: SessionStore = PostgresDb(text.replace("postgres://", "postgresql://", 1), session_table=session_table, read_only=read_only)
+        store: SessionStore = PostgresDb(
+            text.replace("postgres://", "postgresql://", 1), session_table=session_table, read_only=read_only
+        )
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb
 
@@ -47,7 +49,8 @@ def open_store(
         store = _file(Path(rest[1:]), scheme.partition("+")[0], session_table, read_only=read_only)
     elif rest:
         raise NotAStore(
-            f"There is no engine for {_masked(text)!r}.", "Use a .duckdb or .db path, sqlite:///…, or postgresql+psycopg://…."
+            f"There is no engine for {_masked(text)!r}.",
+            "Use a .duckdb or .db path, sqlite:///…, or postgresql+psycopg://….",
         )
     else:
         store = _file(Path(text).expanduser(), None, session_table, read_only=read_only)
@@ -58,7 +61,9 @@ def open_store(
 def _file(path: Path, engine: str | None, session_table: str, *, read_only: bool) -> SessionStore:
     found = _engine_of(path)
     if found is None and read_only:
-        raise StoreNotFound(f"There is no file {path}.", "Check the path, or attach it without --read-only to make one.")
+        raise StoreNotFound(
+            f"There is no file {path}.", "Check the path, or attach it without --read-only to make one."
+        )
     if found is None and not path.absolute().parent.is_dir():
         raise StoreNotFound(f"There is no folder {path.parent} for {path.name}.", "Make the folder, or check the path.")
     engine = found or engine or _by_ending(path)

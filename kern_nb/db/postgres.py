@@ -41,7 +41,9 @@ class PostgresDb(SessionStore):
         try:
             url = sa.make_url(db_url)
         except sa.exc.ArgumentError as error:
-            raise NotAStore("The database URL does not parse.", "Write postgresql+psycopg://user@host/database.") from error
+            raise NotAStore(
+                "The database URL does not parse.", "Write postgresql+psycopg://user@host/database."
+            ) from error
         self._db_url = url.set(drivername="postgresql+psycopg")
         shown = url.render_as_string(hide_password=True)
         super().__init__(shown, Tables(session_table, db_schema), read_only=read_only)

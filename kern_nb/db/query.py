@@ -22,12 +22,15 @@ from kern_nb.errors import QueryRefused
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
 
-# Statements that are no query. Each engine also sees to it by itself that nothing is written; this gives one clear answer.
+# Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
 _NOT_QUERIES = frozenset(
-    "alter analyze attach begin call checkpoint commit copy create deallocate delete detach do drop execute export grant"
-    " import insert install load lock merge pragma prepare reindex release replace reset revoke rollback savepoint set"
-    " start truncate update use vacuum".split()
-)
+    (
+        "alter", "analyze", "attach", "begin", "call", "checkpoint", "commit", "copy", "create", "deallocate", "delete",
+        "detach", "do", "drop", "execute", "export", "grant", "import", "insert", "install", "load", "lock", "merge",
+        "pragma", "prepare", "reindex", "release", "replace", "reset", "revoke", "rollback", "savepoint", "set",
+        "start", "truncate", "update", "use", "vacuum",
+    )
+)  # fmt: skip
 
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
 _TOKEN = re.compile(
@@ -58,7 +61,9 @@ def run(store: SessionStore, text: str, params: Mapping[str, Any]) -> pd.DataFra
 def refused(text: str) -> QueryRefused:
     """The refusal of SQL that is not one reading statement."""
     first = " ".join(text.split())[:60]
-    return QueryRefused(f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods.")
+    return QueryRefused(
+        f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods."
+    )
 
 
 def _first_word(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import rows
 from kern_nb.db.lineage import CUT_RUN, Segments, segments
@@ -18,7 +18,7 @@ from kern_nb.db.views import json_text, latest_runs
 from kern_nb.errors import BadUsage, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Run, Session, ToolCall
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any] | RowMapping
 
 NOT_IN_HISTORY = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
 """Runs that led to no answer: a model is not shown them."""
@@ -83,12 +83,12 @@ def load_runs(connection: Connection, tables: Tables, seen: Segments, found: Ite
         for row in connection.execute(query).mappings():
             calls[row["run_id"]].append(rows.tool_call_of(row))
     runs = []
-    for row in found:
-        own_messages, own_calls = messages[row["run_id"]], calls[row["run_id"]]
-        if seen.cut(row) is not None:
-            row = {**row, **CUT_RUN}
+    for run in found:
+        own_messages, own_calls = messages[run["run_id"]], calls[run["run_id"]]
+        is_cut = seen.cut(run) is not None
+        if is_cut:
             _forget_unseen_results(own_messages, own_calls)
-        runs.append(rows.run_of(row, own_messages, own_calls))
+        runs.append(rows.run_of({**run, **CUT_RUN} if is_cut else run, own_messages, own_calls))
     return runs
 
 
@@ -120,7 +120,9 @@ def list_sessions(
         if value is not None:
             query = query.where(s.c[column] == value)
     if name is not None:
-        query = query.where(sa.func.lower(json_text(s.c.session_data, "session_name")).contains(name.lower(), autoescape=True))
+        query = query.where(
+            sa.func.lower(json_text(s.c.session_data, "session_name")).contains(name.lower(), autoescape=True)
+        )
     if status is not None:
         latest = latest_runs(tables).subquery()
         query = query.join(latest, latest.c.session_id == s.c.session_id).where(latest.c.status == status)
@@ -184,8 +186,8 @@ def _paired(told: list[tuple[str, Message]]) -> list[Message]:
             continue
         calls = [call for call in message.tool_calls if (run_id, call.tool_call_id) in answered]
         if len(calls) < len(message.tool_calls):
-            if not calls and message.content in (None, "", []):
-                continue
-            message = message.model_copy(update={"tool_calls": calls})
-        kept.append(message)
+            if calls or message.content not in (None, "", []):
+                kept.append(message.model_copy(update={"tool_calls": calls}))
+        else:
+            kept.append(message)
     return kept

@@ -16,6 +16,10 @@ from kern_nb.errors import AmbiguousReference, SessionNotFound
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d+|[^/.]+)(?:\.(?P<message>\d+))?\Z", re.DOTALL)
 
 
+_NAMED = 5
+"""So many candidates are named where a prefix fits several."""
+
+
 class Reference(NamedTuple):
     """A session, one of its runs, or a message of that run."""
 
@@ -66,7 +70,7 @@ def _session(connection: Connection, tables: Tables, text: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        candidates = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+        candidates = ", ".join(found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
         raise AmbiguousReference(f"{text!r} fits several sessions: {candidates}.", "Write more of the session id.")
     return str(require_session(connection, tables, text)["session_id"])  # raises, with a hint
 
@@ -74,5 +78,5 @@ def _session(connection: Connection, tables: Tables, text: str) -> str:
 def _with_prefix(connection: Connection, tables: Tables, text: str) -> list[str]:
     s = tables.sessions
     query = sa.select(s.c.session_id).where(sa.func.substr(s.c.session_id, 1, len(text)) == text)
-    newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(6)
+    newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(_NAMED + 1)
     return list(connection.execute(newest).scalars())

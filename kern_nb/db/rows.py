@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy.engine import RowMapping
+
 from kern_nb.db import codec
 from kern_nb.db.schema import USAGE
 from kern_nb.records import OPEN_STATUSES, Message, Run, Session, ToolCall, Usage, text_of
 
 Row = dict[str, Any]
+Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -99,8 +102,8 @@ def tool_call_rows(
 ) -> list[Row]:
     """The tool calls of a run, those on its messages and those given beside them, with their results.
 
-    A call that both name is one call. Of two different calls with one id the second becomes ``id~2``, so that neither is
-    lost. Results are joined by id within the run, each to the first call still without one.
+    A call that both name is one call. Of two different calls with one id the second becomes ``id~2``, so that neither
+    is lost. Results are joined by id within the run, each to the first call still without one.
     """
     found: list[ToolCall] = []
     for index, message in enumerate(messages, first_message):
@@ -109,7 +112,7 @@ def tool_call_rows(
     beside = list(calls)
     by_id = {call.tool_call_id: call for call in beside if call.tool_call_id is not None}
     # The list beside the messages knows more of a call (its result, its duration) than the message does.
-    found = [_merge_calls(call, by_id.get(call.tool_call_id)) for call in found]
+    found = [_merge_calls(call, by_id.get(call.tool_call_id or "")) for call in found]
     found += [call for call in beside if call.tool_call_id is None or call.tool_call_id not in known]
 
     ids, rows = set(taken), []
@@ -180,12 +183,12 @@ def session_row(session: Session) -> Row:
     return {name: getattr(session, name) for name in SESSION_FIELDS}
 
 
-def session_of(row: Mapping[str, Any], runs: list[Run] | None = None) -> Session:
+def session_of(row: Stored, runs: list[Run] | None = None) -> Session:
     """The session of a row."""
     return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
 
 
-def run_of(row: Mapping[str, Any], messages: list[Message], tool_calls: list[ToolCall]) -> Run:
+def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> Run:
     """The run of a row; each message is given the calls it made."""
     by_message: dict[int | None, list[ToolCall]] = {}
     for call in tool_calls:
@@ -193,8 +196,8 @@ def run_of(row: Mapping[str, Any], messages: list[Message], tool_calls: list[Too
     for message in messages:
         message.tool_calls = by_message.get(message.message_index, [])
     same = (
-        "run_id", "session_id", "run_index", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id",
-        "status", "model", "model_provider", "duration_s", "time_to_first_token_s", "error", "session_state",
+        "run_id", "session_id", "run_index", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id",
+        "user_id", "status", "model", "model_provider", "duration_s", "time_to_first_token_s", "error", "session_state",
     )  # fmt: skip
     return Run.model_construct(
         **{name: row[name] for name in same},
@@ -210,7 +213,7 @@ def run_of(row: Mapping[str, Any], messages: list[Message], tool_calls: list[Too
     )
 
 
-def message_of(row: Mapping[str, Any]) -> Message:
+def message_of(row: Stored) -> Message:
     """The message of a row."""
     same = ("role", "tool_call_id", "tool_name", "model", "message_id", "message_index")
     return Message.model_construct(
@@ -223,7 +226,7 @@ def message_of(row: Mapping[str, Any]) -> Message:
     )
 
 
-def tool_call_of(row: Mapping[str, Any]) -> ToolCall:
+def tool_call_of(row: Stored) -> ToolCall:
     """The tool call of a row."""
     same = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
     return ToolCall.model_construct(
@@ -234,12 +237,12 @@ def tool_call_of(row: Mapping[str, Any]) -> ToolCall:
     )
 
 
-def usage_of(row: Mapping[str, Any]) -> Usage | None:
+def usage_of(row: Stored) -> Usage | None:
     """The usage of a row, None where nothing is known."""
     known = {name: row[name] for name in USAGE}
     return None if all(v is None for v in known.values()) else Usage.model_construct(**known)
 
 
-def _joined(row: Mapping[str, Any], name: str) -> Any:
+def _joined(row: Stored, name: str) -> Any:
     value = row[f"{name}_json"]
     return row[name] if value is None else value

@@ -1,8 +1,9 @@
 """The tables of a store, the schema's version, and the way from an older one.
 
 `Tables` builds the SQLAlchemy tables for one ``session_table`` name; any name isolates a workload. Times are BIGINT:
-unix seconds on sessions, as documented, and unix microseconds elsewhere. JSON is TEXT, written by `codec`: the same bytes
-on every engine. A text column beside a ``*_json`` one is what people read; the JSON is set where the value is no text.
+unix seconds on sessions, as documented, and unix microseconds elsewhere. JSON is TEXT, written by `codec`: the same
+bytes on every engine. A text column beside a ``*_json`` one is what people read; the JSON is set where the value is
+no text.
 """
 
 from __future__ import annotations
@@ -50,14 +51,22 @@ class Json(sa.types.TypeDecorator[object]):
         return None if value is None else codec.loads(value)
 
 
-USAGE = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "total_tokens", "cost")
+USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+    "cost",
+)
 
 
 def _usage() -> list[sa.Column[object]]:
     return [sa.Column(name, sa.Double if name == "cost" else sa.BigInteger) for name in USAGE]
 
 
-def _key(name: str, kind: type[sa.types.TypeEngine[object]] | type[Text]) -> sa.Column[object]:
+def _key(name: str, kind: type[sa.types.TypeEngine[Any]]) -> sa.Column[Any]:
     return sa.Column(name, kind, primary_key=True, autoincrement=False)
 
 
@@ -263,7 +272,7 @@ def version(connection: Connection, tables: Tables) -> int | None:
         raise foreign_layout(tables.name, columns)
     if found is not None and found > SCHEMA_VERSION:
         raise SchemaTooNew(
-            f"The tables of {tables.name!r} are of schema version {found}; this kern_nb knows versions up to {SCHEMA_VERSION}.",
+            f"The tables of {tables.name!r} are of schema version {found}; this kern_nb knows up to {SCHEMA_VERSION}.",
             "Upgrade kern_nb: pip install -U kern-nb. Nothing was changed.",
         )
     return found
@@ -278,7 +287,7 @@ def foreign_layout(table: str, columns: set[str]) -> ForeignLayout:
             "Keep both in one database with another name for ours: session_table='kern_sessions'.",
         )
     return ForeignLayout(
-        f"There is a table {table!r} that is no session table of kern_nb: its columns are {', '.join(sorted(columns))}.",
+        f"The table {table!r} is not a session table of kern_nb: its columns are {', '.join(sorted(columns))}.",
         "Choose another name for ours: session_table='kern_sessions'.",
     )
 
@@ -286,6 +295,4 @@ def foreign_layout(table: str, columns: set[str]) -> ForeignLayout:
 def _add_column(connection: Connection, table: sa.Table, name: str) -> None:
     preparer = connection.dialect.identifier_preparer
     kind = table.c[name].type.compile(connection.dialect)
-    connection.exec_driver_sql(
-        f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {preparer.quote(name)} {kind}"
-    )
+    connection.exec_driver_sql(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {preparer.quote(name)} {kind}")

@@ -56,7 +56,9 @@ class SqliteDb(SessionStore):
         file = f"file:{self.db_file.absolute().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={mode}"
 
         def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(file, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                file, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False
+            )
             connection.execute("PRAGMA synchronous=NORMAL")
             return connection
 

@@ -1,7 +1,7 @@
 """Session state under concurrent runs: a three-way merge, key by key.
 
-A run starts from a state, changes some of it and hands back the whole. Meanwhile another run may have handed back its own.
-What this run did not change keeps the other's value; what it did change, or removed, is this run's.
+A run starts from a state, changes some of it and hands back the whole. Meanwhile another run may have handed back its
+own. What this run did not change keeps the other's value; what it did change, or removed, is this run's.
 """
 
 from __future__ import annotations

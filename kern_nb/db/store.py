@@ -1,7 +1,7 @@
 """`SessionStore`: what every store can do, whatever the engine. An engine's file holds only what differs.
 
-Methods check their arguments, open a transaction and call the function that does the work: `writing`, `reading`, `lineage`
-for records, `frames` and `query` for tables, `ingest` for foreign records, `check` for the store's health.
+Methods check their arguments, open a transaction and call the function that does the work: `writing`, `reading`,
+`lineage` for records, `frames` and `query` for tables, `ingest` for foreign records, `check` for the store's health.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from kern_nb.db.check import CheckReport
     from kern_nb.db.frames import When
+    from kern_nb.db.reading import SessionPage
     from kern_nb.db.references import Reference
     from kern_nb.ingest.report import IngestReport
 
@@ -40,8 +41,8 @@ _TRIES = 12
 class SessionStore(ABC):
     """Sessions, runs, messages and tool calls as rows of a database.
 
-    Nothing is written, and no file made, before the first write. A store may be used from many threads and, unless it is
-    in memory, from many processes.
+    Nothing is written, and no file made, before the first write. A store may be used from many threads and, unless it
+    is in memory, from many processes.
 
     Attributes:
         url: Where the store is, without any password.
@@ -141,7 +142,9 @@ class SessionStore(ABC):
             if self.is_conflict(error):
                 raise
             reason = str(error.orig).strip().splitlines()[0]
-            raise StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.") from error
+            raise StoreUnavailable(
+                f"{self.url}: {reason}.", "Check that it can be reached, then attach it again."
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -202,7 +205,7 @@ class SessionStore(ABC):
         status: RunStatus | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> reading.SessionPage:
+    ) -> SessionPage:
         """A page of sessions without their runs, newest first.
 
         Args:
@@ -260,7 +263,9 @@ class SessionStore(ABC):
             SessionNotFound: there is none.
             HasBranches: branches inherit its rows, and ``detach_branches`` is not set; nothing was deleted.
         """
-        self.write(lambda connection: writing.delete_session(connection, self, session_id, detach_branches=detach_branches))
+        self.write(
+            lambda connection: writing.delete_session(connection, self, session_id, detach_branches=detach_branches)
+        )
 
     def branch(
         self,
@@ -273,8 +278,8 @@ class SessionStore(ABC):
     ) -> Session:
         """A new session that inherits this one up to a place, without copying a row.
 
-        It inherits the session state as it was there, and the owner; not usage, cost or title. Its own runs are numbered
-        on from the fork. The state within a run is that before the run.
+        It inherits the session state as it was there, and the owner; not usage, cost or title. Its own runs are
+        numbered on from the fork. The state within a run is that before the run.
 
         Args:
             session_id: The session to branch from, which may be a branch.
@@ -298,9 +303,9 @@ class SessionStore(ABC):
     # Runs -------------------------------------------------------------------------------------------------------------
 
     def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
-        """Store a finished run with its messages and tool calls, in one transaction. A new ``session_id`` makes the session.
+        """Store a finished run with its messages and tool calls, in one transaction.
 
-        A ``session_state`` on the run is merged into the session's, key by key: another run's keys stay.
+        A new ``session_id`` makes the session. A ``session_state`` on the run is merged into the session's, key by key: another run's keys stay.
 
         Returns:
             The run as stored, its ``run_index`` assigned.
@@ -316,7 +321,7 @@ class SessionStore(ABC):
         self,
         session_id: str,
         *,
-        input: Any,  # noqa: A002 - the documented name
+        input: Any,
         session_type: SessionType = "agent",
         agent_id: str | None = None,
         team_id: str | None = None,
@@ -347,7 +352,9 @@ class SessionStore(ABC):
         return self.write(lambda connection: writing.start_run(connection, self, session_id, run))
 
     def append_messages(self, run_id: str, messages: Sequence[Message]) -> list[Message]:
-        """Add messages to an open run as they happen, with the tool calls they make; a tool's message completes its call.
+        """Add messages to an open run as they happen, with the tool calls they make.
+
+        A tool's message completes its call.
 
         Returns:
             The messages as stored, numbered.
@@ -369,8 +376,8 @@ class SessionStore(ABC):
     ) -> None:
         """End an open run. Tool calls still without a result become unknown.
 
-        ``session_state`` is the whole state as the run leaves it: what the run changed of the state it started from goes
-        into the session's, key by key, so that a run at the same time keeps its own keys.
+        ``session_state`` is the whole state as the run leaves it: what the run changed of the state it started from
+        goes into the session's, key by key, so that a run at the same time keeps its own keys.
 
         Raises:
             RunNotFound, RunClosed: there is no such run, or it has ended.
@@ -527,7 +534,7 @@ class SessionStore(ABC):
         with self.reading() as connection:
             return resolve(connection, self.tables, reference)
 
-    def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:  # noqa: A002 - the documented name
+    def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
         """Take in recorded sessions from a file or a folder. Again gives the same rows.
 
         Args:

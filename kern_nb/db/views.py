@@ -1,7 +1,7 @@
 """The six views, each a SELECT over the tables whose columns are those of `columns`, in order.
 
-The frames run them as they are; `sql()` offers them by name. Totals are computed here, from rows: nothing keeps a counter.
-Times stay unix microseconds; `query` turns them into the engine's own for people's SQL.
+The frames run them as they are; `sql()` offers them by name. Totals are computed here, from rows: nothing keeps a
+counter. Times stay unix microseconds; `query` turns them into the engine's own for people's SQL.
 """
 
 from __future__ import annotations
@@ -167,24 +167,24 @@ def runs(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
     return _select("runs", r, computed).join(run, run.c.run_id == r.c.run_id)
 
 
-def messages(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def messages(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
     """One row a message."""
     return _select("messages", tables.messages, {"cost": _money(tables.messages.c)})
 
 
-def tool_calls(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def tool_calls(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
     """One row a tool call."""
     t = tables.tool_calls
     failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
     return _select("tool_calls", t, {"is_error": failed})
 
 
-def scores(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def scores(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
     """One row a score."""
     return _select("scores", tables.scores, {})
 
 
-def requirements(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def requirements(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
     """One row a requirement."""
     return _select("requirements", tables.requirements, {})
 
@@ -200,7 +200,8 @@ VIEWS: dict[str, Callable[[Tables, Only | None], sa.Select[Any]]] = {
 
 
 def _select(view: str, table: sa.Table, computed: dict[str, Expression]) -> sa.Select[Any]:
-    chosen = [(column.name, _stored(computed.get(column.name, table.c.get(column.name)))) for column in FRAMES[view]]
+    known = {c.name: c for c in table.columns} | computed
+    chosen = [(column.name, _stored(known[column.name])) for column in FRAMES[view]]
     return sa.select(*(expression.label(name) for name, expression in chosen)).select_from(table)
 
 

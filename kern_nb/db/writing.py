@@ -1,7 +1,8 @@
 """Writing: sessions and runs, finished or as they happen. Each function is one transaction, given its connection.
 
-An append touches the session's row (which locks it, and checks the owner), inserts the run with the next index, and inserts
-its messages and tool calls. It reads nothing of the session's past, so it costs the same at run 1 and at run 10,000.
+An append touches the session's row (which locks it, and checks the owner), inserts the run with the next index, and
+inserts its messages and tool calls. It reads nothing of the session's past, so it costs the same at run 1 and at run
+10,000.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def touch_session(
         new = store.insert(s).values(**given)
         upsert = new.on_conflict_do_update(
             index_elements=[s.c.session_id],
-            set_={"updated_at": new.excluded.updated_at, "user_id": sa.func.coalesce(s.c.user_id, new.excluded.user_id)},
+            set_={
+                "updated_at": new.excluded.updated_at,
+                "user_id": sa.func.coalesce(s.c.user_id, new.excluded.user_id),
+            },
             where=_mine(s, new.excluded.user_id),
         )
         row = connection.execute(upsert.returning(s.c.session_data, s.c.fork_run_index)).mappings().first()
@@ -86,7 +90,9 @@ def _insert_run(tables: Tables) -> sa.UpdateBase:
     values = [sa.bindparam(name, type_=r.c[name].type) for name in names]
     following = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
     own = r.c.session_id == sa.bindparam("session_id", type_=r.c.session_id.type)
-    return r.insert().from_select([*names, "run_index"], sa.select(*values, following).where(own)).returning(r.c.run_index)
+    return (
+        r.insert().from_select([*names, "run_index"], sa.select(*values, following).where(own)).returning(r.c.run_index)
+    )
 
 
 def insert_run(connection: Connection, store: SessionStore, row: rows.Row, floor: int | None) -> int:
@@ -106,7 +112,9 @@ def append_run(connection: Connection, store: SessionStore, session_id: str, run
         update={"user_id": user_id, "created_at": run.created_at or datetime.fromtimestamp(now, UTC)}
     )
     if run.session_state is not None:
-        stored.session_state = _merge_state(connection, store, session_id, session["session_data"], {}, run.session_state)
+        stored.session_state = _merge_state(
+            connection, store, session_id, session["session_data"], {}, run.session_state
+        )
     made = rows.run_rows(stored, session_id)
     index = insert_run(connection, store, made.run, session["fork_run_index"])
     return _insert_children(connection, store, stored, made, session_id, index)
@@ -185,7 +193,9 @@ def open_run(connection: Connection, store: SessionStore, run_id: str) -> RowMap
     return row
 
 
-def append_messages(connection: Connection, store: SessionStore, run_id: str, messages: Sequence[Message]) -> list[Message]:
+def append_messages(
+    connection: Connection, store: SessionStore, run_id: str, messages: Sequence[Message]
+) -> list[Message]:
     """See `SessionStore.append_messages`."""
     run = open_run(connection, store, run_id)
     session_id, t, m = run["session_id"], store.tables.tool_calls, store.tables.messages
@@ -234,12 +244,11 @@ def finish_run(
     """See `SessionStore.finish_run`."""
     r, t, s = store.tables.runs, store.tables.tool_calls, store.tables.sessions
     # The session's row before the run's, as every writer locks them: two finishers then never wait for each other.
-    session_id = connection.execute(sa.select(r.c.session_id).where(r.c.run_id == run_id)).scalar()
-    session = None
-    if session_id is not None:
-        locked = store.locked(sa.select(s.c.session_data).where(s.c.session_id == session_id))
-        session = connection.execute(locked).mappings().first()
+    of_run = sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
+    locked = store.locked(sa.select(s.c.session_data).where(s.c.session_id == of_run))
+    session = connection.execute(locked).mappings().first()
     run = open_run(connection, store, run_id)
+    session_id = run["session_id"]
     now = time.time()
     values: dict[str, Any] = {"status": status, "error": error, **rows.usage_row(usage)}
     values["output"], values["output_json"] = rows.split(output)
@@ -390,7 +399,13 @@ def _set_fork(
 
 
 def add_score(
-    connection: Connection, store: SessionStore, session_id: str, name: str, value: float, run_id: str | None, source: str | None
+    connection: Connection,
+    store: SessionStore,
+    session_id: str,
+    name: str,
+    value: float,
+    run_id: str | None,
+    source: str | None,
 ) -> None:
     """See `SessionStore.add_score`."""
     tables = store.tables
@@ -400,7 +415,9 @@ def add_score(
         r = tables.runs
         found = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.run_id == run_id)
         if connection.execute(found).first() is None:
-            raise RunNotFound(f"Session {session_id!r} has no run {run_id!r} of its own.", f"See %kern show {session_id}.")
+            raise RunNotFound(
+                f"Session {session_id!r} has no run {run_id!r} of its own.", f"See %kern show {session_id}."
+            )
     same = (c.session_id == session_id) & (c.name == name)
     same &= c.run_id.is_not_distinct_from(run_id) & c.source.is_not_distinct_from(source)
     connection.execute(tables.scores.delete().where(same))
