@@ -125,6 +125,8 @@ class Requirement(Record):
     created_at: Time | None = None
     resolved_at: Time | None = None
     resolved_by: Text | None = None
+    claimed_by: Text | None = None
+    expires_at: Time | None = None
 
 
 class Run(Record):

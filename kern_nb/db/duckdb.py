@@ -57,7 +57,8 @@ class DuckDb(SessionStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """An engine whose connections are lent by the lease."""
-        return sa.create_engine("duckdb://", creator=self._lend, poolclass=sa.pool.NullPool)
+        # A connection is closed when it comes back, which rolls back: no need to do so before.
+        return sa.create_engine("duckdb://", creator=self._lend, poolclass=sa.pool.NullPool, pool_reset_on_return=None)
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
         return _Lent(self._lease, self._lease.acquire(self.timeout))

@@ -151,7 +151,6 @@ def _sessions(tables: Tables, filters: Filters) -> sa.Select[Any]:
     if not where and filters.limit is None:
         return VIEWS["sessions"](tables, None).order_by(*order)
     chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(filters.limit)
-    # MySQL aside, engines take a LIMIT inside IN only from a derived table.
     ids = sa.select(chosen.subquery().c.session_id)
     only: Only = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - the type is the point
     return VIEWS["sessions"](tables, only).where(only(s)).order_by(*order)

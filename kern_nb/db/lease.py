@@ -26,9 +26,9 @@ from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 IDLE_S = 0.05
 LONGEST_HOLD_S = 0.5
-# After a longest hold the others get this long to take the file; they wait in pauses of about this length.
+# After a longest hold the others get this long to take the file. They look again within it.
 COURTESY_S = 0.03
-LONGEST_PAUSE_S = 0.025
+LONGEST_PAUSE_S = 0.015
 
 # SQL through a store can neither read nor write files, nor load code, nor see Python's variables.
 CONFIG: dict[str, Any] = {
@@ -69,7 +69,7 @@ class Lease:
         self._changed = threading.Condition()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._users: dict[int, int] = {}  # thread -> connections it has out
-        self._opened = self._used = self._closed = 0.0
+        self._opened = self._used = self._others_until = 0.0
         self._watcher: threading.Thread | None = None
         self._pid = os.getpid()
 
@@ -85,18 +85,19 @@ class Lease:
         me = threading.get_ident()
         self._forget_parent()
         while True:
+            refusal: Exception | None = None
             with self._changed:
-                if me not in self._users and self._overdue():
-                    # Let those who work finish; then the file is free for another process.
+                if me in self._users or not self._overdue():
+                    refusal = self._open()
+                    if self._connection is not None:
+                        self._users[me] = self._users.get(me, 0) + 1
+                        return self._connection.cursor()
+                elif self._users:  # those who work finish first; the last of them closes
                     self._changed.wait(LONGEST_PAUSE_S)
-                    if self._overdue() and time.monotonic() < deadline:
-                        continue
-                busy = self._open()
-                if self._connection is not None:
-                    self._users[me] = self._users.get(me, 0) + 1
-                    return self._connection.cursor()
+                else:
+                    self._close(courtesy=True)
             if time.monotonic() > deadline:
-                raise self._busy(busy, timeout)
+                raise self._busy(refusal, timeout)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - to spread waiters, no secret
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
@@ -110,7 +111,7 @@ class Lease:
                 self._users.pop(thread, None)
             self._used = time.monotonic()
             if self._overdue() and not self._users:
-                self._close()
+                self._close(courtesy=True)
             elif not self._forever and self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="kern_nb lease", daemon=True)
                 self._watcher.start()
@@ -128,12 +129,11 @@ class Lease:
         return self._connection is not None and not self._forever and held > LONGEST_HOLD_S
 
     def _open(self) -> Exception | None:
-        """Open the file; the driver's refusal where another process has it."""
+        """Open the file, unless it is the others' turn; the driver's refusal where another process has it."""
         if self._connection is not None:
             return None
-        since = time.monotonic() - self._closed
-        if since < COURTESY_S and self._closed > self._used:
-            return duckdb.IOException("this process gives others a turn")
+        if time.monotonic() < self._others_until:
+            return None  # not yet: the others' turn
         try:
             self._connection = duckdb.connect(self.path, read_only=self.read_only, config=CONFIG)
         except duckdb.IOException as error:
@@ -155,11 +155,11 @@ class Lease:
         self._opened = time.monotonic()
         return None
 
-    def _close(self) -> None:
+    def _close(self, *, courtesy: bool = False) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            self._closed = time.monotonic()
+            self._others_until = time.monotonic() + COURTESY_S if courtesy else 0.0
             self._changed.notify_all()
 
     def _watch(self) -> None:

@@ -140,9 +140,11 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     """
     r, session_id = tables.runs, seen.own.session_id
     query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status, r.c.session_state).where(seen.runs(r))
-    by_id = sa.func.substr(r.c.run_id, 1, len(str(run))) == run
-    match = r.c.run_index == run if isinstance(run, int) else by_id
-    rows = connection.execute(query.where(match).order_by(r.c.run_index).limit(6)).mappings().all()
+    if isinstance(run, int):
+        query = query.where(r.c.run_index == run)
+    else:
+        query = query.where(sa.func.substr(r.c.run_id, 1, len(run)) == run).order_by(r.c.run_index).limit(6)
+    rows = connection.execute(query).mappings().all()
     exact = [row for row in rows if row["run_id"] == run]
     if len(rows) == 1 or exact:
         return (exact or rows)[0]

@@ -8,13 +8,15 @@ no text.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
 from kern_nb.errors import ForeignLayout, SchemaTooNew
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Text(sa.types.TypeDecorator[str]):
@@ -185,6 +187,8 @@ class Tables:
             sa.Column("created_at", sa.BigInteger),
             sa.Column("resolved_at", sa.BigInteger),
             sa.Column("resolved_by", Text),
+            sa.Column("claimed_by", Text),
+            sa.Column("expires_at", sa.BigInteger),
         )
         self.scores = table(
             "_scores",
@@ -229,7 +233,9 @@ def newest_first(created_at: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     return sa.func.coalesce(created_at, sa.literal_column("-1"))
 
 
-MIGRATIONS: dict[int, list[tuple[str, str]]] = {}
+MIGRATIONS: dict[int, list[tuple[str, str]]] = {
+    2: [("requirements", "claimed_by"), ("requirements", "expires_at")],
+}
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
 

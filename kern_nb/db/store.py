@@ -305,7 +305,8 @@ class SessionStore(ABC):
     def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Store a finished run with its messages and tool calls, in one transaction.
 
-        A new ``session_id`` makes the session. A ``session_state`` on the run is merged into the session's, key by key: another run's keys stay.
+        A new ``session_id`` makes the session. A ``session_state`` on the run is merged into the session's, key by key:
+        another run's keys stay.
 
         Returns:
             The run as stored, its ``run_index`` assigned.

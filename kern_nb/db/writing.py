@@ -323,9 +323,9 @@ def branch(
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
     data: dict[str, Any] = {}
-    state = state_at(connection, tables, seen, point)
-    if state is not None:
-        data["session_state"] = state
+    if (parent["session_data"] or {}).get("session_state") is not None:  # else no run ever left one
+        state = state_at(connection, tables, seen, point)
+        data |= {} if state is None else {"session_state": state}
     if name is not None:
         data["session_name"] = name
     now = int(time.time())
@@ -341,9 +341,11 @@ def branch(
         fork_message_index=point.message_index,
     )
     s = tables.sessions
-    insert = store.insert(s).values(**rows.session_row(new)).on_conflict_do_nothing(index_elements=[s.c.session_id])
-    if connection.execute(insert.returning(s.c.session_id)).first() is None:
-        raise SessionExists(f"There is a session {new.session_id!r} already.", "Choose another new_session_id.")
+    try:
+        connection.execute(s.insert(), rows.session_row(new))
+    except sa.exc.IntegrityError as error:
+        message = f"There is a session {new.session_id!r} already."
+        raise SessionExists(message, "Choose another new_session_id.") from error
     return new
 
 

@@ -1,0 +1,102 @@
+"""How single values read, in text as in markup: numbers, times, cut texts, and characters that must not act.
+
+Whatever comes from a store is foreign: a NUL, a terminal's escape or a right-to-left override is shown, never obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+MISSING = "—"
+"""What stands for a value that nobody knows; 0 is a number."""
+
+BRANCH = "↳"
+GOOD = "✓"
+BAD = "✗"
+
+# Controls but tab and line feed; what turns the direction of text; halves of surrogate pairs; the byte order mark.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Text whose control characters are seen instead of acting: ``␀`` for NUL, ``⟨U+202E⟩`` for an override."""
+    return _UNSEEN.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:  # noqa: PLR2004 - Unicode has pictures of the controls of ASCII, in order
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"  # noqa: PLR2004 - DEL
+
+
+def one_line(text: str) -> str:
+    """Text on one line."""
+    return " ".join(visible(text).split())
+
+
+def cut(text: str, width: int) -> str:
+    """Text on one line of at most ``width`` characters, an ellipsis at its end where it was longer."""
+    # What can never show need not be looked at: a text may be megabytes long.
+    line = one_line(text[: 8 * width])
+    return line if len(line) <= width and len(text) <= 8 * width else line[: width - 1] + "…"
+
+
+def count(number: Any) -> str:
+    """A whole number with its thousands apart."""
+    return MISSING if number is None else f"{number:,}"
+
+
+def money(cost: Any) -> str:
+    """A cost in the currency of its source: cents as such, and four digits of what is less."""
+    if cost is None:
+        return MISSING
+    return f"{cost:,.2f}" if cost == 0 or abs(cost) >= 1 else f"{cost:.4f}"
+
+
+def seconds(duration: Any) -> str:
+    """A duration: ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if duration is None:
+        return MISSING
+    if duration < 60:  # noqa: PLR2004 - a minute
+        return f"{duration:.2f} s" if duration < 10 else f"{duration:.1f} s"  # noqa: PLR2004 - three digits are enough
+    minutes, rest = divmod(round(duration), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+
+
+def when(time: datetime | float | None) -> str:
+    """A time in UTC to the minute, from an aware datetime or unix seconds."""
+    if time is None:
+        return MISSING
+    moment = time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """``1 run``, ``1,204 runs``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def status(word: str | None) -> str:
+    """A status, the bad ones with a sign."""
+    if word is None:
+        return MISSING
+    return f"{BAD} {word}" if word in ("ERROR", "INTERRUPTED", "failed") else word
+
+
+def pretty(value: Any) -> str:
+    """A value as people read it: text as it is, anything else as indented JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def compact(value: Any, width: int) -> str:
+    """A tool's arguments on one line, like a call: ``order_id="W1", n=2``."""
+    if isinstance(value, dict):
+        parts = (f"{name}={json.dumps(v, ensure_ascii=False, default=str)}" for name, v in value.items())
+        return cut(", ".join(parts), width)
+    return "" if value is None else cut(value if isinstance(value, str) else pretty(value), width)

@@ -1,0 +1,31 @@
+"""What an import or a check found, as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kern_nb.render.html import container, tag
+from kern_nb.render.plain import BAD, GOOD, count, plural
+from kern_nb.render.tables import Column, Table
+
+if TYPE_CHECKING:
+    from kern_nb.db.check import CheckReport
+
+MOST_ROWS = 100
+
+
+def check_html(report: CheckReport) -> str:
+    """The findings, one a row."""
+    found = report.problems
+    if not found:
+        return container(tag("p", f"{GOOD} No problems found."))
+    rows = [[f"{GOOD} repaired" if p.repaired else BAD, p.kind, p.session_id, p.run_id or "", p.detail] for p in found]
+    columns = [Column("state"), Column("problem"), Column("session"), Column("run"), Column("detail", width=200)]
+    left = sum(not p.repaired for p in found)
+    caption = f"{plural(len(found), 'problem')} found, {count(len(found) - left)} repaired"
+    note = _unseen(len(found)) or ("%kern check --repair mends what can be mended." if left == len(found) else "")
+    return Table(caption, columns, rows[:MOST_ROWS], note).without_empty_columns().html()
+
+
+def _unseen(rows: int) -> str:
+    return f"… {count(rows - MOST_ROWS)} more are not shown; .df has them all." if rows > MOST_ROWS else ""

@@ -1,0 +1,90 @@
+"""Tables as data, with one way into markup and one into text: both always say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kern_nb.render.html import Markup, container, join, short, tag
+from kern_nb.render.plain import MISSING, cut
+
+LEFT = "text-align:left;vertical-align:top"
+RIGHT = "text-align:right;vertical-align:top"
+_TEXT_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its heading.
+        number: Whether it is aligned to the right.
+        width: Longer values are cut to this, their whole kept as a title.
+    """
+
+    title: str
+    number: bool = False
+    width: int = 80
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a person reads.
+
+    Attributes:
+        caption: What it shows.
+        columns: Its columns.
+        rows: Its rows, of texts; an empty one is a value that nobody knows.
+        note: What there is to add, below it.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def without_empty_columns(self) -> Table:
+        """The table without the columns that say nothing in any row."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] not in ("", MISSING) for row in self.rows)]
+        columns = [self.columns[i] for i in kept]
+        return replace(self, columns=columns, rows=[[row[i] for i in kept] for row in self.rows])
+
+    def html(self) -> str:
+        """The table as a whole output."""
+        return container(self.markup(), tag("p", self.note) if self.note else None)
+
+    def markup(self) -> Markup:
+        """The table itself."""
+        if not self.rows:
+            return tag("p", f"{self.caption}.")
+        head = tag("tr", *(_cell("th", c, c.title, scope="col") for c in self.columns))
+        body = [
+            tag("tr", *(_cell("td", c, v or MISSING) for c, v in zip(self.columns, r, strict=True))) for r in self.rows
+        ]
+        caption = tag("caption", self.caption, align="left", style="text-align:left")
+        return tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table")
+
+    @staticmethod
+    def _body_cell(column: Column, value: str) -> Markup:
+        return _cell("td", column, value or MISSING)
+
+    def __str__(self) -> str:
+        """The table as aligned text."""
+        if not self.rows:
+            return "\n".join([f"{self.caption}.", *([self.note] if self.note else [])])
+        shown = [[c.title for c in self.columns]]
+        widths = [min(c.width, _TEXT_WIDTH) for c in self.columns]
+        shown += [[cut(v or MISSING, w) for v, w in zip(row, widths, strict=True)] for row in self.rows]
+        longest = [max(len(row[i]) for row in shown) for i in range(len(self.columns))]
+        lines = []
+        for row in shown:
+            cells = zip(self.columns, row, longest, strict=True)
+            lines.append("  ".join(v.rjust(n) if c.number else v.ljust(n) for c, v, n in cells).rstrip())
+        return "\n".join([f"{self.caption}:", *lines, *([self.note] if self.note else [])])
+
+
+def _cell(name: str, column: Column, value: str, scope: str | None = None) -> Markup:
+    # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own would win over an attribute.
+    align, style = ("right", RIGHT) if column.number else ("left", LEFT)
+    return tag(name, join(short(value, column.width)), scope=scope, align=align, style=style)
