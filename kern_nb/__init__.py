@@ -1,1 +1,80 @@
+"""Git for agent sessions, in your notebook.
+
+Every name is imported at its first use, so that `import kern_nb` and `%load_ext kern_nb` cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from kern_nb.attached import attach, current_store, detach, stores, use
+    from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
+    from kern_nb.errors import KernError
+    from kern_nb.notebook.results import sessions, show
+    from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "DuckDb",
+    "InMemoryDb",
+    "KernError",
+    "Message",
+    "PostgresDb",
+    "Requirement",
+    "Run",
+    "Session",
+    "SessionStore",
+    "SessionSummary",
+    "SqliteDb",
+    "ToolCall",
+    "Usage",
+    "attach",
+    "current_store",
+    "detach",
+    "open_store",
+    "sessions",
+    "show",
+    "stores",
+    "use",
+]
+
+_HOMES = {
+    "kern_nb.attached": ("attach", "current_store", "detach", "stores", "use"),
+    "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
+    "kern_nb.errors": ("KernError",),
+    "kern_nb.notebook.results": ("sessions", "show"),
+    "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used."""
+    if name in _HOME:
+        value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%load_ext kern_nb` calls."""
+    from kern_nb.notebook import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%unload_ext kern_nb` calls."""
+    from kern_nb.notebook import unload
+
+    unload(shell)

@@ -20,6 +20,7 @@
     ├── UnstorableValue (TypeError)          a value that would not come back as it went in
     ├── QueryRefused (PermissionError)       SQL that is not one read
     ├── QueryFailed (ValueError)             SQL that the engine could not run
+    ├── RecordsNotFound (FileNotFoundError)  the path of records to take in does not exist, or holds none
     ├── UnknownFormat (ValueError)           records that no importer reads
     └── BadUsage (ValueError)                a magic's line that does not parse
 
@@ -134,6 +135,10 @@ class QueryRefused(KernError, PermissionError):
 
 class QueryFailed(KernError, ValueError):
     """SQL that the engine could not run; the message is the engine's own."""
+
+
+class RecordsNotFound(KernError, FileNotFoundError):
+    """The path of records to take in does not exist, or is a folder that holds none."""
 
 
 class UnknownFormat(KernError, ValueError):

@@ -71,7 +71,7 @@ class Lease:
         self._users: dict[int, int] = {}  # thread -> connections it has out
         self._opened = self._used = self._others_until = 0.0
         self._watcher: threading.Thread | None = None
-        self._pid = os.getpid()
+        self._parents: duckdb.DuckDBPyConnection | None = None
 
     def acquire(self, timeout: float) -> duckdb.DuckDBPyConnection:
         """A connection of one's own to the file; give it back with `release`.
@@ -83,7 +83,6 @@ class Lease:
         deadline = time.monotonic() + timeout
         pause = 0.001
         me = threading.get_ident()
-        self._forget_parent()
         while True:
             refusal: Exception | None = None
             with self._changed:
@@ -132,6 +131,11 @@ class Lease:
         """Open the file, unless it is the others' turn; the driver's refusal where another process has it."""
         if self._connection is not None:
             return None
+        if self._parents is not None:
+            raise StoreUnavailable(
+                f"{self.path} was in use when this process was forked.",
+                "Start processes by spawn: multiprocessing.get_context('spawn').",
+            )
         if time.monotonic() < self._others_until:
             return None  # not yet: the others' turn
         try:
@@ -173,13 +177,12 @@ class Lease:
                     self._changed.wait(max(IDLE_S - idle, 0.005))
             self._watcher = None
 
-    def _forget_parent(self) -> None:
-        """After a fork the parent's connection is not ours to use, nor to close."""
-        if self._pid != os.getpid():
-            _not_ours.append(self._connection)
-            forever = self._forever
-            self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
-            self._forever = forever
+    def after_fork(self) -> None:
+        """In a forked child. A file that was open at the fork is the parent's: DuckDB would write to it from both."""
+        parents = self._connection
+        self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
+        if parents is not None:
+            self._connection, self._parents = None, parents  # kept, as closing it would write to the file
 
     def _busy(self, refusal: Exception | None, timeout: float) -> StoreBusy:
         found = _HOLDER.search(str(refusal))
@@ -190,7 +193,18 @@ class Lease:
         )
 
 
-_not_ours: list[object] = []
+def _before_fork() -> None:
+    for lease in list(_leases.values()):
+        lease.close()
+
+
+def _after_fork() -> None:
+    for lease in list(_leases.values()):
+        lease.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def _command(pid: int) -> str:

@@ -6,7 +6,9 @@ Methods check their arguments, open a transaction and call the function that doe
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,17 @@ Place = int | str | tuple[int | str, int] | None
 """A run by index, id or unique prefix of its id; or (run, message_index)."""
 
 _TRIES = 12
+_stores: weakref.WeakSet[SessionStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked child opens connections of its own; the parent's stay the parent's."""
+    for store in _stores:
+        store.engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class SessionStore(ABC):
@@ -55,6 +68,7 @@ class SessionStore(ABC):
         self.tables = tables
         self.read_only = read_only
         self._found = False
+        _stores.add(self)
 
     def __repr__(self) -> str:
         """The engine and the place."""

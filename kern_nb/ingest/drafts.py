@@ -1,0 +1,115 @@
+"""What importers hand over, and the keys by which a record is known again.
+
+An importer is a module with `NAME`, `READS`, `recognises` and `read`. It turns a file into drafts, one a session, and
+problems; it neither sees the store nor writes.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
+from kern_nb.records import Run, Session
+
+
+class Importer(Protocol):
+    """A format: one module each."""
+
+    NAME: str
+    """What people call it."""
+    READS: str
+    """What it reads, in a few words."""
+
+    def recognises(self, value: Any) -> bool:
+        """Whether one of the first values of a file is of this format."""
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """The sessions of a file, and what is wrong with it, in the file's order."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """One session as a source tells it, not stored yet.
+
+    Attributes:
+        line: Where its record starts.
+        session: The session; its ``metadata`` is what people filter and compare by.
+        runs: Its runs, in order, with deterministic ids.
+        hashes: The hash of each run's record.
+        session_hash: The hash of what the source says of the session itself.
+        source: The importer's name, which is also the source of the scores.
+        scores: By name. They rate the session.
+        scored_at: When, where the source says.
+        place: Where the session's id means this session. None where the id is unique in the world.
+    """
+
+    line: int
+    session: Session
+    runs: list[Run]
+    hashes: list[str]
+    session_hash: str
+    source: str
+    scores: dict[str, float] = field(default_factory=dict)
+    scored_at: int | None = None
+    place: str | None = None
+
+
+class Malformed(ValueError):
+    """A record that is not as its format says."""
+
+
+def need(record: Mapping[str, Any], key: str, kind: type, what: str) -> Any:
+    """A field that a record must have.
+
+    Raises:
+        Malformed: it is missing or of another type.
+    """
+    if not isinstance(record, dict):
+        raise Malformed(f"{what} is {kind_of(record)}, not an object")
+    if key not in record:
+        raise Malformed(f"{what} has no {key!r}")
+    if not isinstance(record[key], kind):
+        raise Malformed(f"{key!r} of {what} is {kind_of(record[key])}, not {kind_of(kind())}")
+    return record[key]
+
+
+def why(error: Exception) -> str:
+    """The reason for a problem, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or error.title}: {first['msg']}"
+    return str(error)
+
+
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+
+
+def kind_of(value: object) -> str:
+    """The JSON type of a value, as people say it."""
+    return _KINDS.get(type(value), "null")
+
+
+def run_key(session_id: str, turn: int) -> str:
+    """The id of an imported run: the same whenever the same record is read."""
+    return str(UUID(bytes=_digest(f"{session_id}\n{turn}".encode("utf-8", "surrogatepass")), version=8))
+
+
+def hash_of(*record: Any) -> str:
+    """A hash of JSON values that changes where a value does.
+
+    Version 2 of the marshal format holds values only, nothing of how they lie in memory, and is several times faster
+    than writing JSON.
+    """
+    return _digest(marshal.dumps(record, 2)).hex()
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

@@ -1,0 +1,190 @@
+"""A file of JSON as values, each with the line it starts on: JSON lines, one document, or what is left of a broken one."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kern_nb.ingest.report import Problem
+
+_decode = json.JSONDecoder().raw_decode
+_space = re.compile(r"[ \t\n\r]*")
+# What the parser raises for text that is no JSON, numbers that are too long, and nesting that is too deep.
+_UNREADABLE = (ValueError, RecursionError)
+
+
+class Value(NamedTuple):
+    """One JSON value and the line it starts on."""
+
+    line: int
+    value: Any
+
+
+class Source:
+    """One file. It is JSON lines where its first line is a value by itself, else one document.
+
+    The first value is kept, so that a document which was read to recognise it is not parsed again.
+
+    Args:
+        path: The file.
+        name: What problems call it.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._starts: dict[str, list[int]] = {}
+        self._document = ""
+        self._rest: tuple[int, int] | None = None
+        self._head: list[Value | Problem] = []
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    self._read_head(file, number, line)
+                    break
+
+    def _read_head(self, file: io.BufferedReader, number: int, line: bytes) -> None:
+        try:
+            self._head = [Value(number, _parse(line))]
+        except _UNREADABLE:
+            start, whole = file.tell() - len(line), line + file.read()
+            if _has_lines(whole):
+                self._rest = (start, number)
+            else:
+                self._read_document(whole, number)
+        else:
+            self._rest = (file.tell(), number + 1)
+
+    def _read_document(self, whole: bytes, number: int) -> None:
+        try:
+            self._head = [Value(number, _parse(whole))]
+        except UnicodeDecodeError as error:
+            self._head = [Problem(self.name, None, _reason(error))]
+        except _UNREADABLE as error:
+            value, self._starts, broken = _walk(_text(whole))
+            line = number + _text(whole).count("\n", 0, broken)
+            kept = "; what comes before is taken in" if value else ""
+            self._head = [Problem(self.name, line, f"The file breaks off or is no JSON from here on{kept}: {_reason(error)}.")]
+            if value:
+                self._head.insert(0, Value(number, value))
+        self._document = _text(whole) if self._starts else ""
+
+    def values(self) -> Iterator[Value | Problem]:
+        """The values of the file, in order, and a problem for each stretch that is none. May be called again."""
+        yield from self._head
+        if self._rest is not None:
+            offset, number = self._rest
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                yield from self._lines(enumerate(file, number))
+
+    def _lines(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Value | Problem]:
+        for number, line in lines:
+            if not line.strip():
+                continue
+            try:
+                yield Value(number, _parse(line))
+            except UnicodeDecodeError as error:
+                yield Problem(self.name, number, _reason(error))
+            except _UNREADABLE:
+                yield from self._torn(number, _text(line))
+
+    def _torn(self, number: int, line: str) -> Iterator[Value | Problem]:
+        """Records that were written without a line break between them, and what is left over."""
+        at = 0
+        try:
+            while (at := _skip(line, at)) < len(line):
+                value, end = _decode(line, at)
+                if not isinstance(value, (dict, list)):
+                    raise ValueError("it is no record")  # noqa: TRY004 - the file is wrong, not our code
+                yield Value(number, value)
+                at = end
+        except _UNREADABLE as error:
+            yield Problem(self.name, number, f"The line is no JSON from column {at + 1} on: {_reason(error)}.")
+
+    def line_of(self, key: str, index: int, line: int) -> int:
+        """The line where an element of a document's list starts; ``line``, where the document does, if it is on one line."""
+        if self._rest is not None:
+            return line
+        if key not in self._starts:
+            self._document = _text(self.path.read_bytes())
+            self._starts = _walk(self._document)[1]
+        return 1 + self._document.count("\n", 0, self._starts[key][index])
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
+
+
+def _parse(data: bytes) -> Any:
+    return json.loads(_text(data))
+
+
+def _skip(text: str, at: int) -> int:
+    return _space.match(text, at).end()  # type: ignore[union-attr] - it matches nothing, too
+
+
+def _has_lines(data: bytes) -> bool:
+    """Whether a file whose first line is torn has records on lines of their own further down."""
+    for line in io.BytesIO(data):
+        if line[:1] in (b"{", b"["):
+            try:
+                if _parse(line):
+                    return True
+            except _UNREADABLE:
+                continue
+    return False
+
+
+def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
+    """Go through a document's outer object by hand, as far as it is whole.
+
+    Returns:
+        The object with what was read of it, where the elements of its lists start, and where reading stopped.
+    """
+    found: dict[str, Any] = {}
+    starts: dict[str, list[int]] = {}
+    at = _skip(text, 0)
+    try:
+        at = _expect(text, at, "{")
+        while text[at : at + 1] != "}":
+            key, at = _decode(text, at)
+            at = _expect(text, at, ":")
+            if text[at : at + 1] != "[":
+                found[key], at = _decode(text, at)
+            else:
+                items: list[Any] = []
+                found[key], starts[key] = items, []
+                at = _expect(text, at, "[")
+                while text[at : at + 1] != "]":
+                    item, end = _decode(text, at)
+                    items.append(item)
+                    starts[key].append(at)
+                    at = _skip(text, end)
+                    at = at if text[at : at + 1] == "]" else _expect(text, at, ",")
+                at += 1
+            at = _skip(text, at)
+            at = at if text[at : at + 1] == "}" else _expect(text, at, ",")
+    except _UNREADABLE:
+        pass
+    return found, starts, at
+
+
+def _expect(text: str, at: int, sign: str) -> int:
+    """The place after a sign and the space around it."""
+    at = _skip(text, at)
+    if text[at : at + 1] != sign:
+        raise ValueError(f"{sign!r} is missing")
+    return _skip(text, at + 1)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"It is not UTF-8: byte {error.start + 1} is {error.object[error.start]:#04x}."
+    return str(error.msg if isinstance(error, json.JSONDecodeError) else error)

@@ -1,0 +1,25 @@
+"""The notebook's face: `%kern` and `%%kern_sql`. Everything here is also one call of a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics and the completer. A second time is harmless."""
+    from kern_nb.notebook import completer, magics
+
+    unload(shell)
+    magics.register(shell)
+    completer.register(shell)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Remove them. Attached stores stay: they belong to the process, as after `kern_nb.attach`."""
+    from kern_nb.notebook import completer, magics
+
+    magics.unregister(shell)
+    completer.unregister(shell)

@@ -1,0 +1,101 @@
+"""What each verb calls: the parsed line in, one public call, its value out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kern_nb import attached
+from kern_nb.errors import BadUsage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.db.check import CheckReport
+    from kern_nb.ingest.report import IngestReport
+    from kern_nb.notebook.results import SessionTable, Transcript
+    from kern_nb.records import Session
+
+
+def attach(args: Namespace) -> None:
+    """Open a store, name it, use it."""
+    attached.attach(args.target, name=args.name, read_only=args.read_only, session_table=args.table)
+
+
+def stores(_: Namespace) -> attached.StoreTable:
+    """The attached stores."""
+    return attached.stores()
+
+
+def use(args: Namespace) -> None:
+    """Make a store the one in use."""
+    attached.use(args.name)
+
+
+def detach(args: Namespace) -> None:
+    """Close a store and forget it."""
+    attached.detach(args.name)
+
+
+def import_(args: Namespace) -> IngestReport:
+    """Take in recorded sessions; all paths are looked for before any is read."""
+    paths = [path for text in args.path for path in _found(text)]
+    store = attached.find(args.store)
+    first, *others = [store.ingest(path, format=args.format) for path in paths]
+    return sum(others, first)
+
+
+def _found(text: str) -> list[Path]:
+    """The paths that a word of the line names."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return [path]
+    found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(text) else []
+    if not found:
+        raise BadUsage(f"There is no file or folder {text!r}.", f"Paths start at {Path.cwd()}.")
+    return found
+
+
+def sessions(args: Namespace) -> SessionTable:
+    """The newest sessions."""
+    from kern_nb.notebook import results
+
+    filters = {"user_id": args.user, "agent_id": args.agent, "name": args.name, "status": args.status}
+    return results.sessions(**filters, last=args.last, store=args.store)
+
+
+def load(args: Namespace) -> pd.DataFrame:
+    """A frame of the store."""
+    from kern_nb.notebook import results
+
+    filters = {name: getattr(args, name) for name in ("since", "until", "limit")}
+    filters |= {"user_id": args.user, "agent_id": args.agent}
+    return results.load(args.frame, args.session, attached.find(args.store), lineage=args.lineage, **filters)
+
+
+def show(args: Namespace) -> Transcript:
+    """A transcript."""
+    from kern_nb.notebook import results
+
+    return results.show(args.ref, store=args.store)
+
+
+def branch(args: Namespace) -> Session:
+    """A new session that inherits another up to a place."""
+    store = attached.find(args.store)
+    start = store.resolve(args.ref)
+    if args.before and start.place is None:
+        raise BadUsage(f"--before needs a run of {start}.", f"For example: %kern branch {start}/0 --before")
+    place = {"before" if args.before else "after": start.place}
+    return store.branch(start.session_id, **place, name=args.name, new_session_id=args.name)
+
+
+def check(args: Namespace) -> CheckReport:
+    """The store's health."""
+    return attached.find(args.store).check(repair=args.repair)
+
+
+def sql(args: Namespace) -> pd.DataFrame:
+    """The result of a query."""
+    return attached.find(args.store).sql(args.query, args.params)
