@@ -56,11 +56,12 @@ class StoreTable(tuple[AttachedStore, ...]):
 
         if not self:
             return Table("No store is attached", [], [], f"Attach one: {_ATTACH}")
-        columns = [Column(title) for title in ("in use", "name", "engine", "access", "table")] + [Column("url", width=200)]
-        rows = [
-            ["→" if s.in_use else " ", s.name, s.engine, "read-only" if s.read_only else "read, write", s.session_table, s.url]
-            for s in self
-        ]
+        columns = [*map(Column, ("in use", "name", "engine", "access", "table")), Column("url", width=200)]
+        rows = []
+        for store in self:
+            access = "read-only" if store.read_only else "read, write"
+            in_use = "→" if store.in_use else " "
+            rows.append([in_use, store.name, store.engine, access, store.session_table, store.url])
         return Table("Attached stores", columns, rows)
 
 
@@ -105,7 +106,7 @@ class Attached:
             AttachedStore(
                 name=name,
                 url=store.url,
-                engine=_engine(store),
+                engine=store.url.partition(":")[0].partition("+")[0],
                 session_table=store.tables.name,
                 read_only=store.read_only,
                 in_use=name == self._in_use,
@@ -144,7 +145,9 @@ class Attached:
             otherwise = f"Attached are: {names}." if names else f"Attach one: {_ATTACH}"
             raise NoStore(f"No store is attached as {name!r}.", did_you_mean(name, self._stores, otherwise))
         if names:
-            raise NoStore(f"No store is in use; attached are: {names}.", f"Choose one: %kern use {next(iter(self._stores))}")
+            raise NoStore(
+                f"No store is in use; attached are: {names}.", f"Choose one: %kern use {next(iter(self._stores))}"
+            )
         raise NoStore("No store is attached.", f"Attach one, for example: {_ATTACH}")
 
 
@@ -159,10 +162,6 @@ def _name_of(store: SessionStore) -> str:
     """The stem of the file, or the name of the database."""
     place = store.url.partition("://")[2].partition("?")[0]
     return "memory" if place.endswith(_MEMORY) else Path(place).stem or "store"
-
-
-def _engine(store: SessionStore) -> str:
-    return type(store).__name__.removesuffix("Db")
 
 
 def _identity(store: SessionStore) -> tuple[str, str, bool]:

@@ -14,6 +14,7 @@
     ├── MessageNotFound (KeyError)
     ├── AmbiguousReference (LookupError)     a prefix that fits several
     ├── SessionExists (ValueError)           the new session's id is taken
+    ├── RunExists (ValueError)               the run's id is taken
     ├── HasBranches (ValueError)             a session whose rows a branch inherits cannot go
     ├── OwnerMismatch (PermissionError)      one user's run, another user's session
     ├── RunClosed (RuntimeError)             writing to a run that has ended
@@ -111,6 +112,10 @@ class AmbiguousReference(KernError, LookupError):
 
 class SessionExists(KernError, ValueError):
     """The id of the new session is taken."""
+
+
+class RunExists(KernError, ValueError):
+    """The id of the run is taken: it is stored already."""
 
 
 class HasBranches(KernError, ValueError):

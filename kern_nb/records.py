@@ -90,8 +90,9 @@ class ToolCall(Record):
 class Message(Record):
     """One message of a run.
 
-    ``content`` is text, a list of parts, any other JSON, or None. A tool's message carries ``tool_call_id``; an
-    assistant's carries the ``tool_calls`` it made. ``message_index`` is given by the store.
+    ``content`` is text, a list of parts, any other JSON, or None. A tool's message carries ``tool_call_id``, and
+    ``is_error`` where the tool failed; an assistant's carries the ``tool_calls`` it made. ``message_index`` is given by
+    the store.
     """
 
     role: Text
@@ -99,6 +100,7 @@ class Message(Record):
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: Text | None = None
     tool_name: Text | None = Field(default=None, validation_alias=AliasChoices("tool_name", "name"))
+    is_error: bool | None = None
     model: Text | None = None
     usage: Usage | None = None
     message_id: Text | None = None
@@ -163,6 +165,13 @@ class Run(Record):
     finished_at: Time | None = None
     extra: Object = Field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Where it stands, its status and its size; the fields hold the rest."""
+        place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
+        return f"<Run {place} {self.status}, {len(self.messages)} messages, {len(self.tool_calls)} tool calls>"
+
+    __str__ = __repr__
+
 
 class SessionSummary(Record):
     """A model's summary of a session."""
@@ -211,6 +220,15 @@ class Session(Record):
         """The state after the latest run, which is kept in ``session_data`` as documented."""
         state = (self.session_data or {}).get("session_state")
         return state if isinstance(state, dict) else {}
+
+    def __repr__(self) -> str:
+        """Its id, title, size and origin; the fields hold the rest."""
+        title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
+        runs = "" if self.runs is None else f", {len(self.runs)} runs"
+        branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
+        return f"<Session {self.session_id}{title}{runs}{branch}>"
+
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
         from kern_nb.render.transcript import session_html

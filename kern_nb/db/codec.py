@@ -4,12 +4,14 @@ Two things are coded, both reversibly and only where needed:
 
 * **Characters** that some engine cannot store in text: NUL (PostgreSQL, C strings) and lone surrogates (no UTF-8 for
   them). Each becomes U+0010 and four hex digits; U+0010 itself too, so that decoding is unambiguous.
-* **Values** that JSON lacks. They become an object with the key ``$type``:
-  ``{"$type": "decimal", "value": "1.10"}``. A dict that has a key ``$type``, or keys that are no strings, is stored as
-  pairs under ``{"$type": "dict", ...}``.
+* **Values** that JSON lacks. They become an object with the key ``$type``: ``{"$type": "decimal", "value": "1.10"}``.
+  Keys of a dict that are no strings, or are such marks themselves, are stored as pairs beside the others:
+  ``{"name": "x", "$type": "dict", "$items": [["name"], [1, "one"]]}``; a pair without a value tells the place of a
+  usual key, so that the order is kept.
 
 numpy and pandas scalars come back as the Python value they equal, tuples and arrays as lists, pydantic models and
-dataclasses as dicts. Anything else raises UnstorableValue: a guess would not come back as it went in.
+dataclasses as dicts, missing values as None. Anything else raises UnstorableValue: a guess would not come back as it
+went in.
 """
 
 from __future__ import annotations
@@ -35,15 +37,27 @@ from kern_nb.errors import UnstorableValue
 ESCAPE = "\x10"
 _UNSAFE = re.compile("[\x00\x10\ud800-\udfff]")
 _ESCAPED = re.compile("\x10([0-9a-f]{4})")
-_TYPE = "$type"
-_SHOWN = 80
+_TYPE, _ITEMS = "$type", "$items"
+_LONGEST_SHOWN = 80
+_MOST_LOOKED_AT = 1_000_000
 
 
 def encode_text(text: str) -> str:
     """Text that every engine stores."""
-    if text.isascii() and "\x00" not in text and ESCAPE not in text:
+    if "\x00" not in text and ESCAPE not in text and _is_utf8(text):
         return text
     return _UNSAFE.sub(lambda m: f"{ESCAPE}{ord(m[0]):04x}", text)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates; several times faster than looking for them."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode_text(text: str) -> str:
@@ -52,8 +66,47 @@ def decode_text(text: str) -> str:
 
 
 def dumps(value: object) -> str:
-    """JSON text of a value; raises UnstorableValue, naming the place, where that cannot be exact."""
-    return json.dumps(_plain(value, "value"), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    """JSON text of a value; raises UnstorableValue where that cannot be exact."""
+    try:
+        if _is_json(value) and (text := _as_it_is(value)) is not None:
+            return text
+        return _write(_plain(value))
+    except (ValueError, OverflowError, RecursionError) as error:  # too long a number, too deep or endless a list
+        raise _unstorable(value, str(error)) from error
+
+
+_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": ")).encode
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value is of JSON's own types through and through. Most are: they need no copy in those types."""
+    found = [value]
+    for item in found:  # which grows as it is read
+        kind = type(item)
+        if kind is dict:
+            for key in item:
+                if type(key) is not str:
+                    return False
+            found.extend(item.values())
+        elif kind is list:
+            found.extend(item)
+        elif kind not in _SCALARS:
+            return False
+        if len(found) > _MOST_LOOKED_AT:  # huge, or without end
+            return False
+    return True
+
+
+def _as_it_is(value: Any) -> str | None:
+    """The JSON text of such a value; None where it holds a number or text that has to be coded."""
+    try:
+        text = _write(value)
+    except ValueError:  # NaN, infinity
+        return None
+    # U+0010 and NUL are written as escapes; lone surrogates as they are.
+    coded = _TYPE in text or _ITEMS in text or "\\u00" in text or not _is_utf8(text)
+    return None if coded else text
 
 
 def loads(text: str) -> Any:
@@ -85,78 +138,120 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda v: complex(float(v[0]), float(v[1])),
     "float": float,
     "timestamp": lambda v: _pandas().Timestamp(v),
-    "set": lambda v: {_restore(i) for i in v},
-    "frozenset": lambda v: frozenset(_restore(i) for i in v),
-    "dict": lambda v: {_hashable(_restore(k)): _restore(i) for k, i in v},
+    "set": lambda v: {_key(i) for i in v},
+    "frozenset": lambda v: frozenset(_key(i) for i in v),
 }
 
 
-def _plain(value: Any, where: str) -> Any:
-    """The value in JSON's own types; the same object where it is that already."""
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types."""
     kind = type(value)
     if kind is str:
         return encode_text(value)
     if value is None or kind is bool or kind is int:
         return value
     if kind is float:
-        return value if math.isfinite(value) else {_TYPE: "float", "value": repr(value)}
+        return value if math.isfinite(value) else _tagged("float", repr(value))
     if kind is dict:
-        if _TYPE not in value and all(type(k) is str for k in value):
-            return {encode_text(k): _plain(v, where) for k, v in value.items()}
-        return {_TYPE: "dict", "value": [[_plain(k, where), _plain(v, where)] for k, v in value.items()]}
+        if _TYPE in value or _ITEMS in value or not all(type(k) is str for k in value):
+            return _plain_odd_dict(value)
+        return {encode_text(k): _plain(v) for k, v in value.items()}
     if kind is list or kind is tuple:
-        return [_plain(v, where) for v in value]
+        return [_plain(v) for v in value]
     if kind in _ENCODERS:
-        tag, text = _ENCODERS[kind](value)
-        return {_TYPE: tag, "value": text}
-    return _plain_other(value, where)
+        return _tagged(*_ENCODERS[kind](value))
+    return _plain_other(value)
 
 
-def _plain_other(value: Any, where: str) -> Any:
+def _tagged(tag: str, value: Any) -> dict[str, Any]:
+    return {_TYPE: tag, "value": value}
+
+
+def _plain_odd_dict(value: dict[Any, Any]) -> dict[str, Any]:
+    """A dict with keys that JSON lacks, or that would be taken for our marks."""
+    usual: dict[str, Any] = {}
+    items: list[list[Any]] = []
+    for key, item in value.items():
+        stored = _plain(key)
+        if type(key) is str and key not in (_TYPE, _ITEMS):
+            usual[stored] = _plain(item)
+            items.append([stored])
+        else:
+            items.append([stored, _plain(item)])
+    _require_keys(value, [pair[0] for pair in items])
+    return usual | {_TYPE: "dict", _ITEMS: items}
+
+
+def _require_keys(value: Any, stored: list[Any]) -> None:
+    """Keys, or members of a set, come back as many as they were, and can be keys again."""
+    try:
+        distinct = {_key(k) for k in stored}
+    except TypeError as error:
+        raise _unstorable(value, "one of its keys comes back as a dict") from error
+    if len(distinct) < len(stored):
+        raise _unstorable(value, "two of its keys come back as one")
+
+
+def _plain_other(value: Any) -> Any:
     """What is rare: scientific scalars, containers of other kinds, subclasses."""
     if isinstance(value, enum.Enum):
-        return _plain(value.value, where)
+        return _plain(value.value)
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(), where)
+        return _plain(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, where)
+        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
     if isinstance(value, (set, frozenset)):
-        return {_TYPE: "set" if isinstance(value, set) else "frozenset", "value": [_plain(v, where) for v in value]}
+        members = [_plain(v) for v in value]
+        _require_keys(value, members)
+        return _tagged("set" if isinstance(value, set) else "frozenset", members)
     if isinstance(value, PurePath):
         return str(value)
-    if getattr(value, "nanosecond", 0) > 0:  # a pandas Timestamp finer than a datetime (NaT has nan)
-        return {_TYPE: "timestamp", "value": value.isoformat()}
-    found, simpler = _scientific(value)
-    if found:
-        return _plain(simpler, where)
+    simpler = _scientific(value)
+    if simpler is not value:
+        return _plain(simpler)
+    if hasattr(value, "to_pydatetime") and getattr(value, "nanosecond", None):  # finer than a datetime
+        return _tagged("timestamp", value.isoformat())
     bases: tuple[Callable[[Any], Any], ...] = (int, float, str, dict, list, tuple)
     for base in bases:
         if isinstance(value, cast("type", base)):  # a subclass: its plain value
-            return _plain(base(value), where)
-    raise UnstorableValue(
-        f"A {kind_name(value)} in {where} cannot be stored: {_shorten(repr(value))}.",
+            return _plain(base(value))
+    raise _unstorable(value)
+
+
+def _unstorable(value: object, reason: str = "") -> UnstorableValue:
+    return UnstorableValue(
+        f"A value of type {kind_name(value)} cannot be stored{f': {reason}' if reason else ''}: {_shown(value)}",
         "Store text, numbers, lists or dicts of it instead, for example str(value) or value.to_dict().",
     )
 
 
-def _scientific(value: Any) -> tuple[bool, Any]:
-    """The Python value of a numpy or pandas one, asked without importing either."""
+def _scientific(value: Any) -> Any:
+    """A simpler value that equals a numpy or pandas one, or the value itself; asked without importing either."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if pandas is not None:
         if value is pandas.NA or value is pandas.NaT:
-            return True, None
+            return None
         if isinstance(value, pandas.Timestamp):
-            return True, value.to_pydatetime(warn=False)
+            return value if value.nanosecond else value.to_pydatetime()
         if isinstance(value, pandas.Timedelta):
-            return True, value.to_pytimedelta()
-    if numpy is not None:
-        if isinstance(value, numpy.datetime64):
-            return True, value.item()
-        if isinstance(value, numpy.generic):
-            return True, value.item()
-        if isinstance(value, numpy.ndarray):
-            return True, value.tolist()
-    return False, None
+            return value if value.nanoseconds else value.to_pytimedelta()
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        if value.ndim == 0:
+            return value[()]
+        return list(value) if value.dtype.kind in "mMgG" else value.tolist()
+    return _numpy_scalar(numpy, value) if numpy is not None and isinstance(value, numpy.generic) else value
+
+
+def _numpy_scalar(numpy: Any, value: Any) -> Any:
+    if isinstance(value, numpy.longdouble):
+        exact = float(value) == value or numpy.isnan(value)
+        return float(value) if exact else value
+    if isinstance(value, numpy.datetime64) and numpy.datetime_data(value)[0] == "ns" and not numpy.isnat(value):
+        return _pandas().Timestamp(value)
+    item = value.item()
+    # A bare count stands for times that Python's types cannot hold; a complex long double stays what it is.
+    lost = isinstance(value, (numpy.datetime64, numpy.timedelta64)) and isinstance(item, int)
+    return value if lost or type(item) is type(value) else item
 
 
 def _restore(value: Any) -> Any:
@@ -166,14 +261,20 @@ def _restore(value: Any) -> Any:
         return [_restore(v) for v in value]
     if not isinstance(value, dict):
         return value
-    decoder = _DECODERS.get(cast("str", value.get(_TYPE)))
-    if decoder is not None and value.keys() == {_TYPE, "value"}:
-        return decoder(value["value"])
+    tag = value.get(_TYPE)
+    if tag in _DECODERS:
+        return _DECODERS[tag](value["value"])
+    if _ITEMS in value:
+        return {_key(k): _restore(v[0] if v else value[k]) for k, *v in value[_ITEMS]}
     return {decode_text(k): _restore(v) for k, v in value.items()}
 
 
+def _key(stored: Any) -> Any:
+    """A key, or a member of a set, from its stored form; tuples were stored as lists, which no dict takes."""
+    return _hashable(_restore(stored))
+
+
 def _hashable(key: Any) -> Any:
-    """Tuple keys come back as lists, which no dict takes."""
     return tuple(_hashable(k) for k in key) if isinstance(key, list) else key
 
 
@@ -188,5 +289,9 @@ def kind_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a value that cannot be stored may not be able to show itself either
+        text = "…"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"

@@ -135,8 +135,7 @@ class DuckDb(SessionStore):
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
-        cause = getattr(error, "orig", error)
-        return isinstance(cause, duckdb.TransactionException)
+        return isinstance(getattr(error, "orig", error), duckdb.TransactionException)
 
 
 class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
@@ -156,7 +155,7 @@ class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
             lease.release(self._thread)
 
 
-_ARROW_TYPES = {sa.BigInteger: pa.int64(), sa.Double: pa.float64(), sa.LargeBinary: pa.binary()}
+_ARROW_TYPES = {sa.BigInteger: pa.int64(), sa.Double: pa.float64(), sa.LargeBinary: pa.binary(), sa.Boolean: pa.bool_()}
 
 
 def _encoded(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:
@@ -164,4 +163,5 @@ def _encoded(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> 
     kind = column.type
     if not isinstance(kind, sa.types.TypeDecorator):
         return values
-    return [kind.process_bind_param(value, dialect) for value in values]
+    encode = kind.process_bind_param
+    return [None if value is None else encode(value, dialect) for value in values]

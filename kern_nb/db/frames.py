@@ -12,12 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, reading
 from kern_nb.db.columns import FRAMES, INHERITED, Column, Kind
-from kern_nb.db.lineage import Segments, segments
+from kern_nb.db.lineage import CUT_RUN, Segments, segments
 from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import SECONDS, VIEWS, Only
+from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def frame(store: SessionStore, name: str, filters: Filters, *, lineage: bool = F
     """One of the frames; see `SessionStore` for what each holds."""
     if filters.limit is not None and filters.limit < 0:
         raise BadUsage(f"limit={filters.limit} is negative.", "Give a limit of 0 or more, or none.")
-    columns = FRAMES[name]
-    query = _sessions(store.tables, filters) if name == "sessions" else _rows(store.tables, name, filters)
+    columns, seen = FRAMES[name], None
     if lineage:
         if not isinstance(filters.session_id, str):
             raise BadUsage(
@@ -69,8 +69,8 @@ def frame(store: SessionStore, name: str, filters: Filters, *, lineage: bool = F
         with store.reading() as connection:
             row = reading.require_session(connection, store.tables, filters.session_id)
             seen = segments(connection, store.tables, row)
-        query = _seen(store.tables, name, filters, seen)
         columns = (*columns, INHERITED)
+    query = _sessions(store.tables, filters) if name == "sessions" else _rows(store.tables, name, filters, seen)
     return to_pandas(store.arrow(query), columns)
 
 
@@ -89,6 +89,7 @@ _NULLABLE: dict[pa.DataType, Any] = {
     pa.bool_(): pd.BooleanDtype(),
 }
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # \u0010 and four digits, where the backslash is not itself escaped.
 _ESCAPED_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0010([0-9a-f]{4})")
 
@@ -110,7 +111,7 @@ def _has_escapes(values: pa.ChunkedArray, kind: Kind) -> bool:
 
 def _decode_text(text: str) -> str:
     """The stored text. Arrow is UTF-8, which has no lone surrogates: U+FFFD stands for each; `get_session` has them."""
-    return codec.decode_text(text).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return _SURROGATE.sub("\ufffd", codec.decode_text(text))
 
 
 def _decode_json(text: str) -> str:
@@ -121,10 +122,12 @@ def micros(when: When) -> int:
     """Unix microseconds of a time as people give it; naive ones are UTC."""
     try:
         time = pd.Timestamp(when)
-    except ValueError as error:
+        if pd.isna(time):
+            raise ValueError("it is missing")  # noqa: TRY301 - one message for all that is no time
+    except (ValueError, TypeError) as error:
         raise BadUsage(f"{when!r} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30.") from error
     time = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-    return int(time.as_unit("us").value)
+    return int(time.value // 1000)  # pandas counts nanoseconds, whatever the unit
 
 
 def _times(created_at: sa.ColumnElement[int], filters: Filters, unit: int = 1) -> list[sa.ColumnElement[bool]]:
@@ -133,8 +136,33 @@ def _times(created_at: sa.ColumnElement[int], filters: Filters, unit: int = 1) -
     return since if filters.until is None else [*since, stored < micros(filters.until)]
 
 
+class texts_of(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """The texts of a JSON array, as rows: one parameter, however many they are."""
+
+    inherit_cache = True
+    name = "texts_of"
+
+
+@compiles(texts_of, "postgresql")
+def _texts_of_postgresql(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)))"
+
+
+@compiles(texts_of, "duckdb")
+def _texts_of_duckdb(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT unnest(from_json({compiler.process(element.clauses, **kw)}, '[\"VARCHAR\"]')))"
+
+
+@compiles(texts_of, "sqlite")
+def _texts_of_sqlite(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - a bound parameter
+
+
 def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
-    return column == session_id if isinstance(session_id, str) else column.in_(list(session_id))
+    if isinstance(session_id, str):
+        return column == session_id
+    ids = texts_of(sa.literal(codec.dumps(list(session_id)), sa.Text()))
+    return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
 
 
 def _sessions(tables: Tables, filters: Filters) -> sa.Select[Any]:
@@ -156,43 +184,62 @@ def _sessions(tables: Tables, filters: Filters) -> sa.Select[Any]:
     return VIEWS["sessions"](tables, only).where(only(s)).order_by(*order)
 
 
-def _rows(tables: Tables, name: str, filters: Filters) -> sa.Select[Any]:
+def _rows(tables: Tables, name: str, filters: Filters, seen: Segments | None = None) -> sa.Select[Any]:
+    """The rows of a view in order; of what a branch sees, those it inherits are marked."""
     table: sa.Table = getattr(tables, name)
     where = _times(table.c.created_at, filters)
-    only: Only | None = None
-    if filters.session_id is not None or filters.user_id is not None:
-        only = _of_sessions(tables, filters)
-        where.append(only(table))
     if filters.agent_id is not None:
         r = tables.runs
         of_agent = sa.select(r.c.run_id).where(r.c.agent_id == filters.agent_id)
         where.append(r.c.agent_id == filters.agent_id if name == "runs" else table.c.run_id.in_(of_agent))
-    order = [table.c[column] for column in _ORDER[name]]
-    return VIEWS[name](tables, only).where(*where).order_by(*order).limit(filters.limit)
+    only = _of_sessions(tables, filters, seen)
+    query = VIEWS[name](tables, only, NO_MASKS if seen is None else _masks(tables, name, seen))
+    if only is not None:
+        where.append(only(table))
+    if seen is not None:
+        query = query.add_columns((table.c.session_id != seen.own.session_id).label(INHERITED.name))
+    # A branch reads in the order of its runs, whoever's they are.
+    order = _ORDER[name] if seen is None else _ORDER[name][1:]
+    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(filters.limit)
 
 
-def _of_sessions(tables: Tables, filters: Filters) -> Only:
-    """The rows of named sessions, and of a user's: who owns a row is what its session says."""
+def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Engines differ on where NULL sorts."""
+    return sa.func.coalesce(sa.type_coerce(column, sa.Text()), "") if column.nullable else column
+
+
+def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
+    """What lies behind a branch point: the end of a run that is cut, and the results of its last calls."""
+    m, t = tables.messages, tables.tool_calls
+    if name == "runs":
+        shown = {column.name for column in FRAMES[name]}
+        return {column: (seen.is_cut(tables.runs), sa.null()) for column in CUT_RUN if column in shown}
+    if name == "tool_calls":
+        answer = sa.select(m.c.message_index).where(m.c.run_id == t.c.run_id, m.c.tool_call_id == t.c.tool_call_id)
+        hidden = seen.is_cut(t) & ~answer.where(m.c.role == "tool", seen.inside(m)).exists()
+        unknown = {column: (hidden, sa.null()) for column in ("result", "is_error", "duration_s")}
+        return unknown | {"status": (hidden, sa.literal("unknown"))}
+    return NO_MASKS
+
+
+def _of_sessions(tables: Tables, filters: Filters, seen: Segments | None) -> Only | None:
+    """The condition on rows of any table: of named sessions, and of a user's; None where every session is meant.
+
+    Who owns a row is what its session says.
+    """
+    s, named = tables.sessions, filters.session_id
+    if named is None and filters.user_id is None:
+        return None
+    # Once: an iterable may be read only once, and the condition is used on several tables.
+    ids = named if isinstance(named, str) or named is None else list(named)
 
     def only(table: sa.Table) -> sa.ColumnElement[bool]:
-        parts = []
-        if filters.session_id is not None:
-            parts.append(_named(table.c.session_id, filters.session_id))
+        parts = [] if ids is None or seen is not None else [_named(table.c.session_id, ids)]
+        if seen is not None:
+            parts.append(seen.runs(table) if table is tables.runs else seen.inside(table))
         if filters.user_id is not None:
-            s = tables.sessions
             owned = sa.select(s.c.session_id).where(s.c.user_id == filters.user_id)
             parts.append(table.c.session_id.in_(owned))
         return sa.and_(*parts)
 
     return only
-
-
-def _seen(tables: Tables, name: str, filters: Filters, seen: Segments) -> sa.Select[Any]:
-    """The rows that a branch sees, in order, with those it inherits marked."""
-    table: sa.Table = getattr(tables, name)
-    inherited = (table.c.session_id != seen.own.session_id).label(INHERITED.name)
-    query = (
-        VIEWS[name](tables, None).add_columns(inherited).where(seen.inside(table), *_times(table.c.created_at, filters))
-    )
-    order = [table.c[column] for column in _ORDER[name][1:]]
-    return query.order_by(*order).limit(filters.limit)

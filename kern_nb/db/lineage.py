@@ -15,8 +15,9 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import Tables, starts_with
 from kern_nb.errors import AmbiguousReference, KernError, MessageNotFound, RunNotFound
+from kern_nb.records import OPEN_STATUSES
 
 Row = Mapping[str, Any] | RowMapping
 _DEEPEST = 10_000
@@ -81,6 +82,13 @@ class Segments(tuple[Segment, ...]):
         """The condition on messages or tool calls."""
         return sa.or_(*(segment.inside(rows) for segment in self))
 
+    def is_cut(self, rows: sa.Table) -> sa.ColumnElement[bool]:
+        """The condition on rows of runs that are seen in part."""
+        cuts = [(s.session_id, s.until.run_index) for s in self if s.until and s.until.message_index is not None]
+        return sa.or_(
+            sa.false(), *((rows.c.session_id == owner) & (rows.c.run_index == index) for owner, index in cuts)
+        )
+
     def cut(self, run: Row) -> int | None:
         """The last message that is seen of a run, None where all of it is."""
         for segment in self:
@@ -143,7 +151,7 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     if isinstance(run, int):
         query = query.where(r.c.run_index == run)
     else:
-        query = query.where(sa.func.substr(r.c.run_id, 1, len(run)) == run).order_by(r.c.run_index).limit(6)
+        query = query.where(starts_with(r.c.run_id, run)).order_by(r.c.run_index).limit(6)
     rows = connection.execute(query).mappings().all()
     exact = [row for row in rows if row["run_id"] == run]
     if len(rows) == 1 or exact:
@@ -180,11 +188,23 @@ def find_point(
     if message_index is not None:
         _require_message(connection, tables, seen, run, message_index)
     if before is None:
-        # A run that is cut already ends, for this session, at the cut.
-        return Point(index, seen.cut(run) if message_index is None else message_index)
-    if not message_index:
-        return Point(index - 1, _last_cut(seen, index - 1))
-    return Point(index, message_index - 1)
+        return _after(connection, tables, seen, run) if message_index is None else Point(index, message_index)
+    return Point(index, message_index - 1) if message_index else _whole(seen, index - 1)
+
+
+def _whole(seen: Segments, run_index: int) -> Point:
+    """All that the session sees of a run: up to the cut, where it is cut for the session."""
+    return Point(run_index, _last_cut(seen, run_index))
+
+
+def _after(connection: Connection, tables: Tables, seen: Segments, run: Row) -> Point:
+    """After a run. An open one counts up to its latest message, so that the branch does not move on with it."""
+    m, index = tables.messages, int(run["run_index"])
+    if run["status"] not in OPEN_STATUSES:
+        return _whole(seen, index)
+    last = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], seen.inside(m))
+    written = connection.execute(last).scalar()
+    return _whole(seen, index - 1) if written is None else Point(index, written)
 
 
 def _last_cut(seen: Segments, run_index: int) -> int | None:
@@ -194,16 +214,10 @@ def _last_cut(seen: Segments, run_index: int) -> int | None:
 
 
 def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
-    """The last place of a session; an open run counts up to its latest message, so that the branch does not move on."""
-    r, m = tables.runs, tables.messages
+    r = tables.runs
     query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status).where(seen.runs(r))
     run = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).mappings().first()
-    if run is None:
-        return Point(-1)
-    if run["status"] != "RUNNING":
-        return Point(int(run["run_index"]), seen.cut(run))
-    written = connection.execute(sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"])).scalar()
-    return Point(int(run["run_index"]) - 1) if written is None else Point(int(run["run_index"]), written)
+    return Point(-1) if run is None else _after(connection, tables, seen, run)
 
 
 def _require_message(connection: Connection, tables: Tables, seen: Segments, run: Row, message_index: int) -> None:

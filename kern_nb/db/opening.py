@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import NotAStore, StoreNotFound
@@ -115,7 +115,7 @@ def _require_whole(path: Path, found: str | None) -> None:
     if found is None:
         return
     try:
-        with sqlite3.connect(f"file:{path.absolute().as_posix()}?mode=ro", uri=True) as connection:
+        with sqlite3.connect(f"file:{quote(path.absolute().as_posix())}?mode=ro", uri=True) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         raise NotAStore(f"{path} is damaged: {error}.", "Restore a copy of it.") from error

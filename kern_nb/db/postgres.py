@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,15 @@ from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
 
-_AGAIN = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
+_AGAIN = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateTable,  # two stores make the same tables at once
+    psycopg.errors.DuplicateObject,
+)
+# What would give a superuser's query its rights back.
+_REGAINING = re.compile(r"set_config|U&", re.IGNORECASE)
 
 
 class PostgresDb(SessionStore):
@@ -85,6 +94,8 @@ class PostgresDb(SessionStore):
                 raw.execute(statement)
             raw.execute("SET TRANSACTION READ ONLY")
             if raw.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()[0]:
+                if _REGAINING.search(body):
+                    raise QueryRefused("set_config and U& are not run for a superuser.", "Connect as another user.")
                 raw.execute("SET LOCAL ROLE pg_read_all_data")
             try:
                 with psycopg.RawCursor(raw) as cursor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from kern_nb.db import codec
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.frames import to_pandas
 from kern_nb.db.views import VIEWS
@@ -42,12 +43,14 @@ _TOKEN = re.compile(
 
 def run(store: SessionStore, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
-    body = text.strip().rstrip(";").rstrip()
+    body = _statement(text)
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
     if _first_word(body) in _NOT_QUERIES:
         raise refused(body)
-    found = store.run_sql(body, params)
+    # Parameters are compared with what is stored, so they are written as it is.
+    encoded = {name: codec.encode_text(v) if isinstance(v, str) else v for name, v in params.items()}
+    found = store.run_sql(body, encoded)
     names = _distinct(found.column_names)
     plain = [_plain(column) for column in found.columns]
     columns = [Column(n, kind, "") if (kind := _KINDS.get(v.type)) else None for n, v in zip(names, plain, strict=True)]
@@ -66,10 +69,22 @@ def refused(text: str) -> QueryRefused:
     )
 
 
+_PIECE = re.compile(
+    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?\*/)
+    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | .""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _statement(text: str) -> str:
+    """SQL without the semicolons, comments and white space around it."""
+    told = [piece.span() for piece in _PIECE.finditer(text) if piece["blank"] is None]
+    return text[told[0][0] : told[-1][1]] if told else ""
+
+
 def _first_word(text: str) -> str:
-    bare = re.sub(r"\A(\s|\(|--[^\n]*(\n|\Z)|/\*.*?\*/)*", "", text, flags=re.DOTALL)
-    found = re.match(r"[A-Za-z]+", bare)
-    return found[0].lower() if found else ""
+    found = re.match(r"[\s(]*([A-Za-z]+)", text)
+    return found[1].lower() if found else ""
 
 
 def numbered(text: str) -> tuple[str, list[str]]:
@@ -108,11 +123,10 @@ def _array(values: list[Any]) -> pa.Array:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """``SELECT a, a`` gives a and a_1, so that a DataFrame tells them apart."""
-    seen: Counter[str] = Counter()
-    given = []
+    given: list[str] = []
     for name in names:
-        given.append(f"{name}_{seen[name]}" if seen[name] else name)
-        seen[name] += 1
+        numbered_names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
+        given.append(next(n for n in numbered_names if n not in given and (n == name or n not in names)))
     return given
 
 
@@ -162,7 +176,8 @@ def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
 @compiles(as_time, "sqlite")
 def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
     micros = compiler.process(element.clauses, **kw)
-    return f"(datetime({micros} / 1000000, 'unixepoch') || printf('.%06d', {micros} % 1000000))"
+    fraction = f"((({micros} % 1000000) + 1000000) % 1000000)"  # of a time before 1970, too
+    return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
 
 
 def view_statements(store: SessionStore, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:

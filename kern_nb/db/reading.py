@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,15 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import rows
+from kern_nb.db import codec, rows
 from kern_nb.db.lineage import CUT_RUN, Segments, segments
-from kern_nb.db.schema import Tables, newest_first
+from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import json_text, latest_runs
 from kern_nb.errors import BadUsage, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Run, Session, ToolCall
 
 Row = Mapping[str, Any] | RowMapping
 
+NOT_TOLD = ("system", "developer")
 NOT_IN_HISTORY = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
 """Runs that led to no answer: a model is not shown them."""
 
@@ -120,9 +122,8 @@ def list_sessions(
         if value is not None:
             query = query.where(s.c[column] == value)
     if name is not None:
-        query = query.where(
-            sa.func.lower(json_text(s.c.session_data, "session_name")).contains(name.lower(), autoescape=True)
-        )
+        title = sa.type_coerce(sa.func.lower(json_text(s.c.session_data, "session_name")), sa.Text())
+        query = query.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
         latest = latest_runs(tables).subquery()
         query = query.join(latest, latest.c.session_id == s.c.session_id).where(latest.c.status == status)
@@ -136,16 +137,16 @@ def list_sessions(
 
 
 def _write_cursor(last: Session) -> str:
-    place = [-1 if last.created_at is None else last.created_at, last.session_id]
+    place = [UNKNOWN_TIME if last.created_at is None else last.created_at, last.session_id]
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    try:
-        created_at, session_id = json.loads(base64.urlsafe_b64decode(cursor))
-        return int(created_at), str(session_id)
-    except ValueError as error:
-        raise BadUsage(f"{cursor!r} is no cursor of list_sessions.", "Pass the cursor of the page before.") from error
+    with contextlib.suppress(ValueError):
+        match json.loads(base64.urlsafe_b64decode(cursor)):
+            case [int(created_at), str(session_id)]:
+                return created_at, session_id
+    raise BadUsage(f"{cursor!r} is no cursor of list_sessions.", "Pass the cursor of the page before.")
 
 
 def history(
@@ -162,22 +163,38 @@ def history(
     ]
     query = sa.select(r).where(seen.runs(r), r.c.parent_run_id.is_(None), sa.or_(ended, *cuts))
     query = query.order_by(r.c.run_index.desc())
-    limits = [n for n in (last_runs, last_messages) if n is not None]
-    if limits:  # a run has at least one message, so no more runs than messages are needed
-        query = query.limit(max(0, min(limits)))
+    if last_runs is not None:
+        query = query.limit(max(0, last_runs))
+    if last_messages is not None:
+        query = query.where(r.c.run_index >= _run_of_message(connection, tables, seen, max(1, last_messages)))
     found = list(reversed(connection.execute(query).mappings().all()))
     told = [(run.run_id, m) for run in load_runs(connection, tables, seen, found) for m in run.messages]
-    told = [(run_id, m) for run_id, m in told if m.role not in ("system", "developer")]
+    told = [(run_id, m) for run_id, m in told if m.role not in NOT_TOLD]
     if last_messages is not None:
         told = told[max(0, len(told) - max(0, last_messages)) :]
     return _paired(told)
 
 
+def _run_of_message(connection: Connection, tables: Tables, seen: Segments, n: int) -> int:
+    """The index of the run that holds the n-th message from the end: no earlier run need be read."""
+    m = tables.messages
+    query = sa.select(m.c.run_index).where(seen.inside(m), m.c.role.not_in(NOT_TOLD))
+    query = query.order_by(m.c.run_index.desc(), m.c.message_index.desc()).offset(n - 1).limit(1)
+    return int(connection.execute(query).scalar() or 0)
+
+
 def _paired(told: list[tuple[str, Message]]) -> list[Message]:
     """The messages without results whose call is missing and without calls whose result is: models refuse both.
 
-    Ids are compared within a run: providers use them again in the next.
+    Ids are compared within a run: providers use them again in the next. An id that was used again within the run, and
+    is stored as id~2, is given as it was.
     """
+    ids = {(run_id, call.tool_call_id) for run_id, m in told for call in m.tool_calls}
+    for run_id, message in told:
+        for call in message.tool_calls:
+            first = (call.tool_call_id or "").rpartition("~")[0]
+            if (run_id, first) in ids:
+                call.tool_call_id = first
     asked = {(run_id, call.tool_call_id) for run_id, m in told for call in m.tool_calls}
     answered = {(run_id, m.tool_call_id) for run_id, m in told if m.role == "tool"}
     kept = []

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db.lineage import find_point, find_run, segments
 from kern_nb.db.reading import require_session, session_row
-from kern_nb.db.schema import Tables, newest_first
+from kern_nb.db.schema import Tables, newest_first, starts_with
 from kern_nb.errors import AmbiguousReference, SessionNotFound
 
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d+|[^/.]+)(?:\.(?P<message>\d+))?\Z", re.DOTALL)
@@ -77,6 +77,6 @@ def _session(connection: Connection, tables: Tables, text: str) -> str:
 
 def _with_prefix(connection: Connection, tables: Tables, text: str) -> list[str]:
     s = tables.sessions
-    query = sa.select(s.c.session_id).where(sa.func.substr(s.c.session_id, 1, len(text)) == text)
+    query = sa.select(s.c.session_id).where(starts_with(s.c.session_id, text))
     newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(_NAMED + 1)
     return list(connection.execute(newest).scalars())

@@ -11,12 +11,14 @@ from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import codec
 from kern_nb.db.schema import USAGE
-from kern_nb.records import OPEN_STATUSES, Message, Run, Session, ToolCall, Usage, text_of
+from kern_nb.errors import UnstorableValue
+from kern_nb.records import OPEN_STATUSES, Message, Run, Session, ToolCall, ToolStatus, Usage, text_of
 
 Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WIDEST = 2**63
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -31,7 +33,9 @@ class RunRows:
 
 def micros(time: datetime | None) -> int | None:
     """Unix microseconds, exactly."""
-    return None if time is None else (time - _EPOCH) // _MICROSECOND
+    if time is None or time != time:  # noqa: PLR0124 - pandas' NaT, which passes for a datetime
+        return None
+    return (time - _EPOCH) // _MICROSECOND
 
 
 def moment(value: int | None) -> datetime | None:
@@ -43,8 +47,10 @@ def split(content: Any) -> tuple[str | None, Any]:
     """A content as (what people read, the value itself where that is no text)."""
     if content is None or isinstance(content, str):
         return (None if content is None else str(content)), None
-    text = text_of(content)
-    return (codec.dumps(content) if text is None and not isinstance(content, list) else text), content
+    if not isinstance(content, (list, dict)):
+        content = codec.loads(codec.dumps(content))  # a scalar as it will come back: a missing value is None
+        return split(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
+    return (text_of(content) if isinstance(content, list) else codec.dumps(content)), content
 
 
 def run_rows(run: Run, session_id: str) -> RunRows:
@@ -55,6 +61,7 @@ def run_rows(run: Run, session_id: str) -> RunRows:
             "model_provider", "duration_s", "time_to_first_token_s", "error",
         }
     )  # fmt: skip
+    values |= {name: number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
     values |= {"session_id": session_id, "session_state": run.session_state, "extra": run.extra or None}
     values["input"], values["input_json"] = split(run.input)
     values["output"], values["output_json"] = split(run.output)
@@ -78,6 +85,7 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
         "content_json": value,
         "tool_call_id": message.tool_call_id,
         "tool_name": message.tool_name,
+        "is_error": message.is_error,
         "model": message.model,
         **usage_row(message.usage),
         "created_at": micros(message.created_at),
@@ -87,7 +95,23 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
 
 def usage_row(usage: Usage | None) -> Row:
     """The usage columns, all NULL where nothing is known."""
-    return {name: getattr(usage, name, None) for name in USAGE}
+    if usage is None:
+        return dict.fromkeys(USAGE)
+    return {name: number(getattr(usage, name)) for name in USAGE}
+
+
+def number(value: float | None) -> float | None:
+    """A number that every engine's columns hold; NaN is not known.
+
+    Raises:
+        UnstorableValue: it is a wider integer than a column.
+    """
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return None
+    if isinstance(value, int) and not -_WIDEST <= value < _WIDEST:
+        message = f"The number {value:.4g} is too large for a column."
+        raise UnstorableValue(message, "Keep it in extra, where numbers may be of any size.")
+    return value
 
 
 def tool_call_rows(
@@ -129,11 +153,16 @@ def tool_call_rows(
         if message.role in ("tool", "function") and waiting.get(message.tool_call_id or ""):
             row = waiting[message.tool_call_id or ""].pop(0)
             row["result"], row["result_json"] = split(message.content)
-            row["status"] = row["status"] or "completed"
+            row["status"] = row["status"] or ended(message)
     for row in rows:
         has_result = row["result"] is not None or row["result_json"] is not None
         row["status"] = row["status"] or ("completed" if has_result else "started" if open_run else "unknown")
     return rows
+
+
+def ended(message: Message) -> ToolStatus:
+    """How the call ended that a tool's message answers."""
+    return "failed" if message.is_error else "completed"
 
 
 def _at(call: ToolCall, index: int) -> ToolCall:
@@ -169,7 +198,7 @@ def _tool_call_row(call: ToolCall, run_id: str, session_id: str, unique: str, *,
         "result": text,
         "result_json": value,
         "status": call.status,
-        "duration_s": call.duration_s,
+        "duration_s": number(call.duration_s),
         "created_at": micros(call.created_at),
         "extra": call.extra or None,
     }
@@ -215,7 +244,7 @@ def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> 
 
 def message_of(row: Stored) -> Message:
     """The message of a row."""
-    same = ("role", "tool_call_id", "tool_name", "model", "message_id", "message_index")
+    same = ("role", "tool_call_id", "tool_name", "is_error", "model", "message_id", "message_index")
     return Message.model_construct(
         **{name: row[name] for name in same},
         content=_joined(row, "content"),

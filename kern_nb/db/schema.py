@@ -146,6 +146,7 @@ class Tables:
             sa.Column("content_json", Json),
             sa.Column("tool_call_id", Text),
             sa.Column("tool_name", Text),
+            sa.Column("is_error", sa.Boolean),
             sa.Column("model", Text),
             *_usage(),
             sa.Column("created_at", sa.BigInteger),
@@ -228,13 +229,22 @@ class Tables:
         sa.Index(f"{self.name}_scores_by_session", self.scores.c.session_id)
 
 
+UNKNOWN_TIME = -(2**62)
+
+
 def newest_first(created_at: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """What sessions are listed by, descending: those of unknown time come last."""
-    return sa.func.coalesce(created_at, sa.literal_column("-1"))
+    return sa.func.coalesce(created_at, sa.literal_column(str(UNKNOWN_TIME)))
+
+
+def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
+    """Whether a text starts with another, letter by letter: LIKE would fold case on some engines."""
+    stored = codec.encode_text(prefix)
+    return sa.func.substr(sa.type_coerce(column, sa.Text()), 1, len(stored)) == sa.literal(stored, sa.Text())
 
 
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
-    2: [("requirements", "claimed_by"), ("requirements", "expires_at")],
+    2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
@@ -273,9 +283,12 @@ def version(connection: Connection, tables: Tables) -> int | None:
         found = connection.execute(
             sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
         ).scalar()
-    if found is None and inspector.has_table(tables.name, schema=schema):
-        columns = {column["name"] for column in inspector.get_columns(tables.name, schema=schema)}
-        raise foreign_layout(tables.name, columns)
+    if found is None:
+        there = set(inspector.get_table_names(schema=schema))
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.schema and table.name in there:
+                columns = {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
+                raise foreign_layout(table.name, columns)
     if found is not None and found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"The tables of {tables.name!r} are of schema version {found}; this kern_nb knows up to {SCHEMA_VERSION}.",

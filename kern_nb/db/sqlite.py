@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -52,28 +54,33 @@ class SqliteDb(SessionStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """An engine that says BEGIN itself, so that a writer takes its lock at once and never has to give up midway."""
-        mode = "ro" if self.read_only else "rwc"
-        file = f"file:{self.db_file.absolute().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={mode}"
-
-        def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(
-                file, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA synchronous=NORMAL")
-            return connection
-
-        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+        engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            if connection.get_execution_options().get("kern_write"):
-                # Outside a transaction, where it is set once for the file's life.
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
+            if not connection.get_execution_options().get("kern_write"):
                 connection.exec_driver_sql("BEGIN")
+                return
+            if not connection.info.get("kern_wal"):  # by the first writer, as reading leaves a file as it is
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.info["kern_wal"] = True
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
         return engine
+
+    def _connect(self, mode: str | None = None) -> sqlite3.Connection:
+        mode = mode or ("ro" if self.read_only else "rwc")
+        connection = sqlite3.connect(
+            f"file:{quote(self.db_file.absolute().as_posix())}?mode={mode}",
+            uri=True,
+            timeout=self.timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=NORMAL")
+        # SQLite's own lower() knows ASCII only.
+        connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
+        return connection
 
     def insert(self, table: sa.Table) -> Any:
         """SQLite's ON CONFLICT."""
@@ -92,13 +99,13 @@ class SqliteDb(SessionStore):
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT, on a connection that can only read."""
-        with self.engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            for statement in query.view_statements(self, connection.dialect):
-                raw.execute(statement)
-            raw.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
+        # A connection of its own: the views must not be met by those who look for tables of the same names.
+        with contextlib.closing(self._connect("ro")) as connection:
+            for statement in query.view_statements(self, self.engine.dialect):
+                connection.execute(statement)
+            connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
             try:
-                cursor = raw.execute(text, dict(params))
+                cursor = connection.execute(text, dict(params))
                 names = [column[0] for column in cursor.description or ()]
                 return query.columns_of(names, cursor.fetchall())
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
@@ -109,8 +116,6 @@ class SqliteDb(SessionStore):
                 if "not authorized" in str(error) or "prohibited" in str(error):
                     raise query.refused(text) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
-            finally:
-                raw.set_authorizer(None)
 
     def is_conflict(self, error: Exception) -> bool:
         """Another writer kept the file longer than the time-out, or made the same tables at once."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kern_nb.db import codec
+
 _MISSING = object()
 
 
@@ -21,7 +23,7 @@ def merge(base: dict[str, Any], current: dict[str, Any], ours: dict[str, Any]) -
         before, now = base.get(key, _MISSING), current.get(key, _MISSING)
         if isinstance(value, dict) and isinstance(now, dict):
             merged[key] = merge(before if isinstance(before, dict) else {}, now, value)
-        elif before is _MISSING or value != before:
+        elif before is _MISSING or codec.dumps(value) != codec.dumps(before):  # 1, 1.0 and True are not the same
             merged[key] = value
         elif now is _MISSING:  # unchanged here, removed by the other run
             merged.pop(key, None)

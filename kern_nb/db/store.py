@@ -128,8 +128,13 @@ class SessionStore(ABC):
 
         Raises:
             SchemaTooNew, ForeignLayout: they are there and are not ours to use.
+            StoreUnavailable: they were there, and the file is not any more.
         """
-        if not self._found and self.is_there():
+        if not self.is_there():
+            if self._found:
+                raise StoreUnavailable(f"{self.url} is gone: its file was removed.", "Attach it again to start anew.")
+            return False
+        if not self._found:
             with self.connect() as connection:
                 found = schema.version(connection, self.tables)
             if found is not None and found < schema.SCHEMA_VERSION:
@@ -152,8 +157,10 @@ class SessionStore(ABC):
         try:
             with engine.begin() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
-            if self.is_conflict(error):
+        except sa.exc.StatementError as error:
+            if isinstance(error.orig, KernError):  # a value that the codec refused
+                raise error.orig from None
+            if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
                 raise
             reason = str(error.orig).strip().splitlines()[0]
             raise StoreUnavailable(
@@ -328,7 +335,7 @@ class SessionStore(ABC):
         Raises:
             OwnerMismatch: the session belongs to another user.
             UnstorableValue: a value would not come back as it went in; nothing was stored.
-            KernError: a run of that id is stored already.
+            RunExists: a run of that id is stored already.
         """
         return self.write(lambda connection: writing.append_run(connection, self, session_id, run, user_id))
 

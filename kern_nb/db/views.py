@@ -6,7 +6,7 @@ counter. Times stay unix microseconds; `query` turns them into the engine's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,10 @@ Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
 Only = Callable[[sa.Table], Condition]
 """A condition on the rows of any table that has a ``session_id``."""
+
+Masks = Mapping[str, tuple[Condition, Expression]]
+"""For columns that are not to be seen in some rows: in which, and what stands there instead."""
+NO_MASKS: Masks = {}
 
 SECONDS = 1_000_000
 
@@ -90,14 +94,18 @@ def _run_totals(tables: Tables, only: Only | None) -> sa.Subquery:
     messages, calls = of_messages.subquery(), of_calls.subquery()
     r = tables.runs
     # What is stated for the run goes before what its messages add up to.
-    usage = [sa.func.coalesce(r.c[name], messages.c[name]).label(name) for name in USAGE]
+    usage = {name: sa.func.coalesce(r.c[name], messages.c[name]) for name in USAGE}
+    stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
+    usage["total_tokens"] = sa.func.coalesce(
+        r.c.total_tokens, sa.case((stated, sa.null()), else_=messages.c.total_tokens)
+    )
     query = (
         sa.select(
             r.c.run_id,
             sa.func.coalesce(messages.c.n_messages, 0).label("n_messages"),
             sa.func.coalesce(calls.c.n_tool_calls, 0).label("n_tool_calls"),
             sa.func.coalesce(calls.c.n_tool_errors, 0).label("n_tool_errors"),
-            *usage,
+            *(column.label(name) for name, column in usage.items()),
         )
         .select_from(r)
         .outerjoin(messages, messages.c.run_id == r.c.run_id)
@@ -112,7 +120,7 @@ def _total_tokens(row: Any) -> Expression:
     return sa.func.coalesce(row.total_tokens, sa.case((known, both)))
 
 
-def sessions(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def sessions(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a session."""
     s, r = tables.sessions, tables.runs
     run = _run_totals(tables, only)
@@ -152,44 +160,44 @@ def sessions(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
         "updated_at": s.c.updated_at * SECONDS,
     }
     return (
-        _select("sessions", s, computed)
+        _select("sessions", s, computed, masks)
         .outerjoin(t, t.c.session_id == s.c.session_id)
         .outerjoin(last, last.c.session_id == s.c.session_id)
     )
 
 
-def runs(tables: Tables, only: Only | None = None) -> sa.Select[Any]:
+def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a run."""
     r, run = tables.runs, _run_totals(tables, only)
     counts = ("n_messages", "n_tool_calls", "n_tool_errors", *USAGE[:-2])
     computed: dict[str, Expression] = {name: _whole(run.c[name]) for name in counts}
     computed |= {"total_tokens": _whole(_total_tokens(run.c)), "cost": _money(run.c)}
-    return _select("runs", r, computed).join(run, run.c.run_id == r.c.run_id)
+    return _select("runs", r, computed, masks).join(run, run.c.run_id == r.c.run_id)
 
 
-def messages(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
+def messages(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a message."""
-    return _select("messages", tables.messages, {"cost": _money(tables.messages.c)})
+    return _select("messages", tables.messages, {"cost": _money(tables.messages.c)}, masks)
 
 
-def tool_calls(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
+def tool_calls(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a tool call."""
     t = tables.tool_calls
     failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
-    return _select("tool_calls", t, {"is_error": failed})
+    return _select("tool_calls", t, {"is_error": failed}, masks)
 
 
-def scores(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
+def scores(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a score."""
-    return _select("scores", tables.scores, {})
+    return _select("scores", tables.scores, {}, masks)
 
 
-def requirements(tables: Tables, _only: Only | None = None) -> sa.Select[Any]:
+def requirements(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
     """One row a requirement."""
-    return _select("requirements", tables.requirements, {})
+    return _select("requirements", tables.requirements, {}, masks)
 
 
-VIEWS: dict[str, Callable[[Tables, Only | None], sa.Select[Any]]] = {
+VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
     "sessions": sessions,
     "runs": runs,
     "messages": messages,
@@ -199,8 +207,9 @@ VIEWS: dict[str, Callable[[Tables, Only | None], sa.Select[Any]]] = {
 }
 
 
-def _select(view: str, table: sa.Table, computed: dict[str, Expression]) -> sa.Select[Any]:
+def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks) -> sa.Select[Any]:
     known = {c.name: c for c in table.columns} | computed
+    known |= {name: sa.case((hidden, value), else_=_stored(known[name])) for name, (hidden, value) in masks.items()}
     chosen = [(column.name, _stored(known[column.name])) for column in FRAMES[view]]
     return sa.select(*(expression.label(name) for name, expression in chosen)).select_from(table)
 

@@ -22,9 +22,9 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import rows
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.reading import require_session
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import Tables, starts_with
 from kern_nb.db.state import merge
-from kern_nb.errors import HasBranches, OwnerMismatch, RunClosed, RunNotFound, SessionExists
+from kern_nb.errors import HasBranches, OwnerMismatch, RunClosed, RunExists, RunNotFound, SessionExists
 from kern_nb.records import OPEN_STATUSES, Message, Run, RunStatus, Session, Usage
 
 if TYPE_CHECKING:
@@ -99,7 +99,13 @@ def insert_run(connection: Connection, store: SessionStore, row: rows.Row, floor
     """Insert a run with the session's next index, or the one after ``floor`` where it is the first; the index."""
     full = dict.fromkeys(store.tables.runs.columns.keys()) | row | {"floor": -1 if floor is None else floor}
     del full["run_index"]
-    return int(connection.execute(_insert_run(store.tables), full).scalar_one())
+    try:
+        return int(connection.execute(_insert_run(store.tables), full).scalar_one())
+    except sa.exc.IntegrityError as error:
+        if "run_id" not in str(error.orig):  # the index: another run was faster, and the transaction is run again
+            raise
+        message = f"Run {row['run_id']!r} is stored already."
+        raise RunExists(message, "Give the run another run_id, or none: one is made up.") from error
 
 
 def append_run(connection: Connection, store: SessionStore, session_id: str, run: Run, user_id: str | None) -> Run:
@@ -223,11 +229,15 @@ def append_messages(
 def _complete_call(connection: Connection, store: SessionStore, run_id: str, message: Message, now: int) -> None:
     """A tool's message ends the call it answers, unless it has ended before."""
     t = store.tables.tool_calls
-    text, value = rows.split(message.content)
-    waiting = (t.c.run_id == run_id) & (t.c.tool_call_id == message.tool_call_id) & (t.c.status == "started")
-    took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
-    done = t.update().where(waiting)
-    connection.execute(done.values(status="completed", result=text, result_json=value, duration_s=took))
+    # An id that was used again in the run stands there as id~2.
+    named = (t.c.tool_call_id == message.tool_call_id) | starts_with(t.c.tool_call_id, f"{message.tool_call_id}~")
+    waiting = sa.select(t.c.tool_call_id).where(t.c.run_id == run_id, named, t.c.status == "started")
+    call = connection.execute(waiting.order_by(t.c.call_index).limit(1)).scalar()
+    if call is not None:
+        text, value = rows.split(message.content)
+        took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
+        done = {"status": rows.ended(message), "result": text, "result_json": value, "duration_s": took}
+        connection.execute(t.update().where(t.c.run_id == run_id, t.c.tool_call_id == call).values(**done))
 
 
 def finish_run(
@@ -269,10 +279,11 @@ def save_session(connection: Connection, store: SessionStore, session: Session) 
     """See `SessionStore.save_session`."""
     s, r = store.tables.sessions, store.tables.runs
     now = int(time.time())
-    touch_session(connection, store, session.session_id, {n: getattr(session, n) for n in OWNER_FIELDS}, now)
+    owner = {n: getattr(session, n) for n in OWNER_FIELDS}
+    stored_fork = touch_session(connection, store, session.session_id, owner, now)["fork_run_index"]
     row = rows.session_row(session)
     kept = {name: value for name, value in row.items() if value is not None or name in _CLEARABLE}
-    kept["updated_at"] = session.updated_at or now
+    kept.setdefault("updated_at", now)
     connection.execute(s.update().where(s.c.session_id == session.session_id).values(**kept))
     runs = session.runs or []
     if runs:
@@ -281,9 +292,10 @@ def save_session(connection: Connection, store: SessionStore, session: Session) 
         for run in runs:
             if run.run_id not in stored:
                 made = rows.run_rows(run, session.session_id)
-                index = insert_run(connection, store, made.run, session.fork_run_index)
+                floor = stored_fork if session.fork_run_index is None else session.fork_run_index
+                index = insert_run(connection, store, made.run, floor)
                 _insert_children(connection, store, run, made, session.session_id, index)
-    return session.model_copy(update={"updated_at": kept["updated_at"], "created_at": session.created_at or now})
+    return rows.session_of(require_session(connection, store.tables, session.session_id), session.runs)
 
 
 # What saving a session with None takes away; the rest of its row None leaves alone.
@@ -323,9 +335,11 @@ def branch(
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
     data: dict[str, Any] = {}
-    if (parent["session_data"] or {}).get("session_state") is not None:  # else no run ever left one
+    state = (parent["session_data"] or {}).get("session_state")
+    if state is not None and not (after is None and before is None):  # at the end it is the session's own
         state = state_at(connection, tables, seen, point)
-        data |= {} if state is None else {"session_state": state}
+    if state is not None:
+        data["session_state"] = state
     if name is not None:
         data["session_name"] = name
     now = int(time.time())

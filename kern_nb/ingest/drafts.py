@@ -7,7 +7,7 @@ problems; it neither sees the store nor writes.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -40,23 +40,25 @@ class Draft:
     """One session as a source tells it, not stored yet.
 
     Attributes:
-        line: Where its record starts.
+        line: Gives the line where its record starts; asked only where there is a problem.
         session: The session; its ``metadata`` is what people filter and compare by.
         runs: Its runs, in order, with deterministic ids.
         hashes: The hash of each run's record.
         session_hash: The hash of what the source says of the session itself.
         source: The importer's name, which is also the source of the scores.
+        blobs: What the session refers to by its SHA-256: JSON that is long and that many sessions share.
         scores: By name. They rate the session.
         scored_at: When, where the source says.
         place: Where the session's id means this session. None where the id is unique in the world.
     """
 
-    line: int
+    line: Callable[[], int]
     session: Session
     runs: list[Run]
     hashes: list[str]
     session_hash: str
     source: str
+    blobs: tuple[bytes, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
     place: str | None = None
@@ -99,7 +101,7 @@ def kind_of(value: object) -> str:
 
 def run_key(session_id: str, turn: int) -> str:
     """The id of an imported run: the same whenever the same record is read."""
-    return str(UUID(bytes=_digest(f"{session_id}\n{turn}".encode("utf-8", "surrogatepass")), version=8))
+    return str(UUID(bytes=_digest(f"{session_id}\n{turn}".encode("utf-8", "surrogatepass")), version=5))
 
 
 def hash_of(*record: Any) -> str:

@@ -46,11 +46,10 @@ class IngestReport:
     skipped: int = 0
     errors: list[Problem] = field(default_factory=list)
 
-    def add(self, other: IngestReport) -> None:
-        """Count another file's import in."""
-        for name in ("sessions", "runs", "messages", "tool_calls", "skipped"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.errors += other.errors
+    def __add__(self, other: IngestReport) -> IngestReport:
+        """Two imports as one."""
+        names = ("sessions", "runs", "messages", "tool_calls", "skipped", "errors")
+        return IngestReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __repr__(self) -> str:
         """The figures on a line, then the first problems on lines of their own."""

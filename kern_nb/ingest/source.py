@@ -1,7 +1,8 @@
-"""A file of JSON as values, each with the line it starts on: JSON lines, one document, or what is left of a broken one."""
+"""A file of JSON as values, each with the line it starts on: lines, a document, or what is left of a broken one."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -48,30 +49,28 @@ class Source:
                     break
 
     def _read_head(self, file: io.BufferedReader, number: int, line: bytes) -> None:
-        try:
-            self._head = [Value(number, _parse(line))]
-        except _UNREADABLE:
-            start, whole = file.tell() - len(line), line + file.read()
-            if _has_lines(whole):
-                self._rest = (start, number)
-            else:
-                self._read_document(whole, number)
-        else:
-            self._rest = (file.tell(), number + 1)
-
-    def _read_document(self, whole: bytes, number: int) -> None:
+        with contextlib.suppress(*_UNREADABLE):
+            self._head, self._rest = [Value(number, _parse(line))], (file.tell(), number + 1)
+            return
+        start, whole = file.tell() - len(line), line + file.read()
         try:
             self._head = [Value(number, _parse(whole))]
-        except UnicodeDecodeError as error:
-            self._head = [Problem(self.name, None, _reason(error))]
         except _UNREADABLE as error:
-            value, self._starts, broken = _walk(_text(whole))
-            line = number + _text(whole).count("\n", 0, broken)
-            kept = "; what comes before is taken in" if value else ""
-            self._head = [Problem(self.name, line, f"The file breaks off or is no JSON from here on{kept}: {_reason(error)}.")]
-            if value:
-                self._head.insert(0, Value(number, value))
-        self._document = _text(whole) if self._starts else ""
+            if _has_lines(whole):
+                self._rest = (start, number)
+            elif isinstance(error, UnicodeDecodeError):
+                self._head = [Problem(self.name, None, _reason(error))]
+            else:
+                self._salvage(_text(whole), number, error)
+
+    def _salvage(self, text: str, number: int, error: Exception) -> None:
+        value, self._starts, broken = _walk(text)
+        self._document = text
+        kept = "; what comes before is taken in" if value else ""
+        line = number + text.count("\n", 0, broken)
+        self._head = [Problem(self.name, line, f"The file is no JSON from here on{kept}: {_reason(error)}.")]
+        if value:
+            self._head.insert(0, Value(number, value))
 
     def values(self) -> Iterator[Value | Problem]:
         """The values of the file, in order, and a problem for each stretch that is none. May be called again."""
@@ -107,7 +106,7 @@ class Source:
             yield Problem(self.name, number, f"The line is no JSON from column {at + 1} on: {_reason(error)}.")
 
     def line_of(self, key: str, index: int, line: int) -> int:
-        """The line where an element of a document's list starts; ``line``, where the document does, if it is on one line."""
+        """The line where an element of a document's list starts; ``line`` where the document has one line only."""
         if self._rest is not None:
             return line
         if key not in self._starts:
@@ -125,7 +124,7 @@ def _parse(data: bytes) -> Any:
 
 
 def _skip(text: str, at: int) -> int:
-    return _space.match(text, at).end()  # type: ignore[union-attr] - it matches nothing, too
+    return _space.match(text, at).end()  # type: ignore[union-attr]
 
 
 def _has_lines(data: bytes) -> bool:

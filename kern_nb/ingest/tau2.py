@@ -1,18 +1,23 @@
-"""Result files of the tau2 benchmark: one JSON object with the experiment (``info``, ``tasks``) and its ``simulations``.
+"""Result files of the tau2 benchmark: one JSON object with the experiment (`info`, `tasks`) and its `simulations`.
 
-A simulation is a session. Its scalars are the session's metadata; what is larger (the task, the reward's grounds, the
-policy) is kept in ``agent_data``, where no frame has to read it. Times are local to a machine nobody named: they are read
-as UTC, and the metadata says ``time_zone: unknown``.
+A simulation is a session. Its scalars are the session's metadata; what is larger (the task, the reward's grounds) is
+kept in ``agent_data``, where no frame has to read it. There ``info`` is the SHA-256 of the experiment's:
+with the policy it is long, and is stored once for all sessions, as a blob. Times are local to a machine nobody named:
+they are read as UTC, and the metadata says ``time_zone: unknown``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
-from kern_nb.ingest.drafts import Draft, Malformed, hash_of, kind_of, need, why
+from kern_nb.db import codec
+from kern_nb.db.rows import micros
+from kern_nb.ingest.drafts import Draft, Malformed, hash_of, need, why
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 from kern_nb.ingest.turns import Said, runs_of
@@ -42,62 +47,154 @@ def read(source: Source) -> Iterator[Draft | Problem]:
 
 
 def _simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
-    info = _object(document.get("info"))
-    tasks = {task.get("id"): task for task in document.get("tasks") or () if isinstance(task, dict)}
-    experiment = _experiment(source, info)
+    experiment = _experiment(source, document)
     for index, simulation in enumerate(document["simulations"]):
+        place = partial(source.line_of, "simulations", index, line)
         try:
-            yield _draft(simulation, info, tasks, experiment, line)
+            yield _draft(simulation, experiment, place)
         except (ValueError, TypeError, AttributeError) as error:
-            name = f"simulation {index}"
-            yield Problem(source.name, source.line_of("simulations", index, line), f"{name} is left out: {why(error)}.")
+            yield Problem(source.name, place(), f"Simulation {index} is left out: {why(error)}.")
 
 
-def _experiment(source: Source, info: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that all simulations of a file share."""
-    agent, user = _object(info.get("agent_info")), _object(info.get("user_info"))
-    return {
+class _Experiment(NamedTuple):
+    """What all simulations of a file share."""
+
+    metadata: dict[str, Any]
+    agent: dict[str, Any]
+    model: str | None
+    tasks: dict[str, Any]
+    info: bytes
+
+
+def _experiment(source: Source, document: dict[str, Any]) -> _Experiment:
+    info = _object(document.get("info"))
+    agent = _object(info.get("agent_info"))
+    tasks = document.get("tasks")
+    metadata = {
         "experiment": PurePath(source.name).stem,
         "domain": _object(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
-        "user_model": user.get("llm"),
-        "agent": agent.get("implementation"),
+        "user_model": _object(info.get("user_info")).get("llm"),
         "time_zone": "unknown",
     }
+    return _Experiment(
+        metadata={key: value for key, value in metadata.items() if value is not None},
+        agent=agent,
+        model=metadata["model"],
+        tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)}
+        if isinstance(tasks, list)
+        else {},
+        info=codec.dumps(info).encode(),
+    )
 
 
-def _draft(
-    simulation: Any, info: dict[str, Any], tasks: dict[Any, Any], experiment: dict[str, Any], line: int
-) -> Draft:
-    session_id = str(need(simulation, "id", str, "the simulation"))
-    messages = need(simulation, "messages", list, "the simulation")
-    rest = {key: value for key, value in simulation.items() if key not in ("id", "messages", "duration")}
-    scalars = {key: value for key, value in rest.items() if not isinstance(value, (dict, list)) and value is not None}
+def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) -> Draft:
+    session_id = need(simulation, "id", str, "it")
+    messages = need(simulation, "messages", list, "it")
+    rest = {key: value for key, value in simulation.items() if key not in ("id", "messages") and value is not None}
+    scalars = {key: value for key, value in rest.items() if not isinstance(value, (dict, list))}
     larger = {key: value for key, value in rest.items() if isinstance(value, (dict, list))}
-    task = tasks.get(simulation.get("task_id"))
-    model = experiment["model"]
-    said = [_said(message, index, model) for index, message in enumerate(messages)]
-    runs, hashes = runs_of(session_id, said, model)
-    _end(runs, hashes, simulation.get("termination_reason"))
-    start, end = _seconds(rest.get("start_time")), _seconds(rest.get("end_time"))
+    task = experiment.tasks.get(str(rest.get("task_id")))
+    model, info = experiment.model, sha256(experiment.info).hexdigest()
+    runs, hashes = runs_of(session_id, [_said(m, i, model) for i, m in enumerate(messages)], model)
+    _end(runs, hashes, rest.get("termination_reason"))
+    start, end, told = (_micros(rest, key) for key in ("start_time", "end_time", "timestamp"))
     session = Session(
         session_id=session_id,
-        agent_id=experiment["agent"],
-        agent_data={**_object(info.get("agent_info")), NAME: {"info": info, "task": task, **larger}},
-        metadata={key: value for key, value in experiment.items() if value is not None} | scalars,
-        created_at=start,
-        updated_at=end,
-        duration_s=simulation.get("duration"),
+        agent_id=experiment.agent.get("implementation"),
+        agent_data={**experiment.agent, NAME: {"info": info, "task": task, **larger}},
+        metadata=experiment.metadata | scalars,
+        created_at=None if start is None else start // 1_000_000,
+        updated_at=None if end is None else end // 1_000_000,
+        duration_s=rest.get("duration"),
     )
-    said_of_session = (rest, simulation.get("duration"), info, task, experiment["experiment"])
-    stamp = _time(rest.get("timestamp"))
     return Draft(
         line=line,
         session=session,
         runs=runs,
         hashes=hashes,
-        session_hash=hash_of(*said_of_session),
+        session_hash=hash_of(rest, info, task),  # not the file's name: a copy under another name is no other session
+        blobs=(experiment.info,),
         source=NAME,
         scores=_scores(rest.get("reward_info")),
-        scored_at=None if stamp is None else round(stamp.timestamp() * 1_000_000),
+        scored_at=told,
     )
+
+
+def _said(record: Any, index: int, model: str | None) -> Said:
+    if not isinstance(record, dict) or not isinstance(record.get("role"), str):
+        raise Malformed(f"message {index} is no object with a role")
+    role: str = record["role"]
+    extra = {key: value for key, value in record.items() if key not in _PLACED and value is not None}
+    calls = record.get("tool_calls")
+    try:
+        message = Message(
+            role=role,
+            content=record.get("content"),
+            tool_calls=[_call(call, record.get("timestamp")) for call in calls] if calls else [],
+            tool_call_id=extra.pop("id", None) if role == "tool" else None,
+            is_error=extra.pop("error") if isinstance(extra.get("error"), bool) else None,
+            model=model if role == "assistant" else None,
+            usage=_usage(record, extra),
+            created_at=record.get("timestamp"),
+            extra=extra,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Malformed(f"message {index}: {why(error)}") from error
+    return Said(message, record)
+
+
+def _call(record: dict[str, Any], timestamp: Any) -> ToolCall:
+    placed = ("id", "name", "arguments", "requestor")
+    return ToolCall(
+        tool_call_id=record.get("id"),
+        tool_name=record.get("name"),
+        args=record.get("arguments"),
+        caller=record.get("requestor") or "assistant",
+        created_at=timestamp,
+        extra={key: value for key, value in record.items() if key not in placed and value is not None},
+    )
+
+
+def _usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
+    """The usage of a message; what it counts beyond prompt and completion goes to ``extra``."""
+    usage, cost = record.get("usage"), record.get("cost")
+    if usage is None and cost is None:
+        return None
+    counts = usage or {}
+    more = {key: value for key, value in counts.items() if key not in ("prompt_tokens", "completion_tokens")}
+    if more:
+        extra["usage"] = more
+    return Usage(input_tokens=counts.get("prompt_tokens"), output_tokens=counts.get("completion_tokens"), cost=cost)
+
+
+def _end(runs: list[Run], hashes: list[str], reason: Any) -> None:
+    """How the simulation ended is how its last run did."""
+    if not runs or not isinstance(reason, str) or reason.endswith("_stop"):
+        return
+    runs[-1].status = "ERROR" if "error" in reason else "CANCELLED"
+    runs[-1].error = reason
+    hashes[-1] = hash_of(hashes[-1], reason)
+
+
+def _scores(info: Any) -> dict[str, float]:
+    """The reward, and what it is the product of."""
+    info = _object(info)
+    parts = {f"reward.{key}": value for key, value in _object(info.get("reward_breakdown")).items()}
+    return {
+        key: float(value)
+        for key, value in {"reward": info.get("reward"), **parts}.items()
+        if isinstance(value, (int, float))
+    }
+
+
+def _micros(record: dict[str, Any], key: str) -> int | None:
+    """Unix microseconds of a time; one without a zone is read as UTC."""
+    if key not in record:
+        return None
+    time = datetime.fromisoformat(record[key])
+    return micros(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

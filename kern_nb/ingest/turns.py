@@ -1,8 +1,8 @@
 """Messages to runs, for sources that know only messages.
 
-A run is a user's turn and what answers it, up to the next user's turn. What comes before the first user belongs to the
-first run; a conversation without a user is one run. A simulated user may call tools: those calls, their results and what
-the user says then are one turn.
+A run is a user's turn and what answers it, up to the next user's turn. What comes before the first user belongs to
+the first run; a conversation without a user is one run. A simulated user may call tools: those calls, their results and
+what the user says then are one turn.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kern_nb.db.rows import ended
 from kern_nb.ingest.drafts import hash_of, run_key
 from kern_nb.records import Message, Run, ToolCall, text_of
 
 
 class Said(NamedTuple):
-    """A message, the record it was made from, and whether it is the result of a tool that failed."""
+    """A message and the record it was made from."""
 
     message: Message
     record: Any
-    failed: bool = False
 
 
 def runs_of(session_id: str, said: Sequence[Said], model: str | None = None) -> tuple[list[Run], list[str]]:
     """The runs of a conversation, in order, and the hash of each one's records.
 
-    Calls and results are joined by id within a run. A result whose call is not in its run goes to the latest call of that
-    id that still waits in an earlier one: such a call keeps its result there.
+    Calls and results are joined by id within a run. A result whose call is not in its run goes to the latest call of
+    that id that still waits in an earlier one.
     """
-    turns = _split(said)
+    turns = _split(said) if said else []
     late = _join(turns)
     runs, hashes = [], []
     for index, turn in enumerate(turns):
@@ -63,20 +63,20 @@ def _join(turns: Sequence[Sequence[Said]]) -> list[list[Any]]:
     for index, turn in enumerate(turns):
         waiting: dict[str | None, deque[ToolCall]] = defaultdict(deque)
         orphans: list[Said] = []
-        for one in turn:
+        for place, one in enumerate(turn):
             message = one.message
-            if message.tool_calls:
-                for call in message.tool_calls:
-                    waiting[call.tool_call_id].append(call)
-            elif message.role in ("tool", "function"):
+            for call in message.tool_calls:
+                call.message_index = place
+                waiting[call.tool_call_id].append(call)
+            if message.role in ("tool", "function"):
                 if waiting[message.tool_call_id]:
-                    _answer(waiting[message.tool_call_id].popleft(), one)
+                    _answer(waiting[message.tool_call_id].popleft(), message)
                 else:
                     orphans.append(one)
         for one in orphans:
             if unanswered[one.message.tool_call_id]:
                 owner, call = unanswered[one.message.tool_call_id].pop()
-                _answer(call, one)
+                _answer(call, one.message)
                 call.result = one.message.content
                 late[owner].append(one.record)
         for key, calls in waiting.items():
@@ -84,10 +84,10 @@ def _join(turns: Sequence[Sequence[Said]]) -> list[list[Any]]:
     return late
 
 
-def _answer(call: ToolCall, result: Said) -> None:
-    call.status = "failed" if result.failed else "completed"
-    if result.message.tool_name is None:
-        result.message.tool_name = call.tool_name
+def _answer(call: ToolCall, result: Message) -> None:
+    call.status = ended(result)
+    if result.tool_name is None:
+        result.tool_name = call.tool_name
 
 
 def _run(session_id: str, index: int, turn: Sequence[Said], model: str | None) -> Run:

@@ -10,16 +10,18 @@ if TYPE_CHECKING:
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics and the completer. A second time is harmless."""
-    from kern_nb.notebook import completer, magics
+    from kern_nb.notebook.completer import register as register_completer
+    from kern_nb.notebook.magics import register as register_magics
 
     unload(shell)
-    magics.register(shell)
-    completer.register(shell)
+    register_magics(shell)
+    register_completer(shell)
 
 
 def unload(shell: InteractiveShell) -> None:
     """Remove them. Attached stores stay: they belong to the process, as after `kern_nb.attach`."""
-    from kern_nb.notebook import completer, magics
+    from kern_nb.notebook.completer import unregister as unregister_completer
+    from kern_nb.notebook.magics import unregister as unregister_magics
 
-    magics.unregister(shell)
-    completer.unregister(shell)
+    unregister_magics(shell)
+    unregister_completer(shell)

@@ -1,4 +1,4 @@
-"""The verbs as data. The parser, the help, Tab and `docs/magics.md` are made from this table: a new verb is a new entry.
+"""The verbs as data: the parser, the help, Tab and `docs/magics.md` are made from it. A new verb is a new entry.
 
 What a verb calls is in `verbs`; how a line is read is in `parsing`.
 """
@@ -13,21 +13,21 @@ from typing import Any
 from kern_nb.notebook import verbs
 from kern_nb.notebook.kinds import FRAMES, STATUSES, one_of
 
-STORE_HELP = "Another attached store than the one in use."
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Argument:
     """An argument of a verb.
 
     Attributes:
-        flags: Its name, or its flags.
+        flag: Its name, or its flag.
+        value: What stands for its value in the usage; empty where it takes none.
         help: What it means.
-        offers: What Tab offers for it: a key of `completer.OFFERS`.
+        offers: What Tab offers for it: a name in `offers.OFFERS`.
         settings: What else `argparse` is told.
     """
 
-    flags: tuple[str, ...]
+    flag: str
+    value: str
     help: str
     offers: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -35,15 +35,16 @@ class Argument:
     @property
     def is_option(self) -> bool:
         """Whether it is written with a flag."""
-        return self.flags[0].startswith("-")
+        return self.flag.startswith("-")
 
     @property
-    def takes_value(self) -> bool:
-        """Whether a value follows its flag."""
-        return "action" not in self.settings
+    def written(self) -> str:
+        """The argument as a usage line has it."""
+        value = self.value + ("..." if "nargs" in self.settings else "")
+        return f"{self.flag} {value}".rstrip() if self.is_option else value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verb:
     """A verb of `%kern`, or a magic of its own.
 
@@ -72,105 +73,116 @@ class Verb:
         """The verb as one writes it."""
         return self.prefix + self.name
 
+    @property
+    def usage(self) -> str:
+        """The command with all it takes."""
+        options = [f"[{a.written}]" for a in self.arguments if a.is_option]
+        return " ".join([self.command, *(a.written for a in self.arguments if not a.is_option), *options])
 
-def _arg(*flags: str, help: str, offers: str = "", **settings: Any) -> Argument:
-    return Argument(flags, help, offers, settings)
+
+def _arg(flag: str, value: str, help: str, offers: str = "", **settings: Any) -> Argument:
+    return Argument(flag, value, help, offers, settings)
 
 
-_STORE = _arg("--store", help=STORE_HELP, offers="stores", metavar="NAME")
-_USER = _arg("--user", help="Those of one user.", metavar="USER")
-_AGENT = _arg("--agent", help="Those of one agent.", metavar="AGENT")
+def _flag(flag: str, help: str) -> Argument:
+    return Argument(flag, "", help)
+
+
+_STORE = _arg("--store", "NAME", "Another attached store than the one in use.", "stores")
+_USER = _arg("--user", "USER", "Those of one user.")
+_AGENT = _arg("--agent", "AGENT", "Those of one agent.")
+_NAME = _arg("name", "NAME", "The name of the store.", "stores")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
         "attach",
         "Open a store, give it a name and use it.",
         verbs.attach,
-        "%kern attach sessions.duckdb --as prod --read-only",
-        'kern_nb.attach("sessions.duckdb", name="prod", read_only=True)',
-        (
-            _arg("target", help="A path (.duckdb; .db or .sqlite), a database URL, or :memory:.", offers="paths", metavar="TARGET"),
-            _arg("--as", help="Its name here; else the file's stem or the database's name.", dest="name", metavar="NAME"),
-            _arg("--read-only", help="Refuse writes.", action="store_true"),
-            _arg("--table", help="The name of the sessions' table.", default="agno_sessions", metavar="SESSION_TABLE"),
+        example="%kern attach sessions.duckdb --as prod --read-only",
+        python='kern_nb.attach("sessions.duckdb", name="prod", read_only=True)',
+        arguments=(
+            _arg("target", "TARGET", "A .duckdb, .db or .sqlite file, a database URL, or :memory:.", "paths"),
+            _arg("--as", "NAME", "Its name here; else the file's stem or the database's name.", dest="name"),
+            _flag("--read-only", "Refuse writes."),
+            _arg("--table", "SESSION_TABLE", "The name of the sessions' table.", default="agno_sessions"),
         ),
-        "Nothing is written by attaching: a new path becomes a file at the first write. The store attached last is the one"
-        " in use.",
+        more="Nothing is written by attaching: a new path becomes a file at the first write. The store that was"
+        " attached last is the one in use.",
     ),
     Verb(
         "stores",
         "List the attached stores, passwords masked.",
         verbs.stores,
-        "%kern stores",
-        "kern_nb.stores()",
+        example="%kern stores",
+        python="kern_nb.stores()",
     ),
     Verb(
         "use",
         "Make an attached store the one in use.",
         verbs.use,
-        "%kern use prod",
-        'kern_nb.use("prod")',
-        (_arg("name", help="The name of the store.", offers="stores", metavar="NAME"),),
+        example="%kern use prod",
+        python='kern_nb.use("prod")',
+        arguments=(_NAME,),
     ),
     Verb(
         "detach",
         "Close a store and forget its name.",
         verbs.detach,
-        "%kern detach prod",
-        'kern_nb.detach("prod")',
-        (_arg("name", help="The name of the store.", offers="stores", metavar="NAME"),),
-        "The file stays as it is; a store in memory is gone. No other store comes in use by itself.",
+        example="%kern detach prod",
+        python='kern_nb.detach("prod")',
+        arguments=(_NAME,),
+        more="The file stays as it is; a store in memory is gone. No other store comes in use by itself.",
     ),
     Verb(
         "import",
         "Take in recorded sessions from files or folders.",
         verbs.import_,
-        "%kern import results/ more/*.json --format tau2",
-        'store.ingest("results/", format="tau2")',
-        (
-            _arg("path", help="A file, a folder of them, or a pattern like *.json.", offers="paths", metavar="PATH", nargs="+"),
-            _arg("--format", help="The importer; recognised by the content where left out.", offers="formats", metavar="FORMAT"),
+        example="%kern import results/ more/*.json --format tau2",
+        python='store.ingest("results/", format="tau2")',
+        arguments=(
+            _arg("path", "PATH", "A file, a folder, or a pattern like *.json.", "paths", nargs="+"),
+            _arg("--format", "FORMAT", "The importer; recognised by the content where left out.", "formats"),
             _STORE,
         ),
-        "Importing the same again changes nothing: it is told as skipped.",
+        more="Importing the same again changes nothing.",
     ),
     Verb(
         "sessions",
         "List the newest sessions.",
         verbs.sessions,
-        "%kern sessions --user alice --last 20",
-        'kern_nb.sessions(user_id="alice", last=20)',
-        (
+        example="%kern sessions --user alice --last 20",
+        python='kern_nb.sessions(user_id="alice", last=20)',
+        arguments=(
             _USER,
             _AGENT,
-            _arg("--last", help="How many; 50 where left out.", type=int, default=50, metavar="N"),
-            _arg("--name", help="Those with this in their title.", metavar="PART"),
+            _arg("--last", "N", "How many; 50 where left out.", type=int, default=50),
+            _arg("--name", "PART", "Those with this in their title."),
             _arg(
                 "--status",
-                help="Those whose latest run has this status.",
-                offers="statuses",
+                "STATUS",
+                "Those whose latest run has this status.",
+                "statuses",
                 type=one_of("status", STATUSES, str.upper),
-                metavar="STATUS",
             ),
             _STORE,
         ),
-        "The result has `.df`, the DataFrame.",
+        more="The result has `.df`, the DataFrame.",
     ),
     Verb(
         "load",
         "Load sessions, runs, messages, tool calls or scores as a DataFrame.",
         verbs.load,
-        "df = %kern load messages --session conversation_123 --since 2026-11-01",
-        'store.messages_df("conversation_123", since="2026-11-01")',
-        (
-            _arg("frame", help="What to load.", offers="frames", type=one_of("frame", FRAMES), metavar="|".join(FRAMES)),
-            _arg("--session", help="One session, by its id or a unique prefix of it.", offers="sessions", metavar="REF"),
+        example="df = %kern load messages --session conversation_123 --since 2026-11-01",
+        python='store.messages_df("conversation_123", since="2026-11-01")',
+        arguments=(
+            _arg("frame", "|".join(FRAMES), "What to load.", "frames", type=one_of("frame", FRAMES)),
+            _arg("--session", "REF", "One session, by its id or a unique prefix of it.", "sessions"),
             _USER,
             _AGENT,
-            _arg("--since", help="Created then or later; 2026-11-20 or 2026-11-20T14:30, in UTC.", metavar="TIME"),
-            _arg("--until", help="Created before then.", metavar="TIME"),
-            _arg("--limit", help="The first so many rows.", type=int, metavar="N"),
-            _arg("--lineage", help="With --session: what a branch inherits, too.", action="store_true"),
+            _arg("--since", "TIME", "Created then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
+            _arg("--until", "TIME", "Created before then."),
+            _arg("--limit", "N", "The first so many rows.", type=int),
+            _flag("--lineage", "With --session: what a branch inherits, too."),
             _STORE,
         ),
     ),
@@ -178,45 +190,42 @@ VERBS: tuple[Verb, ...] = (
         "show",
         "Show the transcript of a session or a run.",
         verbs.show,
-        "%kern show conversation_123/2",
-        'kern_nb.show("conversation_123/2")',
-        (
+        example="%kern show conversation_123/2",
+        python='kern_nb.show("conversation_123/2")',
+        arguments=(
             _arg(
                 "ref",
-                help="conversation_123 is the session, /2 its run 2, /2.5 that run from message 5.",
-                offers="references",
-                metavar="REF",
+                "REF",
+                "`chat` is the session, `chat/2` its run 2, `chat/2.5` it from message 5.",
+                "references",
             ),
             _STORE,
         ),
-        "The result has `.messages` and `.tool_calls`, two DataFrames.",
+        more="The result has `.messages` and `.tool_calls`, two DataFrames.",
     ),
     Verb(
         "branch",
         "Branch a session at its end, or at a run or message of it. No row is copied.",
         verbs.branch,
-        "%kern branch conversation_123/0 --as what-if",
-        'store.branch("conversation_123", after=0, name="what-if", new_session_id="what-if")',
-        (
+        example="%kern branch conversation_123/0 --as what-if",
+        python='store.branch("conversation_123", after=0, name="what-if", new_session_id="what-if")',
+        arguments=(
             _arg(
-                "ref",
-                help="conversation_123 branches at the end, /2 after run 2, /2.5 after message 5 of it.",
-                offers="references",
-                metavar="REF",
+                "ref", "REF", "`chat` is its end, `chat/2` after run 2, `chat/2.5` after message 5 of it.", "references"
             ),
-            _arg("--as", help="The id and title of the new session; an id is made up where left out.", dest="name", metavar="NAME"),
-            _arg("--before", help="Branch before that run or message, not after it.", action="store_true"),
+            _arg("--as", "NAME", "The new session's id and title; an id is made up where left out.", dest="name"),
+            _flag("--before", "Branch before that run or message, not after it."),
             _STORE,
         ),
-        "The value is the new session. Nothing else changes: go on in it by its id.",
+        more="The value is the new session. Nothing else changes: go on in it by its id.",
     ),
     Verb(
         "check",
         "Look for broken rows: interrupted runs, lost parents, gaps.",
         verbs.check,
-        "%kern check --repair",
-        "store.check(repair=True)",
-        (_arg("--repair", help="Mend what can be mended without guessing.", action="store_true"), _STORE),
+        example="%kern check --repair",
+        python="store.check(repair=True)",
+        arguments=(_flag("--repair", "Mend what can be mended without guessing."), _STORE),
     ),
 )
 
@@ -224,18 +233,20 @@ SQL = Verb(
     "kern_sql",
     "Run one reading SELECT over the views " + ", ".join((*FRAMES, "requirements")) + ".",
     verbs.sql,
-    "%%kern_sql --into errors\nSELECT tool_name, count(*) AS n FROM tool_calls WHERE is_error AND session_id = $chat\nGROUP BY tool_name",
-    'errors = store.sql("SELECT ... WHERE session_id = $chat ...", {"chat": chat})',
-    (
-        _arg("--into", help="The variable that takes the DataFrame; nothing is shown then.", metavar="NAME"),
+    example="%%kern_sql --into tools\nSELECT tool_name, count(*) FROM tool_calls WHERE session_id = $chat GROUP BY 1",
+    python='tools = store.sql("SELECT ... WHERE session_id = $chat ...", {"chat": chat})',
+    arguments=(
+        _arg("--into", "NAME", "The variable that takes the DataFrame; nothing is shown then."),
         _STORE,
     ),
-    "The SQL is the rest of the cell, in the dialect of the store's engine. `$name` takes the value of the Python variable of"
-    " that name as a parameter, never as text. On one line: `df = %kern_sql SELECT ...`.",
-    "%%",
+    more="The SQL is the rest of the cell, in the dialect of the store's engine. `$name` takes the value of the Python"
+    " variable of that name as a parameter, never as text. On one line: `df = %kern_sql SELECT ...`.",
+    prefix="%%",
 )
 
 
-def verb(name: str) -> Verb:
-    """The verb of a name, which there must be."""
-    return next(verb for verb in VERBS if verb.name == name)
+def reference() -> str:
+    """The Markdown reference of all verbs, as it stands in `docs/magics.md`."""
+    from kern_nb.notebook import manual
+
+    return manual.reference()

@@ -14,12 +14,12 @@ STATUSES = ("PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "
 
 
 def one_of(noun: str, words: Sequence[str], normal: Callable[[str], str] = str) -> Callable[[str], str]:
-    """An argparse type that takes one of these words."""
+    """An argparse type that takes one of these words. Its complaint has a second line: the hint."""
 
     def check(word: str) -> str:
         if normal(word) in words:
             return normal(word)
         hint = did_you_mean(normal(word), words, f"Choose from {', '.join(words)}.")
-        raise ArgumentTypeError(f"there is no {noun} {word!r}. {hint}")
+        raise ArgumentTypeError(f"there is no {noun} {word!r}.\n{hint}")
 
     return check

@@ -1,57 +1,52 @@
-"""From a line of a magic to a call: words, arguments, and two-line errors that say what would have been right."""
+"""From a line of a magic to arguments, with two-line errors that say what would have been right."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NoReturn
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.notebook.grammar import SQL, VERBS, Verb, verb
+from kern_nb.notebook.grammar import VERBS, Verb
 
-HELP = ("-h", "--help")
-_LIST = "%kern help lists the verbs."
-_VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?=/|\Z)")
+HELP_FLAGS = frozenset({"-h", "--help"})
+_VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?P<rest>/.*)?\Z", re.DOTALL)
 
 
 class _Parser(ArgumentParser):
     """An argument parser that raises where argparse would print and exit."""
 
+    def __init__(self, verb: Verb) -> None:
+        super().__init__(verb.command, add_help=False, allow_abbrev=False)
+        self._usage = verb.usage
+        for argument in verb.arguments:
+            shown: dict[str, Any] = {"metavar": argument.value} if argument.value else {"action": "store_true"}
+            self.add_argument(argument.flag, **shown, **argument.settings)
+
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"^argument \S+: (?=there is)", "", message)
-        raise BadUsage(f"{self.prog}: {message.rstrip('.')}.", f"Usage: {usage(self)}")
+        complaint, _, hint = re.sub(r"^argument \S+: (?=there is)", "", message).partition("\n")
+        raise BadUsage(f"{self.prog}: {complaint.rstrip('.')}.", hint or f"Usage: {self._usage}")
 
 
-def usage(parser: ArgumentParser) -> str:
-    """The usage on one line."""
-    return " ".join(parser.format_usage().removeprefix("usage:").split())
+_parser = cache(_Parser)
 
 
-@cache
-def parser(of: Verb) -> ArgumentParser:
-    """The parser of a verb, made once."""
-    made = _Parser(of.command, add_help=False, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
-    for argument in of.arguments:
-        made.add_argument(*argument.flags, help=argument.help, **argument.settings)
-    return made
-
-
-def parse(of: Verb, words: list[str]) -> Namespace:
+def parse(verb: Verb, words: list[str]) -> Namespace:
     """The arguments of a verb.
 
     Raises:
         BadUsage: they do not fit.
     """
-    found, unknown = parser(of).parse_known_args(words)
+    found, unknown = _parser(verb).parse_known_args(words)
     if unknown:
-        flags = [flag for argument in of.arguments for flag in argument.flags if argument.is_option]
+        flags = [argument.flag for argument in verb.arguments if argument.is_option]
         noun = "option" if unknown[0].startswith("-") else "argument"
-        hint = did_you_mean(unknown[0], flags) if noun == "option" else ""
-        raise BadUsage(f"{of.command} has no {noun} {unknown[0]!r}.", f"{hint} Usage: {usage(parser(of))}".strip())
+        near = did_you_mean(unknown[0].partition("=")[0], flags) if noun == "option" else ""
+        raise BadUsage(f"{verb.command} takes no {noun} {unknown[0]!r}.", near or f"Usage: {verb.usage}")
     return found
 
 
@@ -61,44 +56,51 @@ def find_verb(name: str) -> Verb:
     Raises:
         BadUsage: there is none; the hint names one that is spelt like it.
     """
-    names = [verb.name for verb in VERBS]
-    if name not in names:
-        raise BadUsage(f"%kern has no verb {name!r}.", f"{did_you_mean(name, names)} {_LIST}".strip())
-    return verb(name)
+    known = {verb.name: verb for verb in VERBS}
+    if name not in known:
+        raise BadUsage(f"%kern has no verb {name!r}.", f"{did_you_mean(name, known)} %kern help lists them.".strip())
+    return known[name]
 
 
-def split(line: str, variables: Mapping[str, Any] | None = None) -> list[str]:
-    """The words of a line as a shell would see them; a word that begins with ``$name`` takes that variable's value.
+def split(line: str, variables: Mapping[str, Any]) -> list[str]:
+    """The words of a line as a shell would see them. ``$name``, or ``$name/2``, takes the value of that variable.
 
     Raises:
-        BadUsage: a quote is not closed, or there is no such variable.
+        BadUsage: a quote is not closed, there is no such variable, or its value is no word.
     """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+    lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     if os.name == "nt":
         lexer.escape = ""  # there, a backslash is part of a path
     try:
         words = list(lexer)
     except ValueError as error:
-        raise BadUsage(f"%kern cannot read the line: {str(error).lower()}.", "Close the quote, or escape it.") from error
-    return words if variables is None else [_VARIABLE.sub(lambda found: _value(found["name"], variables), w) if w.startswith("$") else w for w in words]
+        raise BadUsage(f"The line does not parse: {str(error).lower()}.", "Close the quote, or escape it.") from error
+    return [_with_value(word, variables) for word in words]
 
 
-def _value(name: str, variables: Mapping[str, Any]) -> str:
+def _with_value(word: str, variables: Mapping[str, Any]) -> str:
+    found = _VARIABLE.match(word)
+    if found is None:
+        return word
+    value = variable(found["name"], variables)
+    value = getattr(value, "session_id", value)  # a session stands for its id
+    if not isinstance(value, (str, int, os.PathLike)):
+        raise BadUsage(
+            f"${found['name']} is a {type(value).__name__}, not a word of a line.", "Put its text in a variable."
+        )
+    return f"{value}{found['rest'] or ''}"
+
+
+def variable(name: str, variables: Mapping[str, Any]) -> Any:
+    """The value of a Python variable.
+
+    Raises:
+        BadUsage: there is none.
+    """
     if name not in variables:
-        raise BadUsage(f"There is no variable {name!r} for ${name}.", did_you_mean(name, variables, "Assign it first."))
-    return str(variables[name])
-
-
-def overview() -> str:
-    """What `%kern` alone prints: the verbs, a line each."""
-    width = max(len(verb.name) for verb in VERBS)
-    lines = [f"  %kern {verb.name:<{width}}  {verb.summary}" for verb in VERBS]
-    return "\n".join(["Git for agent sessions.", "", *lines, f"  %%{SQL.name}", "", "%kern VERB --help says more."])
-
-
-def verb_help(of: Verb) -> str:
-    """What `--help` prints: usage, arguments, an example, the same in Python."""
-    text = parser(of).format_help().removeprefix("usage:").strip()
-    parts = [of.summary, f"Usage: {text}", of.more, f"Example: {of.example}", f"In Python: {of.python}"]
-    return "\n\n".join(part for part in parts if part)
+        hint = did_you_mean(
+            name, (known for known in variables if not known.startswith("_")), f"Assign it: {name} = ..."
+        )
+        raise BadUsage(f"${name} stands for a Python variable, and there is none called {name!r}.", hint)
+    return variables[name]

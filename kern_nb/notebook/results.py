@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from kern_nb.records import Run, RunStatus, Session
 
 
+_PARENT = 24
+"""A parent's id is cut to this: its own row has it whole."""
+
+
 def sessions(
     *,
     user_id: str | None = None,
@@ -45,7 +49,9 @@ def sessions(
     found = attached.find(store)
     page = found.list_sessions(user_id=user_id, agent_id=agent_id, name=name, status=status, limit=last)
     narrowed = any(value is not None for value in (user_id, agent_id, name, status))
-    return SessionTable(found.sessions_df([s.session_id for s in page]), more=page.cursor is not None, narrowed=narrowed)
+    return SessionTable(
+        found.sessions_df([s.session_id for s in page]), more=page.cursor is not None, narrowed=narrowed
+    )
 
 
 def show(reference: str, *, store: str | SessionStore | None = None) -> Transcript:
@@ -114,7 +120,7 @@ def _session_row(row: dict[str, Any]) -> list[str]:
     failed = f", {plain.BAD} {row['n_tool_errors']}" if row["n_tool_errors"] else ""
     return [
         row["session_id"],
-        row["session_name"] or "",
+        "" if row["session_name"] in (None, row["session_id"]) else row["session_name"],
         _fork_place(row),
         row["agent_id"] or row["team_id"] or row["workflow_id"] or "",
         row["user_id"] or "",
@@ -134,7 +140,7 @@ def _fork_place(row: dict[str, Any]) -> str:
         return ""
     run, message = row["fork_run_index"], row["fork_message_index"]
     place = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return f"{plain.BRANCH} {row['parent_session_id']}{place}"
+    return f"{plain.BRANCH} {plain.cut(row['parent_session_id'], _PARENT)}{place}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kern_nb import attached
-from kern_nb.errors import BadUsage
+from kern_nb.errors import BadUsage, RecordsNotFound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def _found(text: str) -> list[Path]:
         return [path]
     found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(text) else []
     if not found:
-        raise BadUsage(f"There is no file or folder {text!r}.", f"Paths start at {Path.cwd()}.")
+        raise RecordsNotFound(f"There is no file or folder {text!r}.", f"Paths start at {Path.cwd()}.")
     return found
 
 

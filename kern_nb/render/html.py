@@ -60,7 +60,7 @@ def foreign(text: str) -> Markup:
 def short(text: str, width: int) -> Markup:
     """A text on one line; where it is cut, the whole is its title."""
     line = cut(text, width)
-    return tag("abbr", line, title=cut(text, LONGEST)) if line.endswith("…") else escape(line)
+    return tag("abbr", line, title=cut(text, FIRST_SHOWN)) if line.endswith("…") else escape(line)
 
 
 def flowing(text: str) -> Markup:

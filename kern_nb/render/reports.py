@@ -10,6 +10,7 @@ from kern_nb.render.tables import Column, Table
 
 if TYPE_CHECKING:
     from kern_nb.db.check import CheckReport
+    from kern_nb.ingest.report import IngestReport
 
 MOST_ROWS = 100
 
@@ -29,3 +30,18 @@ def check_html(report: CheckReport) -> str:
 
 def _unseen(rows: int) -> str:
     return f"… {count(rows - MOST_ROWS)} more are not shown; .df has them all." if rows > MOST_ROWS else ""
+
+
+def ingest_html(report: IngestReport) -> str:
+    """What was stored, and what was wrong, by file and line."""
+    titles = ("sessions", "runs", "messages", "tool calls", "already there")
+    numbers = (report.sessions, report.runs, report.messages, report.tool_calls, report.skipped)
+    stored = Table("Stored", [Column(t, number=True) for t in titles], [[count(n) for n in numbers]]).markup()
+    if not report.errors:
+        return container(stored)
+    rows = [[p.file, "" if p.line is None else count(p.line), p.reason] for p in report.errors[:MOST_ROWS]]
+    columns = [Column("file"), Column("line", number=True), Column("reason", width=300)]
+    caption = f"{BAD} {plural(len(report.errors), 'problem')}: these were not taken in"
+    left = len(report.errors) - MOST_ROWS
+    note = tag("p", f"… {count(left)} more are in .errors.") if left > 0 else None
+    return container(stored, Table(caption, columns, rows).without_empty_columns().markup(), note)

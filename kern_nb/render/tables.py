@@ -10,6 +10,7 @@ from kern_nb.render.plain import MISSING, cut
 
 LEFT = "text-align:left;vertical-align:top"
 RIGHT = "text-align:right;vertical-align:top"
+_WHOLE = ";white-space:nowrap"
 _TEXT_WIDTH = 40
 
 
@@ -87,4 +88,5 @@ class Table:
 def _cell(name: str, column: Column, value: str, scope: str | None = None) -> Markup:
     # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own would win over an attribute.
     align, style = ("right", RIGHT) if column.number else ("left", LEFT)
+    style += _WHOLE if len(value) <= _TEXT_WIDTH else ""  # ids and times break at their hyphens otherwise
     return tag(name, join(short(value, column.width)), scope=scope, align=align, style=style)

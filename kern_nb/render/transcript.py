@@ -22,6 +22,7 @@ MOST_CHARACTERS = 400_000
 _SHORTEST = 1_000
 _MOST_LINES = 40
 _LINE = 200
+_ID = 24
 _SIGNS = {"completed": GOOD, "failed": f"{BAD} failed", "started": "… started", "unknown": "? unknown"}
 
 
@@ -60,11 +61,16 @@ def fork(session: Session) -> str:
     return f"{BRANCH} {session.parent_session_id}, up to {upto}"
 
 
+def _title(session: Session) -> str:
+    """The title in quotes, where there is one that says more than the id."""
+    return "" if session.session_name in (None, "", session.session_id) else f"“{session.session_name}”"
+
+
 def _card(session: Session) -> Table:
     owner = session.agent_id or session.team_id or session.workflow_id or ""
     cells = {
         "session": session.session_id,
-        "title": session.session_name or "",
+        "title": _title(session),
         "inherits": fork(session),
         session.session_type: owner,
         "user": session.user_id or "",
@@ -122,7 +128,7 @@ def _gap(session: Session, runs: list[Run]) -> Markup:
 def _head(shown: Conversation) -> Markup:
     session = shown.session
     facts = [
-        session.session_name and f"“{session.session_name}”",
+        _title(session),
         session.agent_id and f"agent {session.agent_id}",
         session.team_id and f"team {session.team_id}",
         session.workflow_id and f"workflow {session.workflow_id}",
@@ -146,7 +152,8 @@ def run_facts(session: Session, run: Run) -> list[str]:
         usage and usage.total_tokens is not None and f"{plain.count(usage.total_tokens)} tokens",
         run.duration_s is not None and plain.seconds(run.duration_s),
         run.parent_run_id and f"member's run of {run.parent_run_id}",
-        run.session_id not in (None, session.session_id) and f"{BRANCH} inherited from {run.session_id}",
+        run.session_id not in (None, session.session_id)
+        and f"{BRANCH} inherited from {plain.cut(run.session_id or '', _ID)}",
     ]
     return [fact for fact in facts if fact]
 
@@ -236,7 +243,7 @@ def _messages(run: Run) -> list[Message]:
 def conversation_text(shown: Conversation) -> str:
     """A conversation as plain text, cut to what a screen or two hold."""
     session = shown.session
-    facts = [session.session_name and f"“{session.session_name}”", plain.plural(len(shown.runs), "run"), fork(session)]
+    facts = [_title(session), plain.plural(len(shown.runs), "run"), fork(session)]
     text = [plain.visible(f"Session {session.session_id}: {', '.join(filter(None, facts))}")]
     lines: list[str] = []
     for run, messages in shown.turns():

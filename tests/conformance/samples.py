@@ -151,6 +151,11 @@ def difference(went_in: Any, came_out: Any, path: str = "value") -> str | None:
     return None
 
 
+def assert_none(wrong: dict[Any, Any]) -> None:
+    """Fail with all findings of a test that tries many things."""
+    assert not wrong, "\n" + "\n".join(f"{name}: {finding}" for name, finding in wrong.items())
+
+
 def _exactly(value: Any) -> Any:
     if isinstance(value, float | complex):
         return repr(value)

@@ -1,0 +1,82 @@
+"""Foreign records to sessions: `ingest` finds the files, tells their format and stores what is new.
+
+An importer is one file here and one line in `formats`. It turns a file into drafts (`drafts`); `load` stores them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kern_nb.errors import RecordsNotFound, UnknownFormat
+from kern_nb.ingest import formats
+from kern_nb.ingest.load import store_file
+from kern_nb.ingest.progress import Progress
+from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.ingest.source import Source
+
+if TYPE_CHECKING:
+    from kern_nb.db.store import SessionStore
+
+__all__ = ["IngestReport", "Problem", "ingest"]
+
+_SUFFIXES = (".json", ".jsonl")
+
+
+def ingest(
+    store: SessionStore,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    progress: bool = True,
+) -> IngestReport:
+    """Take in recorded sessions from a file or a folder, each file in one transaction. Again gives the same rows.
+
+    A bad record is reported and left out; the rest of its file is stored. Of a folder the files ``*.json`` and
+    ``*.jsonl`` are read, in the order of their names, those of inner folders too; what no importer reads is reported.
+
+    Args:
+        store: Where to.
+        path: A file or a folder.
+        format: The importer's name; recognised by what is in each file where None.
+        progress: Whether to show a progress bar where it takes longer than a moment.
+
+    Raises:
+        RecordsNotFound: there is nothing at the path.
+        UnknownFormat: no importer reads the file, or none has that name.
+        ReadOnlyStore: the store was opened to be read.
+    """
+    path = Path(path).expanduser()
+    importer = None if format is None else formats.by_name(format)
+    files = _files(path)
+    report = IngestReport()
+    with Progress(len(files), shown=progress) as bar:
+        for file in files:
+            name = file.name if file == path else file.relative_to(path).as_posix()
+            try:
+                source = Source(file, name)
+                chosen = importer or formats.recognise(source)
+            except (UnknownFormat, OSError) as error:
+                if file == path:
+                    raise
+                report.errors.append(Problem(name, None, str(error)))
+            else:
+                report += store_file(store, name, lambda: bar.watch(chosen.read(source)))  # noqa: B023 - it is called here
+            bar.file_done()
+    return report
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise RecordsNotFound(
+            f"There is no file or folder {str(path)!r}.", "Check the path; it is relative to the kernel's folder."
+        )
+    if not path.is_dir():
+        return [path]
+    inside = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    files = sorted(file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    if not files:
+        raise RecordsNotFound(
+            f"The folder {str(path)!r} holds no .json or .jsonl file.", "Name a file to read it whatever its name."
+        )
+    return files

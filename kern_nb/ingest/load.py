@@ -1,0 +1,182 @@
+"""Drafts to rows of a store: a file is one transaction, what is there already is left alone.
+
+A record is known again by its session's id and its run's place and hash. What the analyst did in between stays: titles,
+scores of other sources, branches, runs of her own. A session goes in whole or not at all.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from kern_nb.db.store import SessionStore
+from kern_nb.errors import UnstorableValue
+from kern_nb.ingest.changes import Changes, Stored, changes_of
+from kern_nb.ingest.drafts import Draft, Malformed
+from kern_nb.ingest.report import IngestReport, Problem
+
+# A batch is what is held in memory at once.
+_BATCH_SESSIONS = 500
+_BATCH_MESSAGES = 20_000
+# PostgreSQL's index takes no key that is much longer.
+_LONGEST_ID = 1000
+_SHOWN_ID = 80
+_DEEPEST = 500
+
+
+def store_file(store: SessionStore, name: str, read: Callable[[], Iterable[Draft | Problem]]) -> IngestReport:
+    """Store the drafts of one file in one transaction.
+
+    Args:
+        store: The store.
+        name: What problems call the file.
+        read: Gives the file's drafts and problems; called again where another writer was in the way.
+
+    Raises:
+        ReadOnlyStore: the store was opened to be read.
+    """
+    with _collector_paused():
+        try:
+            return store.write(lambda connection: _Loading(connection, store, name).all(read()))
+        except UnstorableValue:
+            # Look at each value before it is sent, and leave out the record that holds this one.
+            return store.write(lambda connection: _Loading(connection, store, name, careful=True).all(read()))
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """JSON is a lot of objects and no cycles: the collector would walk them again and again, and find nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Loading:
+    """One file on its way into the store, in one transaction."""
+
+    def __init__(self, connection: Connection, store: SessionStore, name: str, *, careful: bool = False) -> None:
+        self.connection = connection
+        self.store = store
+        self.name = name
+        self.careful = careful
+        self.report = IngestReport()
+        self.seen: dict[str, Callable[[], int]] = {}
+
+    def all(self, drafts: Iterable[Draft | Problem]) -> IngestReport:
+        """Store what can be stored; the report."""
+        for batch in self._batches(drafts):
+            stored = self._stored([draft.session.session_id for draft in batch])
+            changes = Changes()
+            for draft in batch:
+                try:
+                    found = changes_of(draft, stored)
+                    if self.careful:
+                        self._check(found)
+                except (Malformed, UnstorableValue) as error:
+                    self._leave_out(draft, str(error).rstrip("."))
+                else:
+                    self.report.skipped += not found
+                    changes.add(found)
+            self._write(changes)
+        return self.report
+
+    def _batches(self, drafts: Iterable[Draft | Problem]) -> Iterator[list[Draft]]:
+        batch: list[Draft] = []
+        messages = 0
+        for draft in drafts:
+            if isinstance(draft, Problem):
+                self.report.errors.append(draft)
+            elif self._is_first(draft):
+                batch.append(draft)
+                messages += sum(len(run.messages) for run in draft.runs)
+            if len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES:
+                yield batch
+                batch, messages = [], 0
+        if batch:
+            yield batch
+
+    def _is_first(self, draft: Draft) -> bool:
+        session_id = draft.session.session_id
+        if len(session_id) > _LONGEST_ID:
+            self._leave_out(draft, f"its id is longer than {_LONGEST_ID} characters")
+        elif session_id in self.seen:
+            self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[session_id]()}")
+        else:
+            self.seen[session_id] = draft.line
+            return True
+        return False
+
+    def _leave_out(self, draft: Draft, reason: str) -> None:
+        name = draft.session.session_id
+        shown = name if len(name) <= _SHOWN_ID else name[: _SHOWN_ID - 1] + "…"
+        self.report.errors.append(Problem(self.name, draft.line(), f"Session {shown!r} is left out: {reason}."))
+
+    def _stored(self, ids: list[str]) -> Stored:
+        s, r = self.store.tables.sessions, self.store.tables.runs
+        query = self.store.locked(sa.select(s).where(s.c.session_id.in_(ids)))
+        sessions = {row["session_id"]: row for row in self.connection.execute(query).mappings()}
+        runs: dict[str, dict[int, RowMapping]] = {}
+        if sessions:
+            known = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.source_hash)
+            for row in self.connection.execute(known.where(r.c.session_id.in_(list(sessions)))).mappings():
+                runs.setdefault(row["session_id"], {})[row["run_index"]] = row
+        return Stored(sessions, runs)
+
+    def _check(self, changes: Changes) -> None:
+        """Look at every value before it is sent.
+
+        Raises:
+            UnstorableValue: one cannot be stored.
+        """
+        for name, made in changes.rows.items():
+            for column in getattr(self.store.tables, name).c:
+                if isinstance(column.type, sa.types.TypeDecorator):
+                    for row in made:
+                        value = row.get(column.name)
+                        column.type.process_bind_param(value, self.connection.dialect)
+                        _refuse_deep(value)
+
+    def _write(self, changes: Changes) -> None:
+        connection, tables = self.connection, self.store.tables
+        if changes.replaced:
+            for table in (tables.tool_calls, tables.messages, tables.runs):
+                connection.execute(table.delete().where(table.c.run_id.in_(changes.replaced)))
+        for draft, row in changes.updated:
+            session_id, s, scores = draft.session.session_id, tables.sessions, tables.scores
+            connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
+            ours = (scores.c.session_id == session_id) & (scores.c.source == draft.source)
+            connection.execute(scores.delete().where(ours))
+        for row in changes.blobs.values():
+            connection.execute(self.store.insert(tables.blobs).values(**row).on_conflict_do_nothing())
+        for name, made in changes.rows.items():
+            self.store.insert_rows(connection, getattr(tables, name), made)
+        for name in ("sessions", "runs", "messages", "tool_calls"):
+            setattr(self.report, name, getattr(self.report, name) + len(changes.rows[name]))
+
+
+def _refuse_deep(value: Any) -> None:
+    """Refuse a value that is nested so deeply that it is a matter of luck whether it can be written and read.
+
+    Raises:
+        UnstorableValue: it is.
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            v
+            for item in level
+            if isinstance(item, (dict, list))
+            for v in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise UnstorableValue(f"it holds a value that is nested more than {_DEEPEST} levels deep")

@@ -1,0 +1,85 @@
+"""A progress bar that is silent where nobody watches, and where nothing takes long."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+# Seconds before anything is shown, and between two looks.
+_PATIENCE = 0.5
+_PAUSE = 0.1
+_WIDTH = 30
+
+
+class Progress:
+    """Files done and records read: one line of text in a notebook, or on a terminal's error stream; elsewhere nothing.
+
+    Args:
+        total: The number of files.
+        shown: Whether to show anything at all.
+    """
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self._total = total
+        self._done = self._records = 0
+        self._began = time.monotonic()
+        self._next = self._began + _PATIENCE
+        self._notebook = shown and _in_notebook()
+        self._shown = self._notebook or (shown and sys.stderr.isatty())
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._next > self._began + _PATIENCE:  # something was shown
+            took = time.monotonic() - self._began
+            self._show(
+                f"Read {self._done} of {self._total} files, {self._records:,} sessions, in {took:.1f} s.", last=True
+            )
+
+    def watch(self, records: Iterable[T]) -> Iterator[T]:
+        """The records of a file, counted as they are read."""
+        for record in records:
+            self._records += 1
+            self._look()
+            yield record
+
+    def file_done(self) -> None:
+        """Count a file."""
+        self._done += 1
+        self._look()
+
+    def _look(self) -> None:
+        if self._shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PAUSE
+            full = round(_WIDTH * self._done / self._total)
+            bar = "█" * full + "░" * (_WIDTH - full)
+            self._show(f"{bar} {self._done} of {self._total} files, {self._records:,} sessions")
+
+    def _show(self, text: str, *, last: bool = False) -> None:
+        if not self._notebook:
+            sys.stderr.write(f"\r\033[K{'' if last else text}")
+            sys.stderr.flush()
+            return
+        from IPython.display import display
+
+        bundle = {"text/plain": text}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs us; IPython is asked only where somebody has imported it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None

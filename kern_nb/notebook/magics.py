@@ -1,0 +1,116 @@
+"""`%kern` and `%%kern_sql` in IPython. A magic is: parse, one public call, return.
+
+IPython's own decorator for a trailing ``;`` is not used: it reads the line as Python, which from Python 3.12 on
+fails at a date like 2026-01-05.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+
+from kern_nb.errors import BadUsage, KernError
+from kern_nb.notebook import manual, parsing
+from kern_nb.notebook.grammar import SQL, Verb
+from kern_nb.notebook.parameters import parameters
+
+NAMES = ("kern", "kern_sql")
+_BODY = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
+# The options that may stand before the SQL of a line; in the SQL itself, -- begins a comment.
+_OPTIONS = re.compile(r"\s*((?:--(?:store|into)(?:\s+|=)\S+\s+)*)(.*)\Z", re.DOTALL)
+
+
+@magics_class
+class KernMagics(Magics):
+    """The two magics."""
+
+    @property
+    def _variables(self) -> dict[str, Any]:
+        return self.shell.user_ns if self.shell else {}
+
+    @no_var_expand
+    @line_magic
+    def kern(self, line: str) -> Any:  # noqa: D102 - its docstring is the list of the verbs
+        line, silent = _without_semicolon(line)
+        words = parsing.split(line, self._variables)
+        if not words or words[0] == "help" or words[0] in parsing.HELP_FLAGS:
+            print(manual.verb_help(parsing.find_verb(words[1])) if words[1:] else manual.overview())  # noqa: T201 - help is printed
+            return None
+        verb = parsing.find_verb(words[0])
+        if parsing.HELP_FLAGS & set(words[1:]):
+            print(manual.verb_help(verb))  # noqa: T201 - help is printed
+            return None
+        value = _call(verb, lambda: verb.call(parsing.parse(verb, words[1:])))
+        return None if silent else value
+
+    @no_var_expand
+    @line_cell_magic
+    def kern_sql(self, line: str, cell: str | None = None) -> Any:  # noqa: D102 - its docstring is the help
+        if parsing.HELP_FLAGS & set(line.split()):
+            print(manual.verb_help(SQL))  # noqa: T201 - help is printed
+            return None
+        options, query = (line, cell) if cell is not None else _sql_of(line)
+        words = parsing.split(_without_semicolon(options)[0], self._variables)
+        args = _call(SQL, lambda: parsing.parse(SQL, words))
+        if args.into is not None and not args.into.isidentifier():
+            raise BadUsage(f"--into {args.into!r} is no name of a variable.", "For example: %%kern_sql --into df")
+        if not query.strip():
+            raise BadUsage("There is no SQL in the cell.", _BODY)
+        args.query, args.params = query, parameters(query, self._variables)
+        found = _call(SQL, lambda: SQL.call(args))
+        if args.into is None:
+            return found
+        self._variables[args.into] = found
+        return None
+
+
+KernMagics.kern.__doc__ = manual.overview()
+KernMagics.kern_sql.__doc__ = manual.verb_help(SQL)
+
+
+def _call(verb: Verb, call: Callable[[], Any]) -> Any:
+    """What a call gives. An error that says nothing of what to do next gets the verb's usage, so each has two lines."""
+    try:
+        return call()
+    except KernError as error:
+        error.hint = error.hint or f"Usage: {verb.usage}"
+        raise
+
+
+def _without_semicolon(line: str) -> tuple[str, bool]:
+    """The line, and whether a ``;`` at its end asks for silence."""
+    bare = line.rstrip()
+    return (bare[:-1], True) if bare.endswith(";") else (line, False)
+
+
+def _sql_of(line: str) -> tuple[str, str]:
+    """The options and the SQL of `%kern_sql` on one line."""
+    found = _OPTIONS.match(line)
+    return (found[1], found[2]) if found else ("", line)
+
+
+def _with_body(lines: list[str]) -> list[str]:
+    """Give a `%%kern_sql` without SQL an empty line: IPython would refuse a cell magic without one in its own way."""
+    if len(lines) == 1 and re.match(r"%%kern_sql\b", lines[0]):
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines
+
+
+def register(shell: InteractiveShell) -> None:
+    """Add the magics to a shell."""
+    shell.register_magics(KernMagics(shell))
+    shell.input_transformers_cleanup.append(_with_body)
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Take them away, also those that an earlier import of this module added."""
+    for kind in ("line", "cell"):
+        for name in NAMES:
+            shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop(KernMagics.__name__, None)
+    transformers = shell.input_transformers_cleanup
+    transformers[:] = [one for one in transformers if getattr(one, "__module__", "") != __name__]

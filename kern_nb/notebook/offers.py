@@ -1,0 +1,120 @@
+"""What Tab offers for each kind of argument: functions from the word so far, and the store it is about, to words."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from itertools import islice
+
+from kern_nb import attached
+from kern_nb.errors import KernError
+from kern_nb.notebook.kinds import FRAMES, STATUSES
+from kern_nb.notebook.lookup import BUDGET_S, Lookup
+
+MOST_SESSIONS = 200
+_MOST_FILES = 2000
+
+# A session and the run of it that is being written; a message of the run.
+_RUN = re.compile(r"(?P<session>.+)/(?P<run>[^/.]*)\Z", re.DOTALL)
+_MESSAGE = re.compile(r"(?P<session>.+)/(?P<run>\d+)\.\d*\Z", re.DOTALL)
+
+_lookup = Lookup()
+
+
+def sessions(_: str, store: str | None) -> list[str]:
+    """The ids of the newest sessions."""
+    try:
+        found = attached.find(store)
+    except KernError:
+        return []
+    return _lookup.get(
+        (id(found), "sessions"), lambda: [session.session_id for session in found.list_sessions(limit=MOST_SESSIONS)]
+    )
+
+
+def references(word: str, store: str | None) -> list[str]:
+    """Sessions; after ``session/`` its runs, after ``session/2.`` the messages of that run."""
+    names = sessions(word, store)
+    if (message := _MESSAGE.match(word)) and message["session"] in names:
+        return _messages(message["session"], int(message["run"]), store)
+    if (run := _RUN.match(word)) and run["session"] in names:
+        return _runs(run["session"], store)
+    return names
+
+
+def _runs(session_id: str, store: str | None) -> list[str]:
+    found = attached.find(store)
+
+    def ask() -> list[str]:
+        return [f"{session_id}/{index}" for index in found.runs_df(session_id, lineage=True)["run_index"]]
+
+    return _lookup.get((id(found), "runs", session_id), ask)
+
+
+def _messages(session_id: str, run: int, store: str | None) -> list[str]:
+    found = attached.find(store)
+
+    def ask() -> list[str]:
+        df = found.messages_df(session_id, lineage=True)
+        return [f"{session_id}/{run}.{index}" for index in df.loc[df["run_index"] == run, "message_index"]]
+
+    return _lookup.get((id(found), "messages", session_id, run), ask)
+
+
+def stores(_: str, __: str | None) -> list[str]:
+    """The names of the attached stores."""
+    return attached.names()
+
+
+def frames(_: str, __: str | None) -> list[str]:
+    """The frames."""
+    return list(FRAMES)
+
+
+def statuses(_: str, __: str | None) -> list[str]:
+    """The statuses of a run."""
+    return list(STATUSES)
+
+
+def formats(_: str, __: str | None) -> list[str]:
+    """The importers; the import of them all takes longer than a Tab may, the first time."""
+
+    def ask() -> list[str]:
+        from kern_nb.ingest.formats import IMPORTERS
+
+        return list(IMPORTERS)
+
+    return _lookup.get("formats", ask)
+
+
+def paths(word: str, _: str | None) -> list[str]:
+    """Files and folders, these with a slash at their end; hidden ones only where the word asks for them."""
+    folder, slash, start = word.rpartition("/")
+    written = folder + slash
+    place = os.path.expanduser(written or ".")  # noqa: PTH111 - the path is completed as it was written
+    deadline = time.monotonic() + BUDGET_S
+
+    def ask() -> list[str]:
+        found = []
+        with os.scandir(place) as entries:
+            for entry in islice(entries, _MOST_FILES):
+                if time.monotonic() > deadline:
+                    break
+                if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
+                    found.append(written + entry.name + ("/" if entry.is_dir() else ""))
+        return sorted(found)
+
+    return _lookup.get(("paths", os.path.abspath(place), written, start), ask)  # noqa: PTH100
+
+
+OFFERS: dict[str, Callable[[str, str | None], list[str]]] = {
+    "formats": formats,
+    "frames": frames,
+    "paths": paths,
+    "references": references,
+    "sessions": sessions,
+    "statuses": statuses,
+    "stores": stores,
+}

@@ -1,0 +1,252 @@
+"""What a model would be given: completed runs in order, inherited ones too, a tool call and its result never parted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from uuid import uuid4
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from samples import a_run, a_session, a_small_run, said
+
+from kern_nb.db import InMemoryDb
+from kern_nb.errors import SessionNotFound
+from kern_nb.records import Message, Run, ToolCall
+
+STATUSES = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
+
+
+def call(*ids: str, content: str | None = None) -> Message:
+    """An assistant's message that calls tools."""
+    return Message(role="assistant", content=content, tool_calls=[ToolCall(tool_call_id=i, tool_name="t") for i in ids])
+
+
+def result(tool_call_id: str) -> Message:
+    """A tool's answer."""
+    return Message(role="tool", tool_call_id=tool_call_id, content=f"result of {tool_call_id}")
+
+
+def say(text: str, role: str = "user") -> Message:
+    """A message without tools."""
+    return Message(role=role, content=text)
+
+
+def check_pairs(messages: list[Message]) -> None:
+    """Each call is followed by its result before anybody else speaks, and each result follows its call: models refuse else."""
+    waiting: Counter[str | None] = Counter()
+    for message in messages:
+        if message.role == "tool":
+            assert waiting[message.tool_call_id] > 0, f"a result without its call: {message}"
+            waiting[message.tool_call_id] -= 1
+        else:
+            assert waiting.total() == 0, f"calls without results: {waiting}"
+            waiting.update(c.tool_call_id for c in message.tool_calls)
+    assert waiting.total() == 0, f"calls without results: {waiting}"
+
+
+def test_history_is_the_messages_of_all_runs_in_order(store):
+    """Without limits, all of them, with their calls."""
+    a_session(store, runs=2)
+    found = store.history("chat")
+
+    assert said(found) == [
+        *("chat 0", None, "found chat 0", "answer to chat 0"),
+        *("chat 1", None, "found chat 1", "answer to chat 1"),
+    ]
+    assert found[1].tool_calls[0].args == {"query": "chat 0"}
+    check_pairs(found)
+
+
+def test_runs_that_led_to_no_answer_are_left_out(store):
+    """Failed, cancelled, open, paused ones: a model is not shown them."""
+    store.append_run("chat", a_run("first"))
+    for status in STATUSES:
+        store.append_run("chat", a_run(status, status=status))
+    store.append_run("chat", a_run("last"))
+
+    assert said(store.history("chat"))[::4] == ["first", "last"]
+    assert said(store.history("chat", last_runs=2))[::4] == ["first", "last"]
+
+
+def test_system_messages_and_members_runs_are_left_out(store):
+    """The agent that goes on has instructions of its own, and a team's members talk among themselves."""
+    team = store.append_run("chat", Run(messages=[say("rules", "system"), say("hi"), say("new rules", "developer")]))
+    store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
+
+    assert said(store.history("chat")) == ["hi"]
+
+
+def test_last_runs_gives_the_newest(store):
+    """In their order; more than there are gives all, 0 none."""
+    for i in range(4):
+        store.append_run("chat", a_small_run(f"{i}"))
+    for n in (0, 1, 2, 4, 9):
+        assert said(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
+
+
+def test_last_messages_gives_the_newest(store):
+    """The end of the whole history, and never half a tool call."""
+    a_session(store)
+    whole = said(store.history("chat"))
+    for n in range(15):
+        found = store.history("chat", last_messages=n)
+
+        check_pairs(found)
+        assert len(found) <= n
+        assert said(found) == (whole[-len(found) :] if found else [])
+    assert said(store.history("chat", last_messages=2)) == ["answer to chat 2"]
+    assert said(store.history("chat", last_messages=3)) == [None, "found chat 2", "answer to chat 2"]
+    assert said(store.history("chat", last_messages=4)) == ["chat 2", None, "found chat 2", "answer to chat 2"]
+
+
+def test_runs_without_messages_to_tell_do_not_use_up_the_limit(store):
+    """Runs without messages, or with only system ones: the limit counts what is told."""
+    store.append_run("chat", a_small_run("first"))
+    store.append_run("chat", Run(input="no messages"))
+    store.append_run("chat", Run(messages=[say("rules", "system")]))
+
+    assert said(store.history("chat", last_messages=2)) == ["first", "answer to first"]
+    assert said(store.history("chat", last_messages=1)) == ["answer to first"]
+
+
+def test_both_limits_hold_together(store):
+    """The last messages of the last runs."""
+    for i in range(4):
+        store.append_run("chat", a_small_run(f"{i}"))
+
+    assert said(store.history("chat", last_runs=2, last_messages=3)) == ["answer to 2", "3", "answer to 3"]
+    assert said(store.history("chat", last_runs=1, last_messages=3)) == ["3", "answer to 3"]
+    assert said(store.history("chat", last_runs=3, last_messages=1)) == ["answer to 3"]
+
+
+def test_calls_without_results_and_results_without_calls_are_left_out(store):
+    """What else the message said is kept."""
+    messages = [
+        say("question"),
+        result("nobody asked"),
+        call("a", "b", content="thinking"),
+        result("a"),
+        call("c"),
+        say("answer", "assistant"),
+    ]
+    store.append_run("chat", Run(messages=messages))
+    found = store.history("chat")
+
+    check_pairs(found)
+    assert said(found) == ["question", "thinking", "result of a", "answer"]
+    assert [c.tool_call_id for c in found[1].tool_calls] == ["a"]
+
+
+def test_calls_that_share_an_id_keep_their_results(store):
+    """Within a run and from run to run: as many calls as results, in pairs."""
+    for _ in range(2):
+        store.append_run("chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")]))
+    found = store.history("chat")
+
+    check_pairs(found)
+    assert len(found) == 12
+
+
+def test_parallel_calls_keep_all_their_results(store):
+    """A limit that cuts between parallel calls and their results leaves them out together."""
+    store.append_run("chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")]))
+    for n in range(8):
+        found = store.history("chat", last_messages=n)
+        check_pairs(found)
+        assert len(found) == {5: 5, 6: 6, 7: 6}.get(n, min(n, 1)), n
+
+
+def test_history_of_a_branch_ends_at_the_fork(store):
+    """At each message: without the call whose result lies behind the fork; its own runs follow."""
+    a_session(store, runs=2)
+    expected = {0: ["chat 1"], 1: ["chat 1"], 2: ["chat 1", None, "found chat 1"]}
+    expected[3] = ["chat 1", None, "found chat 1", "answer to chat 1"]
+    for message, end in expected.items():
+        branch = store.branch("chat", after=(1, message)).session_id
+        store.append_run(branch, a_small_run("own"))
+        found = store.history(branch)
+
+        check_pairs(found)
+        assert said(found)[4:] == [*end, "own", "answer to own"]
+        assert said(store.history(branch, last_runs=1)) == ["own", "answer to own"]
+        assert said(store.history(branch, last_runs=2)) == [*end, "own", "answer to own"]
+        assert said(store.history("chat")) == said(store.history("chat", last_runs=9))
+
+
+def test_history_of_a_branch_includes_the_open_run_it_was_taken_in(store):
+    """Its messages up to the fork are what the branch goes on from, though the run itself never completed."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [say("asked"), call("a"), result("a"), call("b")])
+    branch = store.branch("chat").session_id
+    store.finish_run(run.run_id, status="ERROR")
+
+    assert said(store.history(branch)) == ["asked", None, "result of a"]
+    assert store.history("chat") == []
+
+
+def test_history_across_five_forks(store):
+    """Each run once, in order, whoever's row it is."""
+    store.append_run("b0", a_run("0"))
+    for depth in range(1, 6):
+        store.branch(f"b{depth - 1}", new_session_id=f"b{depth}")
+        store.append_run(f"b{depth - 1}", a_run("not seen"))
+        store.append_run(f"b{depth}", a_run(f"{depth}"))
+    found = store.history("b5")
+
+    check_pairs(found)
+    assert said(found)[::4] == ["0", "1", "2", "3", "4", "5"]
+    assert said(store.history("b5", last_runs=2))[::4] == ["4", "5"]
+
+
+def test_history_of_nothing(store):
+    """An unknown session is told, also before the first write; one without runs has none."""
+    with pytest.raises(SessionNotFound, match="chat"):
+        store.history("chat")
+    a_session(store, "other", runs=1)
+    with pytest.raises(SessionNotFound, match="chat"):
+        store.history("chat")
+    assert store.history(store.branch("other", before=0).session_id) == []
+
+
+ids = st.sampled_from(["a", "b", "c"])
+messages = st.one_of(
+    st.builds(say, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
+    st.builds(lambda found: call(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),
+    st.builds(result, ids),
+)
+runs = st.lists(st.lists(messages, max_size=7), min_size=1, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def one_store():
+    """One store for all examples."""
+    with InMemoryDb() as store:
+        yield store
+
+
+@settings(max_examples=60, phases=[Phase.generate, Phase.shrink])
+@given(runs=runs, n=st.integers(0, 12), cut=st.integers(0, 6))
+def test_any_history_can_be_given_to_a_model(one_store, runs, n, cut):
+    """However sources mix calls and results, wherever a limit or a fork cuts: results follow their calls, calls have theirs."""
+    session_id = str(uuid4())
+    for of_run in runs:
+        one_store.append_run(session_id, Run(messages=of_run))
+    check_results_follow_calls(one_store.history(session_id))
+    some = one_store.history(session_id, last_messages=n)
+    check_results_follow_calls(some)
+    assert len(some) <= n
+    if runs[-1]:
+        branch = one_store.branch(session_id, after=(len(runs) - 1, min(cut, len(runs[-1]) - 1)))
+        check_results_follow_calls(one_store.history(branch.session_id))
+
+
+def check_results_follow_calls(found: list[Message]) -> None:
+    """As many results as calls of each id, none before its call."""
+    waiting: Counter[str | None] = Counter()
+    for message in found:
+        if message.role == "tool":
+            waiting[message.tool_call_id] -= 1
+            assert waiting[message.tool_call_id] >= 0, found
+        waiting.update(c.tool_call_id for c in message.tool_calls)
+    assert waiting.total() == 0, found

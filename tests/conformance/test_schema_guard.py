@@ -1,0 +1,218 @@
+"""A store touches only what is its own: newer schemas and other people's tables are refused, and nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from samples import a_run, a_session, everything, loaded, table_names
+
+from kern_nb.db import open_store
+from kern_nb.errors import ForeignLayout, KernError, SchemaTooNew
+from kern_nb.records import Message, Session
+
+AGNO_2 = """CREATE TABLE agno_sessions (session_id VARCHAR NOT NULL PRIMARY KEY, session_type VARCHAR NOT NULL, agent_id VARCHAR,
+  team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, session_data JSON, agent_data JSON, team_data JSON, workflow_data JSON,
+  metadata JSON, runs JSON, summary JSON, created_at BIGINT NOT NULL, updated_at BIGINT)"""
+AGNO_3 = AGNO_2.replace("runs JSON, ", "")
+AGNO_3_RUNS = """CREATE TABLE agno_runs (run_id VARCHAR NOT NULL PRIMARY KEY, session_id VARCHAR NOT NULL, run_type VARCHAR NOT NULL,
+  agent_id VARCHAR, team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, parent_run_id VARCHAR, status VARCHAR,
+  run_index BIGINT, run_data JSON NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT)"""
+ROW = """INSERT INTO agno_sessions (session_id, session_type, session_data, created_at)
+  VALUES ('theirs', 'agent', '"{}"', 1)"""
+OWN_ROWS = "CREATE TABLE agno_sessions (id INTEGER, note VARCHAR)"
+
+# Every way to write, and some ways to read: a test that goes through them all has missed none.
+WRITES = {
+    "append_run": lambda store: store.append_run("s", a_run()),
+    "start_run": lambda store: store.start_run("s", input="x"),
+    "append_messages": lambda store: store.append_messages("r", [Message(role="user", content="x")]),
+    "finish_run": lambda store: store.finish_run("r"),
+    "save_session": lambda store: store.save_session(Session(session_id="s")),
+    "rename_session": lambda store: store.rename_session("s", "name"),
+    "delete_session": lambda store: store.delete_session("s"),
+    "branch": lambda store: store.branch("s"),
+    "add_score": lambda store: store.add_score("s", "reward", 1.0),
+    "repair": lambda store: store.check(repair=True),
+}
+READS = {
+    "get_session": lambda store: store.get_session("s"),
+    "list_sessions": lambda store: store.list_sessions(),
+    "sessions_df": lambda store: store.sessions_df(),
+    "runs_df": lambda store: store.runs_df(),
+    "messages_df": lambda store: store.messages_df(),
+    "tool_calls_df": lambda store: store.tool_calls_df(),
+    "scores_df": lambda store: store.scores_df(),
+    "sql": lambda store: store.sql("SELECT * FROM runs"),
+    "check": lambda store: store.check(),
+}
+
+
+def make(store, *commands: str) -> None:
+    """Run SQL on the database of a store, as somebody else would."""
+    with store.engine.begin() as connection:
+        for command in commands:
+            connection.exec_driver_sql(command)
+    store.close()
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """The bytes of all files, apart from what SQLite keeps beside a file while it is open."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal"))]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_path):
+    """By those that read and those that write, with the way out; nothing is changed."""
+    store = store_factory()
+    a_session(store, "s", runs=1)
+    version = store.tables.schema
+    store.write(lambda connection: connection.execute(version.update().values(version=version.c.version + 1000)))
+    before = everything(store)
+    if engine_name != "memory":
+        store.close()
+    files = fingerprint(tmp_path)
+    for name, call in (WRITES | READS).items():
+        newer = store if engine_name == "memory" else store_factory()
+        newer._found = False  # in memory there is no second object to open it anew
+        with pytest.raises(SchemaTooNew, match="100") as caught:
+            call(newer)
+        assert "pgrade" in caught.value.hint, name
+        newer.close() if engine_name != "memory" else None
+    assert fingerprint(tmp_path) == files
+    assert everything(store) == before
+
+
+@pytest.mark.parametrize("layout", ["Agno 2", "Agno 3", "own"])
+def test_another_frameworks_table_of_our_name_is_refused(store_factory, engine_name, tmp_path, layout):
+    """Its owner is named, and the way out: another session_table. No table is made, no row is changed."""
+    store = store_factory()
+    made = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
+    with store.engine.begin() as connection:
+        for command in made:
+            connection.exec_driver_sql(command)
+    before = everything(store)
+    for name, call in WRITES.items():
+        with pytest.raises(ForeignLayout) as caught:
+            call(store)
+        assert "agno_sessions" in str(caught.value), name
+        assert layout == "own" or layout in str(caught.value), name
+        assert "session_table" in caught.value.hint, name
+
+    assert everything(store) == before
+    beside = store if engine_name == "memory" else store_factory(session_table="kern_sessions")
+    if engine_name != "memory":
+        a_session(beside, "ours")
+        assert len(loaded(beside, "ours").runs) == 3
+        after = everything(store)
+        assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("suffix", ["_runs", "_messages", "_tool_calls", "_scores", "_requirements", "_blobs"])
+def test_a_table_of_any_of_our_names_is_refused(store, suffix):
+    """Agno names its runs after the sessions' table, as we do: such a table is not taken for ours either."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE agno_sessions{suffix} (run_id VARCHAR, run_data VARCHAR)")
+        connection.exec_driver_sql(f"INSERT INTO agno_sessions{suffix} VALUES ('theirs', '{{}}')")
+    before = everything(store)
+    for call in (WRITES["append_run"], WRITES["save_session"], WRITES["append_run"]):
+        with pytest.raises(ForeignLayout, match=f"agno_sessions{suffix}"):
+            call(store)
+
+    assert everything(store) == before
+
+
+def test_a_view_of_our_name_is_refused(store):
+    """It is no table of ours to write into."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW agno_sessions AS SELECT 1 AS session_id")
+    before = everything(store)
+    with pytest.raises(KernError):
+        WRITES["append_run"](store)
+
+    assert everything(store) == before
+
+
+def test_a_kern_schema_table_of_somebody_else_is_refused(store):
+    """A table of that name without our columns is not ours, and stays as it is."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE kern_schema (id INTEGER)")
+    before = everything(store)
+    for call in (WRITES["append_run"], READS["sessions_df"]):
+        with pytest.raises(KernError, match="kern_schema"):
+            call(store)
+
+    assert everything(store) == before
+
+
+def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
+    """No file, no table: an empty store is read without being made."""
+    store = store_factory()
+    for call in READS.values():
+        call(store)
+    with pytest.raises(KernError):
+        store.history("s")
+    with pytest.raises(KernError):
+        store.resolve("s")
+    store.close()
+
+    assert list(tmp_path.iterdir()) == []
+    if engine_name == "postgres":
+        assert table_names(store) == []
+
+
+def test_writes_that_fail_make_no_tables_of_a_session(store):
+    """A branch of nothing or a score of nothing is refused; no session is left by it."""
+    for name in ("rename_session", "delete_session", "branch", "add_score", "append_messages", "finish_run"):
+        with pytest.raises(KernError):
+            WRITES[name](store)
+
+    assert all(rows == [] for table, rows in everything(store).items() if table != "kern_schema")
+
+
+def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
+    """Byte for byte, whatever is read: a file under version control stays clean."""
+    store = store_factory()
+    a_session(store, "s")
+    store.add_score("s", "reward", 1.0)
+    store.close()
+    if engine_name == "sqlite":
+        with sa.create_engine(f"sqlite:///{tmp_path / 's.db'}").begin() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = fingerprint(tmp_path)
+    again = store_factory()
+    for call in READS.values():
+        call(again)
+    again.history("s", last_runs=1) if engine_name != "memory" else None
+    again.close()
+
+    assert fingerprint(tmp_path) == before
+    assert engine_name in ("memory", "postgres") or before
+
+
+def test_reading_a_sqlite_file_that_is_not_ours_leaves_it_as_it_is(tmp_path):
+    """Nor is its journal mode changed by being looked at."""
+    path = tmp_path / "agno.db"
+    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
+        connection.exec_driver_sql(AGNO_3.replace("agno_sessions", "something_else"))
+    before = fingerprint(tmp_path)
+    store = open_store(path)
+    for call in READS.values():
+        call(store)
+    store.close()
+
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_schema_is_made_once(store_factory, engine_name):
+    """Opening again finds it; one row says its version."""
+    a_session(store_factory(), "s", runs=1)
+    if engine_name == "memory":
+        return
+    store = store_factory()
+    a_session(store, "s", runs=1)
+
+    assert len(everything(store)["kern_schema"]) == 1
+    assert len(loaded(store, "s").runs) == 2

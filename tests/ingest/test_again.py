@@ -1,0 +1,212 @@
+"""Importing again: only what is new or corrected is written, and what the analyst did in between stays."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from kern_nb.records import Message, Run
+
+FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df")
+
+
+def turn(n, answer="answer"):
+    """A user's turn and its answer."""
+    return [
+        {"role": "user", "content": f"question {n}", "timestamp": f"2025-08-01T10:0{n}:00"},
+        {"role": "assistant", "content": f"{answer} {n}", "timestamp": f"2025-08-01T10:0{n}:30"},
+    ]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a tau2 result file, over the one before: one simulation with so many turns, each with its answers."""
+
+    def write(*turns, reward=1.0, **other):
+        simulation = {
+            "id": "sim",
+            "task_id": "1",
+            "messages": [message for one in turns for message in one],
+            "reward_info": {"reward": reward},
+        } | other
+        path = tmp_path / "runs.json"
+        path.write_text(json.dumps({"info": {"agent_info": {"llm": "m"}}, "simulations": [simulation]}))
+        return path
+
+    return write
+
+
+def frames_of(store):
+    return {name: getattr(store, name)() for name in FRAMES}
+
+
+def inputs(store, session_id="sim"):
+    return [run.input for run in store.get_session(session_id).runs]
+
+
+def test_a_longer_file_adds_its_new_part(store, write):
+    """New runs are added; those that are there keep their rows."""
+    store.ingest(write(turn(0), turn(1)))
+    before = store.runs_df()
+    report = store.ingest(write(turn(0), turn(1), turn(2)))
+
+    assert (report.sessions, report.runs, report.messages, report.skipped) == (0, 1, 2, 0)
+    assert inputs(store) == ["question 0", "question 1", "question 2"]
+    pd.testing.assert_frame_equal(store.runs_df()[:2], before)
+
+
+def test_a_run_that_has_grown_is_replaced(store, write):
+    """The last run of a file that was still being written gets its later messages."""
+    store.ingest(write(turn(0), turn(1)[:1]))
+    run_id = store.runs_df()["run_id"].iloc[1]
+    report = store.ingest(write(turn(0), turn(1), turn(2)))
+
+    assert (report.runs, report.messages) == (2, 4)
+    assert list(store.runs_df()["n_messages"]) == [2, 2, 2]
+    assert store.runs_df()["run_id"].iloc[1] == run_id
+
+
+def test_a_corrected_record_replaces_the_run(store, write):
+    """A run whose record has changed is written anew, the others are not touched."""
+    store.ingest(write(turn(0), turn(1), turn(2)))
+    report = store.ingest(write(turn(0), turn(1, "better"), turn(2)))
+
+    assert report.runs == 1
+    assert list(store.runs_df()["output"]) == ["answer 0", "better 1", "answer 2"]
+    assert len(store.messages_df()) == 6
+
+
+def test_a_corrected_session_updates_its_row_and_scores(store, write):
+    """A new reward replaces the old; metadata is brought up to date."""
+    store.ingest(write(turn(0), reward=0.0, termination_reason="user_stop"))
+    report = store.ingest(write(turn(0), reward=1.0, termination_reason="agent_stop"))
+    scores = store.scores_df()
+
+    assert (report.sessions, report.runs, report.skipped) == (0, 0, 0)
+    assert list(scores["value"]) == [1.0]
+    assert store.get_session("sim").metadata["termination_reason"] == "agent_stop"
+
+
+def test_a_score_that_the_source_takes_back_is_gone(store, write):
+    """Scores are what the source says now."""
+    store.ingest(write(turn(0), reward=1.0))
+    store.ingest(write(turn(0), reward=None))
+
+    assert store.scores_df().empty
+
+
+def test_a_shorter_file_takes_nothing_away(store, write):
+    """An older copy of a file does not delete runs."""
+    store.ingest(write(turn(0), turn(1)))
+    report = store.ingest(write(turn(0)))
+
+    assert report.runs == 0
+    assert inputs(store) == ["question 0", "question 1"]
+
+
+def test_what_the_analyst_did_stays(store, write):
+    """A title, ratings, metadata, a branch and runs of her own survive a corrected file."""
+    store.ingest(write(turn(0), turn(1)))
+    store.rename_session("sim", "The good one")
+    store.add_score("sim", "helpful", 4, source="ann")
+    run_id = store.runs_df()["run_id"].iloc[0]
+    store.add_score("sim", "helpful", 5, run_id=run_id, source="ann")
+    store.branch("sim", after=0, new_session_id="what-if")
+    store.append_run("what-if", Run(input="else?", messages=[Message(role="user", content="else?")]))
+    store.append_run("sim", Run(input="mine", messages=[Message(role="user", content="mine")]))
+    session = store.get_session("sim")
+    session.metadata["checked"] = True
+    store.save_session(session)
+    report = store.ingest(write(turn(0, "better"), turn(1), reward=0.5))
+    session = store.get_session("sim")
+
+    assert (report.runs, report.errors) == (1, [])
+    assert session.session_name == "The good one"
+    assert session.metadata["checked"] is True
+    assert inputs(store) == ["question 0", "question 1", "mine"]
+    assert inputs(store, "what-if") == ["question 0", "else?"]
+    assert store.get_session("what-if").runs[0].output == "better 0"
+    assert sorted(store.scores_df()["value"]) == [0.5, 4, 5]
+
+
+def test_a_source_that_goes_on_where_an_own_run_is_changes_nothing(store, write):
+    """Two runs cannot have one place: it is reported, and the session stays as it is."""
+    store.ingest(write(turn(0)))
+    store.append_run("sim", Run(input="mine", messages=[Message(role="user", content="mine")]))
+    before = frames_of(store)
+    report = store.ingest(write(turn(0, "better"), turn(1), reward=0.0))
+
+    assert [problem.file for problem in report.errors] == ["runs.json"]
+    assert "own" in report.errors[0].reason
+    for name, frame in frames_of(store).items():
+        pd.testing.assert_frame_equal(frame, before[name])
+
+
+def test_a_branch_of_that_name_is_not_written_into(store, write):
+    """An id that a branch has taken is reported."""
+    store.append_run("mine", Run(input="x", messages=[Message(role="user", content="x")]))
+    store.branch("mine", new_session_id="sim")
+    report = store.ingest(write(turn(0)))
+
+    assert len(report.errors) == 1
+    assert inputs(store) == ["x"]
+
+
+def chats(path, *answers, **other):
+    """One conversation a line; each with an id that means nothing outside its file."""
+    path.parent.mkdir(exist_ok=True)
+    lines = [
+        {"id": n, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": a}], **other}
+        for n, a in enumerate(answers)
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return path
+
+
+def test_two_files_with_the_same_ids_are_not_mixed(store, tmp_path):
+    """Ids like 0 and 1 mean a session in their file: another file's is reported, and replaces nothing."""
+    store.ingest(chats(tmp_path / "one" / "c.jsonl", "a", "b"))
+    report = store.ingest(chats(tmp_path / "two" / "c.jsonl", "a", "other"))
+
+    assert report.skipped == 1, "the same record is the same session, wherever its file is"
+    assert [problem.line for problem in report.errors] == [2]
+    assert store.get_session("1").runs[0].output == "b"
+
+
+def test_a_chat_file_that_was_corrected_in_place(store, tmp_path):
+    """The same file with another answer: the run is replaced."""
+    store.ingest(chats(tmp_path / "c.jsonl", "a", "b"))
+    report = store.ingest(chats(tmp_path / "c.jsonl", "a", "better", "new"))
+
+    assert (report.sessions, report.runs, report.skipped, report.errors) == (1, 2, 1, [])
+    assert store.get_session("1").runs[0].output == "better"
+
+
+def test_a_line_added_to_a_file_of_messages(store, tmp_path):
+    """A file with a message a line grows message by message."""
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps(message) for message in (*turn(0), *turn(1))]
+    for n in range(1, 5):
+        path.write_text("\n".join(lines[:n]))
+        assert not store.ingest(path).errors
+    path.write_text("\n".join(lines))
+
+    assert store.ingest(path).skipped == 1
+    assert inputs(store, "log") == ["question 0", "question 1"]
+    assert len(store.messages_df()) == 4
+
+
+def test_a_late_result_changes_the_run_of_its_call(store, tmp_path):
+    """A result that comes in a later run belongs to its call: when it is new, that run is written anew."""
+    call = {"id": "c", "function": {"name": "look", "arguments": "{}"}}
+    first = [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]}]
+    later = [{"role": "user", "content": "well?"}, {"role": "tool", "tool_call_id": "c", "content": "found"}]
+    path = tmp_path / "late.jsonl"
+    for messages in (first, first + later):
+        path.write_text(json.dumps(messages))
+        store.ingest(path)
+
+    assert list(store.tool_calls_df()["result"]) == ["found"]
+    assert store.ingest(path).skipped == 1

@@ -1,0 +1,113 @@
+"""A real IPython for the tests of the magics: no history, no stores left from another test, an empty folder to work in."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+@dataclass
+class Notebook:
+    """Cells, run as a kernel runs them."""
+
+    shell: InteractiveShell
+    capsys: pytest.CaptureFixture[str]
+
+    def run(self, cell: str) -> Any:
+        """Run a cell; its value, or its error raised."""
+        result = self.shell.run_cell(cell, store_history=False)
+        result.raise_error()
+        return result.result
+
+    def fails(self, cell: str) -> tuple[BaseException, list[str]]:
+        """Run a cell that must fail; its error, and the lines that a reader sees of it."""
+        self.capsys.readouterr()
+        result = self.shell.run_cell(cell, store_history=False)
+        assert result.error_in_exec is not None, f"no error in {cell!r}"
+        seen = self.capsys.readouterr()
+        assert seen.err == ""
+        return result.error_in_exec, seen.out.splitlines()
+
+    def printed(self, cell: str) -> str:
+        """Run a cell; what it prints."""
+        self.capsys.readouterr()
+        self.run(cell)
+        return self.capsys.readouterr().out
+
+
+@pytest.fixture
+def attached_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No store is attached before the test, and none after it."""
+    from kern_nb import attached
+
+    here = attached.Attached()
+    monkeypatch.setattr(attached, "_here", here)
+    yield
+    for name in here.names():
+        here.detach(name)
+
+
+@pytest.fixture
+def plain_notebook(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    attached_stores: None,
+) -> Iterator[Notebook]:
+    """A notebook in an empty folder, without the extension."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    InteractiveShell.clear_instance()
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    shell = InteractiveShell.instance(config=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield Notebook(shell, capsys)
+    shell.restore_sys_module_state()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def notebook(plain_notebook: Notebook) -> Notebook:
+    """A notebook with the extension loaded."""
+    plain_notebook.run("%load_ext kern_nb")
+    return plain_notebook
+
+
+@pytest.fixture
+def chats(notebook: Notebook, store: Any) -> Any:
+    """The store under test, attached as ``chats``, with two sessions: ``alpha`` of three runs and ``alps`` of one."""
+    from kern_nb import attached
+    from kern_nb.records import Message, Run, ToolCall, Usage
+
+    def run(question: str, answer: str, **fields: Any) -> Run:
+        call = ToolCall(tool_call_id="c", tool_name="get_order", args={"order_id": "W1"})
+        messages = [
+            Message(role="user", content=question),
+            Message(role="assistant", tool_calls=[call]),
+            Message(role="tool", tool_call_id="c", content="shipped"),
+            Message(role="assistant", content=answer),
+        ]
+        return Run(input=question, output=answer, model="m-1", messages=messages, agent_id="clerk", **fields)
+
+    for i in range(3):
+        usage = Usage(input_tokens=10, output_tokens=5, total_tokens=15, cost=0.25)
+        store.append_run("alpha", run(f"question {i}", f"answer {i}", usage=usage), user_id="alice")
+    store.append_run("alps", run("hello", "bye"), user_id="bob")
+    attached.attach(store, name="chats")
+    return store

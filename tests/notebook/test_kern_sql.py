@@ -1,0 +1,133 @@
+"""`%%kern_sql`: SQL in the cell, Python's values as parameters, a DataFrame as the value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused
+from kern_nb.notebook.parameters import parameters
+
+
+class Colour(str, Enum):
+    RED = "red"
+
+
+def test_the_value_is_a_dataframe(notebook, chats):
+    """A SELECT over the views, with or without a semicolon at its end."""
+    for end in ("", ";", " ;\n-- it's done\n"):
+        df = notebook.run(f"%%kern_sql\nSELECT count(*) AS n FROM messages{end}")
+        assert type(df) is pd.DataFrame
+        assert df["n"][0] == 16
+
+
+def test_a_variable_is_a_parameter_and_never_text(notebook, chats):
+    """Quotes and SQL in a value change nothing; only the names the query uses are taken."""
+    notebook.shell.user_ns.update(who="' OR 1=1 --", chat="alpha", unused=object())
+
+    assert len(notebook.run("%%kern_sql\nSELECT * FROM runs WHERE session_id = $who")) == 0
+    df = notebook.run("%%kern_sql\nSELECT '$who' AS quoted, $chat AS chat -- $nothing here\n")
+    assert list(df.iloc[0]) == ["$who", "alpha"]
+
+
+def test_into_takes_the_frame_and_shows_nothing(notebook, chats):
+    """`--into df` sets the variable; there is no value."""
+    assert notebook.run("%%kern_sql --into df\nSELECT 1 AS one") is None
+    assert notebook.shell.user_ns["df"]["one"][0] == 1
+    assert notebook.run("%kern_sql --into=other --store=chats SELECT 2 AS two") is None
+    assert notebook.shell.user_ns["other"]["two"][0] == 2
+
+
+def test_a_line_can_be_assigned(notebook, chats):
+    """`df = %kern_sql SELECT ...`, with SQL's own comments and quotes."""
+    notebook.run("df = %kern_sql SELECT 'it''s' AS text, $chat AS chat -- a comment" if False else "chat = 'alpha'")
+    notebook.run("df = %kern_sql SELECT 'it''s' AS text, $chat AS chat")
+
+    assert list(notebook.shell.user_ns["df"].iloc[0]) == ["it's", "alpha"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "says"),
+    [
+        ("%%kern_sql", BadUsage, "no SQL"),
+        ("%%kern_sql --into df\n", BadUsage, "no SQL"),
+        ("%%kern_sql\n\n  \n", BadUsage, "no SQL"),
+        ("%kern_sql", BadUsage, "no SQL"),
+        ("%%kern_sql --into 1x\nSELECT 1", BadUsage, "no name of a variable"),
+        ("%%kern_sql --itno df\nSELECT 1", BadUsage, "--itno"),
+        ("%%kern_sql extra\nSELECT 1", BadUsage, "extra"),
+        ("%%kern_sql\nSELECT $nobody", BadUsage, "nobody"),
+        ("%%kern_sql\nSELECT $frame", BadUsage, "$frame is a DataFrame"),
+        ("%%kern_sql\nSELECT $things", BadUsage, "$things is a object"),
+        ("%%kern_sql\nSELEC 1", QueryFailed, ""),
+        ("%%kern_sql\nSELECT nothing FROM runs", QueryFailed, "nothing"),
+        ("%%kern_sql\nDELETE FROM agno_sessions", QueryRefused, "DELETE"),
+        ("%%kern_sql\nSELECT 1; DROP TABLE agno_sessions", QueryRefused, ""),
+    ],
+)
+def test_what_cannot_be_run_takes_two_lines(notebook, chats, cell, kind, says):
+    """No SQL, no such variable, a value that is none, SQL that fails or writes: two lines, and nothing has changed."""
+    notebook.shell.user_ns.update(frame=pd.DataFrame({"a": [1]}), things=[object()])
+    before = chats.sessions_df()
+
+    error, lines = notebook.fails(cell)
+
+    assert isinstance(error, kind)
+    assert says in str(error)
+    assert len(lines) == 2
+    assert lines[1].startswith("Hint: ")
+    pd.testing.assert_frame_equal(chats.sessions_df(), before)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ("text", "text"),
+        (3, 3),
+        (True, True),
+        (None, None),
+        (1.5, 1.5),
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (np.array(7), 7),
+        (pd.NA, None),
+        (pd.NaT, None),
+        (pd.Timestamp("2026-11-20", tz="UTC"), datetime(2026, 11, 20, tzinfo=UTC)),
+        (Decimal("1.5"), Decimal("1.5")),
+        (UUID(int=1), str(UUID(int=1))),
+        (Path("a/b"), "a/b"),
+        (Colour.RED, "red"),
+        (["a", np.int64(2)], ["a", 2]),
+        (("a",), ["a"]),
+    ],
+)
+def test_values_of_pandas_and_numpy_become_plain(value, plain):
+    """What a cell of a DataFrame holds can be a parameter, in the type that drivers know."""
+    found = parameters("SELECT $x", {"x": value})["x"]
+
+    assert found == plain
+    assert type(found) is type(plain)
+
+
+@pytest.mark.parametrize("value", [pd.DataFrame(), pd.Series([1]), np.array([1, 2]), {"a": 1}, object(), [[1]], len])
+def test_what_is_no_value_is_refused_by_name(value):
+    """The error names the variable and its type."""
+    with pytest.raises(BadUsage, match=r"\$x is a ") as caught:
+        parameters("SELECT $x", {"x": value})
+    assert "df.model[0]" in caught.value.hint
+
+
+def test_a_missing_variable_suggests_one():
+    """Spelt like one there is, it is named."""
+    with pytest.raises(BadUsage, match="'mdoel'") as caught:
+        parameters("SELECT $mdoel", {"model": 1, "_mdoel": 2})
+    assert caught.value.hint == "Did you mean 'model'?"
