@@ -27,6 +27,6 @@ def _growth(name: str, make: Make, last: int) -> Result:
         old.append_run("conversation", as_run(turn))
     runs = iter([as_run(turn) for turn in islice(story, 202)])
     append_to = [lambda store=store: store.append_run("conversation", next(runs)) for store in (old, young)]
-    late, early = map(median, side_by_side(100, *append_to))
+    late, early = map(median, side_by_side(100, *append_to, at_a_time=20))
     note = f"{ms(late)} over {ms(early)}"
     return Result(f"append, runs {last - 100} to {last:,} over runs 1 to 100: {name}", late / early, "x", BAR, note=note)

@@ -68,10 +68,15 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def side_by_side(repeats: int, *works: Work) -> list[list[float]]:
+def side_by_side(repeats: int, *works: Work, at_a_time: int = 1) -> list[list[float]]:
     """The times of each work, taken in turns: what slows the machine for a while slows all of them.
 
     Each is done once before, unmeasured. No garbage is collected meanwhile: it would fall on whoever allocates next.
+
+    Args:
+        repeats: How often each is measured.
+        works: What is measured.
+        at_a_time: How often one is done before it is the next one's turn.
     """
     for work in works:
         work()
@@ -79,9 +84,9 @@ def side_by_side(repeats: int, *works: Work) -> list[list[float]]:
     gc.collect()
     gc.disable()
     try:
-        for _ in range(repeats):
+        for _ in range(0, repeats, at_a_time):
             for taken, work in zip(times, works, strict=True):
-                taken.append(seconds(work))
+                taken += [seconds(work) for _ in range(at_a_time)]
     finally:
         gc.enable()
     return times

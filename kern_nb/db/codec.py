@@ -75,24 +75,26 @@ def dumps(value: object) -> str:
         raise _unstorable(value, str(error)) from error
 
 
-_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": ")).encode
+# Circles are found before anything is written.
+_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(", ", ": ")).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def _is_json(value: Any) -> bool:
     """Whether a value is of JSON's own types through and through. Most are: they need no copy in those types."""
-    found = [value]
+    found = [value] if type(value) not in _SCALARS else []
     for item in found:  # which grows as it is read
-        kind = type(item)
-        if kind is dict:
+        members = item
+        if type(item) is dict:
             for key in item:
                 if type(key) is not str:
                     return False
-            found.extend(item.values())
-        elif kind is list:
-            found.extend(item)
-        elif kind not in _SCALARS:
+            members = item.values()
+        elif type(item) is not list:
             return False
+        for member in members:
+            if type(member) not in _SCALARS:
+                found.append(member)  # noqa: PERF401 - a list made for each would take longer
         if len(found) > _MOST_LOOKED_AT:  # huge, or without end
             return False
     return True

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import query
+from kern_nb.db import codec, query
 from kern_nb.db.lease import Lease, lease_of
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import Tables, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, QueryRefused
 
@@ -118,7 +118,10 @@ class DuckDb(SessionStore):
         lent = self._lend()
         try:
             raw = lent.driver
-            for statement in query.view_statements(self, sa.create_mock_engine("duckdb://", None).dialect):
+            # Named in full: the temporary views stand in a schema of the same name as the tables.
+            database = raw.execute("SELECT current_database()").fetchone()[0]
+            schema = sa.quoted_name(f"{database}.main", quote=False)
+            for statement in query.view_statements(self, self.engine.dialect, schema):
                 raw.execute(statement)
             raw.execute("SET TimeZone = 'UTC'")
             raw.execute("BEGIN TRANSACTION READ ONLY")
@@ -163,5 +166,10 @@ def _encoded(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> 
     kind = column.type
     if not isinstance(kind, sa.types.TypeDecorator):
         return values
+    if isinstance(kind, Text):
+        # Few texts need encoding: whether any does is asked of all at once.
+        together = "".join(filter(None, values))
+        if codec.encode_text(together) is together:
+            return values
     encode = kind.process_bind_param
     return [None if value is None else encode(value, dialect) for value in values]

@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from kern_nb.db import codec, reading
 from kern_nb.db.columns import FRAMES, INHERITED, Column, Kind
 from kern_nb.db.lineage import CUT_RUN, Segments, segments
+from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only
 from kern_nb.errors import BadUsage
@@ -216,7 +217,7 @@ def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
         return {column: (seen.is_cut(tables.runs), sa.null()) for column in CUT_RUN if column in shown}
     if name == "tool_calls":
         answer = sa.select(m.c.message_index).where(m.c.run_id == t.c.run_id, m.c.tool_call_id == t.c.tool_call_id)
-        hidden = seen.is_cut(t) & ~answer.where(m.c.role == "tool", seen.inside(m)).exists()
+        hidden = seen.is_cut(t) & ~answer.where(m.c.role.in_(ANSWERS), seen.inside(m)).exists()
         unknown = {column: (hidden, sa.null()) for column in ("result", "is_error", "duration_s")}
         return unknown | {"status": (hidden, sa.literal("unknown"))}
     return NO_MASKS

@@ -30,17 +30,23 @@ LONGEST_HOLD_S = 0.5
 COURTESY_S = 0.03
 LONGEST_PAUSE_S = 0.015
 
-# SQL through a store can neither read nor write files, nor load code, nor see Python's variables.
+# SQL through a store can neither load code nor see Python's variables; nor, once the file is open, reach any other.
 CONFIG: dict[str, Any] = {
-    "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
 }
 
+# DuckDB writes a whole row group anew when a table with a key has grown, each time the file is let go. With its default
+# of 122,880 rows that took half a second in a store of 400,000 messages; this takes a tenth, and scans as fast.
+ROW_GROUP_SIZE = 8192
+
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _leases: weakref.WeakValueDictionary[tuple[str, bool], Lease] = weakref.WeakValueDictionary()
 _leases_lock = threading.Lock()
+
+
+_DAMAGED = ("not a valid DuckDB database", "Corrupt database file", "Could not read enough bytes")
 
 
 def lease_of(path: Path, *, read_only: bool) -> Lease:
@@ -90,7 +96,7 @@ class Lease:
                     refusal = self._open()
                     if self._connection is not None:
                         self._users[me] = self._users.get(me, 0) + 1
-                        return self._connection.cursor()
+                        return self._cursor(self._connection)
                 elif self._users:  # those who work finish first; the last of them closes
                     self._changed.wait(LONGEST_PAUSE_S)
                 else:
@@ -138,26 +144,35 @@ class Lease:
             )
         if time.monotonic() < self._others_until:
             return None  # not yet: the others' turn
+        connection = duckdb.connect(":memory:", config=CONFIG)
         try:
-            self._connection = duckdb.connect(self.path, read_only=self.read_only, config=CONFIG)
-        except duckdb.IOException as error:
-            if "lock" in str(error):
-                return error
-            if "not a valid DuckDB database" in str(error):
-                raise NotAStore(
-                    f"{self.path} is no DuckDB database.", "Attach a .duckdb file, or a new path."
-                ) from error
-            reason = str(error).splitlines()[0]
-            raise StoreUnavailable(f"{self.path}: {reason}.", "Check the path and its permissions.") from error
-        except duckdb.ConnectionException as error:  # open in this process with another configuration
-            return error
+            if not self._forever:
+                mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
+                connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
+            connection.execute("SET enable_external_access = false")
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise NotAStore(
-                f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy."
-            ) from error
-        self._opened = time.monotonic()
+            connection.close()
+            return self._refusal(error)
+        self._connection, self._opened = connection, time.monotonic()
         return None
+
+    def _refusal(self, error: duckdb.Error) -> Exception:
+        """What the driver refuses because the file is in use; else the error that says what is wrong with it."""
+        reason = str(error).splitlines()[0]
+        if "Could not set lock" in reason or "file handle conflict" in reason:
+            return error
+        damaged = any(words in reason for words in _DAMAGED)
+        if isinstance(error, duckdb.IOException) and not damaged:
+            raise StoreUnavailable(f"{self.path}: {reason}", "Check the path and its permissions.") from error
+        raise NotAStore(
+            f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy."
+        ) from error
+
+    def _cursor(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        cursor = connection.cursor()
+        if not self._forever:
+            cursor.execute("USE kern_store")
+        return cursor
 
     def _close(self, *, courtesy: bool = False) -> None:
         if self._connection is not None:

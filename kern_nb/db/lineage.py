@@ -15,6 +15,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, starts_with
 from kern_nb.errors import AmbiguousReference, KernError, MessageNotFound, RunNotFound
 from kern_nb.records import OPEN_STATUSES
@@ -250,12 +251,14 @@ def copy_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows that these segments show, as rows of ``session_id``: new run ids, each with the id it copies."""
     renamed: dict[str, str] = {}
+    cut_runs: set[str] = set()
     copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
     shown = Segments(seen)
     r = tables.runs
     for row in connection.execute(sa.select(r).where(shown.runs(r)).order_by(r.c.run_index)).mappings():
         renamed[row["run_id"]] = new_id = str(uuid4())
         cut = {} if shown.cut(row) is None else CUT_RUN
+        cut_runs |= {new_id} if cut else set()
         # The hash names an imported record: the copy is not that record.
         own = {"session_id": session_id, "run_id": new_id, "copied_from": row["run_id"], "source_hash": None}
         copies["runs"].append({**row, **own, **cut})
@@ -266,6 +269,10 @@ def copy_rows(
         for row in connection.execute(sa.select(table).where(shown.inside(table))).mappings():
             if row["run_id"] in renamed:
                 copies[name].append({**row, "session_id": session_id, "run_id": renamed[row["run_id"]]})
+    answers = {(m["run_id"], m["tool_call_id"]) for m in copies["messages"] if m["role"] in ANSWERS}
+    for call in copies["tool_calls"]:
+        if call["run_id"] in cut_runs and (call["run_id"], call["tool_call_id"]) not in answers:
+            call.update(UNSEEN_RESULT)
     return copies
 
 
@@ -277,3 +284,6 @@ CUT_RUN: dict[str, None] = dict.fromkeys(
     )
 )  # fmt: skip
 """What a run says of its whole, and so not of a part that a branch inherits."""
+
+UNSEEN_RESULT = {"result": None, "result_json": None, "status": "unknown", "duration_s": None}
+"""What a branch knows of a call whose result lies behind its branch point."""

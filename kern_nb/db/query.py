@@ -18,7 +18,7 @@ from kern_nb.db import codec
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.frames import to_pandas
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import QueryRefused
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -48,9 +48,11 @@ def run(store: SessionStore, text: str, params: Mapping[str, Any]) -> pd.DataFra
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
     if _first_word(body) in _NOT_QUERIES:
         raise refused(body)
-    # Parameters are compared with what is stored, so they are written as it is.
-    encoded = {name: codec.encode_text(v) if isinstance(v, str) else v for name, v in params.items()}
-    found = store.run_sql(body, encoded)
+    used = numbered(body)[1]
+    for name in used:
+        if name not in params:
+            raise QueryFailed(f"The parameter ${name} has no value.", "Set a variable of that name.")
+    found = store.run_sql(body, {name: _parameter(name, params[name]) for name in used})
     names = _distinct(found.column_names)
     plain = [_plain(column) for column in found.columns]
     columns = [Column(n, kind, "") if (kind := _KINDS.get(v.type)) else None for n, v in zip(names, plain, strict=True)]
@@ -78,8 +80,24 @@ _PIECE = re.compile(
 
 def _statement(text: str) -> str:
     """SQL without the semicolons, comments and white space around it."""
-    told = [piece.span() for piece in _PIECE.finditer(text) if piece["blank"] is None]
-    return text[told[0][0] : told[-1][1]] if told else ""
+    pieces = list(_PIECE.finditer(text))
+    told = [piece.span() for piece in pieces if piece["blank"] is None]
+    if not told:
+        return ""
+    start, end = told[0][0], told[-1][1]
+    if any(
+        ";" in piece[0] and start < piece.start() < end for piece in pieces if (piece["blank"] or "-")[0] not in "-/"
+    ):
+        raise refused(text)
+    return text[start:end]
+
+
+def _parameter(name: str, value: Any) -> Any:
+    """A parameter as a plain Python value, its text written as the columns' is: it is compared with what is stored."""
+    plain = codec.loads(codec.dumps(value))
+    if isinstance(plain, (dict, list, set, frozenset, complex)):
+        raise BadUsage(f"${name} is a {type(value).__name__}, which no column holds.", "Pass one text, number or time.")
+    return codec.encode_text(plain) if isinstance(plain, str) else plain
 
 
 def _first_word(text: str) -> str:

@@ -96,7 +96,7 @@ def load_runs(connection: Connection, tables: Tables, seen: Segments, found: Ite
 
 def _forget_unseen_results(messages: list[Message], calls: list[ToolCall]) -> None:
     """Where a branch point lies between a call and its result, the branch does not know the result."""
-    answered = {m.tool_call_id for m in messages if m.role == "tool"}
+    answered = {m.tool_call_id for m in messages if m.role in rows.ANSWERS}
     for call in calls:
         if call.tool_call_id not in answered:
             call.result, call.status, call.duration_s = None, "unknown", None
@@ -190,21 +190,25 @@ def _paired(told: list[tuple[str, Message]]) -> list[Message]:
     is stored as id~2, is given as it was.
     """
     ids = {(run_id, call.tool_call_id) for run_id, m in told for call in m.tool_calls}
+    waiting: dict[tuple[str, str | None], list[ToolCall]] = defaultdict(list)
+    answered: set[int] = set()
+    results: set[int] = set()
     for run_id, message in told:
+        if message.role in rows.ANSWERS and waiting[run_id, message.tool_call_id]:
+            answered.add(id(waiting[run_id, message.tool_call_id].pop(0)))
+            results.add(id(message))
         for call in message.tool_calls:
             first = (call.tool_call_id or "").rpartition("~")[0]
             if (run_id, first) in ids:
                 call.tool_call_id = first
-    asked = {(run_id, call.tool_call_id) for run_id, m in told for call in m.tool_calls}
-    answered = {(run_id, m.tool_call_id) for run_id, m in told if m.role == "tool"}
+            waiting[run_id, call.tool_call_id].append(call)
     kept = []
-    for run_id, message in told:
-        if message.role == "tool" and (run_id, message.tool_call_id) not in asked:
+    for _, message in told:
+        if message.role in rows.ANSWERS and id(message) not in results:
             continue
-        calls = [call for call in message.tool_calls if (run_id, call.tool_call_id) in answered]
-        if len(calls) < len(message.tool_calls):
-            if calls or message.content not in (None, "", []):
-                kept.append(message.model_copy(update={"tool_calls": calls}))
-        else:
+        calls = [call for call in message.tool_calls if id(call) in answered]
+        if len(calls) == len(message.tool_calls):
             kept.append(message)
+        elif calls or message.content not in (None, "", []):
+            kept.append(message.model_copy(update={"tool_calls": calls}))
     return kept

@@ -18,6 +18,9 @@ Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ANSWERS = ("tool", "function")
+"""The roles of messages that answer a call."""
+
 _WIDEST = 2**63
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -53,14 +56,15 @@ def split(content: Any) -> tuple[str | None, Any]:
     return (text_of(content) if isinstance(content, list) else codec.dumps(content)), content
 
 
+_RUN_SCALARS = (
+    "run_id", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id", "status", "model",
+    "model_provider", "duration_s", "time_to_first_token_s", "error",
+)  # fmt: skip
+
+
 def run_rows(run: Run, session_id: str) -> RunRows:
     """A run as rows, its messages numbered from 0."""
-    values = run.model_dump(
-        include={
-            "run_id", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id", "status", "model",
-            "model_provider", "duration_s", "time_to_first_token_s", "error",
-        }
-    )  # fmt: skip
+    values = {name: getattr(run, name) for name in _RUN_SCALARS}
     values |= {name: number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
     values |= {"session_id": session_id, "session_state": run.session_state, "extra": run.extra or None}
     values["input"], values["input_json"] = split(run.input)
@@ -97,7 +101,7 @@ def usage_row(usage: Usage | None) -> Row:
     """The usage columns, all NULL where nothing is known."""
     if usage is None:
         return dict.fromkeys(USAGE)
-    return {name: number(getattr(usage, name)) for name in USAGE}
+    return {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
 
 
 def number(value: float | None) -> float | None:
@@ -123,6 +127,7 @@ def tool_call_rows(
     open_run: bool,
     first_message: int = 0,
     taken: Iterable[str] = (),
+    join: bool = True,
 ) -> list[Row]:
     """The tool calls of a run, those on its messages and those given beside them, with their results.
 
@@ -149,9 +154,14 @@ def tool_call_rows(
         rows.append(row)
         if call.result is None:
             waiting.setdefault(given, []).append(row)
-    for message in messages:
-        if message.role in ("tool", "function") and waiting.get(message.tool_call_id or ""):
-            row = waiting[message.tool_call_id or ""].pop(0)
+    for index, message in enumerate(messages, first_message):
+        if not join or message.role not in ANSWERS:
+            continue
+        # A result stands after its call.
+        calls_before = [r for r in waiting.get(message.tool_call_id or "", ()) if (r["message_index"] or 0) <= index]
+        if calls_before:
+            row = calls_before[0]
+            waiting[message.tool_call_id or ""].remove(row)
             row["result"], row["result_json"] = split(message.content)
             row["status"] = row["status"] or ended(message)
     for row in rows:

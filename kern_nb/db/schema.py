@@ -278,17 +278,22 @@ def version(connection: Connection, tables: Tables) -> int | None:
     """
     inspector = sa.inspect(connection)
     schema = tables.metadata.schema
+    there = {*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)}
+
+    def require_ours(table: sa.Table, ours: set[str]) -> None:
+        columns = {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
+        if not ours <= columns:
+            raise foreign_layout(table.name, columns)
+
     found = None
-    if inspector.has_table(tables.schema.name, schema=schema):
-        found = connection.execute(
-            sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
-        ).scalar()
+    if tables.schema.name in there:
+        require_ours(tables.schema, set(tables.schema.columns.keys()))
+        known = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
+        found = connection.execute(known).scalar()
     if found is None:
-        there = set(inspector.get_table_names(schema=schema))
         for table in tables.metadata.sorted_tables:
             if table is not tables.schema and table.name in there:
-                columns = {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
-                raise foreign_layout(table.name, columns)
+                require_ours(table, {"no table is ours before kern_schema says so"})
     if found is not None and found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"The tables of {tables.name!r} are of schema version {found}; this kern_nb knows up to {SCHEMA_VERSION}.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
 
 BUSY_TIMEOUT_S = 30.0
+
+
+def _adapted(value: Any) -> Any:
+    """A parameter as SQLite has it: times as the views write them, in UTC."""
+    if isinstance(value, datetime):
+        utc = value.astimezone(UTC) if value.tzinfo else value
+        return utc.strftime("%Y-%m-%d %H:%M:%S.%f")
+    if isinstance(value, Decimal):
+        return float(value)
+    return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
+
 
 _MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
@@ -105,7 +118,7 @@ class SqliteDb(SessionStore):
                 connection.execute(statement)
             connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
             try:
-                cursor = connection.execute(text, dict(params))
+                cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
                 return query.columns_of(names, cursor.fetchall())
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value

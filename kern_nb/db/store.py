@@ -170,7 +170,10 @@ class SessionStore(ABC):
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read records; before the first write, to an empty store."""
-        with self._source().connect() as connection:
+        source = self._source()
+        with source.connect() as connection:
+            if source is not self and self.tables.metadata.schema:  # its tables are in no schema
+                connection.execution_options(schema_translate_map={self.tables.metadata.schema: None})
             yield connection
 
     def _source(self) -> SessionStore:

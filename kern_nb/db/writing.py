@@ -19,7 +19,7 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import rows
+from kern_nb.db import codec, rows
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.reading import require_session
 from kern_nb.db.schema import Tables, starts_with
@@ -153,7 +153,7 @@ def _merge_state(
     data = session_data or {}
     current = data.get("session_state") or {}
     merged = merge(base, current, ours)
-    if merged != current:
+    if codec.dumps(merged) != codec.dumps(current):  # where 1 became True, they are equal and not the same
         s = store.tables.sessions
         new = data | {"session_state": merged}
         connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=new))
@@ -216,12 +216,14 @@ def append_messages(
     message_rows = [rows.message_row(m, run_id, session_id, i) | place for i, m in enumerate(stored, start)]
     store.insert_rows(connection, m, message_rows)
     taken = connection.execute(sa.select(t.c.tool_call_id).where(t.c.run_id == run_id)).scalars().all()
-    calls = rows.tool_call_rows(run_id, session_id, stored, [], open_run=True, first_message=start, taken=taken)
+    calls = rows.tool_call_rows(
+        run_id, session_id, stored, [], open_run=True, first_message=start, taken=taken, join=False
+    )
     made = int(now.timestamp() * 1_000_000)
     calls = [call | place | {"created_at": call["created_at"] or made} for call in calls]
     store.insert_rows(connection, t, calls)
     for message in stored:
-        if message.role == "tool" and message.tool_call_id in taken:
+        if message.role in rows.ANSWERS:
             _complete_call(connection, store, run_id, message, made)
     return stored
 
@@ -231,7 +233,8 @@ def _complete_call(connection: Connection, store: SessionStore, run_id: str, mes
     t = store.tables.tool_calls
     # An id that was used again in the run stands there as id~2.
     named = (t.c.tool_call_id == message.tool_call_id) | starts_with(t.c.tool_call_id, f"{message.tool_call_id}~")
-    waiting = sa.select(t.c.tool_call_id).where(t.c.run_id == run_id, named, t.c.status == "started")
+    earlier = t.c.message_index.is_(None) | (t.c.message_index < message.message_index)
+    waiting = sa.select(t.c.tool_call_id).where(t.c.run_id == run_id, named, earlier, t.c.status == "started")
     call = connection.execute(waiting.order_by(t.c.call_index).limit(1)).scalar()
     if call is not None:
         text, value = rows.split(message.content)

@@ -5,12 +5,17 @@ An importer is one file here and one line in `formats`. It turns a file into dra
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
-from kern_nb.ingest.load import store_file
+from kern_nb.ingest.drafts import Draft, Importer
+from kern_nb.ingest.load import load
 from kern_nb.ingest.progress import Progress
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.source import Source
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["IngestReport", "Problem", "ingest"]
 
 _SUFFIXES = (".json", ".jsonl")
+_GROUP_BYTES = 16_000_000
 
 
 def ingest(
@@ -30,7 +36,7 @@ def ingest(
     *,
     progress: bool = True,
 ) -> IngestReport:
-    """Take in recorded sessions from a file or a folder, each file in one transaction. Again gives the same rows.
+    """Take in recorded sessions from a file or a folder. Again gives the same rows, and stopped, it leaves whole files.
 
     A bad record is reported and left out; the rest of its file is stored. Of a folder the files ``*.json`` and
     ``*.jsonl`` are read, in the order of their names, those of inner folders too; what no importer reads is reported.
@@ -50,20 +56,52 @@ def ingest(
     importer = None if format is None else formats.by_name(format)
     files = _files(path)
     report = IngestReport()
-    with Progress(len(files), shown=progress) as bar:
-        for file in files:
-            name = file.name if file == path else file.relative_to(path).as_posix()
-            try:
-                source = Source(file, name)
-                chosen = importer or formats.recognise(source)
-            except (UnknownFormat, OSError) as error:
-                if file == path:
-                    raise
-                report.errors.append(Problem(name, None, str(error)))
-            else:
-                report += store_file(store, name, lambda: bar.watch(chosen.read(source)))  # noqa: B023 - it is called here
-            bar.file_done()
+    with _collector_paused(), Progress(len(files), shown=progress) as bar:
+        for group in _groups(files):
+            sources: list[tuple[Importer, Source]] = []
+            for file in group:
+                name = file.name if file == path else file.relative_to(path).as_posix()
+                try:
+                    source = Source(file, name)
+                    sources.append((importer or formats.recognise(source), source))
+                except (UnknownFormat, OSError) as error:
+                    if file == path:
+                        raise
+                    report.errors.append(Problem(name, None, str(error)))
+            report += load(store, partial(_read, sources, bar))
+            bar.done(len(group))
     return report
+
+
+def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[Draft | Problem]:
+    for importer, source in sources:
+        yield from bar.watch(importer.read(source))
+
+
+def _groups(files: list[Path]) -> Iterator[list[Path]]:
+    """Files that go into one transaction: small ones together, as each transaction takes its time."""
+    group: list[Path] = []
+    size = 0
+    for file in files:
+        group.append(file)
+        size += file.stat().st_size
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """JSON is many objects and no cycles: the collector would walk them again and again, and find nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _files(path: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy.engine import RowMapping
@@ -31,7 +30,7 @@ class Changes:
     rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
     updated: list[tuple[Draft, Row]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
-    blobs: dict[str, Row] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.updated or any(self.rows.values()))
@@ -76,7 +75,7 @@ def changes_of(draft: Draft, stored: Stored) -> Changes:
         changes.updated.append((draft, _update(draft, row, there)))
         changes.rows["scores"] = _score_rows(draft)
     if changes:
-        changes.blobs = {row["sha256"]: row for row in map(_blob_row, draft.blobs)}
+        changes.blobs |= draft.blobs
     return changes
 
 
@@ -118,11 +117,6 @@ def _update(draft: Draft, row: Row, there: RowMapping) -> Row:
     new["session_data"] = _marked(draft, (there["session_data"] or {}) | (row["session_data"] or {}))
     times = [time for time in (there["updated_at"], row["updated_at"]) if time is not None]
     return new | {"updated_at": max(times, default=None)}
-
-
-def _blob_row(content: bytes) -> Row:
-    key = sha256(content).hexdigest()
-    return {"sha256": key, "media_type": "application/json", "size": len(content), "content": content}
 
 
 def _score_rows(draft: Draft) -> list[Row]:

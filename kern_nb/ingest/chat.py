@@ -81,6 +81,7 @@ def _draft(source: Source, name: str, place: str, found: Value) -> Draft:
     line = found.line  # not `found`: the draft's line may be asked for long after its record is gone
     session = Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flat(rest)})
     return Draft(
+        file=source.name,
         line=lambda: line,
         session=session,
         runs=runs,

@@ -40,25 +40,27 @@ class Draft:
     """One session as a source tells it, not stored yet.
 
     Attributes:
+        file: The file it is from, as problems call it.
         line: Gives the line where its record starts; asked only where there is a problem.
         session: The session; its ``metadata`` is what people filter and compare by.
         runs: Its runs, in order, with deterministic ids.
         hashes: The hash of each run's record.
         session_hash: The hash of what the source says of the session itself.
         source: The importer's name, which is also the source of the scores.
-        blobs: What the session refers to by its SHA-256: JSON that is long and that many sessions share.
+        blobs: JSON that is long and that many sessions share, by the SHA-256 by which the session refers to it.
         scores: By name. They rate the session.
         scored_at: When, where the source says.
         place: Where the session's id means this session. None where the id is unique in the world.
     """
 
+    file: str
     line: Callable[[], int]
     session: Session
     runs: list[Run]
     hashes: list[str]
     session_hash: str
     source: str
-    blobs: tuple[bytes, ...] = ()
+    blobs: dict[str, bytes] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
     place: str | None = None

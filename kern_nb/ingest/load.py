@@ -1,4 +1,4 @@
-"""Drafts to rows of a store: a file is one transaction, what is there already is left alone.
+"""Drafts to rows of a store, in one transaction. What is there already is left alone.
 
 A record is known again by its session's id and its run's place and hash. What the analyst did in between stays: titles,
 scores of other sources, branches, runs of her own. A session goes in whole or not at all.
@@ -6,9 +6,7 @@ scores of other sources, branches, runs of her own. A session goes in whole or n
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,47 +27,32 @@ _SHOWN_ID = 80
 _DEEPEST = 500
 
 
-def store_file(store: SessionStore, name: str, read: Callable[[], Iterable[Draft | Problem]]) -> IngestReport:
-    """Store the drafts of one file in one transaction.
+def load(store: SessionStore, read: Callable[[], Iterable[Draft | Problem]]) -> IngestReport:
+    """Store drafts in one transaction.
 
     Args:
         store: The store.
-        name: What problems call the file.
-        read: Gives the file's drafts and problems; called again where another writer was in the way.
+        read: Gives the drafts and problems; called again where another writer was in the way.
 
     Raises:
         ReadOnlyStore: the store was opened to be read.
     """
-    with _collector_paused():
-        try:
-            return store.write(lambda connection: _Loading(connection, store, name).all(read()))
-        except UnstorableValue:
-            # Look at each value before it is sent, and leave out the record that holds this one.
-            return store.write(lambda connection: _Loading(connection, store, name, careful=True).all(read()))
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """JSON is a lot of objects and no cycles: the collector would walk them again and again, and find nothing."""
-    was_on = gc.isenabled()
-    gc.disable()
     try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+        return store.write(lambda connection: _Loading(connection, store).all(read()))
+    except UnstorableValue:
+        # Look at each value before it is sent, and leave out the record that holds this one.
+        return store.write(lambda connection: _Loading(connection, store, careful=True).all(read()))
 
 
 class _Loading:
-    """One file on its way into the store, in one transaction."""
+    """Drafts on their way into the store, in one transaction."""
 
-    def __init__(self, connection: Connection, store: SessionStore, name: str, *, careful: bool = False) -> None:
+    def __init__(self, connection: Connection, store: SessionStore, *, careful: bool = False) -> None:
         self.connection = connection
         self.store = store
-        self.name = name
         self.careful = careful
         self.report = IngestReport()
-        self.seen: dict[str, Callable[[], int]] = {}
+        self.seen: dict[tuple[str, str], Callable[[], int]] = {}
 
     def all(self, drafts: Iterable[Draft | Problem]) -> IngestReport:
         """Store what can be stored; the report."""
@@ -90,35 +73,37 @@ class _Loading:
         return self.report
 
     def _batches(self, drafts: Iterable[Draft | Problem]) -> Iterator[list[Draft]]:
-        batch: list[Draft] = []
+        batch: dict[str, Draft] = {}
         messages = 0
         for draft in drafts:
             if isinstance(draft, Problem):
                 self.report.errors.append(draft)
             elif self._is_first(draft):
-                batch.append(draft)
+                session_id = draft.session.session_id
+                # The same session in a second file is compared with what the first one stored.
+                if len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES or session_id in batch:
+                    yield list(batch.values())
+                    batch, messages = {}, 0
+                batch[session_id] = draft
                 messages += sum(len(run.messages) for run in draft.runs)
-            if len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES:
-                yield batch
-                batch, messages = [], 0
         if batch:
-            yield batch
+            yield list(batch.values())
 
     def _is_first(self, draft: Draft) -> bool:
-        session_id = draft.session.session_id
-        if len(session_id) > _LONGEST_ID:
+        key = (draft.file, draft.session.session_id)
+        if len(draft.session.session_id) > _LONGEST_ID:
             self._leave_out(draft, f"its id is longer than {_LONGEST_ID} characters")
-        elif session_id in self.seen:
-            self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[session_id]()}")
+        elif key in self.seen:
+            self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[key]()}")
         else:
-            self.seen[session_id] = draft.line
+            self.seen[key] = draft.line
             return True
         return False
 
     def _leave_out(self, draft: Draft, reason: str) -> None:
         name = draft.session.session_id
         shown = name if len(name) <= _SHOWN_ID else name[: _SHOWN_ID - 1] + "…"
-        self.report.errors.append(Problem(self.name, draft.line(), f"Session {shown!r} is left out: {reason}."))
+        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {shown!r} is left out: {reason}."))
 
     def _stored(self, ids: list[str]) -> Stored:
         s, r = self.store.tables.sessions, self.store.tables.runs
@@ -155,8 +140,9 @@ class _Loading:
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
             ours = (scores.c.session_id == session_id) & (scores.c.source == draft.source)
             connection.execute(scores.delete().where(ours))
-        for row in changes.blobs.values():
-            connection.execute(self.store.insert(tables.blobs).values(**row).on_conflict_do_nothing())
+        for key, content in changes.blobs.items():
+            blob = {"sha256": key, "media_type": "application/json", "size": len(content), "content": content}
+            connection.execute(self.store.insert(tables.blobs).values(**blob).on_conflict_do_nothing())
         for name, made in changes.rows.items():
             self.store.insert_rows(connection, getattr(tables, name), made)
         for name in ("sessions", "runs", "messages", "tool_calls"):

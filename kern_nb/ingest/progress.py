@@ -42,7 +42,7 @@ class Progress:
         if self._next > self._began + _PATIENCE:  # something was shown
             took = time.monotonic() - self._began
             self._show(
-                f"Read {self._done} of {self._total} files, {self._records:,} sessions, in {took:.1f} s.", last=True
+                f"Read {self._done} of {self._total} files, {self._records:,} records, in {took:.1f} s.", last=True
             )
 
     def watch(self, records: Iterable[T]) -> Iterator[T]:
@@ -52,9 +52,9 @@ class Progress:
             self._look()
             yield record
 
-    def file_done(self) -> None:
-        """Count a file."""
-        self._done += 1
+    def done(self, files: int) -> None:
+        """Count files."""
+        self._done += files
         self._look()
 
     def _look(self) -> None:
@@ -62,7 +62,7 @@ class Progress:
             self._next = time.monotonic() + _PAUSE
             full = round(_WIDTH * self._done / self._total)
             bar = "█" * full + "░" * (_WIDTH - full)
-            self._show(f"{bar} {self._done} of {self._total} files, {self._records:,} sessions")
+            self._show(f"{bar} {self._done} of {self._total} files, {self._records:,} records")
 
     def _show(self, text: str, *, last: bool = False) -> None:
         if not self._notebook:

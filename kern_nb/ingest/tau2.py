@@ -26,8 +26,9 @@ from kern_nb.records import Message, Run, Session, ToolCall, Usage
 NAME = "tau2"
 READS = "result files of the tau2 benchmark"
 
-# The fields of a message that have a place of their own; the rest is kept in `extra`.
+# What has a place of its own: the fields of a message, and of its usage. The rest is kept in `extra`.
 _PLACED = frozenset({"role", "content", "tool_calls", "timestamp", "cost", "usage"})
+_COUNTED = frozenset({"prompt_tokens", "completion_tokens"})
 
 
 def recognises(value: Any) -> bool:
@@ -59,17 +60,18 @@ def _simulations(source: Source, line: int, document: dict[str, Any]) -> Iterato
 class _Experiment(NamedTuple):
     """What all simulations of a file share."""
 
+    file: str
     metadata: dict[str, Any]
     agent: dict[str, Any]
     model: str | None
     tasks: dict[str, Any]
-    info: bytes
+    info: dict[str, bytes]
 
 
 def _experiment(source: Source, document: dict[str, Any]) -> _Experiment:
     info = _object(document.get("info"))
     agent = _object(info.get("agent_info"))
-    tasks = document.get("tasks")
+    tasks, told = document.get("tasks"), codec.dumps(info).encode()
     metadata = {
         "experiment": PurePath(source.name).stem,
         "domain": _object(info.get("environment_info")).get("domain_name"),
@@ -78,13 +80,14 @@ def _experiment(source: Source, document: dict[str, Any]) -> _Experiment:
         "time_zone": "unknown",
     }
     return _Experiment(
+        file=source.name,
         metadata={key: value for key, value in metadata.items() if value is not None},
         agent=agent,
         model=metadata["model"],
         tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)}
         if isinstance(tasks, list)
         else {},
-        info=codec.dumps(info).encode(),
+        info={sha256(told).hexdigest(): told},
     )
 
 
@@ -95,7 +98,7 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
     scalars = {key: value for key, value in rest.items() if not isinstance(value, (dict, list))}
     larger = {key: value for key, value in rest.items() if isinstance(value, (dict, list))}
     task = experiment.tasks.get(str(rest.get("task_id")))
-    model, info = experiment.model, sha256(experiment.info).hexdigest()
+    model, [info] = experiment.model, experiment.info
     runs, hashes = runs_of(session_id, [_said(m, i, model) for i, m in enumerate(messages)], model)
     _end(runs, hashes, rest.get("termination_reason"))
     start, end, told = (_micros(rest, key) for key in ("start_time", "end_time", "timestamp"))
@@ -109,12 +112,13 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
         duration_s=rest.get("duration"),
     )
     return Draft(
+        file=experiment.file,
         line=line,
         session=session,
         runs=runs,
         hashes=hashes,
         session_hash=hash_of(rest, info, task),  # not the file's name: a copy under another name is no other session
-        blobs=(experiment.info,),
+        blobs=experiment.info,
         source=NAME,
         scores=_scores(rest.get("reward_info")),
         scored_at=told,
@@ -162,9 +166,8 @@ def _usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
     if usage is None and cost is None:
         return None
     counts = usage or {}
-    more = {key: value for key, value in counts.items() if key not in ("prompt_tokens", "completion_tokens")}
-    if more:
-        extra["usage"] = more
+    if counts.keys() - _COUNTED:
+        extra["usage"] = {key: value for key, value in counts.items() if key not in _COUNTED}
     return Usage(input_tokens=counts.get("prompt_tokens"), output_tokens=counts.get("completion_tokens"), cost=cost)
 
 

@@ -56,6 +56,8 @@ def complete(context: CompletionContext) -> SimpleMatcherResult:
 
 
 def _result(start: str, offered: Offered, replaced: str) -> SimpleMatcherResult:
+    if replaced.startswith(("'", '"')):
+        offered = ((word, kind) for word, kind in offered if kind != "option")
     fitting = [SimpleCompletion(_quoted(word, replaced), type=kind) for word, kind in offered if word.startswith(start)]
     # Python's names are no answer here, and Jedi would take seconds to find them: the word itself is offered instead.
     fitting = fitting or [SimpleCompletion(replaced, type="word")]

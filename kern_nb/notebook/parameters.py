@@ -52,7 +52,7 @@ def _scalar(name: str, value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value.value) if hasattr(value, "value") and isinstance(value.value, kind) else kind(value)
     if not isinstance(value, _PLAIN):
-        raise BadUsage(f"${name} is a {type(value).__name__}, which is no value of a parameter.", _HINT)
+        raise BadUsage(f"${name} is of type {type(value).__name__}, which no parameter can be.", _HINT)
     return value
 
 

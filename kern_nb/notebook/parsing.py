@@ -87,7 +87,8 @@ def _with_value(word: str, variables: Mapping[str, Any]) -> str:
     value = getattr(value, "session_id", value)  # a session stands for its id
     if not isinstance(value, (str, int, os.PathLike)):
         raise BadUsage(
-            f"${found['name']} is a {type(value).__name__}, not a word of a line.", "Put its text in a variable."
+            f"${found['name']} is of type {type(value).__name__}, which no word of a line can be.",
+            "Put its text in a variable.",
         )
     return f"{value}{found['rest'] or ''}"
 

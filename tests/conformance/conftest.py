@@ -1,4 +1,4 @@
-"""What only the conformance tests need: the same empty store on every engine at once."""
+"""What only the conformance tests need: other processes, and the same empty store on every engine at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from processes import Worker
 
     from kern_nb.db import SessionStore
 
@@ -29,3 +31,26 @@ def every_store(tmp_path: Path, postgres_database_url: str) -> Iterator[dict[str
         for store in stores.values():
             stack.callback(store.close)
         yield stores
+
+
+@pytest.fixture(scope="session")
+def hired() -> Iterator[list[Worker]]:
+    """The processes that were started so far: starting one takes longer than most tests."""
+    workers: list[Worker] = []
+    yield workers
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture
+def workers(hired: list[Worker]) -> Callable[[int], list[Worker]]:
+    """So many processes that wait for orders: `workers(4)`. A killed one is replaced."""
+    from processes import Worker
+
+    def hire(n: int) -> list[Worker]:
+        alive = [worker for worker in hired if worker.process.poll() is None]
+        alive += [Worker() for _ in range(n - len(alive))]
+        hired[:] = alive
+        return [worker.ready() for worker in alive[:n]]
+
+    return hire

@@ -189,7 +189,13 @@ def test_the_middle_goes_where_branches_see_only_the_grandparents_rows(store):
     """They become branches of the grandparent: nothing is copied, and they see what they saw, cuts included."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 2), new_session_id="b")
-    places = {"at the cut": {"after": 1}, "within": {"after": (1, 0)}, "earlier": {"after": 0}, "end": {}, "none": {"before": 0}}
+    places = {
+        "at the cut": {"after": 1},
+        "within": {"after": (1, 0)},
+        "earlier": {"after": 0},
+        "end": {},
+        "none": {"before": 0},
+    }
     for name, place in places.items():
         store.branch("b", **place, new_session_id=name)
     store.append_run("b", a_run("own"))

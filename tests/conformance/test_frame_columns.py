@@ -95,7 +95,16 @@ def test_columns_without_a_value_have_their_dtype_and_are_missing(store):
     sessions, runs = store.sessions_df(), store.runs_df()
     check_shape(sessions, "sessions")
     check_shape(runs, "runs")
-    known = {"session_id", "session_type", "n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "status", "created_at"}
+    known = {
+        "session_id",
+        "session_type",
+        "n_runs",
+        "n_messages",
+        "n_tool_calls",
+        "n_tool_errors",
+        "status",
+        "created_at",
+    }
     known |= {"run_index", "run_id", "run_type", "updated_at"}
     for found in (sessions, runs):
         row = found.iloc[0]

@@ -42,7 +42,14 @@ def test_rows_of_named_sessions(filled, name):
     """One id, or any collection of ids; an unknown one has no rows, and no ids none."""
     assert sessions_in(filled, name, "s1") == ["s1"]
     assert sessions_in(filled, name, session_id="s1") == ["s1"]
-    for ids in (["s1", "s4"], ("s4", "s1"), {"s1", "s4"}, pd.Series(["s1", "s4"]), np.array(["s1", "s4"]), pd.Index(["s1", "s4"])):
+    for ids in (
+        ["s1", "s4"],
+        ("s4", "s1"),
+        {"s1", "s4"},
+        pd.Series(["s1", "s4"]),
+        np.array(["s1", "s4"]),
+        pd.Index(["s1", "s4"]),
+    ):
         assert sessions_in(filled, name, ids) == ["s1", "s4"]
     assert sessions_in(filled, name, (f"s{i}" for i in (2, 3))) == ["s2", "s3"]
     assert sessions_in(filled, name, filled.sessions_df(user_id="u0").session_id) == ["s0", "s2", "s4"]

@@ -102,7 +102,12 @@ def test_a_simulated_users_usage_stays_on_its_messages(store):
     ]
     store.append_run("s", Run(messages=messages))
     for found in (row(store.runs_df()), row(store.sessions_df())):
-        assert (found["input_tokens"], found["output_tokens"], found["total_tokens"], found["cost"]) == (10, 5, 15, 0.25)
+        assert (found["input_tokens"], found["output_tokens"], found["total_tokens"], found["cost"]) == (
+            10,
+            5,
+            15,
+            0.25,
+        )
         assert found["n_messages"] == 3
     assert store.messages_df().input_tokens.sum() == 3010
     assert store.messages_df().cost.sum() == 3.25
@@ -153,7 +158,11 @@ def test_totals_do_not_depend_on_the_filter(store):
         a_session(store, f"s{i}", runs=i + 1, user_id="u")
         store.save_session(Session(session_id=f"s{i}", created_at=i, updated_at=9))
     whole = store.sessions_df()
-    for part in (store.sessions_df(user_id="u"), store.sessions_df(limit=4), store.sessions_df([f"s{i}" for i in range(4)])):
+    for part in (
+        store.sessions_df(user_id="u"),
+        store.sessions_df(limit=4),
+        store.sessions_df([f"s{i}" for i in range(4)]),
+    ):
         pd.testing.assert_frame_equal(part, whole)
     pd.testing.assert_frame_equal(store.sessions_df("s2"), whole[whole.session_id == "s2"].reset_index(drop=True))
     runs = store.runs_df()

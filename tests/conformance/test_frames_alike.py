@@ -12,7 +12,22 @@ from kern_nb.db import SessionStore
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 NAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
-IDS = ("plain", "Zebra", "zebra", "äpfel", "\U0001f600", "a b", "a_b", "a-b", "", "nul\x00", "\x10", "sur\ud800", "10", "9")
+IDS = (
+    "plain",
+    "Zebra",
+    "zebra",
+    "äpfel",
+    "\U0001f600",
+    "a b",
+    "a_b",
+    "a-b",
+    "",
+    "nul\x00",
+    "\x10",
+    "sur\ud800",
+    "10",
+    "9",
+)
 TEXTS = ("hello", "", "nul \x00", "\ud800", "\x100000", "\U0001f600", "line\nbreak", "x" * 5000, None)
 
 
@@ -51,7 +66,14 @@ def a_mixed_run(place: int, index: int) -> Run:
     when = WHEN + timedelta(seconds=place, microseconds=index)
     n = place + index
     calls = [
-        ToolCall(tool_call_id=f"call {i}", tool_name="t", args={"n": i, "t": TEXTS[n % 9]}, result=[i], status=status, created_at=when)
+        ToolCall(
+            tool_call_id=f"call {i}",
+            tool_name="t",
+            args={"n": i, "t": TEXTS[n % 9]},
+            result=[i],
+            status=status,
+            created_at=when,
+        )
         for i, status in enumerate(("completed", "failed", "unknown", "started")[: n % 5])
     ]
     if calls:
@@ -59,7 +81,9 @@ def a_mixed_run(place: int, index: int) -> Run:
     usage = Usage(input_tokens=n * 10, output_tokens=n, cost=n / 8 if n % 3 else 0.0) if n % 2 else None
     messages = [
         Message(role="user", content=TEXTS[n % 9], usage=Usage(input_tokens=5, cost=0.25), created_at=when),
-        Message(role="assistant", content=[{"type": "text", "text": "part"}, {"type": "x"}], tool_calls=calls, usage=usage),
+        Message(
+            role="assistant", content=[{"type": "text", "text": "part"}, {"type": "x"}], tool_calls=calls, usage=usage
+        ),
         Message(role="tool", tool_call_id="call 0", tool_name="t", content={"a": [1, None]}, message_id=f"m{n}"),
     ]
     return Run(
@@ -112,8 +136,18 @@ def test_frames_are_the_same_on_all_engines(filled):
 def test_filtered_frames_are_the_same_on_all_engines(filled):
     """With each filter, and with a limit, which cuts at the same row everywhere."""
     chosen = {
-        "sessions": [{"limit": 7}, {"user_id": "user"}, {"session_id": ["zebra", "10", "nul\x00"]}, {"until": "1970-01-01T00:00:03"}],
-        "runs": [{"limit": 7}, {"agent_id": "agent"}, {"session_id": "sur\ud800"}, {"since": WHEN, "until": "2026-03-01T12:00:08"}],
+        "sessions": [
+            {"limit": 7},
+            {"user_id": "user"},
+            {"session_id": ["zebra", "10", "nul\x00"]},
+            {"until": "1970-01-01T00:00:03"},
+        ],
+        "runs": [
+            {"limit": 7},
+            {"agent_id": "agent"},
+            {"session_id": "sur\ud800"},
+            {"since": WHEN, "until": "2026-03-01T12:00:08"},
+        ],
         "messages": [{"limit": 9}, {"user_id": "user"}, {"session_id": "zebra"}],
         "tool_calls": [{"limit": 9}, {"agent_id": "agent"}, {"session_id": ["zebra", "10"]}],
         "scores": [{"limit": 9}, {"session_id": ["zebra", "10"]}],
@@ -128,7 +162,9 @@ def test_frames_with_lineage_are_the_same_on_all_engines(filled):
     """Inherited rows too."""
     for name in ("runs", "messages", "tool_calls"):
         for branch in ("a-b branch", "a-b within", "sur\ud800 branch"):
-            assert_alike({e: settled(getattr(store, f"{name}_df")(branch, lineage=True)) for e, store in filled.items()})
+            assert_alike(
+                {e: settled(getattr(store, f"{name}_df")(branch, lineage=True)) for e, store in filled.items()}
+            )
 
 
 def test_records_are_the_same_on_all_engines(filled):

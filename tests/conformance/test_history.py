@@ -141,7 +141,9 @@ def test_calls_without_results_and_results_without_calls_are_left_out(store):
 def test_calls_that_share_an_id_keep_their_results(store):
     """Within a run and from run to run: as many calls as results, in pairs."""
     for _ in range(2):
-        store.append_run("chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")]))
+        store.append_run(
+            "chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")])
+        )
     found = store.history("chat")
 
     check_pairs(found)
@@ -150,7 +152,9 @@ def test_calls_that_share_an_id_keep_their_results(store):
 
 def test_parallel_calls_keep_all_their_results(store):
     """A limit that cuts between parallel calls and their results leaves them out together."""
-    store.append_run("chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")]))
+    store.append_run(
+        "chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")])
+    )
     for n in range(8):
         found = store.history("chat", last_messages=n)
         check_pairs(found)

@@ -17,7 +17,9 @@ def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
     session = loaded(store, session_id)
     found = [(run.run_index, len(run.messages)) for run in session.runs]
     frame = store.messages_df(session_id, lineage=True)
-    assert [(int(index), int(n)) for index, n in frame.groupby("run_index").size().items()] == [f for f in found if f[1]]
+    assert [(int(index), int(n)) for index, n in frame.groupby("run_index").size().items()] == [
+        f for f in found if f[1]
+    ]
     assert store.runs_df(session_id, lineage=True).run_index.tolist() == [index for index, _ in found]
     return found
 
@@ -67,7 +69,9 @@ def test_a_branch_at_each_message_sees_it_and_those_before(store):
 
             assert said(after.runs[run].messages) == said(whole[run].messages[: message + 1])
             assert len(after.runs) == run + 1
-            assert said(before.runs[run].messages if len(before.runs) > run else []) == said(whole[run].messages[:message])
+            assert said(before.runs[run].messages if len(before.runs) > run else []) == said(
+                whole[run].messages[:message]
+            )
             if message < 3:
                 cut = after.runs[run]
                 assert (cut.output, cut.usage, cut.finished_at, cut.duration_s, cut.error) == (None,) * 5
@@ -414,7 +418,14 @@ def test_places_that_are_not_there_are_refused_by_name(store):
     store.append_run("chat", Run(run_id="abc-1"))
     store.append_run("chat", Run(run_id="abc-2"))
     before = everything(store)
-    for place in ({"after": 4}, {"after": -1}, {"before": 9}, {"after": "nope"}, {"after": ""}, {"before": ("nope", 0)}):
+    for place in (
+        {"after": 4},
+        {"after": -1},
+        {"before": 9},
+        {"after": "nope"},
+        {"after": ""},
+        {"before": ("nope", 0)},
+    ):
         with pytest.raises((RunNotFound, AmbiguousReference), match="chat"):
             store.branch("chat", **place)
     for place in ({"after": (0, 4)}, {"after": (0, -1)}, {"before": (1, 9)}, {"after": (2, 0)}):

@@ -19,7 +19,9 @@ def other(store, store_factory, engine_name):
 
 def calling(*ids: str) -> Message:
     """An assistant's message that calls tools."""
-    return Message(role="assistant", tool_calls=[ToolCall(tool_call_id=i, tool_name=f"tool {i}", args={"i": i}) for i in ids])
+    return Message(
+        role="assistant", tool_calls=[ToolCall(tool_call_id=i, tool_name=f"tool {i}", args={"i": i}) for i in ids]
+    )
 
 
 def result(tool_call_id: str, content: object = "done", **fields: object) -> Message:
@@ -37,7 +39,13 @@ def test_rows_appear_as_they_happen(store, other):
     """The run before the model is called, each message when it is written, the end when it ends."""
     run = store.start_run("chat", input="question", model="m", agent_id="a", user_id="u")
     seen = loaded(other, "chat").runs[0]
-    assert (seen.status, seen.input, seen.model, seen.run_id, seen.messages) == ("RUNNING", "question", "m", run.run_id, [])
+    assert (seen.status, seen.input, seen.model, seen.run_id, seen.messages) == (
+        "RUNNING",
+        "question",
+        "m",
+        run.run_id,
+        [],
+    )
     assert (loaded(other, "chat").user_id, loaded(other, "chat").agent_id) == ("u", "a")
 
     store.append_messages(run.run_id, [Message(role="user", content="question")])
@@ -64,7 +72,12 @@ def test_a_started_run_is_given_with_its_place_and_state(store):
 
     assert (run.run_index, run.session_id, run.status, run.session_state) == (2, "chat", "RUNNING", {"n": 1})
     stored = loaded(store, "chat").runs[2]
-    assert (stored.input, stored.run_type, stored.team_id, stored.parent_run_id) == ({"any": ["value"]}, "team", "t", "p")
+    assert (stored.input, stored.run_type, stored.team_id, stored.parent_run_id) == (
+        {"any": ["value"]},
+        "team",
+        "t",
+        "p",
+    )
     assert store.start_run("new", input=None).session_state is None or loaded(store, "new").session_state == {}
 
 
@@ -135,7 +148,10 @@ def test_an_id_that_is_used_again_is_another_call(store):
         store.finish_run(run.run_id)
         stored = loaded(store, session_id).runs[0]
 
-        assert [(call.result, call.status) for call in stored.tool_calls] == [("first", "completed"), ("second", "completed")]
+        assert [(call.result, call.status) for call in stored.tool_calls] == [
+            ("first", "completed"),
+            ("second", "completed"),
+        ]
         assert [len(message.tool_calls) for message in stored.messages] == [1, 0, 1, 0]
         assert said(store.history(session_id)) == [None, "first", None, "second"]
 
@@ -246,7 +262,9 @@ def test_messages_of_two_writers_of_one_run_are_all_kept(store, other):
         except BaseException as error:  # noqa: BLE001 - reported by the assertion below
             errors.append(error)
 
-    threads = [threading.Thread(target=answer, args=(who, ids[i::4])) for i, who in enumerate((store, other, store, other))]
+    threads = [
+        threading.Thread(target=answer, args=(who, ids[i::4])) for i, who in enumerate((store, other, store, other))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,9 @@ from kern_nb.records import Message, Run, ToolCall
 def test_runs_are_numbered_from_0_in_the_order_they_were_appended(store):
     """Whatever their times and ids say: what was appended first is first."""
     appended = [
-        store.append_run("chat", a_small_run(f"question {i}", run_id=f"{9 - i}", created_at=WHEN.replace(year=2040 - i)))
+        store.append_run(
+            "chat", a_small_run(f"question {i}", run_id=f"{9 - i}", created_at=WHEN.replace(year=2040 - i))
+        )
         for i in range(5)
     ]
     session = loaded(store, "chat")

@@ -16,7 +16,9 @@ from kern_nb.errors import BadUsage
 from kern_nb.records import Session
 
 
-def pages(store: SessionStore, limit: int, between: Callable[[], Any] = lambda: None, **filters: Any) -> list[list[str]]:
+def pages(
+    store: SessionStore, limit: int, between: Callable[[], Any] = lambda: None, **filters: Any
+) -> list[list[str]]:
     """The ids of all pages."""
     found = []
     cursor = None
@@ -228,7 +230,9 @@ def test_a_page_of_no_sessions_is_refused(store):
 def test_a_cursor_of_another_make_is_refused(store):
     """What list_sessions did not give is not taken for the first page, nor for an error of Python's."""
     store.save_session(Session(session_id="s"))
-    coded = [base64.urlsafe_b64encode(text).decode() for text in (b"null", b"[]", b'[null, "a"]', b'{"a": 1}', b"[{}, 1]")]
+    coded = [
+        base64.urlsafe_b64encode(text).decode() for text in (b"null", b"[]", b'[null, "a"]', b'{"a": 1}', b"[{}, 1]")
+    ]
     for cursor in ("", "x", "äö", "....", *coded):
         with pytest.raises(BadUsage, match="cursor"):
             store.list_sessions(cursor=cursor)

@@ -62,7 +62,9 @@ def test_a_change_of_kind_is_a_change(store):
 def test_a_value_that_did_not_change_does_not_overwrite(store):
     """NaN is not a change of itself, nor is a tuple of the list it came back as, nor an array of its list."""
     nan = float("nan")
-    for i, (before, returned) in enumerate([(nan, nan), ([1, 2], (1, 2)), ([1, 2], np.array([1, 2])), ({"a": [nan]}, {"a": [nan]})]):
+    for i, (before, returned) in enumerate(
+        [(nan, nan), ([1, 2], (1, 2)), ([1, 2], np.array([1, 2])), ({"a": [nan]}, {"a": [nan]})]
+    ):
         state = at_once(store, {"x": before}, {"x": "set by the other"}, {"x": returned, "own": 1}, f"s{i}")
 
         assert state == {"x": "set by the other", "own": 1}

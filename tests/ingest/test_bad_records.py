@@ -258,14 +258,17 @@ def test_a_read_only_store_is_not_written(store_factory, tmp_path):
         closed.ingest(path)
 
 
-def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch):
-    """Stopped in the middle of the second file, the first is there whole and of the second not a row."""
+@pytest.mark.parametrize("together", [True, False])
+def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch, together):
+    """Stopped in the middle of a file, of that there is not a row; small files go in, or do not, together."""
+    if not together:
+        monkeypatch.setattr("kern_nb.ingest._GROUP_BYTES", 1)
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(GOOD) for _ in range(3)))
     insert = type(store).insert_rows
 
     def stopped(self, connection, table, rows):
-        if table is self.tables.messages and rows and rows[0]["session_id"].startswith("b"):
+        if table is self.tables.messages and any(row["session_id"].startswith("b") for row in rows):
             raise KeyboardInterrupt
         insert(self, connection, table, rows)
 
@@ -273,10 +276,11 @@ def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         store.ingest(tmp_path)
 
-    assert ids(store) == ["a-1", "a-2", "a-3"]
-    assert len(store.runs_df()) == 3
+    assert ids(store) == ([] if together else ["a-1", "a-2", "a-3"])
+    assert len(store.runs_df()) == len(ids(store))
     monkeypatch.undo()
-    assert store.ingest(tmp_path).sessions == 3
+    store.ingest(tmp_path)
+    assert len(store.runs_df()) == 6
 
 
 def test_a_report_reads_well(memory, tmp_path):

@@ -89,7 +89,11 @@ def test_a_name_belongs_to_one_store():
     first.append_run("chat", Run(input="x"))
     os.mkdir("x")
 
-    for attempt in ({"target": "x/a.duckdb"}, {"target": "a.duckdb", "read_only": True}, {"target": ":memory:", "name": "a"}):
+    for attempt in (
+        {"target": "x/a.duckdb"},
+        {"target": "a.duckdb", "read_only": True},
+        {"target": ":memory:", "name": "a"},
+    ):
         with pytest.raises(BadUsage, match="The name 'a' is taken") as caught:
             kern_nb.attach(**attempt)
         assert "--as" in caught.value.hint

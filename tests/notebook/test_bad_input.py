@@ -43,6 +43,13 @@ def two_lines(error: BaseException, lines: list[str], kind: type[BaseException])
 
 
 @pytest.fixture
+def store(tmp_path):
+    """One engine is enough here: what a line means does not depend on it."""
+    with SqliteDb(tmp_path / "store.db") as store:
+        yield store
+
+
+@pytest.fixture
 def work(tmp_path):
     """Files that are no stores of ours, each under the name of what it is."""
     folder = tmp_path / "work"
@@ -143,7 +150,9 @@ def test_a_wrong_line_takes_two_lines(notebook, chats, line, kind, hint):
         assert frame.equals(now)
 
 
-@pytest.mark.parametrize("sql", ["DELETE FROM agno_sessions", "DROP VIEW runs", "COPY runs TO 'x.csv'", "ATTACH 'x.db'"])
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM agno_sessions", "DROP VIEW runs", "COPY runs TO 'x.csv'", "ATTACH 'x.db'"]
+)
 @pytest.mark.parametrize("name", ["s.duckdb", "s.db"])
 def test_sql_that_writes_is_refused(notebook, tmp_path, name, sql):
     """Two lines, and every file is byte for byte as it was."""
@@ -173,7 +182,14 @@ def test_a_store_opened_to_be_read_refuses_to_branch(notebook):
 
 def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
     """The first line of a new user."""
-    for line in ("%kern sessions", "%kern load runs", "%kern show x", "%kern branch x", "%kern check", "%kern_sql SELECT 1"):
+    for line in (
+        "%kern sessions",
+        "%kern load runs",
+        "%kern show x",
+        "%kern branch x",
+        "%kern check",
+        "%kern_sql SELECT 1",
+    ):
         error, lines = notebook.fails(line)
         two_lines(error, lines, errors.NoStore)
         assert "%kern attach sessions.duckdb" in lines[1]

@@ -47,42 +47,56 @@ def test_into_takes_the_frame_and_shows_nothing(notebook, chats):
 
 def test_a_line_can_be_assigned(notebook, chats):
     """`df = %kern_sql SELECT ...`, with SQL's own comments and quotes."""
-    notebook.run("df = %kern_sql SELECT 'it''s' AS text, $chat AS chat -- a comment" if False else "chat = 'alpha'")
-    notebook.run("df = %kern_sql SELECT 'it''s' AS text, $chat AS chat")
+    notebook.run("chat = 'alpha'")
+    notebook.run("df = %kern_sql SELECT 'it''s' AS text, $chat AS chat -- comment")
 
     assert list(notebook.shell.user_ns["df"].iloc[0]) == ["it's", "alpha"]
 
 
 @pytest.mark.parametrize(
-    ("cell", "kind", "says"),
+    ("cell", "says"),
     [
-        ("%%kern_sql", BadUsage, "no SQL"),
-        ("%%kern_sql --into df\n", BadUsage, "no SQL"),
-        ("%%kern_sql\n\n  \n", BadUsage, "no SQL"),
-        ("%kern_sql", BadUsage, "no SQL"),
-        ("%%kern_sql --into 1x\nSELECT 1", BadUsage, "no name of a variable"),
-        ("%%kern_sql --itno df\nSELECT 1", BadUsage, "--itno"),
-        ("%%kern_sql extra\nSELECT 1", BadUsage, "extra"),
-        ("%%kern_sql\nSELECT $nobody", BadUsage, "nobody"),
-        ("%%kern_sql\nSELECT $frame", BadUsage, "$frame is a DataFrame"),
-        ("%%kern_sql\nSELECT $things", BadUsage, "$things is a object"),
-        ("%%kern_sql\nSELEC 1", QueryFailed, ""),
-        ("%%kern_sql\nSELECT nothing FROM runs", QueryFailed, "nothing"),
-        ("%%kern_sql\nDELETE FROM agno_sessions", QueryRefused, "DELETE"),
-        ("%%kern_sql\nSELECT 1; DROP TABLE agno_sessions", QueryRefused, ""),
+        ("%%kern_sql", "no SQL"),
+        ("%%kern_sql --into df\n", "no SQL"),
+        ("%%kern_sql\n\n  \n", "no SQL"),
+        ("%kern_sql", "no SQL"),
+        ("%%kern_sql --into 1x\nSELECT 1", "no name of a variable"),
+        ("%%kern_sql --itno df\nSELECT 1", "--itno"),
+        ("%%kern_sql extra\nSELECT 1", "extra"),
+        ("%%kern_sql\nSELECT $nobody", "nobody"),
+        ("%%kern_sql\nSELECT $frame", "$frame is of type DataFrame"),
+        ("%%kern_sql\nSELECT $things", "$things is of type object"),
     ],
 )
-def test_what_cannot_be_run_takes_two_lines(notebook, chats, cell, kind, says):
-    """No SQL, no such variable, a value that is none, SQL that fails or writes: two lines, and nothing has changed."""
+def test_what_does_not_parse_takes_two_lines(notebook, cell, says):
+    """No SQL, a wrong option, no such variable, a value that is none: the store is not even asked."""
+    notebook.run("%kern attach s.duckdb")
     notebook.shell.user_ns.update(frame=pd.DataFrame({"a": [1]}), things=[object()])
-    before = chats.sessions_df()
 
     error, lines = notebook.fails(cell)
 
-    assert isinstance(error, kind)
+    assert type(error) is BadUsage
     assert says in str(error)
     assert len(lines) == 2
     assert lines[1].startswith("Hint: ")
+
+
+def test_sql_that_fails_or_writes_takes_two_lines(notebook, chats):
+    """On every engine: the engine's own words, or the refusal; and nothing has changed."""
+    before = chats.sessions_df()
+
+    for sql, kinds in (
+        ("SELEC 1", (QueryFailed, QueryRefused)),
+        ("SELECT nothing FROM runs", (QueryFailed,)),
+        ("DELETE FROM agno_sessions", (QueryRefused,)),
+        ("WITH x AS (SELECT 1) DELETE FROM agno_sessions", (QueryFailed, QueryRefused)),
+        ("SELECT 1; DROP TABLE agno_sessions", (QueryFailed, QueryRefused)),
+    ):
+        error, lines = notebook.fails(f"%%kern_sql\n{sql}")
+        assert type(error) in kinds
+        assert len(lines) == 2
+        assert lines[1].startswith("Hint: ")
+
     pd.testing.assert_frame_equal(chats.sessions_df(), before)
 
 
@@ -121,7 +135,7 @@ def test_values_of_pandas_and_numpy_become_plain(value, plain):
 @pytest.mark.parametrize("value", [pd.DataFrame(), pd.Series([1]), np.array([1, 2]), {"a": 1}, object(), [[1]], len])
 def test_what_is_no_value_is_refused_by_name(value):
     """The error names the variable and its type."""
-    with pytest.raises(BadUsage, match=r"\$x is a ") as caught:
+    with pytest.raises(BadUsage, match=r"\$x is of type ") as caught:
         parameters("SELECT $x", {"x": value})
     assert "df.model[0]" in caught.value.hint
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
-import pytest
-
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
+from kern_nb.notebook.kinds import FRAMES
 from kern_nb.records import Run, Session
 
 
@@ -50,16 +49,16 @@ def test_sessions_lists_and_narrows(notebook, chats):
     assert not notebook.run("%kern sessions --last 2").more
 
 
-@pytest.mark.parametrize("frame", ["sessions", "runs", "messages", "tool_calls", "scores"])
-def test_load_gives_a_real_dataframe(notebook, chats, frame):
+def test_load_gives_a_real_dataframe(notebook, chats):
     """`df = %kern load ...` is the frame of the store, nothing else."""
     chats.add_score("alpha", "reward", 1.0)
 
-    notebook.run(f"df = %kern load {frame}")
+    for frame in FRAMES:
+        notebook.run(f"df = %kern load {frame}")
 
-    df = notebook.shell.user_ns["df"]
-    assert type(df) is pd.DataFrame
-    pd.testing.assert_frame_equal(df, getattr(chats, f"{frame}_df")())
+        df = notebook.shell.user_ns["df"]
+        assert type(df) is pd.DataFrame
+        pd.testing.assert_frame_equal(df, getattr(chats, f"{frame}_df")())
 
 
 def test_load_takes_filters_and_prefixes(notebook, chats):
@@ -89,28 +88,27 @@ def test_a_semicolon_hides_the_value(notebook, chats):
     assert notebook.run("%kern sessions --name ';'") is not None
 
 
-@pytest.mark.parametrize(
-    ("line", "fork"),
-    [
+def test_branch_takes_a_place(notebook, chats):
+    """The end, after or before a run, after or before a message; nothing but one session is new."""
+    rows = "SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM messages) AS n"
+    before = chats.sql(rows)["n"][0]
+
+    for line, fork in (
         ("alpha", (2, None)),
         ("alpha/0", (0, None)),
         ("alpha/1.2", (1, 2)),
         ("alpha/1 --before", (0, None)),
         ("alpha/1.2 --before", (1, 1)),
         ("alpha/0 --before", (-1, None)),
-    ],
-)
-def test_branch_takes_a_place(notebook, chats, line, fork):
-    """The end, after or before a run, after or before a message; nothing but one session is new."""
-    before = chats.sql("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM messages) AS n")["n"][0]
+    ):
+        new = notebook.run(f"%kern branch {line}")
 
-    new = notebook.run(f"%kern branch {line}")
+        assert type(new) is Session
+        assert new.parent_session_id == "alpha"
+        assert (new.fork_run_index, new.fork_message_index) == fork
 
-    assert type(new) is Session
-    assert new.parent_session_id == "alpha"
-    assert (new.fork_run_index, new.fork_message_index) == fork
-    assert len(chats.list_sessions()) == 3
-    assert chats.sql("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM messages) AS n")["n"][0] == before
+    assert len(chats.list_sessions()) == 2 + 6
+    assert chats.sql(rows)["n"][0] == before
 
 
 def test_branch_as_names_the_new_session_in_both_ways(notebook, chats):
@@ -195,7 +193,7 @@ def test_import_looks_for_every_path_first(notebook, tmp_path):
 
 def test_a_word_takes_the_value_of_a_variable(notebook, chats):
     """`$name`, and `$name/2` for a run of it: as it is, spaces and quotes included; a session stands for its id."""
-    odd = "it's \"odd\" $x; --user"
+    odd = 'it\'s "odd" $x; --user'
     chats.append_run(odd, Run(input="x", output="y"))
     notebook.shell.user_ns.update(odd=odd, chat="alpha", n=1)
     notebook.run("branch = %kern branch $chat/1 --as what-if")
@@ -210,7 +208,7 @@ def test_a_word_takes_the_value_of_a_variable(notebook, chats):
         assert len(lines) == 2
     notebook.shell.user_ns["df"] = pd.DataFrame()
     error, _ = notebook.fails("%kern show $df")
-    assert "$df is a DataFrame" in str(error)
+    assert "$df is of type DataFrame" in str(error)
 
 
 def test_store_names_another_store(notebook, chats):

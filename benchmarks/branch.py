@@ -1,0 +1,51 @@
+"""A branch in the middle of a session of 1,000 runs: how long, how many rows, and Agno's copy of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import sqlalchemy as sa
+
+from benchmarks import peers
+from benchmarks.measure import Result, median, ms, seconds, side_by_side
+from benchmarks.places import folder
+from benchmarks.samples import as_run, turns
+from kern_nb.db import DuckDb, SessionStore, SqliteDb
+
+BAR_MS = 2
+BAR_PEER = 500
+
+
+def run(*, quick: bool) -> Iterator[Result]:
+    """Both of our engines take a branch in turns; Agno forks a few times, which takes it a second each."""
+    runs, repeats, forks = (200, 20, 1) if quick else (1_000, 100, 3)
+    with folder() as path:
+        stores = {"DuckDB": DuckDb(path / "ours.duckdb"), "SQLite": SqliteDb(path / "ours.db")}
+        agno = peers.agno_store(path / "agno.db")
+        for turn in islice(turns(), runs):
+            for store in stores.values():
+                store.append_run("long", as_run(turn))
+            peers.agno_append(agno, peers.agno_run(turn, "long"))
+        before = [_rows(store) for store in stores.values()]
+        works = [lambda store=store: store.branch("long", after=runs // 2) for store in stores.values()]
+        times = dict(zip(stores, map(median, side_by_side(repeats, *works, at_a_time=10)), strict=True))
+        copied = [_rows(store) - n for store, n in zip(stores.values(), before, strict=True)]
+        agent = peers.agno_agent(agno)
+        fork = median([seconds(lambda: agent.fork_session(source_session_id="long")) for _ in range(forks)])
+        for store in stores.values():
+            store.close()
+    for name, taken in times.items():
+        yield Result(f"branch in the middle of {runs:,} runs: {name}", taken * 1000, "ms", BAR_MS)
+    note = f"{repeats} branches on each of {', '.join(stores)}"
+    yield Result("runs, messages and tool calls that a branch copies", sum(copied), "rows", 0, note=note)
+    for name, taken in times.items():
+        note = f"{ms(taken)} against {ms(fork)}"
+        yield Result(f"branch: {peers.AGNO} fork_session over ours, {name}", fork / taken, "x", BAR_PEER, True, note)
+
+
+def _rows(store: SessionStore) -> int:
+    """The runs, messages and tool calls of a store, of all sessions."""
+    counts = [sa.select(sa.func.count()).select_from(table) for table in store.tables.of_session]
+    with store.reading() as connection:
+        return sum(connection.execute(count).scalar_one() for count in counts)

@@ -1,0 +1,46 @@
+"""`list_sessions()`: the newest 50, and the page in the middle, of 100,000 sessions and of 1,000."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.measure import Result, median, ms, side_by_side
+from benchmarks.places import folder
+from benchmarks.samples import fill
+from kern_nb.db import DuckDb, SessionStore, SqliteDb
+
+BAR_MS = 30
+BAR_FLAT = 2
+
+
+def run(*, quick: bool) -> Iterator[Result]:
+    """A run a session; a small store and a large one are asked in turns, as notebooks ask: a burst, then nothing."""
+    many, repeats = (5_000, 20) if quick else (100_000, 60)
+    engines: dict[str, Callable[[Path], SessionStore]] = {
+        "DuckDB": lambda path: DuckDb(path.with_suffix(".duckdb")),
+        "SQLite": lambda path: SqliteDb(path.with_suffix(".db")),
+    }
+    with folder() as path:
+        for name, make in engines.items():
+            large, small = make(path / "large"), make(path / "small")
+            fill(large, many, runs=1)
+            fill(small, 1_000, runs=1)
+            cursor = _middle(large, many)
+            works = (
+                lambda large=large: large.list_sessions(limit=50),
+                lambda large=large, cursor=cursor: large.list_sessions(limit=50, cursor=cursor),
+                lambda small=small: small.list_sessions(limit=50),
+            )
+            first, middle, of_few = map(median, side_by_side(repeats, *works, at_a_time=10))
+            large.close()
+            small.close()
+            note = f"a page in the middle: {ms(middle)}"
+            yield Result(f"list_sessions(limit=50) among {many:,}: {name}", first * 1000, "ms", BAR_MS, note=note)
+            note = f"{ms(first)} over {ms(of_few)}"
+            yield Result(f"list_sessions: {many:,} sessions over 1,000: {name}", first / of_few, "x", BAR_FLAT, note=note)
+
+
+def _middle(store: SessionStore, sessions: int) -> str | None:
+    """The cursor half way down."""
+    return store.list_sessions(limit=sessions // 2).cursor

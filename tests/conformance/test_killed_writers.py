@@ -1,0 +1,115 @@
+"""A kill at any instant loses at most what was being written: the rest is there, and what was open is reported."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from samples import a_small_run, loaded, said
+
+from kern_nb.db import open_store
+from kern_nb.errors import RunClosed
+
+
+def test_a_run_killed_between_start_and_finish_is_there(persistent_target, workers):
+    """The store opens, the run is as far as it came, and its session goes on."""
+    worker = workers(1)[0]
+    run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=3)
+    worker.kill()
+    with open_store(persistent_target) as store:
+        run = loaded(store, "chat").runs[0]
+
+        assert (run.run_id, run.status, run.input) == (run_id, "RUNNING", "unfinished")
+        assert said(run.messages) == ["message 0", "message 1", "message 2", None]
+        assert [(call.tool_name, call.status) for call in run.tool_calls] == [("delete_everything", "started")]
+        assert store.append_run("chat", a_small_run("next")).run_index == 1
+        assert said(store.history("chat")) == ["next", "answer to next"]
+
+
+def test_a_killed_run_is_reported_and_repaired(persistent_target, workers):
+    """As interrupted, its tool as unknown: nobody can tell whether it took effect, and nothing runs it again."""
+    worker = workers(1)[0]
+    run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=1)
+    worker.kill()
+    with open_store(persistent_target) as store:
+        report = store.check()
+        assert not report
+        assert [(finding.kind, finding.session_id, finding.run_id) for finding in report.problems] == [
+            ("interrupted", "chat", run_id)
+        ]
+        assert loaded(store, "chat").runs[0].status == "RUNNING"
+
+        assert store.check(repair=True)
+        run = loaded(store, "chat").runs[0]
+        assert run.status == "INTERRUPTED"
+        assert said(run.messages) == ["message 0", None]
+        assert [call.status for call in run.tool_calls] == ["unknown"]
+        assert store.tool_calls_df().is_error.isna().all()
+        with pytest.raises(RunClosed, match="INTERRUPTED"):
+            store.finish_run(run_id, output="late")
+        assert store.check().problems == []
+
+
+def test_a_run_of_a_living_process_is_not_reported(persistent_target, workers):
+    """Neither another's nor this one's: it is running, not interrupted."""
+    worker = workers(1)[0]
+    worker.do("begin", target=persistent_target, session_id="theirs", messages=1)
+    with open_store(persistent_target) as store:
+        store.start_run("ours", input="x")
+
+        assert store.check(repair=True).problems == []
+        assert store.runs_df().status.tolist() == ["RUNNING", "RUNNING"]
+
+
+def test_a_writer_killed_in_a_burst_of_runs_loses_nothing_it_was_told_was_stored(persistent_target, workers):
+    """Every run it was given an index for is there, each run is whole, and no index is missing."""
+    for attempt, seconds in enumerate((0.15, 0.3)):
+        worker = workers(1)[0]
+        worker.begin("append", target=persistent_target, session_id="chat", name=f"a{attempt}", runs=10**6, aloud=True)
+        assert "appended" in worker.hear()
+        time.sleep(seconds)
+        told = {f"a{attempt} 0"} | {said["appended"] for said in worker.kill() if "appended" in said}
+        with open_store(persistent_target) as store:
+            runs = store.runs_df("chat")
+            messages = store.messages_df("chat")
+
+            assert told <= set(runs.input)
+            assert len(set(runs.input) - told) <= attempt * 10**6 + 1
+            assert runs.run_index.tolist() == list(range(len(runs)))
+            assert (runs.n_messages == 4).all()
+            assert (runs.n_tool_calls == 1).all()
+            assert len(messages) == 4 * len(runs)
+            assert store.check()
+            assert store.append_run("chat", a_small_run()).run_index == len(runs)
+            store.delete_session("chat")
+
+
+def test_a_writer_killed_in_a_burst_of_messages_loses_at_most_the_one_it_was_writing(persistent_target, workers):
+    """All that it was told was stored are there, in order, without a hole."""
+    with open_store(persistent_target) as store:
+        run = store.start_run("chat", input="x")
+    worker = workers(1)[0]
+    worker.begin("write_messages", target=persistent_target, run_id=run.run_id)
+    assert worker.hear() == {"written": 0}
+    time.sleep(0.3)
+    told = max([0, *(said["written"] for said in worker.kill() if "written" in said)])
+    with open_store(persistent_target) as store:
+        stored = loaded(store, "chat").runs[0].messages
+
+        assert len(stored) in (told + 1, told + 2)
+        assert said(stored) == [f"message {i}" for i in range(len(stored))]
+        store.finish_run(run.run_id, output="by another process")
+        assert loaded(store, "chat").runs[0].status == "COMPLETED"
+
+
+def test_a_process_that_is_killed_first_of_all_leaves_a_store_that_works(persistent_target, workers):
+    """Also where it was making the tables."""
+    for i, delay in enumerate((0.0, 0.005, 0.02, 0.05)):
+        worker = workers(1)[0]
+        worker.begin("make", target=persistent_target, name=f"killed {i}", start=0.0)
+        time.sleep(delay)
+        worker.kill()
+        with open_store(persistent_target) as store:
+            store.append_run("chat", a_small_run())
+            assert len(loaded(store, "chat").runs) == i + 1
+            assert store.check()

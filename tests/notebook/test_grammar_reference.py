@@ -1,0 +1,69 @@
+"""The table of verbs: whole, in step with the code it names, and with its page in the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from kern_nb.db.columns import FRAMES as FRAME_COLUMNS
+from kern_nb.notebook import kinds, manual
+from kern_nb.notebook.grammar import SQL, VERBS, reference
+from kern_nb.notebook.offers import OFFERS
+from kern_nb.notebook.parsing import parse, split
+from kern_nb.records import RunStatus
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "magics.md"
+every_verb = pytest.mark.parametrize("verb", [*VERBS, SQL], ids=lambda verb: verb.name)
+
+
+@every_verb
+def test_every_verb_explains_itself(verb):
+    """A summary, an example of itself, the same in Python, and help for each argument."""
+    assert verb.summary.endswith(".")
+    assert verb.command in verb.example
+    assert verb.python
+    for argument in verb.arguments:
+        assert argument.help.endswith(".")
+        assert argument.offers in {"", *OFFERS}
+        assert argument.written in manual.verb_help(verb)
+
+
+@every_verb
+def test_every_example_parses(verb):
+    """What the help shows is no error."""
+    line = verb.example.splitlines()[0].partition(verb.command)[2]
+
+    assert parse(verb, split(line, {}))
+
+
+@every_verb
+def test_every_verb_is_in_the_docs(verb):
+    """With its usage, its arguments and its example."""
+    page = PAGE.read_text(encoding="utf-8")
+
+    for text in (f"## {verb.command.strip('%')}\n", verb.usage, verb.example, verb.python):
+        assert text in page
+    for argument in verb.arguments:
+        assert argument.help in page
+
+
+def test_the_page_is_current():
+    """`make docs` would change nothing."""
+    assert PAGE.read_text(encoding="utf-8") == reference()
+
+
+def test_names_are_unique_and_listed():
+    """Each verb once, each in the list that `%kern` prints."""
+    names = [verb.name for verb in VERBS]
+
+    assert len(set(names)) == len(names)
+    for verb in VERBS:
+        assert f"{verb.command} " in manual.overview()
+
+
+def test_the_words_are_those_of_the_records_and_frames():
+    """What is written out, to be quick to import, is what the store knows."""
+    assert get_args(RunStatus) == kinds.STATUSES
+    assert [*kinds.FRAMES, "requirements"] == list(FRAME_COLUMNS)

@@ -1,0 +1,171 @@
+"""Tab: verbs, options, names of stores, sessions and runs, files; soon or not at all, and never an error."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+
+from kern_nb.db import DuckDb
+from kern_nb.ingest.formats import IMPORTERS
+from kern_nb.notebook import lookup, offers
+from kern_nb.records import Message, Run
+
+
+@pytest.fixture
+def tab(notebook, monkeypatch):
+    """What Tab offers at the end of a text, as the texts it would become; a lookup gets all the time it needs."""
+    monkeypatch.setattr(lookup, "BUDGET_S", 20)
+    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+
+    def complete(text: str) -> list[str]:
+        with provisionalcompleter():
+            found = list(notebook.shell.Completer.completions(text, len(text)))
+        return [text[: one.start] + one.text for one in found]
+
+    return complete
+
+
+@pytest.fixture
+def shop(notebook, tmp_path):
+    """A store in use, with sessions of awkward names."""
+    store = DuckDb(tmp_path / "shop.duckdb")
+    for name in ("chat", "chat 2", "prod:run@3", "it's", "zoo/1"):
+        store.append_run(name, Run(input="x", messages=[Message(role="user", content="x")] * 3))
+    store.append_run("chat", Run(input="y"))
+    notebook.run("import kern_nb")
+    notebook.shell.user_ns["shop"] = store
+    notebook.run("kern_nb.attach(shop);")
+    return store
+
+
+def test_verbs_are_offered_in_their_order(tab):
+    """After `%kern`, all verbs; after a beginning, those that fit; also where the value is assigned."""
+    from kern_nb.notebook.grammar import VERBS
+
+    assert tab("%kern ") == [f"%kern {verb.name}" for verb in VERBS]
+    assert tab("%kern s") == ["%kern stores", "%kern sessions", "%kern show"]
+    assert tab("df = %kern lo") == ["df = %kern load"]
+    assert tab("x = 1\n%kern sh") == ["x = 1\n%kern show"]
+
+
+def test_options_are_offered_once(tab):
+    """Those of the verb that are not on the line yet."""
+    assert tab("%kern branch chat --") == [f"%kern branch chat {o}" for o in ("--as", "--before", "--store")]
+    assert tab("%kern branch chat --before --") == [f"%kern branch chat --before {o}" for o in ("--as", "--store")]
+    assert tab("%%kern_sql --") == ["%%kern_sql --into", "%%kern_sql --store"]
+    assert tab("df = %kern_sql --i") == ["df = %kern_sql --into"]
+
+
+def test_words_of_the_language_are_offered(tab):
+    """Frames, statuses and formats, each where it belongs."""
+    frames = ["sessions", "runs", "messages", "tool_calls", "scores"]
+
+    assert tab("%kern load ")[:5] == [f"%kern load {frame}" for frame in frames]
+    assert tab("%kern sessions --status CO") == ["%kern sessions --status COMPLETED"]
+    assert tab("%kern import x.json --format ") == [f"%kern import x.json --format {name}" for name in IMPORTERS]
+
+
+def test_stores_are_offered(tab, notebook, shop):
+    """The names of attached stores after use, detach and --store."""
+    notebook.run("%kern attach :memory: --as other")
+
+    for line in ("%kern use ", "%kern detach ", "%kern load runs --store ", "%%kern_sql --store "):
+        assert tab(line)[:2] == [f"{line}shop", f"{line}other"]
+
+
+def test_sessions_are_offered_as_they_must_be_written(tab, shop):
+    """Ids with spaces, quotes, colons and slashes complete as one word, quoted where it is needed."""
+    assert set(tab("%kern show ch")) == {"%kern show chat", "%kern show 'chat 2'"}
+    assert tab("%kern show 'chat ") == ["%kern show 'chat 2'"]
+    assert tab('%kern show "chat 2') == ['%kern show "chat 2"']
+    assert tab("%kern show prod:r") == ["%kern show prod:run@3"]
+    assert tab("%kern load runs --session z") == ["%kern load runs --session zoo/1"]
+    assert tab("%kern branch i") == ["""%kern branch 'it'"'"'s'"""]
+
+
+def test_runs_and_messages_are_offered_after_a_slash_and_a_point(tab, shop):
+    """`chat/` gives its runs, `chat/0.` the messages of run 0."""
+    assert tab("%kern show chat/") == ["%kern show chat/0", "%kern show chat/1"]
+    assert tab("%kern branch chat/0.") == [f"%kern branch chat/0.{i}" for i in range(3)]
+    assert tab("%kern show zoo/1/") == ["%kern show zoo/1/0"]
+
+
+def test_sessions_of_the_store_that_the_line_names(tab, notebook, shop):
+    """`--store` before the cursor decides whose sessions are offered."""
+    notebook.run("%kern attach :memory: --as empty")
+
+    assert tab("%kern show ch") == ["%kern show ch"]
+    assert "%kern show --store shop chat" in tab("%kern show --store shop ch")
+
+
+def test_files_are_offered_after_attach_and_import(tab, tmp_path):
+    """Files and folders, hidden ones only where asked for."""
+    work = tmp_path / "work"
+    (work / "my data").mkdir()
+    (work / "my data" / "a b.json").touch()
+    (work / "sessions.duckdb").touch()
+    (work / ".hidden").touch()
+
+    assert tab("%kern attach se") == ["%kern attach sessions.duckdb"]
+    assert tab("%kern import ")[:2] == ["%kern import 'my data/'", "%kern import sessions.duckdb"]
+    assert tab("%kern import 'my data/") == ["%kern import 'my data/a b.json'"]
+    assert tab("%kern import x.json se") == ["%kern import x.json sessions.duckdb"]
+    assert tab("%kern attach .h") == ["%kern attach .hidden"]
+    assert tab(f"%kern attach {work}/se") == [f"%kern attach {work}/sessions.duckdb"]
+
+
+def test_views_and_columns_are_offered_in_sql(tab):
+    """In the body of `%%kern_sql`."""
+    assert tab("%%kern_sql\nSELECT n_tool_e") == ["%%kern_sql\nSELECT n_tool_errors"]
+    assert "%%kern_sql\nSELECT *\nFROM messages" in tab("%%kern_sql\nSELECT *\nFROM mess")
+
+
+def test_outside_of_our_magics_nothing_changes(tab, notebook):
+    """Python completes as ever."""
+    notebook.run("sessions_of_mine = 1")
+
+    assert tab("sessions_of_m") == ["sessions_of_mine"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["%kern show ", "%kern nope ", "%kern show x/", "%kern show '", "%kern import /nowhere/x", "%kern show --store x "],
+)
+def test_with_nothing_to_offer_there_is_no_error(tab, capsys, text):
+    """No store, no such verb, folder or session: what is written stays, and nothing is printed."""
+    assert set(tab(text)) <= {text, f"{text}--store"}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
+    """Tab returns within the budget; the answer is there the next time."""
+    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    quick = shop.list_sessions
+
+    def slow(**filters: object) -> object:
+        time.sleep(0.4)
+        return quick(**filters)
+
+    monkeypatch.setattr(shop, "list_sessions", slow)
+    started = time.monotonic()
+
+    assert offers.sessions("", None) == []
+    assert time.monotonic() - started < 0.3
+
+    time.sleep(0.8)
+    assert "chat" in offers.sessions("", None)
+
+
+def test_a_store_that_fails_offers_nothing(notebook, shop, monkeypatch, capsys):
+    """An error is not shown where nobody asked for anything."""
+    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+
+    def fail(**_: object) -> object:
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(shop, "list_sessions", fail)
+
+    assert offers.sessions("", None) == []
+    assert capsys.readouterr().err == ""
