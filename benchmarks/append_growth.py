@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 
-from benchmarks.measure import Result, median, ms, side_by_side
+from benchmarks.measure import Result, median, ms, seconds, side_by_side
 from benchmarks.places import Make, engines
-from benchmarks.samples import as_run, turns
+from benchmarks.samples import as_run, fill, turns
+from kern_nb.db import SessionStore
 
 BAR = 1.25
 
@@ -18,6 +20,7 @@ def run(*, quick: bool) -> Iterator[Result]:
     with engines() as stores:
         for name, make in stores.items():
             yield _growth(name, make, last)
+        yield _large(stores["DuckDB"], 1_000 if quick else 10_000)
 
 
 def _growth(name: str, make: Make, last: int) -> Result:
@@ -26,7 +29,27 @@ def _growth(name: str, make: Make, last: int) -> Result:
     for turn in islice(story, last - 101):
         old.append_run("conversation", as_run(turn))
     runs = iter([as_run(turn) for turn in islice(story, 202)])
-    append_to = [lambda store=store: store.append_run("conversation", next(runs)) for store in (old, young)]
-    late, early = map(median, side_by_side(100, *append_to, at_a_time=20))
+    works = [lambda store=store: store.append_run("conversation", next(runs)) for store in (old, young)]
+    late, early = map(median, side_by_side(100, *works, at_a_time=20))
     note = f"{ms(late)} over {ms(early)}"
-    return Result(f"append, runs {last - 100} to {last:,} over runs 1 to 100: {name}", late / early, "x", BAR, note=note)
+    return Result(
+        f"append, runs {last - 100} to {last:,} over runs 1 to 100: {name}", late / early, "x", BAR, note=note
+    )
+
+
+def _large(make: Make, sessions: int) -> Result:
+    """An agent in a large store: a run now and then, so that DuckDB opens the file anew for each."""
+    large, empty = make(), make()
+    fill(large, sessions, runs=10, messages=4)
+    runs = iter([as_run(turn) for turn in islice(turns(), 32)])
+
+    def append_to(store: SessionStore) -> float:
+        time.sleep(0.2)
+        return seconds(lambda: store.append_run("conversation", next(runs)))
+
+    times = [(append_to(large), append_to(empty)) for _ in range(16)][1:]
+    of_large, of_empty = (median(list(side)) for side in zip(*times, strict=True))
+    note = f"{ms(of_large)} over {ms(of_empty)}, each after a pause of 0.2 s"
+    return Result(
+        f"append, a store of {sessions * 40:,} messages over an empty one: DuckDB", of_large / of_empty, "x", note=note
+    )

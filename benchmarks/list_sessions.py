@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.measure import Result, median, ms, side_by_side
+from benchmarks.measure import Result, median, ms, quick_tenth, side_by_side
 from benchmarks.places import folder
 from benchmarks.samples import fill
 from kern_nb.db import DuckDb, SessionStore, SqliteDb
@@ -32,13 +32,21 @@ def run(*, quick: bool) -> Iterator[Result]:
                 lambda large=large, cursor=cursor: large.list_sessions(limit=50, cursor=cursor),
                 lambda small=small: small.list_sessions(limit=50),
             )
-            first, middle, of_few = map(median, side_by_side(repeats, *works, at_a_time=10))
+            first, middle, of_few = side_by_side(repeats, *works, at_a_time=10)
             large.close()
             small.close()
-            note = f"a page in the middle: {ms(middle)}"
-            yield Result(f"list_sessions(limit=50) among {many:,}: {name}", first * 1000, "ms", BAR_MS, note=note)
-            note = f"{ms(first)} over {ms(of_few)}"
-            yield Result(f"list_sessions: {many:,} sessions over 1,000: {name}", first / of_few, "x", BAR_FLAT, note=note)
+            note = f"{quick_tenth(first)}; a page in the middle: {ms(median(middle))}"
+            yield Result(
+                f"list_sessions(limit=50) among {many:,}: {name}", median(first) * 1000, "ms", BAR_MS, note=note
+            )
+            note = f"{ms(median(first))} over {ms(median(of_few))}"
+            yield Result(
+                f"list_sessions: {many:,} sessions over 1,000: {name}",
+                median(first) / median(of_few),
+                "x",
+                BAR_FLAT,
+                note=note,
+            )
 
 
 def _middle(store: SessionStore, sessions: int) -> str | None:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 Work = Callable[[], object]
 
 
+class Skipped(Exception):
+    """A benchmark cannot be run here; the message says why."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One row of the table.
@@ -95,6 +99,11 @@ def side_by_side(repeats: int, *works: Work, at_a_time: int = 1) -> list[list[fl
 def median(times: list[float]) -> float:
     """The median, in the unit of the times."""
     return statistics.median(times)
+
+
+def quick_tenth(times: list[float]) -> str:
+    """What the quickest tenth took at most: near what an idle machine would show."""
+    return f"a tenth under {ms(sorted(times)[len(times) // 10])}"
 
 
 def ms(value: float) -> str:

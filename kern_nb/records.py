@@ -168,7 +168,8 @@ class Run(Record):
     def __repr__(self) -> str:
         """Where it stands, its status and its size; the fields hold the rest."""
         place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
-        return f"<Run {place} {self.status}, {len(self.messages)} messages, {len(self.tool_calls)} tool calls>"
+        messages, calls = len(self.messages), len(self.tool_calls)
+        return f"<Run {place} {self.status}, {_counted(messages, 'message')}, {_counted(calls, 'tool call')}>"
 
     __str__ = __repr__
 
@@ -224,7 +225,7 @@ class Session(Record):
     def __repr__(self) -> str:
         """Its id, title, size and origin; the fields hold the rest."""
         title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
-        runs = "" if self.runs is None else f", {len(self.runs)} runs"
+        runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         return f"<Session {self.session_id}{title}{runs}{branch}>"
 
@@ -234,6 +235,10 @@ class Session(Record):
         from kern_nb.render.transcript import session_html
 
         return session_html(self)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def text_of(content: object) -> str | None:

@@ -1,7 +1,7 @@
 """Make the sample that the tour looks at: recorded sessions of two made-up models, and a store that holds them.
 
-Nothing here asks a model or the network: the "models" follow a script and slip now and then, one of them more often, and
-the dice are seeded. So the files are the same wherever they are made. Run it: ``python notebooks/make_sample.py``.
+Nothing here asks a model or the network: the "models" follow a script and slip now and then, one of them more often,
+and the dice are seeded. So the files are the same wherever they are made. Run ``python notebooks/make_sample.py``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MODELS = (
 )
 CUSTOMER = Model("customer-1", 1.2, price_in=0.4, price_out=1.6, fails=0, misreads=0)
 TRIALS = 2
+SEED = 389
 
 
 class Talk:
@@ -95,7 +96,7 @@ class Talk:
 
 def simulate(task: Task, model: Model, trial: int) -> dict[str, Any]:
     """One customer, one model, one go."""
-    dice = Random(f"{model.name} {task.id} {trial}")
+    dice = Random(f"{SEED} {model.name} {task.id} {trial}")
     start = datetime(2026, 3, 2, 9) + timedelta(minutes=7 * TASKS.index(task), hours=3 * trial)  # noqa: DTZ001 - as tau2
     talk = Talk(model, dice, start)
     fails, misreads = dice.random() < model.fails, dice.random() < model.misreads
@@ -180,6 +181,10 @@ def _said(role: str, content: str | list[dict[str, str]] | None, **more: Any) ->
     return {"role": role, "content": content, **more}
 
 
+def _part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
 def _calls(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
     return _said("assistant", None, tool_calls=[call])
@@ -189,7 +194,7 @@ CHATS: list[dict[str, Any]] = [
     {"id": "soup", "model": "large-1", "metadata": {"topic": "cooking"}, "messages": [
         _said("system", "You are a cook who answers in two sentences."),
         _said("user", "My soup is too salty. Can I save it?"),
-        _said("assistant", "Add a peeled potato or some unsalted stock, and let it simmer for ten minutes. A little lemon helps, too."),
+        _said("assistant", "Add a peeled potato and let it simmer for ten minutes. A little lemon juice helps, too."),
         _said("user", "No potatoes here, but I have cream."),
         _said("assistant", "Cream works well: stir in a few spoons at the end. Taste before you add any more pepper."),
     ]},
@@ -197,11 +202,11 @@ CHATS: list[dict[str, Any]] = [
         _said("user", "Will I need a coat in Lisbon next week?"),
         _calls("call_1", "forecast", '{"city": "Lisbon", "days": 7}'),
         _said("tool", '{"low": 11, "high": 19, "rain_days": 1}', tool_call_id="call_1"),
-        _said("assistant", "Days reach 19 °C and nights fall to 11 °C: a light jacket will do. Rain is likely on one day."),
+        _said("assistant", "Between 11 °C at night and 19 °C by day a light jacket will do. One day may be wet."),
         _said("user", "And in Reykjavík?"),
         _calls("call_1", "forecast", '{"city": "Reykjavík", "days": 7}'),
         _said("tool", '{"low": -3, "high": 4, "rain_days": 4}', tool_call_id="call_1"),
-        _said("assistant", "There you do: it stays between −3 °C and 4 °C, with rain or sleet on four days."),
+        _said("assistant", "There you do: it stays between -3 °C and 4 °C, with rain or sleet on four days."),
     ]},
     {"id": "broken-arguments", "model": "small-1", "metadata": {"topic": "travel"}, "messages": [
         _said("user", "What is the weather in Oslo?"),
@@ -210,7 +215,7 @@ CHATS: list[dict[str, Any]] = [
         _said("assistant", "Sorry, I could not look that up."),
     ]},
     {"id": "picture", "model": "small-1", "metadata": {"topic": "plants"}, "messages": [
-        _said("user", [{"type": "text", "text": "What plant is this?"}, {"type": "text", "text": "It stands in the shade."}]),
+        _said("user", [_part("What plant is this?"), _part("It has stood in the shade for a year.")]),
         _said("assistant", "From the leaves I would say it is a fern. Keep the soil moist and it will like the shade."),
     ]},
     {"id": "unanswered", "model": "small-1", "metadata": {"topic": "calendar"}, "messages": [

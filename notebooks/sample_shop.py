@@ -138,8 +138,8 @@ TASKS = [
         "Hello. My jacket is going to my old flat. Please change the address to 1 Quay Street.",
         "1043, Jon Vega.",
         [], "", [],
-        "I am sorry, your jacket has been shipped already, so I cannot change its address any more. The carrier can: the"
-        " link is in the mail that told you it was on its way.", "shipped",
+        "I am sorry, your jacket has been shipped already, so I cannot change its address any more. The carrier can:"
+        " the link is in the mail that told you it was on its way.", "shipped",
         [("change_address", {"order_id": "1043", "street": "1 Quay Street"})],
         "That is done, your jacket goes to 1 Quay Street.",
     ),
@@ -175,7 +175,7 @@ TASKS = [
     Task(
         "where-is-it", "1047",
         "Where is my tent? We leave on Friday morning…",
-        "1047 – Lee Park.",
+        "1047, it is on Lee Park.",
         [], "", [],
         "Your tent is on its way and is due on Thursday, so it should reach you before you leave.", "Thursday",
         [], "Your tent has been shipped. It usually takes three to five days.",

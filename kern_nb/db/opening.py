@@ -81,9 +81,10 @@ def _engine_of(path: Path) -> str | None:
     """What a file is by its first bytes, whatever its name; None where it is new or empty."""
     if path.is_dir():
         raise NotAStore(f"{path} is a folder.", "Name a file in it, for example sessions.duckdb.")
+    from kern_nb.db.lease import header_of
+
     try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER)
+        header = header_of(path, _HEADER)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -209,7 +209,7 @@ def view_statements(store: SessionStore, dialect: sa.Dialect, db_schema: str = "
             dialect=dialect,
             compile_kwargs={"literal_binds": True},
             # A workload may be called like a view: its tables are named with their schema, which the view is not in.
-            schema_translate_map=None if store.tables.metadata.schema else {None: db_schema},
+            schema_translate_map={None: db_schema},
             render_schema_translate=True,
         )
         statements.append(f"{create} {name} AS {str(body).replace('%%', '%')}")

@@ -6,9 +6,8 @@ An importer is one file here and one line in `formats`. It turns a file into dra
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,28 +67,39 @@ def ingest(
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            report += load(store, partial(_read, sources, bar))
+            drafts: Iterable[Draft | Problem] = _Drafts(sources, bar)
+            if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
+                drafts = list(drafts)  # what is ready keeps others waiting for a shorter time
+            if sources:
+                report += load(store, drafts)
             bar.done(len(group))
     return report
 
 
-def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[Draft | Problem]:
-    for importer, source in sources:
-        yield from bar.watch(importer.read(source))
+class _Drafts:
+    """The drafts of some files; read anew each time they are gone through."""
+
+    def __init__(self, sources: list[tuple[Importer, Source]], bar: Progress) -> None:
+        self._sources = sources
+        self._bar = bar
+
+    def __iter__(self) -> Iterator[Draft | Problem]:
+        for importer, source in self._sources:
+            yield from self._bar.watch(importer.read(source))
 
 
 def _groups(files: list[Path]) -> Iterator[list[Path]]:
     """Files that go into one transaction: small ones together, as each transaction takes its time."""
     group: list[Path] = []
-    size = 0
+    total = 0
     for file in files:
-        group.append(file)
-        size += file.stat().st_size
-        if size >= _GROUP_BYTES:
+        size = file.stat().st_size
+        if group and total + size >= _GROUP_BYTES:
             yield group
-            group, size = [], 0
-    if group:
-        yield group
+            group, total = [], 0
+        group.append(file)
+        total += size
+    yield group
 
 
 @contextmanager

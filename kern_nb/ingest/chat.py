@@ -4,6 +4,8 @@
 * one list of messages a line,
 * one message a line: together they are one session, named after the file.
 
+A document that is a list of conversations is read, too.
+
 The layout has no times, usage or cost: they stay unknown. A session's id is the line's own (``id``, ``session_id`` or
 ``conversation_id``), else the file's name and the line's number.
 """
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.drafts import Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.drafts import AMISS, Draft, Malformed, hash_of, need, why
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
 from kern_nb.ingest.turns import Said, runs_of
@@ -32,14 +34,19 @@ _RESULTS = ("tool", "function")
 
 
 def recognises(value: Any) -> bool:
-    """A message, a list of messages, or an object with one."""
-    messages = value.get("messages", [value]) if isinstance(value, dict) else value
-    return isinstance(messages, list) and bool(messages) and _is_message(messages[0])
+    """A message, a list of messages, an object with one, or a list of such objects."""
+    if isinstance(value, dict):
+        return recognises(value["messages"]) if "messages" in value else _is_message(value)
+    return isinstance(value, list) and bool(value) and (_is_message(value[0]) or _is_conversation(value[0]))
 
 
 def _is_message(value: Any) -> bool:
     """Items of the Responses API and the records of coding agents are told by their ``type``."""
     return isinstance(value, dict) and isinstance(value.get("role"), str) and "type" not in value
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, dict) and "messages" in value
 
 
 def read(source: Source) -> Iterator[Draft | Problem]:
@@ -48,23 +55,32 @@ def read(source: Source) -> Iterator[Draft | Problem]:
     place = hash_of(str(source.path.absolute()))
     single: list[Value] = []
     line = nth = 0
-    for found in source.values():
+    for found in _records(source):
         if isinstance(found, Problem):
             yield found
             continue
         nth, line = (nth + 1 if found.line == line else 1), found.line
         name = f"{stem}-{line}" if nth == 1 else f"{stem}-{line}.{nth}"
         try:
-            if isinstance(found.value, dict) and "messages" not in found.value:
+            if isinstance(found.value, dict) and not _is_conversation(found.value):
                 _said(found.value, 0)  # a bad one is left out by itself
                 single.append(found)
             else:
                 yield _draft(source, name, place, found)
-        except (ValueError, TypeError, AttributeError) as error:
+        except AMISS as error:
             yield Problem(source.name, line, f"The record is left out: {why(error)}.")
     if single:
         record = {"messages": [found.value for found in single]}
         yield _draft(source, stem, place, Value(single[0].line, record))
+
+
+def _records(source: Source) -> Iterator[Value | Problem]:
+    """The values of a file; of a list of conversations, each one."""
+    for found in source.values():
+        if isinstance(found, Value) and isinstance(found.value, list) and any(map(_is_conversation, found.value)):
+            yield from (Value(found.line, value) for value in found.value)
+        else:
+            yield found
 
 
 def _draft(source: Source, name: str, place: str, found: Value) -> Draft:
@@ -119,7 +135,7 @@ def _said(record: Any, index: int, model: str | None = None) -> Said:
             message_id=extra.pop("id") if isinstance(extra.get("id"), str) else None,
             extra=extra,
         )
-    except ValueError as error:
+    except AMISS as error:
         raise Malformed(f"message {index}: {why(error)}") from error
     return Said(message, record)
 

@@ -19,6 +19,9 @@ from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
+LONGEST_ID = 500
+"""Characters. An index of PostgreSQL takes keys of up to 2,700 bytes."""
+
 
 class Importer(Protocol):
     """A format: one module each."""
@@ -68,6 +71,10 @@ class Draft:
 
 class Malformed(ValueError):
     """A record that is not as its format says."""
+
+
+AMISS = (ValueError, TypeError, AttributeError, OverflowError)
+"""What reading such a record raises, `Malformed` among them."""
 
 
 def need(record: Mapping[str, Any], key: str, kind: type, what: str) -> Any:

@@ -15,33 +15,31 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.changes import Changes, Stored, changes_of
-from kern_nb.ingest.drafts import Draft, Malformed
+from kern_nb.ingest.drafts import LONGEST_ID, Draft, Malformed
 from kern_nb.ingest.report import IngestReport, Problem
 
 # A batch is what is held in memory at once.
 _BATCH_SESSIONS = 500
 _BATCH_MESSAGES = 20_000
-# PostgreSQL's index takes no key that is much longer.
-_LONGEST_ID = 1000
 _SHOWN_ID = 80
 _DEEPEST = 500
 
 
-def load(store: SessionStore, read: Callable[[], Iterable[Draft | Problem]]) -> IngestReport:
+def load(store: SessionStore, drafts: Iterable[Draft | Problem]) -> IngestReport:
     """Store drafts in one transaction.
 
     Args:
         store: The store.
-        read: Gives the drafts and problems; called again where another writer was in the way.
+        drafts: The drafts, and problems to report; gone through again where another writer was in the way.
 
     Raises:
         ReadOnlyStore: the store was opened to be read.
     """
     try:
-        return store.write(lambda connection: _Loading(connection, store).all(read()))
+        return store.write(lambda connection: _Loading(connection, store).all(drafts))
     except UnstorableValue:
         # Look at each value before it is sent, and leave out the record that holds this one.
-        return store.write(lambda connection: _Loading(connection, store, careful=True).all(read()))
+        return store.write(lambda connection: _Loading(connection, store, careful=True).all(drafts))
 
 
 class _Loading:
@@ -91,8 +89,8 @@ class _Loading:
 
     def _is_first(self, draft: Draft) -> bool:
         key = (draft.file, draft.session.session_id)
-        if len(draft.session.session_id) > _LONGEST_ID:
-            self._leave_out(draft, f"its id is longer than {_LONGEST_ID} characters")
+        if len(draft.session.session_id) > LONGEST_ID:
+            self._leave_out(draft, f"its id is longer than {LONGEST_ID} characters")
         elif key in self.seen:
             self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[key]()}")
         else:

@@ -64,8 +64,7 @@ class Source:
                 self._salvage(_text(whole), number, error)
 
     def _salvage(self, text: str, number: int, error: Exception) -> None:
-        value, self._starts, broken = _walk(text)
-        self._document = text
+        value, _, broken = _walk(text)
         kept = "; what comes before is taken in" if value else ""
         line = number + text.count("\n", 0, broken)
         self._head = [Problem(self.name, line, f"The file is no JSON from here on{kept}: {_reason(error)}.")]
@@ -109,10 +108,11 @@ class Source:
         """The line where an element of a document's list starts; ``line`` where the document has one line only."""
         if self._rest is not None:
             return line
-        if key not in self._starts:
+        if not self._document:
             self._document = _text(self.path.read_bytes())
             self._starts = _walk(self._document)[1]
-        return 1 + self._document.count("\n", 0, self._starts[key][index])
+        starts = self._starts.get(key, [])
+        return 1 + self._document.count("\n", 0, starts[index]) if index < len(starts) else line
 
 
 def _text(data: bytes) -> str:
@@ -148,29 +148,31 @@ def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
     found: dict[str, Any] = {}
     starts: dict[str, list[int]] = {}
     at = _skip(text, 0)
-    try:
+    with contextlib.suppress(*_UNREADABLE):
         at = _expect(text, at, "{")
         while text[at : at + 1] != "}":
             key, at = _decode(text, at)
             at = _expect(text, at, ":")
-            if text[at : at + 1] != "[":
-                found[key], at = _decode(text, at)
-            else:
-                items: list[Any] = []
-                found[key], starts[key] = items, []
+            if text[at : at + 1] == "[":
+                items, starts[key] = [], []
+                found[key] = items
                 at = _expect(text, at, "[")
                 while text[at : at + 1] != "]":
                     item, end = _decode(text, at)
                     items.append(item)
                     starts[key].append(at)
-                    at = _skip(text, end)
-                    at = at if text[at : at + 1] == "]" else _expect(text, at, ",")
+                    at = _next(text, end, "]")
                 at += 1
-            at = _skip(text, at)
-            at = at if text[at : at + 1] == "}" else _expect(text, at, ",")
-    except _UNREADABLE:
-        pass
+            else:
+                found[key], at = _decode(text, at)
+            at = _next(text, at, "}")
     return found, starts, at
+
+
+def _next(text: str, at: int, closing: str) -> int:
+    """The place of the next member, or of the sign that closes."""
+    at = _skip(text, at)
+    return at if text[at : at + 1] == closing else _expect(text, at, ",")
 
 
 def _expect(text: str, at: int, sign: str) -> int:

@@ -8,6 +8,7 @@ they are read as UTC, and the metadata says ``time_zone: unknown``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from kern_nb.db import codec
 from kern_nb.db.rows import micros
-from kern_nb.ingest.drafts import Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.drafts import AMISS, Draft, Malformed, hash_of, need, why
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 from kern_nb.ingest.turns import Said, runs_of
@@ -48,12 +49,16 @@ def read(source: Source) -> Iterator[Draft | Problem]:
 
 
 def _simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
-    experiment = _experiment(source, document)
+    try:
+        experiment = _experiment(source, document)
+    except AMISS as error:
+        yield Problem(source.name, line, f"The experiment cannot be read: {why(error)}")
+        return
     for index, simulation in enumerate(document["simulations"]):
         place = partial(source.line_of, "simulations", index, line)
         try:
             yield _draft(simulation, experiment, place)
-        except (ValueError, TypeError, AttributeError) as error:
+        except AMISS as error:
             yield Problem(source.name, place(), f"Simulation {index} is left out: {why(error)}.")
 
 
@@ -143,7 +148,7 @@ def _said(record: Any, index: int, model: str | None) -> Said:
             created_at=record.get("timestamp"),
             extra=extra,
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except AMISS as error:
         raise Malformed(f"message {index}: {why(error)}") from error
     return Said(message, record)
 
@@ -181,13 +186,12 @@ def _end(runs: list[Run], hashes: list[str], reason: Any) -> None:
 
 
 def _scores(info: Any) -> dict[str, float]:
-    """The reward, and what it is the product of."""
+    """The reward, and what it is the product of; what is no number is left out."""
     info = _object(info)
-    parts = {f"reward.{key}": value for key, value in _object(info.get("reward_breakdown")).items()}
+    told = {"reward": info.get("reward")}
+    told |= {f"reward.{key}": value for key, value in _object(info.get("reward_breakdown")).items()}
     return {
-        key: float(value)
-        for key, value in {"reward": info.get("reward"), **parts}.items()
-        if isinstance(value, (int, float))
+        key: float(value) for key, value in told.items() if isinstance(value, (int, float)) and math.isfinite(value)
     }
 
 

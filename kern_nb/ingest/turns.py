@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kern_nb.db.rows import ended
-from kern_nb.ingest.drafts import hash_of, run_key
+from kern_nb.ingest.drafts import LONGEST_ID, hash_of, run_key
 from kern_nb.records import Message, Run, ToolCall, text_of
 
 
@@ -29,6 +29,8 @@ def runs_of(session_id: str, said: Sequence[Said], model: str | None = None) -> 
     Calls and results are joined by id within a run. A result whose call is not in its run goes to the latest call of
     that id that still waits in an earlier one.
     """
+    for one in said:
+        _shorten_ids(one.message)
     turns = _split(said) if said else []
     late = _join(turns)
     runs, hashes = [], []
@@ -36,6 +38,16 @@ def runs_of(session_id: str, said: Sequence[Said], model: str | None = None) -> 
         runs.append(_run(session_id, index, turn, model))
         hashes.append(hash_of(model, [one.record for one in turn], late[index]))
     return runs, hashes
+
+
+def _shorten_ids(message: Message) -> None:
+    """Some clients put whole signatures into a call's id: it is kept in ``extra``, and a short one stands for it."""
+    records: list[Message | ToolCall] = [message, *message.tool_calls]
+    for record in records:
+        full = record.tool_call_id
+        if full is not None and len(full) > LONGEST_ID:
+            record.extra = record.extra | {"tool_call_id": full}
+            record.tool_call_id = f"{full[:40]}~{hash_of(full)}"
 
 
 def _split(said: Sequence[Said]) -> list[list[Said]]:

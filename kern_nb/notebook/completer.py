@@ -59,9 +59,10 @@ def _result(start: str, offered: Offered, replaced: str) -> SimpleMatcherResult:
     if replaced.startswith(("'", '"')):
         offered = ((word, kind) for word, kind in offered if kind != "option")
     fitting = [SimpleCompletion(_quoted(word, replaced), type=kind) for word, kind in offered if word.startswith(start)]
-    # Python's names are no answer here, and Jedi would take seconds to find them: the word itself is offered instead.
-    fitting = fitting or [SimpleCompletion(replaced, type="word")]
-    return {"completions": fitting, "suppress": True, "ordered": True, "matched_fragment": replaced}
+    if not fitting and replaced:
+        # Python's names are no answer here, and Jedi would take seconds to find them: the word itself is offered.
+        fitting = [SimpleCompletion(replaced, type="word")]
+    return {"completions": fitting, "suppress": bool(fitting), "ordered": True, "matched_fragment": replaced}
 
 
 def _arguments(verb: Verb, typed: list[str], word: str) -> Offered:

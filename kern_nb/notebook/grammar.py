@@ -196,7 +196,7 @@ VERBS: tuple[Verb, ...] = (
             _arg(
                 "ref",
                 "REF",
-                "`chat` is the session, `chat/2` its run 2, `chat/2.5` it from message 5.",
+                "`chat` is the session, `chat/2` its run 2, `chat/2.5` the same from message 5.",
                 "references",
             ),
             _STORE,

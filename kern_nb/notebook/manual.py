@@ -25,7 +25,7 @@ def verb_help(verb: Verb) -> str:
     arguments = "\n".join(f"  {argument.written:<{width}}  {argument.help}" for argument in verb.arguments)
     example = f"Example:\n{_indented(verb.example)}\nIn Python:\n{_indented(verb.python)}"
     parts = [verb.summary, f"Usage: {verb.usage}", arguments, verb.more, example]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part).replace("`", "")
 
 
 def _indented(text: str) -> str:

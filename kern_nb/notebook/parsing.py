@@ -58,7 +58,9 @@ def find_verb(name: str) -> Verb:
     """
     known = {verb.name: verb for verb in VERBS}
     if name not in known:
-        raise BadUsage(f"%kern has no verb {name!r}.", f"{did_you_mean(name, known)} %kern help lists them.".strip())
+        raise BadUsage(
+            f"%kern has no verb {name!r}.", f"{did_you_mean(name, known)} %kern help lists all verbs.".strip()
+        )
     return known[name]
 
 

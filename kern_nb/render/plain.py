@@ -61,7 +61,7 @@ def seconds(duration: Any) -> str:
     """A duration: ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if duration is None:
         return MISSING
-    if duration < 60:  # noqa: PLR2004 - a minute
+    if duration < 59.95:  # noqa: PLR2004 - what would be rounded to a minute is one
         return f"{duration:.2f} s" if duration < 10 else f"{duration:.1f} s"  # noqa: PLR2004 - three digits are enough
     minutes, rest = divmod(round(duration), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004

@@ -144,16 +144,18 @@ def run_facts(session: Session, run: Run) -> list[str]:
     calls = len(run.tool_calls)
     failed = sum(call.status == "failed" for call in run.tool_calls)
     usage = run.usage
+    inherited = run.session_id not in (None, session.session_id)
+    # How a run ended says nothing of its beginning.
+    cut = session.fork_message_index if inherited and run.run_index == session.fork_run_index else None
     facts = [
-        plain.status(run.status),
+        f"cut after message {cut}" if cut is not None else plain.status(run.status),
         run.model,
         plain.plural(len(run.messages), "message"),
         plain.plural(calls, "tool call") + (f", {BAD} {failed} failed" if failed else "") if calls else None,
         usage and usage.total_tokens is not None and f"{plain.count(usage.total_tokens)} tokens",
         run.duration_s is not None and plain.seconds(run.duration_s),
         run.parent_run_id and f"member's run of {run.parent_run_id}",
-        run.session_id not in (None, session.session_id)
-        and f"{BRANCH} inherited from {plain.cut(run.session_id or '', _ID)}",
+        inherited and f"{BRANCH} inherited from {plain.cut(str(run.session_id), _ID)}",
     ]
     return [fact for fact in facts if fact]
 

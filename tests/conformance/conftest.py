@@ -48,6 +48,9 @@ def workers(hired: list[Worker]) -> Callable[[int], list[Worker]]:
     from processes import Worker
 
     def hire(n: int) -> list[Worker]:
+        for worker in hired:
+            if worker.busy:  # a test ended before it did
+                worker.kill()
         alive = [worker for worker in hired if worker.process.poll() is None]
         alive += [Worker() for _ in range(n - len(alive))]
         hired[:] = alive

@@ -38,7 +38,7 @@ class Worker:
         self._lines: Queue[dict[str, Any]] = Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.busy = True
+        self.busy = False
         self._ready = False
 
     def _read(self) -> None:
@@ -55,6 +55,7 @@ class Worker:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"call": call, "arguments": arguments}) + "\n")
         self.process.stdin.flush()
+        self.busy = True
         return self
 
     def hear(self) -> dict[str, Any]:
@@ -68,6 +69,7 @@ class Worker:
         """What the call gave, when it is done."""
         while True:
             said = self.hear()
+            self.busy = not said.keys() & {"done", "failed", "ended"}
             if "done" in said:
                 return said["done"]
             if "failed" in said or "ended" in said:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -223,14 +222,18 @@ def statements(store: SessionStore) -> Iterator[Statements]:
     def listen(connection: Any, cursor: Any, statement: str, *args: Any) -> None:
         heard.append(statement)
 
-    fetches = defaultdict(int)
     result = sa.engine.CursorResult
-    kept = {name: getattr(result, name) for name in ("_fetchall_impl", "_fetchone_impl", "_fetchmany_impl")}
+    fetches = ("_fetchall_impl", "_fetchone_impl", "_fetchmany_impl", "_fetchiter_impl")
+    kept = {name: getattr(result, name) for name in fetches}
 
     def counting(name: str) -> Any:
         def fetch(self: Any, *args: Any, **options: Any) -> Any:
             rows = kept[name](self, *args, **options)
-            fetches["rows"] += len(rows) if isinstance(rows, list) else rows is not None
+            if name == "_fetchiter_impl":
+                rows = list(rows)
+                heard.rows += len(rows)
+                return iter(rows)
+            heard.rows += len(rows) if isinstance(rows, list) else rows is not None
             return rows
 
         return fetch
@@ -244,4 +247,3 @@ def statements(store: SessionStore) -> Iterator[Statements]:
         for name, original in kept.items():
             setattr(result, name, original)
         sa.event.remove(store.engine, "before_cursor_execute", listen)
-        heard.rows = fetches["rows"]

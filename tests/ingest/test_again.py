@@ -210,3 +210,24 @@ def test_a_late_result_changes_the_run_of_its_call(store, tmp_path):
 
     assert list(store.tool_calls_df()["result"]) == ["found"]
     assert store.ingest(path).skipped == 1
+
+
+def test_two_processes_importing_the_same_file_store_it_once(persistent_target, write):
+    """Each session is stored by one of them and skipped by the other; nobody fails."""
+    import subprocess
+    import sys
+
+    from kern_nb.db import open_store
+
+    path = write(*(turn(n) for n in range(5)))
+    code = "import sys; from kern_nb.db import open_store; print(open_store(sys.argv[1]).ingest(sys.argv[2]))"
+    command = [sys.executable, "-W", "error", "-c", code, persistent_target, str(path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=60)[0] for process in started]
+
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sum(text.startswith("Stored 1 session, 5 runs") for text in said) == 1
+    assert sum("skipped 1 session already there" in text for text in said) == 2
+    with open_store(persistent_target) as store:
+        assert len(store.messages_df()) == 10
+        assert len(store.scores_df()) == 1

@@ -100,6 +100,8 @@ def test_a_conversation_that_is_malformed_is_left_out_whole(memory, tmp_path, re
         simulation("x", messages=[{"role": "assistant", "usage": {"prompt_tokens": "many"}}]),
         simulation("x", messages=[{"role": "assistant", "usage": {"prompt_tokens": 10**30}}]),
         simulation("x", messages=[{"role": "assistant", "usage": 7}]),
+        simulation("x", messages=[{"role": "user", "timestamp": "0001-01-01T00:00:00+14:00"}]),
+        simulation("x", reward_info={"reward": 10**400}),
         simulation("x", messages=[{"role": "assistant", "tool_calls": [None]}]),
         simulation("x", start_time="never"),
         simulation("x", start_time=5),
@@ -111,7 +113,7 @@ def test_a_conversation_that_is_malformed_is_left_out_whole(memory, tmp_path, re
 def test_a_simulation_that_is_malformed_is_left_out_whole(memory, tmp_path, bad):
     """What lacks a field, or has one of another type, is a problem at the line where it starts."""
     path = tmp_path / "runs.json"
-    path.write_text(results(simulation("a"), bad, simulation("b")))
+    path.write_text("\n\n" + results(simulation("a"), bad, simulation("b")))
     line = path.read_text().split('"id": "b"')[0].rstrip("{ \n,")
     report = memory.ingest(path)
 
@@ -121,6 +123,17 @@ def test_a_simulation_that_is_malformed_is_left_out_whole(memory, tmp_path, bad)
     assert problem.line == 1 + path.read_text().count("\n", 0, starts)
     assert problem.reason
     assert len(memory.messages_df()) == 6
+
+
+def test_an_experiment_that_cannot_be_kept_is_reported(memory, tmp_path):
+    """Info that is nested beyond reason costs its file, not the import."""
+    path = tmp_path / "deep.json"
+    path.write_text('{"info": {"x": %s}, "simulations": []}' % ("[" * 950 + "]" * 950))
+    (tmp_path / "good.jsonl").write_text(json.dumps(GOOD))
+    report = memory.ingest(tmp_path)
+
+    assert report.sessions == 1
+    assert {problem.file for problem in report.errors} <= {"deep.json"}
 
 
 def test_fields_that_may_be_missing_are_unknown(memory, tmp_path):
@@ -143,12 +156,12 @@ def test_a_document_that_breaks_off_keeps_what_came_before(memory, tmp_path):
     """Of a truncated result file the whole simulations are stored, and the line is reported where it breaks."""
     whole = results(simulation("a"), simulation("b"), simulation("c"))
     path = tmp_path / "cut.json"
-    path.write_text(whole[: whole.index('"id": "c"') + 100])
+    path.write_text("\n" + whole[: whole.index('"id": "c"') + 100])
     report = memory.ingest(path)
 
     assert ids(memory) == ["a", "b"]
     [problem] = report.errors
-    assert problem.line == 1 + whole.count("\n", 0, whole.index('"id": "c"')) - 1
+    assert problem.line == 1 + whole.count("\n", 0, whole.index('"id": "c"'))
 
 
 def test_the_same_id_twice_in_a_file_is_reported(memory, tmp_path):
@@ -185,6 +198,22 @@ def test_a_record_nested_beyond_reason_is_left_out(store, tmp_path):
     assert 2 in [problem.line for problem in report.errors]
     for session_id in ids(store):
         assert store.get_session(session_id).runs[0].output == "hello"
+
+
+def test_ids_too_long_for_an_index(store, tmp_path):
+    """A call's id of any length is kept and joins its result; a session's that no engine could index is reported."""
+    long = "".join(chr(0x4E00 + n % 20_000) for n in range(12_000))
+    call = {"id": long, "function": {"name": "look", "arguments": "{}"}}
+    answer = {"role": "tool", "tool_call_id": long, "content": "seen"}
+    path = tmp_path / "long.jsonl"
+    lines = [[{"role": "assistant", "tool_calls": [call]}, answer], {"id": long, **GOOD}]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    report = store.ingest(path)
+    [run] = store.get_session("long-1").runs
+
+    assert [problem.line for problem in report.errors] == [2]
+    assert run.tool_calls[0].result == "seen"
+    assert run.tool_calls[0].extra["tool_call_id"] == run.messages[1].extra["tool_call_id"] == long
 
 
 def test_files_of_a_folder_that_nobody_reads_are_reported(memory, tmp_path):

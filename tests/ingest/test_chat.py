@@ -92,6 +92,16 @@ def test_a_document_that_is_one_conversation(store, tmp_path):
     assert len(only(store).runs) == 2
 
 
+def test_a_document_that_is_a_list_of_conversations(store, tmp_path):
+    """So is a list of such objects: each is a session."""
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps([{"id": "a", "messages": TALK}, {"messages": TALK}, {"messages": 5}], indent=2))
+    report = store.ingest(path)
+
+    assert sorted(s.session_id for s in store.list_sessions()) == ["a", "many-1.2"]
+    assert len(report.errors) == 1
+
+
 def test_what_the_layout_does_not_say_is_unknown(store, ingest):
     """No times, tokens or cost: all are missing, none is 0 or now."""
     ingest({"messages": TALK})

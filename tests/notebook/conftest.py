@@ -1,4 +1,4 @@
-"""A real IPython for the tests of the magics: no history, no stores left from another test, an empty folder to work in."""
+"""A real IPython for the tests of the magics: no history, no stores of another test, an empty folder to work in."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_attaching_writes_nothing_until_the_first_run(target, tmp_path):
     store.append_run("chat", Run(input="x"))
 
     assert len(kern_nb.sessions()) == 1
-    assert [path.stem for path in tmp_path.iterdir()][0] == "s"
+    assert {path.stem for path in tmp_path.iterdir()} == {"s"}
 
 
 def test_a_store_is_named_after_its_file_or_database():
@@ -58,7 +59,7 @@ def test_the_store_attached_last_is_in_use_until_another_is_used():
 
 def test_attaching_the_same_again_is_harmless():
     """A cell that attaches can be run twice; in memory, the sessions stay."""
-    for target in ("a.duckdb", "./a.duckdb", os.path.abspath("a.duckdb")):
+    for target in ("a.duckdb", "./a.duckdb", Path("a.duckdb").absolute()):
         kern_nb.attach(target)
     memory = kern_nb.attach(":memory:")
     memory.append_run("chat", Run(input="x"))
@@ -87,7 +88,7 @@ def test_a_name_belongs_to_one_store():
     """Another store, or the same one opened in another way, is refused under a name that is taken; nothing changes."""
     first = kern_nb.attach("a.duckdb")
     first.append_run("chat", Run(input="x"))
-    os.mkdir("x")
+    Path("x").mkdir()
 
     for attempt in (
         {"target": "x/a.duckdb"},

@@ -16,7 +16,7 @@ from kern_nb.errors import BadUsage, QueryFailed, QueryRefused
 from kern_nb.notebook.parameters import parameters
 
 
-class Colour(str, Enum):
+class Colour(str, Enum):  # noqa: UP042 - a StrEnum would show nothing
     RED = "red"
 
 

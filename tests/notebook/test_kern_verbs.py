@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
 from kern_nb.notebook.kinds import FRAMES

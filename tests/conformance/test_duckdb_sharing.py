@@ -1,0 +1,312 @@
+"""One DuckDB file, several processes: real kernels write and read it in turn and at once, and nobody holds it for long."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import KernelManager
+from processes import ROOT, environment
+from samples import a_run, a_session, a_small_run, loaded
+
+from kern_nb.db import DuckDb
+from kern_nb.errors import StoreBusy
+
+PREPARE = """
+import time
+from kern_nb.db import DuckDb
+from kern_nb.records import Message, Run
+store = DuckDb({path!r})
+def append(text):
+    messages = [Message(role="user", content=text), Message(role="assistant", content="answer to " + text)]
+    return store.append_run("chat", Run(input=text, messages=messages)).run_index
+"""
+
+Kernel = Callable[[str], str]
+"""Runs code in a kernel and gives what it printed."""
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """A file to share."""
+    return tmp_path / "shared.duckdb"
+
+
+@pytest.fixture
+def kernels(path, tmp_path) -> Iterator[tuple[Kernel, Kernel]]:
+    """Two ipykernels with the file attached in each."""
+    folders = {name: str(tmp_path / name) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
+    managers = [KernelManager(kernel_name="python3") for _ in range(2)]
+    clients = []
+    try:
+        for manager in managers:
+            manager.connection_file = str(tmp_path / f"kernel-{id(manager)}.json")
+            manager.start_kernel(env=environment() | folders, cwd=str(ROOT))
+        for manager in managers:
+            client = manager.blocking_client()
+            client.start_channels()
+            clients.append(client)
+            client.wait_for_ready(timeout=60)
+
+        def running_in(client) -> Kernel:
+            def run(code: str) -> str:
+                printed: list[str] = []
+
+                def hear(message) -> None:
+                    if message["msg_type"] == "stream":
+                        printed.append(message["content"]["text"])
+
+                reply = client.execute_interactive(code, output_hook=hear, timeout=60)["content"]
+                assert reply["status"] == "ok", f"{reply.get('ename')}: {reply.get('evalue')}"
+                return "".join(printed)
+
+            run(PREPARE.format(path=str(path)))
+            return run
+
+        yield running_in(clients[0]), running_in(clients[1])
+    finally:
+        for client in clients:
+            client.stop_channels()
+        for manager in managers:
+            manager.shutdown_kernel(now=True)
+            manager.cleanup_resources()
+
+
+def test_two_kernels_write_and_read_one_file(kernels, path):
+    """In turn, each seeing what the other has just written; then both at once, a hundred runs, and none is lost."""
+    one, two = kernels
+    for i in range(6):
+        kernel, other = (one, two) if i % 2 == 0 else (two, one)
+        assert kernel(f"print(append('turn {i}'))").strip() == str(i)
+        assert (
+            other("print(store.runs_df('chat').input.tolist()[-1], len(store.history('chat')))")
+            == f"turn {i} {2 * i + 2}\n"
+        )
+        assert kernel("print(store.sql('SELECT n_runs FROM sessions').n_runs[0])").strip() == str(i + 1)
+    one("branch = store.branch('chat', after=2, new_session_id='what-if').session_id")
+    assert two("print(store.get_session('what-if').fork_run_index)").strip() == "2"
+
+    printed: list[str] = []
+    start = time.time() + 0.3
+    busy = f"time.sleep(max(0, {start} - time.time()))\nfound = []\nfor i in range(50):\n    found.append(append(f'{{i}}'))\n"
+    reading = "    assert len(store.messages_df('chat')) % 2 == 0\nprint(found)"
+    threads = [threading.Thread(target=lambda k=k: printed.append(k(busy + reading))) for k in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    indexes = [index for text in printed for index in eval(text)]  # noqa: PGH001 - a list that the kernel printed
+
+    assert sorted(indexes) == list(range(6, 106))
+    with DuckDb(path) as store:
+        assert [run.run_index for run in loaded(store, "chat").runs] == list(range(106))
+        assert store.check()
+
+
+def test_a_kernel_that_is_idle_does_not_hold_the_file(kernels, path):
+    """A notebook left open over the week-end is in nobody's way: any other tool can open the file."""
+    one, _ = kernels
+    one("append('x')\nframe = store.messages_df()")
+    until_free(path)
+    one("append('y')")
+    until_free(path)
+    assert one("print(len(store.runs_df()))") == "2\n"
+
+
+def until_free(path: Path, seconds: float = 3.0) -> None:
+    """Open the file with DuckDB itself in another process, within a moment."""
+    code = f"import duckdb; duckdb.connect({str(path)!r}).execute('SELECT 1')"
+    end = time.time() + seconds
+    while True:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        assert time.time() < end, done.stderr
+
+
+def test_a_file_held_by_another_process_is_busy(path, workers):
+    """After the time-out, not before; the error names the file and the process and says what to do; then it works again."""
+    worker = workers(1)[0]
+    with DuckDb(path, timeout=0.4) as store:
+        a_session(store, runs=1)
+        store.close()
+        worker.do("hold", target=str(path))
+        pid = worker.process.pid
+        for call in (
+            lambda: store.append_run("chat", a_run()),
+            lambda: store.get_session("chat"),
+            lambda: store.messages_df(),
+            lambda: store.sql("SELECT 1"),
+        ):
+            began = time.monotonic()
+            with pytest.raises(StoreBusy) as caught:
+                call()
+            took = time.monotonic() - began
+
+            assert 0.35 <= took < 5
+            assert str(pid) in str(caught.value)
+            assert "shared.duckdb" in str(caught.value)
+            assert "PID" not in caught.value.hint
+            lines = caught.value._render_traceback_()
+            assert len(lines) == 2
+            assert lines[0].startswith("StoreBusy: ")
+            assert lines[1].startswith("Hint: ")
+            assert all("\n" not in line and "Traceback" not in line for line in lines)
+            assert isinstance(caught.value, TimeoutError)
+        worker.do("let_go", target=str(path))
+        assert store.append_run("chat", a_run()).run_index == 1
+
+
+def test_a_writer_waits_for_a_file_that_is_soon_free(path, workers):
+    """Without an error, and without waiting much longer than needed."""
+    worker = workers(1)[0]
+    with DuckDb(path, timeout=30) as store:
+        a_session(store, runs=1)
+        store.close()
+        worker.do("hold", target=str(path))
+        letting_go = threading.Timer(0.7, lambda: worker.do("let_go", target=str(path)))
+        letting_go.start()
+        began = time.monotonic()
+        assert store.append_run("chat", a_run()).run_index == 1
+        took = time.monotonic() - began
+        letting_go.join()
+
+    assert 0.3 < took < 5
+
+
+def test_the_file_is_let_go_after_use(path, workers):
+    """After writing, reading, SQL, an error and a refused write alike; closing lets go at once."""
+    worker = workers(1)[0]
+    store = DuckDb(path)
+    uses = {
+        "write": lambda: a_session(store, runs=2),
+        "record": lambda: store.get_session("chat"),
+        "frame": lambda: store.messages_df(),
+        "sql": lambda: store.sql("SELECT * FROM messages"),
+        "error": lambda: pytest.raises(KeyError, store.branch, "no such"),
+        "refused": lambda: pytest.raises(TypeError, store.append_run, "chat", a_run(input=object())),
+        "bad sql": lambda: pytest.raises(ValueError, store.sql, "SELECT nothing"),
+        "history": lambda: store.history("chat"),
+    }
+    for name, use in uses.items():
+        use()
+        end = time.time() + 3
+        while said := worker.do("opens", target=str(path)):
+            assert time.time() < end, f"{name}: {said}"
+            time.sleep(0.02)
+    store.append_run("chat", a_run())
+    store.close()
+    assert worker.do("opens", target=str(path)) == ""
+    assert len(loaded(store, "chat").runs) == 3
+    store.close()
+
+
+def test_a_process_that_never_pauses_lets_others_in(path, workers):
+    """While one writes without end, another's single append comes through in a moment."""
+    busy, other = workers(2)
+    start = time.time() + 0.3
+    busy.begin("work_for", target=str(path), session_id="chat", seconds=3.0, start=start)
+    took = [other.do("time_one", target=str(path), session_id="chat", start=start + delay) for delay in (0.5, 1.2)]
+    written = busy.end()
+    with DuckDb(path) as store:
+        assert len(loaded(store, "chat").runs) == written + 2
+
+    assert max(took) < 2.5
+    assert written > 10
+
+
+def test_many_stores_of_one_process_share_the_file(path, workers):
+    """Objects, threads and a reader in one process, beside a writer in another."""
+    worker = workers(1)[0]
+    worker.begin("append", target=str(path), session_id="theirs", name="w", runs=20, start=time.time() + 0.1)
+    stores = [DuckDb(path), DuckDb(str(path)), DuckDb(path.parent / "." / path.name)]
+    errors: list[BaseException] = []
+
+    def write(store: DuckDb, name: str) -> None:
+        try:
+            for i in range(8):
+                store.append_run(name, a_small_run(f"{i}"))
+                store.sql("SELECT count(*) FROM runs")
+        except BaseException as error:  # noqa: BLE001 - reported by the assertion below
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(store, f"s{i}")) for i, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.end()
+
+    assert errors == []
+    with DuckDb(path) as store:
+        assert store.sessions_df().set_index("session_id").n_runs.to_dict() == {"theirs": 20, "s0": 8, "s1": 8, "s2": 8}
+
+
+def test_readers_in_several_processes_read_at_once(path, workers):
+    """read_only stores do not keep each other out, and a writer finds its turn between them."""
+    with DuckDb(path) as store:
+        a_session(store, runs=2)
+    code = (
+        "import sys, time\nfrom kern_nb.db import DuckDb\n"
+        f"store = DuckDb({str(path)!r}, read_only=True, timeout=10)\n"
+        "for _ in range(10): assert len(store.messages_df()) >= 8; time.sleep(0.02)\n"
+    )
+    readers = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    workers(1)[0].do("append", target=str(path), session_id="chat", name="w", runs=3)
+    for reader in readers:
+        _, said = reader.communicate(timeout=60)
+        assert reader.returncode == 0, said
+
+
+FORKING = """
+import os, sys, time
+from kern_nb.db import open_store
+from samples import a_small_run
+store = open_store(sys.argv[1])
+store.append_run("chat", a_small_run("parent"))
+children = []
+for i in range(3):
+    if i == 1:
+        time.sleep(0.3)
+    child = os.fork()
+    if child == 0:
+        store.append_run("chat", a_small_run(f"child {i}"))
+        assert len(store.messages_df("chat")) >= 4
+        if i == 2:
+            sys.exit(0)
+        os._exit(0)
+    children.append(child)
+    store.append_run("chat", a_small_run(f"parent after fork {i}"))
+codes = [os.waitpid(child, 0)[1] for child in children]
+store.append_run("chat", a_small_run("parent at last"))
+assert codes == [0, 0, 0], codes
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_children_can_use_the_store(persistent_target):
+    """As multiprocessing does by default on Linux: parent and children write on, whichever ends first, and none loses a run."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, persistent_target]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    from kern_nb.db import open_store
+
+    with open_store(persistent_target) as store:
+        expected = [
+            "parent",
+            "parent at last",
+            *(f"child {i}" for i in range(3)),
+            *(f"parent after fork {i}" for i in range(3)),
+        ]
+        assert sorted(run.input for run in loaded(store, "chat").runs) == sorted(expected)
+        assert store.check()

@@ -1,0 +1,181 @@
+"""The building blocks: whatever text goes in, it comes out as text, whole or cut with a word about it."""
+
+from __future__ import annotations
+
+import html as stdlib_html
+
+import pytest
+from hostile import HOSTILE, MEGABYTE
+from hypothesis import given
+from hypothesis import strategies as st
+from markup import Markup as Read
+
+from kern_nb.render import plain
+from kern_nb.render.html import LONGEST, Markup, block, container, escape, flowing, join, preformatted, short, tag
+from kern_nb.render.tables import Column, Table
+
+# Lone surrogates too: models and tools do return them.
+any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
+
+
+@given(any_text)
+def test_any_text_is_escaped_for_elements_and_attributes(text):
+    """What is read back from the markup is the text, its controls made visible; it adds no element or attribute."""
+    read = Read(tag("p", text, title=text))
+
+    assert read.problems == []
+    assert read.elements == ["p"]
+    assert read.text == plain.visible(text)
+    read.text.encode("utf-8")
+
+
+@given(any_text)
+def test_flowing_text_reads_the_same(text):
+    """Line breaks and words stay, whatever is put in to break lines."""
+    read = Read(flowing(text))
+
+    assert read.problems == []
+    assert read.text.replace("\u00a0", " ") == plain.visible(text).replace("\u00a0", " ")
+
+
+@given(any_text, st.integers(2, 40))
+def test_a_cut_line_is_one_line_and_no_longer(text, width):
+    """`cut` gives at most that many characters, all of them visible, and marks what it left out."""
+    line = plain.cut(text, width)
+
+    assert len(line) <= width
+    assert "\n" not in line
+    assert line == plain.one_line(text) or line.endswith("…")
+
+
+def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
+    """Only what is `Markup` counts as safe; what string methods make of it is text again."""
+    assert tag("p", "<b>", Markup("<b></b>"), None, 3) == "<p>&lt;b&gt;<b></b>3</p>"
+    assert join("a", None, "<", by=" & ") == "a &amp; &lt;"
+    assert tag("p", Markup("<i></i>") + "x") == "<p>&lt;i&gt;&lt;/i&gt;x</p>"
+    assert escape(None) == "None"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("a\x00b", "a␀b"),
+        ("\x1b[31m", "␛[31m"),
+        ("\x7f", "␡"),
+        ("a\u202eb", "a⟨U+202E⟩b"),
+        ("\u2066x\u2069", "⟨U+2066⟩x⟨U+2069⟩"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("\x85", "⟨U+0085⟩"),
+        ("a\r\nb\rc", "a\nb␍c"),
+        ("tab\tand\nline", "tab\tand\nline"),
+        ("e\u0301 \U0001f600 \u0645", "e\u0301 \U0001f600 \u0645"),
+    ],
+)
+def test_what_would_act_is_seen(text, seen):
+    """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
+    assert plain.visible(text) == seen
+
+
+def test_a_megabyte_is_cut_and_counted():
+    """The beginning is there, the rest is folded or not rendered, and each says how much it is."""
+    shown = block(MEGABYTE)
+    read = Read(shown)
+
+    assert len(shown) < 8 * LONGEST
+    assert read.text.startswith(MEGABYTE[:900])
+    assert "… 999,000 more characters" in read.text
+    assert "… 980,000 more characters are not shown." in read.text
+    assert "… 980,000 more characters are not shown." in Read(preformatted(MEGABYTE)).text
+    assert len(short(MEGABYTE, 40)) < 10_000
+    assert "details" not in Read(block("short\ntext")).elements
+
+
+def test_indents_and_spaces_stay_without_any_style():
+    """Spaces that HTML would swallow become no-break ones; single spaces let lines wrap."""
+    assert Read(flowing("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
+
+
+def test_long_words_can_wrap():
+    """An unbroken run of characters has places to break, which are no characters."""
+    shown = flowing("x" * 200)
+
+    assert shown.count("<wbr>") == 3
+    assert Read(shown).text == "x" * 200
+
+
+def test_no_output_is_taken_for_a_formula():
+    """MathJax would set what stands between two dollar signs; the container tells it not to look."""
+    for name in ("tex2jax_ignore", "mathjax_ignore"):
+        assert name in container("$5 or $6")
+
+
+def test_a_table_says_the_same_in_text_and_markup():
+    """Caption, headings, values, the sign for what is missing, and the note."""
+    table = Table("Things", [Column("name"), Column("n", number=True)], [["a", "1,234"], ["b", ""]], "That is all.")
+    text, read = str(table), Read(table.html())
+
+    for part in ("Things", "name", "a", "1,234", plain.MISSING, "That is all."):
+        assert part in text
+        assert part in read.text
+    assert text.splitlines()[1:4] == ["name      n", "a     1,234", "b         —"]
+
+
+def test_numbers_stand_right_with_and_without_styles():
+    """The attribute serves hosts that drop styles, the style those whose own would win."""
+    shown = Table("T", [Column("n", number=True)], [["1"]]).html()
+
+    assert shown.count('align="right"') == shown.count("text-align:right") == 2
+
+
+def test_a_cut_value_keeps_its_whole_as_a_title():
+    """And a title is an attribute: quotes do not end it."""
+    shown = short('a "quoted" <value> ' * 3, 20)
+
+    assert shown.startswith('<abbr title="a &quot;quoted&quot; &lt;value&gt; a')
+    assert stdlib_html.unescape(Read(shown).text).endswith("…")
+
+
+def test_empty_columns_can_be_left_out():
+    """A column without a value in any row says nothing."""
+    table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", plain.MISSING, "3"]])
+
+    assert [column.title for column in table.without_empty_columns().columns] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (plain.count(1234567), "1,234,567"),
+        (plain.count(None), "—"),
+        (plain.count(0), "0"),
+        (plain.money(0.00123), "0.0012"),
+        (plain.money(12.345), "12.35"),
+        (plain.money(0), "0.00"),
+        (plain.money(None), "—"),
+        (plain.seconds(0.123), "0.12 s"),
+        (plain.seconds(12.34), "12.3 s"),
+        (plain.seconds(200), "3 min 20 s"),
+        (plain.seconds(59.99), "1 min 0 s"),
+        (plain.seconds(7500), "2 h 5 min"),
+        (plain.seconds(None), "—"),
+        (plain.when(0), "1970-01-01 00:00"),
+        (plain.when(None), "—"),
+        (plain.plural(1, "run"), "1 run"),
+        (plain.plural(1204, "run"), "1,204 runs"),
+        (plain.status("ERROR"), "✗ ERROR"),
+        (plain.status("COMPLETED"), "COMPLETED"),
+        (plain.status(None), "—"),
+        (plain.compact({"a": "x", "n": 2}, 40), 'a="x", n=2'),
+        (plain.compact(None, 40), ""),
+        (plain.compact("not json", 40), "not json"),
+        (plain.compact([1, 2], 40), "[ 1, 2 ]"),
+    ],
+)
+def test_values_read_well(shown, expected):
+    """Unknown is a dash, never 0."""
+    assert shown == expected
+
+
+def test_hostile_values_are_all_covered():
+    """Each kind of trouble is in the corpus that the golden files are made of."""
+    assert {"script", "quotes", "override", "nul", "surrogate"} <= set(HOSTILE)

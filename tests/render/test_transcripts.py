@@ -1,0 +1,153 @@
+"""Transcripts: what belongs to a run is with it, what is long is cut with a word, what is inherited is marked."""
+
+from __future__ import annotations
+
+import pytest
+from markup import Markup as Read
+
+from kern_nb.records import Message, Run, Session, ToolCall
+from kern_nb.render.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
+
+
+def run(index: int, n: int, *, text: str = "text", **fields: object) -> Run:
+    messages = [Message(role="user", content=f"{text} {index}.{i}", message_index=i) for i in range(n)]
+    return Run(run_id=f"r{index}", session_id="chat", run_index=index, messages=messages, **fields)
+
+
+def session(*runs: Run, **fields: object) -> Session:
+    return Session(session_id="chat", runs=list(runs), **fields)
+
+
+def read(shown: Session) -> Read:
+    found = Read(shown._repr_html_())
+    assert found.problems == []
+    return found
+
+
+def test_each_message_stands_under_its_place():
+    """The place is what `%kern branch chat/1.0` takes."""
+    text = read(session(run(0, 2), run(1, 1))).text
+
+    for place in ("0.0usertext 0.0", "0.1usertext 0.1", "1.0usertext 1.0"):
+        assert place in text
+    assert text.index("Run 0") < text.index("0.1user") < text.index("Run 1")
+
+
+@pytest.mark.parametrize("sizes", [[500], [50] * 10, [1] * 400, [150, 0, 150], [10, 480, 10]])
+def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
+    """The first and the last are there, with one word about how many are not, and how to see them."""
+    runs = [run(index, n) for index, n in enumerate(sizes)]
+    found = read(session(*runs))
+    total, last = sum(sizes), len(sizes) - 1
+
+    assert found.text.count("usertext") == MOST_MESSAGES
+    assert "0.0usertext" in found.text
+    assert f"{last}.{sizes[-1] - 1}usertext" in found.text
+    assert found.text.count("not shown here") == 1
+    assert f"… {total - MOST_MESSAGES} messages not shown here; %kern show chat/" in found.text
+
+
+def test_a_run_that_is_cut_tells_its_error_once():
+    """At its end."""
+    text = read(session(run(0, 500, error="it broke"))).text
+
+    assert text.count("it broke") == 1
+    assert text.index("not shown here") < text.index("it broke")
+
+
+def test_many_long_texts_are_each_cut_shorter():
+    """The whole stays of a size that a browser opens, and each cut says how much is missing."""
+    html = session(run(0, 150, text="x" * 19_000))._repr_html_()
+
+    assert len(html) < 2 * MOST_CHARACTERS
+    assert "more characters are not shown." in html
+
+
+def test_a_call_is_folded_with_its_arguments_and_result():
+    """Good, failed, open and unknown calls differ by sign and word."""
+    statuses = {"completed": "✓ f(", "failed": "✗ failed f(", "started": "… started f(", "unknown": "? unknown f("}
+    for status, start in statuses.items():
+        call = ToolCall(
+            tool_call_id="1", tool_name="f", args={"q": "x"}, result="found", status=status, message_index=0
+        )
+        message = Message(role="assistant", tool_calls=[call], message_index=0)
+        found = read(session(Run(session_id="chat", run_index=0, messages=[message], tool_calls=[call])))
+
+        assert found.elements.count("details") == 2
+        assert f'{start}q="x")' in found.text
+        assert "args" in found.text
+        assert "result" in found.text
+        assert ", ✗ 1 failed" in found.text if status == "failed" else "✗" not in found.text
+
+
+def test_a_result_is_rendered_in_full_only_once():
+    """Beside its call; the tool's message repeats the beginning of it."""
+    result = "word " * 200
+    call = ToolCall(tool_call_id="1", tool_name="f", result=result, status="completed", message_index=0)
+    messages = [
+        Message(role="assistant", tool_calls=[call], message_index=0),
+        Message(role="tool", tool_call_id="1", content=result, message_index=1),
+    ]
+    text = read(session(Run(session_id="chat", run_index=0, messages=messages, tool_calls=[call]))).text
+
+    assert 200 <= text.count("word") < 260
+    assert "↳ f: word word" in text
+
+
+def test_calls_without_a_message_are_shown():
+    """An importer may know a call and not who made it."""
+    loose = ToolCall(tool_call_id="1", tool_name="loose", status="completed")
+
+    assert "✓ loose()" in read(session(run(0, 1, tool_calls=[loose]))).text
+
+
+def test_a_run_without_messages_shows_its_input_and_output():
+    """Some sources record no more."""
+    text = read(session(Run(session_id="chat", run_index=0, input="ask", output={"answer": 42}))).text
+
+    assert "userask" in text
+    assert '"answer": 42' in text.replace("\u00a0", " ")
+
+
+def test_inherited_runs_are_marked():
+    """By a sign and the parent's name; the session says up to where."""
+    own = run(1, 1)
+    inherited = run(0, 1).model_copy(update={"session_id": "parent"})
+    branch = session(inherited, own, parent_session_id="parent", fork_run_index=0, fork_message_index=3)
+    text = read(branch).text
+
+    assert text.count("↳ inherited from parent") == 1
+    assert "Run 0 · cut after message 3 · " in text
+    assert "Run 1 · COMPLETED · " in text
+    assert "↳ parent, up to run 0, message 3" in text
+    nothing = session(parent_session_id="parent", fork_run_index=-1)
+    assert "↳ parent, none of its runs" in read(nothing).text
+
+
+def test_plain_text_is_cut_to_a_screen_or_two():
+    """Some lines, each of some length, and how many are missing."""
+    shown = session(run(0, 300, text="x" * 1000))
+    text = conversation_text(Conversation(shown, shown.runs))
+
+    assert len(text) < 12_000
+    assert text.splitlines()[0] == "Session chat: 1 run"
+    assert text.splitlines()[-1] == "… 261 lines more; .messages has every message."
+
+
+def test_part_of_a_run_starts_at_a_message():
+    """Of the first run that is shown, messages before the place are left out."""
+    shown = session(run(0, 3), run(1, 3))
+    html = conversation_html(Conversation(shown, shown.runs, first_message=2))
+
+    assert "text 0.1" not in html
+    assert "text 0.2" in html
+    assert "text 1.0" in html
+
+
+def test_records_have_short_plain_forms():
+    """Neither a session nor a run writes out everything it holds."""
+    named = session(run(0, 3), session_data={"session_name": "A trip"}, parent_session_id="parent", fork_run_index=0)
+
+    assert repr(named) == str(named) == "<Session chat 'A trip', 1 run, branch of parent>"
+    assert repr(run(2, 3)) == str(run(2, 3)) == "<Run chat/2 COMPLETED, 3 messages, 0 tool calls>"
+    assert repr(Session(session_id="x")) == "<Session x>"
