@@ -18,7 +18,7 @@ from kern_nb.db import codec
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.frames import to_pandas
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import BadUsage, QueryFailed, QueryRefused
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -94,9 +94,13 @@ def _statement(text: str) -> str:
 
 def _parameter(name: str, value: Any) -> Any:
     """A parameter as a plain Python value, its text written as the columns' is: it is compared with what is stored."""
-    plain = codec.loads(codec.dumps(value))
+    try:
+        plain = codec.loads(codec.dumps(value))
+    except UnstorableValue:
+        plain = {}
     if isinstance(plain, (dict, list, set, frozenset, complex)):
-        raise BadUsage(f"${name} is a {type(value).__name__}, which no column holds.", "Pass one text, number or time.")
+        kind = type(value).__name__
+        raise BadUsage(f"${name} is of type {kind}, which no column holds.", "Pass one text, number or time.")
     return codec.encode_text(plain) if isinstance(plain, str) else plain
 
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -18,6 +18,9 @@ from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import json_text, latest_runs
 from kern_nb.errors import BadUsage, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Run, Session, ToolCall
+
+if TYPE_CHECKING:
+    from kern_nb.db.store import SessionStore
 
 Row = Mapping[str, Any] | RowMapping
 
@@ -104,7 +107,7 @@ def _forget_unseen_results(messages: list[Message], calls: list[ToolCall]) -> No
 
 def list_sessions(
     connection: Connection,
-    tables: Tables,
+    store: SessionStore,
     *,
     filters: Mapping[str, str | None],
     name: str | None,
@@ -115,21 +118,25 @@ def list_sessions(
     """A page of sessions; reads no runs, and messages never."""
     if limit < 1:
         raise BadUsage(f"limit={limit} asks for no sessions.", "Give a limit of 1 or more.")
-    s = tables.sessions
+    s = store.tables.sessions
     order = newest_first(s.c.created_at)
-    query = sa.select(s).order_by(order.desc(), s.c.session_id.desc()).limit(limit + 1)
+    chosen = sa.select(s)
     for column, value in filters.items():
         if value is not None:
-            query = query.where(s.c[column] == value)
+            chosen = chosen.where(s.c[column] == value)
     if name is not None:
         title = sa.type_coerce(sa.func.lower(json_text(s.c.session_data, "session_name")), sa.Text())
-        query = query.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
+        chosen = chosen.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
-        latest = latest_runs(tables).subquery()
-        query = query.join(latest, latest.c.session_id == s.c.session_id).where(latest.c.status == status)
+        latest = latest_runs(store.tables).subquery()
+        chosen = chosen.join(latest, latest.c.session_id == s.c.session_id).where(latest.c.status == status)
     if cursor is not None:
         created_at, session_id = _read_cursor(cursor)
-        query = query.where((order < created_at) | ((order == created_at) & (s.c.session_id < session_id)))
+        chosen = chosen.where((order < created_at) | ((order == created_at) & (s.c.session_id < session_id)))
+    bound = store.nth_largest(order, limit + 1)
+    if bound is not None:
+        chosen = chosen.where(order >= chosen.with_only_columns(bound, maintain_column_froms=True).scalar_subquery())
+    query = chosen.order_by(order.desc(), s.c.session_id.desc()).limit(limit + 1)
     found = connection.execute(query).mappings().all()
     page = [rows.session_of(row) for row in found[:limit]]
     more = len(found) > limit

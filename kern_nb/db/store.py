@@ -113,6 +113,10 @@ class SessionStore(ABC):
         """The query, locking its rows where several transactions write at once."""
         return query
 
+    def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
+        """An aggregate, the n-th largest value of a column, where the engine has no index to find a page's rows by."""
+        return None
+
     def is_there(self) -> bool:
         """Whether there is a file or database to look into; never makes one."""
         return True
@@ -250,7 +254,7 @@ class SessionStore(ABC):
         with self.reading() as connection:
             return reading.list_sessions(
                 connection,
-                self.tables,
+                self._source(),
                 filters={"session_type": session_type, **owners},
                 name=name,
                 status=status,

@@ -154,8 +154,8 @@ def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
             key, at = _decode(text, at)
             at = _expect(text, at, ":")
             if text[at : at + 1] == "[":
-                items, starts[key] = [], []
-                found[key] = items
+                items: list[Any] = []
+                found[key], starts[key] = items, []
                 at = _expect(text, at, "[")
                 while text[at : at + 1] != "]":
                     item, end = _decode(text, at)

@@ -16,7 +16,6 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.notebook import manual, parsing
 from kern_nb.notebook.grammar import SQL, Verb
-from kern_nb.notebook.parameters import parameters
 
 NAMES = ("kern", "kern_sql")
 _BODY = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
@@ -60,7 +59,7 @@ class KernMagics(Magics):
             raise BadUsage(f"--into {args.into!r} is no name of a variable.", "For example: %%kern_sql --into df")
         if not query.strip():
             raise BadUsage("There is no SQL in the cell.", _BODY)
-        args.query, args.params = query, parameters(query, self._variables)
+        args.query, args.params = query, parsing.parameters(query, self._variables)
         found = _call(SQL, lambda: SQL.call(args))
         if args.into is None:
             return found

@@ -95,6 +95,17 @@ def _with_value(word: str, variables: Mapping[str, Any]) -> str:
     return f"{value}{found['rest'] or ''}"
 
 
+def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that a query names as ``$name``, and no others.
+
+    Raises:
+        BadUsage: there is no such variable.
+    """
+    from kern_nb.db.query import numbered
+
+    return {name: variable(name, variables) for name in numbered(query)[1]}
+
+
 def variable(name: str, variables: Mapping[str, Any]) -> Any:
     """The value of a Python variable.
 

@@ -70,14 +70,14 @@ def test_attaching_the_same_again_is_harmless():
     assert len(again.list_sessions()) == 1
 
 
-def test_a_file_that_was_replaced_can_be_attached_again(tmp_path):
+@pytest.mark.parametrize("name", ["a.db", "a.duckdb"])
+def test_a_file_that_was_removed_can_be_attached_again(tmp_path, name):
     """Deleting the file and running the notebook from the top again starts with an empty store."""
-    kern_nb.attach("a.db").append_run("chat", Run(input="x"))
-    kern_nb.detach("a")
+    kern_nb.attach(name).append_run("chat", Run(input="x"))
     for path in tmp_path.iterdir():
         path.unlink()
 
-    store = kern_nb.attach("a.db")
+    store = kern_nb.attach(name)
 
     assert len(store.list_sessions()) == 0
     store.append_run("new", Run(input="x"))
