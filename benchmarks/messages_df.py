@@ -1,4 +1,4 @@
-"""`messages_df()` of 400,000 messages in DuckDB: over DuckDB's own `.df()`, and beside a DataFrame of Agno's sessions."""
+"""`messages_df()` of 400,000 messages in DuckDB: over DuckDB's own `.df()`, and beside Agno's sessions in one."""
 
 from __future__ import annotations
 

@@ -21,6 +21,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ANSWERS = ("tool", "function")
 """The roles of messages that answer a call."""
 
+LONGEST_ID = 1000
+"""PostgreSQL's indexes take little more, in any script."""
+
 _WIDEST = 2**63
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -66,7 +69,12 @@ def run_rows(run: Run, session_id: str) -> RunRows:
     """A run as rows, its messages numbered from 0."""
     values = {name: getattr(run, name) for name in _RUN_SCALARS}
     values |= {name: number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
-    values |= {"session_id": session_id, "session_state": run.session_state, "extra": run.extra or None}
+    values |= {
+        "session_id": key(session_id),
+        "run_id": key(run.run_id),
+        "session_state": run.session_state,
+        "extra": run.extra or None,
+    }
     values["input"], values["input_json"] = split(run.input)
     values["output"], values["output_json"] = split(run.output)
     values |= usage_row(run.usage)
@@ -102,6 +110,18 @@ def usage_row(usage: Usage | None) -> Row:
     if usage is None:
         return dict.fromkeys(USAGE)
     return {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
+
+
+def key(value: str) -> str:
+    """An id that every engine's index takes.
+
+    Raises:
+        UnstorableValue: it is longer.
+    """
+    if len(value) > LONGEST_ID:
+        message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {LONGEST_ID:,}."
+        raise UnstorableValue(message, "Use a shorter id, and keep the long one in extra.")
+    return value
 
 
 def number(value: float | None) -> float | None:
@@ -198,7 +218,7 @@ def _tool_call_row(call: ToolCall, run_id: str, session_id: str, unique: str, *,
     text, value = split(call.result)
     return {
         "run_id": run_id,
-        "tool_call_id": unique,
+        "tool_call_id": key(unique),
         "session_id": session_id,
         "message_index": call.message_index,
         "call_index": call_index,
@@ -219,7 +239,7 @@ SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "runs")
 
 def session_row(session: Session) -> Row:
     """A session as a row; its runs are rows of their own."""
-    return {name: getattr(session, name) for name in SESSION_FIELDS}
+    return {name: getattr(session, name) for name in SESSION_FIELDS} | {"session_id": key(session.session_id)}
 
 
 def session_of(row: Stored, runs: list[Run] | None = None) -> Session:

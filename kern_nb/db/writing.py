@@ -42,7 +42,7 @@ def touch_session(
         OwnerMismatch: it belongs to another user.
     """
     s = store.tables.sessions
-    given = owner | {"session_id": session_id, "created_at": int(now), "updated_at": int(now)}
+    given = owner | {"session_id": rows.key(session_id), "created_at": int(now), "updated_at": int(now)}
     # Most sessions are there already, and an UPDATE costs DuckDB a third of an upsert.
     row = connection.execute(_touch(store.tables), {f"new_{k}": given.get(k) for k in _TOUCHED}).mappings().first()
     if row is None:

@@ -101,7 +101,7 @@ def test_two_kernels_write_and_read_one_file(kernels, path):
         thread.start()
     for thread in threads:
         thread.join()
-    indexes = [index for text in printed for index in eval(text)]  # noqa: PGH001 - a list that the kernel printed
+    indexes = [index for text in printed for index in eval(text)]
 
     assert sorted(indexes) == list(range(6, 106))
     with DuckDb(path) as store:

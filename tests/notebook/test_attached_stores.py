@@ -32,7 +32,7 @@ def test_attaching_writes_nothing_until_the_first_run(target, tmp_path):
     store.append_run("chat", Run(input="x"))
 
     assert len(kern_nb.sessions()) == 1
-    assert {path.stem for path in tmp_path.iterdir()} == {"s"}
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"s"}
 
 
 def test_a_store_is_named_after_its_file_or_database():
