@@ -7,6 +7,7 @@ ENV := .venv/.ready
 SAMPLE := notebooks/sample.duckdb
 # JupyterLab asks no one for news or updates, and the user not whether it may.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
+OVERRIDES := .venv/share/jupyter/lab/settings/overrides.json
 
 .DEFAULT_GOAL := help
 .PHONY: help env lab test browser lint format types bench docs demo screenshots clean
@@ -33,8 +34,12 @@ $(ENV): pyproject.toml
 $(SAMPLE): notebooks/make_sample.py | $(ENV)
 	$(PY) notebooks/make_sample.py
 
+$(OVERRIDES): $(ENV)
+	@mkdir -p $(@D)
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
+
 # Without a display there is no browser to open (a text browser would take over the terminal): the URL is printed anyway.
-lab: $(SAMPLE) ## JupyterLab on the tour notebook
+lab: $(SAMPLE) $(OVERRIDES) ## JupyterLab on the tour notebook
 	@options="--LabApp.default_url=/lab/tree/tour.ipynb $(QUIET)"; \
 	if [ "$$(id -u)" = 0 ]; then options="$$options --allow-root"; fi; \
 	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then options="$$options --no-browser"; fi; \

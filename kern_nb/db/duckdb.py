@@ -45,7 +45,7 @@ class DuckDb(SessionStore):
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
-        self.db_file = Path(db_file)
+        self.db_file = Path(db_file).absolute()  # a notebook may change its folder
         self.timeout = timeout
         self._lease = lease_of(self.db_file, read_only=read_only)
         super().__init__(f"duckdb:///{db_file}", Tables(session_table, indexed=False), read_only=read_only)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from kern_nb.db import codec
+from kern_nb.db import codec, rows
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.frames import to_pandas
 from kern_nb.db.views import VIEWS
@@ -96,6 +96,7 @@ def _parameter(name: str, value: Any) -> Any:
     """A parameter as a plain Python value, its text written as the columns' is: it is compared with what is stored."""
     try:
         plain = codec.loads(codec.dumps(value))
+        plain = rows.number(plain) if type(plain) is int else plain
     except UnstorableValue:
         plain = {}
     if isinstance(plain, (dict, list, set, frozenset, complex)):

@@ -56,7 +56,7 @@ class SqliteDb(SessionStore):
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
-        self.db_file = Path(db_file)
+        self.db_file = Path(db_file).absolute()  # a notebook may change its folder
         self.timeout = timeout
         super().__init__(f"sqlite:///{db_file}", Tables(session_table), read_only=read_only)
 

@@ -1,13 +1,14 @@
-"""One DuckDB file, several processes: real kernels write and read it in turn and at once, and nobody holds it for long."""
+"""One DuckDB file, several processes: real kernels write and read in turn and at once, and nobody holds it for long."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from jupyter_client.manager import KernelManager
 from processes import ROOT, environment
 from samples import a_run, a_session, a_small_run, loaded
 
-from kern_nb.db import DuckDb
+from kern_nb.db import DuckDb, open_store
 from kern_nb.errors import StoreBusy
 
 PREPARE = """
@@ -27,96 +28,109 @@ def append(text):
     messages = [Message(role="user", content=text), Message(role="assistant", content="answer to " + text)]
     return store.append_run("chat", Run(input=text, messages=messages)).run_index
 """
+BUSY = """
+found = []
+for i in range(50):
+    found.append(append(f"{i}"))
+    assert len(store.messages_df("chat")) % 2 == 0
+print(found)
+"""
 
-Kernel = Callable[[str], str]
-"""Runs code in a kernel and gives what it printed."""
+
+class Kernel:
+    """A running ipykernel that has attached the file."""
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.manager = KernelManager(kernel_name="python3", connection_file=str(folder / "kernel.json"))
+        folders = {name: str(folder) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
+        with (folder / "stderr").open("wb") as stderr:
+            self.manager.start_kernel(env=environment() | folders, cwd=str(ROOT), stderr=stderr)
+        self.client = self.manager.blocking_client()
+        self.client.start_channels()
+        self.path = path
+
+    def ready(self) -> Kernel:
+        """Wait for it, and attach."""
+        self.client.wait_for_ready(timeout=60)
+        self(PREPARE.format(path=str(self.path)))
+        return self
+
+    def begin(self, code: str) -> str:
+        """Run code without waiting for it; the id of the request."""
+        return self.client.execute(code)
+
+    def end(self, request: str) -> str:
+        """What the code printed, once it has run."""
+        printed, status = [], ""
+        while status != "idle":
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            content = message["content"]
+            assert message["msg_type"] != "error", f"{content.get('ename')}: {content.get('evalue')}"
+            if message["msg_type"] == "stream":
+                printed.append(content["text"])
+            status = content.get("execution_state", "")
+        return "".join(printed)
+
+    def __call__(self, code: str) -> str:
+        """Run code; what it printed."""
+        return self.end(self.begin(code))
+
+    def stop(self) -> None:
+        """End it, and close what talks to it."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Kernel]]:
+    """Two kernels, started once."""
+    path = tmp_path_factory.mktemp("shared") / "shared.duckdb"
+    started = [Kernel(tmp_path_factory.mktemp("kernel"), path) for _ in range(2)]
+    yield [kernel.ready() for kernel in started]
+    for kernel in started:
+        kernel.stop()
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path(tmp_path: Path) -> Path:
     """A file to share."""
     return tmp_path / "shared.duckdb"
 
 
-@pytest.fixture
-def kernels(path, tmp_path) -> Iterator[tuple[Kernel, Kernel]]:
-    """Two ipykernels with the file attached in each."""
-    folders = {name: str(tmp_path / name) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
-    managers = [KernelManager(kernel_name="python3") for _ in range(2)]
-    clients = []
-    try:
-        for manager in managers:
-            manager.connection_file = str(tmp_path / f"kernel-{id(manager)}.json")
-            manager.start_kernel(env=environment() | folders, cwd=str(ROOT))
-        for manager in managers:
-            client = manager.blocking_client()
-            client.start_channels()
-            clients.append(client)
-            client.wait_for_ready(timeout=60)
-
-        def running_in(client) -> Kernel:
-            def run(code: str) -> str:
-                printed: list[str] = []
-
-                def hear(message) -> None:
-                    if message["msg_type"] == "stream":
-                        printed.append(message["content"]["text"])
-
-                reply = client.execute_interactive(code, output_hook=hear, timeout=60)["content"]
-                assert reply["status"] == "ok", f"{reply.get('ename')}: {reply.get('evalue')}"
-                return "".join(printed)
-
-            run(PREPARE.format(path=str(path)))
-            return run
-
-        yield running_in(clients[0]), running_in(clients[1])
-    finally:
-        for client in clients:
-            client.stop_channels()
-        for manager in managers:
-            manager.shutdown_kernel(now=True)
-            manager.cleanup_resources()
-
-
-def test_two_kernels_write_and_read_one_file(kernels, path):
+def test_two_kernels_write_and_read_one_file(kernels):
     """In turn, each seeing what the other has just written; then both at once, a hundred runs, and none is lost."""
     one, two = kernels
     for i in range(6):
         kernel, other = (one, two) if i % 2 == 0 else (two, one)
-        assert kernel(f"print(append('turn {i}'))").strip() == str(i)
-        assert (
-            other("print(store.runs_df('chat').input.tolist()[-1], len(store.history('chat')))")
-            == f"turn {i} {2 * i + 2}\n"
-        )
-        assert kernel("print(store.sql('SELECT n_runs FROM sessions').n_runs[0])").strip() == str(i + 1)
-    one("branch = store.branch('chat', after=2, new_session_id='what-if').session_id")
-    assert two("print(store.get_session('what-if').fork_run_index)").strip() == "2"
+        assert kernel(f"print(append('turn {i}'))") == f"{i}\n"
+        assert other("print(store.runs_df('chat').input.tolist()[-1])") == f"turn {i}\n"
+        assert other("print(len(store.history('chat')))") == f"{2 * i + 2}\n"
+        assert kernel("print(store.sql('SELECT n_runs FROM sessions').n_runs[0])") == f"{i + 1}\n"
+    one("branch = store.branch('chat', after=2, new_session_id='what-if')")
+    assert two("print(store.get_session('what-if').fork_run_index)") == "2\n"
 
-    printed: list[str] = []
-    start = time.time() + 0.3
-    busy = f"time.sleep(max(0, {start} - time.time()))\nfound = []\nfor i in range(50):\n    found.append(append(f'{{i}}'))\n"
-    reading = "    assert len(store.messages_df('chat')) % 2 == 0\nprint(found)"
-    threads = [threading.Thread(target=lambda k=k: printed.append(k(busy + reading))) for k in (one, two)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    indexes = [index for text in printed for index in eval(text)]
+    busy = f"time.sleep(max(0, {time.time() + 0.3} - time.time()))\n{BUSY}"
+    requests = [kernel.begin(busy) for kernel in kernels]
+    printed = [kernel.end(request) for kernel, request in zip(kernels, requests, strict=True)]
+    indexes = [index for text in printed for index in json.loads(text)]
 
     assert sorted(indexes) == list(range(6, 106))
-    with DuckDb(path) as store:
+    with DuckDb(one.path) as store:
         assert [run.run_index for run in loaded(store, "chat").runs] == list(range(106))
         assert store.check()
 
 
-def test_a_kernel_that_is_idle_does_not_hold_the_file(kernels, path):
+def test_a_kernel_that_is_idle_does_not_hold_the_file(kernels):
     """A notebook left open over the week-end is in nobody's way: any other tool can open the file."""
-    one, _ = kernels
-    one("append('x')\nframe = store.messages_df()")
-    until_free(path)
-    one("append('y')")
-    until_free(path)
-    assert one("print(len(store.runs_df()))") == "2\n"
+    kernel = kernels[0]
+    before = int(kernel("append('x')\nprint(len(store.runs_df()))"))
+    until_free(kernel.path)
+    kernel("append('y')")
+    until_free(kernel.path)
+    assert kernel("print(len(store.runs_df()))") == f"{before + 1}\n"
 
 
 def until_free(path: Path, seconds: float = 3.0) -> None:
@@ -281,8 +295,6 @@ for i in range(3):
     if child == 0:
         store.append_run("chat", a_small_run(f"child {i}"))
         assert len(store.messages_df("chat")) >= 4
-        if i == 2:
-            sys.exit(0)
         os._exit(0)
     children.append(child)
     store.append_run("chat", a_small_run(f"parent after fork {i}"))
@@ -299,8 +311,6 @@ def test_forked_children_can_use_the_store(persistent_target):
     command = [sys.executable, "-W", "ignore", "-c", FORKING, persistent_target]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
-    from kern_nb.db import open_store
-
     with open_store(persistent_target) as store:
         expected = [
             "parent",
