@@ -68,8 +68,8 @@ def _usage() -> list[sa.Column[object]]:
     return [sa.Column(name, sa.Double if name == "cost" else sa.BigInteger) for name in USAGE]
 
 
-def _key(name: str, kind: type[sa.types.TypeEngine[Any]]) -> sa.Column[Any]:
-    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+def _key(name: str, kind: type[sa.types.TypeEngine[Any]], *, indexed: bool = True) -> sa.Column[Any]:
+    return sa.Column(name, kind, primary_key=indexed, autoincrement=False, nullable=False)
 
 
 class Tables:
@@ -78,7 +78,8 @@ class Tables:
     Args:
         session_table: The name of the sessions' table; the others are named after it.
         db_schema: The database schema they live in, where the engine has schemas.
-        indexed: Whether to look rows up by index. A column store scans, and would pay for each index at every append.
+        indexed: Whether to look rows up by index. A column store scans, and would pay for each index at every append;
+            that messages and calls are numbered once is then seen to by the one writer it admits.
     """
 
     def __init__(self, session_table: str, db_schema: str | None = None, *, indexed: bool = True) -> None:
@@ -136,8 +137,8 @@ class Tables:
         )
         self.messages = table(
             "_messages",
-            _key("run_id", Text),
-            _key("message_index", sa.BigInteger),
+            _key("run_id", Text, indexed=indexed),
+            _key("message_index", sa.BigInteger, indexed=indexed),
             sa.Column("session_id", Text, nullable=False),
             sa.Column("run_index", sa.BigInteger, nullable=False),
             sa.Column("message_id", Text),
@@ -154,8 +155,8 @@ class Tables:
         )
         self.tool_calls = table(
             "_tool_calls",
-            _key("run_id", Text),
-            _key("tool_call_id", Text),
+            _key("run_id", Text, indexed=indexed),
+            _key("tool_call_id", Text, indexed=indexed),
             sa.Column("session_id", Text, nullable=False),
             sa.Column("run_index", sa.BigInteger, nullable=False),
             sa.Column("message_index", sa.BigInteger),

@@ -205,7 +205,7 @@ def append_messages(
     """See `SessionStore.append_messages`."""
     run = open_run(connection, store, run_id)
     session_id, t, m = run["session_id"], store.tables.tool_calls, store.tables.messages
-    first = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index) + 1, 0)).where(m.c.run_id == run_id)
+    first = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index) + 1, 0)).where(_of_run(m, run))
     start = int(connection.execute(first).scalar_one())
     now = datetime.now(UTC)
     stored = [
@@ -215,7 +215,7 @@ def append_messages(
     place = {"run_index": run["run_index"]}
     message_rows = [rows.message_row(m, run_id, session_id, i) | place for i, m in enumerate(stored, start)]
     store.insert_rows(connection, m, message_rows)
-    taken = connection.execute(sa.select(t.c.tool_call_id).where(t.c.run_id == run_id)).scalars().all()
+    taken = connection.execute(sa.select(t.c.tool_call_id).where(_of_run(t, run))).scalars().all()
     calls = rows.tool_call_rows(
         run_id, session_id, stored, [], open_run=True, first_message=start, taken=taken, join=False
     )
@@ -224,23 +224,28 @@ def append_messages(
     store.insert_rows(connection, t, calls)
     for message in stored:
         if message.role in rows.ANSWERS:
-            _complete_call(connection, store, run_id, message, made)
+            _complete_call(connection, store, run, message, made)
     return stored
 
 
-def _complete_call(connection: Connection, store: SessionStore, run_id: str, message: Message, now: int) -> None:
+def _of_run(table: sa.Table, run: RowMapping) -> sa.ColumnElement[bool]:
+    """The rows of a run, by what rows lie together by: an engine without an index skips most of a large store."""
+    return (table.c.session_id == run["session_id"]) & (table.c.run_index == run["run_index"])
+
+
+def _complete_call(connection: Connection, store: SessionStore, run: RowMapping, message: Message, now: int) -> None:
     """A tool's message ends the call it answers, unless it has ended before."""
     t = store.tables.tool_calls
     # An id that was used again in the run stands there as id~2.
     named = (t.c.tool_call_id == message.tool_call_id) | starts_with(t.c.tool_call_id, f"{message.tool_call_id}~")
     earlier = t.c.message_index.is_(None) | (t.c.message_index < message.message_index)
-    waiting = sa.select(t.c.tool_call_id).where(t.c.run_id == run_id, named, earlier, t.c.status == "started")
+    waiting = sa.select(t.c.tool_call_id).where(_of_run(t, run), named, earlier, t.c.status == "started")
     call = connection.execute(waiting.order_by(t.c.call_index).limit(1)).scalar()
     if call is not None:
         text, value = rows.split(message.content)
         took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
         done = {"status": rows.ended(message), "result": text, "result_json": value, "duration_s": took}
-        connection.execute(t.update().where(t.c.run_id == run_id, t.c.tool_call_id == call).values(**done))
+        connection.execute(t.update().where(_of_run(t, run), t.c.tool_call_id == call).values(**done))
 
 
 def finish_run(
@@ -268,7 +273,7 @@ def finish_run(
     if status not in OPEN_STATUSES:
         finished = int(now * 1_000_000)
         values |= {"finished_at": finished, "duration_s": (finished - run["created_at"]) / 1_000_000, "process": None}
-        left = (t.c.run_id == run_id) & (t.c.status == "started")
+        left = _of_run(t, run) & (t.c.status == "started")
         connection.execute(t.update().where(left).values(status="unknown"))
     if session_state is not None and session is not None:
         base = run["session_state"] or {}
