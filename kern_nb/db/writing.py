@@ -230,7 +230,7 @@ def append_messages(
 
 def _of_run(table: sa.Table, run: RowMapping) -> sa.ColumnElement[bool]:
     """The rows of a run, by what rows lie together by: an engine without an index skips most of a large store."""
-    return (table.c.session_id == run["session_id"]) & (table.c.run_index == run["run_index"])
+    return sa.and_(table.c.session_id == run["session_id"], table.c.run_index == run["run_index"])
 
 
 def _complete_call(connection: Connection, store: SessionStore, run: RowMapping, message: Message, now: int) -> None:
