@@ -160,8 +160,8 @@ def _exactly(value: Any) -> Any:
         return repr(value)
     if isinstance(value, Decimal):
         return value.as_tuple()
-    if isinstance(value, datetime | time):
-        return value, value.utcoffset()
+    if isinstance(value, datetime | time):  # a time that a zone skips equals no other, not even itself elsewhere
+        return value.replace(tzinfo=None, fold=0), value.utcoffset()
     return value
 
 

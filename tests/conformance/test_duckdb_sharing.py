@@ -155,7 +155,7 @@ def test_a_file_held_by_another_process_is_busy(path, workers):
         for call in (
             lambda: store.append_run("chat", a_run()),
             lambda: store.get_session("chat"),
-            lambda: store.messages_df(),
+            store.messages_df,
             lambda: store.sql("SELECT 1"),
         ):
             began = time.monotonic()
@@ -201,7 +201,7 @@ def test_the_file_is_let_go_after_use(path, workers):
     uses = {
         "write": lambda: a_session(store, runs=2),
         "record": lambda: store.get_session("chat"),
-        "frame": lambda: store.messages_df(),
+        "frame": store.messages_df,
         "sql": lambda: store.sql("SELECT * FROM messages"),
         "error": lambda: pytest.raises(KeyError, store.branch, "no such"),
         "refused": lambda: pytest.raises(TypeError, store.append_run, "chat", a_run(input=object())),

@@ -135,13 +135,19 @@ REACHES = {
         "SELECT query_to_xml('DELETE FROM agno_sessions', true, true, '')",
         "SELECT query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')",
         "SELECT set_config('role', 'none', true), query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')",
-        "SELECT query_to_xml('SELECT set_' || 'config(''role'', ''none'', true)', true, true, ''), "
-        "query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')",
-        "SELECT query_to_xml('SELECT set_' || 'config(''session_authorization'', ''postgres'', true)', true, true, ''), "
-        "query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')",
+        (
+            "SELECT query_to_xml('SELECT set_' || 'config(''role'', ''none'', true)', true, true, ''), "
+            "query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')"
+        ),
+        (
+            "SELECT query_to_xml('SELECT set_' || 'config(''session_authorization'', ''postgres'', true)', true, true, ''), "
+            "query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')"
+        ),
         "SELECT U&\"s\\0065t_config\"('role', 'none', true), query_to_xml('SELECT pg_read_file(''{file}'')', true, true, '')",
-        "SELECT b.word FROM ts_stat('SELECT to_tsvector(set_' || 'config(''role'', ''none'', true))') AS a, "
-        "LATERAL ts_stat('SELECT to_tsvector(pg_read_file(''{file}'')) WHERE ''' || a.word || ''' <> ''''') AS b",
+        (
+            "SELECT b.word FROM ts_stat('SELECT to_tsvector(set_' || 'config(''role'', ''none'', true))') AS a, "
+            "LATERAL ts_stat('SELECT to_tsvector(pg_read_file(''{file}'')) WHERE ''' || a.word || ''' <> ''''') AS b"
+        ),
         "SELECT set_config('transaction_read_only', 'off', true), query_to_xml('DELETE FROM agno_sessions', true, true, '')",
         "SELECT * FROM dblink('dbname=postgres', 'DELETE FROM agno_sessions') AS x(a text)",
         "SELECT * INTO x FROM sessions",

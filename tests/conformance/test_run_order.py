@@ -115,7 +115,7 @@ def test_a_run_id_is_stored_once(store):
     """A second run of an id is refused with our own error, the first stays as it is, and the session can go on."""
     store.append_run("chat", a_run("first", run_id="r"))
     for session_id in ("chat", "other"):
-        with pytest.raises(KernError, match="'?r'?"):
+        with pytest.raises(KernError, match=r"'?r'?"):
             store.append_run(session_id, a_run("second", run_id="r"))
 
     assert inputs(loaded(store, "chat")) == ["first"]
