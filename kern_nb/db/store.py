@@ -1,7 +1,8 @@
 """`SessionStore`: what every store can do, whatever the engine. An engine's file holds only what differs.
 
-Methods check their arguments, open a transaction and call the function that does the work: `writing`, `reading`,
-`lineage` for records, `frames` and `query` for tables, `ingest` for foreign records, `check` for the store's health.
+Methods check their arguments, open a transaction and call the function that does the work: `appending`, `writing`,
+`reading` and `lineage` for records, `frames` and `query` for tables, `ingest` for foreign records, `check` for the
+store's health.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import reading, schema, writing
+from kern_nb.db import appending, reading, schema, writing
 from kern_nb.db.schema import Tables
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore, StoreUnavailable
 from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
@@ -344,7 +345,7 @@ class SessionStore(ABC):
             UnstorableValue: a value would not come back as it went in; nothing was stored.
             RunExists: a run of that id is stored already.
         """
-        return self.write(lambda connection: writing.append_run(connection, self, session_id, run, user_id))
+        return self.write(lambda connection: appending.append_run(connection, self, session_id, run, user_id))
 
     def start_run(
         self,
@@ -378,7 +379,7 @@ class SessionStore(ABC):
             input=input,
             status="RUNNING",
         )
-        return self.write(lambda connection: writing.start_run(connection, self, session_id, run))
+        return self.write(lambda connection: appending.start_run(connection, self, session_id, run))
 
     def append_messages(self, run_id: str, messages: Sequence[Message]) -> list[Message]:
         """Add messages to an open run as they happen, with the tool calls they make.
@@ -391,7 +392,7 @@ class SessionStore(ABC):
         Raises:
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
-        return self.write(lambda connection: writing.append_messages(connection, self, run_id, messages))
+        return self.write(lambda connection: appending.append_messages(connection, self, run_id, messages))
 
     def finish_run(
         self,
@@ -412,7 +413,7 @@ class SessionStore(ABC):
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
         values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state, "error": error}
-        self.write(lambda connection: writing.finish_run(connection, self, run_id, status=status, **values))
+        self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
 
     def history(
         self, session_id: str, *, last_runs: int | None = None, last_messages: int | None = None
