@@ -10,6 +10,7 @@ All stores of one process on one file share one lease: DuckDB allows a file to b
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import random
@@ -155,6 +156,13 @@ class Lease:
             else:
                 self._opened = 0.0  # overdue: closed at the last release
 
+    def at_exit(self) -> None:
+        """Let go of the file before Python ends: a thread that is still within DuckDB then aborts the process."""
+        self.close()
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.join(timeout=2.0)
+
     @contextlib.contextmanager
     def while_closed(self) -> Iterator[bool]:
         """Whether this process has the file closed; it stays so within the block."""
@@ -282,6 +290,12 @@ def _after_fork() -> None:
         lease.after_fork()
 
 
+def _at_exit() -> None:
+    for lease in list(_leases.values()):
+        lease.at_exit()
+
+
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
