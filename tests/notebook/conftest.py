@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ def plain_notebook(
         yield Notebook(shell, capsys)
     shell.restore_sys_module_state()
     InteractiveShell.clear_instance()
+    # Each shell would collect garbage once more when Python ends: seconds, for hundreds of shells minutes.
+    atexit.unregister(shell.atexit_operations)
 
 
 @pytest.fixture
