@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from kern_nb.agent import Agent
     from kern_nb.attached import attach, current_store, detach, stores, use
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
+    from kern_nb.notebook.inbox import inbox
     from kern_nb.notebook.results import sessions, show
     from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
+    from kern_nb.team import Team
+    from kern_nb.workflow import Workflow
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
     "DuckDb",
     "InMemoryDb",
     "KernError",
@@ -31,11 +36,14 @@ __all__ = [
     "SessionStore",
     "SessionSummary",
     "SqliteDb",
+    "Team",
     "ToolCall",
     "Usage",
+    "Workflow",
     "attach",
     "current_store",
     "detach",
+    "inbox",
     "open_store",
     "sessions",
     "show",
@@ -44,11 +52,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "kern_nb.agent": ("Agent",),
     "kern_nb.attached": ("attach", "current_store", "detach", "stores", "use"),
     "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
     "kern_nb.errors": ("KernError",),
+    "kern_nb.notebook.inbox": ("inbox",),
     "kern_nb.notebook.results": ("sessions", "show"),
     "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
+    "kern_nb.team": ("Team",),
+    "kern_nb.workflow": ("Workflow",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

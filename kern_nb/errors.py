@@ -18,6 +18,14 @@
     ├── HasBranches (ValueError)             a session whose rows a branch inherits cannot go
     ├── OwnerMismatch (PermissionError)      one user's run, another user's session
     ├── RunClosed (RuntimeError)             writing to a run that has ended
+    ├── RunFailed (RuntimeError)             a run ended with an error, which is stored
+    ├── RequirementNotFound (KeyError)
+    ├── RequirementExists (ValueError)       the requirement's id is taken
+    ├── AlreadyResolved (RuntimeError)       a requirement that has its answer, or expired
+    ├── AlreadyClaimed (RuntimeError)        a paused run, or a requirement, that another one took on
+    ├── StillWaiting (RuntimeError)          a paused run that lacks answers
+    ├── ScriptEnded (LookupError)            a ScriptedModel was asked for more answers than it has
+    ├── FileNotInWorkspace (FileNotFoundError)
     ├── UnstorableValue (TypeError)          a value that would not come back as it went in
     ├── QueryRefused (PermissionError)       SQL that is not one read
     ├── QueryFailed (ValueError)             SQL that the engine could not run
@@ -128,6 +136,38 @@ class OwnerMismatch(KernError, PermissionError):
 
 class RunClosed(KernError, RuntimeError):
     """A write to a run that has ended."""
+
+
+class RunFailed(KernError, RuntimeError):
+    """A run ended with an error. It is stored with its status and its messages."""
+
+
+class RequirementNotFound(KernError, KeyError):
+    """There is no such requirement."""
+
+
+class RequirementExists(KernError, ValueError):
+    """The id of the requirement is taken."""
+
+
+class AlreadyResolved(KernError, RuntimeError):
+    """The requirement has its answer, or nobody answered in time: a pause is answered once."""
+
+
+class AlreadyClaimed(KernError, RuntimeError):
+    """Another process goes on with the run, or another person is at the requirement."""
+
+
+class StillWaiting(KernError, RuntimeError):
+    """The run waits for answers that are not there yet."""
+
+
+class ScriptEnded(KernError, LookupError):
+    """A ScriptedModel was asked for more answers than its script has."""
+
+
+class FileNotInWorkspace(KernError, FileNotFoundError):
+    """The session's workspace has no such file."""
 
 
 class UnstorableValue(KernError, TypeError):

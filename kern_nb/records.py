@@ -7,6 +7,7 @@ unix seconds as documented. Unknown is ``None``, never 0. What a source said bey
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -17,8 +18,13 @@ SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
 ToolStatus = Literal["started", "completed", "failed", "unknown"]
 
+_SHORT = 80
+
 OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
 """A run in one of these may still be written to."""
+
+UNANSWERED = ("pending", "claimed")
+"""A requirement in one of these waits."""
 
 
 def _text(value: object) -> str:
@@ -49,6 +55,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Only what is known."""
+        return [(name, value) for name, value in super().__repr_args__() if value is not None and value not in ([], {})]
+
 
 class Usage(Record):
     """Tokens and money. ``cost`` is in the currency the source charges, US dollars unless it says otherwise."""
@@ -60,6 +70,26 @@ class Usage(Record):
     reasoning_tokens: int | None = None
     total_tokens: int | None = None
     cost: float | None = None
+
+    @classmethod
+    def total(cls, usages: Iterable[Usage | None]) -> Usage | None:
+        """The sum of what is known; None where nothing is."""
+        known = [usage for usage in usages if usage is not None]
+        sums = {}
+        for name in Usage.model_fields:
+            values = [value for usage in known if (value := getattr(usage, name)) is not None]
+            sums[name] = sum(values) if values else None
+        return Usage(**sums) if known else None
+
+
+class SessionMetrics(Usage):
+    """What a session took, computed from its rows: the agent's tokens, cost, calls and time."""
+
+    n_runs: int = 0
+    n_messages: int = 0
+    n_tool_calls: int = 0
+    n_tool_errors: int = 0
+    duration_s: float | None = None
 
 
 class ToolCall(Record):
@@ -110,7 +140,11 @@ class Message(Record):
 
 
 class Requirement(Record):
-    """What a paused run waits for, and the answer it got."""
+    """What a paused run waits for, and the answer it got.
+
+    ``approved`` says whether the call may go on. ``answer`` holds the arguments as the answerer edited them
+    (confirmation), or the value that was asked for. ``extra["fields"]`` names the arguments that a person is to fill.
+    """
 
     requirement_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_id: Text | None = None
@@ -122,6 +156,7 @@ class Requirement(Record):
     args: Any = None
     prompt: Text | None = None
     assignee: Text | None = None
+    approved: bool | None = None
     answer: Any = None
     note: Text | None = None
     created_at: Time | None = None
@@ -129,6 +164,7 @@ class Requirement(Record):
     resolved_by: Text | None = None
     claimed_by: Text | None = None
     expires_at: Time | None = None
+    extra: Object = Field(default_factory=dict)
 
 
 class Run(Record):
@@ -169,9 +205,15 @@ class Run(Record):
         """Where it stands, its status and its size; the fields hold the rest."""
         place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         messages, calls = len(self.messages), len(self.tool_calls)
-        return f"<Run {place} {self.status}, {_counted(messages, 'message')}, {_counted(calls, 'tool call')}>"
+        said = "" if self.output is None else f": {_shortened(text_of(self.output) or self.output)}"
+        return f"<Run {place} {self.status}, {_counted(messages, 'message')}, {_counted(calls, 'tool call')}{said}>"
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from kern_nb.render.transcript import run_html
+
+        return run_html(self)
 
 
 class SessionSummary(Record):
@@ -235,6 +277,12 @@ class Session(Record):
         from kern_nb.render.transcript import session_html
 
         return session_html(self)
+
+
+def _shortened(value: Any) -> str:
+    """A value as its repr, cut to what a line holds."""
+    said = repr(value[:_SHORT] if isinstance(value, str) else value)
+    return said if len(said) <= _SHORT else said[: _SHORT - 1] + "…"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,17 +21,17 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import codec, rows
 from kern_nb.db.schema import Tables, starts_with
 from kern_nb.db.state import merge
-from kern_nb.errors import OwnerMismatch, RunClosed, RunExists, RunNotFound
-from kern_nb.records import OPEN_STATUSES, Message, Run, RunStatus, Usage
+from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
+from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, Usage
 
 if TYPE_CHECKING:
-    from kern_nb.db.store import SessionStore
+    from kern_nb.db.connected import Connected
 
 OWNER_FIELDS = ("session_type", "agent_id", "team_id", "workflow_id", "user_id")
 
 
 def touch_session(
-    connection: Connection, store: SessionStore, session_id: str, owner: dict[str, Any], now: float
+    connection: Connection, store: Connected, session_id: str, owner: dict[str, Any], now: float
 ) -> RowMapping:
     """Make the session or note that it changed; locks its row until the transaction ends.
 
@@ -92,7 +92,7 @@ def _insert_run(tables: Tables) -> sa.UpdateBase:
     )
 
 
-def insert_run(connection: Connection, store: SessionStore, row: rows.Row, floor: int | None) -> int:
+def insert_run(connection: Connection, store: Connected, row: rows.Row, floor: int | None) -> int:
     """Insert a run with the session's next index, or the one after ``floor`` where it is the first; the index."""
     full = dict.fromkeys(store.tables.runs.columns.keys()) | row | {"floor": -1 if floor is None else floor}
     del full["run_index"]
@@ -105,7 +105,7 @@ def insert_run(connection: Connection, store: SessionStore, row: rows.Row, floor
         raise RunExists(message, "Give the run another run_id, or none: one is made up.") from error
 
 
-def append_run(connection: Connection, store: SessionStore, session_id: str, run: Run, user_id: str | None) -> Run:
+def append_run(connection: Connection, store: Connected, session_id: str, run: Run, user_id: str | None) -> Run:
     """See `SessionStore.append_run`."""
     now = time.time()
     user_id = user_id if user_id is not None else run.user_id
@@ -124,24 +124,61 @@ def append_run(connection: Connection, store: SessionStore, session_id: str, run
 
 
 def insert_children(
-    connection: Connection, store: SessionStore, run: Run, made: rows.RunRows, session_id: str, index: int
+    connection: Connection, store: Connected, run: Run, made: rows.RunRows, session_id: str, index: int
 ) -> Run:
     """Insert the messages and tool calls of a run that has its index; the run as stored."""
     for row in (*made.messages, *made.tool_calls):
         row["run_index"] = index
     store.insert_rows(connection, store.tables.messages, made.messages)
     store.insert_rows(connection, store.tables.tool_calls, made.tool_calls)
+    place = {"session_id": session_id, "run_id": run.run_id}
+    paused = rows.micros(run.finished_at or run.created_at) or int(time.time() * 1_000_000)
+    requirements = insert_requirements(connection, store, run.requirements, place, paused)
     calls = [rows.tool_call_of(row) for row in made.tool_calls]
     messages = [m.model_copy(update={"message_index": i}) for i, m in enumerate(run.messages)]
     for message in messages:
         message.tool_calls = [call for call in calls if call.message_index == message.message_index]
     placed = {"session_id": session_id, "run_index": index, "messages": messages, "tool_calls": calls}
-    return run.model_copy(update=placed)
+    return run.model_copy(update=placed | {"requirements": requirements})
+
+
+def insert_requirements(
+    connection: Connection, store: Connected, given: Sequence[Requirement], place: dict[str, str], now: int
+) -> list[Requirement]:
+    """Insert what a run waits for; as stored.
+
+    Raises:
+        RequirementExists: an id is taken.
+    """
+    q = store.tables.requirements
+    ids = [requirement.requirement_id for requirement in given]
+    taken = (
+        connection.execute(sa.select(q.c.requirement_id).where(q.c.requirement_id.in_(ids))).scalars().all()
+        if ids
+        else []
+    )
+    if taken or len(set(ids)) < len(ids):
+        name = taken[0] if taken else next(i for i in ids if ids.count(i) > 1)
+        raise RequirementExists(f"Requirement {name!r} is stored already.", "Give it another id, or none.")
+    # A microsecond apart, so that they stay in their order.
+    times = [requirement.created_at or rows.moment(now + i) for i, requirement in enumerate(given)]
+    placed = [r.model_copy(update=place | {"created_at": t}) for r, t in zip(given, times, strict=True)]
+    store.insert_rows(connection, q, [rows.requirement_row(r) for r in placed])
+    return placed
+
+
+def update_state(
+    connection: Connection, store: Connected, session_id: str, updates: dict[str, Any], user_id: str | None
+) -> dict[str, Any]:
+    """See `SessionStore.update_session_state`."""
+    owner = {"session_type": "agent", "user_id": user_id}
+    session = touch_session(connection, store, session_id, owner, time.time())
+    return _merge_state(connection, store, session_id, session["session_data"], {}, updates)
 
 
 def _merge_state(
     connection: Connection,
-    store: SessionStore,
+    store: Connected,
     session_id: str,
     session_data: dict[str, Any] | None,
     base: dict[str, Any],
@@ -149,7 +186,8 @@ def _merge_state(
 ) -> dict[str, Any]:
     """Bring a run's changes of the state into the session's; the session's row is locked by now."""
     data = session_data or {}
-    current = data.get("session_state") or {}
+    current = data.get("session_state")
+    current = current if isinstance(current, dict) else {}  # a foreign record may hold anything there
     merged = merge(base, current, ours)
     if codec.dumps(merged) != codec.dumps(current):  # where 1 became True, they are equal and not the same
         s = store.tables.sessions
@@ -169,19 +207,31 @@ def this_process() -> str:
     return f"{_host()}:{process.pid}:{process.create_time():.0f}"
 
 
-def start_run(connection: Connection, store: SessionStore, session_id: str, run: Run) -> Run:
+def start_run(
+    connection: Connection,
+    store: Connected,
+    session_id: str,
+    run: Run,
+    default_state: dict[str, Any] | None = None,
+    owner_data: dict[str, Any] | None = None,
+) -> Run:
     """See `SessionStore.start_run`."""
     now = time.time()
     owner: dict[str, Any] = {"session_type": run.run_type} | {n: getattr(run, n) for n in OWNER_FIELDS[1:]}
+    owner[f"{run.run_type}_data"] = owner_data
     session = touch_session(connection, store, session_id, owner, now)
-    state = (session["session_data"] or {}).get("session_state")
+    data = session["session_data"]
+    state = (data or {}).get("session_state")
+    state = state if isinstance(state, dict) else None  # a foreign record may hold anything there
+    if default_state:
+        state = _merge_state(connection, store, session_id, data, {}, merge({}, default_state, state or {}))
     started = run.model_copy(update={"session_state": state, "created_at": datetime.fromtimestamp(now, UTC)})
     row = rows.run_rows(started, session_id).run | {"process": this_process()}
     index = insert_run(connection, store, row, session["fork_run_index"])
     return started.model_copy(update={"session_id": session_id, "run_index": index})
 
 
-def open_run(connection: Connection, store: SessionStore, run_id: str) -> RowMapping:
+def open_run(connection: Connection, store: Connected, run_id: str) -> RowMapping:
     """The row of a run that may still be written to, locked where the engine locks rows.
 
     Raises:
@@ -198,11 +248,28 @@ def open_run(connection: Connection, store: SessionStore, run_id: str) -> RowMap
 
 
 def append_messages(
-    connection: Connection, store: SessionStore, run_id: str, messages: Sequence[Message]
+    connection: Connection,
+    store: Connected,
+    run_id: str,
+    messages: Sequence[Message],
+    *,
+    session_state: dict[str, Any] | None = None,
+    store_results: bool = True,
 ) -> list[Message]:
     """See `SessionStore.append_messages`."""
+    if session_state is not None:
+        session = lock_session_of(connection, store, run_id)
     run = open_run(connection, store, run_id)
     session_id, t, m = run["session_id"], store.tables.tool_calls, store.tables.messages
+    if session_state is not None and session is not None:
+        base = run["session_state"] or {}
+        _merge_state(connection, store, session_id, session["session_data"], base, session_state)
+        # Where the run goes on from: what it holds itself, which may lack what others wrote meanwhile.
+        r = store.tables.runs
+        connection.execute(r.update().where(r.c.run_id == run_id).values(session_state=session_state))
+    given = messages
+    if not store_results:
+        messages = [_without_results(message) for message in messages if message.role not in rows.ANSWERS]
     first = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index) + 1, 0)).where(_of_run(m, run))
     start = int(connection.execute(first).scalar_one())
     now = datetime.now(UTC)
@@ -220,10 +287,36 @@ def append_messages(
     made = int(now.timestamp() * 1_000_000)
     calls = [call | place | {"created_at": call["created_at"] or made} for call in calls]
     store.insert_rows(connection, t, calls)
-    for message in stored:
-        if message.role in rows.ANSWERS:
-            _complete_call(connection, store, run, message, made)
+    results = [message for message in stored if message.role in rows.ANSWERS]
+    for message in results if store_results else _unstored(given, start):
+        _complete_call(connection, store, run, message, made, keep=store_results)
     return stored
+
+
+def _unstored(messages: Sequence[Message], start: int) -> Iterator[Message]:
+    """Tools' messages that are not stored, each with the index it would have: it answers calls before it only."""
+    for message in messages:
+        if message.role in rows.ANSWERS:
+            yield message.model_copy(update={"message_index": start})
+        else:
+            start += 1
+
+
+def _ran_with(
+    connection: Connection, calls: sa.Table, call: sa.ColumnElement[bool], args: dict[str, Any]
+) -> dict[str, Any]:
+    """The columns of a call that ran with other arguments than the model gave; those are kept beside."""
+    asked = connection.execute(sa.select(calls.c.args, calls.c.extra).where(call)).mappings().one()
+    return {"args": args, "extra": (asked["extra"] or {}) | {"asked_args": asked["args"]}}
+
+
+def _without_results(message: Message) -> Message:
+    """A message whose calls, where they came with a result, say only that they ended."""
+    calls = [
+        call if call.result is None else call.model_copy(update={"result": None, "status": call.status or "completed"})
+        for call in message.tool_calls
+    ]
+    return message.model_copy(update={"tool_calls": calls})
 
 
 def _of_run(table: sa.Table, run: RowMapping) -> sa.ColumnElement[bool]:
@@ -231,51 +324,78 @@ def _of_run(table: sa.Table, run: RowMapping) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.session_id == run["session_id"], table.c.run_index == run["run_index"])
 
 
-def _complete_call(connection: Connection, store: SessionStore, run: RowMapping, message: Message, now: int) -> None:
-    """A tool's message ends the call it answers, unless it has ended before."""
+def _complete_call(
+    connection: Connection, store: Connected, run: RowMapping, message: Message, now: int, *, keep: bool
+) -> None:
+    """A tool's message ends the call it answers, unless it has ended before.
+
+    One that says that nobody knows how the call ended (``extra["unknown"]``) leaves it as it is.
+    """
+    if message.extra.get("unknown"):
+        return
     t = store.tables.tool_calls
     # An id that was used again in the run stands there as id~2.
     named = (t.c.tool_call_id == message.tool_call_id) | starts_with(t.c.tool_call_id, f"{message.tool_call_id}~")
-    earlier = t.c.message_index.is_(None) | (t.c.message_index < message.message_index)
-    waiting = sa.select(t.c.tool_call_id).where(_of_run(t, run), named, earlier, t.c.status == "started")
-    call = connection.execute(waiting.order_by(t.c.call_index).limit(1)).scalar()
+    waiting = sa.select(t.c.tool_call_id).where(_of_run(t, run), named, t.c.status.in_(("started", "unknown")))
+    if message.message_index is not None:
+        waiting = waiting.where(t.c.message_index.is_(None) | (t.c.message_index < message.message_index))
+    # One of which nobody knows how it ended comes after those that are waited for.
+    call = connection.execute(waiting.order_by(t.c.status, t.c.call_index).limit(1)).scalar()
     if call is not None:
-        text, value = rows.split(message.content)
-        took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
+        text, value = rows.split(message.content) if keep else (None, None)
+        took = message.extra.get("duration_s")
+        if not isinstance(took, float):
+            took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
         done = {"status": rows.ended(message), "result": text, "result_json": value, "duration_s": took}
+        if isinstance(message.extra.get("args"), dict):
+            done |= _ran_with(connection, t, _of_run(t, run) & (t.c.tool_call_id == call), message.extra["args"])
         connection.execute(t.update().where(_of_run(t, run), t.c.tool_call_id == call).values(**done))
+
+
+def lock_session_of(connection: Connection, store: Connected, run_id: str) -> RowMapping | None:
+    """The session of a run, locked before the run as every writer locks them: two writers never wait for each other."""
+    r, s = store.tables.runs, store.tables.sessions
+    of_run = sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
+    locked = store.locked(sa.select(s.c.session_data).where(s.c.session_id == of_run))
+    return connection.execute(locked).mappings().first()
 
 
 def finish_run(
     connection: Connection,
-    store: SessionStore,
+    store: Connected,
     run_id: str,
     *,
     status: RunStatus,
-    output: Any,
-    usage: Usage | None,
-    session_state: dict[str, Any] | None,
-    error: str | None,
+    output: Any = None,
+    usage: Usage | None = None,
+    session_state: dict[str, Any] | None = None,
+    error: str | None = None,
+    **known: Any,
 ) -> None:
-    """See `SessionStore.finish_run`."""
+    """See `SessionStore.finish_run`; ``known`` are further columns of the run, left alone where None."""
     r, t, s = store.tables.runs, store.tables.tool_calls, store.tables.sessions
-    # The session's row before the run's, as every writer locks them: two finishers then never wait for each other.
-    of_run = sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
-    locked = store.locked(sa.select(s.c.session_data).where(s.c.session_id == of_run))
-    session = connection.execute(locked).mappings().first()
+    session = lock_session_of(connection, store, run_id)
     run = open_run(connection, store, run_id)
     session_id = run["session_id"]
     now = time.time()
     values: dict[str, Any] = {"status": status, "error": error, **rows.usage_row(usage)}
     values["output"], values["output_json"] = rows.split(output)
+    values |= {name: rows.number(v) if name.endswith("_s") else v for name, v in known.items() if v is not None}
     if status not in OPEN_STATUSES:
         finished = int(now * 1_000_000)
-        values |= {"finished_at": finished, "duration_s": (finished - run["created_at"]) / 1_000_000, "process": None}
+        took = (finished - run["created_at"]) / 1_000_000
+        values = {"duration_s": took} | values | {"finished_at": finished, "process": None}
         left = _of_run(t, run) & (t.c.status == "started")
         connection.execute(t.update().where(left).values(status="unknown"))
-    if session_state is not None and session is not None:
+    data = session["session_data"] if session is not None else None
+    if session_state is not None:
         base = run["session_state"] or {}
-        data = session["session_data"]
         values["session_state"] = _merge_state(connection, store, session_id, data, base, session_state)
+    elif status not in OPEN_STATUSES:  # what the run says nothing of is as others left it
+        values["session_state"] = (data or {}).get("session_state")
+    if run["status"] == "PAUSED" and status not in OPEN_STATUSES:  # nobody will go on with it
+        q = store.tables.requirements
+        left = (q.c.run_id == run_id) & q.c.status.in_(UNANSWERED)
+        connection.execute(q.update().where(left).values(status="expired"))
     connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
     connection.execute(s.update().where(s.c.session_id == session_id).values(updated_at=int(now)))

@@ -89,6 +89,14 @@ def check(store: SessionStore, *, repair: bool) -> CheckReport:
     return store.write(mend)
 
 
+_abandoned: set[str] = set()
+
+
+def abandon(run_id: str) -> None:
+    """Note that this process writes a run no more, though it could not say so in the store."""
+    _abandoned.add(run_id)
+
+
 def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
     yield from _open_runs(connection, tables)
     yield from _calls_left_started(connection, tables)
@@ -101,13 +109,13 @@ def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
     r = tables.runs
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
-        state, where = _process_state(row["process"])
+        state, where = process_state(row["process"], row["run_id"])
         if state != "alive":
             kind = "interrupted" if state == "gone" else "running elsewhere"
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")
 
 
-def _process_state(process: str | None) -> tuple[str, str]:
+def process_state(process: str | None, run_id: str) -> tuple[str, str]:
     """Whether the process that wrote a run is alive, gone, or (on another host) out of sight; and that in words."""
     host, _, rest = (process or "").rpartition(":")[0].rpartition(":")
     started = (process or "").rpartition(":")[2]
@@ -115,8 +123,12 @@ def _process_state(process: str | None) -> tuple[str, str]:
         return "gone", "nobody says which process wrote it"
     if host != socket.gethostname():
         return "elsewhere", f"process {rest} on {host} may still write it"
+    if run_id in _abandoned:
+        return "gone", f"process {rest} gave it up"
     try:
-        alive = f"{psutil.Process(int(rest)).create_time():.0f}" == started
+        found = psutil.Process(int(rest))
+        dead = found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # killed, and nobody has asked how it ended
+        alive = not dead and f"{found.create_time():.0f}" == started
     except psutil.Error:
         alive = False
     return ("alive", f"process {rest} writes it") if alive else ("gone", f"process {rest}, which wrote it, is gone")
@@ -183,7 +195,7 @@ def _repaired(connection: Connection, tables: Tables, finding: Finding) -> Findi
     """Mend one thing, where that is possible without guessing."""
     repairs: dict[str, Callable[[Connection, Tables, Finding], Any]] = {
         "interrupted": _mark_interrupted,
-        "left started": _mark_unknown,
+        "left started": _end_calls,
     }
     if finding.kind not in repairs:
         return finding
@@ -194,11 +206,25 @@ def _repaired(connection: Connection, tables: Tables, finding: Finding) -> Findi
 def _mark_interrupted(connection: Connection, tables: Tables, finding: Finding) -> None:
     r = tables.runs
     still_open = (r.c.run_id == finding.run_id) & (r.c.status == "RUNNING")
-    connection.execute(r.update().where(still_open).values(status="INTERRUPTED", process=None))
-    _mark_unknown(connection, tables, finding)
+    ended = {"status": "INTERRUPTED", "process": None}
+    ended["session_state"] = session_state(connection, tables, finding.session_id)
+    connection.execute(r.update().where(still_open).values(**ended))
+    _end_calls(connection, tables, finding)
 
 
-def _mark_unknown(connection: Connection, tables: Tables, finding: Finding) -> None:
+def session_state(connection: Connection, tables: Tables, session_id: str) -> Any:
+    """The state of a session as it stands."""
+    s = tables.sessions
+    data = connection.execute(sa.select(s.c.session_data).where(s.c.session_id == session_id)).scalar()
+    return data.get("session_state") if isinstance(data, dict) else None
+
+
+def _end_calls(connection: Connection, tables: Tables, finding: Finding) -> None:
+    mark_unknown(connection, tables, finding.run_id or "")
+
+
+def mark_unknown(connection: Connection, tables: Tables, run_id: str) -> None:
+    """Calls that had started in a run whose process is gone: nobody can tell whether they took effect."""
     t = tables.tool_calls
-    left = (t.c.run_id == finding.run_id) & (t.c.status == "started")
+    left = (t.c.run_id == run_id) & (t.c.status == "started")
     connection.execute(t.update().where(left).values(status="unknown"))

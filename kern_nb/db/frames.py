@@ -23,7 +23,7 @@ from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    from kern_nb.db.store import SessionStore
+    from kern_nb.db.connected import Connected
 
 When: TypeAlias = str | date | datetime | pd.Timestamp
 
@@ -57,7 +57,7 @@ class Filters:
     limit: int | None = None
 
 
-def frame(store: SessionStore, name: str, filters: Filters, *, lineage: bool = False) -> pd.DataFrame:
+def frame(store: Connected, name: str, filters: Filters, *, lineage: bool = False) -> pd.DataFrame:
     """One of the frames; see `SessionStore` for what each holds."""
     if filters.limit is not None and filters.limit < 0:
         raise BadUsage(f"limit={filters.limit} is negative.", "Give a limit of 0 or more, or none.")

@@ -261,7 +261,9 @@ def copy_rows(
         cut_runs |= {new_id} if cut else set()
         # The hash names an imported record: the copy is not that record.
         own = {"session_id": session_id, "run_id": new_id, "copied_from": row["run_id"], "source_hash": None}
-        copies["runs"].append({**row, **own, **cut})
+        # Nobody writes the copy of an open run, and what that waits for is not asked twice.
+        ended = {"status": "INTERRUPTED", "process": None} if row["status"] in OPEN_STATUSES else {}
+        copies["runs"].append({**row, **own, **cut, **ended})
     for copy in copies["runs"]:
         copy["parent_run_id"] = renamed.get(copy["parent_run_id"], copy["parent_run_id"])
     for name in ("messages", "tool_calls"):

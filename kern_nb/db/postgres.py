@@ -24,6 +24,7 @@ _AGAIN = (
     psycopg.errors.UniqueViolation,
     psycopg.errors.DuplicateTable,  # two stores make the same tables at once
     psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateColumn,  # or bring them up to date
 )
 # What would give a superuser's query its rights back: by name, or by SQL in a text that a function runs.
 _REGAINING = re.compile(r"set_config|U&|_to_xml|xmlschema|ts_stat|ts_rewrite|dblink|crosstab|connectby", re.IGNORECASE)

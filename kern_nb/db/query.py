@@ -21,7 +21,7 @@ from kern_nb.db.views import VIEWS
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
 
 if TYPE_CHECKING:
-    from kern_nb.db.store import SessionStore
+    from kern_nb.db.connected import Connected
 
 # Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
 _NOT_QUERIES = frozenset(
@@ -41,7 +41,7 @@ _TOKEN = re.compile(
 )
 
 
-def run(store: SessionStore, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     body = _statement(text)
     if not body:
@@ -203,7 +203,7 @@ def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
     return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
 
 
-def view_statements(store: SessionStore, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
     """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
     statements = []

@@ -6,18 +6,18 @@ import base64
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, rows
-from kern_nb.db.lineage import CUT_RUN, Segments, segments
+from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import json_text, latest_runs
-from kern_nb.errors import BadUsage, SessionNotFound, did_you_mean
-from kern_nb.records import Message, Run, Session, ToolCall
+from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
+from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -61,15 +61,90 @@ def require_session(connection: Connection, tables: Tables, session_id: str) -> 
     return row
 
 
-def get_session(connection: Connection, tables: Tables, session_id: str, user_id: str | None) -> Session | None:
+def get_session(
+    connection: Connection, tables: Tables, session_id: str, user_id: str | None, *, runs: bool
+) -> Session | None:
     """A session with its runs, inherited ones first."""
     row = session_row(connection, tables, session_id, user_id)
-    if row is None:
-        return None
+    if row is None or not runs:
+        return None if row is None else rows.session_of(row)
     seen = segments(connection, tables, row)
     r = tables.runs
     found = connection.execute(sa.select(r).where(seen.runs(r)).order_by(r.c.run_index)).mappings().all()
-    return rows.session_of(row, load_runs(connection, tables, seen, found))
+    loaded = load_runs(connection, tables, seen, found)
+    _add_requirements(connection, tables, loaded)
+    _pass_up(loaded)
+    return rows.session_of(row, loaded)
+
+
+def get_run(connection: Connection, tables: Tables, run_id: str) -> Run:
+    """See `SessionStore.get_run`."""
+    r = tables.runs
+    row = connection.execute(sa.select(r).where(r.c.run_id == run_id)).mappings().first()
+    if row is None:
+        raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
+    runs = load_runs(connection, tables, Segments([Segment(row["session_id"])]), [row])
+    _add_requirements(connection, tables, runs)
+    _add_members_requirements(connection, tables, runs)
+    return runs[0]
+
+
+def member_runs(connection: Connection, tables: Tables, run_id: str) -> list[Run]:
+    """See `SessionStore.member_runs`."""
+    r = tables.runs
+    query = sa.select(r).where(r.c.parent_run_id == run_id).order_by(r.c.run_index)
+    found = connection.execute(query).mappings().all()
+    owners = [Segment(session_id) for session_id in dict.fromkeys(row["session_id"] for row in found)]
+    return load_runs(connection, tables, Segments(owners), found)
+
+
+def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
+    """Give each run what it waits for, or waited for."""
+    q = tables.requirements
+    waiting: dict[str, list[Requirement]] = defaultdict(list)
+    owners = {run.session_id for run in runs}
+    query = sa.select(q).where(q.c.session_id.in_(owners)).order_by(q.c.created_at, q.c.requirement_id)
+    if len(runs) == 1:
+        query = query.where(q.c.run_id == runs[0].run_id)
+    for row in connection.execute(query).mappings() if runs else ():
+        waiting[row["run_id"]].append(rows.requirement_of(row))
+    for run in runs:
+        run.requirements = waiting[run.run_id]
+
+
+def _pass_up(runs: list[Run]) -> None:
+    """A team's run that is paused waits for what its members' runs wait for; here all of them are at hand."""
+    by_id = {run.run_id: run for run in runs}
+    own = {run.run_id: run.requirements for run in runs if run.requirements}
+    for run_id, waiting in own.items():
+        above, met = by_id.get(by_id[run_id].parent_run_id or ""), {run_id}
+        while above is not None and above.run_id not in met:
+            if above.status == "PAUSED":
+                above.requirements = above.requirements + waiting
+            met.add(above.run_id)
+            above = by_id.get(above.parent_run_id or "")
+
+
+def _add_members_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
+    """As `_pass_up`, for runs whose members' are not at hand."""
+    q = tables.requirements
+    for run in runs:
+        members = with_members(connection, tables, run.run_id)[1:] if run.status == "PAUSED" else []
+        if members:
+            query = sa.select(q).where(q.c.run_id.in_(members)).order_by(q.c.created_at, q.c.requirement_id)
+            run.requirements += [rows.requirement_of(row) for row in connection.execute(query).mappings()]
+
+
+def with_members(connection: Connection, tables: Tables, run_id: str | None) -> list[str]:
+    """A run and the runs of its members, at every depth; a run that is its own ancestor is met once."""
+    r = tables.runs
+    family = [] if run_id is None else [run_id]
+    last = list(family)
+    while last:
+        children = connection.execute(sa.select(r.c.run_id).where(r.c.parent_run_id.in_(last))).scalars()
+        last = [child for child in children if child not in family]
+        family += last
+    return family
 
 
 def load_runs(connection: Connection, tables: Tables, seen: Segments, found: Iterable[Row]) -> list[Run]:
@@ -157,9 +232,17 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
 
 
 def history(
-    connection: Connection, tables: Tables, session_id: str, last_runs: int | None, last_messages: int | None
-) -> list[Message]:
-    """What a model would be given of a session; see `SessionStore.history`."""
+    connection: Connection,
+    tables: Tables,
+    session_id: str,
+    *,
+    last_runs: int | None = None,
+    last_messages: int | None = None,
+    after_run: int | None = None,
+    also: Sequence[int] = (),
+    before_run: int | None = None,
+) -> dict[int, list[Message]]:
+    """What a model would be given of a session, by run index; see `SessionStore.history`."""
     seen = segments(connection, tables, require_session(connection, tables, session_id))
     r = tables.runs
     ended = r.c.status.not_in(NOT_IN_HISTORY)
@@ -170,52 +253,77 @@ def history(
     ]
     query = sa.select(r).where(seen.runs(r), r.c.parent_run_id.is_(None), sa.or_(ended, *cuts))
     query = query.order_by(r.c.run_index.desc())
+    if after_run is not None:
+        query = query.where((r.c.run_index > after_run) | r.c.run_index.in_(also))
+    if before_run is not None:
+        query = query.where(r.c.run_index < before_run)
     if last_runs is not None:
         query = query.limit(max(0, last_runs))
     if last_messages is not None:
-        query = query.where(r.c.run_index >= _run_of_message(connection, tables, seen, max(1, last_messages)))
+        query = query.where(
+            r.c.run_index >= _run_of_message(connection, tables, seen, max(1, last_messages), before_run)
+        )
     found = list(reversed(connection.execute(query).mappings().all()))
-    told = [(run.run_id, m) for run in load_runs(connection, tables, seen, found) for m in run.messages]
-    told = [(run_id, m) for run_id, m in told if m.role not in NOT_TOLD]
+    told = [
+        (row["run_index"], m)
+        for row, run in zip(found, load_runs(connection, tables, seen, found), strict=True)
+        for m in run.messages
+    ]
+    told = [(run, m) for run, m in told if m.role not in NOT_TOLD and FROM_HISTORY not in m.extra]
     if last_messages is not None:
         told = told[max(0, len(told) - max(0, last_messages)) :]
-    return _paired(told)
+    by_run: dict[int, list[Message]] = {}
+    for run_index, message in _paired(told):
+        by_run.setdefault(run_index, []).append(message)
+    return by_run
 
 
-def _run_of_message(connection: Connection, tables: Tables, seen: Segments, n: int) -> int:
+def unfinished_runs(connection: Connection, tables: Tables, session_id: str, upto: int) -> list[int]:
+    """See `SessionStore.unfinished_runs`."""
+    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    r = tables.runs
+    query = sa.select(r.c.run_index).where(seen.runs(r), r.c.run_index <= upto, r.c.parent_run_id.is_(None))
+    return list(connection.execute(query.where(r.c.status.in_(NOT_IN_HISTORY)).order_by(r.c.run_index)).scalars())
+
+
+def _run_of_message(connection: Connection, tables: Tables, seen: Segments, n: int, before_run: int | None) -> int:
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
     m = tables.messages
-    query = sa.select(m.c.run_index).where(seen.inside(m), m.c.role.not_in(NOT_TOLD))
+    copied = sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')
+    told = m.c.role.not_in(NOT_TOLD) & sa.or_(m.c.extra.is_(None), sa.not_(copied))
+    query = sa.select(m.c.run_index).where(seen.inside(m), told)
+    if before_run is not None:
+        query = query.where(m.c.run_index < before_run)
     query = query.order_by(m.c.run_index.desc(), m.c.message_index.desc()).offset(n - 1).limit(1)
     return int(connection.execute(query).scalar() or 0)
 
 
-def _paired(told: list[tuple[str, Message]]) -> list[Message]:
+def _paired(told: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
     """The messages without results whose call is missing and without calls whose result is: models refuse both.
 
     Ids are compared within a run: providers use them again in the next. An id that was used again within the run, and
     is stored as id~2, is given as it was.
     """
-    ids = {(run_id, call.tool_call_id) for run_id, m in told for call in m.tool_calls}
-    waiting: dict[tuple[str, str | None], list[ToolCall]] = defaultdict(list)
+    ids = {(run, call.tool_call_id) for run, m in told for call in m.tool_calls}
+    waiting: dict[tuple[int, str | None], list[ToolCall]] = defaultdict(list)
     answered: set[int] = set()
     results: set[int] = set()
-    for run_id, message in told:
-        if message.role in rows.ANSWERS and waiting[run_id, message.tool_call_id]:
-            answered.add(id(waiting[run_id, message.tool_call_id].pop(0)))
+    for run, message in told:
+        if message.role in rows.ANSWERS and waiting[run, message.tool_call_id]:
+            answered.add(id(waiting[run, message.tool_call_id].pop(0)))
             results.add(id(message))
         for call in message.tool_calls:
             first = (call.tool_call_id or "").rpartition("~")[0]
-            if (run_id, first) in ids:
+            if (run, first) in ids:
                 call.tool_call_id = first
-            waiting[run_id, call.tool_call_id].append(call)
+            waiting[run, call.tool_call_id].append(call)
     kept = []
-    for _, message in told:
+    for run, message in told:
         if message.role in rows.ANSWERS and id(message) not in results:
             continue
         calls = [call for call in message.tool_calls if id(call) in answered]
         if len(calls) == len(message.tool_calls):
-            kept.append(message)
+            kept.append((run, message))
         elif calls or message.content not in (None, "", []):
-            kept.append(message.model_copy(update={"tool_calls": calls}))
+            kept.append((run, message.model_copy(update={"tool_calls": calls})))
     return kept

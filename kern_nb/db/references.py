@@ -9,12 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db.lineage import find_point, find_run, segments
-from kern_nb.db.reading import require_session, session_row
+from kern_nb.db.reading import get_run, require_session, session_row
 from kern_nb.db.schema import Tables, newest_first, starts_with
-from kern_nb.errors import AmbiguousReference, SessionNotFound
+from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
+from kern_nb.records import Run
 
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d+|[^/.]+)(?:\.(?P<message>\d+))?\Z", re.DOTALL)
 
+
+_DIGITS = 18
+"""No column holds a number of more digits."""
 
 _NAMED = 5
 """So many candidates are named where a prefix fits several."""
@@ -40,8 +44,8 @@ class Reference(NamedTuple):
         return self.run_index, self.message_index
 
 
-def resolve(connection: Connection, tables: Tables, text: str) -> Reference:
-    """See `SessionStore.resolve`. A session whose id holds a slash goes before a run."""
+def locate(connection: Connection, tables: Tables, text: str) -> Reference:
+    """See `SessionStore.locate`. A session whose id holds a slash goes before a run."""
     if session_row(connection, tables, text) is not None:
         return Reference(text)
     parts = _RUN.match(text)
@@ -54,12 +58,24 @@ def resolve(connection: Connection, tables: Tables, text: str) -> Reference:
             return Reference(_session(connection, tables, text))
         raise
     seen = segments(connection, tables, require_session(connection, tables, session_id))
-    key = int(parts["run"]) if parts["run"].isdecimal() else parts["run"]
+    key = int(parts["run"]) if parts["run"].isdecimal() and len(parts["run"]) <= _DIGITS else parts["run"]
     run = find_run(connection, tables, seen, key)
-    message = None if parts["message"] is None else int(parts["message"])
+    message = None if parts["message"] is None else int(parts["message"][:_DIGITS])
     if message is not None:
         find_point(connection, tables, seen, after=(int(run["run_index"]), message), before=None)
     return Reference(session_id, int(run["run_index"]), message)
+
+
+def find(connection: Connection, tables: Tables, text: str) -> Run:
+    """See `SessionStore.find_run`."""
+    place = locate(connection, tables, text)
+    if place.run_index is None:
+        raise RunNotFound(f"{text!r} is a session, not a run.", f"Name one of its runs: {place}/0")
+    seen = segments(connection, tables, require_session(connection, tables, place.session_id))
+    run = get_run(connection, tables, find_run(connection, tables, seen, place.run_index)["run_id"])
+    if run.session_id != place.session_id:
+        raise BadUsage(f"{place} is inherited: it is a run of {run.session_id!r}.", "Go on with it there.")
+    return run
 
 
 def _session(connection: Connection, tables: Tables, text: str) -> str:

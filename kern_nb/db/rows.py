@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 from kern_nb.db import codec
 from kern_nb.db.schema import USAGE
 from kern_nb.errors import UnstorableValue
-from kern_nb.records import OPEN_STATUSES, Message, Run, Session, ToolCall, ToolStatus, Usage, text_of
+from kern_nb.records import OPEN_STATUSES, Message, Requirement, Run, Session, ToolCall, ToolStatus, Usage, text_of
 
 Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
@@ -156,7 +156,7 @@ def tool_call_rows(
     """
     found: list[ToolCall] = []
     for index, message in enumerate(messages, first_message):
-        found += [call if call.message_index is not None else _at(call, index) for call in message.tool_calls]
+        found += [_at(call, index) for call in message.tool_calls]
     known = {call.tool_call_id for call in found}
     beside = list(calls)
     by_id = {call.tool_call_id: call for call in beside if call.tool_call_id is not None}
@@ -294,6 +294,23 @@ def tool_call_of(row: Stored) -> ToolCall:
         created_at=moment(row["created_at"]),
         extra=row["extra"] or {},
     )
+
+
+_REQUIREMENT_TIMES = ("created_at", "resolved_at", "expires_at")
+
+
+def requirement_row(requirement: Requirement) -> Row:
+    """A requirement as a row."""
+    row = {name: getattr(requirement, name) for name in Requirement.model_fields}
+    row |= {name: micros(row[name]) for name in _REQUIREMENT_TIMES}
+    return row | {"requirement_id": key(requirement.requirement_id), "extra": requirement.extra or None}
+
+
+def requirement_of(row: Stored) -> Requirement:
+    """The requirement of a row."""
+    values = {name: row[name] for name in Requirement.model_fields}
+    values |= {name: moment(row[name]) for name in _REQUIREMENT_TIMES}
+    return Requirement.model_construct(**values | {"extra": row["extra"] or {}})
 
 
 def usage_of(row: Stored) -> Usage | None:

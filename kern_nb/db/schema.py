@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.db import codec
 from kern_nb.errors import ForeignLayout, SchemaTooNew
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Text(sa.types.TypeDecorator[str]):
@@ -184,6 +184,7 @@ class Tables:
             sa.Column("args", Json),
             sa.Column("prompt", Text),
             sa.Column("assignee", Text),
+            sa.Column("approved", sa.Boolean),
             sa.Column("answer", Json),
             sa.Column("note", Text),
             sa.Column("created_at", sa.BigInteger),
@@ -191,6 +192,7 @@ class Tables:
             sa.Column("resolved_by", Text),
             sa.Column("claimed_by", Text),
             sa.Column("expires_at", sa.BigInteger),
+            sa.Column("extra", Json),
         )
         self.scores = table(
             "_scores",
@@ -227,6 +229,7 @@ class Tables:
         sa.Index(f"{self.name}_messages_by_run", m.session_id, m.run_index, m.message_index)
         sa.Index(f"{self.name}_tool_calls_by_run", self.tool_calls.c.session_id, self.tool_calls.c.run_index)
         sa.Index(f"{self.name}_requirements_by_run", self.requirements.c.run_id)
+        sa.Index(f"{self.name}_requirements_by_session", self.requirements.c.session_id)
         sa.Index(f"{self.name}_scores_by_session", self.scores.c.session_id)
 
 
@@ -246,6 +249,7 @@ def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
 
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
+    3: [("requirements", "approved"), ("requirements", "extra")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 

@@ -1,58 +1,35 @@
 """`SessionStore`: what every store can do, whatever the engine. An engine's file holds only what differs.
 
 Methods check their arguments, open a transaction and call the function that does the work: `appending`, `writing`,
-`reading` and `lineage` for records, `frames` and `query` for tables, `ingest` for foreign records, `check` for the
-store's health.
+`reading` and `lineage` for records, `ingest` for foreign records, `check` for the store's health. How the database is
+reached is in `connected`, what comes as DataFrames in `tabular`, runs that wait for an answer in `pauses`.
 """
 
 from __future__ import annotations
 
-import os
-import time
-import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
-from kern_nb.db import appending, reading, schema, writing
-from kern_nb.db.schema import Tables
-from kern_nb.errors import BadUsage, KernError, ReadOnlyStore, StoreUnavailable
+from kern_nb.db import appending, blobs, reading, writing
+from kern_nb.db.blobs import Blob
+from kern_nb.db.pauses import Pauses
+from kern_nb.db.tabular import Tabular
+from kern_nb.errors import BadUsage
 from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
     from kern_nb.db.check import CheckReport
-    from kern_nb.db.frames import When
     from kern_nb.db.reading import SessionPage
     from kern_nb.db.references import Reference
     from kern_nb.ingest.report import IngestReport
 
-T = TypeVar("T")
 Place = int | str | tuple[int | str, int] | None
 """A run by index, id or unique prefix of its id; or (run, message_index)."""
 
-_TRIES = 12
-_stores: weakref.WeakSet[SessionStore] = weakref.WeakSet()
 
-
-def _after_fork() -> None:
-    """A forked child opens connections of its own; the parent's stay the parent's."""
-    for store in _stores:
-        store.engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-class SessionStore(ABC):
+class SessionStore(Tabular, Pauses):
     """Sessions, runs, messages and tool calls as rows of a database.
 
     Nothing is written, and no file made, before the first write. A store may be used from many threads and, unless it
@@ -64,163 +41,15 @@ class SessionStore(ABC):
         read_only: Whether writes are refused.
     """
 
-    def __init__(self, url: str, tables: Tables, *, read_only: bool = False) -> None:
-        self.url = url
-        self.tables = tables
-        self.read_only = read_only
-        self._found = False
-        _stores.add(self)
-
-    def __repr__(self) -> str:
-        """The engine and the place."""
-        return f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>"
-
-    def __enter__(self) -> Self:
-        """Close the store at the end of the block."""
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close the store."""
-        self.close()
-
-    # What differs between engines -------------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def engine(self) -> sa.Engine:
-        """The SQLAlchemy engine, made at first use."""
-
-    @abstractmethod
-    def insert(self, table: sa.Table) -> Any:
-        """The engine's INSERT with ON CONFLICT."""
-
-    @abstractmethod
-    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert many rows as fast as the engine can."""
-
-    @abstractmethod
-    def arrow(self, query: sa.Select[Any]) -> pa.Table:
-        """The result of a query as Arrow columns, in the store's own encoding."""
-
-    @abstractmethod
-    def run_sql(self, query: str, params: Mapping[str, Any]) -> pa.Table:
-        """The result of a person's SQL over the views, which can only read."""
-
-    @abstractmethod
-    def is_conflict(self, error: Exception) -> bool:
-        """Whether a transaction failed only because of another one, and may be tried again."""
-
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query, locking its rows where several transactions write at once."""
-        return query
-
-    def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
-        """An aggregate, the n-th largest value of a column, where the engine has no index to find a page's rows by."""
-        return None
-
-    def is_there(self) -> bool:
-        """Whether there is a file or database to look into; never makes one."""
-        return True
-
-    def close(self) -> None:
-        """Let go of the file or the connections. A later call opens the store again."""
-        self.engine.dispose()
-
-    # Transactions -----------------------------------------------------------------------------------------------------
-
-    def exists(self) -> bool:
-        """Whether the store's tables are there.
-
-        Raises:
-            SchemaTooNew, ForeignLayout: they are there and are not ours to use.
-            StoreUnavailable: they were there, and the file is not any more.
-        """
-        if not self.is_there():
-            if self._found:
-                raise StoreUnavailable(f"{self.url} is gone: its file was removed.", "Attach it again to start anew.")
-            return False
-        if not self._found:
-            with self.connect() as connection:
-                found = schema.version(connection, self.tables)
-            if found is not None and found < schema.SCHEMA_VERSION:
-                self._upgrade(found)
-            self._found = found is not None
-        return self._found
-
-    def _upgrade(self, found: int) -> None:
-        if self.read_only:
-            raise ReadOnlyStore(
-                f"{self.url} is of schema version {found}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
-                "Open it once without read_only=True: it is upgraded in place.",
-            )
-        self._transaction(lambda connection: schema.create(connection, self.tables))
-
-    @contextmanager
-    def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction, with what the driver says of a lost store turned into our error."""
-        engine = self.engine.execution_options(kern_write=True) if write else self.engine
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except sa.exc.StatementError as error:
-            if isinstance(error.orig, KernError):  # a value that the codec refused
-                raise error.orig from None
-            if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
-                raise
-            reason = str(error.orig).strip().splitlines()[0]
-            raise StoreUnavailable(
-                f"{self.url}: {reason}.", "Check that it can be reached, then attach it again."
-            ) from error
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection to read records; before the first write, to an empty store."""
-        source = self._source()
-        with source.connect() as connection:
-            if source is not self and self.tables.metadata.schema:  # its tables are in no schema
-                connection.execution_options(schema_translate_map={self.tables.metadata.schema: None})
-            yield connection
-
-    def _source(self) -> SessionStore:
-        """The store itself, or an empty one in its place before its tables exist."""
-        if self.exists():
-            return self
-        from kern_nb.db.memory import empty_store
-
-        return empty_store(self.tables.name)
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run one writing transaction; again where another one was in the way.
-
-        Raises:
-            ReadOnlyStore: the store was opened to be read.
-        """
-        if self.read_only:
-            raise ReadOnlyStore(f"{self.url} is open read-only; nothing was written.", "Attach it without --read-only.")
-        if not self.exists():
-            self._transaction(lambda connection: schema.create(connection, self.tables))
-            self._found = True
-        return self._transaction(work)
-
-    def _transaction(self, work: Callable[[Connection], T]) -> T:
-        for attempt in range(_TRIES):
-            try:
-                with self.connect(write=True) as connection:
-                    return work(connection)
-            except KernError:
-                raise
-            except Exception as error:
-                if attempt == _TRIES - 1 or not self.is_conflict(error):
-                    raise
-                time.sleep(0.002 * 2 ** min(attempt, 7))
-        raise AssertionError("unreachable")
-
     # Sessions ---------------------------------------------------------------------------------------------------------
 
-    def get_session(self, session_id: str, *, user_id: str | None = None) -> Session | None:
-        """A session with its runs in order, inherited ones first; None where there is none, or it is another user's."""
+    def get_session(self, session_id: str, *, user_id: str | None = None, runs: bool = True) -> Session | None:
+        """A session with its runs in order, inherited ones first; None where there is none, or it is another user's.
+
+        Without ``runs`` its own fields are read alone, and ``Session.runs`` is None.
+        """
         with self.reading() as connection:
-            return reading.get_session(connection, self.tables, session_id, user_id)
+            return reading.get_session(connection, self.tables, session_id, user_id, runs=runs)
 
     def list_sessions(
         self,
@@ -281,8 +110,33 @@ class SessionStore(ABC):
         """
         return self.write(lambda connection: writing.rename_session(connection, self, session_id, name))
 
+    def update_session_state(
+        self, session_id: str, updates: dict[str, Any], *, user_id: str | None = None
+    ) -> dict[str, Any]:
+        """Set keys of a session's state, dicts at every depth; a run at the same time keeps its own keys.
+
+        A new ``session_id`` makes the session.
+
+        Returns:
+            The state as it is now.
+
+        Raises:
+            OwnerMismatch: the session belongs to another user.
+        """
+        if not isinstance(updates, dict):
+            raise BadUsage(f"{updates!r} is no dict of keys to set.", "For example: {'name': 'Alice'}")
+        return self.write(lambda connection: appending.update_state(connection, self, session_id, updates, user_id))
+
+    def save_summary(self, session_id: str, summary: dict[str, Any] | None) -> None:
+        """Set the summary of a session, or take it away.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        self.write(lambda connection: writing.save_summary(connection, self, session_id, summary))
+
     def delete_session(self, session_id: str, *, detach_branches: bool = False) -> None:
-        """Delete a session with its runs, messages, tool calls, requirements and scores.
+        """Delete a session with its runs, messages, tool calls, requirements and scores, and files that only it has.
 
         Args:
             session_id: The session.
@@ -358,17 +212,30 @@ class SessionStore(ABC):
         workflow_id: str | None = None,
         user_id: str | None = None,
         model: str | None = None,
+        model_provider: str | None = None,
         parent_run_id: str | None = None,
+        run_id: str | None = None,
+        default_state: dict[str, Any] | None = None,
+        owner_data: dict[str, Any] | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> Run:
         """Open a run before the model is called; go on with `append_messages` and `finish_run`.
+
+        ``run_id`` is made up where None. ``default_state`` holds keys that the session's state gets where it lacks
+        them. ``owner_data`` describes the agent, team or workflow; a new session keeps it
+        as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is.
 
         Returns:
             The open run: its id, its index, and in ``session_state`` the state it starts from.
 
         Raises:
             OwnerMismatch: the session belongs to another user.
+            RunExists: a run of that id is stored already.
         """
         run = Run(
+            run_id=str(uuid4()) if run_id is None else run_id,
+            extra=extra or {},
+            model_provider=model_provider,
             run_type=session_type,
             agent_id=agent_id,
             team_id=team_id,
@@ -379,12 +246,28 @@ class SessionStore(ABC):
             input=input,
             status="RUNNING",
         )
-        return self.write(lambda connection: appending.start_run(connection, self, session_id, run))
+        return self.write(
+            lambda connection: appending.start_run(connection, self, session_id, run, default_state, owner_data)
+        )
 
-    def append_messages(self, run_id: str, messages: Sequence[Message]) -> list[Message]:
+    def append_messages(
+        self,
+        run_id: str,
+        messages: Sequence[Message],
+        *,
+        session_state: dict[str, Any] | None = None,
+        store_results: bool = True,
+    ) -> list[Message]:
         """Add messages to an open run as they happen, with the tool calls they make.
 
-        A tool's message completes its call.
+        A tool's message completes its call; ``extra["duration_s"]`` of it says what the call took, where that is not
+        the time since it was asked for, and ``extra["args"]`` what it ran with, where a person changed that.
+
+        Args:
+            run_id: The open run.
+            messages: What was said, in order.
+            session_state: The state as the run has it now; merged into the session's as `finish_run` does.
+            store_results: False ends the calls that tools' messages answer, and keeps neither message nor result.
 
         Returns:
             The messages as stored, numbered.
@@ -392,7 +275,8 @@ class SessionStore(ABC):
         Raises:
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
-        return self.write(lambda connection: appending.append_messages(connection, self, run_id, messages))
+        options: dict[str, Any] = {"session_state": session_state, "store_results": store_results}
+        return self.write(lambda connection: appending.append_messages(connection, self, run_id, messages, **options))
 
     def finish_run(
         self,
@@ -403,8 +287,14 @@ class SessionStore(ABC):
         usage: Usage | None = None,
         session_state: dict[str, Any] | None = None,
         error: str | None = None,
+        model: str | None = None,
+        model_provider: str | None = None,
+        duration_s: float | None = None,
+        time_to_first_token_s: float | None = None,
     ) -> None:
         """End an open run. Tool calls still without a result become unknown.
+
+        Without a ``duration_s`` the run took from its start to now.
 
         ``session_state`` is the whole state as the run leaves it: what the run changed of the state it started from
         goes into the session's, key by key, so that a run at the same time keeps its own keys.
@@ -413,7 +303,35 @@ class SessionStore(ABC):
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
         values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state, "error": error}
+        values |= {"model": model, "model_provider": model_provider}
+        values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s}
         self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
+
+    def get_run(self, run_id: str) -> Run:
+        """A run with its messages, tool calls and requirements, by its id.
+
+        Raises:
+            RunNotFound: there is none.
+        """
+        with self.reading() as connection:
+            return reading.get_run(connection, self.tables, run_id)
+
+    def find_run(self, reference: str) -> Run:
+        """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.
+
+        Raises:
+            SessionNotFound, RunNotFound, AmbiguousReference: it names nothing, or several things.
+            BadUsage: the session inherits it from another.
+        """
+        from kern_nb.db.references import find
+
+        with self.reading() as connection:
+            return find(connection, self.tables, reference)
+
+    def member_runs(self, run_id: str) -> list[Run]:
+        """The runs of a team's members, or of a workflow's steps, that were made within a run, in order."""
+        with self.reading() as connection:
+            return reading.member_runs(connection, self.tables, run_id)
 
     def history(
         self, session_id: str, *, last_runs: int | None = None, last_messages: int | None = None
@@ -426,8 +344,33 @@ class SessionStore(ABC):
         Raises:
             SessionNotFound: there is no such session.
         """
+        by_run = self.history_by_run(session_id, last_runs=last_runs, last_messages=last_messages)
+        return [message for messages in by_run.values() for message in messages]
+
+    def history_by_run(
+        self,
+        session_id: str,
+        *,
+        last_runs: int | None = None,
+        last_messages: int | None = None,
+        after_run: int | None = None,
+        also: Sequence[int] = (),
+        before_run: int | None = None,
+    ) -> dict[int, list[Message]]:
+        """As `history`, by run index; of runs before one, or after one and those in ``also``.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages}
+        limits |= {"after_run": after_run, "also": also, "before_run": before_run}
         with self.reading() as connection:
-            return reading.history(connection, self.tables, session_id, last_runs, last_messages)
+            return reading.history(connection, self.tables, session_id, **limits)
+
+    def unfinished_runs(self, session_id: str, *, upto: int) -> list[int]:
+        """The indexes of runs up to one that `history` leaves out because they did not end, or not well."""
+        with self.reading() as connection:
+            return reading.unfinished_runs(connection, self.tables, session_id, upto)
 
     def add_score(
         self, session_id: str, name: str, value: float, *, run_id: str | None = None, source: str | None = None
@@ -439,130 +382,29 @@ class SessionStore(ABC):
         """
         self.write(lambda connection: writing.add_score(connection, self, session_id, name, value, run_id, source))
 
-    # Tables -----------------------------------------------------------------------------------------------------------
+    # Bytes ------------------------------------------------------------------------------------------------------------
 
-    def sessions_df(
-        self,
-        session_id: str | Iterable[str] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-    ) -> pd.DataFrame:
-        """One row a session, newest first; columns in `docs/columns.md`.
+    def put_blob(self, content: bytes, media_type: str | None = None) -> str:
+        """Keep bytes; the SHA-256 by which `get_blob` gives them. The same bytes are kept once."""
+        return self.write(lambda connection: blobs.put(connection, self, content, media_type))
 
-        Args:
-            session_id: One session or several.
-            user_id: The sessions of a user.
-            agent_id: The sessions of an agent.
-            since: Created then or later; naive times are UTC.
-            until: Created before then.
-            limit: The first so many rows.
-        """
-        return self._frame("sessions", session_id, user_id, agent_id, since, until, limit)
-
-    def runs_df(
-        self,
-        session_id: str | Iterable[str] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-        lineage: bool = False,
-    ) -> pd.DataFrame:
-        """One row a run, ordered by session and run; arguments as for `messages_df`."""
-        return self._frame("runs", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
-
-    def messages_df(
-        self,
-        session_id: str | Iterable[str] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-        lineage: bool = False,
-    ) -> pd.DataFrame:
-        """One row a message, ordered by session, run and message; columns in `docs/columns.md`.
-
-        Args:
-            session_id: One session or several.
-            user_id: Those in sessions of a user.
-            agent_id: Those in runs of an agent.
-            since: Created then or later; naive times are UTC.
-            until: Created before then.
-            limit: The first so many rows.
-            lineage: Of one branch, the inherited rows too, told by the column ``inherited``.
-        """
-        return self._frame("messages", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
-
-    def tool_calls_df(
-        self,
-        session_id: str | Iterable[str] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-        lineage: bool = False,
-    ) -> pd.DataFrame:
-        """One row a tool call, ordered by session, run and call; arguments as for `messages_df`."""
-        return self._frame("tool_calls", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
-
-    def scores_df(
-        self,
-        session_id: str | Iterable[str] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-    ) -> pd.DataFrame:
-        """One row a score; arguments as for `sessions_df`."""
-        return self._frame("scores", session_id, user_id, agent_id, since, until, limit)
-
-    def _frame(self, name: str, *filters: Any, lineage: bool = False) -> pd.DataFrame:
-        from kern_nb.db.frames import Filters, frame
-
-        return frame(self._source(), name, Filters(*filters), lineage=lineage)
-
-    def sql(self, query: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """The result of one reading SQL statement over the views.
-
-        The views are ``sessions``, ``runs``, ``messages``, ``tool_calls``, ``scores`` and ``requirements``, with the
-        columns of the frames. The dialect is the engine's own. A parameter is written ``$name`` on every engine.
-
-        Args:
-            query: One SELECT.
-            params: The values of the parameters.
-
-        Raises:
-            QueryRefused: it is not a single SELECT.
-            QueryFailed: the engine could not run it; the message is the engine's own.
-        """
-        from kern_nb.db.query import run
-
-        return run(self._source(), query, params or {})
+    def get_blob(self, sha256: str) -> Blob | None:
+        """Bytes that were kept, with their media type; None where there are none."""
+        with self.reading() as connection:
+            return blobs.get(connection, self, sha256)
 
     # Around the store -------------------------------------------------------------------------------------------------
 
-    def resolve(self, reference: str) -> Reference:
+    def locate(self, reference: str) -> Reference:
         """The session, run or message that a person's reference names: ``chat``, ``chat/2``, ``chat/2.5``, or a prefix.
 
         Raises:
             SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: it names nothing, or several things.
         """
-        from kern_nb.db.references import resolve
+        from kern_nb.db.references import locate
 
         with self.reading() as connection:
-            return resolve(connection, self.tables, reference)
+            return locate(connection, self.tables, reference)
 
     def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
         """Take in recorded sessions from a file or a folder. Again gives the same rows.

@@ -26,6 +26,9 @@ NO_MASKS: Masks = {}
 
 SECONDS = 1_000_000
 
+FROM_HISTORY = "from_history"
+"""Set in a message's ``extra`` where a run keeps a copy of what it was told of earlier runs."""
+
 
 class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
     """The text at a key of a JSON column."""
@@ -81,7 +84,8 @@ def _run_totals(tables: Tables, only: Only | None) -> sa.Subquery:
     agents = m.c.role != "user"
     spent = {name: m.c[name] for name in USAGE} | {"cost": _money(m.c)}
     sums = [sa.func.sum(sa.case((agents, column))).label(name) for name, column in spent.items()]
-    count = sa.func.count().label("n_messages")
+    copied = sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')  # told again, counted where it was said
+    count = sa.func.sum(sa.case((m.c.extra.is_not(None) & copied, 0), else_=1)).label("n_messages")
     of_messages = sa.select(m.c.run_id, count, *sums).group_by(m.c.run_id)
     agent_calls = t.c.caller != "user"
     of_calls = sa.select(
@@ -102,7 +106,7 @@ def _run_totals(tables: Tables, only: Only | None) -> sa.Subquery:
     query = (
         sa.select(
             r.c.run_id,
-            sa.func.coalesce(messages.c.n_messages, 0).label("n_messages"),
+            _whole(sa.func.coalesce(messages.c.n_messages, 0)).label("n_messages"),
             sa.func.coalesce(calls.c.n_tool_calls, 0).label("n_tool_calls"),
             sa.func.coalesce(calls.c.n_tool_errors, 0).label("n_tool_errors"),
             *(column.label(name) for name, column in usage.items()),

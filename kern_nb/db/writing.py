@@ -9,7 +9,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import rows
+from kern_nb.db import blobs, rows
 from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, touch_session
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.reading import require_session
@@ -55,6 +55,13 @@ def rename_session(connection: Connection, store: SessionStore, session_id: str,
     now = int(time.time())
     connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=data, updated_at=now))
     return rows.session_of({**row, "session_data": data, "updated_at": now})
+
+
+def save_summary(connection: Connection, store: SessionStore, session_id: str, summary: dict[str, Any] | None) -> None:
+    """See `SessionStore.save_summary`."""
+    s = store.tables.sessions
+    _lock_session(connection, store, session_id)
+    connection.execute(s.update().where(s.c.session_id == session_id).values(summary=summary))
 
 
 def _lock_session(connection: Connection, store: SessionStore, session_id: str) -> RowMapping:
@@ -126,9 +133,11 @@ def delete_session(connection: Connection, store: SessionStore, session_id: str,
             _detach(connection, store, child)
         else:
             _move_up(connection, store, child, row)
+    kept = blobs.named_by(connection, tables, session_id)
     for table in tables.of_session:
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
+    blobs.delete(connection, tables, blobs.unused(connection, tables, kept))
 
 
 def _detach(connection: Connection, store: SessionStore, branch: RowMapping) -> None:

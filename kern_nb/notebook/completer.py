@@ -1,4 +1,4 @@
-"""Tab after `%kern` and in `%%kern_sql`, by IPython's matchers (API v2), which JupyterLab asks through the kernel.
+"""Tab after our magics and in `%%kern_sql`, by IPython's matchers (API v2), which JupyterLab asks through the kernel.
 
 The API is provisional: it is used in this file only.
 """
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 IDENTIFIER = "kern_nb"
-_MAGIC = re.compile(r"(?:^|[=(\s])(?P<magic>%kern|%%?kern_sql)\s+(?P<words>.*)\Z", re.DOTALL)
+_MAGIC = re.compile(r"(?:^|[=(\s])(?P<magic>%%?kern|%%?kern_sql)\s+(?P<words>.*)\Z", re.DOTALL)
 _SQL_CELL = re.compile(r"\s*%%kern_sql\b")
+_TEXT_CELL = re.compile(r"\s*%%kern\b")
 # A word is what has no spaces but within quotes, of which the last may still be open.
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))+""")
 
-_KINDS = {"references": "session", "statuses": "status"}
+_KINDS = {
+    "agent_ids": "agent",
+    "references": "session",
+    "statuses": "status",
+    "unfinished": "session",
+    "waiting": "requirement",
+}
 
 Offered = Iterable[tuple[str, str]]
 """Words, each with the kind of thing it is."""
@@ -37,6 +44,8 @@ def complete(context: CompletionContext) -> SimpleMatcherResult:
     """What may stand at the cursor. IPython's own guesses are left out where there is something to offer."""
     line = context.text_until_cursor
     found = _MAGIC.search(line)
+    if context.cursor_line > 0 and _TEXT_CELL.match(context.full_text):  # what is said to an agent is no code
+        return _result(context.token, (), context.token)
     if found is None and context.cursor_line > 0 and _SQL_CELL.match(context.full_text):
         return _result(context.token, _columns(), context.token)
     if found is None:
@@ -45,12 +54,13 @@ def complete(context: CompletionContext) -> SimpleMatcherResult:
     begun = matches and matches[-1].end() == len(found["words"])
     raw = matches.pop()[0] if begun else ""
     typed = [_unquoted(match[0]) for match in matches]
-    if found["magic"] != "%kern":
+    fitting = [verb for verb in VERBS if verb.prefix.strip() == found["magic"]]
+    if not fitting:
         offered = _arguments(SQL, typed, _unquoted(raw))
     elif not typed:
-        offered = ((verb.name, "verb") for verb in VERBS)
+        offered = ((verb.name, "verb") for verb in fitting)
     else:
-        verbs = [verb for verb in VERBS if verb.name == typed[0]]
+        verbs = [verb for verb in fitting if verb.name == typed[0]]
         offered = _arguments(verbs[0], typed[1:], _unquoted(raw)) if verbs else ()
     return _result(_unquoted(raw), offered, raw)
 

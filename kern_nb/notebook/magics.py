@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.notebook import manual, parsing
@@ -32,10 +32,12 @@ class KernMagics(Magics):
         return self.shell.user_ns if self.shell else {}
 
     @no_var_expand
-    @line_magic
-    def kern(self, line: str) -> Any:  # noqa: D102 - its docstring is the list of the verbs
+    @line_cell_magic
+    def kern(self, line: str, cell: str | None = None) -> Any:  # noqa: D102 - its docstring is the list of the verbs
         line, silent = _without_semicolon(line)
         words = parsing.split(line, self._variables)
+        if not words and cell is not None:
+            raise BadUsage("A cell needs a verb that takes it.", "For example: %%kern run AGENT")
         if not words or words[0] == "help" or words[0] in parsing.HELP_FLAGS:
             print(manual.verb_help(parsing.find_verb(words[1])) if words[1:] else manual.overview())  # noqa: T201 - help is printed
             return None
@@ -43,7 +45,10 @@ class KernMagics(Magics):
         if parsing.HELP_FLAGS & set(words[1:]):
             print(manual.verb_help(verb))  # noqa: T201 - help is printed
             return None
-        value = _call(verb, lambda: verb.call(parsing.parse(verb, words[1:])))
+        _require_place(verb, line, cell)
+        args = _call(verb, lambda: parsing.parse(verb, words[1:]))
+        args.cell = (cell or "").removesuffix("\n")
+        value = _call(verb, lambda: verb.call(args))
         return None if silent else value
 
     @no_var_expand
@@ -71,6 +76,23 @@ KernMagics.kern.__doc__ = manual.overview()
 KernMagics.kern_sql.__doc__ = manual.verb_help(SQL)
 
 
+def _require_place(verb: Verb, line: str, cell: str | None) -> None:
+    """See to it that a verb is written where it belongs: on a line, or above the text it takes.
+
+    Raises:
+        BadUsage: it is not.
+    """
+    if verb.takes_cell and cell is None:
+        raise BadUsage(
+            f"{verb.name} takes the text of its cell, which %kern has not.",
+            f"Begin the cell with %%kern {line.strip()}",
+        )
+    if verb.takes_cell and not (cell or "").strip():
+        raise BadUsage("There is no text in the cell.", f"Write below the line what is to be said: {verb.usage}")
+    if not verb.takes_cell and cell is not None:
+        raise BadUsage(f"{verb.name} takes no text of a cell.", f"Write it on a line: %kern {line.strip()}")
+
+
 def _call(verb: Verb, call: Callable[[], Any]) -> Any:
     """What a call gives. An error that says nothing of what to do next gets the verb's usage, so each has two lines."""
     try:
@@ -93,8 +115,8 @@ def _sql_of(line: str) -> tuple[str, str]:
 
 
 def _with_body(lines: list[str]) -> list[str]:
-    """Give a `%%kern_sql` without SQL an empty line: IPython would refuse a cell magic without one in its own way."""
-    if len(lines) == 1 and re.match(r"%%kern_sql\b", lines[0]):
+    """Give a cell magic without a body an empty line: IPython would refuse it in its own way."""
+    if len(lines) == 1 and re.match(r"%%kern(_sql)?\b", lines[0]):
         return [lines[0].rstrip("\n") + "\n", "\n"]
     return lines
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from kern_nb.notebook.grammar import SQL, VERBS, Verb
 
 _MORE = "%kern VERB --help says more."
-_INTRODUCTION = """`%load_ext kern_nb` brings `%kern` and `%%kern_sql`.
+_INTRODUCTION = """`%load_ext kern_nb` brings `%kern`, `%%kern run` and `%%kern_sql`.
 
 A magic reads its line, makes one call and returns the value: `df = %kern load runs` is a DataFrame.
 A `;` at the end of a line hides the value.
-A word `$name` takes the value of the Python variable `name`, and `$name/2` is run 2 of that session."""
+A word `$name` takes the value of the Python variable `name`, and `$name/2` is run 2 of that session.
+A JSON object or list in a line needs no quotes around it."""
 
 
 def overview() -> str:

@@ -10,6 +10,7 @@ from itertools import islice
 
 from kern_nb import attached
 from kern_nb.errors import KernError
+from kern_nb.notebook import agents as notebook_agents
 from kern_nb.notebook.kinds import FRAMES, STATUSES
 from kern_nb.notebook.lookup import BUDGET_S, Lookup
 
@@ -63,6 +64,54 @@ def _messages(session_id: str, run: int, store: str | None) -> list[str]:
     return _lookup.get((id(found), "messages", session_id, run), ask)
 
 
+def requirements(word: str, store: str | None) -> list[str]:
+    """What stands for each requirement that waits; its whole id where more of that is written already."""
+    try:
+        found = attached.find(store)
+    except KernError:
+        return []
+
+    def ask() -> list[str]:
+        from kern_nb.notebook.inbox import short_keys
+
+        keys = short_keys(found, found.requirements())
+        return [part for name, key in keys.items() for part in (key, name)]
+
+    known = _lookup.get((id(found), "requirements"), ask)
+    pairs = list(zip(known[::2], known[1::2], strict=True))
+    return [key if key.startswith(word) else name for key, name in pairs]
+
+
+def waiting(word: str, store: str | None) -> list[str]:
+    """What can be handed to a person: what waits, and sessions."""
+    return [*requirements(word, store), *references(word, store)]
+
+
+def unfinished(word: str, store: str | None) -> list[str]:
+    """Sessions whose latest run paused or was interrupted; after a slash the runs."""
+    try:
+        found = attached.find(store)
+    except KernError:
+        return []
+
+    def ask() -> list[str]:
+        pages = [found.list_sessions(status=status, limit=MOST_SESSIONS) for status in ("PAUSED", "INTERRUPTED")]
+        return [session.session_id for page in pages for session in page]
+
+    names = _lookup.get((id(found), "unfinished"), ask)
+    return [name for name in names if name.startswith(word)] or references(word, store)
+
+
+def agents(_: str, __: str | None) -> list[str]:
+    """The variables that hold agents."""
+    return list(notebook_agents.here())
+
+
+def agent_ids(_: str, __: str | None) -> list[str]:
+    """The ids of the agents that the notebook has."""
+    return list(dict.fromkeys(one.id for one in notebook_agents.here().values()))
+
+
 def stores(_: str, __: str | None) -> list[str]:
     """The names of the attached stores."""
     return attached.names()
@@ -110,11 +159,16 @@ def paths(word: str, _: str | None) -> list[str]:
 
 
 OFFERS: dict[str, Callable[[str, str | None], list[str]]] = {
+    "agent_ids": agent_ids,
+    "agents": agents,
     "formats": formats,
     "frames": frames,
     "paths": paths,
     "references": references,
+    "requirements": requirements,
     "sessions": sessions,
     "statuses": statuses,
     "stores": stores,
+    "unfinished": unfinished,
+    "waiting": waiting,
 }

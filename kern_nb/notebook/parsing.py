@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,9 +12,12 @@ from functools import cache
 from typing import Any, NoReturn
 
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.notebook.agents import is_agent
 from kern_nb.notebook.grammar import VERBS, Verb
 
 HELP_FLAGS = frozenset({"-h", "--help"})
+_JSON_START = re.compile(r"(?<!\S)[{\[]")
+_DECODER = json.JSONDecoder()
 _VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?P<rest>/.*)?\Z", re.DOTALL)
 
 
@@ -67,18 +71,45 @@ def find_verb(name: str) -> Verb:
 def split(line: str, variables: Mapping[str, Any]) -> list[str]:
     """The words of a line as a shell would see them. ``$name``, or ``$name/2``, takes the value of that variable.
 
+    A JSON object or list is a word as it is, so that it needs no quotes around it.
+
     Raises:
         BadUsage: a quote is not closed, there is no such variable, or its value is no word.
     """
+    words: list[str] = []
+    done = 0
+    for found in _JSON_START.finditer(line):
+        end = _json_end(line, found.start())
+        if found.start() < done or end is None:
+            continue
+        try:
+            before = _lexed(line[done : found.start()])
+        except BadUsage:  # it stands within quotes
+            continue
+        words += [_with_value(word, variables) for word in before]
+        words.append(line[found.start() : end])
+        done = end
+    return words + [_with_value(word, variables) for word in _lexed(line[done:])]
+
+
+def _json_end(line: str, start: int) -> int | None:
+    """Where the JSON that begins at a place ends; None where there is none, or where it is only the start of a word."""
+    try:
+        end = _DECODER.raw_decode(line, start)[1]
+    except (ValueError, RecursionError):
+        return None
+    return end if not line[end : end + 1].strip() else None
+
+
+def _lexed(line: str) -> list[str]:
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     if os.name == "nt":
         lexer.escape = ""  # there, a backslash is part of a path
     try:
-        words = list(lexer)
+        return list(lexer)
     except ValueError as error:
         raise BadUsage(f"The line does not parse: {str(error).lower()}.", "Close the quote, or escape it.") from error
-    return [_with_value(word, variables) for word in words]
 
 
 def _with_value(word: str, variables: Mapping[str, Any]) -> str:
@@ -86,13 +117,25 @@ def _with_value(word: str, variables: Mapping[str, Any]) -> str:
     if found is None:
         return word
     value = variable(found["name"], variables)
-    value = getattr(value, "session_id", value)  # a session stands for its id
-    if not isinstance(value, (str, int, os.PathLike)):
+    word = _reference(value, found["name"])
+    if not isinstance(word, (str, int, os.PathLike)):
         raise BadUsage(
             f"${found['name']} is of type {type(value).__name__}, which no word of a line can be.",
             "Put its text in a variable.",
         )
-    return f"{value}{found['rest'] or ''}"
+    return f"{word}{found['rest'] or ''}"
+
+
+def _reference(value: Any, name: str) -> Any:
+    """What stands for a record in a line: a session's id, a run's place, a requirement's id, an agent's variable."""
+    if is_agent(value):
+        return name
+    if isinstance(found := getattr(value, "requirement_id", None), str):
+        return found
+    session_id, run_index = getattr(value, "session_id", None), getattr(value, "run_index", None)
+    if not isinstance(session_id, str):
+        return value
+    return f"{session_id}/{run_index}" if isinstance(run_index, int) else session_id
 
 
 def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def show(reference: str, *, store: str | SessionStore | None = None) -> Transcri
         SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: it names nothing, or several things.
     """
     found = attached.find(store)
-    place = found.resolve(reference)
+    place = found.locate(reference)
     session = found.get_session(place.session_id)
     if session is None:  # deleted in between
         raise SessionNotFound(f"There is no session {place.session_id!r}.", "List them with %kern sessions.")
@@ -196,7 +196,7 @@ def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool
         BadUsage: the reference names less than a session, or inherited rows are asked for where there are none.
     """
     if reference is not None:
-        place = store.resolve(reference)
+        place = store.locate(reference)
         if place.run_index is not None:
             raise BadUsage(
                 f"{reference!r} is a run; a frame is of whole sessions.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kern_nb import attached
 from kern_nb.errors import BadUsage, RecordsNotFound
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
     from kern_nb.db.check import CheckReport
     from kern_nb.ingest.report import IngestReport
+    from kern_nb.notebook.answers import Answered
+    from kern_nb.notebook.inbox import Inbox
     from kern_nb.notebook.results import SessionTable, Transcript
-    from kern_nb.records import Session
+    from kern_nb.records import Run, Session
 
 
 def attach(args: Namespace) -> None:
@@ -84,11 +87,74 @@ def show(args: Namespace) -> Transcript:
 def branch(args: Namespace) -> Session:
     """A new session that inherits another up to a place."""
     store = attached.find(args.store)
-    start = store.resolve(args.ref)
+    start = store.locate(args.ref)
     if args.before and start.place is None:
         raise BadUsage(f"--before needs a run of {start}.", f"For example: %kern branch {start}/0 --before")
     place = {"before" if args.before else "after": start.place}
     return store.branch(start.session_id, **place, name=args.name, new_session_id=args.name)
+
+
+def run(args: Namespace) -> None:
+    """The cell's text as an agent's input; the answer streams into the cell."""
+    from kern_nb.notebook import agents
+
+    agents.find(args.agent).print_response(args.cell, session_id=args.session, user_id=args.user)
+
+
+def inbox(args: Namespace) -> Inbox:
+    """What paused runs wait for."""
+    from kern_nb.notebook import inbox as found
+
+    filters = {"user_id": args.user, "assignee": args.assignee, "reference": args.session}
+    return found.inbox(**filters, everything=args.all, store=args.store)
+
+
+def approve(args: Namespace) -> Answered:
+    """An approval."""
+    from kern_nb.notebook import answers, values
+
+    edited = None if args.args is None else values.json_object(args.args, "--args")
+    return answers.approve(args.ref, args=edited, **_answerer(args))
+
+
+def reject(args: Namespace) -> Answered:
+    """A refusal."""
+    from kern_nb.notebook import answers
+
+    return answers.reject(args.ref, **_answerer(args))
+
+
+def answer(args: Namespace) -> Answered:
+    """A value."""
+    from kern_nb.notebook import answers
+
+    return answers.answer(args.ref, *args.value, **_answerer(args))
+
+
+def handoff(args: Namespace) -> Answered:
+    """What waits, or a session, for a person."""
+    from kern_nb.notebook import answers
+
+    return answers.handoff(args.ref, to=args.to, **_answerer(args))
+
+
+def _answerer(args: Namespace) -> dict[str, Any]:
+    return {"note": args.note, "by": _login() if args.by is None else args.by, "store": args.store}
+
+
+def _login() -> str | None:
+    """Who is logged in; None where the system does not say."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return None
+
+
+def continue_(args: Namespace) -> Run:
+    """A run, gone on with."""
+    from kern_nb.notebook import resuming
+
+    return resuming.continue_run(args.ref, agent=args.agent, store=args.store)
 
 
 def check(args: Namespace) -> CheckReport:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from kern_nb.records import Message, Run, Session, ToolCall, text_of
-from kern_nb.render import plain
+from kern_nb.render import plain, waiting
 from kern_nb.render.html import LONGEST, Markup, block, container, details, foreign, join, preformatted, tag
 from kern_nb.render.plain import BAD, BRANCH, GOOD
 from kern_nb.render.tables import LEFT, Column, Table
@@ -48,6 +48,13 @@ def session_html(session: Session) -> str:
     if session.runs is None:
         return _card(session).html()
     return conversation_html(Conversation(session, session.runs))
+
+
+def run_html(run: Run) -> str:
+    """A run by itself."""
+    session = Session(session_id=run.session_id or "", runs=[run])
+    place = run.run_id if run.run_index is None else f"{run.session_id}/{run.run_index}"
+    return container(tag("p", tag("strong", "Run ", foreign(place))), *_parts(Conversation(session, [run])))
 
 
 def fork(session: Session) -> str:
@@ -105,6 +112,11 @@ def _parts(shown: Conversation) -> Iterator[Markup]:
             part = [message for _, message in group]
             if is_hidden:
                 left_out += [run] * len(part)
+                # What a run waits for is said all the same.
+                if part[-1] is messages[-1] and waiting.run_text(run, shown.session.runs or ()):
+                    yield _gap(shown.session, left_out)
+                    left_out = []
+                    yield _run(shown.session, run, [], limit)
                 continue
             if left_out:
                 yield _gap(shown.session, left_out)
@@ -144,11 +156,10 @@ def run_facts(session: Session, run: Run) -> list[str]:
     calls = len(run.tool_calls)
     failed = sum(call.status == "failed" for call in run.tool_calls)
     usage = run.usage
-    inherited = run.session_id not in (None, session.session_id)
-    # How a run ended says nothing of its beginning.
-    cut = session.fork_message_index if inherited and run.run_index == session.fork_run_index else None
+    inherited = _is_inherited(session, run)
+    cut = session.fork_message_index
     facts = [
-        f"cut after message {cut}" if cut is not None else plain.status(run.status),
+        plain.status(run.status) if _is_whole(session, run) else f"cut after message {cut}",
         run.model,
         plain.plural(len(run.messages), "message"),
         plain.plural(calls, "tool call") + (f", {BAD} {failed} failed" if failed else "") if calls else None,
@@ -160,18 +171,28 @@ def run_facts(session: Session, run: Run) -> list[str]:
     return [fact for fact in facts if fact]
 
 
+def _is_inherited(session: Session, run: Run) -> bool:
+    return run.session_id not in (None, session.session_id)
+
+
+def _is_whole(session: Session, run: Run) -> bool:
+    """Whether a branch point leaves a run as it was: how it ended says nothing of its beginning."""
+    is_last = _is_inherited(session, run) and run.run_index == session.fork_run_index
+    return not is_last or session.fork_message_index is None
+
+
 def _run(session: Session, run: Run, messages: list[Message], limit: int, *, ends: bool = True) -> Markup:
     name = "Run" if run.run_index is None else f"Run {run.run_index}"
     summary = join(tag("strong", name), *(foreign(fact) for fact in run_facts(session, run)), by=" · ")
     rows = [_row(_place(run, m), m.role, _message(run, m, limit)) for m in messages]
     if ends:
-        rows += _endings(run, limit)
+        rows += _endings(session, run, limit)
     head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in ("#", "role", "content")))
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="kern-table kern-messages") if rows else None
     return details(summary, table, open_=True, class_="kern-run")
 
 
-def _endings(run: Run, limit: int) -> Iterator[Markup]:
+def _endings(session: Session, run: Run, limit: int) -> Iterator[Markup]:
     """What belongs to a run and to none of its messages."""
     told = {id(call) for message in run.messages for call in message.tool_calls}
     loose = [call for call in run.tool_calls if call.message_index is None and id(call) not in told]
@@ -179,6 +200,8 @@ def _endings(run: Run, limit: int) -> Iterator[Markup]:
         yield _row("", "tool calls", join(*(_call(call, limit) for call in loose)))
     if run.error:
         yield _row("", f"{BAD} error", block(run.error, limit))
+    for role, body in waiting.run_markup(run, session.runs or (), limit) if _is_whole(session, run) else ():
+        yield _row("", role, body)
 
 
 def _row(place: str, role: str, body: Markup) -> Markup:
@@ -248,6 +271,7 @@ def conversation_text(shown: Conversation) -> str:
     facts = [_title(session), plain.plural(len(shown.runs), "run"), fork(session)]
     text = [plain.visible(f"Session {session.session_id}: {', '.join(filter(None, facts))}")]
     lines: list[str] = []
+    paused: list[str] = []
     for run, messages in shown.turns():
         lines.append(plain.visible(f"Run {run.run_index}: {', '.join(run_facts(session, run))}"))
         for message in messages:
@@ -255,7 +279,13 @@ def conversation_text(shown: Conversation) -> str:
             said += [call_line(call, _LINE) for call in message.tool_calls]
             start = f"  {_place(run, message):>6} {plain.cut(message.role, 20)}: "
             lines += [start + plain.cut(line, _LINE) for line in said or [""]]
+        ends = waiting.run_text(run, session.runs or ()) if _is_whole(session, run) else []
+        if len(lines) + len(ends) <= _MOST_LINES:
+            lines += [f"  {line}" for line in ends]
+        else:  # what a run waits for is said, however long the conversation is
+            paused += [plain.visible(f"Run {run.run_index} {line}") for line in ends]
     text += lines[:_MOST_LINES]
     if len(lines) > _MOST_LINES:
         text.append(f"… {plain.plural(len(lines) - _MOST_LINES, 'line')} more; .messages has every message.")
+    text += paused
     return "\n".join(text)

@@ -11,6 +11,7 @@ from typing import Any
 from samples import a_run
 
 from kern_nb.db import SessionStore, open_store
+from kern_nb.errors import KernError
 from kern_nb.records import Message, ToolCall
 
 stores: dict[str, SessionStore] = {}
@@ -134,8 +135,64 @@ def opens(target: str) -> str:
     return ""
 
 
+def begin_many(target: str, session_id: str, runs: int) -> list[str]:
+    """Open runs, each with a tool call that has started, and leave them open."""
+    return [begin(target, session_id, 0) for _ in range(runs)]
+
+
+def compete(target: str, what: str, names: list[str], by: str, start: float, apart: float) -> list[str]:
+    """Round after round, do what other processes do at the same instant; who "won", and what the others were told."""
+    store = store_at(target)
+    calls = {
+        "resolve": lambda name: store.resolve(name, value=by, by=by),
+        "claim": lambda name: store.claim(name, by=by),
+        "handoff": lambda name: store.handoff(name, to=by),
+        "claim_run": store.claim_run,
+    }
+    told = []
+    for i, name in enumerate(names):
+        wait_until(start + i * apart)
+        try:
+            calls[what](name)
+            told.append("won")
+        except KernError as error:
+            told.append(type(error).__name__)
+    return told
+
+
+def answer(target: str, names: list[str]) -> None:
+    """Answer one after the other, telling of each once it is stored."""
+    store = store_at(target)
+    for name in names:
+        store.resolve(name, value={"answer": name}, by="worker")
+        say(answered=name)
+
+
+def keep(target: str, count: int, start: float) -> list[str]:
+    """Keep pictures; their names."""
+    store = store_at(target)
+    wait_until(start)
+    return [store.put_blob(b"picture %d" % i, "image/png") for i in range(count)]
+
+
+def tell_state(target: str, session_id: str) -> None:
+    """A run that changes the state with every message, for ever, telling of each once it is stored."""
+    store = store_at(target)
+    run = store.start_run(session_id, input="x")
+    state = run.session_state or {}
+    i = 0
+    while True:
+        state |= {"n": i, f"k{i % 5}": i}
+        store.append_messages(run.run_id, [Message(role="user", content=f"message {i}")], session_state=state)
+        say(told=i, run_id=run.run_id)
+        i += 1
+
+
 held: dict[str, Any] = {}
-CALLS = (process_id, append, make, set_keys, begin, write_messages, work_for, time_one, hold, let_go, opens)
+CALLS = (
+    *(process_id, append, make, set_keys, begin, write_messages, work_for, time_one, hold, let_go, opens),
+    *(begin_many, compete, answer, keep, tell_state),
+)
 
 if __name__ == "__main__":
     known = {call.__name__: call for call in CALLS}

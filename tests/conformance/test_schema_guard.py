@@ -36,6 +36,16 @@ WRITES = {
     "branch": lambda store: store.branch("s"),
     "add_score": lambda store: store.add_score("s", "reward", 1.0),
     "repair": lambda store: store.check(repair=True),
+    "pause_run": lambda store: store.pause_run("r", []),
+    "resolve": lambda store: store.resolve("q", approve=True),
+    "claim": lambda store: store.claim("q", by="bob"),
+    "handoff": lambda store: store.handoff("s", to="bob"),
+    "claim_run": lambda store: store.claim_run("r"),
+    "release_run": lambda store: store.release_run(a_run()),
+    "forget_answers": lambda store: store.forget_answers("r"),
+    "update_session_state": lambda store: store.update_session_state("s", {"a": 1}),
+    "save_summary": lambda store: store.save_summary("s", None),
+    "put_blob": lambda store: store.put_blob(b"x"),
 }
 READS = {
     "get_session": lambda store: store.get_session("s"),
@@ -47,6 +57,9 @@ READS = {
     "scores_df": lambda store: store.scores_df(),
     "sql": lambda store: store.sql("SELECT * FROM runs"),
     "check": lambda store: store.check(),
+    "requirements": lambda store: store.requirements(),
+    "member_runs": lambda store: store.member_runs("r"),
+    "get_blob": lambda store: store.get_blob("x"),
 }
 
 
@@ -155,7 +168,7 @@ def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
     with pytest.raises(KernError):
         store.history("s")
     with pytest.raises(KernError):
-        store.resolve("s")
+        store.locate("s")
     store.close()
 
     assert list(tmp_path.iterdir()) == []

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
-from kern_nb.db import schema
+from kern_nb.db import PostgresDb, schema
 from kern_nb.errors import ReadOnlyStore
-from kern_nb.records import Message, Run
+from kern_nb.records import Message, Requirement, Run
 
 
-@pytest.fixture
-def old_store(store_factory):
-    """A store as version 1 left it: without the columns that came later."""
-    store = store_factory("old")
-    store.append_run("chat", Run(input="hi", output="hello", messages=[Message(role="user", content="hi")]))
+def back_to(store, version: int) -> None:
+    """Leave a store as an older version left it: without the columns that came later."""
 
-    def back_to_version_1(connection):
-        for added in schema.MIGRATIONS.values():
+    def work(connection):
+        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > version):
             for table, column in added:
                 name = getattr(store.tables, table).name
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
-        connection.execute(store.tables.schema.update().values(version=1))
+        connection.execute(store.tables.schema.update().values(version=version))
 
-    store.write(back_to_version_1)
+    store.write(work)
+
+
+@pytest.fixture(params=range(1, schema.SCHEMA_VERSION))
+def old_version(request):
+    """Every version there was."""
+    return request.param
+
+
+@pytest.fixture
+def old_store(store_factory, old_version):
+    """A store of an older version, in which a run waits."""
+    store = store_factory("old")
+    store.append_run("chat", Run(input="hi", output="hello", messages=[Message(role="user", content="hi")]))
+    run = store.start_run("waits", input="hi")
+    asked = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
+    store.pause_run(run.run_id, [asked])
+    back_to(store, old_version)
     return store
 
 
@@ -37,16 +53,17 @@ def reopened(store, store_factory, **options):
     return store_factory("old", **options)
 
 
-def test_an_older_store_is_upgraded_when_it_is_opened(old_store, store_factory):
+def test_an_older_store_is_upgraded_when_it_is_opened(old_store, old_version, store_factory):
     """Its sessions are there afterwards, its new columns too, and its version is ours."""
     store = reopened(old_store, store_factory)
 
-    assert store.runs_df()["output"].tolist() == ["hello"]
+    assert store.runs_df("chat")["output"].tolist() == ["hello"]
     with store.connect() as connection:
         assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
-        for table, column in schema.MIGRATIONS[2]:
-            found = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
-            assert set(found) <= {None}
+        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > old_version):
+            for table, column in added:
+                found = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
+                assert set(found) <= {None}
 
 
 def test_an_upgraded_store_goes_on(old_store, store_factory):
@@ -56,11 +73,83 @@ def test_an_upgraded_store_goes_on(old_store, store_factory):
     assert store.append_run("chat", Run(input="more")).run_index == 1
 
 
-def test_an_older_store_is_not_upgraded_by_a_reader(old_store, store_factory):
+def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, store_factory):
+    """What it waits for is listed, answered once, and the run goes on."""
+    store = reopened(old_store, store_factory)
+    (ask,) = store.requirements()
+
+    assert (ask.requirement_id, ask.status, ask.args, ask.note) == ("ask", "pending", {"to": "bob"}, "n")
+    assert (ask.approved, ask.claimed_by, ask.expires_at, ask.extra) == (None, None, None, {})
+    assert store.claim("ask", by="alice").claimed_by == "alice"
+    assert store.resolve("ask", args={"to": "eve"}, by="alice").approved is True
+    assert store.claim_run(ask.run_id).requirements[0].answer == {"to": "eve"}
+
+
+def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version, store_factory, monkeypatch):
+    """All columns are added or none; the next to open it upgrades it."""
+    store = reopened(old_store, store_factory)
+    original, added = schema._add_column, []
+
+    def failing(connection, table, name):
+        if added:
+            raise RuntimeError("the disk is full")
+        added.append(name)
+        original(connection, table, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_add_column", failing)
+        with pytest.raises(RuntimeError, match="disk"):
+            store.runs_df()
+    with store.connect() as connection:
+        assert schema.version(connection, store.tables) == old_version
+
+    assert store.requirements()[0].requirement_id == "ask"
+    with store.connect() as connection:
+        assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
+
+
+def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
+    """Both found it old, both upgrade it; neither fails, and it is upgraded once."""
+    with PostgresDb(postgres_database_url) as store:
+        store.append_run("chat", Run(input="hi"))
+        back_to(store, 2)
+    waits = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with PostgresDb(postgres_database_url) as first, PostgresDb(postgres_database_url) as second:
+        errors = []
+
+        def open_it(store):
+            try:
+                store.runs_df()
+            except Exception as error:  # noqa: BLE001 - reported by the assertion below
+                errors.append(error)
+
+        threads = [threading.Thread(target=open_it, args=(store,)) for store in (first, second)]
+        watcher = sa.create_engine(postgres_database_url, isolation_level="AUTOCOMMIT")
+        with store.engine.begin() as reader, watcher.connect() as watching:
+            reader.execute(
+                sa.select(store.tables.requirements.c.requirement_id)
+            )  # as long as it reads, no column is added
+            for thread in threads:
+                thread.start()
+            while watching.execute(waits).scalar() < 2 and all(thread.is_alive() for thread in threads):
+                pass
+        for thread in threads:
+            thread.join()
+        watcher.dispose()
+
+        assert errors == []
+        assert first.requirements() == second.requirements() == []
+        assert first.check().problems == []
+    store.close()
+
+
+def test_an_older_store_is_not_upgraded_by_a_reader(old_store, old_version, store_factory):
     """Opened to be read, it is left as it is, and the error says how to upgrade it."""
     store = reopened(old_store, store_factory, read_only=True)
 
-    with pytest.raises(ReadOnlyStore, match="schema version 1") as caught:
+    with pytest.raises(ReadOnlyStore, match=f"schema version {old_version}") as caught:
         store.sessions_df()
 
     assert "without read_only" in caught.value.hint

@@ -114,3 +114,51 @@ def chats(notebook: Notebook, store: Any) -> Any:
     store.append_run("alps", run("hello", "bye"), user_id="bob")
     attached.attach(store, name="chats")
     return store
+
+
+@pytest.fixture
+def main(notebook: Notebook, store: Any) -> Any:
+    """The store under test, attached as ``main``."""
+    from kern_nb import attached
+
+    attached.attach(store, name="main")
+    return store
+
+
+@pytest.fixture
+def paused(main: Any) -> Any:
+    """A run `chat/0` that waits for an approval, for two fields and for a value."""
+    from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
+
+    return pause(
+        main,
+        a=confirmation(requirement_id=DELETE, prompt="Delete it?", assignee="ann"),
+        b=user_input(requirement_id=BOOK),
+        c={"kind": "external_execution", "tool_name": "rate", "args": {"n": 2}, "requirement_id": RATE},
+    )
+
+
+@pytest.fixture
+def memory(notebook: Notebook) -> Any:
+    """A store in memory, in use."""
+    from kern_nb import attached
+
+    return attached.attach(":memory:")
+
+
+@pytest.fixture
+def shredder() -> Any:
+    """A tool that must not run unasked."""
+    from scripted_agents import Shredder
+
+    return Shredder()
+
+
+@pytest.fixture
+def clerk(notebook: Notebook, memory: Any, shredder: Any) -> Any:
+    """An agent in the variable ``boss``, with the id ``clerk-1`` and the name ``The Clerk``."""
+    from scripted_agents import shredding
+
+    agent = shredding(shredder, "x.txt", "y.txt", id="clerk-1", name="The Clerk", session_id="chat")
+    notebook.shell.user_ns["boss"] = agent
+    return agent

@@ -188,6 +188,10 @@ def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
         "%kern show x",
         "%kern branch x",
         "%kern check",
+        "%kern inbox",
+        "%kern approve x",
+        "%kern answer x 1",
+        "%kern handoff x --to ann",
         "%kern_sql SELECT 1",
     ):
         error, lines = notebook.fails(line)

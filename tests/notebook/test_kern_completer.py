@@ -10,7 +10,7 @@ from IPython.core.completer import provisionalcompleter
 from kern_nb.db import DuckDb
 from kern_nb.ingest.formats import IMPORTERS
 from kern_nb.notebook import lookup, offers
-from kern_nb.records import Message, Run
+from kern_nb.records import Message, Requirement, Run
 
 
 @pytest.fixture
@@ -41,10 +41,11 @@ def shop(notebook, tmp_path):
 
 
 def test_verbs_are_offered_in_their_order(tab):
-    """After `%kern`, all verbs; after a beginning, those that fit; also where the value is assigned."""
+    """After `%kern`, the verbs of a line; after a beginning, those that fit; also where the value is assigned."""
     from kern_nb.notebook.grammar import VERBS
 
-    assert tab("%kern ") == [f"%kern {verb.name}" for verb in VERBS]
+    assert tab("%kern ") == [verb.command for verb in VERBS if not verb.takes_cell]
+    assert tab("%%kern ") == ["%%kern run"]
     assert tab("%kern s") == ["%kern stores", "%kern sessions", "%kern show"]
     assert tab("df = %kern lo") == ["df = %kern load"]
     assert tab("x = 1\n%kern sh") == ["x = 1\n%kern show"]
@@ -98,6 +99,47 @@ def test_sessions_of_the_store_that_the_line_names(tab, notebook, shop):
 
     assert tab("%kern show ch") == ["%kern show ch"]
     assert "%kern show --store shop chat" in tab("%kern show --store shop ch")
+
+
+def test_agents_are_offered(tab, notebook):
+    """Their variables after `%%kern run` and `--agent`; where an option narrows rows, their ids."""
+    from kern_nb.agent import Agent
+
+    notebook.shell.user_ns |= {"clerk": Agent(id="clerk-1"), "writer": Agent(id="w"), "_hidden": Agent(), "number": 3}
+
+    assert tab("%%kern run ")[:2] == ["%%kern run clerk", "%%kern run writer"]
+    assert tab("%%kern run c") == ["%%kern run clerk"]
+    assert tab("%kern continue chat --agent w") == ["%kern continue chat --agent writer"]
+    assert tab("%kern sessions --agent ")[:2] == ["%kern sessions --agent clerk-1", "%kern sessions --agent w"]
+    assert tab("%%kern run clerk --s") == ["%%kern run clerk --session"]
+    assert tab("%%kern run nobody") == ["%%kern run nobody"]
+
+
+def test_what_is_said_to_an_agent_is_no_code(tab, notebook):
+    """In the body of `%%kern run`, no name of Python's is offered."""
+    notebook.run("sessions_of_mine = 1")
+
+    assert tab("%%kern run clerk\nsessions_of_m") == ["%%kern run clerk\nsessions_of_m"]
+    assert tab("%%kern run clerk\n%kern se") == ["%%kern run clerk\n%kern se"]
+
+
+def test_requirements_are_offered(tab, shop):
+    """The beginning of the id of each that waits, its whole id where more is written; sessions to hand over, too."""
+    run = shop.start_run("chat", input="x")
+    ids = ["0a000000-1111", "0b000000-2222"]
+    shop.pause_run(run.run_id, [Requirement(kind="confirmation", requirement_id=one) for one in ids])
+    done = shop.start_run("chat", input="x")
+    shop.pause_run(done.run_id, [Requirement(kind="confirmation", requirement_id="0c000000-3333")])
+    shop.resolve("0c000000-3333", approve=True)
+
+    for verb in ("approve", "reject", "answer", "handoff"):
+        assert tab(f"%kern {verb} 0") == [f"%kern {verb} 0a000000", f"%kern {verb} 0b000000"]
+    assert tab("%kern approve 0a000000-1") == ["%kern approve 0a000000-1111"]
+    assert tab("%kern approve 0c") == ["%kern approve 0c"]
+    assert tab("%kern handoff chat/") == [f"%kern handoff chat/{index}" for index in range(4)]
+    assert tab("%kern continue ")[0] == "%kern continue chat"
+    assert tab("%kern continue chat/2") == ["%kern continue chat/2"]
+    assert tab("%kern inbox --session z") == ["%kern inbox --session zoo/1"]
 
 
 def test_files_are_offered_after_attach_and_import(tab, tmp_path):

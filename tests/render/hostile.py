@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kern_nb.records import Message, Run, Session, ToolCall, Usage
+from datetime import UTC, datetime
+
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall, Usage
 
 HOSTILE = {
     "script": "<script>alert('x')</script><img src=x onerror=alert(1)>",
@@ -16,6 +18,8 @@ HOSTILE = {
     "unbroken": "A" * 150,
     "closing": "</td></table></div></details><!-- ]]> -->",
 }
+
+LATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 MEGABYTE = "<&> " * 250_000
 
@@ -62,3 +66,31 @@ def hostile_session() -> Session:
         fork_run_index=0,
         created_at=1_795_000_000,
     )
+
+
+def hostile_requirements() -> list[Requirement]:
+    """One of each kind and state, with something hostile in every field that is rendered."""
+    bad = HOSTILE["script"]
+    made = {"created_at": datetime(2026, 11, 20, 19, 0, tzinfo=UTC), "run_id": "r2", "session_id": f"chat{bad}"}
+    asked = [
+        {"kind": "confirmation", "tool_name": bad, "args": {bad: list(HOSTILE.values())}, "prompt": HOSTILE["quotes"]},
+        {"kind": "confirmation", "tool_name": "rm", "args": "not {json", "assignee": HOSTILE["override"], "note": bad},
+        {"kind": "user_input", "tool_name": "book", "args": {}, "extra": {"fields": [bad, "a b", {"name": "day"}, 3]}},
+        {"kind": "external_execution", "tool_name": "look", "args": [1], "status": "claimed", "claimed_by": bad},
+        {"kind": "handoff", "prompt": "\n".join(HOSTILE.values()), "assignee": "ann", "extra": {"fields": "none"}},
+        {"kind": "confirmation", "tool_name": "late", "args": {"n": MEGABYTE[:400]}, "expires_at": LATE},
+        {"kind": "confirmation", "tool_name": "done", "status": "resolved", "approved": True, "resolved_by": bad},
+        {"kind": "user_input", "tool_name": "no", "status": "resolved", "approved": False, "note": HOSTILE["nul"]},
+        {"kind": "handoff", "status": "expired", "prompt": HOSTILE["lines"]},
+    ]
+    ids = [f"{i}{i}{i}{i}{i}{i}{i}{i}-0000" for i in range(len(asked))]
+    ids[1] = "\n%kern 'x\x1b[1m</pre>"
+    return [Requirement(requirement_id=name, **made, **fields) for name, fields in zip(ids, asked, strict=True)]
+
+
+def hostile_paused_run() -> Run:
+    """A run that waits for all of that."""
+    bad = HOSTILE["script"]
+    messages = [Message(role="user", content=bad, message_index=0)]
+    place = {"run_id": "r2", "session_id": f"chat{bad}", "run_index": 2}
+    return Run(**place, status="PAUSED", messages=messages, requirements=hostile_requirements())

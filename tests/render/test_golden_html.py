@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hostile import HOSTILE, MEGABYTE, hostile_session
+from hostile import HOSTILE, MEGABYTE, hostile_paused_run, hostile_requirements, hostile_session
 from markup import Markup
 
 from kern_nb.attached import AttachedStore, StoreTable
 from kern_nb.db.check import CheckReport, Finding
 from kern_nb.db.columns import DTYPES, SESSIONS
 from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.notebook.answers import Answered
+from kern_nb.notebook.inbox import Inbox
 from kern_nb.notebook.results import SessionTable
 from kern_nb.records import Session
 from kern_nb.render.tables import Column, Table
+from kern_nb.render.waiting import Waiting
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -75,11 +78,28 @@ def ingest_report() -> str:
     return IngestReport(3, 12, 4800, 70, 1, problems)._repr_html_()
 
 
+def inbox() -> str:
+    rows = [
+        Waiting(one, one.requirement_id[:8], f"{one.session_id}/2", HOSTILE["script"]) for one in hostile_requirements()
+    ]
+    return Inbox(rows, store=HOSTILE["quotes"])._repr_html_()
+
+
+def answered() -> str:
+    requirement = hostile_requirements()[0]
+    said = (f"✓ Approved {HOSTILE['script']}", f"Go on: %kern continue {HOSTILE['override']} {HOSTILE['quotes']}")
+    return Answered(requirement, [], said)._repr_html_()
+
+
 CASES = {
+    "answered": answered,
     "branch-card": branch_card,
     "check-report": check_report,
     "check-report-empty": lambda: CheckReport([])._repr_html_(),
+    "inbox": inbox,
+    "inbox-empty": lambda: Inbox([])._repr_html_(),
     "ingest-report": ingest_report,
+    "run-paused": lambda: hostile_paused_run()._repr_html_(),
     "session-listed": lambda: Session(session_id="chat", created_at=0, agent_id="a")._repr_html_(),
     "session-table": session_table,
     "session-table-empty": lambda: SessionTable(sessions())._repr_html_(),

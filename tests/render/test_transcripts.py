@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markup import Markup as Read
 
-from kern_nb.records import Message, Run, Session, ToolCall
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 from kern_nb.render.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
 
 
@@ -151,3 +151,112 @@ def test_records_have_short_plain_forms():
     assert repr(named) == str(named) == "<Session chat 'A trip', 1 run, branch of parent>"
     assert repr(run(2, 3)) == str(run(2, 3)) == "<Run chat/2 COMPLETED, 3 messages, 0 tool calls>"
     assert repr(Session(session_id="x")) == "<Session x>"
+
+
+def paused(*asked: Requirement, index: int = 0, **fields: object) -> Run:
+    return run(index, 1, status="PAUSED", requirements=list(asked), **fields)
+
+
+def ask(name: str = "0a000000-1", kind: str = "confirmation", **fields: object) -> Requirement:
+    return Requirement(requirement_id=name, kind=kind, tool_name="rm", args={"path": "x"}, **fields)
+
+
+def texts(shown: Session) -> list[str]:
+    """The same transcript as markup and as plain text."""
+    return [read(shown).text, conversation_text(Conversation(shown, shown.runs))]
+
+
+def test_a_paused_run_ends_with_what_it_waits_for():
+    """The call, who is to answer, and the lines that answer it, after its messages."""
+    asked = ask("0b000000-2", "user_input", extra={"fields": ["city", "a b"]})
+    for text in texts(session(run(0, 1), paused(ask(assignee="ann"), asked, index=1))):
+        for part in (
+            'rm(path="x")',
+            "ann",
+            "%kern approve 0a000000",
+            "%kern reject 0a000000",
+            "%kern answer 0b000000 city=VALUE 'a b'=VALUE",
+        ):
+            assert text.index("text 1.0") < text.index(part)
+        assert "%kern continue" not in text
+
+
+def test_lines_name_enough_of_an_id():
+    """Of those that begin alike, as much as tells them apart."""
+    for text in texts(session(paused(ask("0a000000-12"), ask("0a000000-13"), ask("short")))):
+        for key in ("0a000000-12", "0a000000-13", "short"):
+            assert f"%kern approve {key}" in text
+
+
+def test_a_paused_run_with_its_answers_says_how_to_go_on():
+    """Who said what, and the line; a run that ended says nothing of what it once waited for."""
+    done = ask(status="resolved", approved=True, resolved_by="ann")
+    late = ask("0b000000-2", status="expired")
+    for text in texts(session(paused(done, late))):
+        assert "✓ approved by ann" in text
+        assert "✗ expired" in text
+        assert "%kern continue chat/0" in text
+        assert "%kern approve" not in text
+    for text in texts(session(run(0, 1, requirements=[done]))):
+        assert "approved" not in text
+        assert "%kern" not in text
+
+
+def test_a_team_waits_for_its_members():
+    """Its own run says where to look; when they have their answers, it says how to go on, and they do not."""
+    member = {"parent_run_id": "r0", "index": 1}
+    team = paused(run_type="team")
+    for text in texts(session(team, paused(ask(), **member))):
+        assert "%kern inbox --session chat/0" in text
+        assert text.count("%kern approve 0a000000") == 1
+        assert "%kern continue" not in text
+    for text in texts(session(team, paused(ask(status="resolved", approved=True), **member))):
+        assert text.count("%kern continue chat/0") == 1
+        assert "%kern continue chat/1" not in text
+    assert "%kern inbox --session chat/0" in team._repr_html_()
+    assert "%kern" not in paused()._repr_html_()
+
+
+def test_what_waits_is_said_however_long_the_conversation_is():
+    """Plain text is cut, but not that; nor does markup lose it."""
+    for text in texts(session(run(0, 500), paused(ask(), index=1), run(2, 500))):
+        assert text.count("%kern approve 0a000000") == 1
+    assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 waits for rm(")
+
+
+def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
+    """How a run ended says nothing of its beginning; one that is inherited whole is named as the parent's."""
+    inherited = paused(ask(status="resolved", approved=False)).model_copy(update={"session_id": "parent"})
+    cut = session(inherited, parent_session_id="parent", fork_run_index=0, fork_message_index=0)
+    whole = session(inherited, parent_session_id="parent", fork_run_index=0)
+
+    for text in texts(cut):
+        assert "refused" not in text
+        assert "%kern" not in text
+    for text in texts(whole):
+        assert "%kern continue parent/0" in text
+
+
+def test_arguments_of_any_size_are_shown_to_who_approves():
+    """All that a browser can bear, and how much is left; the line says the beginning."""
+    asked = ask()
+    asked.args = {"text": "x" * 1_000_000}
+    shown = session(paused(asked))
+    html, text = shown._repr_html_(), conversation_text(Conversation(shown, shown.runs))
+
+    assert html.count("x" * 10_000) == 1
+    assert "more characters are not shown." in html
+    assert len(html) < 40_000
+    assert len(text) < 1_000
+
+
+def test_a_run_by_itself_shows_its_messages_and_what_it_waits_for():
+    """As the last value of a cell; its plain form stays one line."""
+    found = Read(paused(ask())._repr_html_())
+
+    assert found.problems == []
+    assert found.text.startswith("Run chat/0")
+    assert "text 0.0" in found.text
+    assert "%kern approve 0a000000" in found.text
+    assert repr(paused(ask())) == "<Run chat/0 PAUSED, 1 message, 0 tool calls>"
+    assert Read(Run(run_id="new", input="ask", output="answer")._repr_html_()).text.startswith("Run new")

@@ -1,0 +1,87 @@
+"""Bytes by their SHA-256: a picture is stored once, however often it is sent.
+
+Each function works in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb.db.connected import Connected
+from kern_nb.db.schema import Tables
+
+
+class Blob(NamedTuple):
+    """Stored bytes and what they are."""
+
+    sha256: str
+    media_type: str | None
+    content: bytes
+
+
+def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
+    """See `SessionStore.put_blob`."""
+    b = store.tables.blobs
+    sha256 = hashlib.sha256(content).hexdigest()
+    if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:
+        row = {"sha256": sha256, "media_type": media_type, "size": len(content), "content": content}
+        connection.execute(store.insert(b).values(**row).on_conflict_do_nothing())
+    return sha256
+
+
+def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
+    """See `SessionStore.get_blob`."""
+    b = store.tables.blobs
+    query = sa.select(b.c.sha256, b.c.media_type, b.c.content).where(b.c.sha256 == sha256)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else Blob(row["sha256"], row["media_type"], bytes(row["content"]))
+
+
+_HASH = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+def named_by(connection: Connection, tables: Tables, session_id: str) -> set[str]:
+    """The blobs that the rows of a session name."""
+    found = _named(connection, tables, session_id)
+    b = tables.blobs
+    return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(found))).scalars()) if found else found
+
+
+def unused(connection: Connection, tables: Tables, names: set[str]) -> set[str]:
+    """Those of these blobs that no row names. While a run is at work, none: it keeps a file before a row names it."""
+    r = tables.runs
+    at_work = sa.select(r.c.run_id).where(r.c.status == "RUNNING").limit(1)
+    if not names or connection.execute(at_work).first() is not None:
+        return set()
+    return names - _named(connection, tables)
+
+
+def delete(connection: Connection, tables: Tables, names: set[str]) -> None:
+    """Delete blobs."""
+    connection.execute(tables.blobs.delete().where(tables.blobs.c.sha256.in_(names)))
+
+
+def _named(connection: Connection, tables: Tables, session_id: str | None = None) -> set[str]:
+    """The hashes that stand in the rows of a session, or of all; each table is read once."""
+    places = {
+        tables.sessions: ("session_data", "metadata"),
+        tables.runs: ("input_json", "output_json", "session_state", "extra"),
+        tables.messages: ("content_json", "extra"),
+        tables.tool_calls: ("result_json",),
+    }
+    found: set[str] = set()
+    for table, names in places.items():
+        columns = [sa.type_coerce(table.c[name], sa.Text()) for name in names]
+        query = sa.select(*columns)
+        if session_id is not None:
+            query = query.where(table.c.session_id == session_id)
+        if table is not tables.sessions:  # whose metadata name a blob in an importer's own way
+            query = query.where(sa.or_(*(c.contains("sha256") | c.contains("$blob") for c in columns)))
+        for row in connection.execute(query):
+            found |= {name for text in row if text for name in _HASH.findall(text)}
+    return found

@@ -1,0 +1,43 @@
+"""`RunContext`: what a tool may know of the run it is called in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.db import SessionStore
+
+if TYPE_CHECKING:
+    from kern_nb.runtime.recorder import Recorder
+    from kern_nb.runtime.workspace import Workspace
+
+
+@dataclass
+class RunContext:
+    """The run at hand. A tool, or a function that gives instructions, gets it as a parameter named ``run_context``.
+
+    Attributes:
+        run_id: The run.
+        session_id: Its session.
+        user_id: Whose session it is.
+        session_state: The session's state. What a tool sets here is stored when the tool ends.
+        agent: The agent, team or workflow that runs.
+        store: Where the session is stored.
+        tool_call_id: In a tool, the call: the same one if the run is gone on with in another process.
+    """
+
+    run_id: str
+    session_id: str
+    user_id: str | None
+    session_state: dict[str, Any]
+    agent: Any
+    store: SessionStore
+    recorder: Recorder = field(repr=False)
+    tool_call_id: str | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """The session's files."""
+        from kern_nb.runtime.workspace import Workspace
+
+        return Workspace(self.store, self.session_state)

@@ -1,0 +1,30 @@
+"""A title for a session, made by a model from how it began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kern_nb import models
+from kern_nb.db import SessionStore
+from kern_nb.records import text_of
+from kern_nb.runtime.threads import in_thread
+
+_PROMPT = "Give this conversation a title of at most six words. Answer with the title alone."
+_FIRST = 2_000
+_LONGEST = 80
+
+
+async def made(store: SessionStore, session_id: str, model: Any) -> str:
+    """The title.
+
+    Raises:
+        SessionNotFound: there is no such session.
+    """
+    from pydantic_ai import Agent
+
+    history = await in_thread(lambda: store.history(session_id))
+    said = "\n".join(f"{message.role}: {text_of(message.content) or ''}" for message in history)
+    async with models.opened(model) as opened:
+        answer = (await Agent(opened, instructions=_PROMPT).run(said[:_FIRST] or "(nothing was said)")).output
+    first = next(iter(answer.strip().splitlines()), "")
+    return first.strip().strip("\"'").strip()[:_LONGEST] or "Untitled"

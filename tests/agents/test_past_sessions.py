@@ -1,0 +1,142 @@
+"""`search_past_sessions`: a model searches the earlier sessions of the run's own user, and never another user's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from memory_models import Listener, calls_once, results
+
+from kern_nb import Agent
+from kern_nb.db import InMemoryDb
+from kern_nb.models.scripted import call
+from kern_nb.records import Message, Run, ToolCall
+
+SECRET = "the password is swordfish"
+
+
+@pytest.fixture
+def db():
+    """A store in memory: what is searched does not depend on the engine."""
+    with InMemoryDb() as store:
+        yield store
+
+
+def tell(db, user_id, session_id, text=SECRET):
+    """Let a user say something in a session of theirs."""
+    Agent(Listener(["noted"]), db=db).run(text, session_id=session_id, user_id=user_id)
+
+
+def search(db, user_id, query="swordfish", session_id="now", **options):
+    """What a model that searches in a new session of a user is told: (session, role, content) of each find."""
+    model = calls_once("search_past_sessions", query=query)
+    Agent(model, db=db, search_past_sessions=True, **options).run("search", session_id=session_id, user_id=user_id)
+    return [(line["session"], line["role"], line["content"]) for line in json.loads(results(model)[0])]
+
+
+def test_another_users_sessions_are_never_seen(store):
+    """On every engine: neither by a user nor by nobody, whatever is asked for; each finds their own."""
+    for user in ("alice", "bob", None):
+        tell(store, user, f"of {user}", f"{user}: {SECRET}")
+
+    for user in ("alice", "bob", None):
+        assert search(store, user, session_id=f"{user} now") == [(f"of {user}", "user", f"{user}: {SECRET}")]
+    assert search(store, "carol") == []
+
+
+def test_a_user_whom_another_users_name_contains_is_another_user(db):
+    """Names are compared whole, case and all."""
+    for user in ("alice2", "Alice", "lice", "a%"):
+        tell(db, user, f"of {user}")
+
+    assert search(db, "alice") == []
+    assert search(db, "%", session_id="2") == []
+
+
+def test_sessions_of_users_do_not_hide_those_of_nobody(db):
+    """num_past_sessions_to_search counts the sessions that may be seen."""
+    tell(db, None, "mine")
+    for n in range(4):
+        tell(db, "bob", f"bob {n}")
+
+    assert search(db, None, num_past_sessions_to_search=2) == [("mine", "user", SECRET)]
+
+
+def test_the_session_at_hand_is_no_past_session(db):
+    """Its own history is another tool's business."""
+    tell(db, "alice", "earlier")
+    tell(db, "alice", "now")
+
+    assert search(db, "alice", session_id="now") == [("earlier", "user", SECRET)]
+
+
+def test_all_words_must_be_there_in_any_case_and_order(db):
+    """Answers are searched like questions."""
+    tell(db, "alice", "one", "Paris has 2 million people")
+    tell(db, "alice", "two", "Paris is in France")
+
+    assert search(db, "alice", "PEOPLE paris") == [("one", "user", "Paris has 2 million people")]
+    assert search(db, "alice", "paris people france", session_id="2") == []
+    assert {session for session, *_ in search(db, "alice", "noted", session_id="3")} == {"one", "two"}
+
+
+@pytest.mark.parametrize("query", ["", "   ", "%", "_", "*"])
+def test_a_query_that_names_nothing_finds_nothing(db, query):
+    """Signs of LIKE and of globs are letters like others."""
+    tell(db, "alice", "one")
+
+    assert search(db, "alice", query) == []
+
+
+@pytest.mark.parametrize(("most", "found"), [(1, ["s3"]), (2, ["s3", "s2"]), (10, ["s3", "s2", "s1", "s0"])])
+def test_so_many_of_the_latest_are_searched(db, most, found):
+    """num_past_sessions_to_search, newest first; the session at hand does not count."""
+    for n in range(4):
+        tell(db, "alice", f"s{n}")
+        session = db.get_session(f"s{n}", runs=False)
+        session.created_at = 1_000 + n
+        db.save_session(session)
+
+    assert [session for session, *_ in search(db, "alice", num_past_sessions_to_search=most)] == found
+
+
+def test_a_branch_is_searched_with_what_it_inherits(db):
+    """A branch of one's own is a session of one's own."""
+    tell(db, "alice", "main")
+    db.branch("main", new_session_id="fork")
+
+    assert {session for session, *_ in search(db, "alice")} == {"main", "fork"}
+
+
+def test_runs_without_an_answer_are_not_found(db):
+    """What is not told as history is not found either."""
+    said = [Message(role="user", content=SECRET), Message(role="assistant", content="noted")]
+    db.append_run("failed", Run(user_id="alice", status="ERROR", messages=said))
+
+    assert search(db, "alice") == []
+
+
+def test_hostile_messages_are_found(db):
+    """NUL, lone surrogates and parts are searched like other text; of a long one an excerpt is shown."""
+    tell(db, "alice", "odd", "needle \x00 \ud800")
+    parts = [{"type": "text", "text": "needle in parts"}, {"type": "image", "url": "https://x.test/y.png"}]
+    calls = [ToolCall(tool_call_id="c", tool_name="t", args={})]
+    messages = [Message(role="user", content=parts), Message(role="assistant", content="needle", tool_calls=calls)]
+    db.append_run("parts", Run(user_id="alice", messages=[*messages, Message(role="tool", tool_call_id="c", content={"needle": 1})]))  # fmt: skip
+    tell(db, "alice", "long", "needle" + "x" * 1_000_000)
+
+    found = {session: content for session, _, content in search(db, "alice", "needle") if session != "parts"}
+    assert found["odd"].startswith("needle")
+    assert found["long"].startswith("needlexxx")
+    assert len(found["long"]) < 10_000
+
+
+def test_both_tools_may_be_given_at_once(db):
+    """Reading the chat's history and searching other sessions go together, also with the history in the context."""
+    tell(db, "alice", "earlier")
+    model = Listener([[call("get_chat_history"), call("search_past_sessions", query="swordfish")], "done"])
+    options = {"read_chat_history": True, "search_past_sessions": True, "add_history_to_context": True}
+    run = Agent(model, db=db, user_id="alice", session_id="now", **options).run("both")
+
+    assert run.output == "done"
+    assert [] in [json.loads(result) for result in results(model)]

@@ -1,0 +1,302 @@
+"""Session summaries: made after a run from the old summary and what is new, by a model of their own, delaying nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from memory_models import Listener
+
+from kern_nb import Agent
+from kern_nb.agent import SessionSummaryManager, tool
+from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.errors import RunFailed, SessionNotFound
+from kern_nb.models.scripted import call
+from kern_nb.records import Message, Run
+
+WAIT_S = 30
+ANSWER = json.dumps({"summary": "They met.", "topics": ["names", "greetings"]})
+
+
+@pytest.fixture
+def db():
+    """A store in memory: summaries do not depend on the engine."""
+    with InMemoryDb() as store:
+        yield store
+
+
+def summarizing(db, summary, model=None, **options):
+    """An agent in the session "chat" whose summaries this model makes."""
+    given = {"session_summary_manager": SessionSummaryManager(summary)} | options
+    return Agent(model or Listener(), db=db, session_id="chat", enable_session_summaries=True, **given)
+
+
+def asked(summary, at=-1):
+    """What the summary's model was asked."""
+    return summary.heard(at)[-1][1]
+
+
+def test_a_summary_is_kept_with_the_session(store):
+    """On every engine: text, topics and time, from the agent as from the store."""
+    before = datetime.now(UTC)
+    agent = summarizing(store, Listener([ANSWER]))
+    agent.run("I am Ann")
+    found = agent.get_session_summary()
+
+    assert (found.summary, found.topics) == ("They met.", ["names", "greetings"])
+    assert before <= found.updated_at <= datetime.now(UTC)
+    assert store.get_session("chat").summary["summary"] == "They met."
+
+
+def test_without_asking_none_is_made(db):
+    """Summaries are opt-in."""
+    summary = Listener()
+    agent = Agent(Listener(), db=db, session_id="chat", session_summary_manager=SessionSummaryManager(summary))
+    agent.run("x")
+
+    assert (agent.get_session_summary(), summary.told) == (None, [])
+
+
+def test_each_summary_goes_on_from_the_last(db):
+    """The model is given the old summary and the new runs alone, with what tools gave, and no instructions of the agent's."""
+    summary = Listener(["FIRST", "SECOND"])
+    model = Listener([call("look"), "a0", "a1"])
+    agent = summarizing(db, summary, model, tools=[tool(lambda: "the sea", name="look")], instructions="BE KIND")
+    agent.run("q0")
+    agent.get_session_summary()
+    agent.run("q1")
+    agent.get_session_summary()
+
+    assert all(word in asked(summary, 0) for word in ("q0", "look", "the sea", "a0"))
+    assert all(word in asked(summary, 1) for word in ("FIRST", "q1", "a1"))
+    assert not any(word in asked(summary, 1) for word in ("q0", "the sea", "a0"))
+    assert "BE KIND" not in str(summary.told)
+    assert agent.get_session_summary().summary == "SECOND"
+
+
+def test_runs_of_other_agents_are_summarized_too(db):
+    """The summary is the session's: what was said in it by whomever, imported runs among it."""
+    db.append_run("chat", Run(messages=[Message(role="user", content="imported")]))
+    summary = Listener(["ONE", "TWO"])
+    agent = summarizing(db, summary)
+    agent.run("mine")
+    agent.get_session_summary()
+    Agent(Listener(), db=db, session_id="chat").run("of another")
+    agent.run("mine again")
+    agent.get_session_summary()
+
+    assert all(word in asked(summary, 0) for word in ("imported", "mine"))
+    assert all(word in asked(summary, 1) for word in ("ONE", "of another", "mine again"))
+
+
+def test_the_manager_has_a_prompt_and_a_model_of_its_own(db):
+    """Without a model it is the agent's, without a prompt ours."""
+    model, summary = Listener(), Listener(["short"])
+    manager = SessionSummaryManager(summary, prompt="Sum up in Latin.")
+    summarizing(db, None, model, session_summary_manager=manager).run("x")
+    manager.wait(db, "chat")
+    assert (summary.instructions(), len(model.told)) == ("Sum up in Latin.", 1)
+
+    own = Listener(["the answer", "the summary"])
+    agent = summarizing(db, None, own, session_summary_manager=None)
+    agent.run("y", session_id="other")
+    assert agent.get_session_summary("other").summary == "the summary"
+    assert "JSON" in own.instructions()
+
+
+def test_the_answer_does_not_wait_for_the_summary(db):
+    """The run has ended, and the next one too, while the summary's model still thinks."""
+    thinking, may_go_on = threading.Event(), threading.Event()
+
+    def think(_messages):
+        thinking.set()
+        assert may_go_on.wait(WAIT_S)
+        return "at last"
+
+    agent = summarizing(db, Listener(think))
+    first = agent.run("x")
+    assert thinking.wait(WAIT_S)
+    assert first.status == "COMPLETED"
+    second = agent.run("y")
+    third = asyncio.run(agent.arun("z"))
+    assert [second.output, third.output] == ["answer 1", "answer 2"]
+    assert db.get_session("chat").summary is None  # so nobody has waited
+    may_go_on.set()
+
+    assert agent.get_session_summary().summary == "at last"
+
+
+def test_asking_for_a_summary_waits_for_it(db):
+    """Also for one that was begun while another was being made; each goes on from the last."""
+    may_go_on = threading.Event()
+    answers = iter(["FIRST", "SECOND"])
+
+    def think(_messages):
+        assert may_go_on.wait(WAIT_S)
+        return next(answers)
+
+    summary = Listener(think)
+    agent = summarizing(db, summary)
+    agent.run("q0")
+    agent.run("q1")
+    threading.Timer(0.05, may_go_on.set).start()
+
+    assert agent.get_session_summary().summary in ("FIRST", "SECOND")
+    told = "".join(asked(summary, n) for n in range(len(summary.told)))
+    assert (told.count("q0"), told.count("q1")) == (1, 1)
+
+
+def test_the_summary_is_told_on_request(db):
+    """add_session_summary_to_context: after the instructions, with or without history."""
+    model = Listener()
+    told = {"add_session_summary_to_context": True, "instructions": "Be kind."}
+    agent = summarizing(db, Listener([ANSWER]), model, **told)
+    agent.run("q0")
+    assert model.instructions() == "Be kind."
+    agent.get_session_summary()
+    agent.run("q1")
+
+    assert model.instructions().startswith("Be kind.")
+    assert "They met." in model.instructions()
+    assert model.heard() == [("user", "q1")]
+
+
+def test_the_summary_is_not_told_unasked(db):
+    """Keeping one is one thing, telling it another."""
+    model = Listener()
+    agent = summarizing(db, Listener([ANSWER]), model)
+    agent.run("q0")
+    agent.get_session_summary()
+    agent.run("q1")
+
+    assert model.instructions() == ""
+
+
+def test_a_failing_summary_leaves_the_run_and_the_old_summary(db, caplog):
+    """It is logged; the next one is told what the failed one was to tell."""
+    summary = Listener(["FIRST", ValueError("no summary today"), "THIRD"])
+    agent = summarizing(db, summary)
+    agent.run("q0")
+    agent.get_session_summary()
+    assert agent.run("q1").status == "COMPLETED"
+    assert agent.get_session_summary().summary == "FIRST"
+    assert "no summary today" in caplog.text
+    agent.run("q2")
+
+    assert agent.get_session_summary().summary == "THIRD"
+    assert all(word in asked(summary) for word in ("FIRST", "q1", "q2"))
+
+
+def test_runs_without_an_answer_are_not_summarized(db):
+    """Failed ones never, paused ones once they have ended, though later ones were summarized before."""
+    model = Listener([call("look"), ValueError("boom"), "two", "the answer to ONE"])
+    summary = Listener(["FIRST", "SECOND"])
+    agent = summarizing(db, summary, model, tools=[tool(lambda: 1, name="look", requires_confirmation=True)])
+    paused = agent.run("ONE")
+    with pytest.raises(RunFailed):
+        agent.run("LOST")
+    agent.run("TWO")
+    agent.get_session_summary()
+    assert len(summary.told) == 1
+    assert "TWO" in asked(summary)
+    assert "ONE" not in asked(summary)
+    db.resolve(paused.requirements[0].requirement_id, approve=True)
+    agent.continue_run(paused.run_id)
+
+    assert agent.get_session_summary().summary == "SECOND"
+    assert all(word in asked(summary) for word in ("FIRST", "ONE", "the answer to ONE"))
+    assert not any(word in asked(summary) for word in ("TWO", "LOST"))
+
+
+def test_a_long_past_is_summarized_in_portions(db):
+    """None longer than a model takes; each goes on from the one before, and together they tell all."""
+    for n in range(60):
+        text = f"q{n}. " + "x" * 3_900
+        db.append_run("chat", Run(messages=[Message(role="user", content=text)]))
+    summary = Listener()
+    agent = summarizing(db, summary)
+    agent.run("the last")
+    agent.get_session_summary()
+
+    portions = [asked(summary, n) for n in range(len(summary.told))]
+    assert len(portions) > 1
+    assert max(map(len, portions)) < 100_000
+    assert [sum(f"q{n}." in portion for portion in portions) for n in range(60)] == [1] * 60
+    assert all(f"answer {n}" in portion for n, portion in enumerate(portions[1:]))
+
+
+def test_summaries_are_no_runs(db):
+    """What they took is not the session's."""
+    agent = summarizing(db, Listener([ANSWER]))
+    run = agent.run("x")
+    agent.get_session_summary()
+    metrics = agent.get_session_metrics()
+
+    assert (metrics.n_runs, metrics.n_messages) == (1, 2)
+    assert metrics.total_tokens == run.usage.total_tokens
+
+
+def test_sessions_have_summaries_of_their_own(db):
+    """One manager serves many sessions and agents; nobody is told of another's."""
+    summary = Listener(lambda messages: f"of {messages[-1].content.split()[-3]}")
+    manager = SessionSummaryManager(summary)
+    for name in ("ann", "bob"):
+        agent = summarizing(db, None, session_summary_manager=manager, user_id=name)
+        agent.run(f"{name} speaks", session_id=f"of {name}")
+        manager.wait(db, f"of {name}")
+    assert "ann" not in asked(summary)
+    with pytest.raises(SessionNotFound):
+        agent.get_session_summary("of ann")
+    with pytest.raises(SessionNotFound):
+        agent.get_session_summary("of nobody")
+
+
+def test_a_deleted_session_stays_deleted(db):
+    """A summary that comes late makes no session."""
+    thinking, may_go_on = threading.Event(), threading.Event()
+
+    def think(_messages):
+        thinking.set()
+        assert may_go_on.wait(WAIT_S)
+        return "too late"
+
+    manager = SessionSummaryManager(Listener(think))
+    agent = summarizing(db, None, session_summary_manager=manager)
+    agent.run("x")
+    assert thinking.wait(WAIT_S)
+    agent.delete_session()
+    may_go_on.set()
+    manager.wait(db, "chat")
+
+    assert db.get_session("chat") is None
+
+
+def test_a_program_that_ends_leaves_its_summary(tmp_path):
+    """Python ends when the summary is there, not before."""
+    program = """
+import sys, threading
+from kern_nb import Agent
+from kern_nb.agent import SessionSummaryManager
+from kern_nb.db import SqliteDb
+from kern_nb.models.scripted import ScriptedModel
+
+ended = threading.Event()
+def think(messages):
+    ended.wait()
+    return "made at the end"
+
+manager = SessionSummaryManager(ScriptedModel(think))
+agent = Agent(ScriptedModel(["hi"]), db=SqliteDb(db_file=sys.argv[1]), session_id="chat",
+              enable_session_summaries=True, session_summary_manager=manager)
+agent.run("x")
+threading.Timer(0.2, ended.set).start()
+"""
+    path = tmp_path / "s.db"
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)
+    with SqliteDb(db_file=path) as store:
+        assert store.get_session("chat").summary["summary"] == "made at the end"

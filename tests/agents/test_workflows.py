@@ -1,0 +1,226 @@
+"""A workflow: steps of agents, teams and functions, each of which is a run of the session."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass
+
+import pytest
+from pausing_agents import by_turn, said
+from pydantic import BaseModel
+from team_members import member, task
+
+from kern_nb.agent import Agent
+from kern_nb.db import SqliteDb
+from kern_nb.errors import BadUsage
+from kern_nb.models.scripted import ScriptedModel, call
+from kern_nb.records import Session
+from kern_nb.team import Team
+from kern_nb.workflow import Condition, Loop, Parallel, Step, Workflow
+
+
+@pytest.fixture
+def store(tmp_path):
+    """One engine: what is tested here is above the store."""
+    with SqliteDb(db_file=tmp_path / "s.db") as opened:
+        yield opened
+
+
+def workflow(store, *steps, **options):
+    """A workflow in the session ``chat``."""
+    return Workflow(list(steps), db=store, **{"session_id": "chat"} | options)
+
+
+def adds(letter):
+    """A step that adds a letter to what the step before gave, or to the input."""
+
+    def add(given):
+        return f"{given.previous_step_content or given.input}{letter}"
+
+    return Step(add, name=letter)
+
+
+def steps(runner, run):
+    """What each step gave, by name, in the order in which they began."""
+    return [(one.extra["step"], one.output) for one in runner.steps_of(run.run_id)]
+
+
+def test_steps_run_one_after_the_other(store):
+    """Functions, plain and async, and an agent: each is given what the one before gave; the last one's is the run's."""
+
+    async def exclaim(given):
+        await asyncio.sleep(0)
+        return given.previous_step_content + "!"
+
+    ann = Agent(ScriptedModel(lambda messages: f"Ann heard {messages[-1].content}"), name="Ann")
+    flow = workflow(store, adds("a"), exclaim, ann, lambda given: len(given.previous_step_outputs), name="Flow")
+    run = flow.run("in")
+
+    assert (run.status, run.output, run.input) == ("COMPLETED", 3, "in")
+    assert (run.run_type, run.workflow_id, run.agent_id) == ("workflow", "flow", None)
+    assert steps(flow, run) == [("a", "ina"), ("exclaim", "ina!"), ("Ann", "Ann heard ina!"), ("<lambda>", 3)]
+
+
+def test_each_step_is_a_run_of_the_session(store):
+    """With its parent, input, output, status and times; the session says that it is a workflow's."""
+    flow = workflow(store, adds("a"), member("Ann", "ann"), name="Flow", user_id="alice")
+    run = flow.run("in")
+    session = flow.get_session()
+
+    assert isinstance(session, Session)
+    assert (session.session_type, session.workflow_id, session.user_id) == ("workflow", "flow", "alice")
+    assert session == store.get_session("chat")
+    assert flow.get_session(user_id="bob") is None
+    own, first, ann = session.runs
+    assert own.run_id == run.run_id
+    assert [(r.run_type, r.workflow_id, r.agent_id) for r in (first, ann)] == [
+        ("workflow", "flow", None),
+        ("agent", None, "ann"),
+    ]
+    assert [(r.parent_run_id, r.input, r.output, r.status, r.user_id) for r in (first, ann)] == [
+        (run.run_id, "in", "ina", "COMPLETED", "alice"),
+        (run.run_id, "ina", "ann", "COMPLETED", "alice"),
+    ]
+    assert (
+        own.created_at <= first.created_at <= first.finished_at <= ann.created_at <= ann.finished_at <= own.finished_at
+    )
+    assert all(r.duration_s >= 0 for r in session.runs)
+    assert said(ann) == [("user", "ina"), ("assistant", "ann")]
+
+
+def test_a_step_is_told_what_came_before(store):
+    """The input, what the step before gave, what every step gave, and the run it is in."""
+    seen = []
+
+    def look(given):
+        seen.append(given)
+
+    flow = workflow(store, adds("a"), adds("b"), look)
+    run = flow.run({"question": [1, None]})
+
+    (given,) = seen
+    assert (given.input, given.previous_step_content) == ({"question": [1, None]}, "{'question': [1, None]}ab")
+    assert list(given.previous_step_outputs) == ["a", "b"]
+    assert (given.run_context.run_id, given.run_context.session_id) == (run.run_id, "chat")
+    assert run.output is None
+
+
+def test_state_is_shared_by_all_steps(store):
+    """Functions, agents, conditions and steps at once see what was set before, and all that they set is stored."""
+
+    def put(key):
+        def step(given):
+            given.session_state[key] = sorted(given.session_state)
+
+        return Step(step, name=key)
+
+    def note(session_state: dict) -> str:
+        """Note it."""
+        session_state["ann"] = sorted(session_state)
+        return "noted"
+
+    ann = member("Ann", call("note"), "ann", tools=[note], session_state={"not": "used"})
+    flow = workflow(
+        store,
+        put("first"),
+        ann,
+        Condition(lambda given: given.session_state["ann"] == ["first", "start"], [Parallel(put("p"), put("q"))]),
+        session_state={"start": 1},
+    )
+    run = flow.run("in")
+
+    assert run.session_state == flow.get_session_state() == store.get_session("chat").session_state
+    assert set(run.session_state) == {"start", "first", "ann", "p", "q"}
+    again = flow.run("in", session_state={"given": True})
+    assert set(again.session_state) == {*run.session_state, "given"}
+
+
+def test_teams_and_workflows_are_steps(store):
+    """Their own members and steps have them as their parent."""
+    zoo = Team([member("Cat", "meow")], by_turn(task("cat"), "the cat said meow"), name="Zoo")
+    inner = Workflow([adds("x"), adds("y")], name="Inner")
+    flow = workflow(store, zoo, inner, name="Outer")
+    run = flow.run("in")
+
+    assert run.output == "the cat said meowxy"
+    runs = {r.run_id: r for r in flow.get_session().runs}
+    parents = [
+        (r.agent_id or r.team_id or r.extra.get("step"), runs[r.parent_run_id].extra.get("step"))
+        for r in runs.values()
+        if r.parent_run_id
+    ]
+    assert parents == [("zoo", None), ("cat", "Zoo"), ("Inner", None), ("x", "Inner"), ("y", "Inner")]
+
+
+def test_what_a_step_gives_is_stored_as_json(store):
+    """Models and dataclasses as objects; what has no such form as text. The next step is given what is stored."""
+
+    class Model(BaseModel):
+        name: str
+
+    @dataclass
+    class Data:
+        number: int
+
+    seen = []
+    given = [Model(name="m"), Data(3), {"a": (1, None)}, b"bytes", float("inf"), "\ud800\x00", None, 0]
+    flow = workflow(
+        store, *(Step(lambda _given, one=one: one, name=f"s{i}") for i, one in enumerate(given)), seen.append
+    )
+    run = flow.run("in")
+
+    assert run.status == "COMPLETED"
+    outputs = [gave for _, gave in steps(flow, run)]
+    assert outputs[:3] == [{"name": "m"}, {"number": 3}, {"a": [1, None]}]
+    assert outputs[5:8] == ["\ud800\x00", None, 0]
+    assert list(seen[0].previous_step_outputs.values()) == outputs[: len(given)]
+
+
+def test_a_function_may_give_the_run_of_an_agent(store):
+    """It stands for the answer; the run itself is where the agent's session is."""
+    ann = member("Ann", "ann's answer", db=store)
+    flow = workflow(store, lambda given: ann.run(given.input, session_id="side"), adds("!"))
+
+    assert flow.run("in").output == "ann's answer!"
+    assert store.get_session("side").runs[0].output == "ann's answer"
+
+
+def test_functions_of_any_make_are_steps(store):
+    """A partial, an object that is called, an async one of them."""
+
+    class Async:
+        async def __call__(self, given):
+            return given.previous_step_content + "b"
+
+    def add(letter, given):
+        return given.input + letter
+
+    assert workflow(store, functools.partial(add, "a"), Async(), Step(print, name="p")).run("in").output is None
+
+
+def test_later_runs_of_a_session_stand_beside_earlier_ones(store):
+    """Each with its own steps; one definition serves several sessions at once."""
+    flow = workflow(store, adds("a"), adds("b"))
+
+    async def twice():
+        return await asyncio.gather(*(flow.arun(name, session_id=name) for name in ("s1", "s2")))
+
+    assert [run.output for run in asyncio.run(twice())] == ["s1ab", "s2ab"]
+    first, second = flow.run("one"), flow.run("two")
+    assert (steps(flow, first)[-1], steps(flow, second)[-1]) == (("b", "oneab"), ("b", "twoab"))
+    assert [r.run_index for r in flow.get_session().runs] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *([], [3], ["x"], [None], [Step("x")], [Step(None)], [Agent], [Parallel(print, print)], [[print, {"b"}]]),
+        *([Condition(True, [print])], [Loop([print], True)], [Loop([print], max_iterations=0)]),
+    ],
+    ids=repr,
+)
+def test_what_is_no_step_is_refused_when_it_is_made(bad):
+    """Before anything runs."""
+    with pytest.raises(BadUsage):
+        Workflow(bad)

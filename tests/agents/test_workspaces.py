@@ -1,0 +1,89 @@
+"""A session's files: written by tools, kept per run, inherited by branches, apart from any other session's."""
+
+from __future__ import annotations
+
+import pytest
+
+from kern_nb.agent import Agent, RunContext
+from kern_nb.errors import BadUsage, FileNotInWorkspace
+from kern_nb.models.scripted import ScriptedModel, call
+from kern_nb.runtime.workspace import Workspace
+
+
+def note(run_context: RunContext, text: str) -> str:
+    """Write a note."""
+    run_context.workspace.write("notes/today.txt", text)
+    return "written"
+
+
+def noting(store, *texts):
+    answers = [answer for text in texts for answer in (call("note", text=text), "done")]
+    return Agent(ScriptedModel(answers), db=store, tools=[note])
+
+
+def test_a_file_that_a_tool_wrote_is_there_in_the_next_run(store):
+    """It is part of the session, whoever opens the store."""
+    noting(store, "bread").run("note bread", session_id="chat")
+
+    found = Agent(db=store).get_workspace("chat")
+
+    assert found.paths() == ["notes/today.txt"]
+    assert found.read_text("notes/today.txt") == "bread"
+
+
+def test_a_branch_has_the_files_as_they_were_there(store):
+    """What either side writes afterwards is its own."""
+    agent = noting(store, "bread", "milk", "eggs")
+    agent.run("1", session_id="chat")
+    agent.run("2", session_id="chat")
+    store.branch("chat", after=0, new_session_id="what-if")
+
+    assert agent.get_workspace("what-if").read_text("notes/today.txt") == "bread"
+
+    agent.run("3", session_id="what-if")
+
+    assert agent.get_workspace("what-if").read_text("notes/today.txt") == "eggs"
+    assert agent.get_workspace("chat").read_text("notes/today.txt") == "milk"
+
+
+def test_sessions_have_their_own_files(store):
+    """Another session of the same agent has none of them, though it may have written the same bytes."""
+    agent = noting(store, "bread", "bread")
+    agent.run("1", session_id="a")
+
+    assert agent.get_workspace("b").paths() == []
+
+    agent.run("1", session_id="b")
+    with store.reading() as connection:
+        assert len(connection.execute(store.tables.blobs.select()).all()) == 1
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b", "", ".", "a\x00b", "a\\b"])
+def test_a_path_never_leads_out_of_the_workspace(path, tmp_path):
+    """Neither when it is written nor, where a store's rows say so, when it is exported."""
+    from kern_nb.db import InMemoryDb
+
+    store = InMemoryDb()
+    with pytest.raises(BadUsage, match="no path"):
+        Workspace(store, {}).write(path, "x")
+
+    hostile = Workspace(store, {"workspace": {path: {"sha256": store.put_blob(b"x"), "size": 1}}})
+    with pytest.raises(BadUsage, match="no path"):
+        hostile.export(tmp_path / "out")
+
+
+def test_a_file_that_is_not_there_is_told_with_those_that_are():
+    """Reading or deleting it changes nothing."""
+    from kern_nb.db import InMemoryDb
+
+    files = Workspace(InMemoryDb(), {})
+    files.write("a.txt", "x")
+
+    with pytest.raises(FileNotInWorkspace) as caught:
+        files.read_text("b.txt")
+
+    assert "a.txt" in caught.value.hint
+    with pytest.raises(FileNotInWorkspace):
+        files.delete("b.txt")
+    files.delete("a.txt")
+    assert files.paths() == []

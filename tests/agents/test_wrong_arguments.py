@@ -1,0 +1,172 @@
+"""What an agent cannot be made or run with is said at once, in a line with a way out; nothing is stored of it."""
+
+from __future__ import annotations
+
+import pytest
+from memory_models import Listener
+from pydantic_ai.models.function import FunctionModel
+
+from kern_nb import Agent
+from kern_nb.agent import SessionSummaryManager, tool
+from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.errors import BadUsage, KernError, RunFailed
+from kern_nb.models.scripted import ScriptedModel, call
+
+
+@pytest.fixture
+def db():
+    """A store in memory."""
+    with InMemoryDb() as store:
+        yield store
+
+
+def nothing():
+    """A tool."""
+
+
+def max_of(numbers: list[int]) -> int:
+    """Another tool."""
+    return max(numbers)
+
+
+WRONG = [
+    {"session_id": 5},
+    {"user_id": 5},
+    {"name": 5},
+    {"session_state": [1]},
+    {"instructions": 5},
+    {"num_history_runs": "3"},
+    {"num_history_runs": -1},
+    {"num_history_messages": -1},
+    {"history_token_budget": -5},
+    {"timeout_s": -1},
+    {"session_summary_manager": Listener(), "enable_session_summaries": True},
+    {"db": 5},
+    {"tools": 5},
+    {"user_id": ""},
+    {"model": 3},
+    {"model": "gpt-5.2"},
+    {"model": "nobody:x"},
+]
+
+
+@pytest.mark.parametrize("options", WRONG, ids=str)
+def test_a_wrong_argument_is_refused_before_anything_is_stored(db, options):
+    """When the agent is made, or at the latest before its run begins."""
+    with pytest.raises(BadUsage) as refused:
+        Agent(**{"model": Listener(), "db": db, "add_history_to_context": True} | options).run("x")
+
+    assert not isinstance(refused.value, RunFailed)
+    assert refused.value.hint
+    assert len(db.runs_df()) == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"session_state": [1]},
+        {"session_id": 5},
+        {"user_id": 5},
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_run_is_refused(db, given):
+    """Likewise."""
+    with pytest.raises(BadUsage):
+        Agent(Listener(), db=db).run("x", **given)
+
+    assert len(db.runs_df()) == 0
+
+
+def test_a_store_may_be_given_by_its_path(tmp_path):
+    """As `attach` takes it."""
+    path = tmp_path / "s.db"
+    Agent(Listener(), db=str(path), session_id="chat").run("x")
+
+    with SqliteDb(db_file=path) as store:
+        assert store.get_session("chat").runs[0].output == "answer 0"
+
+
+def test_one_tool_may_be_given_by_itself(db):
+    """What else could be meant?"""
+    assert list(Agent(Listener(), db=db, tools=nothing).tools) == ["nothing"]
+
+
+def test_a_script_of_one_text_is_that_answer(db):
+    """Not its letters one after the other."""
+    assert Agent(ScriptedModel("hello"), db=db).run("x").output == "hello"
+
+
+@pytest.mark.parametrize("wrong", [3, "look", None, {"name": "look"}, [nothing]])
+def test_what_is_no_tool_is_refused(db, wrong):
+    """When the agent is made, not when it runs."""
+    with pytest.raises(BadUsage, match="no tool"):
+        Agent(Listener(), db=db, tools=[wrong])
+
+
+@pytest.mark.parametrize("tools", [[nothing, nothing], [nothing, tool(max_of, name="nothing")]])
+def test_two_tools_of_one_name_are_refused(db, tools):
+    """By that name, when the agent is made."""
+    with pytest.raises(BadUsage, match="nothing"):
+        Agent(Listener(), db=db, tools=tools)
+
+
+def test_a_function_that_tells_nothing_of_its_parameters_is_refused(db):
+    """By name, and before anything is stored."""
+    with pytest.raises(BadUsage, match="max"):
+        Agent(Listener(), db=db, tools=[max], session_id="refused").run("x")
+
+    assert db.get_session("refused") is None
+
+
+def test_whatever_goes_wrong_after_a_run_it_gives_its_answer(db):
+    """The run was completed and is stored so: that is what the caller gets."""
+
+    class Broken(SessionSummaryManager):
+        def start(self, *_args):
+            raise ValueError("boom")
+
+    agent = Agent(Listener(), db=db, enable_session_summaries=True, session_summary_manager=Broken())
+    assert agent.run("x").output == "answer 0"
+
+
+def test_a_missing_key_is_named(db, monkeypatch):
+    """With what to do about it."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(KernError, match="OPENAI_API_KEY") as failed:
+        Agent("openai:gpt-5.2", db=db).run("x")
+
+    assert "ScriptedModel" in failed.value.hint
+
+
+def test_a_model_that_cannot_stream_runs(db):
+    """`run` needs no stream; showing what is said needs one, or shows the answer whole."""
+
+    def respond(_messages, _info):
+        from pydantic_ai.messages import ModelResponse, TextPart
+
+        return ModelResponse(parts=[TextPart("hello")])
+
+    assert Agent(FunctionModel(respond), db=db).run("x").output == "hello"
+
+
+@pytest.mark.parametrize(("limit", "output"), [(3, "done"), (None, "done"), (2, None)])
+def test_a_run_asks_its_model_as_often_as_it_may(db, limit, output):
+    """max_requests: one that goes in circles ends, with what it is stored."""
+    model = Listener([call("nothing"), call("nothing"), "done"])
+    agent = Agent(model, db=db, session_id="chat", tools=[nothing], max_requests=limit)
+    if output:
+        assert agent.run("x").output == output
+    else:
+        with pytest.raises(RunFailed, match="2"):
+            agent.run("x")
+        assert [run.status for run in agent.get_session().runs] == ["ERROR"]
+    assert len(model.told) == (3 if output else 2)
+
+
+def test_a_long_run_is_no_circle(db):
+    """Sixty calls of tools, one after the other, for whoever allows it."""
+    model = Listener([call("nothing")] * 60)
+    run = Agent(model, db=db, tools=[nothing], max_requests=None).run("x")
+
+    assert (run.output, len(run.tool_calls)) == ("answer 60", 60)

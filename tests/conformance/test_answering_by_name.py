@@ -1,0 +1,183 @@
+"""What waits is named by its id, a prefix, its run or its session; where that is not one thing, nothing is answered."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_session, everything, loaded
+from waiting import a_paused_run, asks, ids, stored
+
+from kern_nb.errors import AmbiguousReference, HasBranches, KernError, RequirementNotFound
+
+
+def test_what_waits_has_many_names(store):
+    """The id, a prefix of it, the run by number, id or prefix, the session and a prefix of that: while it is the only one."""
+    a_session(store, "chat 1", runs=1)
+    a_paused_run(store, "other", asks("another"), asks("one more"))
+    a_paused_run(store, "chat 1", asks("ask-1"), run_id="second run")
+    names = ["ask-1", "ask", "chat 1/1", "chat 1/second run", "chat 1/sec", "chat 1/1.1", "chat 1", "ch"]
+    for name in names:
+        assert store.claim(name, by=name).requirement_id == "ask-1"
+        assert store.handoff(name, to="alice", by=name).status == "pending"
+    assert store.resolve("chat 1/1", approve=True) == stored(store, "ask-1")
+
+
+def test_an_exact_id_goes_before_one_that_it_begins(store):
+    """As with sessions; so what is named in an inbox can always be answered."""
+    a_paused_run(store, "chat", asks("a"), asks("ab"), asks("A"), asks("a%"), asks("a\x00"))
+
+    assert store.resolve("a", approve=True).requirement_id == "a"
+    assert store.resolve("A", approve=True).requirement_id == "A"
+    assert ids(store.requirements()) == ["ab", "a%", "a\x00"]
+
+
+def test_an_exact_id_is_handed_on_though_sessions_begin_so(store):
+    """As it is claimed and answered."""
+    a_paused_run(store, "chat", asks("a"))
+    a_session(store, "a1", runs=1)
+    a_session(store, "a2", runs=1)
+
+    assert store.claim("a", by="alice").requirement_id == "a"
+    assert store.handoff("a", to="bob", by="alice").requirement_id == "a"
+    assert store.resolve("a", approve=True).requirement_id == "a"
+
+
+def test_several_are_not_answered_at_once(store):
+    """A prefix of several ids, a run or a session that waits for several: each is named, and nothing is changed."""
+    a_paused_run(store, "chat", asks("ask 1"), asks("ask 2"))
+    a_paused_run(store, "more", asks("more 1"))
+    a_paused_run(store, "more", asks("more 2"))
+    before = everything(store)
+    for name, several in {"ask": "ask", "chat/0": "ask", "chat": "ask", "more": "more"}.items():
+        for call in (
+            lambda name=name: store.resolve(name, approve=True),
+            lambda name=name: store.claim(name, by="alice"),
+        ):
+            with pytest.raises(AmbiguousReference) as caught:
+                call()
+            assert f"{several} 1" in str(caught.value)
+            assert f"{several} 2" in str(caught.value)
+
+    assert everything(store) == before
+    store.resolve("ask 1", approve=True)
+    assert store.resolve("chat", approve=True).requirement_id == "ask 2"
+
+
+def test_a_prefix_of_several_sessions_is_ambiguous(store):
+    """Both wait, so it is not true that nothing does."""
+    a_paused_run(store, "chat 1", asks("a"))
+    a_paused_run(store, "chat 2", asks("b"))
+    with pytest.raises(AmbiguousReference, match="chat"):
+        store.resolve("chat", approve=True)
+
+
+def test_an_exact_session_goes_before_a_prefix_of_an_id(store):
+    """Ids begin with any letter, so a session named by one letter would answer another's question."""
+    a_paused_run(store, "other", asks("abc"))
+    a_paused_run(store, "a", asks("xyz"))
+    a_session(store, "ab", runs=1)
+
+    assert store.handoff("a", to="bob").requirement_id == "xyz"
+    assert store.resolve("a", approve=True).requirement_id == "xyz"
+    assert store.handoff("ab", to="bob").session_id == "ab"
+
+
+def test_what_is_not_there_is_not_answered(store):
+    """Unknown ids, sessions, runs and messages, a run that waits for nothing, texts that hurt: refused, and nothing is changed."""
+    a_paused_run(store)
+    a_session(store, "quiet", runs=1)
+    before = everything(store)
+    hostile = [
+        "\x00",
+        "\ud800",
+        "%",
+        "_____",
+        "'; DROP TABLE agno_sessions; --",
+        "x" * 1_000_000,
+        "/",
+        "//",
+        "/0",
+        ".",
+        "ASK",
+    ]
+    absent = ["nowhere", "asks", "chat/7", "chat/nothing", "chat/0.99", "chat/-1", "chat/", "quiet", "quiet/0", "chatt"]
+    for name in (*absent, *hostile):
+        for call in (
+            lambda name=name: store.resolve(name, approve=True),
+            lambda name=name: store.claim(name, by="alice"),
+        ):
+            with pytest.raises(RequirementNotFound) as caught:
+                call()
+            assert caught.value.hint
+            assert repr(name)[:50] in str(caught.value)
+
+    assert everything(store) == before
+
+
+def test_a_number_that_no_run_can_have_is_refused(store):
+    """It is no error of the database's."""
+    a_paused_run(store)
+    for name in ("chat/" + "9" * 20, "chat/0." + "9" * 20, "chat/" + "9" * 5000):
+        with pytest.raises(KernError):
+            store.resolve(name, approve=True)
+
+
+def test_an_empty_name_answers_nothing(store):
+    """A variable that was never set does not approve the only thing that waits."""
+    a_paused_run(store)
+    before = everything(store)
+    for call in (lambda: store.resolve("", approve=True), lambda: store.handoff("", to="bob")):
+        with pytest.raises(RequirementNotFound):
+            call()
+
+    assert everything(store) == before
+
+
+def test_a_run_is_named_while_it_waits(store):
+    """Once all is answered its number names nothing to answer; the id says that it is answered."""
+    a_paused_run(store)
+    store.resolve("chat/0", approve=True)
+    for name in ("chat/0", "chat"):
+        with pytest.raises(RequirementNotFound):
+            store.resolve(name, approve=True)
+
+
+def test_a_branch_does_not_answer_for_its_parent(store):
+    """It shows what the inherited run waited for; only the session that asked is answered, and deletes are as ever."""
+    a_paused_run(store)
+    store.branch("chat", new_session_id="b")
+    before = everything(store)
+    for name in ("b", "b/0"):
+        with pytest.raises(RequirementNotFound):
+            store.resolve(name, approve=True)
+    assert everything(store) == before
+    with pytest.raises(HasBranches):
+        store.delete_session("chat")
+    store.delete_session("b")
+
+    assert store.resolve("chat/0", approve=True).requirement_id == "ask"
+
+
+def test_a_branch_that_took_its_own_copy_waits_for_nothing(store):
+    """Nobody will go on with the copy: it was interrupted, and its call, which the branch saw without a result, is unknown."""
+    a_paused_run(store)
+    store.branch("chat", new_session_id="b")
+    store.delete_session("chat", detach_branches=True)
+    copy = loaded(store, "b").runs[0]
+
+    assert (copy.status, copy.requirements) == ("INTERRUPTED", [])
+    assert [call.status for call in copy.tool_calls] == ["unknown"]
+    assert store.requirements(status=None) == store.check().problems == []
+
+
+def test_a_team_waits_for_its_members(store):
+    """Its run names what its members' runs wait for, at any depth; other runs of the session are not meant."""
+    team = store.start_run("chat", input="x", session_type="team")
+    member = a_paused_run(store, "chat", asks("of member"), parent_run_id=team.run_id)
+    deeper = a_paused_run(store, "chat", asks("deeper"), parent_run_id=member.run_id)
+    a_paused_run(store, "chat", asks("apart"))
+    store.pause_run(team.run_id, [])
+
+    assert ids(store.requirements(run_id=team.run_id)) == ["of member", "deeper"]
+    assert store.resolve(f"chat/{deeper.run_index}", approve=True).requirement_id == "deeper"
+    assert store.resolve("chat/0", approve=True).requirement_id == "of member"
+    assert ids(store.requirements()) == ["apart"]

@@ -1,0 +1,184 @@
+"""A run that paused or was interrupted is gone on with by one process, once all its answers are there."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from samples import a_run, everything, loaded, said
+from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+
+from kern_nb.errors import (
+    AlreadyClaimed,
+    AlreadyResolved,
+    RunClosed,
+    RunExists,
+    RunNotFound,
+    StillWaiting,
+    UnstorableValue,
+)
+from kern_nb.records import Message, Run
+
+
+def test_an_answered_run_is_gone_on_with(store):
+    """With all it said, its open call and the answer; what follows is written into it, and it ends as any run."""
+    paused = a_paused_run(store, "chat", asks("ask"), user_id="alice", agent_id="a")
+    store.resolve("ask", args={"to": "eve"}, note="not bob", by="alice")
+    run = store.claim_run(paused.run_id)
+
+    assert run == store.get_run(paused.run_id)
+    assert run.model_dump(exclude={"status", "requirements"}) == paused.model_dump(exclude={"status", "requirements"})
+    assert run.status == "RUNNING"
+    assert [(r.approved, r.answer, r.note) for r in run.requirements] == [
+        (True, {"to": "eve", "text": "hi"}, "not bob")
+    ]
+    assert [call.status for call in run.tool_calls] == ["started"]
+    store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
+    store.append_messages(run.run_id, [Message(role="assistant", content="done")])
+    store.finish_run(run.run_id, output="done")
+    done = loaded(store, "chat").runs[0]
+    assert (done.status, done.output, done.run_index) == ("COMPLETED", "done", 0)
+    assert [m.message_index for m in done.messages] == [0, 1, 2, 3]
+    assert [(call.status, call.result) for call in done.tool_calls] == [("completed", "sent")]
+    assert said(store.history("chat")) == ["send it", None, "sent", "done"]
+    with pytest.raises(AlreadyResolved):
+        store.resolve("ask", approve=False)
+
+
+def test_a_run_waits_for_its_last_answer(store):
+    """The answers that are there already are kept; the one that is missing is named; refused is answered too."""
+    run = a_paused_run(store, "chat", asks("a"), asks("b", "user_input"), asks("c"))
+    store.resolve("a", approve=True)
+    store.resolve("c", approve=False, note="no")
+    before = everything(store)
+    with pytest.raises(StillWaiting, match=r"chat/0 .*b \(send_mail\)"):
+        store.claim_run(run.run_id)
+    assert everything(store) == before
+
+    store.resolve("chat/0", value={"text": "bye"})
+    found = {r.requirement_id: (r.approved, r.answer) for r in store.claim_run(run.run_id).requirements}
+    assert found == {"a": (True, None), "b": (True, {"text": "bye"}), "c": (False, None)}
+
+
+def test_a_run_does_not_wait_for_what_expired(store):
+    """It goes on and is told so; what has time left is waited for."""
+    run = a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
+    with pytest.raises(StillWaiting, match="early") as caught:
+        store.claim_run(run.run_id)
+    assert "late" not in str(caught.value)
+    store.resolve("early", approve=True)
+
+    found = {r.requirement_id: (r.status, r.approved) for r in store.claim_run(run.run_id).requirements}
+    assert found == {"late": ("expired", None), "early": ("resolved", True)}
+    with pytest.raises(AlreadyResolved, match="expired"):
+        store.resolve("late", approve=True)
+
+
+def test_a_team_goes_on_when_its_members_have_their_answers(store):
+    """At any depth."""
+    team = store.start_run("chat", input="x", session_type="team")
+    member = a_paused_run(store, "chat", asks("b"), parent_run_id=team.run_id)
+    a_paused_run(store, "chat", asks("c"), parent_run_id=member.run_id)
+    store.pause_run(team.run_id, [asks("a")])
+    for name in ("a", "b", "c"):
+        with pytest.raises(StillWaiting, match=name):
+            store.claim_run(team.run_id)
+        store.resolve(name, approve=True)
+
+    assert store.claim_run(team.run_id).status == "RUNNING"
+
+
+def test_a_run_may_pause_again(store):
+    """Each time for something new; earlier answers stay with it."""
+    run = a_paused_run(store, "chat", asks("first"))
+    store.resolve("first", approve=True)
+    store.claim_run(run.run_id)
+    store.pause_run(run.run_id, [asks("second", "user_input")])
+    with pytest.raises(StillWaiting, match="second"):
+        store.claim_run(run.run_id)
+    store.resolve("chat/0", value={"text": "x"})
+
+    assert ids(store.claim_run(run.run_id).requirements) == ["first", "second"]
+
+
+def test_a_run_is_not_taken_from_those_who_write_it(store):
+    """Neither one that runs here, nor one that has ended, nor one that is not there; nothing is changed."""
+    running = store.start_run("chat", input="x")
+    completed = store.append_run("chat", a_run())
+    paused = a_paused_run(store)
+    store.resolve("ask", approve=True)
+    store.claim_run(paused.run_id)
+    before = everything(store)
+    for run_id in (running.run_id, paused.run_id):
+        with pytest.raises(AlreadyClaimed, match=run_id):
+            store.claim_run(run_id)
+    with pytest.raises(RunClosed, match="COMPLETED"):
+        store.claim_run(completed.run_id)
+    for nowhere in ("nowhere", "", "\x00", "\ud800", running.run_id[:8], "chat/0"):
+        with pytest.raises(RunNotFound):
+            store.claim_run(nowhere)
+
+    assert everything(store) == before
+
+
+def test_a_run_that_is_given_back_is_as_it_was(store):
+    """And can be taken on again; what was not taken on here is not changed."""
+    failed, waits = a_paused_run(store, "failed", asks("a")), a_paused_run(store, "waits", asks("b"))
+    store.resolve("a", approve=True)
+    store.resolve("b", approve=True)
+    store.finish_run(failed.run_id, status="ERROR", error="the model is down")
+    untouched = a_paused_run(store, "other", asks("other"))
+    for run_id in (failed.run_id, waits.run_id):
+        before = store.get_run(run_id)
+        store.update_session_state(before.session_id, {"n": 1})
+        store.claim_run(run_id)
+        store.release_run(before)
+        assert store.get_run(run_id) == before
+        assert store.claim_run(run_id).status == "RUNNING"
+    store.release_run(untouched.model_copy(update={"status": "ERROR"}))
+    store.release_run(Run(run_id="nowhere"))
+
+    assert store.get_run(untouched.run_id) == untouched
+    assert store.check().problems == []
+
+
+@pytest.mark.parametrize("circle", [["a"], ["a", "b"]])
+def test_runs_that_are_their_own_members_do_not_hang_a_store(store, circle):
+    """Records may say anything; a look at what they wait for ends."""
+    for run_id, parent in zip(circle, circle[1:] + circle[:1], strict=True):
+        run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[asks(f"of {run_id}")])
+        store.append_run("chat", run)
+    sent = []
+
+    def listen(*_):
+        sent.append(1)
+        assert len(sent) < 200, "it asks for ever"
+
+    sa.event.listen(store.engine, "before_cursor_execute", listen)
+    assert ids(store.requirements(run_id="a")) == [f"of {run_id}" for run_id in circle]
+
+
+def test_a_run_is_started_under_a_name_of_its_own(store):
+    """With what else is known of it; a name that is taken is refused, and nothing is changed."""
+    name, extra = "a\x00/\ud800.1", {"note\x00book": ["\ud800", {"cell": 1}]}
+    run = store.start_run("chat", input="x", run_id=name, extra=extra, model="m", model_provider="p")
+    assert store.get_run(name) == run == loaded(store, "chat").runs[0]
+    assert (run.run_id, run.extra, run.model_provider) == (name, extra, "p")
+    before = everything(store)
+    for session_id in ("chat", "other"):
+        with pytest.raises(RunExists):
+            store.start_run(session_id, input="x", run_id=name)
+    with pytest.raises(UnstorableValue):
+        store.start_run("chat", input="x", run_id="x" * 1001)
+    with pytest.raises(UnstorableValue):
+        store.start_run("chat", input="x", extra={"x": object()})
+    assert everything(store) == before
+
+    store.pause_run(name, [asks("ask")])
+    store.resolve("ask", approve=True)
+    store.claim_run(name)
+    store.finish_run(name, model="n", model_provider="q", duration_s=0.5, time_to_first_token_s=0.25)
+    done = store.get_run(name)
+    assert (done.model, done.model_provider, done.duration_s, done.time_to_first_token_s) == ("n", "q", 0.5, 0.25)
+    assert (done.extra, stored(store).run_id) == (extra, name)
+    with pytest.raises(RunNotFound):
+        store.get_run("a")

@@ -1,0 +1,281 @@
+"""However many try at once, a pause is answered once, and a run is gone on with by one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+import sqlalchemy as sa
+from samples import everything, loaded, row_counts
+from test_many_writers import at_once
+from waiting import PAST, a_paused_run, asks, stored
+
+from kern_nb.db import PostgresDb, open_store
+from kern_nb.errors import AlreadyClaimed, AlreadyResolved, KernError, RequirementNotFound, StillWaiting
+from kern_nb.records import Message
+
+ROUNDS, APART_S = 12, 0.05
+NAMES = [f"ask {i}" for i in range(ROUNDS)]
+
+
+@pytest.fixture
+def waiting_runs(persistent_target):
+    """Runs that each wait for one value."""
+    with open_store(persistent_target) as store:
+        return [a_paused_run(store, "chat", asks(name, "external_execution")).run_id for name in NAMES]
+
+
+def competing(workers, target, names, *calls):
+    """Processes that do each a call, at one instant in every round; round by round what became of each."""
+    hired = workers(len(calls))
+    start = time.time() + 0.2
+    for i, (worker, call) in enumerate(zip(hired, calls, strict=True)):
+        worker.begin("compete", target=target, what=call, names=names, by=f"p{i}", start=start, apart=APART_S)
+    return list(zip(*(worker.end() for worker in hired), strict=True))
+
+
+def test_of_eight_processes_that_answer_at_once_one_does(persistent_target, waiting_runs, workers):
+    """Its answer is what is stored; each of the others is told that it came too late."""
+    rounds = competing(workers, persistent_target, NAMES, *["resolve"] * 8)
+    with open_store(persistent_target) as store:
+        for name, run_id, told in zip(NAMES, waiting_runs, rounds, strict=True):
+            assert Counter(told) == {"won": 1, "AlreadyResolved": 7}
+            winner = f"p{told.index('won')}"
+            found = stored(store, name)
+            assert (found.status, found.answer, found.resolved_by) == ("resolved", winner, winner)
+            assert store.get_run(run_id).requirements == [found]
+        assert len(store.requirements(status=None)) == ROUNDS
+
+
+def test_of_eight_processes_that_go_on_with_a_run_one_does(persistent_target, waiting_runs, workers):
+    """The others are told that it is taken: its tool runs once."""
+    with open_store(persistent_target) as store:
+        for name in NAMES:
+            store.resolve(name, value=1)
+    rounds = competing(workers, persistent_target, waiting_runs, *["claim_run"] * 8)
+
+    assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 7}] * ROUNDS
+    with open_store(persistent_target) as store:
+        assert set(store.runs_df().status) == {"RUNNING"}
+        assert store.check().problems == []
+
+
+def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target, waiting_runs, workers):
+    """Who claims keeps the others out, who answers too; a hand-off came before the answer, or was refused."""
+    calls = ["resolve", "claim", "handoff", "resolve", "claim", "handoff", "resolve", "handoff"]
+    names = NAMES[:12]
+    rounds = competing(workers, persistent_target, names, *calls)
+    with open_store(persistent_target) as store:
+        for name, told in zip(names, rounds, strict=True):
+            won = [(call, f"p{i}") for i, (call, what) in enumerate(zip(calls, told, strict=True)) if what == "won"]
+            takers = [by for call, by in won if call != "handoff"]
+            movers = [by for call, by in won if call == "handoff"]
+            found = stored(store, name)
+
+            assert len(takers) == 1, told
+            assert takers[0] == (found.resolved_by or found.claimed_by)
+            assert found.answer == found.resolved_by
+            assert found.assignee in (movers or [None])
+            assert set(told) <= {"won", "AlreadyResolved" if found.resolved_by else "AlreadyClaimed"}
+
+
+def test_of_threads_that_answer_and_go_on_at_once_one_does(store):
+    """Of one store object, as of processes; also in memory."""
+    for i in range(6):
+        run = a_paused_run(store, "chat", asks(f"ask {i}", "user_input"))
+        answers = [lambda i=i, n=n: store.resolve(f"ask {i}", value=n, by=f"{n}") for n in range(6)]
+        errors = at_once(*answers, lambda run=run: store.claim_run(run.run_id))
+        late = [error for error in errors if isinstance(error, AlreadyResolved)]
+        early = [error for error in errors if isinstance(error, StillWaiting)]
+        assert len(late) == 5
+        assert len(early) == len(errors) - 5 <= 1
+        assert stored(store, f"ask {i}").resolved_by == f"{stored(store, f'ask {i}').answer}"
+
+        claims = at_once(*[lambda run=run: store.claim_run(run.run_id)] * 6)
+        assert {type(error) for error in claims} == {AlreadyClaimed}
+        assert len(claims) == 6 - len(early)
+
+
+def test_runs_of_a_killed_process_are_each_gone_on_with_by_one(persistent_target, workers):
+    """What they had started is unknown by then; while the process lived, nobody could take them."""
+    worker = workers(1)[0]
+    run_ids = worker.do("begin_many", target=persistent_target, session_id="chat", runs=10)
+    with open_store(persistent_target) as store:
+        before = everything(store)
+        for run_id in run_ids:
+            with pytest.raises(AlreadyClaimed, match=str(worker.process.pid)):
+                store.claim_run(run_id)
+        assert everything(store) == before
+    worker.kill()
+    rounds = competing(workers, persistent_target, run_ids, *["claim_run"] * 4)
+    with open_store(persistent_target) as store:
+        assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 3}] * len(run_ids)
+        for run in loaded(store, "chat").runs:
+            assert (run.status, [call.status for call in run.tool_calls]) == ("RUNNING", ["unknown"])
+
+
+def test_a_run_whose_next_process_is_killed_too_is_gone_on_with_by_a_third(persistent_target, workers):
+    """The answers it got are still there: nobody is asked again."""
+    with open_store(persistent_target) as store:
+        run = a_paused_run(store)
+        store.resolve("ask", approve=False, note="no")
+    worker = workers(1)[0]
+    alone = {"what": "claim_run", "names": [run.run_id], "by": "x", "start": 0.0, "apart": 0.0}
+    assert worker.do("compete", target=persistent_target, **alone) == ["won"]
+    with open_store(persistent_target) as store:
+        with pytest.raises(AlreadyClaimed):
+            store.claim_run(run.run_id)
+        worker.kill()
+        found = store.claim_run(run.run_id)
+
+        assert [(r.approved, r.note) for r in found.requirements] == [(False, "no")]
+        assert [call.status for call in found.tool_calls] == ["unknown"]
+        store.finish_run(run.run_id)
+
+
+def test_a_kill_while_answering_loses_at_most_the_answer_that_was_being_given(persistent_target, workers):
+    """What was told to be stored is answered whole, the rest waits whole."""
+    names = [f"ask {i:04}" for i in range(3000)]
+    with open_store(persistent_target) as store:
+        run = store.start_run("chat", input="x")
+        store.pause_run(run.run_id, [asks(name, "user_input") for name in names])
+    worker = workers(1)[0].begin("answer", target=persistent_target, names=names)
+    heard = [worker.hear() for _ in range(5)]
+    heard += worker.kill()
+    told = [said["answered"] for said in heard if "answered" in said]
+    with open_store(persistent_target) as store:
+        found = store.requirements(status=None)
+        answered = [r for r in found if r.status == "resolved"]
+
+        assert len(found) == len(names)
+        assert len(told) <= len(answered) <= len(told) + 1 < len(names)
+        assert told == names[: len(told)]
+        for r in found:
+            given = (r.status, r.approved, r.answer, r.resolved_by, r.resolved_at is None)
+            done = ("resolved", True, {"answer": r.requirement_id}, "worker", False)
+            assert given == (done if r in answered else ("pending", None, None, None, True))
+
+
+# PostgreSQL, where two transactions really are at work at once ----------------------------------------------------
+
+
+@pytest.fixture
+def postgres_store(postgres_database_url):
+    """An empty store."""
+    with PostgresDb(postgres_database_url) as store:
+        yield store
+
+
+class Blocked:
+    """Work in a thread that waits for a lock which this test holds: what it does when it gets it is no matter of luck."""
+
+    def __init__(self, store, work):
+        self.errors = []
+        self._thread = threading.Thread(target=self._run, args=(work,))
+        self._thread.start()
+        waits = sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while self._thread.is_alive():
+            with store.engine.connect() as connection:
+                if connection.execute(waits).scalar():
+                    return
+        raise AssertionError(f"it did not wait: {self.errors}")
+
+    def _run(self, work):
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the test decides what may happen
+            self.errors.append(error)
+
+    def result(self):
+        """The errors it ended with."""
+        self._thread.join()
+        return self.errors
+
+
+WRITERS = {
+    "append": lambda store, run_id: store.append_messages(run_id, [Message(role="user")], session_state={"x": 1}),
+    "finish": lambda store, run_id: store.finish_run(run_id, session_state={"x": 1}),
+    "pause": lambda store, run_id: store.pause_run(run_id, [asks("ask")], session_state={"x": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ["append", "finish", "pause"])
+def test_writers_of_a_run_lock_its_session_first(postgres_store, name):
+    """One that holds the run and waits for the session, beside one that does it the other way round, would be a deadlock."""
+    store = postgres_store
+    run = store.start_run("chat", input="x")
+    s, r = store.tables.sessions, store.tables.runs
+    with store.engine.connect() as connection:
+        connection.execute(sa.select(s).where(s.c.session_id == "chat").with_for_update())
+        blocked = Blocked(store, lambda: WRITERS[name](store, run.run_id))
+        with store.engine.connect() as other:
+            query = sa.select(r.c.run_id).where(r.c.run_id == run.run_id).with_for_update(skip_locked=True)
+            free = other.execute(query).scalar()
+    assert blocked.result() == []
+    assert free == run.run_id
+
+
+def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
+    """Threads that append with a state, finish, set keys and hand over: nobody waits for one that waits for them."""
+    with PostgresDb(postgres_database_url) as store:
+
+        def work(n):
+            for i in range(8):
+                run = store.start_run("chat", input="x")
+                state = (run.session_state or {}) | {f"{n} {i}": i}
+                store.append_messages(run.run_id, [Message(role="user", content="x")], session_state=state)
+                store.update_session_state("chat", {f"set {n} {i}": i})
+                store.finish_run(run.run_id, session_state=state)
+
+        assert at_once(*(lambda n=n: work(n) for n in range(4))) == []
+        assert len(loaded(store, "chat").session_state) == 64
+    with (
+        PostgresDb(postgres_database_url) as store,
+        store.engine.connect() as connection,
+    ):  # the others have left: all is counted
+        count = sa.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        assert connection.execute(count).scalar() == 0
+
+
+@pytest.mark.parametrize("name", ["resolve", "claim", "handoff"])
+def test_what_is_deleted_meanwhile_is_not_there(postgres_store, name):
+    """It is no error of the database's."""
+    store = postgres_store
+    a_paused_run(store)
+    calls = {
+        "resolve": lambda: store.resolve("ask", approve=True),
+        "claim": lambda: store.claim("ask", by="x"),
+        "handoff": lambda: store.handoff("ask", to="x"),
+    }
+    with store.engine.begin() as connection:
+        connection.execute(store.tables.requirements.delete())
+        blocked = Blocked(store, calls[name])
+    assert [type(error) for error in blocked.result()] == [RequirementNotFound]
+
+
+def test_a_run_goes_on_though_another_one_notes_the_expiry(postgres_store):
+    """Both saw that nobody answered in time: that is no reason to refuse."""
+    store = postgres_store
+    run = a_paused_run(store, "chat", asks("ask", expires_at=PAST))
+    with store.engine.begin() as connection:
+        connection.execute(store.tables.requirements.update().values(status="expired"))
+        blocked = Blocked(store, lambda: store.claim_run(run.run_id))
+    assert blocked.result() == []
+    assert store.get_run(run.run_id).status == "RUNNING"
+
+
+def test_an_answer_and_a_delete_at_once_leave_no_orphan(store):
+    """The session is gone with all it waited for; the answer came first or is refused."""
+    for i in range(6):
+        a_paused_run(store, f"s{i}", asks(f"ask {i}"))
+        errors = at_once(
+            lambda i=i: store.delete_session(f"s{i}"),
+            lambda i=i: store.handoff(f"ask {i}", to="bob"),
+        )
+        assert all(isinstance(error, KernError) for error in errors), errors
+    assert row_counts(store)["agno_sessions_requirements"] == 0
+    assert store.check().problems == []

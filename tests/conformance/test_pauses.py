@@ -1,0 +1,221 @@
+"""A paused run waits until it is answered: each answer is checked, kept and given once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import a_run, difference, everything, loaded
+from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+
+from kern_nb.errors import (
+    AlreadyResolved,
+    BadUsage,
+    RunClosed,
+    RunNotFound,
+    UnstorableValue,
+)
+
+
+def test_a_paused_run_waits(store):
+    """It is PAUSED, its call stays open, and what it waits for is seen in the run, the session, the inbox and by SQL."""
+    run = store.start_run("chat", input="x", user_id="alice")
+    returned = store.pause_run(
+        run.run_id, [asks("ask", prompt="may I?", expires_at=FUTURE, extra={"fields": ["to"]})], output="waiting"
+    )
+    paused = store.get_run(run.run_id)
+
+    assert (paused.status, paused.output, paused.finished_at) == ("PAUSED", "waiting", None)
+    assert returned == paused.requirements == loaded(store, "chat").runs[0].requirements == store.requirements()
+    ask = returned[0]
+    assert (ask.session_id, ask.run_id, ask.status, ask.approved, ask.answer) == (
+        "chat",
+        run.run_id,
+        "pending",
+        None,
+        None,
+    )
+    assert run.created_at <= ask.created_at < FUTURE == ask.expires_at
+    assert (ask.prompt, ask.extra, ask.args) == ("may I?", {"fields": ["to"]}, {"to": "bob", "text": "hi"})
+    assert store.sql("SELECT requirement_id, status FROM requirements").values.tolist() == [["ask", "pending"]]
+    assert [call.status for call in a_paused_run(store, "other", asks("b")).tool_calls] == ["started"]
+    assert store.check().problems == []
+
+
+ANSWERS = [
+    ("confirmation", {"approve": True}, True, None),
+    ("confirmation", {"approve": False}, False, None),
+    ("confirmation", {"args": {"to": "eve"}}, True, {"to": "eve", "text": "hi"}),
+    ("confirmation", {"approve": True, "args": {}}, True, {"to": "bob", "text": "hi"}),
+    ("user_input", {"value": {"to": "eve"}}, True, {"to": "eve"}),
+    ("user_input", {"args": {"to": "eve"}}, True, {"to": "eve"}),
+    ("user_input", {"approve": False}, False, None),
+    ("external_execution", {"value": 0}, True, 0),
+    ("external_execution", {"value": ""}, True, ""),
+    ("external_execution", {"value": False}, True, False),
+    ("external_execution", {"approve": True}, True, None),
+    ("handoff", {"value": ["done", {"n": 1}]}, True, ["done", {"n": 1}]),
+]
+
+
+def test_an_answer_is_kept_as_it_was_given(store):
+    """With who gave it, when, and their note; the question stays as it was."""
+    run = a_paused_run(store, "chat", *(asks(f"ask {i:02}", kind) for i, (kind, *_) in enumerate(ANSWERS)))
+    answered = {"status", "approved", "answer", "note", "resolved_by", "resolved_at"}
+    for before, (_, answer, approved, kept) in zip(run.requirements, ANSWERS, strict=True):
+        given = store.resolve(before.requirement_id, **answer, note="because", by="alice")
+
+        assert given == stored(store, before.requirement_id)
+        assert (given.status, given.note, given.resolved_by) == ("resolved", "because", "alice")
+        assert given.approved is approved
+        assert difference(kept, given.answer) is None
+        assert given.resolved_at >= before.created_at
+        assert given.model_dump(exclude=answered) == before.model_dump(exclude=answered)
+    assert store.requirements() == []
+
+
+WRONG = [
+    ("confirmation", {}),
+    ("confirmation", {"note": "hm", "by": "alice"}),
+    ("confirmation", {"value": 1}),
+    ("confirmation", {"approve": True, "value": ""}),
+    ("confirmation", {"approve": False, "args": {"to": "eve"}}),
+    ("confirmation", {"approve": False, "value": 0}),
+    ("user_input", {}),
+    ("user_input", {"approve": False, "value": {"to": "eve"}}),
+    ("external_execution", {"note": "hm"}),
+    ("handoff", {}),
+]
+OF_THE_WRONG_KIND = [
+    ("confirmation", {"approve": 0}),
+    ("confirmation", {"approve": "no"}),
+    ("confirmation", {"approve": []}),
+    ("confirmation", {"args": ["to"]}),
+    ("confirmation", {"args": "to"}),
+    ("user_input", {"args": ["to"]}),
+    ("user_input", {"args": {"to": "eve"}, "value": {"to": "adam"}}),
+]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(WRONG, id="unfit"),
+        pytest.param(OF_THE_WRONG_KIND, id="kind"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(store, wrong):
+    """With what would fit; nothing is changed, and a right answer is taken afterwards."""
+    a_paused_run(store, "chat", *(asks(f"ask {i}", kind) for i, (kind, _) in enumerate(wrong)))
+    before = everything(store)
+    for i, (_, answer) in enumerate(wrong):
+        with pytest.raises(BadUsage) as caught:
+            store.resolve(f"ask {i}", **answer)
+        assert caught.value.hint
+
+    assert everything(store) == before
+    assert all(store.resolve(f"ask {i}", approve=False).status == "resolved" for i in range(len(wrong)))
+
+
+def test_a_cell_of_a_data_frame_is_an_answer(store):
+    """numpy's False refuses as Python's does, and its True approves."""
+    a_paused_run(store, "chat", asks("a"), asks("b"))
+
+    assert store.resolve("a", approve=np.True_).approved is True
+    assert store.resolve("b", approve=np.False_).approved is False
+
+
+def test_arguments_that_were_no_object_can_be_edited(store):
+    """The model wrote no JSON, a person writes what it meant."""
+    a_paused_run(store, "chat", asks("ask", args='{"to": bob'))
+
+    assert store.resolve("ask", args={"to": "bob"}).answer == {"to": "bob"}
+
+
+def test_an_answer_that_cannot_be_stored_is_refused(store):
+    """A value that would not come back leaves the question open."""
+    a_paused_run(store, "chat", asks("ask", "user_input"))
+    before = everything(store)
+    for name in ("value", "args"):
+        with pytest.raises(UnstorableValue):
+            store.resolve("ask", **{name: {"x": object()}})
+
+    assert everything(store) == before
+
+
+def test_arguments_that_the_tool_needs_are_asked_for(store):
+    """Those that the model gave count; an empty text is one; a refusal needs none."""
+    needed = {"args": {"to": "bob"}, "extra": {"required": ["to", "text"]}}
+    a_paused_run(store, "chat", asks("a", "user_input", **needed), asks("b", "user_input", **needed))
+    before = everything(store)
+    for answer in ({"value": {"to": "eve"}}, {"args": {"text": None}}, {"value": {}}, {"approve": True}):
+        with pytest.raises(BadUsage, match="text"):
+            store.resolve("a", **answer)
+
+    assert everything(store) == before
+    assert store.resolve("a", value={"text": ""}).answer == {"text": ""}
+    assert store.resolve("b", approve=False).approved is False
+
+
+def test_the_first_answer_stands(store):
+    """Whoever comes later is told who was faster and what they said; neither their answer nor their note is kept."""
+    a_paused_run(store)
+    first = store.resolve("ask", approve=False, note="no", by="alice")
+    before = everything(store)
+    for again in (
+        {"approve": True, "by": "bob"},
+        {"approve": False, "by": "alice"},
+        {"args": {"to": "eve"}},
+        {"approve": True, "note": "late"},
+    ):
+        with pytest.raises(AlreadyResolved, match="refused by alice"):
+            store.resolve("ask", **again)
+
+    assert everything(store) == before
+    assert stored(store) == first
+
+
+def test_what_expired_takes_no_answer(store):
+    """Nor does a later attempt; its expiry is kept, and what has time left is answered as ever."""
+    a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
+    for _ in range(2):
+        with pytest.raises(AlreadyResolved, match="expired"):
+            store.resolve("late", approve=True, by="alice")
+
+        late = stored(store, "late")
+        assert (late.status, late.approved, late.resolved_by, late.resolved_at) == ("expired", None, None, None)
+    assert store.resolve("early", approve=True).approved
+
+
+def test_a_run_that_has_ended_takes_no_answer(store):
+    """It waits no more, and what it waited for is over."""
+    for status in ("COMPLETED", "CANCELLED", "ERROR", "REGENERATED"):
+        run = a_paused_run(store, "chat", asks(status))
+        store.finish_run(run.run_id, status=status)
+        before = everything(store)
+        with pytest.raises(AlreadyResolved, match=status):
+            store.resolve(status, approve=True)
+        with pytest.raises(RunClosed, match=status):
+            store.pause_run(run.run_id, [asks("more")])
+
+        assert everything(store) == before
+
+
+def test_the_inbox_forgets_what_is_past_answering(store):
+    """What resolve would refuse is not listed as waiting."""
+    a_paused_run(store, "chat", asks("expired", expires_at=PAST))
+    run = a_paused_run(store, "chat", asks("cancelled"))
+    store.finish_run(run.run_id, status="CANCELLED")
+
+    assert ids(store.requirements()) == []
+
+
+def test_a_run_that_does_not_exist_or_has_ended_cannot_pause(store):
+    """Nothing is stored for it."""
+    run = store.append_run("chat", a_run())
+    before = everything(store)
+    with pytest.raises(RunNotFound):
+        store.pause_run("nowhere", [asks("ask")])
+    with pytest.raises(RunClosed):
+        store.pause_run(run.run_id, [asks("ask")])
+
+    assert everything(store) == before

@@ -1,0 +1,167 @@
+"""What waits is listed, kept with its run, gone with its session, and safe from those who only read."""
+
+from __future__ import annotations
+
+import pytest
+from samples import SPECIAL, a_session, everything, loaded, rows_naming
+from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+
+from kern_nb.errors import (
+    AlreadyResolved,
+    KernError,
+    RequirementNotFound,
+    RunNotFound,
+)
+from kern_nb.records import Message, Run
+
+
+@pytest.mark.parametrize("id_", ["x" * 1001, "taken"])
+def test_a_requirement_whose_id_cannot_be_stored_pauses_nothing(store, id_):
+    """The run goes on as it was."""
+    a_paused_run(store, "other", asks("taken"))
+    run = store.start_run("chat", input="x")
+    before = everything(store)
+    with pytest.raises(KernError):
+        store.pause_run(run.run_id, [asks("good"), asks(id_)], session_state={"half": True})
+
+    assert everything(store) == before
+
+
+def test_any_text_is_asked_and_answered(store):
+    """NUL, lone surrogates, our own escapes, SQL: in ids, arguments, prompts, names, notes and answers, and as references."""
+    texts = [text for text in SPECIAL if text.strip()]
+    fields = [{"args": {t: [t]}, "prompt": t, "assignee": t, "tool_name": t, "note": t} for t in texts]
+    run = a_paused_run(store, "chat", *(asks(t, "user_input", **f) for t, f in zip(texts, fields, strict=True)))
+    for text in texts:
+        # Its own id is exact, though it may be a prefix of another's.
+        store.resolve(text, value={text: text}, note=f"{text}!", by=text)
+        assert ids(store.requirements(assignee=text, status="resolved")) == [text]
+    answered = {r.requirement_id: r for r in store.get_run(run.run_id).requirements}
+
+    for text in texts:
+        found = answered[text]
+        assert (found.answer, found.note, found.resolved_by) == ({text: text}, f"{text}!", text)
+        assert (found.prompt, found.args, found.tool_name) == (text, {text: [text]}, text)
+
+
+def test_long_texts_are_asked_and_answered(store):
+    """A megabyte in the arguments, the prompt, the note and the answer."""
+    long = "x\x00\ud800" + "ü" * 1_000_000
+    a_paused_run(store, "chat", asks("ask", "external_execution", args={"x": long}, prompt=long))
+    answered = store.resolve("ask", value=long, note=long)
+
+    assert answered == stored(store)
+    assert (answered.args, answered.prompt, answered.note, answered.answer) == ({"x": long}, long, long, long)
+
+
+def test_requirements_are_filtered(store):
+    """By session, run, owner of the session, assignee and status; oldest first, and by default what waits."""
+    first = a_paused_run(store, "of alice", asks("a1", assignee="carol"), asks("a2"), user_id="alice")
+    second = a_paused_run(store, "of alice", asks("a3", assignee="Carol"), user_id="alice")
+    a_paused_run(store, "of bob", asks("b1", assignee="carol"), user_id="bob")
+    a_paused_run(store, "of nobody", asks("n1", expires_at=PAST))
+    store.resolve("a1", approve=True)
+    store.claim("a2", by="carol")
+    with pytest.raises(AlreadyResolved):
+        store.resolve("n1", approve=True)
+
+    assert ids(store.requirements()) == ["a2", "a3", "b1"]
+    assert ids(store.requirements(status=None)) == ["a1", "a2", "a3", "b1", "n1"]
+    assert ids(store.requirements(status="resolved")) == ["a1"]
+    assert ids(store.requirements(status=("resolved", "expired"))) == ["a1", "n1"]
+    assert ids(store.requirements(status=[])) == []
+    assert ids(store.requirements(user_id="alice")) == ["a2", "a3"]
+    assert ids(store.requirements(user_id="")) == ids(store.requirements(session_id="of nobody")) == []
+    assert ids(store.requirements(session_id="of alice", status=None)) == ["a1", "a2", "a3"]
+    assert ids(store.requirements(run_id=first.run_id, status=None)) == ["a1", "a2"]
+    assert ids(store.requirements(run_id=second.run_id, assignee="carol")) == []
+    assert ids(store.requirements(assignee="carol", status=None)) == ["a1", "b1"]
+    assert ids(store.requirements(assignee="Carol")) == ["a3"]
+    assert store.requirements(run_id="nowhere") == []
+
+
+def test_what_a_run_asks_for_stays_in_order(store):
+    """As the model made the calls, whatever their ids."""
+    run = a_paused_run(store, "chat", asks("z"), asks("m"), asks("a"))
+
+    assert ids(run.requirements) == ids(store.requirements()) == ["z", "m", "a"]
+
+
+def test_a_stored_run_brings_its_requirements(store):
+    """Answered ones and open ones come back as they went in, and the open ones can be answered."""
+    answered = asks("old", status="resolved", approved=False, resolved_by="alice", resolved_at=PAST, created_at=PAST)
+    run = Run(status="PAUSED", requirements=[answered, asks("new", created_at=FUTURE)])
+    returned = store.append_run("chat", run)
+
+    assert returned.requirements == store.get_run(run.run_id).requirements == loaded(store, "chat").runs[0].requirements
+    expected = {"session_id": "chat", "run_id": run.run_id}
+    assert returned.requirements == [r.model_copy(update=expected) for r in run.requirements]
+    assert ids(store.requirements()) == ["new"]
+    store.resolve("chat/0", approve=True)
+    with pytest.raises(AlreadyResolved, match="alice"):
+        store.resolve("old", approve=True)
+
+
+def test_a_stored_requirement_has_a_time(store):
+    """So that the oldest comes first on every engine."""
+    store.append_run("chat", Run(status="PAUSED", requirements=[asks("ask")]))
+
+    assert stored(store).created_at is not None
+
+
+def test_a_deleted_session_waits_for_nothing(store):
+    """Its requirements go with it; those of other sessions stay."""
+    a_paused_run(store, "other", asks("kept"))
+    kept = everything(store)
+    a_paused_run(store)
+    store.delete_session("chat")
+
+    assert everything(store) == kept
+    assert rows_naming(store, "chat") == {}
+    assert ids(store.requirements()) == ["kept"]
+    with pytest.raises(RequirementNotFound):
+        store.resolve("ask", approve=True)
+
+
+def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_name):
+    """What waits can be read; nothing is answered, claimed, handed on or gone on with."""
+    run = a_paused_run(store)
+    before = everything(store)
+    if engine_name == "memory":
+        store.read_only = True
+    else:
+        store.close()
+    reader = store if engine_name == "memory" else store_factory(read_only=True)
+
+    assert ids(reader.requirements()) == ["ask"]
+    for write in (
+        lambda: reader.resolve("ask", approve=True),
+        lambda: reader.claim("ask", by="alice"),
+        lambda: reader.handoff("ask", to="bob"),
+        lambda: reader.handoff("chat", to="bob"),
+        lambda: reader.claim_run(run.run_id),
+        lambda: reader.pause_run(run.run_id, [asks("more")]),
+        lambda: reader.append_messages(run.run_id, [Message(role="user")], session_state={"x": 1}),
+        lambda: reader.update_session_state("chat", {"x": 1}),
+        lambda: reader.save_summary("chat", None),
+        lambda: reader.put_blob(b"x"),
+    ):
+        with pytest.raises(PermissionError, match="read-only"):
+            write()
+    assert everything(reader) == before
+
+
+def test_a_store_without_tables_waits_for_nothing(store):
+    """Nothing to answer is no error of the database's."""
+    assert store.requirements() == []
+    for call in (
+        lambda: store.resolve("ask", approve=True),
+        lambda: store.claim("ask", by="x"),
+        lambda: store.handoff("ask", to="x"),
+    ):
+        with pytest.raises(RequirementNotFound, match="ask"):
+            call()
+    with pytest.raises(RunNotFound):
+        store.claim_run("ask")
+    a_session(store)
+    assert store.requirements(status=None) == []

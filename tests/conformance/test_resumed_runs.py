@@ -1,0 +1,144 @@
+"""A run that was interrupted, or failed, goes on; what others saw of it, and what it had started, stays as it was."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_run, loaded, said
+from waiting import a_paused_run
+
+from kern_nb.errors import (
+    AlreadyClaimed,
+)
+from kern_nb.records import Message, ToolCall, Usage
+
+
+def interrupted(store, run_id):
+    """Make a run look like one whose process is gone, and let `check` find it."""
+    r = store.tables.runs
+    nobody = r.update().where(r.c.run_id == run_id).values(process=None)
+    store.write(lambda connection: connection.execute(nobody))
+    assert store.check(repair=True)
+
+
+def calling():
+    """An assistant's message that calls a tool."""
+    return Message(role="assistant", tool_calls=[ToolCall(tool_call_id="call", tool_name="send_mail")])
+
+
+def test_an_interrupted_run_is_gone_on_with(store):
+    """Its messages are there, and what it had started is unknown: it is for the one who goes on to decide."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [calling()])
+    interrupted(store, run.run_id)
+    found = store.claim_run(run.run_id)
+
+    assert (found.status, [c.status for c in found.tool_calls]) == ("RUNNING", ["unknown"])
+    with pytest.raises(AlreadyClaimed):
+        store.claim_run(run.run_id)
+    store.finish_run(run.run_id, output="after all")
+    assert loaded(store, "chat").runs[0].status == "COMPLETED"
+
+
+def test_a_call_that_is_made_again_gets_its_own_result(store):
+    """Where ids are used again, the interrupted call stays unknown: nobody saw how it ended."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [calling()])
+    interrupted(store, run.run_id)
+    store.claim_run(run.run_id)
+    store.append_messages(run.run_id, [calling()])
+    store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
+
+    found = [(call.status, call.result) for call in store.get_run(run.run_id).tool_calls]
+    assert found == [("unknown", None), ("completed", "sent")]
+
+
+def test_an_interrupted_call_may_still_get_its_result(store):
+    """The one who goes on has found out how it ended."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [calling()])
+    interrupted(store, run.run_id)
+    store.claim_run(run.run_id)
+    store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="was sent")])
+
+    assert [(call.status, call.result) for call in store.get_run(run.run_id).tool_calls] == [("completed", "was sent")]
+
+
+def test_a_message_that_was_read_can_be_written_again(store):
+    """Its call is the new message's, wherever it stood before, and its result ends it."""
+    read = a_paused_run(store, "other").messages[1]
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [read])
+    store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
+    found = store.get_run(run.run_id)
+
+    assert [len(message.tool_calls) for message in found.messages] == [1, 0]
+    assert [(call.status, call.result) for call in found.tool_calls] == [("completed", "sent")]
+
+
+def test_a_run_that_failed_is_gone_on_with(store):
+    """The error and the end are taken back."""
+    run = store.start_run("chat", input="x")
+    store.finish_run(run.run_id, status="ERROR", error="the model is down", usage=Usage(input_tokens=3))
+    again = store.claim_run(run.run_id)
+
+    assert (again.status, again.error, again.finished_at) == ("RUNNING", None, None)
+    store.finish_run(run.run_id, output="done", usage=Usage(input_tokens=5))
+    assert loaded(store, "chat").runs[0].usage.input_tokens == 5
+
+
+@pytest.mark.parametrize("status", ["CANCELLED", "ERROR"])
+def test_a_run_that_ended_without_its_answer_goes_on_without_an_approval(store, status):
+    """Its question is over and was never answered, and its call is unknown: nothing runs because of it."""
+    run = a_paused_run(store)
+    store.finish_run(run.run_id, status=status)
+    again = store.claim_run(run.run_id)
+
+    assert [(r.status, r.approved, r.answer) for r in again.requirements] == [("expired", None, None)]
+    assert [call.status for call in again.tool_calls] == ["unknown"]
+
+
+@pytest.mark.parametrize("status", ["INTERRUPTED", "ERROR"])
+def test_a_branch_sees_a_run_as_it_was_when_it_was_taken(store, status):
+    """Though the run is gone on with later."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [Message(role="user", content="before")])
+    if status == "ERROR":
+        store.finish_run(run.run_id, status="ERROR", error="e")
+    else:
+        interrupted(store, run.run_id)
+    store.branch("chat", new_session_id="b")
+    store.claim_run(run.run_id)
+    store.append_messages(run.run_id, [Message(role="assistant", content="after")])
+    store.finish_run(run.run_id, output="after")
+
+    assert said(loaded(store, "b").runs[0].messages) == ["before"]
+    assert loaded(store, "b").runs[0].output is None
+
+
+def test_a_run_that_a_branch_has_passed_goes_on_in_its_sight(store):
+    """A fork is one place: a run that was open before it is still its parent's, and what comes of it is seen."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [Message(role="user", content="before")])
+    store.pause_run(run.run_id, [])
+    store.append_run("chat", a_run("later"))
+    store.branch("chat", new_session_id="b")
+    store.claim_run(run.run_id)
+    store.append_messages(run.run_id, [Message(role="assistant", content="after")])
+    store.finish_run(run.run_id, output="after")
+
+    assert loaded(store, "b").runs == loaded(store, "chat").runs
+    assert said(loaded(store, "b").runs[0].messages) == ["before", "after"]
+
+
+def test_a_branch_of_a_branch_sees_a_run_as_it_was(store):
+    """Though its parent is not the session of the run."""
+    run = store.start_run("chat", input="x")
+    store.append_messages(run.run_id, [Message(role="user", content="before")])
+    store.finish_run(run.run_id, status="ERROR")
+    store.append_run("chat", a_run("later"))
+    store.branch("chat", new_session_id="b")
+    store.branch("b", after=0, new_session_id="c")
+    store.claim_run(run.run_id)
+    store.append_messages(run.run_id, [Message(role="assistant", content="after")])
+
+    assert said(loaded(store, "c").runs[0].messages) == ["before"]

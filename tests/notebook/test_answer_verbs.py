@@ -1,0 +1,271 @@
+"""approve, reject, answer, handoff: what is typed is checked, stored once, and followed by what comes next."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
+
+from kern_nb import errors
+from kern_nb.notebook import verbs
+from kern_nb.records import Run
+
+one_engine = pytest.mark.parametrize("engine_name", ["sqlite"])
+
+
+def two_lines(notebook, line, kind):
+    """A line that must fail; its two lines."""
+    error, lines = notebook.fails(line)
+    assert type(error) is kind, error
+    assert len(lines) == 2
+    return lines
+
+
+def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypatch):
+    """By a prefix of the id; with the login name; what the run still waits for, and how to see it."""
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+
+    done = notebook.run("%kern approve 0a")
+
+    stored = {one.requirement_id: one for one in main.requirements(status=None)}
+    assert (stored[DELETE].approved, stored[DELETE].answer, stored[DELETE].resolved_by) == (True, None, "me")
+    assert done.requirement == stored[DELETE]
+    assert done.waiting == [stored[BOOK], stored[RATE]]
+    first, second = repr(done).splitlines()
+    assert first == '✓ Approved delete_file(path="x.txt") in chat/0.'
+    assert second.startswith("It still waits for 2 more: 0b000000 book(), 0c000000 rate(n=2); %kern inbox --session")
+    assert "Approved delete_file" in done._repr_html_()
+
+
+@one_engine
+def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
+    """With the agent whose run it is; a run that waits for one thing can be named itself."""
+    pause(main, "my trip", a=confirmation())
+
+    done = notebook.run("%kern approve 'my trip/0' --note 'be careful' --by ann")
+
+    assert repr(done).splitlines() == [
+        '✓ Approved delete_file(path="x.txt") in my trip/0: be careful',
+        "Go on: %kern continue 'my trip/0' --agent clerk",
+    ]
+    assert (done.requirement.note, done.requirement.resolved_by) == ("be careful", "ann")
+    assert done.waiting == []
+
+
+@one_engine
+@pytest.mark.parametrize(
+    "args",
+    ['{"path": "y.txt", "n": 1}', """'{"path": "y.txt", "n": 1}'""", '{"path":"y.txt","n":1} --by ann', "$edited"],
+)
+def test_approve_takes_other_arguments(notebook, paused, main, args):
+    """A JSON object, in quotes or not, or in a variable."""
+    notebook.shell.user_ns["edited"] = '{"path": "y.txt", "n": 1}'
+
+    done = notebook.run(f"%kern approve {DELETE} --args {args}")
+
+    assert done.requirement.answer == {"path": "y.txt", "n": 1}
+    assert 'as delete_file(path="y.txt", n=1)' in repr(done)
+
+
+@one_engine
+def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
+    """Whatever a shell would make of it; `$name` within it is text."""
+    notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
+
+    (found,) = (one for one in main.requirements(status="resolved"))
+    assert found.answer["a"] == "it's  $x"
+    assert found.answer["b"] == [1, "]}"]
+    assert (found.note, found.resolved_by) == ('it is {"not": "this"}', "me")
+
+
+@one_engine
+def test_reject_refuses_with_a_reason(notebook, paused, main):
+    """Any kind of requirement."""
+    for ref in (DELETE, BOOK, RATE):
+        done = notebook.run(f'%kern reject {ref[:8]} --note "Not today."')
+
+        assert (done.requirement.approved, done.requirement.note) == (False, "Not today.")
+        assert repr(done).startswith("✗ Refused ")
+
+
+@one_engine
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("42", 42),
+        ("-1.5", -1.5),
+        ("true", True),
+        ("null", None),
+        ('{"a": ["b c", {"d": null}]}', {"a": ["b c", {"d": None}]}),
+        ('["x", 2]', ["x", 2]),
+        ("'\"42\"'", "42"),
+        ("007", "007"),
+        ("NaN", "NaN"),
+        ("1e999", "1e999"),
+        ("{broken", "{broken"),
+        ("{'a': 1}", "{a: 1}"),
+        ("all is well", "all is well"),
+        ("a=b c", "a=b c"),
+        ("'use --force,  twice'", "use --force,  twice"),
+        ("-- --force", "--force"),
+        ("[" * 3000, "[" * 3000),
+        ("9" * 5000, "9" * 5000),
+    ],
+)
+def test_a_value_is_json_or_else_text(notebook, main, words, value):
+    """What parses as JSON is JSON; several words are one text."""
+    asked = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
+    pause(main, a=asked)
+
+    notebook.run(f"%kern answer {RATE} {words}")
+
+    (found,) = main.requirements(status="resolved")
+    assert found.approved is True
+    assert found.answer == value
+    assert type(found.answer) is type(value)
+
+
+@one_engine
+@pytest.mark.parametrize(
+    ("asked", "words", "value"),
+    [
+        (user_input(), "city=Paris date='next Monday'", {"city": "Paris", "date": "next Monday"}),
+        (user_input(), "date=7 city=[1,2]", {"date": 7, "city": [1, 2]}),
+        (user_input(), 'city="a=b" date=null', {"city": "a=b", "date": None}),
+        (user_input(), '{"city": "Paris", "date": ""}', {"city": "Paris", "date": ""}),
+        (user_input(["city"]), "New York", {"city": "New York"}),
+        (user_input(["n"]), "3", {"n": 3}),
+        # The model filled in some: none has to be given, and what are no fields is the result.
+        (user_input(args={"city": "Rome", "date": "now"}), "date=later", {"date": "later"}),
+        (user_input(args={"city": "Rome"}), "It is booked.", "It is booked."),
+        (user_input(args={"city": "Rome"}), '{"ticket": 7}', {"ticket": 7}),
+    ],
+)
+def test_fields_are_filled_in(notebook, main, asked, words, value):
+    """As pairs, as JSON, or as the text itself where there is one field."""
+    pause(main, a=asked)
+
+    notebook.run(f"%kern answer chat {words}")
+
+    assert main.requirements(status="resolved")[0].answer == value
+
+
+@one_engine
+@pytest.mark.parametrize(
+    ("line", "kind", "says", "hint"),
+    [
+        ("approve 0a --args {broken}", errors.BadUsage, "--args '{broken}' is no JSON", "Write it like --args '{"),
+        ("approve 0a --args '[1]'", errors.BadUsage, "is no JSON object", "Write it like --args '{"),
+        ("approve 0a --args '{\"n\": NaN}'", errors.BadUsage, "NaN", "Write it like --args '{"),
+        ("approve 0b", errors.BadUsage, "book() waits for a value", "%kern answer 0b city=VALUE date=VALUE"),
+        ("approve 0c", errors.BadUsage, "rate(n=2) waits for a value", "%kern answer 0c VALUE"),
+        ("answer 0a yes", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0a null", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0b Paris", errors.BadUsage, "2 fields are asked for: city, date", "city=VALUE date=VALUE"),
+        ("answer 0b city=Paris", errors.BadUsage, "lacks date", "city=VALUE date=VALUE"),
+        ("answer 0b ctiy=Paris date=1", errors.BadUsage, "'ctiy'", "Did you mean 'city'?"),
+        ('answer 0b {"city": 1, "day": 2}', errors.BadUsage, "'day'", "city=VALUE"),
+        ("answer 0c", errors.BadUsage, "required: VALUE", "Usage: %kern answer REF VALUE..."),
+        ("approve", errors.BadUsage, "required: REF", "Usage: %kern approve REF"),
+        ("approve 0a --nte x", errors.BadUsage, "--nte", "Did you mean '--note'?"),
+        ("approve 0", errors.AmbiguousReference, "several requirements", "Write one of their ids"),
+        ("approve chat/0", errors.AmbiguousReference, "several requirements", "Write one of their ids"),
+        ("approve 0d", errors.RequirementNotFound, "'0d'", "%kern inbox"),
+        ("reject chat/7", errors.RequirementNotFound, "'chat/7'", "%kern inbox"),
+        ("handoff 0a", errors.BadUsage, "--to", "Usage: %kern handoff REF --to WHO [--note TEXT]"),
+        ("handoff nobody --to ann", errors.RequirementNotFound, "'nobody'", "%kern inbox"),
+        ("inbox --session nobody", errors.SessionNotFound, "'nobody'", "%kern sessions"),
+        ("inbox --session chat/7", errors.RunNotFound, "run", "%kern show chat"),
+    ],
+)
+def test_a_wrong_answer_takes_two_lines_and_changes_nothing(notebook, paused, main, line, kind, says, hint):
+    """The message names what is wrong, the hint what to write; everything still waits."""
+    lines = two_lines(notebook, f"%kern {line}", kind)
+
+    assert says in lines[0]
+    assert hint in lines[1]
+    assert main.requirements(status=None) == paused.requirements
+
+
+def test_an_answer_stands(notebook, paused, main):
+    """A second one is refused in two lines, whatever it says; also where it is too late."""
+    notebook.run("%kern approve 0a --by ann")
+    for line in ("approve 0a", 'approve 0a --args {"path": "z"}', "reject 0a", "answer 0a x", "handoff 0a --to bob"):
+        lines = two_lines(notebook, f"%kern {line}", errors.AlreadyResolved)
+        assert "was approved by ann" in lines[0]
+
+    main.claim(RATE, by="bob")
+    two_lines(notebook, "%kern answer 0c 1 --by ann", errors.AlreadyClaimed)
+    assert notebook.run("%kern answer 0c 1 --by bob").requirement.answer == 1
+
+
+def test_handoff_names_a_person(notebook, paused, main):
+    """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
+    one = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
+
+    assert repr(one).startswith("→ Handed to bob b: book() in chat/0.")
+    assert "%kern inbox --for 'bob b'" in repr(one)
+    assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(one)
+    theirs = notebook.run("%kern inbox --for 'bob b'")
+    assert [row.requirement.note for row in theirs.rows] == ["You know him."]
+    assert "You know him." in repr(theirs)
+
+    everything = notebook.run("%kern handoff chat/0 --to eve")
+
+    assert repr(everything).startswith("→ Handed to eve: 3 requirements in chat/0.")
+    assert len(notebook.run("%kern inbox --for eve")) == 3
+
+
+def test_a_session_is_handed_to_a_person(notebook, main):
+    """It gets a run that waits for what they say; the answer names the line that goes on."""
+    main.append_run("chat", Run(input="x", output="y", agent_id="clerk"))
+
+    done = notebook.run("%kern handoff chat --to ann --note 'He wants a refund.' --by me")
+
+    assert repr(done).startswith("→ Handed to ann: handoff “He wants a refund.” in chat/1.")
+    assert [run.status for run in main.get_session("chat").runs] == ["COMPLETED", "PAUSED"]
+    answered = notebook.run("%kern answer chat Give it to him. --by ann")
+    assert answered.requirement.answer == "Give it to him."
+    assert repr(answered).splitlines()[1] == "Go on: %kern continue chat/1 --agent clerk"
+
+
+@one_engine
+def test_a_store_can_be_named(notebook, paused):
+    """Each line that is suggested then names it too."""
+    notebook.run("%kern attach :memory: --as empty")
+
+    two_lines(notebook, "%kern approve 0a", errors.RequirementNotFound)
+    texts = [
+        repr(notebook.run(f"%kern {line} --store main"))
+        for line in ("approve 0a", "answer 0c 1", "handoff 0b --to ann", "reject 0b")
+    ]
+
+    for text in texts:
+        commands = re.findall(r"%kern [^;,]+", text)
+        assert commands
+        assert all("--store main" in command for command in commands), text
+
+
+@one_engine
+def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
+    """A container's user may have no name; that is no error."""
+
+    def nobody() -> str:
+        raise OSError("no such user")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+
+    assert notebook.run("%kern approve 0a").requirement.resolved_by is None
+    assert verbs._login() is None
+
+
+@one_engine
+def test_records_stand_for_themselves_in_a_line(notebook, paused, main):
+    """`$requirement` is its id, `$run` its place, `$session` its id."""
+    notebook.shell.user_ns |= {"asked": paused.requirements[0], "run": paused, "session": main.get_session("chat")}
+
+    assert len(notebook.run("%kern inbox --session $run")) == 3
+    assert notebook.run("%kern approve $asked").requirement.requirement_id == DELETE
+    assert len(notebook.run("%kern show $session").runs) == 1
+    assert [r.run_index for r in notebook.run("%kern show $session/0").runs] == [0]

@@ -1,0 +1,133 @@
+"""The inbox: what waits is shown with what to type, narrowed as asked, and as a frame."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pandas as pd
+import pytest
+from paused_runs import BOOK, DELETE, RATE, confirmation, pause
+
+import kern_nb
+from kern_nb.db.columns import DTYPES, REQUIREMENTS
+from kern_nb.records import Run
+
+one_engine = pytest.mark.parametrize("engine_name", ["sqlite"])
+DTYPES_OF = {column.name: DTYPES[column.kind] for column in REQUIREMENTS}
+
+
+@one_engine
+def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
+    """A row each: the beginning of its id, kind, run, agent, call, question, who is to answer, fields, since when."""
+    inbox = notebook.run("%kern inbox")
+    text = repr(inbox)
+
+    assert len(inbox) == 3
+    for part in (
+        "0a000000", "confirmation", "chat/0", "clerk", 'delete_file(path="x.txt")', "Delete it?", "ann",
+        "0b000000", "user_input", "book()", "city, date",
+        "0c000000", "external_execution", "rate(n=2)",
+        f"{datetime.now(UTC):%Y-%m-%d}", "%kern approve ID", "%kern answer ID VALUE", "%kern continue RUN",
+    ):  # fmt: skip
+        assert part in text
+        assert part.replace('"', "&quot;") in inbox._repr_html_()
+
+
+def test_its_frame_is_that_of_the_view(notebook, paused, main):
+    """`.df` has the rows, columns and dtypes of SQL over ``requirements``, answered ones too where asked for."""
+    main.resolve(BOOK, value={"city": "París", "date": None}, by="ann", note="n")
+    view = notebook.run("%kern_sql SELECT * FROM requirements ORDER BY created_at, requirement_id")
+
+    df = notebook.run("%kern inbox --all").df
+
+    assert list(df["requirement_id"]) == [DELETE, BOOK, RATE]
+    assert {name: str(dtype) for name, dtype in df.dtypes.items()} == DTYPES_OF
+    for column in ("created_at", "resolved_at"):  # SQLite knows neither times nor truth
+        view[column] = pd.to_datetime(view[column], utc=True).dt.as_unit("us")
+    view["approved"] = view["approved"].astype("boolean")
+    for column in ("args", "answer"):  # a server writes JSON in its own way
+        df[column], view[column] = ([v if pd.isna(v) else json.loads(v) for v in f[column]] for f in (df, view))
+    pd.testing.assert_frame_equal(df, view)
+    assert list(notebook.run("%kern inbox").df["requirement_id"]) == [DELETE, RATE]
+
+
+@one_engine
+def test_an_empty_inbox_says_so(notebook, main):
+    """In words, with a frame that has all its columns."""
+    inbox = notebook.run("%kern inbox")
+
+    assert "The inbox is empty" in repr(inbox)
+    assert "The inbox is empty" in inbox._repr_html_()
+    assert inbox.df.empty
+    assert {name: str(dtype) for name, dtype in inbox.df.dtypes.items()} == DTYPES_OF
+    assert "Nothing that fits" in repr(notebook.run("%kern inbox --for ann"))
+
+
+@one_engine
+def test_the_inbox_is_narrowed(notebook, paused, main):
+    """By user, by who is to answer, by session, by run; a store may be named; all of it is one call of a script."""
+    main.append_run("chat", Run(input="y"))
+    mine = pause(main, "other", user_id="u", a=confirmation(assignee="bob")).requirements[0].requirement_id
+    notebook.run("%kern attach :memory: --as empty")
+
+    for line, expected in (
+        ("--user u", [mine]),
+        ("--for ann", [DELETE]),
+        ("--session other", [mine]),
+        ("--session cha", [DELETE, BOOK, RATE]),
+        ("--session chat/0 --for ann", [DELETE]),
+        ("--session chat/1", []),
+        ("", [DELETE, BOOK, RATE, mine]),
+    ):
+        inbox = notebook.run(f"%kern inbox --store main {line}")
+        assert [one.requirement_id for one in inbox] == expected
+        assert not expected or "--store main" in repr(inbox)
+    assert len(notebook.run("%kern inbox")) == 0
+    assert [r.requirement_id for r in kern_nb.inbox(assignee="ann", store="main")] == [DELETE]
+
+
+@one_engine
+def test_members_wait_for_their_team(notebook, main):
+    """What a member's run waits for stands with the team's run, which is what goes on."""
+    team = pause(main, "trip", agent_id=None)
+    pause(main, "trip", parent=team.run_id, agent_id="writer", a=confirmation(requirement_id=DELETE))
+
+    inbox = notebook.run("%kern inbox --session trip/0")
+
+    assert [(row.run, row.agent) for row in inbox.rows] == [("trip/0", "writer")]
+    assert "%kern continue trip/0" in repr(notebook.run("%kern approve trip/0"))
+
+
+@one_engine
+def test_what_is_claimed_late_or_over_says_so(notebook, main):
+    """Who is at it; that it expired; that its run was cancelled, which then waits no more."""
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    pause(main, a=confirmation(requirement_id=DELETE), b=confirmation(requirement_id=BOOK, expires_at=past))
+    main.claim(DELETE, by="ann")
+    over = pause(main, "over", a=confirmation(requirement_id=RATE))
+    main.finish_run(over.run_id, status="CANCELLED")
+
+    shown = repr(notebook.run("%kern inbox"))
+    everything = notebook.run("%kern inbox --all")
+
+    assert "1 requirement to answer:" in shown
+    assert "with ann" in shown
+    assert "expired" not in shown
+    assert "1 requirement to answer, 2 answered or too late:" in repr(everything)
+    assert repr(everything).count("✗ expired") == 2
+    main.resolve(DELETE, approve=True, by="ann")
+    assert "✓ approved by ann" in repr(notebook.run("%kern inbox --all"))
+
+
+def test_what_stands_for_a_requirement_is_unique_in_the_store(notebook, main):
+    """As many characters as it takes, at least 8, counting what was answered long ago; and it is what a verb takes."""
+    ids = ["0a00000011", "0a00000012", "0a000000", "short", "0b0000001"]
+    pause(main, **{f"c{i}": confirmation(requirement_id=one) for i, one in enumerate(ids)})
+    main.resolve("0a00000012", approve=True)
+
+    keys = {row.requirement.requirement_id: row.key for row in notebook.run("%kern inbox").rows}
+
+    assert keys == {"0a00000011": "0a00000011", "0a000000": "0a000000", "short": "short", "0b0000001": "0b000000"}
+    for name, key in keys.items():
+        assert notebook.run(f"%kern approve {key}").requirement.requirement_id == name
