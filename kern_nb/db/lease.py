@@ -48,6 +48,7 @@ ROW_GROUP_SIZE = 8192
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 # A file that another process is just making looks damaged for a moment.
 _HEADER_BYTES, _YOUNG_S = 12_288, 1.0
+_MAGIC = b"DUCK"
 
 _leases: weakref.WeakValueDictionary[str, Lease] = weakref.WeakValueDictionary()
 _leases_lock = threading.Lock()
@@ -81,7 +82,7 @@ def header_of(path: Path, length: int) -> bytes:
             return file.read(length)
     with lease.while_closed() as closed:
         if not closed:
-            return b"\0" * 8 + b"DUCK"
+            return b"\0" * 8 + _MAGIC
         with path.open("rb") as file:
             return file.read(length)
 
@@ -203,7 +204,7 @@ class Lease:
         reason = str(error).splitlines()[0]
         if "Could not set lock" in reason or "file handle conflict" in reason:
             return error
-        if "not a valid DuckDB database" in reason and _is_young(self.path):
+        if "not a valid DuckDB database" in reason and _is_being_made(self.path):
             return error
         damaged = any(words in reason for words in _DAMAGED)
         if isinstance(error, duckdb.IOException) and not damaged:
@@ -252,13 +253,15 @@ class Lease:
         )
 
 
-def _is_young(path: str) -> bool:
-    """Whether a file may be one that another process is just making."""
+def _is_being_made(path: str) -> bool:
+    """Whether another process may be making a file that had no header when DuckDB looked, or has just made it."""
     try:
         found = Path(path).stat()
+        with Path(path).open("rb") as file:  # this process has it closed, so that closing it here drops no lock
+            made = file.read(12)[8:] == _MAGIC
     except OSError:
         return True
-    return found.st_size < _HEADER_BYTES and time.time() - found.st_mtime < _YOUNG_S
+    return made or (found.st_size < _HEADER_BYTES and time.time() - found.st_mtime < _YOUNG_S)
 
 
 def _holder(path: str, *, shared: bool) -> int | None:
