@@ -5,6 +5,8 @@ A count that may be good or bad (messages, tool calls, tokens read from a cache)
 
 from __future__ import annotations
 
+import re
+
 LOWER, NEUTRAL, HIGHER = -1, 0, 1
 
 DIRECTIONS: dict[str, int] = {
@@ -26,11 +28,11 @@ DIRECTIONS: dict[str, int] = {
 }
 """The metrics that have a better side. A score that a caller names is better when higher, whatever its name."""
 
-_PASS = "pass_"
+_PASS_K = re.compile(r"pass_[1-9][0-9]*")
 
 
 def direction(metric: str) -> int:
     """-1 where lower is better, 1 where higher is, 0 where neither."""
-    if metric.startswith(_PASS) and metric.removeprefix(_PASS).isdigit():
+    if _PASS_K.fullmatch(metric):
         return HIGHER
     return DIRECTIONS.get(metric, NEUTRAL)
