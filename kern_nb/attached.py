@@ -131,6 +131,10 @@ class Attached:
         if self._in_use == name:
             self._in_use = None
 
+    def name_of(self, store: SessionStore) -> str:
+        """See `name_of`."""
+        return next((name for name, known in self._stores.items() if known is store), _name_of(store))
+
     def find(self, name: str | None = None) -> SessionStore:
         """The store of a name, or the one in use.
 
@@ -231,6 +235,11 @@ def current_store() -> SessionStore:
         NoStore: there is none.
     """
     return _here.find()
+
+
+def name_of(store: SessionStore) -> str:
+    """The name that a store is attached under; where it is not, the one it would get."""
+    return _here.name_of(store)
 
 
 def find(store: str | SessionStore | None) -> SessionStore:

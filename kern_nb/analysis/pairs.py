@@ -1,0 +1,187 @@
+"""One side of a comparison beside the baseline: their turns aligned, where they part, their calls, what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kern_nb.analysis import directions
+from kern_nb.analysis.alignment import Pair as Places
+from kern_nb.analysis.alignment import aligned, common_prefix
+from kern_nb.analysis.sides import Side, Turn, rows, sorted_json
+from kern_nb.analysis.totals import totals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+MATCHED, CHANGED, ONLY_A, ONLY_B = "matched", "changed", "only in a", "only in b"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where two conversations part.
+
+    Attributes:
+        turn: The row of ``turns`` it is.
+        a: The baseline's message there, as a person writes it (``chat/2.5``); None where it has ended.
+        b: The other's.
+        a_text: What that message says; empty where it only calls tools.
+        b_text: The same of the other.
+        contender: The side that parts, where several are compared with the baseline.
+    """
+
+    turn: int
+    a: str | None
+    b: str | None
+    a_text: str
+    b_text: str
+    contender: str
+
+
+class Pair:
+    """A side beside the baseline.
+
+    Attributes:
+        a: The baseline.
+        b: The other side.
+        shared: How many turns both inherit: the same rows, not only the same words.
+        alike: How many turns they begin with alike, shared ones among them.
+    """
+
+    def __init__(self, a: Side, b: Side) -> None:
+        self.a = a
+        self.b = b
+        same_store = a.store is b.store or (a.store.url == b.store.url and not a.store.url.endswith(":memory:"))
+        self.shared = common_prefix([t.row for t in a.turns], [t.row for t in b.turns]) if same_store else 0
+        rest = self.shared
+        self.alike = rest + common_prefix([t.said for t in a.turns[rest:]], [t.said for t in b.turns[rest:]])
+
+    @cached_property
+    def places(self) -> list[Places]:
+        """The places of the turns, those that belong together side by side."""
+        start = self.alike
+        rest = aligned(self.a.turns[start:], self.b.turns[start:], tuple(map(attrgetter, ("said", "kind", "role"))))
+        moved = [(None if i is None else start + i, None if j is None else start + j) for i, j in rest]
+        return [(n, n) for n in range(start)] + moved
+
+    @cached_property
+    def divergence(self) -> Divergence | None:
+        """Where they part; None where they say the same to the end."""
+        a, b = (side.turns[self.alike] if self.alike < len(side.turns) else None for side in (self.a, self.b))
+        if a is None and b is None:
+            return None
+        texts = (a.text if a else "", b.text if b else "")
+        return Divergence(self.alike, a.place if a else None, b.place if b else None, *texts, self.b.label)
+
+    @cached_property
+    def turns(self) -> pd.DataFrame:
+        """The turns of both, aligned; see `Comparison.turns`."""
+        made = []
+        for n, (i, j) in enumerate(self.places):
+            a = None if i is None else self.a.turns[i]
+            b = None if j is None else self.b.turns[j]
+            one = a or b
+            status = _status(a, b, attrgetter("said"))
+            cells = [[t.place, t.text, _calls(t)] if t else [None, None, None] for t in (a, b)]
+            made.append((n, status, n < self.shared, one.role if one else None, *cells[0], *cells[1]))
+        names = ["turn", "status", "shared", "role", "a", "a_text", "a_calls", "b", "b_text", "b_calls"]
+        return _frame(made, names, count=["turn"], flag=["shared"])
+
+    @cached_property
+    def tool_calls(self) -> pd.DataFrame:
+        """The tool calls of both, aligned; see `Comparison.tool_calls`."""
+        a, b = _tool_calls(self.a), _tool_calls(self.b)
+        made = []
+        for i, j in aligned(a, b, (_called, _tool)):
+            x = None if i is None else a[i]
+            y = None if j is None else b[j]
+            one: dict[str, Any] = x or y or {}
+            cells = [[t[name] for name in _CALL_CELLS] if t else [None] * len(_CALL_CELLS) for t in (x, y)]
+            made.append((_status(x, y, _called), one["tool_name"], one["caller"], *cells[0], *cells[1]))
+        names = [f"{side}{name}" for side in "ab" for name in ("", "_args", "_status", "_result", "_duration_s")]
+        numbers = [name for name in names if name.endswith("duration_s")]
+        return _frame(made, ["status", "tool_name", "caller", *names], number=numbers)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """What both took; see `Comparison.metrics`."""
+        import pandas as pd
+
+        of_a, of_b = totals(self.a), totals(self.b)
+        made = []
+        for name in dict.fromkeys([*of_a, *of_b]):
+            x, y = of_a.get(name), of_b.get(name)
+            if x is None and y is None:
+                continue
+            delta = None if x is None or y is None else y - x
+            percent = None if delta is None or not x else 100 * delta / abs(x)
+            is_score = name in set(self.a.scores["name"]) | set(self.b.scores["name"])
+            made.append((name, x, y, delta, percent, _better(delta, 1 if is_score else directions.direction(name))))
+        frame = _frame(made, ["metric", "a", "b", "delta", "delta_pct", "better"], number=["a", "b", "delta"])
+        return frame.astype({"delta_pct": pd.Float64Dtype()})
+
+
+_CALL_CELLS = ("place", "args", "status", "result", "duration_s")
+
+
+def _tool_calls(side: Side) -> list[dict[str, Any]]:
+    names = ("run_index", "message_index", "tool_name", "caller", "args", "status", "result", "duration_s")
+    found = []
+    for row in rows(side.tool_calls, names):
+        call = dict(zip(names, row, strict=True))
+        at = "" if call["message_index"] is None else f".{call['message_index']}"
+        place = f"{side.place.session_id}/{call['run_index']}{at}"
+        found.append({**call, "place": place, "sorted": sorted_json(call["args"])})
+    return found
+
+
+def _called(call: dict[str, Any]) -> Hashable:
+    return call["caller"], call["tool_name"], call["sorted"]
+
+
+def _tool(call: dict[str, Any]) -> Hashable:
+    return call["caller"], call["tool_name"]
+
+
+def _status(a: T | None, b: T | None, key: Callable[[T], Hashable]) -> str:
+    if a is None:
+        return ONLY_B
+    if b is None:
+        return ONLY_A
+    return MATCHED if key(a) == key(b) else CHANGED
+
+
+def _calls(turn: Turn) -> str | None:
+    """The calls of a turn as text; None where it makes none."""
+    return "\n".join(f"{call.tool_name}({call.args})" for call in turn.calls) or None
+
+
+def _better(delta: float | None, direction: int) -> str | None:
+    """The side that a difference speaks for: a, b or neither; None where it says nothing."""
+    if delta is None or not direction:
+        return None
+    return "neither" if delta == 0 else "b" if delta * direction > 0 else "a"
+
+
+def _frame(
+    made: Sequence[tuple[Any, ...]],
+    names: list[str],
+    *,
+    count: Sequence[str] = (),
+    number: Sequence[str] = (),
+    flag: Sequence[str] = (),
+) -> pd.DataFrame:
+    """A frame with the dtypes of the store's frames: text where nothing else is said."""
+    import pandas as pd
+
+    from kern_nb.db.columns import DTYPES
+
+    kinds = dict.fromkeys(names, DTYPES["text"]) | dict.fromkeys(count, DTYPES["count"])
+    kinds |= dict.fromkeys(number, DTYPES["number"]) | dict.fromkeys(flag, DTYPES["flag"])
+    columns = list(zip(*made, strict=True)) or [()] * len(names)
+    return pd.DataFrame({n: pd.array(list(c), dtype=kinds[n]) for n, c in zip(names, columns, strict=True)})  # type: ignore[call-overload]

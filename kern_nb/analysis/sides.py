@@ -1,0 +1,183 @@
+"""What is compared or summarized: a session or a run, read as the rows of its frames."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from kern_nb import attached
+from kern_nb.errors import BadUsage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.db import SessionStore
+    from kern_nb.db.references import Reference
+    from kern_nb.records import Run, Session
+
+    Named: TypeAlias = str | Session | Run
+    """``chat`` or ``chat/2``; or a session or run as a store gave it."""
+
+    Comparand: TypeAlias = Named | tuple[Named, SessionStore | str]
+    """The same, or that with the store it is in."""
+
+
+class Call(NamedTuple):
+    """A tool call as it is compared: its arguments are JSON with sorted keys, so that their order does not matter."""
+
+    tool_name: str
+    args: str
+
+
+class Turn(NamedTuple):
+    """One message of a conversation, as it is compared.
+
+    Attributes:
+        place: Where it stands, as a person writes it: ``chat/2.5``.
+        row: The row it is: its run's id and its index there. What two branches inherit is the same row.
+        role: Who speaks.
+        tool_name: On a tool's message: the tool.
+        text: What is said; empty where only tools are called.
+        calls: The tools it calls.
+    """
+
+    place: str
+    row: tuple[str, int]
+    role: str
+    tool_name: str
+    text: str
+    calls: tuple[Call, ...]
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """All that makes it the same as another: ids and times do not."""
+        return self.role, self.tool_name, self.text, self.calls
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What makes another a version of it: who speaks, and which tools are called."""
+        return self.role, self.tool_name, tuple(call.tool_name for call in self.calls)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A session or a run with all it sees: what it inherits, too.
+
+    Attributes:
+        label: What it is called, as a person writes it.
+        place: What of which session.
+        store: The store it is in.
+        runs: One row a run, as ``store.runs_df`` has them; of one run, its members' runs too.
+        messages: One row a message.
+        tool_calls: One row a tool call.
+        scores: What rates it as a whole: the run where it is one, else the session.
+        session: The session's row of ``store.sessions_df``.
+    """
+
+    label: str
+    place: Reference
+    store: SessionStore = field(repr=False)
+    runs: pd.DataFrame = field(repr=False)
+    messages: pd.DataFrame = field(repr=False)
+    tool_calls: pd.DataFrame = field(repr=False)
+    scores: pd.DataFrame = field(repr=False)
+    session: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def turns(self) -> list[Turn]:
+        """Its messages in order; of a run that has none, its input and output."""
+        calls = _by_message(self.tool_calls)
+        names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
+        said: dict[str, list[Turn]] = defaultdict(list)
+        for run_id, run_index, index, role, tool, content in rows(self.messages, names):
+            place = f"{self.place.session_id}/{run_index}.{index}"
+            turn = Turn(place, (run_id, index), role, tool or "", content or "", tuple(calls[run_id, index]))
+            said[run_id].append(turn)
+        return [turn for run in rows(self.runs, _ENDS) for turn in said.get(run[0]) or self._ends(*run)]
+
+    def _ends(self, run_id: str, run_index: int, asked: str | None, answered: str | None) -> list[Turn]:
+        ends = enumerate((("user", asked), ("assistant", answered)))
+        place = f"{self.place.session_id}/{run_index}"
+        return [Turn(place, (run_id, i), role, "", text, ()) for i, (role, text) in ends if text is not None]
+
+
+_ENDS = ("run_id", "run_index", "input", "output")
+
+
+def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
+    """The rows of a session or a run.
+
+    Args:
+        one: Which; see `Comparand`.
+        store: The store it is in, or the name of one; the one in use where None.
+
+    Raises:
+        SessionNotFound, RunNotFound, AmbiguousReference: it names nothing, or several things.
+        BadUsage: it is a message, or a run that is in no store.
+    """
+    named, store = one if isinstance(one, tuple) else (one, store)
+    found = attached.find(store)
+    place = found.locate(_reference(named))
+    if place.message_index is not None:
+        hint = f"Name its run: {place.session_id}/{place.run_index}"
+        raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
+    runs = found.runs_df(place.session_id, lineage=True)
+    messages = found.messages_df(place.session_id, lineage=True)
+    tool_calls = found.tool_calls_df(place.session_id, lineage=True)
+    scores = found.scores_df(place.session_id)
+    if place.run_index is None:
+        scores = scores[scores["run_id"].isna()]
+    else:
+        run_ids = _with_members(runs, place.run_index)
+        runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
+        scores = scores[scores["run_id"] == run_ids[0]]
+    session = found.sessions_df(place.session_id).iloc[0].to_dict()
+    return Side(str(place), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()})
+
+
+def _reference(named: Named) -> str:
+    if isinstance(named, str):
+        return named
+    run_index = getattr(named, "run_index", None)
+    if named.session_id is None or (hasattr(named, "run_index") and run_index is None):
+        raise BadUsage(f"{named!r} is in no store.", "Store it first: store.append_run(session_id, run)")
+    return named.session_id if run_index is None else f"{named.session_id}/{run_index}"
+
+
+def _with_members(runs: pd.DataFrame, run_index: int) -> list[str]:
+    """The ids of a run and of its members' runs, at every depth; its own first."""
+    members: dict[str | None, list[str]] = defaultdict(list)
+    found: list[str] = []
+    for run_id, index, parent in rows(runs, ("run_id", "run_index", "parent_run_id")):
+        members[parent].append(run_id)
+        found += [run_id] if index == run_index else []
+    for run_id in found:  # grows while it is read
+        found += [member for member in members[run_id] if member not in found]
+    return found
+
+
+def _by_message(tool_calls: pd.DataFrame) -> dict[tuple[str, int], list[Call]]:
+    calls: dict[tuple[str, int], list[Call]] = defaultdict(list)
+    for run_id, index, name, args in rows(tool_calls, ("run_id", "message_index", "tool_name", "args")):
+        calls[run_id, index].append(Call(name or "", sorted_json(args)))
+    return calls
+
+
+def rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+    """The rows of some columns as Python values, None where one is missing."""
+    columns = [df[name].astype(object).where(df[name].notna(), None).tolist() for name in names]
+    return zip(*columns, strict=True)
+
+
+def sorted_json(text: str | None) -> str:
+    """JSON with its keys in order and no spaces; text that is no JSON as it is."""
+    if not text:
+        return ""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except ValueError:
+        return text

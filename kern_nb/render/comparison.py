@@ -1,0 +1,212 @@
+"""A comparison as a person reads it: what each side took, where they part, their tool calls, their turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.render import plain, words
+from kern_nb.render.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.render.tables import LEFT, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.analysis.compare import Comparison
+    from kern_nb.analysis.pairs import Pair
+
+MOST_TURNS = 60
+"""The most turns that differ are rendered; .turns has all."""
+
+_MOST_CALLS = 40
+_MOST_LINES = 24
+_LONGEST = 1_000
+_LABEL = 40
+_LINE = 150
+_SIGNS = {"matched": "=", "changed": "≠", "only in a": "-", "only in b": "+"}
+_VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "= as good"}
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """A comparison as a whole output."""
+    heads = [tag("p", foreign(_sentence(pair))) for pair in comparison.pairs]
+    bodies = [[_calls(pair), *_turns(pair)] for pair in comparison.pairs]
+    if len(bodies) == 1:
+        parts = bodies[0]
+    else:
+        names = [foreign(_label(pair.b.label)) for pair in comparison.pairs]
+        parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
+    return container(*heads, _metrics(comparison).markup(), *parts)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """A comparison as plain text, cut to what a screen or two hold."""
+    text = [plain.visible(_sentence(pair)) for pair in comparison.pairs]
+    text.append(str(_metrics(comparison)))
+    for pair in comparison.pairs:
+        lines = list(_turn_lines(pair))
+        more = len(lines) - _MOST_LINES
+        text += [f"Turns of {_label(pair.b.label)} that differ:"] if lines else []
+        text += lines[:_MOST_LINES]
+        text += [f"… {plain.plural(more, 'turn')} more; .turns has all."] if more > 0 else []
+    return "\n".join(text)
+
+
+def _label(label: str) -> str:
+    return plain.cut(label, _LABEL)
+
+
+def _sentence(pair: Pair) -> str:
+    """How far two conversations are one, and where they part."""
+    a, b = _label(pair.a.label), _label(pair.b.label)
+    parted = pair.divergence
+    alike = plain.plural(pair.alike, "turn")
+    inherited = (
+        "" if not pair.shared else " (inherited)" if pair.shared == pair.alike else f" ({pair.shared:,} inherited)"
+    )
+    if parted is None:
+        return f"{a} and {b} say the same: {alike}{inherited}."
+    begin = f"{a} and {b} begin with {alike} alike{inherited}" if pair.alike else f"{a} and {b} part at once"
+    at = [plain.cut(place, 2 * _LABEL) if place else f"the end of {of}" for place, of in ((parted.a, a), (parted.b, b))]
+    return f"{begin}, and part at {at[0]} and {at[1]}." if pair.alike else f"{begin}: {at[0]} and {at[1]}."
+
+
+def _metrics(comparison: Comparison) -> Table:
+    """One row a metric, the baseline first; of several contenders each has its columns."""
+    baseline, *others = comparison.sides
+    columns = [Column("metric"), Column(f"{_label(baseline.label)} (baseline)", number=True)]
+    cells: dict[str, list[str]] = {}
+    for n, pair in enumerate(comparison.pairs):
+        columns += [Column(_label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
+        columns += [Column("verdict")]
+        for row in _records(pair.metrics):
+            name, start = row["metric"], 2 + 4 * n
+            cell = cells.setdefault(name, [plain.cut(name, _LABEL), value(name, row["a"]), *[""] * 4 * len(others)])
+            cell[1] = value(name, row["a"])
+            told = value(name, row["b"]), _delta(name, row["delta"]), _percent(row["delta_pct"])
+            cell[start : start + 4] = [*told, _VERDICTS.get(row["better"], "")]
+    return Table("What each took", columns, list(cells.values()))
+
+
+def value(metric: str, number: float | None) -> str:
+    """A metric's value as people read it: seconds, money, whole numbers, scores."""
+    if number is None:
+        return plain.MISSING
+    if metric.endswith("_s"):
+        return plain.seconds(number)
+    if metric == "cost":
+        return plain.money(number)
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.3g}"
+
+
+def _delta(metric: str, number: float | None) -> str:
+    if number is None:
+        return plain.MISSING
+    return f"{'-' if number < 0 else '+' if number > 0 else '±'}{value(metric, abs(number))}"
+
+
+def _percent(number: float | None) -> str:
+    return "" if number is None else f"{number:+,.1f}%"
+
+
+def _calls(pair: Pair) -> Markup:
+    """The tool calls side by side, where they differ; the others are counted."""
+    found = _records(pair.tool_calls)
+    if not found:
+        return tag("p", "Neither calls a tool.")
+    rows = [_call_row(row) for row in found if row["status"] != "matched"]
+    same = len(found) - len(rows)
+    caption = f"Tool calls that differ; {plain.plural(same, 'call is', 'calls are')} the same"
+    if not rows:
+        return tag("p", f"Both call the same tools with the same arguments: {plain.plural(same, 'call')}.")
+    more = len(rows) - _MOST_CALLS
+    columns = [Column(""), Column("tool"), *(Column(_label(side.label), width=160) for side in (pair.a, pair.b))]
+    note = tag("p", f"… {plain.count(more)} more; .tool_calls has all.") if more > 0 else None
+    return join(Table(caption, columns, rows[:_MOST_CALLS]).markup(), note)
+
+
+def _call_row(row: dict[str, Any]) -> list[str]:
+    sides = []
+    for side in ("a", "b"):
+        if row[side] is None:
+            sides.append("")
+            continue
+        failed = f"{plain.BAD} " if row[f"{side}_status"] == "failed" else ""
+        sides.append(f"{failed}{plain.cut(row[f'{side}_args'] or '()', 160)}")
+    return [_SIGNS[row["status"]], plain.cut(row["tool_name"] or "tool", 60), *sides]
+
+
+def _turns(pair: Pair) -> Iterator[Markup]:
+    """The turns side by side; what matches is folded, and of very many that differ the first are shown."""
+    labels = [_label(side.label) for side in (pair.a, pair.b)]
+    titles = ("", "role", *labels)
+    head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in titles))
+    rows: list[Markup] = []
+    differing = 0
+    for same, group in groupby(_records(pair.turns), key=lambda row: row["status"] == "matched"):
+        part = list(group)
+        if same:
+            rows.append(_same(part))
+            continue
+        rows += [_turn(row) for row in part[: max(0, MOST_TURNS - differing)]]
+        differing += len(part)
+        if differing >= MOST_TURNS:
+            break
+    caption = tag("caption", "Turns side by side", align="left", style="text-align:left")
+    yield tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="kern-table kern-turns")
+    unseen = int((pair.turns["status"] != "matched").sum()) - MOST_TURNS
+    if unseen > 0:
+        yield tag("p", f"… {plain.plural(unseen, 'turn')} more that differ; .turns has all.")
+
+
+def _same(part: Sequence[dict[str, Any]]) -> Markup:
+    """A stretch that is the same on both sides, in one row."""
+    first, last = part[0]["a"], part[-1]["a"]
+    inherited = sum(bool(row["shared"]) for row in part)
+    what = f"{plain.plural(len(part), 'turn')} the same" + (f", {inherited:,} inherited" if inherited else "")
+    lines = [f"{row['role']}: {plain.cut(row['a_text'] or row['a_calls'] or '', _LINE)}" for row in part[:MOST_TURNS]]
+    shown = [tag("p", foreign(line)) for line in lines]
+    more = tag("p", "…") if len(part) > MOST_TURNS else None
+    where = f"{first} to {last}" if len(part) > 1 else first
+    folded = details(join(what, ": ", foreign(plain.cut(where, 2 * _LABEL))), *shown, more)
+    cell = tag("td", folded, colspan=3, align="left", style=LEFT)
+    return tag("tr", tag("td", _SIGNS["matched"], align="left", style=LEFT), cell)
+
+
+def _turn(row: dict[str, Any]) -> Markup:
+    if row["status"] == "changed":
+        texts: tuple[Markup, ...] = words.marked(row["a_text"] or "", row["b_text"] or "")
+        calls: tuple[Markup, ...] = words.marked(row["a_calls"] or "", row["b_calls"] or "")
+    else:
+        texts = tuple(block(row[f"{side}_text"] or "", _LONGEST) for side in "ab")
+        calls = tuple(block(row[f"{side}_calls"] or "", _LONGEST) for side in "ab")
+    cells = [_cell(row, side, text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
+    sign = tag("td", tag("abbr", _SIGNS[row["status"]], title=row["status"]), align="left", style=LEFT)
+    role = tag("td", tag("strong", foreign(plain.cut(row["role"] or "", 20))), align="left", style=LEFT)
+    return tag("tr", sign, role, *(tag("td", cell, align="left", style=LEFT) for cell in cells))
+
+
+def _cell(row: dict[str, Any], side: str, text: Markup, calls: Markup) -> Markup:
+    """What one side says in a turn, with where it stands."""
+    if row[side] is None:
+        return join(plain.MISSING)
+    place = tag("em", short(row[side], _LABEL))
+    body = [tag("div", part) for part in (text, tag("code", calls) if calls else "") if part]
+    return join(place, *body)
+
+
+def _turn_lines(pair: Pair) -> Iterator[str]:
+    for row in _records(pair.turns):
+        if row["status"] == "matched":
+            continue
+        said = [row[f"{side}_text"] or row[f"{side}_calls"] or "" for side in "ab"]
+        place = plain.cut(row["a"] or row["b"], _LABEL)
+        text = words.in_line(*said) if row["status"] == "changed" else said[0] or said[1]
+        yield f"  {_SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {plain.cut(text, _LINE)}"
+
+
+def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, None where a value is missing."""
+    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
+    return [dict(zip(df.columns, row, strict=True)) for row in cells]
