@@ -121,7 +121,7 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
     """
     named, store = one if isinstance(one, tuple) else (one, store)
     found = attached.find(store)
-    place = found.locate(_reference(named))
+    place = found.locate(reference_of(named))
     if place.message_index is not None:
         hint = f"Name its run: {place.session_id}/{place.run_index}"
         raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
@@ -139,7 +139,7 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
     return Side(str(place), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()})
 
 
-def _reference(named: Named) -> str:
+def reference_of(named: Named) -> str:
     if isinstance(named, str):
         return named
     run_index = getattr(named, "run_index", None)
