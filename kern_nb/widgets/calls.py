@@ -1,0 +1,69 @@
+"""Calls from a widget's script to the kernel: which there are, how they are checked, and what an error becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from kern_nb.errors import BadUsage, KernError, NotAStore, StoreBusy, StoreUnavailable
+from kern_nb.render.plain import cut, one_line
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MARK = "_kern_call"
+_LONGEST = 500
+
+GONE = (StoreUnavailable, StoreBusy, NotAStore, OSError)
+"""Errors that attaching the store again may mend."""
+
+
+@overload
+def call(function: Function, /) -> Function: ...
+@overload
+def call(*, slow: bool = False) -> Callable[[Function], Function]: ...
+def call(function: Callable[..., Any] | None = None, /, *, slow: bool = False) -> Any:
+    """Let the widget's script call a method; it can call no other.
+
+    The arguments come by name and are checked against the annotations, strictly: a text is no number. What the method
+    returns must be JSON: texts, numbers, lists and dicts of them, None.
+
+    Args:
+        function: The method.
+        slow: Whether it may take longer than a moment. It then runs in a thread; others are answered meanwhile.
+    """
+
+    def marked(method: Callable[..., Any]) -> Callable[..., Any]:
+        checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(method)
+        setattr(checked, _MARK, slow)
+        return checked
+
+    return marked if function is None else marked(function)
+
+
+def calls_of(kind: type) -> dict[str, bool]:
+    """The names that may be called on objects of a class, and whether each is slow."""
+    names = {name for base in kind.__mro__ for name in vars(base)}
+    found = {name: getattr(getattr(kind, name, None), _MARK, None) for name in sorted(names)}
+    return {name: slow for name, slow in found.items() if slow is not None}
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """An error as the widget shows it: what happened, what to do next, and whether to offer to attach again."""
+    if isinstance(error, ValidationError) and not isinstance(error, KernError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        error = BadUsage(f"The widget sent a wrong {place or 'argument'}: {first['msg']}.", "Run the cell again.")
+    if isinstance(error, KernError):
+        message, hint = str(error), error.hint
+    else:
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        hint = "The widget's .last_error has the whole traceback."
+    kind = type(error).__name__
+    return {
+        "kind": kind,
+        "message": cut(one_line(message), _LONGEST),
+        "hint": cut(one_line(hint), _LONGEST),
+        "gone": isinstance(error, GONE),
+    }
