@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -46,15 +47,17 @@ def compare(*sides: Comparand, store: SessionStore | str | None = None) -> Compa
     return Comparison(tuple(_told_apart(loaded)))
 
 
-def _told_apart(sides: Sequence[Side]) -> list[Side]:
-    """The sides with labels that differ: of one name in two stores, each gets its store's."""
+def _told_apart(sides: Sequence[Side]) -> Iterator[Side]:
+    """The sides with labels that differ: of one name in two stores, each gets its store's; else a number."""
     names = [side.label for side in sides]
-    if len(set(names)) == len(names):
-        return list(sides)
-    return [
-        replace(side, label=f"{side.label} in {attached.name_of(side.store)}") if names.count(side.label) > 1 else side
-        for side in sides
-    ]
+    used: Counter[str] = Counter()
+    stores = {id(side.store) for side in sides}
+    for side in sides:
+        label = side.label
+        if names.count(label) > 1 and len(stores) > 1:
+            label = f"{label} in {attached.name_of(side.store)}"
+        used[label] += 1
+        yield replace(side, label=label if used[label] == 1 else f"{label} ({used[label]})")
 
 
 @dataclass(frozen=True, repr=False, eq=False)

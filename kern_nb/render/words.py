@@ -28,7 +28,9 @@ def versions(a: str, b: str) -> tuple[list[Piece], list[Piece]]:
     alike = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
     start = max(0, alike - _BEFORE) if alike > 2 * _BEFORE else 0
     x, y = (_WORD.findall(text[start : start + LONGEST]) for text in (a, b))
-    found = SequenceMatcher(None, x, y, autojunk=False)
+    # Spaces count only where nothing else differs.
+    bare_x, bare_y = ([word.rstrip() for word in words] for words in (x, y))
+    found = SequenceMatcher(None, *((x, y) if bare_x == bare_y else (bare_x, bare_y)), autojunk=False)
     unlike = found.quick_ratio() < _UNLIKE or found.ratio() < _UNLIKE
     of_a: list[Piece] = [(False, f"… {count(start)} characters alike … ")] if start else []
     of_b = of_a.copy()

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 # All of these survive the sanitizers of JupyterLab (untrusted notebooks) and GitHub.
 ELEMENTS = frozenset(
-    "abbr bdi br caption details div em p pre strong summary table tbody td th thead tr wbr".split()  # noqa: SIM905
+    "abbr bdi br caption code del details div em ins p pre strong summary table tbody td th thead tr wbr".split()  # noqa: SIM905
 )
-ATTRIBUTES = frozenset({"class", "title", "scope", "align", "style", "open"})
+ATTRIBUTES = frozenset({"class", "title", "scope", "align", "style", "open", "colspan"})
 VOID = frozenset({"br", "wbr"})
 STYLE = re.compile(r"(text-align:(left|right)|vertical-align:top|white-space:nowrap)(;|\Z)")
 

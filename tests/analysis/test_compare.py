@@ -1,0 +1,288 @@
+"""`compare`: turns aligned, the first place where conversations part, what each took; the first is the baseline."""
+
+from __future__ import annotations
+
+import random
+
+import pandas as pd
+import pytest
+from conversations import MESSAGES, save, talk
+
+from kern_nb.analysis.compare import compare
+from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
+from kern_nb.records import Message, Run, ToolCall, Usage
+
+
+def by_metric(comparison) -> dict[str, tuple]:
+    """The metrics by name: a, b, delta, better; None where one is missing."""
+    rows = comparison.metrics.astype(object).where(comparison.metrics.notna(), None)
+    return {row.metric: (row.a, row.b, row.delta, row.better) for row in rows.itertuples()}
+
+
+def test_the_same_conversation_has_no_divergence(store):
+    """Its ids and times do not count: a copy in other words is the same only where the words are."""
+    save(store, "a", *(talk(n) for n in range(3)))
+    save(store, "b", *(talk(n) for n in range(3)))
+    found = compare("a", "b", store=store)
+
+    assert found.divergence is None
+    assert set(found.turns.status) == {"matched"}
+    assert not found.turns.shared.any()
+    assert "say the same: 12 turns" in repr(found)
+    assert {row[2] for row in by_metric(found).values()} == {0.0}
+
+
+def test_branches_part_at_the_right_message(store):
+    """Forked at 50 random messages: what they inherit is the same rows, and the next message is where they part."""
+    save(store, "chat", *(talk(n) for n in range(25)))
+    chance = random.Random(20261125)
+    places = [(chance.randrange(25), chance.randrange(MESSAGES)) for _ in range(50)]
+    for number, (run, message) in enumerate(places):
+        branch = store.branch("chat", after=(run, message), new_session_id=f"branch {number}")
+        store.append_run(branch.session_id, Run(input="?", messages=[Message(role="user", content=f"else {number}")]))
+        found = compare("chat", branch.session_id, store=store)
+        inherited = run * MESSAGES + message + 1
+        ended = (run, message) == (24, MESSAGES - 1)
+        next_run, next_message = divmod(inherited, MESSAGES)
+
+        assert found.turns.shared.sum() == inherited
+        assert found.divergence.turn == inherited
+        assert found.divergence.a == (None if ended else f"chat/{next_run}.{next_message}")
+        assert found.divergence.b == f"{branch.session_id}/{run + 1}.0"
+        assert found.divergence.b_text == f"else {number}"
+
+
+def test_a_branch_that_says_nothing_yet_parts_where_it_ends(store):
+    """An empty branch has inherited rows and none of its own."""
+    save(store, "chat", talk(0), talk(1))
+    store.branch("chat", after=0, new_session_id="empty")
+    found = compare("chat", "empty", store=store).divergence
+
+    assert (found.turn, found.a, found.b) == (4, "chat/1.0", None)
+
+
+def test_two_branches_share_what_both_inherit(store):
+    """By identity: the words after their forks are the same, and not shared."""
+    save(store, "chat", talk(0), talk(1))
+    for name in ("left", "right"):
+        store.branch("chat", after=0, new_session_id=name)
+        store.append_run(name, talk(7))
+    turns = compare("left", "right", store=store).turns
+
+    assert turns.shared.tolist() == [True] * 4 + [False] * 4
+    assert set(turns.status) == {"matched"}
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("The price is 20 euros.", "The price is 25 euros."),
+        ("yes", "yes "),
+        ("x" * 100_000 + "a", "x" * 100_000 + "b"),
+        ("naïve", "nai\u0308ve"),
+        ("", "\u200b"),
+        ("line\n", "line\r\n"),
+        ("be\x00fore", "be\x01fore"),
+    ],
+)
+def test_texts_that_are_nearly_the_same_are_told_apart(store, a, b):
+    """In the last of 10 runs, the rest being the same; the turn is changed, not lost on one side and new on the other."""
+    save(store, "a", *(talk(n) for n in range(9)), talk(9, answer=a))
+    save(store, "b", *(talk(n) for n in range(9)), talk(9, answer=b))
+    found = compare("a", "b", store=store)
+    if a == "":  # `talk` makes an answer up where it has none
+        return
+
+    assert (found.divergence.a, found.divergence.b) == ("a/9.3", "b/9.3")
+    assert (found.divergence.a_text, found.divergence.b_text) == (a, b)
+    assert found.turns.status.tolist() == ["matched"] * 39 + ["changed"]
+
+
+def test_arguments_are_the_same_in_any_order_of_their_keys(store):
+    """JSON objects have no order; a value that differs is a change of the call and of its turn."""
+    save(store, "a", talk(0, args={"x": 1, "y": [1, 2]}))
+    save(store, "b", talk(0, args={"y": [1, 2], "x": 1}))
+    save(store, "c", talk(0, args={"y": [2, 1], "x": 1}))
+
+    assert compare("a", "b", store=store).tool_calls.status.tolist() == ["matched"]
+    assert compare("a", "c", store=store).tool_calls.status.tolist() == ["changed"]
+    assert compare("a", "c", store=store).divergence.a == "a/0.1"
+
+
+def test_turns_that_only_one_has_are_said_to_be_its_own(store):
+    """After what was inserted or left out, the two are side by side again."""
+    save(store, "a", talk(0), talk(1), talk(2))
+    save(store, "b", talk(0), talk(9), talk(1), talk(2))
+    save(store, "c", talk(0), talk(2))
+
+    status = compare("a", "b", store=store).turns.status
+    assert status.tolist() == ["matched"] * 4 + ["only in b"] * 4 + ["matched"] * 8
+    status = compare("a", "c", store=store).turns.status
+    assert status.tolist() == ["matched"] * 4 + ["only in a"] * 4 + ["matched"] * 4
+
+
+def test_every_turn_and_call_of_both_is_there_once(store):
+    """Whatever the alignment: nothing is lost and nothing twice, in the order of each."""
+    chance = random.Random(7)
+    for trial in range(20):
+        names = [f"a{trial}", f"b{trial}"]
+        for name in names:
+            save(
+                store, name, *(talk(chance.randrange(6), args=chance.randrange(3)) for _ in range(chance.randrange(8)))
+            )
+        found = compare(*names, store=store)
+        for name, side in zip(names, "ab", strict=True):
+            df = store.messages_df(name)
+            places = [f"{name}/{run}.{n}" for run, n in zip(df.run_index, df.message_index, strict=True)]
+            assert found.turns[side].dropna().tolist() == places
+            assert len(found.tool_calls[side].dropna()) == len(store.tool_calls_df(name))
+
+
+def test_metrics_say_what_each_took_and_which_is_better(store):
+    """Sums over the runs; fewer tokens, less cost and time are better, and more messages are neither."""
+    save(store, "a", talk(0), talk(1))
+    failed = Message(role="tool", tool_call_id="c1", content="boom", is_error=True)
+    bad = talk(2)
+    bad.messages[2], bad.tool_calls = failed, []
+    bad.messages[1].tool_calls = [ToolCall(tool_call_id="c1", tool_name="tool_2", args={})]
+    save(store, "b", talk(0), talk(1), bad)
+    store.add_score("a", "reward", 0.0)
+    store.add_score("b", "reward", 1.0)
+    found = by_metric(compare("a", "b", store=store))
+
+    assert found["n_runs"] == (2, 3, 1, None)
+    assert found["n_messages"] == (8, 12, 4, None)
+    assert found["n_tool_errors"] == (0, 1, 1, "a")
+    assert found["input_tokens"] == (60, 90, 30, "a")
+    assert found["total_tokens"] == (72, 108, 36, "a")
+    assert found["cost"] == (1.5, 2.25, 0.75, "a")
+    assert found["duration_s"] == (3.0, 4.5, 1.5, "a")
+    assert found["reward"] == (0.0, 1.0, 1.0, "b")
+    percent = compare("a", "b", store=store).metrics.set_index("metric").delta_pct
+    assert percent["cost"] == 50.0
+    assert percent["reward"] is pd.NA  # there is no percentage of 0
+
+
+def test_what_nobody_knows_is_missing_and_never_better(store):
+    """A cost that only one states has no difference; what neither states is left out."""
+    cheap = Run(input="x", usage=Usage(input_tokens=5, output_tokens=5, cost=0.0))
+    store.append_run("a", cheap)
+    store.append_run("b", Run(input="x", usage=Usage(input_tokens=5, output_tokens=5, cost=0.1)))
+    found = by_metric(compare("a", "b", store=store))
+
+    assert found["cost"] == (None, 0.1, None, None)
+    assert found["total_tokens"] == (10, 10, 0, "neither")
+    assert "reasoning_tokens" not in found
+
+
+def test_a_branch_counts_with_what_it_inherits(store):
+    """So that the difference is what the two did differently; of a run cut in two, the messages it has."""
+    save(store, "chat", talk(0), talk(1))
+    store.branch("chat", after=(1, 1), new_session_id="b")
+    found = by_metric(compare("chat", "b", store=store))
+
+    assert found["n_messages"] == (8, 6, -2, None)
+    assert found["input_tokens"] == (60, 40, -20, "b")
+    assert found["cost"] == (1.5, 1.25, -0.25, "b")
+    assert found["n_tool_calls"] == (2, 2, 0, None)
+
+
+def test_runs_are_compared_by_themselves(store):
+    """A reference to a run takes that run alone, with its own scores."""
+    save(store, "chat", talk(0), talk(1), talk(0, answer="another answer"))
+    run = store.find_run("chat/2")
+    store.add_score("chat", "liked", 1.0, run_id=run.run_id)
+    store.add_score("chat", "liked", 0.0)
+    found = compare("chat/0", run, store=store)
+
+    assert [side.label for side in found.sides] == ["chat/0", "chat/2"]
+    assert found.turns.status.tolist() == ["matched"] * 3 + ["changed"]
+    assert found.divergence.b == "chat/2.3"
+    assert by_metric(found)["liked"] == (None, 1.0, None, None)
+
+
+def test_runs_of_members_count_with_the_run_they_serve(store):
+    """A team's run has the messages and tokens of its members' runs; their time is within its own."""
+    leader = store.append_run("team", talk(0))
+    store.append_run("team", talk(1, parent_run_id=leader.run_id))
+    store.append_run("team", talk(2))
+    found = by_metric(compare("team/0", "team/2", store=store))
+
+    assert found["n_runs"][:2] == (2, 1)
+    assert found["input_tokens"][:2] == (60, 30)
+    assert found["duration_s"][:2] == (1.5, 1.5)
+
+
+def test_a_run_that_has_no_messages_is_compared_by_its_input_and_output(store):
+    """As its transcript shows it."""
+    store.append_run("a", Run(input="hi", output="hello"))
+    store.append_run("b", Run(input="hi", output="good day"))
+    found = compare("a", "b", store=store)
+
+    assert list(zip(found.turns.role, found.turns.status, strict=True)) == [("user", "matched"), ("assistant", "changed")]
+
+
+def test_of_three_each_is_beside_the_first(store):
+    """The frames say which contender a row is about; the first of the divergences is the comparison's."""
+    save(store, "a", talk(0), talk(1))
+    save(store, "b", talk(0), talk(1, answer="late"))
+    save(store, "c", talk(5), talk(1))
+    found = compare("a", "b", "c", store=store)
+
+    assert found.metrics.contender.unique().tolist() == ["b", "c"]
+    assert found.turns.groupby("contender").size().to_dict() == {"b": 8, "c": 8}
+    assert (found.divergence.contender, found.divergence.turn) == ("c", 0)
+    assert [pair.divergence.turn for pair in found.pairs] == [7, 0]
+    assert found.turns.columns[0] == "contender"
+
+
+def test_sessions_of_two_stores_are_compared(store, store_factory):
+    """Of one name, each is named with its store; the same run ids are not the same rows."""
+    other = store_factory(name="other")
+    runs = [talk(n) for n in range(2)]
+    save(store, "chat", *runs)
+    save(other, "chat", *(run.model_copy(update={"output": "x"}) for run in runs))
+    found = compare("chat", ("chat", other), store=store)
+
+    assert len({side.label for side in found.sides}) == 2
+    assert all(side.label.startswith("chat in ") for side in found.sides)  # both in memory: the second has a number
+    assert not found.turns.shared.any()
+    assert set(found.turns.status) == {"matched"}
+
+
+def test_empty_sessions_are_compared(store):
+    """Nothing on either side is the same nothing."""
+    save(store, "a")
+    save(store, "b", talk(0))
+
+    assert compare("a", "a", store=store).divergence is None
+    assert compare("a", "b", store=store).divergence.b == "b/0.0"
+    assert compare("a", "b", store=store).turns.status.tolist() == ["only in b"] * 4
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        ((), BadUsage),
+        (("a",), BadUsage),
+        (("a", "nobody"), SessionNotFound),
+        (("a", "a/7"), RunNotFound),
+        (("a", "a/0.1"), BadUsage),
+        (("a", "b"), AmbiguousReference),
+    ],
+)
+def test_what_cannot_be_compared_is_said(store, names, error):
+    """With the name, and what to do."""
+    for name in ("a", "b1", "b2"):
+        save(store, name, talk(0))
+
+    with pytest.raises(error) as caught:
+        compare(*names, store=store)
+    assert caught.value.hint
+
+
+def test_a_run_that_is_in_no_store_is_not_compared(store):
+    """Its place is not known."""
+    save(store, "a", talk(0))
+    with pytest.raises(BadUsage, match="in no store"):
+        compare("a", talk(1), store=store)
