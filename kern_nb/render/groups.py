@@ -1,0 +1,254 @@
+"""A comparison of groups as a person reads it: the groups, what differs, which keys moved, what is in no pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.render import plain
+from kern_nb.render.html import container, foreign, join, tag
+from kern_nb.render.tables import Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.analysis.groups import GroupComparison
+
+MOST_ROWS = 20
+"""The most keys or sessions that a list shows; the frame it names has all."""
+
+FEW_PAIRS = 10
+"""With fewer pairs a reader is told how little an interval says."""
+
+_LABEL = 40
+_MOST_GROUPS = 8
+_MOST_K = 5
+_VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "≈ no clear difference"}
+_MINUS = "\N{MINUS SIGN}"
+_SHOWN = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
+_TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
+
+
+def groups_html(comparison: GroupComparison) -> str:
+    """A comparison of groups as a whole output."""
+    names = [foreign(_label(name)) for name in _names(comparison)]
+    more = _unnamed(comparison)
+    head = tag("p", names[0], " (baseline) beside ", join(*names[1:], by=", "), more, _paired(comparison))
+    tables = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(comparison)]
+    return container(head, *tables, *(tag("p", foreign(line)) for line in _remarks(comparison)))
+
+
+def groups_text(comparison: GroupComparison) -> str:
+    """A comparison of groups as plain text."""
+    first, *names = [_label(name) for name in _names(comparison)]
+    head = f"{first} (baseline) beside {', '.join(names)}{_unnamed(comparison)}{_paired(comparison)}"
+    return "\n".join([head, *map(str, _tables(comparison)), *_remarks(comparison)])
+
+
+def _names(comparison: GroupComparison) -> list[str]:
+    return [comparison.baseline, *comparison.contenders[:_MOST_GROUPS]]
+
+
+def _unnamed(comparison: GroupComparison) -> str:
+    more = len(comparison.contenders) - _MOST_GROUPS
+    return f" and {more:,} more" if more > 0 else ""
+
+
+def _paired(comparison: GroupComparison) -> str:
+    by, key = (plain.cut(name, _LABEL) for name in (comparison.by, comparison.key))
+    return f", by {by}, paired by {key}."
+
+
+def _label(name: str) -> str:
+    return plain.cut(name, _LABEL)
+
+
+def _tables(comparison: GroupComparison) -> Iterator[Table]:
+    yield _group_table(comparison)
+    yield _metric_table(comparison)
+    if comparison.score is not None:
+        score = plain.cut(comparison.score, _LABEL)
+        yield from _keys(f"{plain.GOOD} Better {score}", comparison.better, ".better", comparison)
+        yield from _keys(f"{plain.BAD} Worse {score}", comparison.worse, ".worse", comparison)
+    yield from _unmatched(comparison)
+    yield from _ambiguous(comparison)
+
+
+def _group_table(comparison: GroupComparison) -> Table:
+    """One row a group: how many, how well, and what a session took on average."""
+    rows = _records(comparison.groups)
+    columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
+    cells = [[r["group"], plain.count(r["n_sessions"]), plain.count(r["n_keys"])] for r in rows]
+    scored = comparison.score is not None
+    if scored and any(r["n_scored"] < r["n_sessions"] for r in rows):
+        _add(columns, cells, "scored", [plain.count(r["n_scored"]) for r in rows])
+    if scored and any(r["score"] != r["success_rate"] for r in rows):
+        _add(columns, cells, _label(str(comparison.score)), [amount("score", r["score"]) for r in rows])
+    if scored:
+        _add(columns, cells, "success", [percent(r["success_rate"]) for r in rows])
+        for k in _some_k(int(comparison.pass_k["k"].max())):
+            _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
+    for name in _TOOK:
+        _add(columns, cells, _SHOWN.get(name, name), [amount(name, r[name]) for r in rows])
+    note = " ".join(_unknown(rows)) or ("" if comparison.groups["cost"].notna().any() else "No cost is known.")
+    return Table("Groups, with means per session", columns, cells, note)
+
+
+def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequence[str]) -> None:
+    columns.append(Column(title, number=True))
+    for row, value in zip(cells, values, strict=True):
+        row.append(value)
+
+
+def _some_k(most: int) -> list[int]:
+    """The k that are shown: all of a few, else 1, 2, 4 and so on to the last."""
+    if most <= _MOST_K:
+        return list(range(1, most + 1))
+    doubled = [2**n for n in range(most.bit_length()) if 2**n < most]
+    return [*doubled[: _MOST_K - 1], most]
+
+
+def _pass_cells(comparison: GroupComparison, rows: Sequence[dict[str, Any]], k: int) -> list[str]:
+    """pass^k of each group; where not all of its keys have k trials, of how many it is."""
+    found = {r["group"]: r for r in _records(comparison.pass_k[comparison.pass_k["k"] == k])}
+    cells = []
+    for row in rows:
+        one = found[row["group"]]
+        part = f" ({one['n_keys']:,} of {row['n_keys']:,} keys)" if 0 < one["n_keys"] < row["n_keys"] else ""
+        cells.append(percent(one["pass_k"]) + part)
+    return cells
+
+
+def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Of how many sessions a mean is, where it is not of all."""
+    for name in ("tokens", "cost", "time"):
+        for row in rows:
+            if row[f"{name}_known"] < row["n_sessions"]:
+                known = f"known of {row[f'{name}_known']:,} of {plain.plural(row['n_sessions'], 'session')}"
+                yield f"{name.capitalize()} of {_label(row['group'])}: {known}."
+
+
+def _metric_table(comparison: GroupComparison) -> Table:
+    """One row a metric and contender: the means over the pairs, their difference, and what it says."""
+    several, titles = _sides(comparison)
+    rows = _records(comparison.metrics)
+    columns = [Column("group", width=_LABEL)] if several else []
+    columns += [
+        Column("metric", width=_LABEL),
+        *titles,
+        Column("Δ", number=True),
+        Column(f"{100 * comparison.confidence:g}% interval", number=True),
+    ]
+    columns += [Column("verdict"), Column("pairs", number=True)]
+    cells = []
+    for row in rows:
+        name = row["metric"]
+        kind = "score" if name == comparison.score else name
+        interval = "" if row["low"] is None else f"{delta(kind, row['low'])} … {delta(kind, row['high'])}"
+        values = [_SHOWN.get(name, name), amount(kind, row["a"]), amount(kind, row["b"]), delta(kind, row["delta"])]
+        verdict = _VERDICTS.get(row["better"], "")
+        cells.append([*([row["group"]] if several else []), *values, interval, verdict, plain.count(row["n_pairs"])])
+    most = int(comparison.metrics["n_pairs"].max())
+    note = "Means over the keys of both; intervals of the mean difference, by bootstrap over keys."
+    if 1 < most < FEW_PAIRS:
+        note += f" With {most} pairs they are narrower than they should be."
+    if most == 1:
+        note = "Means over the keys of both; one pair has no interval."
+    return Table("What differs", columns, cells, note if most else "No key is in both.")
+
+
+def _sides(comparison: GroupComparison) -> tuple[bool, list[Column]]:
+    """Whether there are several contenders, and the headings of the baseline and a contender."""
+    several = len(comparison.contenders) > 1
+    names = ("baseline", "group") if several else (comparison.baseline, comparison.contenders[0])
+    return several, [Column(_label(name), number=True, width=_LABEL) for name in names]
+
+
+def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
+    """The keys whose score moved."""
+    if keys.empty:
+        return
+    several, titles = _sides(comparison)
+    columns = [Column("group", width=_LABEL)] if several else []
+    columns += [Column(_label(comparison.key)), *titles, Column("Δ", number=True)]
+    rows = [
+        [
+            *([r["group"]] if several else []),
+            r["key"],
+            *(amount("score", r[n]) for n in "ab"),
+            delta("score", r["delta"]),
+        ]
+        for r in _records(keys.head(MOST_ROWS))
+    ]
+    yield Table(f"{title}: {plain.plural(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
+
+
+def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
+    """The keys that a group lacks."""
+    lacking = comparison.unmatched
+    if lacking.empty:
+        return
+    rows = [[r["key"], r["group"]] for r in _records(lacking.head(MOST_ROWS))]
+    columns = [Column(_label(comparison.key)), Column("no session in", width=_LABEL)]
+    count = plain.plural(lacking["key"].nunique(), "key")
+    yield Table(f"Unmatched: {count} in some groups only", columns, rows, _more(len(lacking), ".unmatched"))
+
+
+def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
+    """The sessions that are left out, or not scored."""
+    found = comparison.ambiguous
+    if found.empty:
+        return
+    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in _records(found.head(MOST_ROWS))]
+    columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
+    out = int((found["group"].isna() | found["key"].isna()).sum())
+    counts = [plain.plural(out, "session") + " left out"] if out else []
+    counts += [plain.plural(len(found) - out, "session") + " without a score"] if len(found) > out else []
+    yield Table(", ".join(counts), columns, rows, _more(len(found), ".ambiguous"))
+
+
+def _remarks(comparison: GroupComparison) -> Iterator[str]:
+    """What there is to say in a sentence."""
+    if comparison.unmatched.empty and comparison.ambiguous.empty:
+        yield "Every key is in every group, and no session is left out."
+    if comparison.others:
+        total = plain.plural(sum(comparison.others.values()), "session")
+        names = [_label(name) for name in list(comparison.others)[:_MOST_GROUPS]]
+        more = len(comparison.others) - len(names)
+        also = f" and {more:,} more" if more else ""
+        yield f"Not asked for: {total} of {', '.join(names)}{also}."
+
+
+def _more(rows: int, frame: str) -> str:
+    return f"… {plain.count(rows - MOST_ROWS)} more; {frame} has all." if rows > MOST_ROWS else ""
+
+
+def amount(metric: str, number: float | None) -> str:
+    """A metric's value: tokens as whole numbers, money, seconds, else three digits."""
+    if number is None:
+        return plain.MISSING
+    if metric == "cost":
+        return plain.money(number)
+    if metric == "time":
+        return plain.seconds(number)
+    digits = 0 if metric == "tokens" or abs(number) >= 1_000 else 2  # noqa: PLR2004 - of so many, the rest says nothing
+    text = f"{number:,.{digits}f}" if abs(number) >= 1 or number == 0 else f"{number:.3g}"
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def delta(metric: str, number: float | None) -> str:
+    """A difference with its sign."""
+    if number is None:
+        return plain.MISSING
+    sign = _MINUS if number < 0 else "+" if number > 0 else "±"
+    return sign + amount(metric, abs(number))
+
+
+def percent(share: float | None) -> str:
+    """A share of one."""
+    return plain.MISSING if share is None else f"{100 * share:.1f}%"
+
+
+def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, None where a value is missing."""
+    return [dict(zip(df.columns, row, strict=True)) for row in df.astype(object).where(df.notna(), None).to_numpy()]
