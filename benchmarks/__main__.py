@@ -14,7 +14,16 @@ import time
 from benchmarks.measure import Result, Skipped
 from benchmarks.page import renew, surroundings
 
-NAMES = ("append_growth", "append_peers", "branch", "messages_df", "list_sessions", "ingest", "load_extension")
+NAMES = (
+    "append_growth",
+    "append_peers",
+    "branch",
+    "messages_df",
+    "list_sessions",
+    "compare",
+    "ingest",
+    "load_extension",
+)
 
 
 def main() -> int:
