@@ -166,3 +166,26 @@ FRAMES: dict[str, tuple[Column, ...]] = {
 }
 
 INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is a parent's.")
+
+
+class Inside(NamedTuple):
+    """Where `expand` finds values.
+
+    Attributes:
+        table: The table that has the JSON; that of the sessions serves every frame.
+        column: The column of it.
+        keys: The way to the object in it whose keys are meant.
+        meaning: What it holds.
+    """
+
+    table: str
+    column: str
+    keys: tuple[str, ...]
+    meaning: str
+
+
+INSIDE: dict[str, Inside] = {
+    "metadata": Inside("sessions", "metadata", (), "What else is known of the session."),
+    "state": Inside("sessions", "session_data", ("session_state",), "The state of the session."),
+    "args": Inside("tool_calls", "args", (), "The arguments of the tool call."),
+}

@@ -1,8 +1,7 @@
-"""The DataFrames: a view, filtered in SQL, handed over as Arrow, with the dtypes of `columns` whatever the engine."""
+"""The frames: a view, its columns chosen and its rows filtered in SQL, handed over as Arrow of the documented types."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,31 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from kern_nb.db import codec, reading
-from kern_nb.db.columns import FRAMES, INHERITED, Column, Kind
+from kern_nb.db import codec, expand, reading
+from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.lineage import CUT_RUN, Segments, segments
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only
-from kern_nb.errors import BadUsage
+from kern_nb.db.typed import typed
+from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only, Wanted
+from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
 
 When: TypeAlias = str | date | datetime | pd.Timestamp
-
-ARROW: dict[Kind, pa.DataType] = {
-    "text": pa.string(),
-    "json": pa.string(),
-    "count": pa.int64(),
-    "number": pa.float64(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "flag": pa.bool_(),
-}
 
 # The order that makes a frame readable, and the same on every engine.
 _ORDER = {
@@ -43,11 +33,13 @@ _ORDER = {
     "tool_calls": ("session_id", "run_index", "call_index"),
     "scores": ("session_id", "run_id", "name", "source"),
 }
+_NAMES = ("sessions", *_ORDER)
+_INHERITING = ("runs", "messages", "tool_calls")
 
 
-@dataclass(frozen=True)
-class Filters:
-    """What narrows a frame. ``since`` is inclusive, ``until`` exclusive; naive times are UTC."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of a frame; the methods of a store say what each means."""
 
     session_id: str | Iterable[str] | None = None
     user_id: str | None = None
@@ -55,68 +47,69 @@ class Filters:
     since: When | None = None
     until: When | None = None
     limit: int | None = None
+    columns: Iterable[str] | None = None
+    expand: Iterable[expand.JsonPath] | None = None
+    lineage: bool = False
 
 
-def frame(store: Connected, name: str, filters: Filters, *, lineage: bool = False) -> pd.DataFrame:
-    """One of the frames; see `SessionStore` for what each holds."""
-    if filters.limit is not None and filters.limit < 0:
-        raise BadUsage(f"limit={filters.limit} is negative.", "Give a limit of 0 or more, or none.")
-    columns, seen = FRAMES[name], None
-    if lineage:
-        if not isinstance(filters.session_id, str):
-            raise BadUsage(
-                "lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True)."
-            )
-        with store.reading() as connection:
-            row = reading.require_session(connection, store.tables, filters.session_id)
-            seen = segments(connection, store.tables, row)
-        columns = (*columns, INHERITED)
-    query = _sessions(store.tables, filters) if name == "sessions" else _rows(store.tables, name, filters, seen)
-    return to_pandas(store.arrow(query), columns)
+def table(store: Connected, name: str, asked: Asked) -> pa.Table:
+    """One of the frames as Arrow columns.
+
+    Raises:
+        BadUsage: there is no such frame, column or value, or a filter says nothing that could be meant.
+    """
+    if name not in _NAMES:
+        raise BadUsage(f"There is no frame {name!r}.", did_you_mean(name, _NAMES, f"There are {', '.join(_NAMES)}."))
+    if asked.limit is not None and asked.limit < 0:
+        raise BadUsage(f"limit={asked.limit} is negative.", "Give a limit of 0 or more, or none.")
+    columns, inside = _columns(name, asked), expand.expanded(name, asked.expand)
+    wanted = None if asked.columns is None else [column.name for column in columns]
+    if name == "sessions":
+        query = _sessions(store.tables, asked, wanted)
+    else:
+        query = _rows(store.tables, name, asked, wanted, _seen(store, asked))
+    found = store.arrow(expand.add(query, store.tables, name, inside))
+    shown = {column.name: typed(found[column.name], column.kind) for column in columns}
+    shown |= {one.name: expand.texts(found[expand.label(place)]) for place, one in enumerate(inside)}
+    return pa.table(shown)
 
 
-def to_pandas(table: pa.Table, columns: Iterable[Column]) -> pd.DataFrame:
-    """Arrow columns as the documented dtypes: nullable, text kept in Arrow, times in UTC."""
-    typed = {c.name: _typed(table[c.name], c.kind) for c in columns}
-    made: pd.DataFrame = pa.table(typed).to_pandas(types_mapper=_NULLABLE.get)
-    return made
+def _columns(name: str, asked: Asked) -> list[Column]:
+    """The columns that are asked for, each once, in the order of the asking."""
+    if asked.lineage and name not in _INHERITING:
+        raise BadUsage(f"A branch inherits no {name}.", f"lineage=True goes with {', '.join(_INHERITING)}.")
+    there = {column.name: column for column in (*FRAMES[name], *([INHERITED] if asked.lineage else ()))}
+    if asked.columns is None:
+        return list(there.values())
+    names = [asked.columns] if isinstance(asked.columns, str) else list(dict.fromkeys(asked.columns))
+    if not names:
+        raise BadUsage("columns=[] asks for nothing.", "Name the columns, or leave columns out to get all.")
+    for one in names:
+        if one not in there:
+            raise BadUsage(f"{name} has no column {one!r}.", _instead(one, there))
+    return [there[one] for one in names]
 
 
-# Arrow text arrives as text that shares Arrow's memory: nothing is made into Python strings.
-_NULLABLE: dict[pa.DataType, Any] = {
-    pa.string(): pd.StringDtype("pyarrow", na_value=pd.NA),
-    pa.int64(): pd.Int64Dtype(),
-    pa.float64(): pd.Float64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# \u0010 and four digits, where the backslash is not itself escaped.
-_ESCAPED_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0010([0-9a-f]{4})")
+def _instead(name: object, there: Iterable[str]) -> str:
+    """What may have been meant by a column that a frame has not."""
+    if name == INHERITED.name:
+        return "lineage=True adds it to the frame of one branch."
+    if not isinstance(name, str):
+        return "Columns are named by text."
+    if "." in name:
+        return f"Values inside JSON have a parameter of their own: expand=[{name!r}]"
+    return did_you_mean(name, there, f"Its columns are {', '.join(there)}.")
 
 
-def _typed(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
-    if kind == "time":
-        return values.cast(pa.int64()).cast(ARROW[kind])
-    values = values.cast(ARROW[kind])
-    if kind not in ("text", "json") or not _has_escapes(values, kind):
-        return values
-    restore = _decode_json if kind == "json" else _decode_text
-    return pa.chunked_array([pa.array([None if v is None else restore(v) for v in values.to_pylist()], pa.string())])
-
-
-def _has_escapes(values: pa.ChunkedArray, kind: Kind) -> bool:
-    mark = "\\u0010" if kind == "json" else codec.ESCAPE
-    return bool(pc.any(pc.match_substring(values, mark)).as_py())
-
-
-def _decode_text(text: str) -> str:
-    """The stored text. Arrow is UTF-8, which has no lone surrogates: U+FFFD stands for each; `get_session` has them."""
-    return _SURROGATE.sub("\ufffd", codec.decode_text(text))
-
-
-def _decode_json(text: str) -> str:
-    return _ESCAPED_JSON.sub(r"\1\\u\2", text)
+def _seen(store: Connected, asked: Asked) -> Segments | None:
+    """What a branch sees, where inherited rows are asked for."""
+    if not asked.lineage:
+        return None
+    if not isinstance(asked.session_id, str):
+        raise BadUsage("lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True).")
+    with store.reading() as connection:
+        row = reading.require_session(connection, store.tables, asked.session_id)
+        return segments(connection, store.tables, row)
 
 
 def micros(when: When) -> int:
@@ -131,10 +124,10 @@ def micros(when: When) -> int:
     return int(time.value // 1000)  # pandas counts nanoseconds, whatever the unit
 
 
-def _times(created_at: sa.ColumnElement[int], filters: Filters, unit: int = 1) -> list[sa.ColumnElement[bool]]:
+def _times(created_at: sa.ColumnElement[int], asked: Asked, unit: int = 1) -> list[sa.ColumnElement[bool]]:
     stored = created_at if unit == 1 else created_at * unit
-    since = [] if filters.since is None else [stored >= micros(filters.since)]
-    return since if filters.until is None else [*since, stored < micros(filters.until)]
+    since = [] if asked.since is None else [stored >= micros(asked.since)]
+    return since if asked.until is None else [*since, stored < micros(asked.until)]
 
 
 class texts_of(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
@@ -166,42 +159,42 @@ def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa
     return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
 
 
-def _sessions(tables: Tables, filters: Filters) -> sa.Select[Any]:
+def _sessions(tables: Tables, asked: Asked, wanted: Wanted) -> sa.Select[Any]:
     """Newest first. The sessions are chosen before their totals are computed."""
     s = tables.sessions
-    where = _times(s.c.created_at, filters, SECONDS)
-    if filters.session_id is not None:
-        where.append(_named(s.c.session_id, filters.session_id))
-    if filters.user_id is not None:
-        where.append(s.c.user_id == filters.user_id)
-    if filters.agent_id is not None:
-        where.append(s.c.agent_id == filters.agent_id)
+    where = _times(s.c.created_at, asked, SECONDS)
+    if asked.session_id is not None:
+        where.append(_named(s.c.session_id, asked.session_id))
+    if asked.user_id is not None:
+        where.append(s.c.user_id == asked.user_id)
+    if asked.agent_id is not None:
+        where.append(s.c.agent_id == asked.agent_id)
     order = (newest_first(s.c.created_at).desc(), s.c.session_id.desc())
-    if not where and filters.limit is None:
-        return VIEWS["sessions"](tables, None).order_by(*order)
-    chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(filters.limit)
+    if not where and asked.limit is None:
+        return VIEWS["sessions"](tables, None, wanted=wanted).order_by(*order)
+    chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(asked.limit)
     ids = sa.select(chosen.subquery().c.session_id)
     only: Only = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - the type is the point
-    return VIEWS["sessions"](tables, only).where(only(s)).order_by(*order)
+    return VIEWS["sessions"](tables, only, wanted=wanted).where(only(s)).order_by(*order)
 
 
-def _rows(tables: Tables, name: str, filters: Filters, seen: Segments | None = None) -> sa.Select[Any]:
+def _rows(tables: Tables, name: str, asked: Asked, wanted: Wanted, seen: Segments | None) -> sa.Select[Any]:
     """The rows of a view in order; of what a branch sees, those it inherits are marked."""
     table: sa.Table = getattr(tables, name)
-    where = _times(table.c.created_at, filters)
-    if filters.agent_id is not None:
+    where = _times(table.c.created_at, asked)
+    if asked.agent_id is not None:
         r = tables.runs
-        of_agent = sa.select(r.c.run_id).where(r.c.agent_id == filters.agent_id)
-        where.append(r.c.agent_id == filters.agent_id if name == "runs" else table.c.run_id.in_(of_agent))
-    only = _of_sessions(tables, filters, seen)
-    query = VIEWS[name](tables, only, NO_MASKS if seen is None else _masks(tables, name, seen))
+        of_agent = sa.select(r.c.run_id).where(r.c.agent_id == asked.agent_id)
+        where.append(r.c.agent_id == asked.agent_id if name == "runs" else table.c.run_id.in_(of_agent))
+    only = _of_sessions(tables, asked, seen)
+    query = VIEWS[name](tables, only, NO_MASKS if seen is None else _masks(tables, name, seen), wanted)
     if only is not None:
         where.append(only(table))
     if seen is not None:
         query = query.add_columns((table.c.session_id != seen.own.session_id).label(INHERITED.name))
     # A branch reads in the order of its runs, whoever's they are.
     order = _ORDER[name] if seen is None else _ORDER[name][1:]
-    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(filters.limit)
+    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(asked.limit)
 
 
 def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
@@ -223,13 +216,13 @@ def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
     return NO_MASKS
 
 
-def _of_sessions(tables: Tables, filters: Filters, seen: Segments | None) -> Only | None:
+def _of_sessions(tables: Tables, asked: Asked, seen: Segments | None) -> Only | None:
     """The condition on rows of any table: of named sessions, and of a user's; None where every session is meant.
 
     Who owns a row is what its session says.
     """
-    s, named = tables.sessions, filters.session_id
-    if named is None and filters.user_id is None:
+    s, named = tables.sessions, asked.session_id
+    if named is None and asked.user_id is None:
         return None
     # Once: an iterable may be read only once, and the condition is used on several tables.
     ids = named if isinstance(named, str) or named is None else list(named)
@@ -238,8 +231,8 @@ def _of_sessions(tables: Tables, filters: Filters, seen: Segments | None) -> Onl
         parts = [] if ids is None or seen is not None else [_named(table.c.session_id, ids)]
         if seen is not None:
             parts.append(seen.runs(table) if table is tables.runs else seen.inside(table))
-        if filters.user_id is not None:
-            owned = sa.select(s.c.session_id).where(s.c.user_id == filters.user_id)
+        if asked.user_id is not None:
+            owned = sa.select(s.c.session_id).where(s.c.user_id == asked.user_id)
             parts.append(table.c.session_id.in_(owned))
         return sa.and_(*parts)
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, rows
 from kern_nb.db.columns import FRAMES, Column, Kind
-from kern_nb.db.frames import to_pandas
+from kern_nb.db.typed import to_pandas
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
 

@@ -1,4 +1,4 @@
-"""`Tabular`: what a store gives as DataFrames. The work is in `frames` and `query`."""
+"""`Tabular`: what a store gives as DataFrames, in pandas, Polars or Arrow. The work is in `frames` and `query`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from kern_nb.db.connected import Connected
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars
+    import pyarrow as pa
 
+    from kern_nb.db.expand import JsonPath
     from kern_nb.db.frames import When
 
 
@@ -25,6 +28,8 @@ class Tabular(Connected):
         since: When | None = None,
         until: When | None = None,
         limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
     ) -> pd.DataFrame:
         """One row a session, newest first; columns in `docs/columns.md`.
 
@@ -35,8 +40,14 @@ class Tabular(Connected):
             since: Created then or later; naive times are UTC.
             until: Created before then.
             limit: The first so many rows.
+            columns: Only these, in this order; nothing is computed for the others. All where None.
+            expand: Values inside JSON columns, each as a text column: ``metadata.task_id``, ``state.step``.
+                A tuple takes keys with dots: ``("metadata", "a.b")``.
+
+        Raises:
+            BadUsage: there is no such column or value, or a filter says nothing that could be meant.
         """
-        return self._frame("sessions", session_id, user_id, agent_id, since, until, limit)
+        return self._pandas("sessions", locals())
 
     def runs_df(
         self,
@@ -47,10 +58,12 @@ class Tabular(Connected):
         since: When | None = None,
         until: When | None = None,
         limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
         """One row a run, ordered by session and run; arguments as for `messages_df`."""
-        return self._frame("runs", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
+        return self._pandas("runs", locals())
 
     def messages_df(
         self,
@@ -61,6 +74,8 @@ class Tabular(Connected):
         since: When | None = None,
         until: When | None = None,
         limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
         """One row a message, ordered by session, run and message; columns in `docs/columns.md`.
@@ -72,9 +87,12 @@ class Tabular(Connected):
             since: Created then or later; naive times are UTC.
             until: Created before then.
             limit: The first so many rows.
+            columns: Only these, in this order; nothing is computed for the others. All where None.
+            expand: Values inside JSON columns, each as a text column: ``metadata.task_id`` and ``state.step`` of the
+                session the row is in. A tuple takes keys with dots: ``("metadata", "a.b")``.
             lineage: Of one branch, the inherited rows too, told by the column ``inherited``.
         """
-        return self._frame("messages", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
+        return self._pandas("messages", locals())
 
     def tool_calls_df(
         self,
@@ -85,10 +103,15 @@ class Tabular(Connected):
         since: When | None = None,
         until: When | None = None,
         limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
-        """One row a tool call, ordered by session, run and call; arguments as for `messages_df`."""
-        return self._frame("tool_calls", session_id, user_id, agent_id, since, until, limit, lineage=lineage)
+        """One row a tool call, ordered by session, run and call; arguments as for `messages_df`.
+
+        ``expand`` finds the arguments of the call, too: ``args.city``.
+        """
+        return self._pandas("tool_calls", locals())
 
     def scores_df(
         self,
@@ -99,14 +122,70 @@ class Tabular(Connected):
         since: When | None = None,
         until: When | None = None,
         limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
     ) -> pd.DataFrame:
         """One row a score; arguments as for `sessions_df`."""
-        return self._frame("scores", session_id, user_id, agent_id, since, until, limit)
+        return self._pandas("scores", locals())
 
-    def _frame(self, name: str, *filters: Any, lineage: bool = False) -> pd.DataFrame:
-        from kern_nb.db.frames import Filters, frame
+    def table(
+        self,
+        name: str,
+        session_id: str | Iterable[str] | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
+        lineage: bool = False,
+    ) -> pa.Table:
+        """The frame ``name`` as an Arrow table; the other arguments as for `messages_df`.
 
-        return frame(self._source(), name, Filters(*filters), lineage=lineage)
+        The frames are sessions, runs, messages, tool_calls and scores. The columns are those of the DataFrame: string,
+        int64, double, bool, and timestamps in microseconds, UTC.
+
+        Raises:
+            BadUsage: there is no such frame, column or value, or a filter says nothing that could be meant.
+        """
+        return self._arrow(name, locals())
+
+    def polars(
+        self,
+        name: str,
+        session_id: str | Iterable[str] | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        limit: int | None = None,
+        columns: Iterable[str] | None = None,
+        expand: Iterable[JsonPath] | None = None,
+        lineage: bool = False,
+    ) -> polars.DataFrame:
+        """The frame ``name`` as a Polars DataFrame, with the columns, types and arguments of `table`.
+
+        Raises:
+            KernError: Polars is not installed.
+        """
+        from kern_nb.db.typed import polars_of
+
+        return polars_of(self._arrow(name, locals()))
+
+    def _pandas(self, name: str, given: Mapping[str, Any]) -> pd.DataFrame:
+        from kern_nb.db.typed import pandas_of
+
+        return pandas_of(self._arrow(name, given))
+
+    def _arrow(self, name: str, given: Mapping[str, Any]) -> pa.Table:
+        """A frame, from the arguments that a method was called with."""
+        from kern_nb.db.frames import Asked, table
+
+        asked = Asked(**{key: value for key, value in given.items() if key in Asked.__dataclass_fields__})
+        return table(self._source(), name, asked)
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """The result of one reading SQL statement over the views.

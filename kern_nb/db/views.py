@@ -1,12 +1,13 @@
 """The six views, each a SELECT over the tables whose columns are those of `columns`, in order.
 
-The frames run them as they are; `sql()` offers them by name. Totals are computed here, from rows: nothing keeps a
-counter. Times stay unix microseconds; `query` turns them into the engine's own for people's SQL.
+The frames run them as they are, or with the columns that were asked for; `sql()` offers them by name. Totals are
+computed here, from rows: nothing keeps a counter, and what is not asked for is not computed. Times stay unix
+microseconds; `query` turns them into the engine's own for people's SQL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +25,16 @@ Masks = Mapping[str, tuple[Condition, Expression]]
 """For columns that are not to be seen in some rows: in which, and what stands there instead."""
 NO_MASKS: Masks = {}
 
+Wanted = Collection[str] | None
+"""The columns that a view is to have; None means all."""
+
 SECONDS = 1_000_000
+
+CALLS = ("n_tool_calls", "n_tool_errors")
+COUNTS = ("n_messages", *CALLS)
+# What these are computed from, beside themselves.
+_MONEY_AND_SUMS = ("cost", "total_tokens")
+_THEIR_PARTS = ("input_tokens", "output_tokens")
 
 FROM_HISTORY = "from_history"
 """Set in a message's ``extra`` where a run keeps a copy of what it was told of earlier runs."""
@@ -78,43 +88,64 @@ def _whole(total: Expression) -> Expression:
     return sa.cast(total, sa.BigInteger)
 
 
-def _run_totals(tables: Tables, only: Only | None) -> sa.Subquery:
-    """Per run, what its rows add up to: messages, the agent's tool calls, and the usage on the agent's messages."""
-    m, t = tables.messages, tables.tool_calls
+def _wanted(view: str, wanted: Wanted) -> set[str]:
+    """The names of columns, and of what they are computed from."""
+    names = {column.name for column in FRAMES[view]}
+    names = names if wanted is None else names & set(wanted)
+    return names | set(_THEIR_PARTS) if names & set(_MONEY_AND_SUMS) else names
+
+
+def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+    """Per run, how many messages it has, and the usage on those of the agent."""
+    m = tables.messages
     agents = m.c.role != "user"
     spent = {name: m.c[name] for name in USAGE} | {"cost": _money(m.c)}
-    sums = [sa.func.sum(sa.case((agents, column))).label(name) for name, column in spent.items()]
     copied = sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')  # told again, counted where it was said
-    count = sa.func.sum(sa.case((m.c.extra.is_not(None) & copied, 0), else_=1)).label("n_messages")
-    of_messages = sa.select(m.c.run_id, count, *sums).group_by(m.c.run_id)
-    agent_calls = t.c.caller != "user"
-    of_calls = sa.select(
-        t.c.run_id,
-        sa.func.sum(sa.case((agent_calls, 1), else_=0)).label("n_tool_calls"),
-        sa.func.sum(sa.case((agent_calls & (t.c.status == "failed"), 1), else_=0)).label("n_tool_errors"),
-    ).group_by(t.c.run_id)
-    if only is not None:
-        of_messages, of_calls = of_messages.where(only(m)), of_calls.where(only(t))
-    messages, calls = of_messages.subquery(), of_calls.subquery()
+    totals = {"n_messages": sa.func.sum(sa.case((m.c.extra.is_not(None) & copied, 0), else_=1))}
+    totals |= {name: sa.func.sum(sa.case((agents, column))) for name, column in spent.items()}
+    query = sa.select(m.c.run_id, *_labelled(totals, names)).group_by(m.c.run_id)
+    return (query if only is None else query.where(only(m))).subquery()
+
+
+def _of_calls(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+    """Per run, how many tool calls its agent made, and how many of them failed."""
+    t = tables.tool_calls
+    agents = t.c.caller != "user"
+    totals = {
+        "n_tool_calls": sa.func.sum(sa.case((agents, 1), else_=0)),
+        "n_tool_errors": sa.func.sum(sa.case((agents & (t.c.status == "failed"), 1), else_=0)),
+    }
+    query = sa.select(t.c.run_id, *_labelled(totals, names)).group_by(t.c.run_id)
+    return (query if only is None else query.where(only(t))).subquery()
+
+
+def _labelled(totals: Mapping[str, Expression], names: set[str]) -> list[sa.Label[Any]]:
+    return [total.label(name) for name, total in totals.items() if name in names]
+
+
+def _run_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+    """Per run, what its rows add up to: messages, the agent's tool calls, and the usage on the agent's messages.
+
+    Tables that nothing of this is wanted from are not read.
+    """
     r = tables.runs
-    # What is stated for the run goes before what its messages add up to.
-    usage = {name: sa.func.coalesce(r.c[name], messages.c[name]) for name in USAGE}
-    stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
-    usage["total_tokens"] = sa.func.coalesce(
-        r.c.total_tokens, sa.case((stated, sa.null()), else_=messages.c.total_tokens)
-    )
-    query = (
-        sa.select(
-            r.c.run_id,
-            _whole(sa.func.coalesce(messages.c.n_messages, 0)).label("n_messages"),
-            sa.func.coalesce(calls.c.n_tool_calls, 0).label("n_tool_calls"),
-            sa.func.coalesce(calls.c.n_tool_errors, 0).label("n_tool_errors"),
-            *(column.label(name) for name, column in usage.items()),
-        )
-        .select_from(r)
-        .outerjoin(messages, messages.c.run_id == r.c.run_id)
-        .outerjoin(calls, calls.c.run_id == r.c.run_id)
-    )
+    query, totals = sa.select(r.c.run_id).select_from(r), {}
+    if names & {"n_messages", *USAGE}:
+        messages = _of_messages(tables, only, names)
+        query = query.outerjoin(messages, messages.c.run_id == r.c.run_id)
+        if "n_messages" in names:
+            totals["n_messages"] = _whole(sa.func.coalesce(messages.c.n_messages, 0))
+        # What is stated for the run goes before what its messages add up to.
+        totals |= {name: sa.func.coalesce(r.c[name], messages.c[name]) for name in USAGE if name in names}
+        if "total_tokens" in names:
+            stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
+            summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
+            totals["total_tokens"] = sa.func.coalesce(r.c.total_tokens, summed)
+    if names & set(CALLS):
+        calls = _of_calls(tables, only, names)
+        query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)
+        totals |= {name: sa.func.coalesce(calls.c[name], 0) for name in CALLS if name in names}
+    query = query.add_columns(*_labelled(totals, names))
     return (query if only is None else query.where(only(r))).subquery()
 
 
@@ -124,81 +155,101 @@ def _total_tokens(row: Any) -> Expression:
     return sa.func.coalesce(row.total_tokens, sa.case((known, both)))
 
 
-def sessions(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def sessions(
+    tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+) -> sa.Select[Any]:
     """One row a session."""
-    s, r = tables.sessions, tables.runs
-    run = _run_totals(tables, only)
+    s, names = tables.sessions, _wanted("sessions", wanted)
+    computed = {
+        "session_name": json_text(s.c.session_data, "session_name"),
+        "created_at": s.c.created_at * SECONDS,
+        "updated_at": s.c.updated_at * SECONDS,
+    }
+    sums = latest = None
+    if names & {"n_runs", "duration_s", *COUNTS, *USAGE}:
+        sums = _session_totals(tables, only, names)
+        computed |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
+        computed |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
+        if "cost" in names:
+            computed["cost"] = _money(sums.c)
+        if "duration_s" in names:
+            computed["duration_s"] = sa.func.coalesce(s.c.duration_s, sums.c.duration_s)
+    if "status" in names:
+        statuses = latest_runs(tables)
+        latest = (statuses if only is None else statuses.where(only(tables.runs))).subquery()
+        computed["status"] = latest.c.status
+    query = _select("sessions", s, computed, masks, wanted)
+    for part in (sums, latest):
+        if part is not None:
+            query = query.outerjoin(part, part.c.session_id == s.c.session_id)
+    return query
+
+
+def _session_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+    """Per session, what its runs add up to."""
+    r = tables.runs
     # What a branch copied before its parent went was spent by the parent.
     own = r.c.copied_from.is_(None)
 
     def total(column: Expression) -> Expression:
         return sa.func.sum(sa.case((own, column)))
 
-    names = ("n_messages", "n_tool_calls", "n_tool_errors")
-    sums = (
-        sa.select(
-            r.c.session_id,
-            sa.func.count().label("n_runs"),
-            *(_whole(sa.func.sum(run.c[name])).label(name) for name in names),
-            *(_whole(total(run.c[name])).label(name) for name in ("input_tokens", "output_tokens")),
-            _whole(total(_total_tokens(run.c))).label("total_tokens"),
-            total(_money(run.c)).label("cost"),
-            total(r.c.duration_s).label("duration_s"),
-        )
-        .select_from(r)
-        .join(run, run.c.run_id == r.c.run_id)
-        .group_by(r.c.session_id)
-    )
-    latest = latest_runs(tables)
-    if only is not None:
-        sums, latest = sums.where(only(r)), latest.where(only(r))
-    t, last = sums.subquery(), latest.subquery()
-    computed = {
-        "session_name": json_text(s.c.session_data, "session_name"),
-        **{name: sa.func.coalesce(t.c[name], 0) for name in ("n_runs", *names)},
-        **{name: t.c[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
-        "cost": _money(t.c),
-        "duration_s": sa.func.coalesce(s.c.duration_s, t.c.duration_s),
-        "status": last.c.status,
-        "created_at": s.c.created_at * SECONDS,
-        "updated_at": s.c.updated_at * SECONDS,
-    }
-    return (
-        _select("sessions", s, computed, masks)
-        .outerjoin(t, t.c.session_id == s.c.session_id)
-        .outerjoin(last, last.c.session_id == s.c.session_id)
-    )
+    totals: dict[str, Expression] = {"n_runs": sa.func.count(), "duration_s": total(r.c.duration_s)}
+    query = sa.select(r.c.session_id).select_from(r)
+    if names & {*COUNTS, *USAGE}:
+        run = _run_totals(tables, only, names)
+        query = query.join(run, run.c.run_id == r.c.run_id)
+        totals |= {n: _whole(sa.func.sum(run.c[n])) for n in COUNTS if n in names}
+        totals |= {n: _whole(total(run.c[n])) for n in _THEIR_PARTS if n in names}
+        if "total_tokens" in names:
+            totals["total_tokens"] = _whole(total(_total_tokens(run.c)))
+        if "cost" in names:
+            totals["cost"] = total(_money(run.c))
+    query = query.add_columns(*_labelled(totals, names)).group_by(r.c.session_id)
+    return (query if only is None else query.where(only(r))).subquery()
 
 
-def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
     """One row a run."""
-    r, run = tables.runs, _run_totals(tables, only)
-    counts = ("n_messages", "n_tool_calls", "n_tool_errors", *USAGE[:-2])
-    computed: dict[str, Expression] = {name: _whole(run.c[name]) for name in counts}
-    computed |= {"total_tokens": _whole(_total_tokens(run.c)), "cost": _money(run.c)}
-    return _select("runs", r, computed, masks).join(run, run.c.run_id == r.c.run_id)
+    r, names = tables.runs, _wanted("runs", wanted)
+    totals = names & {*COUNTS, *USAGE}
+    if not totals:
+        return _select("runs", r, {}, masks, wanted)
+    run = _run_totals(tables, only, names)
+    computed: dict[str, Expression] = {name: _whole(run.c[name]) for name in totals - set(_MONEY_AND_SUMS)}
+    if "total_tokens" in names:
+        computed["total_tokens"] = _whole(_total_tokens(run.c))
+    if "cost" in names:
+        computed["cost"] = _money(run.c)
+    return _select("runs", r, computed, masks, wanted).join(run, run.c.run_id == r.c.run_id)
 
 
-def messages(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def messages(
+    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+) -> sa.Select[Any]:
     """One row a message."""
-    return _select("messages", tables.messages, {"cost": _money(tables.messages.c)}, masks)
+    return _select("messages", tables.messages, {"cost": _money(tables.messages.c)}, masks, wanted)
 
 
-def tool_calls(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def tool_calls(
+    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+) -> sa.Select[Any]:
     """One row a tool call."""
     t = tables.tool_calls
     failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
-    return _select("tool_calls", t, {"is_error": failed}, masks)
+    return _select("tool_calls", t, {"is_error": failed}, masks, wanted)
 
 
-def scores(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def scores(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
     """One row a score."""
-    return _select("scores", tables.scores, {}, masks)
+    return _select("scores", tables.scores, {}, masks, wanted)
 
 
-def requirements(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS) -> sa.Select[Any]:
+def requirements(
+    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+) -> sa.Select[Any]:
     """One row a requirement."""
-    return _select("requirements", tables.requirements, {}, masks)
+    return _select("requirements", tables.requirements, {}, masks, wanted)
 
 
 VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
@@ -211,10 +262,13 @@ VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
 }
 
 
-def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks) -> sa.Select[Any]:
+def _select(
+    view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, wanted: Wanted
+) -> sa.Select[Any]:
     known = {c.name: c for c in table.columns} | computed
     known |= {name: sa.case((hidden, value), else_=_stored(known[name])) for name, (hidden, value) in masks.items()}
-    chosen = [(column.name, _stored(known[column.name])) for column in FRAMES[view]]
+    names = [column.name for column in FRAMES[view] if wanted is None or column.name in wanted]
+    chosen = [(name, _stored(known[name])) for name in names]
     return sa.select(*(expression.label(name) for name, expression in chosen)).select_from(table)
 
 

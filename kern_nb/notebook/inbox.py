@@ -125,7 +125,7 @@ class Inbox:
         import pyarrow as pa
 
         from kern_nb.db.columns import REQUIREMENTS
-        from kern_nb.db.frames import to_pandas
+        from kern_nb.db.typed import to_pandas
         from kern_nb.db.rows import requirement_row
 
         rows = [requirement_row(one) for one in self.requirements]

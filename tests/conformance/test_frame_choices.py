@@ -1,0 +1,461 @@
+"""What is chosen of a frame: columns, and values inside JSON as columns; both in SQL, so that nothing else is computed."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import a_run, a_session, assert_none, keys, texts, values
+
+from kern_nb.db import codec
+from kern_nb.db.columns import DTYPES, FRAMES
+from kern_nb.errors import BadUsage, UnstorableValue
+from kern_nb.records import Message, Run, Session, ToolCall
+
+NAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
+OF_LINEAGE = ("runs", "messages", "tool_calls")
+
+
+def frame(store, name, *args, **asked) -> pd.DataFrame:
+    """A frame by its name."""
+    return getattr(store, f"{name}_df")(*args, **asked)
+
+
+@contextmanager
+def statements(store):
+    """The SELECTs that the engine is sent, as they are sent."""
+    sent: list[str] = []
+
+    def note(_connection, _cursor, statement, *_):
+        if statement != "BEGIN":
+            sent.append(" ".join(statement.split()))
+
+    sa.event.listen(store.engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(store.engine, "before_cursor_execute", note)
+
+
+def tables_in(store, sql: str) -> set[str]:
+    """The tables that a statement reads."""
+    tables = store.tables
+    named = {name: getattr(tables, name).name for name in NAMES}
+    return {name for name, table in named.items() if re.search(rf'(FROM|JOIN)\s+\(*"?{table}"?(?![\w])', sql)}
+
+
+@pytest.fixture
+def filled(store):
+    """Three sessions with metadata, state, runs, tool calls and scores."""
+    for i in range(3):
+        a_session(store, f"s{i}", runs=2, agent_id="ab"[i % 2], user_id="u")
+        store.save_session(
+            Session(
+                session_id=f"s{i}",
+                metadata={"task_id": f"t{i}", "n": i, "deep": {"er": [i]}},
+                session_data={"session_name": f"name {i}", "session_state": {"step": i, "done": i > 0}},
+                created_at=i,
+            )
+        )
+        store.add_score(f"s{i}", "reward", i / 2)
+    return store
+
+
+# Columns -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_column_can_be_had_alone(filled, name):
+    """It is the column of the whole frame: same values, dtype and order of rows."""
+    whole = frame(filled, name)
+    for column in whole:
+        pd.testing.assert_frame_equal(frame(filled, name, columns=[column]), whole[[column]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_come_in_the_order_of_the_asking(filled, name):
+    """Not in that of the frame; each once; one name needs no list, and any iterable will do."""
+    whole = frame(filled, name)
+    backwards = list(whole)[::-1]
+    pd.testing.assert_frame_equal(frame(filled, name, columns=backwards), whole[backwards])
+    pd.testing.assert_frame_equal(frame(filled, name, columns=iter(backwards)), whole[backwards])
+    pd.testing.assert_frame_equal(frame(filled, name, columns=pd.Index(backwards)), whole[backwards])
+    pd.testing.assert_frame_equal(frame(filled, name, columns=["session_id"] * 2), whole[["session_id"]])
+    pd.testing.assert_frame_equal(frame(filled, name, columns="session_id"), whole[["session_id"]])
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_choice_of_columns_is_that_part_of_the_frame(filled, data):
+    """Totals that are computed together are right apart, with filters and a limit too."""
+    name = data.draw(st.sampled_from(NAMES))
+    columns = data.draw(st.lists(st.sampled_from([c.name for c in FRAMES[name]]), min_size=1, unique=True))
+    filters = data.draw(st.sampled_from([{}, {"limit": 2}, {"session_id": "s1"}, {"agent_id": "a"}, {"user_id": "u"}]))
+
+    pd.testing.assert_frame_equal(
+        frame(filled, name, columns=columns, **filters), frame(filled, name, **filters)[columns]
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chosen_columns_of_an_empty_store_have_their_dtypes(store, name):
+    """Before the first write, as ever."""
+    columns = [column for column in FRAMES[name] if column.kind in ("text", "count", "time", "number")][-3:]
+    found = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
+
+    assert len(found) == 0
+    assert [str(dtype) for dtype in found.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
+
+
+def test_columns_go_with_lineage(filled):
+    """Chosen columns of what a branch sees; `inherited` is one that can be chosen, or left out."""
+    filled.branch("s1", after=(1, 1), new_session_id="branch")
+    filled.append_run("branch", a_run("own"))
+    for name in OF_LINEAGE:
+        whole = frame(filled, name, "branch", lineage=True)
+        for columns in (["inherited"], ["run_index", "inherited"], ["run_id"], list(whole)[::-1]):
+            found = frame(filled, name, "branch", lineage=True, columns=columns)
+            pd.testing.assert_frame_equal(found, whole[columns])
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "read"),
+    [
+        ("runs", ["run_id", "status"], {"runs"}),
+        ("runs", ["duration_s", "output"], {"runs"}),
+        ("runs", ["n_messages"], {"runs", "messages"}),
+        ("runs", ["total_tokens"], {"runs", "messages"}),
+        ("runs", ["cost"], {"runs", "messages"}),
+        ("runs", ["n_tool_errors"], {"runs", "tool_calls"}),
+        ("sessions", ["session_id", "metadata"], {"sessions"}),
+        ("sessions", ["session_name", "created_at"], {"sessions"}),
+        ("sessions", ["status"], {"sessions", "runs"}),
+        ("sessions", ["n_runs", "duration_s"], {"sessions", "runs"}),
+        ("sessions", ["n_tool_calls"], {"sessions", "runs", "tool_calls"}),
+        ("sessions", ["total_tokens"], {"sessions", "runs", "messages"}),
+    ],
+)
+def test_what_is_not_asked_for_is_not_computed(filled, name, columns, read):
+    """The engine is not even told of the tables that only other columns need, whatever else narrows the frame."""
+    for filters in ({}, {"limit": 2}, {"session_id": ["s1"]}, {"since": 0, "agent_id": "a"}):
+        with statements(filled) as sent:
+            frame(filled, name, columns=columns, **filters)
+        assert tables_in(filled, sent[-1]) == read, sent[-1]
+    with statements(filled) as sent:
+        frame(filled, name)
+    assert tables_in(filled, sent[-1]) >= {"runs", "messages", "tool_calls"}
+
+
+def test_unknown_columns_are_refused(store):
+    """With what was probably meant; an empty choice too, which would be a frame of nothing."""
+    cases = [
+        ("runs", ["run_id", "total_token"], "total_token", "total_tokens"),
+        ("runs", ["metadata"], "metadata", "run_id"),
+        ("messages", ["metadata.task_id"], "metadata.task_id", "expand=['metadata.task_id']"),
+        ("messages", ["inherited"], "inherited", "lineage=True"),
+        ("sessions", [3], "3", "text"),
+        ("sessions", [], "columns", "leave columns out"),
+        ("sessions", [""], "''", "session_id"),
+        ("tool_calls", ["expanded_0"], "expanded_0", ""),
+        ("scores", ["score_id"], "score_id", "session_id"),
+    ]
+    for name, columns, told, hint in cases:
+        with pytest.raises(BadUsage) as error:
+            frame(store, name, columns=columns)
+        assert told in str(error.value)
+        assert hint in error.value.hint
+
+
+# Filters reach SQL ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_filters_and_limits_are_the_engines_work(filled, name, monkeypatch):
+    """Of a frame that is narrowed, the engine hands over the rows of the frame and no others."""
+    handed: list[int] = []
+    real = filled.arrow
+
+    def arrow(query):
+        found = real(query)
+        handed.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(filled, "arrow", arrow)
+    for choice in (
+        {},
+        {"columns": ["session_id"]},
+        {"columns": ["session_id"], "expand": ["metadata.n", "state.step"]},
+    ):
+        for filters in ({"limit": 2}, {"since": "1970-01-01T00:00:01"}, {"until": "1970-01-01T00:00:01"}, {"limit": 0}):
+            with statements(filled) as sent:
+                found = frame(filled, name, **filters, **choice)
+            assert handed.pop() == len(found)
+            assert ("LIMIT" in sent[-1]) is ("limit" in filters)
+            assert ("created_at" in sent[-1].partition("WHERE")[2]) or "limit" in filters
+            assert len(found) <= filters.get("limit", len(found))
+    assert len(frame(filled, "sessions", since="1970-01-01T00:00:01", until="1970-01-01T00:00:02")) == 1
+
+
+# Values inside JSON --------------------------------------------------------------------------------------------------
+
+
+def test_metadata_and_state_are_columns_of_every_frame(filled):
+    """Named as asked, behind the others, of the session that each row is in."""
+    asked = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
+    for name in NAMES:
+        whole = frame(filled, name)
+        found = frame(filled, name, expand=asked)
+        pd.testing.assert_frame_equal(found.drop(columns=asked), whole)
+        assert list(found)[-5:] == asked
+        assert {str(found[column].dtype) for column in asked} == {"string"}
+        place = whole.session_id.str[1:]
+        assert found["metadata.task_id"].tolist() == ("t" + place).tolist()
+        assert found["state.step"].tolist() == place.tolist()
+        assert found["metadata.deep.er"].tolist() == ("[" + place + "]").tolist()
+        assert found["state.done"].tolist() == ["false" if p == "0" else "true" for p in place]
+        assert found["metadata.none"].isna().all()
+        assert len(found) >= 3
+
+
+def test_values_go_with_every_filter(filled):
+    """The rows are those of the frame without them, in their order, cut at the same place."""
+    filters = [
+        {"limit": 2},
+        {"session_id": "s1"},
+        {"session_id": ["s2", "s0"]},
+        {"user_id": "u"},
+        {"user_id": "nobody"},
+        {"agent_id": "a"},
+        {"since": "1970-01-01T00:00:01", "limit": 1},
+    ]
+    for name in NAMES:
+        for one in filters:
+            found = frame(filled, name, columns=["session_id"], expand=["metadata.task_id"], **one)
+            assert list(found) == ["session_id", "metadata.task_id"]
+            assert found.session_id.tolist() == frame(filled, name, **one).session_id.tolist()
+            assert found["metadata.task_id"].tolist() == ("t" + found.session_id.str[1:]).tolist()
+
+
+def test_values_read_no_more_than_they_need(filled):
+    """A value of the session costs a join with the sessions; one of the frame's own costs none."""
+    with statements(filled) as sent:
+        filled.sessions_df(columns=["session_id"], expand=["metadata.task_id", "state.step"])
+        filled.tool_calls_df(expand=["args.query"])
+        filled.messages_df(columns=["content"], expand=["metadata.task_id", "state.step"])
+    assert [tables_in(filled, sql) for sql in sent] == [{"sessions"}, {"tool_calls"}, {"messages", "sessions"}]
+    assert sent[-1].count("JOIN") == 1
+
+
+def test_values_of_inherited_rows_are_those_of_their_session(filled):
+    """With lineage: the parent's rows have the parent's metadata, the branch's own those of the branch."""
+    filled.branch("s1", after=0, new_session_id="branch")
+    filled.save_session(Session(session_id="branch", metadata={"task_id": "other"}))
+    filled.append_run("branch", a_run("own"))
+    for name in OF_LINEAGE:
+        found = frame(filled, name, "branch", lineage=True, columns=["inherited"], expand=["metadata.task_id"])
+        assert dict(zip(found.inherited, found["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
+
+
+def test_arguments_of_tool_calls_are_columns(store):
+    """Strings as they are, other values as JSON spells them; a call without that argument has none."""
+    arguments = [{"city": "Rome", "n": 1}, {"city": None}, {"city": ["a", {"b": 1.0}]}, {"n": True}, None]
+    calls = [ToolCall(tool_call_id=f"{i}", tool_name="t", args=args) for i, args in enumerate(arguments)]
+    store.append_run("s", Run(tool_calls=calls))
+    found = store.tool_calls_df(columns=["tool_call_id"], expand=["args.city", "args.n"])
+
+    assert found["args.city"].tolist() == ["Rome", pd.NA, '["a", {"b": 1.0}]', pd.NA, pd.NA]
+    assert found["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
+
+
+def test_an_expanded_column_is_like_any_other_of_text(filled):
+    """It joins, groups and compares with text columns."""
+    found = filled.messages_df(expand=["metadata.task_id"])
+    tasks = filled.sessions_df(columns=["session_id", "total_tokens"], expand=["metadata.task_id"])
+    merged = found.merge(tasks, on=["session_id", "metadata.task_id"])
+
+    assert len(merged) == len(found)
+    assert found.groupby("metadata.task_id").size().to_dict() == {f"t{i}": 8 for i in range(3)}
+
+
+ODD_KEYS = (
+    "", "*", "**", "$", "$.a", ".", "a.b", "a b", "a[0]", "[0]", "0", "-1", "#", "#-1", "/", "/a", "~", "~0", "~1", "'", '"', '""', "\\",
+    '\\"', 'a"b', "a\\b", "a'; DROP TABLE agno_sessions; --", "%", "%s", "%(x)s", ":x", "?", "$1", "{x}", "\x00", "\x10", "\x100000",
+    "\ud800", "\U0001f600", "e\u0301", "\u00e9", "\n", "\u2028", "null", "true", "A", "a", "x" * 500, "session_id", "$type ", "value",
+)  # fmt: skip
+
+
+def test_keys_of_any_characters_are_found(every_store):
+    """As the keys they are: none is read as a path, an index, a wildcard or SQL. The last of two like names is not taken."""
+    document = {key: f"at {place}" for place, key in enumerate(ODD_KEYS)}
+    wrong = {}
+    for engine, store in every_store.items():
+        store.save_session(Session(session_id="s", metadata=document | {"in": document}))
+        for place, key in enumerate(ODD_KEYS):
+            for path in (("metadata", key), ["metadata", "in", key]):
+                found = store.sessions_df(columns=["session_id"], expand=[path])
+                if found.iloc[0].tolist() != ["s", f"at {place}"]:
+                    wrong[engine, key] = found.iloc[0].tolist()
+                if list(found)[1] != ".".join(path).replace("\ud800", "\ufffd"):
+                    wrong[engine, key, "name"] = list(found)
+        store.save_session(Session(session_id="s", metadata={"list": [1, 2, 3], "text": "abc", "number": 12}))
+        for key in ODD_KEYS:
+            asked = [
+                ("metadata", key),
+                ("metadata", "list", key),
+                ("metadata", "text", key),
+                ("metadata", "number", key),
+            ]
+            if not store.sessions_df(expand=asked).iloc[0, -4:].isna().all():
+                wrong[engine, key, "not there"] = store.sessions_df(expand=asked).iloc[0, -4:].tolist()
+    assert_none(wrong)
+
+
+ODD_VALUES = {
+    "text": ("text", "text"),
+    "empty": ("", ""),
+    "quoted": ('"', '"'),
+    "nul": ("a\x00b", "a\x00b"),
+    "surrogate": ("a\ud800b", "a\ufffdb"),
+    "escape": ("\x100000", "\x100000"),
+    "looks escaped": ("\\u00100000", "\\u00100000"),
+    "null as text": ("null", "null"),
+    "true": (True, "true"),
+    "false": (False, "false"),
+    "one": (1, "1"),
+    "one as float": (1.0, "1.0"),
+    "minus zero": (-0.0, "-0.0"),
+    "sum": (0.1 + 0.2, "0.30000000000000004"),
+    "large": (1e16, "1e+16"),
+    "larger": (1.7976931348623157e308, "1.7976931348623157e+308"),
+    "small": (5e-324, "5e-324"),
+    "2^53 + 1": (2**53 + 1, "9007199254740993"),
+    "2^63": (2**63, "9223372036854775808"),
+    "2^64": (2**64, "18446744073709551616"),
+    "-2^63 - 1": (-(2**63) - 1, "-9223372036854775809"),
+    "2^200": (2**200, str(2**200)),
+    "none": (None, pd.NA),
+    "list": ([1, 1.0, None, "ä"], '[1, 1.0, null, "ä"]'),
+    "dict": ({"b": 1e16, "a": {}}, '{"b": 1e+16, "a": {}}'),
+    "nul within": (["\x00"], '["\\u0000"]'),
+    "surrogate within": (["\ud800"], '["\\ud800"]'),
+    "nan": (float("nan"), "nan"),
+    "infinity": (float("-inf"), "-inf"),
+    "decimal": (Decimal("1.10"), "1.10"),
+    "date": (date(2026, 1, 2), "2026-01-02"),
+    "time": (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"),
+    "uuid": (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+}
+
+
+def test_values_are_spelled_alike_on_all_engines(every_store):
+    """Numbers to the last digit, booleans as JSON has them, texts as they went in, null as missing."""
+    wrong = {}
+    for engine, store in every_store.items():
+        store.save_session(Session(session_id="s", metadata={name: value for name, (value, _) in ODD_VALUES.items()}))
+        found = store.sessions_df(columns=["session_id"], expand=[("metadata", name) for name in ODD_VALUES]).iloc[0]
+        for name, (_, expected) in ODD_VALUES.items():
+            value = found[f"metadata.{name}"]
+            if value is not expected and (value is pd.NA or expected is pd.NA or value != expected):
+                wrong[engine, name] = (value, expected)
+    assert_none(wrong)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=st.dictionaries(keys, values, min_size=1, max_size=5), missing=texts)
+def test_any_document_gives_the_same_on_all_engines(every_store, document, missing):
+    """Every value of every document that can be stored, under every key, two levels down; what is not there is missing."""
+    try:
+        stored = json.loads(codec.dumps(document))
+    except UnstorableValue:
+        return
+    paths = [(codec.decode_text(a),) for a in stored]
+    paths += [
+        (codec.decode_text(a), codec.decode_text(b))
+        for a, value in stored.items()
+        if isinstance(value, dict)
+        for b in value
+    ]
+    paths.append((missing,))
+    asked = list({".".join(path).encode("utf-8", "replace"): ("metadata", *path) for path in paths}.values())
+    found = {}
+    for engine, store in every_store.items():
+        store.save_session(Session(session_id="s", metadata=document))
+        found[engine] = store.sessions_df("s", columns=["session_id"], expand=asked)
+    for frame_ in found.values():
+        pd.testing.assert_frame_equal(frame_, found["duckdb"])
+    for path, value in zip(asked, found["duckdb"].iloc[0, 1:].tolist(), strict=True):
+        expected = spelled(stored, [codec.encode_text(key) for key in path[1:]])
+        assert (value is pd.NA) if expected is None else (value == expected), path
+
+
+def spelled(value, path: list[str]) -> str | None:
+    """What stands for the value at a path of stored JSON, as the documentation has it."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, dict) and set(value) == {"$type", "value"} and isinstance(value["value"], str):
+        value = value["value"]
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", codec.decode_text(value))
+    if value is None:
+        return None
+    return re.sub(
+        "[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(unescaped(value), ensure_ascii=False)
+    )
+
+
+def unescaped(value):
+    """Stored JSON with the texts that were meant."""
+    if isinstance(value, str):
+        return codec.decode_text(value)
+    if isinstance(value, list):
+        return [unescaped(item) for item in value]
+    return {unescaped(k): unescaped(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def test_documents_that_are_no_objects_have_no_values(store):
+    """A session without metadata or state, or with arguments that are no object, has no such values."""
+    store.save_session(Session(session_id="s"))
+    store.append_run("s", Run(messages=[Message(role="user", content="x")]))
+
+    assert store.messages_df(expand=["metadata.a", "state.a"]).iloc[0, -2:].isna().all()
+    assert store.sessions_df(expand=["metadata.a", "state.a.b"]).iloc[0, -2:].isna().all()
+
+
+def test_paths_that_name_nothing_are_refused(store):
+    """With our own error, which says where values are, before anything is asked of the engine."""
+    cases = [
+        ("sessions", ["metdata.x"], "metdata", "'metadata'"),
+        ("sessions", ["metadata"], "metadata", "metadata.task_id"),
+        ("sessions", ["metadata."], "metadata.", "tuple"),
+        ("sessions", ["metadata..x"], "metadata..x", "tuple"),
+        ("sessions", [""], "''", "metadata, state"),
+        ("sessions", [()], "()", "metadata, state"),
+        ("sessions", [("metadata",)], "metadata", "tuple"),
+        ("sessions", ("metadata", "x"), "metadata", "tuple"),
+        ("sessions", [("metadata", 0)], "0", "tuple"),
+        ("sessions", [None], "None", "tuple"),
+        ("sessions", ["args.x"], "args", "metadata, state"),
+        ("messages", ["content.x"], "content", "metadata, state"),
+        ("tool_calls", ["result.x"], "result", "metadata, state, args"),
+        ("sessions", ["metadata.a.b", ("metadata", "a.b")], "metadata.a.b", "one at a time"),
+    ]
+    for name, expand, told, hint in cases:
+        with pytest.raises(BadUsage) as error:
+            frame(store, name, expand=expand)
+        assert told in str(error.value)
+        assert hint in error.value.hint
+
+
+def test_one_path_needs_no_list_and_none_adds_nothing(filled):
+    """Twice the same is once."""
+    whole = filled.runs_df()
+    pd.testing.assert_frame_equal(filled.runs_df(expand=[]), whole)
+    assert list(filled.runs_df(columns="run_id", expand="metadata.n")) == ["run_id", "metadata.n"]
+    assert list(filled.runs_df(columns="run_id", expand=["metadata.n"] * 2)) == ["run_id", "metadata.n"]
