@@ -5,6 +5,7 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` keeps the session. M
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -152,6 +153,7 @@ class Agent(SessionOwner):
         timeout_s: float | None = None,
         max_requests: int | None = 50,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(db=db, session_id=session_id, user_id=user_id, name=name, id=id)
         self.model = model
         self.default_state = require_state(session_state)
@@ -184,6 +186,13 @@ class Agent(SessionOwner):
         self._history["add_summary"] = add_session_summary_to_context
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
         self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
+
+    def _parameters(self) -> dict[str, Any]:
+        own = {"tools": list(self._given_tools), "session_state": copy.deepcopy(self.default_state)}
+        return super()._parameters() | own
+
+    def _make_anew(self, parameters: dict[str, Any]) -> None:
+        Agent.__init__(self, **parameters)
 
     # What the engine asks for (`kern_nb.runtime.engine.Runner`) -------------------------------------------------------
 

@@ -38,6 +38,7 @@ class Team(Agent):
 
     def __init__(self, members: Sequence[Agent] = (), model: Any = None, **options: Any) -> None:
         super().__init__(model, **options)
+        self._given["members"] = list(members)
         if strangers := [member for member in members if not isinstance(member, Agent)]:
             raise BadUsage(f"{strangers[0]!r} is no member.", "Members are agents and teams.")
         self.members = {member.id: member for member in members}
@@ -46,6 +47,9 @@ class Team(Agent):
         if len(self.members) < len(members):
             ids = ", ".join(member.id for member in members)
             raise BadUsage(f"Two members have one id: {ids}.", "Give each a name or an id.")
+
+    def _make_anew(self, parameters: dict[str, Any]) -> None:
+        Team.__init__(self, **parameters)
 
     def _every_tool(self) -> list[Any]:
         return [*super()._every_tool(), self._delegate_tool()]

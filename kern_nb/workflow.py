@@ -6,10 +6,11 @@ and time are columns like any other's. A workflow that paused or failed goes on 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.base import SessionOwner, require_state
@@ -61,6 +62,7 @@ class Workflow(SessionOwner):
         overwrite_db_session_state: bool = False,
         timeout_s: float | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(db=db, session_id=session_id, user_id=user_id, name=name, id=id)
         if not steps:
             raise BadUsage("A workflow needs steps.", "Workflow(steps=[agent, function, ...], ...)")
@@ -68,6 +70,24 @@ class Workflow(SessionOwner):
         self.default_state = require_state(session_state)
         self.overwrite_db_session_state = overwrite_db_session_state
         self.timeout_s = timeout_s
+
+    def variant(self, **changes: Any) -> Self:
+        """A new one that is like this one but for what is given: ``workflow.variant(steps=[...], timeout_s=60)``.
+
+        Raises:
+            BadUsage: there is no such parameter. Models, instructions and tools are those of its steps.
+        """
+        if of_steps := [name for name in ("model", "instructions", "tools") if name in changes]:
+            hint = "Vary the agents among its steps: workflow.variant(steps=[agent.variant(...), ...])"
+            raise BadUsage(f"A workflow has no {of_steps[0]} of its own.", hint)
+        return super().variant(**changes)
+
+    def _parameters(self) -> dict[str, Any]:
+        own = {"steps": list(self.steps.steps), "session_state": copy.deepcopy(self.default_state)}
+        return super()._parameters() | own
+
+    def _make_anew(self, parameters: dict[str, Any]) -> None:
+        Workflow.__init__(self, **parameters)
 
     def configuration(self) -> dict[str, Any]:
         """What is kept of it with a new session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -80,8 +81,9 @@ def branch(
     before: int | str | tuple[int | str, int] | None,
     name: str | None,
     new_session_id: str | None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Session:
-    """See `SessionStore.branch`."""
+    """See `SessionStore.branch`; ``fields`` are columns of the new session that are not as its parent's."""
     tables = store.tables
     parent = _lock_session(connection, store, session_id)
     seen = segments(connection, tables, parent)
@@ -97,7 +99,7 @@ def branch(
     now = int(time.time())
     inherited = {n: parent[n] for n in (*OWNER_FIELDS, "agent_data", "team_data", "workflow_data", "metadata")}
     new = Session(
-        **inherited,
+        **inherited | dict(fields or {}),
         session_id=new_session_id or str(uuid4()),
         session_data=data or None,
         created_at=now,

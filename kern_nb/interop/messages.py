@@ -174,7 +174,7 @@ def _result(message: Message, store: SessionStore) -> Any:
 
 def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
     if "parts" in message.extra:
-        parts = _RESPONSE_PARTS.validate_python(media.loaded(message.extra["parts"], store))
+        parts = _with_results(_RESPONSE_PARTS.validate_python(media.loaded(message.extra["parts"], store)), message)
     else:
         text = text_of(message.content)
         if text is None and message.content not in (None, []):
@@ -186,6 +186,15 @@ def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
         ]
     provider_id = message.extra.get("response_id")
     return pai.ModelResponse(parts=parts, model_name=message.model, provider_response_id=provider_id)
+
+
+def _with_results(parts: list[pai.ModelResponsePart], message: Message) -> list[pai.ModelResponsePart]:
+    """The parts without the calls that the history left out, because a branch point parts them from their results."""
+    calls = [part for part in parts if isinstance(part, pai.ToolCallPart)]
+    if len(calls) == len(message.tool_calls):
+        return parts
+    told = {call.tool_call_id for call in message.tool_calls}
+    return [part for part in parts if not isinstance(part, pai.ToolCallPart) or part.tool_call_id in told]
 
 
 def _given(args: Any) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import uuid4
 
 from kern_nb import attached
-from kern_nb.errors import BadUsage, NoStore, RunNotFound, SessionNotFound
+from kern_nb.errors import BadUsage, NoStore, RunNotFound, SessionNotFound, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     """What makes a run, and tells what happens in it."""
 
 _NO_SESSION = "Give a session_id, here or to the constructor, or run it first."
+
+_SETTABLE = (
+    "model", "instructions", "role", "name", "user_id", "timeout_s", "max_requests", "cache_session",
+    "overwrite_db_session_state",
+)  # fmt: skip
+"""Parameters that are attributes of the same name: one that was set since is what counts."""
 
 
 def _require_text(what: str, value: Any) -> None:
@@ -51,6 +58,7 @@ class SessionOwner(ABC):
     """
 
     session_type: ClassVar[SessionType]
+    _given: dict[str, Any]
 
     def __init__(
         self,
@@ -114,6 +122,36 @@ class SessionOwner(ABC):
     def configuration(self) -> dict[str, Any]:
         """What is kept of it with a new session."""
         return {}
+
+    def variant(self, **changes: Any) -> Self:
+        """A new one that is like this one but for what is given: ``agent.variant(model="openai:gpt-5.2-mini")``.
+
+        It has the same parameters as this one has now, and so the same store, tools and members. Nothing is shared that
+        one of them keeps for itself: no cache, no lock, no session that was made up. This one stays as it is.
+
+        Args:
+            **changes: Any parameters of the constructor: ``model``, ``instructions``, ``tools``, ``num_history_runs``.
+                A team's model, instructions and tools are its leader's.
+
+        Raises:
+            BadUsage: there is no such parameter, or it takes no such value.
+        """
+        known = self._parameters()
+        if unknown := [name for name in changes if name not in known]:
+            hint = did_you_mean(unknown[0], known, f"It takes {', '.join(known)}.")
+            raise BadUsage(f"{self!r} takes no {unknown[0]!r}.", hint)
+        new = copy.copy(self)  # a class of the user's own may keep more, and its constructor take less
+        new._make_anew(known | changes)  # noqa: SLF001 - it is one of us
+        return new
+
+    def _parameters(self) -> dict[str, Any]:
+        """The constructor's parameters, as they are now."""
+        now = {name: getattr(self, name) for name in _SETTABLE if name in self._given}
+        return self._given | now | {"db": self._db}
+
+    @abstractmethod
+    def _make_anew(self, parameters: dict[str, Any]) -> None:
+        """Construct it again, with other parameters."""
 
     # Running ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from kern_nb.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from kern_nb.runtime.summaries import SessionSummaryManager
+
+RERUN_OF = "rerun_of"
+"""In a run's ``extra``: the run that it repeats. In a session's metadata: what of which session was run again."""
 
 _CHARACTERS_A_TOKEN = 4
 _MOST_MESSAGES_FOUND = 20
@@ -29,7 +32,7 @@ class HistoryOptions:
     """How much of the past goes into the model's context; see `kern_nb.agent.Agent` for each."""
 
     add: bool = False
-    runs: int = 3
+    runs: int | None = 3
     messages: int | None = None
     token_budget: int | None = None
     add_summary: bool = False
@@ -42,8 +45,13 @@ async def told(
     summaries: SessionSummaryManager,
     model: Any,
 ) -> tuple[list[Message], str | None]:
-    """The messages of the session that a model is given before a run, and the summary where it is to have that."""
+    """The messages of the session that a model is given before a run, and the summary where it is to have that.
+
+    A run that is made again is told the whole conversation it goes on from, but for limits in messages or tokens.
+    """
     session_id = run.session_id or ""
+    if RERUN_OF in run.extra:
+        options = replace(options, add=True, runs=None)
     by_run: dict[int, list[Message]] = {}
     if options.add:
         runs = options.runs if options.messages is None else None

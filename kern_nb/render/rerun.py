@@ -1,0 +1,96 @@
+"""What was run again, as a person reads it: what was done, what it waits for or failed with, and the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.errors import KernError
+from kern_nb.render import plain, waiting
+from kern_nb.render.comparison import comparison_html
+from kern_nb.render.html import Markup, container, foreign, tag
+from kern_nb.render.plain import BAD, GOOD
+
+if TYPE_CHECKING:
+    from kern_nb.rerunning import Rerun
+
+_NAME = 80
+_ERROR = 2_000
+_MOST_PLACES = 8
+_ARGS = 4_000
+
+
+def rerun_text(rerun: Rerun) -> str:
+    """The result as plain text."""
+    last = rerun.runs[-1]
+    asked = waiting.run_text(last, rerun.runs) if last.status == "PAUSED" else []
+    try:
+        compared = repr(rerun.comparison)
+    except KernError as error:
+        compared = _uncompared(error)
+    return "\n".join([_headline(rerun), *_failed(rerun), *asked, *_notes(rerun), compared])
+
+
+def rerun_html(rerun: Rerun) -> str:
+    """The result as a whole output."""
+    last = rerun.runs[-1]
+    failed = [tag("p", foreign(line)) for line in _failed(rerun)]
+    asked = waiting.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
+    rows = [tag("div", tag("p", tag("em", role)), body) for role, body in asked]
+    notes = [tag("p", foreign(line)) for line in _notes(rerun)]
+    try:
+        compared = Markup(comparison_html(rerun.comparison))
+    except KernError as error:
+        compared = tag("p", foreign(_uncompared(error)))
+    return container(tag("p", foreign(_headline(rerun))), *failed, *rows, *notes, compared)
+
+
+def _headline(rerun: Rerun) -> str:
+    """Which run again, as which, by whom and with what, and how it ended."""
+    sign = {"COMPLETED": GOOD, "PAUSED": "…"}.get(rerun.status, BAD)
+    first, last = rerun.runs[0], rerun.runs[-1]
+    name = plain.cut(rerun.session_id, _NAME)
+    several = f"{name}/{first.run_index} to {name}/{last.run_index} ({plain.plural(len(rerun.runs), 'run')})"
+    where = several if len(rerun.runs) > 1 else f"{name}/{first.run_index}"
+    by = plain.cut(", ".join([f"by {rerun.agent.name or rerun.agent.id}", *in_words(rerun.changed)]), 2 * _NAME)
+    return f"{sign} {plain.cut(str(rerun.original), _NAME)} again as {where}, {by}: {rerun.status}"
+
+
+def in_words(changed: Mapping[str, Any]) -> list[str]:
+    """What differs by request, as people say it."""
+    tools = changed.get("tools")
+    words = {
+        "model": f"with model {changed.get('model')}",
+        "instructions": "with other instructions",
+        "tools": f"with tools {', '.join(tools)}" if tools else "without tools",
+        "message": "with another message",
+    }
+    return [said for name, said in words.items() if name in changed]
+
+
+def _failed(rerun: Rerun) -> list[str]:
+    """Why it did not end well."""
+    return [plain.cut(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
+
+
+def _uncompared(error: KernError) -> str:
+    return f"There is nothing to compare: {plain.cut(str(error), _ERROR)}"
+
+
+def _notes(rerun: Rerun) -> list[str]:
+    """How to go on, and what was not given."""
+    notes = []
+    place = f"{rerun.session_id}/{rerun.runs[-1].run_index}"
+    if rerun.status != "COMPLETED":
+        then = "Once that is answered" if rerun.status == "PAUSED" else "To try again"
+        line = waiting.continue_line(place, rerun.agent.id)
+        # An agent of the notebook lacks the changes.
+        varied = rerun.changed.keys() - {"message"}
+        notes.append(f"{then}: .continue_run() of this result" + ("" if varied else f", or {line}"))
+    notes += _named("not given", rerun.left, "once that run is completed")
+    return notes + _named("left out", rerun.skipped, "which have no input")
+
+
+def _named(what: str, inputs: tuple[Any, ...], why: str) -> list[str]:
+    names = [plain.cut(str(one), _NAME) for one in inputs[:_MOST_PLACES]] + ["…"] * (len(inputs) > _MOST_PLACES)
+    return [f"{plain.plural(len(inputs), 'input')} {what}, {why}: {', '.join(names)}"] if inputs else []
