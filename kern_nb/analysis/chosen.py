@@ -1,0 +1,119 @@
+"""Which sessions and runs are meant: those that are named, or the sessions that fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.analysis.sides import reference_of
+from kern_nb.db.references import Reference
+from kern_nb.errors import BadUsage, SessionNotFound
+
+if TYPE_CHECKING:
+    from kern_nb.analysis.sides import Named
+    from kern_nb.db import SessionStore
+    from kern_nb.db.frames import When
+
+_RUN = re.compile(r"(?P<session>.+)/(?P<run>\d{1,18})", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """Which sessions are meant where none is named; see `kern_nb.analysis.groups.compare_groups` for the names."""
+
+    where: Mapping[str, Any] | None = None
+    agent_id: str | None = None
+    since: When | None = None
+    until: When | None = None
+
+    @property
+    def says(self) -> bool:
+        """Whether it says anything at all; an empty ``where`` means every session."""
+        return any(value is not None for value in (self.where, self.agent_id, self.since, self.until))
+
+    def __str__(self) -> str:
+        """As a title has it."""
+        parts = [f"{name} {value}" for name, value in (self.where or {}).items()]
+        parts += [f"agent {self.agent_id}"] if self.agent_id is not None else []
+        parts += [f"since {self.since}"] if self.since is not None else []
+        parts += [f"until {self.until}"] if self.until is not None else []
+        return ", ".join(parts)
+
+
+def chosen(
+    store: SessionStore, named: Sequence[Named], fitting: Fitting, user_id: str | None = None
+) -> list[Reference]:
+    """The places that are meant, each once, in the order in which they are named; those that fit, oldest first.
+
+    Args:
+        store: The store they are in.
+        named: Sessions and runs.
+        fitting: Which sessions, where none is named.
+        user_id: Whose: to others a session is not there.
+
+    Raises:
+        SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
+        BadUsage: nothing is named, a message is, or nothing fits.
+    """
+    if named and fitting.says:
+        raise BadUsage(
+            f"Both names are given and what fits: {fitting}.", "Name sessions, or say which ones: one of both."
+        )
+    if named:
+        places = _located(store, list(dict.fromkeys(map(reference_of, named))))
+        if user_id is not None:
+            _require_owner(store, places, user_id)
+        return places
+    if not fitting.says and user_id is None:
+        raise BadUsage(
+            "No session or run is named.",
+            "For example: %kern summarize conversation_123; in Python also summarize(where={'model': 'gpt-5.2'}).",
+        )
+    return [Reference(session_id) for session_id in _fitting(store, fitting, user_id)]
+
+
+def _located(store: SessionStore, texts: list[str]) -> list[Reference]:
+    """The places of names. Whole ids are looked up together, however many they are; prefixes one by one."""
+    known: set[str] = set()
+    runs = {text: found for text in texts if (found := _RUN.fullmatch(text))}
+    if len(texts) > 1:
+        ids = {*texts, *(found["session"] for found in runs.values())}
+        known = set(store.sessions_df(ids, columns=["session_id"])["session_id"])
+    places: dict[Reference, None] = {}
+    for text in texts:
+        run = runs.get(text)
+        if text in known:
+            place = Reference(text)
+        elif run is not None and run["session"] in known:
+            place = Reference(run["session"], int(run["run"]))
+        else:
+            place = store.locate(text)
+        if place.message_index is not None:
+            hint = f"Name its run: {place.session_id}/{place.run_index}"
+            raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
+        places[place] = None
+    return list(places)
+
+
+def _require_owner(store: SessionStore, places: list[Reference], user_id: str) -> None:
+    ids = {place.session_id for place in places}
+    own = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
+    for place in places:
+        if place.session_id not in own:
+            message = f"There is no session {place.session_id!r} of {user_id!r}."
+            raise SessionNotFound(message, "List theirs with %kern sessions --user.")
+
+
+def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list[str]:
+    from kern_nb.analysis.labels import Reader
+
+    filters = {"user_id": user_id, "agent_id": fitting.agent_id, "since": fitting.since, "until": fitting.until}
+    reader = Reader(store, filters)
+    for name, value in (fitting.where or {}).items():
+        reader.keep(name, value)
+    found = [str(session_id) for session_id in reader.sessions["session_id"]]
+    if not found:
+        raise BadUsage("No session fits.", "%kern sessions lists all of them.")
+    return found
