@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from kern_nb.agent import Agent
+    from kern_nb.analysis.compare import compare
+    from kern_nb.analysis.groups import compare_groups
+    from kern_nb.analysis.plots import plot
     from kern_nb.attached import attach, current_store, detach, stores, use
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
     from kern_nb.notebook.inbox import inbox
     from kern_nb.notebook.results import sessions, show
     from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
+    from kern_nb.rerunning import arerun, rerun
     from kern_nb.team import Team
     from kern_nb.workflow import Workflow
 
@@ -40,11 +44,16 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Workflow",
+    "arerun",
     "attach",
+    "compare",
+    "compare_groups",
     "current_store",
     "detach",
     "inbox",
     "open_store",
+    "plot",
+    "rerun",
     "sessions",
     "show",
     "stores",
@@ -53,12 +62,16 @@ __all__ = [
 
 _HOMES = {
     "kern_nb.agent": ("Agent",),
+    "kern_nb.analysis.compare": ("compare",),
+    "kern_nb.analysis.groups": ("compare_groups",),
+    "kern_nb.analysis.plots": ("plot",),
     "kern_nb.attached": ("attach", "current_store", "detach", "stores", "use"),
     "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
     "kern_nb.errors": ("KernError",),
     "kern_nb.notebook.inbox": ("inbox",),
     "kern_nb.notebook.results": ("sessions", "show"),
     "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
+    "kern_nb.rerunning": ("arerun", "rerun"),
     "kern_nb.team": ("Team",),
     "kern_nb.workflow": ("Workflow",),
 }

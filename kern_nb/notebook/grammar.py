@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from kern_nb.notebook import verbs
 from kern_nb.notebook.grammar_agents import AGENT_VERBS
+from kern_nb.notebook.grammar_analysis import ANALYSIS_VERBS
 from kern_nb.notebook.kinds import FRAMES, STATUSES, one_of
 from kern_nb.notebook.syntax import STORE, Argument, Verb, arg, switch
 
@@ -105,9 +106,17 @@ VERBS: tuple[Verb, ...] = (
             arg("--since", "TIME", "Created then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
             arg("--until", "TIME", "Created before then."),
             arg("--limit", "N", "The first so many rows.", type=int),
+            arg("--columns", "A,B", "Only these columns, in this order; no totals are computed for others.", "columns"),
+            arg(
+                "--expand",
+                "PATH,PATH",
+                "Values inside JSON as columns: metadata.task_id, state.step, args.city.",
+                "inside",
+            ),
             switch("--lineage", "With --session: what a branch inherits, too."),
             STORE,
         ),
+        more="Columns, and what can be expanded, are in docs/columns.md.",
     ),
     Verb(
         "show",
@@ -142,6 +151,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         more="The value is the new session. Nothing else changes: go on in it by its id.",
     ),
+    *ANALYSIS_VERBS,
     *AGENT_VERBS,
     Verb(
         "check",

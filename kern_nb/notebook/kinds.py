@@ -1,4 +1,4 @@
-"""The words that a line may hold: frames, statuses, and how a word is checked against them."""
+"""The words that a line may hold: frames, kinds of plots, statuses, and how a word is checked against them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from kern_nb.errors import did_you_mean
 
 FRAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
+
+PLOTS = ("runs", "tools", "tree")
 
 # Written out, because importing the records costs more than a load of this extension may. A test compares them.
 STATUSES = ("PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")

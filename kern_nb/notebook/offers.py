@@ -11,7 +11,7 @@ from itertools import islice
 from kern_nb import attached
 from kern_nb.errors import KernError
 from kern_nb.notebook import agents as notebook_agents
-from kern_nb.notebook.kinds import FRAMES, STATUSES
+from kern_nb.notebook.kinds import FRAMES, PLOTS, STATUSES
 from kern_nb.notebook.lookup import BUDGET_S, Lookup
 
 MOST_SESSIONS = 200
@@ -122,6 +122,60 @@ def frames(_: str, __: str | None) -> list[str]:
     return list(FRAMES)
 
 
+def plots(_: str, __: str | None) -> list[str]:
+    """The kinds of plots."""
+    return list(PLOTS)
+
+
+def names(_: str, store: str | None) -> list[str]:
+    """What tells sessions apart: the keys of the newest ones' metadata, and columns that many have in common."""
+    try:
+        found = attached.find(store)
+    except KernError:
+        return []
+
+    def ask() -> list[str]:
+        newest = found.list_sessions(limit=MOST_SESSIONS)
+        return list(dict.fromkeys(key for session in newest for key in session.metadata or {}))
+
+    return list(dict.fromkeys(["model", "agent_id", "user_id", *_lookup.get((id(found), "names"), ask)]))
+
+
+def columns(word: str, _: str | None) -> list[str]:
+    """The columns of the frames that are not on the list yet."""
+    from kern_nb.db.columns import FRAMES as COLUMNS
+
+    return _going_on(word, [column.name for frame in FRAMES for column in COLUMNS[frame]])
+
+
+def inside(word: str, store: str | None) -> list[str]:
+    """Values inside JSON: the keys that metadata and state of the newest sessions have, and arguments."""
+    try:
+        found = attached.find(store)
+    except KernError:
+        return []
+
+    def ask() -> list[str]:
+        newest = found.list_sessions(limit=MOST_SESSIONS)
+        states = [(session.session_data or {}).get("session_state") for session in newest]
+        objects = {"metadata": [session.metadata for session in newest], "state": states}
+        return [f"{root}.{key}" for root, those in objects.items() for one in those for key in _plain_keys(one)]
+
+    return _going_on(word, [*_lookup.get((id(found), "inside"), ask), "args."])
+
+
+def _plain_keys(value: object) -> list[str]:
+    """The keys that can be written in a list of dotted paths."""
+    keys = value if isinstance(value, dict) else {}
+    return [key for key in keys if isinstance(key, str) and key and not set(".,") & set(key)]
+
+
+def _going_on(word: str, names: list[str]) -> list[str]:
+    """A list that has begun, with each name that may come next."""
+    begun, comma, _ = word.rpartition(",")
+    return [begun + comma + name for name in dict.fromkeys(names) if name not in begun.split(",")]
+
+
 def statuses(_: str, __: str | None) -> list[str]:
     """The statuses of a run."""
     return list(STATUSES)
@@ -161,9 +215,13 @@ def paths(word: str, _: str | None) -> list[str]:
 OFFERS: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": agent_ids,
     "agents": agents,
+    "columns": columns,
     "formats": formats,
     "frames": frames,
+    "inside": inside,
+    "names": names,
     "paths": paths,
+    "plots": plots,
     "references": references,
     "requirements": requirements,
     "sessions": sessions,

@@ -34,12 +34,12 @@ class Argument:
     @property
     def is_optional(self) -> bool:
         """Whether it may be left out."""
-        return self.is_option and not self.settings.get("required", False)
+        return not self.settings.get("required", False) if self.is_option else self.settings.get("nargs") in ("*", "?")
 
     @property
     def written(self) -> str:
         """The argument as a usage line has it."""
-        value = self.value + ("..." if "nargs" in self.settings else "")
+        value = self.value + ("..." if self.settings.get("nargs") in ("*", "+") else "")
         return f"{self.flag} {value}".rstrip() if self.is_option else value
 
 

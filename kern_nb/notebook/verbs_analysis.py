@@ -1,0 +1,77 @@
+"""What each verb of analysis calls: the parsed line in, one public call, its value out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.errors import BadUsage
+
+if TYPE_CHECKING:
+    from kern_nb.analysis.compare import Comparison
+    from kern_nb.analysis.groups import GroupComparison
+    from kern_nb.analysis.plots import Plot
+
+
+def compare(args: Namespace) -> Comparison | GroupComparison:
+    """Sessions or runs beside the first; or groups."""
+    from kern_nb.analysis.compare import compare
+    from kern_nb.analysis.groups import compare_groups
+
+    of_groups = {"--key": args.key, "--score": args.score, "--groups": args.groups, "--where": args.where}
+    if args.by is None:
+        for flag, value in of_groups.items():
+            if value:
+                raise BadUsage(
+                    f"{flag} is about groups.", f"Say what tells them apart: %kern compare --by model {flag} …"
+                )
+        first, others = args.ref[:1], args.ref[1:]
+        return compare(*first, *((ref, args.to_store) if args.to_store else ref for ref in others), store=args.store)
+    if args.ref or args.to_store:
+        other = args.ref[0] if args.ref else "--to-store"
+        raise BadUsage(f"--by compares groups of all sessions, so that {other} has no place.", "Narrow with --where.")
+    chosen: dict[str, Any] = {"key": args.key and _several(args.key), "score": args.score}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    groups = None if args.groups is None else args.groups.split(",")
+    return compare_groups(args.store, by=_several(args.by), groups=groups, where=_where(args.where), **chosen)
+
+
+def _several(text: str) -> str | list[str]:
+    """A name, or several with commas between them."""
+    return text.split(",") if "," in text else text
+
+
+def summarize(args: Namespace) -> Any:
+    """A digest, or a model's summary."""
+    from kern_nb.analysis.digest import summarize
+
+    return summarize(*args.ref, where=_where(args.where) or None, model=args.model, store=args.store)
+
+
+def rerun(args: Namespace) -> Any:
+    """A branch, run again, beside the original."""
+    from kern_nb.notebook import agents
+    from kern_nb.rerunning import rerun
+
+    agent = None if args.agent is None else agents.find(args.agent)
+    changes = {name: getattr(args, name) for name in ("message", "model", "instructions", "name")}
+    return rerun(args.ref, agent, onward=args.onward, store=args.store, **changes)
+
+
+def plot(args: Namespace) -> Plot:
+    """A plot."""
+    from kern_nb.analysis.plots import plot
+
+    return plot(args.ref, kind=args.kind, store=args.store)
+
+
+def _where(words: list[str]) -> dict[str, str]:
+    """What `--where` says: names and values.
+
+    Raises:
+        BadUsage: it says none.
+    """
+    for word in words:
+        if "=" not in word:
+            raise BadUsage(f"--where {word!r} says no value.", "For example: --where domain=airline")
+    return dict(word.split("=", 1) for word in words)
