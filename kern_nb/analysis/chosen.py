@@ -107,13 +107,15 @@ def _require_owner(store: SessionStore, places: list[Reference], user_id: str) -
 
 
 def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list[str]:
-    from kern_nb.analysis.labels import Reader
-
     filters = {"user_id": user_id, "agent_id": fitting.agent_id, "since": fitting.since, "until": fitting.until}
-    reader = Reader(store, filters)
-    for name, value in (fitting.where or {}).items():
-        reader.keep(name, value)
-    found = [str(session_id) for session_id in reader.sessions["session_id"]]
+    found = list(store.sessions_df(columns=["session_id"], **filters)["session_id"])  # type: ignore[arg-type]
     if not found:
         raise BadUsage("No session fits.", "%kern sessions lists all of them.")
-    return found
+    if fitting.where:
+        from kern_nb.analysis.labels import Reader
+
+        reader = Reader(store, (), filters)
+        for name, value in fitting.where.items():
+            reader.keep(name, value)
+        return [str(session_id) for session_id in reader.sessions["session_id"]]
+    return found[::-1]

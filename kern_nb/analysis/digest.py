@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kern_nb import attached
 from kern_nb.analysis.chosen import Fitting, chosen
-from kern_nb.analysis.gathered import TOTALS, Gathered, gathered
-from kern_nb.db.columns import DTYPES
+from kern_nb.analysis.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, framed, gathered
+from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +68,8 @@ class Digest:
         """One row an item.
 
         ``item`` (as a person writes it), ``session_id``, ``run_index`` (missing where it is a session), ``status`` (of
-        its latest run), ``asked`` (its first input), ``n_asked`` (how many inputs it has), ``output`` (its latest), ``error``
-        (of its latest run), ``created_at`` (when its first run began), and its totals, named as in `metrics`.
+        its latest run), ``asked`` (its first input), ``n_asked`` (how many inputs it has), ``output`` (its latest),
+        ``error`` (of its latest run), ``created_at`` (when its first run began), and its totals, named as in `metrics`.
         """
         return self.rows.items
 
@@ -110,19 +110,15 @@ class Digest:
         One row a metric, named as in `Comparison.metrics`: ``metric``, ``value`` (the sum over the items, of a score
         the mean), ``median`` (over the items), ``n_known`` (of how many items it is known; the others are left out).
         """
-        import pandas as pd
-
         counted = self.items[self.rows.counted.to_numpy()]
         made: list[tuple[Any, ...]] = []
         for name in TOTALS:
             values = counted[name]
             made.append((name, values.sum(min_count=1), values.median(), int(values.count())))
         of_counted = self.scores[self.scores["item"].isin(counted["item"])]
-        for name, values in of_counted.groupby("name", sort=True)["value"]:
-            made.append((name, values.mean(), values.median(), int(values.count())))
-        columns = zip(*made, strict=True)
-        kinds = {"metric": "text", "value": "number", "median": "number", "n_known": "count"}
-        return pd.DataFrame({n: pd.array(list(c), dtype=DTYPES[k]) for (n, k), c in zip(kinds.items(), columns, strict=True)})  # type: ignore[index, call-overload]
+        for score, values in of_counted.groupby("name", sort=True)["value"]:
+            made.append((score, values.mean(), values.median(), int(values.count())))
+        return framed(made, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
 
     @cached_property
     def tools(self) -> pd.DataFrame:
@@ -151,10 +147,10 @@ class Digest:
     def by_status(self) -> pd.DataFrame:
         """How the items ended: ``status``, ``n_items``, and the medians of tokens, cost, seconds and tool calls."""
         by = self.items.groupby("status", dropna=False, sort=True)
-        made = by[list(_LOOKED_AT)].median().astype(DTYPES["number"])
-        made.insert(0, "n_items", by.size().astype(DTYPES["count"]))
+        made = by[list(_LOOKED_AT)].median().astype(NUMBER)
+        made.insert(0, "n_items", by.size().astype(COUNT))
         made = made.reset_index().sort_values("n_items", ascending=False, kind="stable", ignore_index=True)
-        return made.astype({"status": DTYPES["text"]})
+        return made.astype({"status": TEXT})
 
     @cached_property
     def outliers(self) -> pd.DataFrame:
@@ -202,12 +198,10 @@ class Digest:
 
 
 def _outliers(items: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
     found: list[tuple[Any, ...]] = []
     for status, alike in items.groupby("status", dropna=False, sort=True):
         for metric in _LOOKED_AT:
-            values = alike[metric].astype(DTYPES["number"])
+            values = alike[metric].astype(NUMBER)
             if values.count() < _FEWEST:
                 continue
             low, median, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
@@ -217,6 +211,5 @@ def _outliers(items: pd.DataFrame) -> pd.DataFrame:
                 distance = (abs(value - median) / (high - low)) if high > low else float("inf")
                 found.append((distance, item, status, metric, float(value), median))
     found.sort(key=lambda row: -row[0])
-    columns = list(zip(*(row[1:] for row in found), strict=True)) or [()] * 5
-    kinds = {"item": "text", "status": "text", "metric": "text", "value": "number", "median": "number"}
-    return pd.DataFrame({n: pd.array(list(c), dtype=DTYPES[k]) for (n, k), c in zip(kinds.items(), columns, strict=True)})  # type: ignore[index, call-overload]
+    kinds: dict[str, Kind] = {"item": "text", "status": "text", "metric": "text", "value": "number", "median": "number"}
+    return framed([row[1:] for row in found], kinds)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.sides import load, rows
 from kern_nb.analysis.totals import totals
-from kern_nb.db.columns import DTYPES
+from kern_nb.db.columns import DTYPES, Kind
 from kern_nb.errors import RunNotFound, SessionNotFound
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
     from kern_nb.db.references import Reference
+
+TEXT: Any = DTYPES["text"]
+COUNT: Any = DTYPES["count"]
+NUMBER: Any = DTYPES["number"]
 
 COUNTS = (
     "n_runs",
@@ -35,11 +39,14 @@ TOTALS = (*COUNTS, "cost", "duration_s")
 _OF_RUNS = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 """What the frame of sessions does not have."""
 
-_RUN = ("session_id", "run_index", "run_id", "parent_run_id", "agent_id", "status", "model", "input", "output", "error")
-_RUN += (*(name for name in TOTALS if name != "n_runs"), "created_at")
-_MESSAGE = ("session_id", "run_id", "run_index", "message_index", "role", "tool_call_id", "model", "created_at")
-_CALL = ("session_id", "run_id", "run_index", "message_index", "tool_call_id", "tool_name", "caller", "status")
-_CALL += ("is_error", "duration_s", "created_at")
+_PLACE = ("session_id", "run_id", "run_index", "message_index")
+_RUN = (
+    *("session_id", "run_index", "run_id", "parent_run_id", "agent_id", "status", "model", "input", "output", "error"),
+    *(name for name in TOTALS if name != "n_runs"),
+    "created_at",
+)
+_MESSAGE = (*_PLACE, "role", "tool_call_id", "model", "created_at")
+_CALL = (*_PLACE, "tool_call_id", "tool_name", "caller", "status", "is_error", "duration_s", "created_at")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +92,7 @@ def _one(store: SessionStore, place: Reference) -> Gathered:
     runs, messages, tool_calls = (frame.reset_index(drop=True) for frame in frames)
     # As the branch has them: that is where they are found again.
     runs, messages, tool_calls = (
-        df.assign(session_id=pd.array([place.session_id] * len(df), dtype=DTYPES["text"]))
-        for df in (runs, messages, tool_calls)
+        df.assign(session_id=pd.array([place.session_id] * len(df), dtype=TEXT)) for df in (runs, messages, tool_calls)
     )
     found = totals(side)
     took = _typed(pd.DataFrame([{name: found[name] for name in TOTALS}]))
@@ -207,14 +213,14 @@ def _items(places: Sequence[Reference], told: pd.DataFrame, took: pd.DataFrame) 
     asked = roots.groupby("n")["input"]
     made = pd.DataFrame(
         {
-            "item": pd.array([str(place) for place in places], dtype=DTYPES["text"]),
-            "session_id": pd.array([place.session_id for place in places], dtype=DTYPES["text"]),
-            "run_index": pd.array([place.run_index for place in places], dtype=DTYPES["count"]),
-            "status": ends["status"].astype(DTYPES["text"]),
-            "asked": asked.first().reindex(ends.index).astype(DTYPES["text"]),
-            "n_asked": asked.count().reindex(ends.index, fill_value=0).astype(DTYPES["count"]),
-            "output": roots.groupby("n")["output"].last().reindex(ends.index).astype(DTYPES["text"]),
-            "error": ends["error"].astype(DTYPES["text"]),
+            "item": pd.array([str(place) for place in places], dtype=TEXT),
+            "session_id": pd.array([place.session_id for place in places], dtype=TEXT),
+            "run_index": pd.array([place.run_index for place in places], dtype=COUNT),
+            "status": ends["status"].astype(TEXT),
+            "asked": asked.first().reindex(ends.index).astype(TEXT),
+            "n_asked": asked.count().reindex(ends.index, fill_value=0).astype(COUNT),
+            "output": roots.groupby("n")["output"].last().reindex(ends.index).astype(TEXT),
+            "error": ends["error"].astype(TEXT),
             "created_at": roots.groupby("n")["created_at"].min().reindex(ends.index),
         }
     )
@@ -223,8 +229,8 @@ def _items(places: Sequence[Reference], told: pd.DataFrame, took: pd.DataFrame) 
 
 
 def _typed(took: pd.DataFrame) -> pd.DataFrame:
-    kinds = {name: DTYPES["count" if name in COUNTS else "number"] for name in TOTALS}
-    return took.astype(dict.fromkeys(TOTALS, DTYPES["number"])).astype(kinds)
+    kinds = {name: COUNT if name in COUNTS else NUMBER for name in TOTALS}
+    return took.astype(dict.fromkeys(TOTALS, NUMBER)).astype(kinds)
 
 
 def _scores(store: SessionStore, places: Sequence[Reference], told: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +241,7 @@ def _scores(store: SessionStore, places: Sequence[Reference], told: pd.DataFrame
     numbers = {p.session_id: n for n, p in enumerate(places) if p.run_index is None}
     of_sessions = rated[rated["run_id"].isna()]
     found = [of_sessions.assign(n=of_sessions["session_id"].astype(object).map(numbers))]
-    heads = pd.DataFrame(_heads(places, told).items(), columns=["n", "run_id"]).astype({"run_id": DTYPES["text"]})
+    heads = pd.DataFrame(_heads(places, told).items(), columns=["n", "run_id"]).astype({"run_id": TEXT})
     found.append(rated[rated["run_id"].notna()].merge(heads, on="run_id"))
     scores = pd.concat([df[["name", "value", "n"]] for df in found if len(df)] or [found[0][["name", "value", "n"]]])
     return scores.dropna(subset=["n"]).astype({"n": int})
@@ -246,9 +252,9 @@ def _means(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
 
     means = scores.groupby(["n", "name"], sort=True)["value"].mean().reset_index()
     made = {
-        "item": pd.array(items["item"].iloc[means["n"].to_list()].tolist(), dtype=DTYPES["text"]),
-        "name": pd.array(means["name"].tolist(), dtype=DTYPES["text"]),
-        "value": pd.array(means["value"].tolist(), dtype=DTYPES["number"]),
+        "item": pd.array(items["item"].iloc[means["n"].to_list()].tolist(), dtype=TEXT),
+        "name": pd.array(means["name"].tolist(), dtype=TEXT),
+        "value": pd.array(means["value"].tolist(), dtype=NUMBER),
     }
     return pd.DataFrame(made)
 
@@ -277,3 +283,12 @@ def _heads(places: Sequence[Reference], told: pd.DataFrame) -> dict[int, str]:
     """The ids of the runs that are items, by the item's number."""
     meant = {(n, place.run_index) for n, place in enumerate(places) if place.run_index is not None}
     return {n: run_id for n, index, run_id in rows(told, ("n", "run_index", "run_id")) if (n, index) in meant}
+
+
+def framed(made: Sequence[tuple[Any, ...]], kinds: dict[str, Kind]) -> pd.DataFrame:
+    """Rows as a frame with the dtypes of the store's frames."""
+    import pandas as pd
+
+    columns = list(zip(*made, strict=True)) or [()] * len(kinds)
+    arrays = ((name, list(values), DTYPES[kind]) for (name, kind), values in zip(kinds.items(), columns, strict=True))
+    return pd.DataFrame({name: pd.array(values, dtype=dtype) for name, values, dtype in arrays})  # type: ignore[call-overload]

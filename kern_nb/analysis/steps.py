@@ -1,15 +1,17 @@
-"""The steps of runs, a tool call or a model's answer each, and what they took; the tools, by what became of their calls.
+"""The steps of runs, a tool call or a model's answer each, and what they took; the tools, by how their calls ended.
 
-A source may state what a tool call took. Where it does not, and of every answer of a model, the time that passed between
-two messages is taken: from the message that asks for the call to the one that has its result, from the message before
-an answer to the answer. That is what a person waited, more than the work itself, and says so: ``timed`` is "gap".
+A source may state what a tool call took. Where it does not, and of every answer of a model, the time that passed
+between two messages is taken: from the message that asks for the call to the one that has its result, from the message
+before an answer to the answer. That is what a person waited, more than the work itself, and is told apart: ``timed`` is
+"gap".
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.db.columns import DTYPES
+from kern_nb.analysis.gathered import COUNT, NUMBER, TEXT, framed
+from kern_nb.db.columns import Kind
 from kern_nb.db.rows import ANSWERS
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ MOST = 10
 STATED, GAP, BOTH = "stated", "gap", "both"
 TOOL, ANSWER, STEP = "tool call", "answer", "step"
 
-_COLUMNS = {
+_COLUMNS: dict[str, Kind] = {
     "place": "text",
     "kind": "text",
     "name": "text",
@@ -44,7 +46,7 @@ def _at(calls: pd.DataFrame, messages: pd.DataFrame, column: str) -> pd.Series[p
     """When the first message of each call's run was written that has the same value in a column."""
 
     def keys(df: pd.DataFrame) -> pd.Series[str]:
-        return df["run_id"] + "/" + df[column].astype(DTYPES["text"])
+        return df["run_id"] + "/" + df[column].astype(TEXT)
 
     return _looked_up(keys(calls), messages["created_at"].set_axis(keys(messages)))
 
@@ -59,19 +61,19 @@ def _timed(
     df: pd.DataFrame, stated: pd.Series[float], begun: pd.Series[pd.Timestamp], ended: pd.Series[pd.Timestamp]
 ) -> pd.DataFrame:
     """With what each row took. Clocks that run backwards say nothing."""
-    gap = (ended - begun).dt.total_seconds().astype(DTYPES["number"])
+    gap = (ended - begun).dt.total_seconds().astype(NUMBER)
     gap = gap.mask(gap < 0)
     is_gap = stated.isna() & gap.notna()
-    timed = stated.notna().map({True: STATED, False: None}).astype(DTYPES["text"]).mask(is_gap, GAP)
+    timed = stated.notna().map({True: STATED, False: None}).astype(TEXT).mask(is_gap, GAP)
     return df.assign(duration_s=stated.fillna(gap), timed=timed)
 
 
 def _answers(runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:
-    """The agents' messages with what passed since the message before. A copy of an earlier run's is none of the run's."""
+    """The agents' messages with what passed since the message before; copies of an earlier run's are left out."""
     begun = _looked_up(messages["run_id"], runs.set_index("run_id")["created_at"])
     own = messages[~(messages["created_at"] < begun).fillna(False)]
     before = own.groupby("run_id")["created_at"].shift(1)
-    nothing = own["created_at"].isna().map({True: None, False: None}).astype(DTYPES["number"])
+    nothing = own["created_at"].isna().map({True: None, False: None}).astype(NUMBER)
     answers = _timed(own, nothing, before, own["created_at"])
     return answers[answers["role"] == "assistant"].rename(columns={"model": "name"})
 
@@ -85,33 +87,33 @@ def longest(runs: pd.DataFrame, messages: pd.DataFrame, calls: pd.DataFrame, mos
         calls: What `timed_calls` gives.
         most: How many.
     """
-    import pandas as pd
-
     answers = _answers(runs, messages)
     # A workflow's step that is a function has no messages; what it took is its run's.
     silent = runs[runs["parent_run_id"].notna() & ~runs["run_id"].isin(messages["run_id"])]
-    silent = silent.assign(timed=STATED, name=silent["agent_id"], message_index=pd.NA)
+    silent = silent.assign(timed=STATED, name=silent["agent_id"])
     kinds = (
         (TOOL, calls.rename(columns={"tool_name": "name"})),
-        (ANSWER, answers.assign(status=pd.NA)),
+        (ANSWER, answers),
         (STEP, silent),
     )
     kept = ["session_id", "run_index", "message_index", "name", "duration_s", "timed", "status"]
     found = []
     for kind, df in kinds:
         slow = df[df["duration_s"].notna()].sort_values("duration_s", ascending=False, kind="stable").head(most)
-        found += [(kind, *row) for row in slow[kept].astype(object).itertuples(index=False, name=None)]
+        found += [(kind, *row) for row in slow.reindex(columns=kept).astype(object).itertuples(index=False, name=None)]
     found.sort(key=lambda row: -row[5])
     made = [(_place(*row[1:4]), row[0], *row[4:]) for row in found[:most]]
-    columns = list(zip(*made, strict=True)) or [()] * len(_COLUMNS)
-    arrays = {n: pd.array(list(c), dtype=DTYPES[k]) for (n, k), c in zip(_COLUMNS.items(), columns, strict=True)}  # type: ignore[index, call-overload]
-    return pd.DataFrame(arrays)
+    return framed(made, _COLUMNS)
 
 
 def _place(session_id: str, run_index: int, message_index: int) -> str:
     import pandas as pd
 
     return f"{session_id}/{run_index}" + ("" if pd.isna(message_index) else f".{message_index}")
+
+
+def _kind(told: set[str]) -> str | None:
+    return BOTH if len(told) > 1 else next(iter(told), None)
 
 
 def by_tool(calls: pd.DataFrame) -> pd.DataFrame:
@@ -124,14 +126,16 @@ def by_tool(calls: pd.DataFrame) -> pd.DataFrame:
         unknown=calls["status"].isin(["unknown", "started"]),
     )
     by = calls.groupby("tool_name", sort=True)
-    kinds = by["timed"].agg(lambda told: BOTH if told.nunique() > 1 else next(iter(told.dropna()), None))
-    made = pd.DataFrame({
-        "calls": by.size().astype(DTYPES["count"]),
-        "failed": by["failed"].sum().astype(DTYPES["count"]),
-        "unknown": by["unknown"].sum().astype(DTYPES["count"]),
-        "median_duration_s": by["duration_s"].median().astype(DTYPES["number"]),
-        "total_duration_s": by["duration_s"].sum(min_count=1).astype(DTYPES["number"]),
-        "timed": kinds.astype(DTYPES["text"]),
-    })
-    made = made.rename_axis("tool_name").reset_index().astype({"tool_name": DTYPES["text"]})
+    kinds = pd.Series({tool: _kind(set(told.dropna())) for tool, told in by["timed"]}, dtype=TEXT)
+    made = pd.DataFrame(
+        {
+            "calls": by.size().astype(COUNT),
+            "failed": by["failed"].sum().astype(COUNT),
+            "unknown": by["unknown"].sum().astype(COUNT),
+            "median_duration_s": by["duration_s"].median().astype(NUMBER),
+            "total_duration_s": by["duration_s"].sum(min_count=1).astype(NUMBER),
+            "timed": kinds,
+        }
+    )
+    made = made.rename_axis("tool_name").reset_index().astype({"tool_name": TEXT})
     return made.sort_values(["calls", "tool_name"], ascending=[False, True], kind="stable", ignore_index=True)

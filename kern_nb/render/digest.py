@@ -1,0 +1,331 @@
+"""Digests and summaries as a person reads them: the story first, then what it took, the tools, the longest steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.render import comparison, plain
+from kern_nb.render.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.render.tables import Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kern_nb.analysis.digest import Digest
+    from kern_nb.records import SessionSummary
+    from kern_nb.summarizing import Summaries
+
+MOST_ROWS = 12
+"""So many tools, items and outliers are shown; the frames have all."""
+
+_LABEL = 60
+_TOLD = 600
+_LINE = 160
+_ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
+"""Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
+
+_MANY = 100
+_INSTANT = 0.005
+_NARROW = 40
+"""So wide is a column of text; a place is cut in its session's id, as its end says more."""
+
+_TIMED = {"gap": "between messages", "both": "partly between messages"}
+
+
+def digest_html(digest: Digest) -> str:
+    """A digest as a whole output."""
+    story = [tag("p", tag("strong", name), ": ", foreign(plain.cut(text, _TOLD))) for name, text in _story(digest)]
+    head = tag("p", tag("strong", "Digest of ", foreign(_title(digest))), f": {_size(digest)}")
+    parts = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(digest, _LABEL)]
+    return container(head, *story, *parts, *(tag("p", note) for note in _notes(digest)))
+
+
+def digest_text(digest: Digest) -> str:
+    """A digest as plain text."""
+    lines = [f"Digest of {_title(digest)}: {_size(digest)}"]
+    lines += [f"{name}: {plain.cut(text, _LINE)}" for name, text in _story(digest)]
+    return "\n".join([*lines, *map(str, _tables(digest, _NARROW)), *_notes(digest)])
+
+
+def _title(digest: Digest) -> str:
+    items = digest.items
+    if len(items) == 1:
+        return plain.cut(items["item"].iloc[0], 2 * _LABEL)
+    n_runs = int(items["run_index"].notna().sum())
+    told = [(len(items) - n_runs, "session"), (n_runs, "run")]
+    what = " and ".join(plain.plural(n, noun) for n, noun in told if n)
+    return what + (f" ({plain.cut(digest.fitting, 2 * _LABEL)})" if digest.fitting else "")
+
+
+def _size(digest: Digest) -> str:
+    """How it ended, and how much there is of it."""
+    counts = {row["metric"]: int(row["value"] or 0) for row in _records(digest.metrics)[:2]}
+    size = f"{plain.plural(counts['n_runs'], 'run')}, {plain.plural(counts['n_messages'], 'message')}"
+    if len(digest.items) > 1:
+        return size
+    ended = plain.cut(plain.status(digest.status), _LABEL) if digest.status else "no runs yet"
+    inherited = digest.rows.inherited
+    return f"{ended}, {size}" + (f" ({plain.plural(inherited, 'run')} inherited)" if inherited else "")
+
+
+def _story(digest: Digest) -> Iterator[tuple[str, str]]:
+    """What was asked and said, of one item."""
+    if len(digest.items) > 1:
+        return
+    if digest.asked is not None:
+        further = int(digest.items["n_asked"].iloc[0]) - 1
+        yield "asked" + (f" first, then {plain.plural(further, 'further input')}" if further > 0 else ""), digest.asked
+    if digest.output is not None:
+        yield "last output", digest.output
+    if digest.error is not None:
+        yield f"{plain.BAD} error", digest.error
+
+
+def _tables(digest: Digest, place: int) -> Iterator[Table]:
+    several = len(digest.items) > 1
+    if several:
+        yield _by_status(digest)
+    yield _metrics(digest)
+    yield _tools(digest)
+    yield _longest(digest, place)
+    if several:
+        if len(digest.outliers):
+            yield _outliers(digest)
+        yield _items(digest)
+
+
+def _notes(digest: Digest) -> list[str]:
+    """What else a reader of the figures must know."""
+    notes = []
+    if digest.n_user_calls:
+        calls = plain.plural(digest.n_user_calls, "tool call")
+        notes.append(f"{calls} of a simulated user not counted.")
+    within = int((~digest.rows.counted).sum())
+    if within:
+        notes.append(f"{plain.plural(within, 'item')} within another: counted once.")
+    return notes
+
+
+def _by_status(digest: Digest) -> Table:
+    metrics = ("total_tokens", "cost", "duration_s", "n_tool_calls")
+    columns = [Column("status"), Column("how many", number=True)]
+    columns += [Column(f"median {name}", number=True) for name in metrics]
+    rows = [
+        [
+            plain.cut(plain.status(row["status"]), _LABEL),
+            plain.count(row["n_items"]),
+            *(_amount(name, row[name]) for name in metrics),
+        ]
+        for row in _records(digest.by_status)
+    ]
+    return Table("How they ended", columns, rows)
+
+
+def _metrics(digest: Digest) -> Table:
+    several = len(digest.items) > 1
+    scores = set(digest.scores["name"])
+    counted = int(digest.rows.counted.sum())
+    columns = [Column("metric"), Column("total" if several else "value", number=True)]
+    columns += [Column("median", number=True), Column("known of", number=True)] if several else []
+    rows = []
+    for n, row in enumerate(_records(digest.metrics)):
+        name = row["metric"]
+        if row["value"] is None and name not in _ALWAYS:
+            continue
+        is_score = name in scores and n >= len(digest.metrics) - len(scores)
+        title = f"{plain.cut(name, _LABEL)}{' (mean)' if is_score and several else ''}"
+        known = "all" if row["n_known"] == counted else f"{row['n_known']:,} of {counted:,}"
+        rows.append([title, _amount(name, row["value"]), *([_amount(name, row["median"]), known] if several else [])])
+    return Table("What they took" if several else "What it took", columns, rows)
+
+
+def _tools(digest: Digest) -> Table:
+    found = _records(digest.tools)
+    if not found:
+        return Table("No tools were called", [], [])
+    titles = ("calls", "failed", "unknown", "median time", "total time")
+    columns = [Column("tool", width=_LABEL), *(Column(title, number=True) for title in titles), Column("timed")]
+    rows = [
+        [
+            row["tool_name"] or "(no name)",
+            plain.count(row["calls"]),
+            f"{plain.BAD} {plain.count(row['failed'])}" if row["failed"] else "0",
+            f"? {plain.count(row['unknown'])}" if row["unknown"] else "",
+            _seconds(row["median_duration_s"]),
+            _seconds(row["total_duration_s"]),
+            _TIMED.get(row["timed"], ""),
+        ]
+        for row in found[:MOST_ROWS]
+    ]
+    return Table("Tools", columns, rows, _more(len(found), ".tools")).without_empty_columns()
+
+
+def _longest(digest: Digest, width: int) -> Table:
+    found = _records(digest.longest)
+    if not found:
+        return Table("Nobody knows what the steps took", [], [])
+    columns = [Column("place", width=_LABEL), Column("step"), Column("name", width=_LABEL), Column("time", number=True)]
+    columns += [Column("timed"), Column("ended", width=_LABEL)]
+    rows = [
+        [
+            _cut_place(row["place"], width),
+            row["kind"],
+            row["name"] or "",
+            _seconds(row["duration_s"]),
+            _TIMED.get(row["timed"], ""),
+            plain.status(row["status"]) if row["status"] not in (None, "completed", "COMPLETED") else "",
+        ]
+        for row in found
+    ]
+    return Table("The longest steps", columns, rows).without_empty_columns()
+
+
+def _cut_place(place: str, width: int) -> str:
+    session, slash, rest = place.rpartition("/")
+    return plain.cut(session, width - len(rest) - 1) + slash + rest
+
+
+def _outliers(digest: Digest) -> Table:
+    found = _records(digest.outliers)
+    columns = [Column("item", width=_LABEL), Column("status"), Column("metric")]
+    columns += [Column("value", number=True), Column("median of those alike", number=True)]
+    rows = [
+        [
+            row["item"],
+            plain.cut(plain.status(row["status"]), _LABEL),
+            row["metric"],
+            _amount(row["metric"], row["value"]),
+            _amount(row["metric"], row["median"]),
+        ]
+        for row in found[:MOST_ROWS]
+    ]
+    return Table("Far from those that ended alike", columns, rows, _more(len(found), ".outliers"))
+
+
+def _items(digest: Digest) -> Table:
+    found = _records(digest.items.head(MOST_ROWS))
+    columns = [Column("item", width=_LABEL), Column("status"), Column("asked"), Column("last output"), Column("error")]
+    columns += [Column(title, number=True) for title in ("runs", "tool calls", "tokens", "cost", "time")]
+    rows = []
+    for row in found:
+        failed = f", {plain.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
+        told = [row["item"], plain.cut(plain.status(row["status"]), _LABEL)]
+        told += [row["asked"] or "", row["output"] or "", row["error"] or ""]
+        told += [plain.count(row["n_runs"]), plain.count(row["n_tool_calls"]) + failed]
+        told += [plain.count(row["total_tokens"]), plain.money(row["cost"]), _seconds(row["duration_s"])]
+        rows.append(told)
+    return Table("Each of them", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
+
+
+def _amount(metric: str, number: float | None) -> str:
+    """A metric's value; a median may lie between two whole numbers, which matters for small ones only."""
+    if number is None or metric == "cost":
+        return comparison.value(metric, number)
+    if metric.endswith("_s"):
+        return _seconds(number)
+    return comparison.value(metric, number if abs(number) < _MANY else round(number))
+
+
+def _seconds(duration: float | None) -> str:
+    """A duration; what is rounded to nothing has taken some time."""
+    return "< 0.01 s" if duration is not None and 0 < duration < _INSTANT else plain.seconds(duration)
+
+
+def _more(n: int, where: str) -> str:
+    return f"… {plain.count(n - MOST_ROWS)} more; {where} has all." if n > MOST_ROWS else ""
+
+
+def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, None where a value is missing."""
+    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
+    return [dict(zip(df.columns, row, strict=True)) for row in cells]
+
+
+# Summaries ------------------------------------------------------------------------------------------------------------
+
+
+def summary_html(summary: SessionSummary) -> str:
+    """A model's summary as a whole output."""
+    return container(*_summary(summary))
+
+
+def _summary(summary: SessionSummary) -> Iterator[Markup]:
+    name = _place(summary)
+    yield tag("p", tag("strong", "Summary", *((" of ", foreign(plain.cut(name, 2 * _LABEL))) if name else ())))
+    yield tag("p", block(summary.summary))
+    if summary.topics:
+        yield tag(
+            "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
+        )
+    if state := _state(summary):
+        yield tag("p", tag("em", state))
+
+
+def summary_text(summary: SessionSummary) -> str:
+    """The same as plain text, cut."""
+    name = _place(summary)
+    lines = [f"Summary{f' of {plain.cut(name, 2 * _LABEL)}' if name else ''}: {plain.cut(summary.summary, _TOLD)}"]
+    lines += [f"topics: {', '.join(plain.cut(topic, _LABEL) for topic in summary.topics)}"] if summary.topics else []
+    return "\n".join([*lines, *filter(None, [_state(summary)])])
+
+
+def _place(summary: SessionSummary) -> str:
+    if summary.session_id is None:
+        return ""
+    return summary.session_id + ("" if summary.run_index is None else f"/{summary.run_index}")
+
+
+def _state(summary: SessionSummary) -> str:
+    """How far it goes, when and by whom it was made, and whether it is kept."""
+    parts = []
+    if summary.run_index is not None:
+        parts.append("of this run alone, not stored")
+    elif summary.last_run_index is not None:
+        parts.append(f"up to run {summary.last_run_index}")
+    if summary.runs_since is not None:
+        since = plain.plural(summary.runs_since, "run")
+        parts.append(f"{since} since then" if summary.runs_since else "up to date")
+    if summary.updated_at is not None:
+        parts.append(f"written {plain.when(summary.updated_at)} UTC")
+    if summary.model is not None:
+        parts.append(f"by {plain.cut(summary.model, _LABEL)}")
+    text = ", ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def summaries_html(found: Summaries) -> str:
+    """One text over all, and each of them folded away."""
+    parts = [tag("p", tag("strong", f"Summary of {_together(found.summaries)}")), tag("p", block(found.summary))]
+    if found.topics:
+        topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
+        parts.append(tag("p", tag("strong", "topics"), ": ", topics))
+    folded = [
+        details(foreign(plain.cut(_place(one), 2 * _LABEL)), *_summary(one)) for one in found.summaries[:MOST_ROWS]
+    ]
+    more = _more(len(found.summaries), ".df")
+    notes = [tag("p", tag("em", note)) for note in (more, *_left(found)) if note]
+    return container(*parts, *folded, *notes)
+
+
+def summaries_text(found: Summaries) -> str:
+    """The same as plain text, cut."""
+    lines = [f"Summary of {_together(found.summaries)}: {plain.cut(found.summary, _TOLD)}"]
+    lines += [f"topics: {', '.join(plain.cut(topic, _LABEL) for topic in found.topics)}"] if found.topics else []
+    for one in found.summaries[:MOST_ROWS]:
+        lines.append(f"  {plain.cut(_place(one), _LABEL)}: {plain.cut(one.summary, _LINE)}")
+    return "\n".join([*lines, *filter(None, [_more(len(found.summaries), ".df"), *_left(found)])])
+
+
+def _together(summaries: Sequence[SessionSummary]) -> str:
+    n_runs = sum(one.run_index is not None for one in summaries)
+    told = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
+    return " and ".join(plain.plural(n, noun) for n, noun in told if n)
+
+
+def _left(found: Summaries) -> Iterator[str]:
+    yield "The text over all is not stored; each session's summary is."
+    if found.without:
+        names = ", ".join(plain.cut(name, _LABEL) for name in found.without[:MOST_ROWS])
+        more = f" and {plain.count(len(found.without) - MOST_ROWS)} more" if len(found.without) > MOST_ROWS else ""
+        yield f"Nothing to summarize yet in {names}{more}."
