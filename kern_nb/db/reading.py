@@ -302,9 +302,10 @@ def _paired(told: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
     """The messages without results whose call is missing and without calls whose result is: models refuse both.
 
     Ids are compared within a run: providers use them again in the next. An id that was used again within the run, and
-    is stored as id~2, is given as it was.
+    is stored as id~2, is given as it was, unless its result is stored so too.
     """
     ids = {(run, call.tool_call_id) for run, m in told for call in m.tool_calls}
+    given = {(run, m.tool_call_id) for run, m in told if m.role in rows.ANSWERS}
     waiting: dict[tuple[int, str | None], list[ToolCall]] = defaultdict(list)
     answered: set[int] = set()
     results: set[int] = set()
@@ -314,7 +315,7 @@ def _paired(told: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
             results.add(id(message))
         for call in message.tool_calls:
             first = (call.tool_call_id or "").rpartition("~")[0]
-            if (run, first) in ids:
+            if (run, first) in ids and (run, call.tool_call_id) not in given:
                 call.tool_call_id = first
             waiting[run, call.tool_call_id].append(call)
     kept = []

@@ -125,8 +125,8 @@ class Inbox:
         import pyarrow as pa
 
         from kern_nb.db.columns import REQUIREMENTS
-        from kern_nb.db.typed import to_pandas
         from kern_nb.db.rows import requirement_row
+        from kern_nb.db.typed import to_pandas
 
         rows = [requirement_row(one) for one in self.requirements]
         kinds = {"time": pa.int64(), "flag": pa.bool_()}

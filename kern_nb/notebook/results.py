@@ -193,7 +193,8 @@ def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool
     """One of a store's frames by its name.
 
     Raises:
-        BadUsage: the reference names less than a session, or inherited rows are asked for where there are none.
+        BadUsage: the reference names less than a session, inherited rows are asked for where there are none, or there
+            is no such column.
     """
     if reference is not None:
         place = store.locate(reference)

@@ -74,7 +74,13 @@ def load(args: Namespace) -> pd.DataFrame:
 
     filters = {name: getattr(args, name) for name in ("since", "until", "limit")}
     filters |= {"user_id": args.user, "agent_id": args.agent}
+    filters |= {"columns": _listed(args.columns), "expand": _listed(args.expand)}
     return results.load(args.frame, args.session, attached.find(args.store), lineage=args.lineage, **filters)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """The words between commas."""
+    return None if text is None else [word.strip() for word in text.split(",")]
 
 
 def show(args: Namespace) -> Transcript:
