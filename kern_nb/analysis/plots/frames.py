@@ -1,0 +1,79 @@
+"""From frames to what a specification may hold: plain values, texts that are cut and visible, labels that differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.errors import BadUsage
+from kern_nb.render import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = 32
+"""Names longer than this are cut on axes and in legends."""
+
+_WHOLE = 1_000
+_ROOM = 6
+"""So much of a label goes to what tells it from another of the same name."""
+
+
+def require(df: pd.DataFrame, names: Iterable[str], like: str) -> None:
+    """Refuse a frame that lacks columns.
+
+    Raises:
+        BadUsage: it does; the hint says which frame has them.
+    """
+    missing = [name for name in names if name not in df.columns]
+    if missing:
+        raise BadUsage(f"The frame has no column {', '.join(map(repr, missing))}.", f"Give it {like}.")
+
+
+def records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of some columns as plain values; None where one is missing or is no finite number."""
+    columns = {name: [_plain(value) for value in df[name].astype(object)] for name in names}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    import pandas as pd
+
+    if isinstance(value, str):
+        return value
+    if value is None or pd.isna(value):
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
+    """Names as they are shown: on one line, cut, nothing in them acts; and no two alike, though the names may be."""
+    made: dict[str, None] = {}
+    tried: dict[str, int] = {}
+    for name in names:
+        label = plain.cut(name or "", width) or plain.MISSING
+        while label in made:
+            first = plain.cut(name or "", width - _ROOM) or plain.MISSING
+            tried[first] = tried.get(first, 1) + 1
+            label = f"{first} ({tried[first]})"
+        made[label] = None
+    return list(made)
+
+
+def amount(metric: str, value: float | None) -> str:
+    """A value of a metric, as it reads best: seconds, money, whole numbers, or four digits."""
+    if value is None:
+        return plain.MISSING
+    sign, size = ("−" if value < 0 else ""), abs(value)  # noqa: RUF001 - a minus sign, as wide as a plus
+    if metric in ("time", "duration") or metric.endswith("_s"):
+        return sign + plain.seconds(size)
+    if "cost" in metric:
+        return sign + plain.money(size)
+    return f"{sign}{size:,.0f}" if size == round(size) or size >= _WHOLE else f"{sign}{size:.4g}"
+
+
+def signed(text: str) -> str:
+    """A difference with its sign: a plus where it has none and is not 0."""
+    return text if text.startswith(("−", plain.MISSING, "0 ")) or text == "0" else f"+{text}"  # noqa: RUF001 - the minus sign of `amount`
