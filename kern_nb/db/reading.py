@@ -77,6 +77,16 @@ def get_session(
     return rows.session_of(row, loaded)
 
 
+def session_runs(connection: Connection, tables: Tables, session_id: str, start: int, limit: int) -> list[Run]:
+    """See `SessionStore.session_runs`."""
+    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    r = tables.runs
+    query = sa.select(r).where(seen.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
+    loaded = load_runs(connection, tables, seen, connection.execute(query).mappings().all())
+    _add_requirements(connection, tables, loaded)
+    return loaded
+
+
 def get_run(connection: Connection, tables: Tables, run_id: str) -> Run:
     """See `SessionStore.get_run`."""
     r = tables.runs

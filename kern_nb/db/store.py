@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import appending, blobs, reading, writing
+from kern_nb.db import appending, blobs, listing, reading, writing
 from kern_nb.db.blobs import Blob
+from kern_nb.db.listing import Narrowing, Order, SessionIds
 from kern_nb.db.pauses import Pauses
 from kern_nb.db.tabular import Tabular
 from kern_nb.errors import BadUsage
@@ -92,6 +93,34 @@ class SessionStore(Tabular, Pauses):
                 cursor=cursor,
             )
 
+    def find_sessions(
+        self,
+        narrowing: Narrowing | None = None,
+        *,
+        order: Order = "created",
+        descending: bool = True,
+        offset: int = 0,
+        limit: int | None = 50,
+        total: int | None = None,
+    ) -> SessionIds:
+        """The ids of sessions that fit, in order: a part of the list, wherever in it. `sessions_df` has their columns.
+
+        Args:
+            narrowing: What they have; all sessions where None.
+            order: What they are ordered by: created, updated, title, session (the id), owner or user.
+            descending: Whether the last comes first.
+            offset: How many to leave out at the beginning.
+            limit: The most to give; all where None.
+            total: How many fit, where that is known from the part before: they are not counted again.
+
+        Returns:
+            A list of ids with ``total``, the number of all that fit.
+        """
+        options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
+        options["total"] = total
+        with self.reading() as connection:
+            return listing.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
+
     def save_session(self, session: Session) -> Session:
         """Store a session's own fields, and those of its runs that are not stored yet; the session as stored.
 
@@ -109,6 +138,19 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is none.
         """
         return self.write(lambda connection: writing.rename_session(connection, self, session_id, name))
+
+    def tag_session(self, session_id: str, tags: Sequence[str]) -> Session:
+        """Give a session these tags in place of those it has; the session, without its runs.
+
+        They are the list at ``tags`` in its metadata, which a branch inherits. `find_sessions` finds sessions by one.
+
+        Raises:
+            SessionNotFound: there is none.
+            BadUsage: a tag is no text, or an empty one.
+        """
+        if isinstance(tags, str) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
+            raise BadUsage(f"{tags!r} is no list of tags.", "For example: ['refund', 'to check']")
+        return self.write(lambda connection: writing.tag_session(connection, self, session_id, tags))
 
     def update_session_state(
         self, session_id: str, updates: dict[str, Any], *, user_id: str | None = None
@@ -315,6 +357,15 @@ class SessionStore(Tabular, Pauses):
         """
         with self.reading() as connection:
             return reading.get_run(connection, self.tables, run_id)
+
+    def session_runs(self, session_id: str, *, start: int = 0, limit: int = 20) -> list[Run]:
+        """Some runs of a session in order, inherited ones too, from an index on; as `get_session` has them.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        with self.reading() as connection:
+            return reading.session_runs(connection, self.tables, session_id, start, limit)
 
     def find_run(self, reference: str) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.

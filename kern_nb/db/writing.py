@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import blobs, rows
 from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, touch_session
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
+from kern_nb.db.listing import TAGS
 from kern_nb.db.reading import require_session
 from kern_nb.errors import HasBranches, RunNotFound, SessionExists
 from kern_nb.records import Session
@@ -56,6 +57,18 @@ def rename_session(connection: Connection, store: SessionStore, session_id: str,
     now = int(time.time())
     connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=data, updated_at=now))
     return rows.session_of({**row, "session_data": data, "updated_at": now})
+
+
+def tag_session(connection: Connection, store: SessionStore, session_id: str, tags: Sequence[str]) -> Session:
+    """See `SessionStore.tag_session`."""
+    s = store.tables.sessions
+    row = _lock_session(connection, store, session_id)
+    metadata = {key: value for key, value in (row["metadata"] or {}).items() if key != TAGS}
+    if tags:
+        metadata[TAGS] = list(dict.fromkeys(tags))
+    values = {"metadata": metadata or None, "updated_at": int(time.time())}
+    connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+    return rows.session_of({**row, **values})
 
 
 def save_summary(connection: Connection, store: SessionStore, session_id: str, summary: dict[str, Any] | None) -> None:

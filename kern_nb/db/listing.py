@@ -1,0 +1,171 @@
+"""Finding sessions among many: narrowed, ordered, and only so many of them read. No run's messages are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb.db import codec
+from kern_nb.db.schema import Tables, newest_first
+from kern_nb.db.views import json_text
+from kern_nb.errors import BadUsage
+
+if TYPE_CHECKING:
+    from kern_nb.db.store import SessionStore
+
+Order = Literal["created", "updated", "title", "session", "owner", "user"]
+ORDERS: tuple[str, ...] = get_args(Order)
+
+TAGS = "tags"
+"""The key of a session's metadata that holds its tags, a list of texts."""
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """What the sessions that are looked for have; None is anything.
+
+    Attributes:
+        text: A part of the title or the id, in any case.
+        owner: A part of the agent's, team's or workflow's id, in any case.
+        user: A part of the user's id, in any case.
+        status: The status of the latest run.
+        tag: One of the tags, in full.
+    """
+
+    text: str | None = None
+    owner: str | None = None
+    user: str | None = None
+    status: str | None = None
+    tag: str | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is narrowed."""
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+
+class SessionIds(list[str]):
+    """Ids in order, some of those that fit. ``total`` says how many fit in all."""
+
+    def __init__(self, ids: Iterable[str], total: int) -> None:
+        super().__init__(ids)
+        self.total = total
+
+
+class _named_text(json_text):  # noqa: N801 - used like a function
+    """The text at a key that is known beforehand. DuckDB reads it fifteen times faster than at a bound one."""
+
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], key: str) -> None:
+        given = sa.literal(key, sa.Text(), literal_execute=True)
+        sa.sql.expression.FunctionElement.__init__(self, sa.type_coerce(column, sa.Text), given)
+
+
+def find_sessions(
+    connection: Connection,
+    store: SessionStore,
+    narrowing: Narrowing,
+    *,
+    order: str,
+    descending: bool,
+    offset: int,
+    limit: int | None,
+    total: int | None,
+) -> SessionIds:
+    """See `SessionStore.find_sessions`."""
+    if order not in ORDERS:
+        raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
+    if offset < 0 or (limit is not None and limit < 0):
+        raise BadUsage(f"offset={offset}, limit={limit} is no part of a list.", "Give numbers of 0 or more.")
+    tables = store.tables
+    s = tables.sessions
+    chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
+    if total is None:
+        total = connection.execute(chosen.with_only_columns(sa.func.count(), maintain_column_froms=True)).scalar() or 0
+    key = _key(tables, order)
+    direction = (key.desc(), s.c.session_id.desc()) if descending else (key, s.c.session_id)
+    if limit is None:
+        limit = max(0, total - offset)  # SQLite takes no OFFSET without a LIMIT
+    page = chosen.order_by(*direction).limit(limit).offset(offset)
+    return SessionIds(connection.execute(page).scalars(), total)
+
+
+def _title(tables: Tables) -> sa.ColumnElement[Any]:
+    return _named_text(tables.sessions.c.session_data, "session_name")
+
+
+def _owner(tables: Tables) -> sa.ColumnElement[Any]:
+    s = tables.sessions.c
+    return sa.func.coalesce(s.agent_id, s.team_id, s.workflow_id)
+
+
+def _key(tables: Tables, order: str) -> sa.ColumnElement[Any]:
+    """What is ordered by. Engines differ on where NULL sorts: what is unknown comes with the least."""
+    s = tables.sessions.c
+    if order in ("created", "updated"):
+        return newest_first(s.created_at if order == "created" else s.updated_at)
+    if order == "session":
+        return s.session_id
+    texts = {"title": sa.func.lower(_title(tables)), "owner": _owner(tables), "user": s.user_id}
+    return sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
+
+
+def _conditions(tables: Tables, narrowing: Narrowing) -> list[sa.ColumnElement[bool]]:
+    s = tables.sessions.c
+    where: list[sa.ColumnElement[bool]] = []
+    if narrowing.text is not None:
+        where.append(_has(s.session_id, narrowing.text) | _has_title(tables, narrowing.text))
+    if narrowing.owner is not None:
+        where.append(_has(_owner(tables), narrowing.owner))
+    if narrowing.user is not None:
+        where.append(_has(s.user_id, narrowing.user))
+    if narrowing.tag is not None:
+        where.append(_has_tag(tables, narrowing.tag))
+    if narrowing.status is not None:
+        where.append(_ended_as(tables, narrowing.status))
+    return where
+
+
+def _has_title(tables: Tables, part: str) -> sa.ColumnElement[bool]:
+    """A part of the title. JSON is taken apart only where the part stands in it somewhere."""
+    anywhere = _has(tables.sessions.c.session_data, codec.dumps(part)[1:-1])
+    return sa.case((anywhere, _has(_title(tables), part)), else_=sa.false())
+
+
+def _has_tag(tables: Tables, tag: str) -> sa.ColumnElement[bool]:
+    """One of the tags: the list is JSON, in which a tag stands in quotes."""
+    column, quoted = tables.sessions.c["metadata"], codec.dumps(tag)
+    return sa.case((_contains(column, quoted), _contains(_named_text(column, TAGS), quoted)), else_=sa.false())
+
+
+def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
+    """The latest run has a status; members' runs do not count.
+
+    The status that most have is looked up for each session in turn, so that a page is found after looking at a page of
+    them. The others are few: their runs are found first.
+    """
+    s, r = tables.sessions, tables.runs
+    later = r.alias()
+    is_last = ~(
+        sa.exists()
+        .where(later.c.session_id == r.c.session_id, later.c.run_index > r.c.run_index)
+        .where(later.c.parent_run_id.is_(None))
+    )
+    found = sa.select(r.c.session_id).where(r.c.status == status, r.c.parent_run_id.is_(None), is_last)
+    if status != "COMPLETED":
+        return s.c.session_id.in_(found)
+    return found.where(r.c.session_id == s.c.session_id).exists()
+
+
+def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+    found = _contains(sa.func.lower(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
+    # SQLite knows the cases of ASCII only: there, "Ä" is at least itself.
+    return found if part.isascii() else found | _contains(column, codec.encode_text(part))
+
+
+def _contains(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+    return sa.type_coerce(column, sa.Text()).contains(part, autoescape=True)

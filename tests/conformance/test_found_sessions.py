@@ -1,0 +1,191 @@
+"""Sessions found among many: parts of the list wherever in it, each narrowing, each order; tags; runs by the part."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_small_run
+
+from kern_nb.db.listing import ORDERS, Narrowing
+from kern_nb.errors import BadUsage, SessionNotFound
+from kern_nb.records import Message, Requirement, Run, Session
+
+
+@pytest.fixture
+def shop(store):
+    """Five sessions that differ in all that can be looked for."""
+    facts = {
+        "alpha": {"agent_id": "support", "user_id": "ann", "session_data": {"session_name": "Refund 50% \\ off"}},
+        "beta": {"team_id": "desk", "session_type": "team", "user_id": "Bob", "session_data": {"session_name": "b"}},
+        "Gamma_1": {"workflow_id": "nightly", "session_type": "workflow", "session_data": {"refund": "not a title"}},
+        "gammax1": {"agent_id": "support", "user_id": "ann", "session_data": {"session_name": "Ärger \ud800\x00 “q”"}},
+        "delta": {},
+    }
+    for n, (session_id, fields) in enumerate(facts.items()):
+        store.save_session(Session(session_id=session_id, created_at=100 + n, updated_at=500 - n, **fields))
+    return store
+
+
+def found(store, narrowing=None, **options):
+    """The ids, sorted by letters."""
+    return sorted(store.find_sessions(narrowing, **options))
+
+
+@pytest.mark.parametrize(
+    ("narrowing", "expected"),
+    [
+        (Narrowing(text="REFUND"), ["alpha"]),
+        (Narrowing(text="50% \\"), ["alpha"]),
+        (Narrowing(text="gamma_"), ["Gamma_1"]),
+        (Narrowing(text="Ärger"), ["gammax1"]),
+        (Narrowing(text="“Q”"), ["gammax1"]),
+        (Narrowing(text="\ud800\x00"), ["gammax1"]),
+        (Narrowing(text="session_name"), []),
+        (Narrowing(text="not a title"), []),
+        (Narrowing(owner="SUPP"), ["alpha", "gammax1"]),
+        (Narrowing(owner="desk"), ["beta"]),
+        (Narrowing(owner="night"), ["Gamma_1"]),
+        (Narrowing(user="bO"), ["beta"]),
+        (Narrowing(user="ann", text="refund"), ["alpha"]),
+        (Narrowing(user="' OR 1=1 --"), []),
+    ],
+)
+def test_each_narrowing_keeps_the_sessions_that_have_it(shop, narrowing, expected):
+    """Parts of title, id, owner and user are found in any case; signs of LIKE and JSON are letters; totals agree."""
+    assert found(shop, narrowing) == expected
+    assert shop.find_sessions(narrowing).total == len(expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("descending", [True, False])
+def test_parts_of_the_list_put_together_are_the_list(shop, order, descending):
+    """Whatever the order, parts of any size meet without a gap or a repetition, and the two directions mirror."""
+    whole = shop.find_sessions(order=order, descending=descending, limit=None)
+    parts = [shop.find_sessions(order=order, descending=descending, offset=n, limit=2) for n in range(0, 5, 2)]
+
+    assert [one for part in parts for one in part] == whole
+    assert {part.total for part in parts} == {whole.total} == {5}
+    assert shop.find_sessions(order=order, descending=not descending, limit=None) == whole[::-1]
+
+
+def test_orders_follow_what_they_are_named_after(shop):
+    """Created and updated by time, session by id, title in any case; what is unknown comes with the least."""
+    by_time = ["alpha", "beta", "Gamma_1", "gammax1", "delta"]
+    assert shop.find_sessions(order="created", descending=False) == by_time
+    assert shop.find_sessions(order="updated", descending=True) == by_time
+    assert shop.find_sessions(order="session", descending=False) == ["Gamma_1", "alpha", "beta", "delta", "gammax1"]
+    assert shop.find_sessions(order="title", descending=False) == ["Gamma_1", "delta", "beta", "alpha", "gammax1"]
+    assert shop.find_sessions(order="user", descending=False)[-2:] == ["alpha", "gammax1"]
+    assert shop.find_sessions(order="owner", descending=False)[0] == "delta"
+
+
+def test_a_known_total_is_taken_as_it_is(shop):
+    """Who scrolls need not count again."""
+    assert shop.find_sessions(offset=4, total=5) == ["alpha"]
+    assert shop.find_sessions(offset=4, total=7).total == 7
+
+
+@pytest.mark.parametrize("options", [{"order": "cost"}, {"offset": -1}, {"limit": -1}])
+def test_what_is_no_part_of_a_list_is_refused(shop, options):
+    """The order is a word of a fixed list, never SQL."""
+    with pytest.raises(BadUsage):
+        shop.find_sessions(**options)
+
+
+def test_status_is_that_of_the_latest_run_of_the_sessions_own(store):
+    """Earlier runs do not count, nor do members' runs, whichever status is asked for."""
+    for session_id, statuses in {"good": ["ERROR", "COMPLETED"], "bad": ["COMPLETED", "ERROR"], "none": []}.items():
+        store.save_session(Session(session_id=session_id))
+        for status in statuses:
+            store.append_run(session_id, Run(input="x", status=status))
+    leader = store.append_run("good", Run(input="x"))
+    store.append_run("good", Run(input="x", status="ERROR", parent_run_id=leader.run_id))
+
+    assert found(store, Narrowing(status="COMPLETED")) == ["good"]
+    assert found(store, Narrowing(status="ERROR")) == ["bad"]
+    assert store.find_sessions(Narrowing(status="ERROR")).total == 1
+    assert found(store, Narrowing(status="PAUSED")) == []
+
+
+def test_an_empty_store_has_no_sessions_to_find(store_factory):
+    """Nothing is written by looking."""
+    store = store_factory("new")
+    assert store.find_sessions() == []
+    assert store.find_sessions(Narrowing(text="x", status="COMPLETED")).total == 0
+
+
+def test_tags_replace_one_another_and_leave_the_rest_of_the_metadata(store):
+    """A session has the tags it was given last, each once; without tags its metadata is as before."""
+    store.save_session(Session(session_id="chat", metadata={"task": 7}))
+    tagged = store.tag_session("chat", ["to check", "a%", "to check"])
+
+    assert tagged.metadata == {"task": 7, "tags": ["to check", "a%"]}
+    assert store.get_session("chat").metadata == tagged.metadata
+    assert found(store, Narrowing(tag="a%")) == ["chat"]
+    assert found(store, Narrowing(tag="to")) == []
+    store.tag_session("chat", [])
+    assert store.get_session("chat").metadata == {"task": 7}
+    assert found(store, Narrowing(tag="a%")) == []
+
+
+def test_a_word_elsewhere_in_the_metadata_is_no_tag(store):
+    """Only the list of tags is looked at."""
+    store.save_session(Session(session_id="chat", metadata={"mood": "odd", "tags": ["even"]}))
+
+    assert found(store, Narrowing(tag="odd")) == []
+    assert found(store, Narrowing(tag="even")) == ["chat"]
+
+
+def test_tags_of_any_letters_are_kept_and_found(store):
+    """Quotes, NUL and half a surrogate pair included; a branch inherits them."""
+    tag = "“q\" ' \\ \x00 \ud800 <b>"
+    store.append_run("chat", a_small_run())
+    store.tag_session("chat", [tag])
+    store.branch("chat", new_session_id="what-if")
+
+    assert store.get_session("what-if").metadata == {"tags": [tag]}
+    assert found(store, Narrowing(tag=tag)) == ["chat", "what-if"]
+
+
+@pytest.mark.parametrize("tags", ["one", [""], ["x", 3], [" "]])
+def test_what_are_no_tags_is_refused(store, tags):
+    """A text is not taken for a list of letters; nothing is written."""
+    store.save_session(Session(session_id="chat"))
+    before = store.get_session("chat").metadata
+    with pytest.raises(BadUsage):
+        store.tag_session("chat", tags)
+    assert store.get_session("chat").metadata == before
+
+
+def test_a_session_that_is_not_there_gets_no_tags(store):
+    """It is said, and no session is made."""
+    store.save_session(Session(session_id="chat"))
+    with pytest.raises(SessionNotFound):
+        store.tag_session("chta", ["x"])
+    assert found(store) == ["chat"]
+
+
+def test_runs_come_by_the_part_as_the_whole_session_has_them(store):
+    """Inherited runs come first, cut where the branch cuts them, with what they wait for."""
+    said = [Message(role="user", content="one"), Message(role="assistant", content="two")]
+    for _ in range(3):
+        store.append_run("chat", Run(input="x", messages=[m.model_copy() for m in said]))
+    store.branch("chat", after=(1, 0), new_session_id="what-if")
+    run = store.start_run("what-if", input="y")
+    store.pause_run(run.run_id, [Requirement(kind="confirmation", tool_name="pay")])
+    whole = store.get_session("what-if").runs
+
+    parts = [run for start in (0, 1, 2) for run in store.session_runs("what-if", start=start, limit=1)]
+
+    assert parts == whole
+    assert [len(run.messages) for run in parts] == [2, 1, 0]
+    assert parts[2].requirements[0].tool_name == "pay"
+    assert store.session_runs("what-if", start=1) == whole[1:]
+    assert store.session_runs("what-if", start=3) == []
+
+
+def test_there_are_no_runs_of_a_session_that_is_not_there(store):
+    """A misspelt id is told from a session without runs."""
+    store.save_session(Session(session_id="chat"))
+    assert store.session_runs("chat") == []
+    with pytest.raises(SessionNotFound):
+        store.session_runs("chta")
