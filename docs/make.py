@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kern_nb.db.columns import DTYPES, FRAMES, INHERITED, Column
+from kern_nb.db.columns import DTYPES, FRAMES, INHERITED, INSIDE, Column
+from kern_nb.db.typed import ARROW
 
 HERE = Path(__file__).parent
 
@@ -20,20 +21,115 @@ TITLES = {
 
 INTRODUCTION = """# Columns
 
-The same columns, in this order and of these dtypes, from every engine. A missing value is `pd.NA`, never 0. Ids are
-strings, times are UTC. JSON columns hold JSON text. `sql()` and `%%kern_sql` offer the same columns as the views
-`sessions`, `runs`, `messages`, `tool_calls`, `scores` and `requirements`.
+A store gives five frames, and `requirements` as a view of SQL:
+
+{contents}
+
+The same columns, in this order and of these dtypes, come from every engine. A missing value is `pd.NA`, never 0. Ids
+are strings, times are UTC, JSON columns hold JSON text. `session_id` is in every frame and `run_id` in all that are
+about runs, so that any two merge.
+
+`sql()` and `%%kern_sql` offer the same columns as the views `sessions`, `runs`, `messages`, `tool_calls`, `scores` and
+`requirements`.
 
 Totals of runs and sessions (tokens, cost, tool calls) are the agent's. What a simulated user spent stays on its
 messages; its tool calls are rows whose `caller` is "user".
 
+## What to ask for
+
+```python
+from kern_nb.db import InMemoryDb
+from kern_nb.records import Message, Run, Session, ToolCall, Usage
+
+store = InMemoryDb()
+for task, city in (("t1", "Rome"), ("t2", "Oslo")):
+    call = ToolCall(tool_call_id="c", tool_name="weather", args={{"city": city}}, result="sunny")
+    messages = [
+        Message(role="user", content=f"How is {{city}}?"),
+        Message(role="assistant", tool_calls=[call], usage=Usage(input_tokens=20, output_tokens=5)),
+    ]
+    store.append_run(f"{{task}}-a", Run(messages=messages, model="m-1"))
+    store.save_session(Session(session_id=f"{{task}}-a", metadata={{"task_id": task, "trial": 1}}))
+
+store.runs_df(columns=["session_id", "model", "total_tokens"])
+store.messages_df(limit=100, expand=["metadata.task_id"]).groupby("metadata.task_id").size()
+store.tool_calls_df("t1-a", columns=["tool_name", "result"], expand=["args.city", "metadata.trial"])
+
+store.table("messages", columns=["session_id", "content"])   # pyarrow.Table
+store.polars("runs", expand=["metadata.task_id"])            # polars.DataFrame
+```
+
+All of these choices are made in SQL: what is left out is neither computed nor read. In a notebook:
+`%kern load runs --columns session_id,model --expand metadata.task_id`.
+
+| argument | what it does |
+|---|---|
+{arguments}
+
+### Values inside JSON
+
+A path is where a value is found and its keys, with dots; it is also the name of the new column.
+
+| path | frames | of |
+|---|---|---|
+{places}
+
+Rows of runs, messages, tool calls and scores have the values of the session they are in. A key that has a dot in it is
+written in a tuple: `expand=[("metadata", "a.b")]`.
+
+The new columns are text (dtype `string`), the same from every engine: texts as they are, numbers, `true` and `false` as
+JSON spells them, objects and lists as JSON text. What is not there, or null, is `pd.NA`. Decimals, dates and times come
+as the text that Python writes for them. For numbers, convert: `df["metadata.trial"].astype("Int64")`.
+
+### pandas, Arrow, Polars
+
+The methods `sessions_df()`, `runs_df()` and so on give pandas DataFrames, whose text stays in Arrow's memory.
+`store.table(name, ...)` gives the same as a `pyarrow.Table`, without the way through pandas, and
+`store.polars(name, ...)` as a `polars.DataFrame` (`pip install kern-nb[polars]`). Both take the same arguments.
+
+| dtype | Arrow | Polars |
+|---|---|---|
+{types}
+
 This page is made from `kern_nb/db/columns.py` by `make docs`.
 """
+
+ARGUMENTS = {
+    "`session_id`": "Rows of one session, or of several.",
+    "`user_id`, `agent_id`": "Rows of the sessions of a user; of the sessions, or runs, of an agent.",
+    "`since`, `until`": "Rows created at or after, and before, a time: a text like `2026-11-20T14:30`, a date or a"
+    " datetime; UTC where it states no zone.",
+    "`limit`": "The first so many rows of the frame.",
+    "`columns`": "Only these columns, in this order. Totals that are not among them are not computed:"
+    ' `runs_df(columns=["run_id", "status"])` does not look at messages.',
+    "`expand`": "Values inside JSON, as columns behind the others; see below.",
+    "`lineage`": "Of one branch, the rows it inherits too, marked by `inherited`. For runs, messages and tool calls.",
+}
+
+POLARS = {
+    "string": "String",
+    "int64": "Int64",
+    "double": "Float64",
+    "bool": "Boolean",
+    "timestamp[us, tz=UTC]": "Datetime(us, UTC)",
+}
 
 
 def columns_page() -> str:
     """The reference of all frames."""
-    parts = [INTRODUCTION]
+    types = {DTYPES[kind]: str(arrow) for kind, arrow in ARROW.items()}
+    parts = [
+        INTRODUCTION.format(
+            contents="\n".join(f"* [{name}](#{name}): {title.rpartition(': ')[2]}" for name, title in TITLES.items()),
+            arguments="\n".join(f"| {names} | {meaning} |" for names, meaning in ARGUMENTS.items()),
+            places="\n".join(
+                f"| `{root}.KEY`, `{root}.KEY.KEY` | {'every' if place.table == 'sessions' else place.table} |"
+                f" {place.meaning} |"
+                for root, place in INSIDE.items()
+            ),
+            types="\n".join(f"| {dtype} | {arrow} | {POLARS[arrow]} |" for dtype, arrow in types.items()),
+        )
+    ]
     for name, columns in FRAMES.items():
         parts += [f"## {name}", "", f"{TITLES[name]}.", "", *_rows(columns), ""]
     parts += ["With `lineage=True`, frames of one branch have one more:", "", *_rows((INHERITED,)), ""]
