@@ -79,18 +79,22 @@ class Pair:
         return Divergence(self.alike, a.place if a else None, b.place if b else None, *texts, self.b.label)
 
     @cached_property
-    def turns(self) -> pd.DataFrame:
-        """The turns of both, aligned; see `Comparison.turns`."""
+    def rows(self) -> list[dict[str, Any]]:
+        """The turns of both, aligned: what `turns` holds, as dicts, None where a side has no turn."""
         made = []
         for n, (i, j) in enumerate(self.places):
             a = None if i is None else self.a.turns[i]
             b = None if j is None else self.b.turns[j]
-            one = a or b
-            status = _status(a, b, attrgetter("said"))
             cells = [[t.place, t.text, _calls(t)] if t else [None, None, None] for t in (a, b)]
-            made.append((n, status, n < self.shared, one.role if one else None, *cells[0], *cells[1]))
-        names = ["turn", "status", "shared", "role", "a", "a_text", "a_calls", "b", "b_text", "b_calls"]
-        return _frame(made, names, count=["turn"], flag=["shared"])
+            status = _status(a, b, attrgetter("said"))
+            role = (a or b or _NOBODY).role
+            made.append(dict(zip(_TURNS, (n, status, n < self.shared, role, *cells[0], *cells[1]), strict=True)))
+        return made
+
+    @cached_property
+    def turns(self) -> pd.DataFrame:
+        """The turns of both, aligned; see `Comparison.turns`."""
+        return _frame([tuple(row.values()) for row in self.rows], list(_TURNS), count=["turn"], flag=["shared"])
 
     @cached_property
     def tool_calls(self) -> pd.DataFrame:
@@ -126,6 +130,8 @@ class Pair:
         return frame.astype({"delta_pct": pd.Float64Dtype()})
 
 
+_TURNS = ("turn", "status", "shared", "role", "a", "a_text", "a_calls", "b", "b_text", "b_calls")
+_NOBODY = Turn("", ("", 0), "", "", "", ())
 _CALL_CELLS = ("place", "args", "status", "result", "duration_s")
 
 

@@ -24,42 +24,48 @@ _MOST_LINES = 24
 _LONGEST = 1_000
 _LABEL = 40
 _LINE = 150
-_SIGNS = {"matched": "=", "changed": "≠", "only in a": "-", "only in b": "+"}
+SIGNS = {"matched": "=", "changed": "≠", "only in a": "-", "only in b": "+"}
 _VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "= as good"}
 
 
 def comparison_html(comparison: Comparison) -> str:
     """A comparison as a whole output."""
-    heads = [tag("p", foreign(_sentence(pair))) for pair in comparison.pairs]
+    heads = [tag("p", foreign(sentence(pair))) for pair in comparison.pairs]
     bodies = [[_calls(pair), *_turns(pair)] for pair in comparison.pairs]
     if len(bodies) == 1:
         parts = bodies[0]
     else:
-        names = [foreign(_label(pair.b.label)) for pair in comparison.pairs]
+        names = [foreign(label(pair.b.label)) for pair in comparison.pairs]
         parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
     return container(*heads, _metrics(comparison).markup(), *parts)
 
 
+def metrics_html(comparison: Comparison) -> str:
+    """What each side took, by itself."""
+    return _metrics(comparison).html()
+
+
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as plain text, cut to what a screen or two hold."""
-    text = [plain.visible(_sentence(pair)) for pair in comparison.pairs]
+    text = [plain.visible(sentence(pair)) for pair in comparison.pairs]
     text.append(str(_metrics(comparison)))
     for pair in comparison.pairs:
         lines = list(_turn_lines(pair))
         more = len(lines) - _MOST_LINES
-        text += [f"Turns of {_label(pair.b.label)} that differ:"] if lines else []
+        text += [f"Turns of {label(pair.b.label)} that differ:"] if lines else []
         text += lines[:_MOST_LINES]
         text += [f"… {plain.plural(more, 'turn')} more; .turns has all."] if more > 0 else []
     return "\n".join(text)
 
 
-def _label(label: str) -> str:
-    return plain.cut(label, _LABEL)
+def label(name: str) -> str:
+    """A side's name, cut to what a heading holds."""
+    return plain.cut(name, _LABEL)
 
 
-def _sentence(pair: Pair) -> str:
+def sentence(pair: Pair) -> str:
     """How far two conversations are one, and where they part."""
-    a, b = _label(pair.a.label), _label(pair.b.label)
+    a, b = label(pair.a.label), label(pair.b.label)
     parted = pair.divergence
     alike = plain.plural(pair.alike, "turn")
     inherited = (
@@ -75,10 +81,10 @@ def _sentence(pair: Pair) -> str:
 def _metrics(comparison: Comparison) -> Table:
     """One row a metric, the baseline first; of several contenders each has its columns."""
     baseline, *others = comparison.sides
-    columns = [Column("metric"), Column(f"{_label(baseline.label)} (baseline)", number=True)]
+    columns = [Column("metric"), Column(f"{label(baseline.label)} (baseline)", number=True)]
     cells: dict[str, list[str]] = {}
     for n, pair in enumerate(comparison.pairs):
-        columns += [Column(_label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
+        columns += [Column(label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
         columns += [Column("verdict")]
         for row in _records(pair.metrics):
             name, start = row["metric"], 2 + 4 * n
@@ -121,7 +127,7 @@ def _calls(pair: Pair) -> Markup:
     if not rows:
         return tag("p", f"Both call the same tools with the same arguments: {plain.plural(same, 'call')}.")
     more = len(rows) - _MOST_CALLS
-    columns = [Column(""), Column("tool"), *(Column(_label(side.label), width=160) for side in (pair.a, pair.b))]
+    columns = [Column(""), Column("tool"), *(Column(label(side.label), width=160) for side in (pair.a, pair.b))]
     note = tag("p", f"… {plain.count(more)} more; .tool_calls has all.") if more > 0 else None
     return join(Table(caption, columns, rows[:_MOST_CALLS]).markup(), note)
 
@@ -134,17 +140,17 @@ def _call_row(row: dict[str, Any]) -> list[str]:
             continue
         failed = f"{plain.BAD} " if row[f"{side}_status"] == "failed" else ""
         sides.append(f"{failed}{plain.cut(row[f'{side}_args'] or '()', 160)}")
-    return [_SIGNS[row["status"]], plain.cut(row["tool_name"] or "tool", 60), *sides]
+    return [SIGNS[row["status"]], plain.cut(row["tool_name"] or "tool", 60), *sides]
 
 
 def _turns(pair: Pair) -> Iterator[Markup]:
     """The turns side by side; what matches is folded, and of very many that differ the first are shown."""
-    labels = [_label(side.label) for side in (pair.a, pair.b)]
+    labels = [label(side.label) for side in (pair.a, pair.b)]
     titles = ("", "role", *labels)
     head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in titles))
     rows: list[Markup] = []
     differing = 0
-    for same, group in groupby(_records(pair.turns), key=lambda row: row["status"] == "matched"):
+    for same, group in groupby(pair.rows, key=lambda row: row["status"] == "matched"):
         part = list(group)
         if same:
             rows.append(_same(part))
@@ -155,7 +161,7 @@ def _turns(pair: Pair) -> Iterator[Markup]:
             break
     caption = tag("caption", "Turns side by side", align="left", style="text-align:left")
     yield tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="kern-table kern-turns")
-    unseen = int((pair.turns["status"] != "matched").sum()) - MOST_TURNS
+    unseen = sum(row["status"] != "matched" for row in pair.rows) - MOST_TURNS
     if unseen > 0:
         yield tag("p", f"… {plain.plural(unseen, 'turn')} more that differ; .turns has all.")
 
@@ -171,7 +177,7 @@ def _same(part: Sequence[dict[str, Any]]) -> Markup:
     where = f"{first} to {last}" if len(part) > 1 else first
     folded = details(join(what, ": ", foreign(plain.cut(where, 2 * _LABEL))), *shown, more)
     cell = tag("td", folded, colspan=3, align="left", style=LEFT)
-    return tag("tr", tag("td", _SIGNS["matched"], align="left", style=LEFT), cell)
+    return tag("tr", tag("td", SIGNS["matched"], align="left", style=LEFT), cell)
 
 
 def _turn(row: dict[str, Any]) -> Markup:
@@ -182,7 +188,7 @@ def _turn(row: dict[str, Any]) -> Markup:
         texts = tuple(block(row[f"{side}_text"] or "", _LONGEST) for side in "ab")
         calls = tuple(block(row[f"{side}_calls"] or "", _LONGEST) for side in "ab")
     cells = [_cell(row, side, text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
-    sign = tag("td", tag("abbr", _SIGNS[row["status"]], title=row["status"]), align="left", style=LEFT)
+    sign = tag("td", tag("abbr", SIGNS[row["status"]], title=row["status"]), align="left", style=LEFT)
     role = tag("td", tag("strong", foreign(plain.cut(row["role"] or "", 20))), align="left", style=LEFT)
     return tag("tr", sign, role, *(tag("td", cell, align="left", style=LEFT) for cell in cells))
 
@@ -197,13 +203,13 @@ def _cell(row: dict[str, Any], side: str, text: Markup, calls: Markup) -> Markup
 
 
 def _turn_lines(pair: Pair) -> Iterator[str]:
-    for row in _records(pair.turns):
+    for row in pair.rows:
         if row["status"] == "matched":
             continue
         said = [row[f"{side}_text"] or row[f"{side}_calls"] or "" for side in "ab"]
         place = plain.cut(row["a"] or row["b"], _LABEL)
         text = words.in_line(*said) if row["status"] == "changed" else said[0] or said[1]
-        yield f"  {_SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {plain.cut(text, _LINE)}"
+        yield f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {plain.cut(text, _LINE)}"
 
 
 def _records(df: pd.DataFrame) -> list[dict[str, Any]]:

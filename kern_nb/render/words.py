@@ -40,6 +40,13 @@ def versions(a: str, b: str) -> tuple[list[Piece], list[Piece]]:
     return of_a + _rest(a, start), of_b + _rest(b, start)
 
 
+def beginning(text: str) -> list[Piece]:
+    """A text by itself, no longer than is well read."""
+    left = len(text) - LONGEST
+    more = [(False, f" … {count(left)} more characters")] if left > 0 else []
+    return [(False, visible(text[:LONGEST])), *more] if text else []
+
+
 def _rest(text: str, start: int) -> list[Piece]:
     left = len(text) - start - LONGEST
     return [(False, f" … {count(left)} more characters")] if left > 0 else []
