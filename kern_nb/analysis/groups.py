@@ -77,7 +77,7 @@ def compare_groups(
     if not 0 < confidence < 1:
         raise BadUsage(f"confidence={confidence} is no share between 0 and 1.", "For example: confidence=0.95")
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-    reader = Reader(attached.find(store), filters)
+    reader = Reader(attached.find(store), pairing.TOOK.values(), filters)
     for name, value in (where or {}).items():
         reader.keep(name, value)
     of_group, of_key = reader.labels(by), reader.labels(key)
@@ -214,7 +214,15 @@ def _chosen(of_group: Labels, reader: Reader, asked: Sequence[str] | None) -> li
         first = reader.sessions["created_at"].groupby(of_group.texts, sort=True).min()
         names = [str(name) for name in first.sort_values(kind="stable", na_position="last").index]
     if len(names) < 2:  # noqa: PLR2004 - one alone compares with nothing
-        raise BadUsage(f"A comparison takes two or more groups; by {of_group.name} there is {listed(names)}.", known)
+        only = f"only {names[0]!r}" if names else "none"
+        if asked is not None:
+            raise BadUsage(f"A comparison takes two or more groups; named is {only}.", known)
+        torn = of_group.problems.dropna()
+        why = f" Of {len(torn):,} sessions it is unclear; of the first, {torn.iloc[0]}." if len(torn) else ""
+        raise BadUsage(
+            f"A comparison takes two or more groups; by {of_group.name} there is {only}.",
+            f"Name something else in by.{why}",
+        )
     if len(names) > MOST_GROUPS:
         raise BadUsage(
             f"By {of_group.name} there are {len(names):,} groups, more than the {MOST_GROUPS} that can be compared.",

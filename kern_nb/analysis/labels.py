@@ -7,7 +7,7 @@ or ``state.`` before it says where to look.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +54,15 @@ class Reader:
 
     Args:
         store: The store.
+        columns: What else is wanted of the sessions: columns of ``sessions_df``.
         filters: What `SessionStore.sessions_df` takes: user_id, agent_id, since, until.
     """
 
-    def __init__(self, store: SessionStore, filters: dict[str, Any]) -> None:
+    def __init__(self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any]) -> None:
         self._store = store
         self._filters = {name: value for name, value in filters.items() if value is not None}
         self._narrowed = bool(self._filters)
-        df = store.sessions_df(columns=[*_OF_SESSIONS, "created_at"], **self._filters)
+        df = store.sessions_df(columns=["session_id", "created_at", *columns], **self._filters)
         self._sessions = df.set_index("session_id", drop=False).rename_axis(None).iloc[::-1]
         if self._sessions.empty:
             raise BadUsage(
@@ -81,7 +82,7 @@ class Reader:
             BadUsage: no session has a value of that name, or none has this one.
         """
         labels = self.labels(name)
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         kept = (labels.texts == text).fillna(False).astype(bool)
         if not kept.any():
             there = labels.found()
@@ -109,11 +110,10 @@ class Reader:
         return own.reindex(ids).fillna(of_runs.reindex(ids)).astype(float)
 
     def rows(self, frame: str, columns: Sequence[str]) -> pd.DataFrame:
-        """Rows of another frame that belong to these sessions."""
-        ids = self._sessions.index
-        narrowed = {"session_id": list(ids)} if self._narrowed else {}
+        """Rows of another frame that belong to these sessions, and of none but those written in between."""
+        narrowed = {"session_id": list(self._sessions.index)} if self._narrowed else {}
         df: pd.DataFrame = getattr(self._store, f"{frame}_df")(columns=list(columns), **narrowed)
-        return df[df["session_id"].isin(ids)]
+        return df
 
     def labels(self, names: str | Sequence[str]) -> Labels:
         """What the sessions say under a name, or under several names together.
@@ -131,20 +131,26 @@ class Reader:
     def _labels(self, name: str) -> Labels:
         nothing = pd.Series(pd.NA, index=self._sessions.index, dtype=TEXT)
         if not name.startswith(_PREFIXES):
-            if name in _OF_SESSIONS and self._sessions[name].notna().any():
-                return Labels(name, self._sessions[name].astype(TEXT), nothing)
+            if name in _OF_SESSIONS:
+                own = self._read([name])[name]
+                if own.notna().any():
+                    return Labels(name, own.astype(TEXT), nothing)
             if name in OF_RUNS:
                 found = self._agreed(name)
                 if found.texts.notna().any() or found.problems.notna().any():
                     return found
         places = [name] if name.startswith(_PREFIXES) else [prefix + name for prefix in _PREFIXES]
-        expanded = self._store.sessions_df(columns=["session_id"], expand=places, **self._filters)
-        expanded = expanded.set_index("session_id").rename_axis(None)
+        inside = self._read([], places)
         for place in places:
-            values = expanded[place].reindex(self._sessions.index)
-            if values.notna().any():
-                return Labels(name, values.astype(TEXT), nothing)
+            if inside[place].notna().any():
+                return Labels(name, inside[place].astype(TEXT), nothing)
         raise self._unknown(name)
+
+    def _read(self, columns: Sequence[str], expand: Sequence[str] = ()) -> pd.DataFrame:
+        """More of the sessions, in their order."""
+        wanted = list(dict.fromkeys(["session_id", *columns]))
+        df = self._store.sessions_df(columns=wanted, expand=expand, **self._filters)
+        return df.set_index("session_id", drop=False).reindex(self._sessions.index)
 
     def _agreed(self, name: str) -> Labels:
         """The value that a session's runs agree on. Members' runs do not count, nor do runs that state none."""
@@ -159,11 +165,10 @@ class Reader:
 
     def _unknown(self, name: str) -> BadUsage:
         inside = self._metadata_keys()
-        said = [*(c for c in _OF_SESSIONS if self._sessions[c].notna().any()), *OF_RUNS]
-        there = f"There are the keys {listed(inside, 30)}; and the columns {', '.join(said)}."
-        return BadUsage(
-            f"No session has a value of {name!r}.", did_you_mean(name.split(".", 1)[-1], [*inside, *said], there)
-        )
+        keys = f"The metadata has {listed(inside, 30)}. " if inside else ""
+        columns = [*OF_RUNS, *_OF_SESSIONS]
+        hint = did_you_mean(name.split(".", 1)[-1], [*inside, *columns], f"{keys}Columns are {', '.join(columns)}.")
+        return BadUsage(f"No session has a value of {name!r}.", hint)
 
     def _metadata_keys(self) -> list[str]:
         """The keys of the metadata of some of the sessions."""

@@ -42,9 +42,9 @@ def group_table(sessions: pd.DataFrame, groups: Sequence[str], pass_k: pd.DataFr
     """One row a group; see `GroupComparison.groups`."""
     by = sessions.groupby("group", sort=False)
     made = pd.DataFrame(index=pd.Index(list(groups), dtype=TEXT))
-    made["n_sessions"] = by.size().astype(COUNT)
-    made["n_keys"] = by["key"].nunique().astype(COUNT)
-    made["n_scored"] = by["score"].count().astype(COUNT)
+    counts = {"n_sessions": by.size(), "n_keys": by["key"].nunique(), "n_scored": by["score"].count()}
+    for name, count in counts.items():
+        made[name] = count.reindex(made.index, fill_value=0).astype(COUNT)
     made["score"] = by["score"].mean().astype(NUMBER)
     made["success_rate"] = by["success"].mean().astype(NUMBER)
     for k, part in pass_k.groupby("k"):
@@ -53,7 +53,7 @@ def group_table(sessions: pd.DataFrame, groups: Sequence[str], pass_k: pd.DataFr
         made[name] = by[name].mean().astype(NUMBER)
     for name in SUMMED:
         made[f"{name}_total"] = by[name].sum(min_count=1).astype(COUNT if name == "tokens" else NUMBER)
-        made[f"{name}_known"] = by[name].count().astype(COUNT)
+        made[f"{name}_known"] = by[name].count().reindex(made.index, fill_value=0).astype(COUNT)
     return made.rename_axis("group").reset_index().astype({"group": TEXT})
 
 
@@ -86,7 +86,8 @@ class Means:
         self.metrics = [*([] if score is None else [score]), *TOOK]
         named = sessions if score is None else sessions.rename(columns={"score": score})
         means = named.groupby(["group", "key"], sort=False)[self.metrics].mean().astype(float)
-        self._of = {str(group): part.droplevel("group") for group, part in means.groupby(level="group", sort=False)}
+        self._of = dict.fromkeys(groups, means.iloc[:0].droplevel("group"))
+        self._of |= {str(group): part.droplevel("group") for group, part in means.groupby(level="group", sort=False)}
         self.keys = _in_order({key for part in self._of.values() for key in part.index})
 
     def unmatched(self) -> pd.DataFrame:

@@ -24,6 +24,7 @@ _LABEL = 40
 _MOST_GROUPS = 8
 _MOST_K = 5
 _VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "≈ no clear difference"}
+_NO_DIFFERENCE = "= the same"
 _MINUS = "\N{MINUS SIGN}"
 _SHOWN = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
 _TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
@@ -90,8 +91,7 @@ def _group_table(comparison: GroupComparison) -> Table:
             _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
     for name in _TOOK:
         _add(columns, cells, _SHOWN.get(name, name), [amount(name, r[name]) for r in rows])
-    note = " ".join(_unknown(rows)) or ("" if comparison.groups["cost"].notna().any() else "No cost is known.")
-    return Table("Groups, with means per session", columns, cells, note)
+    return Table("Groups, with means per session", columns, cells, " ".join(_unknown(rows)))
 
 
 def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequence[str]) -> None:
@@ -122,6 +122,9 @@ def _pass_cells(comparison: GroupComparison, rows: Sequence[dict[str, Any]], k: 
 def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Of how many sessions a mean is, where it is not of all."""
     for name in ("tokens", "cost", "time"):
+        if not any(row[f"{name}_known"] for row in rows):
+            yield f"{name.capitalize()}: not known of any session."
+            continue
         for row in rows:
             if row[f"{name}_known"] < row["n_sessions"]:
                 known = f"known of {row[f'{name}_known']:,} of {plain.plural(row['n_sessions'], 'session')}"
@@ -146,7 +149,7 @@ def _metric_table(comparison: GroupComparison) -> Table:
         kind = "score" if name == comparison.score else name
         interval = "" if row["low"] is None else f"{delta(kind, row['low'])} … {delta(kind, row['high'])}"
         values = [_SHOWN.get(name, name), amount(kind, row["a"]), amount(kind, row["b"]), delta(kind, row["delta"])]
-        verdict = _VERDICTS.get(row["better"], "")
+        verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
         cells.append([*([row["group"]] if several else []), *values, interval, verdict, plain.count(row["n_pairs"])])
     most = int(comparison.metrics["n_pairs"].max())
     note = "Means over the keys of both; intervals of the mean difference, by bootstrap over keys."

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 
 import hostile_comparisons
+import hostile_groups
+import hostile_reruns
 import pandas as pd
 import pytest
 from hostile import HOSTILE, MEGABYTE, hostile_paused_run, hostile_requirements, hostile_session
@@ -110,7 +112,7 @@ CASES = {
     "table": hostile_table,
     "transcript": lambda: hostile_session()._repr_html_(),
 }
-for more in (hostile_comparisons,):
+for more in (hostile_comparisons, hostile_groups, hostile_reruns):
     CASES |= more.CASES
 
 

@@ -1,0 +1,392 @@
+"""`compare_groups`: sessions in groups, paired by a key; nothing is lost silently, and unknown is never 0."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from trials import row, table, trial, trials
+
+from kern_nb import attached
+from kern_nb.analysis.groups import compare_groups
+from kern_nb.db import InMemoryDb
+from kern_nb.errors import BadUsage, NoStore
+from kern_nb.records import Run, Usage
+
+
+@pytest.fixture
+def memory():
+    """A store in memory, for what is not about engines."""
+    with InMemoryDb() as store:
+        yield store
+
+
+def test_trials_are_averaged_before_groups_are_compared(store):
+    """A key with many trials weighs as much as any other; on every engine."""
+    trials(store, "a", {"1": [1, 0], "2": [0, 0, 0]}, tokens=100)
+    trials(store, "b", {"1": [1], "2": [1, 1, 0]}, tokens=40)
+    found = compare_groups(store)
+    reward, tokens = row(found.metrics, metric="reward"), row(found.metrics, metric="tokens")
+
+    assert table(found.groups[["group", "n_sessions", "n_keys", "n_scored"]]) == [("a", 5, 2, 5), ("b", 4, 2, 4)]
+    assert table(found.pairs[found.pairs.metric == "reward"]) == [
+        ("1", "reward", 0.5, 1.0, 0.5),
+        ("2", "reward", 0.0, pytest.approx(2 / 3), pytest.approx(2 / 3)),
+    ]
+    assert (reward["n_pairs"], reward["a"], reward["b"]) == (2, 0.25, pytest.approx(5 / 6))
+    assert (reward["delta"], reward["better"]) == (pytest.approx(7 / 12), "b")
+    assert 0.5 <= reward["low"] <= reward["delta"] <= reward["high"] <= 2 / 3
+    assert (tokens["delta"], tokens["low"], tokens["high"], tokens["better"]) == (-60, -60, -60, "b")
+    assert row(found.metrics, metric="runs")["better"] is None
+    assert table(found.groups[["tokens", "tokens_total", "time", "time_total"]]) == [(100, 500, 2, 10), (40, 160, 2, 8)]
+    assert found.unmatched.empty
+    assert found.ambiguous.empty
+
+
+def test_frames_have_the_dtypes_of_the_stores(memory):
+    """Text, Int64 and Float64, so that they join with the store's frames, even where nothing is known."""
+    trials(memory, "a", {"1": [1], "2": [1]}, cost=None)
+    trials(memory, "b", {"1": [1], "3": [None]}, cost=None)
+    found = compare_groups(memory)
+    names = {
+        "string": ["group", "key", "metric", "better", "reason", "session_id"],
+        "Int64": ["k"],
+        "boolean": ["success"],
+    }
+    expected = {name: dtype for dtype, columns in names.items() for name in columns}
+    frames = ("groups", "pairs", "metrics", "pass_k", "better", "worse", "unmatched", "ambiguous", "sessions")
+
+    for frame in (getattr(found, name) for name in frames):
+        for name, dtype in frame.dtypes.items():
+            counted = name.startswith("n_") or name.endswith("_known") or name == "tokens_total"
+            assert dtype == expected.get(name, "Int64" if counted else "Float64"), name
+
+
+def test_an_unknown_cost_is_missing_and_not_free(memory):
+    """It is left out of means, sums and pairs, and of how many sessions they are is told."""
+    trial(memory, "a1", "a", "1", 1, cost=3.0)
+    trial(memory, "a2", "a", "1", 1, cost=None)
+    trial(memory, "a3", "a", "2", 1, cost=0)  # beside spent tokens
+    trial(memory, "b1", "b", "1", 1, cost=1.0)
+    trial(memory, "b2", "b", "2", 1, cost=5.0)
+    found = compare_groups(memory)
+    a, cost = row(found.groups, group="a"), row(found.metrics, metric="cost")
+
+    assert (a["cost"], a["cost_total"], a["cost_known"], a["n_sessions"]) == (3.0, 3.0, 1, 3)
+    assert table(found.pairs[found.pairs.metric == "cost"]) == [("1", "cost", 3, 1, -2), ("2", "cost", None, 5, None)]
+    assert (cost["n_pairs"], cost["a"], cost["b"], cost["delta"]) == (1, 3.0, 1.0, -2.0)
+    assert (cost["low"], cost["high"], cost["better"]) == (None, None, None)
+    assert "Cost of a: known of 1 of 3 sessions." in repr(found)
+
+
+def test_every_session_is_in_a_group_or_told_of(store):
+    """Without a key, without a group, of runs that disagree, without a score: each with its reason; on every engine."""
+    trials(store, "a", {"1": [1], "2": [0]})
+    trials(store, "b", {"1": [0], "3": [1]})
+    trial(store, "unscored", "b", "2", tokens=70)
+    trial(store, "no key", "a", None, 1)
+    trial(store, "torn", None, "1", 1, runs=[Run(model="b"), Run(model="a"), Run()])
+    trial(store, "no runs", None, None, runs=[])
+    found = compare_groups(store)
+    told = {row[0]: row[1:] for row in table(found.ambiguous)}
+
+    assert told == {
+        "unscored": ("not scored: no reward", "b", "2"),
+        "no key": ("no task_id", "a", None),
+        "torn": ("its runs disagree on model: a, b", None, "1"),
+        "no runs": ("no model; no task_id; not scored: no reward", None, None),
+    }
+    assert set(found.sessions.session_id) | set(told) == set(store.sessions_df().session_id)
+    assert table(found.unmatched) == [("3", "a")]
+    assert set(found.pairs.key) == {"1", "2"}
+    # What is not scored counts for what it took, and is no failure.
+    assert row(found.pairs, key="2", metric="reward")["delta"] is None
+    assert row(found.pairs, key="2", metric="tokens")["delta"] == 60
+    assert row(found.groups, group="b")["success_rate"] == 0.5
+    text = repr(found)
+    assert "3 sessions left out, 1 session without a score" in text
+    assert "Unmatched: 1 key in some groups only" in text
+
+
+def test_a_session_is_of_the_model_its_own_runs_agree_on(memory):
+    """Runs of a team's members say nothing about the group, nor do runs that name no model."""
+    leader = Run(run_id="r1", model="a")
+    member = Run(model="tiny", parent_run_id="r1")
+    trial(memory, "team", None, "1", 1, runs=[leader, member, Run()])
+    trial(memory, "b", "b", "1", 1)
+
+    assert dict(table(compare_groups(memory).sessions[["session_id", "group"]])) == {"team": "a", "b": "b"}
+
+
+def test_three_groups_are_each_beside_the_baseline(memory):
+    """A column says which contender is b; a key that one of them lacks is still compared with the other."""
+    trials(memory, "a", {"1": [0], "2": [1]}, created_at=100)
+    trials(memory, "c", {"1": [1], "2": [0]}, created_at=200)
+    trials(memory, "b", {"1": [1]}, created_at=300)
+    found = compare_groups(memory)
+
+    assert (found.baseline, found.contenders) == ("a", ["c", "b"])
+    assert list(found.metrics.columns[:2]) == list(found.pairs.columns[[0, 2]]) == ["group", "metric"]
+    assert table(found.better) == [("c", "1", 0, 1, 1), ("b", "1", 0, 1, 1)]
+    assert table(found.worse) == [("c", "2", 1, 0, -1)]
+    assert table(found.unmatched) == [("2", "b")]
+    assert row(found.metrics, group="c", metric="reward")["n_pairs"] == 2
+    assert row(found.metrics, group="c", metric="reward")["delta"] == 0
+    assert row(found.metrics, group="b", metric="reward")["n_pairs"] == 1
+    assert "baseline" in found._repr_html_()
+
+
+def test_the_baseline_is_the_group_that_began_first(memory):
+    """Or the one named first; by name where both began at once. What is not named is counted, not compared."""
+    trials(memory, "new", {"1": [1]}, created_at=300)
+    trials(memory, "old", {"1": [0]}, created_at=100)
+    trials(memory, "mid", {"1": [0], "2": [1]}, created_at=100)
+
+    assert compare_groups(memory).groups.group.tolist() == ["mid", "old", "new"]
+    found = compare_groups(memory, groups=["new", "old"])
+    assert found.groups.group.tolist() == ["new", "old"]
+    assert row(found.metrics, metric="reward")["delta"] == -1
+    assert found.others == {"mid": 2}
+    assert found.unmatched.empty
+    assert "Not asked for: 2 sessions of mid." in repr(found)
+
+
+def test_groups_by_a_column_of_the_session(store):
+    """A column of sessions_df comes before a metadata key of that name, which the prefix reaches."""
+    for n, agent in enumerate(("fast", "slow")):
+        trial(store, f"s{n}", "m", "1", n, agent_id=agent)
+        store.save_session(
+            store.get_session(f"s{n}").model_copy(update={"metadata": {"task_id": "1", "agent_id": str(n)}})
+        )
+
+    assert set(compare_groups(store, by="agent_id").groups.group) == {"fast", "slow"}
+    assert set(compare_groups(store, by="metadata.agent_id").groups.group) == {"0", "1"}
+
+
+def test_groups_by_a_state_key(store):
+    """A key of the session state, by its bare name or with its prefix; numbers and objects are written as JSON."""
+    for n, plan in enumerate(({"depth": 1}, {"depth": 2})):
+        state = {"plan": plan, "task": {"name": "x"}}
+        trial(store, f"s{n}", "m", None, n, session_data={"session_state": state})
+    found = compare_groups(store, by="state.plan.depth", key="state.task.name")
+
+    assert found.groups.group.tolist() == ["1", "2"]
+    assert found.pairs.key.unique().tolist() == ["x"]
+    assert set(compare_groups(store, by="plan", key="task").groups.group) == {'{"depth": 1}', '{"depth": 2}'}
+
+
+def test_several_names_make_one_key(memory):
+    """What one name does not tell apart, two do; a session that lacks one of them has no key."""
+    for n, (model, domain, task) in enumerate([("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("b", None, "1")]):
+        metadata = {"task": task} | ({"domain": domain} if domain else {})
+        trial(memory, f"s{n}", model, None, n % 2)
+        memory.save_session(memory.get_session(f"s{n}").model_copy(update={"metadata": metadata}))
+    found = compare_groups(memory, key=["domain", "task"])
+
+    assert found.key == "domain / task"
+    assert found.pairs.key.unique().tolist() == ["x / 1"]
+    assert table(found.unmatched) == [("y / 1", "b")]
+    assert table(found.ambiguous) == [("s3", "no domain", "b", None)]
+
+
+def test_keys_that_would_read_alike_stay_apart(memory):
+    """A value may hold what stands between two values."""
+    for n, (one, two) in enumerate([("x / y", "z"), ("x", "y / z")]):
+        for model in "ab":
+            trial(memory, f"{model}{n}", model, None, n)
+            made = memory.get_session(f"{model}{n}")
+            memory.save_session(made.model_copy(update={"metadata": {"one": one, "two": two}}))
+
+    assert set(compare_groups(memory, key=["one", "two"]).pairs.key) == {'["x / y", "z"]', '["x", "y / z"]'}
+
+
+def test_only_what_fits_is_compared(memory):
+    """Filters and conditions narrow sessions, and with them scores, runs and what is reported."""
+    for n, domain in enumerate(("air", "sea")):
+        for model in "ab":
+            name = f"{domain}-{model}"
+            trial(memory, name, model, "1", n, created_at=100 * n, user_id=domain, tokens=1 + n)
+            made = memory.get_session(name)
+            memory.save_session(made.model_copy(update={"metadata": {"task_id": "1", "domain": domain, "n": n}}))
+    trial(memory, "other", "c", "9", user_id="nobody", created_at=500)
+    ways = [{"where": {"domain": "sea"}}, {"where": {"metadata.n": 1}}, {"user_id": "sea"}]
+    ways += [{"since": pd.Timestamp(100, unit="s"), "until": pd.Timestamp(200, unit="s")}]
+
+    for way in ways:
+        found = compare_groups(memory, **way)
+        assert found.sessions.session_id.tolist() == ["sea-a", "sea-b"], way
+        assert found.groups.tokens.tolist() == [2, 2]
+        assert found.groups.success_rate.tolist() == [1, 1]
+        assert found.ambiguous.empty
+        assert found.unmatched.empty
+    assert "c" in set(compare_groups(memory).groups.group)
+
+
+def test_a_session_is_rated_by_its_own_ratings_before_its_runs(memory):
+    """The mean of several sources; where only runs are rated, the mean of theirs."""
+    trial(memory, "a", "a", "1", 0.5)
+    memory.add_score("a", "reward", 1.0, source="ann")
+    memory.add_score("a", "reward", 0.0, run_id=memory.get_session("a").runs[0].run_id)
+    trial(memory, "b", "b", "1", runs=[Run(run_id="r1", model="b"), Run(run_id="r2", model="b")])
+    memory.add_score("b", "reward", 0.25, run_id="r1")
+    memory.add_score("b", "reward", 0.75, run_id="r2")
+
+    assert compare_groups(memory).sessions.score.tolist() == [0.75, 0.5]
+
+
+def test_scores_need_not_be_there(memory):
+    """With no score asked for, or none there, what sessions took is compared; a wrong name is refused."""
+    trials(memory, "a", {"1": [None]})
+    trials(memory, "b", {"1": [None]})
+    plain, unscored = compare_groups(memory, score=None), compare_groups(memory)
+
+    assert "tokens" in plain.metrics.metric.tolist()
+    assert plain.score is None
+    assert plain.ambiguous.empty
+    assert "success" not in repr(plain)
+    assert row(unscored.metrics, metric="reward")["n_pairs"] == 0
+    assert len(unscored.ambiguous) == 2
+    memory.add_score("a-1-0", "rewrad", 1)
+    with pytest.raises(BadUsage, match="No session has a score 'reward'") as refused:
+        compare_groups(memory)
+    assert refused.value.hint == "Did you mean 'rewrad'?"
+
+
+def test_a_score_may_be_called_like_a_metric(memory):
+    """It is told apart, and higher is better for it."""
+    for name, value in (("a", 1), ("b", 2)):
+        for task in "12":
+            trial(memory, name + task, name, task)
+            memory.add_score(name + task, "cost", value)
+    found = compare_groups(memory, score="cost")
+
+    assert row(found.metrics, metric="score.cost")["better"] == "b"
+    assert row(found.metrics, metric="cost")["better"] == "neither"
+
+
+def test_one_pair_and_no_pair(memory):
+    """One pair has no interval, and speaks for nobody; groups that share no key have all of theirs unmatched."""
+    trials(memory, "a", {"1": [1]})
+    trials(memory, "b", {"1": [0], "2": [1]})
+    trials(memory, "c", {"3": [1]})
+    one, none = compare_groups(memory, groups=["a", "b"]), compare_groups(memory, groups=["a", "c"])
+
+    assert row(one.metrics, metric="reward") | {"a": 1, "b": 0} == row(one.metrics, metric="reward")
+    assert row(one.metrics, metric="reward")["low"] is None
+    assert row(one.metrics, metric="reward")["better"] is None
+    assert "one pair has no interval" in repr(one)
+    assert none.metrics.n_pairs.tolist() == [0] * 8
+    assert table(none.unmatched) == [("3", "a"), ("1", "c")]
+    assert "No key is in both." in repr(none)
+
+
+def test_a_group_whose_sessions_have_no_key_is_there_and_empty(memory):
+    """It is asked for, so it is shown, with nothing in it."""
+    trials(memory, "a", {"1": [1]})
+    trial(memory, "b", "b", None, 1)
+    found = compare_groups(memory)
+
+    assert table(found.groups[["group", "n_sessions", "tokens", "pass_1"]]) == [("a", 1, 10, 1), ("b", 0, None, None)]
+    assert table(found.unmatched) == [("1", "b")]
+    assert "1 session left out" in repr(found)
+
+
+def test_differences_of_rounding_are_none(memory):
+    """0.1 + 0.2 is as good as 0.3: no key moved, and no side is better."""
+    for task in "12":
+        trials(memory, "a", {task: [0.1, 0.2]})
+        trials(memory, "b", {task: [0.15, 0.15000000000000002]})
+    found = compare_groups(memory)
+
+    assert len(found.better) == len(found.worse) == 0
+    assert row(found.metrics, metric="reward")["better"] == "neither"
+
+
+def test_the_same_store_gives_the_same_figures(memory):
+    """The bootstrap too."""
+    trials(memory, "a", {str(n): [n % 3] for n in range(30)}, tokens=20)
+    trials(memory, "b", {str(n): [n % 4] for n in range(30)}, tokens=20)
+    first, again = compare_groups(memory), compare_groups(memory)
+
+    pd.testing.assert_frame_equal(first.metrics, again.metrics)
+    assert repr(first) == repr(again)
+    assert first.pairs.key.unique().tolist() == [str(n) for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"key": "tsk_id"}, "No session has a value of 'tsk_id'", "Did you mean 'task_id'?"),
+        ({"by": "metadata.modle"}, "No session has a value of 'metadata.modle'", "Did you mean 'model'?"),
+        ({"by": "zzz"}, "No session has a value of 'zzz'", "The metadata has task_id. Columns are model, "),
+        ({"by": "task_id"}, "by task_id there is only '1'", "Name something else in by."),
+        ({"groups": ["a", "bb"]}, "No session is of the group 'bb'", "Did you mean 'b'?"),
+        ({"groups": ["a", "zz"]}, "No session is of the group 'zz'", "The groups by model are: a, b."),
+        ({"groups": ["a"]}, "named is only 'a'", "The groups by model are: a, b."),
+        ({"groups": "a"}, "named is only 'a'", "The groups by model are: a, b."),
+        ({"groups": ["a", "b", "a"]}, "A group is named twice: a, b, a", "The groups by model are: a, b."),
+        ({"where": {"task_id": "7"}}, "No session has task_id '7'", "There are: 1."),
+        ({"user_id": "nobody"}, "There are no sessions to compare that fit", "Choose other filters."),
+        ({"confidence": 95}, "confidence=95 is no share", "For example: confidence=0.95"),
+        ({"key": []}, "No name is given", 'For example: key="task_id"'),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(memory, asked, message, hint):
+    """With what there is in its place."""
+    trials(memory, "a", {"1": [1]})
+    trials(memory, "b", {"1": [1]})
+
+    with pytest.raises(BadUsage, match=message.replace(".", r"\.")) as refused:
+        compare_groups(memory, **asked)
+    assert refused.value.hint.startswith(hint)
+
+
+def test_sessions_that_are_all_torn_are_no_groups(memory):
+    """Why there is no group is told."""
+    for name in ("s1", "s2"):
+        trial(memory, name, None, "1", 1, runs=[Run(model="b"), Run(model="a")])
+
+    with pytest.raises(BadUsage, match="by model there is none") as refused:
+        compare_groups(memory)
+    assert "Of 2 sessions it is unclear; of the first, its runs disagree on model: a, b." in refused.value.hint
+
+
+def test_very_many_groups_are_hardly_meant(memory):
+    """Groups by an id are refused before anything is computed."""
+    for n in range(51):
+        trial(memory, f"s{n}", "m", str(n), 1)
+
+    with pytest.raises(BadUsage, match="By session_id there are 51 groups"):
+        compare_groups(memory, by="session_id")
+
+
+def test_an_empty_store_has_nothing_to_compare(store):
+    """On every engine."""
+    with pytest.raises(BadUsage, match="There are no sessions to compare"):
+        compare_groups(store)
+
+
+def test_the_store_in_use_is_compared(memory):
+    """None is the attached store, a text its name."""
+    trials(memory, "a", {"1": [1]})
+    trials(memory, "b", {"1": [1]})
+    with pytest.raises(NoStore):
+        compare_groups("trials of models")
+    attached.attach(memory, name="trials of models")
+    try:
+        assert compare_groups().contenders == compare_groups("trials of models").contenders == ["b"]
+    finally:
+        attached.detach("trials of models")
+
+
+def test_usage_counts_members_with_their_team(memory):
+    """What a session took is what sessions_df says, members' runs included."""
+    member = Run(model="tiny", parent_run_id="r1", usage=Usage(input_tokens=5, output_tokens=1))
+    leader = Run(run_id="r1", model="a", usage=Usage(input_tokens=10, output_tokens=4))
+    trial(memory, "team", None, "1", 1, runs=[leader, member])
+    trial(memory, "b", "b", "1", 1)
+
+    assert (
+        row(compare_groups(memory).groups, group="a")["tokens_total"]
+        == memory.sessions_df("team").total_tokens[0]
+        == 20
+    )

@@ -1,0 +1,93 @@
+"""A comparison of groups as plain text: it says what the markup says, and survives hostile names."""
+
+from __future__ import annotations
+
+import pytest
+from hostile_groups import hostile_groups, many
+from markup import Markup
+
+from kern_nb.analysis.groups import compare_groups
+from kern_nb.db import InMemoryDb
+from kern_nb.records import Run, Session
+from kern_nb.render.groups import amount, delta
+
+
+@pytest.mark.parametrize("contenders", [1, 2])
+def test_hostile_names_are_shown_and_cut(contenders):
+    """No control acts, no line is endless, and the frames have the names as they are."""
+    found = hostile_groups(contenders=contenders)
+    text = repr(found)
+
+    assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in text)
+    assert max(map(len, text.splitlines())) < 400
+    assert len(text) < 20_000
+    if contenders == 1:
+        assert len(found.contenders[0]) == 1_000_000
+
+
+@pytest.mark.parametrize("made", [hostile_groups, many])
+def test_text_and_markup_say_the_same(made):
+    """Every number of the text stands in the markup, with all styles stripped: signs carry the meaning."""
+    found = made()
+    text, markup = repr(found), Markup(found._repr_html_())
+
+    for sign in ("(baseline)", "Δ", "95% interval", "✓ Better", "no clear difference", "…"):
+        assert sign in text or made is many, sign
+        assert (sign in text) == (sign in markup.text), sign
+    for row in found.metrics.astype(object).where(found.metrics.notna(), None).itertuples():
+        kind = "score" if row.metric == found.score else row.metric
+        assert delta(kind, row.delta) in text
+        assert delta(kind, row.delta) in markup.text
+
+
+def test_long_lists_are_cut_with_a_word():
+    """Twenty keys are shown; how many more there are is said, and where."""
+    found = many()
+
+    assert len(found.better) == 25
+    for shown in (repr(found), found._repr_html_()):
+        assert "… 5 more; .better has all." in shown
+        assert "Not asked for: 30 sessions of else." in shown
+
+
+def test_few_pairs_are_a_warning():
+    """Of three pairs the interval is not much of one, and the reader is told; of a hundred nothing is said."""
+    with InMemoryDb() as store:
+        for n in range(6):
+            made = Session(
+                session_id=f"s{n}", agent_id="ab"[n % 2], metadata={"task": n // 2}, runs=[Run(run_id=f"r{n}")]
+            )
+            store.save_session(made)
+            store.add_score(f"s{n}", "reward", n)
+        found = compare_groups(store, by="agent_id", key="task")
+
+    assert "With 3 pairs they are narrower than they should be." in repr(found)
+    assert "narrower" not in repr(many())
+
+
+@pytest.mark.parametrize(
+    ("metric", "number", "shown"),
+    [
+        ("tokens", 64719.45, "64,719"),
+        ("tokens", 0.4, "0.4"),
+        ("cost", 0.0391629, "0.0392"),
+        ("cost", 12.5, "12.50"),
+        ("time", 75.2, "1 min 15 s"),
+        ("score", 0.65, "0.65"),
+        ("score", 2 / 3, "0.667"),
+        ("score", 1.0, "1"),
+        ("score", 100.0, "100"),
+        ("score", 0.0000012, "1.2e-06"),
+        ("runs", 6.75, "6.75"),
+        ("runs", 1500.4, "1,500"),
+        ("score", None, "—"),
+    ],
+)
+def test_amounts(metric, number, shown):
+    """Numbers as people read them."""
+    assert amount(metric, number) == shown
+
+
+def test_differences_carry_their_sign():
+    """A minus that is as wide as a plus; nothing in between for none."""
+    assert [delta("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
