@@ -19,6 +19,7 @@
     ├── OwnerMismatch (PermissionError)      one user's run, another user's session
     ├── RunClosed (RuntimeError)             writing to a run that has ended
     ├── RunFailed (RuntimeError)             a run ended with an error, which is stored
+    ├── SummaryFailed (RuntimeError)         a model made no summary
     ├── RequirementNotFound (KeyError)
     ├── RequirementExists (ValueError)       the requirement's id is taken
     ├── AlreadyResolved (RuntimeError)       a requirement that has its answer, or expired
@@ -140,6 +141,10 @@ class RunClosed(KernError, RuntimeError):
 
 class RunFailed(KernError, RuntimeError):
     """A run ended with an error. It is stored with its status and its messages."""
+
+
+class SummaryFailed(KernError, RuntimeError):
+    """A model that was asked for a summary made none. What was made before stays."""
 
 
 class RequirementNotFound(KernError, KeyError):

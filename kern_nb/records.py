@@ -217,11 +217,32 @@ class Run(Record):
 
 
 class SessionSummary(Record):
-    """A model's summary of a session."""
+    """A model's summary of a session, or of one of its runs.
+
+    ``last_run_index`` is the last run that a session's summary tells of, and ``runs_since`` how many ended after it;
+    None where nobody has looked. A summary with a ``run_index`` is of that run alone, and is not stored.
+    """
 
     summary: Text
     topics: list[str] = Field(default_factory=list)
     updated_at: Time | None = None
+    session_id: Text | None = None
+    run_index: int | None = None
+    last_run_index: int | None = None
+    runs_since: int | None = None
+    model: Text | None = None
+
+    def __repr__(self) -> str:
+        from kern_nb.render.digest import summary_text
+
+        return summary_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from kern_nb.render.digest import summary_html
+
+        return summary_html(self)
 
 
 class Session(Record):

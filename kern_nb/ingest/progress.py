@@ -41,28 +41,35 @@ class Progress:
     ) -> None:
         if self._next > self._began + _PATIENCE:  # something was shown
             took = time.monotonic() - self._began
-            self._show(
-                f"Read {self._done} of {self._total} files, {self._records:,} records, in {took:.1f} s.", last=True
-            )
+            self._show(self.summary(took), last=True)
+
+    def line(self, bar: str) -> str:
+        """What is shown while it goes on."""
+        return f"{bar} {self._done} of {self._total} files, {self._records:,} records"
+
+    def summary(self, took: float) -> str:
+        """What is shown in the end."""
+        return f"Read {self._done} of {self._total} files, {self._records:,} records, in {took:.1f} s."
 
     def watch(self, records: Iterable[T]) -> Iterator[T]:
         """The records of a file, counted as they are read."""
         for record in records:
             self._records += 1
-            self._look()
+            self.look()
             yield record
 
     def done(self, files: int) -> None:
         """Count files."""
         self._done += files
-        self._look()
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Show how far it is, where it is time for that."""
         if self._shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PAUSE
             full = round(_WIDTH * self._done / self._total)
             bar = "█" * full + "░" * (_WIDTH - full)
-            self._show(f"{bar} {self._done} of {self._total} files, {self._records:,} records")
+            self._show(self.line(bar))
 
     def _show(self, text: str, *, last: bool = False) -> None:
         if not self._notebook:

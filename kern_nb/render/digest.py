@@ -253,7 +253,7 @@ def summary_html(summary: SessionSummary) -> str:
 def _summary(summary: SessionSummary) -> Iterator[Markup]:
     name = _place(summary)
     yield tag("p", tag("strong", "Summary", *((" of ", foreign(plain.cut(name, 2 * _LABEL))) if name else ())))
-    yield tag("p", block(summary.summary))
+    yield tag("div", block(summary.summary))
     if summary.topics:
         yield tag(
             "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
@@ -296,7 +296,7 @@ def _state(summary: SessionSummary) -> str:
 
 def summaries_html(found: Summaries) -> str:
     """One text over all, and each of them folded away."""
-    parts = [tag("p", tag("strong", f"Summary of {_together(found.summaries)}")), tag("p", block(found.summary))]
+    parts = [tag("p", tag("strong", f"Summary of {_together(found.summaries)}")), tag("div", block(found.summary))]
     if found.topics:
         topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
         parts.append(tag("p", tag("strong", "topics"), ": ", topics))

@@ -1,4 +1,4 @@
-"""`SessionSummaryManager`: a model's summary of a session, made after a run and kept with the session.
+"""`SessionSummaryManager`: a model's summary of a session, made after a run or when asked, and kept with the session.
 
 It is incremental: the model is given the old summary and the runs since, never the whole again. ``last_run_index``,
 beside the summary, says up to where it goes.
@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,9 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.db import SessionStore
+from kern_nb.db.reading import NOT_TOLD
+from kern_nb.db.views import FROM_HISTORY
+from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
 from kern_nb.records import Message, Session, SessionSummary, text_of
 from kern_nb.runtime import loop
 from kern_nb.runtime.threads import in_thread
@@ -28,7 +31,9 @@ You keep the summary of a conversation between a user and an assistant, for the 
 Write what was asked, found, decided and left open, with names and numbers, in a few sentences.
 Answer with JSON: {"summary": "...", "topics": ["...", ...]}"""
 
-_LONGEST = 4_000
+_SINCE = "What was said since:"
+
+LONGEST = 4_000
 """Of one message, so many characters are summarized."""
 
 _PORTION = 60_000
@@ -73,22 +78,39 @@ class SessionSummaryManager:
         if pending is not None:
             pending.result()
 
-    async def update(self, store: SessionStore, session_id: str, model: Any = None) -> SessionSummary | None:
+    async def update(
+        self, store: SessionStore, session_id: str, model: Any = None, *, on_answer: Callable[[], None] | None = None
+    ) -> SessionSummary | None:
         """The summary with the runs since it was made; None where there is nothing to summarize.
+
+        Args:
+            store: The store of the session.
+            session_id: The session.
+            model: The model that writes it, where the manager has none of its own.
+            on_answer: Called whenever a further part is done, and stored.
 
         Raises:
             SessionNotFound: there is no such session.
+            ReadOnlyStore: there are new runs, and the summary could not be stored; no model was asked.
         """
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
         old = (session.summary if session else None) or {}
         last, missing = _covered(old)
         new = await in_thread(lambda: store.history_by_run(session_id, after_run=last, also=missing))
         if not new:
-            return record(session)
+            found = record(session)
+            return found.model_copy(update={"runs_since": 0}) if found else None
+        if store.read_only:
+            raise ReadOnlyStore(
+                f"{store.url} is open read-only: a summary of {session_id!r} could not be kept; no model was asked.",
+                "Attach it without --read-only, or digest it without a model.",
+            )
         summary = old
         for portion in _portions(new):  # each is saved, so that one that fails loses no other
             summary = await self._extended(store, session_id, summary, portion, model)
-        return _record(summary)
+            if on_answer is not None:
+                on_answer()
+        return _record(session_id, summary).model_copy(update={"runs_since": 0})
 
     async def _extended(
         self, store: SessionStore, session_id: str, old: dict[str, Any], runs: dict[int, list[Message]], model: Any
@@ -98,21 +120,53 @@ class SessionSummaryManager:
         reached = max(last, *runs)
         left = await in_thread(lambda: store.unfinished_runs(session_id, upto=reached))
         told = old.get("summary") if isinstance(old.get("summary"), str) else None
-        answer = await self._ask(told, runs, model)
-        summary = _parsed(answer) | {"updated_at": datetime.now(UTC).isoformat(), "last_run_index": reached}
+        lines = [_line(message) for messages in runs.values() for message in messages]
+        summary = await self.extended(told, lines, model)
+        summary |= {"updated_at": datetime.now(UTC).isoformat(), "last_run_index": reached}
+        summary["model"] = models.name_of(self.model or model)
         late = sorted({index for index in (*left, *missing) if index not in runs})
         if late:
             summary["unfinished_runs"] = late
         await in_thread(lambda: store.save_summary(session_id, summary))
         return summary
 
-    async def _ask(self, old: str | None, runs: dict[int, list[Message]], model: Any) -> str:
+    async def of_run(self, store: SessionStore, session_id: str, run_index: int, model: Any = None) -> SessionSummary:
+        """A summary of one run alone, however it ended, or of what it said so far. It is not stored.
+
+        Raises:
+            BadUsage: nothing was said in it.
+        """
+        lines = await in_thread(lambda: _lines_of_run(store, session_id, run_index))
+        if not lines:
+            place = f"{session_id}/{run_index}"
+            raise BadUsage(f"Nothing was said in run {place} yet.", f"See what there is with %kern show {place}")
+        made = await self.extended(None, lines, model)
+        made |= {"updated_at": datetime.now(UTC).isoformat(), "model": models.name_of(self.model or model)}
+        return _record(session_id, made).model_copy(update={"run_index": run_index})
+
+    async def extended(
+        self, old: str | None, lines: Iterable[str], model: Any = None, *, heading: str = _SINCE
+    ) -> dict[str, Any]:
+        """The summary and topics of an old summary and of what was said since.
+
+        The model is told at once what it can well take: of more, each answer goes on from the one before.
+
+        Raises:
+            SummaryFailed: the model answered nothing.
+        """
+        made: dict[str, Any] = {"summary": old or "", "topics": []}
+        for piece in _pieces(lines):
+            made = _parsed(await self._ask(made["summary"], f"{heading}\n{piece}", model))
+            if not made["summary"].strip():
+                raise SummaryFailed("The model answered with an empty summary.", "Ask again, or ask another model.")
+        return made
+
+    async def _ask(self, old: str, new: str, model: Any) -> str:
         from pydantic_ai import Agent
 
-        told = [f"The summary so far:\n{old}"] if old else []
-        told.append("What was said since:\n" + "\n".join(_line(m) for messages in runs.values() for m in messages))
+        told = f"The summary so far:\n{old}\n\n{new}" if old else new
         async with models.opened(self.model or model) as opened:
-            return (await Agent(opened, instructions=self.prompt).run("\n\n".join(told))).output
+            return (await Agent(opened, instructions=self.prompt).run(told)).output
 
     async def covering(self, store: SessionStore, session_id: str, runs: set[int], model: Any) -> str | None:
         """A summary that tells of these runs, brought up to date if need be. None where it cannot be made."""
@@ -147,6 +201,35 @@ def _portions(runs: dict[int, list[Message]]) -> Iterator[dict[int, list[Message
         yield portion
 
 
+def _pieces(lines: Iterable[str]) -> Iterator[str]:
+    """Lines joined, together as many as a model can well be told at once."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > _PORTION:
+            yield "\n".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield "\n".join(piece)
+
+
+def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[str]:
+    """What was said in a run; of one without messages, what it was given and gave."""
+    ended = store.history_by_run(session_id, after_run=run_index - 1, before_run=run_index + 1)
+    if run_index in ended:
+        return [_line(message) for message in ended[run_index]]
+    runs = store.runs_df(session_id, lineage=True, columns=["run_index", "run_id"])
+    run = store.get_run(str(runs["run_id"][runs["run_index"] == run_index].iloc[0]))
+    said = [m for m in run.messages if m.role not in NOT_TOLD and FROM_HISTORY not in m.extra]
+    if not said:
+        ends = (("user", run.input), ("assistant", run.output))
+        said = [Message(role=role, content=content) for role, content in ends if content is not None]
+    lines = [_line(message) for message in said]
+    return lines + ([f"The run ended as {run.status}: {run.error}"] if run.error else [])
+
+
 def _covered(summary: dict[str, Any]) -> tuple[int, list[int]]:
     """The last run that a summary tells of, and earlier ones that had not ended then."""
     last, missing = summary.get("last_run_index"), summary.get("unfinished_runs")
@@ -157,11 +240,22 @@ def _covered(summary: dict[str, Any]) -> tuple[int, list[int]]:
 def record(session: Session | None) -> SessionSummary | None:
     """The summary of a session."""
     summary = session.summary if session else None
-    return _record(summary) if summary and isinstance(summary.get("summary"), str) else None
+    if session is None or not summary or not isinstance(summary.get("summary"), str):
+        return None
+    return _record(session.session_id, summary)
 
 
-def _record(summary: dict[str, Any]) -> SessionSummary:
-    return SessionSummary(summary=summary["summary"], topics=_topics(summary), updated_at=_time(summary))
+def _record(session_id: str, summary: dict[str, Any]) -> SessionSummary:
+    last, _ = _covered(summary)
+    model = summary.get("model")
+    return SessionSummary(
+        summary=summary["summary"],
+        topics=_topics(summary),
+        updated_at=_time(summary),
+        session_id=session_id,
+        last_run_index=None if last < 0 else last,
+        model=model if isinstance(model, str) else None,
+    )
 
 
 def _topics(summary: dict[str, Any]) -> list[str]:
@@ -184,7 +278,7 @@ def _line(message: Message) -> str:
     said = text_of(message.content)
     if said is None and message.content is not None:
         said = json.dumps(message.content, default=str)
-    return f"{message.role}: {(said or '')[:_LONGEST]}{calls}"
+    return f"{message.role}: {(said or '')[:LONGEST]}{calls}"
 
 
 def _parsed(answer: str) -> dict[str, Any]:
