@@ -41,14 +41,19 @@ ORDERS: dict[str, dict[str, Any]] = {
         "items": {"camping stove": 60.0},
     },
 }
+STOCK = {"trail shoes 42": 3, "trail shoes 43": 0}
 
 
 class Shop:
-    """The shop's data and the tools that work on it. A tool raises ValueError for what the shop does not do."""
+    """The shop's data and the tools that work on it. A tool raises ValueError for what the shop does not do.
 
-    def __init__(self) -> None:
-        self.orders = copy.deepcopy(ORDERS)
-        self.stock = {"trail shoes 42": 3, "trail shoes 43": 0}
+    The data is that of the dict it is given, which changes with it, else the shop's in the morning.
+    """
+
+    def __init__(self, data: dict[str, Any] | None = None) -> None:
+        data = {} if data is None else data
+        self.orders = data.setdefault("orders", copy.deepcopy(ORDERS))
+        self.stock = data.setdefault("stock", copy.deepcopy(STOCK))
 
     def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Use a tool by its name."""
@@ -78,7 +83,10 @@ class Shop:
 
     def tool_refund_item(self, order_id: str, item: str) -> dict[str, Any]:
         """Pay for an item back."""
-        amount = self._require(order_id, "delivered")["items"].pop(item)
+        items = self._require(order_id, "delivered")["items"]
+        if item not in items:
+            raise ValueError(f"Error: there is no {item} in order {order_id}.")
+        amount = items.pop(item)
         return {"order_id": order_id, "item": item, "refunded": amount}
 
     def tool_exchange_item(self, order_id: str, item: str, new_item: str) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Two clerks of the toy shop, for the notebooks: agents with real tools, on models that follow a script.
+
+A script reads what the customer and the tools have said, and slips now and then; the novice's slips more often. The
+dice depend on the task and the trial alone, so that the sessions are the same wherever they are made. The shop's orders
+are in the session's state: a branch has them as they were there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+from sample_shop import ORDERS, POLICY, STOCK, TASKS, Calls, Shop, Task
+
+from kern_nb import Agent, Message
+from kern_nb.agent import RunContext
+from kern_nb.db import SessionStore
+from kern_nb.models.scripted import Answer, ScriptedModel, call
+
+
+class Skill(NamedTuple):
+    """How often a ticket goes wrong, how often a number is misread at first, and who looks again after a change."""
+
+    fails: float
+    misreads: float
+    looks_again: bool
+
+
+SKILLS = {"novice": Skill(0.45, 0.4, looks_again=False), "expert": Skill(0.1, 0.1, looks_again=True)}
+SEED = 102
+ASK = "I will have a look. What is the number of your order, and on whose name is it?"
+MISREADINGS = ("#{}", "no. {}", "order-{}")
+
+
+def clerk(skill: str, **options: Any) -> Agent:
+    """An agent that serves the shop's customers: ``clerk("novice")`` or ``clerk("expert")``.
+
+    Args:
+        skill: The agent's id, too; its model is called ``novice-1`` or ``expert-1``.
+        **options: Other parameters of `Agent`.
+    """
+    model = ScriptedModel(lambda messages: Script(skill, messages).answer(), id=f"{skill}-1")
+    defaults = {"id": skill, "tools": TOOLS, "instructions": instructions, "add_history_to_context": True}
+    return Agent(model, **(defaults | options))
+
+
+def serve(agent: Agent, *, tasks: Sequence[Task] = TASKS, trials: int = 3) -> None:
+    """Let an agent serve customers, each in a session of its own, and rate how the shop looks at the end."""
+    for task in tasks:
+        for trial in range(trials):
+            session_id = f"{agent.id}-{task.id}-{trial}"
+            start = {"task_id": task.id, "trial": trial, "orders": ORDERS, "stock": STOCK}
+            agent.run(task.opening, session_id=session_id, session_state=copy.deepcopy(start))
+            answer = agent.run(task.number, session_id=session_id).output
+            if "Shall I" in answer:
+                agent.run("Yes, please.", session_id=session_id)
+            rate(agent.store, session_id)
+
+
+def rate(store: SessionStore, session_id: str) -> float:
+    """Score a session: 1 if exactly the right orders were changed and the customer was told so, else 0."""
+    session = store.get_session(session_id)
+    if session is None:
+        raise LookupError(session_id)
+    task = next(task for task in TASKS if task.id == session.session_state["task_id"])
+    ideal = Shop()
+    for name, arguments in task.acts:
+        ideal.call(name, arguments)
+    told = any(task.must_say in str(run.output) for run in session.runs)
+    reward = float(session.session_state["orders"] == ideal.orders and told)
+    store.add_score(session_id, "reward", reward, source="shop")
+    return reward
+
+
+def instructions(run_context: RunContext) -> str:
+    """The shop's policy, and which ticket it is."""
+    state = run_context.session_state
+    return f"{POLICY}\nThis is ticket {state.get('task_id', 'unknown')}, trial {state.get('trial', 0)}."
+
+
+# The tools: each works on the orders in the session's state.
+
+
+def find_order(session_state: dict[str, Any], order_id: str) -> dict[str, Any]:
+    """Look an order up."""
+    return Shop(session_state).tool_find_order(order_id)
+
+
+def check_stock(session_state: dict[str, Any], item: str) -> dict[str, Any]:
+    """Count what is in stock."""
+    return Shop(session_state).tool_check_stock(item)
+
+
+def change_address(session_state: dict[str, Any], order_id: str, street: str) -> dict[str, Any]:
+    """Send an order somewhere else."""
+    return Shop(session_state).tool_change_address(order_id, street)
+
+
+def cancel_order(session_state: dict[str, Any], order_id: str) -> dict[str, Any]:
+    """Cancel an order."""
+    return Shop(session_state).tool_cancel_order(order_id)
+
+
+def refund_item(session_state: dict[str, Any], order_id: str, item: str) -> dict[str, Any]:
+    """Pay for an item back."""
+    return Shop(session_state).tool_refund_item(order_id, item)
+
+
+def exchange_item(session_state: dict[str, Any], order_id: str, item: str, new_item: str) -> dict[str, Any]:
+    """Send another item for one that was delivered."""
+    return Shop(session_state).tool_exchange_item(order_id, item, new_item)
+
+
+def transfer_to_person(reason: str) -> dict[str, Any]:
+    """Hand the conversation over."""
+    return {"transferred": True, "reason": reason}
+
+
+TOOLS = [find_order, check_stock, change_address, cancel_order, refund_item, exchange_item, transfer_to_person]
+LOOKS = ("find_order", "check_stock")
+
+
+class Script:
+    """What a clerk says or does next, from the conversation so far."""
+
+    def __init__(self, skill: str, messages: Sequence[Message]) -> None:
+        self.skill = SKILLS[skill]
+        self.words = [str(message.content) for message in messages if message.role == "user"]
+        self.said = [str(message.content) for message in messages if message.role == "assistant" and message.content]
+        self.calls = [(c.tool_name or "", c.args) for message in messages for c in message.tool_calls]
+        self.results = [message for message in messages if message.role == "tool"]
+        numbers = re.findall(r"\b\d{4}\b", " ".join(self.words))
+        self.number = numbers[-1] if numbers else None
+        self.task = next((task for task in TASKS if task.order_id == self.number), None)
+        trial = re.search(r"trial (\d+)", str(messages[0].content))
+        dice = Random(f"{SEED} {skill} {self.task and self.task.id} {trial[1] if trial else 0}")
+        self.fails, self.misreads = dice.random() < self.skill.fails, dice.random() < self.skill.misreads
+        self.how = dice.choice(("acts wrongly", "acts wrongly", "hands over", "is lost")) if self.fails else None
+
+    def answer(self) -> Answer:
+        """Find the order first, then do what was asked for, then say so."""
+        if self.number is None:
+            return ASK
+        orders = [m for m in self.results if m.tool_name == "find_order" and not m.is_error]
+        if not orders:
+            return self._look_up(self.number)
+        if self.task is None:
+            return "I have found the order. What can I do about it?"
+        acts = [(name, args) for name, args in self.calls if name not in LOOKS]
+        if acts:
+            return self._after(acts, self.task)
+        if self.how == "hands over":
+            return call("transfer_to_person", reason=self.words[0])
+        if self.how == "acts wrongly":
+            return _as_calls(self._wrong(self.task, _value(orders[-1]))) or self.task.wrong
+        if not self.task.acts:
+            return self.task.done
+        agreed = self.task.offer in self.said and "yes" in self.words[-1].lower()
+        return _as_calls(self.task.acts) if agreed else self.task.offer
+
+    def _look_up(self, number: str) -> Answer:
+        tried = [args["order_id"] for name, args in self.calls if name == "find_order"]
+        slips = MISREADINGS if self.how == "is lost" else MISREADINGS[: self.misreads]
+        if len(tried) < len(slips):
+            return call("find_order", order_id=slips[len(tried)].format(number))
+        if self.how == "is lost" or number in tried:
+            return f"I am sorry, I cannot find the order #{number}."
+        return _as_calls([("find_order", {"order_id": number}), *(self.task.looks if self.task else ())])
+
+    def _wrong(self, task: Task, order: dict[str, Any]) -> Calls:
+        """What a clerk does who does not think: of several things, those that the customer names first."""
+        if len(task.acts) < 2:
+            return task.wrong_acts
+        text = " ".join(self.words)
+        named = sorted((item for item in order["items"] if item in text), key=text.find)[: len(task.acts)]
+        return [("refund_item", {"order_id": order["order_id"], "item": item}) for item in named]
+
+    def _after(self, acts: Calls, task: Task) -> Answer:
+        if acts[-1][0] == "transfer_to_person":
+            return "I have passed this on to a colleague, who will write to you tomorrow."
+        if self.skill.looks_again and self.calls[-1][0] != "find_order":
+            return call("find_order", order_id=task.order_id)
+        if sorted(map(str, acts)) == sorted(map(str, task.acts)):
+            return task.done
+        refunds = [value for m in self.results if "refunded" in (value := _value(m))]
+        if len(refunds) < 2:
+            return task.wrong
+        items = " and the ".join(refund["item"] for refund in refunds)
+        return f"I have refunded {sum(refund['refunded'] for refund in refunds):.2f} for the {items}."
+
+
+def _as_calls(calls: Calls) -> list[Any]:
+    return [call(name, **arguments) for name, arguments in calls]
+
+
+def _value(message: Message) -> dict[str, Any]:
+    """What a tool gave."""
+    value = message.content
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except ValueError:  # it refused, in words
+        return {}
+    return value if isinstance(value, dict) else {}
