@@ -158,6 +158,19 @@ def test_filtered_frames_are_the_same_on_all_engines(filled):
             assert_alike(found)
 
 
+def test_chosen_columns_and_values_are_the_same_on_all_engines(filled):
+    """Also with filters and lineage, which join the same tables."""
+    asked = {"columns": ["session_id"], "expand": ["metadata.text", "metadata.n", "state.x"]}
+    for name in NAMES:
+        for filters in ({}, {"limit": 7}, {"user_id": "user"}, {"session_id": ["zebra", "10", "nul\x00", "sur\ud800"]}):
+            found = {e: getattr(store, f"{name}_df")(**filters, **asked) for e, store in filled.items()}
+            assert_alike(found)
+            assert filters or found["duckdb"].notna().any().tolist() == [True, True, True, False]
+    for branch in ("a-b branch", "sur\ud800 branch"):
+        asked = {"lineage": True, "columns": ["inherited", "args"], "expand": ["args.t", "args.n", "metadata.n"]}
+        assert_alike({engine: store.tool_calls_df(branch, **asked) for engine, store in filled.items()})
+
+
 def test_frames_with_lineage_are_the_same_on_all_engines(filled):
     """Inherited rows too."""
     for name in ("runs", "messages", "tool_calls"):
