@@ -87,10 +87,12 @@ def _notes(rerun: Rerun) -> list[str]:
         # An agent of the notebook lacks the changes.
         varied = rerun.changed.keys() - {"message"}
         notes.append(f"{then}: .continue_run() of this result" + ("" if varied else f", or {line}"))
-    notes += _named("not given", rerun.left, "once that run is completed")
-    return notes + _named("left out", rerun.skipped, "which have no input")
+    notes += _named("Not given before that", rerun.left)
+    return notes + _named("Left out, as there is no input", rerun.skipped)
 
 
-def _named(what: str, inputs: tuple[Any, ...], why: str) -> list[str]:
-    names = [plain.cut(str(one), _NAME) for one in inputs[:_MOST_PLACES]] + ["…"] * (len(inputs) > _MOST_PLACES)
-    return [f"{plain.plural(len(inputs), 'input')} {what}, {why}: {', '.join(names)}"] if inputs else []
+def _named(what: str, inputs: tuple[Any, ...]) -> list[str]:
+    names = [plain.cut(str(one), _NAME) for one in inputs[:_MOST_PLACES]]
+    more = len(inputs) - len(names)
+    names += [f"and {plain.count(more)} more"] if more else []
+    return [f"{what}: {', '.join(names)}"] if inputs else []

@@ -1,0 +1,184 @@
+"""`variant`: a new agent that is like another but for what is given."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from memory_models import Listener
+from rerun_shops import add, seller, shop
+from team_members import crew, member, task
+
+from kern_nb.agent import Agent, SessionSummaryManager
+from kern_nb.db import InMemoryDb
+from kern_nb.errors import BadUsage
+from kern_nb.models.scripted import ScriptedModel
+from kern_nb.team import Team
+from kern_nb.workflow import Workflow
+
+
+@pytest.fixture
+def db():
+    """A store in memory: what is tested does not depend on the engine."""
+    with InMemoryDb() as store:
+        yield store
+
+
+def every_parameter(db):
+    """One value for each parameter of an agent, none of them its default."""
+    return {
+        "model": ScriptedModel("hi"),
+        "db": db,
+        "session_id": "chat",
+        "user_id": "ann",
+        "session_state": {"n": 1},
+        "instructions": "Be brief.",
+        "tools": [add],
+        "role": "sells",
+        "name": "Shop",
+        "id": "shop-1",
+        "add_history_to_context": True,
+        "num_history_runs": 7,
+        "num_history_messages": 9,
+        "history_token_budget": 100,
+        "read_chat_history": True,
+        "search_past_sessions": True,
+        "num_past_sessions_to_search": 4,
+        "enable_session_summaries": True,
+        "add_session_summary_to_context": True,
+        "session_summary_manager": SessionSummaryManager(),
+        "store_media": False,
+        "store_tool_messages": False,
+        "store_history_messages": True,
+        "cache_session": True,
+        "overwrite_db_session_state": True,
+        "timeout_s": 5,
+        "max_requests": 6,
+    }
+
+
+def settings(agent):
+    """What an agent keeps of its parameters."""
+    own = {"_lock", "_loop", "_cached", "_memory", "_given"}
+    return {name: value for name, value in vars(agent).items() if name not in own}
+
+
+def test_a_variant_has_the_same_parameters(db):
+    """Every one that the constructor knows; the given ones aside."""
+    given = every_parameter(db)
+    assert list(given) == list(inspect.signature(Agent).parameters)
+    agent = Agent(**given)
+
+    assert settings(agent.variant()) == settings(agent)
+    for name, value in given.items():
+        plain = Agent(**{key: one for key, one in given.items() if key != name})
+        assert settings(plain.variant(**{name: value})) == settings(agent)
+        assert settings(agent.variant(**{name: inspect.signature(Agent).parameters[name].default})) == settings(plain)
+
+
+def test_a_variant_shares_nothing_that_is_kept(db):
+    """No lock, cache, loop, memory or list; what one of them does, the other does not see."""
+    agent = shop(db, session_id="chat", cache_session=True, session_state={"deep": {"n": 1}})
+    agent.run("hi")
+    agent.get_session()
+    before = dict(vars(agent))
+    other = agent.variant(name="Other")
+
+    for name in ("_lock", "_cached", "_given_tools", "default_state", "_given"):
+        assert getattr(other, name) is not getattr(agent, name), name
+    assert (other._loop, len(other._cached)) == (None, 0)
+    assert other.default_state["deep"] is not agent.default_state["deep"]
+    assert vars(agent) == before
+    assert (agent.id, other.id) == ("shop", "other")
+
+
+def test_a_session_that_was_made_up_is_not_the_variants():
+    """One that was given is; memory is each one's own."""
+    agent = Agent(Listener())
+    run = agent.run("hi")
+    other = agent.variant(model=Listener())
+
+    assert agent.session_id == run.session_id
+    assert other.session_id is None
+    assert other.run("hi").session_id != run.session_id
+    assert len(agent.store.list_sessions()) == len(other.store.list_sessions()) == 1
+    assert Agent(Listener(), session_id="chat").variant().session_id == "chat"
+
+
+def test_what_was_set_since_counts(db):
+    """An agent whose model was exchanged is varied as it is now."""
+    agent = shop(db)
+    agent.model, agent.instructions, agent.timeout_s = "openai:other", "Be kind.", 3
+    other = agent.variant(role="sells")
+
+    assert (other.model, other.instructions, other.timeout_s, other.role) == ("openai:other", "Be kind.", 3, "sells")
+
+
+def test_tools_are_those_of_the_constructor(db):
+    """A list that its owner changed afterwards is another matter."""
+    tools = [add]
+    agent = shop(db, tools=tools)
+    tools.clear()
+
+    assert list(agent.variant().tools) == ["add"]
+    assert list(shop(db, tools=add).variant().tools) == ["add"]
+    assert list(agent.variant(tools=[]).tools) == []
+
+
+def test_a_parameter_that_is_none_is_refused(db):
+    """With the nearest one that is; and values that the constructor refuses."""
+    agent = shop(db)
+    with pytest.raises(BadUsage, match="'modle'") as refused:
+        agent.variant(modle="x")
+    assert "'model'" in refused.value.hint
+    for wrong in ({"tools": [1]}, {"num_history_runs": -1}, {"db": 1}, {"name": ""}, {"session_state": []}):
+        with pytest.raises(BadUsage):
+            agent.variant(**wrong)
+
+
+def test_a_team_is_varied_as_its_leader(db):
+    """Its members stay, unless others are given."""
+    ann, bob = member("Ann", "a"), member("Bob", "b")
+    team = crew(db, [ann], task("ann"), "done", instructions="Lead.")
+    other = team.variant(model=seller(), instructions="Follow.")
+
+    assert isinstance(other, Team)
+    assert (other.members, other.instructions, team.instructions) == ({"ann": ann}, "Follow.", "Lead.")
+    assert other.members is not team.members
+    assert list(team.variant(members=[ann, bob]).members) == ["ann", "bob"]
+    assert list(team.members) == ["ann"]
+    with pytest.raises(BadUsage):
+        team.variant(members=[])
+    assert team.variant(session_id="b").run("go").output == "done"
+
+
+def test_a_workflow_is_varied_but_for_what_its_steps_have(db):
+    """Nested steps are built as before."""
+    flow = Workflow([lambda step: step.input + 1, [lambda step: step.previous_step_content * 2]], db=db, name="Flow")
+    other = flow.variant(name="Other", timeout_s=5)
+
+    assert (other.run(1).output, other.id, flow.id) == (4, "other", "flow")
+    assert flow.variant(steps=[lambda step: step.input]).run(1).output == 1
+    for name in ("model", "instructions", "tools"):
+        with pytest.raises(BadUsage, match=name):
+            flow.variant(**{name: "x"})
+    with pytest.raises(BadUsage):
+        flow.variant(store_media=False)
+
+
+def test_a_class_of_ones_own_is_varied_too(db):
+    """Whatever its constructor takes; what it keeps itself, the variant keeps."""
+
+    class Grocer(Agent):
+        def __init__(self, stock):
+            super().__init__(Listener(), db=db, name="Grocer")
+            self.stock = stock
+
+        def configuration(self):
+            return super().configuration() | {"stock": self.stock}
+
+    grocer = Grocer(["apple"])
+    other = grocer.variant(instructions="Sell.")
+    assert isinstance(other, Grocer)
+    assert (other.stock, other.instructions, grocer.instructions) == (["apple"], "Sell.", None)
+    assert other.run("hi").output == "answer 0"

@@ -1,0 +1,40 @@
+"""A rerun as plain text: what was done, what it waits for or failed with, and the comparison."""
+
+from __future__ import annotations
+
+from hostile_reruns import failed, paused
+
+from kern_nb.agent import Agent
+from kern_nb.db import InMemoryDb
+from kern_nb.models.scripted import ScriptedModel
+from kern_nb.rerunning import rerun
+
+
+def test_hostile_text_does_not_act():
+    """Control characters are shown, and each part is on the lines it needs."""
+    for shown in (repr(failed()), repr(paused())):
+        assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in shown)
+        assert "and 4 more" in shown
+        assert "Left out, as there is no input: a<script>" in shown
+
+
+def test_a_rerun_is_said_in_one_line():
+    """Which run, as which, by whom, with what, and how it ended; then the comparison."""
+    with InMemoryDb() as store:
+        agent = Agent(ScriptedModel("hi"), db=store, name="Clerk", session_id="chat")
+        agent.run("hello")
+        done = rerun("chat/0", agent, model=ScriptedModel("ho", id="b"), tools=[], message="Hello", name="what-if")
+        lines = repr(done).splitlines()
+        assert lines[0] == (
+            "✓ chat/0 again as what-if/0, by Clerk, with model b, without tools, with another message: COMPLETED"
+        )
+        assert lines[1].startswith("chat/0 and what-if/0 part at once")
+        assert "<table" in done._repr_html_()
+        titles = store.sessions_df()["session_name"].fillna("").tolist()
+        assert "what-if" in titles
+
+        store.delete_session("what-if")
+        gone = rerun("chat/0", agent, name="gone")
+        store.delete_session("gone")
+        assert "There is nothing to compare" in repr(gone)
+        assert "There is nothing to compare" in gone._repr_html_()
