@@ -32,7 +32,10 @@ def test_of_four_pairs_it_is_that_of_all_256_resamples():
     low, high = mean_interval(deltas, 0.8)
 
     assert len(means) == 256
-    assert (low, high) == (pytest.approx(percentile(means, 0.1), abs=0.1), pytest.approx(percentile(means, 0.9), abs=0.1))
+    assert (low, high) == (
+        pytest.approx(percentile(means, 0.1), abs=0.1),
+        pytest.approx(percentile(means, 0.9), abs=0.1),
+    )
     # The draws take the means that there are, no others.
     assert min(abs(low - mean) for mean in means) < 0.05
 

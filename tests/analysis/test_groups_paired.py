@@ -390,3 +390,13 @@ def test_usage_counts_members_with_their_team(memory):
         == memory.sessions_df("team").total_tokens[0]
         == 20
     )
+
+
+def test_it_can_be_plotted(memory):
+    """The plot draws the metrics that are known, with their intervals."""
+    trials(memory, "a", {"1": [1], "2": [0]}, cost=None)
+    trials(memory, "b", {"1": [1], "2": [1]})
+    found = compare_groups(memory)
+
+    assert set(found.plot().df.metric) == set(found.metrics.metric) - {"cost"}
+    assert found.df is found.metrics
