@@ -44,9 +44,9 @@ def call(function: Callable[..., Any] | None = None, /, *, slow: bool = False) -
 
 def calls_of(kind: type) -> dict[str, bool]:
     """The names that may be called on objects of a class, and whether each is slow."""
-    names = {name for base in kind.__mro__ for name in vars(base)}
-    found = {name: getattr(getattr(kind, name, None), _MARK, None) for name in sorted(names)}
-    return {name: slow for name, slow in found.items() if slow is not None}
+    # What stands in the classes, not getattr: asking ipywidgets for some of its attributes warns.
+    members = {name: member for base in reversed(kind.__mro__) for name, member in vars(base).items()}
+    return {name: getattr(members[name], _MARK) for name in sorted(members) if hasattr(members[name], _MARK)}
 
 
 def told(error: BaseException) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""The view of a comparison, as its script asks for it: stretches, turns with their marks, whole texts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kern_nb.db import InMemoryDb
+from kern_nb.records import Message, Run, Session
+from kern_nb.widgets.comparison import MOST_ROWS, view
+
+HOSTILE = "<script>alert(1)</script>\u202e\x00\ud83d"
+
+
+@pytest.fixture
+def store():
+    """Two sessions that begin alike, and a third that says something hostile."""
+    with InMemoryDb() as made:
+        for name, answers in (("a", "xyz"), ("b", "xqz"), ("c", ["x", HOSTILE, "z"])):
+            runs = [Run(input=f"{n}", output=text) for n, text in enumerate(answers)]
+            made.save_session(Session(session_id=name, runs=runs))
+        yield made
+
+
+def test_what_is_the_same_is_folded_and_what_differs_is_not(store):
+    """Stretches of turns: where each begins, how long it is, whether it is the same."""
+    found = view("a", "b", store=store).stretches(0)
+
+    assert found["stretches"] == [[0, 3, True, 0], [3, 1, False, 0], [4, 2, True, 0]]
+    assert found["parts"] == 3
+    assert "begin with 3 turns alike" in found["said"]
+
+
+def test_the_words_of_one_side_alone_are_marked(store):
+    """Both sides of a turn, each with where it stands."""
+    store.save_session(Session(session_id="long", runs=[Run(input="the price is 20 euros")]))
+    store.save_session(Session(session_id="other", runs=[Run(input="the price is 25 euros")]))
+    (row,) = view("long", "other", store=store).rows(0, 0, 5)
+
+    assert (row["status"], row["sign"], row["role"]) == ("changed", "≠", "user")
+    assert row["a"]["text"] == [(False, "the price is "), (True, "20 "), (False, "euros")]
+    assert row["b"]["text"] == [(False, "the price is "), (True, "25 "), (False, "euros")]
+    assert row["a"]["place"] == "long/0"
+
+
+def test_turns_come_in_portions_however_many_are_asked_for(store):
+    """And none beyond the last."""
+    store.save_session(Session(session_id="many", runs=[Run(input=f"{n}") for n in range(120)]))
+    shown = view("a", "many", store=store)
+
+    assert len(shown.rows(0, 0, 10_000)) == MOST_ROWS
+    assert len(shown.rows(0, 100, 10_000)) == len(shown.comparison.turns) - 100
+    assert shown.rows(0, 10_000, 10) == []
+
+
+def test_a_long_text_is_cut_and_can_be_had_whole(store):
+    """The beginning, how much is missing, and all of it on request."""
+    text = "word " * 5_000
+    store.append_run("a", Run(messages=[Message(role="user", content=text)]))
+    shown = view("a", "b", store=store)
+    (last,) = [row for row in shown.rows(0, 0, 50) if row["status"] == "only in a"]
+
+    assert last["a"]["cut"]
+    assert last["a"]["text"][-1][1].endswith("more characters")
+    assert shown.whole(0, last["turn"], "a") == text
+
+
+def test_each_of_several_contenders_is_beside_the_baseline(store):
+    """By its number; what each took is there once."""
+    shown = view("a", "b", "c", store=store)
+
+    assert shown.start()["contenders"] == ["b", "c"]
+    assert shown.start()["metrics"].count("<table") == 1
+    assert [shown.stretches(n)["parts"] for n in (0, 1)] == [3, 3]
+
+
+def test_hostile_texts_cross_as_text(store):
+    """Everything is JSON, with its controls made visible; nothing is markup but what the renderer wrote."""
+    shown = view("a", "c", store=store)
+    sent = json.dumps([shown.start(), shown.stretches(0), shown.rows(0, 0, 50)]).encode()
+    (row,) = [row for row in shown.rows(0, 0, 50) if row["status"] != "matched"]
+
+    assert sent
+    assert "".join(text for _, text in row["b"]["text"]) == "<script>alert(1)</script>⟨U+202E⟩␀\ufffd"
+    assert "<script" not in shown.still()
+
+
+@pytest.mark.parametrize("call", [("stretches", 7), ("stretches", -1), ("whole", 0, 99, "a"), ("whole", 0, 0, "z")])
+def test_what_is_not_there_is_refused(store, call):
+    """A stale or forged request gets an error that the widget shows."""
+    name, *args = call
+    shown = view("a", "b", store=store)
+
+    with pytest.raises(ValueError, match="There is no"):
+        getattr(shown, name)(*args)
+
+
+def test_the_still_is_the_comparison(store):
+    """What a saved notebook shows without a kernel."""
+    shown = view("a", "b", store=store)
+
+    assert shown.still() == shown.comparison._repr_html_()
+    assert repr(shown) == "<ComparisonView a | b>"
