@@ -197,11 +197,14 @@ class _Family:
         return found
 
 
-def _is_root(told: pd.DataFrame) -> list[bool]:
+def _is_root(told: pd.DataFrame) -> pd.Series[bool]:
     """Whether each run of an item was made within none of the item's other runs."""
+    import pandas as pd
+
     keys = list(rows(told, ("n", "run_id", "parent_run_id")))
     there = {(n, run_id) for n, run_id, _ in keys}
-    return [parent is None or (n, parent) not in there for n, _, parent in keys]
+    flags = [parent is None or (n, parent) not in there for n, _, parent in keys]
+    return pd.Series(flags, index=told.index, dtype=bool)
 
 
 def _items(places: Sequence[Reference], told: pd.DataFrame, took: pd.DataFrame) -> pd.DataFrame:
