@@ -86,8 +86,8 @@ def compare_groups(
     others = of_group.texts[~asked].value_counts()
     sessions = _sessions(reader, of_group, of_key, score, success)[asked.to_numpy()]
     compared = sessions[sessions["group"].notna() & sessions["key"].notna()].reset_index(drop=True)
-    title = "" if score is None else score if score not in pairing.TOOK else f"score.{score}"
-    means = pairing.Means(compared, names, title or None)
+    title = f"score.{score}" if score in pairing.TOOK else score
+    means = pairing.Means(compared, names, title)
     pass_k = pairing.pass_table(compared, names)
     pairs = means.pairs()
     numbers = dict.fromkeys(("score", *pairing.TOOK), pairing.NUMBER)
@@ -96,14 +96,14 @@ def compare_groups(
         pairs=pairs,
         metrics=means.compared(confidence),
         pass_k=pass_k,
-        better=pairing.moved(pairs, title or None, 1),
-        worse=pairing.moved(pairs, title or None, -1),
+        better=pairing.moved(pairs, title, 1),
+        worse=pairing.moved(pairs, title, -1),
         unmatched=means.unmatched(),
         ambiguous=_ambiguous(sessions, of_group, of_key, score),
         sessions=compared.astype(numbers | {"success": pairing.FLAG}),
         by=of_group.name,
         key=of_key.name,
-        score=title or None,
+        score=title,
         success=success,
         confidence=confidence,
         others={str(group): int(n) for group, n in others.items()},
