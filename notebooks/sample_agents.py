@@ -142,25 +142,22 @@ class Script:
         self.how = dice.choice(("acts wrongly", "acts wrongly", "hands over", "is lost")) if self.fails else None
 
     def answer(self) -> Answer:
-        """Find the order first, then do what was asked for, then say so."""
-        if self.number is None:
+        """Find the order first, then do what was asked for, one thing after the other, then say so."""
+        if self.number is None or len(self.words) == 1:
             return ASK
-        orders = [m for m in self.results if m.tool_name == "find_order" and not m.is_error]
-        if not orders:
+        if not any(message.tool_name == "find_order" and not message.is_error for message in self.results):
             return self._look_up(self.number)
         if self.task is None:
-            return "I have found the order. What can I do about it?"
-        acts = [(name, args) for name, args in self.calls if name not in LOOKS]
-        if acts:
-            return self._after(acts, self.task)
+            return "I have found your order. What can I do about it?"
         if self.how == "hands over":
-            return call("transfer_to_person", reason=self.words[0])
-        if self.how == "acts wrongly":
-            return _as_calls(self._wrong(self.task, _value(orders[-1]))) or self.task.wrong
-        if not self.task.acts:
-            return self.task.done
-        agreed = self.task.offer in self.said and "yes" in self.words[-1].lower()
-        return _as_calls(self.task.acts) if agreed else self.task.offer
+            wanted: Calls = [("transfer_to_person", {"reason": self.words[0]})]
+        elif self.how == "acts wrongly":
+            wanted = self._wrong(self.task)
+        elif self.task.acts and not (self.task.offer in self.said and "yes" in self.words[-1].lower()):
+            return self._next(self.task.looks) or self.task.offer
+        else:
+            wanted = self.task.acts
+        return self._next(wanted) or self._look_again(self.task) or self._told(self.task)
 
     def _look_up(self, number: str) -> Answer:
         tried = [args["order_id"] for name, args in self.calls if name == "find_order"]
@@ -169,32 +166,36 @@ class Script:
             return call("find_order", order_id=slips[len(tried)].format(number))
         if self.how == "is lost" or number in tried:
             return f"I am sorry, I cannot find the order #{number}."
-        return _as_calls([("find_order", {"order_id": number}), *(self.task.looks if self.task else ())])
+        return call("find_order", order_id=number)
 
-    def _wrong(self, task: Task, order: dict[str, Any]) -> Calls:
+    def _next(self, wanted: Calls) -> Answer | None:
+        """The first of some calls that was not made yet."""
+        return next((call(name, **args) for name, args in wanted if (name, args) not in self.calls), None)
+
+    def _wrong(self, task: Task) -> Calls:
         """What a clerk does who does not think: of several things, those that the customer names first."""
         if len(task.acts) < 2:
             return task.wrong_acts
         text = " ".join(self.words)
-        named = sorted((item for item in order["items"] if item in text), key=text.find)[: len(task.acts)]
-        return [("refund_item", {"order_id": order["order_id"], "item": item}) for item in named]
+        named = sorted((item for item in ORDERS[task.order_id]["items"] if item in text), key=text.find)
+        return [("refund_item", {"order_id": task.order_id, "item": item}) for item in named[: len(task.acts)]]
 
-    def _after(self, acts: Calls, task: Task) -> Answer:
-        if acts[-1][0] == "transfer_to_person":
+    def _look_again(self, task: Task) -> Answer | None:
+        changed = self.calls[-1][0] not in ("find_order", "check_stock", "transfer_to_person")
+        return call("find_order", order_id=task.order_id) if changed and self.skill.looks_again else None
+
+    def _told(self, task: Task) -> str:
+        """What is said of what was done."""
+        acts = [made for made in self.calls if made[0] not in ("find_order", "check_stock")]
+        if ("transfer_to_person", {"reason": self.words[0]}) in acts:
             return "I have passed this on to a colleague, who will write to you tomorrow."
-        if self.skill.looks_again and self.calls[-1][0] != "find_order":
-            return call("find_order", order_id=task.order_id)
-        if sorted(map(str, acts)) == sorted(map(str, task.acts)):
+        if sorted(map(str, acts)) == sorted(map(str, task.acts)) and (acts or self.how is None):
             return task.done
-        refunds = [value for m in self.results if "refunded" in (value := _value(m))]
+        refunds = [value for message in self.results if "refunded" in (value := _value(message))]
         if len(refunds) < 2:
             return task.wrong
         items = " and the ".join(refund["item"] for refund in refunds)
         return f"I have refunded {sum(refund['refunded'] for refund in refunds):.2f} for the {items}."
-
-
-def _as_calls(calls: Calls) -> list[Any]:
-    return [call(name, **arguments) for name, arguments in calls]
 
 
 def _value(message: Message) -> dict[str, Any]:
