@@ -6,7 +6,7 @@ A widget is a class here and a script in `static/`; `inbox`, say, is ``class Inb
 **The script.** It travels to the page as one text, in which relative imports mean nothing. So `Widget` joins
 `static/kern.js`, which has the helpers, and the widget's own file, which uses them as though they were its own and ends
 in ``export default { render }``. The look of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables,
-each with a fallback, every rule below ``.kern-w``. Text from a store reaches the page through ``textContent`` alone
+each with a fallback, every rule below ``.kern-w``; a widget may add a file of its name. Text from a store reaches the page through ``textContent`` alone
 (``h()`` makes elements that way). Markup that `kern_nb.render` wrote, and escaped, is put in by ``putRendered()``, the
 only line that touches ``innerHTML``; nothing else may.
 
@@ -34,7 +34,8 @@ line, what to do next on another. The exception itself is at ``widget.last_error
 script's own way to start over.
 
 **The line.** What a person does by a click is told as the line that would have done it: a call returns ``line`` and the
-script passes it to ``shell.told("Branched.", line)``, which shows it with a button that copies it. `line_of` quotes.
+script passes it to ``shell.told("Branched.", line)``, which shows it with a button that copies it. `Widget.line` writes
+it: quoted, and with the store named where that is not the one in use.
 
 **Left when the kernel is gone.** JupyterLab saves no widget state by default; a trusted notebook that is opened again
 says "Error displaying widget: model not found", even where the same output has HTML beside the widget. So a widget
@@ -55,6 +56,8 @@ import json
 import shlex
 import threading
 from abc import abstractmethod
+from collections.abc import Sequence
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -64,8 +67,8 @@ import anywidget
 from IPython.display import display, update_display
 
 from kern_nb import attached
-from kern_nb.errors import BadUsage, StoreUnavailable
-from kern_nb.render import still
+from kern_nb.errors import BadUsage, NoStore, StoreUnavailable
+from kern_nb.render import plain, still
 from kern_nb.widgets.calls import call, calls_of, told
 
 if TYPE_CHECKING:
@@ -94,19 +97,21 @@ class Widget(anywidget.AnyWidget):
 
     _calls: ClassVar[dict[str, bool]] = {}
 
-    def __init_subclass__(cls, *, script: str = "", **kwargs: Any) -> None:
-        """Join the script and find the calls."""
+    def __init_subclass__(cls, *, script: str = "", parts: Sequence[str] = (), **kwargs: Any) -> None:
+        """Join the script with what it uses, and find the calls."""
         super().__init_subclass__(**kwargs)
         cls._calls = calls_of(cls)
         if script:
-            cls._esm = f"{_text('kern.js')}\n{_text(f'{script}.js')}"
-            cls._css = _text("kern.css")
+            names = ("kern", *parts, script)
+            cls._esm = "\n".join(_text(f"{name}.js") for name in names)
+            cls._css = "\n".join(_text(f"{name}.css") for name in names if (_STATIC / f"{name}.css").exists())
 
     def __init__(self, store: str | SessionStore | None = None) -> None:
         self.store = attached.find(store)
         self.last_error: BaseException | None = None
         self._still_id = f"kern-{uuid4()}"
         self._stands = False
+        self._caller = copy_context()
         super().__init__()
         self.on_msg(self._answer)
 
@@ -126,8 +131,9 @@ class Widget(anywidget.AnyWidget):
         """Run the call that a message asks for and send what comes of it; never raises, since nobody would see it."""
         if not isinstance(content, dict) or not isinstance(content.get("id"), str):
             return
+        self._caller = copy_context()
         if self._calls.get(str(content.get("call"))):
-            threading.Thread(target=self._respond, args=(content,), daemon=True).start()
+            threading.Thread(target=self._caller.copy().run, args=(self._respond, content), daemon=True).start()
         else:
             self._respond(content)
 
@@ -140,6 +146,14 @@ class Widget(anywidget.AnyWidget):
             self.last_error = error
             answer = {"id": content["id"], "error": told(error)}
         self.send(answer)
+
+    def tell(self, content: dict[str, Any]) -> None:
+        """Send the script something that it did not ask for, from any thread.
+
+        It is sent as an answer to the latest call would be: the kernel expects further calls wherever what it sent last
+        came from, and that has to be the thread that is free while a cell runs.
+        """
+        self._caller.copy().run(self.send, content)
 
     def _called(self, name: object, args: object) -> Any:
         if not isinstance(name, str) or name not in self._calls:
@@ -166,6 +180,15 @@ class Widget(anywidget.AnyWidget):
         """Renew the still that stands in the notebook."""
         if self._stands:
             update_display(self._still_output(), raw=True, display_id=self._still_id)  # type: ignore[no-untyped-call]
+
+    def line(self, verb: str, *words: str) -> str:
+        """The magic that does the same; it names the store where that is not the one in use."""
+        try:
+            in_use = attached.current_store() is self.store
+        except NoStore:
+            in_use = False
+        named = () if in_use else ("--store", attached.name_of(self.store))
+        return plain.visible(f"%kern {line_of(verb, *words, *named)}")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 
