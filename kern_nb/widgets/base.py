@@ -5,10 +5,11 @@ A widget is a class here and a script in `static/`; `inbox`, say, is ``class Inb
 
 **The script.** It travels to the page as one text, in which relative imports mean nothing. So `Widget` joins
 `static/kern.js`, which has the helpers, and the widget's own file, which uses them as though they were its own and ends
-in ``export default { render }``. The look of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables,
-each with a fallback, every rule below ``.kern-w``; a widget may add a file of its name. Text from a store reaches the page through ``textContent`` alone
-(``h()`` makes elements that way). Markup that `kern_nb.render` wrote, and escaped, is put in by ``putRendered()``, the
-only line that touches ``innerHTML``; nothing else may.
+in ``export default { render }``. What some widgets share is a script of its own, named among their ``parts``. The look
+of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables, each with a fallback, every rule below
+``.kern-w``; a script or part may have a sheet of its own name beside it. Text from a store reaches the page through
+``textContent`` alone (``h()`` makes elements that way). Markup that `kern_nb.render` wrote, and escaped, is put in by
+``putRendered()``, the only line that touches ``innerHTML``; nothing else may.
 
 **Calls.** A script calls methods of its widget, and of these only those marked ``@call`` (see `calls`):
 
@@ -22,6 +23,7 @@ against the annotations. There is no call that takes SQL, and none that takes a 
 ``shell.ask`` gives the value, or shows the error and gives ``undefined``; it never throws. ``shell.latest`` is for what
 a person changes faster than it is answered: one request is under way, the newest other one waits, and an answer that is
 not the newest is dropped. A call that may take longer than a moment is ``@call(slow=True)``: it runs in a thread.
+What the kernel has to say unasked, it says with `Widget.tell`; the script listens to ``msg:custom`` itself.
 JupyterLab sends the messages of widgets to a thread of the kernel's own, so calls are answered while a cell runs, too;
 they must not rely on being in the main thread. Where a host lacks that, they wait for the cell.
 
