@@ -61,6 +61,7 @@ class Gathered:
         tool_calls: One row a tool call, without arguments and result.
         scores: One row an item and name of a score: the mean of its ratings.
         inherited: How many of the runs a branch inherits; of several items none is gathered for a session.
+        missing: Sessions that were deleted meanwhile, or whose id frames cannot hold: half a surrogate pair is in it.
     """
 
     items: pd.DataFrame
@@ -70,6 +71,7 @@ class Gathered:
     tool_calls: pd.DataFrame
     scores: pd.DataFrame
     inherited: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def gathered(store: SessionStore, places: Sequence[Reference]) -> Gathered:
@@ -108,10 +110,11 @@ def _several(store: SessionStore, places: Sequence[Reference]) -> Gathered:
     ids = list(dict.fromkeys(place.session_id for place in places))
     taken = [name for name in TOTALS if name not in _OF_RUNS]
     sessions = store.sessions_df(ids, columns=["session_id", "parent_session_id", *taken]).set_index("session_id")
-    for session_id in ids:
-        if session_id not in sessions.index:  # deleted in between
-            raise SessionNotFound(f"There is no session {session_id!r}.", "List them with %kern sessions.")
-    frames = _Frames(store, ids)
+    missing = tuple(session_id for session_id in ids if session_id not in sessions.index)
+    places = [place for place in places if place.session_id in sessions.index]
+    if not places:
+        raise SessionNotFound(f"There is no session {missing[0]!r}.", "List them with %kern sessions.")
+    frames = _Frames(store, [session_id for session_id in ids if session_id not in missing])
     whole = pd.DataFrame([(p.session_id, n) for n, p in enumerate(places) if p.run_index is None], columns=["id", "n"])
     parts = [(n, run_id) for n, p in enumerate(places) if p.run_index is not None for run_id in frames.members(p)]
     of_part = pd.DataFrame(parts, columns=["n", "run_id"])
@@ -136,7 +139,7 @@ def _several(store: SessionStore, places: Sequence[Reference]) -> Gathered:
     messages, tool_calls = (df[df["run_id"].isin(needed)] for df in (frames.messages, frames.tool_calls))
     runs = told.drop(columns="n").drop_duplicates("run_id").reset_index(drop=True)
     scores = _means(_scores(store, places, told), items)
-    return Gathered(items, _counted(places, told), runs, messages, tool_calls, scores)
+    return Gathered(items, _counted(places, told), runs, messages, tool_calls, scores, missing=missing)
 
 
 class _Frames:

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from kern_nb.records import SessionSummary
     from kern_nb.summarizing import Summaries
 
-MOST_ROWS = 12
+MOST_ROWS = 10
 """So many tools, items and outliers are shown; the frames have all."""
 
 _LABEL = 60
 _TOLD = 600
+_LONGEST = 4_000
+"""Of a summary, so many characters."""
+
 _LINE = 160
 _ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
 """Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
@@ -30,7 +33,7 @@ _INSTANT = 0.005
 _NARROW = 40
 """So wide is a column of text; a place is cut in its session's id, as its end says more."""
 
-_TIMED = {"gap": "between messages", "both": "partly between messages"}
+_TIMED = {"stated": "stated", "gap": "between messages", "both": "partly between messages"}
 
 
 def digest_html(digest: Digest) -> str:
@@ -104,6 +107,9 @@ def _notes(digest: Digest) -> list[str]:
     within = int((~digest.rows.counted).sum())
     if within:
         notes.append(f"{plain.plural(within, 'item')} within another: counted once.")
+    if missing := digest.rows.missing:
+        names = ", ".join(plain.cut(name, _LABEL) for name in missing[:MOST_ROWS])
+        notes.append(f"{plain.plural(len(missing), 'session')} could not be read: {names}.")
     return notes
 
 
@@ -205,7 +211,8 @@ def _outliers(digest: Digest) -> Table:
 
 def _items(digest: Digest) -> Table:
     found = _records(digest.items.head(MOST_ROWS))
-    columns = [Column("item", width=_LABEL), Column("status"), Column("asked"), Column("last output"), Column("error")]
+    columns = [Column("item", width=_LABEL), Column("status")]
+    columns += [Column(title, width=_LABEL) for title in ("asked", "last output", "error")]
     columns += [Column(title, number=True) for title in ("runs", "tool calls", "tokens", "cost", "time")]
     rows = []
     for row in found:
@@ -253,7 +260,7 @@ def summary_html(summary: SessionSummary) -> str:
 def _summary(summary: SessionSummary) -> Iterator[Markup]:
     name = _place(summary)
     yield tag("p", tag("strong", "Summary", *((" of ", foreign(plain.cut(name, 2 * _LABEL))) if name else ())))
-    yield tag("div", block(summary.summary))
+    yield tag("div", block(summary.summary, _LONGEST))
     if summary.topics:
         yield tag(
             "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
@@ -296,7 +303,10 @@ def _state(summary: SessionSummary) -> str:
 
 def summaries_html(found: Summaries) -> str:
     """One text over all, and each of them folded away."""
-    parts = [tag("p", tag("strong", f"Summary of {_together(found.summaries)}")), tag("div", block(found.summary))]
+    parts = [
+        tag("p", tag("strong", f"Summary of {_together(found.summaries)}")),
+        tag("div", block(found.summary, _LONGEST)),
+    ]
     if found.topics:
         topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
         parts.append(tag("p", tag("strong", "topics"), ": ", topics))

@@ -152,6 +152,7 @@ def test_the_longest_steps_are_stated_or_lie_between_messages(db):
     assert rows(found.tools, "tool_name", "timed") == [("slow", "gap"), ("stated", "stated")]
     lines = [line for line in repr(found).splitlines() if line.startswith("chat/0")]
     assert ["between messages" in line for line in lines] == [True, True, True, False]
+    assert "stated" in lines[3]
 
 
 def test_a_tool_is_timed_by_both_where_some_durations_are_stated(db):

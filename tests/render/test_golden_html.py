@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import hostile_comparisons
+import hostile_digests
 import hostile_groups
 import hostile_reruns
 import pandas as pd
@@ -112,7 +113,7 @@ CASES = {
     "table": hostile_table,
     "transcript": lambda: hostile_session()._repr_html_(),
 }
-for more in (hostile_comparisons, hostile_groups, hostile_reruns):
+for more in (hostile_comparisons, hostile_digests, hostile_groups, hostile_reruns):
     CASES |= more.CASES
 
 
