@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kern_nb.notebook.results import sessions, show
     from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
     from kern_nb.rerunning import arerun, rerun
+    from kern_nb.summarizing import summarize
     from kern_nb.team import Team
     from kern_nb.workflow import Workflow
 
@@ -57,6 +58,7 @@ __all__ = [
     "sessions",
     "show",
     "stores",
+    "summarize",
     "use",
 ]
 
@@ -72,6 +74,7 @@ _HOMES = {
     "kern_nb.notebook.results": ("sessions", "show"),
     "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
     "kern_nb.rerunning": ("arerun", "rerun"),
+    "kern_nb.summarizing": ("summarize",),
     "kern_nb.team": ("Team",),
     "kern_nb.workflow": ("Workflow",),
 }

@@ -71,7 +71,7 @@ def mean_interval(deltas: Sequence[float], confidence: float = 0.95) -> tuple[fl
         Its ends; None of fewer than two pairs, which say nothing about how much pairs differ.
     """
     import numpy as np
-    from scipy.stats import bootstrap  # type: ignore[import-untyped] # it ships none
+    from scipy.stats import bootstrap
 
     n = len(deltas)
     if n < 2:  # noqa: PLR2004 - that is what there is to draw from

@@ -9,8 +9,12 @@ from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
+    from kern_nb.analysis.digest import Digest
     from kern_nb.analysis.groups import GroupComparison
     from kern_nb.analysis.plots import Plot
+    from kern_nb.records import SessionSummary
+    from kern_nb.rerunning import Rerun
+    from kern_nb.summarizing import Summaries
 
 
 def compare(args: Namespace) -> Comparison | GroupComparison:
@@ -41,14 +45,17 @@ def _several(text: str) -> str | list[str]:
     return text.split(",") if "," in text else text
 
 
-def summarize(args: Namespace) -> Any:
+def summarize(args: Namespace) -> Digest | Summaries | SessionSummary:
     """A digest, or a model's summary."""
-    from kern_nb.analysis.digest import summarize
+    from kern_nb.summarizing import summarize
 
-    return summarize(*args.ref, where=_where(args.where) or None, model=args.model, store=args.store)
+    made: Digest | Summaries | SessionSummary = summarize(
+        *args.ref, where=_where(args.where) or None, model=args.model, store=args.store
+    )
+    return made
 
 
-def rerun(args: Namespace) -> Any:
+def rerun(args: Namespace) -> Rerun:
     """A branch, run again, beside the original."""
     from kern_nb.notebook import agents
     from kern_nb.rerunning import rerun

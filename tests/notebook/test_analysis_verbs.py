@@ -98,6 +98,19 @@ def test_plot_draws_what_is_asked_for(notebook, chats):
     assert len(notebook.run("%kern plot --kind tree").df) == 2
 
 
+def test_summarize_digests_or_asks_a_model(notebook, chats):
+    """Without a model what can be computed, of one or several; with one a summary, which is stored."""
+    from kern_nb.models.scripted import ScriptedModel
+
+    one = notebook.run("%kern summarize alpha")
+    assert one.asked == "question 0"
+    assert notebook.run("%kern summarize alpha alps/0").items["item"].tolist() == ["alpha", "alps/0"]
+    chats.save_session(chats.get_session("alps").model_copy(update={"metadata": {"place": "hut"}}))
+    assert notebook.run("%kern summarize --where place=hut").items["item"].tolist() == ["alps"]
+    assert kern_nb.summarize("alpha", model=ScriptedModel("Orders were asked for.")).summary == "Orders were asked for."
+    assert chats.get_session("alpha").summary["summary"] == "Orders were asked for."
+
+
 def test_without_a_store_each_verb_says_how_to_attach_one(notebook):
     """Two lines, the second of which is what to type."""
     for line in ("compare a b", "compare --by model", "summarize a", "plot"):

@@ -46,7 +46,7 @@ def test_verbs_are_offered_in_their_order(tab):
 
     assert tab("%kern ") == [verb.command for verb in VERBS if not verb.takes_cell]
     assert tab("%%kern ") == ["%%kern run"]
-    assert tab("%kern s") == ["%kern stores", "%kern sessions", "%kern show"]
+    assert tab("%kern s") == ["%kern stores", "%kern sessions", "%kern show", "%kern summarize"]
     assert tab("df = %kern lo") == ["df = %kern load"]
     assert tab("x = 1\n%kern sh") == ["x = 1\n%kern show"]
 
