@@ -93,11 +93,12 @@ def beside(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
 def zero_line() -> dict[str, Any]:
     """Where there is no difference."""
     mark = {"type": "rule", "color": vega.MUTED, "strokeWidth": 1}
-    return {"data": {"values": [{}]}, "mark": mark, "encoding": {"x": {"datum": 0}, "y": None, "tooltip": None}}
+    place = {"x": {"datum": 0}, "y": {"value": 0}, "y2": {"value": "height"}}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": place | {"tooltip": None}}
 
 
 def block(title: str | None, values: list[dict[str, Any]], encoding: dict[str, Any], *layers: Any) -> dict[str, Any]:
     """One of the blocks below each other that a plot is made of."""
     made = {"data": {"values": values}, "width": WIDTH, "height": {"step": STEP}}
     made |= {"encoding": encoding, "layer": list(layers)}
-    return made if title is None else made | {"title": {"text": title, "fontSize": 12, "offset": 6}}
+    return made if title is None else made | {"title": vega.heading(title) | {"offset": 6}}
