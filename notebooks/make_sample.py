@@ -72,7 +72,7 @@ class Talk:
             try:
                 result, error = json.dumps(self.shop.call(call["name"], call["arguments"]), ensure_ascii=False), False
             except ValueError as refusal:
-                result, error = str(refusal), True
+                result, error = f"Error: {refusal}", True
             self.now += timedelta(seconds=self.dice.uniform(0.02, 0.2))
             self.read += len(result)
             self._record(

@@ -1,13 +1,12 @@
 """Two clerks of the toy shop, for the notebooks: agents with real tools, on models that follow a script.
 
-A script reads what the customer and the tools have said, and slips now and then; the novice's slips more often. The
-dice depend on the task and the trial alone, so that the sessions are the same wherever they are made. The shop's orders
-are in the session's state: a branch has them as they were there.
+A script reads what the customer and the tools have said, and slips now and then, the novice's more often. Its dice are
+thrown by the customer's words, so that the sessions are the same wherever they are made. The shop's orders are in the
+session's state: a branch has them as they were there.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 from sample_shop import ORDERS, POLICY, STOCK, TASKS, Calls, Shop, Task
 
 from kern_nb import Agent, Message
-from kern_nb.agent import RunContext
 from kern_nb.db import SessionStore
 from kern_nb.models.scripted import Answer, ScriptedModel, call
 
@@ -31,8 +29,9 @@ class Skill(NamedTuple):
 
 
 SKILLS = {"novice": Skill(0.45, 0.4, looks_again=False), "expert": Skill(0.1, 0.1, looks_again=True)}
-SEED = 102
+SEED = 4062
 ASK = "I will have a look. What is the number of your order, and on whose name is it?"
+MANNERS = ("", " Please hurry.", " Thank you!")
 MISREADINGS = ("#{}", "no. {}", "order-{}")
 
 
@@ -44,18 +43,17 @@ def clerk(skill: str, **options: Any) -> Agent:
         **options: Other parameters of `Agent`.
     """
     model = ScriptedModel(lambda messages: Script(skill, messages).answer(), id=f"{skill}-1")
-    defaults = {"id": skill, "tools": TOOLS, "instructions": instructions, "add_history_to_context": True}
-    return Agent(model, **(defaults | options))
+    defaults = {"id": skill, "tools": TOOLS, "instructions": POLICY, "add_history_to_context": True}
+    return Agent(model, **(defaults | {"session_state": {"orders": ORDERS, "stock": STOCK}} | options))
 
 
 def serve(agent: Agent, *, tasks: Sequence[Task] = TASKS, trials: int = 3) -> None:
     """Let an agent serve customers, each in a session of its own, and rate how the shop looks at the end."""
     for task in tasks:
-        for trial in range(trials):
+        for trial, manner in enumerate(MANNERS[:trials]):
             session_id = f"{agent.id}-{task.id}-{trial}"
-            start = {"task_id": task.id, "trial": trial, "orders": ORDERS, "stock": STOCK}
-            agent.run(task.opening, session_id=session_id, session_state=copy.deepcopy(start))
-            answer = agent.run(task.number, session_id=session_id).output
+            agent.run(task.opening, session_id=session_id, session_state={"task_id": task.id, "trial": trial})
+            answer = agent.run(task.number + manner, session_id=session_id).output
             if "Shall I" in answer:
                 agent.run("Yes, please.", session_id=session_id)
             rate(agent.store, session_id)
@@ -66,7 +64,8 @@ def rate(store: SessionStore, session_id: str) -> float:
     session = store.get_session(session_id)
     if session is None:
         raise LookupError(session_id)
-    task = next(task for task in TASKS if task.id == session.session_state["task_id"])
+    asked = " ".join(str(run.input) for run in session.runs)
+    task = next(task for task in TASKS if task.order_id in asked)
     ideal = Shop()
     for name, arguments in task.acts:
         ideal.call(name, arguments)
@@ -74,12 +73,6 @@ def rate(store: SessionStore, session_id: str) -> float:
     reward = float(session.session_state["orders"] == ideal.orders and told)
     store.add_score(session_id, "reward", reward, source="shop")
     return reward
-
-
-def instructions(run_context: RunContext) -> str:
-    """The shop's policy, and which ticket it is."""
-    state = run_context.session_state
-    return f"{POLICY}\nThis is ticket {state.get('task_id', 'unknown')}, trial {state.get('trial', 0)}."
 
 
 # The tools: each works on the orders in the session's state.
@@ -133,11 +126,10 @@ class Script:
         self.said = [str(message.content) for message in messages if message.role == "assistant" and message.content]
         self.calls = [(c.tool_name or "", c.args) for message in messages for c in message.tool_calls]
         self.results = [message for message in messages if message.role == "tool"]
-        numbers = re.findall(r"\b\d{4}\b", " ".join(self.words))
-        self.number = numbers[-1] if numbers else None
+        numbers = [(number[0], text) for text in self.words if (number := re.search(r"\b\d{4}\b", text))]
+        self.number, text = numbers[-1] if numbers else (None, "")
         self.task = next((task for task in TASKS if task.order_id == self.number), None)
-        trial = re.search(r"trial (\d+)", str(messages[0].content))
-        dice = Random(f"{SEED} {skill} {self.task and self.task.id} {trial[1] if trial else 0}")
+        dice = Random(f"{SEED} {skill} {text}")
         self.fails, self.misreads = dice.random() < self.skill.fails, dice.random() < self.skill.misreads
         self.how = dice.choice(("acts wrongly", "acts wrongly", "hands over", "is lost")) if self.fails else None
 

@@ -62,9 +62,9 @@ class Shop:
     def tool_find_order(self, order_id: str) -> dict[str, Any]:
         """Look an order up."""
         if not order_id.isdigit():
-            raise ValueError(f"Error: {order_id!r} is no order number. Order numbers are digits, for example 1042.")
+            raise ValueError(f"{order_id!r} is no order number. Order numbers are digits, for example 1042.")
         if order_id not in self.orders:
-            raise ValueError(f"Error: there is no order {order_id}.")
+            raise ValueError(f"There is no order {order_id}.")
         return {"order_id": order_id, **self.orders[order_id]}
 
     def tool_check_stock(self, item: str) -> dict[str, Any]:
@@ -85,14 +85,14 @@ class Shop:
         """Pay for an item back."""
         items = self._require(order_id, "delivered")["items"]
         if item not in items:
-            raise ValueError(f"Error: there is no {item} in order {order_id}.")
+            raise ValueError(f"There is no {item} in order {order_id}.")
         amount = items.pop(item)
         return {"order_id": order_id, "item": item, "refunded": amount}
 
     def tool_exchange_item(self, order_id: str, item: str, new_item: str) -> dict[str, Any]:
         """Send another item for one that was delivered."""
         if not self.stock.get(new_item):
-            raise ValueError(f"Error: {new_item} is out of stock.")
+            raise ValueError(f"{new_item} is out of stock.")
         items = self._require(order_id, "delivered")["items"]
         self.stock[new_item] -= 1
         items[new_item] = items.pop(item)
@@ -106,7 +106,7 @@ class Shop:
         order = self.orders[order_id]
         if order["status"] != status:
             raise ValueError(
-                f"Error: order {order_id} is {order['status']}, not {status}; this cannot be done any more."
+                f"Order {order_id} is {order['status']}, not {status}; this cannot be done any more."
             )
         return order
 
