@@ -240,7 +240,6 @@ def test_a_task_that_is_cancelled_ends_its_run(db):
         ({"message": []}, BadUsage),
         ({"store": "nowhere"}, NoStore),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(db, wrong, error):
     """With our error, whose hint says what to do."""
