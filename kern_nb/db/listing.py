@@ -55,7 +55,7 @@ class SessionIds(list[str]):
         self.total = total
 
 
-class _named_text(json_text):  # noqa: N801 - used like a function
+class named_text(json_text):  # noqa: N801 - used like a function
     """The text at a key that is known beforehand. DuckDB reads it fifteen times faster than at a bound one."""
 
     inherit_cache = True
@@ -95,7 +95,7 @@ def find_sessions(
 
 
 def _title(tables: Tables) -> sa.ColumnElement[Any]:
-    return _named_text(tables.sessions.c.session_data, "session_name")
+    return named_text(tables.sessions.c.session_data, "session_name")
 
 
 def _owner(tables: Tables) -> sa.ColumnElement[Any]:
@@ -139,7 +139,7 @@ def _has_title(tables: Tables, part: str) -> sa.ColumnElement[bool]:
 def _has_tag(tables: Tables, tag: str) -> sa.ColumnElement[bool]:
     """One of the tags: the list is JSON, in which a tag stands in quotes."""
     column, quoted = tables.sessions.c["metadata"], codec.dumps(tag)
-    return sa.case((_contains(column, quoted), _contains(_named_text(column, TAGS), quoted)), else_=sa.false())
+    return sa.case((_contains(column, quoted), _contains(named_text(column, TAGS), quoted)), else_=sa.false())
 
 
 def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:

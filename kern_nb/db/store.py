@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import appending, blobs, listing, reading, writing
+from kern_nb.db import appending, blobs, cards, listing, reading, writing
 from kern_nb.db.blobs import Blob
+from kern_nb.db.cards import Card, Family
 from kern_nb.db.listing import Narrowing, Order, SessionIds
 from kern_nb.db.pauses import Pauses
 from kern_nb.db.tabular import Tabular
@@ -120,6 +121,20 @@ class SessionStore(Tabular, Pauses):
         options["total"] = total
         with self.reading() as connection:
             return listing.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
+
+    def session_cards(self, session_ids: Sequence[str]) -> list[Card]:
+        """What a list says of these sessions, in this order, without totals; those that are not there are left out."""
+        with self.reading() as connection:
+            return cards.cards(connection, self.tables, session_ids)
+
+    def session_family(self, session_id: str, *, most: int = 200) -> Family:
+        """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        with self.reading() as connection:
+            return cards.family(connection, self.tables, session_id, most)
 
     def save_session(self, session: Session) -> Session:
         """Store a session's own fields, and those of its runs that are not stored yet; the session as stored.

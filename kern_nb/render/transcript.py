@@ -159,7 +159,7 @@ def run_facts(session: Session, run: Run) -> list[str]:
     inherited = _is_inherited(session, run)
     cut = session.fork_message_index
     facts = [
-        plain.status(run.status) if _is_whole(session, run) else f"cut after message {cut}",
+        plain.status(run.status) if is_whole(session, run) else f"cut after message {cut}",
         run.model,
         plain.plural(len(run.messages), "message"),
         plain.plural(calls, "tool call") + (f", {BAD} {failed} failed" if failed else "") if calls else None,
@@ -175,7 +175,7 @@ def _is_inherited(session: Session, run: Run) -> bool:
     return run.session_id not in (None, session.session_id)
 
 
-def _is_whole(session: Session, run: Run) -> bool:
+def is_whole(session: Session, run: Run) -> bool:
     """Whether a branch point leaves a run as it was: how it ended says nothing of its beginning."""
     is_last = _is_inherited(session, run) and run.run_index == session.fork_run_index
     return not is_last or session.fork_message_index is None
@@ -200,7 +200,7 @@ def _endings(session: Session, run: Run, limit: int) -> Iterator[Markup]:
         yield _row("", "tool calls", join(*(_call(call, limit) for call in loose)))
     if run.error:
         yield _row("", f"{BAD} error", block(run.error, limit))
-    for role, body in waiting.run_markup(run, session.runs or (), limit) if _is_whole(session, run) else ():
+    for role, body in waiting.run_markup(run, session.runs or (), limit) if is_whole(session, run) else ():
         yield _row("", role, body)
 
 
@@ -214,7 +214,7 @@ def _place(run: Run, message: Message) -> str:
 
 
 def _message(run: Run, message: Message, limit: int) -> Markup:
-    call = _answered(run, message)
+    call = answered(run, message)
     if call is not None:
         result = foreign(plain.cut(content(message), _LINE))
         return join(foreign(f"{BRANCH} {call.tool_name or 'tool'}: "), result)
@@ -238,7 +238,7 @@ def call_line(call: ToolCall, width: int = 100) -> str:
     return f"{sign} {plain.cut(call.tool_name or 'tool', 60)}({plain.compact(call.args, width)})".strip()
 
 
-def _answered(run: Run, message: Message) -> ToolCall | None:
+def answered(run: Run, message: Message) -> ToolCall | None:
     """The call that a tool's message answers, where the call shows the same result."""
     if message.role != "tool" or message.tool_call_id is None:
         return None
@@ -279,7 +279,7 @@ def conversation_text(shown: Conversation) -> str:
             said += [call_line(call, _LINE) for call in message.tool_calls]
             start = f"  {_place(run, message):>6} {plain.cut(message.role, 20)}: "
             lines += [start + plain.cut(line, _LINE) for line in said or [""]]
-        ends = waiting.run_text(run, session.runs or ()) if _is_whole(session, run) else []
+        ends = waiting.run_text(run, session.runs or ()) if is_whole(session, run) else []
         if len(lines) + len(ends) <= _MOST_LINES:
             lines += [f"  {line}" for line in ends]
         else:  # what a run waits for is said, however long the conversation is

@@ -103,6 +103,10 @@ function makeShell(model, host, label) {
   const status = h("div", { class: "kern-told", role: "status" });
   const waiting = h("div", { class: "kern-waiting", role: "status" });
   const root = h("section", { class: "kern-w", "aria-label": label }, alert, body, waiting, status);
+  // Keys without Ctrl are the widget's: JupyterLab would take letters and arrows for commands on the cell.
+  root.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
   host.append(root);
 
   const view = crypto.getRandomValues(new Uint32Array(2)).join("-"); // other views of the model get its answers, too
@@ -175,6 +179,9 @@ function makeShell(model, host, label) {
       return message.value;
     },
 
+    // The answer to a call, with its `value` or its `error`, which is not shown: for what nobody clicked.
+    attempt: (call, args) => send(call, args),
+
     // Calls of which only the newest matters: ask(args, then) gives `then` the newest answer, never an older one.
     latest(call) {
       let newest = 0;
@@ -198,8 +205,9 @@ function makeShell(model, host, label) {
       };
     },
 
-    told(what, line) {
-      status.replaceChildren(h("span", {}, `${what} `), line ? copyable(line) : "");
+    // What was done, the line that would have done it, and what one may want to do next.
+    told(what, line, ...more) {
+      status.replaceChildren(h("span", {}, `${what} `), line ? copyable(line) : "", ...more);
     },
 
     // The view has changed: have the still renewed, once it has settled.

@@ -1,0 +1,52 @@
+"""What the session browser says of the sessions that are selected: their totals in words, and plots as pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from kern_nb.render import plain
+from kern_nb.render.plain import BAD
+
+if TYPE_CHECKING:
+    from kern_nb.db import SessionStore
+
+Kind = Literal["runs", "tools"]
+
+_TOTALS = ("session_id", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost")
+
+
+def totals(store: SessionStore, ids: Sequence[str]) -> dict[str, str]:
+    """What each session took, in a few words."""
+    df = store.sessions_df(ids, columns=_TOTALS)
+    rows = df.astype(object).where(df.notna(), None).to_dict("records")
+    return {row["session_id"]: _words(cast("dict[str, Any]", row)) for row in rows}
+
+
+def _words(row: dict[str, Any]) -> str:
+    calls, failed = row["n_tool_calls"], row["n_tool_errors"]
+    said = [
+        plain.plural(row["n_messages"], "message"),
+        plain.plural(calls, "tool call") + (f" ({BAD} {failed:,} failed)" if failed else "") if calls else None,
+        None if row["total_tokens"] is None else f"{plain.count(row['total_tokens'])} tokens",
+        None if row["cost"] is None else f"cost {plain.money(row['cost'])}",
+    ]
+    return " · ".join(part for part in said if part)
+
+
+def plot(store: SessionStore, ids: Sequence[str], kind: Kind) -> dict[str, Any]:
+    """A plot: ``source`` and ``alt`` of a picture, or ``rendered``, a table, where nothing draws."""
+    from kern_nb.analysis import plots
+
+    if kind == "runs":
+        drawn = plots.over_runs(store.runs_df(ids[0], lineage=True) if len(ids) == 1 else store.runs_df(ids))
+    else:
+        drawn = plots.tool_use(store.tool_calls_df(ids[0], lineage=True) if len(ids) == 1 else store.tool_calls_df(ids))
+    data, metadata = drawn._repr_mimebundle_()
+    picture = data.get("image/png")
+    if picture is None:
+        return {"rendered": data["text/html"]}
+    packed = picture if isinstance(picture, str) else base64.b64encode(picture).decode()
+    alt = metadata.get("image/png", {}).get("alt") or plain.cut(drawn.title, 200)
+    return {"source": f"data:image/png;base64,{packed}", "alt": alt}
