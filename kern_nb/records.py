@@ -233,14 +233,14 @@ class SessionSummary(Record):
     model: Text | None = None
 
     def __repr__(self) -> str:
-        from kern_nb.render.digest import summary_text
+        from kern_nb.render.summary import summary_text
 
         return summary_text(self)
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.digest import summary_html
+        from kern_nb.render.summary import summary_html
 
         return summary_html(self)
 

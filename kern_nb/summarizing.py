@@ -76,12 +76,12 @@ class Summaries:
         return framed([tuple(getattr(one, name) for name in names) for one in told], kinds)
 
     def __repr__(self) -> str:
-        from kern_nb.render.digest import summaries_text
+        from kern_nb.render.summary import summaries_text
 
         return summaries_text(self)
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.digest import summaries_html
+        from kern_nb.render.summary import summaries_html
 
         return summaries_html(self)
 

@@ -140,6 +140,11 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
 
 
 def reference_of(named: Named) -> str:
+    """The name of a session or a run, as a person writes it.
+
+    Raises:
+        BadUsage: it is in no store.
+    """
     if isinstance(named, str):
         return named
     run_index = getattr(named, "run_index", None)

@@ -1,29 +1,24 @@
-"""Digests and summaries as a person reads them: the story first, then what it took, the tools, the longest steps."""
+"""A digest as a person reads it: the story first, then what it took, the tools, the longest steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.render import comparison, plain
-from kern_nb.render.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.render.html import container, foreign, join, tag
 from kern_nb.render.tables import Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kern_nb.analysis.digest import Digest
-    from kern_nb.records import SessionSummary
-    from kern_nb.summarizing import Summaries
 
 MOST_ROWS = 10
 """So many tools, items and outliers are shown; the frames have all."""
 
 _LABEL = 60
 _TOLD = 600
-_LONGEST = 4_000
-"""Of a summary, so many characters."""
-
 _LINE = 160
 _ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
 """Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
@@ -247,95 +242,3 @@ def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame, None where a value is missing."""
     cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
     return [dict(zip(df.columns, row, strict=True)) for row in cells]
-
-
-# Summaries ------------------------------------------------------------------------------------------------------------
-
-
-def summary_html(summary: SessionSummary) -> str:
-    """A model's summary as a whole output."""
-    return container(*_summary(summary))
-
-
-def _summary(summary: SessionSummary) -> Iterator[Markup]:
-    name = _place(summary)
-    yield tag("p", tag("strong", "Summary", *((" of ", foreign(plain.cut(name, 2 * _LABEL))) if name else ())))
-    yield tag("div", block(summary.summary, _LONGEST))
-    if summary.topics:
-        yield tag(
-            "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
-        )
-    if state := _state(summary):
-        yield tag("p", tag("em", state))
-
-
-def summary_text(summary: SessionSummary) -> str:
-    """The same as plain text, cut."""
-    name = _place(summary)
-    lines = [f"Summary{f' of {plain.cut(name, 2 * _LABEL)}' if name else ''}: {plain.cut(summary.summary, _TOLD)}"]
-    lines += [f"topics: {', '.join(plain.cut(topic, _LABEL) for topic in summary.topics)}"] if summary.topics else []
-    return "\n".join([*lines, *filter(None, [_state(summary)])])
-
-
-def _place(summary: SessionSummary) -> str:
-    if summary.session_id is None:
-        return ""
-    return summary.session_id + ("" if summary.run_index is None else f"/{summary.run_index}")
-
-
-def _state(summary: SessionSummary) -> str:
-    """How far it goes, when and by whom it was made, and whether it is kept."""
-    parts = []
-    if summary.run_index is not None:
-        parts.append("of this run alone, not stored")
-    elif summary.last_run_index is not None:
-        parts.append(f"up to run {summary.last_run_index}")
-    if summary.runs_since is not None:
-        since = plain.plural(summary.runs_since, "run")
-        parts.append(f"{since} since then" if summary.runs_since else "up to date")
-    if summary.updated_at is not None:
-        parts.append(f"written {plain.when(summary.updated_at)} UTC")
-    if summary.model is not None:
-        parts.append(f"by {plain.cut(summary.model, _LABEL)}")
-    text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def summaries_html(found: Summaries) -> str:
-    """One text over all, and each of them folded away."""
-    parts = [
-        tag("p", tag("strong", f"Summary of {_together(found.summaries)}")),
-        tag("div", block(found.summary, _LONGEST)),
-    ]
-    if found.topics:
-        topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
-        parts.append(tag("p", tag("strong", "topics"), ": ", topics))
-    folded = [
-        details(foreign(plain.cut(_place(one), 2 * _LABEL)), *_summary(one)) for one in found.summaries[:MOST_ROWS]
-    ]
-    more = _more(len(found.summaries), ".df")
-    notes = [tag("p", tag("em", note)) for note in (more, *_left(found)) if note]
-    return container(*parts, *folded, *notes)
-
-
-def summaries_text(found: Summaries) -> str:
-    """The same as plain text, cut."""
-    lines = [f"Summary of {_together(found.summaries)}: {plain.cut(found.summary, _TOLD)}"]
-    lines += [f"topics: {', '.join(plain.cut(topic, _LABEL) for topic in found.topics)}"] if found.topics else []
-    for one in found.summaries[:MOST_ROWS]:
-        lines.append(f"  {plain.cut(_place(one), _LABEL)}: {plain.cut(one.summary, _LINE)}")
-    return "\n".join([*lines, *filter(None, [_more(len(found.summaries), ".df"), *_left(found)])])
-
-
-def _together(summaries: Sequence[SessionSummary]) -> str:
-    n_runs = sum(one.run_index is not None for one in summaries)
-    told = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
-    return " and ".join(plain.plural(n, noun) for n, noun in told if n)
-
-
-def _left(found: Summaries) -> Iterator[str]:
-    yield "The text over all is not stored; each session's summary is."
-    if found.without:
-        names = ", ".join(plain.cut(name, _LABEL) for name in found.without[:MOST_ROWS])
-        more = f" and {plain.count(len(found.without) - MOST_ROWS)} more" if len(found.without) > MOST_ROWS else ""
-        yield f"Nothing to summarize yet in {names}{more}."
