@@ -143,7 +143,7 @@ class Widget(anywidget.AnyWidget):
         answer: dict[str, Any] = {"id": content["id"]}
         try:
             answer["value"] = self._called(content.get("call"), content.get("args"))
-            json.dumps(answer, allow_nan=False).encode()
+            json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()  # what cannot be sent fails here
         except Exception as error:  # noqa: BLE001 - shown in the widget, whatever it is
             self.last_error = error
             answer = {"id": content["id"], "error": told(error)}
@@ -190,7 +190,7 @@ class Widget(anywidget.AnyWidget):
         except NoStore:
             in_use = False
         named = () if in_use else ("--store", attached.name_of(self.store))
-        return plain.visible(f"%kern {line_of(verb, *words, *named)}")
+        return plain.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 

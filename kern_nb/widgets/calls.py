@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from kern_nb.errors import BadUsage, KernError, NotAStore, StoreBusy, StoreUnavailable
+from kern_nb.errors import BadUsage, KernError, NotAStore, StoreBusy, StoreNotFound, StoreUnavailable
 from kern_nb.render.plain import cut, one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -15,8 +15,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _MARK = "_kern_call"
 _LONGEST = 500
 
-GONE = (StoreUnavailable, StoreBusy, NotAStore, OSError)
-"""Errors that attaching the store again may mend."""
+GONE = (StoreUnavailable, StoreBusy, StoreNotFound, NotAStore)
+"""Errors of ours that attaching the store again may mend; so may any OSError that is not of ours."""
 
 
 @overload
@@ -65,5 +65,5 @@ def told(error: BaseException) -> dict[str, Any]:
         "kind": kind,
         "message": cut(one_line(message), _LONGEST),
         "hint": cut(one_line(hint), _LONGEST),
-        "gone": isinstance(error, GONE),
+        "gone": isinstance(error, GONE) or (isinstance(error, OSError) and not isinstance(error, KernError)),
     }

@@ -1,0 +1,17 @@
+"""No store is attached before a test of a widget, and none after it."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def attached_stores(monkeypatch):
+    """The stores of this test alone."""
+    from kern_nb import attached
+
+    here = attached.Attached()
+    monkeypatch.setattr(attached, "_here", here)
+    yield here
+    for name in here.names():
+        here.detach(name)

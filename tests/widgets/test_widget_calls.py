@@ -1,0 +1,289 @@
+"""How a page and the kernel talk: which calls there are, what they take, and what becomes of errors."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+from asking import Page
+
+from kern_nb import attached
+from kern_nb.db import InMemoryDb, open_store
+from kern_nb.errors import BadUsage, ReadOnlyStore, StoreBusy, StoreUnavailable
+from kern_nb.records import Run
+from kern_nb.render.html import container, tag
+from kern_nb.widgets.base import Widget, id_of, key_of, line_of
+from kern_nb.widgets.calls import call
+
+
+class Counter(Widget):
+    """It counts."""
+
+    def __init__(self, store):
+        self.count = 0
+        self.gate = threading.Event()
+        super().__init__(store)
+
+    def __repr__(self):
+        return f"Counter at {self.count}"
+
+    def still(self):
+        return container(tag("p", f"{self.count}"))
+
+    def secret(self):
+        return "secret"
+
+    @call
+    def add(self, step: int, words: list[str] | None = None) -> int:
+        self.count += step + len(words or [])
+        return self.count
+
+    @call
+    def fail(self, kind: str) -> None:
+        errors = {
+            "kern": ReadOnlyStore("The store <b>x</b> is\nread-only.", "Attach it anew."),
+            "gone": StoreUnavailable("It is gone.", "Bring it back."),
+            "busy": StoreBusy("It is busy.", "Wait."),
+            "disk": OSError(5, "Input/output error"),
+            "bug": ZeroDivisionError("division by zero"),
+            "silent": ValueError(),
+            "long": RuntimeError("x" * 5_000),
+            "half": RuntimeError("half \ud83d of a pair \x00"),
+        }
+        raise errors[kind]
+
+    @call
+    def odd(self, kind: str) -> object:
+        return {"nan": float("nan"), "bytes": b"x", "half": "\ud83d", "self": self}[kind]
+
+    @call(slow=True)
+    def wait(self) -> str:
+        return "waited" if self.gate.wait(20) else "never let go"
+
+
+@pytest.fixture
+def page():
+    """A page that shows a counter."""
+    with InMemoryDb() as store:
+        yield Page(Counter(store))
+
+
+def test_a_call_is_answered_by_its_id(page):
+    """Arguments come by name; what may be left out may be left out."""
+    assert page.ask("add", step=2) == 2
+    assert page.ask("add", step=1, words=["x", "y"]) == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["secret", "close", "send", "__init__", "still", "store", "nothing", "", None, 3, ["add"]]
+)
+def test_only_what_is_marked_can_be_called(page, name):
+    """No other method of the widget, nor of what it is made of, whatever the page sends."""
+    told = page.refused(name)
+
+    assert told["kind"] == "BadUsage"
+    assert "is no call of this widget" in told["message"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"step": "2"},
+        {"step": 2.5},
+        {"step": None},
+        {"step": 1, "other": 1},
+        {"step": 1, "words": [1]},
+        [1],
+        "x",
+        None,
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_done(page, args):
+    """A text is no number, and an argument too many is one."""
+    page.send("add", args)
+
+    assert page.answer()["error"]["kind"] == "BadUsage"
+    assert page.widget.count == 0
+
+
+def test_an_error_is_told_in_two_lines_and_kept(page):
+    """What happened, on one line; what to do next; the exception itself is at hand in Python."""
+    told = page.refused("fail", kind="kern")
+
+    assert told == {
+        "kind": "ReadOnlyStore",
+        "message": "The store <b>x</b> is read-only.",
+        "hint": "Attach it anew.",
+        "gone": False,
+    }
+    assert isinstance(page.widget.last_error, ReadOnlyStore)
+
+
+@pytest.mark.parametrize(("kind", "gone"), [("gone", True), ("busy", True), ("disk", True), ("bug", False)])
+def test_errors_of_a_store_that_went_away_offer_to_attach_again(page, kind, gone):
+    """Others do not: attaching again would not help."""
+    assert page.refused("fail", kind=kind)["gone"] is gone
+
+
+def test_an_error_that_nobody_foresaw_is_told_like_any_other(page):
+    """With its type, and where the traceback is; however long or odd its text."""
+    assert page.refused("fail", kind="bug")["message"] == "ZeroDivisionError: division by zero"
+    assert "last_error" in page.refused("fail", kind="bug")["hint"]
+    assert page.refused("fail", kind="silent")["message"] == "ValueError"
+    assert len(page.refused("fail", kind="long")["message"]) == 500
+    assert page.refused("fail", kind="half")["message"] == "RuntimeError: half ⟨U+D83D⟩ of a pair ␀"
+
+
+@pytest.mark.parametrize("kind", ["nan", "bytes", "half", "self"])
+def test_what_cannot_be_sent_is_an_error_and_not_a_silence(page, kind):
+    """A value that is no JSON, or no Unicode, would otherwise be lost in the kernel's log."""
+    assert page.refused("odd", kind=kind)["message"]
+
+
+def test_a_slow_call_does_not_hold_up_the_next(page):
+    """It runs in a thread; its answer comes when it is ready."""
+    slow = page.send("wait", {})
+    assert page.ask("add", step=1) == 1
+    page.widget.gate.set()
+
+    assert page.answer() == {"id": slow, "value": "waited"}
+
+
+@pytest.mark.parametrize("content", ["x", None, [], {}, {"call": "add"}, {"id": 1, "call": "add", "args": {"step": 1}}])
+def test_what_is_no_call_is_passed_over(page, content):
+    """Another library may talk on the same line."""
+    page.widget._handle_custom_msg(content, [])
+
+    assert page.ask("add", step=0) == 0
+
+
+@pytest.mark.parametrize("identity", ["", "chat", "a/b.c", "\x00\x1f", "\ud83d", "\U0001f600", '"\\', "A" * 1_000_000])
+def test_an_id_of_any_letters_goes_to_the_page_and_back(identity):
+    """As a key of ASCII, which every transport carries."""
+    assert key_of(identity).isascii()
+    assert id_of(key_of(identity)) == identity
+
+
+@pytest.mark.parametrize("key", ["", "chat", "3", "[1]", "null", '"', "\x00"])
+def test_what_is_no_key_is_refused(key):
+    """A page that sends an id in place of a key is wrong."""
+    with pytest.raises(BadUsage, match="is no key"):
+        id_of(key)
+
+
+def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
+    """So that they do what the click did wherever they are pasted."""
+    with InMemoryDb() as one, InMemoryDb() as other:
+        attached.attach(one, name="my store")
+        attached.attach(other, name="other")
+
+        assert Counter(other).line("branch", "it's/2", "--as", "") == """%kern branch 'it'"'"'s/2' --as ''"""
+        assert Counter(one).line("show", "chat") == "%kern show chat --store 'my store'"
+        assert Counter(one).line("show", "a\nb\x00") == "%kern show 'a␤b␀' --store 'my store'"
+    assert line_of("a b", "c") == "'a b' c"
+
+
+def test_a_widget_of_a_store_by_name_or_the_one_in_use():
+    """As everywhere else."""
+    with InMemoryDb() as store:
+        attached.attach(store, name="s")
+        assert Counter(None).store is store
+        assert Counter("s").store is store
+
+
+class Reader(Counter):
+    """It reads the store."""
+
+    @call
+    def total(self) -> int:
+        return self.store.find_sessions().total
+
+
+@pytest.mark.parametrize("ending", ["duckdb", "db"])
+def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, ending):
+    """While it is gone, the call and the attempt both say so; then the same widget goes on."""
+    path = tmp_path / f"s.{ending}"
+    store = open_store(path)
+    store.append_run("chat", Run(input="x"))
+    page = Page(Reader(attached.attach(store)))
+    assert page.ask("total") == 1
+    store.close()
+    path.rename(tmp_path / "elsewhere")
+
+    told = page.refused("total")
+    assert (told["gone"], "gone" in told["message"]) == (True, True)
+    assert page.refused("attach_again")["gone"] is True
+    (tmp_path / "elsewhere").rename(path)
+
+    assert page.ask("attach_again") == "%kern use s"
+    assert page.ask("total") == 1
+    assert page.widget.last_error is None
+
+
+def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url):
+    """The session goes on over a new connection."""
+    import psycopg
+
+    store = open_store(postgres_database_url)
+    store.append_run("chat", Run(input="x"))
+    page = Page(Reader(attached.attach(store, name="pg")))
+    assert page.ask("total") == 1
+    with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+    assert page.ask("attach_again") == "%kern use pg"
+    assert page.ask("total") == 1
+
+
+def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
+    """There is nowhere it could be read from again."""
+    with InMemoryDb() as store:
+        store.append_run("chat", Run(input="x"))
+        page = Page(Reader(attached.attach(store)))
+
+        page.ask("attach_again")
+        assert page.ask("total") == 1
+
+
+def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
+    """Relative imports would mean nothing in the page, others would need a network."""
+    from kern_nb.widgets.browser import SessionBrowser
+
+    script, look = SessionBrowser._esm, SessionBrowser._css
+    assert "import " not in script.replace("important", "")
+    assert script.count("innerHTML") == 1
+    assert script.count("export default") == 1
+    assert "http" not in script + look
+    assert "url(" not in look
+    assert re.findall(r"var\(--jp-[a-z0-9-]+\)", look) == []
+
+
+def test_a_still_and_the_widget_are_put_out_beside_each_other():
+    """First the still, under a name by which it is renewed; then the widget, which says nothing in HTML."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.clear_instance()
+    InteractiveShell.instance()
+    try:
+        with InMemoryDb() as store, capture_output() as captured:
+            widget = Counter(store)
+            widget._ipython_display_()
+            widget.count = 7
+            Page(widget).ask("keep_still")
+        first, second, third = captured.outputs
+        assert "<p>0</p>" in first.data["text/html"]
+        assert second.data["text/html"] == ""
+        assert second.data["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
+        assert "<p>7</p>" in third.data["text/html"]
+        assert third.data["text/plain"] == "Counter at 7"
+        assert first.transient["display_id"] == third.transient["display_id"]
+        bundle = widget._repr_mimebundle_()
+        assert "<p>7</p>" in bundle["text/html"]
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+    finally:
+        InteractiveShell.clear_instance()
