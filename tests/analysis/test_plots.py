@@ -50,7 +50,7 @@ def test_the_newest_sessions_are_drawn_and_the_others_counted():
     plot = plots.over_runs(runs(*rows))
 
     assert set(plot.df["session_id"]) == {f"s{n}" for n in range(2, 10)}
-    assert plot.notes[0] == "Of 10 sessions, the 8 newest."
+    assert plot.notes[0] == "The 8 newest of 10 sessions."
     for channel in ("color", "shape"):
         scale = parts(plot, channel)[-1]["scale"]
         assert len(scale["domain"]) == len(set(scale["range"])) == 8
@@ -159,6 +159,14 @@ def test_differences_that_have_no_percentage_are_told():
     )
     (bar,) = (row for row in values(plot) if row)
     assert (bar["d"], bar["p"]) == (200, "→ +800 %")
+
+
+def test_from_nothing_to_nothing_is_no_difference():
+    """0 of the baseline's 0 is no percentage, but it is no difference either, and no news below the title."""
+    plot = plots.comparison(metrics({"metric": "n_tool_errors", "a": 0, "b": 0, "better": "neither"}))
+
+    assert plot.notes == ()
+    assert [(row["d"], row["p"], row["v"]) for row in values(plot) if "p" in row] == [(0, "0 %", "as good")]
 
 
 def test_each_contender_has_its_own_bars():

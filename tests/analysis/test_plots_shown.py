@@ -15,6 +15,7 @@ from drawn import calls, filled, metrics, runs, sessions
 from kern_nb.analysis import plots
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage
+from kern_nb.records import Run
 
 VEGA = "application/vnd.vega.v5+json"
 
@@ -175,7 +176,10 @@ def test_a_plot_of_a_store(store, reference, kind, title):
 
     assert plot.title == title
     assert plot.drawing is not None
-    assert (plot.notes[0] == f"Of {reference}.") if reference else plot.notes == ()
+    if reference:
+        assert plot.notes[0] == f"Of {reference}."
+    else:
+        assert plot.notes == (("Sessions without branches are left out.",) if kind == "tree" else ())
 
 
 def test_a_branch_is_drawn_with_what_it_inherits():
@@ -210,15 +214,52 @@ def test_a_tree_has_the_whole_family_and_nobody_else():
             assert set(plot.df["session_id"]) == {"chat", "branch", "twig", "empty"}, name
 
 
+def test_a_large_family_is_drawn_around_the_session_that_is_named():
+    """It and what it comes from first, however old they are; what is left out is counted."""
+    with InMemoryDb() as store:
+        store.append_run("root", Run())
+        store.branch("root", new_session_id="old")
+        store.branch("old", new_session_id="older than most")
+        for n in range(60):
+            store.branch("root", new_session_id=f"b{n}")
+        plot = plots.plot("older", kind="tree", store=store)
+
+    assert {"root", "old", "older than most"} <= set(plot.df["session_id"])
+    assert len(plot.df) == 40
+    assert plot.notes == ("Of older than most.", "40 of 63 sessions, the nearest first.")
+
+
+def test_without_branches_the_newest_sessions_are_the_tree():
+    """It is said that there is no branch."""
+    with InMemoryDb() as store:
+        for n in range(3):
+            store.append_run(f"s{n}", Run())
+        plot = plots.plot(kind="tree", store=store)
+
+    assert set(plot.df["session_id"]) == {"s0", "s1", "s2"}
+    assert plot.notes == ("No session has a branch.",)
+
+
 def test_the_newest_sessions_of_many(monkeypatch):
     """The others are not read, and are spoken of."""
     from kern_nb.analysis.plots import asked
 
     monkeypatch.setattr(asked, "NEWEST", 2)
     with InMemoryDb() as store:
-        plot = plots.plot(kind="tools", store=filled(store))
+        filled(store)
+        tools, over = plots.plot(kind="tools", store=store), plots.plot(store=store)
 
-    assert plot.notes == ("Of the 2 newest sessions.",)
+    assert tools.notes == ("Of the 2 newest sessions.",)
+    assert over.notes[0] == "The 2 newest sessions."
+    assert over.df["session_id"].nunique() <= 2
+
+
+def test_an_empty_store_has_nothing_to_draw():
+    """Whichever kind is asked for."""
+    with InMemoryDb() as store:
+        drawn = [plots.plot(kind=kind, store=store) for kind in plots.KINDS]
+
+    assert [plot.drawing for plot in drawn] == [None, None, None]
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -240,9 +281,7 @@ def test_the_page_names_every_kind_and_function():
     """What can be drawn can be read about."""
     from pathlib import Path
 
-    from kern_nb.analysis.plots.asked import KINDS
-
     page = (Path(__file__).resolve().parents[2] / "docs" / "plots.md").read_text(encoding="utf-8")
 
-    assert [name for name in plots.__all__ if f"`{name}" not in page] == []
-    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []
+    assert [name for name in plots.__all__ if name != "KINDS" and f"`{name}" not in page] == []
+    assert [kind for kind in plots.KINDS if f"| `{kind}` |" not in page] == []

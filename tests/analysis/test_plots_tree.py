@@ -159,5 +159,5 @@ def test_sessions_of_one_name_stay_apart():
 
     lanes = [row["y"] for row in values(plot) if "a" in row]
     assert len(set(lanes)) == 3
-    assert max(map(len, lanes)) <= 32
+    assert max(map(len, lanes)) <= 36
     assert set(plot.df["session_name"]) == {"what-if " + "x" * 100}

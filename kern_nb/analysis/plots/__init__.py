@@ -4,7 +4,7 @@ A plot shows itself in JupyterLab, in what nbconvert makes and on GitHub, withou
 ``plots``; without it, a plot is the table of its data.
 """
 
-from kern_nb.analysis.plots.asked import plot
+from kern_nb.analysis.plots.asked import KINDS, plot
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.paired import groups
 from kern_nb.analysis.plots.percent import comparison
@@ -12,4 +12,4 @@ from kern_nb.analysis.plots.runs import over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import branch_tree
 
-__all__ = ["Plot", "branch_tree", "comparison", "groups", "over_runs", "plot", "tool_use"]
+__all__ = ["KINDS", "Plot", "branch_tree", "comparison", "groups", "over_runs", "plot", "tool_use"]

@@ -6,8 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from kern_nb import attached
-from kern_nb.analysis.plots.frames import records
-from kern_nb.analysis.plots.runs import over_runs
+from kern_nb.analysis.plots.lanes import RUNS, SESSIONS
+from kern_nb.analysis.plots.runs import COLUMNS, MOST_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MOST_LANES, branch_tree
 from kern_nb.errors import BadUsage, did_you_mean
@@ -53,52 +53,86 @@ def plot(reference: str | None = None, *, kind: str | None = None, store: str | 
     return drawn if place is None else drawn.with_notes(f"Of {cut(str(place), 60)}.")
 
 
-def _newest(store: SessionStore, most: int) -> tuple[list[str], list[str]]:
-    """The ids of the newest sessions; and what there is to say about others."""
+def _newest(store: SessionStore, most: int) -> tuple[list[str], bool]:
+    """The ids of the newest sessions, and whether there are more."""
     page = store.list_sessions(limit=most)
-    return [session.session_id for session in page], [f"Of the {most:,} newest sessions."] if page.cursor else []
+    return [session.session_id for session in page], page.cursor is not None
 
 
 def _runs(store: SessionStore, place: Reference | None) -> Plot:
     if place is not None:
-        return over_runs(store.runs_df(place.session_id, lineage=True))
-    ids, notes = _newest(store, NEWEST)
-    return over_runs(store.runs_df(ids)).with_notes(*notes)
+        return over_runs(store.runs_df(place.session_id, columns=COLUMNS, lineage=True))
+    ids, has_more = _newest(store, NEWEST)
+    runs = store.runs_df(ids, columns=COLUMNS)
+    if not has_more:
+        return over_runs(runs)
+    if runs["session_id"].duplicated().any():  # a line each, of as many as can be told apart
+        has_runs = set(runs["session_id"])
+        ids = [session_id for session_id in ids if session_id in has_runs][:MOST_SESSIONS]
+    return over_runs(runs[runs["session_id"].isin(ids)]).with_notes(f"The {len(ids):,} newest sessions.")
 
 
 def _tools(store: SessionStore, place: Reference | None) -> Plot:
+    columns = ("run_index", "tool_name", "caller", "is_error")
     if place is None:
-        ids, notes = _newest(store, NEWEST)
-        return tool_use(store.tool_calls_df(ids)).with_notes(*notes)
-    calls = store.tool_calls_df(place.session_id, lineage=True)
+        ids, has_more = _newest(store, NEWEST)
+        notes = [f"Of the {len(ids):,} newest sessions."] if has_more else []
+        return tool_use(store.tool_calls_df(ids, columns=columns)).with_notes(*notes)
+    calls = store.tool_calls_df(place.session_id, columns=columns, lineage=True)
     return tool_use(calls if place.run_index is None else calls[calls["run_index"] == place.run_index])
 
 
 def _tree(store: SessionStore, place: Reference | None) -> Plot:
-    """A session's whole family, the newest families where none is named."""
-    branches = store.sql("SELECT session_id, parent_session_id FROM sessions WHERE parent_session_id IS NOT NULL")
-    parents = {r["session_id"]: r["parent_session_id"] for r in records(branches, branches.columns)}
-    ids, notes = ([place.session_id], []) if place is not None else _newest(store, MOST_LANES)
-    family = _family(ids, parents, whole=place is not None)
-    sessions = store.sessions_df(family)
-    return branch_tree(sessions, store.runs_df(family)).with_notes(*notes)
+    """A session's whole family; or, of the newest sessions, those that have branches or are one."""
+    known = store.sessions_df(columns=("session_id", "parent_session_id"))
+    branches = known[known["parent_session_id"].notna()]
+    parents = dict(zip(branches["session_id"], branches["parent_session_id"], strict=True))
+    related = parents.keys() | set(parents.values())
+    notes = []
+    if place is not None:
+        family, order = _family(place.session_id, parents), "the nearest first"
+    elif related:
+        family, order = [one for one in known["session_id"] if one in related], "the newest first"
+        notes = ["Sessions without branches are left out."] if len(family) < len(known) else []
+    else:
+        family, order = list(known["session_id"]), "the newest"
+        notes = ["No session has a branch."] if family else []
+    ids = _with_parents(family, parents)
+    if len(ids) < len(family):
+        notes.append(f"{len(ids):,} of {len(family):,} sessions, {order}.")
+    rank = {session_id: place for place, session_id in enumerate(ids)}
+    sessions = store.sessions_df(ids, columns=SESSIONS).sort_values("session_id", key=lambda column: column.map(rank))
+    return branch_tree(sessions, store.runs_df(ids, columns=RUNS)).with_notes(*notes)
 
 
-def _family(ids: list[str], parents: dict[str, str], *, whole: bool) -> list[str]:
-    """Sessions with all they come from; and with all that comes from these, where the whole family is meant."""
-    found: dict[str, None] = {}
-    for one in ids:
-        session_id: str | None = one
-        while session_id is not None and session_id not in found:
-            found[session_id] = None
-            session_id = parents.get(session_id)
-    if whole:
-        children = defaultdict(list)
-        for child, parent in parents.items():
-            children[parent].append(child)
-        line = list(found)
-        for session_id in line:  # grows while it is read
-            fresh = [child for child in children[session_id] if child not in found]
-            found |= dict.fromkeys(fresh)
-            line += fresh
-    return list(found)
+def _line(session_id: str, parents: dict[str, str]) -> list[str]:
+    """A session and all that it comes from."""
+    line = {session_id: None}
+    while (parent_id := parents.get(next(reversed(line)))) is not None and parent_id not in line:
+        line[parent_id] = None
+    return list(line)
+
+
+def _with_parents(ids: list[str], parents: dict[str, str]) -> list[str]:
+    """The first of these, each with what it comes from; no more than are drawn."""
+    kept: dict[str, None] = {}
+    for session_id in ids:
+        more = kept | dict.fromkeys(_line(session_id, parents)[:MOST_LANES])
+        kept = more if len(more) <= MOST_LANES else kept
+        if len(kept) == MOST_LANES:
+            break
+    return list(kept)
+
+
+def _family(session_id: str, parents: dict[str, str]) -> list[str]:
+    """A session, all that it comes from, and then all that comes from these."""
+    children = defaultdict(list)
+    for child, parent in parents.items():
+        children[parent].append(child)
+    line = _line(session_id, parents)
+    found = set(line)
+    for one in line:  # grows while it is read
+        fresh = [child for child in children[one] if child not in found]
+        found.update(fresh)
+        line += fresh
+    return line

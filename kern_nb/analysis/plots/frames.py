@@ -12,8 +12,8 @@ from kern_nb.render import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = 32
-"""Names longer than this are cut on axes and in legends."""
+LABEL = 36
+"""Names longer than this are cut on axes and in legends: a UUID is not."""
 
 _WHOLE = 1_000
 _ROOM = 6
@@ -63,7 +63,7 @@ def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
 
 
 def amount(metric: str, value: float | None) -> str:
-    """A value of a metric, as it reads best: seconds, money, whole numbers, or four digits."""
+    """A value of a metric, as it reads best: seconds, money, whole numbers, or three digits."""
     if value is None:
         return plain.MISSING
     sign, size = ("−" if value < 0 else ""), abs(value)  # noqa: RUF001 - a minus sign, as wide as a plus
@@ -71,7 +71,7 @@ def amount(metric: str, value: float | None) -> str:
         return sign + plain.seconds(size)
     if "cost" in metric:
         return sign + plain.money(size)
-    return f"{sign}{size:,.0f}" if size == round(size) or size >= _WHOLE else f"{sign}{size:.4g}"
+    return f"{sign}{size:,.0f}" if size == round(size) or size >= _WHOLE else f"{sign}{size:.3g}"
 
 
 def signed(text: str) -> str:

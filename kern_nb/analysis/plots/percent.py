@@ -30,12 +30,15 @@ def comparison(metrics: pd.DataFrame) -> Plot:
             where there are several.
 
     Returns:
-        A plot; its ``df`` are the metrics that are drawn. Those without a percentage are told in the notes.
+        A plot; its ``df`` are the metrics that are drawn. Those without a percentage are told in the notes; from 0 to 0
+        it is 0.
 
     Raises:
         BadUsage: columns are missing.
     """
     require(metrics, _COLUMNS, "the metrics of a Comparison")
+    nothing = (metrics["a"] == 0) & (metrics["b"] == 0)
+    metrics = metrics.assign(delta_pct=metrics["delta_pct"].mask(nothing.fillna(value=False).astype(bool), 0.0))
     drawn = verdicts.finite(metrics, "delta_pct")
     df, rows, notes = verdicts.read(metrics[drawn], _COLUMNS, "contender", _VERDICTS)
     notes += _without(metrics[~drawn])

@@ -36,6 +36,9 @@ _METRICS = (
     _Metric("duration_s", "seconds", "Time is not known of any run."),
 )
 
+COLUMNS = (*_KEYS, "created_at", *(metric.column for metric in _METRICS))
+"""What is read of runs."""
+
 
 def over_runs(runs: pd.DataFrame) -> Plot:
     """Tokens, cost and time of each run, one line a session; a value that nobody knows is a gap.
@@ -75,7 +78,7 @@ def _chosen(runs: pd.DataFrame, most: int) -> tuple[pd.DataFrame, list[str]]:
     """The runs of the newest sessions, the oldest of these first; without times, in the order they came."""
     newest = runs.groupby("session_id", sort=False)["created_at" if "created_at" in runs else "run_index"].max()
     ids = list((newest.sort_values(kind="stable") if "created_at" in runs else newest).index)
-    notes = [f"Of {len(ids):,} sessions, the {most:,} newest."] if len(ids) > most else []
+    notes = [f"The {most:,} newest of {len(ids):,} sessions."] if len(ids) > most else []
     ids = ids[-most:]
     rank = {session_id: place for place, session_id in enumerate(ids)}
     kept = runs[runs["session_id"].isin(ids)]
