@@ -64,7 +64,11 @@ SESSIONS = (
     *TOKENS_IN_OUT,
     Column("total_tokens", "count", "Input and output tokens, or the total that the source states."),
     COST,
-    Column("duration_s", "number", "Seconds: the wall time the source states, else the sum of its runs."),
+    Column(
+        "duration_s",
+        "number",
+        "Seconds: the wall time the source states, else the sum of its runs, but members'.",
+    ),
     Column("status", "text", "The status of its latest run."),
     Column("metadata", "json", "What else is known of it."),
     Column("created_at", "time", "When it began."),

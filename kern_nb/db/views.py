@@ -194,7 +194,9 @@ def _session_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Su
     def total(column: Expression) -> Expression:
         return sa.func.sum(sa.case((own, column)))
 
-    totals: dict[str, Expression] = {"n_runs": sa.func.count(), "duration_s": total(r.c.duration_s)}
+    totals: dict[str, Expression] = {"n_runs": sa.func.count()}
+    # A member's run is within the time of the run that it serves.
+    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), r.c.duration_s)))
     query = sa.select(r.c.session_id).select_from(r)
     if names & {*COUNTS, *USAGE}:
         run = _run_totals(tables, only, names)

@@ -174,7 +174,10 @@ def test_a_stated_wall_time_goes_before_the_sum_of_the_runs(store):
     store.append_run("s", a_small_run(duration_s=1.5))
     store.append_run("s", a_small_run(duration_s=2.0))
 
-    assert row(store.sessions_df())["duration_s"] == 3.5
+    team = store.append_run("s", a_small_run(duration_s=4.0))
+    store.append_run("s", a_small_run(duration_s=3.0, parent_run_id=team.run_id))
+
+    assert row(store.sessions_df())["duration_s"] == 7.5
     store.save_session(Session(session_id="s", duration_s=10.0))
     assert row(store.sessions_df())["duration_s"] == 10.0
 
