@@ -95,10 +95,13 @@ def requirements(
     user_id: str | None,
     assignee: str | None,
     status: str | Sequence[str] | None,
+    run_status: str | None,
 ) -> list[Requirement]:
     """See `SessionStore.requirements`."""
-    q, s = store.tables.requirements, store.tables.sessions
+    q, r, s = store.tables.requirements, store.tables.runs, store.tables.sessions
     query = sa.select(q)
+    if run_status is not None:
+        query = query.join(r, r.c.run_id == q.c.run_id).where(r.c.status == run_status)
     if session_id is not None:
         query = query.where(q.c.session_id == session_id)
     if run_id is not None:

@@ -42,6 +42,7 @@ class Pauses(Connected):
         user_id: str | None = None,
         assignee: str | None = None,
         status: str | Sequence[str] | None = UNANSWERED,
+        run_status: str | None = None,
     ) -> list[Requirement]:
         """What runs wait for, oldest first; by default what is not answered yet.
 
@@ -51,10 +52,11 @@ class Pauses(Connected):
             user_id: Of one user's sessions.
             assignee: Those for one person.
             status: One status or several; None for all.
+            run_status: Of runs that have this status: with None for ``status``, what PAUSED runs were told, too.
         """
         filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
         with self.reading() as connection:
-            return answering.requirements(connection, self, **filters, status=status)
+            return answering.requirements(connection, self, **filters, status=status, run_status=run_status)
 
     def resolve(
         self,

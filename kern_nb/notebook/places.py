@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 
-_COLUMNS = ("run_id", "session_id", "run_index", "parent_run_id", "status", "agent_id", "team_id", "workflow_id")
+_COLUMNS = (
+    "run_id",
+    "session_id",
+    "run_index",
+    "parent_run_id",
+    "status",
+    "agent_id",
+    "team_id",
+    "workflow_id",
+    "input",
+)
 
 
 class Place(NamedTuple):
@@ -21,6 +31,7 @@ class Place(NamedTuple):
     parent_run_id: str | None
     status: str | None
     owner: str | None
+    input: str | None
 
     def __str__(self) -> str:
         """As people write it."""
@@ -37,7 +48,7 @@ class Places:
 
     def __init__(self, store: SessionStore, session_ids: Iterable[str | None]) -> None:
         wanted = sorted({one for one in session_ids if one is not None})
-        df = store.runs_df(wanted)[list(_COLUMNS)]
+        df = store.runs_df(wanted, columns=_COLUMNS)
         rows = df.astype(object).where(df.notna(), None).to_dict("records")
         self._runs = {
             row["run_id"]: Place(
@@ -47,6 +58,7 @@ class Places:
                 parent_run_id=row["parent_run_id"],
                 status=row["status"],
                 owner=row["agent_id"] or row["team_id"] or row["workflow_id"],
+                input=row["input"],
             )
             for row in rows
         }

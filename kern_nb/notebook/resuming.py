@@ -39,7 +39,7 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     named = None if agent is None else agents.find(agent)
     found, place = _find(reference, _stores(named, store))
     runner = named or _whose(place, found)
-    if not _same(runner.store, found):
+    if not same_place(runner.store, found):
         raise BadUsage(
             f"Run {place} is in {found.url}, and {runner!r} keeps its runs in {runner.store.url}.",
             "Use the run's store: %kern use NAME" if runner.db is None else "Name an agent with that db: --agent NAME",
@@ -122,7 +122,7 @@ def _whose(place: Place, store: SessionStore) -> SessionOwner:
     """The agent of the notebook whose run it is."""
     here = agents.here()
     fitting = {name: one for name, one in here.items() if place.owner in (one.id, one.name)}
-    fitting = {name: one for name, one in fitting.items() if _same(one.store, store)} or fitting
+    fitting = {name: one for name, one in fitting.items() if same_place(one.store, store)} or fitting
     if len({id(one) for one in fitting.values()}) == 1:
         return next(iter(fitting.values()))
     name = next(iter(fitting or here), "NAME")
@@ -133,6 +133,6 @@ def _whose(place: Place, store: SessionStore) -> SessionOwner:
     raise BadUsage(f"Run {place} is of {place.owner!r}, and {there}.", hint if here else agents.MAKE)
 
 
-def _same(one: SessionStore, other: SessionStore) -> bool:
+def same_place(one: SessionStore, other: SessionStore) -> bool:
     """Whether two stores are one place."""
     return one is other or (":memory:" not in one.url and (one.url, one.tables.name) == (other.url, other.tables.name))

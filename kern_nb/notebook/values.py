@@ -15,7 +15,7 @@ from kern_nb.render.waiting import fields
 def read(text: str) -> Any:
     """The value of a JSON text; of any other, the text itself."""
     try:
-        return _json(text)
+        return json_value(text)
     except (ValueError, RecursionError):
         return text
 
@@ -28,7 +28,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     """
     example = f"""Write it like {option} '{{"path": "notes.txt", "n": 2}}'."""
     try:
-        value = _json(text)
+        value = json_value(text)
     except (ValueError, RecursionError) as error:
         raise BadUsage(f"{option} {text!r} is no JSON: {error}.", example) from None
     if not isinstance(value, dict):
@@ -36,7 +36,12 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def _json(text: str) -> Any:
+def json_value(text: str) -> Any:
+    """The value of a JSON text, read strictly.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
     return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 

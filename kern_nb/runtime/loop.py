@@ -59,6 +59,13 @@ def _submit(work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, _current.loop)
 
 
+async def _kept(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return await make()
+    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
+        raise RuntimeError(f"{type(error).__name__} in a run: {error}") from error
+
+
 def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]], None] | None = None) -> T:
     """Run a coroutine to its end. An interrupt of the caller cancels it, and waits until it has put things in order.
 
@@ -70,9 +77,7 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
 
     async def work() -> T:
         try:
-            return await make()
-        except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
-            raise RuntimeError(f"{type(error).__name__} in a run: {error}") from error
+            return await _kept(make)
         finally:
             ended.set()
 
@@ -86,6 +91,11 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
             future.cancel()
             ended.wait()
         raise
+
+
+def begin(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    """Begin a coroutine that nobody waits for, not even Python when it ends. Cancelling the future cancels it."""
+    return _submit(_kept(make))
 
 
 def start(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:

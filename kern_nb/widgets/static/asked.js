@@ -1,0 +1,287 @@
+// What a run waits for, and the ways to answer it: the inbox and the chat have these cards in common.
+
+const LIMIT = 100_000; // characters of an answer
+
+// A text field in which keys are text: JupyterLab's shortcuts (Shift+Enter runs the cell) are for elsewhere.
+function writing(attributes = {}, text = "") {
+  const area = h("textarea", { rows: 1, maxlength: LIMIT, spellcheck: false, "data-lm-suppress-shortcuts": "true", ...attributes });
+  area.value = text;
+  const fit = () => {
+    area.style.height = "auto";
+    area.style.height = `${Math.min(260, area.scrollHeight + 2)}px`;
+  };
+  area.addEventListener("input", fit);
+  area.fit = fit;
+  requestAnimationFrame(fit);
+  return area;
+}
+
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function ago(seconds) {
+  const steps = [[60, "s", 1], [3600, "min", 60], [86_400, "h", 3600], [Infinity, "d", 86_400]];
+  const [, unit, size] = steps.find(([below]) => seconds < below);
+  return seconds < 5 ? "just now" : `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+// A time that moves on: `tick(root)` brings all of a widget's up to date.
+function since(at, whole) {
+  const element = h("time", { title: whole, "data-at": at }, "");
+  return at === null ? h("span", {}, whole) : element;
+}
+
+function tick(root) {
+  root.querySelectorAll("time[data-at]").forEach((time) => {
+    const said = ago(Math.max(0, Date.now() / 1000 - Number(time.dataset.at)));
+    if (time.textContent !== said) time.textContent = said;
+  });
+}
+
+const REST = 15_000; // milliseconds until the next look after one that failed
+
+// Looks again every few milliseconds while the widget is on the screen, one look at a time, however slow the kernel is.
+// A look gives false where it failed. `now` looks at once, or once more after a look that has begun before.
+function looking(element, look, every) {
+  let timer = 0;
+  let visible = false;
+  let under = null;
+  let again = false;
+  let closed = false;
+  let failed = false;
+  const next = () => {
+    clearTimeout(timer);
+    if (visible && !document.hidden && !under && !closed) timer = setTimeout(now, failed ? REST : every);
+  };
+  const run = async () => {
+    do {
+      again = false;
+      failed = (await look()) === false;
+    } while (again && !closed);
+    under = null;
+    next();
+  };
+  const now = () => {
+    clearTimeout(timer);
+    if (closed) return Promise.resolve();
+    if (under) again = true;
+    else under = run();
+    return under;
+  };
+  const seen = new IntersectionObserver((entries) => {
+    visible = entries.at(-1).isIntersecting;
+    next();
+  });
+  seen.observe(element);
+  document.addEventListener("visibilitychange", next);
+  return {
+    now,
+    stop() {
+      closed = true;
+      clearTimeout(timer);
+      seen.disconnect();
+      document.removeEventListener("visibilitychange", next);
+    },
+  };
+}
+
+const SIGNS = { confirmation: "?", user_input: "✎", external_execution: "⚙", handoff: "→" };
+
+// A card of one requirement. `after` is called when something was done; `people` gives names to hand on to.
+function makeAsked(shell, after, people = () => []) {
+  const element = h("article", { class: "kern-ask", tabindex: -1 });
+  const alert = h("div", { class: "kern-alert", role: "alert" });
+  let data = null;
+  let form = ""; // the form that is open: edit, reject or hand
+  let fields = []; // what is typed into, with how to read it
+  let pending = false;
+
+  const cut = (part) => (part.left ? [part.text, h("span", { class: "kern-soft" }, ` … ${part.left.toLocaleString("en")} more characters`)] : part.text);
+  const row = (name, ...value) => [h("dt", {}, name), h("dd", {}, value)];
+
+  const refuse = ({ message, hint }) => alert.replaceChildren(
+    h("div", { class: "kern-what" }, h("strong", {}, "✗ "), message), hint ? h("div", { class: "kern-hint" }, hint) : "");
+
+  const act = async (call, args) => {
+    if (pending) return;
+    pending = true;
+    alert.replaceChildren();
+    const inside = element.contains(document.activeElement);
+    element.setAttribute("aria-busy", "true");
+    const buttons = [...element.querySelectorAll("button")];
+    buttons.forEach((one) => { one.disabled = true; });
+    const done = await shell.ask(call, { key: data.key, ...args });
+    pending = false;
+    element.removeAttribute("aria-busy");
+    buttons.forEach((one) => { one.disabled = false; });
+    if (done?.refused) refuse(done.refused);
+    else if (done) {
+      form = "";
+      shell.told(done.said, done.line);
+    }
+    await after(done);
+    if (inside && !element.contains(document.activeElement)) element.focus({ preventScroll: true });
+  };
+
+  const open = (name) => {
+    form = form === name ? "" : name;
+    alert.replaceChildren();
+    draw();
+    element.querySelector("textarea, .kern-ask-form input")?.focus();
+  };
+
+  // Says below a field what its text will be taken for.
+  const reading = (area, asText) => {
+    const said = h("small", { class: "kern-soft" });
+    const say = () => {
+      const text = area.value;
+      said.textContent = !text ? "" : asText() || !isJson(text) ? "a text" : "JSON";
+    };
+    area.addEventListener("input", say);
+    say();
+    return [said, say];
+  };
+
+  const editor = () => {
+    fields = [];
+    const rows = data.args.map((arg, place) => {
+      if (arg.whole === null) return row(arg.name, h("em", {}, "too long to be edited here"));
+      const area = writing({ "aria-label": `${arg.name}, ${arg.is_text ? "text" : "JSON"}`, class: "kern-code" }, arg.whole);
+      const wrong = h("small", { class: "kern-wrong" });
+      const check = () => {
+        const bad = !arg.is_text && !isJson(area.value);
+        wrong.textContent = bad ? "✗ no JSON: a number, true, false, null, \"text\", a list or an object" : "";
+        area.toggleAttribute("aria-invalid", bad);
+        return !bad;
+      };
+      area.addEventListener("input", check);
+      fields.push({ place, area, check, before: arg.whole });
+      return row(arg.name, area, wrong);
+    });
+    const approve = () => {
+      const bad = fields.find(({ check }) => !check());
+      if (bad) {
+        bad.area.focus();
+        return;
+      }
+      const changed = fields.filter(({ area, before }) => area.value !== before);
+      act("approve", { edits: Object.fromEntries(changed.map(({ place, area }) => [place, area.value])) });
+    };
+    return [h("dl", {}, rows), h("div", { class: "kern-actions" },
+      button("Approve as edited", approve, { class: "kern-button kern-main" }), button("Cancel", () => open("edit")))];
+  };
+
+  const answerer = () => {
+    const plain = h("input", { type: "checkbox" });
+    plain.checked = data.kind === "handoff";
+    const says = [];
+    const told = data.fields.length
+      ? data.fields
+      : [{ name: data.kind === "handoff" ? "Your answer" : "Result", filled: "", is_text: false, needed: true }];
+    fields = told.map(({ name, filled, is_text, needed }) => {
+      const area = writing({ "aria-label": name, required: needed }, drafts.get(name) ?? filled);
+      area.addEventListener("input", () => drafts.set(name, area.value));
+      const [said, say] = reading(area, () => is_text || plain.checked);
+      says.push(say);
+      return { name, area, said, needed };
+    });
+    plain.addEventListener("change", () => says.forEach((say) => say()));
+    const send = () => act("answer", { texts: fields.map(({ area }) => area.value), as_text: plain.checked });
+    return [
+      h("dl", {}, fields.map(({ name, area, said, needed }) => row([name, needed && data.fields.length ? h("abbr", { title: "needed" }, " *") : ""], area, said))),
+      h("div", { class: "kern-actions" }, button("Answer", send, { class: "kern-button kern-main" }), others(),
+        h("label", { class: "kern-check" }, plain, "take it as text, also what is JSON")),
+    ];
+  };
+  const drafts = new Map();
+
+  const rejecter = () => {
+    const note = writing({ rows: 2 });
+    return h("div", { class: "kern-ask-form" }, h("label", { class: "kern-field kern-wide" }, h("span", {}, "Why? The model is told."), note),
+      h("div", { class: "kern-actions" }, button("Reject", () => act("reject", { note: note.value }), { class: "kern-button kern-main" }),
+        button("Cancel", () => open("reject"))));
+  };
+
+  const hander = () => {
+    const names = h("datalist", { id: `kern-people-${Math.random().toString(36).slice(2)}` }, people().map((name) => h("option", { value: name })));
+    const to = h("input", { type: "text", list: names.id, maxlength: 200, "data-lm-suppress-shortcuts": "true" });
+    const note = writing();
+    const send = () => act("hand_on", { to: to.value, note: note.value });
+    to.addEventListener("keydown", (event) => { if (event.key === "Enter") send(); });
+    return h("div", { class: "kern-ask-form" }, h("div", { class: "kern-ask-row" }, field("To", to), names,
+      h("label", { class: "kern-field kern-wide" }, h("span", {}, "What they should know"), note)),
+    h("div", { class: "kern-actions" }, button("Hand on", send, { class: "kern-button kern-main" }), button("Cancel", () => open("hand"))));
+  };
+
+  const others = () => [
+    button("Reject…", () => open("reject"), { "aria-expanded": String(form === "reject") }),
+    button("Hand on…", () => open("hand"), { "aria-expanded": String(form === "hand") }),
+  ];
+
+  const actions = () => {
+    if (!data.waiting) return null;
+    if (form === "edit") return editor();
+    if (data.kind !== "confirmation") return answerer();
+    return h("div", { class: "kern-actions" },
+      button("Approve", () => act("approve", { edits: {} }), { class: "kern-button kern-main" }),
+      data.args.length ? button("Edit…", () => open("edit"), { "aria-expanded": "false" }) : null, others());
+  };
+
+  const draw = () => {
+    const { kind, tool, title, prompt, args, raw, note, state, waiting } = data;
+    element.className = `kern-ask${waiting ? "" : " kern-done"}`;
+    element.setAttribute("aria-label", `${tool || kind}, ${waiting ? title : state}`);
+    const facts = [waiting && data.for ? `for ${data.for}` : "", waiting && data.until ? `until ${data.until}` : ""].filter(Boolean);
+    const head = h("header", {},
+      h("span", { class: "kern-sign", "aria-hidden": "true" }, waiting ? SIGNS[kind] ?? "?" : ""),
+      h("strong", { class: tool ? "kern-code" : "" }, h("bdi", {}, tool || "A person is asked")), " ",
+      h("span", { class: "kern-soft" }, waiting ? title : ""),
+      h("span", { class: "kern-ask-state" }, h("bdi", {}, state)),
+      h("span", { class: "kern-soft kern-end" }, facts.map((fact) => [h("bdi", {}, fact), " · "]), since(data.at, data.since)));
+    const shown = waiting && form === "edit" ? [] : args.map((arg) => row(arg.name,
+      h(arg.now === null ? "span" : "del", { class: "kern-text kern-code" }, cut(arg)),
+      arg.now === null ? null : [" ", h("ins", { class: "kern-text kern-code" }, arg.now)]));
+    const result = data.answer ? row("answer", h("span", { class: "kern-text kern-code" }, data.answer)) : [];
+    element.replaceChildren(...[
+      head,
+      prompt.text ? h("p", { class: "kern-text" }, cut(prompt)) : null,
+      note.text ? h("p", { class: "kern-text kern-note" }, h("span", { class: "kern-soft" }, "Note: "), cut(note)) : null,
+      raw ? h("pre", { class: "kern-text" }, cut(raw)) : null,
+      shown.length || result.length ? h("dl", {}, shown, result) : null,
+      data.more ? h("p", { class: "kern-soft" }, `… ${data.more} more arguments`) : null,
+      alert,
+      ...[actions()].flat(),
+      waiting && form === "reject" ? rejecter() : null,
+      waiting && form === "hand" ? hander() : null,
+    ].filter(Boolean));
+    tick(element);
+  };
+
+  return {
+    element,
+    refuse,
+    get waits() { return data.waiting; },
+    update(now) {
+      const before = data;
+      data = now;
+      if (before && JSON.stringify(before) === JSON.stringify(now)) return;
+      // What somebody is typing stays, as long as it can still be sent.
+      if (before && now.waiting && (form || element.contains(document.activeElement)) && before.key === now.key) {
+        if (form || document.activeElement.matches("textarea, input")) {
+          element.querySelector(".kern-ask-state bdi").textContent = now.state;
+          return;
+        }
+      }
+      const inside = element.contains(document.activeElement);
+      if (!now.waiting) form = "";
+      draw();
+      if (inside && !element.contains(document.activeElement)) element.focus({ preventScroll: true });
+    },
+  };
+}

@@ -1,0 +1,194 @@
+// The inbox: what paused runs wait for, by run. What is on the screen stays where it is; what is new comes below.
+
+const EVERY = 2000; // milliseconds between looks
+const AT_ONCE = 20; // runs that are shown at first
+
+function makeRun(shell, inbox) {
+  const title = h("h3", {});
+  const place = h("bdi", { class: "kern-code" });
+  const facts = h("span", { class: "kern-soft" });
+  const asked = h("p", { class: "kern-text kern-asked" });
+  const talk = h("div", { class: "kern-rendered" });
+  const conversation = h("details", {}, h("summary", {}, "What was said"), talk);
+  const list = h("div", {});
+  const foot = h("div", { class: "kern-foot", role: "status" });
+  title.append(place, " ", facts);
+  const element = h("section", { class: "kern-run", tabindex: -1 }, title, asked, conversation, list, foot);
+  const cards = new Map();
+  let key = "";
+  let footing = "";
+
+  conversation.addEventListener("toggle", async () => {
+    if (!conversation.open) return;
+    const markup = await shell.ask("conversation", { key });
+    if (markup !== undefined) putRendered(talk, markup);
+  });
+
+  const goOn = async () => {
+    const done = await shell.ask("go_on", { key });
+    if (done?.said) shell.told(done.said, done.line);
+    await inbox.look();
+  };
+
+  const outcome = (run) => {
+    const { going } = run;
+    if (!going) return run.status ? [h("span", { class: "kern-soft" }, `The run went on: ${run.status}`)] : [];
+    if (going.state === "going") return [h("span", { class: "kern-busy" }, "Going on with the run…")];
+    const failed = going.state !== "ended";
+    const said = going.state === "failed" ? `✗ ${going.error.message}` : failed ? "It was stopped." : `${going.status === "COMPLETED" ? "✓ " : ""}${going.status}`;
+    return [h("strong", {}, said), going.error?.hint ? h("span", { class: "kern-soft" }, ` ${going.error.hint}`) : "",
+      going.text ? h("p", { class: "kern-text" }, going.text) : "", failed && run.here ? button("Try again", goOn) : ""];
+  };
+
+  const drawFoot = (run) => {
+    const now = JSON.stringify([run.left, run.elsewhere, run.ready, run.going, run.here, run.status, run.line]);
+    if (now === footing) return;
+    footing = now;
+    const focused = foot.contains(document.activeElement);
+    if (run.ready) {
+      const what = h("span", {}, "Everything is answered. ");
+      foot.replaceChildren(what, ...(run.here
+        ? [button("Continue", goOn, { class: "kern-button kern-main", title: `by the agent in ${run.here}` })]
+        : [h("span", { class: "kern-soft" }, `${run.agent || "Its agent"} is no variable here; make it, or go on elsewhere: `), copyable(run.line)]));
+    } else if (run.left) {
+      foot.replaceChildren(run.elsewhere ? `The run waits for ${run.elsewhere} more, which others are to answer.` : "");
+    } else {
+      foot.replaceChildren(...outcome(run));
+    }
+    if (focused && !foot.contains(document.activeElement)) element.focus({ preventScroll: true });
+  };
+
+  return {
+    element,
+    cards,
+    continue: () => foot.querySelector("button"),
+    update(run) {
+      key = run.key;
+      element.setAttribute("aria-label", `Run ${run.place}`);
+      place.textContent = run.place;
+      facts.textContent = run.agent ? `by ${run.agent}` : "";
+      asked.textContent = run.asked ? `“${run.asked}”` : "";
+      asked.hidden = !run.asked;
+      const there = new Set(run.cards.map((card) => card.key));
+      cards.forEach((card, name) => {
+        if (there.has(name)) return;
+        card.element.remove();
+        cards.delete(name);
+      });
+      for (const data of run.cards) {
+        let card = cards.get(data.key);
+        if (!card) {
+          card = makeAsked(shell, inbox.look, inbox.people);
+          cards.set(data.key, card);
+          list.append(card.element);
+        }
+        card.update(data);
+      }
+      drawFoot(run);
+    },
+  };
+}
+
+function render({ model, el }) {
+  const shell = makeShell(model, el, "Inbox");
+  const count = h("strong", {});
+  const announce = h("span", { class: "kern-hidden", role: "status" });
+  const whose = h("select", {});
+  const by = h("input", { type: "text", maxlength: 200, size: 12, "data-lm-suppress-shortcuts": "true" });
+  const list = h("div", { class: "kern-inbox" });
+  const empty = h("p", { class: "kern-empty" });
+  const more = button("Show more", () => { most += AT_ONCE; watch.now(); });
+  const runs = new Map();
+  let mark = "";
+  let most = AT_ONCE;
+  let people = [];
+  let left = null;
+  let failed = ""; // what the last look said, if it failed
+
+  const inbox = { look: () => watch.now(), people: () => people };
+
+  const show = (found) => {
+    people = found.people;
+    count.textContent = found.left ? `${found.left} to answer` : "Nothing to answer";
+    if (left !== null && found.left > left) announce.textContent = `${found.left} to answer`;
+    left = found.left;
+    const options = [["", "anyone"], ...found.people.map((name) => [name, name])];
+    if (whose.dataset.now !== JSON.stringify(options)) {
+      whose.dataset.now = JSON.stringify(options);
+      whose.replaceChildren(...options.map(([value, name]) => h("option", { value }, name)));
+    }
+    whose.value = found.assignee;
+    if (document.activeElement !== by) by.value = found.by;
+    const there = new Set(found.runs.map((run) => run.key));
+    runs.forEach((run, key) => {
+      if (there.has(key)) return;
+      run.element.remove();
+      runs.delete(key);
+    });
+    for (const data of found.runs) {
+      let run = runs.get(data.key);
+      if (!run) {
+        run = makeRun(shell, inbox);
+        runs.set(data.key, run);
+      }
+      run.update(data);
+    }
+    // In the order of the list; what stands right is not touched, so that focus and scroll stay.
+    found.runs.forEach((data, at) => {
+      const { element } = runs.get(data.key);
+      if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
+    });
+    empty.hidden = found.runs.length > 0;
+    empty.textContent = found.assignee ? `No run waits for ${found.assignee}.` : "No run waits for an answer. What will, comes by itself.";
+    more.hidden = !found.more;
+    more.textContent = `Show more (${found.more} further runs)`;
+    clear.disabled = !found.runs.some((run) => run.going?.state !== "going" && run.cards.some((card) => !card.waiting));
+    tick(shell.root);
+    shell.seen();
+  };
+
+  const look = async () => {
+    const found = await shell.attempt("look", { mark, most });
+    if (found.error) {
+      if (failed !== found.error.message) shell.fail(found.error);
+      failed = found.error.message;
+      return false;
+    }
+    if (failed) shell.clear();
+    failed = "";
+    if (found.value.mark !== mark) {
+      mark = found.value.mark;
+      show(found.value);
+    } else tick(shell.root);
+    return true;
+  };
+
+  const clear = button("Clear answered", async () => {
+    await shell.ask("clear", {});
+    mark = "";
+    await watch.now();
+  });
+  whose.addEventListener("change", async () => {
+    await shell.ask("narrow", { assignee: whose.value });
+    mark = "";
+    await watch.now();
+  });
+  by.addEventListener("change", () => shell.ask("answer_as", { by: by.value }));
+
+  const bar = h("div", { class: "kern-bar", role: "toolbar", "aria-label": "Inbox" }, count, announce,
+    h("label", { class: "kern-inline" }, "for ", whose), h("label", { class: "kern-inline" }, "answering as ", by),
+    h("span", { class: "kern-end" }, clear));
+  shell.body.append(bar, empty, list, more);
+  const watch = looking(shell.root, look, EVERY);
+  const told = (message) => { if (message?.event === "changed") watch.now(); };
+  model.on("msg:custom", told);
+  shell.again = watch.now;
+  watch.now();
+  return () => {
+    watch.stop();
+    model.off("msg:custom", told);
+    shell.close();
+  };
+}
+
+export default { render };
