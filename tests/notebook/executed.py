@@ -1,0 +1,77 @@
+"""The notebooks in `notebooks/`: as they are committed, and run from top to bottom in a kernel of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+Outputs = dict[str, list[dict[str, Any]]]
+"""What each code cell gave, by its id."""
+
+
+def committed(name: str) -> dict[str, Any]:
+    """A notebook as it is in the repository."""
+    return json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))
+
+
+def prose(name: str, cell: str) -> str:
+    """The text of a cell of a committed notebook."""
+    (found,) = (one for one in committed(name)["cells"] if one["id"] == cell)
+    return "".join(found["source"])
+
+
+def require_clean(name: str, *, failing: list[str]) -> None:
+    """No outputs, a kernel that every machine has, readable cell ids; and only these cells mean to fail."""
+    notebook = committed(name)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    ids = [cell["id"] for cell in notebook["cells"]]
+
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert all(one.replace("-", "").isalpha() for one in ids)
+    assert len(set(ids)) == len(ids)
+    assert [cell["id"] for cell in code if "raises-exception" in cell["metadata"].get("tags", ())] == failing
+
+
+def run_twice(folder: Path, name: str) -> list[Outputs]:
+    """Run a notebook in a folder, and again over what the first run left there; the outputs of both."""
+    for file in (*NOTEBOOKS.glob("*.py"), NOTEBOOKS / name):
+        shutil.copy(file, folder)
+    homes = {name: str(folder / ".home") for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    found = []
+    for made in ("first", "second"):
+        command = [sys.executable, "-m", "nbconvert", "--execute", "--to", "notebook", "--output", made, name]
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **homes}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        cells = json.loads((folder / f"{made}.ipynb").read_text(encoding="utf-8"))["cells"]
+        found.append({cell["id"]: cell["outputs"] for cell in cells if cell["cell_type"] == "code"})
+    return found
+
+
+def require_quiet(runs: list[Outputs], *, failing: set[str]) -> None:
+    """Every cell ran, only these failed, and nothing is on stderr."""
+    for outputs in runs:
+        kinds = {(name, output["output_type"]) for name, all_of_it in outputs.items() for output in all_of_it}
+        assert {name for name, kind in kinds if kind == "error"} == failing
+        assert not [o for all_of_it in outputs.values() for o in all_of_it if o.get("name") == "stderr"]
+
+
+def differing(runs: list[Outputs]) -> set[str]:
+    """The cells that gave something else the second time."""
+    first, second = runs
+    return {name for name in first if first[name] != second[name]}
+
+
+def text(outputs: Outputs, cell: str) -> str:
+    """The value of a cell, as plain text."""
+    (output,) = outputs[cell]
+    return "".join(output["data"]["text/plain"])
