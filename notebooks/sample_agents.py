@@ -173,12 +173,12 @@ class Script:
         return [("refund_item", {"order_id": task.order_id, "item": item}) for item in named[: len(task.acts)]]
 
     def _look_again(self, task: Task) -> Answer | None:
-        changed = self.calls[-1][0] not in ("find_order", "check_stock", "transfer_to_person")
+        changed = self.calls[-1][0] not in (*LOOKS, "transfer_to_person")
         return call("find_order", order_id=task.order_id) if changed and self.skill.looks_again else None
 
     def _told(self, task: Task) -> str:
         """What is said of what was done."""
-        acts = [made for made in self.calls if made[0] not in ("find_order", "check_stock")]
+        acts = [made for made in self.calls if made[0] not in LOOKS]
         if ("transfer_to_person", {"reason": self.words[0]}) in acts:
             return "I have passed this on to a colleague, who will write to you tomorrow."
         if sorted(map(str, acts)) == sorted(map(str, task.acts)) and (acts or self.how is None):
