@@ -105,9 +105,7 @@ class Shop:
     def _require(self, order_id: str, status: str) -> dict[str, Any]:
         order = self.orders[order_id]
         if order["status"] != status:
-            raise ValueError(
-                f"Order {order_id} is {order['status']}, not {status}; this cannot be done any more."
-            )
+            raise ValueError(f"Order {order_id} is {order['status']}, not {status}; this cannot be done any more.")
         return order
 
 
