@@ -67,7 +67,7 @@ class Summaries:
     @property
     def df(self) -> pd.DataFrame:
         """One row a summary, with the fields of `SessionSummary`; topics as one text."""
-        from kern_nb.analysis.gathered import framed
+        from kern_nb.analysis.digest.gathered import framed
 
         names = ("session_id", "run_index", "summary", "topics", "last_run_index", "updated_at")
         kinds: dict[str, Any] = dict.fromkeys(names, "text")
@@ -156,8 +156,8 @@ def summarize(
         ReadOnlyStore: a summary could not be stored; no model was asked.
         SummaryFailed: the model failed. What was stored before stays, and the same call goes on from there.
     """
-    from kern_nb.analysis.chosen import Fitting, chosen
     from kern_nb.analysis.digest import digest
+    from kern_nb.analysis.digest.chosen import Fitting, chosen
 
     if model is None:
         fits = {"where": where, "user_id": user_id, "agent_id": agent_id, "since": since, "until": until}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import attached
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.render import plain
+from kern_nb.render.amounts import records
 from kern_nb.render.tables import Column, Table
 from kern_nb.render.transcript import Conversation, conversation_html, conversation_text
 
@@ -96,7 +97,7 @@ class SessionTable:
         return self._table().html()
 
     def _table(self) -> Table:
-        rows = [_session_row(row) for row in _records(self.df)]
+        rows = [_session_row(row) for row in records(self.df)]
         if not rows and self.narrowed:
             return Table("No session fits", [], [], "%kern sessions lists all of them.")
         if not rows:
@@ -108,11 +109,6 @@ class SessionTable:
         newest = "The newest " if self.more else ""
         note = f"There are older ones: %kern sessions --last {10 * len(rows)}" if self.more else ""
         return Table(newest + plain.plural(len(rows), "session"), columns, rows, note).without_empty_columns()
-
-
-def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, None where a value is missing."""
-    return [dict(zip(df.columns, row, strict=True)) for row in df.astype(object).where(df.notna(), None).to_numpy()]
 
 
 def _session_row(row: dict[str, Any]) -> list[str]:

@@ -7,14 +7,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.render import plain, words
+from kern_nb.render.amounts import amount, difference, percent, records
 from kern_nb.render.html import Markup, block, container, details, foreign, join, short, tag
 from kern_nb.render.tables import LEFT, Column, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kern_nb.analysis.compare import Comparison
-    from kern_nb.analysis.pairs import Pair
+    from kern_nb.analysis.compare.pairs import Pair
 
 MOST_TURNS = 60
 """The most turns that differ are rendered; .turns has all."""
@@ -86,39 +85,18 @@ def _metrics(comparison: Comparison) -> Table:
     for n, pair in enumerate(comparison.pairs):
         columns += [Column(label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
         columns += [Column("verdict")]
-        for row in _records(pair.metrics):
+        for row in records(pair.metrics):
             name, start = row["metric"], 2 + 4 * n
-            cell = cells.setdefault(name, [plain.cut(name, _LABEL), value(name, row["a"]), *[""] * 4 * len(others)])
-            cell[1] = value(name, row["a"])
-            told = value(name, row["b"]), _delta(name, row["delta"]), _percent(row["delta_pct"])
+            cell = cells.setdefault(name, [plain.cut(name, _LABEL), amount(name, row["a"]), *[""] * 4 * len(others)])
+            cell[1] = amount(name, row["a"])
+            told = amount(name, row["b"]), difference(name, row["delta"]), percent(row["delta_pct"])
             cell[start : start + 4] = [*told, _VERDICTS.get(row["better"], "")]
     return Table("What each took", columns, list(cells.values()))
 
 
-def value(metric: str, number: float | None) -> str:
-    """A metric's value as people read it: seconds, money, whole numbers, scores."""
-    if number is None:
-        return plain.MISSING
-    if metric.endswith("_s"):
-        return plain.seconds(number)
-    if metric == "cost":
-        return plain.money(number)
-    return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.3g}"
-
-
-def _delta(metric: str, number: float | None) -> str:
-    if number is None:
-        return plain.MISSING
-    return f"{'-' if number < 0 else '+' if number > 0 else '±'}{value(metric, abs(number))}"
-
-
-def _percent(number: float | None) -> str:
-    return "" if number is None else f"{number:+,.1f}%"
-
-
 def _calls(pair: Pair) -> Markup:
     """The tool calls side by side, where they differ; the others are counted."""
-    found = _records(pair.tool_calls)
+    found = records(pair.tool_calls)
     if not found:
         return tag("p", "Neither calls a tool.")
     rows = [_call_row(row) for row in found if row["status"] != "matched"]
@@ -210,9 +188,3 @@ def _turn_lines(pair: Pair) -> Iterator[str]:
         place = plain.cut(row["a"] or row["b"], _LABEL)
         text = words.in_line(*said) if row["status"] == "changed" else said[0] or said[1]
         yield f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {plain.cut(text, _LINE)}"
-
-
-def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, None where a value is missing."""
-    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
-    return [dict(zip(df.columns, row, strict=True)) for row in cells]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kern_nb.render import comparison, plain
+from kern_nb.render import plain
+from kern_nb.render.amounts import amount, records
 from kern_nb.render.html import container, foreign, join, tag
 from kern_nb.render.tables import Column, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kern_nb.analysis.digest import Digest
 
 MOST_ROWS = 10
@@ -23,8 +22,6 @@ _LINE = 160
 _ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
 """Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
 
-_MANY = 100
-_INSTANT = 0.005
 _NARROW = 40
 """So wide is a column of text; a place is cut in its session's id, as its end says more."""
 
@@ -58,7 +55,7 @@ def _title(digest: Digest) -> str:
 
 def _size(digest: Digest) -> str:
     """How it ended, and how much there is of it."""
-    counts = {row["metric"]: int(row["value"] or 0) for row in _records(digest.metrics)[:2]}
+    counts = {row["metric"]: int(row["value"] or 0) for row in records(digest.metrics)[:2]}
     size = f"{plain.plural(counts['n_runs'], 'run')}, {plain.plural(counts['n_messages'], 'message')}"
     if len(digest.items) > 1:
         return size
@@ -116,9 +113,9 @@ def _by_status(digest: Digest) -> Table:
         [
             plain.cut(plain.status(row["status"]), _LABEL),
             plain.count(row["n_items"]),
-            *(_amount(name, row[name]) for name in metrics),
+            *(amount(name, row[name]) for name in metrics),
         ]
-        for row in _records(digest.by_status)
+        for row in records(digest.by_status)
     ]
     return Table("How they ended", columns, rows)
 
@@ -130,19 +127,19 @@ def _metrics(digest: Digest) -> Table:
     columns = [Column("metric"), Column("total" if several else "value", number=True)]
     columns += [Column("median", number=True), Column("known of", number=True)] if several else []
     rows = []
-    for n, row in enumerate(_records(digest.metrics)):
+    for n, row in enumerate(records(digest.metrics)):
         name = row["metric"]
         if row["value"] is None and name not in _ALWAYS:
             continue
         is_score = name in scores and n >= len(digest.metrics) - len(scores)
         title = f"{plain.cut(name, _LABEL)}{' (mean)' if is_score and several else ''}"
         known = "all" if row["n_known"] == counted else f"{row['n_known']:,} of {counted:,}"
-        rows.append([title, _amount(name, row["value"]), *([_amount(name, row["median"]), known] if several else [])])
+        rows.append([title, amount(name, row["value"]), *([amount(name, row["median"]), known] if several else [])])
     return Table("What they took" if several else "What it took", columns, rows)
 
 
 def _tools(digest: Digest) -> Table:
-    found = _records(digest.tools)
+    found = records(digest.tools)
     if not found:
         return Table("No tools were called", [], [])
     titles = ("calls", "failed", "unknown", "median time", "total time")
@@ -153,8 +150,8 @@ def _tools(digest: Digest) -> Table:
             plain.count(row["calls"]),
             f"{plain.BAD} {plain.count(row['failed'])}" if row["failed"] else "0",
             f"? {plain.count(row['unknown'])}" if row["unknown"] else "",
-            _seconds(row["median_duration_s"]),
-            _seconds(row["total_duration_s"]),
+            plain.seconds(row["median_duration_s"]),
+            plain.seconds(row["total_duration_s"]),
             _TIMED.get(row["timed"], ""),
         ]
         for row in found[:MOST_ROWS]
@@ -163,7 +160,7 @@ def _tools(digest: Digest) -> Table:
 
 
 def _longest(digest: Digest, width: int) -> Table:
-    found = _records(digest.longest)
+    found = records(digest.longest)
     if not found:
         return Table("Nobody knows what the steps took", [], [])
     columns = [Column("place", width=_LABEL), Column("step"), Column("name", width=_LABEL), Column("time", number=True)]
@@ -173,7 +170,7 @@ def _longest(digest: Digest, width: int) -> Table:
             _cut_place(row["place"], width),
             row["kind"],
             row["name"] or "",
-            _seconds(row["duration_s"]),
+            plain.seconds(row["duration_s"]),
             _TIMED.get(row["timed"], ""),
             plain.status(row["status"]) if row["status"] not in (None, "completed", "COMPLETED") else "",
         ]
@@ -188,7 +185,7 @@ def _cut_place(place: str, width: int) -> str:
 
 
 def _outliers(digest: Digest) -> Table:
-    found = _records(digest.outliers)
+    found = records(digest.outliers)
     columns = [Column("item", width=_LABEL), Column("status"), Column("metric")]
     columns += [Column("value", number=True), Column("median of those alike", number=True)]
     rows = [
@@ -196,8 +193,8 @@ def _outliers(digest: Digest) -> Table:
             row["item"],
             plain.cut(plain.status(row["status"]), _LABEL),
             row["metric"],
-            _amount(row["metric"], row["value"]),
-            _amount(row["metric"], row["median"]),
+            amount(row["metric"], row["value"]),
+            amount(row["metric"], row["median"]),
         ]
         for row in found[:MOST_ROWS]
     ]
@@ -205,7 +202,7 @@ def _outliers(digest: Digest) -> Table:
 
 
 def _items(digest: Digest) -> Table:
-    found = _records(digest.items.head(MOST_ROWS))
+    found = records(digest.items.head(MOST_ROWS))
     columns = [Column("item", width=_LABEL), Column("status")]
     columns += [Column(title, width=_LABEL) for title in ("asked", "last output", "error")]
     columns += [Column(title, number=True) for title in ("runs", "tool calls", "tokens", "cost", "time")]
@@ -215,30 +212,10 @@ def _items(digest: Digest) -> Table:
         told = [row["item"], plain.cut(plain.status(row["status"]), _LABEL)]
         told += [row["asked"] or "", row["output"] or "", row["error"] or ""]
         told += [plain.count(row["n_runs"]), plain.count(row["n_tool_calls"]) + failed]
-        told += [plain.count(row["total_tokens"]), plain.money(row["cost"]), _seconds(row["duration_s"])]
+        told += [plain.count(row["total_tokens"]), plain.money(row["cost"]), plain.seconds(row["duration_s"])]
         rows.append(told)
     return Table("Each of them", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
 
 
-def _amount(metric: str, number: float | None) -> str:
-    """A metric's value; a median may lie between two whole numbers, which matters for small ones only."""
-    if number is None or metric == "cost":
-        return comparison.value(metric, number)
-    if metric.endswith("_s"):
-        return _seconds(number)
-    return comparison.value(metric, number if abs(number) < _MANY else round(number))
-
-
-def _seconds(duration: float | None) -> str:
-    """A duration; what is rounded to nothing has taken some time."""
-    return "< 0.01 s" if duration is not None and 0 < duration < _INSTANT else plain.seconds(duration)
-
-
 def _more(n: int, where: str) -> str:
     return f"… {plain.count(n - MOST_ROWS)} more; {where} has all." if n > MOST_ROWS else ""
-
-
-def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, None where a value is missing."""
-    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
-    return [dict(zip(df.columns, row, strict=True)) for row in cells]

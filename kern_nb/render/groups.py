@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.render import plain
+from kern_nb.render.amounts import amount, difference, records, share
 from kern_nb.render.html import container, foreign, join, tag
 from kern_nb.render.tables import Column, Table
 
@@ -25,7 +26,6 @@ _MOST_GROUPS = 8
 _MOST_K = 5
 _VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "≈ no clear difference"}
 _NO_DIFFERENCE = "= the same"
-_MINUS = "\N{MINUS SIGN}"
 _SHOWN = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
 _TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
@@ -77,7 +77,7 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
 
 def _group_table(comparison: GroupComparison) -> Table:
     """One row a group: how many, how well, and what a session took on average."""
-    rows = _records(comparison.groups)
+    rows = records(comparison.groups)
     columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
     cells = [[r["group"], plain.count(r["n_sessions"]), plain.count(r["n_keys"])] for r in rows]
     scored = comparison.score is not None
@@ -86,7 +86,7 @@ def _group_table(comparison: GroupComparison) -> Table:
     if scored and any(r["score"] != r["success_rate"] for r in rows):
         _add(columns, cells, _label(str(comparison.score)), [amount("score", r["score"]) for r in rows])
     if scored:
-        _add(columns, cells, "success", [percent(r["success_rate"]) for r in rows])
+        _add(columns, cells, "success", [share(r["success_rate"]) for r in rows])
         for k in _some_k(int(comparison.pass_k["k"].max())):
             _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
     for name in _TOOK:
@@ -110,12 +110,12 @@ def _some_k(most: int) -> list[int]:
 
 def _pass_cells(comparison: GroupComparison, rows: Sequence[dict[str, Any]], k: int) -> list[str]:
     """pass^k of each group; where not all of its keys have k trials, of how many it is."""
-    found = {r["group"]: r for r in _records(comparison.pass_k[comparison.pass_k["k"] == k])}
+    found = {r["group"]: r for r in records(comparison.pass_k[comparison.pass_k["k"] == k])}
     cells = []
     for row in rows:
         one = found[row["group"]]
         part = f" ({one['n_keys']:,} of {row['n_keys']:,} keys)" if 0 < one["n_keys"] < row["n_keys"] else ""
-        cells.append(percent(one["pass_k"]) + part)
+        cells.append(share(one["pass_k"]) + part)
     return cells
 
 
@@ -134,7 +134,7 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _metric_table(comparison: GroupComparison) -> Table:
     """One row a metric and contender: the means over the pairs, their difference, and what it says."""
     several, titles = _sides(comparison)
-    rows = _records(comparison.metrics)
+    rows = records(comparison.metrics)
     columns = [Column("group", width=_LABEL)] if several else []
     columns += [
         Column("metric", width=_LABEL),
@@ -147,8 +147,13 @@ def _metric_table(comparison: GroupComparison) -> Table:
     for row in rows:
         name = row["metric"]
         kind = "score" if name == comparison.score else name
-        interval = "" if row["low"] is None else f"{delta(kind, row['low'])} … {delta(kind, row['high'])}"
-        values = [_SHOWN.get(name, name), amount(kind, row["a"]), amount(kind, row["b"]), delta(kind, row["delta"])]
+        interval = "" if row["low"] is None else f"{difference(kind, row['low'])} … {difference(kind, row['high'])}"
+        values = [
+            _SHOWN.get(name, name),
+            amount(kind, row["a"]),
+            amount(kind, row["b"]),
+            difference(kind, row["delta"]),
+        ]
         verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
         cells.append([*([row["group"]] if several else []), *values, interval, verdict, plain.count(row["n_pairs"])])
     most = int(comparison.metrics["n_pairs"].max())
@@ -179,9 +184,9 @@ def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupCompariso
             *([r["group"]] if several else []),
             r["key"],
             *(amount("score", r[n]) for n in "ab"),
-            delta("score", r["delta"]),
+            difference("score", r["delta"]),
         ]
-        for r in _records(keys.head(MOST_ROWS))
+        for r in records(keys.head(MOST_ROWS))
     ]
     yield Table(f"{title}: {plain.plural(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
 
@@ -191,7 +196,7 @@ def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
     lacking = comparison.unmatched
     if lacking.empty:
         return
-    rows = [[r["key"], r["group"]] for r in _records(lacking.head(MOST_ROWS))]
+    rows = [[r["key"], r["group"]] for r in records(lacking.head(MOST_ROWS))]
     columns = [Column(_label(comparison.key)), Column("no session in", width=_LABEL)]
     count = plain.plural(lacking["key"].nunique(), "key")
     yield Table(f"Unmatched: {count} in some groups only", columns, rows, _more(len(lacking), ".unmatched"))
@@ -202,7 +207,7 @@ def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
     found = comparison.ambiguous
     if found.empty:
         return
-    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in _records(found.head(MOST_ROWS))]
+    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in records(found.head(MOST_ROWS))]
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
     out = int((found["group"].isna() | found["key"].isna()).sum())
     counts = [plain.plural(out, "session") + " left out"] if out else []
@@ -224,34 +229,3 @@ def _remarks(comparison: GroupComparison) -> Iterator[str]:
 
 def _more(rows: int, frame: str) -> str:
     return f"… {plain.count(rows - MOST_ROWS)} more; {frame} has all." if rows > MOST_ROWS else ""
-
-
-def amount(metric: str, number: float | None) -> str:
-    """A metric's value: tokens as whole numbers, money, seconds, else three digits."""
-    if number is None:
-        return plain.MISSING
-    if metric == "cost":
-        return plain.money(number)
-    if metric == "time":
-        return plain.seconds(number)
-    digits = 0 if metric == "tokens" or abs(number) >= 1_000 else 2  # noqa: PLR2004 - of so many, the rest says nothing
-    text = f"{number:,.{digits}f}" if abs(number) >= 1 or number == 0 else f"{number:.3g}"
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
-
-
-def delta(metric: str, number: float | None) -> str:
-    """A difference with its sign."""
-    if number is None:
-        return plain.MISSING
-    sign = _MINUS if number < 0 else "+" if number > 0 else "±"
-    return sign + amount(metric, abs(number))
-
-
-def percent(share: float | None) -> str:
-    """A share of one."""
-    return plain.MISSING if share is None else f"{100 * share:.1f}%"
-
-
-def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, None where a value is missing."""
-    return [dict(zip(df.columns, row, strict=True)) for row in df.astype(object).where(df.notna(), None).to_numpy()]

@@ -58,9 +58,11 @@ def money(cost: Any) -> str:
 
 
 def seconds(duration: Any) -> str:
-    """A duration: ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A duration: ``< 0.01 s``, ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if duration is None:
         return MISSING
+    if 0 < duration < 0.005:  # noqa: PLR2004 - what is rounded to nothing has taken some time
+        return "< 0.01 s"
     if duration < 59.95:  # noqa: PLR2004 - what would be rounded to a minute is one
         return f"{duration:.2f} s" if duration < 10 else f"{duration:.1f} s"  # noqa: PLR2004 - three digits are enough
     minutes, rest = divmod(round(duration), 60)

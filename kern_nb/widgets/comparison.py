@@ -13,7 +13,7 @@ from kern_nb.widgets.calls import call
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
-    from kern_nb.analysis.pairs import Pair
+    from kern_nb.analysis.compare.pairs import Pair
     from kern_nb.analysis.sides import Comparand
     from kern_nb.db import SessionStore
 

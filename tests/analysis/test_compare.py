@@ -219,7 +219,10 @@ def test_a_run_that_has_no_messages_is_compared_by_its_input_and_output(store):
     store.append_run("b", Run(input="hi", output="good day"))
     found = compare("a", "b", store=store)
 
-    assert list(zip(found.turns.role, found.turns.status, strict=True)) == [("user", "matched"), ("assistant", "changed")]
+    assert list(zip(found.turns.role, found.turns.status, strict=True)) == [
+        ("user", "matched"),
+        ("assistant", "changed"),
+    ]
 
 
 def test_of_three_each_is_beside_the_first(store):

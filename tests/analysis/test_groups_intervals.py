@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kern_nb.analysis.statistics import mean_interval
+from kern_nb.analysis.groups.statistics import mean_interval
 
 
 def every_resample(values):

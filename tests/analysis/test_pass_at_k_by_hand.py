@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trials import row, table, trials
 
 from kern_nb.analysis.groups import compare_groups
-from kern_nb.analysis.statistics import pass_hat_k
+from kern_nb.analysis.groups.statistics import pass_hat_k
 from kern_nb.db import InMemoryDb
 
 # Four trials each. Worked by hand: comb(c, k) / comb(4, k).

@@ -158,7 +158,7 @@ def test_differences_that_have_no_percentage_are_told():
         "Bars with an arrow are longer than 200 %.",
     )
     (bar,) = (row for row in values(plot) if row)
-    assert (bar["d"], bar["p"]) == (200, "→ +800 %")
+    assert (bar["d"], bar["p"]) == (200, "→ +800%")
 
 
 def test_from_nothing_to_nothing_is_no_difference():
@@ -166,7 +166,7 @@ def test_from_nothing_to_nothing_is_no_difference():
     plot = plots.comparison(metrics({"metric": "n_tool_errors", "a": 0, "b": 0, "better": "neither"}))
 
     assert plot.notes == ()
-    assert [(row["d"], row["p"], row["v"]) for row in values(plot) if "p" in row] == [(0, "0 %", "as good")]
+    assert [(row["d"], row["p"], row["v"]) for row in values(plot) if "p" in row] == [(0, "0%", "as good")]
 
 
 def test_each_contender_has_its_own_bars():

@@ -9,7 +9,7 @@ from markup import Markup
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Run, Session
-from kern_nb.render.groups import amount, delta
+from kern_nb.render.amounts import difference
 
 
 @pytest.mark.parametrize("contenders", [1, 2])
@@ -36,8 +36,8 @@ def test_text_and_markup_say_the_same(made):
         assert (sign in text) == (sign in markup.text), sign
     for row in found.metrics.astype(object).where(found.metrics.notna(), None).itertuples():
         kind = "score" if row.metric == found.score else row.metric
-        assert delta(kind, row.delta) in text
-        assert delta(kind, row.delta) in markup.text
+        assert difference(kind, row.delta) in text
+        assert difference(kind, row.delta) in markup.text
 
 
 def test_long_lists_are_cut_with_a_word():
@@ -63,31 +63,3 @@ def test_few_pairs_are_a_warning():
 
     assert "With 3 pairs they are narrower than they should be." in repr(found)
     assert "narrower" not in repr(many())
-
-
-@pytest.mark.parametrize(
-    ("metric", "number", "shown"),
-    [
-        ("tokens", 64719.45, "64,719"),
-        ("tokens", 0.4, "0.4"),
-        ("cost", 0.0391629, "0.0392"),
-        ("cost", 12.5, "12.50"),
-        ("time", 75.2, "1 min 15 s"),
-        ("score", 0.65, "0.65"),
-        ("score", 2 / 3, "0.667"),
-        ("score", 1.0, "1"),
-        ("score", 100.0, "100"),
-        ("score", 0.0000012, "1.2e-06"),
-        ("runs", 6.75, "6.75"),
-        ("runs", 1500.4, "1,500"),
-        ("score", None, "—"),
-    ],
-)
-def test_amounts(metric, number, shown):
-    """Numbers as people read them."""
-    assert amount(metric, number) == shown
-
-
-def test_differences_carry_their_sign():
-    """A minus that is as wide as a plus; nothing in between for none."""
-    assert [delta("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 LABEL = 36
 """Names longer than this are cut on axes and in legends: a UUID is not."""
 
-_WHOLE = 1_000
 _ROOM = 6
 """So much of a label goes to what tells it from another of the same name."""
 
@@ -60,20 +59,3 @@ def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
             label = f"{first} ({tried[first]})"
         made[label] = None
     return list(made)
-
-
-def amount(metric: str, value: float | None) -> str:
-    """A value of a metric, as it reads best: seconds, money, whole numbers, or three digits."""
-    if value is None:
-        return plain.MISSING
-    sign, size = ("−" if value < 0 else ""), abs(value)  # noqa: RUF001 - a minus sign, as wide as a plus
-    if metric in ("time", "duration") or metric.endswith("_s"):
-        return sign + plain.seconds(size)
-    if "cost" in metric:
-        return sign + plain.money(size)
-    return f"{sign}{size:,.0f}" if size == round(size) or size >= _WHOLE else f"{sign}{size:.3g}"
-
-
-def signed(text: str) -> str:
-    """A difference with its sign: a plus where it has none and is not 0."""
-    return text if text.startswith(("−", plain.MISSING, "0 ")) or text == "0" else f"+{text}"  # noqa: RUF001 - the minus sign of `amount`

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.plots import vega, verdicts
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.frames import amount, require, signed
+from kern_nb.analysis.plots.frames import require
 from kern_nb.render import plain
+from kern_nb.render.amounts import amount, difference
 from kern_nb.render.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def groups(metrics: pd.DataFrame) -> Plot:
         low, high = (amount(row["metric"], row[end]) for end in ("low", "high"))
         has_both = row["low"] is not None and row["high"] is not None
         row["interval"] = f"{low} to {high}" if has_both else ""
-        row["t"] = signed(amount(row["metric"], row["delta"])) + (f" ({low} to {high})" if has_both else "")
+        row["t"] = difference(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_both else "")
         row["n"] = "" if row["n_pairs"] is None else plain.plural(int(row["n_pairs"]), "pair")
     if not all(row["interval"] for row in rows):
         notes.append("A point without a line has too few pairs for an interval.")
@@ -89,7 +90,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         pairs = None if row["n_pairs"] is None else int(row["n_pairs"])
         values = (amount(row["metric"], row[side]) for side in ("a", "b"))
-        delta = signed(amount(row["metric"], row["delta"]))
+        delta = difference(row["metric"], row["delta"])
         cells.append(
             [row.get("group") or "", row["metric"], plain.count(pairs), *values, delta, row["interval"], row["v"]]
         )

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.plots import vega, verdicts
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.frames import amount, records, require, signed
+from kern_nb.analysis.plots.frames import records, require
 from kern_nb.render import plain
+from kern_nb.render.amounts import amount, percent
 from kern_nb.render.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def comparison(metrics: pd.DataFrame) -> Plot:
         return Plot(df, _TITLE, Table("There is no difference in percent to draw", [], []), tuple(notes))
     for row in rows:
         row["t"] = f"{amount(row['metric'], row['a'])} → {amount(row['metric'], row['b'])}"
-        row["pct"] = signed(f"{amount('', round(row['delta_pct'], 1))} %")
+        row["pct"] = percent(row["delta_pct"])
     longest = max(abs(row["delta_pct"]) for row in rows)
     if longest > FARTHEST:
         notes.append(f"Bars with an arrow are longer than {FARTHEST} %.")

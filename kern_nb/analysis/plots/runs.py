@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.frames import amount, labels, records, require
+from kern_nb.analysis.plots.frames import labels, records, require
+from kern_nb.render.amounts import amount
 from kern_nb.render.plain import plural
 from kern_nb.render.tables import Column, Table
 

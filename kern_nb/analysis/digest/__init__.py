@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from kern_nb import attached
-from kern_nb.analysis.chosen import Fitting, chosen
-from kern_nb.analysis.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, framed, gathered
+from kern_nb.analysis.digest.chosen import Fitting, chosen
+from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, framed, gathered
 from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Digest:
         ``tool_name``, ``calls``, ``failed``, ``unknown`` (calls that nobody knows to have ended), ``median_duration_s``
         and ``total_duration_s``, and ``timed``: whether durations are "stated", the "gap" between messages, or both.
         """
-        from kern_nb.analysis.steps import by_tool
+        from kern_nb.analysis.digest.steps import by_tool
 
         return by_tool(self._calls)
 
@@ -139,7 +139,7 @@ class Digest:
         ``name`` (the tool, the model, the function), ``duration_s``, ``timed`` ("stated", or "gap": the time between
         two messages), ``status`` (of a tool call or step).
         """
-        from kern_nb.analysis.steps import longest
+        from kern_nb.analysis.digest.steps import longest
 
         return longest(self.rows.runs, self.rows.messages, self._calls)
 
@@ -186,7 +186,7 @@ class Digest:
 
     @cached_property
     def _calls(self) -> pd.DataFrame:
-        from kern_nb.analysis.steps import timed_calls
+        from kern_nb.analysis.digest.steps import timed_calls
 
         return timed_calls(self.rows.messages, self.rows.tool_calls)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.analysis.gathered import COUNT, NUMBER, TEXT, framed
+from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, framed
 from kern_nb.db.columns import Kind
 from kern_nb.db.rows import ANSWERS
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kern_nb.analysis.directions import HIGHER, NEUTRAL, direction
-from kern_nb.analysis.statistics import mean_interval, pass_hat_k
+from kern_nb.analysis.groups.statistics import mean_interval, pass_hat_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

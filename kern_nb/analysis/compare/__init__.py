@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kern_nb import attached
-from kern_nb.analysis.pairs import Divergence, Pair
+from kern_nb.analysis.compare.pairs import Divergence, Pair
 from kern_nb.analysis.sides import Side, load
 from kern_nb.errors import BadUsage
 

@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kern_nb.analysis import directions
-from kern_nb.analysis.alignment import Pair as Places
-from kern_nb.analysis.alignment import aligned, common_prefix
+from kern_nb.analysis.compare.alignment import Pair as Places
+from kern_nb.analysis.compare.alignment import aligned, common_prefix
 from kern_nb.analysis.sides import Side, Turn, rows, sorted_json
 from kern_nb.analysis.totals import totals
 

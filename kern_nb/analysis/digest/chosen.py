@@ -112,7 +112,7 @@ def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list
     if not found:
         raise BadUsage("No session fits.", "%kern sessions lists all of them.")
     if fitting.where:
-        from kern_nb.analysis.labels import Reader
+        from kern_nb.analysis.groups.labels import Reader
 
         reader = Reader(store, (), filters)
         for name, value in fitting.where.items():

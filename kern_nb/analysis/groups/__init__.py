@@ -12,7 +12,7 @@ from kern_nb.errors import BadUsage, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kern_nb.analysis.labels import Labels, Reader
+    from kern_nb.analysis.groups.labels import Labels, Reader
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
     from kern_nb.db.frames import When
@@ -71,8 +71,8 @@ def compare_groups(
         BadUsage: a name that no session has, a group that there is not, fewer than two groups.
         NoStore: there is no store of that name, or none in use.
     """
-    from kern_nb.analysis import pairing
-    from kern_nb.analysis.labels import Reader
+    from kern_nb.analysis.groups import pairing
+    from kern_nb.analysis.groups.labels import Reader
 
     if not 0 < confidence < 1:
         raise BadUsage(f"confidence={confidence} is no share between 0 and 1.", "For example: confidence=0.95")
@@ -122,14 +122,14 @@ class GroupComparison:
     Attributes:
         groups: One row a group, the baseline first: ``group``, ``n_sessions``, ``n_keys``, ``n_scored``, ``score`` (the
             mean over scored sessions), ``success_rate`` (their share that succeeded), ``pass_1`` to ``pass_k`` for the
-            trials there are (100 at most; see `kern_nb.analysis.statistics.pass_hat_k`), and the means per session of
-            the metrics. ``tokens_total``, ``cost_total`` and ``time_total`` are sums; ``tokens_known`` and so on say of
-            how many sessions mean and sum are.
+            trials there are (100 at most; see `statistics.pass_hat_k`), and the means per session of the metrics.
+            ``tokens_total``, ``cost_total`` and ``time_total`` are sums; ``tokens_known`` and so on say of how many
+            sessions mean and sum are.
         pairs: One row a key that both have and a metric: ``key``, ``metric``, ``a``, ``b`` (means over the trials of
             the key) and ``delta`` (b - a); missing where unknown of either.
         metrics: One row a metric: ``metric``, ``n_pairs`` (keys for which both are known), ``a``, ``b`` and ``delta``
             (means over these), ``low`` and ``high`` (the bootstrap interval of delta, which resamples keys; see
-            `kern_nb.analysis.statistics.mean_interval`; missing with one pair), and ``better``: "a", "b", or "neither"
+            `statistics.mean_interval`; missing with one pair), and ``better``: "a", "b", or "neither"
             where the interval includes 0; missing where no direction is declared or there is no interval.
         pass_k: One row a group and k: ``group``, ``k``, ``pass_k`` and ``n_keys``, the keys with at least k scored
             trials, over which it is averaged.
@@ -198,7 +198,7 @@ class GroupComparison:
 
 def _chosen(of_group: Labels, reader: Reader, asked: Sequence[str] | None) -> list[str]:
     """The groups in order, the baseline first."""
-    from kern_nb.analysis.labels import listed
+    from kern_nb.analysis.groups.labels import listed
 
     there = of_group.found()
     known = f"The groups by {of_group.name} are: {listed(there, 20)}." if there else ""
@@ -236,7 +236,7 @@ def _sessions(reader: Reader, of_group: Labels, of_key: Labels, score: str | Non
     import numpy as np
     import pandas as pd
 
-    from kern_nb.analysis.pairing import TOOK
+    from kern_nb.analysis.groups.pairing import TOOK
 
     ids = reader.sessions["session_id"]
     made = pd.DataFrame({"session_id": ids, "group": of_group.texts, "key": of_key.texts})
@@ -253,7 +253,7 @@ def _ambiguous(sessions: pd.DataFrame, of_group: Labels, of_key: Labels, score: 
     """One row a session that is left out or not scored; see `GroupComparison.ambiguous`."""
     import pandas as pd
 
-    from kern_nb.analysis.labels import TEXT
+    from kern_nb.analysis.groups.labels import TEXT
 
     ids = sessions["session_id"]
     reasons = pd.DataFrame(index=sessions.index)

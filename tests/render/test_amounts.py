@@ -1,0 +1,47 @@
+"""How the values of metrics read."""
+
+from __future__ import annotations
+
+import pytest
+
+from kern_nb.render.amounts import amount, difference, percent
+
+
+@pytest.mark.parametrize(
+    ("metric", "number", "shown"),
+    [
+        ("tokens", 64719.45, "64,719"),
+        ("tokens", 0.4, "0.4"),
+        ("cost", 0.0391629, "0.0392"),
+        ("cost", 12.5, "12.50"),
+        ("time", 75.2, "1 min 15 s"),
+        ("score", 0.65, "0.65"),
+        ("score", 2 / 3, "0.667"),
+        ("score", 1.0, "1"),
+        ("score", 100.0, "100"),
+        ("score", 0.0000012, "1.2e-06"),
+        ("runs", 6.75, "6.75"),
+        ("runs", 1500.4, "1,500"),
+        ("score", None, "—"),
+    ],
+)
+def test_amounts(metric, number, shown):
+    """Numbers as people read them."""
+    assert amount(metric, number) == shown
+
+
+def test_differences_carry_their_sign():
+    """A minus that is as wide as a plus; nothing in between for none."""
+    assert [difference("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
+
+
+def test_percentages_carry_their_sign():
+    """One digit at most, none where it says nothing."""
+    assert [percent(n) for n in (-33.333, 0.0, -0.01, 50.0, 1184.19, None)] == [
+        "\N{MINUS SIGN}33.3%",
+        "0%",
+        "0%",
+        "+50%",
+        "+1,184.2%",
+        "—",
+    ]
