@@ -13,7 +13,7 @@ from kern_nb.db import codec
 from kern_nb.db.lineage import segments
 from kern_nb.db.listing import TAGS, named_text
 from kern_nb.db.reading import require_session
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import Tables, Text
 
 _ASKED = 400
 _OWN = (
@@ -74,12 +74,16 @@ class Family:
 def cards(connection: Connection, tables: Tables, ids: Sequence[str]) -> list[Card]:
     """Cards of these sessions, in this order; those that are not there are left out."""
     s = tables.sessions
-    title = named_text(s.c.session_data, "session_name")
-    tags = named_text(s.c["metadata"], TAGS)
+    title, tags = _as_text(named_text(s.c.session_data, "session_name")), _as_text(named_text(s.c["metadata"], TAGS))
     query = sa.select(*(s.c[name] for name in _OWN), title.label("title"), tags.label("tags"))
     found = {row["session_id"]: row for row in connection.execute(query.where(s.c.session_id.in_(ids))).mappings()}
     ends = _ends(connection, tables, list(found))
     return [_card(found[one], ends.get(one, {})) for one in ids if one in found]
+
+
+def _as_text(value: sa.ColumnElement[Any]) -> sa.ColumnElement[str | None]:
+    """SQLite gives a number in JSON as a number."""
+    return sa.type_coerce(sa.cast(value, sa.Text()), Text())
 
 
 def _card(row: RowMapping, ends: Mapping[str, Any]) -> Card:

@@ -183,13 +183,17 @@ class Widget(anywidget.AnyWidget):
         if self._stands:
             update_display(self._still_output(), raw=True, display_id=self._still_id)  # type: ignore[no-untyped-call]
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether its store is the one that lines mean where they name none."""
+        try:
+            return attached.current_store() is self.store
+        except NoStore:
+            return False
+
     def line(self, verb: str, *words: str) -> str:
         """The magic that does the same; it names the store where that is not the one in use."""
-        try:
-            in_use = attached.current_store() is self.store
-        except NoStore:
-            in_use = False
-        named = () if in_use else ("--store", attached.name_of(self.store))
+        named = () if self.is_in_use else ("--store", attached.name_of(self.store))
         return plain.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------

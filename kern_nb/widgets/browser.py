@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
+from kern_nb import attached
 from kern_nb.db.listing import ORDERS, Narrowing, Order
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.records import RunStatus
@@ -189,6 +190,7 @@ class SessionBrowser(Widget, script="browser"):
             raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
         self._total = self._total if narrowing == self.narrowing else None
         self.narrowing, self.order, self.descending = narrowing, order, descending  # type: ignore[assignment]
+        self._first = 0
         return self.rows(0, MOST_ROWS // 2)
 
     @call
@@ -365,7 +367,10 @@ class SessionBrowser(Widget, script="browser"):
         ids = _some(keys)
         if len(ids) == 1:
             return {"line": f"df = {self.line('load', frame, '--session', ids[0])}"}
-        return {"line": f"df = kern_nb.current_store().{frame}_df({ids!r})"}
+        module, store = "kern_nb", "kern_nb.current_store()"
+        if not self.is_in_use:
+            module, store = "kern_nb.attached", f"kern_nb.attached.find({attached.name_of(self.store)!r})"
+        return {"line": plain.visible(f"import {module}\ndf = {store}.{frame}_df({ids!r})")}
 
 
 def reference(session_id: str, run_index: int | None = None, message_index: int | None = None) -> str:

@@ -88,10 +88,10 @@ def fields(narrowing: Narrowing) -> dict[str, str]:
 _ORDERED_BY = {
     "created": "created_at",
     "updated": "updated_at",
-    "title": "lower(session_name)",
+    "title": "lower(coalesce(session_name, ''))",
     "session": "session_id",
-    "owner": "coalesce(agent_id, team_id, workflow_id)",
-    "user": "user_id",
+    "owner": "coalesce(agent_id, team_id, workflow_id, '')",
+    "user": "coalesce(user_id, '')",
 }
 _HAS = "lower({column}) LIKE ${name} ESCAPE '!'"
 
@@ -124,10 +124,11 @@ def query(
             params["status"] = narrowing.status
             where.append("status = $status")
     conditions = f"\nWHERE {' AND '.join(where)}" if where else ""
-    direction = " DESC" if descending else ""
-    key = _ORDERED_BY[order]
-    ordered = f"ORDER BY {key}{direction}" + ("" if order == "session" else f", session_id{direction}")
-    return f"SELECT *\nFROM sessions{conditions}\n{ordered}", params
+    keys = [_ORDERED_BY[order], *(["session_id"] if order != "session" else [])]
+    if order in ("created", "updated"):  # engines differ on where NULL sorts: what is unknown comes with the least
+        keys.insert(0, f"{keys[0]} IS NOT NULL")
+    ordered = ", ".join(key + (" DESC" if descending else "") for key in keys)
+    return f"SELECT *\nFROM sessions{conditions}\nORDER BY {ordered}", params
 
 
 def _literal(part: str) -> str:

@@ -1,0 +1,105 @@
+"""What lists and trees say of sessions: cards in the order they are asked for, families level by level."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_small_run
+
+from kern_nb.errors import SessionNotFound
+from kern_nb.records import Run, Session
+
+ODD = "\x00\ud800 'q' “é”"
+
+
+def test_a_card_says_what_a_list_shows(store):
+    """The title, tags and owner; how many runs; what the first was asked, and how the latest of its own ended."""
+    store.save_session(
+        Session(session_id="chat", agent_id="clerk", user_id="ann", metadata={"tags": ["a", "b"]}, created_at=7)
+    )
+    store.rename_session("chat", "A title")
+    first = store.append_run("chat", a_small_run("what was asked"))
+    store.append_run("chat", Run(input="then", status="ERROR"))
+    store.append_run("chat", Run(input="a member", parent_run_id=first.run_id))
+
+    (card,) = store.session_cards(["chat"])
+
+    assert (card.session_id, card.title, card.tags, card.owner) == ("chat", "A title", ("a", "b"), "clerk")
+    assert (card.user_id, card.created_at) == ("ann", 7)
+    assert (card.n_runs, card.asked, card.status) == (3, "what was asked", "ERROR")
+
+
+def test_cards_come_in_the_order_they_are_asked_for(store):
+    """Those that are not there are left out."""
+    for name in "abc":
+        store.append_run(name, a_small_run(name))
+
+    assert [card.session_id for card in store.session_cards(["c", "gone", "a", "b"])] == ["c", "a", "b"]
+    assert store.session_cards([]) == []
+
+
+def test_a_session_without_runs_or_title_has_a_card(store):
+    """What is not known is None."""
+    store.save_session(Session(session_id="bare", workflow_id="nightly", session_type="workflow"))
+    (card,) = store.session_cards(["bare"])
+
+    assert (card.title, card.tags, card.asked, card.status, card.n_runs) == (None, (), None, None, 0)
+    assert card.owner == "nightly"
+
+
+def test_texts_of_any_letters_come_back_in_cards(store):
+    """NUL and half surrogate pairs included; a long question only in part."""
+    store.append_run(ODD, a_small_run(ODD + "x" * 5_000))
+    store.rename_session(ODD, ODD)
+    store.tag_session(ODD, [ODD])
+    (card,) = store.session_cards([ODD])
+
+    assert (card.session_id, card.title, card.tags) == (ODD, ODD, (ODD,))
+    assert card.asked.startswith(ODD)
+    assert len(card.asked) < 500
+
+
+@pytest.mark.parametrize("tags", ["one", 3, None, {"a": 1}, [1, None, "kept"]])
+def test_what_are_no_tags_are_none(store, tags):
+    """A source may use the word for something else."""
+    store.save_session(Session(session_id="chat", metadata={"tags": tags}))
+    (card,) = store.session_cards(["chat"])
+
+    assert card.tags == (("kept",) if isinstance(tags, list) else ())
+
+
+def test_a_family_is_what_a_session_comes_from_and_what_comes_of_that(store):
+    """The first of all, then its branches level by level, whichever of them is asked about; strangers are left out."""
+    for _ in range(3):
+        store.append_run("root", a_small_run())
+    store.append_run("stranger", a_small_run())
+    store.branch("root", after=0, new_session_id="b")
+    store.branch("root", after=1, new_session_id="a")
+    store.branch("b", new_session_id="b-of-b")
+
+    for name in ("root", "a", "b", "b-of-b"):
+        family = store.session_family(name)
+        assert sorted(card.session_id for card in family.cards) == ["a", "b", "b-of-b", "root"]
+        assert family.cards[0].session_id == "root"
+        assert family.complete
+    assert [card.session_id for card in store.session_family("stranger").cards] == ["stranger"]
+
+
+def test_a_large_family_is_cut_and_says_so(store):
+    """But what a session comes from is always there."""
+    store.append_run("root", a_small_run())
+    for n in range(8):
+        store.branch("root", new_session_id=f"b{n}")
+    store.branch("b7", new_session_id="last")
+
+    family = store.session_family("last", most=4)
+
+    assert len(family.cards) == 4
+    assert {"root", "b7", "last"} <= {card.session_id for card in family.cards}
+    assert not family.complete
+
+
+def test_a_session_that_is_not_there_has_no_family(store):
+    """It is said."""
+    store.append_run("chat", a_small_run())
+    with pytest.raises(SessionNotFound):
+        store.session_family("chta")

@@ -1,0 +1,587 @@
+"""The session browser at the kernel, on every engine: the list, what is selected, transcripts, actions, the still."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from asking import Page
+
+from kern_nb import attached
+from kern_nb.analysis.compare import Comparison
+from kern_nb.errors import BadUsage
+from kern_nb.notebook import parsing
+from kern_nb.records import Message, Run, Session, ToolCall, Usage
+from kern_nb.widgets import media, transcripts
+from kern_nb.widgets.base import id_of, key_of
+from kern_nb.widgets.browser import SessionBrowser, browse
+
+ANY = {"text": "", "agent": "", "user": "", "status": "", "order": "created", "descending": True}
+HOSTILE = "<script>alert(1)</script>\"'\u202e\x00\ud83d&amp;"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def a_run(question: str, answer: str = "fine", **fields) -> Run:
+    """A question, a call with its result, an answer."""
+    call = ToolCall(tool_call_id="c", tool_name="look", args={"for": question}, duration_s=0.5)
+    messages = [
+        Message(role="user", content=question),
+        Message(role="assistant", tool_calls=[call]),
+        Message(role="tool", tool_call_id="c", content="found"),
+        Message(role="assistant", content=answer),
+    ]
+    usage = Usage(input_tokens=1_000, output_tokens=234, total_tokens=1_234, cost=0.5)
+    return Run(**{"input": question, "output": answer, "messages": messages, "usage": usage} | fields)
+
+
+@pytest.fixture
+def shop(store):
+    """Sessions that differ in all that a filter looks at, attached as ``shop``; `alpha` has two runs."""
+    store.append_run("alpha", a_run("where is it?", agent_id="clerk"), user_id="ann")
+    store.append_run("alpha", a_run("and now?", agent_id="clerk"), user_id="ann")
+    store.append_run("beta", a_run("refund me", agent_id="boss", status="ERROR", error="no money"), user_id="bob")
+    store.append_run("gamma", a_run("hello", team_id="desk", run_type="team"), user_id="ann")
+    store.rename_session("beta", "A refund, 100% sure")
+    store.tag_session("gamma", ["to check"])
+    s = store.tables.sessions
+    for n, name in enumerate(("alpha", "beta", "gamma")):
+        store.write(
+            lambda c, n=n, name=name: c.execute(s.update().where(s.c.session_id == name).values(created_at=100 + n))
+        )
+    attached.attach(store, name="shop")
+    return store
+
+
+@pytest.fixture
+def page(shop):
+    """A page that shows a browser of it."""
+    return Page(browse())
+
+
+def ids(answer):
+    """The ids of the rows of an answer."""
+    return [id_of(row["key"]) for row in answer["rows"]]
+
+
+# The list ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_begins_with_the_newest_and_says_how_many_there_are(page):
+    """With what a row says: title or question, owner, user, tags, runs, status, time, in words."""
+    answer = page.ask("start")
+
+    assert (answer["total"], ids(answer)) == (3, ["gamma", "beta", "alpha"])
+    gamma, beta, alpha = answer["rows"]
+    assert (gamma["tags"], gamma["owner"], gamma["title"]) == (["to check"], "desk", None)
+    assert (beta["title"], beta["status"], beta["user"]) == ("A refund, 100% sure", "✗ ERROR", "bob")
+    assert (alpha["asked"], alpha["runs"], alpha["created"]) == ("where is it?", "2 runs", "1970-01-01 00:01")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"text": "REFUND"}, ["beta"]),
+        ({"text": " alpha "}, ["alpha"]),
+        ({"text": "100%"}, ["beta"]),
+        ({"text": "#to check"}, ["gamma"]),
+        ({"text": "#"}, ["gamma", "beta", "alpha"]),
+        ({"text": "to check"}, []),
+        ({"agent": "cler"}, ["alpha"]),
+        ({"agent": "desk"}, ["gamma"]),
+        ({"user": "ANN"}, ["gamma", "alpha"]),
+        ({"status": "ERROR"}, ["beta"]),
+        ({"status": "COMPLETED"}, ["gamma", "alpha"]),
+        ({"user": "ann", "status": "ERROR"}, []),
+        ({"order": "session"}, ["gamma", "beta", "alpha"]),
+        ({"order": "title", "descending": False}, ["alpha", "gamma", "beta"]),
+        ({"order": "user", "descending": False}, ["alpha", "gamma", "beta"]),
+    ],
+)
+def test_filters_and_orders(page, fields, expected):
+    """What is listed, what is counted, what Python has as a frame, and what the same SQL gives: all the same."""
+    answer = page.ask("find", **ANY | fields)
+    browser = page.widget
+
+    assert (sorted(ids(answer)), answer["total"]) == (sorted(expected), len(expected))
+    assert ids(answer) == expected or "order" not in fields
+    assert sorted(browser.df()["session_id"]) == sorted(expected)
+    by_sql = browser.store.sql(browser.sql, browser.params)["session_id"].tolist()
+    assert by_sql == ids(answer)
+
+
+def test_rows_can_be_had_from_anywhere_in_the_list(store):
+    """Parts meet without a gap; beyond the end there are none; no answer is larger than is good for a page."""
+    for n in range(230):
+        store.save_session(Session(session_id=f"s{n:03}", created_at=n))
+    page = Page(browse(store))
+    first = page.ask("start")
+    parts = [ids(page.ask("rows", offset=offset, limit=50)) for offset in range(0, 250, 50)]
+
+    assert first["total"] == 230
+    assert [one for part in parts for one in part] == [f"s{n:03}" for n in reversed(range(230))]
+    assert page.ask("rows", offset=500, limit=50)["rows"] == []
+    assert len(page.ask("rows", offset=0, limit=10_000_000)["rows"]) == 200
+    assert ids(page.ask("rows", offset=-5, limit=-5)) == ["s229"]
+
+
+def test_sessions_that_come_and_go_meanwhile_are_seen_at_the_next_refresh(page, shop):
+    """A part of a list that got shorter is short, not an error."""
+    page.ask("start")
+    shop.delete_session("alpha")
+    shop.append_run("delta", a_run("new"))
+    assert len(page.ask("rows", offset=0, limit=10)["rows"]) == 3
+    shop.delete_session("delta")
+
+    answer = page.ask("refresh")
+    assert (answer["total"], ids(answer)) == (2, ["gamma", "beta"])
+
+
+def test_totals_are_the_agents_in_words(page):
+    """By key, for the rows that are on screen."""
+    totals = page.ask("totals", keys=[key_of("alpha"), key_of("beta")])
+
+    assert totals[key_of("alpha")] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
+    assert set(totals) == {key_of("alpha"), key_of("beta")}
+
+
+@pytest.mark.parametrize("fields", [{"status": "DONE"}, {"order": "cost"}, {"text": 3}, {"descending": 1}])
+def test_a_filter_that_makes_no_sense_is_told_and_changes_nothing(page, fields):
+    """The list stays as it was."""
+    page.ask("find", **ANY | {"user": "ann"})
+    assert page.refused("find", **ANY | fields)["kind"] == "BadUsage"
+    assert page.widget.narrowing.user == "ann"
+
+
+def test_a_browser_may_begin_with_a_filter(shop):
+    """As its fields show."""
+    answer = Page(browse(text="#to check", user="ann", order="user", descending=False)).ask("start")
+
+    assert answer["filter"] == {"text": "#to check", "agent": "", "user": "ann", "status": ""}
+    assert (answer["order"], answer["descending"], ids(answer)) == ("user", False, ["gamma"])
+    with pytest.raises(BadUsage):
+        browse(status="DONE")
+    with pytest.raises(BadUsage):
+        browse(order="cost")
+
+
+def test_an_empty_store_has_an_empty_list(store):
+    """And nothing is made of it by looking."""
+    page = Page(browse(store))
+    assert page.ask("start")["total"] == 0
+    assert len(page.widget.df()) == 0
+    assert "No session fits" in page.widget.still()
+
+
+# What is selected ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_ticked_is_at_hand_in_python(page):
+    """In the order it was ticked in; else what is shown; else all that is listed."""
+    browser: SessionBrowser = page.widget
+    assert (browser.selected, browser.place) == ([], None)
+    assert len(browser.df()) == 3
+    page.ask("show", key=key_of("gamma"))
+    assert (browser.selected, browser.place) == (["gamma"], "gamma")
+    assert page.ask("choose", keys=[key_of("beta"), key_of("alpha"), key_of("beta")]) == 2
+
+    assert browser.selected == ["beta", "alpha"]
+    assert sorted(browser.df()["session_id"]) == ["alpha", "beta"]
+    assert sorted(browser.store.sql(browser.sql, browser.params)["session_id"]) == ["alpha", "beta"]
+    assert page.ask("point", key=key_of("alpha"), run_index=1, message_index=3) == "alpha/1.3"
+    assert browser.place == "alpha/1.3"
+    page.ask("choose", keys=[])
+    assert browser.selected == ["gamma"]
+    page.ask("hide")
+    assert browser.selected == []
+
+
+def test_more_than_can_be_looked_at_is_not_selected(page):
+    """A page that runs wild does not fill the kernel."""
+    assert page.refused("choose", keys=[key_of(str(n)) for n in range(1_001)])["kind"] == "BadUsage"
+
+
+# Transcripts ---------------------------------------------------------------------------------------------------------
+
+
+def everything(page, key):
+    """All runs of a transcript, part by part: (run index, place of a message) in order, and how many parts."""
+    answer = page.ask("show", key=key)["transcript"]
+    found, parts = [], 0
+    while True:
+        parts += 1
+        assert sum(len(run["messages"]) for run in answer["runs"]) <= transcripts.MESSAGES
+        found += [(run["index"], message["place"]) for run in answer["runs"] for message in run["messages"]]
+        if answer["next"] is None:
+            return found, parts
+        answer = page.ask("more", key=key, run_index=answer["next"][0], place=answer["next"][1])
+
+
+def test_a_transcript_of_any_length_comes_in_parts_that_meet(shop, page):
+    """Many runs, and one run of more messages than a part holds; a branch reads what it inherits, up to the cut."""
+    for n in range(45):
+        shop.append_run("long", a_run(f"q{n}"))
+    many = [Message(role="user", content=f"m{n}") for n in range(300)]
+    shop.append_run("long", Run(messages=many))
+    shop.append_run("long", a_run("last"))
+    shop.branch("long", after=(45, 100), new_session_id="cut")
+    expected = [(n, place) for n in range(45) for place in range(4)] + [(45, place) for place in range(300)]
+
+    whole, parts = everything(page, key_of("long"))
+    assert whole == [*expected, *((46, place) for place in range(4))]
+    assert parts >= 4
+    assert everything(page, key_of("cut"))[0] == expected[: 45 * 4 + 101]
+
+
+def test_runs_say_what_they_took_and_how_they_ended(page):
+    """The facts above the messages, the call beside its result, the error below."""
+    (run,) = page.ask("show", key=key_of("beta"))["transcript"]["runs"]
+
+    assert (run["name"], run["asked"]) == ("Run 0", "refund me")
+    assert run["facts"][0] == "✗ ERROR"
+    assert [message["role"] for message in run["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert run["messages"][1]["calls"][0]["line"] == '✓ look(for="refund me") · 0.50 s'
+    assert run["messages"][2]["text"] == "↳ look: found"
+    assert run["ends"] == [{"kind": "error", "text": "no money", "left": 0}]
+
+
+def test_a_long_text_is_cut_and_can_be_had_whole(shop, page):
+    """Of messages, arguments, results and errors; a huge one up to a limit, with a word about the rest."""
+    long = "word " * 2_000
+    call = ToolCall(tool_call_id="c", tool_name="t", args={"x": long}, result=long)
+    said = [Message(role="user", content=long), Message(role="assistant", tool_calls=[call])]
+    shop.append_run("long", Run(messages=said, error=long, status="ERROR"))
+    shop.append_run("long", Run(messages=[Message(role="user", content="x" * 1_500_000)]))
+    key = key_of("long")
+    first, second = page.ask("show", key=key)["transcript"]["runs"]
+    at = {"key": key, "run_index": 0}
+
+    assert first["messages"][0]["left"] == len(long) - len(first["messages"][0]["text"])
+    assert page.ask("text", **at, place=0, part="content", number=0) == {"text": long, "left": 0}
+    assert long in page.ask("text", **at, place=1, part="args", number=0)["text"]
+    assert page.ask("text", **at, place=1, part="result", number=0)["text"] == long
+    assert page.ask("text", **at, place=0, part="error", number=0)["text"] == long
+    whole = page.ask("text", key=key, run_index=1, place=0, part="content", number=0)
+    assert (len(whole["text"]), whole["left"]) == (1_000_000, 500_000)
+    assert len(second["messages"][0]["text"]) <= 1_500
+    for wrong in ({"place": 9}, {"place": 1, "part": "args", "number": 4}, {"place": 0, "part": "secret"}):
+        assert page.refused("text", **{**at, "part": "content", "number": 0, **wrong})["message"]
+
+
+def test_a_run_without_messages_shows_its_input_and_output(shop, page):
+    """As other transcripts do; calls that no message made stand at its end."""
+    shop.append_run("bare", Run(input="in", output="out", tool_calls=[ToolCall(tool_call_id="c", tool_name="t")]))
+    (run,) = page.ask("show", key=key_of("bare"))["transcript"]["runs"]
+
+    assert [message["text"] for message in run["messages"]] == ["in", "out"]
+    assert [message["index"] for message in run["messages"]] == [None, None]
+    assert run["ends"][0]["calls"][0]["line"] == "? unknown t()"
+
+
+def test_pictures_of_pixels_are_given_as_data_and_nothing_else_is(shop, page):
+    """Kept bytes and data URLs; what they are is read from them. Documents, lies and pictures elsewhere are told."""
+    sha = shop.put_blob(PNG, "image/svg+xml")
+    evil = shop.put_blob(b"<svg onload='alert(1)'/>", "image/png")
+    data = f"data:image/svg+xml;base64,{base64.b64encode(PNG).decode()}"
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image", "media_type": "image/png", "size": len(PNG), "sha256": sha},
+        {"type": "image_url", "image_url": {"url": data}},
+        {"type": "image", "media_type": "image/png", "sha256": evil},
+        {"type": "image", "url": "http://127.0.0.1:9/x.png"},
+        {"type": "image", "media_type": "image/png", "sha256": "0" * 64},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,%%%"}},
+    ]
+    call = ToolCall(tool_call_id="c", tool_name="draw", args={}, result=parts[1])
+    said = [Message(role="user", content=parts), Message(role="assistant", tool_calls=[call])]
+    shop.append_run("seen", Run(messages=said))
+    (run,) = page.ask("show", key=key_of("seen"))["transcript"]["runs"]
+    at = {"key": key_of("seen"), "run_index": 0}
+
+    assert run["messages"][0]["pictures"][0] == f"image/png, {len(PNG)} bytes"
+    assert run["messages"][0]["pictures"][3] == "picture at http://127.0.0.1:9/x.png"
+    for number in (0, 1):
+        given = page.ask("picture", **at, place=0, number=number, tool_call=None)
+        assert given["source"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert page.ask("picture", **at, place=1, number=0, tool_call=0)["source"].startswith("data:image/png")
+    for number, reason in (
+        (2, "no PNG"),
+        (3, "not in the store"),
+        (4, "not in the store"),
+        (5, "not in the store"),
+        (6, "no file 6"),
+    ):
+        assert reason in page.refused("picture", **at, place=0, number=number, tool_call=None)["message"]
+
+
+def test_a_picture_that_is_too_large_is_not_sent(shop, page, monkeypatch):
+    """It would freeze the page; its size is told."""
+    monkeypatch.setattr(media, "LARGEST", 10)
+    sha = shop.put_blob(PNG, "image/png")
+    shop.append_run("seen", Run(messages=[Message(role="user", content=[{"type": "image", "sha256": sha}])]))
+    at = {"key": key_of("seen"), "run_index": 0, "place": 0, "number": 0, "tool_call": None}
+
+    assert "too large" in page.refused("picture", **at)["message"]
+
+
+def test_the_branch_tree_is_nested_in_the_order_of_the_branch_points(shop, page):
+    """From the first session of all down, with where each was taken; the one that is shown is marked."""
+    shop.branch("alpha", after=1, new_session_id="late")
+    shop.branch("alpha", after=(0, 1), new_session_id="early")
+    shop.branch("alpha", before=0, new_session_id="none")
+    shop.branch("early", new_session_id="deep")
+    family = page.ask("show", key=key_of("early"))["family"]
+    (root,) = family["roots"]
+
+    assert (family["count"], family["complete"], root["id"], root["here"]) == (5, True, "alpha", False)
+    points = [(one["id"], one["at"]) for one in root["children"]]
+    assert points == [("none", "before the first run"), ("early", "after message 0.1"), ("late", "after run 1")]
+    assert root["children"][1]["here"]
+    assert [one["id"] for one in root["children"][1]["children"]] == ["deep"]
+
+
+# Actions -------------------------------------------------------------------------------------------------------------
+
+
+def run_line(line):
+    """What a magic's line gives."""
+    name, *words = parsing.split(line.removeprefix("%kern "), {})
+    verb = parsing.find_verb(name)
+    return verb.call(parsing.parse(verb, words))
+
+
+@pytest.mark.parametrize(
+    ("run_index", "message_index", "fork"), [(None, None, (1, None)), (0, None, (0, None)), (0, 1, (0, 1))]
+)
+def test_branching_does_what_its_line_does(page, shop, run_index, message_index, fork):
+    """At the end, after a run, after a message; with a name, which is the id and the title."""
+    answer = page.ask("branch", key=key_of("alpha"), run_index=run_index, message_index=message_index, name="what if")
+    made = shop.get_session("what if")
+    again = run_line(answer["line"].replace("what if", "again"))
+
+    assert (made.fork_run_index, made.fork_message_index) == fork
+    assert (again.fork_run_index, again.fork_message_index) == fork
+    assert (made.session_name, id_of(answer["key"])) == ("what if", "what if")
+    assert page.widget.result.session_id == "what if"
+
+
+def test_a_branch_without_a_name_gets_an_id(page, shop):
+    """And its line names none."""
+    answer = page.ask("branch", key=key_of("alpha"), run_index=0, message_index=None, name="  ")
+
+    assert shop.get_session(id_of(answer["key"])).parent_session_id == "alpha"
+    assert answer["line"] == "%kern branch alpha/0"
+
+
+def test_a_branch_whose_name_is_taken_is_told(page, shop):
+    """Nothing is made."""
+    assert (
+        page.refused("branch", key=key_of("alpha"), run_index=0, message_index=None, name="beta")["kind"]
+        == "SessionExists"
+    )
+    assert shop.find_sessions().total == 3
+
+
+def test_renaming_and_tagging(page, shop):
+    """Each with the line that does the same; an empty title is refused, no tags take the tags away."""
+    renamed = page.ask("rename", key=key_of("alpha"), name=" It's “here” ")
+    tagged = page.ask("tag", key=key_of("alpha"), tags="#one, two words ,,one")
+
+    assert shop.get_session("alpha").session_name == "It's “here”"
+    assert shop.get_session("alpha").metadata == {"tags": ["one", "two words"]}
+    assert renamed["line"].startswith("%kern rename alpha ")
+    assert tagged["line"] == "%kern tag alpha one 'two words' one"
+    assert page.refused("rename", key=key_of("alpha"), name="  ")["kind"] == "BadUsage"
+    assert page.ask("tag", key=key_of("alpha"), tags=" , ")["line"] == "%kern tag alpha"
+    assert shop.get_session("alpha").metadata is None
+
+
+def test_comparing_and_summarizing(page):
+    """The result is in Python, its HTML goes to the page, and the line names the sessions in order."""
+    keys = [key_of("alpha"), key_of("beta")]
+    compared = page.ask("compare", keys=keys)
+
+    assert isinstance(page.widget.result, Comparison)
+    assert [side.label for side in page.widget.result.sides] == ["alpha", "beta"]
+    assert compared["rendered"] == page.widget.result._repr_html_()
+    assert compared["line"] == "%kern compare alpha beta"
+    assert page.ask("summarize", keys=keys)["line"] == "%kern summarize alpha beta"
+    assert page.refused("compare", keys=keys[:1])["kind"] == "BadUsage"
+    assert page.refused("summarize", keys=[])["message"] == "No session is selected."
+
+
+def test_metrics_and_plots_of_what_is_selected(page):
+    """A table with a row each and one for all; a picture with a text in its place."""
+    keys = [key_of("alpha"), key_of("beta")]
+    rendered = page.ask("metrics", keys=keys)["rendered"]
+
+    assert all(word in rendered for word in ("alpha", "beta", "all 2", "3,702", "1.50"))
+    for kind in ("runs", "tools"):
+        drawn = page.ask("plot", keys=keys, kind=kind)
+        assert drawn["source"].startswith("data:image/png;base64,")
+        assert drawn["alt"]
+        assert drawn["line"] is None
+    assert page.ask("plot", keys=keys[:1], kind="tools")["line"] == "%kern plot alpha --kind tools"
+    assert page.refused("plot", keys=keys, kind="secret")["kind"] == "BadUsage"
+
+
+def test_without_what_draws_a_plot_is_a_table(page, monkeypatch):
+    """It says how to get what is missing."""
+    from kern_nb.analysis.plots import vega
+
+    monkeypatch.setattr(vega, "can_draw", lambda: False)
+    drawn = page.ask("plot", keys=[key_of("alpha")], kind="runs")
+
+    assert "<table" in drawn["rendered"]
+
+
+def test_the_text_of_a_cell_loads_what_is_selected(page, shop):
+    """One session by the magic, several by a call."""
+    one = page.ask("cell", keys=[key_of("alpha")], frame="messages")["line"]
+    two = page.ask("cell", keys=[key_of("alpha"), key_of("beta")], frame="runs")["line"]
+
+    assert one == "df = %kern load messages --session alpha"
+    assert len(run_line(one.removeprefix("df = "))) == 8
+    names = {}
+    exec(two, names)  # as a cell does
+    assert len(names["df"]) == 3
+    assert page.refused("cell", keys=[key_of("alpha")], frame="secrets")["kind"] == "BadUsage"
+
+
+def test_lines_of_a_store_that_is_not_in_use_name_it(page, shop, store_factory):
+    """So do the lines of cells, for one session or several."""
+    other = store_factory("other")
+    other.append_run("x", a_run("q"))
+    attached.attach(other, name="other")
+
+    assert page.ask("branch", key=key_of("alpha"), run_index=0, message_index=None, name="b")["line"].endswith(
+        " --store shop"
+    )
+    two = page.ask("cell", keys=[key_of("alpha"), key_of("beta")], frame="runs")["line"]
+    names = {}
+    exec(two, names)
+    assert len(names["df"]) == 3
+
+
+def test_a_store_that_may_only_be_read_says_so(store_factory, engine_name):
+    """Nothing is changed, and the list goes on."""
+    if engine_name == "memory":
+        pytest.skip("a store in memory is never opened to be read")
+    written = store_factory("r")
+    written.append_run("alpha", a_run("q"))
+    written.close()
+    page = Page(browse(store_factory("r", read_only=True)))
+    page.ask("start")
+
+    for call, args in (
+        ("rename", {"name": "x"}),
+        ("tag", {"tags": "x"}),
+        ("branch", {"run_index": None, "message_index": None, "name": "x"}),
+    ):
+        told = page.refused(call, key=key_of("alpha"), **args)
+        assert (told["kind"], told["gone"]) == ("ReadOnlyStore", False)
+    assert page.ask("refresh")["total"] == 1
+
+
+@pytest.mark.parametrize("call", ["show", "more", "text", "branch", "rename", "tag"])
+def test_a_session_that_was_deleted_meanwhile_is_told(page, shop, call):
+    """By whatever is done with it next."""
+    args = {
+        "show": {},
+        "more": {"run_index": 0, "place": 0},
+        "text": {"run_index": 0, "place": 0, "part": "content", "number": 0},
+        "branch": {"run_index": None, "message_index": None, "name": ""},
+        "rename": {"name": "x"},
+        "tag": {"tags": "x"},
+    }[call]
+    shop.delete_session("beta")
+
+    assert page.refused(call, key=key_of("beta"), **args)["kind"] == "SessionNotFound"
+
+
+# Hostile texts, and what is left -------------------------------------------------------------------------------------
+
+
+def fill_with(store, text):
+    """One session with a text in every field, and a branch of it."""
+    call = ToolCall(tool_call_id=text, tool_name=text, args={text: text}, result=[text], status="failed")
+    said = [
+        Message(role=text, content=text),
+        Message(role="assistant", content={text: text}, tool_calls=[call]),
+        Message(role="user", content=[{"type": "image", "media_type": text, "url": text}]),
+    ]
+    store.append_run(text, Run(input=text, messages=said, agent_id=text, model=text, error=text), user_id=text)
+    store.rename_session(text, text + "A" * 1_000_000)
+    store.tag_session(text, [text, "B" * 100_000])
+    store.branch(text, new_session_id=text + "branch")
+
+
+@pytest.fixture
+def hostile(store):
+    """Something hostile in every field of a session."""
+    fill_with(store, HOSTILE)
+    return store
+
+
+def test_hostile_texts_reach_the_page_as_plain_text_and_cut(hostile):
+    """Controls are seen, not sent; a name of a megabyte is short; keys lead back to the very ids."""
+    page = Page(browse(hostile))
+    start = page.ask("start")
+    row = next(row for row in start["rows"] if id_of(row["key"]) == HOSTILE)
+
+    assert len(str(start)) < 10_000
+    assert not {"\x00", "\u202e", "\ud83d"} & set(str(start))
+    assert row["title"].startswith("<script>alert(1)</script>\"'⟨U+202E⟩␀⟨U+D83D⟩&amp;")
+    shown = page.ask("show", key=row["key"])
+    assert not {"\x00", "\u202e", "\ud83d"} & set(str({k: v for k, v in shown.items() if k != "transcript"}))
+    assert len(str(shown)) < 50_000
+    for call, args in (("branch", {"run_index": 0, "message_index": 1, "name": HOSTILE[:20]}), ("tag", {"tags": "x"})):
+        assert "\x00" not in page.ask(call, key=row["key"], **args)["line"]
+
+
+@pytest.mark.parametrize("text", [HOSTILE, HOSTILE.replace("\ud83d", "")], ids=["with half a pair", "without"])
+def test_what_is_rendered_for_the_page_and_what_is_left_are_escaped(store, text):
+    """Comparisons, digests, metrics and the still: no element comes from a store."""
+    fill_with(store, text)
+    page = Page(browse(store))
+    page.ask("start")
+    keys = [key_of(text), key_of(text + "branch")]
+    page.ask("show", key=keys[0])
+    page.ask("choose", keys=keys)
+    calls = ("metrics",) if "\ud83d" in text else ("metrics", "compare", "summarize")
+    rendered = [page.ask(call, keys=keys)["rendered"] for call in calls]
+
+    for html in (*rendered, page.widget.still()):
+        assert "<script" not in html
+        assert "\x00" not in html
+        html.encode()
+        assert len(html) < 500_000
+    assert "alert(1)" in page.widget.still()
+
+
+def test_the_still_holds_what_was_last_seen(page):
+    """The part of the list, ticks, the transcript that is open, and the last result."""
+    page.ask("start")
+    assert "where is it?" in page.widget.still()
+    assert "and now?" not in page.widget.still()
+    page.ask("show", key=key_of("alpha"))
+    page.ask("choose", keys=[key_of("alpha"), key_of("beta")])
+    page.ask("compare", keys=[key_of("alpha"), key_of("beta")])
+    still = page.widget.still()
+
+    assert "and now?" in still
+    assert still.count("✓</td>") >= 2 or still.count("✓") >= 2
+    assert "What each took" in still
+    assert "Sessions 1 to 3 of 3" in still
+    assert repr(page.widget).endswith("3 sessions, 2 selected>")
+    page.ask("looked_at", offset=2)
+    assert "Sessions 3 to 3 of 3" in page.widget.still()
+
+
+def test_the_still_of_a_filter_shows_what_fits(page):
+    """It begins anew with each filter."""
+    page.ask("looked_at", offset=2)
+    page.ask("find", **ANY | {"user": "bob"})
+
+    assert "Sessions 1 to 1 of 1" in page.widget.still()
