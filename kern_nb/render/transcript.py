@@ -70,7 +70,8 @@ def fork(session: Session) -> str:
 
 def _title(session: Session) -> str:
     """The title in quotes, where there is one that says more than the id."""
-    return "" if session.session_name in (None, "", session.session_id) else f"“{session.session_name}”"
+    title = session.session_name
+    return "" if title in (None, "", session.session_id) else f"“{plain.cut(str(title), _LINE)}”"
 
 
 def _card(session: Session) -> Table:
@@ -148,7 +149,8 @@ def _head(shown: Conversation) -> Markup:
         plain.plural(len(shown.runs), "run"),
         fork(session),
     ]
-    return join(tag("strong", "Session ", foreign(session.session_id)), *map(foreign, filter(None, facts)), by=" · ")
+    said = (foreign(plain.cut(fact, _LINE)) for fact in facts if fact)
+    return join(tag("strong", "Session ", foreign(session.session_id)), *said, by=" · ")
 
 
 def run_facts(session: Session, run: Run) -> list[str]:
