@@ -13,7 +13,7 @@ from kern_nb.render.tables import LEFT, Column, Table
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
-    from kern_nb.analysis.compare.pairs import Pair
+    from kern_nb.analysis.compare.pairs import Divergence, Pair
 
 MOST_TURNS = 60
 """The most turns that differ are rendered; .turns has all."""
@@ -42,6 +42,18 @@ def comparison_html(comparison: Comparison) -> str:
 def metrics_html(comparison: Comparison) -> str:
     """What each side took, by itself."""
     return _metrics(comparison).html()
+
+
+def divergence_text(parted: Divergence) -> str:
+    """The place where two conversations part, and what each says there."""
+    ends = {"a": "the baseline has ended", "b": f"{label(parted.contender)} has ended"}
+    lines = [f"Turn {parted.turn}:"]
+    for side, place, text in (("a", parted.a, parted.a_text), ("b", parted.b, parted.b_text)):
+        said = (
+            ends[side] if place is None else f"{plain.cut(place, _LABEL)} {plain.cut(text, _LINE) or '(calls a tool)'}"
+        )
+        lines.append(f"  {side}: {said}")
+    return "\n".join(lines)
 
 
 def comparison_text(comparison: Comparison) -> str:

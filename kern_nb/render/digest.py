@@ -22,6 +22,7 @@ _LINE = 160
 _ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
 """Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
 
+_MOST_SCORES = 2
 _NARROW = 40
 """So wide is a column of text; a place is cut in its session's id, as its end says more."""
 
@@ -206,6 +207,9 @@ def _items(digest: Digest) -> Table:
     columns = [Column("item", width=_LABEL), Column("status")]
     columns += [Column(title, width=_LABEL) for title in ("asked", "last output", "error")]
     columns += [Column(title, number=True) for title in ("runs", "tool calls", "tokens", "cost", "time")]
+    scores = {(row["item"], row["name"]): row["value"] for row in records(digest.scores)}
+    names = list(dict.fromkeys(name for _, name in scores))[:_MOST_SCORES]
+    columns += [Column(plain.cut(name, _NARROW), number=True) for name in names]
     rows = []
     for row in found:
         failed = f", {plain.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
@@ -213,6 +217,7 @@ def _items(digest: Digest) -> Table:
         told += [row["asked"] or "", row["output"] or "", row["error"] or ""]
         told += [plain.count(row["n_runs"]), plain.count(row["n_tool_calls"]) + failed]
         told += [plain.count(row["total_tokens"]), plain.money(row["cost"]), plain.seconds(row["duration_s"])]
+        told += [amount(name, scores.get((row["item"], name))) for name in names]
         rows.append(told)
     return Table("Each of them", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
 

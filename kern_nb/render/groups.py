@@ -134,7 +134,7 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _metric_table(comparison: GroupComparison) -> Table:
     """One row a metric and contender: the means over the pairs, their difference, and what it says."""
     several, titles = _sides(comparison)
-    rows = records(comparison.metrics)
+    rows = [row for row in records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
     columns = [Column("group", width=_LABEL)] if several else []
     columns += [
         Column("metric", width=_LABEL),
@@ -159,7 +159,7 @@ def _metric_table(comparison: GroupComparison) -> Table:
     most = int(comparison.metrics["n_pairs"].max())
     note = "Means over the keys of both; intervals of the mean difference, by bootstrap over keys."
     if 1 < most < FEW_PAIRS:
-        note += f" With {most} pairs they are narrower than they should be."
+        note += f" {most} keys are few: such intervals come out too narrow."
     if most == 1:
         note = "Means over the keys of both; one pair has no interval."
     return Table("What differs", columns, cells, note if most else "No key is in both.")

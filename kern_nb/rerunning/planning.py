@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.db import SessionStore
@@ -12,6 +12,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.interop import media
 from kern_nb.interop.messages import BY_TOOL
 from kern_nb.records import Message, Run
+from kern_nb.runtime.provenance import GIVEN_STATE
 
 if TYPE_CHECKING:
     from kern_nb.db.references import Reference
@@ -27,10 +28,12 @@ class Input:
     Attributes:
         content: What the agent is given.
         of: The run whose input it was: its session_id, run_id and run_index.
+        session_state: What of the session's state was given with it.
     """
 
     content: Any
     of: dict[str, Any]
+    session_state: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The run, as people write it."""
@@ -89,7 +92,8 @@ def plan(store: SessionStore, place: Reference, *, message: Any, onward: bool, a
         if content is None and replaced is None:
             skipped.append(str(Input(None, of)))
         else:
-            inputs.append(Input(_given(content, replaced, store, as_it_is=as_it_is), of))
+            given = _given(content, replaced, store, as_it_is=as_it_is)
+            inputs.append(Input(given, of, run.extra.get(GIVEN_STATE) or {}))
     if not inputs:
         raise BadUsage(f"No run of {place} has an input.", "There is nothing to give again.")
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))

@@ -128,7 +128,8 @@ async def _run(one: Rerun, given: Input, known: set[str], made_by: dict[str, Any
     extra = ({"notebook": made_by} if made_by else {}) | {RERUN_OF: given.of}
     agent = one.agent
     try:
-        work = agent._prepared(given.content, one.session_id, agent.user_id, extra)  # noqa: SLF001 - with provenance
+        options = {"session_state": given.session_state} if given.session_state else {}
+        work = agent._prepared(given.content, one.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
         return await work(ignore)
     except Exception as error:
         stored = await in_thread(lambda: _latest(one, known)) if isinstance(error, RunFailed) else None

@@ -32,6 +32,7 @@ from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.events import Emit, Ended, Started, Text, ignore
 from kern_nb.runtime.history import HistoryOptions
+from kern_nb.runtime.provenance import GIVEN_STATE
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.threads import in_thread
@@ -106,6 +107,11 @@ class Request:
     parent: RunContext | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is kept with the run: whoever runs it again gives it the same state."""
+        return self.extra | ({GIVEN_STATE: copy.deepcopy(self.session_state)} if self.session_state else {})
+
 
 async def begin(runner: Runner, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
     """Make a run, to its end or its pause; the run as stored.
@@ -134,7 +140,7 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
             model=models.name_of(runner.model),
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=defaults(runner),
-            extra=request.extra,
+            extra=request.kept,
             **runner.owner(),
         )
 

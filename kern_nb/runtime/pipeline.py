@@ -58,7 +58,7 @@ async def begin(workflow: Workflow, store: SessionStore, request: Request, emit:
             user_id=request.user_id,
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=engine.defaults(workflow),
-            extra=request.extra,
+            extra=request.kept,
             **workflow.owner(),
         )
 

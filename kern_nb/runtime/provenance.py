@@ -1,10 +1,13 @@
-"""Where in a notebook something happens: the notebook, the cell, its number. Asked by every run that starts."""
+"""How a run came about: the cell of the notebook that made it, asked by every run; and with which state it was made."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import Any
+
+GIVEN_STATE = "given_state"
+"""In a run's ``extra``: what of the session's state its caller gave, which a rerun gives again."""
 
 
 def here() -> dict[str, Any] | None:

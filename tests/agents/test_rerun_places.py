@@ -340,3 +340,32 @@ def test_a_recorded_benchmark_is_run_again(shared_data, db):
     assert done.session.metadata["task_id"] == session.metadata["task_id"]
     with pytest.raises(BadUsage, match="calls of"):
         rerun(session.session_id, model=model, store=db)
+
+
+# State ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Agent, Workflow], ids=lambda kind: kind.__name__)
+def test_the_state_that_the_caller_gave_is_given_again(db, kind):
+    """A run with it is the same run again only with it: before run 0 a session has no state of its own."""
+
+    def pay(session_state, amount: int = 3) -> str:
+        session_state["purse"] -= amount
+        return f"{session_state['purse']} left"
+
+    def step(given) -> str:
+        return pay(given.session_state)
+
+    def payer():
+        if kind is Workflow:
+            return Workflow([step], db=db)
+        return Agent(ScriptedModel([call("pay"), "Paid."]), tools=[pay], db=db)
+
+    first = payer().run("pay", session_id="chat", session_state={"purse": 10})
+    then = payer().run("pay", session_id="chat")
+    again, second = rerun(first, payer()), rerun(then, payer())
+
+    assert [run.status for run in (*again.runs, *second.runs)] == ["COMPLETED", "COMPLETED"]
+    assert db.get_session(again.session_id).session_state == {"purse": 7}
+    assert db.get_session(second.session_id).session_state == {"purse": 4}
+    assert db.get_session("chat").session_state == {"purse": 4}

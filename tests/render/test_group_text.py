@@ -61,5 +61,5 @@ def test_few_pairs_are_a_warning():
             store.add_score(f"s{n}", "reward", n)
         found = compare_groups(store, by="agent_id", key="task")
 
-    assert "With 3 pairs they are narrower than they should be." in repr(found)
-    assert "narrower" not in repr(many())
+    assert "3 keys are few: such intervals come out too narrow." in repr(found)
+    assert "too narrow" not in repr(many())

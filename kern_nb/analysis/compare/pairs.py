@@ -22,7 +22,7 @@ T = TypeVar("T")
 MATCHED, CHANGED, ONLY_A, ONLY_B = "matched", "changed", "only in a", "only in b"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Divergence:
     """The first place where two conversations part.
 
@@ -41,6 +41,12 @@ class Divergence:
     a_text: str
     b_text: str
     contender: str
+
+    def __repr__(self) -> str:
+        """Where it is, and what each says there."""
+        from kern_nb.render.comparison import divergence_text
+
+        return divergence_text(self)
 
 
 class Pair:

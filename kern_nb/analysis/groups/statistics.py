@@ -89,4 +89,7 @@ def mean_interval(deltas: Sequence[float], confidence: float = 0.95) -> tuple[fl
         method="percentile",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    # A sum of tenths that should be 0 comes out as 1e-17, which would be on one side of it.
+    noise = 1e-12 * float(np.abs(values).max())
+    low, high = (0.0 if abs(end) < noise else float(end) for end in (found.low, found.high))
+    return low, high
