@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
@@ -113,6 +113,17 @@ class Answering(Widget):
     def answer_as(self, by: str) -> None:
         """Who answers from now on."""
         self.by = by.strip()[:_ID] or login()
+
+
+def latest_pause(of_run: Iterable[Requirement]) -> list[Requirement]:
+    """What the latest pause of a run asked: it came after the answers to the one before."""
+    ordered = list(of_run)
+    newest = max((one.created_at for one in ordered if one.created_at), default=None)
+    if newest is None:
+        return ordered
+    answers = [one.resolved_at for one in ordered if one.resolved_at and one.resolved_at < newest]
+    before = max(answers, default=None)
+    return [one for one in ordered if before is None or one.created_at is None or one.created_at > before]
 
 
 def login() -> str | None:

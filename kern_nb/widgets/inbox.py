@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from kern_nb.records import Requirement, text_of
 from kern_nb.render import plain, waiting
 from kern_nb.render.transcript import run_html
 from kern_nb.widgets import asked
-from kern_nb.widgets.answering import Answering
+from kern_nb.widgets.answering import Answering, latest_pause
 from kern_nb.widgets.base import id_of, key_of
 from kern_nb.widgets.calls import call, told
 
@@ -161,7 +160,7 @@ class InboxWidget(Answering, script="inbox", parts=("asked",)):
         """
         mine = [one for one in of_run if self.assignee in (None, one.assignee) or one.requirement_id in self._seen]
         if not any(map(waiting.is_waiting, of_run)) and run_id not in self._going:
-            return _latest(mine)
+            return latest_pause(mine)
         return [one for one in mine if waiting.is_waiting(one) or one.requirement_id in self._seen]
 
     def _run(self, run_id: str, shown: list[Requirement], every: list[Requirement], names: Any) -> dict[str, Any]:
@@ -234,17 +233,6 @@ def _state(one: Requirement) -> tuple[Any, ...]:
     """What of a requirement changes."""
     who = (one.assignee, one.claimed_by, one.resolved_by)
     return one.requirement_id, one.status, waiting.is_waiting(one), one.note, *who
-
-
-def _latest(of_run: Iterable[Requirement]) -> list[Requirement]:
-    """What the latest pause of a run asked: it came after the answers to the one before."""
-    ordered = list(of_run)
-    newest = max((one.created_at for one in ordered if one.created_at), default=None)
-    if newest is None:
-        return ordered
-    answers = [one.resolved_at for one in ordered if one.resolved_at and one.resolved_at < newest]
-    before = max(answers, default=None)
-    return [one for one in ordered if before is None or one.created_at is None or one.created_at > before]
 
 
 def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:

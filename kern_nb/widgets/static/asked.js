@@ -4,7 +4,9 @@ const LIMIT = 100_000; // characters of an answer
 
 // A text field in which keys are text: JupyterLab's shortcuts (Shift+Enter runs the cell) are for elsewhere.
 function writing(attributes = {}, text = "") {
-  const area = h("textarea", { rows: 1, maxlength: LIMIT, spellcheck: false, "data-lm-suppress-shortcuts": "true", ...attributes });
+  const area = h("textarea", {
+    rows: 1, maxlength: LIMIT, spellcheck: false, "data-lm-suppress-shortcuts": "true", ...attributes, class: `kern-a-area ${attributes.class ?? ""}`,
+  });
   area.value = text;
   const fit = () => {
     area.style.height = "auto";
@@ -95,7 +97,7 @@ const SIGNS = { confirmation: "?", user_input: "✎", external_execution: "⚙",
 
 // A card of one requirement. `after` is called when something was done; `people` gives names to hand on to.
 function makeAsked(shell, after, people = () => []) {
-  const element = h("article", { class: "kern-ask", tabindex: -1 });
+  const element = h("article", { class: "kern-a-card", tabindex: -1 });
   const alert = h("div", { class: "kern-alert", role: "alert" });
   let data = null;
   let form = ""; // the form that is open: edit, reject or hand
@@ -113,13 +115,10 @@ function makeAsked(shell, after, people = () => []) {
     pending = true;
     alert.replaceChildren();
     const inside = element.contains(document.activeElement);
-    element.setAttribute("aria-busy", "true");
-    const buttons = [...element.querySelectorAll("button")];
-    buttons.forEach((one) => { one.disabled = true; });
+    element.setAttribute("aria-busy", "true"); // its buttons are not disabled: the focus would be lost
     const done = await shell.ask(call, { key: data.key, ...args });
     pending = false;
     element.removeAttribute("aria-busy");
-    buttons.forEach((one) => { one.disabled = false; });
     if (done?.refused) refuse(done.refused);
     else if (done) {
       form = "";
@@ -133,7 +132,7 @@ function makeAsked(shell, after, people = () => []) {
     form = form === name ? "" : name;
     alert.replaceChildren();
     draw();
-    element.querySelector("textarea, .kern-ask-form input")?.focus();
+    element.querySelector("textarea, .kern-a-form input")?.focus();
   };
 
   // Says below a field what its text will be taken for.
@@ -153,7 +152,7 @@ function makeAsked(shell, after, people = () => []) {
     const rows = data.args.map((arg, place) => {
       if (arg.whole === null) return row(arg.name, h("em", {}, "too long to be edited here"));
       const area = writing({ "aria-label": `${arg.name}, ${arg.is_text ? "text" : "JSON"}`, class: "kern-code" }, arg.whole);
-      const wrong = h("small", { class: "kern-wrong" });
+      const wrong = h("small", { class: "kern-a-wrong" });
       const check = () => {
         const bad = !arg.is_text && !isJson(area.value);
         wrong.textContent = bad ? "✗ no JSON: a number, true, false, null, \"text\", a list or an object" : "";
@@ -174,7 +173,7 @@ function makeAsked(shell, after, people = () => []) {
       act("approve", { edits: Object.fromEntries(changed.map(({ place, area }) => [place, area.value])) });
     };
     return [h("dl", {}, rows), h("div", { class: "kern-actions" },
-      button("Approve as edited", approve, { class: "kern-button kern-main" }), button("Cancel", () => open("edit")))];
+      button("Approve as edited", approve, { class: "kern-button kern-a-main" }), button("Cancel", () => open("edit")))];
   };
 
   const answerer = () => {
@@ -195,16 +194,16 @@ function makeAsked(shell, after, people = () => []) {
     const send = () => act("answer", { texts: fields.map(({ area }) => area.value), as_text: plain.checked });
     return [
       h("dl", {}, fields.map(({ name, area, said, needed }) => row([name, needed && data.fields.length ? h("abbr", { title: "needed" }, " *") : ""], area, said))),
-      h("div", { class: "kern-actions" }, button("Answer", send, { class: "kern-button kern-main" }), others(),
-        h("label", { class: "kern-check" }, plain, "take it as text, also what is JSON")),
+      h("div", { class: "kern-actions" }, button("Answer", send, { class: "kern-button kern-a-main" }), others(),
+        h("label", { class: "kern-a-check" }, plain, "take it as text, also what is JSON")),
     ];
   };
   const drafts = new Map();
 
   const rejecter = () => {
     const note = writing({ rows: 2 });
-    return h("div", { class: "kern-ask-form" }, h("label", { class: "kern-field kern-wide" }, h("span", {}, "Why? The model is told."), note),
-      h("div", { class: "kern-actions" }, button("Reject", () => act("reject", { note: note.value }), { class: "kern-button kern-main" }),
+    return h("div", { class: "kern-a-form" }, h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "Why? The model is told."), note),
+      h("div", { class: "kern-actions" }, button("Reject", () => act("reject", { note: note.value }), { class: "kern-button kern-a-main" }),
         button("Cancel", () => open("reject"))));
   };
 
@@ -214,9 +213,9 @@ function makeAsked(shell, after, people = () => []) {
     const note = writing();
     const send = () => act("hand_on", { to: to.value, note: note.value });
     to.addEventListener("keydown", (event) => { if (event.key === "Enter") send(); });
-    return h("div", { class: "kern-ask-form" }, h("div", { class: "kern-ask-row" }, field("To", to), names,
-      h("label", { class: "kern-field kern-wide" }, h("span", {}, "What they should know"), note)),
-    h("div", { class: "kern-actions" }, button("Hand on", send, { class: "kern-button kern-main" }), button("Cancel", () => open("hand"))));
+    return h("div", { class: "kern-a-form" }, h("div", { class: "kern-a-row" }, field("To", to), names,
+      h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "What they should know"), note)),
+    h("div", { class: "kern-actions" }, button("Hand on", send, { class: "kern-button kern-a-main" }), button("Cancel", () => open("hand"))));
   };
 
   const others = () => [
@@ -229,21 +228,21 @@ function makeAsked(shell, after, people = () => []) {
     if (form === "edit") return editor();
     if (data.kind !== "confirmation") return answerer();
     return h("div", { class: "kern-actions" },
-      button("Approve", () => act("approve", { edits: {} }), { class: "kern-button kern-main" }),
+      button("Approve", () => act("approve", { edits: {} }), { class: "kern-button kern-a-main" }),
       data.args.length ? button("Edit…", () => open("edit"), { "aria-expanded": "false" }) : null, others());
   };
 
   const draw = () => {
     const { kind, tool, title, prompt, args, raw, note, state, waiting } = data;
-    element.className = `kern-ask${waiting ? "" : " kern-done"}`;
+    element.className = `kern-a-card${waiting ? "" : " kern-a-done"}`;
     element.setAttribute("aria-label", `${tool || kind}, ${waiting ? title : state}`);
     const facts = [waiting && data.for ? `for ${data.for}` : "", waiting && data.until ? `until ${data.until}` : ""].filter(Boolean);
     const head = h("header", {},
-      h("span", { class: "kern-sign", "aria-hidden": "true" }, waiting ? SIGNS[kind] ?? "?" : ""),
+      h("span", { class: "kern-a-sign", "aria-hidden": "true" }, waiting ? SIGNS[kind] ?? "?" : ""),
       h("strong", { class: tool ? "kern-code" : "" }, h("bdi", {}, tool || "A person is asked")), " ",
       h("span", { class: "kern-soft" }, waiting ? title : ""),
-      h("span", { class: "kern-ask-state" }, h("bdi", {}, state)),
-      h("span", { class: "kern-soft kern-end" }, facts.map((fact) => [h("bdi", {}, fact), " · "]), since(data.at, data.since)));
+      h("span", { class: "kern-a-state" }, h("bdi", {}, state)),
+      h("span", { class: "kern-soft kern-a-end" }, facts.map((fact) => [h("bdi", {}, fact), " · "]), since(data.at, data.since)));
     const shown = waiting && form === "edit" ? [] : args.map((arg) => row(arg.name,
       h(arg.now === null ? "span" : "del", { class: "kern-text kern-code" }, cut(arg)),
       arg.now === null ? null : [" ", h("ins", { class: "kern-text kern-code" }, arg.now)]));
@@ -251,7 +250,7 @@ function makeAsked(shell, after, people = () => []) {
     element.replaceChildren(...[
       head,
       prompt.text ? h("p", { class: "kern-text" }, cut(prompt)) : null,
-      note.text ? h("p", { class: "kern-text kern-note" }, h("span", { class: "kern-soft" }, "Note: "), cut(note)) : null,
+      note.text ? h("p", { class: "kern-text kern-a-note" }, h("span", { class: "kern-soft" }, "Note: "), cut(note)) : null,
       raw ? h("pre", { class: "kern-text" }, cut(raw)) : null,
       shown.length || result.length ? h("dl", {}, shown, result) : null,
       data.more ? h("p", { class: "kern-soft" }, `… ${data.more} more arguments`) : null,
@@ -274,7 +273,7 @@ function makeAsked(shell, after, people = () => []) {
       // What somebody is typing stays, as long as it can still be sent.
       if (before && now.waiting && (form || element.contains(document.activeElement)) && before.key === now.key) {
         if (form || document.activeElement.matches("textarea, input")) {
-          element.querySelector(".kern-ask-state bdi").textContent = now.state;
+          element.querySelector(".kern-a-state bdi").textContent = now.state;
           return;
         }
       }

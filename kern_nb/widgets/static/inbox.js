@@ -7,13 +7,13 @@ function makeRun(shell, inbox) {
   const title = h("h3", {});
   const place = h("bdi", { class: "kern-code" });
   const facts = h("span", { class: "kern-soft" });
-  const asked = h("p", { class: "kern-text kern-asked" });
+  const asked = h("p", { class: "kern-text kern-i-asked" });
   const talk = h("div", { class: "kern-rendered" });
   const conversation = h("details", {}, h("summary", {}, "What was said"), talk);
   const list = h("div", {});
-  const foot = h("div", { class: "kern-foot", role: "status" });
+  const foot = h("div", { class: "kern-i-foot", role: "status" });
   title.append(place, " ", facts);
-  const element = h("section", { class: "kern-run", tabindex: -1 }, title, asked, conversation, list, foot);
+  const element = h("section", { class: "kern-i-run", tabindex: -1 }, title, asked, conversation, list, foot);
   const cards = new Map();
   let key = "";
   let footing = "";
@@ -33,7 +33,7 @@ function makeRun(shell, inbox) {
   const outcome = (run) => {
     const { going } = run;
     if (!going) return run.status ? [h("span", { class: "kern-soft" }, `The run went on: ${run.status}`)] : [];
-    if (going.state === "going") return [h("span", { class: "kern-busy" }, "Going on with the run…")];
+    if (going.state === "going") return [h("span", { class: "kern-a-busy" }, "Going on with the run…")];
     const failed = going.state !== "ended";
     const said = going.state === "failed" ? `✗ ${going.error.message}` : failed ? "It was stopped." : `${going.status === "COMPLETED" ? "✓ " : ""}${going.status}`;
     return [h("strong", {}, said), going.error?.hint ? h("span", { class: "kern-soft" }, ` ${going.error.hint}`) : "",
@@ -48,7 +48,7 @@ function makeRun(shell, inbox) {
     if (run.ready) {
       const what = h("span", {}, "Everything is answered. ");
       foot.replaceChildren(what, ...(run.here
-        ? [button("Continue", goOn, { class: "kern-button kern-main", title: `by the agent in ${run.here}` })]
+        ? [button("Continue", goOn, { class: "kern-button kern-a-main", title: `by the agent in ${run.here}` })]
         : [h("span", { class: "kern-soft" }, `${run.agent || "Its agent"} is no variable here; make it, or go on elsewhere: `), copyable(run.line)]));
     } else if (run.left) {
       foot.replaceChildren(run.elsewhere ? `The run waits for ${run.elsewhere} more, which others are to answer.` : "");
@@ -95,8 +95,8 @@ function render({ model, el }) {
   const announce = h("span", { class: "kern-hidden", role: "status" });
   const whose = h("select", {});
   const by = h("input", { type: "text", maxlength: 200, size: 12, "data-lm-suppress-shortcuts": "true" });
-  const list = h("div", { class: "kern-inbox" });
-  const empty = h("p", { class: "kern-empty" });
+  const list = h("div", { class: "kern-i-list" });
+  const empty = h("p", { class: "kern-i-empty" });
   const more = button("Show more", () => { most += AT_ONCE; watch.now(); });
   const runs = new Map();
   let mark = "";
@@ -176,8 +176,8 @@ function render({ model, el }) {
   by.addEventListener("change", () => shell.ask("answer_as", { by: by.value }));
 
   const bar = h("div", { class: "kern-bar", role: "toolbar", "aria-label": "Inbox" }, count, announce,
-    h("label", { class: "kern-inline" }, "for ", whose), h("label", { class: "kern-inline" }, "answering as ", by),
-    h("span", { class: "kern-end" }, clear));
+    h("label", { class: "kern-i-inline" }, "for ", whose), h("label", { class: "kern-i-inline" }, "answering as ", by),
+    h("span", { class: "kern-a-end" }, clear));
   shell.body.append(bar, empty, list, more);
   const watch = looking(shell.root, look, EVERY);
   const told = (message) => { if (message?.event === "changed") watch.now(); };

@@ -1,0 +1,364 @@
+"""`chat`: talk to an agent in a cell's output. The conversation is the session, wherever its runs were made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kern_nb.errors import BadUsage, OwnerMismatch, RunNotFound, SessionNotFound, StoreBusy
+from kern_nb.notebook import agents, resuming
+from kern_nb.notebook.inbox import short_keys
+from kern_nb.records import Requirement, Run, Session
+from kern_nb.render import plain, waiting
+from kern_nb.render.transcript import Conversation, conversation_html, fork, is_whole
+from kern_nb.widgets import media, transcripts
+from kern_nb.widgets.answering import Answering, latest_pause
+from kern_nb.widgets.base import id_of, key_of
+from kern_nb.widgets.calls import call, told
+from kern_nb.widgets.talk import Talk
+
+if TYPE_CHECKING:
+    from kern_nb.runtime.base import SessionOwner, Work
+
+TURNS = 20
+"""So many turns are shown at first, and more of them at a time."""
+
+LONGEST = 1_000_000
+"""The most characters of a message."""
+
+_NAME = 80
+_ID = 24
+_GO_ON = ("ERROR", "CANCELLED", "INTERRUPTED")
+_NOT_SAID = ("system", "developer")
+
+
+def chat(
+    agent: SessionOwner | str, session_id: str | None = None, *, user_id: str | None = None, by: str | None = None
+) -> Chat:
+    """Talk to an agent, a team or a workflow in the cell's output.
+
+    What is said is stored as it is said; opened again, or in another notebook, the session is what was said. While the
+    agent answers, other cells run. A tool that waits for a person is answered in place, and the run goes on.
+
+    Args:
+        agent: The agent, or its variable, id or name.
+        session_id: The session, which may be new; the agent's own where None, or a new one where it has none.
+        user_id: Whose session it is; the agent's user where None.
+        by: Who answers what runs wait for; the login name where None.
+
+    Raises:
+        BadUsage: it is no agent.
+        OwnerMismatch: the session is another user's.
+    """
+    found: Any = agents.find(agent) if isinstance(agent, str) else agent
+    if not hasattr(found, "continue_run"):
+        raise BadUsage(f"{agent!r} is no agent.", agents.MAKE)
+    return Chat(found, session_id, user_id=user_id, by=by)
+
+
+class Chat(Answering, script="chat", parts=("asked",)):
+    """A conversation with an agent.
+
+    Attributes:
+        agent: Who answers.
+        session_id: The session that is shown, and gone on in.
+        user_id: Whose session it is.
+    """
+
+    def __init__(
+        self, agent: SessionOwner, session_id: str | None, *, user_id: str | None = None, by: str | None = None
+    ) -> None:
+        self.agent = agent
+        self.session_id = session_id or agent.session_id or ""
+        self.user_id = user_id or agent.user_id
+        self._lock = threading.Lock()
+        self._talk: Talk | None = None
+        self._failed: dict[str, Any] | None = None
+        self._last = -1
+        self._changes = 0
+        super().__init__(agent.store, by=by)
+        if not self.session_id:
+            self.session_id = agent._session(None)  # noqa: SLF001 - it is one of us
+        self._session()
+
+    def __repr__(self) -> str:
+        """Who talks where."""
+        return f"<Chat with {plain.cut(self.agent.id, _NAME)} in session {plain.cut(self.session_id, _NAME)}>"
+
+    def still(self) -> str:
+        """The latest turns as a transcript."""
+        session = self._session()
+        if session is None:
+            return conversation_html(Conversation(Session(session_id=self.session_id), []))
+        return conversation_html(Conversation(session, [run for run in self._runs(None) if run.parent_run_id is None]))
+
+    # What is shown ----------------------------------------------------------------------------------------------------
+
+    @call
+    def look(self, mark: str) -> dict[str, Any]:
+        """The conversation's latest turns; only ``mark`` where that is what it was."""
+        try:
+            now = self._mark()
+            return {"mark": now} if now == mark else {"mark": now, **self._view()}
+        except StoreBusy:
+            if mark:
+                return {"mark": mark}
+            raise
+
+    @call
+    def earlier(self, before: int) -> dict[str, Any]:
+        """The turns before a run."""
+        session = self._session()
+        return {"turns": [], "earlier": None} if session is None else self._turns(session, before)
+
+    @call
+    def text(self, run_index: int, place: int, part: transcripts.Part, number: int) -> dict[str, Any]:
+        """A text in full."""
+        session, run = self._found(run_index)
+        return transcripts.whole(session, run, place, part, number)
+
+    @call
+    def picture(self, run_index: int, place: int, number: int, tool_call: int | None) -> dict[str, str]:
+        """A picture of a message, or of the result of one of its calls."""
+        session, run = self._found(run_index)
+        return media.picture(transcripts.held(session, run, place, tool_call), number, self.store)
+
+    def _session(self, session_id: str | None = None) -> Session | None:
+        """The session that is shown, or another one, without its runs; None where nothing was said yet.
+
+        Raises:
+            OwnerMismatch: it is another user's.
+        """
+        name = session_id or self.session_id
+        found = self.store.get_session(name, runs=False)
+        if found is not None and self.user_id is not None and found.user_id not in (None, self.user_id):
+            raise OwnerMismatch(f"Session {name!r} is another user's.", "Give its user_id, or another id.")
+        return found
+
+    def _mark(self) -> str:
+        """What changes when something changes: while the agent answers it tells of that itself."""
+        with self._lock:
+            talk, changes = self._talk, self._changes
+        shown: list[Any] = [self.session_id, changes]
+        session = None if talk else self._session()
+        if session is not None:
+            shown.append(session.updated_at)
+            for run in self.store.session_runs(self.session_id, start=max(0, self._last), limit=TURNS):
+                asked = [
+                    (one.status, one.assignee, one.claimed_by, waiting.is_waiting(one)) for one in run.requirements
+                ]
+                shown.append((run.run_id, run.status, len(run.messages), asked))
+        return str(hash(repr(shown)))
+
+    def _view(self) -> dict[str, Any]:
+        with self._lock:
+            talk, failed = self._talk, self._failed
+        session = self._session()
+        shown = {"turns": [], "earlier": None} if session is None else self._turns(session, None)
+        if failed and any(turn["key"] == failed["run"] and turn["again"] for turn in shown["turns"]):
+            failed = None  # it is stored with its error, and the turn says so
+        parent = session.parent_session_id if session else None
+        return {
+            **shown,
+            "agent": plain.cut(self.agent.name or self.agent.id, _NAME),
+            "session": plain.visible(self.session_id),
+            "title": plain.cut((session and session.session_name) or "", _NAME),
+            "fork": plain.one_line(fork(session)) if session else "",
+            "parent": None if parent is None else {"key": key_of(parent), "name": plain.cut(parent, _NAME)},
+            "live": None if talk is None else talk.view(),
+            "failed": failed,
+        }
+
+    def _turns(self, session: Session, before: int | None) -> dict[str, Any]:
+        """The last turns, or the last ones before a run; where there are more, the index of the first that is shown."""
+        runs = self._runs(before)
+        turns = [run for run in runs if run.parent_run_id is None]
+        if before is None:
+            self._last = max((run.run_index or 0 for run in turns), default=-1)
+        told = [turn for turn in map(partial(self._turn, session), turns) if turn is not None]
+        first = min((run.run_index or 0 for run in turns), default=0)
+        return {"turns": told, "earlier": first if first > 0 and len(turns) >= TURNS else None}
+
+    def _runs(self, before: int | None) -> list[Run]:
+        """The latest turns, or the latest before a run, with the runs of members between them."""
+        columns = ("run_index", "parent_run_id")
+        df = self.store.runs_df(self.session_id, columns=columns, lineage=True)
+        df = df if before is None else df[df["run_index"] < before]
+        starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(TURNS)
+        if starts.empty:
+            return []
+        start = int(starts.iloc[0])
+        return self.store.session_runs(self.session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+
+    def _turn(self, session: Session, run: Run) -> dict[str, Any] | None:
+        with self._lock:
+            talk = self._talk
+        if talk is not None and run.run_id == talk.run_id:
+            return talk.before  # what is said in it now, the script is told
+        told = transcripts.part(session, [run], transcripts.Start(run.run_index or 0))
+        shown = told["runs"][0]
+        is_ours = run.session_id == session.session_id
+        asked = self._asked(run) if is_ours and run.status == "PAUSED" else []
+        names = short_keys(self.store, asked)
+        left = sum(map(waiting.is_waiting, asked))
+        return {
+            "key": key_of(run.run_id),
+            "index": run.run_index,
+            "at": f"{plain.cut(session.session_id, _ID)}/{run.run_index}",
+            "status": run.status if is_whole(session, run) else "",
+            "facts": shown["facts"],
+            "messages": list(_said(run, shown["messages"], {one.tool_call_id for one in asked})),
+            "more": told["next"] is not None and told["next"].run_index == run.run_index,
+            "ends": [one for one in shown["ends"] if one["kind"] != "waiting"],
+            "cards": [self.card(one, names[one.requirement_id]) for one in asked],
+            "ready": bool(asked) and not left,
+            "again": is_ours and run.status in _GO_ON,
+        }
+
+    def _asked(self, run: Run) -> list[Requirement]:
+        """What a paused run, or one of its members' runs, waits for."""
+        return latest_pause(self.store.get_run(run.run_id).requirements)
+
+    def _found(self, run_index: int) -> tuple[Session, Run]:
+        session = self._session()
+        runs = [] if session is None else self.store.session_runs(self.session_id, start=run_index, limit=1)
+        if session is None or not runs:
+            raise RunNotFound(f"There is no run {self.session_id}/{run_index} any more.", "Open the chat again.")
+        return session, runs[0]
+
+    # What is done -----------------------------------------------------------------------------------------------------
+
+    @call(slow=True)
+    def say(self, text: str) -> None:
+        """Say something to the agent; it answers in the background.
+
+        Raises:
+            BadUsage: an answer is under way, or there is nothing to say.
+        """
+        from kern_nb.runtime import live
+
+        if not text.strip():
+            raise BadUsage("There is nothing to say.", "Write something.")
+        if len(text) > LONGEST:
+            raise BadUsage(f"The message has {len(text):,} characters.", f"The most are {LONGEST:,}.")
+        begin = partial(live.begin, self.agent, text, session_id=self.session_id, user_id=self.user_id)
+        self._begin(Talk(self.tell, text), begin)
+
+    @call
+    def stop(self) -> None:
+        """Stop the answer that is under way; its run is stored as CANCELLED."""
+        with self._lock:
+            talk = self._talk
+            if talk is not None:
+                talk.is_stopping = True
+        if talk is not None and talk.live is not None:
+            talk.live.stop()
+
+    @call(slow=True)
+    def go_on(self, key: str) -> dict[str, Any]:
+        """Go on with a run that has its answers, or that failed, was stopped or interrupted."""
+        run = self.store.get_run(id_of(key))
+        self._go_on(run)
+        variable = agents.variable_of(self.agent.id)
+        named = ["--agent", variable] if variable else []
+        return {"line": self.line("continue", f"{run.session_id}/{run.run_index}", *named)}
+
+    def _go_on(self, run: Run) -> None:
+        from kern_nb.runtime import live
+
+        if run.session_id != self.session_id or run.parent_run_id is not None:
+            raise BadUsage(f"Run {run.session_id}/{run.run_index} is not of this session.", "Go on with it there.")
+        session, _ = self._found(run.run_index or 0)
+        before = self._turn(session, run)
+        if before is not None:
+            before |= {"cards": [], "ready": False, "again": False, "ends": []}
+        talk = Talk(self.tell, before=before)
+        talk.run_id = run.run_id
+        self._begin(talk, lambda: live.proceed(self.agent, run.run_id, session_id=self.session_id))
+
+    def _begin(self, talk: Talk, make: Callable[[], Work]) -> None:
+        from kern_nb.runtime import live
+
+        if not resuming.same_place(self.agent.store, self.store):
+            raise BadUsage(
+                f"{self.agent!r} now keeps its runs in {self.agent.store.url}, and this chat is of {self.store.url}.",
+                "Use that store again, or open a new chat.",
+            )
+        with self._lock:
+            if self._talk is not None:
+                raise BadUsage("An answer is under way.", "Wait for it, or stop it.")
+            self._talk = talk
+            self._failed = None
+            self._changes += 1
+        try:
+            talk.live = live.Live(make(), talk.emit, partial(self._ended, talk))
+        except BaseException as error:
+            self._ended(talk, None, error)
+            raise
+        if talk.is_stopping:  # before there was anything to stop
+            talk.live.stop()
+
+    def _ended(self, talk: Talk, run: Run | None, error: BaseException | None) -> None:
+        """The answer is there, or will not come; called in the runs' thread."""
+        with self._lock:
+            if error is not None:
+                self.last_error = error
+                place = None if talk.run_id is None else key_of(talk.run_id)
+                self._failed = {"asked": plain.visible(talk.asked), "run": place, "error": told(error)}
+            self._talk = None
+            self._changes += 1
+        self.tell({"event": "ended"})
+
+    def owner_of(self, one: Requirement) -> str | None:
+        """The agent that is talked to."""
+        return self.agent.id
+
+    def answered(self, done: Requirement) -> None:
+        """After the last answer the run goes on, if nothing else is under way."""
+        with self._lock:
+            if self._talk is not None or done.run_id is None:
+                return
+        run = self.store.get_run(done.run_id)
+        while run.parent_run_id is not None:  # of a member
+            run = self.store.get_run(run.parent_run_id)
+        if run.status == "PAUSED" and not any(map(waiting.is_waiting, run.requirements)):
+            self._go_on(run)
+
+    @call
+    def branch(self, key: str) -> dict[str, Any]:
+        """Branch after a turn; the new session, in which nothing is said before somebody goes there."""
+        run = self.store.get_run(id_of(key))
+        made = self.store.branch(self.session_id, after=run.run_index)
+        return {
+            "key": key_of(made.session_id),
+            "name": plain.visible(made.session_id),
+            "line": self.line("branch", f"{self.session_id}/{run.run_index}"),
+        }
+
+    @call
+    def move(self, key: str) -> None:
+        """Go on in another session: a branch, or the one that this is a branch of.
+
+        Raises:
+            SessionNotFound, OwnerMismatch: there is none, or it is another user's.
+            BadUsage: an answer is under way.
+        """
+        session_id = id_of(key)
+        if self._session(session_id) is None:
+            raise SessionNotFound(f"There is no session {session_id!r} any more.", "See %kern sessions.")
+        with self._lock:
+            if self._talk is not None:
+                raise BadUsage("An answer is under way.", "Wait for it, or stop it.")
+            self.session_id, self._failed, self._last = session_id, None, -1
+
+
+def _said(run: Run, messages: list[dict[str, Any]], asked: set[str | None]) -> Iterator[dict[str, Any]]:
+    """What was said aloud; calls whose answer is asked for are left to their cards."""
+    for shown in messages:
+        if shown["role"] in _NOT_SAID or shown.get("answer"):
+            continue
+        made = run.messages[shown["place"]].tool_calls if shown["place"] < len(run.messages) else []
+        waits = {n for n, one in enumerate(made) if one.status == "started" and one.tool_call_id in asked}
+        yield shown | {"calls": [one for one in shown["calls"] if one["number"] not in waits]}
