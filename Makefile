@@ -72,9 +72,9 @@ docs: $(ENV) ## the pages of docs/ that are generated
 	$(PY) docs/make.py
 
 # On a copy: the tour branches sessions, and the sample store should stay as it was made.
-demo: $(SAMPLE) ## the tour, run from top to bottom, as build/tour.html
+demo: $(SAMPLE) ## the notebooks, run from top to bottom, as HTML in build/
 	@rm -rf build/notebooks && mkdir -p build && cp -R notebooks build/notebooks
-	$(PY) -m nbconvert --execute --to html --output-dir build build/notebooks/tour.ipynb
+	$(PY) -m nbconvert --execute --to html --output-dir build build/notebooks/*.ipynb
 
 screenshots: $(SAMPLE) ## the pictures in docs/images, of the tour in JupyterLab
 	chromium="$$(CI=true $(PY) scripts/chromium.py)" && KERN_CHROMIUM="$$chromium" $(PY) tests/browser/screenshots.py
