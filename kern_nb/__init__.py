@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kern_nb.rerunning import arerun, rerun
     from kern_nb.summarizing import summarize
     from kern_nb.team import Team
+    from kern_nb.widgets.browser import browse
+    from kern_nb.widgets.chat import chat
     from kern_nb.workflow import Workflow
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ __all__ = [
     "Workflow",
     "arerun",
     "attach",
+    "browse",
+    "chat",
     "compare",
     "compare_groups",
     "current_store",
@@ -76,6 +80,8 @@ _HOMES = {
     "kern_nb.rerunning": ("arerun", "rerun"),
     "kern_nb.summarizing": ("summarize",),
     "kern_nb.team": ("Team",),
+    "kern_nb.widgets.browser": ("browse",),
+    "kern_nb.widgets.chat": ("chat",),
     "kern_nb.workflow": ("Workflow",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kern_nb.notebook import verbs
 from kern_nb.notebook.grammar_agents import AGENT_VERBS
 from kern_nb.notebook.grammar_analysis import ANALYSIS_VERBS
+from kern_nb.notebook.grammar_widgets import WIDGET_VERBS
 from kern_nb.notebook.kinds import FRAMES, STATUSES, one_of
 from kern_nb.notebook.syntax import STORE, Argument, Verb, arg, switch
 
@@ -153,6 +154,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     *ANALYSIS_VERBS,
     *AGENT_VERBS,
+    *WIDGET_VERBS,
     Verb(
         "check",
         "Look for broken rows: interrupted runs, lost parents, gaps.",

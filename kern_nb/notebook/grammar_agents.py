@@ -38,9 +38,11 @@ AGENT_VERBS: tuple[Verb, ...] = (
             arg("--for", "WHO", "What one person is to answer.", dest="assignee"),
             _REQUIREMENTS_OF,
             switch("--all", "What was answered, or is too late, too."),
+            switch("--widget", "To answer by a click; it looks again by itself."),
             STORE,
         ),
-        more="The result has `.df`, the DataFrame, and `.requirements`.",
+        more="The result has `.df`, the DataFrame, and `.requirements`. The widget is, in Python,"
+        " `kern_nb.widgets.inbox.inbox_widget(...)`.",
     ),
     Verb(
         "approve",

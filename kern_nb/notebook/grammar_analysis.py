@@ -31,10 +31,12 @@ ANALYSIS_VERBS: tuple[Verb, ...] = (
             _WHERE,
             STORE,
             arg("--to-store", "NAME", "The store of all but the first, where it is another.", "stores"),
+            switch("--widget", "Of sessions and runs: to move about in."),
         ),
         more="Of sessions and runs the result has `.metrics`, `.turns`, `.tool_calls` and `.divergence`; of groups"
         " (`%kern compare --by model --key task_id`, in Python `kern_nb.compare_groups`) `.groups`, `.pairs` and"
-        " `.metrics`. A name is a column, a key of the metadata or of the session's state. Both have `.plot()`.",
+        " `.metrics`. A name is a column, a key of the metadata or of the session's state. Both have `.plot()`. The"
+        " widget is, in Python, `kern_nb.widgets.comparison.view(...)`.",
     ),
     Verb(
         "summarize",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kern_nb.notebook.inbox import Inbox
     from kern_nb.notebook.results import SessionTable, Transcript
     from kern_nb.records import Run, Session
+    from kern_nb.widgets.inbox import InboxWidget
 
 
 def attach(args: Namespace) -> None:
@@ -107,12 +108,23 @@ def run(args: Namespace) -> None:
     agents.find(args.agent).print_response(args.cell, session_id=args.session, user_id=args.user)
 
 
-def inbox(args: Namespace) -> Inbox:
+def inbox(args: Namespace) -> Inbox | InboxWidget:
     """What paused runs wait for."""
     from kern_nb.notebook import inbox as found
 
+    if args.widget:
+        return _inbox_widget(args)
     filters = {"user_id": args.user, "assignee": args.assignee, "reference": args.session}
     return found.inbox(**filters, everything=args.all, store=args.store)
+
+
+def _inbox_widget(args: Namespace) -> InboxWidget:
+    from kern_nb.widgets.inbox import inbox_widget
+
+    if args.session or args.all:
+        other = "--session" if args.session else "--all"
+        raise BadUsage(f"The widget takes no {other}.", "It takes --user, --for and --store.")
+    return inbox_widget(args.store, assignee=args.assignee, user_id=args.user)
 
 
 def approve(args: Namespace) -> Answered:

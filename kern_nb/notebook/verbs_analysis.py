@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from kern_nb.records import SessionSummary
     from kern_nb.rerunning import Rerun
     from kern_nb.summarizing import Summaries
+    from kern_nb.widgets.comparison import ComparisonView
 
 
-def compare(args: Namespace) -> Comparison | GroupComparison:
+def compare(args: Namespace) -> Comparison | ComparisonView | GroupComparison:
     """Sessions or runs beside the first; or groups."""
     from kern_nb.analysis.compare import compare
     from kern_nb.analysis.groups import compare_groups
@@ -30,14 +31,21 @@ def compare(args: Namespace) -> Comparison | GroupComparison:
                     f"{flag} is about groups.", f"Say what tells them apart: %kern compare --by model {flag} …"
                 )
         first, others = args.ref[:1], args.ref[1:]
-        return compare(*first, *((ref, args.to_store) if args.to_store else ref for ref in others), store=args.store)
-    if args.ref or args.to_store:
-        other = args.ref[0] if args.ref else "--to-store"
+        found = compare(*first, *((ref, args.to_store) if args.to_store else ref for ref in others), store=args.store)
+        return _view(found) if args.widget else found
+    if args.ref or args.to_store or args.widget:
+        other = args.ref[0] if args.ref else "--to-store" if args.to_store else "--widget"
         raise BadUsage(f"--by compares groups of all sessions, so that {other} has no place.", "Narrow with --where.")
     chosen: dict[str, Any] = {"key": args.key and _several(args.key), "score": args.score}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     groups = None if args.groups is None else args.groups.split(",")
     return compare_groups(args.store, by=_several(args.by), groups=groups, where=_where(args.where), **chosen)
+
+
+def _view(comparison: Comparison) -> ComparisonView:
+    from kern_nb.widgets.comparison import ComparisonView
+
+    return ComparisonView(comparison)
 
 
 def _several(text: str) -> str | list[str]:
