@@ -112,6 +112,18 @@ class Connected(ABC):
         """Let go of the file or the connections. A later call opens the store again."""
         self.engine.dispose()
 
+    def reopen(self) -> None:
+        """Let go of the store, and look for its tables again: its server may have come back, its file be another one.
+
+        Raises:
+            StoreUnavailable: there is no file.
+        """
+        self.close()
+        if self._found and not self.is_there():
+            raise StoreUnavailable(f"{self.url} is still gone.", "Put its file back, or attach another.")
+        self._found = False
+        self.exists()
+
     # Transactions -----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:

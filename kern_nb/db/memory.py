@@ -26,6 +26,9 @@ class InMemoryDb(DuckDb):
         """Memory always is."""
         return True
 
+    def reopen(self) -> None:
+        """Nothing: there is nowhere it could be read from again."""
+
 
 @cache
 def empty_store(session_table: str) -> InMemoryDb:

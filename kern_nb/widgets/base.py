@@ -69,7 +69,7 @@ import anywidget
 from IPython.display import display, update_display
 
 from kern_nb import attached
-from kern_nb.errors import BadUsage, NoStore, StoreUnavailable
+from kern_nb.errors import BadUsage, NoStore
 from kern_nb.render import plain, still
 from kern_nb.widgets.calls import call, calls_of, told
 
@@ -78,7 +78,6 @@ if TYPE_CHECKING:
 
 _STATIC = Path(__file__).parent / "static"
 _VIEW = "application/vnd.jupyter.widget-view+json"
-_MEMORY = ":memory:"
 
 
 @cache
@@ -167,13 +166,7 @@ class Widget(anywidget.AnyWidget):
     @call
     def attach_again(self) -> str:
         """Let go of the store and open it anew: its server may have come back, its file been put in its place."""
-        if not self.store.url.endswith(_MEMORY):
-            self.store.close()
-            if not self.store.is_there():
-                raise StoreUnavailable(
-                    f"{self.store.url} is still gone.", "Put the file back, or attach another store."
-                )
-            self.store.exists()
+        self.store.reopen()
         self.last_error = None
         return f"%kern use {line_of(attached.name_of(self.store))}"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from pydantic import ConfigDict, ValidationError, validate_call
+from sqlalchemy.exc import DBAPIError
 
 from kern_nb.errors import BadUsage, KernError, NotAStore, StoreBusy, StoreNotFound, StoreUnavailable
 from kern_nb.render.plain import cut, one_line
@@ -55,8 +56,11 @@ def told(error: BaseException) -> dict[str, Any]:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         error = BadUsage(f"The widget sent a wrong {place or 'argument'}: {first['msg']}.", "Run the cell again.")
+    gone = isinstance(error, GONE) or (isinstance(error, OSError) and not isinstance(error, KernError))
     if isinstance(error, KernError):
         message, hint = str(error), error.hint
+    elif isinstance(error, DBAPIError):  # whose own text is followed by the SQL
+        message, hint, gone = str(error.orig).partition("\n")[0], "Is it still the same store? Attach it again.", True
     else:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         hint = "The widget's .last_error has the whole traceback."
@@ -65,5 +69,5 @@ def told(error: BaseException) -> dict[str, Any]:
         "kind": kind,
         "message": cut(one_line(message), _LONGEST),
         "hint": cut(one_line(hint), _LONGEST),
-        "gone": isinstance(error, GONE) or (isinstance(error, OSError) and not isinstance(error, KernError)),
+        "gone": gone,
     }

@@ -222,6 +222,28 @@ def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, e
     assert page.widget.last_error is None
 
 
+@pytest.mark.parametrize("ending", ["duckdb", "db"])
+def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, ending):
+    """What the engine says, without its SQL; then the store is what its file holds."""
+    path = tmp_path / f"s.{ending}"
+    store = open_store(path)
+    store.append_run("chat", Run(input="x"))
+    page = Page(Reader(attached.attach(store)))
+    page.ask("total")
+    store.close()
+    path.unlink()
+    other = open_store(path, session_table="other")
+    other.append_run("chat", Run(input="x"))
+    other.close()
+
+    told = page.refused("total")
+    assert told["gone"]
+    assert "agno_sessions" in told["message"]
+    assert "SELECT" not in told["message"]
+    page.ask("attach_again")
+    assert page.ask("total") == 0
+
+
 def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url):
     """The session goes on over a new connection."""
     import psycopg

@@ -31,10 +31,14 @@ function button(label, action, attributes = {}) {
   return h("button", { type: "button", class: "kern-button", ...attributes, on: { click: action } }, label);
 }
 
-// A text field with its label before it.
+// A field with its label above it. Not within it: what a list offers would be read as a part of its label.
 function field(label, control) {
-  return h("label", { class: "kern-field" }, h("span", {}, label), control);
+  fields += 1;
+  control.id = control.id || `kern-field-${here}-${fields}`;
+  return h("span", { class: "kern-field" }, h("label", { for: control.id }, label), control);
 }
+const here = crypto.getRandomValues(new Uint32Array(2)).join("-"); // tells scripts apart
+let fields = 0;
 
 // A list of things of which one has the focus: arrows, Home and End move it, as does a click.
 function roving(container, selector) {
