@@ -47,7 +47,7 @@ class Answering(Widget):
         def do(one: Requirement) -> tuple[Requirement, list[str]]:
             args = asked.edited(one, edits)
             done = self.store.resolve(one.requirement_id, approve=True, args=args, by=self.by)
-            return done, [] if args is None else ["--args", json.dumps(args, ensure_ascii=False)]
+            return done, [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
 
         return self._give(key, "approve", f"{plain.GOOD} Approved", do)
 
@@ -81,7 +81,7 @@ class Answering(Widget):
             if not to.strip():
                 raise BadUsage("Nobody was named.", "Write who is to answer.")
             done = self.store.handoff(one.requirement_id, to=to.strip(), note=note or None, by=self.by)
-            return done, ["--to", to.strip(), *_note(note)]
+            return done, [*_option("--to", to.strip()), *_note(note)]
 
         return self._give(key, "handoff", f"→ Handed to {to.strip()}:", do)
 
@@ -106,7 +106,7 @@ class Answering(Widget):
                 raise
             return {"refused": told(error)}
         self.answered(done)
-        by = [] if self.by in (None, login()) else ["--by", str(self.by)]
+        by = [] if self.by in (None, login()) else _option("--by", str(self.by))
         return {"said": f"{said} {waiting.asked(done)}.", "line": self.line(verb, name, *words, *by)}
 
     @call
@@ -135,4 +135,9 @@ def login() -> str | None:
 
 
 def _note(note: str) -> list[str]:
-    return ["--note", plain.one_line(note)] if note else []
+    return _option("--note", plain.one_line(note)) if note else []
+
+
+def _option(flag: str, value: str) -> list[str]:
+    """An option with its value, which is no option and no variable, however it begins."""
+    return [f"{flag}={value}"] if value[:1] in {"-", "$"} else [flag, value]

@@ -26,6 +26,7 @@ MOST = 200
 """The most runs that are shown at once."""
 
 _LINE = 160
+_NAME = 80
 _ANSWER = 600
 
 
@@ -103,8 +104,8 @@ class InboxWidget(Answering, script="inbox", parts=("asked",)):
 
     @call
     def narrow(self, assignee: str) -> None:
-        """Show what one person is to answer; everything where it is empty."""
-        self.assignee = assignee or None
+        """Show what one person is to answer, named by a key; everything where that is empty."""
+        self.assignee = id_of(assignee) if assignee else None
         self._seen = {}
 
     @call
@@ -148,9 +149,12 @@ class InboxWidget(Answering, script="inbox", parts=("asked",)):
             "runs": [self._run(run_id, of_run, by_run[run_id], names) for run_id, of_run in shown.items()],
             "more": len(groups) - len(shown),
             "left": sum(waiting.is_waiting(one) for of_run in groups.values() for one in of_run),
-            "assignee": self.assignee or "",
-            "people": sorted(people | ({self.assignee} if self.assignee else set())),
-            "by": self.by or "",
+            "assignee": key_of(self.assignee) if self.assignee else "",
+            "people": [
+                {"key": key_of(name), "name": plain.cut(name, _NAME)}
+                for name in sorted(people | ({self.assignee} if self.assignee else set()))
+            ],
+            "by": plain.visible(self.by or ""),
         }
 
     def _of_interest(self, run_id: str, of_run: list[Requirement]) -> list[Requirement]:

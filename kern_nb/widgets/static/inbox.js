@@ -108,11 +108,11 @@ function render({ model, el }) {
   const inbox = { look: () => watch.now(), people: () => people };
 
   const show = (found) => {
-    people = found.people;
+    people = found.people.map(({ name }) => name);
     count.textContent = found.left ? `${found.left} to answer` : "Nothing to answer";
     if (left !== null && found.left > left) announce.textContent = `${found.left} to answer`;
     left = found.left;
-    const options = [["", "anyone"], ...found.people.map((name) => [name, name])];
+    const options = [["", "anyone"], ...found.people.map(({ key, name }) => [key, name])];
     if (whose.dataset.now !== JSON.stringify(options)) {
       whose.dataset.now = JSON.stringify(options);
       whose.replaceChildren(...options.map(([value, name]) => h("option", { value }, name)));
@@ -139,7 +139,7 @@ function render({ model, el }) {
       if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
     });
     empty.hidden = found.runs.length > 0;
-    empty.textContent = found.assignee ? `No run waits for ${found.assignee}.` : "No run waits for an answer. What will, comes by itself.";
+    empty.textContent = found.assignee ? `No run waits for ${whose.selectedOptions[0]?.textContent}.` : "No run waits for an answer. What will, comes by itself.";
     more.hidden = !found.more;
     more.textContent = `Show more (${found.more} further runs)`;
     clear.disabled = !found.runs.some((run) => run.going?.state !== "going" && run.cards.some((card) => !card.waiting));
