@@ -85,13 +85,23 @@ def find_sessions(
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
     if total is None:
-        total = connection.execute(chosen.with_only_columns(sa.func.count(), maintain_column_froms=True)).scalar() or 0
+        total = connection.execute(_count(tables, narrowing, chosen)).scalar() or 0
+    if offset >= total or limit == 0:
+        return SessionIds([], total)
     key = _key(tables, order)
     direction = (key.desc(), s.c.session_id.desc()) if descending else (key, s.c.session_id)
     if limit is None:
-        limit = max(0, total - offset)  # SQLite takes no OFFSET without a LIMIT
+        limit = total - offset  # SQLite takes no OFFSET without a LIMIT
     page = chosen.order_by(*direction).limit(limit).offset(offset)
     return SessionIds(connection.execute(page).scalars(), total)
+
+
+def _count(tables: Tables, narrowing: Narrowing, chosen: sa.Select[Any]) -> sa.Select[Any]:
+    """How many there are. Of a status alone, so many runs are the latest of their session: no session need be read."""
+    counted = chosen
+    if narrowing.status is not None and narrowing == Narrowing(status=narrowing.status):
+        counted = _latest_with(tables, narrowing.status)
+    return counted.with_only_columns(sa.func.count(), maintain_column_froms=True)
 
 
 def _title(tables: Tables) -> sa.ColumnElement[Any]:
@@ -142,23 +152,28 @@ def _has_tag(tables: Tables, tag: str) -> sa.ColumnElement[bool]:
     return sa.case((_contains(column, quoted), _contains(named_text(column, TAGS), quoted)), else_=sa.false())
 
 
-def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
-    """The latest run has a status; members' runs do not count.
-
-    The status that most have is looked up for each session in turn, so that a page is found after looking at a page of
-    them. The others are few: their runs are found first.
-    """
-    s, r = tables.sessions, tables.runs
+def _latest_with(tables: Tables, status: str) -> sa.Select[Any]:
+    """The sessions whose latest run has a status, by that run; members' runs do not count."""
+    r = tables.runs
     later = r.alias()
     is_last = ~(
         sa.exists()
         .where(later.c.session_id == r.c.session_id, later.c.run_index > r.c.run_index)
         .where(later.c.parent_run_id.is_(None))
     )
-    found = sa.select(r.c.session_id).where(r.c.status == status, r.c.parent_run_id.is_(None), is_last)
+    return sa.select(r.c.session_id).where(r.c.status == status, r.c.parent_run_id.is_(None), is_last)
+
+
+def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
+    """The latest run has a status.
+
+    The status that most have is looked up for each session in turn, so that a page is found after looking at a page of
+    them. The others are few: their runs are found first.
+    """
+    s, found = tables.sessions, _latest_with(tables, status)
     if status != "COMPLETED":
         return s.c.session_id.in_(found)
-    return found.where(r.c.session_id == s.c.session_id).exists()
+    return found.where(tables.runs.c.session_id == s.c.session_id).exists()
 
 
 def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:

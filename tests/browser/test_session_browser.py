@@ -142,12 +142,15 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     expect(head.get_by_role("heading")).to_have_text("The refund of May")
     expect(rows(page).filter(has_text="The refund of May")).to_be_visible()
 
-    keys.press("Escape")
+    expect(page.get_by_role("button", name="Rename…")).to_be_focused()
     keys.press("Escape")
     expect(page.get_by_role("listbox", name="Sessions")).to_be_focused()
     assert page.evaluate(COUNT_CELLS) == cells
     assert value_of(notebook, 1) == "['lost', 'long']"
     assert value_of(notebook, 2) == "1"
+    page.get_by_role("listbox", name="Sessions").focus()
+    keys.press("Escape")
+    expect(page.get_by_text("41 sessions", exact=True)).to_be_visible()
     assert notebook.foreign == []
 
 

@@ -515,15 +515,18 @@ async function render({ model, el }) {
       head.replaceChildren(h("p", { class: "kern-soft" }, "Open a session: click it, or press Enter on it."));
       return;
     }
-    const branch = button("Branch…", () => ask(branch, "Branch", { kind: "branch", where: "at its end" }));
-    const rename = button("Rename…", () => ask(rename, "Rename", { kind: "rename" }));
-    const tag = button("Tag…", () => ask(tag, "Tag", { kind: "tag" }));
+    const opening = (label, question) => {
+      const one = button(`${label}…`, () => ask(one, label, question), { "data-opens": question.kind });
+      return one;
+    };
     head.replaceChildren(
       h("h3", { class: "kern-b-name" }, h("bdi", {}, session.title || session.id)),
       h("div", { class: "kern-soft kern-b-facts" }, session.title ? h("bdi", { class: "kern-code" }, session.id) : "",
         ...session.facts.map((fact, n) => [n || session.title ? " · " : "", h("bdi", {}, fact)]).flat(),
         ...session.tags.map((one) => h("bdi", { class: "kern-b-tag" }, `#${one}`))),
-      h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With this session" }, branch, rename, tag),
+      h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With this session" },
+        opening("Branch", { kind: "branch", where: "at its end" }), opening("Rename", { kind: "rename" }),
+        opening("Tag", { kind: "tag" })),
     );
   }
 
@@ -628,8 +631,8 @@ async function render({ model, el }) {
     close = () => {
       asked.replaceChildren();
       close = () => asked.replaceChildren();
-      if (back?.isConnected) back.focus();
-      else list.box.focus();
+      // What was done may have drawn the button anew.
+      (back?.isConnected ? back : head.querySelector(`[data-opens=${kind}]`) ?? list.box).focus();
     };
     asked.replaceChildren(h("div", { class: "kern-b-question", role: "group", "aria-label": label },
       field(question, control), go, cancel));
