@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, OwnerMismatch, RunNotFound, SessionNotFound, StoreBusy
 from kern_nb.notebook import agents, resuming
-from kern_nb.notebook.inbox import short_keys
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.render import plain, waiting
-from kern_nb.render.transcript import Conversation, conversation_html, fork, is_whole
-from kern_nb.widgets import media, transcripts
-from kern_nb.widgets.answering import Answering, latest_pause
+from kern_nb.render.transcript import Conversation, conversation_html, fork
+from kern_nb.widgets import media, transcripts, turns
+from kern_nb.widgets.answering import Answering
 from kern_nb.widgets.base import id_of, key_of
 from kern_nb.widgets.calls import call, told
 from kern_nb.widgets.talk import Talk
@@ -22,16 +21,10 @@ from kern_nb.widgets.talk import Talk
 if TYPE_CHECKING:
     from kern_nb.runtime.base import SessionOwner, Work
 
-TURNS = 20
-"""So many turns are shown at first, and more of them at a time."""
-
 LONGEST = 1_000_000
 """The most characters of a message."""
 
 _NAME = 80
-_ID = 24
-_GO_ON = ("ERROR", "CANCELLED", "INTERRUPTED")
-_NOT_SAID = ("system", "developer")
 
 
 def chat(
@@ -92,7 +85,8 @@ class Chat(Answering, script="chat", parts=("asked",)):
         session = self._session()
         if session is None:
             return conversation_html(Conversation(Session(session_id=self.session_id), []))
-        return conversation_html(Conversation(session, [run for run in self._runs(None) if run.parent_run_id is None]))
+        runs = turns.latest(self.store, self.session_id)
+        return conversation_html(Conversation(session, [run for run in runs if run.parent_run_id is None]))
 
     # What is shown ----------------------------------------------------------------------------------------------------
 
@@ -144,12 +138,16 @@ class Chat(Answering, script="chat", parts=("asked",)):
         shown: list[Any] = [self.session_id, changes]
         session = None if talk else self._session()
         if session is not None:
+            first = turns.newest(self.store, self.session_id) if self._last < 0 else self._last
+            runs = self.store.session_runs(self.session_id, start=first, limit=turns.TURNS)
+            self._last = max((run.run_index or 0 for run in runs if run.parent_run_id is None), default=first)
             shown.append(session.updated_at)
-            for run in self.store.session_runs(self.session_id, start=max(0, self._last), limit=TURNS):
+            for run in runs:
                 asked = [
                     (one.status, one.assignee, one.claimed_by, waiting.is_waiting(one)) for one in run.requirements
                 ]
-                shown.append((run.run_id, run.status, len(run.messages), asked))
+                if (run.run_index or 0) >= self._last:
+                    shown.append((run.run_id, run.status, len(run.messages), asked))
         return str(hash(repr(shown)))
 
     def _view(self) -> dict[str, Any]:
@@ -173,53 +171,17 @@ class Chat(Answering, script="chat", parts=("asked",)):
 
     def _turns(self, session: Session, before: int | None) -> dict[str, Any]:
         """The last turns, or the last ones before a run; where there are more, the index of the first that is shown."""
-        runs = self._runs(before)
-        turns = [run for run in runs if run.parent_run_id is None]
-        if before is None:
-            self._last = max((run.run_index or 0 for run in turns), default=-1)
-        told = [turn for turn in map(partial(self._turn, session), turns) if turn is not None]
-        first = min((run.run_index or 0 for run in turns), default=0)
-        return {"turns": told, "earlier": first if first > 0 and len(turns) >= TURNS else None}
-
-    def _runs(self, before: int | None) -> list[Run]:
-        """The latest turns, or the latest before a run, with the runs of members between them."""
-        columns = ("run_index", "parent_run_id")
-        df = self.store.runs_df(self.session_id, columns=columns, lineage=True)
-        df = df if before is None else df[df["run_index"] < before]
-        starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(TURNS)
-        if starts.empty:
-            return []
-        start = int(starts.iloc[0])
-        return self.store.session_runs(self.session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+        runs = [run for run in turns.latest(self.store, self.session_id, before) if run.parent_run_id is None]
+        told = [turn for turn in map(partial(self._turn, session), runs) if turn is not None]
+        first = min((run.run_index or 0 for run in runs), default=0)
+        return {"turns": told, "earlier": first if first > 0 and len(runs) >= turns.TURNS else None}
 
     def _turn(self, session: Session, run: Run) -> dict[str, Any] | None:
         with self._lock:
             talk = self._talk
         if talk is not None and run.run_id == talk.run_id:
             return talk.before  # what is said in it now, the script is told
-        told = transcripts.part(session, [run], transcripts.Start(run.run_index or 0))
-        shown = told["runs"][0]
-        is_ours = run.session_id == session.session_id
-        asked = self._asked(run) if is_ours and run.status == "PAUSED" else []
-        names = short_keys(self.store, asked)
-        left = sum(map(waiting.is_waiting, asked))
-        return {
-            "key": key_of(run.run_id),
-            "index": run.run_index,
-            "at": f"{plain.cut(session.session_id, _ID)}/{run.run_index}",
-            "status": run.status if is_whole(session, run) else "",
-            "facts": shown["facts"],
-            "messages": list(_said(run, shown["messages"], {one.tool_call_id for one in asked})),
-            "more": told["next"] is not None and told["next"].run_index == run.run_index,
-            "ends": [one for one in shown["ends"] if one["kind"] != "waiting"],
-            "cards": [self.card(one, names[one.requirement_id]) for one in asked],
-            "ready": bool(asked) and not left,
-            "again": is_ours and run.status in _GO_ON,
-        }
-
-    def _asked(self, run: Run) -> list[Requirement]:
-        """What a paused run, or one of its members' runs, waits for."""
-        return latest_pause(self.store.get_run(run.run_id).requirements)
+        return turns.turn(session, run, self.store, self.card)
 
     def _found(self, run_index: int) -> tuple[Session, Run]:
         session = self._session()
@@ -352,13 +314,3 @@ class Chat(Answering, script="chat", parts=("asked",)):
             if self._talk is not None:
                 raise BadUsage("An answer is under way.", "Wait for it, or stop it.")
             self.session_id, self._failed, self._last = session_id, None, -1
-
-
-def _said(run: Run, messages: list[dict[str, Any]], asked: set[str | None]) -> Iterator[dict[str, Any]]:
-    """What was said aloud; calls whose answer is asked for are left to their cards."""
-    for shown in messages:
-        if shown["role"] in _NOT_SAID or shown.get("answer"):
-            continue
-        made = run.messages[shown["place"]].tool_calls if shown["place"] < len(run.messages) else []
-        waits = {n for n, one in enumerate(made) if one.status == "started" and one.tool_call_id in asked}
-        yield shown | {"calls": [one for one in shown["calls"] if one["number"] not in waits]}
