@@ -359,8 +359,10 @@ async def _drive(
 
 async def _loop(runner: Runner, context: RunContext, told: _Told, model: Model) -> AgentRunResult[Any] | None:
     """Step through pydantic-ai's loop, and write each step before the next."""
-    recorder, opening = context.recorder, told.prompt is not None
+    recorder = context.recorder
     resuming = told.results is not None  # the first answer is the one that the run goes on from
+    # A prompt in the first request is written: it is the run's, or the one that a run ended at that is gone on with.
+    opening = told.prompt is not None or not resuming
     async with runner.loop().iter(
         told.prompt,
         message_history=told.history,
