@@ -264,6 +264,7 @@ class Chat(Answering, script="chat", parts=("asked",)):
 
     def _ended(self, talk: Talk, run: Run | None, error: BaseException | None) -> None:
         """The answer is there, or will not come; called in the runs' thread."""
+        talk.pass_on()
         with self._lock:
             if error is not None:
                 self.last_error = error

@@ -75,18 +75,19 @@ class Talk:
             soon = self._told_at + EVERY_S - time.monotonic()
             if soon > 0 and (self._is_due or not self._later(soon)):
                 return
-        self._pass_on()
+        self.pass_on()
 
     def _later(self, seconds: float) -> bool:
         """Pass on in a moment; whether it has to be done at once, as there is no loop here."""
         try:
-            asyncio.get_running_loop().call_later(seconds, self._pass_on)
+            asyncio.get_running_loop().call_later(seconds, self.pass_on)
         except RuntimeError:
             return True
         self._is_due = True
         return False
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
+        """Tell the script what it was not told yet."""
         with self._lock:
             self._is_due = False
             steps, self._steps = self._steps, []
