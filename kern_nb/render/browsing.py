@@ -41,11 +41,13 @@ def still(
         chosen: The ids that were ticked.
     """
     first, total = place
-    columns = [Column("selected"), Column("session"), Column("title or question"), *map(Column, _TITLES[2:])]
+    columns = [*map(Column, _TITLES)]
     columns += [Column("runs", number=True), Column("status"), Column("created (UTC)")]
-    ticked = [[GOOD if row[0] in chosen else "", *row] for row in rows]
+    if chosen:
+        columns = [Column("selected"), *columns]
+        rows = [[GOOD if row[0] in chosen else " ", *row] for row in rows]
     many = "No session fits" if not rows else f"Sessions {first + 1:,} to {first + len(rows):,} of {total:,}"
-    parts = [Table(many, columns, ticked).without_empty_columns().markup()]
+    parts = [Table(many, columns, rows).without_empty_columns().markup()]
     if session is not None:
         parts.append(Markup(conversation_html(Conversation(session, runs))))
         if len(runs) >= _RUNS:

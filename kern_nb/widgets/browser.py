@@ -1,31 +1,29 @@
 """`browse`: the sessions of a store, found, read, branched and compared by mouse or keyboard.
 
 The list is asked for in parts as it is scrolled; what its rows say without reading messages comes first, totals after.
-What is shown of a session is in `transcripts`, `family` and `insights`. Nothing here knows SQL or markup.
+What is shown of one session is in `shown`, what is done with some in `acting`. Nothing here knows SQL or markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
-from kern_nb import attached
 from kern_nb.db.listing import ORDERS, Narrowing, Order
-from kern_nb.errors import BadUsage, SessionNotFound
+from kern_nb.errors import BadUsage
 from kern_nb.records import RunStatus
 from kern_nb.render import browsing, plain
-from kern_nb.widgets import family, insights, listed, media, transcripts
-from kern_nb.widgets.base import Widget, id_of, key_of
+from kern_nb.widgets import insights, listed, transcripts
+from kern_nb.widgets.acting import Acting
+from kern_nb.widgets.base import id_of, key_of
 from kern_nb.widgets.calls import call
+from kern_nb.widgets.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Session
 
 STATUSES = get_args(RunStatus)
-FRAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 
 MOST_ROWS = 200
 """So many rows of the list are given at once."""
@@ -80,7 +78,7 @@ def narrowing_of(text: str | None, agent: str | None, user: str | None, status: 
     )
 
 
-class SessionBrowser(Widget, script="browser"):
+class SessionBrowser(Shown, Acting, script="browser", parts=("sessions", "transcript", "branches")):
     """The sessions of a store, to look through.
 
     Args:
@@ -236,152 +234,3 @@ class SessionBrowser(Widget, script="browser"):
             raise BadUsage(f"{len(keys):,} sessions are too many to select.", "Filter them, and take browser.df().")
         self._chosen = list(dict.fromkeys(id_of(key) for key in keys))
         return len(self._chosen)
-
-    # One session ------------------------------------------------------------------------------------------------------
-
-    @call
-    def show(self, key: str) -> dict[str, Any]:
-        """A session: what is said of it, its family, and the beginning of its transcript."""
-        session = self._session(id_of(key))
-        self._shown = self.place = session.session_id
-        relatives = self.store.session_family(session.session_id)
-        return {
-            "key": key_of(session.session_id),
-            **listed.head(session),
-            "line": self.line("show", session.session_id),
-            "family": family.tree(relatives, session.session_id),
-            "transcript": self._part(session, transcripts.Start()),
-        }
-
-    @call
-    def hide(self) -> None:
-        """No session is shown any more."""
-        self._shown = self.place = None
-
-    @call
-    def more(self, key: str, run_index: int, place: int) -> dict[str, Any]:
-        """The next part of a transcript."""
-        return self._part(self._session(id_of(key)), transcripts.Start(run_index, place))
-
-    def _part(self, session: Session, start: transcripts.Start) -> dict[str, Any]:
-        runs = self.store.session_runs(session.session_id, start=start.run_index, limit=transcripts.RUNS)
-        return transcripts.part(session, runs, start)
-
-    @call
-    def text(self, key: str, run_index: int, place: int, part: transcripts.Part, number: int) -> dict[str, Any]:
-        """A text of the transcript in full."""
-        session = self._session(id_of(key))
-        return transcripts.whole(session, self._run(session, run_index), place, part, number)
-
-    @call
-    def picture(self, key: str, run_index: int, place: int, number: int, tool_call: int | None) -> dict[str, str]:
-        """A picture of a message, or of the result of one of its calls."""
-        session = self._session(id_of(key))
-        content = transcripts.held(session, self._run(session, run_index), place, tool_call)
-        return media.picture(content, number, self.store)
-
-    @call
-    def point(self, key: str, run_index: int | None, message_index: int | None) -> str:
-        """Remember what was clicked; the reference to it."""
-        self.place = reference(id_of(key), run_index, message_index)
-        return plain.visible(self.place)
-
-    def _session(self, session_id: str) -> Session:
-        session = self.store.get_session(session_id, runs=False)
-        if session is None:
-            raise SessionNotFound(f"There is no session {session_id!r} any more.", "Refresh the list.")
-        return session
-
-    def _run(self, session: Session, run_index: int) -> Any:
-        runs = self.store.session_runs(session.session_id, start=run_index, limit=1)
-        if not runs:
-            raise SessionNotFound(f"{session.session_id!r} has no run {run_index} any more.", "Refresh the list.")
-        return runs[0]
-
-    # What is done with them -------------------------------------------------------------------------------------------
-
-    @call
-    def branch(self, key: str, run_index: int | None, message_index: int | None, name: str) -> dict[str, Any]:
-        """A branch at the end of a session, after a run of it, or after a message."""
-        session_id, name = id_of(key), name.strip()
-        after: Any = run_index if message_index is None or run_index is None else (run_index, message_index)
-        made = self.store.branch(session_id, after=after, name=name or None, new_session_id=name or None)
-        self.result = made
-        named = ["--as", name] if name else []
-        line = self.line("branch", reference(session_id, run_index, message_index), *named)
-        return {"key": key_of(made.session_id), "name": plain.cut(made.session_id, 60), "line": line}
-
-    @call
-    def rename(self, key: str, name: str) -> dict[str, Any]:
-        """Another title."""
-        session_id, name = id_of(key), name.strip()
-        if not name:
-            raise BadUsage("The title is empty.", "Write one, or cancel.")
-        self.result = self.store.rename_session(session_id, name)
-        return {"line": self.line("rename", session_id, name)}
-
-    @call
-    def tag(self, key: str, tags: str) -> dict[str, Any]:
-        """Other tags, with commas between them."""
-        session_id = id_of(key)
-        given = [tag for tag in (one.strip().removeprefix("#").strip() for one in tags.split(",")) if tag]
-        self.result = self.store.tag_session(session_id, given)
-        return {"line": self.line("tag", session_id, *given)}
-
-    @call(slow=True)
-    def compare(self, keys: list[str]) -> dict[str, Any]:
-        """Two or more sessions beside each other, the first as the baseline."""
-        from kern_nb.analysis.compare import compare
-
-        ids = _some(keys)
-        self.result = compare(*((one, self.store) for one in ids))
-        return {"rendered": self.result._repr_html_(), "line": self.line("compare", *ids)}
-
-    @call(slow=True)
-    def summarize(self, keys: list[str]) -> dict[str, Any]:
-        """A digest of one session or several, computed without a model."""
-        from kern_nb.summarizing import summarize
-
-        ids = _some(keys)
-        self.result = summarize(*ids, store=self.store)
-        return {"rendered": self.result._repr_html_(), "line": self.line("summarize", *ids)}
-
-    @call(slow=True)
-    def metrics(self, keys: list[str]) -> dict[str, str]:
-        """What each of the sessions took, as a table."""
-        return {"rendered": browsing.metrics_html(self.store.sessions_df(_some(keys)))}
-
-    @call(slow=True)
-    def plot(self, keys: list[str], kind: insights.Kind) -> dict[str, Any]:
-        """A plot of the sessions, as a picture; as a table where nothing draws."""
-        ids = _some(keys)
-        drawn = insights.plot(self.store, ids, kind)
-        line = self.line("plot", ids[0], "--kind", kind) if len(ids) == 1 else None
-        return {**drawn, "line": line}
-
-    @call
-    def cell(self, keys: list[str], frame: str) -> dict[str, str]:
-        """The text of a cell that loads a frame of the sessions."""
-        if frame not in FRAMES:
-            raise BadUsage(f"There is no frame {frame!r}.", f"There are {', '.join(FRAMES)}.")
-        ids = _some(keys)
-        if len(ids) == 1:
-            return {"line": f"df = {self.line('load', frame, '--session', ids[0])}"}
-        module, store = "kern_nb", "kern_nb.current_store()"
-        if not self.is_in_use:
-            module, store = "kern_nb.attached", f"kern_nb.attached.find({attached.name_of(self.store)!r})"
-        return {"line": plain.visible(f"import {module}\ndf = {store}.{frame}_df({ids!r})")}
-
-
-def reference(session_id: str, run_index: int | None = None, message_index: int | None = None) -> str:
-    """A place as people write it: ``chat/2.5``."""
-    if run_index is None:
-        return session_id
-    return f"{session_id}/{run_index}" + ("" if message_index is None else f".{message_index}")
-
-
-def _some(keys: Iterable[str]) -> list[str]:
-    ids = list(dict.fromkeys(id_of(key) for key in keys))
-    if not ids:
-        raise BadUsage("No session is selected.", "Tick some in the list, or open one.")
-    return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ browser
 RUN_CELL = "index => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = index; window.jupyterapp.commands.execute('notebook:run-cell'); }"
 SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
 COUNT_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\"'\u202egnp\x00"
 
 
@@ -90,6 +94,12 @@ def value_of(notebook: OpenNotebook, cell: int) -> str:
     return output.last.inner_text().strip()
 
 
+def press(page: Page, *keys: str) -> None:
+    """Press keys, one after the other."""
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def test_sessions_are_found_and_read_with_the_keyboard_alone(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
@@ -109,15 +119,13 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
     keys.press("ArrowDown")
     expect(page.get_by_role("listbox", name="Sessions")).to_be_focused()
-    for key in ("End", "Home", "PageDown", "Home", "ArrowDown", "d", "d", "b", "x", "Space", "ArrowDown", "Space"):
-        keys.press(key)
+    press(page, "End", "Home", "PageDown", "Home", "ArrowDown", "d", "d", "b", "x", "Space", "ArrowDown", "Space")
     expect(page.get_by_text("40 sessions, 2 selected")).to_be_visible()
     ticked = page.get_by_role("listbox", name="Sessions").get_by_role("option", selected=True)
     expect(ticked).to_have_count(2)
     expect(ticked.first).to_contain_text("where is it?")
 
-    keys.press("Home")
-    keys.press("Enter")
+    press(page, "Home", "Enter")
     head = page.get_by_role("region", name="The session")
     expect(head.get_by_role("heading")).to_have_text("refund")
     expect(head.get_by_text("certainly").first).to_be_visible()
@@ -170,8 +178,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     tree = page.get_by_role("tree", name="Branches")
     expect(tree.get_by_role("treeitem")).to_have_count(3)
     tree.get_by_role("treeitem").first.focus()
-    for key in ("ArrowLeft", "ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
-        page.keyboard.press(key)
+    press(page, "ArrowLeft", "ArrowRight", "ArrowRight", "ArrowRight", "Enter")
     expect(page.get_by_role("region", name="The session").get_by_role("heading")).to_have_text("deep")
     expect(tree.locator("[aria-current=true]")).to_contain_text("deep")
 
@@ -206,13 +213,19 @@ def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
     """Few rows are in the page, the last of thousands is one key away, and a text is whole on request."""
     path = tmp_path / "many.duckdb"
     with DuckDb(path) as store:
-        store.append_run("seed", a_run("q", "word " * 1_000))
+        sha = store.put_blob(PNG, "image/png")
+        run = a_run("q", "word " * 1_000)
+        run.messages[0].content = [{"type": "text", "text": "q"}, {"type": "image", "sha256": sha}]
+        store.append_run("seed", run)
         ids = [{"session_id": f"s{n:04}", "session_type": "agent", "created_at": n} for n in range(3_000)]
         store.write(lambda c: store.insert_rows(c, store.tables.sessions, ids))
-    notebook = opened(open_notebook, tmp_path, path)
+    notebook = opened(open_notebook, tmp_path, path, "browser.place")
     page = notebook.page
     expect(page.get_by_text("3,001 sessions", exact=True)).to_be_visible()
     rows(page).first.click()
+    picture = page.get_by_role("img", name="file", exact=True)
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
     page.get_by_role("button", name="Show all").click()
     expect(page.get_by_role("button", name="Show less")).to_be_visible()
     assert page.locator(".kern-text").last.inner_text().count("word") == 1_000
@@ -224,6 +237,7 @@ def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
     assert rows(page).count() < 40
     page.keyboard.press("Home")
     expect(rows(page).first).to_contain_text("“q”")
+    assert value_of(notebook, 1) == "'seed/0.3'"
 
 
 def test_hostile_texts_do_nothing_and_break_nothing(

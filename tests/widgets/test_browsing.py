@@ -11,6 +11,7 @@ from kern_nb import attached
 from kern_nb.analysis.compare import Comparison
 from kern_nb.errors import BadUsage
 from kern_nb.notebook import parsing
+from kern_nb.notebook.grammar import VERBS
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 from kern_nb.widgets import media, transcripts
 from kern_nb.widgets.base import id_of, key_of
@@ -397,6 +398,22 @@ def test_renaming_and_tagging(page, shop):
     assert shop.get_session("alpha").metadata is None
 
 
+@pytest.mark.parametrize("action", ["rename", "tag"])
+def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
+    """Run as they are, they leave the session as the click left it."""
+    if action not in {verb.name for verb in VERBS}:
+        pytest.skip(f"%kern has no verb {action}")
+    args = {"rename": {"name": "It's “here”"}, "tag": {"tags": "one, two words"}}[action]
+    line = page.ask(action, key=key_of("alpha"), **args)["line"]
+    clicked = shop.get_session("alpha")
+    undo = {"rename": lambda: shop.rename_session("alpha", "x"), "tag": lambda: shop.tag_session("alpha", ["x"])}
+    undo[action]()
+
+    run_line(line)
+    after = shop.get_session("alpha")
+    assert (after.session_name, after.metadata) == (clicked.session_name, clicked.metadata)
+
+
 def test_comparing_and_summarizing(page):
     """The result is in Python, its HTML goes to the page, and the line names the sessions in order."""
     keys = [key_of("alpha"), key_of("beta")]
@@ -406,7 +423,11 @@ def test_comparing_and_summarizing(page):
     assert [side.label for side in page.widget.result.sides] == ["alpha", "beta"]
     assert compared["rendered"] == page.widget.result._repr_html_()
     assert compared["line"] == "%kern compare alpha beta"
-    assert page.ask("summarize", keys=keys)["line"] == "%kern summarize alpha beta"
+    again = run_line(compared["line"])
+    assert again.metrics.equals(page.widget.result.metrics)
+    summarized = page.ask("summarize", keys=keys)
+    assert summarized["line"] == "%kern summarize alpha beta"
+    assert run_line(summarized["line"]).df.equals(page.widget.result.df)
     assert page.refused("compare", keys=keys[:1])["kind"] == "BadUsage"
     assert page.refused("summarize", keys=[])["message"] == "No session is selected."
 
@@ -422,7 +443,9 @@ def test_metrics_and_plots_of_what_is_selected(page):
         assert drawn["source"].startswith("data:image/png;base64,")
         assert drawn["alt"]
         assert drawn["line"] is None
-    assert page.ask("plot", keys=keys[:1], kind="tools")["line"] == "%kern plot alpha --kind tools"
+    one = page.ask("plot", keys=keys[:1], kind="tools")
+    assert one["line"] == "%kern plot alpha --kind tools"
+    assert run_line(one["line"]).title
     assert page.refused("plot", keys=keys, kind="secret")["kind"] == "BadUsage"
 
 
