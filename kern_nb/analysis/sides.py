@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import attached
+from kern_nb.db.rows import ANSWERS
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -27,17 +28,24 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """A tool call as it is compared: its arguments are JSON with sorted keys, so that their order does not matter."""
+    """A tool call as it is compared.
+
+    Attributes:
+        tool_name: The tool.
+        args: JSON with sorted keys, so that their order does not matter.
+        result: What it returned where no message says that; None where one does, or there is none.
+    """
 
     tool_name: str
     args: str
+    result: str | None = None
 
 
 class Turn(NamedTuple):
     """One message of a conversation, as it is compared.
 
     Attributes:
-        place: Where it stands, as a person writes it: ``chat/2.5``.
+        place: Where it stands, as a person writes it: ``chat/2.5``; ``chat/2`` where that is no message.
         row: The row it is: its run's id and its index there. What two branches inherit is the same row.
         role: Who speaks.
         tool_name: On a tool's message: the tool.
@@ -89,15 +97,25 @@ class Side:
 
     @cached_property
     def turns(self) -> list[Turn]:
-        """Its messages in order; of a run that has none, its input and output."""
-        calls = _by_message(self.tool_calls)
+        """Its messages in order; of a run that has none, its input and output.
+
+        Calls that no message made are a turn of their own, before the answer.
+        """
+        calls = _by_message(self.messages, self.tool_calls)
         names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
         said: dict[str, list[Turn]] = defaultdict(list)
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
             place = f"{self.place.session_id}/{run_index}.{index}"
             turn = Turn(place, (run_id, index), role, tool or "", content or "", tuple(calls[run_id, index]))
             said[run_id].append(turn)
-        return [turn for run in rows(self.runs, _ENDS) for turn in said.get(run[0]) or self._ends(*run)]
+        found: list[Turn] = []
+        for run in rows(self.runs, _ENDS):
+            turns = said.get(run[0]) or self._ends(*run)
+            if loose := calls.get((run[0], None)):
+                place = f"{self.place.session_id}/{run[1]}"
+                turns.insert(_answer(turns), Turn(place, (run[0], -1), "assistant", "", "", tuple(loose)))
+            found += turns
+        return found
 
     def _ends(self, run_id: str, run_index: int, asked: str | None, answered: str | None) -> list[Turn]:
         ends = enumerate((("user", asked), ("assistant", answered)))
@@ -165,10 +183,19 @@ def _with_members(runs: pd.DataFrame, run_index: int) -> list[str]:
     return found
 
 
-def _by_message(tool_calls: pd.DataFrame) -> dict[tuple[str, int], list[Call]]:
-    calls: dict[tuple[str, int], list[Call]] = defaultdict(list)
-    for run_id, index, name, args in rows(tool_calls, ("run_id", "message_index", "tool_name", "args")):
-        calls[run_id, index].append(Call(name or "", sorted_json(args)))
+def _answer(turns: Sequence[Turn]) -> int:
+    """The place of a run's last turn, where that is not a user's; else the end."""
+    return len(turns) - 1 if turns and turns[-1].role != "user" else len(turns)
+
+
+def _by_message(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> dict[tuple[str, int | None], list[Call]]:
+    """The calls of each message, by its run and index; those of no message by their run alone."""
+    told = set(rows(messages[messages["role"].isin(ANSWERS)], ("run_id", "tool_call_id")))
+    calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
+    names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result")
+    for run_id, index, name, args, call_id, result in rows(tool_calls, names):
+        unsaid = None if (run_id, call_id) in told else result
+        calls[run_id, index].append(Call(name or "", sorted_json(args), unsaid))
     return calls
 
 
@@ -184,5 +211,5 @@ def sorted_json(text: str | None) -> str:
         return ""
     try:
         return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ _SUMS = (
     "total_tokens",
     "cost",
 )
+_NAMES = ("n_runs", "n_messages", *_SUMS, "duration_s")
 _OF_MESSAGES = ("input_tokens", "output_tokens", "cost")
 
 
 def totals(side: Side) -> dict[str, float | None]:
-    """Its totals by the names of the frames' columns, then its scores by theirs; None where nobody knows.
+    """Its totals by the names of the frames' columns, then its scores by theirs (see `metric_of`); None where unknown.
 
     What a branch inherits counts as what it saw: of a run that it inherits a part of, the tokens and the cost of that
     part's messages. The time of a whole session is what its source states, else the sum of its runs. Members' runs
@@ -37,7 +39,12 @@ def totals(side: Side) -> dict[str, float | None]:
     is_whole = side.place.run_index is None and _missing(side.session["parent_session_id"])
     found["duration_s"] = _known(side.session["duration_s"]) if is_whole else _sum(alone["duration_s"])
     scores = side.scores.groupby("name", sort=True)["value"].mean()
-    return found | {str(name): float(value) for name, value in scores.items()}
+    return found | {metric_of(str(name)): _known(value) for name, value in scores.items()}
+
+
+def metric_of(score: str) -> str:
+    """The name of a score among the metrics: its own, ``score.cost`` where a total has that."""
+    return f"score.{score}" if score in _NAMES else score
 
 
 def _with_messages(side: Side) -> pd.DataFrame:
@@ -57,7 +64,7 @@ def _sum(values: pd.Series[Any]) -> float | None:
 
 
 def _known(value: Any) -> float | None:
-    return None if _missing(value) else float(value)
+    return None if _missing(value) or not math.isfinite(value) else float(value)
 
 
 def _missing(value: Any) -> bool:

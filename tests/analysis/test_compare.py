@@ -9,6 +9,7 @@ import pytest
 from conversations import MESSAGES, save, talk
 
 from kern_nb.analysis.compare import compare
+from kern_nb.db import open_store
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Message, Run, ToolCall, Usage
 
@@ -289,3 +290,93 @@ def test_a_run_that_is_in_no_store_is_not_compared(store):
     save(store, "a", talk(0))
     with pytest.raises(BadUsage, match="in no store"):
         compare("a", talk(1), store=store)
+
+
+def calling(args=None, result="sunny", text=None, *, of_message=True) -> Run:
+    """A run whose only call has no message that says its result; the call itself may have no message either."""
+    call = ToolCall(tool_call_id="c", tool_name="weather", args=args, result=result)
+    messages = [
+        Message(role="user", content="How is Rome?"),
+        Message(role="assistant", content=text, tool_calls=[call] if of_message else []),
+        Message(role="assistant", content="Done."),
+    ]
+    return Run(messages=messages if of_message else messages[::2], tool_calls=[] if of_message else [call])
+
+
+@pytest.mark.parametrize("of_message", [True, False])
+def test_a_result_that_no_message_says_is_compared(store, of_message):
+    """Two sessions whose tools returned different things are not the same, whatever a source kept of it."""
+    save(store, "a", calling(of_message=of_message))
+    save(store, "b", calling(result="rainy", of_message=of_message))
+    found = compare("a", "b", store=store)
+
+    place = "{}/0.1" if of_message else "{}/0"
+    assert (found.divergence.a, found.divergence.b) == (place.format("a"), place.format("b"))
+    assert found.turns.status.tolist() == ["matched", "changed", "matched"]
+    assert found.turns.a_calls[1] == "weather() → sunny"
+    assert "→ rainy" in repr(found.divergence)
+    assert "[-sunny-]{+rainy+}" in repr(found)
+    assert compare("a", "a", store=store).divergence is None
+
+
+def test_a_result_that_a_message_says_is_said_once(store):
+    """There it is a turn of its own."""
+    save(store, "a", talk(0))
+    save(store, "b", talk(0))
+
+    assert compare("a", "b", store=store).turns.a_calls[1] == 'tool_0({"n":0})'
+
+
+@pytest.mark.parametrize(("x", "y"), [(1, 1.0), (1, "1"), (1, True), (0, None), ("", None)])
+def test_arguments_of_other_types_are_other_arguments(store, x, y):
+    """And the difference is in the text, beside words that are the same."""
+    save(store, "a", calling(args={"x": x}, text="One moment."))
+    save(store, "b", calling(args={"x": y}, text="One moment."))
+    found = compare("a", "b", store=store)
+
+    assert found.divergence.turn == 1
+    assert found.divergence.a_calls != found.divergence.b_calls
+    assert "{+" in repr(found)
+    first, second = repr(found.divergence).splitlines()[1:]
+    assert first.split("0.1")[1] != second.split("0.1")[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_is_unknown(store, value):
+    """It is better than nothing, and worse than nothing."""
+    for name in "ab":
+        save(store, name, talk(0))
+    store.add_score("a", "reward", value)
+    store.add_score("b", "reward", 1.0)
+
+    for names, row in ((("a", "b"), (None, 1.0, None, None)), (("b", "a"), (1.0, None, None, None))):
+        found = compare(*names, store=store)
+        assert by_metric(found)["reward"] == row
+        assert "reward" in repr(found)
+    assert "reward" not in by_metric(compare("a", "a", store=store))
+
+
+def test_a_score_named_like_a_total_hides_none(store):
+    """Both are there, the score under another name; and it is a score: higher is better."""
+    for name, value in (("a", 3), ("b", 4)):
+        save(store, name, talk(0))
+        store.add_score(name, "cost", value)
+        store.add_score(name, "total_tokens", value)
+    found = by_metric(compare("a", "b", store=store))
+
+    assert found["cost"] == (0.75, 0.75, 0, "neither")
+    assert found["score.cost"] == (3, 4, 1, "b")
+    assert found["total_tokens"][0] == 36
+    assert found["score.total_tokens"] == (3, 4, 1, "b")
+
+
+def test_two_workloads_of_one_database_share_nothing(persistent_target):
+    """The same records under another table's name are equal, and not the same rows."""
+    with open_store(persistent_target) as one, open_store(persistent_target, session_table="other") as other:
+        run = talk(0)
+        for store in (one, other):
+            store.append_run("chat", run)
+        turns = compare(("chat", one), ("chat", other)).turns
+
+    assert set(turns.status) == {"matched"}
+    assert not turns.shared.any()

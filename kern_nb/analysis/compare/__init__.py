@@ -82,10 +82,11 @@ class Comparison:
     def metrics(self) -> pd.DataFrame:
         """What each took.
 
-        One row a metric: ``metric`` (a column of ``runs_df``, or the name of a score), ``a``, ``b``, ``delta`` (b - a),
-        ``delta_pct`` (of a, in percent), ``better``: a, b or neither; missing where no direction is declared or a value
-        is unknown. Fewer tokens, errors and seconds and less cost are better; so are higher scores. A branch counts
-        with all that it inherits. Metrics that are known of neither are left out. Tokens and cost are the agent's.
+        One row a metric: ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where both have the
+        name), ``a``, ``b``, ``delta`` (b - a), ``delta_pct`` (of a, in percent), ``better``: a, b or neither; missing
+        where no direction is declared or a value is unknown. Fewer tokens, errors and seconds and less cost are better;
+        so are higher scores. A branch counts with all that it inherits. Metrics that are known of neither are left out.
+        Tokens and cost are the agent's.
         """
         return self._stacked(lambda pair: pair.metrics)
 
@@ -95,8 +96,9 @@ class Comparison:
 
         One row a turn: ``turn`` from 0, ``status`` (matched, changed, only in a, only in b), ``shared`` (it is the same
         row in both, which they inherit), ``role``; then for each side where it stands (``a``, as ``chat/2.5``), what it
-        says (``a_text``) and which tools it calls (``a_calls``). Matched turns say and call the same; ids and times do
-        not count.
+        says (``a_text``) and which tools it calls (``a_calls``, with what they return where no message has that).
+        Calls that no message made are a turn before their run's answer. Matched turns say and call the same; ids and
+        times do not count.
         """
         return self._stacked(lambda pair: pair.turns)
 

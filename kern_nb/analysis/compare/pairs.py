@@ -12,10 +12,12 @@ from kern_nb.analysis import directions
 from kern_nb.analysis.compare.alignment import Pair as Places
 from kern_nb.analysis.compare.alignment import aligned, common_prefix
 from kern_nb.analysis.sides import Side, Turn, rows, sorted_json
-from kern_nb.analysis.totals import totals
+from kern_nb.analysis.totals import metric_of, totals
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from kern_nb.db import SessionStore
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ class Divergence:
         a_text: What that message says; empty where it only calls tools.
         b_text: The same of the other.
         contender: The side that parts, where several are compared with the baseline.
+        a_calls: The tools that the baseline's message calls, one a line; None where it calls none.
+        b_calls: The same of the other.
     """
 
     turn: int
@@ -41,6 +45,8 @@ class Divergence:
     a_text: str
     b_text: str
     contender: str
+    a_calls: str | None = None
+    b_calls: str | None = None
 
     def __repr__(self) -> str:
         """Where it is, and what each says there."""
@@ -62,8 +68,8 @@ class Pair:
     def __init__(self, a: Side, b: Side) -> None:
         self.a = a
         self.b = b
-        same_store = a.store is b.store or (a.store.url == b.store.url and not a.store.url.endswith(":memory:"))
-        self.shared = common_prefix([t.row for t in a.turns], [t.row for t in b.turns]) if same_store else 0
+        shared = common_prefix([t.row for t in a.turns], [t.row for t in b.turns])
+        self.shared = shared if _is_one_place(a.store, b.store) else 0
         rest = self.shared
         self.alike = rest + common_prefix([t.said for t in a.turns[rest:]], [t.said for t in b.turns[rest:]])
 
@@ -81,8 +87,8 @@ class Pair:
         a, b = (side.turns[self.alike] if self.alike < len(side.turns) else None for side in (self.a, self.b))
         if a is None and b is None:
             return None
-        texts = (a.text if a else "", b.text if b else "")
-        return Divergence(self.alike, a.place if a else None, b.place if b else None, *texts, self.b.label)
+        (at_a, text_a, calls_a), (at_b, text_b, calls_b) = map(_said, (a, b))
+        return Divergence(self.alike, at_a, at_b, text_a, text_b, self.b.label, calls_a, calls_b)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -123,6 +129,7 @@ class Pair:
         import pandas as pd
 
         of_a, of_b = totals(self.a), totals(self.b)
+        scores = {metric_of(str(name)) for side in (self.a, self.b) for name in side.scores["name"]}
         made = []
         for name in dict.fromkeys([*of_a, *of_b]):
             x, y = of_a.get(name), of_b.get(name)
@@ -130,7 +137,7 @@ class Pair:
                 continue
             delta = None if x is None or y is None else y - x
             percent = None if delta is None or not x else 100 * delta / abs(x)
-            is_score = name in set(self.a.scores["name"]) | set(self.b.scores["name"])
+            is_score = name in scores
             made.append((name, x, y, delta, percent, _better(delta, 1 if is_score else directions.direction(name))))
         frame = _frame(made, ["metric", "a", "b", "delta", "delta_pct", "better"], number=["a", "b", "delta"])
         return frame.astype({"delta_pct": pd.Float64Dtype()})
@@ -170,7 +177,18 @@ def _status(a: T | None, b: T | None, key: Callable[[T], Hashable]) -> str:
 
 def _calls(turn: Turn) -> str | None:
     """The calls of a turn as text; None where it makes none."""
-    return "\n".join(f"{call.tool_name}({call.args})" for call in turn.calls) or None
+    return "\n".join(f"{name}({args})" + ("" if r is None else f" → {r}") for name, args, r in turn.calls) or None
+
+
+def _said(turn: Turn | None) -> tuple[str | None, str, str | None]:
+    """Where a turn stands, its text and its calls."""
+    return (None, "", None) if turn is None else (turn.place, turn.text, _calls(turn))
+
+
+def _is_one_place(one: SessionStore, other: SessionStore) -> bool:
+    """Whether the rows of two stores are the same: one database and one workload of it."""
+    where = [(store.url, store.tables.name) for store in (one, other)]
+    return one is other or (where[0] == where[1] and ":memory:" not in one.url)
 
 
 def _better(delta: float | None, direction: int) -> str | None:
