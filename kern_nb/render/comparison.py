@@ -23,6 +23,7 @@ _MOST_LINES = 24
 _LONGEST = 1_000
 _LABEL = 40
 _LINE = 150
+_NOTHING = "(says nothing)"
 SIGNS = {"matched": "=", "changed": "≠", "only in a": "-", "only in b": "+"}
 _VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": "= as good"}
 
@@ -47,12 +48,12 @@ def metrics_html(comparison: Comparison) -> str:
 def divergence_text(parted: Divergence) -> str:
     """The place where two conversations part, and what each says there."""
     ends = {"a": "the baseline has ended", "b": f"{label(parted.contender)} has ended"}
+    texts = words.beside(parted.a_text, parted.b_text, _LINE)
+    calls = words.beside(parted.a_calls or "", parted.b_calls or "", _LINE)
     lines = [f"Turn {parted.turn}:"]
-    for side, place, text in (("a", parted.a, parted.a_text), ("b", parted.b, parted.b_text)):
-        said = (
-            ends[side] if place is None else f"{plain.cut(place, _LABEL)} {plain.cut(text, _LINE) or '(calls a tool)'}"
-        )
-        lines.append(f"  {side}: {said}")
+    for side, place, text, called in zip("ab", (parted.a, parted.b), texts, calls, strict=True):
+        said = " | ".join(filter(None, (text, called))) or _NOTHING
+        lines.append(f"  {side}: {ends[side] if place is None else f'{plain.cut(place, _LABEL)} {said}'}")
     return "\n".join(lines)
 
 
@@ -196,7 +197,11 @@ def _turn_lines(pair: Pair) -> Iterator[str]:
     for row in pair.rows:
         if row["status"] == "matched":
             continue
-        said = [row[f"{side}_text"] or row[f"{side}_calls"] or "" for side in "ab"]
+        said = [[row[f"{side}_{what}"] or "" for side in "ab"] for what in ("text", "calls")]
         place = plain.cut(row["a"] or row["b"], _LABEL)
-        text = words.in_line(*said) if row["status"] == "changed" else said[0] or said[1]
-        yield f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {plain.cut(text, _LINE)}"
+        if row["status"] == "changed":
+            parts = [words.in_line(a, b, _LINE) for a, b in said if a != b]
+        else:
+            parts = [plain.cut(a or b, _LINE) for a, b in said]
+        told = " | ".join(filter(None, parts)) or _NOTHING
+        yield f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {told}"

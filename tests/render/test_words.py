@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 
+import pytest
 from hostile import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 from markup import Markup
 
-from kern_nb.render.words import LONGEST, in_line, marked, versions
+from kern_nb.render.words import LONGEST, beside, in_line, marked, parted, versions
 
 
 def test_the_words_that_differ_are_marked():
@@ -45,8 +48,54 @@ def test_nothing_of_a_text_is_lost(a, b):
     """The pieces of each are its text, whatever is marked."""
     from kern_nb.render.plain import visible
 
-    for text, pieces in zip((a, b), versions(a, b), strict=True):
-        assert "".join(piece for _, piece in pieces) == visible(text)
+    for text, pieces in zip((a, b), parted(a, b), strict=True):
+        assert "".join(piece for _, piece in pieces).replace("\u240d\n", "\n") == visible(text)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("x  y z", "x y z"),
+        ("yes", "yes "),
+        ("yes", "yes\n"),
+        ("a\tb", "a b"),
+        ("a\u00a0b", "a b"),
+        ("line\nline", "line\r\nline"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("\u212b", "\u00c5"),
+        ("", "\u200b"),
+        ("zero width", "zero\u200bwidth"),
+        ("yes", "yes\ufe0f"),
+        ("soft\u00adhyphen", "softhyphen"),
+    ],
+)
+def test_what_differs_is_seen_where_nobody_would_see_it(a, b):
+    """Spaces, line ends, accents, signs without ink: on one line, side by side, and as markup without its elements."""
+
+    def seen(text: str) -> str:
+        inked = unicodedata.normalize("NFC", re.sub("<[^>]*>", " ", text))
+        return " ".join("".join(c for c in inked if unicodedata.category(c) not in ("Cf", "Mn")).split())
+
+    for x, y in (beside(a, b, 150), marked(a, b)):
+        assert seen(x) != seen(y)
+    assert re.search(r"\[-.+-\]|\{\+.+\+\}", in_line(a, b, 150))
+    assert ["".join(text for _, text in pieces) for pieces in versions("a b", "a  c")] == ["a b", "a  c"]
+
+
+def test_a_line_shows_the_difference_wherever_it_is():
+    """Far behind what fits into a line; and of texts that have nothing in common, both."""
+    for alike in (0, 100, 200, 300, 5_000):
+        text = ("one moment please " * 300)[:alike]
+        a, b = text + "You owe 20 euros." + " bye" * 90, text + "You owe 25 euros." + " bye" * 90
+        line = in_line(a, b, 150)
+        assert "[-20-] {+25+}" in line
+        assert len(line) <= 150
+        for side, amount in zip(beside(a, b, 150), ("20", "25"), strict=True):
+            assert f"You owe {amount} euros" in side
+            assert len(side) <= 150
+    assert in_line("hello", "good bye now") == "[-hello-] {+good bye now+}"
+    assert in_line("hello", "") == "[-hello-]"
+    assert in_line('f({"x":1})', 'f({"x":"1"})') == 'f({"x":{+"+}1{+"+}})'
 
 
 def test_hostile_texts_stay_text():
