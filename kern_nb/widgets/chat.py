@@ -155,8 +155,8 @@ class Chat(Answering, script="chat", parts=("asked",)):
             talk, failed = self._talk, self._failed
         session = self._session()
         shown = {"turns": [], "earlier": None} if session is None else self._turns(session, None)
-        if failed and any(turn["key"] == failed["run"] and turn["again"] for turn in shown["turns"]):
-            failed = None  # it is stored with its error, and the turn says so
+        if failed and any(_tells(turn, failed) for turn in shown["turns"]):
+            failed = None
         parent = session.parent_session_id if session else None
         return {
             **shown,
@@ -315,3 +315,9 @@ class Chat(Answering, script="chat", parts=("asked",)):
             if self._talk is not None:
                 raise BadUsage("An answer is under way.", "Wait for it, or stop it.")
             self.session_id, self._failed, self._last = session_id, None, -1
+
+
+def _tells(turn: dict[str, Any], failed: dict[str, Any]) -> bool:
+    """Whether a turn says what failed: the run is stored with that error. One that was given back has its old one."""
+    errors = [plain.one_line(one["text"])[:_NAME] for one in turn["ends"] if one["kind"] == "error"]
+    return turn["key"] == failed["run"] and any(one in failed["error"]["message"] for one in errors)
