@@ -20,6 +20,7 @@ NAMES = (
     "branch",
     "messages_df",
     "list_sessions",
+    "browse",
     "compare",
     "ingest",
     "load_extension",

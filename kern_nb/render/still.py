@@ -18,6 +18,6 @@ def still_html(inside: str) -> str:
     Args:
         inside: What was last seen, as a whole output of `kern_nb.render`.
     """
-    note = tag("p", tag("em", "As it was last seen. Run the cell to browse."), class_="kern-still-note")
+    note = tag("p", tag("em", "As it was last seen. Run the cell to go on."), class_="kern-still-note")
     style = Markup(f"<style>{_STYLE}</style>")
-    return str(tag("div", style, join(Markup(inside)), note, class_="kern-still"))
+    return str(tag("div", style, note, join(Markup(inside)), class_="kern-still"))

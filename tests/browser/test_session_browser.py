@@ -156,8 +156,7 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     assert page.evaluate(COUNT_CELLS) == cells
     assert value_of(notebook, 1) == "['lost', 'long']"
     assert value_of(notebook, 2) == "1"
-    page.get_by_role("listbox", name="Sessions").focus()
-    keys.press("Escape")
+    page.get_by_role("listbox", name="Sessions").press("Escape")
     expect(page.get_by_text("41 sessions", exact=True)).to_be_visible()
     assert notebook.foreign == []
 
