@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.render import plain, words
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_TURNS = 60
 """The most turns that differ are rendered; .turns has all."""
 
+MOST_CONTENDERS = 8
+"""So many are shown beside the baseline; the frames have all."""
+
 _MOST_CALLS = 40
 _MOST_LINES = 24
 _LONGEST = 1_000
@@ -30,14 +33,21 @@ _VERDICTS = {"a": f"{plain.BAD} worse", "b": f"{plain.GOOD} better", "neither": 
 
 def comparison_html(comparison: Comparison) -> str:
     """A comparison as a whole output."""
-    heads = [tag("p", foreign(sentence(pair))) for pair in comparison.pairs]
-    bodies = [[_calls(pair), *_turns(pair)] for pair in comparison.pairs]
+    shown = comparison.pairs[:MOST_CONTENDERS]
+    heads = [tag("p", foreign(sentence(pair))) for pair in shown]
+    bodies = [[_calls(pair), *_turns(pair)] for pair in shown]
     if len(bodies) == 1:
         parts = bodies[0]
     else:
-        names = [foreign(label(pair.b.label)) for pair in comparison.pairs]
+        names = [foreign(label(pair.b.label)) for pair in shown]
         parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
-    return container(*heads, _metrics(comparison).markup(), *parts)
+    more = [tag("p", line) for line in _unshown(comparison)]
+    return container(*heads, _metrics(comparison).markup(), *parts, *more)
+
+
+def _unshown(comparison: Comparison) -> list[str]:
+    more = len(comparison.pairs) - MOST_CONTENDERS
+    return [f"… {plain.count(more)} more beside the baseline; .metrics and .turns have all."] if more > 0 else []
 
 
 def metrics_html(comparison: Comparison) -> str:
@@ -59,15 +69,16 @@ def divergence_text(parted: Divergence) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as plain text, cut to what a screen or two hold."""
-    text = [plain.visible(sentence(pair)) for pair in comparison.pairs]
+    shown = comparison.pairs[:MOST_CONTENDERS]
+    text = [plain.visible(sentence(pair)) for pair in shown]
     text.append(str(_metrics(comparison)))
-    for pair in comparison.pairs:
-        lines = list(_turn_lines(pair))
-        more = len(lines) - _MOST_LINES
+    for pair in shown:
+        lines = list(map(_turn_line, islice(_differing(pair), _MOST_LINES)))
+        more = sum(1 for _ in _differing(pair)) - _MOST_LINES
         text += [f"Turns of {label(pair.b.label)} that differ:"] if lines else []
-        text += lines[:_MOST_LINES]
+        text += lines
         text += [f"… {plain.plural(more, 'turn')} more; .turns has all."] if more > 0 else []
-    return "\n".join(text)
+    return "\n".join([*text, *_unshown(comparison)])
 
 
 def label(name: str) -> str:
@@ -92,10 +103,10 @@ def sentence(pair: Pair) -> str:
 
 def _metrics(comparison: Comparison) -> Table:
     """One row a metric, the baseline first; of several contenders each has its columns."""
-    baseline, *others = comparison.sides
+    baseline, *others = comparison.sides[: MOST_CONTENDERS + 1]
     columns = [Column("metric"), Column(f"{label(baseline.label)} (baseline)", number=True)]
     cells: dict[str, list[str]] = {}
-    for n, pair in enumerate(comparison.pairs):
+    for n, pair in enumerate(comparison.pairs[:MOST_CONTENDERS]):
         columns += [Column(label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
         columns += [Column("verdict")]
         for row in records(pair.metrics):
@@ -193,15 +204,16 @@ def _cell(row: dict[str, Any], side: str, text: Markup, calls: Markup) -> Markup
     return join(place, *body)
 
 
-def _turn_lines(pair: Pair) -> Iterator[str]:
-    for row in pair.rows:
-        if row["status"] == "matched":
-            continue
-        said = [[row[f"{side}_{what}"] or "" for side in "ab"] for what in ("text", "calls")]
-        place = plain.cut(row["a"] or row["b"], _LABEL)
-        if row["status"] == "changed":
-            parts = [words.in_line(a, b, _LINE) for a, b in said if a != b]
-        else:
-            parts = [plain.cut(a or b, _LINE) for a, b in said]
-        told = " | ".join(filter(None, parts)) or _NOTHING
-        yield f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {told}"
+def _differing(pair: Pair) -> Iterator[dict[str, Any]]:
+    return (row for row in pair.rows if row["status"] != "matched")
+
+
+def _turn_line(row: dict[str, Any]) -> str:
+    said = [[row[f"{side}_{what}"] or "" for side in "ab"] for what in ("text", "calls")]
+    place = plain.cut(row["a"] or row["b"], _LABEL)
+    if row["status"] == "changed":
+        parts = [words.in_line(a, b, _LINE) for a, b in said if a != b]
+    else:
+        parts = [plain.cut(a or b, _LINE) for a, b in said]
+    told = " | ".join(filter(None, parts)) or _NOTHING
+    return f"  {SIGNS[row['status']]} {place} {plain.cut(row['role'] or '', 20)}: {told}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from difflib import SequenceMatcher
 from itertools import zip_longest
 
 from kern_nb.render.html import Markup, flowing, join, tag
@@ -53,14 +52,35 @@ def parted(a: str, b: str, before: int = _BEFORE) -> tuple[list[Piece], list[Pie
     x, y = (_WORD.findall(text[start : start + LONGEST]) for text in (a, b))
     # Spaces count only where nothing else differs.
     bare_x, bare_y = ([word.rstrip() for word in words] for words in (x, y))
-    found = SequenceMatcher(None, *((x, y) if bare_x == bare_y else (bare_x, bare_y)), autojunk=False)
-    unlike = (found.quick_ratio() < _UNLIKE or found.ratio() < _UNLIKE) and _look("".join(x)) != _look("".join(y))
+    stretches = list(_stretches(*((x, y) if bare_x == bare_y else (bare_x, bare_y))))
+    alike = sum(i2 - i1 for alone, i1, i2, _, _ in stretches if not alone)
+    if 2 * alike < _UNLIKE * (len(x) + len(y)) and _look("".join(x)) != _look("".join(y)):
+        stretches = [(False, 0, len(x), 0, len(y))]
     of_a: list[Piece] = [(False, f"… {count(start)} characters alike … ")] if start else []
     of_b = of_a.copy()
-    for op, i1, i2, j1, j2 in found.get_opcodes() if not unlike else [("equal", 0, len(x), 0, len(y))]:
-        of_a.append((op != "equal", "".join(x[i1:i2])))
-        of_b.append((op != "equal", "".join(y[j1:j2])))
+    for alone, i1, i2, j1, j2 in stretches:
+        of_a.append((alone, "".join(x[i1:i2])))
+        of_b.append((alone, "".join(y[j1:j2])))
     return of_a + _rest(a, start), of_b + _rest(b, start)
+
+
+def _stretches(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int, int]]:
+    """Where both have the same words and where not, in turn: whether they differ, and the places in each.
+
+    The longest common subsequence is rapidfuzz's: texts of one sign over and over take difflib minutes.
+    """
+    from rapidfuzz.distance import LCSseq
+
+    at_x = at_y = 0
+    for op in LCSseq.opcodes(x, y):
+        if op.tag != "equal":
+            continue
+        if op.src_start > at_x or op.dest_start > at_y:
+            yield True, at_x, op.src_start, at_y, op.dest_start
+        yield False, op.src_start, op.src_end, op.dest_start, op.dest_end
+        at_x, at_y = op.src_end, op.dest_end
+    if at_x < len(x) or at_y < len(y):
+        yield True, at_x, len(x), at_y, len(y)
 
 
 def _line_ends(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pandas as pd
 import pytest
@@ -380,3 +381,34 @@ def test_two_workloads_of_one_database_share_nothing(persistent_target):
 
     assert set(turns.status) == {"matched"}
     assert not turns.shared.any()
+
+
+def test_of_very_many_contenders_the_first_are_shown(store):
+    """As with turns: what is shown is bounded, and says what it leaves out; the frames have all."""
+    for n in range(31):
+        save(store, f"chat-{n:02}", talk(n), talk(n + 1))
+    found = compare(*(f"chat-{n:02}" for n in range(31)), store=store)
+
+    assert len(found._repr_html_()) < 100_000
+    assert len(repr(found).splitlines()) < 120
+    for text in (repr(found), found._repr_html_()):
+        assert "chat-08" in text
+        assert "chat-09" not in text
+        assert "… 22 more beside the baseline; .metrics and .turns have all." in text
+    assert found.turns.contender.nunique() == 30
+
+
+def test_ten_thousand_turns_that_differ_are_shown_at_once():
+    """Only what is shown is compared word by word."""
+    with open_store(":memory:") as store:
+        for name in "ab":
+            said = [Message(role="assistant", content=f"{name}{n} " + "foo " * 100) for n in range(10_000)]
+            store.append_run(name, Run(messages=said))
+        found = compare("a", "b", store=store)
+        len(found.pairs[0].rows)
+        begun = time.perf_counter()
+        texts = repr(found), found._repr_html_()
+        took = time.perf_counter() - begun
+
+    assert took < 2
+    assert all("9,976 turns more" in texts[0] or "9,940 turns more" in text for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 import unicodedata
 
 import pytest
@@ -108,3 +109,16 @@ def test_hostile_texts_stay_text():
             found = Markup(f"<td>{markup}</td>")
             assert found.problems == []
             assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in found.text)
+
+
+def test_texts_of_few_signs_are_compared_at_once():
+    """Rulers and tables are the same sign over and over."""
+    begun = time.perf_counter()
+    for a, b in (
+        ("...." * 1_000, "x" + "..,." * 1_000),
+        ("|---" * 1_000, "|--|" * 1_000),
+        ("a b " * 1_000, "b " * 2_000),
+    ):
+        versions(a, b)
+
+    assert time.perf_counter() - begun < 2

@@ -82,7 +82,7 @@ class Comparison:
     def metrics(self) -> pd.DataFrame:
         """What each took.
 
-        One row a metric: ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where both have the
+        One row a metric: ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where both have a
         name), ``a``, ``b``, ``delta`` (b - a), ``delta_pct`` (of a, in percent), ``better``: a, b or neither; missing
         where no direction is declared or a value is unknown. Fewer tokens, errors and seconds and less cost are better;
         so are higher scores. A branch counts with all that it inherits. Metrics that are known of neither are left out.
