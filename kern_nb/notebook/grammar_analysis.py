@@ -27,7 +27,7 @@ ANALYSIS_VERBS: tuple[Verb, ...] = (
             arg("--by", "NAME", "Compare groups: what tells them apart, for example model; several as A,B.", "names"),
             arg("--key", "NAME", "What pairs the sessions of two groups; task_id where left out.", "names"),
             arg("--score", "NAME", "The score of groups; reward where left out."),
-            arg("--groups", "A,B", "The groups, the baseline first; all where left out."),
+            arg("--groups", "A,B", "The groups, the baseline first; all where left out. '\"a,b\",c' is two."),
             _WHERE,
             STORE,
             arg("--to-store", "NAME", "The store of all but the first, where it is another.", "stores"),

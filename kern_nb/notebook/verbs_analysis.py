@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def compare(args: Namespace) -> Comparison | ComparisonView | GroupComparison:
         raise BadUsage(f"--by compares groups of all sessions, so that {other} has no place.", "Narrow with --where.")
     chosen: dict[str, Any] = {"key": args.key and _several(args.key), "score": args.score}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    groups = None if args.groups is None else args.groups.split(",")
+    groups = None if args.groups is None else _split(args.groups)
     return compare_groups(args.store, by=_several(args.by), groups=groups, where=_where(args.where), **chosen)
 
 
@@ -50,7 +51,23 @@ def _view(comparison: Comparison) -> ComparisonView:
 
 def _several(text: str) -> str | list[str]:
     """A name, or several with commas between them."""
-    return text.split(",") if "," in text else text
+    names = _split(text)
+    return names[0] if len(names) == 1 else names
+
+
+def _split(text: str) -> list[str]:
+    """Names with commas between them; one that has a comma in it stands in double quotes: ``'"a,b",c'``.
+
+    Raises:
+        BadUsage: a quote is not closed, or there is no name between two commas.
+    """
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        names = []
+    if not names or not all(names):
+        raise BadUsage(f"{text!r} is no list of names.", "Put commas between them, and quotes around one with a comma.")
+    return names
 
 
 def summarize(args: Namespace) -> Digest | Summaries | SessionSummary:
@@ -89,4 +106,9 @@ def _where(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise BadUsage(f"--where {word!r} says no value.", "For example: --where domain=airline")
+    names = [word.split("=", 1)[0] for word in words]
+    for name in names:
+        if names.count(name) > 1:
+            hint = "A session has one value; leave one of them out."
+            raise BadUsage(f"--where is given twice for {name!r}.", hint)
     return dict(word.split("=", 1) for word in words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from trials import row, table, trial, trials
@@ -174,6 +175,21 @@ def test_groups_by_a_state_key(store):
     assert set(compare_groups(store, by="plan", key="task").groups.group) == {'{"depth": 1}', '{"depth": 2}'}
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, str])
+def test_values_are_named_as_they_are(memory, kind):
+    """A number as a number, of numpy too: as it stands in the metadata and comes out of a frame."""
+    for n in range(3):
+        trial(memory, f"s{n}", "m", "1", n)
+        made = memory.get_session(f"s{n}")
+        memory.save_session(made.model_copy(update={"metadata": {"task_id": "1", "n": n, "odd": bool(n % 2)}}))
+    found = compare_groups(memory, by="n", groups=[kind(2), kind(0)], success=np.float32(2))
+
+    assert found.groups.group.tolist() == ["2", "0"]
+    assert found.groups.success_rate.tolist() == [1, 0]
+    one = compare_groups(memory, by=["n", "task_id"], where={"odd": np.bool_(False)})
+    assert one.groups.group.tolist() == ["0 / 1", "2 / 1"]
+
+
 def test_several_names_make_one_key(memory):
     """What one name does not tell apart, two do; a session that lacks one of them has no key."""
     for n, (model, domain, task) in enumerate([("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("b", None, "1")]):
@@ -328,6 +344,15 @@ def test_the_same_store_gives_the_same_figures(memory):
         ({"user_id": "nobody"}, "There are no sessions to compare that fit", "Choose other filters."),
         ({"confidence": 95}, "confidence=95 is no share", "For example: confidence=0.95"),
         ({"key": []}, "No name is given", 'For example: key="task_id"'),
+        ({"key": None}, "None is no name", 'For example: "task_id"'),
+        ({"by": 3}, "3 is no name", 'For example: "task_id"'),
+        ({"by": ["model", ""]}, "'' is no name", 'For example: "task_id"'),
+        ({"by": "created_at"}, "'created_at' is a time", "Choose by time with since and until."),
+        ({"by": "team_id"}, "No session has a value of 'team_id'", "Name another. The metadata has task_id."),
+        ({"confidence": "95%"}, "confidence='95%' is no share", "For example: confidence=0.95"),
+        ({"success": "high"}, "success='high' is no number", "For example: success=1.0"),
+        ({"score": 3}, "score=3 is no name of a score", 'For example: score="reward"'),
+        ({"where": "task_id=1"}, "where='task_id=1' is no mapping", 'For example: where={"domain": "airline"}'),
     ],
 )
 def test_what_cannot_be_compared_is_refused(memory, asked, message, hint):

@@ -48,6 +48,16 @@ def test_compare_takes_groups(notebook, chats):
     assert narrowed.groups["n_sessions"].tolist() == [2, 2]
 
 
+def test_names_of_groups_may_hold_commas(notebook, chats):
+    """In quotes, as in a file of values with commas between them."""
+    for number, model in enumerate(("m,1", 'the "new" one')):
+        runs = [Run(input="x", model=model)]
+        chats.save_session(Session(session_id=f"s{number}", metadata={"task_id": "t"}, runs=runs))
+    found = notebook.run("""%kern compare --by model --score reward --groups '"the ""new"" one", "m,1"'""")
+
+    assert found.groups["group"].tolist() == ['the "new" one', "m,1"]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -56,6 +66,9 @@ def test_compare_takes_groups(notebook, chats):
         ("compare alpha alps --key task_id", "--key is about groups"),
         ("compare alpha --by model", "'alpha'"),
         ("compare --by model --where domain", "says no value"),
+        ("compare --by model --where domain=a --where domain=b", "--where is given twice for 'domain'"),
+        ("compare --by model, --key domain", "'model,' is no list of names"),
+        ("compare --by model --groups 'a,\"b'", "is no list of names"),
         ("plot alpha --kind pie", "no kind of plot 'pie'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from kern_nb import attached
@@ -32,7 +33,7 @@ def compare_groups(
     by: str | Sequence[str] = "model",
     key: str | Sequence[str] = "task_id",
     score: str | None = "reward",
-    groups: Sequence[str] | None = None,
+    groups: Sequence[Any] | None = None,
     where: Mapping[str, Any] | None = None,
     success: float = 1.0,
     confidence: float = 0.95,
@@ -57,8 +58,8 @@ def compare_groups(
         key: What makes sessions of different groups comparable.
         score: The name of the score. A session's is the mean of its ratings; where only its runs are rated, of theirs.
             None compares no scores.
-        groups: The groups to compare, the baseline first; where None all there are, the one that began first being the
-            baseline (by name where several began at once).
+        groups: The groups to compare, the baseline first, as texts or as the values they are made of; where None all
+            there are, the one that began first being the baseline (by name where several began at once).
         where: Only sessions with these values, ``{"metadata.domain": "airline"}``.
         success: A score from here on, less a millionth, is a success.
         confidence: Of the intervals.
@@ -74,8 +75,14 @@ def compare_groups(
     from kern_nb.analysis.groups import pairing
     from kern_nb.analysis.groups.labels import Reader
 
-    if not 0 < confidence < 1:
-        raise BadUsage(f"confidence={confidence} is no share between 0 and 1.", "For example: confidence=0.95")
+    if not _is_number(confidence) or not 0 < confidence < 1:
+        raise BadUsage(f"confidence={confidence!r} is no share between 0 and 1.", "For example: confidence=0.95")
+    if not _is_number(success):
+        raise BadUsage(f"success={success!r} is no number.", "For example: success=1.0")
+    if score is not None and not isinstance(score, str):
+        raise BadUsage(f"score={score!r} is no name of a score.", 'For example: score="reward"; None compares none.')
+    if where is not None and not isinstance(where, Mapping):
+        raise BadUsage(f"where={where!r} is no mapping of names to values.", 'For example: where={"domain": "airline"}')
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
     reader = Reader(attached.find(store), pairing.TOOK.values(), filters)
     for name, value in (where or {}).items():
@@ -196,17 +203,21 @@ class GroupComparison:
         return groups_html(self)
 
 
-def _chosen(of_group: Labels, reader: Reader, asked: Sequence[str] | None) -> list[str]:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _chosen(of_group: Labels, reader: Reader, asked: Sequence[Any] | None) -> list[str]:
     """The groups in order, the baseline first."""
-    from kern_nb.analysis.groups.labels import listed
+    from kern_nb.analysis.groups.labels import listed, text_of
 
     there = of_group.found()
     known = f"The groups by {of_group.name} are: {listed(there, 20)}." if there else ""
     if asked is not None:
-        names = [asked] if isinstance(asked, str) else list(asked)
+        names = [text_of(one) for one in ([asked] if isinstance(asked, str) else asked)]
         for name in names:
             if name not in there:
-                raise BadUsage(f"No session is of the group {name!r}.", did_you_mean(str(name), there, known))
+                raise BadUsage(f"No session is of the group {name!r}.", did_you_mean(name, there, known))
         if len(set(names)) < len(names):
             raise BadUsage(f"A group is named twice: {listed(names)}.", known)
     else:

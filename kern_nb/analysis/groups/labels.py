@@ -24,6 +24,7 @@ OF_RUNS = ("model", "model_provider")
 """The columns of ``runs_df`` that say something of a session, where its runs agree."""
 
 _OF_SESSIONS = tuple(c.name for c in SESSIONS if c.kind in ("text", "count", "number"))
+_TIMES = tuple(c.name for c in SESSIONS if c.kind == "time")
 _PREFIXES = ("metadata.", "state.")
 _BETWEEN = " / "
 _NAMED = 5
@@ -82,7 +83,7 @@ class Reader:
             BadUsage: no session has a value of that name, or none has this one.
         """
         labels = self.labels(name)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text = text_of(value)
         kept = (labels.texts == text).fillna(False).astype(bool)
         if not kept.any():
             there = labels.found()
@@ -121,7 +122,8 @@ class Reader:
         Raises:
             BadUsage: no session has a value of that name.
         """
-        parts = [self._labels(name) for name in ([names] if isinstance(names, str) else names)]
+        listed_ = [names] if isinstance(names, str) or not isinstance(names, Iterable) else names
+        parts = [self._labels(name) for name in listed_]
         if len(parts) == 1:
             return parts[0]
         if not parts:
@@ -129,6 +131,8 @@ class Reader:
         return _joined(parts)
 
     def _labels(self, name: str) -> Labels:
+        if not isinstance(name, str) or not name:
+            raise BadUsage(f"{name!r} is no name to tell sessions apart by.", 'For example: "task_id"')
         nothing = pd.Series(pd.NA, index=self._sessions.index, dtype=TEXT)
         if not name.startswith(_PREFIXES):
             if name in _OF_SESSIONS:
@@ -167,6 +171,10 @@ class Reader:
         inside = self._metadata_keys()
         keys = f"The metadata has {listed(inside, 30)}. " if inside else ""
         columns = [*OF_RUNS, *_OF_SESSIONS]
+        if name in columns:
+            return BadUsage(f"No session has a value of {name!r}.", f"Name another. {keys}".strip())
+        if name in _TIMES:
+            return BadUsage(f"{name!r} is a time, which makes no groups.", "Choose by time with since and until.")
         hint = did_you_mean(name.split(".", 1)[-1], [*inside, *columns], f"{keys}Columns are {', '.join(columns)}.")
         return BadUsage(f"No session has a value of {name!r}.", hint)
 
@@ -175,6 +183,16 @@ class Reader:
         df = self._store.sessions_df(columns=["metadata"], limit=_SAMPLE, **self._filters)
         told = (json.loads(text) for text in df["metadata"].dropna())
         return list(dict.fromkeys(key for one in told if isinstance(one, dict) for key in one))
+
+
+def text_of(value: Any) -> str:
+    """A value as labels spell it: text as it is, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # of numpy, as Python has it
+    except TypeError:
+        return str(value)
 
 
 def listed(values: Sequence[str], most: int = _NAMED) -> str:
