@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     Comparand: TypeAlias = Named | tuple[Named, SessionStore | str]
     """The same, or that with the store it is in."""
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class Call(NamedTuple):
@@ -96,6 +100,11 @@ class Side:
     session: dict[str, Any] = field(repr=False)
 
     @cached_property
+    def session_id(self) -> str:
+        """Its session, as frames spell it."""
+        return spelled(self.place.session_id)
+
+    @cached_property
     def turns(self) -> list[Turn]:
         """Its messages in order; of a run that has none, its input and output.
 
@@ -105,21 +114,21 @@ class Side:
         names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
         said: dict[str, list[Turn]] = defaultdict(list)
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
-            place = f"{self.place.session_id}/{run_index}.{index}"
+            place = f"{self.session_id}/{run_index}.{index}"
             turn = Turn(place, (run_id, index), role, tool or "", content or "", tuple(calls[run_id, index]))
             said[run_id].append(turn)
         found: list[Turn] = []
         for run in rows(self.runs, _ENDS):
             turns = said.get(run[0]) or self._ends(*run)
             if loose := calls.get((run[0], None)):
-                place = f"{self.place.session_id}/{run[1]}"
+                place = f"{self.session_id}/{run[1]}"
                 turns.insert(_answer(turns), Turn(place, (run[0], -1), "assistant", "", "", tuple(loose)))
             found += turns
         return found
 
     def _ends(self, run_id: str, run_index: int, asked: str | None, answered: str | None) -> list[Turn]:
         ends = enumerate((("user", asked), ("assistant", answered)))
-        place = f"{self.place.session_id}/{run_index}"
+        place = f"{self.session_id}/{run_index}"
         return [Turn(place, (run_id, i), role, "", text, ()) for i, (role, text) in ends if text is not None]
 
 
@@ -154,7 +163,9 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
         runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
         scores = scores[scores["run_id"] == run_ids[0]]
     session = found.sessions_df(place.session_id).iloc[0].to_dict()
-    return Side(str(place), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()})
+    return Side(
+        spelled(str(place)), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()}
+    )
 
 
 def reference_of(named: Named) -> str:
@@ -205,11 +216,19 @@ def rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     return zip(*columns, strict=True)
 
 
+def spelled(text: str) -> str:
+    """Text as frames have it: they hold no half of a surrogate pair."""
+    from kern_nb.db.typed import shown
+
+    return shown(text)
+
+
 def sorted_json(text: str | None) -> str:
-    """JSON with its keys in order and no spaces; text that is no JSON as it is."""
+    """JSON with its keys in order and no spaces, half surrogate pairs as escapes; text that is no JSON as it is."""
     if not text:
         return ""
     try:
-        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        made = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
+    return _HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", made)

@@ -154,7 +154,7 @@ def _tool_calls(side: Side) -> list[dict[str, Any]]:
     for row in rows(side.tool_calls, names):
         call = dict(zip(names, row, strict=True))
         at = "" if call["message_index"] is None else f".{call['message_index']}"
-        place = f"{side.place.session_id}/{call['run_index']}{at}"
+        place = f"{side.session_id}/{call['run_index']}{at}"
         found.append({**call, "place": place, "sorted": sorted_json(call["args"])})
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.analysis.sides import load, rows
+from kern_nb.analysis.sides import load, rows, spelled
 from kern_nb.analysis.totals import totals
 from kern_nb.db.columns import DTYPES, Kind
 from kern_nb.errors import RunNotFound, SessionNotFound
@@ -94,7 +94,7 @@ def _one(store: SessionStore, place: Reference) -> Gathered:
     runs, messages, tool_calls = (frame.reset_index(drop=True) for frame in frames)
     # As the branch has them: that is where they are found again.
     runs, messages, tool_calls = (
-        df.assign(session_id=pd.array([place.session_id] * len(df), dtype=TEXT)) for df in (runs, messages, tool_calls)
+        df.assign(session_id=pd.array([side.session_id] * len(df), dtype=TEXT)) for df in (runs, messages, tool_calls)
     )
     found = totals(side)
     took = _typed(pd.DataFrame([{name: found[name] for name in TOTALS}]))
@@ -219,8 +219,8 @@ def _items(places: Sequence[Reference], told: pd.DataFrame, took: pd.DataFrame) 
     asked = roots.groupby("n")["input"]
     made = pd.DataFrame(
         {
-            "item": pd.array([str(place) for place in places], dtype=TEXT),
-            "session_id": pd.array([place.session_id for place in places], dtype=TEXT),
+            "item": pd.array([spelled(str(place)) for place in places], dtype=TEXT),
+            "session_id": pd.array([spelled(place.session_id) for place in places], dtype=TEXT),
             "run_index": pd.array([place.run_index for place in places], dtype=COUNT),
             "status": ends["status"].astype(TEXT),
             "asked": asked.first().reindex(ends.index).astype(TEXT),

@@ -10,6 +10,7 @@ from kern_nb.analysis.plots.lanes import RUNS, SESSIONS
 from kern_nb.analysis.plots.runs import COLUMNS, MOST_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MOST_LANES, branch_tree
+from kern_nb.analysis.sides import spelled
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.render.plain import cut
 
@@ -100,7 +101,7 @@ def _tree(store: SessionStore, place: Reference | None) -> Plot:
     ids = _with_parents(family, parents)
     if len(ids) < len(family):
         notes.append(f"{len(ids):,} of {len(family):,} sessions, {order}.")
-    rank = {session_id: place for place, session_id in enumerate(ids)}
+    rank = {spelled(session_id): place for place, session_id in enumerate(ids)}
     sessions = store.sessions_df(ids, columns=SESSIONS).sort_values("session_id", key=lambda column: column.map(rank))
     return branch_tree(sessions, store.runs_df(ids, columns=RUNS)).with_notes(*notes)
 
