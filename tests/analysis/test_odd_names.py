@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kern_nb import compare, summarize
+from kern_nb import compare, compare_groups, summarize
 from kern_nb.analysis.plots import plot
 from kern_nb.records import Message, Run, ToolCall
 
@@ -65,3 +65,16 @@ def test_whatever_a_session_is_called_it_is_summarized_and_drawn(odd_sessions):
         for kind in ("runs", "tools", "tree"):
             assert plot(one, kind=kind, store=odd_sessions).spec is not None
     assert len(summarize(*ODD, store=odd_sessions).items) + 1 == len(ODD)
+
+
+def test_whatever_groups_and_scores_are_called_they_are_compared(odd_sessions):
+    """By their names as they were given to the store."""
+    for n, one in enumerate(ODD):
+        odd_sessions.add_score(one, "half \ud800 nul \x00", n)
+    found = compare_groups(
+        odd_sessions, by="session_id", key="model", score="half \ud800 nul \x00", groups=["half \ud800 a pair", "nul\x00"]
+    )
+
+    assert found.groups.score.tolist() == [11, 10]
+    assert repr(found)
+    assert found._repr_html_()

@@ -73,7 +73,7 @@ def compare_groups(
         NoStore: there is no store of that name, or none in use.
     """
     from kern_nb.analysis.groups import pairing
-    from kern_nb.analysis.groups.labels import Reader
+    from kern_nb.analysis.groups.labels import Reader, text_of
 
     if not _is_number(confidence) or not 0 < confidence < 1:
         raise BadUsage(f"confidence={confidence!r} is no share between 0 and 1.", "For example: confidence=0.95")
@@ -83,6 +83,7 @@ def compare_groups(
         raise BadUsage(f"score={score!r} is no name of a score.", 'For example: score="reward"; None compares none.')
     if where is not None and not isinstance(where, Mapping):
         raise BadUsage(f"where={where!r} is no mapping of names to values.", 'For example: where={"domain": "airline"}')
+    score = None if score is None else text_of(score)
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
     reader = Reader(attached.find(store), pairing.TOOK.values(), filters)
     for name, value in (where or {}).items():

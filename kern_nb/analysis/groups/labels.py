@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kern_nb.analysis.sides import spelled
 from kern_nb.db.columns import SESSIONS
 from kern_nb.errors import BadUsage, did_you_mean
 
@@ -188,7 +189,7 @@ class Reader:
 def text_of(value: Any) -> str:
     """A value as labels spell it: text as it is, all else as JSON."""
     if isinstance(value, str):
-        return value
+        return spelled(value)
     try:
         return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # of numpy, as Python has it
     except TypeError:
