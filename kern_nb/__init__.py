@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kern_nb.attached import attach, current_store, detach, stores, use
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
+    from kern_nb.exporting import export
     from kern_nb.notebook.inbox import inbox
     from kern_nb.notebook.results import sessions, show
     from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
@@ -55,6 +56,7 @@ __all__ = [
     "compare_groups",
     "current_store",
     "detach",
+    "export",
     "inbox",
     "open_store",
     "plot",
@@ -74,6 +76,7 @@ _HOMES = {
     "kern_nb.attached": ("attach", "current_store", "detach", "stores", "use"),
     "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
     "kern_nb.errors": ("KernError",),
+    "kern_nb.exporting": ("export",),
     "kern_nb.notebook.inbox": ("inbox",),
     "kern_nb.notebook.results": ("sessions", "show"),
     "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),

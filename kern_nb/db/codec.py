@@ -118,6 +118,11 @@ def loads(text: str) -> Any:
     return _restore(value) if _TYPE in text or "\\u0010" in text else value
 
 
+def restore(value: Any) -> Any:
+    """What `dumps` was given, from its JSON as anybody's parser reads it."""
+    return _restore(value)
+
+
 _ENCODERS: dict[type, Callable[[Any], tuple[str, Any]]] = {
     Decimal: lambda v: ("decimal", str(v)),
     datetime: lambda v: ("datetime", v.isoformat()),

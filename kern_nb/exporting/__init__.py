@@ -53,8 +53,8 @@ class Export:
     words: tuple[str, ...]
 
     def __repr__(self) -> str:
-        counts = ((self.sessions, "session"), (self.runs, "run"), (self.messages, "message"))
-        counts += ((self.tool_calls, "tool call"), (self.blobs, "file"))
+        counts = [(self.sessions, "session"), (self.runs, "run"), (self.messages, "message")]
+        counts += [(self.tool_calls, "tool call"), (self.blobs, "file")]
         said = ", ".join(plain.plural(number, noun) for number, noun in counts if number or noun == "session")
         return f"Wrote {said} to {plain.one_line(str(self.path))}: {plain.count(self.size)} bytes."
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
-from kern_nb.ingest.drafts import Draft, Importer
-from kern_nb.ingest.load import load
+from kern_nb.ingest.drafts import Importer
+from kern_nb.ingest.load import Item, load
 from kern_nb.ingest.progress import Progress
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.source import Source
@@ -67,7 +67,7 @@ def ingest(
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            drafts: Iterable[Draft | Problem] = _Drafts(sources, bar)
+            drafts: Iterable[Item] = _Drafts(sources, bar)
             if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
                 drafts = list(drafts)  # what is ready keeps others waiting for a shorter time
             if sources:
@@ -83,7 +83,7 @@ class _Drafts:
         self._sources = sources
         self._bar = bar
 
-    def __iter__(self) -> Iterator[Draft | Problem]:
+    def __iter__(self) -> Iterator[Item]:
         for importer, source in self._sources:
             yield from self._bar.watch(importer.read(source))
 

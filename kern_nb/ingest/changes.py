@@ -12,7 +12,7 @@ from kern_nb.db import rows
 from kern_nb.db.rows import Row
 from kern_nb.ingest.drafts import Draft, Malformed, hash_of
 
-TABLES = ("sessions", "runs", "messages", "tool_calls", "scores")
+TABLES = ("sessions", "runs", "messages", "tool_calls", "requirements", "scores")
 
 
 @dataclass
@@ -25,12 +25,17 @@ class Stored:
 
 @dataclass
 class Changes:
-    """What is to be written: new rows by table, sessions that have changed, the ids of runs that new rows replace."""
+    """What is to be written: new rows by table, sessions that have changed, the ids of runs that new rows replace.
+
+    Of a bundle, ``touched`` are sessions that have more runs now, and ``renewed`` requirements that new rows replace.
+    """
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
     updated: list[tuple[Draft, Row]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    touched: list[tuple[str, Row]] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.updated or any(self.rows.values()))
@@ -42,6 +47,8 @@ class Changes:
         self.updated += other.updated
         self.replaced += other.replaced
         self.blobs |= other.blobs
+        self.touched += other.touched
+        self.renewed += other.renewed
 
 
 def changes_of(draft: Draft, stored: Stored) -> Changes:

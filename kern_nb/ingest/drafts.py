@@ -15,7 +15,6 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
@@ -34,8 +33,8 @@ class Importer(Protocol):
     def recognises(self, value: Any) -> bool:
         """Whether one of the first values of a file is of this format."""
 
-    def read(self, source: Source) -> Iterator[Draft | Problem]:
-        """The sessions of a file, and what is wrong with it, in the file's order."""
+    def read(self, source: Source) -> Iterator[Any]:
+        """The sessions of a file, and what is wrong with it, in the file's order; see `load.Item`."""
 
 
 @dataclass(slots=True)
@@ -67,6 +66,16 @@ class Draft:
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
     place: str | None = None
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.session.session_id
+
+    @property
+    def n_messages(self) -> int:
+        """How many messages it has."""
+        return sum(len(run.messages) for run in self.runs)
 
 
 class Malformed(ValueError):

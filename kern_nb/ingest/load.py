@@ -12,11 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from kern_nb.db import rows
+from kern_nb.db.blobs import Blob
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.changes import Changes, Stored, changes_of
 from kern_nb.ingest.drafts import LONGEST_ID, Draft, Malformed
 from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.ingest.restoring import Bundled, Known, known, restoring
 
 # A batch is what is held in memory at once.
 _BATCH_SESSIONS = 500
@@ -24,8 +27,11 @@ _BATCH_MESSAGES = 20_000
 _SHOWN_ID = 80
 _DEEPEST = 500
 
+Item = Draft | Bundled | Blob | Problem
+"""What importers hand over: a session, foreign or of a bundle; a file that sessions name; what is wrong."""
 
-def load(store: SessionStore, drafts: Iterable[Draft | Problem]) -> IngestReport:
+
+def load(store: SessionStore, drafts: Iterable[Item]) -> IngestReport:
     """Store drafts in one transaction.
 
     Args:
@@ -52,14 +58,15 @@ class _Loading:
         self.report = IngestReport()
         self.seen: dict[tuple[str, str], Callable[[], int]] = {}
 
-    def all(self, drafts: Iterable[Draft | Problem]) -> IngestReport:
+    def all(self, drafts: Iterable[Item]) -> IngestReport:
         """Store what can be stored; the report."""
         for batch in self._batches(drafts):
-            stored = self._stored([draft.session.session_id for draft in batch])
+            stored = self._stored([draft.session_id for draft in batch if isinstance(draft, Draft)])
+            theirs = self._known([draft for draft in batch if isinstance(draft, Bundled)])
             changes = Changes()
             for draft in batch:
                 try:
-                    found = changes_of(draft, stored)
+                    found = self._restored(draft, theirs) if isinstance(draft, Bundled) else changes_of(draft, stored)
                     if self.careful:
                         self._check(found)
                 except (Malformed, UnstorableValue) as error:
@@ -70,27 +77,42 @@ class _Loading:
             self._write(changes)
         return self.report
 
-    def _batches(self, drafts: Iterable[Draft | Problem]) -> Iterator[list[Draft]]:
-        batch: dict[str, Draft] = {}
-        messages = 0
+    def _known(self, drafts: list[Bundled]) -> Known:
+        return known(self.connection, self.store, drafts) if drafts else Known()
+
+    def _restored(self, draft: Bundled, theirs: Known) -> Changes:
+        found, amiss = restoring(draft, theirs)
+        theirs.accept(draft)
+        if amiss:
+            self._report(draft, amiss)
+        return found
+
+    def _batches(self, drafts: Iterable[Item]) -> Iterator[list[Draft | Bundled]]:
+        batch: dict[str, Draft | Bundled] = {}
+        messages, kind = 0, None
         for draft in drafts:
             if isinstance(draft, Problem):
                 self.report.errors.append(draft)
+            elif isinstance(draft, Blob):
+                self._keep(draft)
             elif self._is_first(draft):
-                session_id = draft.session.session_id
-                # The same session in a second file is compared with what the first one stored.
-                if len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES or session_id in batch:
+                session_id = draft.session_id
+                # The same session in a second file is compared with what the first one stored; a bundle's rows have
+                # more columns.
+                full = len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES
+                if full or session_id in batch or kind not in (None, type(draft)):
                     yield list(batch.values())
                     batch, messages = {}, 0
-                batch[session_id] = draft
-                messages += sum(len(run.messages) for run in draft.runs)
+                batch[session_id], kind = draft, type(draft)
+                messages += draft.n_messages
         if batch:
             yield list(batch.values())
 
-    def _is_first(self, draft: Draft) -> bool:
-        key = (draft.file, draft.session.session_id)
-        if len(draft.session.session_id) > LONGEST_ID:
-            self._leave_out(draft, f"its id is longer than {LONGEST_ID} characters")
+    def _is_first(self, draft: Draft | Bundled) -> bool:
+        key = (draft.file, draft.session_id)
+        longest = rows.LONGEST_ID if isinstance(draft, Bundled) else LONGEST_ID
+        if len(draft.session_id) > longest:
+            self._leave_out(draft, f"its id is longer than {longest} characters")
         elif key in self.seen:
             self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[key]()}")
         else:
@@ -98,10 +120,20 @@ class _Loading:
             return True
         return False
 
-    def _leave_out(self, draft: Draft, reason: str) -> None:
-        name = draft.session.session_id
+    def _leave_out(self, draft: Draft | Bundled, reason: str) -> None:
+        self._report(draft, f"is left out: {reason}")
+
+    def _report(self, draft: Draft | Bundled, what: str) -> None:
+        name = draft.session_id
         shown = name if len(name) <= _SHOWN_ID else name[: _SHOWN_ID - 1] + "…"
-        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {shown!r} is left out: {reason}."))
+        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {shown!r} {what}."))
+
+    def _keep(self, blob: Blob) -> None:
+        self._insert_blob(blob.sha256, blob.media_type, blob.content)
+
+    def _insert_blob(self, sha256: str, media_type: str | None, content: bytes) -> None:
+        blob = {"sha256": sha256, "media_type": media_type, "size": len(content), "content": content}
+        self.connection.execute(self.store.insert(self.store.tables.blobs).values(**blob).on_conflict_do_nothing())
 
     def _stored(self, ids: list[str]) -> Stored:
         s, r = self.store.tables.sessions, self.store.tables.runs
@@ -133,14 +165,19 @@ class _Loading:
         if changes.replaced:
             for table in (tables.tool_calls, tables.messages, tables.runs):
                 connection.execute(table.delete().where(table.c.run_id.in_(changes.replaced)))
+        if changes.renewed:
+            q = tables.requirements
+            connection.execute(q.delete().where(q.c.requirement_id.in_(changes.renewed)))
         for draft, row in changes.updated:
             session_id, s, scores = draft.session.session_id, tables.sessions, tables.scores
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
             ours = (scores.c.session_id == session_id) & (scores.c.source == draft.source)
             connection.execute(scores.delete().where(ours))
+        for session_id, row in changes.touched:
+            s = tables.sessions
+            connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
         for key, content in changes.blobs.items():
-            blob = {"sha256": key, "media_type": "application/json", "size": len(content), "content": content}
-            connection.execute(self.store.insert(tables.blobs).values(**blob).on_conflict_do_nothing())
+            self._insert_blob(key, "application/json", content)
         for name, made in changes.rows.items():
             self.store.insert_rows(connection, getattr(tables, name), made)
         for name in ("sessions", "runs", "messages", "tool_calls"):

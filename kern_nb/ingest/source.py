@@ -14,6 +14,12 @@ from kern_nb.ingest.report import Problem
 
 _decode = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*")
+BUNDLE = "kern_nb_bundle"
+"""The first key of a bundle; see `bundle`."""
+
+_OPENING = b'{"' + BUNDLE.encode() + b'"'
+_CLOSING = b"]}"
+
 # What the parser raises for text that is no JSON, numbers that are too long, and nesting that is too deep.
 _UNREADABLE = (ValueError, RecursionError)
 
@@ -27,6 +33,8 @@ class Value(NamedTuple):
 
 class Source:
     """One file. It is JSON lines where its first line is a value by itself, else one document.
+
+    A bundle is a document that is read by its lines all the same: its first line opens the list that the others are in.
 
     The first value is kept, so that a document which was read to recognise it is not parsed again.
 
@@ -42,6 +50,7 @@ class Source:
         self._document = ""
         self._rest: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
+        self._listed = False
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -51,6 +60,13 @@ class Source:
     def _read_head(self, file: io.BufferedReader, number: int, line: bytes) -> None:
         with contextlib.suppress(*_UNREADABLE):
             self._head, self._rest = [Value(number, _parse(line))], (file.tell(), number + 1)
+            return
+        if line.startswith(_OPENING):
+            self._listed, self._rest = True, (file.tell(), number + 1)
+            try:
+                self._head = [Value(number, _parse(line.rstrip() + _CLOSING))]
+            except _UNREADABLE as error:
+                self._head = [Problem(self.name, number, f"The header of the bundle is no JSON: {_reason(error)}.")]
             return
         start, whole = file.tell() - len(line), line + file.read()
         try:
@@ -81,8 +97,9 @@ class Source:
                 yield from self._lines(enumerate(file, number))
 
     def _lines(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Value | Problem]:
-        for number, line in lines:
-            if not line.strip():
+        for number, given in lines:
+            line = given.rstrip().removesuffix(b",") if self._listed else given
+            if not line.strip() or (self._listed and line == _CLOSING):
                 continue
             try:
                 yield Value(number, _parse(line))

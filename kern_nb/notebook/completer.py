@@ -85,10 +85,10 @@ def _arguments(verb: Verb, typed: list[str], word: str) -> Offered:
         return
     if not word.startswith("-"):
         filled = sum(not w.startswith("-") and not _is_value(i, typed, options) for i, w in enumerate(typed))
-        if places and "nargs" in places[-1].settings:
-            filled = min(filled, len(places) - 1)
-        if filled < len(places):
-            yield from _values(places[filled], word, store)
+        # From the first place on that takes any number of words, a word may be of this or of a later one.
+        open_from = next((i for i, place in enumerate(places) if "nargs" in place.settings), len(places))
+        for place in places[open_from:] if filled >= open_from else places[filled : filled + 1]:
+            yield from _values(place, word, store)
     yield from ((flag, "option") for flag in options if flag not in typed)
 
 

@@ -72,6 +72,23 @@ VERBS: tuple[Verb, ...] = (
         more="Importing the same again changes nothing.",
     ),
     Verb(
+        "export",
+        "Write sessions or runs to a file: a bundle to import elsewhere, or a page to read.",
+        verbs.export,
+        example="%kern export conversation_123 what-if chats.json",
+        python='kern_nb.export("conversation_123", "what-if", path="chats.json")',
+        arguments=(
+            arg("ref", "REF", "Sessions or runs.", "references", nargs="*"),
+            arg("path", "PATH", "A .json file for a bundle, an .html file for a page; the last word.", "paths"),
+            switch("--all", "All sessions of the store, in place of names."),
+            switch("--force", "Write over a file that is there."),
+            STORE,
+        ),
+        more="A bundle holds all that is stored of its sessions, their files too; `%kern import chats.json` gives the"
+        " same again, in any store. A branch without its parent gets its own copy of what it inherits. Tables are"
+        " frames: `%kern load`.",
+    ),
+    Verb(
         "sessions",
         "List the newest sessions.",
         verbs.sessions,

@@ -80,8 +80,10 @@ class Verb:
     @property
     def usage(self) -> str:
         """The command with all it takes."""
-        needed = [a.written for a in self.arguments if not a.is_optional]
-        return " ".join([self.command, *needed, *(f"[{a.written}]" for a in self.arguments if a.is_optional)])
+        words = [f"[{a.written}]" if a.is_optional else a.written for a in self.arguments if not a.is_option]
+        options = [a for a in self.arguments if a.is_option]
+        words += [a.written for a in options if not a.is_optional]
+        return " ".join([self.command, *words, *(f"[{a.written}]" for a in options if a.is_optional)])
 
 
 def arg(flag: str, value: str, help: str, offers: str = "", **settings: Any) -> Argument:

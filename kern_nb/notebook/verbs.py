@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kern_nb.db.check import CheckReport
+    from kern_nb.exporting import Export
     from kern_nb.ingest.report import IngestReport
     from kern_nb.notebook.answers import Answered
     from kern_nb.notebook.inbox import Inbox
@@ -48,6 +49,13 @@ def import_(args: Namespace) -> IngestReport:
     store = attached.find(args.store)
     first, *others = [store.ingest(path, format=args.format) for path in paths]
     return sum(others, first)
+
+
+def export(args: Namespace) -> Export:
+    """Sessions and runs, to a file."""
+    from kern_nb.exporting import export
+
+    return export(*args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store)
 
 
 def _found(text: str) -> list[Path]:

@@ -95,6 +95,13 @@ def conversation_html(shown: Conversation) -> str:
     return container(tag("p", _head(shown)), *_parts(shown))
 
 
+def conversation_parts(shown: Conversation) -> Iterator[Markup]:
+    """A conversation's head and all of its runs, whatever their number, for a page that has room for them."""
+    yield tag("p", _head(shown))
+    for run, messages in shown.turns():
+        yield _run(shown.session, run, messages, LONGEST)
+
+
 def _parts(shown: Conversation) -> Iterator[Markup]:
     """The runs; of very many messages the middle ones are left out, with a word about it."""
     turns = shown.turns()
