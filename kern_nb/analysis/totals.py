@@ -37,6 +37,8 @@ def totals(side: Side) -> dict[str, float | None]:
     found: dict[str, float | None] = {"n_runs": len(runs), "n_messages": len(side.messages)}
     found |= {name: _sum(runs[name]) for name in _SUMS}
     is_whole = side.place.run_index is None and _missing(side.session["parent_session_id"])
+    if found["cost"] == 0 and found["total_tokens"]:  # of a run that cost nothing beside those whose price nobody knew
+        found["cost"] = None
     found["duration_s"] = _known(side.session["duration_s"]) if is_whole else _sum(alone["duration_s"])
     scores = side.scores.groupby("name", sort=True)["value"].mean()
     return found | {metric_of(str(name)): _known(value) for name, value in scores.items()}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conversations import MESSAGES, save, talk
 
+from kern_nb import summarize
 from kern_nb.analysis.compare import compare
 from kern_nb.db import open_store
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
@@ -412,3 +413,37 @@ def test_ten_thousand_turns_that_differ_are_shown_at_once():
 
     assert took < 2
     assert all("9,976 turns more" in texts[0] or "9,940 turns more" in text for text in texts)
+
+
+def test_a_cost_that_nobody_knew_is_not_that_of_what_was_free(store):
+    """A greeting without a model cost nothing; the run beside it spent tokens at a price that nobody stated."""
+    greeting = Run(messages=[Message(role="assistant", content="Hello!", usage=Usage(cost=0))])
+    spent = Usage(input_tokens=10, output_tokens=1, cost=0)
+    answer = Run(messages=[Message(role="assistant", content="Yes.", usage=spent)])
+    save(store, "a", greeting, answer)
+    save(store, "b", talk(0))
+    found = by_metric(compare("a", "b", store=store))
+
+    assert store.sessions_df("a")["cost"].isna().all()
+    assert found["cost"] == (None, 0.75, None, None)
+    assert summarize("a", store=store).items["cost"].isna().all()
+
+
+def test_the_other_way_round_is_the_same_comparison(store):
+    """Whichever is the baseline: the same turns and calls are side by side, and what is better changes sides."""
+    chance = random.Random(11)
+    sides = {"only in a": "only in b", "only in b": "only in a", "a": "b", "b": "a"}
+    for trial in range(30):
+        names = [f"a{trial}", f"b{trial}"]
+        for name in names:
+            save(store, name, *(talk(chance.randrange(5), args=chance.randrange(4)) for _ in range(6)))
+        found, turned = compare(*names, store=store), compare(*names[::-1], store=store)
+
+        for frame in ("turns", "tool_calls"):
+            rows = getattr(found, frame)[["a", "b", "status"]].astype(object).fillna("").to_numpy().tolist()
+            others = getattr(turned, frame)[["b", "a", "status"]].astype(object).fillna("").to_numpy().tolist()
+            assert sorted(rows) == sorted([x, y, sides.get(status, status)] for x, y, status in others)
+        one, other = by_metric(found), by_metric(turned)
+        assert {
+            name: (b, a, delta and -delta, sides.get(better, better)) for name, (a, b, delta, better) in one.items()
+        } == other

@@ -72,7 +72,11 @@ def test_whatever_groups_and_scores_are_called_they_are_compared(odd_sessions):
     for n, one in enumerate(ODD):
         odd_sessions.add_score(one, "half \ud800 nul \x00", n)
     found = compare_groups(
-        odd_sessions, by="session_id", key="model", score="half \ud800 nul \x00", groups=["half \ud800 a pair", "nul\x00"]
+        odd_sessions,
+        by="session_id",
+        key="model",
+        score="half \ud800 nul \x00",
+        groups=["half \ud800 a pair", "nul\x00"],
     )
 
     assert found.groups.score.tolist() == [11, 10]
