@@ -131,11 +131,15 @@ def _require_place(path: Path, *, overwrite: bool) -> None:
     Raises:
         BadUsage: it may not.
     """
-    if path.is_dir():
+    try:
+        is_folder, has_folder, is_there = path.is_dir(), path.parent.is_dir(), path.exists()
+    except OSError as error:
+        raise BadUsage(f"{str(path)!r} is no path: {error.strerror}.", "Choose another name.") from error
+    if is_folder:
         raise BadUsage(f"{str(path)!r} is a folder.", "Name a file in it.")
-    if not path.parent.is_dir():
+    if not has_folder:
         raise BadUsage(f"There is no folder {str(path.parent)!r}.", f"Make it first; paths start at {Path.cwd()}.")
-    if path.exists() and not overwrite:
+    if is_there and not overwrite:
         raise exists(path)
 
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _MOST_SESSIONS = 200
-_MOST_MESSAGES = 5_000
+_MOST_CHARACTERS = 4_000_000
 """What is held in memory at once, unless a single session has more."""
+
+_PER_MESSAGE = 500
+"""What a message takes beside its content, in characters."""
 
 
 class Found(NamedTuple):
@@ -66,8 +69,10 @@ class Gathering:
         with self._store.reading() as connection:
             above = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(ids))
             parents = {row.session_id: row.parent_session_id for row in connection.execute(above)}
-            counts = sa.select(m.c.session_id, sa.func.count()).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
-            sizes = {row[0]: row[1] for row in connection.execute(counts)}
+            lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
+            size = sa.func.sum(sum(lengths, start=sa.literal(_PER_MESSAGE)))
+            measured = sa.select(m.c.session_id, size).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
+            sizes = {session_id: int(size) for session_id, size in connection.execute(measured).tuples()}
         self._parents |= parents
         self._detached |= {one for one, parent in parents.items() if parent and parent not in self._selected}
         for part in _parts([one for one in ids if one in parents], sizes):
@@ -107,14 +112,14 @@ class Gathering:
 def _parts(ids: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
     """Sessions that are read together."""
     part: list[str] = []
-    messages = 0
+    characters = 0
     for session_id in ids:
         size = sizes.get(session_id, 0)
-        if part and messages + size > _MOST_MESSAGES:
+        if part and characters + size > _MOST_CHARACTERS:
             yield part
-            part, messages = [], 0
+            part, characters = [], 0
         part.append(session_id)
-        messages += size
+        characters += size
     if part:
         yield part
 

@@ -73,8 +73,8 @@ class Draft:
         return self.session.session_id
 
     @property
-    def n_messages(self) -> int:
-        """How many messages it has."""
+    def weight(self) -> int:
+        """How much is held in memory with it, in messages."""
         return sum(len(run.messages) for run in self.runs)
 
 

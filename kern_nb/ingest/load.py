@@ -65,27 +65,28 @@ class _Loading:
             theirs = self._known([draft for draft in batch if isinstance(draft, Bundled)])
             changes = Changes()
             for draft in batch:
+                amiss = ""
                 try:
-                    found = self._restored(draft, theirs) if isinstance(draft, Bundled) else changes_of(draft, stored)
+                    if isinstance(draft, Bundled):
+                        found, amiss = restoring(draft, theirs)
+                    else:
+                        found = changes_of(draft, stored)
                     if self.careful:
                         self._check(found)
                 except (Malformed, UnstorableValue) as error:
-                    self._leave_out(draft, str(error).rstrip("."))
+                    self._report(draft, f"is left out: {str(error).rstrip('.')}")
                 else:
                     self.report.skipped += not found
                     changes.add(found)
+                    if isinstance(draft, Bundled):
+                        theirs.accept(draft)
+                    if amiss:
+                        self._report(draft, amiss)
             self._write(changes)
         return self.report
 
     def _known(self, drafts: list[Bundled]) -> Known:
         return known(self.connection, self.store, drafts) if drafts else Known()
-
-    def _restored(self, draft: Bundled, theirs: Known) -> Changes:
-        found, amiss = restoring(draft, theirs)
-        theirs.accept(draft)
-        if amiss:
-            self._report(draft, amiss)
-        return found
 
     def _batches(self, drafts: Iterable[Item]) -> Iterator[list[Draft | Bundled]]:
         batch: dict[str, Draft | Bundled] = {}
@@ -104,7 +105,7 @@ class _Loading:
                     yield list(batch.values())
                     batch, messages = {}, 0
                 batch[session_id], kind = draft, type(draft)
-                messages += draft.n_messages
+                messages += draft.weight
         if batch:
             yield list(batch.values())
 
@@ -112,16 +113,13 @@ class _Loading:
         key = (draft.file, draft.session_id)
         longest = rows.LONGEST_ID if isinstance(draft, Bundled) else LONGEST_ID
         if len(draft.session_id) > longest:
-            self._leave_out(draft, f"its id is longer than {longest} characters")
+            self._report(draft, f"is left out: its id is longer than {longest} characters")
         elif key in self.seen:
-            self._leave_out(draft, f"the file has a session of that id already, at line {self.seen[key]()}")
+            self._report(draft, f"is left out: the file has a session of that id already, at line {self.seen[key]()}")
         else:
             self.seen[key] = draft.line
             return True
         return False
-
-    def _leave_out(self, draft: Draft | Bundled, reason: str) -> None:
-        self._report(draft, f"is left out: {reason}")
 
     def _report(self, draft: Draft | Bundled, what: str) -> None:
         name = draft.session_id

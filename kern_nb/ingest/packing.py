@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isnan
 from typing import Any, NamedTuple, get_args
 
@@ -51,10 +52,13 @@ _IDS = (
     ("tool_calls", "tool_call_id"),
     ("requirements", "requirement_id"),
 )
-_PLACES = ("run_index", "message_index", "call_index")
+_PLACES = ("run_index", "message_index", "call_index", "fork_run_index", "fork_message_index")
 _ANY_JSON = ("args", "answer")
 
 _WIDEST = 2**63
+_FARTHEST = 10**15
+_YEARS = (-62_135_596_800, 253_402_300_799)
+"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
 
 
 def packed(made: Rows) -> dict[str, Any]:
@@ -160,13 +164,15 @@ def _fields_of(table: str, columns: sa.Table) -> dict[str, _Field]:
             continue
         words = _WORDS.get((table, name))
         if words:
-            kind = words.__contains__, "one of " + ", ".join(words)
+            kind: tuple[Callable[[Any], bool], str] = words.__contains__, "one of " + ", ".join(words)
         elif (table, name) in _IDS:
             kind = _is_id, f"text of up to {rows.LONGEST_ID:,} characters"
         elif name in _WITH_JSON.get(table, ()) or name in _ANY_JSON:
             kind = _is_anything, "a value"
         elif name in _PLACES:
-            kind = _is_place, "a number from 0 on"
+            kind = _is_place, "a place"
+        elif name.endswith("_at"):
+            kind = partial(_is_time, unit=1 if table == "sessions" else 1_000_000), "a time"
         else:
             kind = _KINDS[type(column.type)]
         found[name] = _Field(*kind, needed=not column.nullable)
@@ -214,6 +220,9 @@ def _require_apart(found: Rows) -> None:
             if key in seen:
                 raise Malformed(f"two of its {table.replace('_', ' ')} have the {name} {row[name]!r}")
             seen.add(key)
+    [session] = found["sessions"]
+    if session["parent_session_id"] is not None and session["fork_run_index"] is None:
+        raise Malformed(f"it is a branch of {session['parent_session_id']!r}, and does not say from where on")
     ids = {row["run_id"] for row in found["runs"]} | {None}
     for row in found["scores"]:
         if row["run_id"] not in ids:
@@ -233,7 +242,11 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_place(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
+    return type(value) is int and -1 <= value < _FARTHEST  # a branch that inherits nothing forks at -1
+
+
+def _is_time(value: Any, unit: int) -> bool:
+    return type(value) is int and _YEARS[0] <= value // unit <= _YEARS[1]
 
 
 def _is_number(value: Any) -> bool:

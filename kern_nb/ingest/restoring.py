@@ -26,6 +26,8 @@ from kern_nb.records import OPEN_STATUSES, UNANSWERED
 LOST = "INTERRUPTED"
 
 _ASKED_AT_ONCE = 5_000
+_USUAL = 1_000
+"""Characters of a message, beside what else it takes."""
 
 
 class Inherited(NamedTuple):
@@ -69,9 +71,9 @@ class Bundled:
         return str(self.session["session_id"])
 
     @property
-    def n_messages(self) -> int:
-        """How many messages it has."""
-        return len(self.rows["messages"])
+    def weight(self) -> int:
+        """How much is held in memory with it, in messages of usual length."""
+        return sum(1 + len(row["content"] or "") // _USUAL for row in self.rows["messages"])
 
 
 @dataclass
@@ -203,6 +205,7 @@ def _parent_lost(draft: Bundled, store: Known) -> str:
     parent, inherits = draft.session["parent_session_id"], draft.inherits
     if parent is None:
         return ""
+    _refuse_circle(draft, store)
     owner = parent if inherits is None else inherits.session_id
     if parent not in store.sessions or owner not in store.sessions:
         gone = parent if parent not in store.sessions else owner
@@ -213,6 +216,17 @@ def _parent_lost(draft: Bundled, store: Known) -> str:
             f"it inherits run {inherits.run_index} of {owner!r}, and the store's {owner!r} has not that run"
         )
     return ""
+
+
+def _refuse_circle(draft: Bundled, store: Known) -> None:
+    met: set[str] = set()
+    link: str | None = draft.session["parent_session_id"]
+    while link is not None and link not in met:
+        if link == draft.session_id:
+            raise Malformed("it is a branch of itself")
+        met.add(link)
+        above = store.sessions.get(link)
+        link = None if above is None else above["parent_session_id"]
 
 
 def _close(draft: Bundled) -> None:
