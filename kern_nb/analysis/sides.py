@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import attached
 from kern_nb.db.rows import ANSWERS
+from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Side:
         place: What of which session.
         store: The store it is in.
         runs: One row a run, as ``store.runs_df`` has them; of one run, its members' runs too.
-        messages: One row a message.
+        messages: One row a message, but for copies that a run keeps of what it was told of earlier runs.
         tool_calls: One row a tool call.
         scores: What rates it as a whole: the run where it is one, else the session.
         session: The session's row of ``store.sessions_df``.
@@ -162,10 +163,24 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
         run_ids = _with_members(runs, place.run_index)
         runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
         scores = scores[scores["run_id"] == run_ids[0]]
+    messages = _said_there(found, runs, messages)
     session = found.sessions_df(place.session_id).iloc[0].to_dict()
     return Side(
         spelled(str(place)), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()}
     )
+
+
+def _said_there(store: SessionStore, runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:
+    """The messages without the copies of earlier runs': frames have those too, and count them nowhere."""
+    counts = messages.groupby("run_id").size()
+    copies: set[tuple[str, int | None]] = set()
+    for run_id, number in rows(runs, ("run_id", "n_messages")):
+        if number is not None and counts.get(run_id, 0) > number:
+            told = store.get_run(run_id).messages
+            copies |= {(run_id, message.message_index) for message in told if FROM_HISTORY in message.extra}
+    if not copies:
+        return messages
+    return messages[[key not in copies for key in rows(messages, ("run_id", "message_index"))]]
 
 
 def reference_of(named: Named) -> str:

@@ -36,10 +36,14 @@ def totals(side: Side) -> dict[str, float | None]:
     alone = runs[~runs["parent_run_id"].isin(runs["run_id"])]  # a member's time is within that of the run it serves
     found: dict[str, float | None] = {"n_runs": len(runs), "n_messages": len(side.messages)}
     found |= {name: _sum(runs[name]) for name in _SUMS}
-    is_whole = side.place.run_index is None and _missing(side.session["parent_session_id"])
     if found["cost"] == 0 and found["total_tokens"]:  # of a run that cost nothing beside those whose price nobody knew
         found["cost"] = None
-    found["duration_s"] = _known(side.session["duration_s"]) if is_whole else _sum(alone["duration_s"])
+    found["duration_s"] = _sum(alone["duration_s"])
+    if side.place.run_index is None and _missing(side.session["parent_session_id"]):
+        stated, tokens = (_known(side.session[name]) for name in ("duration_s", "total_tokens"))
+        # Of runs that a branch keeps a copy of the session does not count the time, nor the tokens: the parent does.
+        if stated is not None and tokens == found["total_tokens"]:
+            found["duration_s"] = stated
     scores = side.scores.groupby("name", sort=True)["value"].mean()
     return found | {metric_of(str(name)): _known(value) for name, value in scores.items()}
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from conversations import MESSAGES, save, talk
 
-from kern_nb import summarize
+from kern_nb import Agent, summarize
 from kern_nb.analysis.compare import compare
 from kern_nb.db import open_store
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
+from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Message, Run, ToolCall, Usage
 
 
@@ -447,3 +448,38 @@ def test_the_other_way_round_is_the_same_comparison(store):
         assert {
             name: (b, a, delta and -delta, sides.get(better, better)) for name, (a, b, delta, better) in one.items()
         } == other
+
+
+def test_a_branch_that_was_detached_counts_as_before(store):
+    """Its copies of what it inherited count with it, as the rows did: tokens, cost and time alike."""
+    save(store, "chat", talk(0), talk(1))
+    store.branch("chat", after=0, new_session_id="branch")
+    store.branch("chat", after=0, new_session_id="empty")
+    store.append_run("branch", talk(2))
+    before = by_metric(compare("branch", "empty", store=store))
+    store.delete_session("chat", detach_branches=True)
+    after = by_metric(compare("branch", "empty", store=store))
+
+    assert after == before
+    assert after["duration_s"][:2] == (3.0, 1.5)
+
+
+def test_what_a_run_was_told_again_is_no_turn(store):
+    """An agent that keeps the history with each run says the same as one that does not."""
+    for name, keeps in (("keeps", True), ("does not", False)):
+        agent = Agent(
+            ScriptedModel(["one", "two", "three"]),
+            db=store,
+            session_id=name,
+            add_history_to_context=True,
+            store_history_messages=keeps,
+        )
+        for question in ("a?", "b?", "c?"):
+            agent.run(question)
+    assert len(store.messages_df("keeps")) > len(store.messages_df("does not"))
+    found = compare("keeps", "does not", store=store)
+
+    assert found.divergence is None
+    assert by_metric(found)["n_messages"] == (6, 6, 0, None)
+    assert summarize("keeps", store=store).items["n_messages"].tolist() == [6]
+    assert compare("keeps/2", "does not/2", store=store).divergence is None
