@@ -14,6 +14,7 @@ from kern_nb import attached
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
+from kern_nb.render import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     """The same, or that with the store it is in."""
 
 
+_SHOWN = 60
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -147,7 +149,7 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
         SessionNotFound, RunNotFound, AmbiguousReference: it names nothing, or several things.
         BadUsage: it is a message, or a run that is in no store.
     """
-    named, store = one if isinstance(one, tuple) else (one, store)
+    named, store = one if isinstance(one, tuple) and len(one) == 2 else (one, store)  # noqa: PLR2004 - it and its store
     found = attached.find(store)
     place = found.locate(reference_of(named))
     if place.message_index is not None:
@@ -187,12 +189,18 @@ def reference_of(named: Named) -> str:
     """The name of a session or a run, as a person writes it.
 
     Raises:
-        BadUsage: it is in no store.
+        BadUsage: it is in no store, or is neither.
     """
+    from kern_nb.records import Run, Session
+
     if isinstance(named, str):
         return named
-    run_index = getattr(named, "run_index", None)
-    if named.session_id is None or (hasattr(named, "run_index") and run_index is None):
+    if not isinstance(named, (Session, Run)):
+        several = isinstance(named, (list, tuple, set))
+        hint = "Name them one by one: compare('chat', 'what-if')." if several else "For example: 'chat', or 'chat/2'."
+        raise BadUsage(f"{plain.cut(repr(named), _SHOWN)} names no session or run.", hint)
+    run_index = named.run_index if isinstance(named, Run) else None
+    if named.session_id is None or (isinstance(named, Run) and run_index is None):
         raise BadUsage(f"{named!r} is in no store.", "Store it first: store.append_run(session_id, run)")
     return named.session_id if run_index is None else f"{named.session_id}/{run_index}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
@@ -60,8 +61,7 @@ def table(store: Connected, name: str, asked: Asked) -> pa.Table:
     """
     if name not in _NAMES:
         raise BadUsage(f"There is no frame {name!r}.", did_you_mean(name, _NAMES, f"There are {', '.join(_NAMES)}."))
-    if asked.limit is not None and asked.limit < 0:
-        raise BadUsage(f"limit={asked.limit} is negative.", "Give a limit of 0 or more, or none.")
+    _require_kinds(asked)
     columns, inside = _columns(name, asked), expand.expanded(name, asked.expand)
     wanted = None if asked.columns is None else [column.name for column in columns]
     if name == "sessions":
@@ -72,6 +72,28 @@ def table(store: Connected, name: str, asked: Asked) -> pa.Table:
     shown = {column.name: typed(found[column.name], column.kind) for column in columns}
     shown |= {one.name: expand.texts(found[expand.label(place)]) for place, one in enumerate(inside)}
     return pa.table(shown)
+
+
+def _require_kinds(asked: Asked) -> None:
+    """What is asked is of the kinds that can be meant: an engine's own complaint would say nothing to a reader.
+
+    Raises:
+        BadUsage: it is not.
+    """
+    if asked.limit is not None:
+        if not isinstance(asked.limit, Integral) or isinstance(asked.limit, bool):
+            raise BadUsage(f"limit={asked.limit!r} is no whole number.", "For example: limit=100")
+        if asked.limit < 0:
+            raise BadUsage(f"limit={asked.limit} is negative.", "Give a limit of 0 or more, or none.")
+    for name in ("user_id", "agent_id"):
+        if not isinstance(getattr(asked, name), str | None):
+            raise BadUsage(f"{name}={getattr(asked, name)!r} is no id.", "Ids are strings.")
+    ids = asked.session_id
+    if ids is not None and not isinstance(ids, Iterable):
+        raise BadUsage(f"session_id={ids!r} is no id.", "Ids are strings; give one, or a list of several.")
+    for name in ("columns", "expand"):
+        if not isinstance(getattr(asked, name), Iterable | None):
+            raise BadUsage(f"{name}={getattr(asked, name)!r} is no list.", f"Give names: {name}=[...]")
 
 
 def _columns(name: str, asked: Asked) -> list[Column]:
@@ -114,6 +136,8 @@ def _seen(store: Connected, asked: Asked) -> Segments | None:
 
 def micros(when: When) -> int:
     """Unix microseconds of a time as people give it; naive ones are UTC."""
+    if isinstance(when, Real):  # nanoseconds to pandas, seconds to most: neither is said
+        raise BadUsage(f"{when!r} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')")
     try:
         time = pd.Timestamp(when)
         if pd.isna(time):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kern_nb import compare, compare_groups, summarize
-from kern_nb.analysis.plots import plot
+from kern_nb.analysis.plots import over_runs, plot
+from kern_nb.errors import BadUsage
 from kern_nb.records import Message, Run, ToolCall
 
 ODD = [
@@ -82,3 +83,24 @@ def test_whatever_groups_and_scores_are_called_they_are_compared(odd_sessions):
     assert found.groups.score.tolist() == [11, 10]
     assert repr(found)
     assert found._repr_html_()
+
+
+@pytest.mark.parametrize("named", [3, None, ["a/b", "1"], {"a/b"}, ("a/b", "1", "/"), 1.5, object()])
+def test_what_is_no_name_is_refused_in_two_lines(odd_sessions, named):
+    """A list in place of several names, a number, a frame: with what to write instead."""
+    several = isinstance(named, (list, set))
+    calls = [lambda: compare(named, "1", store=odd_sessions), lambda: summarize(named, store=odd_sessions)]
+    calls += [lambda: plot(named, store=odd_sessions)] if named is not None else []
+    for call in calls:
+        with pytest.raises(BadUsage, match="names no session or run") as refused:
+            call()
+        assert not several or "one by one" in refused.value.hint
+    assert plot(odd_sessions.get_session("1"), store=odd_sessions).spec == plot("1", store=odd_sessions).spec
+
+
+def test_what_is_no_frame_or_no_condition_is_refused(odd_sessions):
+    """As above."""
+    with pytest.raises(BadUsage, match="A list is no frame"):
+        over_runs([1])
+    with pytest.raises(BadUsage, match="where='model=x' is no mapping"):
+        summarize(where="model=x", store=odd_sessions)

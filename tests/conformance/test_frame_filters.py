@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy as np
@@ -108,9 +109,32 @@ def test_a_negative_limit_and_a_time_that_is_none_are_refused(store):
         frame = getattr(store, f"{name}_df")
         with pytest.raises(BadUsage, match="-1"):
             frame(limit=-1)
-        for when in ("yesterdayish", "2026-13-45", pd.NaT, ""):
+        for when in ("yesterdayish", "2026-13-45", pd.NaT, "", 1_790_000_000, 1.5, np.int64(3), True):
             with pytest.raises(BadUsage):
                 frame(since=when)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"session_id": 3},
+        {"user_id": 3},
+        {"agent_id": ["a"]},
+        {"limit": "3"},
+        {"limit": 2.5},
+        {"limit": True},
+        {"columns": 3},
+        {"expand": 3},
+    ],
+)
+def test_what_is_of_a_kind_that_cannot_be_meant_is_refused(store, asked):
+    """By its name and value, and not by the engine, which would answer with its SQL."""
+    store.append_run("s", a_run())
+    ((name, value),) = asked.items()
+    for frame in ("sessions", *ROWS):
+        with pytest.raises(BadUsage, match=re.escape(f"{name}={value!r}")) as refused:
+            getattr(store, f"{frame}_df")(**asked)
+        assert refused.value.hint
 
 
 def test_sessions_come_newest_first_and_rows_in_their_order(filled):

@@ -57,6 +57,9 @@ def chosen(
         SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
         BadUsage: nothing is named, a message is, or nothing fits.
     """
+    if fitting.where is not None and not isinstance(fitting.where, Mapping):
+        hint = 'For example: where={"domain": "airline"}'
+        raise BadUsage(f"where={fitting.where!r} is no mapping of names to values.", hint)
     if named and fitting.says:
         raise BadUsage(
             f"Both names are given and what fits: {fitting}.", "Name sessions, or say which ones: one of both."

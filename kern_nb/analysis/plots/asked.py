@@ -10,12 +10,13 @@ from kern_nb.analysis.plots.lanes import RUNS, SESSIONS
 from kern_nb.analysis.plots.runs import COLUMNS, MOST_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MOST_LANES, branch_tree
-from kern_nb.analysis.sides import spelled
+from kern_nb.analysis.sides import reference_of, spelled
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.render.plain import cut
 
 if TYPE_CHECKING:
     from kern_nb.analysis.plots.figure import Plot
+    from kern_nb.analysis.sides import Named
     from kern_nb.db import SessionStore
     from kern_nb.db.references import Reference
 
@@ -26,12 +27,12 @@ NEWEST = 200
 """So many sessions are looked at where none is named."""
 
 
-def plot(reference: str | None = None, *, kind: str | None = None, store: str | SessionStore | None = None) -> Plot:
+def plot(reference: Named | None = None, *, kind: str | None = None, store: str | SessionStore | None = None) -> Plot:
     """Draw a session, or the newest ones.
 
     Args:
-        reference: ``chat``, or a unique prefix of it; of a run, ``chat/2``, only its tools are drawn. The newest
-            sessions where None.
+        reference: ``chat``, or a unique prefix of it, or a `Session`; of a run, ``chat/2``, only its tools are drawn.
+            The newest sessions where None.
         kind: ``runs``, tokens, cost and time over runs (the default); ``tools``, which tools were called; ``tree``,
             the branches of a session, or of the newest ones.
         store: A store or the name of one; the one in use where None.
@@ -46,7 +47,7 @@ def plot(reference: str | None = None, *, kind: str | None = None, store: str | 
             f"There is no plot of kind {kind!r}.", did_you_mean(kind, KINDS, f"Kinds are {', '.join(KINDS)}.")
         )
     found = attached.find(store)
-    place = None if reference is None else found.locate(reference)
+    place = None if reference is None else found.locate(reference_of(reference))
     if place is not None and (place.message_index is not None or (place.run_index is not None and kind != "tools")):
         what = "message" if place.message_index is not None else "run"
         raise BadUsage(f"{str(place)!r} is a {what}; {kind} are drawn of a session.", f"Name it: {place.session_id}")

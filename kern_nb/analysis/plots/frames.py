@@ -23,8 +23,10 @@ def require(df: pd.DataFrame, names: Iterable[str], like: str) -> None:
     """Refuse a frame that lacks columns.
 
     Raises:
-        BadUsage: it does; the hint says which frame has them.
+        BadUsage: it does, or is no frame; the hint says which frame has them.
     """
+    if not hasattr(df, "columns"):
+        raise BadUsage(f"A {type(df).__name__} is no frame.", f"Give it {like}.")
     missing = [name for name in names if name not in df.columns]
     if missing:
         raise BadUsage(f"The frame has no column {', '.join(map(repr, missing))}.", f"Give it {like}.")
