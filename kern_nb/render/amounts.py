@@ -16,6 +16,11 @@ _LARGE = 1_000
 """From here on, what is behind the point says nothing."""
 
 
+_LEAST_MONEY = 0.00005
+_LEAST_TIME = 0.005
+"""Below these, as many digits as elsewhere would say nothing."""
+
+
 def amount(metric: str, number: float | None) -> str:
     """A value of a metric: seconds, money, whole numbers, or three digits; the names are those of the results."""
     if number is None:
@@ -23,7 +28,7 @@ def amount(metric: str, number: float | None) -> str:
     sign, size = (_MINUS if number < 0 else ""), abs(number)
     if metric == "time" or metric.endswith("_s"):
         return sign + plain.seconds(size)
-    if metric == "cost":
+    if metric == "cost" and not 0 < size < _LEAST_MONEY:
         return sign + plain.money(size)
     return f"{sign}{size:,.0f}" if size >= _LARGE or float(size).is_integer() else f"{sign}{size:.3g}"
 
@@ -32,7 +37,11 @@ def difference(metric: str, number: float | None) -> str:
     """A difference of two values, with its sign."""
     if number is None:
         return plain.MISSING
-    return ("+" if number > 0 else "" if number < 0 else "±") + amount(metric, number)
+    sign = "+" if number > 0 else _MINUS if number < 0 else "±"
+    size = abs(number)
+    if (metric == "time" or metric.endswith("_s")) and 0 < size < _LEAST_TIME:
+        return f"{sign}{1_000 * size:.2g} ms"
+    return sign + amount(metric, size)
 
 
 def percent(number: float | None) -> str:

@@ -14,6 +14,8 @@ from kern_nb.render.amounts import amount, difference, percent
         ("tokens", 0.4, "0.4"),
         ("cost", 0.0391629, "0.0392"),
         ("cost", 12.5, "12.50"),
+        ("cost", 0.00002, "2e-05"),
+        ("cost", 0.0, "0.00"),
         ("time", 75.2, "1 min 15 s"),
         ("score", 0.65, "0.65"),
         ("score", 2 / 3, "0.667"),
@@ -33,6 +35,18 @@ def test_amounts(metric, number, shown):
 def test_differences_carry_their_sign():
     """A minus that is as wide as a plus; nothing in between for none."""
     assert [difference("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
+
+
+def test_small_differences_are_not_none():
+    """Of time and money, of which less than a hundredth is still something."""
+    minus = "\N{MINUS SIGN}"
+    assert [difference("duration_s", n) for n in (0.0024, -0.0024, 0.006, 0.0)] == [
+        "+2.4 ms",
+        f"{minus}2.4 ms",
+        "+0.01 s",
+        "±0.00 s",
+    ]
+    assert [difference("cost", n) for n in (0.00002, -0.00002, 0.0002)] == ["+2e-05", f"{minus}2e-05", "+0.0002"]
 
 
 def test_percentages_carry_their_sign():
