@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from kern_nb.db.lineage import find_run, segments
+from kern_nb.db.reading import require_session
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import newest_first
 from kern_nb.errors import BadUsage
@@ -37,6 +39,7 @@ def chosen(store: SessionStore, references: Sequence[Named]) -> list[Reference]:
     places = _named(store, references)
     wanted = [place.session_id for place in places if place.run_index is None]
     runs = [place for place in places if place.run_index is not None]
+    _require_runs(store, runs)
     return [*map(Reference, _parents_first(wanted, _parents(store, wanted))), *runs]
 
 
@@ -45,6 +48,18 @@ def _named(store: SessionStore, references: Sequence[Named]) -> list[Reference]:
     from kern_nb.analysis.digest.chosen import chosen as located
 
     return located(store, references, Fitting())
+
+
+def _require_runs(store: SessionStore, places: Sequence[Reference]) -> None:
+    """See that there are such runs: names of many sessions are looked up together, without their runs.
+
+    Raises:
+        RunNotFound: there is one that is not.
+    """
+    with store.reading() as connection:
+        for session_id, run_index, _ in places:
+            seen = segments(connection, store.tables, require_session(connection, store.tables, session_id))
+            find_run(connection, store.tables, seen, run_index or 0)
 
 
 def _parents(store: SessionStore, ids: Sequence[str] | None = None) -> dict[str, str | None]:

@@ -72,7 +72,7 @@ class Gathering:
             lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
             size = sa.func.sum(sum(lengths, start=sa.literal(_PER_MESSAGE)))
             measured = sa.select(m.c.session_id, size).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
-            sizes = {session_id: int(size) for session_id, size in connection.execute(measured).tuples()}
+            sizes = {row[0]: int(row[1]) for row in connection.execute(measured)}
         self._parents |= parents
         self._detached |= {one for one, parent in parents.items() if parent and parent not in self._selected}
         for part in _parts([one for one in ids if one in parents], sizes):

@@ -26,7 +26,7 @@ from kern_nb.records import OPEN_STATUSES, UNANSWERED
 LOST = "INTERRUPTED"
 
 _ASKED_AT_ONCE = 5_000
-_USUAL = 1_000
+_USUAL = 500
 """Characters of a message, beside what else it takes."""
 
 

@@ -1,0 +1,155 @@
+"""What the tests of bundles share: a store with something of everything, and ways to look at what became of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+import kern_nb
+from kern_nb.db import SessionStore
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall, Usage
+
+FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df")
+WHEN = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+AWKWARD: dict[Any, Any] = {
+    "nul": "a\x00b\x10\x100000",
+    "half": "\ud83d alone, \udfff",
+    "decimal": Decimal("1.10"),
+    "when": WHEN,
+    "day": date(2026, 2, 28),
+    "bytes": b"\x00\xff",
+    "huge": 2**200,
+    "tiny": 1e-320,
+    "infinite": float("inf"),
+    "zero": -0.0,
+    "$type": "decimal",
+    "nested": [{"$items": [1, None, True]}, {"\ud800": "\x00"}],
+    3: "a number as a key",
+    "lines": "one\r\ntwo\u2028three",
+}
+
+
+def chat(text: str, **fields: Any) -> Run:
+    """A finished run of four messages and a tool call."""
+    call = ToolCall(tool_call_id="call", tool_name="look_up", args={"query": text}, duration_s=0.25)
+    messages = [
+        Message(role="user", content=text, created_at=WHEN),
+        Message(role="assistant", tool_calls=[call], usage=Usage(input_tokens=10, output_tokens=5, cost=0.125)),
+        Message(role="tool", tool_call_id="call", tool_name="look_up", content=f"found {text}"),
+        Message(role="assistant", content=f"answer to {text}", usage=Usage(input_tokens=20, output_tokens=7)),
+    ]
+    return Run(**{"input": text, "output": f"answer to {text}", "messages": messages, "agent_id": "clerk"} | fields)
+
+
+def filled(store: SessionStore) -> SessionStore:
+    """A store with something of everything that is stored and finished."""
+    state = {"step": 1, "odd": AWKWARD}
+    store.append_run("chat", chat("one", session_state=state), user_id="alice")
+    picture = store.put_blob(b"\x89PNG\x00\xff", "image/png")
+    note = store.put_blob(b"plain", None)
+    store.append_run("chat", awkward(picture), user_id="alice")
+    store.append_run("chat", chat("three", status="ERROR", error="broke", output=None), user_id="alice")
+    store.branch("chat", after=(1, 2), new_session_id="what-if", name="What if?")
+    store.append_run("what-if", chat("other", session_state={"step": 2}))
+    store.branch("what-if", after=0, new_session_id="deeper")
+    store.append_run("deeper", chat("deep"))
+    store.branch("deeper", new_session_id="deepest")
+    store.rename_session("chat", "A chat \ud83d")
+    store.tag_session("chat", ["to check"])
+    store.save_summary("chat", {"summary": "They talked.", "odd": AWKWARD})
+    store.add_score("chat", "reward", 1.0, source="me")
+    store.add_score("chat", "reward", 0.5)
+    store.add_score("chat", "tone", 0.25, run_id=store.runs_df("chat")["run_id"][1])
+    store.save_session(
+        Session(session_id="empty", metadata={"note": AWKWARD, "file": note}, created_at=5, updated_at=7)
+    )
+    top = store.append_run("team", chat("top", run_type="team", team_id="desk"))
+    store.append_run("team", chat("member", parent_run_id=top.run_id))
+    store.append_run("it's \u202e<b>\x00", chat("named oddly"))
+    return store
+
+
+def awkward(picture: str) -> Run:
+    """A run with what is hard to keep, a file, and an answered requirement."""
+    calls = [
+        ToolCall(tool_call_id="same", tool_name="a", args="not {json", status="failed", result={"odd": AWKWARD}),
+        ToolCall(tool_call_id="same", tool_name="b", args=None, status="unknown", caller="user"),
+    ]
+    messages = [
+        Message(role="user", content=[{"type": "text", "text": "see"}, {"type": "image", "sha256": picture}]),
+        Message(role="assistant", content={"odd": AWKWARD}, tool_calls=calls, extra={"odd": AWKWARD}, message_id="m"),
+        Message(role="assistant", content="", model="m-2"),
+        Message(role="tool", tool_call_id="same", content=5, is_error=True),
+    ]
+    requirement = Requirement(
+        kind="confirmation",
+        status="resolved",
+        tool_call_id="same",
+        args={"odd": AWKWARD},
+        approved=True,
+        answer=Decimal("2.50"),
+        note="fine \x00",
+        created_at=WHEN,
+        resolved_at=WHEN,
+        resolved_by="ann",
+        assignee="bob",
+        extra={"fields": ["a"]},
+    )
+    return Run(
+        input={"odd": AWKWARD},
+        output=[1, Decimal("0.10")],
+        messages=messages,
+        requirements=[requirement],
+        usage=Usage(input_tokens=1, cost=0.1, total_tokens=4),
+        duration_s=1.5,
+        time_to_first_token_s=0.1,
+        finished_at=WHEN,
+        extra={"odd": AWKWARD},
+        model="m-1",
+        model_provider="p",
+    )
+
+
+def exported(store: SessionStore, path: Path, *references: str, **options: Any) -> Path:
+    """The path of a bundle of these sessions, or of all."""
+    kern_nb.export(*references, path=path, store=store, everything=not references, overwrite=True, **options)
+    return path
+
+
+def frames_of(store: SessionStore) -> dict[str, Any]:
+    """All frames, each in an order that says nothing of when its rows were written."""
+    found = {}
+    for name in FRAMES:
+        frame = getattr(store, name)()
+        keys = [
+            key for key in ("session_id", "run_index", "message_index", "tool_call_id", "name", "value") if key in frame
+        ]
+        found[name] = frame.sort_values(keys).reset_index(drop=True)
+    return found
+
+
+def rows_of(store: SessionStore) -> dict[str, list[Any]]:
+    """Every row of every table: equal before and after means that nothing was written."""
+    found = {}
+    with store.reading() as connection:
+        for table in (store.tables.sessions, *store.tables.of_session, store.tables.blobs):
+            rows = connection.execute(sa.select(table)).fetchall()
+            found[table.name] = sorted((tuple(row) for row in rows), key=repr)
+    return found
+
+
+def told(store: SessionStore, session_id: str) -> list[Any]:
+    """What a model would be told of a session."""
+    return [(m.role, m.content, [c.tool_name for c in m.tool_calls]) for m in store.history(session_id)]
+
+
+def seen(store: SessionStore, session_id: str) -> list[dict[str, Any]]:
+    """What a session shows of its runs, apart from ids that tell whose row it is."""
+    session = store.get_session(session_id)
+    ids = {"run_id", "session_id", "parent_run_id", "requirements"}
+    return [run.model_dump(exclude=ids) for run in session.runs]

@@ -1,0 +1,253 @@
+"""Bundles: what is exported from one store is the same in any other, whatever the engines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tracemalloc
+
+import pandas as pd
+import pytest
+from bundles import chat, exported, filled, frames_of, rows_of, told
+
+import kern_nb
+from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb
+from kern_nb.records import Message, Requirement, Run
+
+
+@pytest.fixture
+def targets(tmp_path, new_postgres_database):
+    """An empty store of each engine."""
+    stores = [
+        DuckDb(tmp_path / "t.duckdb"),
+        SqliteDb(tmp_path / "t.db"),
+        PostgresDb(new_postgres_database()),
+        InMemoryDb(),
+    ]
+    with contextlib.ExitStack() as stack:
+        for store in stores:
+            stack.callback(store.close)
+        yield stores
+
+
+@pytest.fixture
+def memory():
+    """A store in memory."""
+    return InMemoryDb()
+
+
+def assert_same_frames(store, other):
+    wanted, found = frames_of(store), frames_of(other)
+    for name, frame in wanted.items():
+        pd.testing.assert_frame_equal(found[name], frame, obj=name)
+
+
+def test_what_is_exported_from_one_engine_is_the_same_in_each(store, targets, tmp_path):
+    """Frames, sessions with all their fields, history, files: nothing is lost between any two engines."""
+    path = exported(filled(store), tmp_path / "all.json")
+
+    for target in targets:
+        report = target.ingest(path)
+
+        assert report.errors == []
+        assert (report.sessions, report.skipped) == (7, 0)
+        assert_same_frames(store, target)
+        for session_id in store.sessions_df()["session_id"]:
+            session = store.get_session(session_id)
+            assert repr(target.get_session(session_id).model_dump()) == repr(session.model_dump())
+            assert told(target, session_id) == told(store, session_id)
+        assert rows_of(target)["agno_sessions_blobs"] == rows_of(store)["agno_sessions_blobs"]
+        assert target.check().problems == []
+
+
+def test_importing_again_changes_nothing(store, tmp_path):
+    """Not a row, neither in the store it was imported into nor in the one it came from."""
+    path = exported(filled(store), tmp_path / "all.json")
+    before = rows_of(store)
+    report = store.ingest(path)
+
+    assert (report.sessions, report.runs, report.skipped, report.errors) == (0, 0, 7, [])
+    assert rows_of(store) == before
+    other = InMemoryDb()
+    other.ingest(path)
+    before = rows_of(other)
+    assert other.ingest(path).skipped == 7
+    assert rows_of(other) == before
+
+
+def test_an_exported_import_is_the_same_bundle(memory, tmp_path):
+    """Out of the second store comes what went into it, but for the time in the header."""
+    first = exported(filled(memory), tmp_path / "first.json")
+    other = InMemoryDb()
+    other.ingest(first)
+    second = exported(other, tmp_path / "second.json")
+
+    assert second.read_text().splitlines()[1:] == first.read_text().splitlines()[1:]
+
+
+def test_a_bundle_is_json_for_any_reader(memory, tmp_path):
+    """One document; a session a line, readable names, no NULLs; laid out otherwise it is read all the same."""
+    path = exported(filled(memory), tmp_path / "all.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    by_id = {record["session"]["session_id"]: record for record in document["records"] if "session" in record}
+
+    assert document["kern_nb_bundle"] == 1
+    assert document["exported_by"] == f"kern_nb {kern_nb.__version__}"
+    assert by_id["team"]["runs"][1]["messages"][0]["content"] == "member"
+    assert len(path.read_text(encoding="utf-8").split("\n")) == len(document["records"]) + 3
+    laid_out = tmp_path / "laid-out.json"
+    laid_out.write_text(json.dumps(document, indent=2))
+    other = InMemoryDb()
+    assert other.ingest(laid_out).errors == []
+    assert_same_frames(memory, other)
+
+
+def test_only_what_is_named_is_exported(memory, tmp_path):
+    """Sessions by id or prefix, each once; files only of those."""
+    filled(memory)
+    made = kern_nb.export("team", "emp", "team", path=tmp_path / "two.json", store=memory, progress=False)
+    other = InMemoryDb()
+    other.ingest(tmp_path / "two.json")
+
+    assert sorted(other.sessions_df()["session_id"]) == ["empty", "team"]
+    assert (made.sessions, made.runs, made.messages, made.tool_calls, made.blobs) == (2, 2, 8, 2, 1)
+    assert made.size == (tmp_path / "two.json").stat().st_size
+    assert len(rows_of(other)["agno_sessions_blobs"]) == 1
+
+
+def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
+    """Nobody goes on with them there: interrupted, calls unknown, questions expired; the session's state is kept."""
+    store.update_session_state("chat", {"n": 1})
+    running = store.start_run("chat", input="go")
+    store.append_messages(
+        running.run_id, [Message(role="assistant", tool_calls=[{"tool_call_id": "c", "tool_name": "t"}])]
+    )
+    asked = Requirement(kind="confirmation", tool_call_id="x")
+    store.append_run("chat", Run(input="ask", status="PAUSED", requirements=[asked]))
+    memory.ingest(exported(store, tmp_path / "open.json"))
+    runs = memory.get_session("chat").runs
+
+    assert [run.status for run in runs] == ["INTERRUPTED", "INTERRUPTED"]
+    assert [run.session_state for run in runs] == [{"n": 1}, {"n": 1}]
+    assert runs[0].tool_calls[0].status == "unknown"
+    assert [r.status for r in runs[1].requirements] == ["expired"]
+    assert memory.check().problems == []
+    assert [run.status for run in store.get_session("chat").runs] == ["RUNNING", "PAUSED"]
+
+
+def test_a_later_bundle_adds_what_is_new(store, memory, tmp_path):
+    """New runs, how an open one ended, new scores, the state after them; what was done here meanwhile stays."""
+    path = tmp_path / "chat.json"
+    store.append_run("chat", chat("one", session_state={"n": 1}))
+    running = store.start_run("chat", input="two")
+    memory.ingest(exported(store, path))
+    memory.rename_session("chat", "Mine")
+    memory.add_score("chat", "taste", 0.5)
+    store.append_messages(running.run_id, [Message(role="assistant", content="done")])
+    store.finish_run(running.run_id, output="done")
+    store.append_run("chat", chat("three", session_state={"n": 3}))
+    store.add_score("chat", "reward", 1.0)
+    report = memory.ingest(exported(store, path))
+    session = memory.get_session("chat")
+
+    assert report.errors == []
+    assert (report.sessions, report.runs, report.messages) == (0, 2, 5)
+    assert [run.output for run in session.runs] == ["answer to one", "done", "answer to three"]
+    assert [run.status for run in session.runs] == ["COMPLETED"] * 3
+    assert session.session_name == "Mine"
+    assert session.session_state == {"n": 3}
+    assert set(memory.scores_df()["name"]) == {"taste", "reward"}
+    assert memory.ingest(path).skipped == 1
+
+
+def test_an_earlier_bundle_takes_nothing_back(store, tmp_path):
+    """What went on since it was exported stays."""
+    store.append_run("chat", chat("one", session_state={"n": 1}))
+    path = exported(store, tmp_path / "chat.json")
+    store.append_run("chat", chat("two", session_state={"n": 2}))
+    before = rows_of(store)
+
+    assert store.ingest(path).skipped == 1
+    assert rows_of(store) == before
+
+
+def test_a_session_that_is_another_one_is_left_alone(store, memory, tmp_path):
+    """Of the same id with other runs, gone on with differently, or branched elsewhere: reported, nothing written."""
+    for session_id in ("chat", "mine", "base"):
+        memory.append_run(session_id, chat("one"))
+    memory.branch("base", after=0, new_session_id="fork")
+    path = exported(memory, tmp_path / "all.json")
+    store.append_run("chat", chat("something else"))
+    store.ingest(exported(memory, tmp_path / "mine.json", "mine"))
+    store.append_run("mine", chat("here"))
+    memory.append_run("mine", chat("there"))
+    store.append_run("fork", chat("no branch"))
+    before = rows_of(store)
+    report = store.ingest(exported(memory, path))
+
+    assert [(p.line, p.reason.split(" is left out: ")[1]) for p in report.errors] == [
+        (line, reason)
+        for line, reason in (
+            (_line_of(path, "chat"), "the store has a session of that id, and its run 0 is another one."),
+            (_line_of(path, "fork"), "the store has a session of that id, and it branches elsewhere."),
+            (_line_of(path, "mine"), "the store has a session of that id, and its run 1 is another one."),
+        )
+    ]
+    after = rows_of(store)
+    ours = [row for row in after["agno_sessions_runs"] if row[0] != "base"]
+    assert ours == before["agno_sessions_runs"]
+
+
+def _line_of(path, session_id):
+    start = f'{{"session": {{"session_id": "{session_id}"'
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(start))
+
+
+def test_a_session_under_another_id_does_not_take_the_runs(store, tmp_path):
+    """Its runs are another session's already: it is left out, and nothing breaks."""
+    store.append_run("chat", chat("one"))
+    path = exported(store, tmp_path / "chat.json")
+    path.write_text(path.read_text().replace('"session_id": "chat"', '"session_id": "copy"'))
+    report = store.ingest(path)
+
+    assert [problem.line for problem in report.errors] == [2]
+    assert "as chat/0" in report.errors[0].reason
+    assert list(store.sessions_df()["session_id"]) == ["chat"]
+
+
+def test_bundles_and_other_records_lie_in_one_folder(store, tmp_path):
+    """Each file is known by what is in it, and all go in together."""
+    memory = InMemoryDb()
+    memory.append_run("bundled", chat("one"))
+    (tmp_path / "in").mkdir()
+    exported(memory, tmp_path / "in" / "b.json")
+    (tmp_path / "in" / "a.jsonl").write_text(json.dumps({"id": "a", "messages": [{"role": "user", "content": "x"}]}))
+    (tmp_path / "in" / "c.jsonl").write_text(json.dumps({"id": "c", "messages": [{"role": "user", "content": "x"}]}))
+    report = store.ingest(tmp_path / "in")
+
+    assert report.errors == []
+    assert sorted(store.sessions_df()["session_id"]) == ["a", "bundled", "c"]
+
+
+def test_a_large_store_is_never_in_memory_as_a_whole(tmp_path):
+    """Neither to export it nor to import it: 40 MB in sessions of 400 kB take a few of them at a time."""
+    store = SqliteDb(tmp_path / "large.db")
+    text = "x" * 100_000
+    for n in range(100):
+        store.append_run(f"s{n:03}", Run(messages=[Message(role="user", content=f"{i} {text}") for i in range(4)]))
+    tracemalloc.start()
+    try:
+        path = exported(store, tmp_path / "large.json")
+        to_export = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        other = SqliteDb(tmp_path / "other.db")
+        assert other.ingest(path).sessions == 100
+        to_import = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert path.stat().st_size > 40_000_000
+    assert to_export < 20_000_000
+    assert to_import < 35_000_000
+    store.close()
+    other.close()

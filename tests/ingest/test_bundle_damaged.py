@@ -1,0 +1,228 @@
+"""A damaged, edited or newer bundle: what is whole is taken in, what is not is reported where it stands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bundles import chat, exported, filled, rows_of
+
+from kern_nb.db import InMemoryDb
+from kern_nb.errors import UnknownFormat
+from kern_nb.records import Requirement
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def memory():
+    """A store in memory."""
+    return InMemoryDb()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A bundle of three sessions, on its lines 2 to 4."""
+    store = InMemoryDb()
+    for name in NAMES:
+        run = chat(name, requirements=[Requirement(kind="handoff", status="resolved", answer=1)])
+        store.append_run(name, run)
+        store.add_score(name, "reward", 1.0)
+    return exported(store, tmp_path / "b.json", *NAMES)
+
+
+def edited(path, change, line=3):
+    """Write a bundle again, the record on a line changed."""
+    lines = path.read_text().split("\n")
+    record = json.loads(lines[line - 1].removesuffix(","))
+    change(record)
+    lines[line - 1] = json.dumps(record) + ","
+    path.write_text("\n".join(lines))
+    return path
+
+
+def ids(store):
+    return sorted(store.sessions_df()["session_id"])
+
+
+@pytest.mark.parametrize("damage", [lambda s: s[: len(s) // 2], lambda s: "\x00" + s, lambda s: s[:40] + s[42:]])
+def test_a_damaged_line_costs_its_session(store, path, damage):
+    """And no other; the problem says which line."""
+    lines = path.read_text().split("\n")
+    lines[2] = damage(lines[2])
+    path.write_text("\n".join(lines))
+    report = store.ingest(path)
+
+    assert ids(store) == ["a", "c"]
+    assert [problem.line for problem in report.errors] == [3]
+
+
+def test_bytes_that_are_no_text_cost_their_line(memory, path):
+    """A bad sector is reported like any other damage."""
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][:60] + b"\xff\xfe" + lines[2][62:]
+    path.write_bytes(b"\n".join(lines))
+
+    assert [problem.line for problem in memory.ingest(path).errors] == [3]
+    assert ids(memory) == ["a", "c"]
+
+
+@pytest.mark.parametrize("kept", [4, 3, 1])
+def test_a_bundle_that_breaks_off_says_so(memory, path, kept):
+    """Also where it breaks off between two lines."""
+    path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:kept]))
+    report = memory.ingest(path)
+
+    assert ids(memory) == list(NAMES[: kept - 1])
+    assert [(p.line, "breaks off" in p.reason) for p in report.errors] == [(kept, True)]
+
+
+def test_a_damaged_header_costs_no_session(memory, path):
+    """The lines are known by what they are."""
+    lines = path.read_text().split("\n")
+    lines[0] = lines[0].replace('"records"', '"rec')
+    path.write_text("\n".join(lines))
+    report = memory.ingest(path)
+
+    assert ids(memory) == list(NAMES)
+    assert [problem.line for problem in report.errors] == [1]
+
+
+@pytest.mark.parametrize("version", [2, "1", None, 0, -1, True])
+def test_another_version_is_refused(memory, path, version):
+    """With what it is and what to do; nothing is taken in, not even when the format is named."""
+    path.write_text(path.read_text().replace('"kern_nb_bundle": 1', f'"kern_nb_bundle": {json.dumps(version)}'))
+    with pytest.raises(UnknownFormat, match=r"reads up to version 1") as caught:
+        memory.ingest(path)
+    report = memory.ingest(path, format="bundle")
+
+    assert "pip install -U" in caught.value.hint
+    assert [problem.line for problem in report.errors] == [1]
+    assert ids(memory) == []
+
+
+def test_a_newer_bundle_in_a_folder_costs_itself(memory, path):
+    """The other files are taken in."""
+    newer = path.with_name("a.json")
+    newer.write_text(path.read_text().replace('"kern_nb_bundle": 1', '"kern_nb_bundle": 2'))
+    report = memory.ingest(path.parent)
+
+    assert ids(memory) == list(NAMES)
+    assert [problem.file for problem in report.errors] == ["a.json"]
+
+
+def put(value, *keys):
+    """A change that sets what is found at these keys."""
+
+    def change(record):
+        for key in keys[:-1]:
+            record = record[key]
+        record[keys[-1]] = value
+
+    return change
+
+
+def drop(*keys):
+    """A change that takes away what is found at these keys."""
+
+    def change(record):
+        for key in keys[:-1]:
+            record = record[key]
+        del record[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(5, "session"),
+        put("x", "runs"),
+        put([7], "runs"),
+        put(None, "session", "session_id"),
+        put("", "session", "session_type"),
+        put("robot", "session", "session_type"),
+        put([1], "session", "session_data"),
+        put(10**18, "session", "created_at"),
+        put("today", "session", "created_at"),
+        put("x", "session", "no_such_column"),
+        put("p", "session", "parent_session_id"),
+        put("x" * 1001, "session", "session_id"),
+        drop("runs", 0, "run_id"),
+        put("BUSY", "runs", 0, "status"),
+        put(-2, "runs", 0, "run_index"),
+        put(2**62, "runs", 0, "run_index"),
+        put(2**62, "runs", 0, "created_at"),
+        put(True, "runs", 0, "input_tokens"),
+        put(2**63, "runs", 0, "input_tokens"),
+        put("much", "runs", 0, "cost"),
+        put(float("nan"), "runs", 0, "cost"),
+        put("x", "runs", 0, "messages"),
+        put([5], "runs", 0, "messages"),
+        put(None, "runs", 0, "messages", 0, "role"),
+        put(1, "runs", 0, "messages", 0, "message_index"),
+        put(1, "runs", 0, "messages", 0, "is_error"),
+        put("gone", "runs", 0, "tool_calls", 0, "status"),
+        put("bribe", "runs", 0, "requirements", 0, "kind"),
+        put({"$type": "decimal", "value": "ten"}, "runs", 0, "output"),
+        put({"$type": "datetime"}, "runs", 0, "output"),
+        put("nobody", "scores", 0, "run_id"),
+        put("best", "scores", 0, "value"),
+        put({"session_id": "a"}, "inherits"),
+        lambda record: record["runs"].append(record["runs"][0]),
+    ],
+)
+def test_a_session_that_was_edited_wrongly_is_left_out(memory, path, change):
+    """Whole, with the line and a reason; the others are stored, and every frame can be read."""
+    report = memory.ingest(edited(path, change))
+
+    assert [problem.line for problem in report.errors] == [3]
+    assert "is left out: " in report.errors[0].reason
+    assert ids(memory) == ["a", "c"]
+    for frame in ("runs_df", "messages_df", "tool_calls_df", "scores_df"):
+        assert set(getattr(memory, frame)()["session_id"]) == {"a", "c"}
+
+
+def test_an_edit_that_fits_is_taken_in(memory, path):
+    """A bundle is there to be read and mended."""
+    report = memory.ingest(edited(path, put("better", "runs", 0, "output")))
+
+    assert report.errors == []
+    assert memory.get_session("b").runs[0].output == "better"
+
+
+def test_a_value_nested_without_end_costs_its_session(store, path):
+    """It is left out on every engine."""
+    value = 1
+    for _ in range(600):
+        value = [value]
+    report = store.ingest(edited(path, put(value, "runs", 0, "output")))
+
+    assert ids(store) == ["a", "c"]
+    assert [problem.line for problem in report.errors] == [3]
+
+
+def test_circles_of_branches_are_refused(store, path):
+    """A session is no branch of itself, at no remove: what is stored can be read."""
+    for line, parent in ((2, "b"), (3, "a"), (4, "c")):
+        edited(path, lambda r, parent=parent: r["session"].update(parent_session_id=parent, fork_run_index=0), line)
+    report = store.ingest(path)
+
+    assert [problem.line for problem in report.errors] == [2, 3, 4]
+    assert "without what it inherits" in report.errors[0].reason
+    assert [problem.reason.endswith("it is a branch of itself.") for problem in report.errors[1:]] == [True, True]
+    assert [run.input for run in store.get_session("a").runs] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [put("AAAA", "content"), put("not base64!", "content"), put(5, "media_type"), drop("content"), put(5, "blob")],
+)
+def test_a_file_whose_bytes_are_others_is_left_out(memory, tmp_path, change):
+    """The sessions that name it are stored without it."""
+    path = exported(filled(InMemoryDb()), tmp_path / "all.json")
+    report = memory.ingest(edited(path, change, line=2))
+
+    assert [problem.line for problem in report.errors] == [2]
+    assert report.sessions == 7
+    assert len(rows_of(memory)["agno_sessions_blobs"]) == 1

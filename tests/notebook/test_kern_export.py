@@ -1,0 +1,272 @@
+"""`%kern export` and `kern_nb.export`: a bundle or a page by the path's suffix; whole, or not there at all."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import kern_nb
+from kern_nb.db import DuckDb, InMemoryDb
+from kern_nb.errors import BadUsage, KernError, SessionNotFound
+from kern_nb.records import Message, Run, ToolCall
+
+HOSTILE = (
+    "<script>alert('x')</script><img src=x onerror=alert(1)>",
+    "</td></table></section></body></html><style>*{display:none}</style>",
+    """" onmouseover="alert(1)" x='""",
+    "be\x00fore \x1b[31mred \u202egnp.exe",
+    "half \ud83d of a pair",
+    "<a href='javascript:alert(1)'>x</a> <base href=//evil.example> <link rel=stylesheet href=//evil.example>",
+)
+
+
+class Page(HTMLParser):
+    """The elements, attributes and text of a page."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(markup)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value for name, value in attrs if name in ("href", "src")]
+        if tag not in ("meta", "br", "wbr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def files():
+    return sorted(path.name for path in Path().iterdir())
+
+
+def test_the_verb_is_the_function(notebook, chats):
+    """Names, then the path; the value says what was written, and the line that writes it again."""
+    made = notebook.run("%kern export alpha alps/0 'my chats.json'")
+
+    assert (made.format, made.sessions, made.runs, made.messages, made.tool_calls) == ("bundle", 2, 4, 16, 4)
+    assert made.size == Path("my chats.json").stat().st_size
+    assert repr(made) == f"Wrote 2 sessions, 4 runs, 16 messages, 4 tool calls to my chats.json: {made.size:,} bytes."
+    line = shlex.join(made.words)
+    assert line == "export alpha alps/0 'my chats.json'"
+    again = kern_nb.export("alpha", "alps/0", path="my chats.json", overwrite=True)
+    assert again.words == (*made.words, "--force")
+    assert notebook.run(f"%kern {shlex.join(again.words)}") == again
+    assert files() == ["my chats.json"]
+
+
+def test_an_import_of_what_was_exported(notebook, chats):
+    """`%kern import` knows a bundle by itself, in another store."""
+    notebook.run("%kern export --all all.json")
+    notebook.run("%kern attach other.duckdb")
+    report = notebook.run("%kern import all.json")
+
+    assert (report.sessions, report.runs, report.errors) == (2, 4, [])
+    assert len(notebook.run("%kern show alpha").runs) == 3
+    assert notebook.run("%kern import all.json --format bundle").skipped == 2
+
+
+def test_variables_and_records_name_what_is_exported(notebook, chats):
+    """As in every other verb; another store than the one in use is named."""
+    notebook.shell.user_ns["run"] = chats.get_session("alpha").runs[1]
+    notebook.shell.user_ns["chat"] = chats.get_session("alps")
+    notebook.run("%kern attach other.duckdb")
+    made = notebook.run("%kern export $run $chat x.json --store chats")
+
+    assert made.words == ("export", "alpha/1", "alps", "x.json")
+    assert kern_nb.export(chats.get_session("alps"), path="y.json", store=chats).sessions == 1
+
+
+def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
+    """Nothing is written into it."""
+    path = tmp_path / "s.duckdb"
+    with DuckDb(path) as store:
+        store.append_run("chat", Run(input="x"))
+    notebook.run(f"%kern attach {path} --read-only")
+
+    assert notebook.run("%kern export chat x.json").runs == 1
+    assert notebook.run("%kern export chat x.html").runs == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "hint"),
+    [
+        ("", "the following arguments are required: PATH", "%kern export [REF...] PATH"),
+        ("chats.json", "No session or run is named", "--all"),
+        ("--all alpha chats.json", "Both sessions and everything are named", "--all"),
+        ("alpha", "neither in .json", "chats.json"),
+        ("alpha chats.csv", "neither in .json", "%kern load"),
+        ("alpha chats.parquet", "neither in .json", "%kern load"),
+        ("alpha chats.jsonl", "neither in .json", "chats.json"),
+        ("alpha no/such/chats.json", "There is no folder", "Make it first"),
+        ("alpha taken.json", "is there already", "--force"),
+        ("alpha folder.json --force", "is a folder", "Name a file"),
+        (f"alpha {'x' * 300}.json", "", ""),
+        ("nobody chats.json", "There is no session 'nobody'", "%kern sessions"),
+        ("al chats.json", "fits several", "Write more"),
+        ("alpha/1.0 chats.json", "is a message", "alpha/1"),
+        ("alpha/9 alps chats.json", "has no run 9", "%kern show"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_two_lines(notebook, memory, line, said, hint):
+    """With what to do instead; no file is made or changed."""
+    for session_id in ("alpha", "alpha", "alps"):
+        memory.append_run(session_id, Run(messages=[Message(role="user", content="x")]))
+    Path("taken.json").write_text("mine")
+    Path("folder.json").mkdir()
+    error, lines = notebook.fails(f"%kern export {line}")
+
+    assert isinstance(error, KernError)
+    assert len(lines) == 2
+    assert said in lines[0]
+    assert hint in lines[1]
+    assert files() == ["folder.json", "taken.json"]
+    assert Path("taken.json").read_text(encoding="utf-8") == "mine"
+
+
+def test_an_empty_store_has_nothing_to_export(notebook, memory):
+    """No file is made."""
+    error, lines = notebook.fails("%kern export --all x.json")
+
+    assert type(error) is BadUsage
+    assert "no sessions" in lines[0]
+    assert notebook.fails("%kern export chat x.json")[0].__class__ is SessionNotFound
+    assert files() == []
+
+
+class Stopped(BaseException):
+    """As when a kernel is interrupted."""
+
+
+@pytest.mark.parametrize("suffix", ["json", "html"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_stopped_export_leaves_nothing_half(notebook, chats, monkeypatch, suffix, there):
+    """An interrupt in the middle: no part of a file is left, and a file that was there is as it was."""
+    path = f"x.{suffix}"
+    if there:
+        Path(path).write_text("before")
+    first = []
+
+    def read(*args, **options):
+        parts = [name for name in files() if name.endswith(".part")]
+        first.append(Path(parts[0]).stat().st_size if parts else None)
+        if len(first) > 1 and parts:
+            raise Stopped
+        return original(*args, **options)
+
+    # What is read when the file has been begun.
+    name = "reading" if suffix == "json" else "get_session"
+    original = getattr(chats, name)
+    monkeypatch.setattr(chats, name, read)
+    with pytest.raises(Stopped):
+        kern_nb.export("alpha", "alps", path=path, overwrite=there)
+
+    assert first[-1] is not None
+    assert files() == ([path] if there else [])
+    assert not there or Path(path).read_text(encoding="utf-8") == "before"
+
+
+def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
+    """Who comes second is told; the other's file stays."""
+    original = chats.get_session
+
+    def get_session(*args, **options):
+        Path("x.html").write_text("another's")
+        return original(*args, **options)
+
+    monkeypatch.setattr(chats, "get_session", get_session)
+    with pytest.raises(BadUsage, match="is there already"):
+        kern_nb.export("alpha", path="x.html")
+
+    assert files() == ["x.html"]
+    assert Path("x.html").read_text(encoding="utf-8") == "another's"
+
+
+def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
+    """Every text of a session is there to be read, escaped; no script, nothing is fetched, no name breaks out."""
+    call = ToolCall(tool_call_id="c", tool_name=HOSTILE[0], args={HOSTILE[1]: HOSTILE[2]}, result=HOSTILE[3])
+    messages = [Message(role=text, content=text) for text in HOSTILE]
+    messages.append(Message(role="assistant", content=HOSTILE[0], tool_calls=[call]))
+    run = Run(input="x", messages=messages, model=HOSTILE[0], error=HOSTILE[1], status="ERROR", agent_id=HOSTILE[2])
+    for name in (HOSTILE[0], "plain"):
+        store.append_run(name, run.model_copy(update={"run_id": name}))
+    store.rename_session("plain", HOSTILE[1])
+    made = kern_nb.export(HOSTILE[0], "plain", path="x.html", store=store)
+    markup = Path("x.html").read_text(encoding="utf-8")
+    page = Page(markup)
+
+    assert (made.format, made.sessions, made.runs, made.messages, made.blobs) == ("page", 2, 2, 14, 0)
+    assert page.open == []
+    assert not set(page.elements) & {"script", "img", "link", "base", "iframe", "object", "form"}
+    assert page.elements.count("style") == page.elements.count("body") == 1
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert page.links == ["#s1", "#s2"]
+    assert not re.search(r"url\(|@import|https?://", markup)
+    assert markup.startswith('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">')
+    assert "default-src 'none'" in markup
+    assert "color-scheme: light dark" in markup
+    for text in ("<script>alert('x')</script>", "⟨U+202E⟩gnp.exe", "half ⟨U+D83D⟩", "be␀fore"):
+        assert page.text.replace("\xa0", " ").count(text) >= 2
+
+
+def test_a_page_leaves_no_run_out(notebook, store):
+    """However many messages there are; of one run it has that run alone."""
+    for n in range(60):
+        store.append_run("long", Run(messages=[Message(role="user", content=f"<{n}.{i}>") for i in range(5)]))
+    made = kern_nb.export("long", path="long.html", store=store)
+    page = Page(Path("long.html").read_text(encoding="utf-8"))
+
+    assert made.messages == 300
+    assert all(f"<{n}.{i}>" in page.text for n in range(60) for i in range(5))
+    kern_nb.export("long/7", path="run.html", store=store)
+    text = Page(Path("run.html").read_text(encoding="utf-8")).text
+    assert ("<7.4>" in text, "<8.0>" in text) == (True, False)
+    assert "long, run 7" in text
+
+
+def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
+    """For every word: the last of them is the path."""
+    from IPython.core.completer import provisionalcompleter
+
+    from kern_nb.notebook import lookup, offers
+
+    monkeypatch.setattr(lookup, "BUDGET_S", 20)
+    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    Path("alphabet.json").touch()
+
+    def tab(text):
+        with provisionalcompleter():
+            return [one.text for one in notebook.shell.Completer.completions(text, len(text))]
+
+    assert tab("%kern export al") == ["alps", "alpha", "alphabet.json"]
+    assert tab("%kern export alps alpha") == ["alpha", "alphabet.json"]
+    assert tab("%kern export alpha/") == ["alpha/0", "alpha/1", "alpha/2"]
+    assert tab("%kern export --") == ["--all", "--force", "--store"]
+    assert tab("%kern exp") == ["export"]
+
+
+def test_the_numbers_are_what_is_in_the_file(notebook, store):
+    """What a branch inherits is counted where it is copied, and not where its parent is in the file."""
+    store.append_run("chat", Run(messages=[Message(role="user", content="x")]))
+    store.branch("chat", new_session_id="branch")
+
+    for names, runs in ((("branch",), 1), (("chat", "branch"), 1), (("chat", "chat/0"), 2)):
+        made = kern_nb.export(*names, path="x.json", store=store, overwrite=True)
+        report = InMemoryDb().ingest("x.json")
+        assert (made.sessions, made.runs, made.messages) == (report.sessions, report.runs, report.messages)
+        assert made.runs == runs
