@@ -24,6 +24,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 3rem; }
 h1, h2, p, td, summary { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
+.kern-messages { table-layout: fixed; }
+.kern-messages th:nth-child(1) { width: 3.5rem; }
+.kern-messages th:nth-child(2) { width: 6.5rem; }
 td, th { border-top: 1px solid rgb(128 128 128 / 40%); padding: .35rem .6rem .35rem 0; vertical-align: top; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .5rem; margin: .3rem 0; }
 pre { background: rgb(128 128 128 / 12%); }
