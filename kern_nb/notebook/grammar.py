@@ -16,6 +16,7 @@ __all__ = ["SQL", "VERBS", "Argument", "Verb", "reference"]
 
 _USER = arg("--user", "USER", "Those of one user.")
 _AGENT = arg("--agent", "AGENT", "Those of one agent.", "agent_ids")
+_SESSION = arg("ref", "REF", "The session, by its id or a unique prefix of it.", "sessions")
 _NAME = arg("name", "NAME", "The name of the store.", "stores")
 
 VERBS: tuple[Verb, ...] = (
@@ -168,6 +169,23 @@ VERBS: tuple[Verb, ...] = (
             STORE,
         ),
         more="The value is the new session. Nothing else changes: go on in it by its id.",
+    ),
+    Verb(
+        "rename",
+        "Give a session another title.",
+        verbs.rename,
+        example='%kern rename conversation_123 "Broken mugs"',
+        python='store.rename_session("conversation_123", "Broken mugs")',
+        arguments=(_SESSION, arg("title", "TITLE", "The title; in quotes where it has spaces."), STORE),
+    ),
+    Verb(
+        "tag",
+        "Give a session other tags, or none.",
+        verbs.tag,
+        example='%kern tag conversation_123 refund "to do"',
+        python='store.tag_session("conversation_123", ["refund", "to do"])',
+        arguments=(_SESSION, arg("tag", "TAG", "Its tags from now on.", nargs="*"), STORE),
+        more="They stand in the metadata, under `tags`. `%kern browse --text #refund` finds those with a tag.",
     ),
     *ANALYSIS_VERBS,
     *AGENT_VERBS,

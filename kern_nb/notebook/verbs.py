@@ -13,6 +13,7 @@ from kern_nb.errors import BadUsage, RecordsNotFound
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kern_nb.db import SessionStore
     from kern_nb.db.check import CheckReport
     from kern_nb.exporting import Export
     from kern_nb.ingest.report import IngestReport
@@ -107,6 +108,31 @@ def branch(args: Namespace) -> Session:
         raise BadUsage(f"--before needs a run of {start}.", f"For example: %kern branch {start}/0 --before")
     place = {"before" if args.before else "after": start.place}
     return store.branch(start.session_id, **place, name=args.name, new_session_id=args.name)
+
+
+def rename(args: Namespace) -> Session:
+    """Another title."""
+    store, session_id = _session(args)
+    return store.rename_session(session_id, args.title)
+
+
+def tag(args: Namespace) -> Session:
+    """Other tags."""
+    store, session_id = _session(args)
+    return store.tag_session(session_id, args.tag)
+
+
+def _session(args: Namespace) -> tuple[SessionStore, str]:
+    """The session that a line names, and its store.
+
+    Raises:
+        BadUsage: it names a run.
+    """
+    store = attached.find(args.store)
+    place = store.locate(args.ref)
+    if place.run_index is not None:
+        raise BadUsage(f"{args.ref!r} is a run, not a session.", f"Name its session: {place.session_id}")
+    return store, place.session_id
 
 
 def run(args: Namespace) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
 
 from kern_nb import attached
 from kern_nb.db.references import Reference
@@ -13,14 +16,15 @@ from kern_nb.widgets import insights
 from kern_nb.widgets.base import Widget, id_of, key_of
 from kern_nb.widgets.calls import call
 
+_LONGEST_NAME = 80
 FRAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 
 
 class Acting(Widget):
-    """A widget from which sessions are branched, renamed, tagged, compared, summarized and loaded.
+    """A widget from which sessions are branched, renamed, tagged, compared, summarized, exported and loaded.
 
     Attributes:
-        result: What the last action gave: a `Session`, a `Comparison`, a `Digest`.
+        result: What the last action gave: a `Session`, a `Comparison`, a `Digest`, an `Export`.
     """
 
     result: Any
@@ -72,6 +76,15 @@ class Acting(Widget):
         return {"rendered": self.result._repr_html_(), "line": self.line("summarize", *ids)}
 
     @call(slow=True)
+    def export(self, keys: list[str], kind: Literal["bundle", "page"]) -> dict[str, str]:
+        """The sessions in a new file beside the notebook: to be imported elsewhere, or to be read."""
+        from kern_nb.exporting import export
+
+        ids = _some(keys)
+        self.result = export(*ids, path=_new_file(ids, {"bundle": ".json", "page": ".html"}[kind]), store=self.store)
+        return {"said": plain.visible(repr(self.result)), "line": self.line(*self.result.words)}
+
+    @call(slow=True)
     def metrics(self, keys: list[str]) -> dict[str, str]:
         """What each of the sessions took, as a table."""
         return {"rendered": browsing.metrics_html(self.store.sessions_df(_some(keys)))}
@@ -96,6 +109,14 @@ class Acting(Widget):
         if not self.is_in_use:
             module, store = "kern_nb.attached", f"kern_nb.attached.find({attached.name_of(self.store)!r})"
         return {"line": plain.visible(f"import {module}\ndf = {store}.{frame}_df({ids!r})")}
+
+
+def _new_file(ids: Sequence[str], suffix: str) -> str:
+    """A file's name that is not taken yet, after the session."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", ids[0])[:_LONGEST_NAME].strip(".-") if len(ids) == 1 else ""
+    stem = stem or "sessions"
+    names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in count(1))
+    return next(name for name in names if not Path(name).exists())
 
 
 def _some(keys: Iterable[str]) -> list[str]:

@@ -231,3 +231,15 @@ def test_a_script_has_the_same_in_one_call(notebook, chats):
     assert kern_nb.sessions(user_id="alice").df["session_id"][0] == "alpha"
     assert repr(kern_nb.show("alpha/1")) == repr(notebook.run("%kern show alpha/1"))
     assert kern_nb.show("alps", store=chats).session == kern_nb.show("alps", store="chats").session
+
+
+def test_rename_and_tag_change_a_session(notebook, chats):
+    """By a unique prefix; the value is the session. A run has neither title nor tags."""
+    assert notebook.run('%kern rename alph "Broken mugs"').session_name == "Broken mugs"
+    assert notebook.run('%kern tag alpha refund "to do"').metadata == {"tags": ["refund", "to do"]}
+    assert chats.get_session("alpha").session_name == "Broken mugs"
+    notebook.run("%kern tag alpha")
+    assert chats.get_session("alpha").metadata is None
+    error, lines = notebook.fails("%kern rename alpha/0 x")
+    assert isinstance(error, BadUsage)
+    assert len(lines) == 2

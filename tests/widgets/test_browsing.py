@@ -11,7 +11,6 @@ from kern_nb import attached
 from kern_nb.analysis.compare import Comparison
 from kern_nb.errors import BadUsage
 from kern_nb.notebook import parsing
-from kern_nb.notebook.grammar import VERBS
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 from kern_nb.widgets import media, transcripts
 from kern_nb.widgets.base import id_of, key_of
@@ -401,8 +400,6 @@ def test_renaming_and_tagging(page, shop):
 @pytest.mark.parametrize("action", ["rename", "tag"])
 def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
     """Run as they are, they leave the session as the click left it."""
-    if action not in {verb.name for verb in VERBS}:
-        pytest.skip(f"%kern has no verb {action}")
     args = {"rename": {"name": "It's “here”"}, "tag": {"tags": "one, two words"}}[action]
     line = page.ask(action, key=key_of("alpha"), **args)["line"]
     clicked = shop.get_session("alpha")
@@ -412,6 +409,32 @@ def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
     run_line(line)
     after = shop.get_session("alpha")
     assert (after.session_name, after.metadata) == (clicked.session_name, clicked.metadata)
+
+
+def test_exporting(page, tmp_path, monkeypatch):
+    """A new file beside the notebook each time, never over another; the line writes the same."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    one, two = key_of("alpha"), key_of("beta")
+    lines = [
+        page.ask("export", keys=keys, kind=kind)["line"] for keys in ([one], [one, two]) for kind in ("bundle", "page")
+    ]
+    again = page.ask("export", keys=[one], kind="bundle")
+
+    assert lines[:2] == ["%kern export alpha alpha.json", "%kern export alpha alpha.html"]
+    assert lines[2:] == ["%kern export alpha beta sessions.json", "%kern export alpha beta sessions.html"]
+    assert again["line"] == "%kern export alpha alpha-2.json"
+    assert again["said"].startswith("Wrote 1 session")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "alpha-2.json",
+        "alpha.html",
+        "alpha.json",
+        "sessions.html",
+        "sessions.json",
+    ]
+    assert page.refused("export", keys=[], kind="bundle")["message"] == "No session is selected."
+    assert page.refused("export", keys=[one], kind="../x")["kind"] == "BadUsage"
 
 
 def test_comparing_and_summarizing(page):

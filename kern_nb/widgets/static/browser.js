@@ -52,8 +52,9 @@ async function render({ model, el }) {
   const compare = button("Compare", () => act("compare", "Comparing…", "Compared."));
   const summarize = button("Summarize", () => act("summarize", "Summarizing…", "Summarized."));
   const frame = button("DataFrame…", () => ask(frame, "Load", { kind: "frame" }));
+  const save = button("Export…", () => ask(save, "Write", { kind: "export" }));
   const actions = h("div", {}, h("div", { class: "kern-b-bar kern-b-counted" }, count, clear),
-    h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With the selection" }, compare, summarize, frame));
+    h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With the selection" }, compare, summarize, frame, save));
 
   const list = makeList(shell, { onOpen: (key) => open(key), onChosen: () => chosen() });
   const choose = shell.latest("choose");
@@ -65,7 +66,7 @@ async function render({ model, el }) {
     clear.hidden = !ticked;
     compare.disabled = ticked < 2;
     compare.title = ticked < 2 ? "Select two or more sessions with Space or their boxes" : "";
-    summarize.disabled = frame.disabled = !selection().length;
+    summarize.disabled = frame.disabled = save.disabled = !selection().length;
   };
   const chosen = () => {
     tellCount();
@@ -192,14 +193,19 @@ async function render({ model, el }) {
       rename: ["Title", session?.title ?? ""],
       tag: ["Tags, with commas between them", session?.tags.join(", ") ?? ""],
       frame: [`Load as a DataFrame, of ${many(selection().length, "session")}`, ""],
+      export: [`Write ${many(selection().length, "session")} to a file beside the notebook`, ""],
     };
     const [question, value] = questions[kind];
-    const control = kind === "frame" ? h("select", {}, ...["sessions", "runs", "messages", "tool_calls", "scores"]
-      .map((one) => h("option", { value: one, selected: one === "messages" }, one.replace("_", " ")))) : input({ class: "kern-b-wide" });
-    if (kind !== "frame") control.value = value;
+    const choices = {
+      frame: ["sessions", "runs", "messages", "tool_calls", "scores"].map((one) => [one, one.replace("_", " ")]),
+      export: [["bundle", "a bundle, to import elsewhere (.json)"], ["page", "a page, to read (.html)"]],
+    }[kind];
+    const control = choices ? h("select", {}, ...choices.map(([one, name]) => h("option", { value: one }, name)))
+      : input({ class: "kern-b-wide" });
+    control.value = kind === "frame" ? "messages" : choices?.[0][0] ?? value;
     const submit = async () => {
       go.disabled = true;
-      const done = await { branch, rename, tag, frame: load }[kind](control.value, run, index);
+      const done = await { branch, rename, tag, frame: load, export: writeFile }[kind](control.value, run, index);
       go.disabled = false;
       if (done) close();
     };
@@ -243,6 +249,13 @@ async function render({ model, el }) {
     if (!answer) return false;
     shell.told("Tagged.", answer.line);
     await again();
+    return true;
+  }
+
+  async function writeFile(kind) {
+    const answer = await shell.ask("export", { keys: selection(), kind });
+    if (!answer) return false;
+    shell.told(answer.said, answer.line);
     return true;
   }
 
