@@ -20,6 +20,8 @@ from anyio import to_thread
 T = TypeVar("T")
 
 _LAST_WORK_S = 60
+_AGAIN_S = 5
+"""So long an interrupted run has to put things in order before it is cancelled once more."""
 
 
 class _Loop(threading.Thread):
@@ -74,8 +76,10 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
         watch: Called in the caller's thread while it runs, and returns when it has ended: what streams into a cell.
     """
     ended = threading.Event()
+    tasks: list[asyncio.Task[Any] | None] = []
 
     async def work() -> T:
+        tasks.append(asyncio.current_task())
         try:
             return await _kept(make)
         finally:
@@ -89,7 +93,9 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
     except BaseException:
         if not future.done():
             future.cancel()
-            ended.wait()
+            while not ended.wait(_AGAIN_S) and tasks:  # without a task it was cancelled before it began
+                for task in filter(None, tasks):  # some library on the way may have kept the cancellation to itself
+                    task.get_loop().call_soon_threadsafe(task.cancel)
         raise
 
 

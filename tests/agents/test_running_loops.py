@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from kern_nb.agent import RunContext, tool
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunFailed
 from kern_nb.models.scripted import call
+from kern_nb.runtime import loop
 
 WAIT_S = 30
 
@@ -195,3 +197,29 @@ def test_no_input_is_no_run(db):
             agent.run(nothing)
 
     assert db.get_session("chat") is None
+
+
+def test_an_interrupt_ends_also_what_kept_a_cancellation_to_itself(monkeypatch):
+    """It is cancelled once more: nobody has to restart the kernel because a library swallowed the first."""
+    monkeypatch.setattr(loop, "_AGAIN_S", 0.05)
+    begun, swallowed = threading.Event(), []
+
+    def interrupt():
+        begun.wait(20)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    async def stubborn():
+        begun.set()
+        while True:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                swallowed.append(1)
+                if len(swallowed) == 2:
+                    raise
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(stubborn)
+
+    assert len(swallowed) == 2
