@@ -45,9 +45,9 @@ lab: $(SAMPLE) $(OVERRIDES) ## JupyterLab on the tour notebook
 	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then options="$$options --no-browser"; fi; \
 	cd notebooks && exec ../$(BIN)/jupyter lab $$options
 
-# Three at once, file by file: most tests wait for other processes, a database or a disk.
+# Four at once, file by file: most tests wait for other processes, a database or a disk.
 test: lint types $(SAMPLE) ## everything: lint, types, tests on all engines, tests in a real browser
-	$(PY) -m pytest -n 3 --dist loadfile --ignore=tests/browser
+	$(PY) -m pytest -n 4 --dist loadfile --ignore=tests/browser
 	$(MAKE) browser
 
 # A run of its own: Playwright leaves an event loop behind, in which no other test could start one.
