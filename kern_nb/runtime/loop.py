@@ -20,6 +20,7 @@ from anyio import to_thread
 T = TypeVar("T")
 
 _LAST_WORK_S = 60
+_LOOK_S = 0.2
 _AGAIN_S = 5
 """So long an interrupted run has to put things in order before it is cancelled once more."""
 
@@ -89,6 +90,8 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
     try:
         if watch is not None:
             watch(future)
+        while not wait([future], timeout=_LOOK_S).done:
+            pass  # where a library has signals restart what they interrupt, an interrupt is only seen in between
         return future.result()
     except BaseException:
         if not future.done():

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -223,3 +224,27 @@ def test_an_interrupt_ends_also_what_kept_a_cancellation_to_itself(monkeypatch):
         loop.run(stubborn)
 
     assert len(swallowed) == 2
+
+
+def test_an_interrupt_is_seen_where_signals_restart_what_they_interrupt():
+    """As they do once a library has asked for it: a thread that waits for a lock would not hear of it."""
+    begun = threading.Event()
+
+    def interrupt():
+        begun.wait(20)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    async def sleep():
+        begun.set()
+        await asyncio.sleep(30)
+
+    started = time.monotonic()
+    signal.siginterrupt(signal.SIGINT, False)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(sleep)
+    finally:
+        signal.siginterrupt(signal.SIGINT, True)
+
+    assert time.monotonic() - started < 25
