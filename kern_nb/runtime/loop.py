@@ -76,29 +76,33 @@ def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]],
         make: Makes the coroutine.
         watch: Called in the caller's thread while it runs, and returns when it has ended: what streams into a cell.
     """
-    ended = threading.Event()
-    tasks: list[asyncio.Task[Any] | None] = []
+    ended, given_up = threading.Event(), threading.Event()
+    tasks: list[asyncio.Task[Any]] = []
 
     async def work() -> T:
-        tasks.append(asyncio.current_task())
+        if (task := asyncio.current_task()) is not None:
+            tasks.append(task)
         try:
+            if given_up.is_set():  # the interrupt came while this was handed over
+                raise asyncio.CancelledError
             return await _kept(make)
         finally:
             ended.set()
 
-    future = _submit(work())
+    future: Future[T] | None = None
     try:
+        future = _submit(work())
         if watch is not None:
             watch(future)
         while not wait([future], timeout=_LOOK_S).done:
             pass  # where a library has signals restart what they interrupt, an interrupt is only seen in between
         return future.result()
     except BaseException:
-        if not future.done():
-            future.cancel()
-            while not ended.wait(_AGAIN_S) and tasks:  # without a task it was cancelled before it began
-                for task in filter(None, tasks):  # some library on the way may have kept the cancellation to itself
-                    task.get_loop().call_soon_threadsafe(task.cancel)
+        given_up.set()
+        while tasks and not ended.is_set():
+            for task in tasks:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+            ended.wait(_AGAIN_S)  # then once more: some library on the way may have kept it to itself
         raise
 
 
