@@ -67,7 +67,7 @@ class Summaries:
     @property
     def df(self) -> pd.DataFrame:
         """One row a summary, with the fields of `SessionSummary`; topics as one text."""
-        from kern_nb.analysis.digest.gathered import framed
+        from kern_nb.analysis.framing import framed
 
         names = ("session_id", "run_index", "summary", "topics", "last_run_index", "updated_at")
         kinds: dict[str, Any] = dict.fromkeys(names, "text")

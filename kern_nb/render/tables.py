@@ -66,10 +66,6 @@ class Table:
         caption = tag("caption", self.caption, align="left", style="text-align:left")
         return tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table")
 
-    @staticmethod
-    def _body_cell(column: Column, value: str) -> Markup:
-        return _cell("td", column, value or MISSING)
-
     def __str__(self) -> str:
         """The table as aligned text."""
         if not self.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kern_nb.analysis import directions
 from kern_nb.analysis.compare.alignment import Pair as Places
 from kern_nb.analysis.compare.alignment import aligned, common_prefix
+from kern_nb.analysis.framing import framed
 from kern_nb.analysis.sides import Side, Turn, rows, sorted_json
 from kern_nb.analysis.totals import metric_of, totals
+from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +108,8 @@ class Pair:
     @cached_property
     def turns(self) -> pd.DataFrame:
         """The turns of both, aligned; see `Comparison.turns`."""
-        return _frame([tuple(row.values()) for row in self.rows], list(_TURNS), count=["turn"], flag=["shared"])
+        kinds: dict[str, Kind] = {**dict.fromkeys(_TURNS, "text"), "turn": "count", "shared": "flag"}
+        return framed([tuple(row.values()) for row in self.rows], kinds)
 
     @cached_property
     def tool_calls(self) -> pd.DataFrame:
@@ -120,14 +123,12 @@ class Pair:
             cells = [[t[name] for name in _CALL_CELLS] if t else [None] * len(_CALL_CELLS) for t in (x, y)]
             made.append((_status(x, y, _called), one["tool_name"], one["caller"], *cells[0], *cells[1]))
         names = [f"{side}{name}" for side in "ab" for name in ("", "_args", "_status", "_result", "_duration_s")]
-        numbers = [name for name in names if name.endswith("duration_s")]
-        return _frame(made, ["status", "tool_name", "caller", *names], number=numbers)
+        kinds: dict[str, Kind] = dict.fromkeys(("status", "tool_name", "caller", *names), "text")
+        return framed(made, {**kinds, "a_duration_s": "number", "b_duration_s": "number"})
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """What both took; see `Comparison.metrics`."""
-        import pandas as pd
-
         of_a, of_b = totals(self.a), totals(self.b)
         scores = {metric_of(str(name)) for side in (self.a, self.b) for name in side.scores["name"]}
         made = []
@@ -139,8 +140,8 @@ class Pair:
             percent = None if delta is None or not x else 100 * delta / abs(x)
             is_score = name in scores
             made.append((name, x, y, delta, percent, _better(delta, 1 if is_score else directions.direction(name))))
-        frame = _frame(made, ["metric", "a", "b", "delta", "delta_pct", "better"], number=["a", "b", "delta"])
-        return frame.astype({"delta_pct": pd.Float64Dtype()})
+        numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
+        return framed(made, {"metric": "text", **numbers, "better": "text"})
 
 
 _TURNS = ("turn", "status", "shared", "role", "a", "a_text", "a_calls", "b", "b_text", "b_calls")
@@ -196,22 +197,3 @@ def _better(delta: float | None, direction: int) -> str | None:
     if delta is None or not direction:
         return None
     return "neither" if delta == 0 else "b" if delta * direction > 0 else "a"
-
-
-def _frame(
-    made: Sequence[tuple[Any, ...]],
-    names: list[str],
-    *,
-    count: Sequence[str] = (),
-    number: Sequence[str] = (),
-    flag: Sequence[str] = (),
-) -> pd.DataFrame:
-    """A frame with the dtypes of the store's frames: text where nothing else is said."""
-    import pandas as pd
-
-    from kern_nb.db.columns import DTYPES
-
-    kinds = dict.fromkeys(names, DTYPES["text"]) | dict.fromkeys(count, DTYPES["count"])
-    kinds |= dict.fromkeys(number, DTYPES["number"]) | dict.fromkeys(flag, DTYPES["flag"])
-    columns = list(zip(*made, strict=True)) or [()] * len(names)
-    return pd.DataFrame({n: pd.array(list(c), dtype=kinds[n]) for n, c in zip(names, columns, strict=True)})  # type: ignore[call-overload]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kern_nb import attached
 from kern_nb.analysis.digest.chosen import Fitting, chosen
-from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, framed, gathered
+from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
+from kern_nb.analysis.framing import framed
 from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:

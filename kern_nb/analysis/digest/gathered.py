@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.sides import load, rows, spelled
 from kern_nb.analysis.totals import totals
-from kern_nb.db.columns import DTYPES, Kind
+from kern_nb.db.columns import DTYPES
 from kern_nb.errors import RunNotFound, SessionNotFound
 
 if TYPE_CHECKING:
@@ -289,12 +289,3 @@ def _heads(places: Sequence[Reference], told: pd.DataFrame) -> dict[int, str]:
     """The ids of the runs that are items, by the item's number."""
     meant = {(n, place.run_index) for n, place in enumerate(places) if place.run_index is not None}
     return {n: run_id for n, index, run_id in rows(told, ("n", "run_index", "run_id")) if (n, index) in meant}
-
-
-def framed(made: Sequence[tuple[Any, ...]], kinds: dict[str, Kind]) -> pd.DataFrame:
-    """Rows as a frame with the dtypes of the store's frames."""
-    import pandas as pd
-
-    columns = list(zip(*made, strict=True)) or [()] * len(kinds)
-    arrays = ((name, list(values), DTYPES[kind]) for (name, kind), values in zip(kinds.items(), columns, strict=True))
-    return pd.DataFrame({name: pd.array(values, dtype=dtype) for name, values, dtype in arrays})  # type: ignore[call-overload]
