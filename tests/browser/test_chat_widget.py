@@ -39,6 +39,8 @@ class Talking:
         self.page.evaluate(RUN_CELL, index)
 
     def say(self, text: str) -> None:
+        """Say something, once the last answer is whole: before that, Enter only keeps what is typed."""
+        expect(self.widget.get_by_role("button", name="Send")).to_be_enabled()
         self.message.fill(text)
         self.message.press("Enter")
 
@@ -128,6 +130,7 @@ def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
     expect(chat.log).to_contain_text("✗ RuntimeError: the line is dead")
     chat.log.get_by_role("button", name="Try again").press("Enter")
     expect(chat.log).to_contain_text("You said: unlucky")
+    expect(chat.widget.get_by_role("button", name="Send")).to_be_visible()
     chat.run(3)
     expect(chat.cells.nth(3).locator(".jp-OutputArea")).to_contain_text("COMPLETED COMPLETED CANCELLED COMPLETED")
     assert chat.notebook.foreign == []
