@@ -23,6 +23,9 @@ _SHORT = 80
 OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
 """A run in one of these may still be written to."""
 
+PARTIAL = "partial"
+"""Set in a message's ``extra`` where an answer broke off."""
+
 UNANSWERED = ("pending", "claimed")
 """A requirement in one of these waits."""
 
@@ -137,6 +140,11 @@ class Message(Record):
     message_index: int | None = None
     created_at: Time | None = None
     extra: Object = Field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is the beginning of an answer whose end was never said; a model is not told it again."""
+        return self.extra.get(PARTIAL) is True
 
 
 class Requirement(Record):

@@ -17,7 +17,7 @@ from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
-from kern_nb.records import Message, Requirement, Run, Session, ToolCall
+from kern_nb.records import PARTIAL, Message, Requirement, Run, Session, ToolCall
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -261,8 +261,8 @@ def history(
         for s in seen
         if s.until is not None and s.until.message_index is not None
     ]
-    query = sa.select(r).where(seen.runs(r), r.c.parent_run_id.is_(None), sa.or_(ended, *cuts))
-    query = query.order_by(r.c.run_index.desc())
+    is_told_of = r.c.parent_run_id.is_(None) & sa.or_(ended, *cuts)
+    query = sa.select(r).where(seen.runs(r), is_told_of).order_by(r.c.run_index.desc())
     if after_run is not None:
         query = query.where((r.c.run_index > after_run) | r.c.run_index.in_(also))
     if before_run is not None:
@@ -270,22 +270,26 @@ def history(
     if last_runs is not None:
         query = query.limit(max(0, last_runs))
     if last_messages is not None:
-        query = query.where(
-            r.c.run_index >= _run_of_message(connection, tables, seen, max(1, last_messages), before_run)
-        )
+        first = _run_of_message(connection, tables, seen, is_told_of, max(1, last_messages), before_run)
+        query = query.where(r.c.run_index >= first)
     found = list(reversed(connection.execute(query).mappings().all()))
     told = [
         (row["run_index"], m)
         for row, run in zip(found, load_runs(connection, tables, seen, found), strict=True)
         for m in run.messages
     ]
-    told = [(run, m) for run, m in told if m.role not in NOT_TOLD and FROM_HISTORY not in m.extra]
+    told = [(run, m) for run, m in told if is_told(m)]
     if last_messages is not None:
         told = told[max(0, len(told) - max(0, last_messages)) :]
     by_run: dict[int, list[Message]] = {}
     for run_index, message in _paired(told):
         by_run.setdefault(run_index, []).append(message)
     return by_run
+
+
+def is_told(message: Message) -> bool:
+    """Whether a model is told a message again: no instructions, no copy of an earlier one, no answer that broke off."""
+    return message.role not in NOT_TOLD and not message.is_partial and FROM_HISTORY not in message.extra
 
 
 def unfinished_runs(connection: Connection, tables: Tables, session_id: str, upto: int) -> list[int]:
@@ -296,12 +300,20 @@ def unfinished_runs(connection: Connection, tables: Tables, session_id: str, upt
     return list(connection.execute(query.where(r.c.status.in_(NOT_IN_HISTORY)).order_by(r.c.run_index)).scalars())
 
 
-def _run_of_message(connection: Connection, tables: Tables, seen: Segments, n: int, before_run: int | None) -> int:
+def _run_of_message(
+    connection: Connection,
+    tables: Tables,
+    seen: Segments,
+    is_told_of: sa.ColumnElement[bool],
+    n: int,
+    before_run: int | None,
+) -> int:
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
-    m = tables.messages
-    copied = sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')
-    told = m.c.role.not_in(NOT_TOLD) & sa.or_(m.c.extra.is_(None), sa.not_(copied))
-    query = sa.select(m.c.run_index).where(seen.inside(m), told)
+    m, r = tables.messages, tables.runs
+    left_out = (sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{mark}"') for mark in (FROM_HISTORY, PARTIAL))
+    told = m.c.role.not_in(NOT_TOLD) & sa.or_(m.c.extra.is_(None), sa.not_(sa.or_(*left_out)))
+    of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
+    query = sa.select(m.c.run_index).join(r, of_run).where(seen.inside(m), told, is_told_of)
     if before_run is not None:
         query = query.where(m.c.run_index < before_run)
     query = query.order_by(m.c.run_index.desc(), m.c.message_index.desc()).offset(n - 1).limit(1)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from kern_nb.records import Message, Run, Session, ToolCall, text_of
-from kern_nb.render import plain, waiting
+from kern_nb.render import markdown, plain, waiting
 from kern_nb.render.html import LONGEST, Markup, block, container, details, foreign, join, preformatted, tag
 from kern_nb.render.plain import BAD, BRANCH, GOOD
 from kern_nb.render.tables import LEFT, Column, Table
@@ -18,6 +18,9 @@ MOST_MESSAGES = 200
 
 MOST_CHARACTERS = 400_000
 """Where the texts are longer than this together, each is cut shorter."""
+
+BROKEN_OFF = "[partial: the answer ended here]"
+"""Stands below an answer of which the end was never said."""
 
 _SHORTEST = 1_000
 _MOST_LINES = 40
@@ -229,7 +232,8 @@ def _message(run: Run, message: Message, limit: int) -> Markup:
         return join(foreign(f"{BRANCH} {call.tool_name or 'tool'}: "), result)
     text = content(message)
     calls = [_call(call, limit) for call in message.tool_calls]
-    return join(block(text, limit) if text else None, *calls)
+    said = markdown.block if is_markdown(message) else block
+    return join(said(text, limit) if text else None, *calls)
 
 
 def _call(call: ToolCall, limit: int) -> Markup:
@@ -255,7 +259,18 @@ def answered(run: Run, message: Message) -> ToolCall | None:
     return next((call for call in calls if call.result == message.content and call.message_index is not None), None)
 
 
+def is_markdown(message: Message) -> bool:
+    """Whether it was said by a model; what people and tools say is shown as they wrote it."""
+    return message.role == "assistant" and text_of(message.content) is not None
+
+
 def content(message: Message) -> str:
+    """What a message says, as text; of an answer that broke off, with a word about that."""
+    said = _content(message)
+    return f"{said}\n{BROKEN_OFF}" if message.is_partial else said
+
+
+def _content(message: Message) -> str:
     """The text of a message; parts that are no text are named, other values are JSON."""
     text = text_of(message.content)
     if not isinstance(message.content, list):

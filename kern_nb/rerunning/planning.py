@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.db import SessionStore
-from kern_nb.db.reading import NOT_TOLD
+from kern_nb.db.reading import is_told
 from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
 from kern_nb.interop import media
@@ -156,10 +156,10 @@ def _at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:
     Instructions are the agent's own: where only such come before the message, the whole run is left out.
     """
     earlier = [m for m in run.messages if m.message_index is not None and m.message_index < index]
-    told = [m for m in earlier if m.role not in NOT_TOLD and FROM_HISTORY not in m.extra]
     said = next(m for m in run.messages if m.message_index == index)
     run_index = run.run_index or 0
-    return ((run_index, index) if told else run_index), (said.content or None if _is_users(said) else None)
+    before = (run_index, index) if any(map(is_told, earlier)) else run_index
+    return before, (said.content or None if _is_users(said) else None)
 
 
 def _unsaid(run: Run, place: Reference) -> tuple[str, str]:

@@ -285,9 +285,12 @@ class SessionOwner(ABC):
                 if session_id in (None, found.session_id):
                     return found
         session_id = session_id or (self.session_id if isinstance(given, int) else None)
-        if session_id is None and "/" not in str(given):
+        place = str(given)
+        if session_id is None and "/" not in place:
             raise RunNotFound(f"There is no run {given!r}.", "Give its whole id, or its session: chat/2")
-        return self.store.find_run(f"{session_id}/{given}" if session_id else str(given))
+        if session_id is not None and not place.startswith(f"{session_id}/"):
+            place = f"{session_id}/{place}"
+        return self.store.find_run(place)
 
     # Sessions ---------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from kern_nb.interop import media, messages
 from kern_nb.records import Run
 from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
-from kern_nb.runtime.events import Emit, Ended, Started, Text, ignore
+from kern_nb.runtime.events import Emit, Ended, Started, ignore
 from kern_nb.runtime.history import HistoryOptions
 from kern_nb.runtime.provenance import GIVEN_STATE
 from kern_nb.runtime.recorder import Recorder, Storage
@@ -242,7 +242,7 @@ async def _gone_on_with(
         if known is None:
             return None
         past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model)
-        own = [m for m in run.messages if FROM_HISTORY not in m.extra]
+        own = [m for m in run.messages if FROM_HISTORY not in m.extra and not m.is_partial]
         answers = resume.results(run, runner.tools, known)
         resume.require_tools(answers, run, runner.tools, others=runner.has_toolsets)
         recorder.unknown = resume.unknown(answers)
@@ -398,4 +398,4 @@ def _tell(event: Any, recorder: Recorder) -> None:
     if delta or isinstance(event, PartStartEvent):
         recorder.first_token()
     if delta:
-        recorder.emit(Text(delta))
+        recorder.said(delta)

@@ -20,8 +20,8 @@ from kern_nb.db.check import abandon
 from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.interop import media, messages
-from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
-from kern_nb.runtime.events import CallEnded, CallStarted, Emit
+from kern_nb.records import PARTIAL, Message, Requirement, Run, RunStatus, Usage
+from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
 from kern_nb.runtime.threads import in_thread
 
 
@@ -62,6 +62,7 @@ class Recorder:
         self._first_token_s: float | None = None
         self._usages = [m.usage for m in run.messages if FROM_HISTORY not in m.extra]
         self._last: pai.ModelResponse | None = None
+        self._half_said = ""
         self._writing = anyio.Lock()
 
     def keep(self, content: bytes, media_type: str | None) -> str | None:
@@ -140,6 +141,12 @@ class Recorder:
         if self._first_token_s is None:
             self._first_token_s = time.monotonic() - self._began
 
+    def said(self, text: str) -> None:
+        """The model said more of an answer, which is stored once it is whole, or the run ends before that."""
+        self._half_said += text
+        self.wrote = True
+        self.emit(Text(text))
+
     def call_started(self, tool_call_id: str, tool_name: str, args: Any) -> None:
         """A tool is about to run; its row is there since the model asked for it."""
         self._begun[tool_call_id] = time.monotonic()
@@ -174,8 +181,14 @@ class Recorder:
     async def _append(self, new: Sequence[Message], state: dict[str, Any] | None = None) -> None:
         options = {"session_state": state, "store_results": self._storage.tool_messages}
         self.wrote = True
+
+        def write() -> None:
+            self.store.append_messages(self.run.run_id, new, **options)  # type: ignore[arg-type]
+            if any(message.role == "assistant" for message in new):
+                self._half_said = ""  # it is whole now
+
         async with self._writing:  # so that messages are numbered as they were said
-            await in_thread(lambda: self.store.append_messages(self.run.run_id, new, **options))  # type: ignore[arg-type]
+            await in_thread(write)
 
     async def pause(self, requirements: Sequence[Requirement], output: Any = None) -> None:
         """The run waits."""
@@ -184,7 +197,7 @@ class Recorder:
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
     async def finish(self, status: RunStatus, *, output: Any = None, error: str | None = None) -> None:
-        """The run ends, however it does; also when it is being cancelled."""
+        """The run ends, however it does; also when it is being cancelled. An answer that broke off is kept as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._took()}
         values |= {
             "usage": Usage.total(self._usages),
@@ -193,8 +206,16 @@ class Recorder:
         }
         if self._last is not None:
             values |= {"model": self._last.model_name, "model_provider": self._last.provider_name}
+
+        def write() -> None:  # in one go: a run that is cancelled again meanwhile has ended all the same
+            if self._half_said.strip():
+                broken_off = Message(role="assistant", content=self._half_said, extra={PARTIAL: True})
+                self.store.append_messages(self.run.run_id, [broken_off])
+            self._half_said = ""
+            self.store.finish_run(self.run.run_id, status=status, **values)
+
         try:
-            await in_thread(lambda: self.store.finish_run(self.run.run_id, status=status, **values))
+            await in_thread(write)
             if self.run.requirements and not self._storage.tool_messages:
                 await in_thread(lambda: self.store.forget_answers(self.run.run_id))
         except UnstorableValue as refused:

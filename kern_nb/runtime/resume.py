@@ -67,8 +67,9 @@ def pending(run: Run) -> list[ToolCall]:
 
 
 def last_answer(run: Run) -> Message | None:
-    """The latest message of the model."""
-    return next((message for message in reversed(run.messages) if message.role == "assistant"), None)
+    """The latest message of the model that is whole."""
+    said = (message for message in reversed(run.messages) if message.role == "assistant")
+    return next((message for message in said if not message.is_partial), None)
 
 
 def unknown(answers: DeferredToolResults | None) -> set[str | None]:

@@ -278,7 +278,8 @@ def _line(message: Message) -> str:
     said = text_of(message.content)
     if said is None and message.content is not None:
         said = json.dumps(message.content, default=str)
-    return f"{message.role}: {(said or '')[:LONGEST]}{calls}"
+    broke_off = " (partial: it broke off)" if message.is_partial else ""
+    return f"{message.role}{broke_off}: {(said or '')[:LONGEST]}{calls}"
 
 
 def _parsed(answer: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 from kern_nb.records import Message, Run, ToolCall
+from kern_nb.team import Team
 
 
 @pytest.fixture
@@ -222,3 +223,21 @@ def test_a_branch_within_a_run_hears_only_whole_calls(db, at, told):
 
     assert (model.heard(), run.status) == ([*told, ("user", "go on")], "COMPLETED")
     assert paired(model.told[-1])
+
+
+def test_the_last_messages_are_those_of_runs_that_are_told(store):
+    """What a run that failed said, or a team's members, does not use up the limit."""
+    remembering(Listener(), store).run("q0")
+    member = Agent(Listener(), id="ann")
+    lead = Team([member], calls(*[call("delegate_task_to_member", member_id="ann", task="t")] * 3), db=store)
+    lead.run("q1", session_id="chat")
+    with pytest.raises(RunFailed):
+        remembering(Listener([call("look_up", city="Paris"), ValueError("no")]), store, tools=[look_up]).run("q2")
+
+    whole = [m.content for m in store.history("chat")]
+    assert len(whole) == 8
+    for messages in (1, 6, 7, 8, 9):
+        assert [m.content for m in store.history("chat", last_messages=messages)] == whole[-messages:]
+    model = Listener()
+    remembering(model, store, num_history_messages=9).run("q3")
+    assert model.heard()[:2] == turn(0)

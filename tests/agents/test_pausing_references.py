@@ -27,6 +27,7 @@ NAMES = {
     "id": lambda run: (run.run_id, {}),
     "id in its session": lambda run: (run.run_id, {"session_id": "chat"}),
     "place": lambda run: ("chat/1", {}),
+    "place in its session": lambda run: ("chat/1", {"session_id": "chat"}),
     "index in a session": lambda run: ("1", {"session_id": "chat"}),
     "number": lambda run: (1, {"session_id": "chat"}),
     "number in the agent's own session": lambda run: (1, {}),
