@@ -79,16 +79,17 @@ def block(text: str, limit: int = LONGEST) -> Markup:
     if len(text) <= FOLDED_FROM:
         return flowing(text)
     summary = f"… {count(len(text) - FIRST_SHOWN)} more characters"
-    folded = details(summary, flowing(text[FIRST_SHOWN:limit]), _unseen(text, limit))
+    folded = details(summary, flowing(text[FIRST_SHOWN:limit]), unseen(text, limit))
     return join(flowing(text[:FIRST_SHOWN]), folded)
 
 
 def preformatted(text: str, limit: int = LONGEST) -> Markup:
     """Code or data as it is, cut at ``limit`` characters with a word about it."""
-    return join(tag("pre", text[:limit]), _unseen(text, limit))
+    return join(tag("pre", text[:limit]), unseen(text, limit))
 
 
-def _unseen(text: str, limit: int) -> Markup | None:
+def unseen(text: str, limit: int) -> Markup | None:
+    """What is not shown of a text, in words."""
     left = len(text) - limit
     return tag("p", tag("em", f"… {count(left)} more characters are not shown.")) if left > 0 else None
 

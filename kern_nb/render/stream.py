@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kern_nb.records import UNANSWERED, Run, ToolCall
-from kern_nb.render import plain
-from kern_nb.render.html import Markup, block, container, foreign, tag
+from kern_nb.render import markdown, plain
+from kern_nb.render.html import LONGEST, Markup, block, container, foreign, tag
 from kern_nb.render.transcript import call_line
 
 
@@ -62,11 +62,15 @@ def waiting_line(run: Run) -> str:
 
 def said_html(said: Said) -> str:
     """What was said so far, as a whole output."""
-    return container(*(_part(part) for part in said.parts), *_closing(said))
+    return container(*(_part(part, whole=said.run is not None) for part in said.parts), *_closing(said))
 
 
-def _part(part: str | ToolCall) -> Markup:
-    return tag("p", block(part)) if isinstance(part, str) else tag("p", tag("code", foreign(call_line(part))))
+def _part(part: str | ToolCall, *, whole: bool) -> Markup:
+    """A text or a call. What is half written is no Markdown yet."""
+    if not isinstance(part, str):
+        return tag("p", tag("code", foreign(call_line(part))))
+    nodes = markdown.tree(part[:LONGEST]) if whole else None
+    return tag("p", block(part)) if nodes is None else tag("div", markdown.block(part))
 
 
 def _closing(said: Said) -> list[Markup]:

@@ -78,7 +78,7 @@ def narrowing_of(text: str | None, agent: str | None, user: str | None, status: 
     )
 
 
-class SessionBrowser(Shown, Acting, script="browser", parts=("sessions", "transcript", "branches")):
+class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions", "transcript", "branches")):
     """The sessions of a store, to look through.
 
     Args:

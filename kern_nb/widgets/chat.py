@@ -51,7 +51,7 @@ def chat(
     return Chat(found, session_id, user_id=user_id, by=by)
 
 
-class Chat(Answering, script="chat", parts=("asked",)):
+class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
     """A conversation with an agent.
 
     Attributes:

@@ -13,7 +13,7 @@ from kern_nb.notebook.places import Place, Places
 from kern_nb.records import Requirement, text_of
 from kern_nb.render import plain, waiting
 from kern_nb.render.transcript import run_html
-from kern_nb.widgets import asked
+from kern_nb.widgets import asked, transcripts
 from kern_nb.widgets.answering import Answering, latest_pause
 from kern_nb.widgets.base import id_of, key_of
 from kern_nb.widgets.calls import call, told
@@ -48,7 +48,7 @@ def inbox_widget(
     return InboxWidget(store, assignee=assignee, user_id=user_id, by=by)
 
 
-class InboxWidget(Answering, script="inbox", parts=("asked",)):
+class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
     """What paused runs wait for, by run, oldest first.
 
     What was answered stays on the screen until it is cleared: by whom, and what became of the run. A run whose last
@@ -245,4 +245,4 @@ def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
     if run is None:
         return {"state": "stopped"}
     answer = text_of(run.output) or ("" if run.output is None else plain.pretty(run.output))
-    return {"state": "ended", "status": plain.status(run.status), "text": plain.visible(answer[:_ANSWER])}
+    return {"state": "ended", "status": plain.status(run.status), **transcripts.beginning(answer, _ANSWER)}

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from kern_nb.errors import MessageNotFound
 from kern_nb.records import Message, Run, Session, ToolCall
-from kern_nb.render import plain, waiting
+from kern_nb.render import markdown, plain, waiting
 from kern_nb.render.plain import BRANCH
-from kern_nb.render.transcript import Conversation, answered, call_line, content, is_whole, run_facts
+from kern_nb.render.transcript import Conversation, answered, call_line, content, is_markdown, is_whole, run_facts
 from kern_nb.widgets import media
 
 RUNS = 20
@@ -25,6 +25,8 @@ MOST = 1_000_000
 """So many of it are shown at all."""
 
 _LINE = 160
+_READ = 10 * SHOWN
+"""So many characters are read of a text of which the beginning is shown."""
 
 Part = Literal["content", "args", "result", "error"]
 
@@ -73,7 +75,9 @@ def whole(session: Session, run: Run, place: int, what: Part, call: int) -> dict
     except IndexError:
         name = f"{session.session_id}/{run.run_index}"
         raise MessageNotFound(f"Run {name} has no such message any more.", f"See %kern show {name}.") from None
-    return {"text": plain.visible(text[:MOST]), "left": max(0, len(text) - MOST)}
+    told = {"text": plain.visible(text[:MOST]), "left": max(0, len(text) - MOST)}
+    nodes = markdown.tree(text) if what == "content" and is_markdown(said[place]) else None
+    return told if nodes is None else told | {"tree": nodes}
 
 
 def held(session: Session, run: Run, place: int, call: int | None) -> Any:
@@ -135,7 +139,7 @@ def _message(run: Run, message: Message, place: int) -> dict[str, Any]:
         "calls": [_call(one, n) for n, one in enumerate(message.tool_calls)],
     }
     if call is None:
-        return told | _cut(content(message))
+        return told | (beginning if is_markdown(message) else _cut)(content(message))
     line = plain.cut(content(message), _LINE)  # the call has it in full
     return told | {"text": f"{BRANCH} {plain.cut(call.tool_name or 'tool', 60)}: {line}", "left": 0, "answer": True}
 
@@ -152,10 +156,20 @@ def _call(call: ToolCall, number: int) -> dict[str, Any]:
     return told
 
 
-def _cut(text: str) -> dict[str, Any]:
+def _cut(text: str, length: int = SHOWN) -> dict[str, Any]:
     """The beginning of a text, and how much of it is left."""
-    shown = text if len(text) <= SHOWN + SHOWN // 4 else text[:SHOWN]
+    shown = text if len(text) <= length + length // 4 else text[:length]
     return {"text": plain.visible(shown), "left": len(text) - len(shown)}
+
+
+def beginning(text: str, length: int = SHOWN) -> dict[str, Any]:
+    """The beginning of what a model said; where it is Markdown, as a ``tree`` of `render.markdown`, too."""
+    nodes = None if len(text) > markdown.MOST else markdown.tree(text[:_READ])
+    if nodes is None:
+        return _cut(text, length)
+    shown, rest = markdown.split(nodes, length) if markdown.size(nodes) > length + length // 4 else (nodes, ())
+    left = markdown.size(rest) + max(0, len(text) - _READ)
+    return {"text": plain.visible(text[:length]), "left": left, "tree": shown}
 
 
 def _endings(session: Session, run: Run, family: list[Run], said: list[Message]) -> Iterator[dict[str, Any]]:

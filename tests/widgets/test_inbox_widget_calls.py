@@ -213,7 +213,7 @@ def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store
     assert inbox.go_on(run["key"])["line"] == run["line"]
     going = until(lambda: [one["going"] for one in inbox.look("", 20)["runs"] if one["going"]["state"] == "ended"])
 
-    assert going == [{"state": "ended", "status": "COMPLETED", "text": "It is gone."}]
+    assert going == [{"state": "ended", "status": "COMPLETED", "text": "It is gone.", "left": 0}]
     assert shredded == ["y.txt"]
     inbox.clear()
     assert inbox.look("", 20)["runs"] == []

@@ -19,30 +19,15 @@ function render({ model, el }) {
   const send = button("Send", () => say(), { class: "kern-button kern-a-main" });
   const stop = button("Stop", () => halt());
   const turns = new Map();
-  let mark = "";
   let seen = null; // what the kernel said last
   let live = null; // the turn under way
-  let failed = ""; // what the last look said, if it failed
+  let sending = false; // something was sent, and is not seen under way yet
   let early = null; // steps of the turn under way that came before the turn itself
 
   const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   const follow = (was) => { if (was) log.scrollTop = log.scrollHeight; };
-  const many = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-  // A text, and the way to all of it where it is cut.
-  const text = (part, at, kind = "div") => {
-    const shown = h(kind, { class: "kern-text", dir: "auto" }, part.text);
-    if (!part.left) return shown;
-    const note = h("span", { class: "kern-soft" }, `… ${many(part.left, "more character")} `);
-    const all = at && button("Show all", async () => {
-      const whole = await shell.ask("text", at);
-      if (!whole) return;
-      shown.textContent = whole.text;
-      all.remove();
-      note.textContent = whole.left ? `… ${many(whole.left, "more character")} are not shown.` : "";
-    });
-    return h("div", {}, shown, h("div", {}, note, all));
-  };
+  const text = (part, at, kind = "div") => readable(part, kind, at && (() => shell.ask("text", at)));
 
   const pictures = (names, at) => names.map((label, number) => {
     const place = h("div", { class: "kern-c-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
@@ -92,9 +77,12 @@ function render({ model, el }) {
   };
 
   const goOn = async (key) => {
-    const done = await shell.ask("go_on", { key });
-    if (done) shell.told("Going on.", done.line);
-    await watch.now();
+    if (busy()) return;
+    await sent(async () => {
+      const done = await shell.ask("go_on", { key });
+      if (done) shell.told("Going on.", done.line);
+      await watch.anew();
+    });
     input.focus();
   };
 
@@ -250,7 +238,7 @@ function render({ model, el }) {
     back.replaceChildren(view.parent ? button(`Back to ${view.parent.name}`, () => move(view.parent.key)) : "");
     input.setAttribute("aria-label", `Message to ${view.agent}`);
     live?.element.remove();
-    list.querySelector(":scope > .kern-c-passing")?.remove();
+    list.querySelectorAll(":scope > .kern-c-passing").forEach((one) => one.remove());
     showTurns(view.turns, false);
     live = view.live ? makeLive(view.live) : null;
     if (live) (turns.get(live.on)?.under ?? list).append(live.element);
@@ -261,51 +249,52 @@ function render({ model, el }) {
     }
     const nothing = !list.children.length;
     log.classList.toggle("kern-c-nothing", nothing);
-    stop.hidden = !live;
-    send.hidden = Boolean(live);
     tell();
     follow(was || ended);
     if (ended) announceEnd(view);
-    tick(shell.root);
     shell.seen();
   };
 
+  // However slow the kernel is: from the moment something is sent, what is typed is kept.
+  const busy = () => sending || live !== null;
+
   const tell = () => {
-    hint.textContent = live ? (input.value ? "Kept until the answer is there." : `${seen?.agent ?? ""} answers…`) : "Enter sends, Shift+Enter makes a new line.";
+    stop.hidden = !live;
+    send.hidden = Boolean(live);
+    send.disabled = sending;
+    if (!busy()) hint.textContent = "Enter sends, Shift+Enter makes a new line.";
+    else if (input.value) hint.textContent = "Kept until the answer is there.";
+    else hint.textContent = live ? `${seen.agent} answers…` : "Sending…";
   };
 
-  const look = async () => {
-    early = [];
-    const found = await shell.attempt("look", { mark });
-    const steps = early;
-    early = null;
-    if (found.error) {
-      if (failed !== found.error.message) shell.fail(found.error);
-      failed = found.error.message;
-      return false;
-    }
-    if (failed) shell.clear();
-    failed = "";
-    if (found.value.mark !== mark) {
-      mark = found.value.mark;
-      show(found.value);
-    } else tick(shell.root);
-    if (!steps.every((step) => !live || live.take(step))) mark = "";
-    return true;
+  const sent = async (action) => {
+    sending = true;
+    tell();
+    await action();
+    sending = false;
+    tell();
   };
 
   const say = async (again) => {
     const said = typeof again === "string" ? again : input.value;
-    if (!said.trim() || live) return;
-    send.disabled = true;
+    if (!said.trim() || busy()) return;
     if (again === undefined) input.value = "";
     input.fit();
-    const answer = await shell.attempt("say", { text: said });
-    send.disabled = false;
-    if (answer.error && again === undefined && !input.value) input.value = said; // nothing is lost
-    mark = "";
-    await watch.now();
-    if (answer.error && !seen?.failed) shell.fail(answer.error);
+    input.focus();
+    await sent(async () => {
+      const mine = bubble(true, "You", h("div", { class: "kern-text", dir: "auto" }, said));
+      mine.classList.add("kern-c-passing");
+      log.classList.remove("kern-c-nothing");
+      list.append(mine);
+      log.scrollTop = log.scrollHeight;
+      const { error } = await shell.attempt("say", { text: said });
+      await watch.anew();
+      mine.remove();
+      if (!error || seen?.failed) return;
+      shell.fail(error);
+      if (again === undefined) input.value = input.value ? `${said}\n${input.value}` : said; // nothing is lost
+      input.fit();
+    });
     log.scrollTop = log.scrollHeight;
     input.focus();
   };
@@ -318,8 +307,7 @@ function render({ model, el }) {
 
   const move = async (key) => {
     if (await shell.ask("move", { key }) === undefined) return;
-    mark = "";
-    await watch.now();
+    await watch.anew();
     input.focus();
   };
 
@@ -346,27 +334,27 @@ function render({ model, el }) {
     h("div", { class: "kern-c-write" }, input, h("div", { class: "kern-actions" }, send, stop, hint)));
   stop.hidden = true;
 
-  const watch = looking(shell.root, look, LOOKS);
-  const heard = (message) => {
-    if (message?.event === "ended") {
-      mark = "";
-      watch.now();
-    } else if (message?.event === "said") {
-      if (early) early.push(message);
-      else if (!live || !live.take(message)) {
-        mark = "";
-        watch.now();
-      }
-    }
-  };
-  model.on("msg:custom", heard);
-  shell.again = watch.now;
+  let steps = []; // those that came during the last look
+  const watch = watching(shell, model, LOOKS, {
+    ask: async (mark) => {
+      early = steps = [];
+      const found = await shell.attempt("look", { mark });
+      early = null;
+      return found;
+    },
+    show: (view) => {
+      if (view) show(view);
+      return steps.every((step) => !live || live.take(step));
+    },
+    heard: (message) => {
+      if (message?.event === "ended") watch.anew();
+      else if (message?.event !== "said") return;
+      else if (early) early.push(message);
+      else if (!live || !live.take(message)) watch.anew();
+    },
+  });
   watch.now();
-  return () => {
-    watch.stop();
-    model.off("msg:custom", heard);
-    shell.close();
-  };
+  return watch.stop;
 }
 
 export default { render };

@@ -37,7 +37,7 @@ function makeRun(shell, inbox) {
     const failed = going.state !== "ended";
     const said = going.state === "failed" ? `✗ ${going.error.message}` : failed ? "It was stopped." : `${going.status === "COMPLETED" ? "✓ " : ""}${going.status}`;
     return [h("strong", {}, said), going.error?.hint ? h("span", { class: "kern-soft" }, ` ${going.error.hint}`) : "",
-      going.text ? h("p", { class: "kern-text" }, going.text) : "", failed && run.here ? button("Try again", goOn) : ""];
+      going.text ? readable(going) : "", failed && run.here ? button("Try again", goOn) : ""];
   };
 
   const drawFoot = (run) => {
@@ -99,11 +99,9 @@ function render({ model, el }) {
   const empty = h("p", { class: "kern-i-empty" });
   const more = button("Show more", () => { most += AT_ONCE; watch.now(); });
   const runs = new Map();
-  let mark = "";
   let most = AT_ONCE;
   let people = [];
   let left = null;
-  let failed = ""; // what the last look said, if it failed
 
   const inbox = { look: () => watch.now(), people: () => people };
 
@@ -143,35 +141,16 @@ function render({ model, el }) {
     more.hidden = !found.more;
     more.textContent = `Show more (${found.more} further runs)`;
     clear.disabled = !found.runs.some((run) => run.going?.state !== "going" && run.cards.some((card) => !card.waiting));
-    tick(shell.root);
     shell.seen();
-  };
-
-  const look = async () => {
-    const found = await shell.attempt("look", { mark, most });
-    if (found.error) {
-      if (failed !== found.error.message) shell.fail(found.error);
-      failed = found.error.message;
-      return false;
-    }
-    if (failed) shell.clear();
-    failed = "";
-    if (found.value.mark !== mark) {
-      mark = found.value.mark;
-      show(found.value);
-    } else tick(shell.root);
-    return true;
   };
 
   const clear = button("Clear answered", async () => {
     await shell.ask("clear", {});
-    mark = "";
-    await watch.now();
+    await watch.anew();
   });
   whose.addEventListener("change", async () => {
     await shell.ask("narrow", { assignee: whose.value });
-    mark = "";
-    await watch.now();
+    await watch.anew();
   });
   by.addEventListener("change", () => shell.ask("answer_as", { by: by.value }));
 
@@ -179,16 +158,13 @@ function render({ model, el }) {
     h("label", { class: "kern-i-inline" }, "for ", whose), h("label", { class: "kern-i-inline" }, "answering as ", by),
     h("span", { class: "kern-a-end" }, clear));
   shell.body.append(bar, empty, list, more);
-  const watch = looking(shell.root, look, EVERY);
-  const told = (message) => { if (message?.event === "changed") watch.now(); };
-  model.on("msg:custom", told);
-  shell.again = watch.now;
+  const watch = watching(shell, model, EVERY, {
+    ask: (mark) => shell.attempt("look", { mark, most }),
+    show: (found) => { if (found) show(found); },
+    heard: (message) => { if (message?.event === "changed") watch.now(); },
+  });
   watch.now();
-  return () => {
-    watch.stop();
-    model.off("msg:custom", told);
-    shell.close();
-  };
+  return watch.stop;
 }
 
 export default { render };

@@ -4,10 +4,6 @@ const ROW = 48; // pixels, as in browser.css
 const PAGE = 100; // rows asked for at once
 const AROUND = 8; // rows drawn above and below what is on screen
 
-function many(number, noun) {
-  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-}
-
 function makeList(shell, { onOpen, onChosen }) {
   const sizer = h("div", { class: "kern-b-sizer", role: "presentation" });
   const box = h("div", {

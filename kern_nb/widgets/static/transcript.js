@@ -11,29 +11,8 @@ function makeTranscript(shell, { key, branch }) {
     if (answer) put(answer, false);
   });
 
-  // A text, and the way to all of it. `at` says where it is, as the kernel's call takes it.
-  const text = (part, at, code) => {
-    const shownText = h(code ? "pre" : "div", { class: "kern-text", dir: "auto" }, part.text);
-    const note = h("span", { class: "kern-soft" });
-    const all = button("Show all", async () => {
-      if (all.getAttribute("aria-expanded") === "true") {
-        shownText.textContent = part.text;
-        all.setAttribute("aria-expanded", "false");
-        all.textContent = "Show all";
-        note.textContent = `… ${many(part.left, "more character")} `;
-        return;
-      }
-      const whole = await shell.ask("text", { key, ...at });
-      if (!whole) return;
-      shownText.textContent = whole.text;
-      all.setAttribute("aria-expanded", "true");
-      all.textContent = "Show less";
-      note.textContent = whole.left ? `… ${many(whole.left, "more character")} are not shown. ` : "";
-    }, { "aria-expanded": "false" });
-    if (!part.left) return shownText;
-    note.textContent = `… ${many(part.left, "more character")} `;
-    return h("div", {}, shownText, h("div", { class: "kern-b-all" }, note, all));
-  };
+  // A text. `at` says where it is, as the kernel's call takes it.
+  const text = (part, at, code) => readable(part, code ? "pre" : "div", () => shell.ask("text", { key, ...at }));
 
   const pictures = (names, at) => names.map((label, number) => {
     const place = h("div", { class: "kern-b-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
