@@ -56,7 +56,14 @@ def split(content: Any) -> tuple[str | None, Any]:
     if not isinstance(content, (list, dict)):
         content = codec.loads(codec.dumps(content))  # a scalar as it will come back: a missing value is None
         return split(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
-    return (text_of(content) if isinstance(content, list) else codec.dumps(content)), content
+    if isinstance(content, list) and (not content or _has_parts(content)):
+        return text_of(content), content
+    return codec.dumps(content), content
+
+
+def _has_parts(content: list[Any]) -> bool:
+    """Whether a list is texts and files, and not a value like any other, a table's rows for example."""
+    return text_of(content) is not None or any(isinstance(p, dict) and isinstance(p.get("type"), str) for p in content)
 
 
 _RUN_SCALARS = (

@@ -40,7 +40,9 @@ def of_part(part: Any, keep: media.Keep) -> Message | None:
     """The message of a part of a request; None for what pydantic-ai notes for itself."""
     if isinstance(part, pai.ToolReturnPart):
         failed = part.outcome != "success"
-        result = media.result(part.content, keep)
+        # What is wrong with arguments is a list, which the model is told as text.
+        said = part.model_response_str(wrap_if_error=False) if part.outcome == "retried" else part.content
+        result = media.result(said, keep)
         return of_result(part.tool_call_id, part.tool_name, result, is_error=failed)
     if isinstance(part, pai.RetryPromptPart):
         text = part.model_response()

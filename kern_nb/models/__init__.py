@@ -68,7 +68,8 @@ def _build(spec: Any) -> Model:
     except ImportError as error:
         raise BadUsage(f"The model {spec!r} needs a package: {error}.", _install(spec)) from error
     except (UserError, ValueError) as error:
-        raise BadUsage(f"The model {spec!r} cannot be used: {error}.", _way_out(str(error))) from error
+        reason = str(error).partition(". ")[0].rstrip(".?")
+        raise BadUsage(f"The model {spec!r} cannot be used: {reason}.", _way_out(reason)) from error
 
 
 def _install(spec: Any) -> str:

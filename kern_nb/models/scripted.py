@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.errors import ScriptEnded
+from kern_nb.errors import BadUsage, ScriptEnded
 from kern_nb.records import Message
 
 if TYPE_CHECKING:
@@ -52,10 +52,14 @@ class ScriptedModel:
         id: The model's name, as it is stored.
 
     Raises:
+        BadUsage: it is neither a list nor a function.
         ScriptEnded: the list has no further answer (from the run that needs one).
     """
 
     def __init__(self, script: Script | str, *, id: str = "scripted") -> None:
+        if not (isinstance(script, Sequence) or callable(script)):
+            hint = 'ScriptedModel(["Hello.", call("look", city="Oslo"), "It rains."])'
+            raise BadUsage(f"{script!r} is no script.", hint)
         self.id = id
         said = script if isinstance(script, str) else ""
         self._script: Script = (lambda _: said) if isinstance(script, str) else script
@@ -92,7 +96,13 @@ class ScriptedModel:
             answer = self._in_turn(self._script, _given(messages))
         if isinstance(answer, BaseException):
             raise answer
-        return [answer] if isinstance(answer, (str, Call)) else list(answer)
+        said = [answer] if isinstance(answer, (str, Call)) else answer
+        if not isinstance(said, (list, tuple)) or not all(isinstance(part, (str, Call)) for part in said):
+            raise BadUsage(
+                f"The script of {self.id!r} gave {answer!r}, which is no answer.",
+                'An answer is a string, call("tool_name", ...), or a list of these.',
+            )
+        return list(said)
 
     def _in_turn(self, script: Sequence[Answer | Exception], given: int) -> Any:
         with self._lock:

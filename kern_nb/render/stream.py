@@ -7,7 +7,7 @@ from typing import Any
 
 from kern_nb.records import UNANSWERED, Run, ToolCall
 from kern_nb.render import markdown, plain
-from kern_nb.render.html import LONGEST, Markup, block, container, foreign, tag
+from kern_nb.render.html import LONGEST, Markup, block, container, foreign, preformatted, tag
 from kern_nb.render.transcript import call_line
 
 
@@ -17,6 +17,7 @@ class Said:
 
     parts: list[str | ToolCall] = field(default_factory=list)
     run: Run | None = None
+    value: Any = None
 
     def add_text(self, delta: str) -> None:
         """The model said more."""
@@ -38,8 +39,17 @@ class Said:
     def end(self, run: Run) -> None:
         """The run ended; where nothing was streamed, its output is what was said."""
         self.run = run
-        if not any(isinstance(part, str) for part in self.parts) and isinstance(run.output, str):
+        if any(isinstance(part, str) for part in self.parts):
+            return
+        if isinstance(run.output, str):
             self.parts.append(run.output)
+        else:
+            self.value = run.output
+
+    def unstreamed(self) -> str:
+        """What a run gave that told nothing while it was made, as a workflow's does."""
+        texts = [part for part in self.parts if isinstance(part, str)]
+        return "\n".join(texts) if self.value is None else plain.pretty(self.value)
 
     def call_line(self, tool_call_id: str) -> str:
         """A call on one line."""
@@ -62,7 +72,8 @@ def waiting_line(run: Run) -> str:
 
 def said_html(said: Said) -> str:
     """What was said so far, as a whole output."""
-    return container(*(_part(part, whole=said.run is not None) for part in said.parts), *_closing(said))
+    value = None if said.value is None else preformatted(plain.pretty(said.value))
+    return container(*(_part(part, whole=said.run is not None) for part in said.parts), value, *_closing(said))
 
 
 def _part(part: str | ToolCall, *, whole: bool) -> Markup:
@@ -80,4 +91,5 @@ def _closing(said: Said) -> list[Markup]:
 def said_text(said: Said) -> str:
     """What was said so far, as text."""
     lines = [plain.visible(part) if isinstance(part, str) else call_line(part) for part in said.parts]
+    lines += [] if said.value is None else [plain.visible(plain.pretty(said.value))]
     return "\n".join([*lines, *(said.closing(said.run) if said.run else [])])

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunContext:
-    """The run at hand. A tool, or a function that gives instructions, gets it as a parameter named ``run_context``.
+    """The run at hand: what a tool gets as a parameter of this type, or of the name ``run_context``.
 
     Attributes:
         run_id: The run.
         session_id: Its session.
         user_id: Whose session it is.
-        session_state: The session's state. What a tool sets here is stored when the tool ends.
+        session_state: The session's state. What a tool sets here is stored when the tool ends; another dict that is
+            assigned takes the place of all that is in it.
         agent: The agent, team or workflow that runs.
         store: Where the session is stored.
         tool_call_id: In a tool, the call: the same one if the run is gone on with in another process.
@@ -34,6 +35,15 @@ class RunContext:
     store: SessionStore
     recorder: Recorder = field(repr=False)
     tool_call_id: str | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. The state is one dict, which all that works in the run shares: what is in it changes."""
+        if name == "session_state" and name in self.__dict__:
+            value = dict(value)
+            self.session_state.clear()
+            self.session_state.update(value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def workspace(self) -> Workspace:

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from kern_nb.records import Run
 from kern_nb.render import plain
 from kern_nb.render.stream import Said, said_html, said_text
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
@@ -94,16 +93,21 @@ class _Terminal:
 
     def __init__(self) -> None:
         self._column = 0
+        self._has_text = False
 
     def show(self, said: Said, event: Event) -> None:
         if isinstance(event, Text):
+            self._has_text = True
             self._write(plain.visible(event.delta))
         elif isinstance(event, CallEnded):
             self._line(said.call_line(event.tool_call_id))
         elif isinstance(event, Ended):
+            if not self._has_text and (text := said.unstreamed()):
+                self._line(plain.visible(text))
             for line in said.closing(event.run):
                 self._line(line)
-            self._end(event.run)
+            if self._column:
+                self._write("\n")
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -112,7 +116,3 @@ class _Terminal:
 
     def _line(self, text: str) -> None:
         self._write(("\n" if self._column else "") + text + "\n")
-
-    def _end(self, _run: Run) -> None:
-        if self._column:
-            self._write("\n")

@@ -37,8 +37,7 @@ from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.threads import in_thread
 
-INJECTED = ("run_context", "session_state", "agent")
-"""Parameters of these names are given by us and not shown to the model."""
+_INJECTED = ("run_context", "session_state", "agent")
 
 _CONTEXT = "_pydantic_context"
 
@@ -84,8 +83,10 @@ class Tool:
         self.prompt = prompt
         self.expires_after_s = expires_after_s
         self.timeout_s = timeout_s
-        declared = _signature(function, self.name).parameters
-        self.parameters = [name for name in declared if name not in INJECTED]
+        signature = _signature(function, self.name)
+        declared = signature.parameters
+        self.injected = _injected(function, signature)
+        self.parameters = [name for name in declared if name not in self.injected]
         self.required_fields = tuple(n for n in self.fields if n in declared and declared[n].default is Parameter.empty)
         if unknown := set(self.fields) - set(self.parameters):
             raise BadUsage(f"{self.name} has no parameter {min(unknown)!r}.", f"It has {self.parameters}.")
@@ -115,8 +116,8 @@ def tool(function: None = None, **options: Any) -> Callable[[Callable[..., Any]]
 def tool(function: Callable[..., Any] | None = None, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """A tool from a function, which may pause the run; also as a decorator: ``@tool(requires_confirmation=True)``.
 
-    The function's parameters, type hints and docstring are what the model is told. Parameters named ``run_context``
-    (a `RunContext`), ``session_state`` (its dict) and ``agent`` are filled in by the run.
+    The function's parameters, type hints and docstring are what the model is told. Parameters named ``run_context`` or
+    of type `RunContext`, ``session_state`` (its dict) and ``agent`` are filled in by the run.
 
     Args:
         function: The function, plain or async.
@@ -189,7 +190,7 @@ def _pydantic_tool(one: Tool) -> PydanticTool[RunContext]:
     try:
         return PydanticTool(_with_context(one), takes_ctx=True, **options)
     except (PydanticUserError, UserError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". Set ")[0]
         raise BadUsage(f"{one.name} cannot be a tool: {reason}.", "Give its parameters types that JSON has.") from error
 
 
@@ -200,7 +201,7 @@ def _with_context(one: Tool) -> Callable[..., Any]:
     hints = _hints(function, signature)
     shown, blank = [], set(one.fields)
     for parameter in signature.parameters.values():
-        if parameter.name in INJECTED:
+        if parameter.name in one.injected:
             continue
         hint = hints[parameter.name]
         if parameter.name in one.fields or not _is_json(parameter.default):
@@ -213,7 +214,8 @@ def _with_context(one: Tool) -> Callable[..., Any]:
 
     def bound(ctx: PydanticContext[RunContext], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundArguments:
         run = replace(ctx.deps, tool_call_id=ctx.tool_call_id)
-        filled = {"run_context": run, "session_state": run.session_state, "agent": run.agent}
+        known = {"run_context": run, "session_state": run.session_state, "agent": run.agent}
+        filled = {name: known[what] for name, what in one.injected.items()}
         given = own.bind(*args, **kwargs).arguments | filled
         left = [name for name in blank if given.get(name) is None]
         if missing := [name for name in one.required_fields if name in left]:
@@ -237,6 +239,22 @@ def _with_context(one: Tool) -> Callable[..., Any]:
     facade.__annotations__ = {_CONTEXT: PydanticContext[Any]} | {p.name: p.annotation for p in shown}
     facade.__name__, facade.__doc__, facade.__module__ = one.name, inspect.getdoc(function), __name__
     return facade  # type: ignore[no-any-return]
+
+
+def _injected(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, str]:
+    """The parameters that are given by us and not shown to the model, and what: they say it by their name or type.
+
+    Raises:
+        BadUsage: one asks for pydantic-ai's own context.
+    """
+    found = {name: name for name in _INJECTED if name in signature.parameters}
+    for name, hint in _hints(function, signature).items():
+        if hint is RunContext:
+            found[name] = "run_context"
+        elif name not in found and PydanticContext in (hint, typing.get_origin(hint)):
+            said = f"{name}: the RunContext of pydantic-ai is not given to tools here."
+            raise BadUsage(said, "Take ours: from kern_nb.agent import RunContext")
+    return found
 
 
 def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:

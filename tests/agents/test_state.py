@@ -13,7 +13,7 @@ from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed, UnstorableValue
-from kern_nb.models.scripted import call
+from kern_nb.models.scripted import ScriptedModel, call
 
 
 @pytest.fixture
@@ -295,3 +295,22 @@ def test_state_crosses_a_pause(db):
     agent.continue_run(paused.run_id)
 
     assert agent.get_session_state() == {"before": 1, "after": 2, "meanwhile": True}
+
+
+def test_a_state_that_a_tool_assigns_takes_the_place_of_all(store):
+    """Not only what is set in the dict counts: another dict is the state from then on, for all that comes after."""
+
+    def replace(run_context: RunContext) -> str:
+        run_context.session_state = {"new": run_context.session_state["old"]}
+        return "replaced"
+
+    def add(session_state) -> str:
+        session_state["more"] = 2
+        return "added"
+
+    script = iter([call("replace"), call("add"), "done"])
+    agent = Agent(ScriptedModel(lambda _: next(script)), db=store, session_id="chat", tools=[replace, add])
+    run = agent.run("x", session_state={"old": 1})
+
+    assert run.session_state == {"new": 1, "more": 2}
+    assert agent.get_session_state() == {"new": 1, "more": 2}

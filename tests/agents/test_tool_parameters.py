@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 from memory_models import Listener, calls_once, results
 from pydantic import BaseModel, Field
+from pydantic_ai import RunContext as PydanticContext
 from typing_extensions import TypedDict
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
 from kern_nb.db import InMemoryDb
+from kern_nb.errors import BadUsage
 from kern_nb.models.scripted import call
 
 
@@ -270,6 +272,29 @@ def hinted_by_name(a: int, b: Unknown = None) -> Nowhere:  # noqa: F821 - that i
 def test_a_hint_that_cannot_be_found_is_no_obstacle(db):
     """As of names that are imported for type checkers alone."""
     assert called(db, hinted_by_name, a=1) == [1, None]
+
+
+def test_the_run_is_filled_in_by_its_type_too(db):
+    """Whatever the parameter is called; the model does not see it."""
+
+    def it(ctx: RunContext, a: int) -> object:
+        return [a, ctx.session_id]
+
+    asked = Agent(calls_once("it", a=1), db=db, session_id="by type", tools=[it]).run("x")
+    assert asked.tool_calls[0].result == [1, "by type"]
+    assert tool(it).parameters == ["a"]
+
+
+def test_a_tool_of_pydantic_ais_is_told_what_to_take(db):
+    """Its context is another one: refused before anything is stored, with the way out."""
+
+    def it(ctx: PydanticContext[None], a: int) -> int:
+        return a
+
+    with pytest.raises(BadUsage, match="ctx: the RunContext of pydantic-ai") as refused:
+        Agent(calls_once("it", a=1), db=db, session_id="refused", tools=[it]).run("x")
+    assert db.get_session("refused") is None
+    assert "from kern_nb.agent import RunContext" in refused.value.hint
 
 
 def test_a_parameter_called_ctx_is_one_of_the_users(db):

@@ -216,6 +216,34 @@ def _outputs(body):
             yield item["tool_call_id"], item["content"]
 
 
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [(pd.DataFrame({"city": ["Paris"], "n": [1]}), [{"city": "Paris", "n": 1}]), ([1, [2]], [1, [2]])],
+)
+def test_a_value_is_seen_in_the_frames(store, value, seen):
+    """A table's rows, numbers in a list, whatever holds no text: as JSON, wherever a person looks."""
+    given(store, value)
+    said = store.messages_df()
+    assert json.loads(store.tool_calls_df().result[0]) == seen
+    assert json.loads(said.content[said.role == "tool"].item()) == seen
+
+
+def test_arguments_that_do_not_fit_say_what_is_wrong(store):
+    """The call failed, and its result is the reason in words: in the record, the frames and the transcript."""
+    model = calls_once("send", to=5)
+
+    def send(to: str) -> str:
+        return to
+
+    agent = Agent(model, db=store, session_id="chat", tools=[send])
+    run = agent.run("x")
+    assert run.tool_calls[0].status == "failed"
+    assert "Input should be a valid string" in run.tool_calls[0].result
+    assert results(model) == [run.tool_calls[0].result]
+    assert "Input should be a valid string" in store.tool_calls_df().result.iloc[0]
+    assert "Input should be a valid string" in run._repr_html_()
+
+
 def test_what_a_tool_gave_may_change_afterwards(db):
     """A list that the tool keeps and goes on filling was what it was when the call ended."""
     kept = []

@@ -16,6 +16,8 @@ from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Session
+from kern_nb.render import plain
+from kern_nb.render.stream import Said, said_html, said_text
 from kern_nb.team import Team
 from kern_nb.workflow import Condition, Loop, Parallel, Step, Workflow
 
@@ -224,3 +226,18 @@ def test_what_is_no_step_is_refused_when_it_is_made(bad):
     """Before anything runs."""
     with pytest.raises(BadUsage):
         Workflow(bad)
+
+
+@pytest.mark.parametrize("output", ["roses", {"n": [1]}])
+def test_what_a_workflow_gives_is_printed(store, output, capsys):
+    """Nothing of it is streamed: what the last step gave stands below the steps, a text or a value."""
+    poems = workflow(store, Step(lambda _: output, name="give"))
+    poems.print_response("x")
+    printed = capsys.readouterr().out
+    shown = Said()
+    shown.end(poems.get_session().runs[0])
+
+    seen = output if isinstance(output, str) else plain.pretty(output)
+    assert printed == f"✓ give()\n{seen}\n"
+    assert said_text(shown) == seen
+    assert ("roses" if output == "roses" else "&quot;n&quot;") in said_html(shown)

@@ -97,6 +97,21 @@ def test_a_script_of_one_text_is_that_answer(db):
     assert Agent(ScriptedModel("hello"), db=db).run("x").output == "hello"
 
 
+@pytest.mark.parametrize("wrong", [None, 3, call("look")])
+def test_what_is_no_script_is_refused(wrong):
+    """When the model is made."""
+    with pytest.raises(BadUsage, match="is no script"):
+        ScriptedModel(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"a": 1}, [call("look"), 3]])
+def test_a_script_that_gives_no_answer_says_so(db, wrong):
+    """The run's error says what it gave, and what an answer is."""
+    with pytest.raises(RunFailed, match="which is no answer") as failed:
+        Agent(ScriptedModel(lambda _: wrong), db=db).run("x")
+    assert "An answer is a string" in failed.value.hint
+
+
 @pytest.mark.parametrize("wrong", [3, "look", None, {"name": "look"}, [nothing]])
 def test_what_is_no_tool_is_refused(db, wrong):
     """When the agent is made, not when it runs."""
