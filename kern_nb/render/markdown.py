@@ -21,7 +21,7 @@ from kern_nb.render.plain import count, cut, visible
 from kern_nb.render.tables import LEFT
 
 if TYPE_CHECKING:
-    from mistune import InlineParser, InlineState, Markdown
+    from mistune import BlockParser, BlockState, InlineParser, InlineState, Markdown
 
 MOST = 100_000
 """A text longer than this is not read as Markdown."""
@@ -34,6 +34,8 @@ _INLINES = ["escape", "codespan", "literal", "emphasis", "link", "link_close", "
 _ESCAPE = r"(?:\\[\\`*_#+\-.!|<>~])+"
 # Names such as __init__ and powers such as 2**8 are more often meant than words in bold.
 _LITERAL = r"(?<!\w)__\w+?__(?!\w)|(?<=\d)\*+(?=\d)"
+_TABLE = r"^ {0,3}(?=[^\n|]*\|)[^\n]+\n {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*(?:\n|\Z)"
+_BAR = re.compile(r"(?<!\\)\|")
 _DEPTH = 12
 
 _SIGNS = re.compile(r"[*_`#>|\[~=+-]|\d[.)]")
@@ -45,7 +47,7 @@ _NAMES = {
     "table_row": "tr", "thematic_break": "hr", "softbreak": "br", "linebreak": "br", "strong": "strong",
     "emphasis": "em", "strikethrough": "del",
 }  # fmt: skip
-_INFO = 80
+_INFO = 1_000
 _WHOLE = {"li": 400, "tr": 2_000, "thead": 2_000, "a": 200, "br": 1}
 """Elements that are not cut in two up to this many characters."""
 
@@ -90,11 +92,11 @@ def _reader() -> Markdown:
     """What Markdown there is: no HTML, no definitions, no code by indent alone, which plain texts are full of."""
     from mistune import BlockParser, InlineParser, Markdown
     from mistune.plugins.formatting import strikethrough
-    from mistune.plugins.table import table
 
     block = BlockParser(block_quote_rules=_BLOCKS, list_rules=_BLOCKS, max_nested_level=_DEPTH)
     inline = InlineParser(max_nested_level=_DEPTH)
-    made = Markdown(renderer=None, block=block, inline=inline, plugins=[table, strikethrough])
+    made = Markdown(renderer=None, block=block, inline=inline, plugins=[strikethrough])
+    block.register("table", _TABLE, _table)
     inline.register("literal", _LITERAL, _literal, before="emphasis", start_chars=list("_*"))
     block.rules, inline.rules = list(_BLOCKS), list(_INLINES)
     inline.specification |= {"escape": _ESCAPE, "softbreak": r" *\n"}  # the indent of the next line stays
@@ -104,6 +106,42 @@ def _reader() -> Markdown:
 def _literal(inline: InlineParser, found: re.Match[str], state: InlineState) -> int:
     inline.process_text(found[0], state, parse_emphasis=False)
     return found.end()
+
+
+def _table(_: BlockParser, found: re.Match[str], state: BlockState) -> int | None:
+    """A table, also one in which a row has a cell too few or too many: models write such."""
+    head, rule, *_rest = found[0].splitlines()
+    heads, aligns = _cells(head), [_aligned(cell) for cell in _cells(rule)]
+    if len(heads) != len(aligns):
+        return None
+    end, rows = found.end(), []
+    while end < state.cursor_max and "|" in (line := state.get_line(end)):
+        cells = _cells(line)
+        cells[len(heads) - 1 :] = [" | ".join(cells[len(heads) - 1 :])]
+        rows.append(cells + [""] * (len(heads) - len(cells)))
+        end += len(line)
+
+    def row(cells: list[str], *, head: bool = False) -> list[dict[str, Any]]:
+        told = zip(cells, aligns, strict=True)
+        return [{"type": "table_cell", "text": text, "attrs": {"align": align, "head": head}} for text, align in told]
+
+    body = [{"type": "table_row", "children": row(cells)} for cells in rows]
+    children = [{"type": "table_head", "children": row(heads, head=True)}, {"type": "table_body", "children": body}]
+    state.append_token({"type": "table", "children": children})
+    return end
+
+
+def _cells(line: str) -> list[str]:
+    inside = line.strip().removeprefix("|")
+    if inside.endswith("|") and not inside.endswith("\\|"):
+        inside = inside[:-1]
+    return [cell.strip().replace("\\|", "|") for cell in _BAR.split(inside)]
+
+
+def _aligned(rule: str) -> str | None:
+    return {(True, True): "center", (False, True): "right", (True, False): "left"}.get(
+        (rule[0] == ":", rule[-1] == ":")
+    )
 
 
 def _is_plain(nodes: Sequence[Node]) -> bool:
@@ -137,7 +175,8 @@ def _text(raw: str) -> str:
 
 
 def _heading(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
-    yield _element("p", (_element("strong", inside),), role="heading", aria_level=token["attrs"]["level"])
+    level = token["attrs"]["level"]
+    yield _element("p", (_element("strong", inside or ("#" * level,)),), role="heading", aria_level=level)
 
 
 def _list(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
@@ -149,7 +188,7 @@ def _cell(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
     yield _element("th" if token["attrs"]["head"] else "td", inside, align=token["attrs"]["align"])
 
 
-def _code(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
+def _code(token: dict[str, Any], _: tuple[Node, ...]) -> Iterator[Node]:
     info = cut(str(token.get("attrs", {}).get("info", "")), _INFO)
     yield _element("pre", (token["raw"].removesuffix("\n"),), title=info)
 

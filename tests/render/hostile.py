@@ -19,6 +19,69 @@ HOSTILE = {
     "closing": "</td></table></div></details><!-- ]]> -->",
 }
 
+MARKDOWN = {
+    "all": """\
+# A *heading* with <b>HTML</b>
+
+A paragraph of **strong**, *emphasized*, ~~deleted~~ and `code <i>` words,
+whose lines break where they were broken,
+  and keep their indent.
+
+3. three
+4. four
+   - inside, `__init__` and __init__, 2**8
+   - [x] done
+
+> quoted
+> twice
+
+| item | price |  |
+|:-----|------:|:-:|
+| mug `|` | 4.00 | <u>x</u> |
+| **all** | 8.00 | \\| |
+
+```python onload=alert(1)
+def f(**kwargs):  # *not* emphasized
+    return "<script>"
+```
+
+---
+The end\\. \\(x^2\\) C:\\new""",
+    "links": """\
+[fine](https://example.com/?a=1&b="2" "Ti<tle") [mail](mailto:a@example.com) [](http://example.com/unnamed)
+[script](javascript:alert(1)) [coded](java&#115;cript:alert(1)) [data](data:text/html,<script>alert(1)</script>)
+[relative](/lab/tree) [anchor](#x) [file](file:///etc/passwd) [none]() [spaced](<https://example.com/a b>)
+[broken out](https://example.com/"onmouseover="alert(1)) [**bold** ![inside](http://example.com/i.png)](https://example.com)
+![a picture](http://example.com/spy.png "seen") ![](https://example.com/none.gif) <https://example.com/auto> https://example.com/bare
+[defined] <a@example.com>
+
+[defined]: https://example.com/hidden "not hidden\"""",
+    "html": """\
+**bold** <script>alert(1)</script><img src=x onerror=alert(1)>
+
+<div onclick="alert(1)">
+*inside*
+</div>
+
+<!-- a comment --> <?php ?> <![CDATA[x]]> </td></table></div></details>""",
+    "unseen": """\
+- entities: &#8238;gnp.exe&#x202c; &#0; &#x1b; &lt;b&gt; &amp;amp; &nbsp;|
+- themselves: user\u202egnp.exe\u202c be\x00fore\x07 \x1b[31mred \ud83d \ufeff
+- in `code \u202e\x00`, in [a \u202e link](https://example.com/\u202e\x00\ud83d) and [none](\u202ejavascript:1)
+
+| \u2067 | \x00 |
+|-|-|
+| \u0645\u0631\u062d\u0628\u0627 | (hello) |
+
+```\u202e
+\x00 \u202e
+```""",
+    "unbroken": f"**{'A' * 150}** `{'B' * 150}`",
+    "unclosed": "**[`~~\n> - 1. ```\n| a |\n|--|\n| b | c |\n# \n[x](https://example.com/((((\n" + "*" * 90,
+    "plain": "first\r\n    indented\n\n\ttab  two  spaces, 2 * 3 * 4, snake_case_name and __init__, \\(x\\), C:\\*",
+}
+"""What a model may say: for whom Markdown is text, and for whom it is not."""
+
 LATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 MEGABYTE = "<&> " * 250_000
@@ -66,6 +129,17 @@ def hostile_session() -> Session:
         fork_run_index=0,
         created_at=1_795_000_000,
     )
+
+
+def hostile_answers() -> Session:
+    """A session in which a model said all that, and a user the same: that is text."""
+    long = "\n\n".join(["**One** of many paragraphs. " * 8] * 12)
+    said = [*MARKDOWN.values(), long]
+    messages = [Message(role="assistant", content=text, message_index=n) for n, text in enumerate(said)]
+    messages.append(Message(role="user", content=MARKDOWN["all"], message_index=len(said)))
+    messages.append(Message(role="assistant", content={"**json**": "- x"}, message_index=len(said) + 1))
+    run = Run(run_id="r0", session_id="chat", run_index=0, messages=messages)
+    return Session(session_id="chat", runs=[run])
 
 
 def hostile_requirements() -> list[Requirement]:

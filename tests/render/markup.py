@@ -7,11 +7,14 @@ from html.parser import HTMLParser
 
 # All of these survive the sanitizers of JupyterLab (untrusted notebooks) and GitHub.
 ELEMENTS = frozenset(
-    "abbr bdi br caption code del details div em ins p pre strong summary table tbody td th thead tr wbr".split()  # noqa: SIM905
+    "a abbr bdi blockquote br caption code del details div em hr ins li ol p pre strong summary table tbody td th thead tr ul wbr".split()  # noqa: SIM905
 )
-ATTRIBUTES = frozenset({"class", "title", "scope", "align", "style", "open", "colspan"})
-VOID = frozenset({"br", "wbr"})
-STYLE = re.compile(r"(text-align:(left|right)|vertical-align:top|white-space:nowrap)(;|\Z)")
+ATTRIBUTES = frozenset({"class", "title", "scope", "align", "style", "open", "colspan", "start"})
+LINK = frozenset({"href", "rel", "target", "title"})
+HEADING = frozenset({"role", "aria-level"})  # these are dropped; its words are strong, too
+ADDRESS = re.compile(r"(https?://|mailto:)[!-~]+")
+VOID = frozenset({"br", "hr", "wbr"})
+STYLE = re.compile(r"(text-align:(left|right|center)|vertical-align:top|white-space:nowrap)(;|\Z)")
 
 
 class Markup(HTMLParser):
@@ -39,13 +42,22 @@ class Markup(HTMLParser):
             self.text += "\n"
         if tag not in ELEMENTS:
             self.problems.append(f"element <{tag}>")
+        if tag == "a":
+            self._check_link(dict(attrs))
+        allowed = {"a": LINK, "p": HEADING | ATTRIBUTES}.get(tag, ATTRIBUTES)
         for name, value in attrs:
-            if name not in ATTRIBUTES:
+            if name not in allowed:
                 self.problems.append(f"attribute {name} of <{tag}>")
             if name == "style" and STYLE.sub("", value or ""):
                 self.problems.append(f"style {value}")
         if tag not in VOID:
             self._open.append(tag)
+
+    def _check_link(self, attributes):
+        if not ADDRESS.fullmatch(attributes.get("href", "")):
+            self.problems.append(f"a link to {attributes.get('href')!r}")
+        if (attributes.get("rel"), attributes.get("target")) != ("noopener noreferrer", "_blank"):
+            self.problems.append("a link that tells where it is followed from")
 
     def handle_endtag(self, tag):
         if not self._open or self._open.pop() != tag:

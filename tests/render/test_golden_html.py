@@ -15,7 +15,7 @@ import hostile_groups
 import hostile_reruns
 import pandas as pd
 import pytest
-from hostile import HOSTILE, MEGABYTE, hostile_paused_run, hostile_requirements, hostile_session
+from hostile import HOSTILE, MEGABYTE, hostile_answers, hostile_paused_run, hostile_requirements, hostile_session
 from markup import Markup
 
 from kern_nb.attached import AttachedStore, StoreTable
@@ -111,6 +111,7 @@ CASES = {
         [AttachedStore(HOSTILE["script"], "postgresql://u:***@h/db", "postgresql", HOSTILE["quotes"], True, True)]
     )._repr_html_(),
     "table": hostile_table,
+    "answers": lambda: hostile_answers()._repr_html_(),
     "transcript": lambda: hostile_session()._repr_html_(),
 }
 for more in (hostile_comparisons, hostile_digests, hostile_groups, hostile_reruns):

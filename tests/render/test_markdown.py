@@ -1,0 +1,238 @@
+"""What models say: Markdown is read, everything else stays as it is, and nothing of it acts or vanishes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from hostile import MARKDOWN
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markup import Markup as Read
+
+from kern_nb.records import Message, Run, Session
+from kern_nb.render import html, markdown
+from kern_nb.render.markdown import Element, block, size, split, tree
+
+NAMES = frozenset(
+    "a blockquote br code del em hr li ol p pre strong table tbody td th thead tr ul".split()  # noqa: SIM905
+)
+SIGNS = [
+    *(
+        "*",
+        "**",
+        "_",
+        "__",
+        "~~",
+        "`",
+        "```\n",
+        "[",
+        "](",
+        ")",
+        "![",
+        "](https://example.com ",
+        "](javascript:",
+        "<",
+        ">",
+    ),
+    *(
+        "> ",
+        "- ",
+        "1. ",
+        "7) ",
+        "# ",
+        "\n",
+        "\n\n",
+        "  \n",
+        "    ",
+        "\t",
+        "|",
+        "|-|-|\n",
+        "\n---\n",
+        "\n===\n",
+        "\\",
+        "&",
+    ),
+    *("&#8238;", "&lt;", "<b>", "<!--", "]: http://x\n", "\u202e", "\x00", "\ud83d", "\r", "\u0645"),
+]
+WORDS = st.integers(0, 99).map(lambda n: f"word{n:02}x")
+TEXTS = st.lists(st.sampled_from(SIGNS) | WORDS, max_size=40).map("".join)
+
+
+def said(nodes) -> str:
+    """The text that can be read of a tree, and the addresses of its links."""
+    pieces = []
+    for node in nodes:
+        pieces += [node] if isinstance(node, str) else [said(node.children), node.attributes.get("href", "")]
+        pieces += [] if isinstance(node, str) else [node.attributes.get("title", "")]
+    return "".join(pieces)
+
+
+def elements(nodes):
+    for node in nodes:
+        if isinstance(node, Element):
+            yield node
+            yield from elements(node.children)
+
+
+def test_markdown_is_elements():
+    """Words, lists, quotes, tables, code and links are what they are meant to be."""
+    found = Read(str(block(MARKDOWN["all"])))
+
+    assert found.problems == []
+    for name in ("strong", "em", "del", "code", "ol", "ul", "blockquote", "table", "th", "pre", "hr"):
+        assert name in found.elements, name
+    assert "words,\nwhose lines break where they were broken,\n\u00a0\u00a0and keep" in found.text
+    assert "def f(**kwargs):  # *not* emphasized\n    return" in found.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MARKDOWN["plain"],
+        "Nothing special.",
+        "two  spaces\n   an indent\n\n\n\nand lines",
+        "2 * 3 * 4, 2**8, a_b_c, __init__",
+        "C:\\new\\*",
+        "&lt;b&gt; &amp;",
+        "<https://example.com> and https://example.com",
+        "[not a link] (at all)",
+        "",
+    ],
+)
+def test_a_text_without_markdown_is_shown_as_it_always_was(text):
+    """To the character: no element is added and none of its lines is joined to another."""
+    assert tree(text) is None
+    assert block(text) == html.block(text)
+
+
+def test_what_is_too_long_is_left_as_it_is():
+    """A text of megabytes is not taken apart to be shown."""
+    text = "**bold** " * markdown.MOST
+
+    assert tree(text) is None
+    assert len(block(text)) < 3 * html.LONGEST
+
+
+@given(TEXTS)
+@example("\n".join(MARKDOWN.values()))
+def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
+    """Only elements of the list, only links that a browser follows to where it says, no character that is unseen."""
+    nodes = tree(text)
+    if nodes is None:
+        return
+
+    for element in elements(nodes):
+        assert element.name in NAMES
+        assert set(element.attributes) <= {"href", "title", "start", "align", "role", "aria-level"}
+        assert element.name != "a" or re.match("(https?://|mailto:)[!-~]+$", element.attributes["href"])
+    text_of = said(nodes)
+    for word in set(re.findall(r"word\d\dx", text)):
+        assert text_of.count(word) >= text.count(word)
+    assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in text_of)
+    json.dumps(nodes, ensure_ascii=False).encode()
+    assert Read(str(block(text))).problems == []
+
+
+@given(TEXTS.map(lambda text: text * 4), st.integers(0, 300))
+def test_a_tree_is_cut_in_two_without_a_loss(text, room):
+    """The beginning is no longer than it may be; both parts together say all, and each is a tree by itself."""
+    nodes = tree(text)
+    if nodes is None:
+        return
+    first, rest = split(nodes, room)
+
+    assert size(first) <= room
+    assert size(first) + size(rest) == size(nodes)
+    plain = [re.sub("<[^>]*>", "", str(markdown.markup(part))) for part in ((*first, *rest), nodes)]
+    assert plain[0] == plain[1]
+    assert Read(str(markdown.markup(first))).problems == Read(str(markdown.markup(rest))).problems == []
+
+
+def test_a_numbered_list_that_is_cut_goes_on_counting():
+    """Its second half begins where the first ended; a row of a table is not cut in two."""
+    numbered = "\n".join(f"{n}. {'word ' * 20}" for n in range(3, 30))
+    rows = "| a | b |\n|--|--|\n" + f"| {'x' * 50} | {'y' * 50} |\n" * 30
+    first, second = split(tree(numbered), 1_000)
+    upper, lower = split(tree(rows), 1_000)
+
+    assert first[0].attributes["start"] == "3"
+    assert int(second[0].attributes["start"]) == 3 + len(first[0].children)
+    assert {len(row.children) for row in elements((*upper, *lower)) if row.name == "tr"} == {2}
+
+
+def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
+    """As of any text; of a huge one it says what is missing."""
+    long = "\n\n".join(f"**{n}** {'word ' * 40}" for n in range(20))
+    found, huge = Read(str(block(long))), Read(str(block(long * 50)))
+
+    assert found.problems == huge.problems == []
+    assert found.elements.count("details") == huge.elements.count("details") == 1
+    assert found.text.count("word") == 800
+    assert "more characters are not shown." in huge.text
+    assert "more characters are not shown." not in found.text
+
+
+def test_a_table_of_which_a_row_has_a_cell_too_many_is_a_table():
+    """Models write such; the text of the last cells stands together, and a missing one is empty."""
+    found = tree("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
+    cells = [said(cell.children) for cell in elements(found) if cell.name in ("td", "th")]
+
+    assert cells == ["a", "b", "1", "", "2", "3 | 4 | 5"]
+    assert [one.attributes.get("align") for one in elements(found) if one.name == "th"] == ["left", "right"]
+
+
+def test_only_what_a_model_said_is_read_as_markdown():
+    """Users and tools are shown as they wrote; so is an answer that is data."""
+    text = "**bold**"
+    messages = [Message(role=role, content=text) for role in ("user", "tool", "system", "assistant")]
+    messages.append(Message(role="assistant", content={"said": text}))
+    shown = Read(
+        Session(session_id="chat", runs=[Run(session_id="chat", run_index=0, messages=messages)])._repr_html_()
+    )
+
+    assert shown.text.count("**bold**") == 4
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "![",
+        "*",
+        "_a",
+        "`",
+        "``` ",
+        "> ",
+        "- ",
+        "[a](",
+        "<",
+        "\\",
+        "|",
+        "|-",
+        "a|b\n-|-\n",
+        "~~a",
+        "* _a **b",
+        "> - ",
+    ],
+)
+def test_no_text_takes_long_to_be_read(piece):
+    """Twice as much takes about twice as long, whatever it is made of; the bound leaves room for a busy machine."""
+    start = time.perf_counter()
+    markdown._tree.__wrapped__(piece * (html.LONGEST // len(piece)))
+
+    assert time.perf_counter() - start < 5
+
+
+def test_the_reader_is_loaded_when_there_is_something_to_read():
+    """Not with the package, nor with what writes transcripts."""
+    code = (
+        "import sys, kern_nb, kern_nb.render.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert told.stdout.strip() == "False"

@@ -1,0 +1,69 @@
+"""What models say as a tree for the widgets' scripts: only theirs, cut, whole on request, and nothing in it acts."""
+
+from __future__ import annotations
+
+import pytest
+from asking import Page
+
+from kern_nb import attached
+from kern_nb.agent import Agent
+from kern_nb.db import InMemoryDb
+from kern_nb.models.scripted import ScriptedModel
+from kern_nb.records import Message, Run
+from kern_nb.widgets import transcripts
+from kern_nb.widgets.base import key_of
+from kern_nb.widgets.browser import browse
+from kern_nb.widgets.chat import chat
+
+SHORT = "**Two** of them:\n- a mug <b>\u202e\x00\n- [here](https://example.com)"
+LONG = "\n\n".join(f"**{n}.** {'word ' * 60}" for n in range(40))
+HUGE = "**bold** " * 20_000
+ITEM = "a mug <b>⟨U+202E⟩␀"
+
+
+@pytest.fixture
+def store():
+    """A session in which a user and a model say the same."""
+    with InMemoryDb() as made:
+        messages = [Message(role=role, content=text) for text in (SHORT, LONG, HUGE) for role in ("user", "assistant")]
+        messages.append(Message(role="assistant", content="Nothing special,\n  said plainly."))
+        made.append_run("chat", Run(input=SHORT, output=LONG, messages=messages))
+        attached.attach(made)
+        yield made
+
+
+def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_else(store):
+    """Beside the text; a list of names, children and attributes, in which texts are visible."""
+    shown = Page(browse()).ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"]
+    trees = [message.get("tree") for message in shown]
+
+    assert [tree is not None for tree in trees] == [False, True, False, True, False, False, False]
+    assert trees[1] == [
+        ["p", [["strong", ["Two"], {}], " of them:"], {}],
+        ["ul", [["li", [ITEM], {}], ["li", [["a", ["here"], {"href": "https://example.com"}]], {}]], {}],
+    ]
+    assert "**" not in str(trees[3])
+    assert "**0.**" in shown[3]["text"]
+
+
+def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(store):
+    """The cut falls where a text is cut, and what is left is counted."""
+    page = Page(browse())
+    shown = page.ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"][3]
+    whole = page.ask("text", key=key_of("chat"), run_index=0, place=3, part="content", number=0)
+    users = page.ask("text", key=key_of("chat"), run_index=0, place=2, part="content", number=0)
+
+    assert str(shown["tree"]).count("word") < transcripts.SHOWN / len("word")
+    assert shown["left"] > 0
+    assert str(whole["tree"]).count("word") == LONG.count("word")
+    assert whole["left"] == 0
+    assert "tree" not in users
+
+
+def test_the_chat_gets_the_same_once_the_turn_is_whole(store):
+    """Streamed text is plain."""
+    opened = chat(Agent(ScriptedModel(["**Yes**"]), db=store, id="clerk"), "chat")
+    found = opened.look("")
+
+    assert [m["role"] for m in found["turns"][0]["messages"] if "tree" in m] == ["assistant", "assistant"]
+    assert found["turns"][0]["messages"][1]["tree"][0].children[0].name == "strong"
