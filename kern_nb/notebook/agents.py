@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb import attached
+from kern_nb.errors import BadUsage, NoStore, did_you_mean
 
 if TYPE_CHECKING:
+    from kern_nb.db import SessionStore
     from kern_nb.runtime.base import SessionOwner
 
 MAKE = "Make one: clerk = kern_nb.Agent(...)"
@@ -56,6 +58,31 @@ def find(name: str) -> SessionOwner:
     )
     there = f"Agents here: {', '.join(known)}." if known else MAKE
     raise BadUsage(f"{what}.", f"{did_you_mean(name, names)} {there}".strip())
+
+
+def store_of(store: str | SessionStore | None) -> SessionStore:
+    """The store that a line about paused runs means: the one named, or in use; where none is attached, the agents' own.
+
+    Raises:
+        NoStore: there is none, or the agents here have several.
+    """
+    try:
+        return attached.find(store)
+    except NoStore:
+        found = {} if attached.names() else {(one.url, one.tables.name, _memory(one)): one for one in _stores()}
+        if store is None and len(found) == 1:
+            return next(iter(found.values()))
+        raise
+
+
+def _stores() -> Iterator[SessionStore]:
+    """The stores that agents here were given or have made."""
+    return (one.kept_in for one in here().values() if one.kept_in is not None)
+
+
+def _memory(store: SessionStore) -> int:
+    """What tells one store in memory from another."""
+    return id(store) if ":memory:" in store.url else 0
 
 
 def variable_of(owner: str | None) -> str | None:

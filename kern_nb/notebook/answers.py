@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kern_nb import attached
 from kern_nb.errors import BadUsage
 from kern_nb.notebook import agents
 from kern_nb.notebook.inbox import requirement_named, short_keys
@@ -56,13 +55,13 @@ def approve(
         args: Arguments that replace the model's, by name.
         note: A word for the model.
         by: Who says so.
-        store: A store or the name of one; the one in use where None.
+        store: A store or the name of one; where None the one in use, else that of the agents here.
 
     Raises:
         BadUsage: it asks for a value, not for a confirmation.
         RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
     """
-    found = attached.find(store)
+    found = agents.store_of(store)
     one = requirement_named(found, reference)
     if one.kind != "confirmation" and one.status in UNANSWERED:
         way = waiting.lines(one, reference)[0]
@@ -78,7 +77,7 @@ def reject(
     reference: str, *, note: str | None = None, by: str | None = None, store: str | SessionStore | None = None
 ) -> Answered:
     """Refuse what a paused run waits for; arguments and errors as for `approve`."""
-    found = attached.find(store)
+    found = agents.store_of(store)
     done = found.resolve(requirement_named(found, reference).requirement_id, approve=False, note=note, by=by)
     return _answered(found, store, done, f"{plain.BAD} Refused {waiting.asked(done)}")
 
@@ -97,13 +96,13 @@ def answer(
         *words: JSON, a text, or ``field=value`` for each field that is asked for.
         note: A word for the model.
         by: Who says so.
-        store: A store or the name of one; the one in use where None.
+        store: A store or the name of one; where None the one in use, else that of the agents here.
 
     Raises:
         BadUsage: it is not the fields that are asked for, or a confirmation is asked for.
         RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
     """
-    found = attached.find(store)
+    found = agents.store_of(store)
     one = requirement_named(found, reference)
     if one.kind == "confirmation" and one.status in UNANSWERED:
         ways = " or ".join(waiting.lines(one, reference))
@@ -123,7 +122,7 @@ def handoff(
     store: str | SessionStore | None = None,
 ) -> Answered:
     """Hand what waits, or where nothing does the session, to a person; see `SessionStore.handoff`."""
-    found = attached.find(store)
+    found = agents.store_of(store)
     done = found.handoff(reference, to=to, note=note, by=by)
     person = plain.cut(to, 60)
     places = Places(found, [done.session_id])

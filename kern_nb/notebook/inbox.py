@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from kern_nb import attached
+from kern_nb.notebook import agents
 from kern_nb.notebook.places import Places
 from kern_nb.records import UNANSWERED, Requirement
 from kern_nb.render import waiting
@@ -34,12 +34,12 @@ def inbox(
         assignee: What one person is to answer.
         reference: Of one session (``chat``), or of one run (``chat/2``) and its members' runs.
         everything: What was answered, or is too late, too.
-        store: A store or the name of one; the one in use where None.
+        store: A store or the name of one; where None the one in use, else that of the agents here.
 
     Raises:
         SessionNotFound, RunNotFound, AmbiguousReference: the reference names nothing, or several things.
     """
-    found = attached.find(store)
+    found = agents.store_of(store)
     session_id, run_id = (None, None) if reference is None else _named(found, reference)
     requirements = found.requirements(
         session_id=session_id,

@@ -26,7 +26,8 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     Args:
         reference: The run (``chat/2``), its session where only one run of it did not end, or what the run waits for.
         agent: Who goes on: a variable of the notebook, an id or a name; the one whose run it is where None.
-        store: Where the run is; where None, the named agent's store, else the one in use, else that of any agent here.
+        store: Where the run is; an agent without a ``db`` of its own goes on there. Where None, the named agent's
+            store, else the one in use, else that of any agent here.
 
     Returns:
         The run, completed or paused again.
@@ -39,6 +40,8 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     named = None if agent is None else agents.find(agent)
     found, place = _find(reference, _stores(named, store))
     runner = named or _whose(place, found)
+    if store is not None and runner.db is None:
+        runner = runner.variant(db=found)  # an agent without a store of its own goes on in the one that is named
     if not same_place(runner.store, found):
         raise BadUsage(
             f"Run {place} is in {found.url}, and {runner!r} keeps its runs in {runner.store.url}.",

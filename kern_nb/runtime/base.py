@@ -111,6 +111,11 @@ class SessionOwner(ABC):
                     self._memory = InMemoryDb()
                 return self._memory
 
+    @property
+    def kept_in(self) -> SessionStore | None:
+        """The store that was given, or the one in memory that its first run made; None where there is neither."""
+        return self.db or self._memory
+
     def owner(self) -> dict[str, Any]:
         """Whose run it is, as `SessionStore.start_run` takes it."""
         return {

@@ -73,17 +73,44 @@ def test_the_store_is_the_agents_own(notebook, tmp_path, shredder):
 def test_an_agent_goes_on_only_in_its_own_store(notebook, approved, clerk, memory, shredder):
     """A run of one store is not handed to an agent of another; nothing is claimed."""
     kern_nb.attach(InMemoryDb(), name="other")
-
-    lines = two_lines(notebook, "%kern continue chat --store memory")
-    assert "keeps its runs in" in lines[0]
-    assert "%kern use" in lines[1]
     two_lines(notebook, "%kern continue chat", errors.SessionNotFound)
 
-    notebook.run("%kern use memory")
     notebook.shell.user_ns["boss"] = shredding(shredder, id="clerk-1", db=InMemoryDb())
+    lines = two_lines(notebook, "%kern continue chat --store memory")
+    assert "keeps its runs in" in lines[0]
+    assert "--agent" in lines[1]
+
+    notebook.run("%kern use memory")
     lines = two_lines(notebook, "%kern continue chat")
     assert "--agent" in lines[1]
     assert memory.get_run(approved.run_id).status == "PAUSED"
+
+
+def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, clerk, memory, shredder):
+    """What was answered with --store is gone on with by the line that says so, whatever store is in use."""
+    notebook.run("%%kern run boss\nDelete x.txt")
+    kern_nb.attach(InMemoryDb(), name="other")
+
+    answered = notebook.run("%kern approve chat --store memory")
+    line = str(answered).rpartition("Go on: ")[2].strip()
+    assert "--store memory" in line
+    assert notebook.run(line).status == "COMPLETED"
+    assert (shredder.shredded, memory.get_session("chat").runs[0].status) == (["x.txt"], "COMPLETED")
+    assert kern_nb.attached.current_store().get_session("chat") is None
+
+
+def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_path, shredder):
+    """One that was given, or the one in memory: what a run waits for is listed, answered and gone on with."""
+    for db in (SqliteDb(tmp_path / "own.db"), None):
+        notebook.shell.user_ns["clerk"] = shredding(shredder, "x", id="clerk", session_id="chat", db=db)
+        notebook.run("%%kern run clerk\nx")
+        (asked,) = notebook.run("%kern inbox")
+        notebook.run(f"%kern approve {asked.requirement_id[:8]}")
+        assert notebook.run("%kern continue chat").status == "COMPLETED"
+
+    notebook.shell.user_ns["other"] = shredding(shredder, id="clerk", db=SqliteDb(tmp_path / "own.db"))
+    lines = two_lines(notebook, "%kern inbox", errors.NoStore)
+    assert "%kern attach" in lines[1]
 
 
 def test_which_agent_goes_on_must_be_clear(notebook, approved, memory, clerk):
