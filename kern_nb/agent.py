@@ -52,6 +52,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+_INSTRUCTIONS = "Give a text, several, or a function that gives one."
+
 Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
 
@@ -82,6 +84,23 @@ def _checked(tools: Sequence[Any]) -> list[Any]:
     return list(tools)
 
 
+def _asked(function: Callable[..., Any], context: RunContext) -> Any:
+    """Call a function for instructions. Its parameters are filled in by name, as a tool's are; any other is the run."""
+    known = {"run_context": context, "session_state": context.session_state, "agent": context.agent}
+    first: list[Any] = []
+    named: dict[str, Any] = {}
+    for one in inspect.signature(function).parameters.values():
+        has_default = one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) or one.default is not one.empty
+        if has_default and one.name not in known:
+            continue
+        value = known.get(one.name, context)
+        if one.kind is one.POSITIONAL_ONLY:
+            first.append(value)
+        else:
+            named[one.name] = value
+    return function(*first, **named)
+
+
 class Agent(SessionOwner):
     """An agent that remembers.
 
@@ -96,7 +115,8 @@ class Agent(SessionOwner):
         session_id: The session it goes on in; where None, the first run makes one.
         user_id: Whose sessions they are.
         session_state: The state of a new session, and of keys that a stored one lacks.
-        instructions: A text, several, or a function (of ``run_context``, if it wants that) that gives one.
+        instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it wants these) that
+            gives one.
         role: What it is good for, in a sentence: what the leader of a team is told of it.
         tools: Functions, what `tool` made of them, and toolsets of pydantic-ai's (MCP servers, for example).
         name: A name for people.
@@ -174,7 +194,7 @@ class Agent(SessionOwner):
             hint = "SessionSummaryManager(model=...) makes one, from kern_nb.agent."
             raise BadUsage(f"{session_summary_manager!r} makes no summaries.", hint)
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions={instructions!r} are no text.", "Give a text, several, or a function.")
+            raise BadUsage(f"instructions={instructions!r} are no text.", _INSTRUCTIONS)
         self._reads_history = read_chat_history
         self._searches_sessions = num_past_sessions_to_search if search_past_sessions else 0
         self._keeps_summaries = enable_session_summaries
@@ -254,10 +274,10 @@ class Agent(SessionOwner):
         """The instructions for a run."""
         given = self.instructions
         if callable(given):
-            wanted = inspect.signature(given).parameters
-            needed = [p for p in wanted.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-            made = given(run_context=context) if "run_context" in wanted else given(*[context][: len(needed)])
+            made = _asked(given, context)
             given = await made if inspect.isawaitable(made) else made
+        if not isinstance(given, str | Sequence | None):
+            raise BadUsage(f"The function for instructions gave {given!r}, which is no text.", _INSTRUCTIONS)
         return given if given is None or isinstance(given, str) else "\n".join(given)
 
     async def known_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
+from pydantic_ai.exceptions import UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
@@ -333,7 +334,8 @@ async def _ended_badly(
         raise error  # of a member's run; nothing failed
     if not cancelled:
         place = f"{context.session_id}/{recorder.run.run_index}"
-        hint = error.hint if isinstance(error, KernError) and error.hint else f"It is stored: %kern show {place}"
+        stored = "It is as it was before: go on with it again." if untouched else f"It is stored: %kern show {place}"
+        hint = error.hint if isinstance(error, KernError) and error.hint else stored
         raise RunFailed(f"Run {place} failed: {said}", hint) from error
 
 
@@ -345,7 +347,11 @@ async def _drive(
     if told is None:  # a member's run waits again, and this one with it
         await recorder.pause([])
         return
-    result = await _loop(runner, context, told, model)
+    try:
+        result = await _loop(runner, context, told, model)
+    except UsageLimitExceeded as error:
+        hint = "Where that is no circle, give it more: Agent(..., max_requests=200)"
+        raise RunFailed(f"its model was asked {runner.max_requests} times, which is max_requests.", hint) from error
     output = result.output if result else None
     if isinstance(output, DeferredToolRequests):
         last = result.new_messages()[-1:] if result else []

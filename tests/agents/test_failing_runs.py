@@ -192,3 +192,17 @@ def test_results_that_are_no_json_do_not_fail_a_run(memory):
         run = an_agent(memory, tool(lambda value=value: value, name="give"), session_id=f"chat {number}").run("x")
         assert (run.status, [c.status for c in run.tool_calls]) == ("COMPLETED", ["completed"]), repr(value)[:80]
     require_the_next_works(memory)
+
+
+def test_a_run_that_fails_again_before_anything_came_of_it(store):
+    """It is given back as it was, with its own error; the one who went on is told so, and not that it is stored."""
+    agent = an_agent(store, script=[ValueError("first"), ValueError("second"), "fine"])
+    with pytest.raises(RunFailed, match="first") as failed:
+        agent.run("x")
+    assert "%kern show chat/0" in failed.value.hint
+    with pytest.raises(RunFailed, match="second") as again:
+        agent.continue_run("chat/0")
+
+    assert "as it was before" in again.value.hint
+    assert store.get_session("chat").runs[0].error == "ValueError: first"
+    assert agent.continue_run("chat/0").output == "fine"

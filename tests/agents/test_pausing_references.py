@@ -9,7 +9,15 @@ from pausing_agents import ask, calls, clerk, sender
 
 from kern_nb.agent import Agent
 from kern_nb.db import SqliteDb
-from kern_nb.errors import BadUsage, KernError, OwnerMismatch, RunNotFound, SessionNotFound, StillWaiting
+from kern_nb.errors import (
+    BadUsage,
+    KernError,
+    OwnerMismatch,
+    RequirementNotFound,
+    RunNotFound,
+    SessionNotFound,
+    StillWaiting,
+)
 from kern_nb.models.scripted import call
 from kern_nb.team import Team
 from kern_nb.workflow import Step, Workflow
@@ -174,3 +182,14 @@ def test_a_cached_session_knows_of_the_run_that_went_on(store):
     agent.continue_run("chat/0")
 
     assert [(run.run_index, run.status) for run in agent.get_session().runs] == [(0, "COMPLETED"), (1, "PAUSED")]
+
+
+def test_where_nothing_waits_any_more_it_says_so(store):
+    """A run or session that is there and has its answers: it is named, with the way to see it."""
+    agent = clerk(store, LETTER, "done", tools=[sender([])])
+    agent.run("go")
+    store.resolve("chat/0", approve=True)
+    for place in ("chat/0", "chat"):
+        with pytest.raises(RequirementNotFound, match=f"Nothing in {place} waits") as late:
+            store.resolve(place, approve=True)
+        assert f"%kern show {place}" in late.value.hint

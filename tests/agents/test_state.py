@@ -121,6 +121,21 @@ def test_a_tool_may_remove_and_replace(db):
     assert db.get_session("chat").session_state == {"b": {"d": 2}, "e": {"now": "a dict"}}
 
 
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        lambda session_state: f"Speak {session_state['language']}.",
+        lambda run, *, agent: f"Speak {run.session_state['language']}, {agent.id}.",
+        lambda run, /, style="well": f"Speak {run.session_state['language']} {style}.",
+    ],
+)
+def test_a_function_for_instructions_asks_by_name(db, instructions):
+    """As a tool does: for the state, the agent; any other parameter is the run."""
+    model = Listener()
+    Agent(model, db=db, id="clerk", instructions=instructions, session_state={"language": "Basque"}).run("x")
+    assert model.instructions().startswith("Speak Basque")
+
+
 def test_instructions_see_the_state(db):
     """A function that gives instructions may read it, and is given the run's own."""
     model = Listener()

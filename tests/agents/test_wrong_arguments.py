@@ -154,6 +154,12 @@ def test_a_missing_key_is_named(db, monkeypatch):
     assert "ScriptedModel" in failed.value.hint
 
 
+def test_instructions_that_are_no_text_are_refused(db):
+    """What the function gave is named."""
+    with pytest.raises(RunFailed, match="gave 5, which is no text"):
+        Agent(Listener(), db=db, instructions=lambda: 5).run("x")
+
+
 def test_a_model_that_cannot_stream_runs(db):
     """`run` needs no stream; showing what is said needs one, or shows the answer whole."""
 
@@ -173,8 +179,9 @@ def test_a_run_asks_its_model_as_often_as_it_may(db, limit, output):
     if output:
         assert agent.run("x").output == output
     else:
-        with pytest.raises(RunFailed, match="2"):
+        with pytest.raises(RunFailed, match="its model was asked 2 times") as failed:
             agent.run("x")
+        assert "max_requests=" in failed.value.hint
         assert [run.status for run in agent.get_session().runs] == ["ERROR"]
     assert len(model.told) == (3 if output else 2)
 
