@@ -78,6 +78,6 @@ def _install(spec: Any) -> str:
 
 
 def _way_out(reason: str) -> str:
-    if "api_key" in reason.lower() or "API_KEY" in reason:
+    if "api_key" in reason.lower():
         return "Set the provider's key in the environment, or try ScriptedModel, which needs none."
     return 'Names are written provider:name, for example "openai:gpt-5.2".'

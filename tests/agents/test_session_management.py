@@ -152,8 +152,9 @@ def test_a_title_that_cannot_be_made_leaves_the_old_one(db):
     """The model's error is told."""
     agent = talk(db, "x", model=Listener(["hello", ValueError("boom")]))
     agent.set_session_name("old")
-    with pytest.raises(Exception, match="boom"):
+    with pytest.raises(RunFailed, match="no title for session 'chat': ValueError: boom") as failed:
         agent.set_session_name()
+    assert "set_session_name(" in failed.value.hint
 
     assert agent.get_session_name() == "old"
 
