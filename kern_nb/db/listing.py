@@ -11,14 +11,20 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
 from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import json_text
+from kern_nb.db.views import json_text, session_total, told_again
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
 
-Order = Literal["created", "updated", "title", "session", "owner", "user"]
+Order = Literal["created", "updated", "title", "session", "owner", "user", "messages", "tokens", "cost"]
 ORDERS: tuple[str, ...] = get_args(Order)
+
+MOST_ADDED_UP = 10_000
+"""So many sessions at most are ordered by tokens or cost, which are added up first: ten times as many take SQLite a
+second, at every page. DuckDB, which stores by column, has no such limit."""
+
+_ADDED_UP = {"tokens": "total_tokens", "cost": "cost"}
 
 TAGS = "tags"
 """The key of a session's metadata that holds its tags, a list of texts."""
@@ -88,7 +94,14 @@ def find_sessions(
         total = connection.execute(_count(tables, narrowing, chosen)).scalar() or 0
     if offset >= total or limit == 0:
         return SessionIds([], total)
-    key = _key(tables, order)
+    if order in _ADDED_UP and total > MOST_ADDED_UP and connection.dialect.name != "duckdb":
+        raise BadUsage(
+            f"{total:,} sessions are too many for {connection.dialect.name} to be sorted by {order}.",
+            f"Filter them, up to {MOST_ADDED_UP:,}, or sort by something else.",
+        )
+    joined, key = _key(tables, order, chosen if narrowing else None)
+    for part in joined:
+        chosen = chosen.outerjoin(part, part.c.session_id == s.c.session_id)
     direction = (key.desc(), s.c.session_id.desc()) if descending else (key, s.c.session_id)
     if limit is None:
         limit = total - offset  # SQLite takes no OFFSET without a LIMIT
@@ -113,15 +126,39 @@ def _owner(tables: Tables) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(s.agent_id, s.team_id, s.workflow_id)
 
 
-def _key(tables: Tables, order: str) -> sa.ColumnElement[Any]:
-    """What is ordered by. Engines differ on where NULL sorts: what is unknown comes with the least."""
+def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]:
+    """What is joined, and what is ordered by. Engines differ on where NULL sorts: the unknown comes with the least.
+
+    Args:
+        tables: Where the sessions are.
+        order: One of `ORDERS`.
+        of: The sessions that are ordered, by id; None where they are all.
+    """
     s = tables.sessions.c
     if order in ("created", "updated"):
-        return newest_first(s.created_at if order == "created" else s.updated_at)
+        return [], newest_first(s.created_at if order == "created" else s.updated_at)
     if order == "session":
-        return s.session_id
+        return [], s.session_id
+    if order == "messages":
+        return _messages(tables)
+    if order in _ADDED_UP:
+        added, total = session_total(
+            tables, _ADDED_UP[order], None if of is None else lambda t: t.c.session_id.in_(of.correlate(None))
+        )
+        return [added], sa.func.coalesce(total, -1)
     texts = {"title": sa.func.lower(_title(tables)), "owner": _owner(tables), "user": s.user_id}
-    return sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
+    return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
+
+
+def _messages(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]:
+    """How many messages there are: all, which an index knows, less the copies, of which there are few."""
+    s, m = tables.sessions, tables.messages
+    every = sa.select(sa.func.count()).select_from(m).where(m.c.session_id == s.c.session_id).correlate(s)
+    # Grouped by what is no column: SQLite would go through the index of sessions, back and forth in the table.
+    name = sa.func.coalesce(m.c.session_id, "")
+    copies = sa.select(name.label("session_id"), sa.func.count().label("n")).where(told_again(m.c)).group_by(name)
+    copied = copies.subquery()
+    return [copied], every.scalar_subquery() - sa.func.coalesce(copied.c.n, 0)
 
 
 def _conditions(tables: Tables, narrowing: Narrowing) -> list[sa.ColumnElement[bool]]:

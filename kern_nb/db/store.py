@@ -108,7 +108,8 @@ class SessionStore(Tabular, Pauses):
 
         Args:
             narrowing: What they have; all sessions where None.
-            order: What they are ordered by: created, updated, title, session (the id), owner or user.
+            order: What they are ordered by: created, updated, title, session (the id), owner, user, messages, tokens
+                or cost.
             descending: Whether the last comes first.
             offset: How many to leave out at the beginning.
             limit: The most to give; all where None.
@@ -116,6 +117,9 @@ class SessionStore(Tabular, Pauses):
 
         Returns:
             A list of ids with ``total``, the number of all that fit.
+
+        Raises:
+            BadUsage: there is no such order, or it is by tokens or cost and the sessions are too many for the engine.
         """
         options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
         options["total"] = total

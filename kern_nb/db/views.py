@@ -95,13 +95,18 @@ def _wanted(view: str, wanted: Wanted) -> set[str]:
     return names | set(_THEIR_PARTS) if names & set(_MONEY_AND_SUMS) else names
 
 
+def told_again(messages: Any) -> Condition:
+    """Of the columns of messages: this one is a copy that a run keeps, and is counted where it was said."""
+    marked = sa.type_coerce(messages.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')
+    return sa.and_(messages.extra.is_not(None), marked)
+
+
 def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
     """Per run, how many messages it has, and the usage on those of the agent."""
     m = tables.messages
     agents = m.c.role != "user"
     spent = {name: m.c[name] for name in USAGE} | {"cost": _money(m.c)}
-    copied = sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')  # told again, counted where it was said
-    totals = {"n_messages": sa.func.sum(sa.case((m.c.extra.is_not(None) & copied, 0), else_=1))}
+    totals = {"n_messages": sa.func.sum(sa.case((told_again(m.c), 0), else_=1))}
     totals |= {name: sa.func.sum(sa.case((agents, column))) for name, column in spent.items()}
     query = sa.select(m.c.run_id, *_labelled(totals, names)).group_by(m.c.run_id)
     return (query if only is None else query.where(only(m))).subquery()
@@ -167,7 +172,7 @@ def sessions(
     }
     sums = latest = None
     if names & {"n_runs", "duration_s", *COUNTS, *USAGE}:
-        sums = _session_totals(tables, only, names)
+        sums = _session_sums(tables, only, names)
         computed |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
         computed |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
         if "cost" in names:
@@ -185,7 +190,13 @@ def sessions(
     return query
 
 
-def _session_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+def session_total(tables: Tables, name: str, only: Only | None = None) -> tuple[sa.Subquery, Expression]:
+    """One total per session: a table by ``session_id``, and what it is, as in `sessions`."""
+    sums = _session_sums(tables, only, _wanted("sessions", (name,)))
+    return sums, _money(sums.c) if name == "cost" else sums.c[name]
+
+
+def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
     """Per session, what its runs add up to."""
     r = tables.runs
     # What a branch copied before its parent went was spent by the parent.

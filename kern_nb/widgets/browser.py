@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from kern_nb.db.listing import ORDERS, Narrowing, Order
-from kern_nb.errors import BadUsage
+from kern_nb.errors import BadUsage, KernError
 from kern_nb.records import RunStatus
 from kern_nb.render import browsing, plain
 from kern_nb.widgets import insights, listed, transcripts
@@ -50,7 +50,7 @@ def browse(
         agent: Only those with this in the id of their agent, team or workflow.
         user: Only those with this in the id of their user.
         status: Only those whose latest run has this status.
-        order: created, updated, title, session (the id), owner or user.
+        order: created, updated, title, session (the id), owner, user, messages, tokens or cost.
         descending: Whether the last comes first.
 
     Returns:
@@ -186,10 +186,15 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         narrowing = narrowing_of(text, agent, user, status)
         if order not in ORDERS:
             raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
+        before = self.narrowing, self.order, self.descending, self._total, self._first
         self._total = self._total if narrowing == self.narrowing else None
         self.narrowing, self.order, self.descending = narrowing, order, descending  # type: ignore[assignment]
         self._first = 0
-        return self.rows(0, MOST_ROWS // 2)
+        try:
+            return self.rows(0, MOST_ROWS // 2)
+        except KernError:  # what is on the screen stays what is listed
+            self.narrowing, self.order, self.descending, self._total, self._first = before
+            raise
 
     @call
     def refresh(self) -> dict[str, Any]:

@@ -92,6 +92,9 @@ _ORDERED_BY = {
     "session": "session_id",
     "owner": "coalesce(agent_id, team_id, workflow_id, '')",
     "user": "coalesce(user_id, '')",
+    "messages": "n_messages",
+    "tokens": "total_tokens",
+    "cost": "cost",
 }
 _HAS = "lower({column}) LIKE ${name} ESCAPE '!'"
 
@@ -125,7 +128,12 @@ def query(
             where.append("status = $status")
     conditions = f"\nWHERE {' AND '.join(where)}" if where else ""
     keys = [_ORDERED_BY[order], *(["session_id"] if order != "session" else [])]
-    if order in ("created", "updated"):  # engines differ on where NULL sorts: what is unknown comes with the least
+    if order in (
+        "created",
+        "updated",
+        "tokens",
+        "cost",
+    ):  # engines differ on where NULL sorts: what is unknown comes with the least
         keys.insert(0, f"{keys[0]} IS NOT NULL")
     ordered = ", ".join(key + (" DESC" if descending else "") for key in keys)
     return f"SELECT *\nFROM sessions{conditions}\nORDER BY {ordered}", params

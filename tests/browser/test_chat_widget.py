@@ -13,6 +13,16 @@ from test_tour import FAINT, READABLE
 if TYPE_CHECKING:
     from pathlib import Path
 
+SLOWLY = """
+import time
+from kern_nb.widgets import chat as module
+begin = module.Chat._begin
+module.Chat._begin = lambda *args: (time.sleep(2), begin(*args))[1]
+"""
+REFUSING = """
+def refuse(*args): raise RuntimeError("no room")
+module.Chat._begin = refuse
+"""
 KEPT = """text => {
   const [, cell] = window.jupyterapp.shell.currentWidget.content.model.toJSON().cells;
   return [cell.outputs[0].data["text/html"]].flat().join("").includes(text);
@@ -148,3 +158,30 @@ def test_a_page_that_is_loaded_again_shows_the_answer_under_way(talking):
     chat.gate.touch()
     expect(chat.log).to_contain_text("It is shut and now it is open")
     expect(chat.widget.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_what_is_typed_before_the_kernel_has_taken_the_last_message_is_kept(talking):
+    """However slow it is: what was sent is seen at once, the next one waits, and what is refused is given back."""
+    chat = talking(SLOWLY, REFUSING)
+    chat.run(2)
+    expect(chat.cells.nth(2).locator(".jp-InputPrompt")).to_have_text("[3]:")
+    chat.say("first")
+    expect(chat.log).to_contain_text("first")
+    expect(chat.widget.get_by_role("button", name="Send")).to_be_disabled()
+    chat.message.press_sequentially("second")
+    chat.message.press("Enter")
+    expect(chat.message).to_have_value("second")
+    expect(chat.widget).to_contain_text("Kept until the answer is there.")
+    expect(chat.log).to_contain_text("You said: first")
+    expect(chat.log.get_by_text("first", exact=True)).to_have_count(1)
+    expect(chat.widget).to_contain_text("Enter sends")
+    chat.message.press("Enter")
+    expect(chat.log).to_contain_text("You said: second")
+
+    chat.run(3)
+    expect(chat.cells.nth(3).locator(".jp-InputPrompt")).to_have_text("[4]:")
+    chat.say("third")
+    expect(chat.widget.get_by_role("alert").first).to_contain_text("no room")
+    expect(chat.message).to_have_value("third")
+    expect(chat.log).not_to_contain_text("third")
+    assert chat.notebook.problems() == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from samples import a_small_run
 
+from kern_nb.db import listing
 from kern_nb.db.listing import ORDERS, Narrowing
+from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage, SessionNotFound
-from kern_nb.records import Message, Requirement, Run, Session
+from kern_nb.records import Message, Requirement, Run, Session, Usage
 
 
 @pytest.fixture
@@ -78,13 +80,52 @@ def test_orders_follow_what_they_are_named_after(shop):
     assert shop.find_sessions(order="owner", descending=False)[0] == "delta"
 
 
+@pytest.mark.parametrize(
+    ("order", "column"), [("messages", "n_messages"), ("tokens", "total_tokens"), ("cost", "cost")]
+)
+def test_totals_order_sessions_as_the_frame_has_them(shop, order, column):
+    """Of agents alone, without what a branch copied or a run was told again; the unknown comes with the least."""
+    spent = {"alpha": [(3, 0.5), (4, 0.25)], "beta": [(9, None)], "Gamma_1": [(1, 2.0)], "gammax1": [(5, 0.0)]}
+    for session_id, runs in spent.items():
+        for tokens, cost in runs:
+            usage = Usage(input_tokens=tokens, output_tokens=1, cost=cost)
+            told = [Message(role="user", content="q", usage=Usage(input_tokens=100, cost=9.0))] * tokens
+            again = Message(role="user", content="before", extra={FROM_HISTORY: True})
+            shop.append_run(
+                session_id, Run(messages=[again, *told, Message(role="assistant", content="a", usage=usage)])
+            )
+    shop.append_run("beta", Run(usage=Usage(total_tokens=2)))
+    shop.branch("alpha", new_session_id="branch")
+    shop.append_run("branch", Run(messages=[Message(role="assistant", content="a")]))
+    df = shop.sessions_df(columns=["session_id", column])
+    df = df.assign(key=df[column].astype("Float64").fillna(-1)).sort_values(["key", "session_id"])
+
+    assert df["key"].nunique() >= 3
+    assert shop.find_sessions(order=order, descending=False) == df["session_id"].tolist()
+    assert shop.find_sessions(order=order, offset=1, limit=2) == df["session_id"].tolist()[::-1][1:3]
+    narrowed = shop.find_sessions(Narrowing(text="a"), order=order, descending=False)
+    assert narrowed == df[df["session_id"].str.contains("a")]["session_id"].tolist()
+
+
+def test_sessions_too_many_to_be_added_up_are_refused_where_that_takes_long(shop, monkeypatch):
+    """By tokens and cost, with the way out; a column store adds them up all the same."""
+    monkeypatch.setattr(listing, "MOST_ADDED_UP", 3)
+    assert len(shop.find_sessions(order="messages")) == 5
+    assert len(shop.find_sessions(Narrowing(user="ann"), order="cost")) == 2
+    if shop.engine.dialect.name == "duckdb":
+        assert len(shop.find_sessions(order="tokens")) == 5
+    else:
+        with pytest.raises(BadUsage, match=r"5 sessions are too many for .* to be sorted by tokens"):
+            shop.find_sessions(order="tokens")
+
+
 def test_a_known_total_is_taken_as_it_is(shop):
     """Who scrolls need not count again."""
     assert shop.find_sessions(offset=4, total=5) == ["alpha"]
     assert shop.find_sessions(offset=4, total=7).total == 7
 
 
-@pytest.mark.parametrize("options", [{"order": "cost"}, {"offset": -1}, {"limit": -1}])
+@pytest.mark.parametrize("options", [{"order": "price"}, {"offset": -1}, {"limit": -1}])
 def test_what_is_no_part_of_a_list_is_refused(shop, options):
     """The order is a word of a fixed list, never SQL."""
     with pytest.raises(BadUsage):

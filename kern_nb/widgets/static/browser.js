@@ -2,6 +2,7 @@
 
 const ORDER_NAMES = {
   created: "created", updated: "updated", title: "title", session: "session id", owner: "agent", user: "user",
+  messages: "messages", tokens: "tokens", cost: "cost",
 };
 
 async function render({ model, el }) {
@@ -12,7 +13,7 @@ async function render({ model, el }) {
   let transcript = null;
 
   // What the filter says, asked for as it is typed.
-  const find = shell.latest("find");
+  const find = shell.latest("find", (busy) => list.wait(busy));
   const input = (attributes) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
   const text = input({ placeholder: "title, id or #tag", class: "kern-b-wide" });
   const agent = input({});

@@ -21,7 +21,9 @@ function render({ model, el }) {
   const turns = new Map();
   let seen = null; // what the kernel said last
   let live = null; // the turn under way
-  let sending = false; // something was sent, and is not seen under way yet
+  let sends = 0; // how often something was sent
+  let taken = 0; // the last of them that the kernel has
+  let sending = false; // it is not seen yet what came of the last
   let early = null; // steps of the turn under way that came before the turn itself
 
   const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 60;
@@ -77,13 +79,10 @@ function render({ model, el }) {
   };
 
   const goOn = async (key) => {
-    if (busy()) return;
-    await sent(async () => {
-      const done = await shell.ask("go_on", { key });
-      if (done) shell.told("Going on.", done.line);
-      await watch.anew();
-    });
-    input.focus();
+    if (sending) return;
+    const done = await sent(() => shell.ask("go_on", { key }));
+    if (done) shell.told("Going on.", done.line);
+    if (!shell.root.contains(document.activeElement)) input.focus();
   };
 
   // A turn that is stored. Its cards are kept when it changes, with what is typed into them.
@@ -267,12 +266,15 @@ function render({ model, el }) {
     else hint.textContent = live ? `${seen.agent} answers…` : "Sending…";
   };
 
-  const sent = async (action) => {
+  const sent = async (call) => {
+    sends += 1;
     sending = true;
     tell();
-    await action();
-    sending = false;
-    tell();
+    const mine = sends;
+    const answer = await call();
+    taken = mine;
+    await watch.anew(); // the first look that begins from here on shows what came of it
+    return answer;
   };
 
   const say = async (again) => {
@@ -281,22 +283,20 @@ function render({ model, el }) {
     if (again === undefined) input.value = "";
     input.fit();
     input.focus();
-    await sent(async () => {
-      const mine = bubble(true, "You", h("div", { class: "kern-text", dir: "auto" }, said));
-      mine.classList.add("kern-c-passing");
-      log.classList.remove("kern-c-nothing");
-      list.append(mine);
-      log.scrollTop = log.scrollHeight;
-      const { error } = await shell.attempt("say", { text: said });
-      await watch.anew();
-      mine.remove();
-      if (!error || seen?.failed) return;
+    const mine = bubble(true, "You", h("div", { class: "kern-text", dir: "auto" }, said));
+    mine.classList.add("kern-c-passing");
+    log.classList.remove("kern-c-nothing");
+    list.append(mine);
+    log.scrollTop = log.scrollHeight;
+    const { error } = await sent(() => shell.attempt("say", { text: said }));
+    mine.remove();
+    if (error && !seen?.failed) {
       shell.fail(error);
       if (again === undefined) input.value = input.value ? `${said}\n${input.value}` : said; // nothing is lost
       input.fit();
-    });
-    log.scrollTop = log.scrollHeight;
-    input.focus();
+      tell();
+    }
+    if (!shell.root.contains(document.activeElement)) input.focus();
   };
 
   const halt = async () => {
@@ -338,12 +338,15 @@ function render({ model, el }) {
   const watch = watching(shell, model, LOOKS, {
     ask: async (mark) => {
       early = steps = [];
+      const shows = taken;
       const found = await shell.attempt("look", { mark });
       early = null;
+      if (shows === sends) sending = false;
       return found;
     },
     show: (view) => {
       if (view) show(view);
+      tell();
       return steps.every((step) => !live || live.take(step));
     },
     heard: (message) => {

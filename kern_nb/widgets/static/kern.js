@@ -187,12 +187,14 @@ function makeShell(model, host, label) {
     attempt: (call, args) => send(call, args),
 
     // Calls of which only the newest matters: ask(args, then) gives `then` the newest answer, never an older one.
-    latest(call) {
+    // `wait` is told when there is something to wait for, and when no more.
+    latest(call, wait = () => {}) {
       let newest = 0;
       let busy = false;
       let next = null;
       const run = async (number, args, then) => {
         busy = true;
+        wait(true);
         const value = await shell.ask(call, args);
         busy = false;
         if (number === newest && value !== undefined) then(value);
@@ -200,7 +202,7 @@ function makeShell(model, host, label) {
           const following = next;
           next = null;
           run(...following);
-        }
+        } else wait(false);
       };
       return (args, then) => {
         newest += 1;

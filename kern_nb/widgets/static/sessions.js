@@ -15,7 +15,8 @@ function makeList(shell, { onOpen, onChosen }) {
     "Arrows move, Space selects, Enter opens, Escape clears the selection.");
   box.setAttribute("aria-describedby", hint.id);
   const empty = h("div", { class: "kern-b-empty kern-soft" });
-  const root = h("div", { class: "kern-b-listbox" }, hint, box, empty);
+  const hourglass = h("div", { class: "kern-b-looking", role: "status" });
+  const root = h("div", { class: "kern-b-listbox" }, hint, box, empty, hourglass);
 
   let rows = new Map(); // index -> row
   let words = new Map(); // key -> totals
@@ -25,6 +26,7 @@ function makeList(shell, { onOpen, onChosen }) {
   let generation = 0;
   let fetching = false;
   let counting = false;
+  let waits = 0;
   const chosen = new Map(); // key -> row
 
   const range = () => {
@@ -204,9 +206,18 @@ function makeList(shell, { onOpen, onChosen }) {
     },
 
     mark(key) { shown = key; draw(); },
+
+    // Another list is under way; what takes no longer than a moment is not told of.
+    wait(busy) {
+      clearTimeout(waits);
+      waits = setTimeout(() => {
+        root.toggleAttribute("aria-busy", busy);
+        hourglass.textContent = busy ? "Looking…" : "";
+      }, busy ? 200 : 0);
+    },
     total: () => total,
     first: () => Math.round(box.scrollTop / ROW),
-    stop() { count.stop(); looked.stop(); cancelAnimationFrame(frame); },
+    stop() { count.stop(); looked.stop(); clearTimeout(waits); cancelAnimationFrame(frame); },
   };
   const resized = new ResizeObserver(() => { draw(); fetch(); });
   resized.observe(box);
