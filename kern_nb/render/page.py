@@ -22,7 +22,7 @@ _HEAD = Markup(
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 3rem; }
-h1, h2, p, td, summary { overflow-wrap: anywhere; }
+h1, h2, p, li, td, th, summary { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
 .kern-messages { table-layout: fixed; }
 .kern-messages th:nth-child(1) { width: 3.5rem; }

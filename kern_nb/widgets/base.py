@@ -8,8 +8,10 @@ A widget is a class here and a script in `static/`; `inbox`, say, is ``class Inb
 in ``export default { render }``. What some widgets share is a script of its own, named among their ``parts``. The look
 of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables, each with a fallback, every rule below
 ``.kern-w``; a script or part may have a sheet of its own name beside it. Text from a store reaches the page through
-``textContent`` alone (``h()`` makes elements that way). Markup that `kern_nb.render` wrote, and escaped, is put in by
-``putRendered()``, the only line that touches ``innerHTML``; nothing else may.
+``textContent`` alone (``h()`` makes elements that way). What a model said in Markdown comes as the tree that
+`kern_nb.render.markdown` makes of it; ``static/texts.js`` builds elements from it, of a short list of its own. Markup
+that `kern_nb.render` wrote, and escaped, is put in by ``putRendered()``, the only line that touches ``innerHTML``;
+nothing else may.
 
 **Calls.** A script calls methods of its widget, and of these only those marked ``@call`` (see `calls`):
 
@@ -48,8 +50,9 @@ was executed elsewhere, whose widgets are restored from saved state without a ke
 calls ``shell.seen()`` whenever the view has changed; a moment later the kernel renews the still in place (same display
 id), so that the notebook holds it when it is saved. A notebook that is not trusted loses the style and never shows the
 widget: there, in nbconvert's HTML and on GitHub, the still stands alone, as the second output says nothing in HTML.
-What is done after the page was loaded again in the same kernel does not reach the still: JupyterLab has forgotten the
-output's display id by then.
+What is done after the page was loaded again in the same kernel does not reach the still, until the cell is run again:
+JupyterLab forgets display ids with the page, a message without one belongs to no output, and a script is given its
+element and its model, not the notebook.
 """
 
 from __future__ import annotations

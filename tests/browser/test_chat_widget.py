@@ -90,8 +90,15 @@ def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
     found.locator("summary").press("Enter")
     expect(found.get_by_text("<b onclick=alert(1)>sent</b>")).to_be_visible()
 
-    chat.say("unlikely to be inherited")
+    chat.say("unlikely to be **inherited**\n- [docs](https://example.com/)")
     expect(chat.log).to_contain_text("You said: unlikely")
+
+    # What the agent said is Markdown, what a person said is as it was written.
+    expect(chat.log.locator("strong").get_by_text("inherited", exact=True)).to_have_count(1)
+    expect(chat.log.locator(".kern-c-mine").last).to_contain_text("unlikely to be **inherited**")
+    link = chat.log.get_by_role("link", name="docs")
+    expect(link).to_have_attribute("href", "https://example.com/")
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
     chat.log.get_by_role("button", name="Branch from here, after turn 0").click()
     expect(chat.line("%kern branch mugs/0")).to_be_visible()
     chat.log.get_by_role("button", name="Go on there").press("Enter")

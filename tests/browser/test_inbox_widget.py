@@ -32,7 +32,7 @@ store.pause_run(run.run_id, [ask])
 """
 HOSTILE = """
 from kern_nb.records import Message, Requirement, Run, ToolCall
-bad = "<img src=x onerror='window.hurt = 1'>\\u202e\\x00</textarea></script><script>window.hurt = 1</script>" + "x" * 700
+bad = "**b** [x](javascript:window.hurt=1) ![p](http://127.0.0.1:9/spy.png) <img src=x onerror='window.hurt = 1'>\\u202e\\x00</textarea></script><script>window.hurt = 1</script>" + "x" * 700
 clerk.name = bad
 run = store.start_run(bad, input=bad, agent_id=bad)
 call = ToolCall(tool_call_id="c", tool_name=bad, args={bad: bad, "n": [bad]})
@@ -48,7 +48,10 @@ UNHARMED = """() => {
   const wide = widgets.filter((one) => one.scrollWidth > one.clientWidth + 1 || one.clientWidth > one.parentElement.clientWidth + 1);
   return [window.hurt ?? 0, document.querySelectorAll(".kern-w img, .kern-w script").length, wide.length, widgets.length];
 }"""
-UNSEEN = "() => Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })"
+UNSEEN = """() => {
+  Object.defineProperty(document, "hidden", { get: () => true, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 class Clicking:
@@ -56,8 +59,10 @@ class Clicking:
 
     def __init__(self, open_notebook, folder: Path, *, paused: str, by: str) -> None:
         self.db = str(folder / "inbox.db")
-        code = CLERK.format(gate=str(folder / "gate"), db=self.db)
-        cells = (code, paused, f"inbox_widget(by={by!r})", "import time; time.sleep(8); 'slept'")
+        self.gate = folder / "gate"
+        code = CLERK.format(gate=str(self.gate), db=self.db)
+        waiting = "import time\nwhile not gate.exists(): time.sleep(0.02)"
+        cells = (code, paused, f"inbox_widget(by={by!r})", waiting)
         self.notebook = open_notebook(write_notebook(folder / f"{by}.ipynb", *cells))
         self.page = self.notebook.page
         for index in (0, 1, 2):
@@ -112,7 +117,9 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     elsewhere.get_by_role("button", name="Answer", exact=True).click()
     expect(elsewhere).to_contain_text("✓ answered by ann")
     expect(elsewhere).to_contain_text("%kern continue elsewhere/0")  # its agent is not here
-    expect(ann.page.locator(".jp-Notebook .jp-CodeCell").nth(3).locator(".jp-InputPrompt")).to_have_text("[*]:")
+    prompt = ann.page.locator(".jp-Notebook .jp-CodeCell").nth(3).locator(".jp-InputPrompt")
+    expect(prompt).to_have_text("[*]:")
+    ann.gate.touch()
 
     plates.get_by_role("button", name="Hand on…").click()
     plates.get_by_role("combobox", name="To").fill("bob")
@@ -130,7 +137,7 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
 
     ann.inbox.get_by_role("button", name="Clear answered").click()
     expect(mugs).to_have_count(0)
-    expect(ann.page.locator(".jp-Notebook .jp-CodeCell").nth(3).locator(".jp-InputPrompt")).to_have_text("[4]:")
+    expect(prompt).to_have_text("[4]:")
     assert ann.notebook.problems() == []
     assert ann.notebook.foreign == []
 
@@ -140,7 +147,7 @@ def test_of_two_people_one_wins_and_the_other_is_told(clicking):
     ann = clicking("ann", PAUSED)
     bob = clicking("bob")
     bob.page.evaluate(UNSEEN)
-    bob.page.wait_for_timeout(2_500)  # a look may have been under way
+    bob.page.wait_for_timeout(3_000)  # a look may have been under way
 
     ann.run("mugs").get_by_role("button", name="Approve").click()
     expect(ann.run("mugs")).to_contain_text("✓ approved by ann")
@@ -165,6 +172,10 @@ def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(cli
     for name in ("Reject…", "Hand on…"):
         ann.inbox.get_by_role("button", name=name).last.click()
     assert ann.page.evaluate(UNHARMED) == [0, 0, 0, 2]
+    for told in (chat.get_by_role("log"), ann.inbox.locator(".kern-rendered")):  # what the agent said, as Markdown
+        expect(told.locator("strong").filter(has_text="b").first).to_have_text("b")
+        expect(told).to_contain_text("x (javascript:window.hurt=1) picture: p (http://127.0.0.1:9/spy.png)")
+        expect(told.locator("a")).to_have_count(0)
 
     db, away = tmp_path / "inbox.db", tmp_path / "away"
     away.mkdir()

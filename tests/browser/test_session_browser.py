@@ -94,6 +94,13 @@ def value_of(notebook: OpenNotebook, cell: int) -> str:
     return output.last.inner_text().strip()
 
 
+def ordered(page: Page, order: str, turned: str, first: str) -> None:
+    """Sort, and turn the order around."""
+    page.get_by_label("Sort by").select_option(order)
+    page.get_by_role("button", name=turned).click()
+    expect(rows(page).first).to_contain_text(first)
+
+
 def press(page: Page, *keys: str) -> None:
     """Press keys, one after the other."""
     for key in keys:
@@ -172,6 +179,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     page = notebook.page
 
     page.get_by_label("Find").fill("refund")
+    expect(page.get_by_text("1 session", exact=True)).to_be_visible()
     rows(page).filter(has_text="refund").last.click()
     page.get_by_role("tab", name="Branches").click()
     tree = page.get_by_role("tree", name="Branches")
@@ -183,6 +191,10 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
 
     page.get_by_label("Find").fill("")
     expect(page.get_by_text("42 sessions")).to_be_visible()
+    ordered(page, "messages", "Descending", "deep")  # turned around: what has none of its own comes first
+    ordered(page, "tokens", "Ascending", "refund me 0")
+    page.get_by_label("Sort by").select_option("created")
+    expect(rows(page).first).to_contain_text("0 runs")
     for name in ("where is it?", "tell me all"):
         rows(page).filter(has_text=name).locator("[data-tick]").click()
     page.get_by_role("tab", name="Metrics").click()
@@ -251,6 +263,10 @@ def test_hostile_texts_do_nothing_and_break_nothing(
             Message(role=HOSTILE, content=HOSTILE),
             Message(role="user", content=wide),
             Message(
+                role="assistant", content=f"# {HOSTILE}\n- [x](javascript:window.hacked=1)\n\n| a |\n|-|\n| {wide} |"
+            ),
+            Message(role="assistant", content=f"**{HOSTILE}** ![p](http://127.0.0.1:9/spy.png) `{'c' * 5_000}`"),
+            Message(
                 role="assistant", content=[{"type": "image", "url": "http://127.0.0.1:9/spy.png"}], tool_calls=[call]
             ),
         ]
@@ -279,6 +295,9 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     page.keyboard.press("Enter")
     expect(page.get_by_text("Tagged.")).to_be_visible()
 
+    answers = page.locator(".kern-w .kern-md")
+    expect(answers).to_have_count(1)
+    expect(answers).to_contain_text("picture: p (http://127.0.0.1:9/spy.png)")
     assert page.evaluate("window.hacked") is None
     assert page.locator(".kern-w :is(script, iframe, object, [onerror], [onload])").count() == 0
     widget, output = page.locator(".kern-w").bounding_box(), page.locator(".jp-OutputArea").first.bounding_box()
@@ -309,7 +328,8 @@ def test_errors_are_shown_and_a_store_that_went_away_can_be_attached_again(
     alert.get_by_role("button", name="Dismiss the message").click()
     expect(alert).to_be_empty()
 
-    page.wait_for_timeout(1_500)  # the browser reads no more
+    expect(page.locator(".kern-still")).to_contain_text("certainly")  # the last it reads
+    page.wait_for_timeout(1_000)
     page.evaluate(RUN_CELL, 1)
     expect(page.locator(".jp-InputPrompt").nth(1)).to_have_text("[2]:")
     away = shop.rename(tmp_path / "away.duckdb")

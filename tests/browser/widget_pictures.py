@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import REPO
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def support(session_id, *script):
 
 clerk = support(
     "mugs",
-    "I am sorry to hear that. What is the number of your order?",
+    "I am sorry to hear that. To look it up I need\\n\\n1. the **number** of your order,\\n2. the name it was placed under.",
     call("find_order", order_id="1045"),
     call("refund", order_id="1045", amount=24.0, reason="two of six mugs were broken"),
     "I have refunded 24.00. There is no need to send the pieces back.",
@@ -88,9 +89,10 @@ def _inbox(widget: Locator) -> None:
 
 def _chat(widget: Locator) -> None:
     for said, answer in (
-        ("Two of my six mugs came broken.", "What is the number"),
+        ("Two of my six mugs came broken.", "To look it up"),
         ("It is number 1045, on the name of Tim Okafor.", "refund"),
     ):
+        expect(widget.get_by_role("button", name="Send")).to_be_enabled()
         widget.get_by_role("textbox").first.fill(said)
         widget.get_by_role("textbox").first.press("Enter")
         widget.get_by_text(answer).last.wait_for()
