@@ -55,7 +55,7 @@ def find(connection: Connection, store: Connected, reference: str) -> RowMapping
         raise AmbiguousReference(f"{reference!r} fits several requirements: {names}.", "Write one of their ids.")
     if place is not None:
         hint = f"See it: %kern show {place}; what waits elsewhere: %kern inbox"
-        raise RequirementNotFound(f"Nothing in {place} waits for an answer.", hint)
+        raise RequirementNotFound(f"Nothing in {str(place)!r} waits for an answer.", hint)
     raise RequirementNotFound(f"Nothing waits as {reference!r}.", "See what does: %kern inbox")
 
 
