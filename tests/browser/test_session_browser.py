@@ -263,7 +263,8 @@ def test_hostile_texts_do_nothing_and_break_nothing(
             Message(role=HOSTILE, content=HOSTILE),
             Message(role="user", content=wide),
             Message(
-                role="assistant", content=f"# {HOSTILE}\n- [x](javascript:window.hacked=1)\n\n| a |\n|-|\n| {wide} |"
+                role="assistant",
+                content=f"# {HOSTILE}\n- [x](javascript:window.hacked=1)\n\n| a |\n|-|\n| {wide[:50_000]} |",
             ),
             Message(role="assistant", content=f"**{HOSTILE}** ![p](http://127.0.0.1:9/spy.png) `{'c' * 5_000}`"),
             Message(
@@ -289,15 +290,16 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     for name in ("Branches", "Metrics", "Transcript"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(200)
+    answers = page.locator(".kern-w .kern-md")
+    expect(answers).to_have_count(2)
+    expect(answers.last).to_contain_text("picture: p (http://127.0.0.1:9/spy.png)")
+    expect(answers.locator("a")).to_have_count(0)
     page.get_by_role("button", name="Compare").click()
     expect(page.locator(".kern-b-panel").get_by_text("What each took")).to_be_visible()
     page.get_by_role("button", name="Tag…").click()
     page.keyboard.press("Enter")
     expect(page.get_by_text("Tagged.")).to_be_visible()
 
-    answers = page.locator(".kern-w .kern-md")
-    expect(answers).to_have_count(1)
-    expect(answers).to_contain_text("picture: p (http://127.0.0.1:9/spy.png)")
     assert page.evaluate("window.hacked") is None
     assert page.locator(".kern-w :is(script, iframe, object, [onerror], [onload])").count() == 0
     widget, output = page.locator(".kern-w").bounding_box(), page.locator(".jp-OutputArea").first.bounding_box()
