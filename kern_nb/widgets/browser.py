@@ -173,7 +173,6 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
             "statuses": list(STATUSES),
             "orders": list(ORDERS),
             "filter": listed.fields(self.narrowing),
-            "order": self.order,
             "descending": self.descending,
             "chosen": [key_of(one) for one in self._chosen],
             "shown": None if self._shown is None else key_of(self._shown),
@@ -207,7 +206,8 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         """Some rows of the list, wherever in it."""
         ids = self._find(max(0, offset), max(1, min(limit, MOST_ROWS)))
         cards = self.store.session_cards(ids)
-        return {"offset": max(0, offset), "total": self._total, "rows": [listed.row(card) for card in cards]}
+        rows = [listed.row(card) for card in cards]
+        return {"offset": max(0, offset), "total": self._total, "order": self.order, "rows": rows}
 
     def _find(self, offset: int, limit: int) -> list[str]:
         found = self.store.find_sessions(
@@ -227,8 +227,8 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         self._first = max(0, offset)
 
     @call(slow=True)
-    def totals(self, keys: list[str]) -> dict[str, str]:
-        """What the sessions took, by key, in words."""
+    def totals(self, keys: list[str]) -> dict[str, dict[str, str]]:
+        """What the sessions took, by key, in words; see `insights.totals`."""
         ids = [id_of(key) for key in keys[:MOST_ROWS]]
         return {key_of(one): words for one, words in insights.totals(self.store, ids).items()}
 

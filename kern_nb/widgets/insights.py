@@ -17,22 +17,22 @@ Kind = Literal["runs", "tools"]
 _TOTALS = ("session_id", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost")
 
 
-def totals(store: SessionStore, ids: Sequence[str]) -> dict[str, str]:
-    """What each session took, in a few words."""
+def totals(store: SessionStore, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What each session took, in a few words: all of it as ``said``, and each by the order that goes by it."""
     df = store.sessions_df(ids, columns=_TOTALS)
     rows = df.astype(object).where(df.notna(), None).to_dict("records")
     return {row["session_id"]: _words(cast("dict[str, Any]", row)) for row in rows}
 
 
-def _words(row: dict[str, Any]) -> str:
+def _words(row: dict[str, Any]) -> dict[str, str]:
     calls, failed = row["n_tool_calls"], row["n_tool_errors"]
-    said = [
-        plain.plural(row["n_messages"], "message"),
-        plain.plural(calls, "tool call") + (f" ({BAD} {failed:,} failed)" if failed else "") if calls else None,
-        None if row["total_tokens"] is None else f"{plain.count(row['total_tokens'])} tokens",
-        None if row["cost"] is None else f"cost {plain.money(row['cost'])}",
-    ]
-    return " · ".join(part for part in said if part)
+    told = {
+        "messages": plain.plural(row["n_messages"], "message"),
+        "calls": plain.plural(calls, "tool call") + (f" ({BAD} {failed:,} failed)" if failed else "") if calls else "",
+        "tokens": "" if row["total_tokens"] is None else plain.plural(row["total_tokens"], "token"),
+        "cost": "" if row["cost"] is None else f"cost {plain.money(row['cost'])}",
+    }
+    return told | {"said": " · ".join(filter(None, told.values()))}
 
 
 def plot(store: SessionStore, ids: Sequence[str], kind: Kind) -> dict[str, Any]:

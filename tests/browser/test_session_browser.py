@@ -193,6 +193,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     expect(page.get_by_text("42 sessions")).to_be_visible()
     ordered(page, "messages", "Descending", "deep")  # turned around: what has none of its own comes first
     ordered(page, "tokens", "Ascending", "refund me 0")
+    expect(rows(page).first.locator(".kern-b-ends")).to_contain_text("3,000 tokens")
     page.get_by_label("Sort by").select_option("created")
     expect(rows(page).first).to_contain_text("0 runs")
     for name in ("where is it?", "tell me all"):

@@ -145,7 +145,10 @@ def test_totals_are_the_agents_in_words(page):
     """By key, for the rows that are on screen."""
     totals = page.ask("totals", keys=[key_of("alpha"), key_of("beta")])
 
-    assert totals[key_of("alpha")] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
+    assert totals[key_of("alpha")]["said"] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
+    assert [totals[key_of("alpha")][order] for order in ("messages", "tokens", "cost")] == [
+        "8 messages", "2,468 tokens", "cost 1.00",
+    ]  # fmt: skip
     assert set(totals) == {key_of("alpha"), key_of("beta")}
 
 

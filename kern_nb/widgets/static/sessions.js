@@ -2,6 +2,7 @@
 
 const ROW = 48; // pixels, as in browser.css
 const PAGE = 100; // rows asked for at once
+const TOTALS = ["messages", "tokens", "cost"]; // orders that go by what a session took
 const AROUND = 8; // rows drawn above and below what is on screen
 
 function makeList(shell, { onOpen, onChosen }) {
@@ -27,6 +28,7 @@ function makeList(shell, { onOpen, onChosen }) {
   let fetching = false;
   let counting = false;
   let waits = 0;
+  let order = "";
   const chosen = new Map(); // key -> row
 
   const range = () => {
@@ -44,11 +46,13 @@ function makeList(shell, { onOpen, onChosen }) {
     const ticked = chosen.has(row.key);
     const title = row.title ? h("bdi", { class: "kern-b-title" }, row.title)
       : h("bdi", { class: "kern-b-asked" }, row.asked ? `“${row.asked}”` : row.whole);
-    const said = [row.branch, row.owner, row.user, row.runs, words.get(row.key)].filter(Boolean);
+    const took = words.get(row.key);
+    const said = [row.branch, row.owner, row.user, row.runs, took?.said].filter(Boolean);
+    const by = TOTALS.includes(order) ? took?.[order] || (took ? `${order} unknown` : "…") : row.created; // what the order goes by
     const classes = ["kern-b-row", index === active ? "kern-b-active" : "", row.key === shown ? "kern-b-here" : ""];
     return h("div", {
       class: classes.filter(Boolean).join(" "), role: "option", "aria-selected": String(ticked),
-      "aria-current": row.key === shown ? "true" : null, title: [row.title ?? row.asked, row.whole].filter(Boolean).join("\n"), ...place,
+      "aria-current": row.key === shown ? "true" : null, title: [row.title ?? row.asked, row.whole, took?.said].filter(Boolean).join("\n"), ...place,
     },
     h("span", { class: "kern-b-tick", "aria-hidden": "true", "data-tick": "" }, ticked ? "☑" : "☐"),
     h("span", { class: "kern-b-said" },
@@ -56,7 +60,7 @@ function makeList(shell, { onOpen, onChosen }) {
       h("span", { class: "kern-b-second kern-cut kern-soft" }, h("bdi", { class: "kern-code" }, row.id),
         ...said.flatMap((text) => [" · ", h("bdi", {}, text)]))),
     h("span", { class: "kern-b-ends" }, h("span", { class: "kern-b-status" }, row.status),
-      h("span", { class: "kern-soft" }, row.created)));
+      h("span", { class: "kern-soft" }, by)));
   };
 
   const draw = () => {
@@ -111,7 +115,7 @@ function makeList(shell, { onOpen, onChosen }) {
     counting = true;
     const answer = await shell.attempt("totals", { keys: lacking });
     counting = false;
-    lacking.forEach((key) => words.set(key, answer.value?.[key] ?? ""));
+    lacking.forEach((key) => words.set(key, answer.value?.[key] ?? {}));
     draw();
     count();
   }, 120);
@@ -183,6 +187,7 @@ function makeList(shell, { onOpen, onChosen }) {
     // Another list: what is loaded of the old one is forgotten.
     set(answer, { keep = false } = {}) {
       generation += 1;
+      order = answer.order;
       rows = new Map();
       words = keep ? words : new Map();
       take(answer);
