@@ -142,9 +142,9 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
     if order == "messages":
         return _messages(tables)
     if order in _ADDED_UP:
-        added, total = session_total(
-            tables, _ADDED_UP[order], None if of is None else lambda t: t.c.session_id.in_(of.correlate(None))
-        )
+        fitting = None if of is None else sa.select(of.cte("fitting").c.session_id)  # found once, though asked thrice
+        only = None if fitting is None else lambda table: table.c.session_id.in_(fitting)
+        added, total = session_total(tables, _ADDED_UP[order], only)
         return [added], sa.func.coalesce(total, -1)
     texts = {"title": sa.func.lower(_title(tables)), "owner": _owner(tables), "user": s.user_id}
     return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
