@@ -252,6 +252,27 @@ def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
     assert value_of(notebook, 1) == "'seed/0.3'"
 
 
+def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
+    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
+) -> None:
+    """While a button of the mouse is down, rows are ticked and walked to: the session opens, its box is ticked."""
+    page = opened(open_notebook, tmp_path, shop).page
+    row = rows(page).filter(has_text="refund me 0")
+    expect(row).to_contain_text("tokens")
+    page.get_by_role("listbox", name="Sessions").focus()
+    row.hover()
+    page.mouse.down()
+    press(page, "Space")
+    expect(page.get_by_text("40 sessions, 1 selected")).to_be_visible()
+    page.mouse.up()
+    expect(page.get_by_role("region", name="The session").get_by_text("refund me 0", exact=True)).to_be_visible()
+    row.locator("[data-tick]").hover()
+    page.mouse.down()
+    press(page, "ArrowDown")
+    page.mouse.up()
+    expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
+
+
 def test_hostile_texts_do_nothing_and_break_nothing(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:

@@ -5,6 +5,21 @@ const PAGE = 100; // rows asked for at once
 const TOTALS = ["messages", "tokens", "cost"]; // orders that go by what a session took
 const AROUND = 8; // rows drawn above and below what is on screen
 
+// Make an element what another one is. What is the same in both stays where it is: a press that began on it would
+// be no click if it were taken away before the press ends.
+function become(old, made) {
+  for (const { name } of [...old.attributes]) if (!made.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of [...made.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const was = [...old.childNodes];
+  const now = [...made.childNodes];
+  was.forEach((child, n) => {
+    if (!now[n]) child.remove();
+    else if (!child.isEqualNode(now[n])) child.replaceWith(now[n]);
+  });
+  old.append(...now.slice(was.length));
+  return old;
+}
+
 function makeList(shell, { onOpen, onChosen }) {
   const sizer = h("div", { class: "kern-b-sizer", role: "presentation" });
   const box = h("div", {
@@ -39,7 +54,9 @@ function makeList(shell, { onOpen, onChosen }) {
 
   const drawRow = (index) => {
     const row = rows.get(index);
-    const place = { id: `${name}-${index}`, style: `top:${index * ROW}px`, "aria-setsize": total, "aria-posinset": index + 1 };
+    const place = {
+      id: `${name}-${index}`, style: `top:${index * ROW}px`, "aria-setsize": total, "aria-posinset": index + 1, "data-key": row?.key || `…${index}`,
+    };
     if (!row) {
       return h("div", { class: "kern-b-row kern-soft", role: "option", "aria-selected": "false", ...place }, "…");
     }
@@ -66,7 +83,17 @@ function makeList(shell, { onOpen, onChosen }) {
   const draw = () => {
     const [first, last] = range();
     sizer.style.height = `${total * ROW}px`;
-    sizer.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, n) => drawRow(first + n)));
+    const there = new Map([...sizer.children].map((element) => [element.dataset.key, element]));
+    const now = Array.from({ length: Math.max(0, last - first) }, (_, n) => {
+      const made = drawRow(first + n);
+      const old = there.get(made.dataset.key);
+      there.delete(made.dataset.key);
+      return old ? become(old, made) : made;
+    });
+    there.forEach((element) => element.remove());
+    now.forEach((element, n) => {
+      if (sizer.children[n] !== element) sizer.insertBefore(element, sizer.children[n] ?? null);
+    });
     box.setAttribute("aria-activedescendant", active >= first && active < last ? `${name}-${active}` : "");
     empty.textContent = total ? "" : "No session fits.";
   };
