@@ -22,6 +22,7 @@ _LINE = 160
 _ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
 """Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
 
+_TOOK = ("runs", "tool calls", "tokens", "cost", "time")
 _MOST_SCORES = 2
 _NARROW = 40
 """So wide is a column of text; a place is cut in its session's id, as its end says more."""
@@ -123,7 +124,7 @@ def _by_status(digest: Digest) -> Table:
 
 def _metrics(digest: Digest) -> Table:
     several = len(digest.items) > 1
-    scores = set(digest.scores["name"])
+    first_score = digest.metrics["metric"].tolist().index("duration_s") + 1  # scores come after the totals
     counted = int(digest.rows.counted.sum())
     columns = [Column("metric"), Column("total" if several else "value", number=True)]
     columns += [Column("median", number=True), Column("known of", number=True)] if several else []
@@ -132,8 +133,7 @@ def _metrics(digest: Digest) -> Table:
         name = row["metric"]
         if row["value"] is None and name not in _ALWAYS:
             continue
-        is_score = name in scores and n >= len(digest.metrics) - len(scores)
-        title = f"{plain.cut(name, _LABEL)}{' (mean)' if is_score and several else ''}"
+        title = f"{plain.cut(name, _LABEL)}{' (mean)' if several and n >= first_score else ''}"
         known = "all" if row["n_known"] == counted else f"{row['n_known']:,} of {counted:,}"
         rows.append([title, amount(name, row["value"]), *([amount(name, row["median"]), known] if several else [])])
     return Table("What they took" if several else "What it took", columns, rows)
@@ -206,10 +206,11 @@ def _items(digest: Digest) -> Table:
     found = records(digest.items.head(MOST_ROWS))
     columns = [Column("item", width=_LABEL), Column("status")]
     columns += [Column(title, width=_LABEL) for title in ("asked", "last output", "error")]
-    columns += [Column(title, number=True) for title in ("runs", "tool calls", "tokens", "cost", "time")]
+    columns += [Column(title, number=True) for title in _TOOK]
     scores = {(row["item"], row["name"]): row["value"] for row in records(digest.scores)}
     names = list(dict.fromkeys(name for _, name in scores))[:_MOST_SCORES]
-    columns += [Column(plain.cut(name, _NARROW), number=True) for name in names]
+    titles = [f"score.{name}" if name in _TOOK else name for name in names]
+    columns += [Column(plain.cut(title, _NARROW), number=True) for title in titles]
     rows = []
     for row in found:
         failed = f", {plain.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
@@ -217,7 +218,7 @@ def _items(digest: Digest) -> Table:
         told += [row["asked"] or "", row["output"] or "", row["error"] or ""]
         told += [plain.count(row["n_runs"]), plain.count(row["n_tool_calls"]) + failed]
         told += [plain.count(row["total_tokens"]), plain.money(row["cost"]), plain.seconds(row["duration_s"])]
-        told += [amount(name, scores.get((row["item"], name))) for name in names]
+        told += [amount(title, scores.get((row["item"], name))) for name, title in zip(names, titles, strict=True)]
         rows.append(told)
     return Table("Each of them", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
 

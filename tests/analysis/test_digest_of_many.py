@@ -180,8 +180,8 @@ def test_a_score_may_be_called_like_a_metric(db):
     db.add_score("a", "item", 8)
     found = digest("a", "b", store=db)
 
-    costs = found.metrics.loc[found.metrics["metric"] == "cost", "value"]
-    assert costs.tolist() == [1.5, 7.0]
+    assert (values(found)["cost"], values(found)["score.cost"]) == (1.5, 7.0)
+    assert repr(found).count("score.cost") == 2  # among what they took, and of each
     assert found.items["item"].tolist() == ["a", "b"]
 
 

@@ -285,3 +285,21 @@ def test_the_page_names_every_kind_and_function():
 
     assert [name for name in plots.__all__ if name != "KINDS" and f"`{name}" not in page] == []
     assert [kind for kind in plots.KINDS if f"| `{kind}` |" not in page] == []
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+    """In order and in one place, as a reader would type them."""
+    import re
+    from pathlib import Path
+
+    from kern_nb import attached
+
+    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).resolve().parents[2] / "docs" / "plots.md"
+    space: dict = {}
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(example, str(page), "exec"), space)
+
+    assert (tmp_path / "runs.html").stat().st_size > 100_000
+    attached.find(None).close()

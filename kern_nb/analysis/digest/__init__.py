@@ -10,6 +10,7 @@ from kern_nb import attached
 from kern_nb.analysis.digest.chosen import Fitting, chosen
 from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
 from kern_nb.analysis.framing import framed
+from kern_nb.analysis.totals import metric_of
 from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Digest:
 
         One row a metric, named as in `Comparison.metrics`: ``metric``, ``value`` (the sum over the items, of a score
         the mean), ``median`` (over the items), ``n_known`` (of how many items it is known; the others are left out).
+        A score of a total's name is ``score.cost``.
         """
         counted = self.items[self.rows.counted.to_numpy()]
         made: list[tuple[Any, ...]] = []
@@ -118,7 +120,7 @@ class Digest:
             made.append((name, values.sum(min_count=1), values.median(), int(values.count())))
         of_counted = self.scores[self.scores["item"].isin(counted["item"])]
         for score, values in of_counted.groupby("name", sort=True)["value"]:
-            made.append((score, values.mean(), values.median(), int(values.count())))
+            made.append((metric_of(str(score)), values.mean(), values.median(), int(values.count())))
         return framed(made, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
 
     @cached_property
