@@ -161,22 +161,24 @@ def tool_call_rows(
     A call that both name is one call. Of two different calls with one id the second becomes ``id~2``, so that neither
     is lost. Results are joined by id within the run, each to the first call still without one.
     """
-    found: list[ToolCall] = []
-    for index, message in enumerate(messages, first_message):
-        found += [_at(call, index) for call in message.tool_calls]
-    known = {call.tool_call_id for call in found}
+    found = [(call, index) for index, message in enumerate(messages, first_message) for call in message.tool_calls]
+    known = {call.tool_call_id for call, _ in found}
     beside = list(calls)
     by_id = {call.tool_call_id: call for call in beside if call.tool_call_id is not None}
     # The list beside the messages knows more of a call (its result, its duration) than the message does.
-    found = [_merge_calls(call, by_id.get(call.tool_call_id or "")) for call in found]
-    found += [call for call in beside if call.tool_call_id is None or call.tool_call_id not in known]
+    placed: list[tuple[ToolCall, int | None]] = [
+        (_merge_calls(call, by_id.get(call.tool_call_id or "")), index) for call, index in found
+    ]
+    placed += [
+        (call, call.message_index) for call in beside if call.tool_call_id is None or call.tool_call_id not in known
+    ]
 
     ids, rows = set(taken), []
     waiting: dict[str, list[Row]] = {}
-    for call in found:
+    for call, message_index in placed:
         given = call.tool_call_id or f"call_{len(ids) + 1}"
         unique = _unique(given, ids)
-        row = _tool_call_row(call, run_id, session_id, unique, call_index=len(ids))
+        row = _tool_call_row(call, run_id, session_id, unique, message_index=message_index, call_index=len(ids))
         ids.add(unique)
         rows.append(row)
         if call.result is None:
@@ -202,15 +204,11 @@ def ended(message: Message) -> ToolStatus:
     return "failed" if message.is_error else "completed"
 
 
-def _at(call: ToolCall, index: int) -> ToolCall:
-    return call.model_copy(update={"message_index": index})
-
-
 def _merge_calls(call: ToolCall, fuller: ToolCall | None) -> ToolCall:
     if fuller is None:
         return call
     known = {k: v for k in ToolCall.model_fields if (v := getattr(fuller, k)) is not None and v != {}}
-    return call.model_copy(update=known | {"message_index": call.message_index})
+    return call.model_copy(update=known)
 
 
 def _unique(given: str, taken: set[str]) -> str:
@@ -221,13 +219,15 @@ def _unique(given: str, taken: set[str]) -> str:
     return unique
 
 
-def _tool_call_row(call: ToolCall, run_id: str, session_id: str, unique: str, *, call_index: int) -> Row:
+def _tool_call_row(
+    call: ToolCall, run_id: str, session_id: str, unique: str, *, message_index: int | None, call_index: int
+) -> Row:
     text, value = split(call.result)
     return {
         "run_id": run_id,
         "tool_call_id": key(unique),
         "session_id": session_id,
-        "message_index": call.message_index,
+        "message_index": message_index,
         "call_index": call_index,
         "tool_name": call.tool_name,
         "caller": call.caller,
