@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import islice
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from pathlib import Path
 
+import duckdb
 import sqlalchemy as sa
 
 from benchmarks import peers
@@ -29,6 +32,8 @@ def run(*, quick: bool) -> Iterator[Result]:
                 store.append_run("long", as_run(turn))
             peers.agno_append(agno, peers.agno_run(turn, "long"))
         before = [_rows(store) for store in stores.values()]
+        stores["DuckDB"].close()
+        one_row, raw = _one_row(path / "ours.duckdb"), []
         works = [lambda store=store: store.branch("long", after=runs // 2) for store in stores.values()]
         agent = peers.agno_agent(agno)
         times: dict[str, list[float]] = {name: [] for name in stores}
@@ -37,6 +42,7 @@ def run(*, quick: bool) -> Iterator[Result]:
             os.sync()  # a fork leaves much to write, which is not the next branch's to wait for
             for name, some in zip(stores, side_by_side(20, *works, at_a_time=10), strict=True):
                 times[name] += some
+            raw += side_by_side(20, one_row)[0]
             forks.append(seconds(lambda: agent.fork_session(source_session_id="long")))
         fork = median(forks)
         copied = [_rows(store) - n for store, n in zip(stores.values(), before, strict=True)]
@@ -45,6 +51,9 @@ def run(*, quick: bool) -> Iterator[Result]:
     for name, taken in times.items():
         note = quick_tenth(taken)
         yield Result(f"branch in the middle of {runs:,} runs: {name}", median(taken) * 1000, "ms", BAR_MS, note=note)
+    name = f"branch in the middle of {runs:,} runs over one row put in by DuckDB itself"
+    note = f"{ms(median(times['DuckDB']))} over {ms(median(raw))}, an INSERT and its COMMIT"
+    yield Result(name, median(times["DuckDB"]) / median(raw), "x", note=note)
     note = f"{21 * rounds} branches on each of {', '.join(stores)}"
     yield Result("runs, messages and tool calls that a branch copies", sum(copied), "rows", 0, note=note)
     for name, taken in times.items():
@@ -57,6 +66,15 @@ def run(*, quick: bool) -> Iterator[Result]:
             at_least=True,
             note=note,
         )
+
+
+def _one_row(file: Path) -> Callable[[], object]:
+    """What DuckDB alone takes to put a session's row into such a file: no branch can take less."""
+    copy = shutil.copy(file, file.with_name("copy.duckdb"))
+    raw = duckdb.connect(copy)
+    ids = count()
+    into = "INSERT INTO agno_sessions (session_id, session_type, parent_session_id) VALUES (?, 'agent', 'long')"
+    return lambda: raw.execute(into, [f"row {next(ids)}"])
 
 
 def _rows(store: SessionStore) -> int:
