@@ -32,7 +32,7 @@ _TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 def groups_html(comparison: GroupComparison) -> str:
     """A comparison of groups as a whole output."""
-    names = [foreign(_label(name)) for name in _names(comparison)]
+    names = [foreign(name) for name in _names(comparison)]
     more = _unnamed(comparison)
     head = tag("p", names[0], " (baseline) beside ", join(*names[1:], by=", "), more, _paired(comparison))
     tables = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(comparison)]
@@ -41,13 +41,14 @@ def groups_html(comparison: GroupComparison) -> str:
 
 def groups_text(comparison: GroupComparison) -> str:
     """A comparison of groups as plain text."""
-    first, *names = [_label(name) for name in _names(comparison)]
+    first, *names = _names(comparison)
     head = f"{first} (baseline) beside {', '.join(names)}{_unnamed(comparison)}{_paired(comparison)}"
     return "\n".join([head, *map(str, _tables(comparison)), *_remarks(comparison)])
 
 
 def _names(comparison: GroupComparison) -> list[str]:
-    return [comparison.baseline, *comparison.contenders[:_MOST_GROUPS]]
+    """The baseline and the contenders, as they are called in sentences and headings."""
+    return plain.apart([comparison.baseline, *comparison.contenders[:_MOST_GROUPS]], _LABEL)
 
 
 def _unnamed(comparison: GroupComparison) -> str:
@@ -125,10 +126,10 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not any(row[f"{name}_known"] for row in rows):
             yield f"{name.capitalize()}: not known of any session."
             continue
-        for row in rows:
+        for row, group in zip(rows, plain.apart([row["group"] for row in rows], _LABEL), strict=True):
             if row[f"{name}_known"] < row["n_sessions"]:
                 known = f"known of {row[f'{name}_known']:,} of {plain.plural(row['n_sessions'], 'session')}"
-                yield f"{name.capitalize()} of {_label(row['group'])}: {known}."
+                yield f"{name.capitalize()} of {group}: {known}."
 
 
 def _metric_table(comparison: GroupComparison) -> Table:
@@ -168,8 +169,8 @@ def _metric_table(comparison: GroupComparison) -> Table:
 def _sides(comparison: GroupComparison) -> tuple[bool, list[Column]]:
     """Whether there are several contenders, and the headings of the baseline and a contender."""
     several = len(comparison.contenders) > 1
-    names = ("baseline", "group") if several else (comparison.baseline, comparison.contenders[0])
-    return several, [Column(_label(name), number=True, width=_LABEL) for name in names]
+    names = ("baseline", "group") if several else _names(comparison)
+    return several, [Column(name, number=True, width=_LABEL) for name in names]
 
 
 def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
@@ -221,7 +222,7 @@ def _remarks(comparison: GroupComparison) -> Iterator[str]:
         yield "Every key is in every group, and no session is left out."
     if comparison.others:
         total = plain.plural(sum(comparison.others.values()), "session")
-        names = [_label(name) for name in list(comparison.others)[:_MOST_GROUPS]]
+        names = plain.apart(list(comparison.others)[:_MOST_GROUPS], _LABEL)
         more = len(comparison.others) - len(names)
         also = f" and {more:,} more" if more else ""
         yield f"Not asked for: {total} of {', '.join(names)}{also}."

@@ -59,8 +59,13 @@ def foreign(text: str) -> Markup:
 
 def short(text: str, width: int) -> Markup:
     """A text on one line; where it is cut, the whole is its title."""
-    line = cut(text, width)
-    return tag("abbr", line, title=cut(text, FIRST_SHOWN)) if line.endswith("…") else escape(line)
+    return titled(cut(text, width), text)
+
+
+def titled(line: str, text: str) -> Markup:
+    """A line that a text was cut to; where that is not all of it, the whole is its title."""
+    whole = cut(text, FIRST_SHOWN)
+    return escape(line) if line == whole else tag("abbr", line, title=whole)
 
 
 def flowing(text: str) -> Markup:

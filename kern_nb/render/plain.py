@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 MISSING = "—"
 """What stands for a value that nobody knows; 0 is a number."""
+
+_LEAST_APART = 12
+_COMPARED = 4_000
+"""So much of texts is looked at for what tells them apart."""
 
 BRANCH = "↳"
 GOOD = "✓"
@@ -43,6 +48,33 @@ def cut(text: str, width: int) -> str:
     # What can never show need not be looked at: a text may be megabytes long.
     line = one_line(text[: 8 * width])
     return line if len(line) <= width and len(text) <= 8 * width else line[: width - 1] + "…"
+
+
+def apart(texts: Sequence[str], width: int) -> list[str]:
+    """Texts cut as `cut` does; of those that would read alike, what is alike is left out of the middle instead."""
+    shown = [cut(text, width) for text in texts]
+    cut_alike: dict[str, dict[str, None]] = {}
+    for text, line in zip(texts, shown, strict=True):
+        cut_alike.setdefault(line, {})[text] = None
+    told = {text: line for line, alike in cut_alike.items() for text in alike}
+    for alike in cut_alike.values():
+        if len(alike) > 1 and width >= _LEAST_APART:
+            told |= dict(zip(alike, _middle_cut(list(alike), width), strict=True))
+    return [told[text] for text in texts]
+
+
+def _middle_cut(texts: Sequence[str], width: int) -> list[str]:
+    lines = [one_line(text[:_COMPARED]) for text in texts]
+    head = lines[0][: width // 3] + "…"
+    room = width - len(head)
+    # The end of the longest where that shows what differs, else from shortly before it.
+    first = min(_alike(min(lines), max(lines)) - 3, max(map(len, lines)) - room)
+    return [head + tail for tail in apart([line[max(first, len(head)) :] for line in lines], room)]
+
+
+def _alike(a: str, b: str) -> int:
+    """How many characters two texts begin alike."""
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def count(number: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kern_nb.render.html import Markup, container, join, short, tag
-from kern_nb.render.plain import MISSING, cut
+from kern_nb.render.html import Markup, container, join, short, tag, titled
+from kern_nb.render.plain import MISSING, apart
 
 LEFT = "text-align:left;vertical-align:top"
 RIGHT = "text-align:right;vertical-align:top"
@@ -21,7 +21,7 @@ class Column:
     Attributes:
         title: Its heading.
         number: Whether it is aligned to the right.
-        width: Longer values are cut to this, their whole kept as a title.
+        width: Longer values are cut to this, such that they still differ; their whole is kept as a title.
     """
 
     title: str
@@ -59,9 +59,17 @@ class Table:
         """The table itself."""
         if not self.rows:
             return tag("p", f"{self.caption}.")
-        head = tag("tr", *(_cell("th", c, c.title, scope="col") for c in self.columns))
+        head = tag("tr", *(_cell("th", c, short(c.title, c.width), c.title, scope="col") for c in self.columns))
+        lines = self._cut([c.width for c in self.columns])
         body = [
-            tag("tr", *(_cell("td", c, v or MISSING) for c, v in zip(self.columns, r, strict=True))) for r in self.rows
+            tag(
+                "tr",
+                *(
+                    _cell("td", c, titled(line, v or MISSING), v)
+                    for c, line, v in zip(self.columns, cells, r, strict=True)
+                ),
+            )
+            for cells, r in zip(lines, self.rows, strict=True)
         ]
         caption = tag("caption", self.caption, align="left", style="text-align:left")
         return tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table")
@@ -71,8 +79,7 @@ class Table:
         if not self.rows:
             return "\n".join([f"{self.caption}.", *([self.note] if self.note else [])])
         shown = [[c.title for c in self.columns]]
-        widths = [min(c.width, _TEXT_WIDTH) for c in self.columns]
-        shown += [[cut(v or MISSING, w) for v, w in zip(row, widths, strict=True)] for row in self.rows]
+        shown += self._cut([min(c.width, _TEXT_WIDTH) for c in self.columns])
         longest = [max(len(row[i]) for row in shown) for i in range(len(self.columns))]
         lines = []
         for row in shown:
@@ -80,9 +87,17 @@ class Table:
             lines.append("  ".join(v.rjust(n) if c.number else v.ljust(n) for c, v, n in cells).rstrip())
         return "\n".join([f"{self.caption}:", *lines, *([self.note] if self.note else [])])
 
+    def _cut(self, widths: Sequence[int]) -> list[list[str]]:
+        """The rows, their values cut."""
+        columns = [
+            apart([v or MISSING for v in values], w)
+            for values, w in zip(zip(*self.rows, strict=True), widths, strict=True)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]
 
-def _cell(name: str, column: Column, value: str, scope: str | None = None) -> Markup:
+
+def _cell(name: str, column: Column, line: Markup, value: str, scope: str | None = None) -> Markup:
     # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own would win over an attribute.
     align, style = ("right", RIGHT) if column.number else ("left", LEFT)
     style += _WHOLE if len(value) <= _TEXT_WIDTH else ""  # ids and times break at their hyphens otherwise
-    return tag(name, join(short(value, column.width)), scope=scope, align=align, style=style)
+    return tag(name, join(line), scope=scope, align=align, style=style)

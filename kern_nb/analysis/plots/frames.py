@@ -53,10 +53,11 @@ def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
     """Names as they are shown: on one line, cut, nothing in them acts; and no two alike, though the names may be."""
     made: dict[str, None] = {}
     tried: dict[str, int] = {}
-    for name in names:
-        label = plain.cut(name or "", width) or plain.MISSING
+    given = [name or "" for name in names]
+    for name, cut in zip(given, plain.apart(given, width), strict=True):
+        label = cut or plain.MISSING
         while label in made:
-            first = plain.cut(name or "", width - _ROOM) or plain.MISSING
+            first = plain.cut(name, width - _ROOM) or plain.MISSING
             tried[first] = tried.get(first, 1) + 1
             label = f"{first} ({tried[first]})"
         made[label] = None
