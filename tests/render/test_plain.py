@@ -27,7 +27,11 @@ def test_what_differs_in_the_middle_is_shown_from_there():
     """With what comes shortly before it."""
     a, b = (f"{'same ' * 20}{word}{' and on' * 20}" for word in ("left", "right"))
 
-    assert plain.apart([a, b, a], 24) == ["same sam…me left and on…", "same sam…me right and o…", "same sam…me left and on…"]
+    assert plain.apart([a, b, a], 24) == [
+        "same sam…me left and on…",
+        "same sam…me right and o…",
+        "same sam…me left and on…",
+    ]
 
 
 @given(st.lists(st.text("ab", max_size=60).map(lambda end: "a" * 30 + end), max_size=8), st.integers(40, 60))
