@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, starts_with
-from kern_nb.errors import AmbiguousReference, KernError, MessageNotFound, RunNotFound
+from kern_nb.errors import AmbiguousReference, BadUsage, KernError, MessageNotFound, RunNotFound
 from kern_nb.records import OPEN_STATUSES
 
 Row = Mapping[str, Any] | RowMapping
@@ -146,7 +146,9 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     Raises:
         RunNotFound: it sees none such.
         AmbiguousReference: the prefix fits several.
+        BadUsage: it is neither a number nor text.
     """
+    run = run if isinstance(run, str) else _index(run, "run")
     r, session_id = tables.runs, seen.own.session_id
     query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status, r.c.session_state).where(seen.runs(r))
     if isinstance(run, int):
@@ -187,10 +189,18 @@ def find_point(
     run = find_run(connection, tables, seen, run_key)
     index = int(run["run_index"])
     if message_index is not None:
+        message_index = _index(message_index, "message")
         _require_message(connection, tables, seen, run, message_index)
     if before is None:
         return _after(connection, tables, seen, run) if message_index is None else Point(index, message_index)
     return Point(index, message_index - 1) if message_index else _whole(seen, index - 1)
+
+
+def _index(value: object, what: str) -> int:
+    """A whole number of any kind: a frame's are numpy's, which drivers do not take."""
+    if not isinstance(value, SupportsIndex):
+        raise BadUsage(f"{value!r} is no {what}.", f"Name a {what} by its index, a whole number.")
+    return value.__index__()
 
 
 def _whole(seen: Segments, run_index: int) -> Point:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import codec
-from kern_nb.db.schema import USAGE
+from kern_nb.db.schema import USAGE, not_text
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import OPEN_STATUSES, Message, Requirement, Run, Session, ToolCall, ToolStatus, Usage, text_of
 
@@ -124,7 +124,10 @@ def key(value: str) -> str:
 
     Raises:
         UnstorableValue: it is longer.
+        BadUsage: it is no text.
     """
+    if not isinstance(value, str):
+        raise not_text(value)
     if len(value) > LONGEST_ID:
         message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {LONGEST_ID:,}."
         raise UnstorableValue(message, "Use a shorter id, and keep the long one in extra.")

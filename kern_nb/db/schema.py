@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.errors import ForeignLayout, SchemaTooNew
+from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew
 
 SCHEMA_VERSION = 3
 
@@ -31,11 +31,20 @@ class Text(sa.types.TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         """Escape what an engine cannot store."""
-        return None if value is None else codec.encode_text(value)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise not_text(value)
+        return codec.encode_text(value)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
         """Undo the escapes."""
         return None if value is None else codec.decode_text(value)
+
+
+def not_text(value: object) -> BadUsage:
+    """The refusal of an id, or other text, that is none."""
+    return BadUsage(f"{value!r} is no text.", "Ids and names are text: str(value) makes it one.")
 
 
 class Json(sa.types.TypeDecorator[object]):

@@ -384,7 +384,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.session_runs(connection, self.tables, session_id, start, limit)
+            return reading.session_runs(connection, self.tables, session_id, int(start), limit)
 
     def find_run(self, reference: str) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.

@@ -113,7 +113,7 @@ def branch(
     inherited = {n: parent[n] for n in (*OWNER_FIELDS, "agent_data", "team_data", "workflow_data", "metadata")}
     new = Session(
         **inherited | dict(fields or {}),
-        session_id=new_session_id or str(uuid4()),
+        session_id=str(uuid4()) if new_session_id is None else new_session_id,
         session_data=data or None,
         created_at=now,
         updated_at=now,
@@ -135,7 +135,8 @@ def delete_session(connection: Connection, store: SessionStore, session_id: str,
     tables = store.tables
     s = tables.sessions
     row = _lock_session(connection, store, session_id)
-    children = connection.execute(sa.select(s).where(s.c.parent_session_id == session_id)).mappings().all()
+    branches = sa.select(s).where(s.c.parent_session_id == session_id)
+    children = connection.execute(store.locked(branches)).mappings().all()
     heirs = [child for child in children if inherits_from(child, row)]
     if heirs and not detach_branches:
         names = ", ".join(repr(child["session_id"]) for child in heirs)
@@ -167,6 +168,9 @@ def _detach(connection: Connection, store: SessionStore, branch: RowMapping) -> 
 def _move_up(connection: Connection, store: SessionStore, child: RowMapping, parent: RowMapping) -> None:
     """A branch that sees nothing of its parent's own becomes a branch of the grandparent, or of none."""
     fork, floor = fork_of(child), fork_of(parent)
+    if parent["parent_session_id"] is not None:  # whoever deletes that one has to see its new branch
+        s = store.tables.sessions
+        connection.execute(store.locked(sa.select(s.c.session_id).where(s.c.session_id == parent["parent_session_id"])))
     point = fork.earlier(floor) if fork and floor else None
     _set_fork(connection, store, child["session_id"], parent["parent_session_id"], point)
 
