@@ -246,7 +246,10 @@ class Lease:
 
     def _busy(self, refusal: Exception | None, timeout: float) -> StoreBusy:
         found = _HOLDER.search(str(refusal))
-        holder = f"process {found[1]}{_command(int(found[1]))}" if found else "this process, opened in another way,"
+        if found:
+            holder = f"process {found[1]}{_command(int(found[1]))}"
+        else:  # nobody refused it: those who work on it in this process have not come to an end
+            holder = "another thread of this process" if refusal is None else "this process, opened in another way,"
         return StoreBusy(
             f"{self.path} is held by {holder} and was not free within {timeout:g} s.",
             "End what works there, or keep sessions that many processes write in PostgreSQL.",

@@ -320,3 +320,28 @@ def test_forked_children_can_use_the_store(persistent_target):
         ]
         assert sorted(run.input for run in loaded(store, "chat").runs) == sorted(expected)
         assert store.check()
+
+
+def test_a_thread_that_works_for_long_is_named_as_what_holds_the_file(tmp_path):
+    """No other process has it, and it is not open in another way: the message says who is at work."""
+    with DuckDb(tmp_path / "s.duckdb") as store, DuckDb(tmp_path / "s.duckdb", timeout=0.3) as hasty:
+        a_session(store)
+        working, done = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with store.reading() as connection:
+                connection.exec_driver_sql("SELECT 1")
+                working.set()
+                done.wait(60)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        working.wait(60)
+        time.sleep(0.6)  # longer than anybody may hold it while others wait
+        try:
+            with pytest.raises(StoreBusy, match="held by another thread of this process"):
+                hasty.append_run("chat", a_run())
+        finally:
+            done.set()
+            thread.join()
+        assert hasty.append_run("chat", a_run()).run_index == 3
