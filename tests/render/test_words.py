@@ -113,7 +113,7 @@ def test_hostile_texts_stay_text():
 
 def test_texts_of_few_signs_are_compared_at_once():
     """Rulers and tables are the same sign over and over."""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for a, b in (
         ("...." * 1_000, "x" + "..,." * 1_000),
         ("|---" * 1_000, "|--|" * 1_000),
@@ -121,4 +121,4 @@ def test_texts_of_few_signs_are_compared_at_once():
     ):
         versions(a, b)
 
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2
