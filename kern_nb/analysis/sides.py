@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict
@@ -11,6 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import attached
+from kern_nb.db import codec
+from kern_nb.db.reading import NOT_TOLD
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 60
+_OF_HASH = 12
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -91,6 +95,7 @@ class Side:
         tool_calls: One row a tool call.
         scores: What rates it as a whole: the run where it is one, else the session.
         session: The session's row of ``store.sessions_df``.
+        lists: The contents that are lists, of texts and files, by run id and message index.
     """
 
     label: str
@@ -101,6 +106,7 @@ class Side:
     tool_calls: pd.DataFrame = field(repr=False)
     scores: pd.DataFrame = field(repr=False)
     session: dict[str, Any] = field(repr=False)
+    lists: dict[tuple[str, int], list[Any]] = field(repr=False)
 
     @cached_property
     def session_id(self) -> str:
@@ -111,18 +117,22 @@ class Side:
     def turns(self) -> list[Turn]:
         """Its messages in order; of a run that has none, its input and output.
 
-        Calls that no message made are a turn of their own, before the answer.
+        Calls that no message made are a turn of their own, before the answer. A file is said as a line of its own.
+        Instructions that are told again, unchanged, in a later run are no turn.
         """
         calls = _by_message(self.messages, self.tool_calls)
         names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
         said: dict[str, list[Turn]] = defaultdict(list)
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
             place = f"{self.session_id}/{run_index}.{index}"
-            turn = Turn(place, (run_id, index), role, tool or "", content or "", tuple(calls[run_id, index]))
-            said[run_id].append(turn)
+            text = "\n".join([*([content] if content else []), *files(self.lists.get((run_id, index), ()))])
+            said[run_id].append(Turn(place, (run_id, index), role, tool or "", text, tuple(calls[run_id, index])))
         found: list[Turn] = []
+        instructions: dict[tuple[str | None, str], str] = {}
         for run in rows(self.runs, _ENDS):
-            turns = said.get(run[0]) or self._ends(*run)
+            turns = said.get(run[0]) or self._ends(*run[:4])
+            agent_id = run[4]
+            turns = [turn for turn in turns if not _is_told_again(turn, instructions, agent_id)]
             if loose := calls.get((run[0], None)):
                 place = f"{self.session_id}/{run[1]}"
                 turns.insert(_answer(turns), Turn(place, (run[0], -1), "assistant", "", "", tuple(loose)))
@@ -135,7 +145,28 @@ class Side:
         return [Turn(place, (run_id, i), role, "", text, ()) for i, (role, text) in ends if text is not None]
 
 
-_ENDS = ("run_id", "run_index", "input", "output")
+_ENDS = ("run_id", "run_index", "input", "output", "agent_id")
+
+
+def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
+    """Whether an agent was told just this before; what it is told now is kept in ``instructions``."""
+    if turn.role not in NOT_TOLD:
+        return False
+    before = instructions.get((agent_id, turn.role))
+    instructions[agent_id, turn.role] = turn.text
+    return before == turn.text
+
+
+def files(content: Sequence[Any]) -> Iterator[str]:
+    """The files among the parts of a content, each told from another by its bytes or its address."""
+    for part in content:
+        if not isinstance(part, dict) or isinstance(part.get("text"), str):
+            continue
+        kind = part.get("media_type") or part.get("type") or "file"
+        sha256 = part.get("sha256")
+        if not isinstance(sha256, str):
+            sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
+        yield f"[{spelled(plain.cut(str(kind), _SHOWN))} {spelled(sha256[:_OF_HASH])}]"
 
 
 def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
@@ -166,10 +197,9 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
         runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
         scores = scores[scores["run_id"] == run_ids[0]]
     messages = _said_there(found, runs, messages)
-    session = found.sessions_df(place.session_id).iloc[0].to_dict()
-    return Side(
-        spelled(str(place)), place, found, runs, messages, tool_calls, scores, {str(k): v for k, v in session.items()}
-    )
+    session = {str(name): value for name, value in found.sessions_df(place.session_id).iloc[0].items()}
+    lists = found.lists_said(place.session_id)
+    return Side(spelled(str(place)), place, found, runs, messages, tool_calls, scores, session, lists)
 
 
 def _said_there(store: SessionStore, runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:

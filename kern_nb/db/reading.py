@@ -287,6 +287,16 @@ def history(
     return by_run
 
 
+def lists_said(connection: Connection, tables: Tables, session_id: str) -> dict[tuple[str, int], list[Any]]:
+    """The contents of a session's messages that are lists of texts and files, by run and index, inherited ones too."""
+    m = tables.messages
+    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    query = sa.select(m.c.run_id, m.c.message_index, m.c.content_json).where(
+        seen.inside(m), m.c.content_json.is_not(None)
+    )
+    return {(run_id, index): said for run_id, index, said in connection.execute(query) if isinstance(said, list)}
+
+
 def is_told(message: Message) -> bool:
     """Whether a model is told a message again: no instructions, no copy of an earlier one, no answer that broke off."""
     return message.role not in NOT_TOLD and not message.is_partial and FROM_HISTORY not in message.extra

@@ -386,6 +386,15 @@ class SessionStore(Tabular, Pauses):
         with self.reading() as connection:
             return reading.session_runs(connection, self.tables, session_id, int(start), limit)
 
+    def lists_said(self, session_id: str) -> dict[tuple[str, int], list[Any]]:
+        """What frames have as text only: the contents that are lists, of texts and files, by run id and message index.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        with self.reading() as connection:
+            return reading.lists_said(connection, self.tables, session_id)
+
     def find_run(self, reference: str) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.
 

@@ -161,7 +161,7 @@ def _tool_calls(side: Side) -> list[dict[str, Any]]:
 
 
 def _called(call: dict[str, Any]) -> Hashable:
-    return call["caller"], call["tool_name"], call["sorted"]
+    return call["caller"], call["tool_name"], call["sorted"], call["status"] == "failed"
 
 
 def _tool(call: dict[str, Any]) -> Hashable:
