@@ -86,7 +86,7 @@ def _checked(tools: Sequence[Any]) -> list[Any]:
 
 def _asked(function: Callable[..., Any], context: RunContext) -> Any:
     """Call a function for instructions. Its parameters are filled in by name, as a tool's are; any other is the run."""
-    known = {"run_context": context, "session_state": context.session_state, "agent": context.agent}
+    known = context.by_name()
     first: list[Any] = []
     named: dict[str, Any] = {}
     for one in inspect.signature(function).parameters.values():

@@ -160,9 +160,9 @@ def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], 
 def files(content: Sequence[Any]) -> Iterator[str]:
     """The files among the parts of a content, each told from another by its bytes or its address."""
     for part in content:
-        if not isinstance(part, dict) or isinstance(part.get("text"), str):
-            continue
-        kind = part.get("media_type") or part.get("type") or "file"
+        if not isinstance(part, dict) or isinstance(part.get("text"), str) or not isinstance(part.get("type"), str):
+            continue  # a text, or a record like a row of a table, which is said as JSON
+        kind = part.get("media_type") or part["type"]
         sha256 = part.get("sha256")
         if not isinstance(sha256, str):
             sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()

@@ -71,6 +71,10 @@ class Connected(ABC):
 
     # What differs between engines -------------------------------------------------------------------------------------
 
+    most_added_up: int | None = 10_000
+    """So many sessions at most are ordered by a total, which is added up first: ten times as many take SQLite a second,
+    at every page. None where there is no such limit."""
+
     @property
     @abstractmethod
     def engine(self) -> sa.Engine:

@@ -37,6 +37,8 @@ class DuckDb(SessionStore):
         timeout: Seconds to wait for another process before `StoreBusy`.
     """
 
+    most_added_up = None  # a column store adds up 100,000 in a tenth of a second
+
     def __init__(
         self,
         db_file: str | Path = "sessions.duckdb",

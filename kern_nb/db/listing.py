@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 Order = Literal["created", "updated", "title", "session", "owner", "user", "messages", "tokens", "cost"]
 ORDERS: tuple[str, ...] = get_args(Order)
 
-MOST_ADDED_UP = 10_000
-"""So many sessions at most are ordered by tokens or cost, which are added up first: ten times as many take SQLite a
-second, at every page. DuckDB, which stores by column, has no such limit."""
-
 _ADDED_UP = {"tokens": "total_tokens", "cost": "cost"}
 
 TAGS = "tags"
@@ -94,10 +90,10 @@ def find_sessions(
         total = connection.execute(_count(tables, narrowing, chosen)).scalar() or 0
     if offset >= total or limit == 0:
         return SessionIds([], total)
-    if order in _ADDED_UP and total > MOST_ADDED_UP and connection.dialect.name != "duckdb":
+    if order in _ADDED_UP and store.most_added_up is not None and total > store.most_added_up:
         raise BadUsage(
             f"{total:,} sessions are too many for {connection.dialect.name} to be sorted by {order}.",
-            f"Filter them, up to {MOST_ADDED_UP:,}, or sort by something else.",
+            f"Filter them, up to {store.most_added_up:,}, or sort by something else.",
         )
     joined, key = _key(tables, order, chosen if narrowing else None)
     for part in joined:

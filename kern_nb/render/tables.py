@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kern_nb.render.html import Markup, container, join, short, tag, titled
-from kern_nb.render.plain import MISSING, apart
+from kern_nb.render.html import Markup, container, tag, titled
+from kern_nb.render.plain import MISSING, apart, cut
 
 LEFT = "text-align:left;vertical-align:top"
 RIGHT = "text-align:right;vertical-align:top"
@@ -59,17 +59,13 @@ class Table:
         """The table itself."""
         if not self.rows:
             return tag("p", f"{self.caption}.")
-        head = tag("tr", *(_cell("th", c, short(c.title, c.width), c.title, scope="col") for c in self.columns))
+        head = tag("tr", *(_cell("th", c, cut(c.title, c.width), c.title, scope="col") for c in self.columns))
         lines = self._cut([c.width for c in self.columns])
         body = [
             tag(
-                "tr",
-                *(
-                    _cell("td", c, titled(line, v or MISSING), v)
-                    for c, line, v in zip(self.columns, cells, r, strict=True)
-                ),
+                "tr", *(_cell("td", c, line, v or MISSING) for c, line, v in zip(self.columns, shown, row, strict=True))
             )
-            for cells, r in zip(lines, self.rows, strict=True)
+            for shown, row in zip(lines, self.rows, strict=True)
         ]
         caption = tag("caption", self.caption, align="left", style="text-align:left")
         return tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table")
@@ -89,15 +85,13 @@ class Table:
 
     def _cut(self, widths: Sequence[int]) -> list[list[str]]:
         """The rows, their values cut."""
-        columns = [
-            apart([v or MISSING for v in values], w)
-            for values, w in zip(zip(*self.rows, strict=True), widths, strict=True)
-        ]
-        return [list(row) for row in zip(*columns, strict=True)]
+        columns = zip(zip(*self.rows, strict=True), widths, strict=True)
+        shown = [apart([value or MISSING for value in values], width) for values, width in columns]
+        return [list(row) for row in zip(*shown, strict=True)]
 
 
-def _cell(name: str, column: Column, line: Markup, value: str, scope: str | None = None) -> Markup:
+def _cell(name: str, column: Column, line: str, value: str, scope: str | None = None) -> Markup:
     # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own would win over an attribute.
     align, style = ("right", RIGHT) if column.number else ("left", LEFT)
     style += _WHOLE if len(value) <= _TEXT_WIDTH else ""  # ids and times break at their hyphens otherwise
-    return tag(name, join(line), scope=scope, align=align, style=style)
+    return tag(name, titled(line, value), scope=scope, align=align, style=style)

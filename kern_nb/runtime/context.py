@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from kern_nb.runtime.workspace import Workspace
 
 
+ASKED_FOR = ("run_context", "session_state", "agent")
+
+
 @dataclass
 class RunContext:
     """The run at hand: what a tool gets as a parameter of this type, or of the name ``run_context``.
@@ -44,6 +47,10 @@ class RunContext:
             self.session_state.update(value)
         else:
             super().__setattr__(name, value)
+
+    def by_name(self) -> dict[str, Any]:
+        """What a tool, or a function for instructions, may ask for by the names of its parameters: see `ASKED_FOR`."""
+        return dict(zip(ASKED_FOR, (self, self.session_state, self.agent), strict=True))
 
     @property
     def workspace(self) -> Workspace:

@@ -179,11 +179,11 @@ class Recorder:
         return changed
 
     async def _append(self, new: Sequence[Message], state: dict[str, Any] | None = None) -> None:
-        options = {"session_state": state, "store_results": self._storage.tool_messages}
         self.wrote = True
 
         def write() -> None:
-            self.store.append_messages(self.run.run_id, new, **options)  # type: ignore[arg-type]
+            stored = self._storage.tool_messages
+            self.store.append_messages(self.run.run_id, new, session_state=state, store_results=stored)
             if any(message.role == "assistant" for message in new):
                 self._half_said = ""  # it is whole now
 

@@ -34,10 +34,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.interop import media
 from kern_nb.records import Run
-from kern_nb.runtime.context import RunContext
+from kern_nb.runtime.context import ASKED_FOR, RunContext
 from kern_nb.runtime.threads import in_thread
-
-_INJECTED = ("run_context", "session_state", "agent")
 
 _CONTEXT = "_pydantic_context"
 
@@ -214,7 +212,7 @@ def _with_context(one: Tool) -> Callable[..., Any]:
 
     def bound(ctx: PydanticContext[RunContext], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundArguments:
         run = replace(ctx.deps, tool_call_id=ctx.tool_call_id)
-        known = {"run_context": run, "session_state": run.session_state, "agent": run.agent}
+        known = run.by_name()
         filled = {name: known[what] for name, what in one.injected.items()}
         given = own.bind(*args, **kwargs).arguments | filled
         left = [name for name in blank if given.get(name) is None]
@@ -247,7 +245,7 @@ def _injected(function: Callable[..., Any], signature: inspect.Signature) -> dic
     Raises:
         BadUsage: one asks for pydantic-ai's own context.
     """
-    found = {name: name for name in _INJECTED if name in signature.parameters}
+    found = {name: name for name in ASKED_FOR if name in signature.parameters}
     for name, hint in _hints(function, signature).items():
         if hint is RunContext:
             found[name] = "run_context"

@@ -57,6 +57,18 @@ def test_a_picture_is_shown_as_words(store):
         assert "image/png" in shown
 
 
+def test_a_list_of_records_has_no_files(store):
+    """It is said as JSON, and as nothing else."""
+    rows = [{"id": 1, "price": 2.5}, {"id": 2, "price": None}]
+    for name in ("a", "b"):
+        store.append_run(name, Run(messages=[Message(role="assistant", content=[*rows, {"id": name}])]))
+
+    assert (
+        compare("a", "b", store=store).divergence.a_text
+        == '[{"id": 1, "price": 2.5}, {"id": 2, "price": null}, {"id": "a"}]'
+    )
+
+
 def test_a_picture_that_a_branch_inherits_is_shared(store):
     """It is the same row."""
     asked(store, "a", picture(sha256="a" * 64))
