@@ -35,6 +35,14 @@ def _adapted(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
 
 
+def _text(content: bytes) -> str | bytes:
+    """Text of a cell; bytes that are no UTF-8 stay bytes, which the column's type refuses with the row's name."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
+
+
 _MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
 
@@ -90,6 +98,7 @@ class SqliteDb(SessionStore):
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = _text
         connection.execute("PRAGMA synchronous=NORMAL")
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
