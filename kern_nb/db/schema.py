@@ -72,11 +72,16 @@ class Decoded(sa.types.TypeDecorator[Any]):
             raise UnreadableCell(self.column, value, str(error)) from error
 
 
+class NotText(bytes):
+    """What SQLite has as text, and what is no UTF-8."""
+
+
 def _stored_kind(value: object) -> str:
     """What a cell holds, in words."""
-    return {bytes: "bytes", str: "text", float: "a number with a fraction", int: "a number"}.get(
-        type(value), type(value).__name__
-    )
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+_KINDS = {NotText: "bytes that are no UTF-8", bytes: "bytes", str: "text", float: "a fraction", int: "a number"}
 
 
 class Text(Decoded):

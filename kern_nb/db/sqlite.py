@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import expand, query
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import NotText, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
 
@@ -35,12 +35,12 @@ def _adapted(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
 
 
-def _text(content: bytes) -> str | bytes:
-    """Text of a cell; bytes that are no UTF-8 stay bytes, which the column's type refuses with the row's name."""
+def _text(content: bytes) -> str | NotText:
+    """Text of a cell; what is no UTF-8 the column's type refuses, with the row's name."""
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return content
+        return NotText(content)
 
 
 _MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
