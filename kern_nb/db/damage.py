@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from kern_nb.db import codec
-from kern_nb.db.schema import Decoded, Tables, UnreadableCell
+from kern_nb.db.schema import Decoded, Tables, UnreadableCell, problem
 from kern_nb.errors import DamagedRow
 
 if TYPE_CHECKING:
@@ -54,16 +54,21 @@ def decoded(column: sa.Column[Any], value: Any) -> Any:
     return kind.decode(value)
 
 
-def readable(table: sa.Table, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A row that was read `raw` as one with None in place of damaged values, and the names of their columns."""
-    values, damaged = {}, []
+def readable(tables: Tables, attribute: str, row: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A row that was read `raw`, with None in place of damaged values, and the names of their columns."""
+    values, damaged, columns = {}, [], getattr(tables, attribute).c
     for name, value in row.items():
         try:
-            values[name] = decoded(table.c[name], value)
-        except ValueError:
-            values[name] = None
+            values[str(name)] = found = decoded(columns[name], value)
+            reason = problem(attribute, columns[name], found)
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None:
+            values[str(name)] = (
+                codec.shown(value) if columns[name].primary_key else None
+            )  # a list has to call it something
             damaged.append(str(name))
-    return values, damaged
+    return values, tuple(damaged)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

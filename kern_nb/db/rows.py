@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -324,6 +324,16 @@ def session_of(row: Stored, runs: list[Run] | None = None) -> Session:
     """The session of a row."""
     require_sound("sessions", row)
     return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
+
+
+def listed_session_of(row: Row, damaged: Sequence[str]) -> Session:
+    """The session of a row in a list: of a damaged one, what can be read, and the names of the other columns."""
+    if damaged:
+        needed = {name: codec.shown(None) for name in ("session_id", "session_type") if row[name] is None}
+        row = row | needed
+    session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
+    session.note_damage(damaged)
+    return session
 
 
 def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> Run:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import expand, query
+from kern_nb.db import expand, lineage, query
 from kern_nb.db.schema import NotText, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
@@ -103,6 +103,7 @@ class SqliteDb(SessionStore):
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
         connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
+        connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 
     def insert(self, table: sa.Table) -> Any:

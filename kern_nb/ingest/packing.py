@@ -49,6 +49,7 @@ _ANY_JSON = ("args", "answer")
 _WIDEST = 2**63
 _FARTHEST = 10**15
 
+
 def packed(made: Rows) -> dict[str, Any]:
     """The record of a session's rows."""
     [session] = made["sessions"]

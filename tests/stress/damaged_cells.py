@@ -63,7 +63,9 @@ def fill(store: SessionStore) -> None:
         store.tag_session(name, ["tag"])
         store.add_score(name, "reward", 1.0)
         store.branch(name, after=0, new_session_id=f"{name}-branch")
-        asked = Requirement(kind="confirmation", tool_call_id="c2", tool_name="look", args={"q": 1}, requirement_id=name)
+        asked = Requirement(
+            kind="confirmation", tool_call_id="c2", tool_name="look", args={"q": 1}, requirement_id=name
+        )
         paused = Run(run_id=f"{name}-paused", input="x", status="PAUSED", requirements=[asked])
         store.append_run(f"{name}-waits", paused)
 
