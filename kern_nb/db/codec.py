@@ -92,6 +92,7 @@ def dumps(value: object) -> str:
 # Circles are found before anything is written.
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(", ", ": ")).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_KEYS = frozenset({str})
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep, or holds itself"
 
 
@@ -110,12 +111,10 @@ def _is_json(value: Any) -> bool:
             return False
         deeper: list[Any] = []
         for item in level:
-            members = item
+            members = item.values() if type(item) is dict else item
             if type(item) is dict:
-                for key in item:
-                    if type(key) is not str:
-                        return False
-                members = item.values()
+                if not _KEYS.issuperset(map(type, item)):
+                    return False
             elif type(item) is not list:
                 return False
             for member in members:

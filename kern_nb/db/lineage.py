@@ -69,7 +69,7 @@ class Segment:
         return own & ((rows.c.run_index < self.until.run_index) | cut)
 
 
-class Segments(tuple[Segment, ...]):
+class Segments(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
     """The segments of one session, oldest first; the last is its own.
 
     The conditions on rows are a disjunction of a few segments. Of many they are one test against a list that is handed
@@ -194,7 +194,7 @@ def _among_postgresql(element: among, compiler: Any, **kw: Any) -> str:
 @compiles(among, "duckdb")
 def _among_duckdb(element: among, compiler: Any, **kw: Any) -> str:
     kind = '[{{"s":"VARCHAR","r":"BIGINT","m":"BIGINT"}}]'
-    spans = f"(SELECT unnest(from_json({{}}, '{kind}'), recursive := true)) AS span"  # noqa: S608 - a bound parameter
+    spans = f"(SELECT unnest(from_json({{}}, '{kind}'), recursive := true)) AS span"
     return _among_sql(element, compiler, spans, "", **kw)
 
 
