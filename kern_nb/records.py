@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr
 
 SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
@@ -280,6 +280,16 @@ class Session(Record):
     fork_run_index: int | None = None
     fork_message_index: int | None = None
     duration_s: float | None = None
+    _damaged: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """In a list: the fields that are None because what is stored of them is damaged; see `SessionStore.check`."""
+        return self._damaged
+
+    def note_damage(self, fields: Iterable[str]) -> None:
+        """Name the fields whose stored value is damaged."""
+        self._damaged = tuple(fields)
 
     @property
     def session_name(self) -> str | None:
@@ -298,7 +308,8 @@ class Session(Record):
         title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
         runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
-        return f"<Session {self.session_id}{title}{runs}{branch}>"
+        damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
+        return f"<Session {self.session_id}{title}{runs}{branch}{damaged}>"
 
     __str__ = __repr__
 

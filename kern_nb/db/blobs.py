@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db.connected import Connected
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import Tables, UnreadableCell
 
 
 class Blob(NamedTuple):
@@ -39,7 +39,13 @@ def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
     b = store.tables.blobs
     query = sa.select(b.c.sha256, b.c.media_type, b.c.content).where(b.c.sha256 == sha256)
     row = connection.execute(query).mappings().first()
-    return None if row is None else Blob(row["sha256"], row["media_type"], bytes(row["content"]))
+    if row is None:
+        return None
+    content = row["content"]
+    content = bytes(content) if isinstance(content, (bytes, memoryview)) else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UnreadableCell(("blobs", "content"), content, "bytes that do not match their hash", row)
+    return Blob(row["sha256"], row["media_type"], content)
 
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec
+from kern_nb.db import codec, damage
 from kern_nb.db.lineage import segments
 from kern_nb.db.listing import TAGS, named_text
 from kern_nb.db.reading import require_session
@@ -75,8 +75,13 @@ def cards(connection: Connection, tables: Tables, ids: Sequence[str]) -> list[Ca
     """Cards of these sessions, in this order; those that are not there are left out."""
     s = tables.sessions
     title, tags = _as_text(named_text(s.c.session_data, "session_name")), _as_text(named_text(s.c["metadata"], TAGS))
-    query = sa.select(*(s.c[name] for name in _OWN), title.label("title"), tags.label("tags"))
-    found = {row["session_id"]: row for row in connection.execute(query.where(s.c.session_id.in_(ids))).mappings()}
+    own = (damage.raw(s.c[name]) for name in _OWN)
+    query = sa.select(*own, title.label("title"), tags.label("tags")).where(s.c.session_id.in_(ids))
+    found = {}
+    for row in connection.execute(query).mappings():
+        # A damaged row is listed with what can be read of it.
+        values, _ = damage.readable(tables, "sessions", {name: row[name] for name in _OWN})
+        found[values["session_id"]] = values | {"title": row["title"], "tags": row["tags"]}
     ends = _ends(connection, tables, list(found))
     return [_card(found[one], ends.get(one, {})) for one in ids if one in found]
 
@@ -86,8 +91,9 @@ def _as_text(value: sa.ColumnElement[Any]) -> sa.ColumnElement[str | None]:
     return sa.type_coerce(sa.cast(value, sa.Text()), Text())
 
 
-def _card(row: RowMapping, ends: Mapping[str, Any]) -> Card:
-    return Card(**{name: row[name] for name in _OWN}, title=row["title"], tags=tags_of(row["tags"]), **ends)
+def _card(row: Mapping[str, Any], ends: Mapping[str, Any]) -> Card:
+    own = {name: row[name] for name in _OWN} | {"session_type": row["session_type"] or "agent"}
+    return Card(**own, title=row["title"], tags=tags_of(row["tags"]), **ends)
 
 
 def tags_of(text: str | None) -> tuple[str, ...]:
@@ -115,18 +121,22 @@ def _ends(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[st
         .subquery()
     )
     asked = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _ASKED)
-    query = sa.select(bounds, r.c.run_index, r.c.status, asked.label("asked")).join(
+    kinds = {name: sa.type_coerce(bounds.c[name], sa.types.NullType()).label(name) for name in ("first", "last")}
+    own = (damage.raw(r.c[name]) for name in ("session_id", "run_index", "status"))
+    query = sa.select(*own, bounds.c.n_runs, *kinds.values(), asked.label("asked")).join(
         bounds,
         (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last]),
     )
     # Named again beside the bounds: where there is an index, these rows are found by it.
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(query.where(r.c.session_id.in_(list(ids)))).mappings():
-        ends = found.setdefault(row["session_id"], {"n_runs": row["n_runs"]})
-        if row["run_index"] == row["first"] and row["asked"] is not None:
+        run = {name: row[name] for name in ("session_id", "run_index", "status")}
+        run, _ = damage.readable(tables, "runs", run)
+        ends = found.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
+        if row["run_index"] == row["first"] and isinstance(row["asked"], str):
             ends["asked"] = codec.decode_text(row["asked"])
         if row["run_index"] == row["last"]:
-            ends["status"] = row["status"]
+            ends["status"] = run["status"]
     return found
 
 

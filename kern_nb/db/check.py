@@ -3,10 +3,14 @@
 A run left open by a process that is gone was interrupted: its messages are kept, its status becomes INTERRUPTED, and
 a tool call that had started becomes unknown, because nobody can tell whether it took effect. It is never run again by
 itself.
+
+A damaged value is moved to a table of its own (`damage`), so that it can be had again; `SessionStore.damaged_values`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +20,8 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.schema import Tables
+from kern_nb.db import damage
+from kern_nb.db.schema import Tables, UnreadableCell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +34,8 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: ``interrupted``, ``running elsewhere``, ``left started``, ``no session``, ``no run``, ``no parent``,
-            ``fork beyond the parent`` or ``gap``.
+        kind: ``damaged``, ``interrupted``, ``running elsewhere``, ``left started``, ``no session``, ``no run``,
+            ``no parent``, ``fork beyond the parent``, ``cycle`` or ``gap``.
         session_id: The session it concerns.
         run_id: The run, where it concerns one.
         detail: What was found, in words.
@@ -78,15 +83,35 @@ class CheckReport:
 
 def check(store: SessionStore, *, repair: bool) -> CheckReport:
     """See `SessionStore.check`."""
+    tables = store.tables
     if not repair:
         with store.reading() as connection:
-            return CheckReport(list(_findings(connection, store.tables)))
+            damaged = [_of_cells(tables, row) for row in damage.scan(connection, tables)]
+            return CheckReport([*itertools.chain.from_iterable(damaged), *_findings(connection, tables)])
 
     def mend(connection: Connection) -> CheckReport:
-        found = list(_findings(connection, store.tables))
-        return CheckReport([_repaired(connection, store.tables, finding) for finding in found])
+        # First, as the other tests cannot read what is damaged, and see the rows as the repair leaves them.
+        problems = []
+        for row in damage.scan(connection, tables):
+            where = damage.repair(connection, store, row)
+            problems += [
+                replace(finding, detail=f"{finding.detail}; {where}", repaired=True)
+                for finding in _of_cells(tables, row)
+            ]
+        found = list(_findings(connection, tables))
+        return CheckReport([*problems, *(_repaired(connection, store, finding) for finding in found)])
 
     return store.write(mend)
+
+
+def _of_cells(tables: Tables, row: damage.DamagedCells) -> list[Finding]:
+    """What is wrong with a row, a finding for each of its damaged cells."""
+    table = getattr(tables, row.attribute).name
+    where = damage.describe(row.attribute, row.row)
+    session_id, run_id = row.key("session_id") or "", row.key("run_id")
+    return [
+        Finding("damaged", session_id, run_id, f"{table}.{cell.column} of {where}: {cell.reason}") for cell in row.cells
+    ]
 
 
 _abandoned: set[str] = set()
@@ -98,11 +123,12 @@ def abandon(run_id: str) -> None:
 
 
 def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
-    yield from _open_runs(connection, tables)
-    yield from _calls_left_started(connection, tables)
-    yield from _rows_without_owner(connection, tables)
-    yield from _broken_forks(connection, tables)
-    yield from _gaps(connection, tables)
+    for test in (_open_runs, _calls_left_started, _rows_without_owner, _broken_forks, _cycles, _gaps):
+        found = []
+        with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
+            for finding in test(connection, tables):
+                found.append(finding)  # noqa: PERF402 - those before the damaged row count
+        yield from found
 
 
 def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
@@ -181,6 +207,34 @@ def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
             yield Finding("fork beyond the parent", row["session_id"], None, detail)
 
 
+def _cycles(connection: Connection, tables: Tables) -> Iterator[Finding]:
+    """Branches whose parents lead back to themselves; of each cycle, the session that was made first."""
+    s = tables.sessions
+    branches = sa.select(s.c.session_id, s.c.parent_session_id, s.c.created_at).where(
+        s.c.parent_session_id.is_not(None)
+    )
+    rows = {row["session_id"]: row for row in connection.execute(branches).mappings()}
+    checked: set[str] = set()
+    for start in rows:
+        path: dict[str, None] = {}
+        at = start
+        while at in rows and at not in path and at not in checked:
+            path[at] = None
+            at = rows[at]["parent_session_id"]
+        if at in path:
+            members = list(path)[list(path).index(at) :]
+            first = min(members, key=lambda one: (rows[one]["created_at"] or 0, one))
+            detail = f"its parent {rows[first]['parent_session_id']} is a branch of it: {len(members)} in a cycle"
+            yield Finding("cycle", first, None, detail)
+        checked.update(path)
+
+
+def _end_cycle(connection: Connection, store: SessionStore, finding: Finding) -> str:
+    """Make a session of a cycle one that is no branch."""
+    found = damage.link_of(connection, store.tables, finding.session_id)
+    return damage.repair(connection, store, found)
+
+
 def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
     """Messages are numbered from 0 without a hole: a hole is a message that was lost."""
     m = tables.messages
@@ -191,15 +245,18 @@ def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
         yield Finding("gap", row["session_id"], row["run_id"], detail)
 
 
-def _repaired(connection: Connection, tables: Tables, finding: Finding) -> Finding:
+def _repaired(connection: Connection, store: SessionStore, finding: Finding) -> Finding:
     """Mend one thing, where that is possible without guessing."""
     repairs: dict[str, Callable[[Connection, Tables, Finding], Any]] = {
         "interrupted": _mark_interrupted,
         "left started": _end_calls,
     }
+    if finding.kind == "cycle":
+        where = _end_cycle(connection, store, finding)
+        return replace(finding, detail=f"{finding.detail}; {where}", repaired=True)
     if finding.kind not in repairs:
         return finding
-    repairs[finding.kind](connection, tables, finding)
+    repairs[finding.kind](connection, store.tables, finding)
     return replace(finding, repaired=True)
 
 

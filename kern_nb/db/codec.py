@@ -41,6 +41,13 @@ _TYPE, _ITEMS = "$type", "$items"
 _LONGEST_SHOWN = 80
 _MOST_LOOKED_AT = 1_000_000
 
+MAX_DEPTH = 400
+"""Levels of nesting that are stored. Python's parser gives up at 1,000 frames, whoever called it among them."""
+
+MAX_DIGITS = 4300
+"""Digits of an integer: Python reads no longer ones from text unless its limit is raised."""
+_MAX_BITS = int(MAX_DIGITS * math.log2(10))
+
 
 def encode_text(text: str) -> str:
     """Text that every engine stores."""
@@ -70,41 +77,60 @@ def dumps(value: object) -> str:
     try:
         if _is_json(value) and (text := _as_it_is(value)) is not None:
             return text
-        return _write(_plain(value))
-    except (ValueError, OverflowError, RecursionError) as error:  # too long a number, too deep or endless a list
-        raise _unstorable(value, str(error)) from error
+        plain = _plain(value)
+        if not _is_json(plain):
+            raise _unstorable(value, _TOO_DEEP)  # noqa: TRY301 - it passes unchanged
+        return _write(plain)
+    except UnstorableValue:
+        raise
+    except RecursionError as error:
+        raise _unstorable(value, _TOO_DEEP) from error
+    except Exception as error:  # too long a number; or what the value's own methods raise, which can be anything
+        raise _unstorable(value, f"{type(error).__name__}: {error}") from error
 
 
 # Circles are found before anything is written.
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(", ", ": ")).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_KEYS = frozenset({str})
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep, or holds itself"
 
 
 def _is_json(value: Any) -> bool:
-    """Whether a value is of JSON's own types through and through. Most are: they need no copy in those types."""
-    found = [value] if type(value) not in _SCALARS else []
-    for item in found:  # which grows as it is read
-        members = item
-        if type(item) is dict:
-            for key in item:
-                if type(key) is not str:
+    """Whether a value is of JSON's own types through and through, and no deeper than `MAX_DEPTH`.
+
+    Most are: they need no copy in those types.
+    """
+    level = [value] if type(value) not in _SCALARS else []
+    seen = 0
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return True
+        seen += len(level)
+        if seen > _MOST_LOOKED_AT:  # huge, or without end
+            return False
+        deeper: list[Any] = []
+        for item in level:
+            members = item.values() if type(item) is dict else item
+            if type(item) is dict:
+                if not _KEYS.issuperset(map(type, item)):
                     return False
-            members = item.values()
-        elif type(item) is not list:
-            return False
-        for member in members:
-            if type(member) not in _SCALARS:
-                found.append(member)  # noqa: PERF401 - a list made for each would take longer
-        if len(found) > _MOST_LOOKED_AT:  # huge, or without end
-            return False
-    return True
+            elif type(item) is not list:
+                return False
+            for member in members:
+                if type(member) not in _SCALARS:
+                    deeper.append(member)  # noqa: PERF401 - a list made for each would take longer
+        level = deeper
+    return not level
 
 
 def _as_it_is(value: Any) -> str | None:
     """The JSON text of such a value; None where it holds a number or text that has to be coded."""
     try:
         text = _write(value)
-    except ValueError:  # NaN, infinity
+    except ValueError:  # NaN, infinity, an integer of very many digits
+        return None
+    if len(text) > MAX_DIGITS and sys.get_int_max_str_digits() != MAX_DIGITS:  # the walk looks at every integer
         return None
     # U+0010 and NUL are written as escapes; lone surrogates as they are.
     coded = _TYPE in text or _ITEMS in text or "\\u00" in text or not _is_utf8(text)
@@ -112,15 +138,46 @@ def _as_it_is(value: Any) -> str | None:
 
 
 def loads(text: str) -> Any:
-    """The value that `dumps` was given."""
-    value = json.loads(text)
-    # Only these two marks call for a walk; both are rare, and neither can hide from this test.
-    return _restore(value) if _TYPE in text or "\\u0010" in text else value
+    """The value that `dumps` was given.
+
+    Raises:
+        ValueError: the text is not what `dumps` writes.
+    """
+    try:
+        value = _decoder.decode(text)
+        # Only these two marks call for a walk; both are rare, and neither can hide from this test.
+        return _restore(value) if _TYPE in text or "\\u0010" in text or _ITEMS in text else value
+    except _MALFORMED as error:
+        raise ValueError(_reason(error)) from error
 
 
 def restore(value: Any) -> Any:
-    """What `dumps` was given, from its JSON as anybody's parser reads it."""
-    return _restore(value)
+    """What `dumps` was given, from its JSON as anybody's parser reads it.
+
+    Raises:
+        ValueError: it is not what `dumps` writes.
+    """
+    try:
+        return _restore(value)
+    except _MALFORMED as error:
+        raise ValueError(_reason(error)) from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_MALFORMED = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError)
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is not what `dumps` writes, on one line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at character {error.pos})"
+    if isinstance(error, RecursionError):
+        return "nested too deeply to be read"
+    return f"{type(error).__name__}: {error}"
 
 
 _ENCODERS: dict[type, Callable[[Any], tuple[str, Any]]] = {
@@ -141,13 +198,15 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "time": time.fromisoformat,
     "timedelta": lambda v: timedelta(*v),
     "uuid": UUID,
-    "bytes": base64.b64decode,
+    "bytes": lambda v: base64.b64decode(v, validate=True),
     "complex": lambda v: complex(float(v[0]), float(v[1])),
     "float": float,
     "timestamp": lambda v: _pandas().Timestamp(v),
     "set": lambda v: {_key(i) for i in v},
     "frozenset": lambda v: frozenset(_key(i) for i in v),
 }
+_LISTS = frozenset({"timedelta", "complex", "set", "frozenset"})
+"""The marks whose value is a list; that of the others is text."""
 
 
 def _plain(value: Any) -> Any:
@@ -155,7 +214,11 @@ def _plain(value: Any) -> Any:
     kind = type(value)
     if kind is str:
         return encode_text(value)
-    if value is None or kind is bool or kind is int:
+    if kind is int:
+        if value.bit_length() > _MAX_BITS:
+            raise _unstorable(value, f"it has more than {MAX_DIGITS:,} digits")
+        return value
+    if value is None or kind is bool:
         return value
     if kind is float:
         return value if math.isfinite(value) else _tagged("float", repr(value))
@@ -227,7 +290,7 @@ def _plain_other(value: Any) -> Any:
 
 def _unstorable(value: object, reason: str = "") -> UnstorableValue:
     return UnstorableValue(
-        f"A value of type {kind_name(value)} cannot be stored{f': {reason}' if reason else ''}: {_shown(value)}",
+        f"A value of type {kind_name(value)} cannot be stored{f': {reason}' if reason else ''}: {shown(value)}",
         "Store text, numbers, lists or dicts of it instead, for example str(value) or value.to_dict().",
     )
 
@@ -268,12 +331,23 @@ def _restore(value: Any) -> Any:
         return [_restore(v) for v in value]
     if not isinstance(value, dict):
         return value
-    tag = value.get(_TYPE)
-    if tag in _DECODERS:
-        return _DECODERS[tag](value["value"])
-    if _ITEMS in value:
-        return {_key(k): _restore(v[0] if v else value[k]) for k, *v in value[_ITEMS]}
+    if _TYPE in value or _ITEMS in value:
+        return _restore_tagged(value)
     return {decode_text(k): _restore(v) for k, v in value.items()}
+
+
+def _restore_tagged(value: dict[str, Any]) -> Any:
+    """A value that JSON lacks, from the object that stands for it."""
+    tag = value.get(_TYPE)
+    if tag == "dict" and isinstance(value.get(_ITEMS), list):
+        if not all(isinstance(item, list) and len(item) in (1, 2) for item in value[_ITEMS]):
+            raise ValueError(f"{_ITEMS} are not pairs")
+        return {_key(k): _restore(v[0] if v else value[k]) for k, *v in value[_ITEMS]}
+    if isinstance(tag, str) and tag in _DECODERS and value.keys() == {_TYPE, "value"}:
+        if type(value["value"]) is not (list if tag in _LISTS else str):
+            raise ValueError(f"the value marked {tag!r} is of another type")
+        return _DECODERS[tag](value["value"])
+    raise ValueError(f"the mark {tag!r} is unknown, or its value is missing")
 
 
 def _key(stored: Any) -> Any:
@@ -296,9 +370,11 @@ def kind_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error shows it: short, on one line, with nothing in it that acts on a terminal."""
     try:
-        text = repr(value)
+        text = repr(value[: 2 * _LONGEST_SHOWN] if isinstance(value, (str, bytes)) else value)
     except Exception:  # noqa: BLE001 - a value that cannot be stored may not be able to show itself either
         text = "…"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    text = text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import schema
-from kern_nb.db.schema import Tables
+from kern_nb.db import damage, schema
+from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ class Connected(ABC):
         try:
             with engine.begin() as connection:
                 yield connection
+        except UnreadableCell as error:
+            raise damage.error_of(self, error) from error
         except sa.exc.StatementError as error:
             if isinstance(error.orig, KernError):  # a value that the codec refused
                 raise error.orig from None

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, query
 from kern_nb.db.lease import Lease, lease_of
-from kern_nb.db.schema import Tables, Text
+from kern_nb.db.schema import Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, QueryRefused
 
@@ -164,7 +164,7 @@ class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
             lease.release(self._thread)
 
 
-_ARROW_TYPES = {sa.BigInteger: pa.int64(), sa.Double: pa.float64(), sa.LargeBinary: pa.binary(), sa.Boolean: pa.bool_()}
+_ARROW_TYPES = {Whole: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Flag: pa.bool_()}
 
 
 def _encoded(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:

@@ -19,6 +19,7 @@ from kern_nb.db import codec
 from kern_nb.db.columns import INSIDE
 from kern_nb.db.schema import Tables
 from kern_nb.db.typed import decoded, shown
+from kern_nb.db.views import postgresql_json
 from kern_nb.errors import BadUsage, did_you_mean
 
 JsonPath: TypeAlias = str | tuple[str, ...] | list[str]
@@ -111,13 +112,13 @@ class json_at(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like
 def _json_at_postgresql(element: json_at, compiler: Any, **kw: Any) -> str:
     column, keys, _ = element.parts()
     steps = "".join(f" -> {compiler.process(key, **kw)}" for key in keys)
-    return f"CAST(CAST({compiler.process(column, **kw)} AS JSON){steps} AS TEXT)"
+    return f"CAST({postgresql_json(compiler.process(column, **kw), 'JSON', steps, compiler.dialect)} AS TEXT)"
 
 
 @compiles(json_at, "duckdb")
 def _json_at_duckdb(element: json_at, compiler: Any, **kw: Any) -> str:
     column, _, steps = element.parts()
-    found = compiler.process(column, **kw)
+    found = f"TRY_CAST({compiler.process(column, **kw)} AS JSON)"
     for step in steps:
         found = f"json_extract({found}, {compiler.process(step, **kw)})"
     return f"CAST({found} AS VARCHAR)"
@@ -145,11 +146,17 @@ SQLITE_FUNCTION = "kern_json_at"
 """SQLite's own functions find no key with a quote in it, and round numbers."""
 
 
-def cut_out(document: str | None, *keys: str) -> str | None:
-    """The JSON text at a way of keys through the objects of a JSON text; what SQLite's function does."""
-    if document is None:
+def cut_out(document: object, *keys: str) -> str | None:
+    """The JSON text at a way of keys through the objects of a JSON text; what SQLite's function does.
+
+    What is no JSON text has no keys.
+    """
+    if not isinstance(document, str):
         return None
-    value = _parsed(document)
+    try:
+        value = _parsed(document)
+    except (ValueError, RecursionError):
+        return None
     for key in keys:
         if not isinstance(value, dict) or key not in value:
             return None

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, expand, reading
 from kern_nb.db.columns import FRAMES, INHERITED, Column
-from kern_nb.db.lineage import CUT_RUN, Segments, segments
+from kern_nb.db.lineage import CUT_RUN, Segments, segments, texts_of
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.typed import typed
@@ -152,28 +151,6 @@ def _times(created_at: sa.ColumnElement[int], asked: Asked, unit: int = 1) -> li
     stored = created_at if unit == 1 else created_at * unit
     since = [] if asked.since is None else [stored >= micros(asked.since)]
     return since if asked.until is None else [*since, stored < micros(asked.until)]
-
-
-class texts_of(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """The texts of a JSON array, as rows: one parameter, however many they are."""
-
-    inherit_cache = True
-    name = "texts_of"
-
-
-@compiles(texts_of, "postgresql")
-def _texts_of_postgresql(element: texts_of, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)))"
-
-
-@compiles(texts_of, "duckdb")
-def _texts_of_duckdb(element: texts_of, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT unnest(from_json({compiler.process(element.clauses, **kw)}, '[\"VARCHAR\"]')))"
-
-
-@compiles(texts_of, "sqlite")
-def _texts_of_sqlite(element: texts_of, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - a bound parameter
 
 
 def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:

@@ -7,17 +7,21 @@ The
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, SupportsIndex
 from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.ext.compiler import compiles
 
+from kern_nb.db import codec
 from kern_nb.db.rows import ANSWERS
-from kern_nb.db.schema import Tables, starts_with
-from kern_nb.errors import AmbiguousReference, BadUsage, KernError, MessageNotFound, RunNotFound
+from kern_nb.db.schema import Tables, UnreadableCell, starts_with
+from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
 from kern_nb.records import OPEN_STATUSES
 
 Row = Mapping[str, Any] | RowMapping
@@ -65,10 +69,12 @@ class Segment:
         return own & ((rows.c.run_index < self.until.run_index) | cut)
 
 
-class Segments(tuple[Segment, ...]):
-    """The segments of one session, oldest first; the last is its own."""
+class Segments(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
+    """The segments of one session, oldest first; the last is its own.
 
-    __slots__ = ()
+    The conditions on rows are a disjunction of a few segments. Of many they are one test against a list that is handed
+    over as one parameter: engines limit the depth of an expression, and compare each row with each of its parts.
+    """
 
     @property
     def own(self) -> Segment:
@@ -77,44 +83,175 @@ class Segments(tuple[Segment, ...]):
 
     def runs(self, runs: sa.Table) -> sa.ColumnElement[bool]:
         """The condition on runs."""
+        if len(self) > _FEW:
+            return self._among(runs, "run")
         return sa.or_(*(segment.runs(runs) for segment in self))
 
     def inside(self, rows: sa.Table) -> sa.ColumnElement[bool]:
         """The condition on messages or tool calls."""
+        if len(self) > _FEW:
+            return self._among(rows, "message")
         return sa.or_(*(segment.inside(rows) for segment in self))
 
     def is_cut(self, rows: sa.Table) -> sa.ColumnElement[bool]:
         """The condition on rows of runs that are seen in part."""
-        cuts = [(s.session_id, s.until.run_index) for s in self if s.until and s.until.message_index is not None]
-        return sa.or_(
-            sa.false(), *((rows.c.session_id == owner) & (rows.c.run_index == index) for owner, index in cuts)
-        )
+        if len(self._cuts) > _FEW:
+            return self._among(rows, "cut")
+        runs = ((rows.c.session_id == owner) & (rows.c.run_index == index) for owner, index in self._cuts)
+        return sa.or_(sa.false(), *runs)
 
     def cut(self, run: Row) -> int | None:
         """The last message that is seen of a run, None where all of it is."""
-        for segment in self:
-            at = segment.until
-            if at and segment.session_id == run["session_id"] and at.run_index == run["run_index"]:
-                return at.message_index
-        return None
+        return self._cuts.get((run["session_id"], run["run_index"]))
+
+    @cached_property
+    def _cuts(self) -> dict[tuple[str, int], int]:
+        ends = ((s.session_id, s.until) for s in self if s.until is not None)
+        return {(owner, end.run_index): end.message_index for owner, end in ends if end.message_index is not None}
+
+    def _among(self, rows: sa.Table, part: str) -> sa.ColumnElement[bool]:
+        """Whether a row lies in one of many segments.
+
+        An end that is unknown to be anywhere is far behind all rows: NULL would need a case of its own everywhere.
+        """
+        ends = [(s.session_id, s.until or Point(_FAR)) for s in self]
+        listed = [
+            {
+                "s": codec.encode_text(owner),
+                "r": end.run_index,
+                "m": _FAR if end.message_index is None else end.message_index,
+            }
+            for owner, end in ends
+        ]
+        message = rows.c.message_index if part == "message" else sa.null()
+        spans = sa.literal(json.dumps(listed), sa.Text())
+        ids = texts_of(sa.literal(json.dumps([span["s"] for span in listed]), sa.Text()))
+        owner = sa.type_coerce(rows.c.session_id, sa.Text())
+        # By ids first: that is what an index is for.
+        within = among(spans, owner, rows.c.run_index, message, sa.literal(part, sa.Text(), literal_execute=True))
+        return sa.and_(owner.op("IN", is_comparison=True)(ids), within)
+
+
+_FEW = 12
+"""Segments up to which a condition names each of them."""
+
+_FAR = 2**62
+"""An index behind all others."""
+
+
+class texts_of(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """The texts of a JSON array, as rows: one parameter, however many they are."""
+
+    inherit_cache = True
+    name = "texts_of"
+
+
+@compiles(texts_of, "postgresql")
+def _texts_of_postgresql(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)))"
+
+
+@compiles(texts_of, "duckdb")
+def _texts_of_duckdb(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT unnest(from_json({compiler.process(element.clauses, **kw)}, '[\"VARCHAR\"]')))"
+
+
+@compiles(texts_of, "sqlite")
+def _texts_of_sqlite(element: texts_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - a bound parameter
+
+
+class among(sa.sql.expression.FunctionElement[bool]):  # noqa: N801 - used like a function
+    """Whether a row lies in one of the segments of a JSON array of ``{"s": session, "r": run, "m": message}``."""
+
+    inherit_cache = True
+    name = "among"
+    type = sa.Boolean()
+
+
+_AMONG = {
+    "run": "{run} <= span.r",
+    "message": "({run} < span.r OR ({run} = span.r AND {message} <= span.m))",
+    "cut": f"({{run}} = span.r AND span.m < {_FAR})",
+}
+
+
+def _among_sql(element: among, compiler: Any, spans: str, collate: str, **kw: Any) -> str:
+    document, owner, run, message, part = element.clauses
+    test = _AMONG[part.value].format(  # type: ignore[attr-defined]
+        run=compiler.process(run, **kw), message=compiler.process(message, **kw)
+    )
+    spans = spans.format(compiler.process(document, **kw))
+    return f"EXISTS (SELECT 1 FROM {spans} WHERE span.s{collate} = {compiler.process(owner, **kw)} AND {test})"  # noqa: S608
+
+
+@compiles(among, "postgresql")
+def _among_postgresql(element: among, compiler: Any, **kw: Any) -> str:
+    spans = "json_to_recordset(CAST({} AS JSON)) AS span(s TEXT, r BIGINT, m BIGINT)"
+    return _among_sql(element, compiler, spans, ' COLLATE "C"', **kw)
+
+
+@compiles(among, "duckdb")
+def _among_duckdb(element: among, compiler: Any, **kw: Any) -> str:
+    kind = '[{{"s":"VARCHAR","r":"BIGINT","m":"BIGINT"}}]'
+    spans = f"(SELECT unnest(from_json({{}}, '{kind}'), recursive := true)) AS span"
+    return _among_sql(element, compiler, spans, "", **kw)
+
+
+@compiles(among, "sqlite")
+def _among_sqlite(element: among, compiler: Any, **kw: Any) -> str:
+    return f"{SQLITE_AMONG}({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
+
+
+SQLITE_AMONG = "kern_among"
+"""SQLite would go through the whole list for each row."""
+
+_parsed: tuple[str, dict[str, tuple[int, int]]] = ("[]", {})
+
+
+def lies_among(spans: str, owner: object, run: object, message: object, part: str) -> bool:
+    """What SQLite's function does."""
+    global _parsed  # noqa: PLW0603 - the list of the row before, which is nearly always the same
+    text, ends = _parsed
+    if text != spans:
+        ends = {span["s"]: (span["r"], span["m"]) for span in json.loads(spans)}
+        _parsed = (spans, ends)
+    end = ends.get(owner) if isinstance(owner, str) else None
+    if end is None or not isinstance(run, int):
+        return False
+    if part == "run":
+        return run <= end[0]
+    if part == "cut":
+        return run == end[0] and end[1] < _FAR
+    return isinstance(message, int) and (run, message) <= end
 
 
 def fork_of(session: Row) -> Point | None:
-    """The last place that a session inherits, None where it is no branch."""
-    if session["parent_session_id"] is None or session["fork_run_index"] is None:
+    """The last place that a session inherits, None where it is no branch.
+
+    Raises:
+        UnreadableCell: it is a branch, and what it inherits is not known.
+    """
+    if session["parent_session_id"] is None:
         return None
+    if session["fork_run_index"] is None:
+        raise UnreadableCell(("sessions", "fork_run_index"), None, NO_FORK, session)
     return Point(session["fork_run_index"], session["fork_message_index"])
 
 
 def segments(connection: Connection, tables: Tables, session: Row) -> Segments:
-    """The segments of a session, from its row; one query where it is a branch, none where it is not."""
+    """The segments of a session, from its row; one query where it is a branch, none where it is not.
+
+    Raises:
+        UnreadableCell: its parents form a cycle.
+    """
     own = Segment(session["session_id"])
     seen: list[Segment] = [own]
     cap: Point | None = None
     link = session
     for parent in _ancestors(connection, tables, session):
         fork = fork_of(link)
-        cap = fork.earlier(cap) if fork else cap
+        cap = fork.earlier(cap) if fork is not None else cap
         seen.append(Segment(parent["session_id"], cap))
         link = parent
     return Segments(reversed(seen))
@@ -124,6 +261,8 @@ def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row
     """The rows of parent, grandparent and so on."""
     if session["parent_session_id"] is None:
         return []
+    if connection.dialect.name == "duckdb":
+        return _ancestors_by_map(connection, tables, session)
     s = tables.sessions
     names = ("session_id", "parent_session_id", "fork_run_index", "fork_message_index")
     start = sa.select(*(s.c[n] for n in names), sa.literal(0, sa.BigInteger).label("depth"))
@@ -135,8 +274,42 @@ def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row
         .where(chain.c.depth < _DEEPEST)
     )
     rows: list[Row] = list(connection.execute(sa.select(chain).order_by(chain.c.depth)).mappings())
-    if len(rows) > _DEEPEST:
-        raise KernError(f"The parents of session {session['session_id']!r} form a circle.", "Look at %kern check.")
+    if len({row["session_id"] for row in rows} | {session["session_id"]}) <= len(rows):
+        raise _cycle(session)
+    return rows
+
+
+def _cycle(session: Row) -> UnreadableCell:
+    return UnreadableCell(("sessions", "parent_session_id"), session["parent_session_id"], CYCLE, session)
+
+
+NO_FORK = "NULL where a branch says what it inherits"
+CYCLE = "its parents form a cycle"
+_STEPS = 3
+
+
+def _ancestors_by_map(connection: Connection, tables: Tables, session: Row) -> list[Row]:
+    """As `_ancestors`, for an engine that scans: a few parents one by one, more of them from one scan."""
+    s = tables.sessions
+    query = sa.select(s.c.session_id, s.c.parent_session_id, s.c.fork_run_index, s.c.fork_message_index)
+    rows: list[Row] = []
+    met = {session["session_id"]}
+    parents: Mapping[str, Row] | None = None
+    parent_id = session["parent_session_id"]
+    while parent_id is not None:
+        if parent_id in met:
+            raise _cycle(session)
+        met.add(parent_id)
+        if len(rows) == _STEPS:
+            branches = connection.execute(query.where(s.c.parent_session_id.is_not(None))).mappings()
+            parents = {row["session_id"]: row for row in branches}
+        row = None if parents is None else parents.get(parent_id)
+        if row is None:  # one of the first, or the one that is no branch
+            row = connection.execute(query.where(s.c.session_id == parent_id)).mappings().first()
+        if row is None:
+            break
+        rows.append(row)
+        parent_id = row["parent_session_id"]
     return rows
 
 

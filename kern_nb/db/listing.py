@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec
+from kern_nb.db import codec, damage
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.views import json_text, session_total, told_again
 from kern_nb.errors import BadUsage
@@ -102,7 +102,8 @@ def find_sessions(
     if limit is None:
         limit = total - offset  # SQLite takes no OFFSET without a LIMIT
     page = chosen.order_by(*direction).limit(limit).offset(offset)
-    return SessionIds(connection.execute(page).scalars(), total)
+    found = connection.execute(page.with_only_columns(damage.raw(s.c.session_id), maintain_column_froms=True))
+    return SessionIds((damage.readable(tables, "sessions", row)[0]["session_id"] for row in found.mappings()), total)
 
 
 def _count(tables: Tables, narrowing: Narrowing, chosen: sa.Select[Any]) -> sa.Select[Any]:

@@ -16,8 +16,9 @@ from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, rows
 from kern_nb.db.columns import FRAMES, Column, Kind
+from kern_nb.db.schema import NotText
 from kern_nb.db.typed import to_pandas
-from kern_nb.db.views import VIEWS
+from kern_nb.db.views import VIEWS, postgresql_json
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
 
 def _array(values: list[Any]) -> pa.Array:
     kinds = {type(v) for v in values}
+    if NotText in kinds:  # damaged: its bytes are not shown as if they were a text
+        values = [None if type(v) is NotText else v for v in values]
     if Decimal in kinds:  # what PostgreSQL makes of a sum of integers
         whole = all(v == v.to_integral_value() for v in values if isinstance(v, Decimal))
         values = [(int(v) if whole else float(v)) if isinstance(v, Decimal) else v for v in values]
@@ -203,6 +206,18 @@ def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
     return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
 
 
+class as_jsonb(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """A text as PostgreSQL's JSONB; NULL where it is not JSON."""
+
+    inherit_cache = True
+    name = "as_jsonb"
+
+
+@compiles(as_jsonb, "postgresql")
+def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
+    return postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
+
+
 def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
     """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
@@ -225,5 +240,5 @@ def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) ->
     if column.kind == "time":
         return as_time(value)
     if column.kind == "json" and dialect.name == "postgresql":
-        return sa.cast(sa.type_coerce(value, sa.Text), sa.dialects.postgresql.JSONB)
+        return as_jsonb(sa.type_coerce(value, sa.Text))
     return value

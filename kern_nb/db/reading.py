@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import codec, rows
+from kern_nb.db import codec, damage, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
@@ -205,7 +205,8 @@ def list_sessions(
         raise BadUsage(f"limit={limit} asks for no sessions.", "Give a limit of 1 or more.")
     s = store.tables.sessions
     order = newest_first(s.c.created_at)
-    chosen = sa.select(s)
+    # Read as they are: one damaged row is listed with what can be read of it, beside the others.
+    chosen = sa.select(*map(damage.raw, s.columns))
     for column, value in filters.items():
         if value is not None:
             chosen = chosen.where(s.c[column] == value)
@@ -223,7 +224,7 @@ def list_sessions(
         chosen = chosen.where(order >= chosen.with_only_columns(bound, maintain_column_froms=True).scalar_subquery())
     query = chosen.order_by(order.desc(), s.c.session_id.desc()).limit(limit + 1)
     found = connection.execute(query).mappings().all()
-    page = [rows.session_of(row) for row in found[:limit]]
+    page = [rows.listed_session_of(*damage.readable(store.tables, "sessions", row)) for row in found[:limit]]
     more = len(found) > limit
     return SessionPage(page, _write_cursor(page[-1]) if more else None)
 
@@ -256,12 +257,7 @@ def history(
     seen = segments(connection, tables, require_session(connection, tables, session_id))
     r = tables.runs
     ended = r.c.status.not_in(NOT_IN_HISTORY)
-    cuts = [
-        (r.c.session_id == s.session_id) & (r.c.run_index == s.until.run_index)
-        for s in seen
-        if s.until is not None and s.until.message_index is not None
-    ]
-    is_told_of = r.c.parent_run_id.is_(None) & sa.or_(ended, *cuts)
+    is_told_of = r.c.parent_run_id.is_(None) & (ended | seen.is_cut(r))
     query = sa.select(r).where(seen.runs(r), is_told_of).order_by(r.c.run_index.desc())
     if after_run is not None:
         query = query.where((r.c.run_index > after_run) | r.c.run_index.in_(also))

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import codec
-from kern_nb.db.schema import USAGE, not_text
+from kern_nb.db.schema import (
+    LEAST,
+    USAGE,
+    WORDS,
+    YEARS,
+    Real,
+    Tables,
+    UnreadableCell,
+    micros_per_unit,
+    not_text,
+    problem,
+    real,
+    whole,
+)
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import OPEN_STATUSES, Message, Requirement, Run, Session, ToolCall, ToolStatus, Usage, text_of
 
@@ -138,14 +153,15 @@ def number(value: float | None) -> float | None:
     """A number that every engine's columns hold; NaN is not known.
 
     Raises:
-        UnstorableValue: it is a wider integer than a column.
+        UnstorableValue: it is a wider integer than a column, or not finite.
     """
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return None
-    if isinstance(value, int) and not -_WIDEST <= value < _WIDEST:
-        message = f"The number {value:.4g} is too large for a column."
-        raise UnstorableValue(message, "Keep it in extra, where numbers may be of any size.")
-    return value
+    return value if type(value) is int and -_WIDEST <= value < _WIDEST else _checked(value)
+
+
+def _checked(value: Any) -> float:
+    return whole(value) if isinstance(value, int) else real(value)
 
 
 def tool_call_rows(
@@ -244,6 +260,58 @@ def _tool_call_row(
     }
 
 
+class _Rules(NamedTuple):
+    """What the rows of a table hold beyond the types of their columns; see `schema.problem`."""
+
+    needed: tuple[str, ...]
+    ranges: tuple[tuple[str, float, float], ...]
+    words: tuple[tuple[str, frozenset[str]], ...]
+
+
+@cache
+def _rules(table: str) -> _Rules:
+    columns = getattr(Tables("rules"), table).c
+    ranges: list[tuple[str, float, float]] = []
+    for column in columns:
+        if column.name.endswith("_at"):
+            first, last = (bound * 1_000_000 // micros_per_unit(table) for bound in YEARS)
+            ranges.append((column.name, first, last))
+        elif column.name in LEAST:
+            ranges.append((column.name, LEAST[column.name], _WIDEST))
+        elif isinstance(column.type, Real):
+            ranges.append((column.name, -sys.float_info.max, sys.float_info.max))
+    words = tuple((name, frozenset(WORDS[of, name])) for of, name in WORDS if of == table)
+    return _Rules(tuple(c.name for c in columns if not c.nullable), tuple(ranges), words)
+
+
+def require_sound(table: str, row: Stored) -> None:
+    """Refuse a row that holds what no row of its table can hold.
+
+    Args:
+        table: The attribute of `Tables`.
+        row: All columns of it.
+
+    Raises:
+        UnreadableCell: it does.
+    """
+    rules = _rules(table)
+    for name in rules.needed:
+        if row[name] is None:
+            raise _unsound(table, name, row)
+    for name, least, most in rules.ranges:
+        value = row[name]
+        if value is not None and not least <= value <= most:
+            raise _unsound(table, name, row)
+    for name, words in rules.words:
+        if row[name] not in words:
+            raise _unsound(table, name, row)
+
+
+def _unsound(table: str, name: str, row: Stored) -> UnreadableCell:
+    reason = problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
+    return UnreadableCell((table, name), row[name], reason, row)
+
+
 SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "runs")
 
 
@@ -254,11 +322,23 @@ def session_row(session: Session) -> Row:
 
 def session_of(row: Stored, runs: list[Run] | None = None) -> Session:
     """The session of a row."""
+    require_sound("sessions", row)
     return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
+
+
+def listed_session_of(row: Row, damaged: Sequence[str]) -> Session:
+    """The session of a row in a list: of a damaged one, what can be read, and the names of the other columns."""
+    if damaged:
+        needed = {name: codec.shown(None) for name in ("session_id", "session_type") if row[name] is None}
+        row = row | needed
+    session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
+    session.note_damage(damaged)
+    return session
 
 
 def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> Run:
     """The run of a row; each message is given the calls it made."""
+    require_sound("runs", row)
     by_message: dict[int | None, list[ToolCall]] = {}
     for call in tool_calls:
         by_message.setdefault(call.message_index, []).append(call)
@@ -284,6 +364,7 @@ def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> 
 
 def message_of(row: Stored) -> Message:
     """The message of a row."""
+    require_sound("messages", row)
     same = ("role", "tool_call_id", "tool_name", "is_error", "model", "message_id", "message_index")
     return Message.model_construct(
         **{name: row[name] for name in same},
@@ -297,6 +378,7 @@ def message_of(row: Stored) -> Message:
 
 def tool_call_of(row: Stored) -> ToolCall:
     """The tool call of a row."""
+    require_sound("tool_calls", row)
     same = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
     return ToolCall.model_construct(
         **{name: row[name] for name in same},
@@ -318,6 +400,7 @@ def requirement_row(requirement: Requirement) -> Row:
 
 def requirement_of(row: Stored) -> Requirement:
     """The requirement of a row."""
+    require_sound("requirements", row)
     values = {name: row[name] for name in Requirement.model_fields}
     values |= {name: moment(row[name]) for name in _REQUIREMENT_TIMES}
     return Requirement.model_construct(**values | {"extra": row["extra"] or {}})

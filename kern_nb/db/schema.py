@@ -8,18 +8,83 @@ no text.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, SupportsFloat, SupportsIndex, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew
+from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
+from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
 
 SCHEMA_VERSION = 3
 
 
-class Text(sa.types.TypeDecorator[str]):
+class UnreadableCell(Exception):
+    """A stored value that its column cannot hold, met by a reader; `Connected.connect` turns it into `DamagedRow`.
+
+    Attributes:
+        column: The column, or its table as an attribute of `Tables` and its name.
+        value: The value as the driver gives it.
+        reason: What is wrong with it.
+        row: The row, where the reader has it at hand.
+    """
+
+    def __init__(
+        self,
+        column: sa.Column[Any] | tuple[str, str] | None,
+        value: object,
+        reason: str,
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.column, self.value, self.reason, self.row = column, value, reason, row
+
+
+class Decoded(sa.types.TypeDecorator[Any]):
+    """A column type that reads what it wrote and nothing else.
+
+    SQLite keeps a value of any type in any column, and JSON is text that anybody may edit: what does not belong is
+    never taken for a value.
+    """
+
+    cache_ok = True
+    column: sa.Column[Any] | None = None
+    """Where it stands; `Tables` sets it."""
+
+    def decode(self, value: Any) -> Any:
+        """The value of a cell, from what the driver gives for one that is not NULL.
+
+        Raises:
+            ValueError: the cell is damaged.
+        """
+        raise NotImplementedError
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Decode; NULL is None."""
+        if value is None:
+            return None
+        try:
+            return self.decode(value)
+        except ValueError as error:
+            raise UnreadableCell(self.column, value, str(error)) from error
+
+
+class NotText(bytes):
+    """What SQLite has as text, and what is no UTF-8."""
+
+
+def _stored_kind(value: object) -> str:
+    """What a cell holds, in words."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+_KINDS = {NotText: "bytes that are no UTF-8", bytes: "bytes", str: "text", float: "a fraction", int: "a number"}
+
+
+class Text(Decoded):
     """Any string, NUL and lone surrogates included. Sorts by code point on every engine."""
 
     impl = sa.Text
@@ -35,31 +100,195 @@ class Text(sa.types.TypeDecorator[str]):
             return None
         if not isinstance(value, str):
             raise not_text(value)
-        return codec.encode_text(value)
+        # Drivers know str itself: an enum's member is a str to Python, and something else to some of them.
+        return codec.encode_text(value if type(value) is str else str.__str__(value))
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
+    def decode(self, value: Any) -> str:
         """Undo the escapes."""
-        return None if value is None else codec.decode_text(value)
+        if type(value) is not str:
+            raise ValueError(f"{_stored_kind(value)} where text belongs")
+        return codec.decode_text(value)
 
 
 def not_text(value: object) -> BadUsage:
     """The refusal of an id, or other text, that is none."""
-    return BadUsage(f"{value!r} is no text.", "Ids and names are text: str(value) makes it one.")
+    return BadUsage(f"{codec.shown(value)} is no text.", "Ids and names are text: str(value) makes it one.")
 
 
-class Json(sa.types.TypeDecorator[object]):
-    """Any value that `codec` knows. None is NULL."""
+class Json(Decoded):
+    """Any value that `codec` knows. None is NULL.
+
+    Args:
+        any_value: Whether it may be of any type; otherwise it is an object.
+    """
 
     impl = sa.Text
     cache_ok = True
+
+    def __init__(self, *, any_value: bool = False) -> None:
+        super().__init__()
+        self.any_value = any_value
 
     def process_bind_param(self, value: object, dialect: sa.Dialect) -> str | None:
         """Encode."""
         return None if value is None else codec.dumps(value)
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:
-        """Decode."""
-        return None if value is None else codec.loads(value)
+    def decode(self, value: Any) -> Any:
+        """The value of the JSON text."""
+        if type(value) is not str:
+            raise ValueError(f"{_stored_kind(value)} where JSON belongs")
+        found = codec.loads(value)
+        if not (self.any_value or isinstance(found, dict)):
+            raise ValueError(f"JSON of {type(found).__name__} where an object belongs")
+        return found
+
+
+class _Typed(Decoded):
+    """A number or a truth value: engines other than SQLite hold to the type of a column by themselves."""
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        """Look at values of SQLite only."""
+        if dialect.name == "sqlite":
+            return lambda value: self.process_result_value(value, dialect)
+        return self.dialect_impl(dialect).impl_instance.result_processor(dialect, coltype)
+
+
+class Whole(_Typed):
+    """An integer of 64 bits."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> int | None:
+        """Refuse what the column cannot hold: drivers have errors of their own for it."""
+        return None if value is None else whole(value)
+
+    def decode(self, value: Any) -> int:
+        """The integer."""
+        if type(value) is not int:
+            raise ValueError(f"{_stored_kind(value)} where a whole number belongs")
+        return value
+
+
+class Real(_Typed):
+    """A finite number."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> float | None:
+        """Refuse what is no number, and what no sum survives."""
+        return None if value is None else real(value)
+
+    def decode(self, value: Any) -> float:
+        """The number."""
+        if type(value) not in (float, int):
+            raise ValueError(f"{_stored_kind(value)} where a number belongs")
+        return float(value)
+
+
+class Flag(_Typed):
+    """True or False."""
+
+    impl = sa.Boolean
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> bool | None:
+        """Refuse what is neither."""
+        if value is None or value in (True, False):
+            return None if value is None else bool(value)
+        raise UnstorableValue(
+            f"True or False is needed, not {codec.shown(value)}.", "Leave it out where it is unknown."
+        )
+
+    def decode(self, value: Any) -> bool:
+        """The truth value."""
+        if value not in (0, 1) or type(value) not in (bool, int):
+            raise ValueError(f"{_stored_kind(value)} where true or false belongs")
+        return bool(value)
+
+
+_WIDEST = 2**63
+
+
+def whole(value: Any) -> int:
+    """An integer of any kind, numpy's among them, as a column takes it.
+
+    Raises:
+        UnstorableValue: it is no integer, or wider than 64 bits.
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise UnstorableValue(f"A whole number is needed, not {codec.shown(value)}.", "Round it, or leave it out.")
+        value = value.__index__()
+    if not -_WIDEST <= value < _WIDEST:
+        message = f"The number {codec.shown(value)} is too large for a column."
+        raise UnstorableValue(message, "Keep it in extra, where numbers may be of any size.")
+    return int(value)
+
+
+def real(value: Any) -> float:
+    """A number of any kind as a column takes it.
+
+    Raises:
+        UnstorableValue: it is no number, or not finite.
+    """
+    if type(value) is not float:
+        if isinstance(value, bool) or not isinstance(value, (SupportsFloat, SupportsIndex)):
+            raise UnstorableValue(f"A number is needed, not {codec.shown(value)}.", "Leave it out where it is unknown.")
+        try:
+            value = float(value)
+        except (OverflowError, TypeError, ValueError) as error:
+            message = f"The number {codec.shown(value)} is too large for a column."
+            raise UnstorableValue(message, "Keep it in extra, where numbers may be of any size.") from error
+    if not math.isfinite(value):
+        raise UnstorableValue(f"A finite number is needed, not {value}.", "Leave it out where it is unknown.")
+    return float(value)
+
+
+YEARS = (-62_135_596_800, 253_402_300_799)
+"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
+
+WORDS = {
+    ("sessions", "session_type"): get_args(SessionType),
+    ("runs", "run_type"): get_args(SessionType),
+    ("runs", "status"): get_args(RunStatus),
+    ("tool_calls", "status"): get_args(ToolStatus),
+    ("requirements", "kind"): get_args(Requirement.model_fields["kind"].annotation),
+    ("requirements", "status"): get_args(Requirement.model_fields["status"].annotation),
+}
+"""What a column may hold, by table and column, where that is one of a few words."""
+
+LEAST = {"run_index": 0, "message_index": 0, "call_index": 0, "fork_run_index": -1, "fork_message_index": -1}
+"""The least value of a column that counts."""
+
+
+def micros_per_unit(table: str) -> int:
+    """Microseconds in the unit of a table's times: sessions have seconds."""
+    return 1_000_000 if table == "sessions" else 1
+
+
+def problem(table: str, column: sa.Column[Any], value: Any) -> str | None:
+    """What contradicts a column's meaning in a value that was decoded; None where nothing does.
+
+    Args:
+        table: The attribute of `Tables`.
+        column: The column.
+        value: The value; None is NULL.
+    """
+    if value is None:
+        return None if column.nullable else "NULL where a value belongs"
+    name = column.name
+    words = WORDS.get((table, name))
+    if words is not None and value not in words:
+        return f"{codec.shown(value)} where one of {', '.join(words)} belongs"
+    if name in LEAST and value < LEAST[name]:
+        return f"{value} where a number of {LEAST[name]} or more belongs"
+    if name.endswith("_at") and not YEARS[0] <= value * micros_per_unit(table) // 1_000_000 <= YEARS[1]:
+        return f"{value} where a time of the years 1 to 9999 belongs"
+    if isinstance(column.type, Real) and not math.isfinite(value):
+        return f"{value} where a finite number belongs"
+    return None
 
 
 USAGE = (
@@ -74,7 +303,7 @@ USAGE = (
 
 
 def _usage() -> list[sa.Column[object]]:
-    return [sa.Column(name, sa.Double if name == "cost" else sa.BigInteger) for name in USAGE]
+    return [sa.Column(name, Real if name == "cost" else Whole) for name in USAGE]
 
 
 def _key(name: str, kind: type[sa.types.TypeEngine[Any]], *, indexed: bool = True) -> sa.Column[Any]:
@@ -106,17 +335,17 @@ class Tables:
             *(sa.Column(name, Json) for name in ("session_data", "agent_data", "team_data", "workflow_data")),
             sa.Column("metadata", Json),
             sa.Column("summary", Json),
-            sa.Column("created_at", sa.BigInteger),
-            sa.Column("updated_at", sa.BigInteger),
+            sa.Column("created_at", Whole),
+            sa.Column("updated_at", Whole),
             sa.Column("parent_session_id", Text),
-            sa.Column("fork_run_index", sa.BigInteger),
-            sa.Column("fork_message_index", sa.BigInteger),
-            sa.Column("duration_s", sa.Double),
+            sa.Column("fork_run_index", Whole),
+            sa.Column("fork_message_index", Whole),
+            sa.Column("duration_s", Real),
         )
         self.runs = table(
             "_runs",
             _key("session_id", Text),
-            _key("run_index", sa.BigInteger),
+            _key("run_index", Whole),
             sa.Column("run_id", Text, nullable=False, unique=True),
             sa.Column("parent_run_id", Text),
             sa.Column("run_type", Text, nullable=False),
@@ -125,17 +354,17 @@ class Tables:
             sa.Column("model", Text),
             sa.Column("model_provider", Text),
             sa.Column("input", Text),
-            sa.Column("input_json", Json),
+            sa.Column("input_json", Json(any_value=True)),
             sa.Column("output", Text),
-            sa.Column("output_json", Json),
+            sa.Column("output_json", Json(any_value=True)),
             *_usage(),
-            sa.Column("duration_s", sa.Double),
-            sa.Column("time_to_first_token_s", sa.Double),
+            sa.Column("duration_s", Real),
+            sa.Column("time_to_first_token_s", Real),
             sa.Column("error", Text),
             # Of an open run: the state it started from. Of a finished one: the state after it.
             sa.Column("session_state", Json),
-            sa.Column("created_at", sa.BigInteger),
-            sa.Column("finished_at", sa.BigInteger),
+            sa.Column("created_at", Whole),
+            sa.Column("finished_at", Whole),
             # The process that writes an open run, so that `check` can tell a live one from an interrupted one.
             sa.Column("process", Text),
             # The run that this one copies, where a branch took its own copy: its usage is not this session's.
@@ -147,19 +376,19 @@ class Tables:
         self.messages = table(
             "_messages",
             _key("run_id", Text, indexed=indexed),
-            _key("message_index", sa.BigInteger, indexed=indexed),
+            _key("message_index", Whole, indexed=indexed),
             sa.Column("session_id", Text, nullable=False),
-            sa.Column("run_index", sa.BigInteger, nullable=False),
+            sa.Column("run_index", Whole, nullable=False),
             sa.Column("message_id", Text),
             sa.Column("role", Text, nullable=False),
             sa.Column("content", Text),
-            sa.Column("content_json", Json),
+            sa.Column("content_json", Json(any_value=True)),
             sa.Column("tool_call_id", Text),
             sa.Column("tool_name", Text),
-            sa.Column("is_error", sa.Boolean),
+            sa.Column("is_error", Flag),
             sa.Column("model", Text),
             *_usage(),
-            sa.Column("created_at", sa.BigInteger),
+            sa.Column("created_at", Whole),
             sa.Column("extra", Json),
         )
         self.tool_calls = table(
@@ -167,18 +396,18 @@ class Tables:
             _key("run_id", Text, indexed=indexed),
             _key("tool_call_id", Text, indexed=indexed),
             sa.Column("session_id", Text, nullable=False),
-            sa.Column("run_index", sa.BigInteger, nullable=False),
-            sa.Column("message_index", sa.BigInteger),
+            sa.Column("run_index", Whole, nullable=False),
+            sa.Column("message_index", Whole),
             # The place among the calls of the run: ids sort in no useful order.
-            sa.Column("call_index", sa.BigInteger, nullable=False),
+            sa.Column("call_index", Whole, nullable=False),
             sa.Column("tool_name", Text),
             sa.Column("caller", Text, nullable=False),
-            sa.Column("args", Json),
+            sa.Column("args", Json(any_value=True)),
             sa.Column("result", Text),
-            sa.Column("result_json", Json),
+            sa.Column("result_json", Json(any_value=True)),
             sa.Column("status", Text, nullable=False),
-            sa.Column("duration_s", sa.Double),
-            sa.Column("created_at", sa.BigInteger),
+            sa.Column("duration_s", Real),
+            sa.Column("created_at", Whole),
             sa.Column("extra", Json),
         )
         self.requirements = table(
@@ -190,17 +419,17 @@ class Tables:
             sa.Column("status", Text, nullable=False),
             sa.Column("tool_call_id", Text),
             sa.Column("tool_name", Text),
-            sa.Column("args", Json),
+            sa.Column("args", Json(any_value=True)),
             sa.Column("prompt", Text),
             sa.Column("assignee", Text),
-            sa.Column("approved", sa.Boolean),
-            sa.Column("answer", Json),
+            sa.Column("approved", Flag),
+            sa.Column("answer", Json(any_value=True)),
             sa.Column("note", Text),
-            sa.Column("created_at", sa.BigInteger),
-            sa.Column("resolved_at", sa.BigInteger),
+            sa.Column("created_at", Whole),
+            sa.Column("resolved_at", Whole),
             sa.Column("resolved_by", Text),
             sa.Column("claimed_by", Text),
-            sa.Column("expires_at", sa.BigInteger),
+            sa.Column("expires_at", Whole),
             sa.Column("extra", Json),
         )
         self.scores = table(
@@ -209,15 +438,15 @@ class Tables:
             sa.Column("session_id", Text, nullable=False),
             sa.Column("run_id", Text),
             sa.Column("name", Text, nullable=False),
-            sa.Column("value", sa.Double),
+            sa.Column("value", Real),
             sa.Column("source", Text),
-            sa.Column("created_at", sa.BigInteger),
+            sa.Column("created_at", Whole),
         )
         self.blobs = table(
             "_blobs",
             _key("sha256", Text),
             sa.Column("media_type", Text),
-            sa.Column("size", sa.BigInteger, nullable=False),
+            sa.Column("size", Whole, nullable=False),
             sa.Column("content", sa.LargeBinary, nullable=False),
         )
         # Shared by all workloads of a database: a row is one session_table and the version of its tables.
@@ -225,9 +454,13 @@ class Tables:
             "kern_schema",
             self.metadata,
             _key("session_table", Text),
-            sa.Column("version", sa.BigInteger, nullable=False),
+            sa.Column("version", Whole, nullable=False),
         )
         self.of_session = (self.runs, self.messages, self.tool_calls, self.requirements, self.scores)
+        for owner in self.metadata.sorted_tables:
+            for column in owner.columns:
+                if isinstance(column.type, Decoded):
+                    column.type.column = column
         if indexed:
             self._index()
 

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import expand, query
-from kern_nb.db.schema import Tables
+from kern_nb.db import expand, lineage, query
+from kern_nb.db.schema import NotText, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
 
@@ -33,6 +33,14 @@ def _adapted(value: Any) -> Any:
     if isinstance(value, Decimal):
         return float(value)
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
+
+
+def _text(content: bytes) -> str | NotText:
+    """Text of a cell; what is no UTF-8 the column's type refuses, with the row's name."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return NotText(content)
 
 
 _MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -90,10 +98,12 @@ class SqliteDb(SessionStore):
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = _text
         connection.execute("PRAGMA synchronous=NORMAL")
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
         connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
+        connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 
     def insert(self, table: sa.Table) -> Any:

@@ -23,6 +23,7 @@ from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
 
 if TYPE_CHECKING:
     from kern_nb.db.check import CheckReport
+    from kern_nb.db.damage import SetAside
     from kern_nb.db.reading import SessionPage
     from kern_nb.db.references import Reference
     from kern_nb.ingest.report import IngestReport
@@ -504,11 +505,24 @@ class SessionStore(Tabular, Pauses):
         return ingest(self, Path(path), format, progress=progress)
 
     def check(self, *, repair: bool = False) -> CheckReport:
-        """Look for broken invariants: interrupted runs, rows without a session, branches without a parent.
+        """Look for broken invariants: damaged values, interrupted runs, rows without a session, branches without a parent.
+
+        Everything that is stored is read.
 
         Args:
-            repair: Mend what can be mended; the report says what was.
+            repair: Mend what can be mended; the report says what was. A damaged value is set aside and NULL, or another
+                safe value, takes its place; `damaged_values` has it.
         """
         from kern_nb.db.check import check
 
         return check(self, repair=repair)
+
+    def damaged_values(self) -> list[SetAside]:
+        """The damaged values that `check` set aside with ``repair=True``, in that order, as they were stored.
+
+        They are in a table of their own, ``<session_table>_damaged``; those of a session go when it is deleted.
+        """
+        from kern_nb.db.damage import set_aside_values
+
+        with self.reading() as connection:
+            return set_aside_values(connection, self.tables)

@@ -70,6 +70,8 @@ def typed(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
     if kind == "time":
         return values.cast(pa.int64()).cast(ARROW[kind])
     values = values.cast(ARROW[kind])
+    if kind == "number" and not pc.all(pc.is_finite(values)).as_py():
+        return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
     if kind not in ("text", "json") or not _has_escapes(values, kind):
         return values
     return pa.chunked_array(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db.columns import FRAMES
-from kern_nb.db.schema import USAGE, Tables, Text
+from kern_nb.db.schema import USAGE, YEARS, Flag, Json, Real, Tables, Text, Whole
 
 Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
@@ -51,16 +51,97 @@ class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used li
         super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text))
 
 
-@compiles(json_text)
-def _json_text(element: json_text, compiler: Any, **kw: Any) -> str:
+# Text that is not JSON has no keys: it is an error to every engine, and would fail the statement for all rows.
+
+
+@compiles(json_text, "duckdb")
+def _json_text_duckdb(element: json_text, compiler: Any, **kw: Any) -> str:
     column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(CAST({column} AS JSON) ->> {key})"
+    return f"(TRY_CAST({column} AS JSON) ->> {key})"
+
+
+@compiles(json_text, "postgresql")
+def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
+    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    return postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
 
 
 @compiles(json_text, "sqlite")
 def _json_text_sqlite(element: json_text, compiler: Any, **kw: Any) -> str:
     column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({column} ->> {key})"
+    return f"(CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN {column} ->> {key} END)"
+
+
+_CHECKS_INPUT = (16,)
+"""The version of PostgreSQL from which on it can say whether a text is JSON."""
+
+
+def postgresql_json(text: str, kind: str, rest: str, dialect: sa.Dialect) -> str:
+    """SQL that reads a text as JSON, NULL where it is not."""
+    value = f"(CAST({text} AS {kind}){rest})"
+    if (getattr(dialect, "server_version_info", None) or _CHECKS_INPUT) < _CHECKS_INPUT:
+        return value
+    # As JSONB: it also refuses the escapes that cannot become text.
+    return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
+
+
+class sound(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """A column, NULL where it holds what its type does not allow. Only SQLite has such cells."""
+
+    inherit_cache = True
+    name = "sound"
+
+    def __init__(self, column: Expression) -> None:
+        kind = type(column.type)
+        self.type = _PLAIN[kind]()
+        self.kinds = _SQLITE_KINDS[kind]  # follows from the column, by which statements are told apart
+        super().__init__(sa.type_coerce(column, self.type))
+
+
+_PLAIN: dict[type, type[sa.types.TypeEngine[Any]]] = {
+    Text: sa.Text,
+    Json: sa.Text,
+    Whole: sa.BigInteger,
+    Real: sa.Double,
+    Flag: sa.Boolean,
+}
+_SQLITE_KINDS: dict[type, str] = {
+    Text: "'text'",
+    Json: "'text'",
+    Whole: "'integer'",
+    Real: "'real', 'integer'",
+    Flag: "'integer'",
+}
+
+
+@compiles(sound)
+def _sound(element: sound, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(sound, "sqlite")
+def _sound_sqlite(element: sound, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
+
+
+class Cells:
+    """The columns of a table, each `sound`."""
+
+    def __init__(self, table: sa.Table) -> None:
+        self._columns = table.c
+
+    def __getitem__(self, name: str) -> Expression:
+        return sound(self._columns[name])
+
+    __getattr__ = __getitem__
+
+
+def as_micros(time: Expression, unit: int = 1) -> Expression:
+    """A stored time as unix microseconds; NULL outside the years 1 to 9999, which the frames cannot hold."""
+    first, last = (sa.literal_column(str(bound * SECONDS // unit)) for bound in YEARS)
+    plain = sa.type_coerce(time, sa.BigInteger)
+    return sa.case((plain.between(first, last), plain if unit == 1 else plain * unit))
 
 
 def latest_runs(tables: Tables) -> sa.Select[Any]:
@@ -104,8 +185,8 @@ def told_again(messages: Any) -> Condition:
 def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
     """Per run, how many messages it has, and the usage on those of the agent."""
     m = tables.messages
-    agents = m.c.role != "user"
-    spent = {name: m.c[name] for name in USAGE} | {"cost": _money(m.c)}
+    agents, cells = m.c.role != "user", Cells(m)
+    spent = {name: cells[name] for name in USAGE} | {"cost": _money(cells)}
     totals = {"n_messages": sa.func.sum(sa.case((told_again(m.c), 0), else_=1))}
     totals |= {name: sa.func.sum(sa.case((agents, column))) for name, column in spent.items()}
     query = sa.select(m.c.run_id, *_labelled(totals, names)).group_by(m.c.run_id)
@@ -141,11 +222,12 @@ def _run_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subque
         if "n_messages" in names:
             totals["n_messages"] = _whole(sa.func.coalesce(messages.c.n_messages, 0))
         # What is stated for the run goes before what its messages add up to.
-        totals |= {name: sa.func.coalesce(r.c[name], messages.c[name]) for name in USAGE if name in names}
+        cells = Cells(r)
+        totals |= {name: sa.func.coalesce(cells[name], messages.c[name]) for name in USAGE if name in names}
         if "total_tokens" in names:
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
-            totals["total_tokens"] = sa.func.coalesce(r.c.total_tokens, summed)
+            totals["total_tokens"] = sa.func.coalesce(cells.total_tokens, summed)
     if names & set(CALLS):
         calls = _of_calls(tables, only, names)
         query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)
@@ -167,8 +249,8 @@ def sessions(
     s, names = tables.sessions, _wanted("sessions", wanted)
     computed = {
         "session_name": json_text(s.c.session_data, "session_name"),
-        "created_at": s.c.created_at * SECONDS,
-        "updated_at": s.c.updated_at * SECONDS,
+        "created_at": as_micros(s.c.created_at, SECONDS),
+        "updated_at": as_micros(s.c.updated_at, SECONDS),
     }
     sums = latest = None
     if names & {"n_runs", "duration_s", *COUNTS, *USAGE}:
@@ -178,7 +260,7 @@ def sessions(
         if "cost" in names:
             computed["cost"] = _money(sums.c)
         if "duration_s" in names:
-            computed["duration_s"] = sa.func.coalesce(s.c.duration_s, sums.c.duration_s)
+            computed["duration_s"] = sa.func.coalesce(sound(s.c.duration_s), sums.c.duration_s)
     if "status" in names:
         statuses = latest_runs(tables)
         latest = (statuses if only is None else statuses.where(only(tables.runs))).subquery()
@@ -207,7 +289,7 @@ def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subq
 
     totals: dict[str, Expression] = {"n_runs": sa.func.count()}
     # A member's run is within the time of the run that it serves.
-    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), r.c.duration_s)))
+    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), sound(r.c.duration_s))))
     query = sa.select(r.c.session_id).select_from(r)
     if names & {*COUNTS, *USAGE}:
         run = _run_totals(tables, only, names)
@@ -241,7 +323,7 @@ def messages(
     tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
 ) -> sa.Select[Any]:
     """One row a message."""
-    return _select("messages", tables.messages, {"cost": _money(tables.messages.c)}, masks, wanted)
+    return _select("messages", tables.messages, {"cost": _money(Cells(tables.messages))}, masks, wanted)
 
 
 def tool_calls(
@@ -278,13 +360,22 @@ VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
 def _select(
     view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, wanted: Wanted
 ) -> sa.Select[Any]:
-    known = {c.name: c for c in table.columns} | computed
-    known |= {name: sa.case((hidden, value), else_=_stored(known[name])) for name, (hidden, value) in masks.items()}
-    names = [column.name for column in FRAMES[view] if wanted is None or column.name in wanted]
-    chosen = [(name, _stored(known[name])) for name in names]
-    return sa.select(*(expression.label(name) for name, expression in chosen)).select_from(table)
+    columns = [column for column in FRAMES[view] if wanted is None or column.name in wanted]
+    chosen = []
+    for column in columns:
+        value = computed.get(column.name)
+        if value is None:
+            own = table.c[column.name]
+            value = as_micros(own) if column.kind == "time" else sound(own)
+        value = _stored(value)
+        if column.name in masks:
+            hidden, instead = masks[column.name]
+            value = sa.case((hidden, instead), else_=value)
+        chosen.append(value.label(column.name))
+    return sa.select(*chosen).select_from(table)
 
 
 def _stored(expression: Expression) -> Expression:
     """The expression as it is stored: frames decode whole columns, not values."""
-    return sa.type_coerce(expression, sa.Text()) if isinstance(expression.type, sa.types.TypeDecorator) else expression
+    plain = _PLAIN.get(type(expression.type))
+    return expression if plain is None else sa.type_coerce(expression, plain())

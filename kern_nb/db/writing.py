@@ -10,7 +10,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import blobs, rows
+from kern_nb.db import blobs, damage, rows
 from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, touch_session
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.listing import TAGS
@@ -153,6 +153,7 @@ def delete_session(connection: Connection, store: SessionStore, session_id: str,
     for table in tables.of_session:
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
+    damage.forget(connection, tables, session_id)
     blobs.delete(connection, tables, blobs.unused(connection, tables, kept))
 
 

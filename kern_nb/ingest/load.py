@@ -7,13 +7,13 @@ scores of other sources, branches, runs of her own. A session goes in whole or n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import rows
 from kern_nb.db.blobs import Blob
+from kern_nb.db.schema import Json, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.changes import Changes, Stored, changes_of
@@ -25,7 +25,6 @@ from kern_nb.ingest.restoring import Bundled, Known, known, restoring
 _BATCH_SESSIONS = 500
 _BATCH_MESSAGES = 20_000
 _SHOWN_ID = 80
-_DEEPEST = 500
 
 Item = Draft | Bundled | Blob | Problem
 """What importers hand over: a session, foreign or of a bundle; a file that sessions name; what is wrong."""
@@ -152,11 +151,9 @@ class _Loading:
         """
         for name, made in changes.rows.items():
             for column in getattr(self.store.tables, name).c:
-                if isinstance(column.type, sa.types.TypeDecorator):
+                if isinstance(column.type, (Text, Json)):  # `rows` has looked at the numbers
                     for row in made:
-                        value = row.get(column.name)
-                        column.type.process_bind_param(value, self.connection.dialect)
-                        _refuse_deep(value)
+                        column.type.process_bind_param(row.get(column.name), self.connection.dialect)
 
     def _write(self, changes: Changes) -> None:
         connection, tables = self.connection, self.store.tables
@@ -180,22 +177,3 @@ class _Loading:
             self.store.insert_rows(connection, getattr(tables, name), made)
         for name in ("sessions", "runs", "messages", "tool_calls"):
             setattr(self.report, name, getattr(self.report, name) + len(changes.rows[name]))
-
-
-def _refuse_deep(value: Any) -> None:
-    """Refuse a value that is nested so deeply that it is a matter of luck whether it can be written and read.
-
-    Raises:
-        UnstorableValue: it is.
-    """
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            v
-            for item in level
-            if isinstance(item, (dict, list))
-            for v in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return
-    raise UnstorableValue(f"it holds a value that is nested more than {_DEEPEST} levels deep")

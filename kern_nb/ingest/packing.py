@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isnan
-from typing import Any, NamedTuple, get_args
+from math import isfinite
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from kern_nb.db import codec, rows
 from kern_nb.db.rows import Row
-from kern_nb.db.schema import Json, Tables, Text
+from kern_nb.db.schema import WORDS, YEARS, Flag, Json, Real, Tables, Text, Whole
 from kern_nb.ingest.drafts import Malformed, kind_of
-from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
 
 Rows = dict[str, list[Row]]
 """The rows of one session, by table; one of them is in ``sessions``."""
@@ -38,14 +37,6 @@ _LEFT_OUT = {
 }
 _WITH_JSON = {"runs": ("input", "output"), "messages": ("content",), "tool_calls": ("result",)}
 
-_WORDS = {
-    ("sessions", "session_type"): get_args(SessionType),
-    ("runs", "run_type"): get_args(SessionType),
-    ("runs", "status"): get_args(RunStatus),
-    ("tool_calls", "status"): get_args(ToolStatus),
-    ("requirements", "kind"): get_args(Requirement.model_fields["kind"].annotation),
-    ("requirements", "status"): get_args(Requirement.model_fields["status"].annotation),
-}
 _IDS = (
     ("sessions", "session_id"),
     ("runs", "run_id"),
@@ -57,8 +48,6 @@ _ANY_JSON = ("args", "answer")
 
 _WIDEST = 2**63
 _FARTHEST = 10**15
-_YEARS = (-62_135_596_800, 253_402_300_799)
-"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
 
 
 def packed(made: Rows) -> dict[str, Any]:
@@ -162,7 +151,7 @@ def _fields_of(table: str, columns: sa.Table) -> dict[str, _Field]:
         name = column.name
         if name in _LEFT_OUT[table] or name in beside:
             continue
-        words = _WORDS.get((table, name))
+        words = WORDS.get((table, name))
         if words:
             kind: tuple[Callable[[Any], bool], str] = words.__contains__, "one of " + ", ".join(words)
         elif (table, name) in _IDS:
@@ -246,11 +235,11 @@ def _is_place(value: Any) -> bool:
 
 
 def _is_time(value: Any, unit: int) -> bool:
-    return type(value) is int and _YEARS[0] <= value // unit <= _YEARS[1]
+    return type(value) is int and YEARS[0] <= value // unit <= YEARS[1]
 
 
 def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (type(value) is float and not isnan(value))
+    return _is_whole(value) or (type(value) is float and isfinite(value))
 
 
 def _is_switch(value: Any) -> bool:
@@ -268,7 +257,7 @@ def _is_anything(_: Any) -> bool:
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
     Text: (_is_text, "text"),
     Json: (_is_object, "an object"),
-    sa.BigInteger: (_is_whole, "a whole number"),
-    sa.Double: (_is_number, "a number"),
-    sa.Boolean: (_is_switch, "true or false"),
+    Whole: (_is_whole, "a whole number"),
+    Real: (_is_number, "a number"),
+    Flag: (_is_switch, "true or false"),
 }
