@@ -15,9 +15,9 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import codec, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
+from kern_nb.db.views import json_text, latest_runs, told_again
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
-from kern_nb.records import PARTIAL, Message, Requirement, Run, Session, ToolCall
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -299,7 +299,7 @@ def lists_said(connection: Connection, tables: Tables, session_id: str) -> dict[
 
 def is_told(message: Message) -> bool:
     """Whether a model is told a message again: no instructions, no copy of an earlier one, no answer that broke off."""
-    return message.role not in NOT_TOLD and not message.is_partial and FROM_HISTORY not in message.extra
+    return message.role not in NOT_TOLD and not message.is_partial and not message.from_history
 
 
 def unfinished_runs(connection: Connection, tables: Tables, session_id: str, upto: int) -> list[int]:
@@ -320,8 +320,8 @@ def _run_of_message(
 ) -> int:
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
     m, r = tables.messages, tables.runs
-    left_out = (sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{mark}"') for mark in (FROM_HISTORY, PARTIAL))
-    told = m.c.role.not_in(NOT_TOLD) & sa.or_(m.c.extra.is_(None), sa.not_(sa.or_(*left_out)))
+    broke_off = m.c.partial.is_not(None) & m.c.partial
+    told = m.c.role.not_in(NOT_TOLD) & sa.not_(told_again(m.c)) & sa.not_(broke_off)
     of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
     query = sa.select(m.c.run_index).join(r, of_run).where(seen.inside(m), told, is_told_of)
     if before_run is not None:

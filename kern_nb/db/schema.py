@@ -13,10 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb import extra_keys
 from kern_nb.db import codec
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Text(sa.types.TypeDecorator[str]):
@@ -143,6 +144,8 @@ class Tables:
             # What ingest compares to see whether a record has changed.
             sa.Column("source_hash", Text),
             sa.Column("extra", Json),
+            # What kern_nb notes for its own use (`extra_keys`); ``extra`` is the source's.
+            sa.Column("internal", Json),
         )
         self.messages = table(
             "_messages",
@@ -161,6 +164,10 @@ class Tables:
             *_usage(),
             sa.Column("created_at", sa.BigInteger),
             sa.Column("extra", Json),
+            # A copy of a message of an earlier run, which is counted there; the beginning of an answer that broke off.
+            sa.Column("from_history", sa.Boolean),
+            sa.Column("partial", sa.Boolean),
+            sa.Column("internal", Json),
         )
         self.tool_calls = table(
             "_tool_calls",
@@ -180,6 +187,7 @@ class Tables:
             sa.Column("duration_s", sa.Double),
             sa.Column("created_at", sa.BigInteger),
             sa.Column("extra", Json),
+            sa.Column("internal", Json),
         )
         self.requirements = table(
             "_requirements",
@@ -259,8 +267,18 @@ def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
     3: [("requirements", "approved"), ("requirements", "extra")],
+    4: [
+        ("messages", "from_history"),
+        ("messages", "partial"),
+        ("messages", "internal"),
+        ("tool_calls", "internal"),
+        ("runs", "internal"),
+    ],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
+
+_MARKS_MOVED = 4
+"""The version in which kern_nb's own marks left ``extra``."""
 
 
 def create(connection: Connection, tables: Tables) -> None:
@@ -278,6 +296,9 @@ def create(connection: Connection, tables: Tables) -> None:
         for step in range(found + 1, SCHEMA_VERSION + 1):
             for owner, name in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, owner), name)
+            if step == _MARKS_MOVED:
+                extra_keys.upgrade_messages(connection, tables.messages)
+                extra_keys.upgrade_runs(connection, tables.runs)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )

@@ -279,12 +279,14 @@ class SessionStore(Tabular, Pauses):
         default_state: dict[str, Any] | None = None,
         owner_data: dict[str, Any] | None = None,
         extra: dict[str, Any] | None = None,
+        internal: dict[str, Any] | None = None,
     ) -> Run:
         """Open a run before the model is called; go on with `append_messages` and `finish_run`.
 
         ``run_id`` is made up where None. ``default_state`` holds keys that the session's state gets where it lacks
         them. ``owner_data`` describes the agent, team or workflow; a new session keeps it
-        as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is.
+        as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is, and so
+        is ``internal``, what kern_nb's own agents note of it.
 
         Returns:
             The open run: its id, its index, and in ``session_state`` the state it starts from.
@@ -296,6 +298,7 @@ class SessionStore(Tabular, Pauses):
         run = Run(
             run_id=str(uuid4()) if run_id is None else run_id,
             extra=extra or {},
+            internal=internal or {},
             model_provider=model_provider,
             run_type=session_type,
             agent_id=agent_id,
@@ -321,8 +324,8 @@ class SessionStore(Tabular, Pauses):
     ) -> list[Message]:
         """Add messages to an open run as they happen, with the tool calls they make.
 
-        A tool's message completes its call; ``extra["duration_s"]`` of it says what the call took, where that is not
-        the time since it was asked for, and ``extra["args"]`` what it ran with, where a person changed that.
+        A tool's message completes its call; ``internal["duration_s"]`` of it says what the call took, where that is
+        not the time since it was asked for, and ``internal["args"]`` what it ran with, where a person changed that.
 
         Args:
             run_id: The open run.

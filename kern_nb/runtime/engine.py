@@ -22,10 +22,9 @@ from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import UsageLimits
 
-from kern_nb import models
+from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.state import merge
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import AlreadyClaimed, BadUsage, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Run
@@ -33,7 +32,6 @@ from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
 from kern_nb.runtime.history import HistoryOptions
-from kern_nb.runtime.provenance import GIVEN_STATE
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.threads import in_thread
@@ -109,9 +107,9 @@ class Request:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def kept(self) -> dict[str, Any]:
-        """What is kept with the run: whoever runs it again gives it the same state."""
-        return self.extra | ({GIVEN_STATE: copy.deepcopy(self.session_state)} if self.session_state else {})
+    def internal(self) -> dict[str, Any]:
+        """What is noted of the run: whoever runs it again passes the same state."""
+        return extra_keys.of_run(self.extra, copy.deepcopy(self.session_state))
 
 
 async def begin(runner: Runner, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
@@ -141,7 +139,8 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
             model=models.name_of(runner.model),
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=defaults(runner),
-            extra=request.kept,
+            extra=request.extra,
+            internal=request.internal,
             **runner.owner(),
         )
 
@@ -243,7 +242,7 @@ async def _gone_on_with(
         if known is None:
             return None
         past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model)
-        own = [m for m in run.messages if FROM_HISTORY not in m.extra and not m.is_partial]
+        own = [m for m in run.messages if not m.from_history and not m.is_partial]
         answers = resume.results(run, runner.tools, known)
         resume.require_tools(answers, run, runner.tools, others=runner.has_toolsets)
         recorder.unknown = resume.unknown(answers)

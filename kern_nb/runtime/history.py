@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.db import SessionStore, codec
+from kern_nb.extra_keys import RERUN_OF
 from kern_nb.interop.media import as_text
 from kern_nb.records import Message, Run, Session, text_of
 from kern_nb.runtime.context import RunContext
@@ -16,9 +17,6 @@ from kern_nb.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from kern_nb.runtime.summaries import SessionSummaryManager
-
-RERUN_OF = "rerun_of"
-"""In a run's ``extra``: the run that it repeats. In a session's metadata: what of which session was run again."""
 
 _CHARACTERS_A_TOKEN = 4
 _MOST_MESSAGES_FOUND = 20
@@ -50,7 +48,7 @@ async def told(
     A run that is made again is told the whole conversation it goes on from, but for limits in messages or tokens.
     """
     session_id = run.session_id or ""
-    if RERUN_OF in run.extra:
+    if RERUN_OF in run.internal:
         options = replace(options, add=True, runs=None)
     by_run: dict[int, list[Message]] = {}
     if options.add:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from kern_nb import extra_keys
 from kern_nb.db import SessionStore, codec
 from kern_nb.errors import BadUsage, KernError, RunFailed
+from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
@@ -58,7 +60,8 @@ async def begin(workflow: Workflow, store: SessionStore, request: Request, emit:
             user_id=request.user_id,
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=engine.defaults(workflow),
-            extra=request.kept,
+            extra=request.extra,
+            internal=request.internal,
             **workflow.owner(),
         )
 
@@ -82,7 +85,7 @@ async def proceed(
     run = await engine.claimed(store, before)
     state = parent.session_state if parent else dict(run.session_state or {})
     walk = _Walk(workflow, store, run, state, emit, run.user_id, rerun_interrupted=rerun_interrupted)
-    walk.made = {one.extra["step_path"]: one for one in made if "step_path" in one.extra}
+    walk.made = {one.internal[STEP_PATH]: one for one in made if STEP_PATH in one.internal}
     walk.asked = {one.extra["step_path"]: one for one in run.requirements if "step_path" in one.extra}
     return await _walk(workflow, walk, before)
 
@@ -266,7 +269,8 @@ class _Walk:
         given = self._given(previous)
         owner = {"session_type": "workflow", "workflow_id": self.workflow.id, "user_id": self.user_id}
         seen = self.run.input if previous is None else previous
-        place = {"parent_run_id": self.run.run_id, "extra": {"step": name, "step_path": path}}
+        extra = {"step": name, STEP_PATH: path}
+        place = {"parent_run_id": self.run.run_id, "extra": extra, "internal": extra_keys.of_run(extra)}
         run_id, session_id = str(uuid4()), self.context.session_id
 
         def start() -> Run:

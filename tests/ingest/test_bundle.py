@@ -91,7 +91,7 @@ def test_a_bundle_is_json_for_any_reader(memory, tmp_path):
     document = json.loads(path.read_text(encoding="utf-8"))
     by_id = {record["session"]["session_id"]: record for record in document["records"] if "session" in record}
 
-    assert document["kern_nb_bundle"] == 1
+    assert document["kern_nb_bundle"] == 2
     assert document["exported_by"] == f"kern_nb {kern_nb.__version__}"
     assert by_id["team"]["runs"][1]["messages"][0]["content"] == "member"
     assert len(path.read_text(encoding="utf-8").split("\n")) == len(document["records"]) + 3
