@@ -55,11 +55,14 @@ def touch_session(
         )
         row = connection.execute(upsert.returning(s.c.session_data, s.c.fork_run_index)).mappings().first()
     if row is None:
-        raise OwnerMismatch(
-            f"Session {session_id!r} belongs to another user than {owner.get('user_id')!r}.",
-            "Use a session_id of that user's own.",
-        )
+        raise not_theirs(session_id, owner.get("user_id"))
     return row
+
+
+def not_theirs(session_id: str, user_id: str | None) -> OwnerMismatch:
+    """The refusal of a write to a session of another user, who is not named."""
+    message = f"Session {session_id!r} belongs to another user than {user_id!r}."
+    return OwnerMismatch(message, "Use a session_id of that user's own.")
 
 
 _TOUCHED = ("session_id", "updated_at", "user_id")

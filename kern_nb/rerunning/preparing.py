@@ -132,8 +132,7 @@ def _runner(wish: Wish, session: Session, run: Run, store: SessionStore) -> Sess
         return _recorded(wish, session, run, store)
     if None not in (wish.agent.user_id, session.user_id) and wish.agent.user_id != session.user_id:
         raise OwnerMismatch(
-            f"Session {session.session_id!r} belongs to {session.user_id!r}, and {wish.agent!r} to "
-            f"{wish.agent.user_id!r}.",
+            f"Session {session.session_id!r} belongs to another user than {wish.agent.user_id!r}, whose agent this is.",
             "Give an agent of the session's user, or of none.",
         )
     return wish.agent.variant(**wish.changes)

@@ -78,13 +78,15 @@ async def proceed(
     parent: RunContext | None,
     *,
     rerun_interrupted: bool,
+    user_id: str | None = None,
 ) -> Run:
     """Go on with a run at the step where it stood; see `kern_nb.workflow.Workflow.acontinue_run`."""
     engine.require_kind(before, "workflow")
     made = await in_thread(lambda: store.member_runs(before.run_id))
-    run = await engine.claimed(store, before)
+    run = await engine.claimed(store, before, user_id)
+    owner = await engine.owner_of(store, run, parent)
     state = parent.session_state if parent else dict(run.session_state or {})
-    walk = _Walk(workflow, store, run, state, emit, run.user_id, rerun_interrupted=rerun_interrupted)
+    walk = _Walk(workflow, store, run, state, emit, owner, rerun_interrupted=rerun_interrupted)
     walk.made = {one.internal[STEP_PATH]: one for one in made if STEP_PATH in one.internal}
     walk.asked = {one.extra["step_path"]: one for one in run.requirements if "step_path" in one.extra}
     return await _walk(workflow, walk, before)
