@@ -116,7 +116,7 @@ def test_only_what_is_named_is_exported(memory, tmp_path):
 
 
 def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
-    """Nobody goes on with them there: interrupted, calls unknown, questions expired; the session's state is kept."""
+    """A running one is interrupted, its calls unknown; a paused one waits there too; the session's state is kept."""
     store.update_session_state("chat", {"n": 1})
     running = store.start_run("chat", input="go")
     store.append_messages(
@@ -127,10 +127,11 @@ def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
     memory.ingest(exported(store, tmp_path / "open.json"))
     runs = memory.get_session("chat").runs
 
-    assert [run.status for run in runs] == ["INTERRUPTED", "INTERRUPTED"]
-    assert [run.session_state for run in runs] == [{"n": 1}, {"n": 1}]
+    assert [run.status for run in runs] == ["INTERRUPTED", "PAUSED"]
+    assert memory.get_session("chat").session_state == {"n": 1}
+    assert runs[0].session_state == {"n": 1}
     assert runs[0].tool_calls[0].status == "unknown"
-    assert [r.status for r in runs[1].requirements] == ["expired"]
+    assert [r.status for r in runs[1].requirements] == ["pending"]
     assert memory.check().problems == []
     assert [run.status for run in store.get_session("chat").runs] == ["RUNNING", "PAUSED"]
 
