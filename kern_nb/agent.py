@@ -320,17 +320,24 @@ class Agent(SessionOwner):
         return work
 
     async def _proceed(
-        self, run_id: str | int | Run, session_id: str | None, emit: Emit, parent: RunContext | None = None
+        self,
+        run_id: str | int | Run,
+        session_id: str | None,
+        emit: Emit,
+        parent: RunContext | None = None,
+        *,
+        user_id: str | None = None,
     ) -> Run:
         from kern_nb.runtime import engine
         from kern_nb.runtime.threads import in_thread
 
         store = parent.store if parent else self.store
         # What a leader or a workflow goes on with is known by its id, in its store.
-        find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id)
+        user_id = None if parent else self._user(user_id)
+        find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id, user_id)
         before = await in_thread(find)
         try:
-            return self._ended(store, await engine.proceed(self, store, before, emit, parent))
+            return self._ended(store, await engine.proceed(self, store, before, emit, parent, user_id))
         finally:
             self._forget(store)
 
@@ -357,7 +364,7 @@ class Agent(SessionOwner):
 
         With ``cache_session`` it is read once, until this agent changes it; what others add is not seen.
         """
-        known, owner, store = self._known(session_id), user_id or self.user_id, self.store
+        known, owner, store = self._known(session_id), self._user(user_id), self.store
         cached = self._cached.get(store, {}).get(known)
         if cached is None or owner not in (None, cached.user_id):
             cached = super().get_session(session_id, user_id=user_id)
@@ -366,35 +373,47 @@ class Agent(SessionOwner):
             self._cached.setdefault(store, {})[known] = cached
         return cached.model_copy(deep=True)  # the cached one stays as it is stored
 
-    def get_session_summary(self, session_id: str | None = None) -> SessionSummary | None:
+    def get_session_summary(
+        self, session_id: str | None = None, *, user_id: str | None = None
+    ) -> SessionSummary | None:
         """The summary of a session, None where none was made; one that is being made is waited for."""
+        known = self._required(session_id, user_id).session_id
         if self._given_summaries is not None:
-            self._given_summaries.wait(self.store, self._known(session_id))
-        return super().get_session_summary(session_id)
+            self._given_summaries.wait(self.store, known)
+        return super().get_session_summary(known, user_id=user_id)
 
     def set_session_name(
-        self, session_name: str | None = None, session_id: str | None = None, *, autogenerate: bool = False
+        self,
+        session_name: str | None = None,
+        session_id: str | None = None,
+        *,
+        autogenerate: bool = False,
+        user_id: str | None = None,
     ) -> str:
         """Give a session a title, or (without one, or with ``autogenerate``) have the model make it; the title.
 
         Raises:
             SessionNotFound: there is no such session.
         """
-        known = self._required(session_id).session_id
+        known = self._required(session_id, user_id).session_id
         if session_name is None or autogenerate:
             from kern_nb.runtime import loop
             from kern_nb.runtime.titles import made
 
-            session_name = loop.run(lambda: made(self.store, known, self.model))
+            session_name = loop.run(lambda: made(self.store, known, self.model, self._user(user_id)))
         self._forget(self.store, known)
-        return super().set_session_name(session_name, known)
+        return super().set_session_name(session_name, known, user_id=user_id)
 
-    def update_session_state(self, updates: dict[str, Any], session_id: str | None = None) -> dict[str, Any]:
+    def update_session_state(
+        self, updates: dict[str, Any], session_id: str | None = None, *, user_id: str | None = None
+    ) -> dict[str, Any]:
         """Set keys of a session's state; the state as it is now."""
         self._forget(self.store, self._known(session_id))
-        return super().update_session_state(updates, session_id)
+        return super().update_session_state(updates, session_id, user_id=user_id)
 
-    def delete_session(self, session_id: str | None = None, *, detach_branches: bool = False) -> None:
+    def delete_session(
+        self, session_id: str | None = None, *, detach_branches: bool = False, user_id: str | None = None
+    ) -> None:
         """Delete a session with all that is in it; see `SessionStore.delete_session`."""
         self._forget(self.store, self._known(session_id))
-        super().delete_session(session_id, detach_branches=detach_branches)
+        super().delete_session(session_id, detach_branches=detach_branches, user_id=user_id)

@@ -23,9 +23,6 @@ _SHORT = 80
 OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
 """A run in one of these may still be written to."""
 
-PARTIAL = "partial"
-"""Set in a message's ``extra`` where an answer broke off."""
-
 UNANSWERED = ("pending", "claimed")
 """A requirement in one of these waits."""
 
@@ -113,6 +110,7 @@ class ToolCall(Record):
     duration_s: float | None = None
     created_at: Time | None = None
     extra: Object = Field(default_factory=dict)
+    internal: Object = Field(default_factory=dict)
 
     @property
     def is_error(self) -> bool | None:
@@ -125,7 +123,9 @@ class Message(Record):
 
     ``content`` is text, a list of parts, any other JSON, or None. A tool's message carries ``tool_call_id``, and
     ``is_error`` where the tool failed; an assistant's carries the ``tool_calls`` it made. ``message_index`` is given by
-    the store.
+    the store. ``from_history`` is set on a copy of an earlier run's message, which is not counted again, ``partial``
+    on the beginning of an answer that broke off. ``internal`` is what kern_nb notes for its own use; what stands in
+    ``extra`` has no meaning to it.
     """
 
     role: Text
@@ -139,12 +139,15 @@ class Message(Record):
     message_id: Text | None = None
     message_index: int | None = None
     created_at: Time | None = None
+    from_history: bool | None = None
+    partial: bool | None = None
     extra: Object = Field(default_factory=dict)
+    internal: Object = Field(default_factory=dict)
 
     @property
     def is_partial(self) -> bool:
         """Whether it is the beginning of an answer whose end was never said; a model is not told it again."""
-        return self.extra.get(PARTIAL) is True
+        return self.partial is True
 
 
 class Requirement(Record):
@@ -208,6 +211,7 @@ class Run(Record):
     created_at: Time | None = None
     finished_at: Time | None = None
     extra: Object = Field(default_factory=dict)
+    internal: Object = Field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Where it stands, its status and its size; the fields hold the rest."""

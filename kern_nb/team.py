@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kern_nb.agent import Agent
 from kern_nb.errors import BadUsage, RunFailed, did_you_mean
+from kern_nb.extra_keys import TOOL_CALL_ID
 
 if TYPE_CHECKING:
     from kern_nb.records import Run, SessionType
@@ -87,7 +88,7 @@ class Team(Agent):
         from kern_nb.runtime.threads import in_thread
 
         made = await in_thread(lambda: context.store.member_runs(run.run_id))
-        by_call = {one.extra.get("tool_call_id"): one for one in made}
+        by_call = {one.internal.get(TOOL_CALL_ID): one for one in made}
         known: dict[str, Any] = {}
         for call in resume.pending(run):
             member_run = by_call.get(call.tool_call_id)

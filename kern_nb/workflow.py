@@ -119,6 +119,7 @@ class Workflow(SessionOwner):
         emit: Emit,
         parent: RunContext | None = None,
         *,
+        user_id: str | None = None,
         rerun_interrupted: bool = False,
     ) -> Run:
         from kern_nb.runtime import pipeline
@@ -126,18 +127,31 @@ class Workflow(SessionOwner):
 
         store = parent.store if parent else self.store
         # What a leader or a workflow goes on with is known by its id, in its store.
-        find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id)
+        user_id = None if parent else self._user(user_id)
+        find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id, user_id)
         before = await in_thread(find)
-        return await pipeline.proceed(self, store, before, emit, parent, rerun_interrupted=rerun_interrupted)
+        options: dict[str, Any] = {"rerun_interrupted": rerun_interrupted, "user_id": user_id}
+        return await pipeline.proceed(self, store, before, emit, parent, **options)
 
     def continue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, rerun_interrupted: bool = False
+        self,
+        run_id: str | int | Run,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        rerun_interrupted: bool = False,
     ) -> Run:
         """As `acontinue_run`, from sync code."""
-        return self._wait(lambda emit: self._proceed(run_id, session_id, emit, rerun_interrupted=rerun_interrupted))
+        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
+        return self._wait(lambda emit: self._proceed(run_id, session_id, emit, **options))
 
     async def acontinue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, rerun_interrupted: bool = False
+        self,
+        run_id: str | int | Run,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        rerun_interrupted: bool = False,
     ) -> Run:
         """Go on with a run at the step where it paused, failed or was interrupted; finished steps do not run again.
 
@@ -152,8 +166,9 @@ class Workflow(SessionOwner):
         """
         from kern_nb.runtime.events import ignore
 
-        return await self._proceed(run_id, session_id, ignore, rerun_interrupted=rerun_interrupted)
+        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
+        return await self._proceed(run_id, session_id, ignore, **options)
 
     def steps_of(self, run_id: str) -> list[Run]:
         """The runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""
-        return self.store.member_runs(self._found(run_id, None).run_id)
+        return self.store.member_runs(self._found(run_id, None, self.user_id).run_id)

@@ -15,7 +15,6 @@ from kern_nb import attached
 from kern_nb.db import codec
 from kern_nb.db.reading import NOT_TOLD
 from kern_nb.db.rows import ANSWERS
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
 from kern_nb.render import plain
 
@@ -209,7 +208,7 @@ def _said_there(store: SessionStore, runs: pd.DataFrame, messages: pd.DataFrame)
     for run_id, number in rows(runs, ("run_id", "n_messages")):
         if number is not None and counts.get(run_id, 0) > number:
             told = store.get_run(run_id).messages
-            copies |= {(run_id, message.message_index) for message in told if FROM_HISTORY in message.extra}
+            copies |= {(run_id, message.message_index) for message in told if message.from_history}
     if not copies:
         return messages
     return messages[[key not in copies for key in rows(messages, ("run_id", "message_index"))]]

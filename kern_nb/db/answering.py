@@ -31,20 +31,23 @@ if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
 
 
-def find(connection: Connection, store: Connected, reference: str) -> RowMapping:
+def find(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> RowMapping:
     """The row of a requirement: by its id, or its session or run where that waits for one thing only; or by prefixes.
 
     Raises:
         RequirementNotFound, AmbiguousReference: it names none, or several.
     """
-    q = store.tables.requirements
-    exact = connection.execute(sa.select(q).where(q.c.requirement_id == reference)).mappings().first()
+    q, s = store.tables.requirements, store.tables.sessions
+    every = sa.select(q)
+    if user_id is not None:  # another user's are not there
+        every = every.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
+    exact = connection.execute(every.where(q.c.requirement_id == reference)).mappings().first()
     if exact is not None:
         return exact
-    place = _place(connection, store, reference) if reference else None
+    place = _place(connection, store, reference, user_id) if reference else None
     found: list[RowMapping] = [] if place is None else list(_of_place(connection, store, place))
     if reference and not (place is not None and _is_exact(place, reference)):
-        by_prefix = sa.select(q).where(starts_with(q.c.requirement_id, reference)).limit(NAMED + 1)
+        by_prefix = every.where(starts_with(q.c.requirement_id, reference)).limit(NAMED + 1)
         also = connection.execute(by_prefix).mappings().all()
         known = {row["requirement_id"] for row in found}
         found += [row for row in also if row["requirement_id"] not in known]
@@ -59,14 +62,14 @@ def find(connection: Connection, store: Connected, reference: str) -> RowMapping
     raise RequirementNotFound(f"Nothing waits as {reference!r}.", "See what does: %kern inbox")
 
 
-def _place(connection: Connection, store: Connected, reference: str) -> Reference | None:
+def _place(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> Reference | None:
     """The session or run of a reference; None where there is none.
 
     Raises:
         AmbiguousReference: a prefix that fits several.
     """
     try:
-        return locate(connection, store.tables, reference)
+        return locate(connection, store.tables, reference, user_id)
     except KeyError:
         return None
 
@@ -132,9 +135,10 @@ def resolve(
     value: Any,
     note: str | None,
     by: str | None,
+    user_id: str | None = None,
 ) -> Requirement:
     """See `SessionStore.resolve`. An expired one comes back as such, so that its expiry is kept."""
-    row = find(connection, store, reference)
+    row = find(connection, store, reference, user_id)
     if pausing.has_expired(row):
         return pausing.expire(connection, store, row)
     _require_waiting(connection, store, row)
@@ -249,19 +253,26 @@ def expired_error(found: Requirement) -> AlreadyResolved | AlreadyClaimed:
     return _too_late(found)
 
 
-def claim(connection: Connection, store: Connected, reference: str, by: str) -> Requirement:
+def claim(connection: Connection, store: Connected, reference: str, by: str, user_id: str | None = None) -> Requirement:
     """See `SessionStore.claim`."""
-    row = find(connection, store, reference)
+    row = find(connection, store, reference, user_id)
     _require_waiting(connection, store, row)
     return _set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)
 
 
 def hand_off(
-    connection: Connection, store: Connected, reference: str, *, to: str, note: str | None, by: str | None
+    connection: Connection,
+    store: Connected,
+    reference: str,
+    *,
+    to: str,
+    note: str | None,
+    by: str | None,
+    user_id: str | None = None,
 ) -> Requirement:
     """See `SessionStore.handoff`."""
     named = _is_id(connection, store, reference)
-    place = _place(connection, store, reference) if reference and not named else None
+    place = _place(connection, store, reference, user_id) if reference and not named else None
     if place is not None and _is_exact(place, reference):
         waiting = _of_place(connection, store, place)
         reassigned = [_reassign(connection, store, one, to, note, by) for one in waiting]
@@ -271,7 +282,7 @@ def hand_off(
             else pausing.hand_session_over(connection, store, place.session_id, to, note, by)
         )
     try:
-        return _reassign(connection, store, find(connection, store, reference), to, note, by)
+        return _reassign(connection, store, find(connection, store, reference, user_id), to, note, by)
     except RequirementNotFound:
         if place is None:
             message = f"Neither a session nor a requirement is called {reference!r}."

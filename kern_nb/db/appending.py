@@ -22,6 +22,7 @@ from kern_nb.db import codec, rows
 from kern_nb.db.schema import Tables, starts_with
 from kern_nb.db.state import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
+from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, UNKNOWN
 from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, Usage
 
 if TYPE_CHECKING:
@@ -54,11 +55,14 @@ def touch_session(
         )
         row = connection.execute(upsert.returning(s.c.session_data, s.c.fork_run_index)).mappings().first()
     if row is None:
-        raise OwnerMismatch(
-            f"Session {session_id!r} belongs to another user than {owner.get('user_id')!r}.",
-            "Use a session_id of that user's own.",
-        )
+        raise not_theirs(session_id, owner.get("user_id"))
     return row
+
+
+def not_theirs(session_id: str, user_id: str | None) -> OwnerMismatch:
+    """The refusal of a write to a session of another user, who is not named."""
+    message = f"Session {session_id!r} belongs to another user than {user_id!r}."
+    return OwnerMismatch(message, "Use a session_id of that user's own.")
 
 
 _TOUCHED = ("session_id", "updated_at", "user_id")
@@ -306,8 +310,8 @@ def _ran_with(
     connection: Connection, calls: sa.Table, call: sa.ColumnElement[bool], args: dict[str, Any]
 ) -> dict[str, Any]:
     """The columns of a call that ran with other arguments than the model gave; those are kept beside."""
-    asked = connection.execute(sa.select(calls.c.args, calls.c.extra).where(call)).mappings().one()
-    return {"args": args, "extra": (asked["extra"] or {}) | {"asked_args": asked["args"]}}
+    asked = connection.execute(sa.select(calls.c.args, calls.c.internal).where(call)).mappings().one()
+    return {"args": args, "internal": (asked["internal"] or {}) | {ASKED_ARGS: asked["args"]}}
 
 
 def _without_results(message: Message) -> Message:
@@ -329,9 +333,9 @@ def _complete_call(
 ) -> None:
     """A tool's message ends the call it answers, unless it has ended before.
 
-    One that says that nobody knows how the call ended (``extra["unknown"]``) leaves it as it is.
+    One that says that nobody knows how the call ended leaves it as it is.
     """
-    if message.extra.get("unknown"):
+    if message.internal.get(UNKNOWN) is True:
         return
     t = store.tables.tool_calls
     # An id that was used again in the run stands there as id~2.
@@ -343,12 +347,12 @@ def _complete_call(
     call = connection.execute(waiting.order_by(t.c.status, t.c.call_index).limit(1)).scalar()
     if call is not None:
         text, value = rows.split(message.content) if keep else (None, None)
-        took = message.extra.get("duration_s")
+        took = message.internal.get(DURATION_S)
         if not isinstance(took, float):
             took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
         done = {"status": rows.ended(message), "result": text, "result_json": value, "duration_s": took}
-        if isinstance(message.extra.get("args"), dict):
-            done |= _ran_with(connection, t, _of_run(t, run) & (t.c.tool_call_id == call), message.extra["args"])
+        if isinstance(message.internal.get(ARGS), dict):
+            done |= _ran_with(connection, t, _of_run(t, run) & (t.c.tool_call_id == call), message.internal[ARGS])
         connection.execute(t.update().where(_of_run(t, run), t.c.tool_call_id == call).values(**done))
 
 

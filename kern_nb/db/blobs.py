@@ -76,8 +76,8 @@ def _named(connection: Connection, tables: Tables, session_id: str | None = None
     """The hashes that stand in the rows of a session, or of all; each table is read once."""
     places = {
         tables.sessions: ("session_data", "metadata"),
-        tables.runs: ("input_json", "output_json", "session_state", "extra"),
-        tables.messages: ("content_json", "extra"),
+        tables.runs: ("input_json", "output_json", "session_state", "extra", "internal"),
+        tables.messages: ("content_json", "extra", "internal"),
         tables.tool_calls: ("result_json",),
     }
     found: set[str] = set()

@@ -71,12 +71,14 @@ class Family:
     complete: bool
 
 
-def cards(connection: Connection, tables: Tables, ids: Sequence[str]) -> list[Card]:
+def cards(connection: Connection, tables: Tables, ids: Sequence[str], user_id: str | None = None) -> list[Card]:
     """Cards of these sessions, in this order; those that are not there are left out."""
     s = tables.sessions
     title, tags = _as_text(named_text(s.c.session_data, "session_name")), _as_text(named_text(s.c["metadata"], TAGS))
     own = (damage.raw(s.c[name]) for name in _OWN)
     query = sa.select(*own, title.label("title"), tags.label("tags")).where(s.c.session_id.in_(ids))
+    if user_id is not None:
+        query = query.where(s.c.user_id == user_id)
     found = {}
     for row in connection.execute(query).mappings():
         # A damaged row is listed with what can be read of it.
@@ -140,17 +142,19 @@ def _ends(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[st
     return found
 
 
-def family(connection: Connection, tables: Tables, session_id: str, most: int) -> Family:
+def family(connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None) -> Family:
     """See `SessionStore.session_family`."""
-    row = require_session(connection, tables, session_id)
+    row = require_session(connection, tables, session_id, user_id)
     line = [segment.session_id for segment in segments(connection, tables, row)]
     s = tables.sessions
     ids = dict.fromkeys(line)  # what it comes from, however many branches these have
     level = line
     while level and len(ids) <= most:
         children = sa.select(s.c.session_id).where(s.c.parent_session_id.in_(level)).order_by(s.c.session_id)
+        if user_id is not None:
+            children = children.where(s.c.user_id == user_id)
         found = connection.execute(children.limit(most + len(ids) + 1)).scalars()
         level = [one for one in found if one not in ids]
         ids |= dict.fromkeys(level)
     kept = list(ids)[: max(most, len(line))]
-    return Family(tuple(cards(connection, tables, kept)), complete=len(kept) == len(ids))
+    return Family(tuple(cards(connection, tables, kept, user_id)), complete=len(kept) == len(ids))

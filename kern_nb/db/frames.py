@@ -129,7 +129,7 @@ def _seen(store: Connected, asked: Asked) -> Segments | None:
     if not isinstance(asked.session_id, str):
         raise BadUsage("lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True).")
     with store.reading() as connection:
-        row = reading.require_session(connection, store.tables, asked.session_id)
+        row = reading.require_session(connection, store.tables, asked.session_id, asked.user_id)
         return segments(connection, store.tables, row)
 
 
@@ -232,7 +232,7 @@ def _of_sessions(tables: Tables, asked: Asked, seen: Segments | None) -> Only | 
         parts = [] if ids is None or seen is not None else [_named(table.c.session_id, ids)]
         if seen is not None:
             parts.append(seen.runs(table) if table is tables.runs else seen.inside(table))
-        if asked.user_id is not None:
+        if asked.user_id is not None and seen is None:  # a branch's owner sees what it inherits, whoever has it now
             owned = sa.select(s.c.session_id).where(s.c.user_id == asked.user_id)
             parts.append(table.c.session_id.in_(owned))
         return sa.and_(*parts)

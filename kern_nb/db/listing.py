@@ -77,6 +77,7 @@ def find_sessions(
     offset: int,
     limit: int | None,
     total: int | None,
+    user_id: str | None = None,
 ) -> SessionIds:
     """See `SessionStore.find_sessions`."""
     if order not in ORDERS:
@@ -86,8 +87,11 @@ def find_sessions(
     tables = store.tables
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
+    if user_id is not None:
+        chosen = chosen.where(s.c.user_id == user_id)
     if total is None:
-        total = connection.execute(_count(tables, narrowing, chosen)).scalar() or 0
+        by_runs = None if user_id is not None else narrowing
+        total = connection.execute(_count(tables, by_runs, chosen)).scalar() or 0
     if offset >= total or limit == 0:
         return SessionIds([], total)
     if order in _ADDED_UP and store.most_added_up is not None and total > store.most_added_up:
@@ -95,7 +99,7 @@ def find_sessions(
             f"{total:,} sessions are too many for {connection.dialect.name} to be sorted by {order}.",
             f"Filter them, up to {store.most_added_up:,}, or sort by something else.",
         )
-    joined, key = _key(tables, order, chosen if narrowing else None)
+    joined, key = _key(tables, order, chosen if narrowing or user_id is not None else None)
     for part in joined:
         chosen = chosen.outerjoin(part, part.c.session_id == s.c.session_id)
     direction = (key.desc(), s.c.session_id.desc()) if descending else (key, s.c.session_id)
@@ -106,10 +110,10 @@ def find_sessions(
     return SessionIds((damage.readable(tables, "sessions", row)[0]["session_id"] for row in found.mappings()), total)
 
 
-def _count(tables: Tables, narrowing: Narrowing, chosen: sa.Select[Any]) -> sa.Select[Any]:
+def _count(tables: Tables, narrowing: Narrowing | None, chosen: sa.Select[Any]) -> sa.Select[Any]:
     """How many there are. Of a status alone, so many runs are the latest of their session: no session need be read."""
     counted = chosen
-    if narrowing.status is not None and narrowing == Narrowing(status=narrowing.status):
+    if narrowing is not None and narrowing.status is not None and narrowing == Narrowing(status=narrowing.status):
         counted = _latest_with(tables, narrowing.status)
     return counted.with_only_columns(sa.func.count(), maintain_column_froms=True)
 

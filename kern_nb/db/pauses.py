@@ -67,6 +67,7 @@ class Pauses(Connected):
         value: Any = None,
         note: str | None = None,
         by: str | None = None,
+        user_id: str | None = None,
     ) -> Requirement:
         """Answer what a paused run waits for. Of several who answer, the first one's answer stands.
 
@@ -78,6 +79,7 @@ class Pauses(Connected):
             value: The value that was asked for: of user input the arguments by name, else the tool's result.
             note: A word for the model: the reason of a refusal.
             by: Who answers.
+            user_id: Whose session it is in: another user's requirement is not found.
 
         Returns:
             The requirement with its answer. ``agent.continue_run`` goes on with the run.
@@ -89,21 +91,26 @@ class Pauses(Connected):
             BadUsage: the answer does not fit the question.
         """
         answer: dict[str, Any] = {"approve": approve, "args": args, "value": value, "note": note, "by": by}
+        answer["user_id"] = user_id
         name = requirement_id.requirement_id if isinstance(requirement_id, Requirement) else requirement_id
         found = self.write(lambda connection: answering.resolve(connection, self, name, **answer))
         if found.status == "expired":
             raise answering.expired_error(found)
         return found
 
-    def claim(self, requirement_id: str, *, by: str) -> Requirement:
+    def claim(self, requirement_id: str, *, by: str, user_id: str | None = None) -> Requirement:
         """Take a requirement on before working at it, so that nobody else does: only ``by`` may answer it then.
+
+        With a ``user_id``, another user's requirement is not found.
 
         Raises:
             AlreadyClaimed, AlreadyResolved: someone was faster.
         """
-        return self.write(lambda connection: answering.claim(connection, self, requirement_id, by))
+        return self.write(lambda connection: answering.claim(connection, self, requirement_id, by, user_id))
 
-    def handoff(self, reference: str, *, to: str, note: str | None = None, by: str | None = None) -> Requirement:
+    def handoff(
+        self, reference: str, *, to: str, note: str | None = None, by: str | None = None, user_id: str | None = None
+    ) -> Requirement:
         """Hand what waits on to a named person; or, where nothing waits, the session itself.
 
         A session that is handed over gets a paused run; once the person has answered (``resolve(..., value=...)``),
@@ -114,6 +121,7 @@ class Pauses(Connected):
             to: The person.
             note: What they should know.
             by: Who hands it on.
+            user_id: Whose session it is: another user's is not found.
 
         Returns:
             The requirement that now waits for them (of several, the first).
@@ -122,10 +130,13 @@ class Pauses(Connected):
             RequirementNotFound: there is nothing of that name.
             AlreadyResolved, AlreadyClaimed: it was answered, or someone else is at it.
         """
-        return self.write(lambda connection: answering.hand_off(connection, self, reference, to=to, note=note, by=by))
+        options: dict[str, Any] = {"to": to, "note": note, "by": by, "user_id": user_id}
+        return self.write(lambda connection: answering.hand_off(connection, self, reference, **options))
 
-    def claim_run(self, run_id: str) -> Run:
+    def claim_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """Take on a run that paused, or that was interrupted, and go on writing it from this process.
+
+        With a ``user_id``, a run of another user's session is not found, and a session of nobody becomes theirs.
 
         Of several who try at once, one gets it. Calls that had started when the run was interrupted are ``unknown``.
 
@@ -137,7 +148,7 @@ class Pauses(Connected):
             StillWaiting: answers are missing.
             AlreadyClaimed: another process goes on with it.
         """
-        return self.write(lambda connection: pausing.claim_run(connection, self, run_id))
+        return self.write(lambda connection: pausing.claim_run(connection, self, run_id, user_id))
 
     def forget_answers(self, run_id: str) -> None:
         """Drop the values that a run was given, where its tools' results are not to be kept; who gave them stays."""

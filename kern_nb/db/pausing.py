@@ -94,9 +94,11 @@ def hand_session_over(
     return asked
 
 
-def claim_run(connection: Connection, store: Connected, run_id: str) -> Run:
+def claim_run(connection: Connection, store: Connected, run_id: str, user_id: str | None = None) -> Run:
     """See `SessionStore.claim_run`."""
     r = store.tables.runs
+    if user_id is not None:
+        _require_owner(connection, store, run_id, user_id)
     query = store.locked(sa.select(r).where(r.c.run_id == run_id))
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -116,6 +118,21 @@ def claim_run(connection: Connection, store: Connected, run_id: str) -> Run:
     if connection.execute(r.update().where(as_found).values(**taken).returning(r.c.run_id)).first() is None:
         raise _taken(run_id)
     return reading.get_run(connection, store.tables, run_id)
+
+
+def _require_owner(connection: Connection, store: Connected, run_id: str, user_id: str) -> None:
+    """See that a run's session is a user's, or becomes theirs where it was nobody's, as with any run of theirs.
+
+    Raises:
+        RunNotFound: it is another user's.
+    """
+    r, s = store.tables.runs, store.tables.sessions
+    of_run = s.c.session_id == sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
+    row = connection.execute(store.locked(sa.select(s.c.session_id, s.c.user_id).where(of_run))).first()
+    if row is None or row.user_id not in (None, user_id):
+        raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
+    if row.user_id is None:
+        connection.execute(s.update().where(s.c.session_id == row.session_id).values(user_id=user_id))
 
 
 def _require_dead(row: RowMapping) -> None:

@@ -15,9 +15,9 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import codec, damage, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
+from kern_nb.db.views import json_text, latest_runs, told_again
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
-from kern_nb.records import PARTIAL, Message, Requirement, Run, Session, ToolCall
+from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -46,19 +46,35 @@ def session_row(connection: Connection, tables: Tables, session_id: str, user_id
     return connection.execute(query).mappings().first()
 
 
-def require_session(connection: Connection, tables: Tables, session_id: str) -> Row:
-    """The row of a session.
+def require_session(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Row:
+    """The row of a session; with a ``user_id``, of that user's.
 
     Raises:
         SessionNotFound: there is none; the hint names one that is spelt like it.
     """
-    row = session_row(connection, tables, session_id)
+    row = session_row(connection, tables, session_id, user_id)
     if row is None:
         s = tables.sessions
         newest = sa.select(s.c.session_id).order_by(newest_first(s.c.created_at).desc()).limit(500)
+        if user_id is not None:  # another user's sessions are not named
+            newest = newest.where(s.c.user_id == user_id)
         hint = did_you_mean(session_id, connection.execute(newest).scalars(), "List them with %kern sessions.")
         raise SessionNotFound(f"There is no session {session_id!r}.", hint)
     return row
+
+
+def require_run_of(connection: Connection, tables: Tables, run_id: str, user_id: str | None) -> None:
+    """See that a run is in a session of a user. Who owns it is what the session says, not the run.
+
+    Raises:
+        RunNotFound: it is not there, or in another user's session.
+    """
+    if user_id is None:
+        return
+    r, s = tables.runs, tables.sessions
+    owner = sa.select(r.c.run_id).join(s, s.c.session_id == r.c.session_id)
+    if connection.execute(owner.where(r.c.run_id == run_id, s.c.user_id == user_id)).first() is None:
+        raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
 
 
 def get_session(
@@ -77,9 +93,11 @@ def get_session(
     return rows.session_of(row, loaded)
 
 
-def session_runs(connection: Connection, tables: Tables, session_id: str, start: int, limit: int) -> list[Run]:
+def session_runs(
+    connection: Connection, tables: Tables, session_id: str, start: int, limit: int, user_id: str | None = None
+) -> list[Run]:
     """See `SessionStore.session_runs`."""
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r).where(seen.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
     loaded = load_runs(connection, tables, seen, connection.execute(query).mappings().all())
@@ -87,8 +105,9 @@ def session_runs(connection: Connection, tables: Tables, session_id: str, start:
     return loaded
 
 
-def get_run(connection: Connection, tables: Tables, run_id: str) -> Run:
+def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | None = None) -> Run:
     """See `SessionStore.get_run`."""
+    require_run_of(connection, tables, run_id, user_id)
     r = tables.runs
     row = connection.execute(sa.select(r).where(r.c.run_id == run_id)).mappings().first()
     if row is None:
@@ -101,8 +120,10 @@ def get_run(connection: Connection, tables: Tables, run_id: str) -> Run:
 
 def member_runs(connection: Connection, tables: Tables, run_id: str) -> list[Run]:
     """See `SessionStore.member_runs`."""
-    r = tables.runs
-    query = sa.select(r).where(r.c.parent_run_id == run_id).order_by(r.c.run_index)
+    r, parent = tables.runs, tables.runs.alias()
+    # A run of another session that names this one as its parent is not made within it.
+    session_id = sa.select(parent.c.session_id).where(parent.c.run_id == run_id).scalar_subquery()
+    query = sa.select(r).where(r.c.parent_run_id == run_id, r.c.session_id == session_id).order_by(r.c.run_index)
     found = connection.execute(query).mappings().all()
     owners = [Segment(session_id) for session_id in dict.fromkeys(row["session_id"] for row in found)]
     return load_runs(connection, tables, Segments(owners), found)
@@ -150,8 +171,10 @@ def with_members(connection: Connection, tables: Tables, run_id: str | None) -> 
     r = tables.runs
     family = [] if run_id is None else [run_id]
     last = list(family)
+    session_id = connection.execute(sa.select(r.c.session_id).where(r.c.run_id == run_id)).scalar()
     while last:
-        children = connection.execute(sa.select(r.c.run_id).where(r.c.parent_run_id.in_(last))).scalars()
+        within = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.parent_run_id.in_(last))
+        children = connection.execute(within).scalars()
         last = [child for child in children if child not in family]
         family += last
     return family
@@ -252,9 +275,10 @@ def history(
     after_run: int | None = None,
     also: Sequence[int] = (),
     before_run: int | None = None,
+    user_id: str | None = None,
 ) -> dict[int, list[Message]]:
     """What a model would be given of a session, by run index; see `SessionStore.history`."""
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     ended = r.c.status.not_in(NOT_IN_HISTORY)
     is_told_of = r.c.parent_run_id.is_(None) & (ended | seen.is_cut(r))
@@ -295,12 +319,14 @@ def lists_said(connection: Connection, tables: Tables, session_id: str) -> dict[
 
 def is_told(message: Message) -> bool:
     """Whether a model is told a message again: no instructions, no copy of an earlier one, no answer that broke off."""
-    return message.role not in NOT_TOLD and not message.is_partial and FROM_HISTORY not in message.extra
+    return message.role not in NOT_TOLD and not message.is_partial and not message.from_history
 
 
-def unfinished_runs(connection: Connection, tables: Tables, session_id: str, upto: int) -> list[int]:
+def unfinished_runs(
+    connection: Connection, tables: Tables, session_id: str, upto: int, user_id: str | None = None
+) -> list[int]:
     """See `SessionStore.unfinished_runs`."""
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r.c.run_index).where(seen.runs(r), r.c.run_index <= upto, r.c.parent_run_id.is_(None))
     return list(connection.execute(query.where(r.c.status.in_(NOT_IN_HISTORY)).order_by(r.c.run_index)).scalars())
@@ -316,8 +342,8 @@ def _run_of_message(
 ) -> int:
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
     m, r = tables.messages, tables.runs
-    left_out = (sa.type_coerce(m.c.extra, sa.Text()).contains(f'"{mark}"') for mark in (FROM_HISTORY, PARTIAL))
-    told = m.c.role.not_in(NOT_TOLD) & sa.or_(m.c.extra.is_(None), sa.not_(sa.or_(*left_out)))
+    broke_off = m.c.partial.is_not(None) & m.c.partial
+    told = m.c.role.not_in(NOT_TOLD) & sa.not_(told_again(m.c)) & sa.not_(broke_off)
     of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
     query = sa.select(m.c.run_index).join(r, of_run).where(seen.inside(m), told, is_told_of)
     if before_run is not None:

@@ -44,18 +44,18 @@ class Reference(NamedTuple):
         return self.run_index, self.message_index
 
 
-def locate(connection: Connection, tables: Tables, text: str) -> Reference:
+def locate(connection: Connection, tables: Tables, text: str, user_id: str | None = None) -> Reference:
     """See `SessionStore.locate`. A session whose id holds a slash goes before a run."""
-    if session_row(connection, tables, text) is not None:
+    if session_row(connection, tables, text, user_id) is not None:
         return Reference(text)
     parts = _RUN.match(text)
     if parts is None:
-        return Reference(_session(connection, tables, text))
+        return Reference(_session(connection, tables, text, user_id))
     try:
-        session_id = _session(connection, tables, parts["session"])
+        session_id = _session(connection, tables, parts["session"], user_id)
     except SessionNotFound:
-        if _with_prefix(connection, tables, text):
-            return Reference(_session(connection, tables, text))
+        if _with_prefix(connection, tables, text, user_id):
+            return Reference(_session(connection, tables, text, user_id))
         raise
     seen = segments(connection, tables, require_session(connection, tables, session_id))
     key = int(parts["run"]) if parts["run"].isdecimal() and len(parts["run"]) <= _DIGITS else parts["run"]
@@ -66,9 +66,9 @@ def locate(connection: Connection, tables: Tables, text: str) -> Reference:
     return Reference(session_id, int(run["run_index"]), message)
 
 
-def find(connection: Connection, tables: Tables, text: str) -> Run:
+def find(connection: Connection, tables: Tables, text: str, user_id: str | None = None) -> Run:
     """See `SessionStore.find_run`."""
-    place = locate(connection, tables, text)
+    place = locate(connection, tables, text, user_id)
     if place.run_index is None:
         raise RunNotFound(f"{text!r} is a session, not a run.", f"Name one of its runs: {place}/0")
     seen = segments(connection, tables, require_session(connection, tables, place.session_id))
@@ -78,21 +78,23 @@ def find(connection: Connection, tables: Tables, text: str) -> Run:
     return run
 
 
-def _session(connection: Connection, tables: Tables, text: str) -> str:
+def _session(connection: Connection, tables: Tables, text: str, user_id: str | None) -> str:
     """A session by its id or a unique prefix of it."""
-    if session_row(connection, tables, text) is not None:
+    if session_row(connection, tables, text, user_id) is not None:
         return text
-    found = _with_prefix(connection, tables, text)
+    found = _with_prefix(connection, tables, text, user_id)
     if len(found) == 1:
         return found[0]
     if found:
         candidates = ", ".join(found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
         raise AmbiguousReference(f"{text!r} fits several sessions: {candidates}.", "Write more of the session id.")
-    return str(require_session(connection, tables, text)["session_id"])  # raises, with a hint
+    return str(require_session(connection, tables, text, user_id)["session_id"])  # raises, with a hint
 
 
-def _with_prefix(connection: Connection, tables: Tables, text: str) -> list[str]:
+def _with_prefix(connection: Connection, tables: Tables, text: str, user_id: str | None) -> list[str]:
     s = tables.sessions
     query = sa.select(s.c.session_id).where(starts_with(s.c.session_id, text))
+    if user_id is not None:
+        query = query.where(s.c.user_id == user_id)
     newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(_NAMED + 1)
     return list(connection.execute(newest).scalars())

@@ -96,6 +96,7 @@ def run_rows(run: Run, session_id: str) -> RunRows:
         "run_id": key(run.run_id),
         "session_state": run.session_state,
         "extra": run.extra or None,
+        "internal": run.internal or None,
     }
     values["input"], values["input_json"] = split(run.input)
     values["output"], values["output_json"] = split(run.output)
@@ -124,6 +125,9 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
         **usage_row(message.usage),
         "created_at": micros(message.created_at),
         "extra": message.extra or None,
+        "from_history": message.from_history,
+        "partial": message.partial,
+        "internal": message.internal or None,
     }
 
 
@@ -257,6 +261,7 @@ def _tool_call_row(
         "duration_s": number(call.duration_s),
         "created_at": micros(call.created_at),
         "extra": call.extra or None,
+        "internal": call.internal or None,
     }
 
 
@@ -359,13 +364,17 @@ def run_of(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> 
         created_at=moment(row["created_at"]),
         finished_at=moment(row["finished_at"]),
         extra=row["extra"] or {},
+        internal=row["internal"] or {},
     )
 
 
 def message_of(row: Stored) -> Message:
     """The message of a row."""
     require_sound("messages", row)
-    same = ("role", "tool_call_id", "tool_name", "is_error", "model", "message_id", "message_index")
+    same = (
+        "role", "tool_call_id", "tool_name", "is_error", "model", "message_id", "message_index", "from_history",
+        "partial",
+    )  # fmt: skip
     return Message.model_construct(
         **{name: row[name] for name in same},
         content=_joined(row, "content"),
@@ -373,6 +382,7 @@ def message_of(row: Stored) -> Message:
         usage=usage_of(row),
         created_at=moment(row["created_at"]),
         extra=row["extra"] or {},
+        internal=row["internal"] or {},
     )
 
 
@@ -385,6 +395,7 @@ def tool_call_of(row: Stored) -> ToolCall:
         result=_joined(row, "result"),
         created_at=moment(row["created_at"]),
         extra=row["extra"] or {},
+        internal=row["internal"] or {},
     )
 
 

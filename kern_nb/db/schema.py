@@ -15,11 +15,12 @@ from typing import Any, SupportsFloat, SupportsIndex, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb import extra_keys
 from kern_nb.db import codec
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
 from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class UnreadableCell(Exception):
@@ -372,6 +373,8 @@ class Tables:
             # What ingest compares to see whether a record has changed.
             sa.Column("source_hash", Text),
             sa.Column("extra", Json),
+            # What kern_nb notes for its own use (`extra_keys`); ``extra`` is the source's.
+            sa.Column("internal", Json),
         )
         self.messages = table(
             "_messages",
@@ -390,6 +393,10 @@ class Tables:
             *_usage(),
             sa.Column("created_at", Whole),
             sa.Column("extra", Json),
+            # A copy of a message of an earlier run, which is counted there; the beginning of an answer that broke off.
+            sa.Column("from_history", sa.Boolean),
+            sa.Column("partial", sa.Boolean),
+            sa.Column("internal", Json),
         )
         self.tool_calls = table(
             "_tool_calls",
@@ -409,6 +416,7 @@ class Tables:
             sa.Column("duration_s", Real),
             sa.Column("created_at", Whole),
             sa.Column("extra", Json),
+            sa.Column("internal", Json),
         )
         self.requirements = table(
             "_requirements",
@@ -492,8 +500,18 @@ def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
     3: [("requirements", "approved"), ("requirements", "extra")],
+    4: [
+        ("messages", "from_history"),
+        ("messages", "partial"),
+        ("messages", "internal"),
+        ("tool_calls", "internal"),
+        ("runs", "internal"),
+    ],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
+
+_MARKS_MOVED = 4
+"""The version in which kern_nb's own marks left ``extra``."""
 
 
 def create(connection: Connection, tables: Tables) -> None:
@@ -511,6 +529,9 @@ def create(connection: Connection, tables: Tables) -> None:
         for step in range(found + 1, SCHEMA_VERSION + 1):
             for owner, name in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, owner), name)
+            if step == _MARKS_MOVED:
+                extra_keys.upgrade_messages(connection, tables.messages)
+                extra_keys.upgrade_runs(connection, tables.runs)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )

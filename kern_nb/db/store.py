@@ -104,6 +104,7 @@ class SessionStore(Tabular, Pauses):
         offset: int = 0,
         limit: int | None = 50,
         total: int | None = None,
+        user_id: str | None = None,
     ) -> SessionIds:
         """The ids of sessions that fit, in order: a part of the list, wherever in it. `sessions_df` has their columns.
 
@@ -115,6 +116,7 @@ class SessionStore(Tabular, Pauses):
             offset: How many to leave out at the beginning.
             limit: The most to give; all where None.
             total: How many fit, where that is known from the part before: they are not counted again.
+            user_id: Of this user's sessions alone; ``Narrowing.user`` is a part of an id.
 
         Returns:
             A list of ids with ``total``, the number of all that fit.
@@ -123,23 +125,28 @@ class SessionStore(Tabular, Pauses):
             BadUsage: there is no such order, or it is by tokens or cost and the sessions are too many for the engine.
         """
         options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
-        options["total"] = total
+        options |= {"total": total, "user_id": user_id}
         with self.reading() as connection:
             return listing.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
 
-    def session_cards(self, session_ids: Sequence[str]) -> list[Card]:
-        """What a list says of these sessions, in this order, without totals; those that are not there are left out."""
-        with self.reading() as connection:
-            return cards.cards(connection, self.tables, session_ids)
+    def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[Card]:
+        """What a list says of these sessions, in this order, without totals; those that are not there are left out.
 
-    def session_family(self, session_id: str, *, most: int = 200) -> Family:
+        With a ``user_id``, another user's sessions are not there.
+        """
+        with self.reading() as connection:
+            return cards.cards(connection, self.tables, session_ids, user_id)
+
+    def session_family(self, session_id: str, *, most: int = 200, user_id: str | None = None) -> Family:
         """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.
+
+        With a ``user_id``, another user's sessions are not there.
 
         Raises:
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return cards.family(connection, self.tables, session_id, most)
+            return cards.family(connection, self.tables, session_id, most, user_id)
 
     def save_session(self, session: Session) -> Session:
         """Store a session's own fields, and those of its runs that are not stored yet; the session as stored.
@@ -151,26 +158,28 @@ class SessionStore(Tabular, Pauses):
         """
         return self.write(lambda connection: writing.save_session(connection, self, session))
 
-    def rename_session(self, session_id: str, name: str) -> Session:
+    def rename_session(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
         """Give a session a title; the session, without its runs.
 
         Raises:
             SessionNotFound: there is none.
+            OwnerMismatch: it is not the session of ``user_id``. So with all that change one.
         """
-        return self.write(lambda connection: writing.rename_session(connection, self, session_id, name))
+        return self.write(lambda connection: writing.rename_session(connection, self, session_id, name, user_id))
 
-    def tag_session(self, session_id: str, tags: Sequence[str]) -> Session:
+    def tag_session(self, session_id: str, tags: Sequence[str], *, user_id: str | None = None) -> Session:
         """Give a session these tags in place of those it has; the session, without its runs.
 
         They are the list at ``tags`` in its metadata, which a branch inherits. `find_sessions` finds sessions by one.
 
         Raises:
             SessionNotFound: there is none.
+            OwnerMismatch: it is another user's.
             BadUsage: a tag is no text, or an empty one.
         """
         if isinstance(tags, str) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
             raise BadUsage(f"{tags!r} is no list of tags.", "For example: ['refund', 'to check']")
-        return self.write(lambda connection: writing.tag_session(connection, self, session_id, tags))
+        return self.write(lambda connection: writing.tag_session(connection, self, session_id, tags, user_id))
 
     def update_session_state(
         self, session_id: str, updates: dict[str, Any], *, user_id: str | None = None
@@ -189,28 +198,30 @@ class SessionStore(Tabular, Pauses):
             raise BadUsage(f"{updates!r} is no dict of keys to set.", "For example: {'name': 'Alice'}")
         return self.write(lambda connection: appending.update_state(connection, self, session_id, updates, user_id))
 
-    def save_summary(self, session_id: str, summary: dict[str, Any] | None) -> None:
+    def save_summary(self, session_id: str, summary: dict[str, Any] | None, *, user_id: str | None = None) -> None:
         """Set the summary of a session, or take it away.
 
         Raises:
             SessionNotFound: there is no such session.
+            OwnerMismatch: it is another user's.
         """
-        self.write(lambda connection: writing.save_summary(connection, self, session_id, summary))
+        self.write(lambda connection: writing.save_summary(connection, self, session_id, summary, user_id))
 
-    def delete_session(self, session_id: str, *, detach_branches: bool = False) -> None:
+    def delete_session(self, session_id: str, *, detach_branches: bool = False, user_id: str | None = None) -> None:
         """Delete a session with its runs, messages, tool calls, requirements and scores, and files that only it has.
 
         Args:
             session_id: The session.
             detach_branches: Let branches first take their own copy of the rows they inherit.
+            user_id: Whose session it is.
 
         Raises:
             SessionNotFound: there is none.
+            OwnerMismatch: it is another user's.
             HasBranches: branches inherit its rows, and ``detach_branches`` is not set; nothing was deleted.
         """
-        self.write(
-            lambda connection: writing.delete_session(connection, self, session_id, detach_branches=detach_branches)
-        )
+        options: dict[str, Any] = {"detach_branches": detach_branches, "user_id": user_id}
+        self.write(lambda connection: writing.delete_session(connection, self, session_id, **options))
 
     def branch(
         self,
@@ -220,6 +231,7 @@ class SessionStore(Tabular, Pauses):
         before: Place = None,
         name: str | None = None,
         new_session_id: str | None = None,
+        user_id: str | None = None,
     ) -> Session:
         """A new session that inherits this one up to a place, without copying a row.
 
@@ -232,6 +244,7 @@ class SessionStore(Tabular, Pauses):
             before: The first run (or message) not to inherit.
             name: The new session's title.
             new_session_id: Its id; made up where None.
+            user_id: Whose session it is: another user's is not found.
 
         Raises:
             SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: there is no such place.
@@ -239,11 +252,9 @@ class SessionStore(Tabular, Pauses):
         """
         if after is not None and before is not None:
             raise BadUsage("A branch is taken after a place or before it, not both.", "Give one of after= and before=.")
-        return self.write(
-            lambda connection: writing.branch(
-                connection, self, session_id, after=after, before=before, name=name, new_session_id=new_session_id
-            )
-        )
+        options: dict[str, Any] = {"after": after, "before": before, "name": name, "new_session_id": new_session_id}
+        options["user_id"] = user_id
+        return self.write(lambda connection: writing.branch(connection, self, session_id, **options))
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -280,12 +291,14 @@ class SessionStore(Tabular, Pauses):
         default_state: dict[str, Any] | None = None,
         owner_data: dict[str, Any] | None = None,
         extra: dict[str, Any] | None = None,
+        internal: dict[str, Any] | None = None,
     ) -> Run:
         """Open a run before the model is called; go on with `append_messages` and `finish_run`.
 
         ``run_id`` is made up where None. ``default_state`` holds keys that the session's state gets where it lacks
         them. ``owner_data`` describes the agent, team or workflow; a new session keeps it
-        as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is.
+        as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is, and so
+        is ``internal``, what kern_nb's own agents note of it.
 
         Returns:
             The open run: its id, its index, and in ``session_state`` the state it starts from.
@@ -297,6 +310,7 @@ class SessionStore(Tabular, Pauses):
         run = Run(
             run_id=str(uuid4()) if run_id is None else run_id,
             extra=extra or {},
+            internal=internal or {},
             model_provider=model_provider,
             run_type=session_type,
             agent_id=agent_id,
@@ -322,8 +336,8 @@ class SessionStore(Tabular, Pauses):
     ) -> list[Message]:
         """Add messages to an open run as they happen, with the tool calls they make.
 
-        A tool's message completes its call; ``extra["duration_s"]`` of it says what the call took, where that is not
-        the time since it was asked for, and ``extra["args"]`` what it ran with, where a person changed that.
+        A tool's message completes its call; ``internal["duration_s"]`` of it says what the call took, where that is
+        not the time since it was asked for, and ``internal["args"]`` what it ran with, where a person changed that.
 
         Args:
             run_id: The open run.
@@ -369,23 +383,28 @@ class SessionStore(Tabular, Pauses):
         values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s}
         self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
 
-    def get_run(self, run_id: str) -> Run:
+    def get_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """A run with its messages, tool calls and requirements, by its id.
+
+        With a ``user_id``, here and in what follows, another user's session is not there. Whose a run is, is what its
+        session says.
 
         Raises:
             RunNotFound: there is none.
         """
         with self.reading() as connection:
-            return reading.get_run(connection, self.tables, run_id)
+            return reading.get_run(connection, self.tables, run_id, user_id)
 
-    def session_runs(self, session_id: str, *, start: int = 0, limit: int = 20) -> list[Run]:
+    def session_runs(
+        self, session_id: str, *, start: int = 0, limit: int = 20, user_id: str | None = None
+    ) -> list[Run]:
         """Some runs of a session in order, inherited ones too, from an index on; as `get_session` has them.
 
         Raises:
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.session_runs(connection, self.tables, session_id, int(start), limit)
+            return reading.session_runs(connection, self.tables, session_id, int(start), limit, user_id)
 
     def lists_said(self, session_id: str) -> dict[tuple[str, int], list[Any]]:
         """What frames have as text only: the contents that are lists, of texts and files, by run id and message index.
@@ -396,7 +415,7 @@ class SessionStore(Tabular, Pauses):
         with self.reading() as connection:
             return reading.lists_said(connection, self.tables, session_id)
 
-    def find_run(self, reference: str) -> Run:
+    def find_run(self, reference: str, *, user_id: str | None = None) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.
 
         Raises:
@@ -406,15 +425,21 @@ class SessionStore(Tabular, Pauses):
         from kern_nb.db.references import find
 
         with self.reading() as connection:
-            return find(connection, self.tables, reference)
+            return find(connection, self.tables, reference, user_id)
 
-    def member_runs(self, run_id: str) -> list[Run]:
+    def member_runs(self, run_id: str, *, user_id: str | None = None) -> list[Run]:
         """The runs of a team's members, or of a workflow's steps, that were made within a run, in order."""
         with self.reading() as connection:
+            reading.require_run_of(connection, self.tables, run_id, user_id)
             return reading.member_runs(connection, self.tables, run_id)
 
     def history(
-        self, session_id: str, *, last_runs: int | None = None, last_messages: int | None = None
+        self,
+        session_id: str,
+        *,
+        last_runs: int | None = None,
+        last_messages: int | None = None,
+        user_id: str | None = None,
     ) -> list[Message]:
         """The messages a model would be given: of runs that were completed, inherited ones too, in order.
 
@@ -424,7 +449,8 @@ class SessionStore(Tabular, Pauses):
         Raises:
             SessionNotFound: there is no such session.
         """
-        by_run = self.history_by_run(session_id, last_runs=last_runs, last_messages=last_messages)
+        limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages, "user_id": user_id}
+        by_run = self.history_by_run(session_id, **limits)
         return [message for messages in by_run.values() for message in messages]
 
     def history_by_run(
@@ -436,6 +462,7 @@ class SessionStore(Tabular, Pauses):
         after_run: int | None = None,
         also: Sequence[int] = (),
         before_run: int | None = None,
+        user_id: str | None = None,
     ) -> dict[int, list[Message]]:
         """As `history`, by run index; of runs before one, or after one and those in ``also``.
 
@@ -443,24 +470,33 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages}
-        limits |= {"after_run": after_run, "also": also, "before_run": before_run}
+        limits |= {"after_run": after_run, "also": also, "before_run": before_run, "user_id": user_id}
         with self.reading() as connection:
             return reading.history(connection, self.tables, session_id, **limits)
 
-    def unfinished_runs(self, session_id: str, *, upto: int) -> list[int]:
+    def unfinished_runs(self, session_id: str, *, upto: int, user_id: str | None = None) -> list[int]:
         """The indexes of runs up to one that `history` leaves out because they did not end, or not well."""
         with self.reading() as connection:
-            return reading.unfinished_runs(connection, self.tables, session_id, upto)
+            return reading.unfinished_runs(connection, self.tables, session_id, upto, user_id)
 
     def add_score(
-        self, session_id: str, name: str, value: float, *, run_id: str | None = None, source: str | None = None
+        self,
+        session_id: str,
+        name: str,
+        value: float,
+        *,
+        run_id: str | None = None,
+        source: str | None = None,
+        user_id: str | None = None,
     ) -> None:
         """Rate a session or one of its runs. The same source rating the same thing again replaces its score.
 
         Raises:
             SessionNotFound, RunNotFound: there is no such session or run.
+            OwnerMismatch: the session is not that of ``user_id``.
         """
-        self.write(lambda connection: writing.add_score(connection, self, session_id, name, value, run_id, source))
+        rated: tuple[Any, ...] = (session_id, name, value, run_id, source, user_id)
+        self.write(lambda connection: writing.add_score(connection, self, *rated))
 
     # Bytes ------------------------------------------------------------------------------------------------------------
 
@@ -475,8 +511,10 @@ class SessionStore(Tabular, Pauses):
 
     # Around the store -------------------------------------------------------------------------------------------------
 
-    def locate(self, reference: str) -> Reference:
+    def locate(self, reference: str, *, user_id: str | None = None) -> Reference:
         """The session, run or message that a person's reference names: ``chat``, ``chat/2``, ``chat/2.5``, or a prefix.
+
+        With a ``user_id``, only that user's sessions are there.
 
         Raises:
             SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: it names nothing, or several things.
@@ -484,7 +522,7 @@ class SessionStore(Tabular, Pauses):
         from kern_nb.db.references import locate
 
         with self.reading() as connection:
-            return locate(connection, self.tables, reference)
+            return locate(connection, self.tables, reference, user_id)
 
     def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
         """Take in recorded sessions from a file or a folder. Again gives the same rows.

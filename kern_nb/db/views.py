@@ -36,9 +36,6 @@ COUNTS = ("n_messages", *CALLS)
 _MONEY_AND_SUMS = ("cost", "total_tokens")
 _THEIR_PARTS = ("input_tokens", "output_tokens")
 
-FROM_HISTORY = "from_history"
-"""Set in a message's ``extra`` where a run keeps a copy of what it was told of earlier runs."""
-
 
 class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
     """The text at a key of a JSON column."""
@@ -178,8 +175,7 @@ def _wanted(view: str, wanted: Wanted) -> set[str]:
 
 def told_again(messages: Any) -> Condition:
     """Of the columns of messages: this one is a copy that a run keeps, and is counted where it was said."""
-    marked = sa.type_coerce(messages.extra, sa.Text()).contains(f'"{FROM_HISTORY}"')
-    return sa.and_(messages.extra.is_not(None), marked)
+    return sa.and_(messages.from_history.is_not(None), messages.from_history)
 
 
 def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:

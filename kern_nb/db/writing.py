@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage, rows
-from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, touch_session
+from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, not_theirs, touch_session
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.listing import TAGS
 from kern_nb.db.reading import require_session
@@ -49,20 +49,24 @@ def save_session(connection: Connection, store: SessionStore, session: Session) 
 _CLEARABLE = ("session_data", "agent_data", "team_data", "workflow_data", "metadata", "summary")
 
 
-def rename_session(connection: Connection, store: SessionStore, session_id: str, name: str) -> Session:
+def rename_session(
+    connection: Connection, store: SessionStore, session_id: str, name: str, user_id: str | None = None
+) -> Session:
     """See `SessionStore.rename_session`."""
     s = store.tables.sessions
-    row = _lock_session(connection, store, session_id)
+    row = _lock_session(connection, store, session_id, user_id)
     data = (row["session_data"] or {}) | {"session_name": name}
     now = int(time.time())
     connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=data, updated_at=now))
     return rows.session_of({**row, "session_data": data, "updated_at": now})
 
 
-def tag_session(connection: Connection, store: SessionStore, session_id: str, tags: Sequence[str]) -> Session:
+def tag_session(
+    connection: Connection, store: SessionStore, session_id: str, tags: Sequence[str], user_id: str | None = None
+) -> Session:
     """See `SessionStore.tag_session`."""
     s = store.tables.sessions
-    row = _lock_session(connection, store, session_id)
+    row = _lock_session(connection, store, session_id, user_id)
     metadata = {key: value for key, value in (row["metadata"] or {}).items() if key != TAGS}
     if tags:
         metadata[TAGS] = list(dict.fromkeys(tags))
@@ -71,18 +75,35 @@ def tag_session(connection: Connection, store: SessionStore, session_id: str, ta
     return rows.session_of({**row, **values})
 
 
-def save_summary(connection: Connection, store: SessionStore, session_id: str, summary: dict[str, Any] | None) -> None:
+def save_summary(
+    connection: Connection,
+    store: SessionStore,
+    session_id: str,
+    summary: dict[str, Any] | None,
+    user_id: str | None = None,
+) -> None:
     """See `SessionStore.save_summary`."""
     s = store.tables.sessions
-    _lock_session(connection, store, session_id)
+    _lock_session(connection, store, session_id, user_id)
     connection.execute(s.update().where(s.c.session_id == session_id).values(summary=summary))
 
 
-def _lock_session(connection: Connection, store: SessionStore, session_id: str) -> RowMapping:
-    """The row of a session, locked until the transaction ends."""
+def _lock_session(
+    connection: Connection, store: SessionStore, session_id: str, user_id: str | None = None
+) -> RowMapping:
+    """The row of a session, locked until the transaction ends.
+
+    Raises:
+        SessionNotFound: there is none.
+        OwnerMismatch: it is not the user's.
+    """
     s = store.tables.sessions
     row = connection.execute(store.locked(sa.select(s).where(s.c.session_id == session_id))).mappings().first()
-    return row if row is not None else require_session(connection, store.tables, session_id)  # type: ignore[return-value]
+    if row is None:
+        return require_session(connection, store.tables, session_id, user_id)  # type: ignore[return-value]
+    if user_id is not None and row["user_id"] != user_id:
+        raise not_theirs(session_id, user_id)
+    return row
 
 
 def branch(
@@ -95,9 +116,11 @@ def branch(
     name: str | None,
     new_session_id: str | None,
     fields: Mapping[str, Any] | None = None,
+    user_id: str | None = None,
 ) -> Session:
     """See `SessionStore.branch`; ``fields`` are columns of the new session that are not as its parent's."""
     tables = store.tables
+    require_session(connection, tables, session_id, user_id)
     parent = _lock_session(connection, store, session_id)
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
@@ -130,16 +153,20 @@ def branch(
     return new
 
 
-def delete_session(connection: Connection, store: SessionStore, session_id: str, *, detach_branches: bool) -> None:
+def delete_session(
+    connection: Connection, store: SessionStore, session_id: str, *, detach_branches: bool, user_id: str | None = None
+) -> None:
     """See `SessionStore.delete_session`."""
     tables = store.tables
     s = tables.sessions
-    row = _lock_session(connection, store, session_id)
+    row = _lock_session(connection, store, session_id, user_id)
     branches = sa.select(s).where(s.c.parent_session_id == session_id)
     children = connection.execute(store.locked(branches)).mappings().all()
     heirs = [child for child in children if inherits_from(child, row)]
     if heirs and not detach_branches:
-        names = ", ".join(repr(child["session_id"]) for child in heirs)
+        own = [child for child in heirs if user_id in (None, child["user_id"])]
+        others = [f"{len(heirs) - len(own)} of another user"] if len(own) < len(heirs) else []
+        names = ", ".join([*(repr(child["session_id"]) for child in own), *others])
         raise HasBranches(
             f"Session {session_id!r} has rows that its branches inherit: {names}.",
             "Delete those first, or pass detach_branches=True: they then take their own copy.",
@@ -196,11 +223,12 @@ def add_score(
     value: float,
     run_id: str | None,
     source: str | None,
+    user_id: str | None = None,
 ) -> None:
     """See `SessionStore.add_score`."""
     tables = store.tables
     c = tables.scores.c
-    _lock_session(connection, store, session_id)
+    _lock_session(connection, store, session_id, user_id)
     if run_id is not None:
         r = tables.runs
         found = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.run_id == run_id)

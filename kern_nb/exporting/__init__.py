@@ -65,6 +65,7 @@ def export(
     everything: bool = False,
     overwrite: bool = False,
     store: str | SessionStore | None = None,
+    user_id: str | None = None,
     progress: bool = True,
 ) -> Export:
     """Write sessions and runs to a file: a bundle (``.json``) or a page to read (``.html``).
@@ -82,6 +83,7 @@ def export(
         everything: All sessions of the store, in place of names.
         overwrite: Whether to write over a file that is there.
         store: A store or the name of one; the one in use where None.
+        user_id: Of this user's sessions alone: another's are not there.
         progress: Whether to show a progress bar where it takes longer than a moment.
 
     Raises:
@@ -99,7 +101,7 @@ def export(
         given = "Both sessions and everything are" if everything else "No session or run is"
         raise BadUsage(f"{given} named.", _USAGE)
     _require_place(target, overwrite=overwrite)
-    items = chosen(found, references)
+    items = chosen(found, references, user_id)
     write = writing.bundle if kind == BUNDLE else writing.page
     counts = writing.safely(target, lambda file: write(file, found, items, progress=progress), overwrite=overwrite)
     named = ("--all",) if everything else tuple(reference_of(one) for one in references)

@@ -22,32 +22,32 @@ _AT_ONCE = 5_000
 """So many parameters every engine takes."""
 
 
-def chosen(store: SessionStore, references: Sequence[Named]) -> list[Reference]:
-    """The sessions and runs that are named, each once; all sessions, oldest first, where none is.
+def chosen(store: SessionStore, references: Sequence[Named], user_id: str | None = None) -> list[Reference]:
+    """The sessions and runs that are named, each once; all sessions (of a user), oldest first, where none is.
 
     Raises:
         SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
         BadUsage: a message is named, or the store is empty.
     """
     if not references:
-        every = _parents(store)
+        every = _parents(store, user_id=user_id)
         if not every:
             raise BadUsage(
                 f"{store.url} has no sessions.", "There is nothing to export; %kern stores lists the stores."
             )
         return [Reference(session_id) for session_id in _parents_first(list(every), every)]
-    places = _named(store, references)
+    places = _named(store, references, user_id)
     wanted = [place.session_id for place in places if place.run_index is None]
     runs = [place for place in places if place.run_index is not None]
     _require_runs(store, runs)
     return [*map(Reference, _parents_first(wanted, _parents(store, wanted))), *runs]
 
 
-def _named(store: SessionStore, references: Sequence[Named]) -> list[Reference]:
+def _named(store: SessionStore, references: Sequence[Named], user_id: str | None) -> list[Reference]:
     from kern_nb.analysis.digest.chosen import Fitting
     from kern_nb.analysis.digest.chosen import chosen as located
 
-    return located(store, references, Fitting())
+    return located(store, references, Fitting(), user_id)
 
 
 def _require_runs(store: SessionStore, places: Sequence[Reference]) -> None:
@@ -62,10 +62,14 @@ def _require_runs(store: SessionStore, places: Sequence[Reference]) -> None:
             find_run(connection, store.tables, seen, run_index or 0)
 
 
-def _parents(store: SessionStore, ids: Sequence[str] | None = None) -> dict[str, str | None]:
+def _parents(
+    store: SessionStore, ids: Sequence[str] | None = None, *, user_id: str | None = None
+) -> dict[str, str | None]:
     """The parents of sessions; of all, oldest first, where None are named."""
     s = store.tables.sessions
     query = sa.select(s.c.session_id, s.c.parent_session_id).order_by(newest_first(s.c.created_at), s.c.session_id)
+    if user_id is not None:
+        query = query.where(s.c.user_id == user_id)
     found: dict[str, str | None] = {}
     with store.reading() as connection:
         for some in [None] if ids is None else [ids[i : i + _AT_ONCE] for i in range(0, len(ids), _AT_ONCE)]:

@@ -3,7 +3,7 @@
 A bundle is a JSON document with one record on each line, so that any tool reads it and ours needs no more memory than a
 session takes::
 
-    {"kern_nb_bundle": 1, "exported_at": "2026-11-20T14:30:00+00:00", "exported_by": "kern_nb 0.1.0", "records": [
+    {"kern_nb_bundle": 2, "exported_at": "2026-11-20T14:30:00+00:00", "exported_by": "kern_nb 0.1.0", "records": [
     {"blob": "<SHA-256>", "media_type": "image/png", "content": "<base64>"},
     {"session": {...}, "runs": [...], "scores": [...]},
     {"end": true, "sessions": 1, "blobs": 1}
@@ -24,6 +24,7 @@ from typing import Any
 from kern_nb.db.blobs import Blob
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
+from kern_nb.extra_keys import upgraded
 from kern_nb.ingest.drafts import Malformed, kind_of, need
 from kern_nb.ingest.packing import Unpacking, restored
 from kern_nb.ingest.report import Problem
@@ -34,7 +35,8 @@ from kern_nb.ingest.source import Source
 NAME = "bundle"
 READS = "what %kern export wrote"
 
-VERSION = 1
+VERSION = 2
+"""2: kern_nb's own marks stand in fields of their own, not in ``extra`` (`extra_keys`)."""
 
 _UPGRADE = "Upgrade kern_nb: pip install -U kern-nb. Nothing was taken in."
 
@@ -69,6 +71,7 @@ def _is_session(value: dict[str, Any]) -> bool:
 def read(source: Source) -> Iterator[Bundled | Blob | Problem]:
     """Blobs and sessions, in the file's order."""
     line = ended = 0
+    version = VERSION
     for number, record, place in _records(source):
         line = number
         if isinstance(record, Problem):
@@ -77,11 +80,12 @@ def read(source: Source) -> Iterator[Bundled | Blob | Problem]:
             if reason := _too_new(record):
                 yield Problem(source.name, number, f"It is {reason}. {_UPGRADE}")
                 return
+            version = record[MARK]
         elif isinstance(record, dict) and record.get("end") is True:
             ended += 1
         else:
             try:
-                yield _blob(record) if _is_blob(record) else _session(source, record, place)
+                yield _blob(record) if _is_blob(record) else _session(source, record, place, version)
             except Malformed as error:
                 yield Problem(source.name, place(), f"{_name(record)} is left out: {str(error).rstrip('.')}.")
     if not ended:
@@ -118,16 +122,28 @@ def _blob(record: dict[str, Any]) -> Blob:
     return Blob(name, media_type, content)
 
 
-def _session(source: Source, record: Any, line: Callable[[], int]) -> Bundled:
+def _session(source: Source, record: Any, line: Callable[[], int], version: int) -> Bundled:
     if not isinstance(record, dict):
         raise Malformed(f"it is {kind_of(record)}, not an object")
     value = restored(record)
+    if version < VERSION and isinstance(value.get("runs"), list):
+        value = value | {"runs": [_upgraded(run) for run in value["runs"]]}
     made = _unpacking.rows(value)
     inherits = value.get("inherits")
     if inherits is not None:
         names = {"session_id": str, "run_id": str, "run_index": int}
         inherits = Inherited(*(need(inherits, name, kind, "what it inherits") for name, kind in names.items()))
     return Bundled(source.name, line, made, inherits)
+
+
+def _upgraded(run: Any) -> Any:
+    """A run of an older bundle, as this version writes it; what is not as it should be is reported by `Unpacking`."""
+    if not isinstance(run, dict):
+        return run
+    new = upgraded("runs", run)
+    if isinstance(run.get("messages"), list):
+        new["messages"] = [upgraded("messages", one) if isinstance(one, dict) else one for one in run["messages"]]
+    return new
 
 
 def _name(record: Any) -> str:

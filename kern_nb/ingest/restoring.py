@@ -3,8 +3,12 @@
 A session that is new goes in as it is. Of one that is there already, only what is missing is added: runs, and scores.
 What the analyst did in between stays; a session that went on differently is left alone.
 
-Nobody goes on here with a run that was open when it was exported: it is INTERRUPTED, its calls that had started are
-unknown, and what it waited for has expired. If a later bundle knows how it ended, the run is replaced.
+A run that was PAUSED stays so, and is answered and continued here: the bundle is a copy, so it is to be answered in one
+of the two stores. A claim on what it waits for was made there, and is not kept. A run that was RUNNING is INTERRUPTED
+here, its calls that had started are unknown, and what it waited for has expired: its process is elsewhere.
+
+If a later bundle knows more of a run that is PAUSED or INTERRUPTED here, the run is replaced, unless it was answered,
+claimed or continued here.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from kern_nb.ingest.drafts import Malformed, hash_of
 from kern_nb.ingest.packing import OF_RUN, Rows
 from kern_nb.records import OPEN_STATUSES, UNANSWERED
 
-LOST = "INTERRUPTED"
+LOST, PAUSED = "INTERRUPTED", "PAUSED"
+_REPLACEABLE = (LOST, PAUSED)
 
 _ASKED_AT_ONCE = 5_000
 _USUAL = 500
@@ -42,6 +47,19 @@ class _Run(NamedTuple):
     session_id: str
     run_index: int
     status: str
+
+
+class _Requirement(NamedTuple):
+    run_id: str
+    status: str
+    claimed_by: str | None = None
+    resolved_at: int | None = None
+
+
+class _Message(NamedTuple):
+    message_index: int
+    role: str
+    created_at: int | None
 
 
 @dataclass(slots=True)
@@ -84,14 +102,16 @@ class Known:
         sessions: Their rows, and those of parents.
         runs: Runs by id.
         places: The ids of runs by session and index.
-        requirements: The runs that requirements belong to.
+        requirements: Requirements by id.
+        last_messages: Of runs that a later bundle may replace, the last message.
         scores: What is rated: session, run, name and source.
     """
 
     sessions: dict[str, RowMapping | Row] = field(default_factory=dict)
     runs: dict[str, _Run] = field(default_factory=dict)
     places: dict[tuple[str, int], str] = field(default_factory=dict)
-    requirements: dict[str, str] = field(default_factory=dict)
+    requirements: dict[str, _Requirement] = field(default_factory=dict)
+    last_messages: dict[str, _Message] = field(default_factory=dict)
     scores: set[tuple[Any, ...]] = field(default_factory=set)
 
     def accept(self, draft: Bundled) -> None:
@@ -100,13 +120,14 @@ class Known:
         for row in draft.rows["runs"]:
             self.runs[row["run_id"]] = _Run(draft.session_id, row["run_index"], row["status"])
             self.places[draft.session_id, row["run_index"]] = row["run_id"]
-        self.requirements |= {row["requirement_id"]: row["run_id"] for row in draft.rows["requirements"]}
+        for row in draft.rows["requirements"]:
+            self.requirements[row["requirement_id"]] = _Requirement(*(row[name] for name in _Requirement._fields))
 
 
 def known(connection: Connection, store: SessionStore, drafts: Sequence[Bundled]) -> Known:
     """What the store has of these sessions; their rows are locked where the engine locks rows."""
     tables = store.tables
-    s, r, q, c = tables.sessions, tables.runs, tables.requirements, tables.scores
+    s, r, c = tables.sessions, tables.runs, tables.scores
     found = Known()
     ids = [draft.session_id for draft in drafts]
     for some in _parts(ids):
@@ -126,13 +147,27 @@ def known(connection: Connection, store: SessionStore, drafts: Sequence[Bundled]
             for run_id, session_id, run_index, status in connection.execute(query):
                 found.runs[run_id] = _Run(session_id, run_index, status)
                 found.places[session_id, run_index] = run_id
-    for some in _parts({row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}):
-        query = sa.select(q.c.requirement_id, q.c.run_id).where(q.c.requirement_id.in_(some))
-        found.requirements |= {row.requirement_id: row.run_id for row in connection.execute(query)}
+    _add_pauses(connection, store, drafts, found, run_ids)
     for some in _parts(ours):
         rated = sa.select(c.c.session_id, c.c.run_id, c.c.name, c.c.source).where(c.c.session_id.in_(some))
         found.scores |= {tuple(row) for row in connection.execute(rated)}
     return found
+
+
+def _add_pauses(
+    connection: Connection, store: SessionStore, drafts: Sequence[Bundled], found: Known, run_ids: set[str]
+) -> None:
+    """What runs of these drafts wait for in the store, and how far those came that may go on."""
+    q, m = store.tables.requirements, store.tables.messages
+    for some in _parts({row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}):
+        query = sa.select(q.c.requirement_id, *(q.c[name] for name in _Requirement._fields))
+        for name, *values in connection.execute(query.where(q.c.requirement_id.in_(some))):
+            found.requirements[name] = _Requirement(*values)
+    unfinished = (run_id for run_id, run in found.runs.items() if run.status in _REPLACEABLE)
+    for some in _parts(run_id for run_id in unfinished if run_id in run_ids):
+        query = sa.select(m.c.run_id, *(m.c[name] for name in _Message._fields)).where(m.c.run_id.in_(some))
+        for run_id, *values in connection.execute(query.order_by(m.c.message_index)):
+            found.last_messages[run_id] = _Message(*values)
 
 
 def _parts(values: Iterable[str]) -> Iterator[list[str]]:
@@ -192,7 +227,8 @@ def _refuse_taken(draft: Bundled, store: Known) -> None:
         if run is not None and (run.session_id, run.run_index) != (draft.session_id, row["run_index"]):
             raise Malformed(f"its run {row['run_id']!r} is stored already, as {run.session_id}/{run.run_index}")
     for row in draft.rows["requirements"]:
-        if store.requirements.get(row["requirement_id"], row["run_id"]) != row["run_id"]:
+        stored = store.requirements.get(row["requirement_id"])
+        if stored is not None and stored.run_id != row["run_id"]:
             raise Malformed(f"its requirement {row['requirement_id']!r} is stored already, of another run")
 
 
@@ -230,9 +266,10 @@ def _refuse_circle(draft: Bundled, store: Known) -> None:
 
 
 def _close(draft: Bundled) -> None:
-    """End what was open."""
+    """End what was open, but for pauses, which are answered here."""
     state = (draft.session["session_data"] or {}).get("session_state")
-    lost = {row["run_id"] for row in draft.rows["runs"] if row["status"] in OPEN_STATUSES}
+    paused = {row["run_id"] for row in draft.rows["runs"] if row["status"] == PAUSED and row["copied_from"] is None}
+    lost = {row["run_id"] for row in draft.rows["runs"] if row["status"] in OPEN_STATUSES} - paused
     for row in draft.rows["runs"]:
         if row["run_id"] in lost:
             row.update(status=LOST, session_state=state if isinstance(state, dict) else None)
@@ -241,19 +278,53 @@ def _close(draft: Bundled) -> None:
             row["status"] = "unknown"
     for row in draft.rows["requirements"]:
         if row["status"] in UNANSWERED:
-            row["status"] = "expired"
+            row.update(status="pending" if row["run_id"] in paused else "expired", claimed_by=None)
 
 
 def _news(draft: Bundled, store: Known) -> tuple[set[str], set[str]]:
-    """The runs that the store lacks, and those of which only the bundle knows how they ended."""
+    """The runs that the store lacks, and those of which only the bundle knows how they went on."""
     new, ended = set(), set()
     for row in draft.rows["runs"]:
         stored = store.runs.get(row["run_id"])
         if stored is None:
             new.add(row["run_id"])
-        elif stored.status == LOST != row["status"]:
+        elif _has_gone_on(draft, row, stored, store) and _is_untouched(draft, row, store):
             ended.add(row["run_id"])
     return new, ended
+
+
+def _has_gone_on(draft: Bundled, run: Row, stored: _Run, store: Known) -> bool:
+    """Whether the bundle knows more of a run than the store: how it ended, or an answer to its pause."""
+    if stored.status == LOST:
+        return run["status"] not in (LOST, PAUSED)
+    if stored.status != PAUSED:
+        return False
+    if run["status"] != PAUSED:
+        return True
+    return any(
+        row["run_id"] == run["run_id"]
+        and row["status"] not in UNANSWERED
+        and (known_as := store.requirements.get(row["requirement_id"])) is not None
+        and known_as.status in UNANSWERED
+        for row in draft.rows["requirements"]
+    )
+
+
+def _is_untouched(draft: Bundled, run: Row, store: Known) -> bool:
+    """Whether nothing was done here with a run: no answer, no claim, no message that the bundle has not."""
+    run_id = run["run_id"]
+    for row in draft.rows["requirements"]:
+        stored = store.requirements.get(row["requirement_id"])
+        if row["run_id"] != run_id or stored is None:
+            continue
+        is_answered_here = stored.status == "resolved" and stored.resolved_at != row["resolved_at"]
+        if is_answered_here or stored.claimed_by not in (None, row["claimed_by"]):
+            return False
+    last = store.last_messages.get(run_id)
+    if last is None:
+        return True
+    theirs = (row for row in draft.rows["messages"] if row["run_id"] == run_id)
+    return any(_Message(*(row[name] for name in _Message._fields)) == last for row in theirs)
 
 
 def _scores(draft: Bundled, store: Known) -> list[Row]:

@@ -1,7 +1,7 @@
 """Messages of ours to pydantic-ai's and back.
 
 A response's text and calls are columns of ours. What a provider adds (thinking with its signature, ids, native tools)
-is kept as pydantic-ai dumps it, in ``extra["parts"]``, because the provider wants it back.
+is kept as pydantic-ai dumps it, in ``internal["parts"]``, because the provider wants it back.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from pydantic import TypeAdapter
 from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore
+from kern_nb.extra_keys import BY_TOOL, FILES, PARTS, RESPONSE_ID, RETRY
 from kern_nb.interop import media
 from kern_nb.records import Message, ToolCall, Usage, text_of
 
 _RESPONSE_PARTS: TypeAdapter[list[pai.ModelResponsePart]] = TypeAdapter(list[pai.ModelResponsePart])
-BY_TOOL = "by_tool"
-"""In a user message's ``extra``: a tool said it, beside its result."""
-
-_FILES = "files"
 _ASSISTANTS = ("assistant", "ai", "model", "bot", "agent")
 _TOOLS = ("tool", "function")
 _PLAIN = (pai.TextPart, pai.ToolCallPart)
@@ -33,7 +30,7 @@ def of_prompt(content: Any) -> Message:
 
 def is_result(message: Message) -> bool:
     """Whether a message holds what a tool gave, or said beside it."""
-    return message.role in _TOOLS or BY_TOOL in message.extra
+    return message.role in _TOOLS or BY_TOOL in message.internal
 
 
 def of_part(part: Any, keep: media.Keep) -> Message | None:
@@ -47,19 +44,19 @@ def of_part(part: Any, keep: media.Keep) -> Message | None:
     if isinstance(part, pai.RetryPromptPart):
         text = part.model_response()
         if part.tool_name is None:
-            return Message(role="user", content=text, extra={"retry": True})
+            return Message(role="user", content=text, internal={RETRY: True})
         return of_result(part.tool_call_id, part.tool_name, media.Result(text, text), is_error=True)
     if isinstance(part, pai.RetryFeedbackPart):
-        return Message(role="user", content=media.plain_value(part.content), extra={"retry": True})
+        return Message(role="user", content=media.plain_value(part.content), internal={RETRY: True})
     if isinstance(part, pai.UserPromptPart):  # what a tool says beside its result
-        return Message(role="user", content=media.of_content(part.content, keep), extra={BY_TOOL: True})
+        return Message(role="user", content=media.of_content(part.content, keep), internal={BY_TOOL: True})
     return None
 
 
 def of_result(tool_call_id: str, tool_name: str, result: media.Result, *, is_error: bool) -> Message:
     """A tool's message."""
-    extra = {_FILES: True} if result.has_files else {}
-    message = Message(role="tool", tool_call_id=tool_call_id, tool_name=tool_name, is_error=is_error, extra=extra)
+    message = Message(role="tool", tool_call_id=tool_call_id, tool_name=tool_name, is_error=is_error)
+    message.internal = {FILES: True} if result.has_files else {}
     message.content = result.stored
     return message
 
@@ -73,12 +70,13 @@ def of_response(response: pai.ModelResponse, keep: media.Keep) -> Message:
         if isinstance(part, pai.ToolCallPart)
     ]
     extra: dict[str, Any] = {}
+    internal: dict[str, Any] = {}
     if any(_says_more(part) for part in response.parts):
-        extra["parts"] = media.stored(_RESPONSE_PARTS.dump_python(list(response.parts), exclude_none=True), keep)
+        internal[PARTS] = media.stored(_RESPONSE_PARTS.dump_python(list(response.parts), exclude_none=True), keep)
     if response.finish_reason not in (None, "stop", "tool_call"):
         extra["finish_reason"] = response.finish_reason
     if response.provider_response_id is not None:
-        extra["response_id"] = response.provider_response_id
+        internal[RESPONSE_ID] = response.provider_response_id
     return Message(
         role="assistant",
         content=text or None,
@@ -87,6 +85,7 @@ def of_response(response: pai.ModelResponse, keep: media.Keep) -> Message:
         usage=usage_of(response),
         created_at=response.timestamp,
         extra=extra,
+        internal=internal,
     )
 
 
@@ -171,12 +170,12 @@ def _request_part(message: Message, store: SessionStore) -> pai.ModelRequestPart
 
 def _result(message: Message, store: SessionStore) -> Any:
     """What the model is told of a stored result."""
-    return media.tellable(media.to_result(message.content, store) if _FILES in message.extra else message.content)
+    return media.tellable(media.to_result(message.content, store) if FILES in message.internal else message.content)
 
 
 def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
-    if "parts" in message.extra:
-        parts = _with_results(_RESPONSE_PARTS.validate_python(media.loaded(message.extra["parts"], store)), message)
+    if PARTS in message.internal:
+        parts = _with_results(_RESPONSE_PARTS.validate_python(media.loaded(message.internal[PARTS], store)), message)
     else:
         text = text_of(message.content)
         if text is None and message.content not in (None, []):
@@ -186,7 +185,7 @@ def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
             pai.ToolCallPart(call.tool_name or "tool", _given(call.args), call.tool_call_id or "")
             for call in message.tool_calls
         ]
-    provider_id = message.extra.get("response_id")
+    provider_id = message.internal.get(RESPONSE_ID)
     return pai.ModelResponse(parts=parts, model_name=message.model, provider_response_id=provider_id)
 
 

@@ -86,7 +86,8 @@ VERBS: tuple[Verb, ...] = (
             STORE,
         ),
         more="A bundle holds all that is stored of its sessions, their files too; `%kern import chats.json` gives the"
-        " same again, in any store. A branch without its parent gets its own copy of what it inherits. Tables are"
+        " same again, in any store. A branch without its parent gets its own copy of what it inherits. A paused run"
+        " waits in the store that imports it, too: answer it in one of the two, or its tool runs twice. Tables are"
         " frames: `%kern load`.",
     ),
     Verb(

@@ -106,7 +106,7 @@ def branch(args: Namespace) -> Session:
     start = store.locate(args.ref)
     if args.before and start.place is None:
         raise BadUsage(f"--before needs a run of {start}.", f"For example: %kern branch {start}/0 --before")
-    place = {"before" if args.before else "after": start.place}
+    place: dict[str, Any] = {"before" if args.before else "after": start.place}
     return store.branch(start.session_id, **place, name=args.name, new_session_id=args.name)
 
 

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.db import SessionStore
 from kern_nb.db.reading import is_told
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage
+from kern_nb.extra_keys import BY_TOOL, GIVEN_STATE, RETRY
 from kern_nb.interop import media
-from kern_nb.interop.messages import BY_TOOL
 from kern_nb.records import Message, Run
-from kern_nb.runtime.provenance import GIVEN_STATE
 
 if TYPE_CHECKING:
     from kern_nb.db.references import Reference
 
-_NOT_A_PERSONS = (BY_TOOL, "retry", FROM_HISTORY)
+_NOT_A_PERSONS = (BY_TOOL, RETRY)
 """Marks of messages that have a user's role, and are no user's."""
 
 
@@ -93,7 +91,7 @@ def plan(store: SessionStore, place: Reference, *, message: Any, onward: bool, a
             skipped.append(str(Input(None, of)))
         else:
             given = _given(content, replaced, store, as_it_is=as_it_is)
-            inputs.append(Input(given, of, run.extra.get(GIVEN_STATE) or {}))
+            inputs.append(Input(given, of, run.internal.get(GIVEN_STATE) or {}))
     if not inputs:
         raise BadUsage(f"No run of {place} has an input.", "There is nothing to give again.")
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))
@@ -147,7 +145,8 @@ def _input(run: Run) -> Any:
 
 
 def _is_users(message: Message) -> bool:
-    return message.role == "user" and not any(mark in message.extra for mark in _NOT_A_PERSONS)
+    marked = message.from_history or any(mark in message.internal for mark in _NOT_A_PERSONS)
+    return message.role == "user" and not marked
 
 
 def _at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:

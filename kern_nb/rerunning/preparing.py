@@ -12,12 +12,12 @@ from kern_nb.agent import Agent, Instructions
 from kern_nb.db import SessionStore, writing
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, NoStore, OwnerMismatch, SessionNotFound
+from kern_nb.extra_keys import RERUN_OF
 from kern_nb.records import Run, Session, text_of
 from kern_nb.render.rerun import in_words
 from kern_nb.rerunning import planning
 from kern_nb.rerunning.result import Rerun
 from kern_nb.runtime.base import SessionOwner
-from kern_nb.runtime.history import RERUN_OF
 
 _MADE_UP = 10
 """So many random digits tell reruns apart; a whole UUID would fill the tables that compare them."""
@@ -132,8 +132,7 @@ def _runner(wish: Wish, session: Session, run: Run, store: SessionStore) -> Sess
         return _recorded(wish, session, run, store)
     if None not in (wish.agent.user_id, session.user_id) and wish.agent.user_id != session.user_id:
         raise OwnerMismatch(
-            f"Session {session.session_id!r} belongs to {session.user_id!r}, and {wish.agent!r} to "
-            f"{wish.agent.user_id!r}.",
+            f"Session {session.session_id!r} belongs to another user than {wish.agent.user_id!r}, whose agent this is.",
             "Give an agent of the session's user, or of none.",
         )
     return wish.agent.variant(**wish.changes)

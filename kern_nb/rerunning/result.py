@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.db import SessionStore
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, KernError, RunFailed, SessionNotFound
+from kern_nb.extra_keys import RERUN_OF
 from kern_nb.records import Run, RunStatus, Session
 from kern_nb.rerunning.planning import Input
 from kern_nb.runtime import loop
 from kern_nb.runtime.base import SessionOwner
 from kern_nb.runtime.events import ignore
-from kern_nb.runtime.history import RERUN_OF
 from kern_nb.runtime.provenance import here
 from kern_nb.runtime.threads import in_thread
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import uuid4
 
 from kern_nb import attached
-from kern_nb.errors import BadUsage, NoStore, RunNotFound, SessionNotFound, did_you_mean
+from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNotFound, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -202,11 +202,15 @@ class SessionOwner(ABC):
         with printer() as emit:
             await self._begin(input, session_id, user_id, options)(emit)
 
-    def continue_run(self, run_id: str | int | Run, *, session_id: str | None = None) -> Run:
+    def continue_run(
+        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
+    ) -> Run:
         """As `acontinue_run`, from sync code."""
-        return self._wait(lambda emit: self._proceed(run_id, session_id, emit))
+        return self._wait(lambda emit: self._proceed(run_id, session_id, emit, user_id=user_id))
 
-    async def acontinue_run(self, run_id: str | int | Run, *, session_id: str | None = None) -> Run:
+    async def acontinue_run(
+        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
+    ) -> Run:
         """Go on with a run whose answers are there, or that was interrupted. Another process may have begun it.
 
         Of several who go on with one run at once, one does. A tool that had started when a process died is not run
@@ -215,15 +219,17 @@ class SessionOwner(ABC):
         Args:
             run_id: The run, or its id; or ``chat/2``; or, with ``session_id``, its index or a unique prefix of its id.
             session_id: Its session.
+            user_id: Whose session it is; the agent's own user where None. A session of nobody becomes theirs.
 
         Raises:
+            RunNotFound: there is none such, or it is in another user's session.
             StillWaiting: answers are missing.
             AlreadyClaimed, RunClosed: another one goes on with it, or it has ended.
             RunFailed: it ended with an error.
         """
         from kern_nb.runtime.events import ignore
 
-        return await self._proceed(run_id, session_id, ignore)
+        return await self._proceed(run_id, session_id, ignore, user_id=user_id)
 
     def _begin(self, input: Any, session_id: str | None, user_id: str | None, options: dict[str, Any]) -> Work:
         """What makes the run, given an `Emit`. What the calling thread alone knows is found out here."""
@@ -237,7 +243,7 @@ class SessionOwner(ABC):
             raise BadUsage(f"A run of {self!r} takes no {unknown[0]!r}.", f"It takes the input and {public}.")
         made_by = here()
         extra = {"notebook": made_by} if made_by else {}
-        return self._prepared(input, self._session(session_id), user_id or self.user_id, extra, **options)
+        return self._prepared(input, self._session(session_id), self._user(user_id), extra, **options)
 
     @abstractmethod
     def _prepared(
@@ -246,7 +252,9 @@ class SessionOwner(ABC):
         """What makes a run. Its arguments are checked here, before anything is stored."""
 
     @abstractmethod
-    async def _proceed(self, run_id: str | int | Run, session_id: str | None, emit: Emit) -> Run:
+    async def _proceed(
+        self, run_id: str | int | Run, session_id: str | None, emit: Emit, *, user_id: str | None = None
+    ) -> Run:
         """Go on with a run; see `acontinue_run`."""
 
     def _wait(self, work: Work) -> Run:
@@ -271,22 +279,33 @@ class SessionOwner(ABC):
             self.session_id = self.session_id or str(uuid4())
             return self.session_id
 
-    def _found(self, run_id: str | int | Run, session_id: str | None) -> Run:
+    def _user(self, user_id: str | None) -> str | None:
+        """The user that is named, else the agent's own; "" is a user like any other."""
+        return self.user_id if user_id is None else user_id
+
+    def _found(self, run_id: str | int | Run, session_id: str | None, user_id: str | None) -> Run:
         """The run that a person names.
 
         Raises:
-            RunNotFound: there is none such, or it is another user's.
+            RunNotFound: there is none such, or its session is another user's.
         """
-        found = self._named(run_id, session_id)
-        if self.user_id is not None and found.user_id not in (None, self.user_id):
-            raise RunNotFound(f"There is no run {run_id!r} of {self.user_id!r}.", "See %kern load runs.")
-        return found
+        try:
+            return self._named(run_id, session_id, user_id)
+        except (SessionNotFound, RunNotFound):
+            if user_id is None:
+                raise
+            with contextlib.suppress(KernError):  # a session of nobody becomes the user's, as with any run of theirs
+                found = self._named(run_id, session_id, None)
+                session = self.store.get_session(found.session_id or "", runs=False)
+                if session is not None and session.user_id is None:
+                    return found
+            raise
 
-    def _named(self, run_id: str | int | Run, session_id: str | None) -> Run:
+    def _named(self, run_id: str | int | Run, session_id: str | None, user_id: str | None) -> Run:
         given = getattr(run_id, "run_id", run_id)
         if isinstance(given, str):
             with contextlib.suppress(RunNotFound):
-                found = self.store.get_run(given)
+                found = self.store.get_run(given, user_id=user_id)
                 if session_id in (None, found.session_id):
                     return found
         session_id = session_id or (self.session_id if isinstance(given, int) else None)
@@ -295,7 +314,7 @@ class SessionOwner(ABC):
             raise RunNotFound(f"There is no run {given!r}.", "Give its whole id, or its session: chat/2")
         if session_id is not None and not place.startswith(f"{session_id}/"):
             place = f"{session_id}/{place}"
-        return self.store.find_run(place)
+        return self.store.find_run(place, user_id=user_id)
 
     # Sessions ---------------------------------------------------------------------------------------------------------
 
@@ -306,66 +325,80 @@ class SessionOwner(ABC):
         return found
 
     def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
-        """A session with its runs; None where there is none, or it is another user's."""
-        return self.store.get_session(self._known(session_id), user_id=user_id or self.user_id)
+        """A session with its runs; None where there is none, or it is another user's.
 
-    def get_chat_history(self, session_id: str | None = None, *, last_runs: int | None = None) -> list[Message]:
+        ``user_id``, here and in what follows, is whose session it is; the agent's own user where None.
+        """
+        return self.store.get_session(self._known(session_id), user_id=self._user(user_id))
+
+    def get_chat_history(
+        self, session_id: str | None = None, *, last_runs: int | None = None, user_id: str | None = None
+    ) -> list[Message]:
         """What was said in a session: of runs that were completed, inherited ones too.
 
         Raises:
             SessionNotFound: there is no such session, or it is another user's. So with all that follow.
         """
-        return self.store.history(self._required(session_id).session_id, last_runs=last_runs)
+        return self.store.history(self._known(session_id), last_runs=last_runs, user_id=self._user(user_id))
 
-    def get_session_state(self, session_id: str | None = None) -> dict[str, Any]:
+    def get_session_state(self, session_id: str | None = None, *, user_id: str | None = None) -> dict[str, Any]:
         """The state of a session; empty where there is none."""
-        session = self.store.get_session(self._known(session_id), user_id=self.user_id, runs=False)
+        session = self.store.get_session(self._known(session_id), user_id=self._user(user_id), runs=False)
         return session.session_state if session else {}
 
-    def get_workspace(self, session_id: str | None = None) -> Workspace:
+    def get_workspace(self, session_id: str | None = None, *, user_id: str | None = None) -> Workspace:
         """The files of a session, to be read; tools write them: ``run_context.workspace``."""
         from kern_nb.runtime.workspace import Workspace
 
-        return Workspace(self.store, self.get_session_state(session_id), read_only=True)
+        return Workspace(self.store, self.get_session_state(session_id, user_id=user_id), read_only=True)
 
-    def update_session_state(self, updates: dict[str, Any], session_id: str | None = None) -> dict[str, Any]:
+    def update_session_state(
+        self, updates: dict[str, Any], session_id: str | None = None, *, user_id: str | None = None
+    ) -> dict[str, Any]:
         """Set keys of a session's state; the state as it is now.
 
         Raises:
             OwnerMismatch: the session is another user's.
         """
-        return self.store.update_session_state(self._known(session_id), updates, user_id=self.user_id)
+        return self.store.update_session_state(self._known(session_id), updates, user_id=self._user(user_id))
 
-    def get_session_name(self, session_id: str | None = None) -> str | None:
+    def get_session_name(self, session_id: str | None = None, *, user_id: str | None = None) -> str | None:
         """The title of a session."""
-        return self._required(session_id).session_name
+        return self._required(session_id, user_id).session_name
 
-    def set_session_name(self, session_name: str, session_id: str | None = None) -> str:
+    def set_session_name(self, session_name: str, session_id: str | None = None, *, user_id: str | None = None) -> str:
         """Give a session a title; the title."""
-        self.store.rename_session(self._required(session_id).session_id, session_name)
+        known = self._required(session_id, user_id).session_id
+        self.store.rename_session(known, session_name, user_id=self._user(user_id))
         return session_name
 
-    def get_session_summary(self, session_id: str | None = None) -> SessionSummary | None:
+    def get_session_summary(
+        self, session_id: str | None = None, *, user_id: str | None = None
+    ) -> SessionSummary | None:
         """The summary of a session, None where none was made."""
         from kern_nb.runtime.summaries import record
 
-        return record(self._required(session_id))
+        return record(self._required(session_id, user_id))
 
-    def get_session_metrics(self, session_id: str | None = None) -> SessionMetrics:
+    def get_session_metrics(self, session_id: str | None = None, *, user_id: str | None = None) -> SessionMetrics:
         """What a session took: the sum of its own rows."""
         from kern_nb.records import SessionMetrics
 
-        frame = self.store.sessions_df(self._required(session_id).session_id)
-        known = frame.loc[:, [name for name in SessionMetrics.model_fields if name in frame]].iloc[0].dropna()
-        return SessionMetrics.model_validate(known.to_dict())
+        known = self._required(session_id, user_id).session_id
+        frame = self.store.sessions_df(known, user_id=self._user(user_id))
+        totals = frame.loc[:, [name for name in SessionMetrics.model_fields if name in frame]].iloc[0].dropna()
+        return SessionMetrics.model_validate(totals.to_dict())
 
-    def delete_session(self, session_id: str | None = None, *, detach_branches: bool = False) -> None:
+    def delete_session(
+        self, session_id: str | None = None, *, detach_branches: bool = False, user_id: str | None = None
+    ) -> None:
         """Delete a session with all that is in it; see `SessionStore.delete_session`."""
-        self.store.delete_session(self._required(session_id).session_id, detach_branches=detach_branches)
+        known = self._required(session_id, user_id).session_id
+        self.store.delete_session(known, detach_branches=detach_branches, user_id=self._user(user_id))
 
-    def _required(self, session_id: str | None) -> Session:
-        """A session of the agent's user, without its runs."""
-        found = self.store.get_session(self._known(session_id), user_id=self.user_id, runs=False)
+    def _required(self, session_id: str | None, user_id: str | None = None) -> Session:
+        """A session of the user, without its runs."""
+        found = self.store.get_session(self._known(session_id), user_id=self._user(user_id), runs=False)
         if found is None:
             raise SessionNotFound(f"There is no session {self._known(session_id)!r}.", "List them with %kern sessions.")
         return found

@@ -22,10 +22,9 @@ from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import UsageLimits
 
-from kern_nb import models
+from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.state import merge
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import AlreadyClaimed, BadUsage, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Run
@@ -33,7 +32,6 @@ from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
 from kern_nb.runtime.history import HistoryOptions
-from kern_nb.runtime.provenance import GIVEN_STATE
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.threads import in_thread
@@ -109,9 +107,9 @@ class Request:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def kept(self) -> dict[str, Any]:
-        """What is kept with the run: whoever runs it again gives it the same state."""
-        return self.extra | ({GIVEN_STATE: copy.deepcopy(self.session_state)} if self.session_state else {})
+    def internal(self) -> dict[str, Any]:
+        """What is noted of the run: whoever runs it again passes the same state."""
+        return extra_keys.of_run(self.extra, copy.deepcopy(self.session_state))
 
 
 async def begin(runner: Runner, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
@@ -141,7 +139,8 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
             model=models.name_of(runner.model),
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=defaults(runner),
-            extra=request.kept,
+            extra=request.extra,
+            internal=request.internal,
             **runner.owner(),
         )
 
@@ -160,7 +159,7 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
 async def _opened(runner: Runner, context: RunContext, prompt: Any) -> _Told:
     """What a run begins with, written and ready to be told."""
     store, run = context.store, context.recorder.run
-    past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model)
+    past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model, context.user_id)
     instructions = _joined(await runner.instructed(context), summary)
     await context.recorder.opening(instructions, past, prompt)
     before = await in_thread(lambda: messages.to_pydantic(past, store))
@@ -200,9 +199,16 @@ def _joined(instructions: str | None, summary: str | None) -> str | None:
 
 
 async def proceed(
-    runner: Runner, store: SessionStore, before: Run, emit: Emit = ignore, parent: RunContext | None = None
+    runner: Runner,
+    store: SessionStore,
+    before: Run,
+    emit: Emit = ignore,
+    parent: RunContext | None = None,
+    user_id: str | None = None,
 ) -> Run:
     """Go on with a run (``before``) that waits no more, or that was interrupted; the run as stored then.
+
+    With a ``user_id``, only in that user's session.
 
     Raises:
         StillWaiting, AlreadyClaimed, RunClosed, RunNotFound: it cannot be gone on with; see `SessionStore.claim_run`.
@@ -211,15 +217,23 @@ async def proceed(
     require_kind(before, runner.owner()["session_type"])
     runner.loop()
     async with models.opened(runner.model) as model:
-        run = await claimed(store, before)
+        run = await claimed(store, before, user_id)
         return await _gone_on_with(runner, store, run, before, emit, parent, model)
 
 
-async def claimed(store: SessionStore, before: Run) -> Run:
+async def owner_of(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:
+    """Whose history and sessions a run that goes on may see: what its session says, whatever the run's row does."""
+    if parent is not None:
+        return parent.user_id
+    session = await in_thread(lambda: store.get_session(run.session_id or "", runs=False))
+    return session.user_id if session else None
+
+
+async def claimed(store: SessionStore, before: Run, user_id: str | None = None) -> Run:
     """Take a run on; one that is cancelled meanwhile is given back."""
     taken: list[Run] = []
     try:
-        await in_thread(lambda: taken.append(store.claim_run(before.run_id)))
+        await in_thread(lambda: taken.append(store.claim_run(before.run_id, user_id=user_id)))
     except asyncio.CancelledError:
         if taken:  # by us, not by another task of this process
             await in_thread(lambda: store.release_run(before))
@@ -234,7 +248,7 @@ async def _gone_on_with(
     session_id = run.session_id or ""
     state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
     recorder = Recorder(store, run, state, runner.storage, emit)
-    context = RunContext(run.run_id, session_id, run.user_id, state, runner, store, recorder)
+    context = RunContext(run.run_id, session_id, await owner_of(store, run, parent), state, runner, store, recorder)
 
     async def prepared() -> _Told | None:
         if all(m.role == "system" for m in run.messages):  # it was interrupted before it was told anything
@@ -242,8 +256,8 @@ async def _gone_on_with(
         known = await runner.known_results(run, context)
         if known is None:
             return None
-        past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model)
-        own = [m for m in run.messages if FROM_HISTORY not in m.extra and not m.is_partial]
+        past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model, context.user_id)
+        own = [m for m in run.messages if not m.from_history and not m.is_partial]
         answers = resume.results(run, runner.tools, known)
         resume.require_tools(answers, run, runner.tools, others=runner.has_toolsets)
         recorder.unknown = resume.unknown(answers)

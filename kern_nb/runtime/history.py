@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.db import SessionStore, codec
+from kern_nb.extra_keys import RERUN_OF
 from kern_nb.interop.media import as_text
 from kern_nb.records import Message, Run, Session, text_of
 from kern_nb.runtime.context import RunContext
@@ -16,9 +17,6 @@ from kern_nb.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from kern_nb.runtime.summaries import SessionSummaryManager
-
-RERUN_OF = "rerun_of"
-"""In a run's ``extra``: the run that it repeats. In a session's metadata: what of which session was run again."""
 
 _CHARACTERS_A_TOKEN = 4
 _MOST_MESSAGES_FOUND = 20
@@ -44,20 +42,25 @@ async def told(
     options: HistoryOptions,
     summaries: SessionSummaryManager,
     model: Any,
+    user_id: str | None = None,
 ) -> tuple[list[Message], str | None]:
     """The messages of the session that a model is given before a run, and the summary where it is to have that.
 
     A run that is made again is told the whole conversation it goes on from, but for limits in messages or tokens.
     """
     session_id = run.session_id or ""
-    if RERUN_OF in run.extra:
+    if RERUN_OF in run.internal:
         options = replace(options, add=True, runs=None)
     by_run: dict[int, list[Message]] = {}
     if options.add:
         runs = options.runs if options.messages is None else None
         by_run = await in_thread(
             lambda: store.history_by_run(
-                session_id, last_runs=runs, last_messages=options.messages, before_run=run.run_index
+                session_id,
+                last_runs=runs,
+                last_messages=options.messages,
+                before_run=run.run_index,
+                user_id=user_id,
             )
         )
     dropped = _over_budget(by_run, options.token_budget)
@@ -67,7 +70,7 @@ async def told(
         summary = await summaries.covering(store, session_id, dropped, model)
         by_run = kept
     elif options.add_summary:
-        summary = summaries.text_of(await in_thread(lambda: store.get_session(session_id, runs=False)))
+        summary = summaries.text_of(await in_thread(lambda: store.get_session(session_id, user_id=user_id, runs=False)))
     return [message for messages in by_run.values() for message in messages], summary
 
 
@@ -96,7 +99,7 @@ def chat_history_tool() -> Callable[..., Any]:
 
     def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
         """Read the earlier conversation of this session; of the latest `num_runs` turns only, where that is given."""
-        history = run_context.store.history(run_context.session_id, last_runs=num_runs)
+        history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
         return json.dumps([_line(message) for message in history], ensure_ascii=False)
 
     return get_chat_history
@@ -129,7 +132,7 @@ def _search(store: SessionStore, sessions: Iterable[Session], words: list[str]) 
     """The messages that hold all the words, of the newest session first."""
     found: list[dict[str, Any]] = []
     for session in sessions:
-        for run, messages in store.history_by_run(session.session_id).items():
+        for run, messages in store.history_by_run(session.session_id, user_id=session.user_id).items():
             for message in messages:
                 said = _said(message)
                 if words and all(word in said.lower() for word in words):

@@ -72,6 +72,6 @@ def begin(owner: SessionOwner, input: Any, *, session_id: str, user_id: str | No
     return owner._begin(input, session_id, user_id, {})  # noqa: SLF001 - it is one of us
 
 
-def proceed(owner: SessionOwner, run_id: str, *, session_id: str) -> Work:
+def proceed(owner: SessionOwner, run_id: str, *, session_id: str, user_id: str | None = None) -> Work:
     """What goes on with a run, as ``owner.continue_run`` does."""
-    return lambda emit: owner._proceed(run_id, session_id, emit)  # noqa: SLF001 - it is one of us
+    return lambda emit: owner._proceed(run_id, session_id, emit, user_id=user_id)  # noqa: SLF001 - it is one of us

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from kern_nb import extra_keys
 from kern_nb.db import SessionStore, codec
 from kern_nb.errors import BadUsage, KernError, RunFailed
+from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
@@ -58,7 +60,8 @@ async def begin(workflow: Workflow, store: SessionStore, request: Request, emit:
             user_id=request.user_id,
             parent_run_id=request.parent.run_id if request.parent else None,
             default_state=engine.defaults(workflow),
-            extra=request.kept,
+            extra=request.extra,
+            internal=request.internal,
             **workflow.owner(),
         )
 
@@ -75,14 +78,16 @@ async def proceed(
     parent: RunContext | None,
     *,
     rerun_interrupted: bool,
+    user_id: str | None = None,
 ) -> Run:
     """Go on with a run at the step where it stood; see `kern_nb.workflow.Workflow.acontinue_run`."""
     engine.require_kind(before, "workflow")
     made = await in_thread(lambda: store.member_runs(before.run_id))
-    run = await engine.claimed(store, before)
+    run = await engine.claimed(store, before, user_id)
+    owner = await engine.owner_of(store, run, parent)
     state = parent.session_state if parent else dict(run.session_state or {})
-    walk = _Walk(workflow, store, run, state, emit, run.user_id, rerun_interrupted=rerun_interrupted)
-    walk.made = {one.extra["step_path"]: one for one in made if "step_path" in one.extra}
+    walk = _Walk(workflow, store, run, state, emit, owner, rerun_interrupted=rerun_interrupted)
+    walk.made = {one.internal[STEP_PATH]: one for one in made if STEP_PATH in one.internal}
     walk.asked = {one.extra["step_path"]: one for one in run.requirements if "step_path" in one.extra}
     return await _walk(workflow, walk, before)
 
@@ -266,7 +271,8 @@ class _Walk:
         given = self._given(previous)
         owner = {"session_type": "workflow", "workflow_id": self.workflow.id, "user_id": self.user_id}
         seen = self.run.input if previous is None else previous
-        place = {"parent_run_id": self.run.run_id, "extra": {"step": name, "step_path": path}}
+        extra = {"step": name, STEP_PATH: path}
+        place = {"parent_run_id": self.run.run_id, "extra": extra, "internal": extra_keys.of_run(extra)}
         run_id, session_id = str(uuid4()), self.context.session_id
 
         def start() -> Run:

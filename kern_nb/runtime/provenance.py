@@ -1,13 +1,10 @@
-"""How a run came about: the cell of the notebook that made it, asked by every run; and with which state it was made."""
+"""How a run came about: the cell of the notebook that made it, asked by every run."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import Any
-
-GIVEN_STATE = "given_state"
-"""In a run's ``extra``: what of the session's state its caller gave, which a rerun gives again."""
 
 
 def here() -> dict[str, Any] | None:

@@ -17,10 +17,10 @@ from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.check import abandon
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import RunClosed, UnstorableValue
+from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
-from kern_nb.records import PARTIAL, Message, Requirement, Run, RunStatus, Usage
+from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
 from kern_nb.runtime.threads import in_thread
 
@@ -60,7 +60,7 @@ class Recorder:
         self._began = time.monotonic()
         self._spent = run.duration_s or 0.0
         self._first_token_s: float | None = None
-        self._usages = [m.usage for m in run.messages if FROM_HISTORY not in m.extra]
+        self._usages = [m.usage for m in run.messages if not m.from_history]
         self._last: pai.ModelResponse | None = None
         self._half_said = ""
         self._writing = anyio.Lock()
@@ -102,13 +102,13 @@ class Recorder:
         found = await in_thread(lambda: [messages.of_part(part, self.keep_result) for part in parts])
         told = [message for message in found if message is not None]
         if not self._storage.tool_messages:
-            told = [message for message in told if messages.BY_TOOL not in message.extra]
+            told = [message for message in told if BY_TOOL not in message.internal]
         new = [m for m in told if m.role != "tool" or m.tool_call_id not in self._answered]
         if new:
             self._answered |= {m.tool_call_id for m in new if m.role == "tool"}
             for message in new:
                 if message.role == "tool" and message.tool_call_id in self.unknown:
-                    message.extra["unknown"] = True  # what the model is told does not end the call
+                    message.internal[UNKNOWN] = True  # what the model is told does not end the call
             await self._append(new)
 
     async def response(self, response: pai.ModelResponse) -> None:
@@ -123,8 +123,8 @@ class Recorder:
                 part.args = media.tellable(part.args)  # what is stored is as the model gave it
         # A provider's clock is not ours, and messages are ordered by time too.
         stamped = message.model_copy(update={"created_at": datetime.now(UTC)})
-        if not self._storage.tool_messages and "parts" in stamped.extra:
-            stamped.extra["parts"] = messages.without_results(stamped.extra["parts"])
+        if not self._storage.tool_messages and PARTS in stamped.internal:
+            stamped.internal[PARTS] = messages.without_results(stamped.internal[PARTS])
         self._usages.append(stamped.usage)
         await self._append([stamped])
 
@@ -160,9 +160,9 @@ class Recorder:
         self._answered.add(tool_call_id)
         message = messages.of_result(tool_call_id, tool_name, result, is_error=is_error)
         if tool_call_id in self._begun:  # what it took itself, without the time that a person took before
-            message.extra["duration_s"] = time.monotonic() - self._begun[tool_call_id]
+            message.internal[DURATION_S] = time.monotonic() - self._begun[tool_call_id]
         if tool_call_id in self._mended_args:  # what it ran with is what its row says
-            message.extra["args"] = self._mended_args[tool_call_id]
+            message.internal[ARGS] = self._mended_args[tool_call_id]
         try:
             changed = self._changed_state()
         except UnstorableValue:  # the tool has run all the same
@@ -209,7 +209,7 @@ class Recorder:
 
         def write() -> None:  # in one go: a run that is cancelled again meanwhile has ended all the same
             if self._half_said.strip():
-                broken_off = Message(role="assistant", content=self._half_said, extra={PARTIAL: True})
+                broken_off = Message(role="assistant", content=self._half_said, partial=True)
                 self.store.append_messages(self.run.run_id, [broken_off])
             self._half_said = ""
             self.store.finish_run(self.run.run_id, status=status, **values)
@@ -250,6 +250,6 @@ def frozen(value: Any) -> Any:
 def _copy(message: Message) -> Message:
     """An earlier message as a run keeps it: marked, without the calls and tokens that are counted where it stands."""
     calls = [{"tool_name": call.tool_name, "args": call.args} for call in message.tool_calls]
-    extra = {FROM_HISTORY: True} | ({"tool_calls": calls} if calls else {})
-    kept: dict[str, Any] = {"usage": None, "tool_calls": [], "extra": extra, "message_index": None}
+    kept: dict[str, Any] = {"usage": None, "tool_calls": [], "message_index": None, "from_history": True}
+    kept |= {"extra": {"tool_calls": calls} if calls else {}, "internal": {}}
     return message.model_copy(update=kept)

@@ -15,7 +15,7 @@ _FIRST = 2_000
 _LONGEST = 80
 
 
-async def made(store: SessionStore, session_id: str, model: Any) -> str:
+async def made(store: SessionStore, session_id: str, model: Any, user_id: str | None = None) -> str:
     """The title.
 
     Raises:
@@ -25,7 +25,7 @@ async def made(store: SessionStore, session_id: str, model: Any) -> str:
     """
     from pydantic_ai import Agent
 
-    history = await in_thread(lambda: store.history(session_id))
+    history = await in_thread(lambda: store.history(session_id, user_id=user_id))
     said = "\n".join(f"{message.role}: {text_of(message.content) or ''}" for message in history)
     async with models.opened(model) as opened:
         try:

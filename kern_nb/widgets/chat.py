@@ -238,7 +238,9 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
             before |= {"cards": [], "ready": False, "again": False, "ends": []}
         talk = Talk(self.tell, before=before)
         talk.run_id = run.run_id
-        self._begin(talk, lambda: live.proceed(self.agent, run.run_id, session_id=self.session_id))
+        self._begin(
+            talk, lambda: live.proceed(self.agent, run.run_id, session_id=self.session_id, user_id=self.user_id)
+        )
 
     def _begin(self, talk: Talk, make: Callable[[], Work]) -> None:
         from kern_nb.runtime import live

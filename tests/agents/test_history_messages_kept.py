@@ -7,7 +7,6 @@ from memory_models import Listener, calls_once, said
 
 from kern_nb import Agent
 from kern_nb.db import InMemoryDb
-from kern_nb.db.reading import FROM_HISTORY
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_by_default_a_run_keeps_its_own_messages_alone(db):
     run = talk(db, keeps=False)
 
     assert [m.role for m in run.messages] == ["system", *ONE_RUN]
-    assert not any(m.extra.get(FROM_HISTORY) for m in run.messages)
+    assert not any(m.from_history for m in run.messages)
 
 
 def test_copies_stand_before_its_own_messages(store):
@@ -46,7 +45,7 @@ def test_copies_stand_before_its_own_messages(store):
 
     assert [m.role for m in run.messages] == ["system", *ONE_RUN * 3]
     assert [m.content for m in run.messages if m.role == "user"] == ["q0", "q1", "q2"]
-    assert [bool(m.extra.get(FROM_HISTORY)) for m in run.messages] == [False, *[True] * 8, *[False] * 4]
+    assert [bool(m.from_history) for m in run.messages] == [False, *[True] * 8, *[False] * 4]
     assert [m.extra["tool_calls"][0]["tool_name"] for m in run.messages[1:9] if "tool_calls" in m.extra] == ["look"] * 2
 
 

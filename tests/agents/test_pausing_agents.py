@@ -76,7 +76,7 @@ def test_a_tool_runs_with_the_arguments_as_they_were_edited(store):
     assert results(done) == ["sent 3 to bob"]
     assert (done.requirements[0].args, done.requirements[0].answer) == ({"to": "bob"}, {"to": "bob", "copies": 3})
     assert done.tool_calls[0].args == {"to": "bob", "copies": 3}
-    assert done.tool_calls[0].extra["asked_args"] == {"to": "bob"}
+    assert done.tool_calls[0].internal["asked_args"] == {"to": "bob"}
 
 
 def test_edited_arguments_are_read_as_the_models_are(store):

@@ -8,10 +8,11 @@ import pytest
 from memory_models import Listener, calls_once
 from memory_rows import places_of
 
-from kern_nb import Agent, Team, Workflow
+from kern_nb import Agent, Team, Workflow, rerun
 from kern_nb.agent import tool
 from kern_nb.db import InMemoryDb
-from kern_nb.errors import KernError, OwnerMismatch, SessionNotFound
+from kern_nb.errors import KernError, OwnerMismatch, RunNotFound, SessionNotFound
+from kern_nb.models.scripted import ScriptedModel, call
 
 SECRET = "alice's swordfish"
 
@@ -190,3 +191,140 @@ def test_users_are_told_apart_letter_by_letter(db, user_id):
     agent.run("x", session_id="own")
     assert agent.get_session("own").runs[0].input == "x"
     assert db.get_session("own").user_id == user_id
+
+
+def paused_run_of_nobody_in_alices_session(db, tools):
+    """A session of Alice's with a paused run that names no user: her agent named none, the session is hers."""
+    Agent(Listener([SECRET]), db=db, user_id="alice", session_id="chat").run(SECRET)
+    paused = Agent(calls_once("look"), db=db, session_id="chat", tools=tools).run("look")
+    db.resolve(paused.requirements[0].requirement_id, approve=True)
+    assert (paused.user_id, db.get_session("chat").user_id) == (None, "alice")
+    return paused
+
+
+def test_whose_session_it_is_decides_who_goes_on_with_a_run(store):
+    """On every engine: the run names nobody, its session is Alice's; Bob's agent is told nothing of it."""
+    tools = [tool(lambda: SECRET, name="look", requires_confirmation=True)]
+    paused = paused_run_of_nobody_in_alices_session(store, tools)
+    model = Listener()
+    theirs = bob(store, model, tools=tools, add_history_to_context=True)
+    unnamed = Agent(model, db=store, tools=tools, add_history_to_context=True)
+    for attempt in (
+        lambda: theirs.continue_run(paused.run_id),
+        lambda: theirs.continue_run("chat/1"),
+        lambda: theirs.continue_run(1, session_id="chat"),
+        lambda: asyncio.run(theirs.acontinue_run(paused)),
+        lambda: unnamed.continue_run(paused.run_id, user_id="bob"),
+        lambda: asyncio.run(unnamed.acontinue_run("chat/1", user_id="bob")),
+        lambda: unnamed.continue_run(paused.run_id, user_id=""),
+    ):
+        with pytest.raises((RunNotFound, SessionNotFound)) as refused:
+            attempt()
+        assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+    assert model.told == []
+    assert store.get_run(paused.run_id).status == "PAUSED"
+    hers = Agent(calls_once("look"), db=store, session_id="chat", tools=tools)
+    assert hers.continue_run(paused.run_id, user_id="alice").output == "done"
+
+
+def test_a_team_and_a_workflow_of_another_user_do_not_go_on_either(db):
+    """Runs of members and steps go on with their leader's only."""
+    tools = [tool(lambda: SECRET, name="look", requires_confirmation=True)]
+
+    def made(kind, **options):
+        member = Agent(calls_once("look"), name="m", tools=tools)
+        if kind is Workflow:
+            return Workflow([member], db=db, **options)
+        return Team([member], calls_once("delegate_task_to_member", member_id="m", task="look"), db=db, **options)
+
+    for kind in (Workflow, Team):
+        session_id = kind.__name__
+        Agent(Listener(), db=db, session_id=session_id, user_id="alice").run(SECRET)
+        paused = made(kind, session_id=session_id).run("look")
+        assert paused.status == "PAUSED"
+        [asked] = db.requirements(session_id=session_id)
+        db.resolve(asked.requirement_id, approve=True)
+        theirs = made(kind, session_id=session_id, user_id="bob")
+        with pytest.raises(RunNotFound):
+            theirs.continue_run(paused.run_id)
+        with pytest.raises((RunNotFound, SessionNotFound)):
+            Agent(Listener(), id="m", db=db, user_id="bob", tools=tools).continue_run(asked.run_id)
+        assert db.get_run(paused.run_id).status == "PAUSED"
+        assert made(kind, session_id=session_id, user_id="alice").continue_run(paused.run_id).status == "COMPLETED"
+
+
+def test_a_run_that_goes_on_searches_the_sessions_of_its_sessions_owner(db):
+    """Not those of the user that the run's own row names."""
+    Agent(Listener(), db=db, session_id="of bob", user_id="bob").run("bob's needle")
+    Agent(Listener(), db=db, session_id="of alice", user_id="alice").run("alice's needle")
+    tools = [tool(lambda: "seen", name="look", requires_confirmation=True)]
+    script = [call("look"), call("search_past_sessions", query="needle"), "done"]
+    model = ScriptedModel(script)
+    agent = Agent(model, db=db, session_id="chat", tools=tools, search_past_sessions=True, user_id="alice")
+    paused = agent.run("look")
+
+    def as_an_import_has_it(connection):
+        r = db.tables.runs
+        connection.execute(r.update().where(r.c.run_id == paused.run_id).values(user_id="bob"))
+
+    db.write(as_an_import_has_it)
+    db.resolve(paused.requirements[0].requirement_id, approve=True)
+    done = agent.continue_run(paused.run_id)
+    [found] = [c.result for c in done.tool_calls if c.tool_name == "search_past_sessions"]
+
+    assert "alice's needle" in found
+    assert "bob" not in found
+
+
+def test_a_run_in_a_session_of_nobody_that_a_user_goes_on_with_makes_it_theirs(db):
+    """As any run of theirs would; from then on it is nobody else's."""
+    tools = [tool(lambda: "seen", name="look", requires_confirmation=True)]
+    paused = Agent(calls_once("look"), db=db, session_id="chat", tools=tools).run("look")
+    db.resolve(paused.requirements[0].requirement_id, approve=True)
+    agent = Agent(calls_once("look"), db=db, tools=tools)
+
+    assert agent.continue_run(paused.run_id, user_id="alice").output == "done"
+    assert db.get_session("chat").user_id == "alice"
+    assert bob(db).get_session() is None
+
+
+def test_each_call_of_an_agent_takes_a_user(store):
+    """On every engine: one agent without a user of its own serves several, each call naming whose it is."""
+    of_alice(store)
+    before = everything(store)
+    agent = Agent(Listener(), db=store, session_id="chat")
+    for other in ("bob", ""):
+        assert agent.get_session(user_id=other) is None
+        assert agent.get_session_state(user_id=other) == {}
+        assert agent.get_workspace(user_id=other).paths() == []
+        for ask in (
+            agent.get_chat_history,
+            agent.get_session_name,
+            agent.get_session_summary,
+            agent.get_session_metrics,
+            agent.delete_session,
+            lambda **user: agent.set_session_name("mine", **user),
+            lambda **user: agent.set_session_name(autogenerate=True, **user),
+            lambda **user: agent.update_session_state({"secret": "mine"}, **user),
+        ):
+            with pytest.raises((OwnerMismatch, SessionNotFound)) as refused:
+                ask(user_id=other)
+            assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+    assert everything(store) == before
+    assert agent.get_session(user_id="alice").user_id == "alice"
+    assert [m.content for m in agent.get_chat_history(user_id="alice")] == [SECRET, SECRET]
+    assert agent.get_session_name(user_id="alice") == SECRET
+    agent.delete_session(user_id="alice")
+    assert store.get_session("chat") is None
+
+
+def test_a_rerun_by_another_users_agent_is_refused_without_naming_the_owner(db):
+    """No branch is taken."""
+    of_alice(db)
+    with pytest.raises(OwnerMismatch) as refused:
+        rerun("chat/0", agent=bob(db), store=db)
+
+    assert "alice" not in f"{refused.value} {refused.value.hint}"
+    assert len(db.list_sessions()) == 1

@@ -6,7 +6,6 @@ import pytest
 from samples import a_small_run
 
 from kern_nb.db.listing import ORDERS, Narrowing
-from kern_nb.db.views import FROM_HISTORY
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.records import Message, Requirement, Run, Session, Usage
 
@@ -89,7 +88,7 @@ def test_totals_order_sessions_as_the_frame_has_them(shop, order, column):
         for tokens, cost in runs:
             usage = Usage(input_tokens=tokens, output_tokens=1, cost=cost)
             told = [Message(role="user", content="q", usage=Usage(input_tokens=100, cost=9.0))] * tokens
-            again = Message(role="user", content="before", extra={FROM_HISTORY: True})
+            again = Message(role="user", content="before", from_history=True)
             shop.append_run(
                 session_id, Run(messages=[again, *told, Message(role="assistant", content="a", usage=usage)])
             )

@@ -91,7 +91,7 @@ def test_a_bundle_is_json_for_any_reader(memory, tmp_path):
     document = json.loads(path.read_text(encoding="utf-8"))
     by_id = {record["session"]["session_id"]: record for record in document["records"] if "session" in record}
 
-    assert document["kern_nb_bundle"] == 1
+    assert document["kern_nb_bundle"] == 2
     assert document["exported_by"] == f"kern_nb {kern_nb.__version__}"
     assert by_id["team"]["runs"][1]["messages"][0]["content"] == "member"
     assert len(path.read_text(encoding="utf-8").split("\n")) == len(document["records"]) + 3
@@ -116,7 +116,7 @@ def test_only_what_is_named_is_exported(memory, tmp_path):
 
 
 def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
-    """Nobody goes on with them there: interrupted, calls unknown, questions expired; the session's state is kept."""
+    """A running one is interrupted, its calls unknown; a paused one waits there too; the session's state is kept."""
     store.update_session_state("chat", {"n": 1})
     running = store.start_run("chat", input="go")
     store.append_messages(
@@ -127,10 +127,11 @@ def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
     memory.ingest(exported(store, tmp_path / "open.json"))
     runs = memory.get_session("chat").runs
 
-    assert [run.status for run in runs] == ["INTERRUPTED", "INTERRUPTED"]
-    assert [run.session_state for run in runs] == [{"n": 1}, {"n": 1}]
+    assert [run.status for run in runs] == ["INTERRUPTED", "PAUSED"]
+    assert memory.get_session("chat").session_state == {"n": 1}
+    assert runs[0].session_state == {"n": 1}
     assert runs[0].tool_calls[0].status == "unknown"
-    assert [r.status for r in runs[1].requirements] == ["expired"]
+    assert [r.status for r in runs[1].requirements] == ["pending"]
     assert memory.check().problems == []
     assert [run.status for run in store.get_session("chat").runs] == ["RUNNING", "PAUSED"]
 

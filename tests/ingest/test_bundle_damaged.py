@@ -88,11 +88,11 @@ def test_a_damaged_header_costs_no_session(memory, path):
     assert [problem.line for problem in report.errors] == [1]
 
 
-@pytest.mark.parametrize("version", [2, "1", None, 0, -1, True])
+@pytest.mark.parametrize("version", [3, "1", None, 0, -1, True])
 def test_another_version_is_refused(memory, path, version):
     """With what it is and what to do; nothing is taken in, not even when the format is named."""
-    path.write_text(path.read_text().replace('"kern_nb_bundle": 1', f'"kern_nb_bundle": {json.dumps(version)}'))
-    with pytest.raises(UnknownFormat, match=r"reads up to version 1") as caught:
+    path.write_text(path.read_text().replace('"kern_nb_bundle": 2', f'"kern_nb_bundle": {json.dumps(version)}'))
+    with pytest.raises(UnknownFormat, match=r"reads up to version 2") as caught:
         memory.ingest(path)
     report = memory.ingest(path, format="bundle")
 
@@ -104,7 +104,7 @@ def test_another_version_is_refused(memory, path, version):
 def test_a_newer_bundle_in_a_folder_costs_itself(memory, path):
     """The other files are taken in."""
     newer = path.with_name("a.json")
-    newer.write_text(path.read_text().replace('"kern_nb_bundle": 1', '"kern_nb_bundle": 2'))
+    newer.write_text(path.read_text().replace('"kern_nb_bundle": 2', '"kern_nb_bundle": 3'))
     report = memory.ingest(path.parent)
 
     assert ids(memory) == list(NAMES)

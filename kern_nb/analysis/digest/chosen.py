@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.sides import reference_of
 from kern_nb.db.references import Reference
-from kern_nb.errors import BadUsage, SessionNotFound
+from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
     from kern_nb.analysis.sides import Named
@@ -65,10 +65,7 @@ def chosen(
             f"Both names are given and what fits: {fitting}.", "Name sessions, or say which ones: one of both."
         )
     if named:
-        places = _located(store, list(dict.fromkeys(map(reference_of, named))))
-        if user_id is not None:
-            _require_owner(store, places, user_id)
-        return places
+        return _located(store, list(dict.fromkeys(map(reference_of, named))), user_id)
     if not fitting.says and user_id is None:
         raise BadUsage(
             "No session or run is named.",
@@ -77,13 +74,13 @@ def chosen(
     return [Reference(session_id) for session_id in _fitting(store, fitting, user_id)]
 
 
-def _located(store: SessionStore, texts: list[str]) -> list[Reference]:
+def _located(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:
     """The places of names. Whole ids are looked up together, however many they are; prefixes one by one."""
     known: set[str] = set()
     runs = {text: found for text in texts if (found := _RUN.fullmatch(text))}
     if len(texts) > 1:
         ids = {*texts, *(found["session"] for found in runs.values())}
-        known = set(store.sessions_df(ids, columns=["session_id"])["session_id"])
+        known = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
     places: dict[Reference, None] = {}
     for text in texts:
         run = runs.get(text)
@@ -92,21 +89,12 @@ def _located(store: SessionStore, texts: list[str]) -> list[Reference]:
         elif run is not None and run["session"] in known:
             place = Reference(run["session"], int(run["run"]))
         else:
-            place = store.locate(text)
+            place = store.locate(text, user_id=user_id)
         if place.message_index is not None:
             hint = f"Name its run: {place.session_id}/{place.run_index}"
             raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
         places[place] = None
     return list(places)
-
-
-def _require_owner(store: SessionStore, places: list[Reference], user_id: str) -> None:
-    ids = {place.session_id for place in places}
-    own = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
-    for place in places:
-        if place.session_id not in own:
-            message = f"There is no session {place.session_id!r} of {user_id!r}."
-            raise SessionNotFound(message, "List theirs with %kern sessions --user.")
 
 
 def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list[str]:
