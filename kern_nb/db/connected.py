@@ -108,6 +108,13 @@ class Connected(ABC):
         """An aggregate, the n-th largest value of a column, where the engine has no index to find a page's rows by."""
         return None
 
+    def require_harmless(self, connection: Connection) -> None:  # noqa: B027 - engines without files have no such thing
+        """Check that a file's author put nothing in place of our tables and of what our statements call.
+
+        Raises:
+            NotAStore: they did.
+        """
+
     def is_there(self) -> bool:
         """Whether there is a file or database to look into; never makes one."""
         return True
@@ -143,6 +150,7 @@ class Connected(ABC):
             return False
         if not self._found:
             with self.connect() as connection:
+                self.require_harmless(connection)
                 found = schema.version(connection, self.tables)
             if found is not None and found < schema.SCHEMA_VERSION:
                 self._upgrade(found)

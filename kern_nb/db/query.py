@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -18,7 +21,7 @@ from kern_nb.db import codec, rows
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.typed import to_pandas
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
@@ -32,6 +35,11 @@ _NOT_QUERIES = frozenset(
         "start", "truncate", "update", "use", "vacuum",
     )
 )  # fmt: skip
+
+# A small machine under load still answers small questions.
+_LEAST_BYTES = 50_000_000
+# What a value takes in a row of Python's, beside the length of its text.
+_VALUE_BYTES = 50
 
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
 _TOKEN = re.compile(
@@ -69,6 +77,18 @@ def refused(text: str) -> QueryRefused:
     return QueryRefused(
         f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods."
     )
+
+
+def refused_function(name: str) -> QueryRefused:
+    """The refusal of a function that is not in `sql_functions`."""
+    return QueryRefused(
+        f"The function {name} is not run here.", "SQL may call what computes a value: no files, settings or own macros."
+    )
+
+
+def unknown_relation(name: str) -> QueryFailed:
+    """The answer to a table or view that SQL does not reach: a system's, another schema's, or a missing one."""
+    return QueryFailed(f"There is no table {name} here.", did_you_mean(name, VIEWS, f"SQL reads {', '.join(VIEWS)}."))
 
 
 _PIECE = re.compile(
@@ -123,6 +143,53 @@ def numbered(text: str) -> tuple[str, list[str]]:
         return f"${names.index(name) + 1}"
 
     return _TOKEN.sub(number, text), names
+
+
+def most_bytes() -> int:
+    """How large a result may become: half of what this process can still have."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
+        group = Path("/sys/fs/cgroup")
+        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(free // 2, _LEAST_BYTES)
+
+
+def too_large(limit: int) -> QueryFailed:
+    """The answer to a result that would fill the memory."""
+    return QueryFailed(
+        f"The result is larger than {limit / 1e6:,.0f} MB, half of the free memory.",
+        "Select fewer rows or columns: a WHERE, a LIMIT, or a sum in place of rows.",
+    )
+
+
+def bounded_table(reader: pa.RecordBatchReader) -> pa.Table:
+    """The batches of a result as a table.
+
+    Raises:
+        QueryFailed: it would fill the memory.
+    """
+    size, limit, batches = 0, most_bytes(), []
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit:
+            raise too_large(limit)
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def bounded_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The rows of a driver's cursor.
+
+    Raises:
+        QueryFailed: they would fill the memory.
+    """
+    size, limit, result = 0, most_bytes(), []
+    for row in cursor:
+        result.append(row)
+        size += _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
+        if size > limit:
+            raise too_large(limit)
+    return result
 
 
 def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
