@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,12 +270,13 @@ def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
     return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
 
 
-def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
-    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
-    create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
-    statements = []
-    for name, view in VIEWS.items():
-        inner = view(store.tables, None).subquery()
+def view_selects(
+    store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+) -> dict[str, str]:
+    """The SELECT that each of the views stands for."""
+    selects = {}
+    for name in (name for name in VIEWS if name in names):
+        inner = VIEWS[name](store.tables, None).subquery()
         shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
         body = sa.select(*shown).compile(
             dialect=dialect,
@@ -284,8 +285,14 @@ def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "mai
             schema_translate_map={None: db_schema},
             render_schema_translate=True,
         )
-        statements.append(f"{create} {name} AS {str(body).replace('%%', '%')}")
-    return statements
+        selects[name] = str(body).replace("%%", "%")
+    return selects
+
+
+def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
+    create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
+    return [f"{create} {name} AS {body}" for name, body in view_selects(store, dialect, db_schema).items()]
 
 
 def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
