@@ -73,13 +73,16 @@ def require_harmless(raw: duckdb.DuckDBPyConnection, database: str, tables: Coll
                 f"{url} defines a macro {name!r} in place of DuckDB's own function; it is not opened.",
                 f'If the file is yours: DROP MACRO "{name}" with DuckDB, then attach it again.',
             )
+    views = {name for (name,) in raw.execute(_VIEWS, {"name": database}).fetchall()}
+    if "kern_schema" not in {_folded(name) for name in (*views, *base_tables(raw, database))}:
+        return
     ours = {_folded(name) for name in tables}
-    for kind, statement in (("view", _VIEWS), ("table with computed columns", _GENERATED)):
-        for (name,) in raw.execute(statement, {"name": database}).fetchall():
-            if _folded(name) in ours:
-                raise NotAStore(
-                    f"{url}: {name!r} is a {kind}, not a table of kern_nb.", "Choose another name: session_table=..."
-                )
+    for name in sorted(views | {name for (name,) in raw.execute(_GENERATED, {"name": database}).fetchall()}):
+        if _folded(name) in ours:
+            raise NotAStore(
+                f"{url}: {name!r} is not a table of kern_nb, but computes its rows.",
+                "Choose another name for ours: session_table='kern_sessions'.",
+            )
 
 
 def _tree(raw: duckdb.DuckDBPyConnection, text: str, select: str) -> dict[str, Any]:

@@ -41,6 +41,8 @@ _LEAST_BYTES = 50_000_000
 # What a value takes in a row of Python's, beside the length of its text.
 _VALUE_BYTES = 50
 
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")  # no engine takes it in SQL
+
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
 _TOKEN = re.compile(
     r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
@@ -51,6 +53,8 @@ _TOKEN = re.compile(
 
 def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
+    if bad := _UNREADABLE.search(text):
+        raise QueryFailed(f"The SQL has the sign {ascii(bad[0])} in it.", "Pass such text as a parameter: $name.")
     body = _statement(text)
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
