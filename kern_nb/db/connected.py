@@ -80,6 +80,10 @@ class Connected(ABC):
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, made at first use."""
 
+    def engine_for(self, *, write: bool) -> sa.Engine:
+        """The engine with the options of a reading or a writing transaction."""
+        return self.engine.execution_options(kern_write=True) if write else self.engine
+
     @abstractmethod
     def insert(self, table: sa.Table) -> Any:
         """The engine's INSERT with ON CONFLICT."""
@@ -100,6 +104,13 @@ class Connected(ABC):
     def is_conflict(self, error: Exception) -> bool:
         """Whether a transaction failed only because of another one, and may be tried again."""
 
+    def driver_error(self, error: Exception) -> KernError | None:
+        """What an error of the driver means, as one of ours; None where it is not the driver's."""
+        if not isinstance(error, sa.exc.OperationalError):
+            return None
+        reason = str(error.orig).strip().splitlines()[0]
+        return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
+
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, locking its rows where several transactions write at once."""
         return query
@@ -107,6 +118,13 @@ class Connected(ABC):
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
         """An aggregate, the n-th largest value of a column, where the engine has no index to find a page's rows by."""
         return None
+
+    def require_harmless(self, connection: Connection) -> None:  # noqa: B027 - engines without files have no such thing
+        """Check that a file's author put nothing in place of our tables and of what our statements call.
+
+        Raises:
+            NotAStore: they did.
+        """
 
     def is_there(self) -> bool:
         """Whether there is a file or database to look into; never makes one."""
@@ -143,6 +161,7 @@ class Connected(ABC):
             return False
         if not self._found:
             with self.connect() as connection:
+                self.require_harmless(connection)
                 found = schema.version(connection, self.tables)
             if found is not None and found < schema.SCHEMA_VERSION:
                 self._upgrade(found)
@@ -160,21 +179,21 @@ class Connected(ABC):
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
         """A connection in a transaction, with what the driver says of a lost store turned into our error."""
-        engine = self.engine.execution_options(kern_write=True) if write else self.engine
         try:
-            with engine.begin() as connection:
+            with self.engine_for(write=write).begin() as connection:
                 yield connection
         except UnreadableCell as error:
             raise damage.error_of(self, error) from error
-        except sa.exc.StatementError as error:
-            if isinstance(error.orig, KernError):  # a value that the codec refused
-                raise error.orig from None
-            if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
+        except sa.exc.SQLAlchemyError as error:
+            refused = getattr(error, "orig", None)
+            if isinstance(refused, KernError):  # a value that the codec refused
+                raise refused from None
+            if write and self.is_conflict(error):
                 raise
-            reason = str(error.orig).strip().splitlines()[0]
-            raise StoreUnavailable(
-                f"{self.url}: {reason}.", "Check that it can be reached, then attach it again."
-            ) from error
+            known = self._busy(error) if self.is_conflict(error) else self.driver_error(error)
+            if known is None or known is error:
+                raise
+            raise known from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -209,7 +228,7 @@ class Connected(ABC):
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
         if not isinstance(error, sa.exc.OperationalError):
-            return error
+            return self.driver_error(error) or error
         reason = str(error.orig).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
 

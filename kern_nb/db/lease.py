@@ -193,6 +193,8 @@ class Lease:
                 mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
                 connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
             connection.execute("SET enable_external_access = false")
+            connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            connection.execute("SET lock_configuration = true")  # from here on no SQL changes a setting
         except duckdb.Error as error:
             connection.close()
             return self._refusal(error)

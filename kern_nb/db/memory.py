@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from sqlalchemy.engine import Connection
+
 from kern_nb.db.duckdb import BUSY_TIMEOUT_S, DuckDb
 from kern_nb.db.lease import Lease
 from kern_nb.db.schema import Tables
@@ -25,6 +27,9 @@ class InMemoryDb(DuckDb):
     def is_there(self) -> bool:
         """Memory always is."""
         return True
+
+    def require_harmless(self, connection: Connection) -> None:
+        """Nothing: nobody else made it."""
 
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""

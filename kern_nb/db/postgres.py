@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import query
+from kern_nb.db import postgres_errors, postgres_sql, query
 from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
+
+BUSY_TIMEOUT_S = 30.0
 
 _AGAIN = (
     psycopg.errors.SerializationFailure,
@@ -26,8 +28,6 @@ _AGAIN = (
     psycopg.errors.DuplicateObject,
     psycopg.errors.DuplicateColumn,  # or bring them up to date
 )
-# What would give a superuser's query its rights back: by name, or by SQL in a text that a function runs.
-_REGAINING = re.compile(r"set_config|U&|_to_xml|xmlschema|ts_stat|ts_rewrite|dblink|crosstab|connectby", re.IGNORECASE)
 
 
 class PostgresDb(SessionStore):
@@ -38,6 +38,7 @@ class PostgresDb(SessionStore):
         session_table: The name of the sessions' table.
         db_schema: The database schema; None means the connection's own, usually ``public``.
         read_only: Refuse writes.
+        timeout: Seconds to wait for another transaction's lock, or for a connection, before `StoreBusy`.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class PostgresDb(SessionStore):
         session_table: str = "agno_sessions",
         db_schema: str | None = None,
         read_only: bool = False,
+        timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
+        self.timeout = timeout
         try:
             url = sa.make_url(db_url)
         except sa.exc.ArgumentError as error:
@@ -61,7 +64,25 @@ class PostgresDb(SessionStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """A pool of connections, each checked before use: servers restart, notebooks stay open."""
-        return sa.create_engine(self._db_url, pool_pre_ping=True)
+        arguments = {} if "connect_timeout" in self._db_url.query else {"connect_timeout": max(2, round(self.timeout))}
+        engine = sa.create_engine(self._db_url, pool_pre_ping=True, pool_timeout=self.timeout, connect_args=arguments)
+
+        @sa.event.listens_for(engine, "connect")
+        def limit_waiting(raw: Any, _: object) -> None:
+            if self.timeout > 0:  # once a connection: at each transaction it would cost a round trip
+                raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
+                raw.commit()
+
+        return engine
+
+    @cached_property
+    def _snapshots(self) -> sa.Engine:
+        """Reading sees one state of the database, however many statements it takes, and changes nothing."""
+        return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def engine_for(self, *, write: bool) -> sa.Engine:
+        """Writers see what others committed while they waited for a lock."""
+        return self.engine if write else self._snapshots
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""
@@ -83,37 +104,91 @@ class PostgresDb(SessionStore):
             return query.columns_of(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
-        """One SELECT, in a read-only transaction, as a role that may not read the server's files."""
+        """One SELECT over the views, which stand before it in a WITH: a server that only reads makes none."""
         body, names = query.numbered(text)
-        with self.engine.connect() as connection:
+        words = postgres_sql.words_of(body)
+        with self.connect() as connection:
             raw: Any = connection.connection.driver_connection
             schema = raw.execute("SELECT current_schema()").fetchone()[0]
-            for statement in query.view_statements(self, connection.dialect, schema):
-                raw.execute(statement)
-            raw.execute("SET TRANSACTION READ ONLY")
-            if raw.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()[0]:
-                if found := _REGAINING.search(body):
-                    raise QueryRefused(f"{found[0]} is not run for a superuser.", "Connect as another user.")
+            views = query.view_selects(self, connection.dialect, schema, words.names)
+            before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
+            # As a subquery it can be nothing but a query.
+            statement = f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
+            raw.execute(_QUERY_SETTINGS)
+            postgres_sql.require_reading(raw, words)
+            if raw.execute(_PRIVILEGED).fetchone()[0]:
                 raw.execute("SET LOCAL ROLE pg_read_all_data")
             try:
                 with psycopg.RawCursor(raw) as cursor:
-                    # As a subquery it can be nothing but a query; prepared, it can be nothing but one statement.
-                    wrapped = f"SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608 - the analyst's own SQL
-                    cursor.execute(wrapped, [params[name] for name in names], prepare=True)
-                    columns = [column.name for column in cursor.description or ()]
-                    return query.columns_of(columns, cursor.fetchall())
+                    values = [params[name] for name in names]
+                    # Row by row, each sent as it is made; and in the protocol that takes one statement only.
+                    rows = query.bounded_rows(cursor.stream(statement, values))
+                    if not rows:  # then no row brought the columns along
+                        cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
+                    return query.columns_of([column.name for column in cursor.description or ()], rows)
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
-                raise QueryRefused(_first_line(error), "A store's SQL can only read its views.") from error
+                raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                raise QueryFailed(_first_line(error), "The SQL dialect is PostgreSQL's.") from error
-            finally:
-                raw.rollback()
-                raw.execute("SELECT pg_advisory_unlock_all()")  # such a lock outlives the transaction
+                if (known := self.driver_error(error)) is not None and postgres_errors.is_of_server(error):
+                    raise known from error
+                raise QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
+
+    def driver_error(self, error: Exception) -> KernError | None:
+        """What psycopg or the pool says, as one of ours."""
+        return postgres_errors.translate(error, self.url, self._reason, self._blocker)
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions were in each other's way."""
         return isinstance(getattr(error, "orig", error), _AGAIN)
 
+    def _reason(self, error: BaseException) -> str:
+        """The first line of a driver's error, without the password."""
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        password = self._db_url.password
+        return reason.replace(str(password), "***") if password else reason
 
-def _first_line(error: psycopg.Error) -> str:
-    return str(error).strip().splitlines()[0]
+    def _blocker(self) -> str | None:
+        """Who holds locks on the tables: the transaction that began first and waits for nobody."""
+        names = [table.name for table in self.tables.metadata.sorted_tables]
+        with contextlib.suppress(Exception), self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            row = raw.execute(_BLOCKER, [names]).fetchone()
+            return str(row[0]) if row else None
+        return None
+
+
+_LOCK_TIMEOUT = """
+    SELECT pg_catalog.set_config('lock_timeout', %s, false)
+    WHERE pg_catalog.current_setting('lock_timeout') IN ('0', '0ms')
+"""
+
+_QUERY_SETTINGS = """
+    SET TRANSACTION READ ONLY;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL standard_conforming_strings = on;
+    SET LOCAL TimeZone = 'UTC'
+"""
+
+# Whether a role is, or may become, one that reads the server's files; and may give that up for reading tables only.
+_PRIVILEGED = """
+    SELECT EXISTS (
+        SELECT FROM pg_roles
+        WHERE (rolsuper OR rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'))
+          AND pg_has_role(current_user, oid, 'MEMBER')
+    ) AND EXISTS (
+        SELECT FROM pg_roles
+        WHERE rolname = 'pg_read_all_data' AND pg_has_role(current_user, oid, CASE
+            WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)
+    )
+"""
+
+_BLOCKER = """
+    SELECT concat('session ', pid, ' of user ', usename, ' (',
+                  concat_ws(', ', nullif(application_name, ''), client_addr, state), ')')
+    FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid()
+      AND pid IN (SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                  WHERE l.granted AND l.mode <> 'AccessShareLock' AND c.relname = ANY(%s::text[]))
+      AND pid NOT IN (SELECT pid FROM pg_locks WHERE NOT granted)
+    ORDER BY xact_start LIMIT 1
+"""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -19,7 +22,7 @@ from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.schema import NotText
 from kern_nb.db.typed import to_pandas
 from kern_nb.db.views import VIEWS, postgresql_json
-from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
@@ -34,6 +37,13 @@ _NOT_QUERIES = frozenset(
     )
 )  # fmt: skip
 
+# A small machine under load still answers small questions.
+_LEAST_BYTES = 50_000_000
+# What a value takes in a row of Python's, beside the length of its text.
+_VALUE_BYTES = 50
+
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")  # no engine takes it in SQL
+
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
 _TOKEN = re.compile(
     r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
@@ -44,6 +54,8 @@ _TOKEN = re.compile(
 
 def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
+    if bad := _UNREADABLE.search(text):
+        raise QueryFailed(f"The SQL has the sign {ascii(bad[0])} in it.", "Pass such text as a parameter: $name.")
     body = _statement(text)
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
@@ -70,6 +82,18 @@ def refused(text: str) -> QueryRefused:
     return QueryRefused(
         f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods."
     )
+
+
+def refused_function(name: str) -> QueryRefused:
+    """The refusal of a function that is not in `sql_functions`."""
+    return QueryRefused(
+        f"The function {name} is not run here.", "SQL may call what computes a value: no files, settings or own macros."
+    )
+
+
+def unknown_relation(name: str) -> QueryFailed:
+    """The answer to a table or view that SQL does not reach: a system's, another schema's, or a missing one."""
+    return QueryFailed(f"There is no table {name} here.", did_you_mean(name, VIEWS, f"SQL reads {', '.join(VIEWS)}."))
 
 
 _PIECE = re.compile(
@@ -124,6 +148,53 @@ def numbered(text: str) -> tuple[str, list[str]]:
         return f"${names.index(name) + 1}"
 
     return _TOKEN.sub(number, text), names
+
+
+def most_bytes() -> int:
+    """How large a result may become: half of what this process can still have."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
+        group = Path("/sys/fs/cgroup")
+        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(free // 2, _LEAST_BYTES)
+
+
+def too_large(limit: int) -> QueryFailed:
+    """The answer to a result that would fill the memory."""
+    return QueryFailed(
+        f"The result is larger than {limit / 1e6:,.0f} MB, half of the free memory.",
+        "Select fewer rows or columns: a WHERE, a LIMIT, or a sum in place of rows.",
+    )
+
+
+def bounded_table(reader: pa.RecordBatchReader) -> pa.Table:
+    """The batches of a result as a table.
+
+    Raises:
+        QueryFailed: it would fill the memory.
+    """
+    size, limit, batches = 0, most_bytes(), []
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit:
+            raise too_large(limit)
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def bounded_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The rows of a driver's cursor.
+
+    Raises:
+        QueryFailed: they would fill the memory.
+    """
+    size, limit, result = 0, most_bytes(), []
+    for row in cursor:
+        result.append(row)
+        size += _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
+        if size > limit:
+            raise too_large(limit)
+    return result
 
 
 def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
@@ -218,12 +289,13 @@ def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
     return postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
 
 
-def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
-    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
-    create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
-    statements = []
-    for name, view in VIEWS.items():
-        inner = view(store.tables, None).subquery()
+def view_selects(
+    store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+) -> dict[str, str]:
+    """The SELECT that each of the views stands for."""
+    selects = {}
+    for name in (name for name in VIEWS if name in names):
+        inner = VIEWS[name](store.tables, None).subquery()
         shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
         body = sa.select(*shown).compile(
             dialect=dialect,
@@ -232,8 +304,14 @@ def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "mai
             schema_translate_map={None: db_schema},
             render_schema_translate=True,
         )
-        statements.append(f"{create} {name} AS {str(body).replace('%%', '%')}")
-    return statements
+        selects[name] = str(body).replace("%%", "%")
+    return selects
+
+
+def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
+    create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
+    return [f"{create} {name} AS {body}" for name, body in view_selects(store, dialect, db_schema).items()]
 
 
 def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:

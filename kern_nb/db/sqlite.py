@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import expand, lineage, query
+from kern_nb.db import expand, lineage, query, sqlite_sql
 from kern_nb.db.schema import NotText, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
@@ -41,9 +41,6 @@ def _text(content: bytes) -> str | NotText:
         return content.decode()
     except UnicodeDecodeError:
         return NotText(content)
-
-
-_MAY = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
 
 class SqliteDb(SessionStore):
@@ -100,6 +97,7 @@ class SqliteDb(SessionStore):
         )
         connection.text_factory = _text
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
         connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
@@ -127,19 +125,24 @@ class SqliteDb(SessionStore):
         with contextlib.closing(self._connect("ro")) as connection:
             for statement in query.view_statements(self, self.engine.dialect):
                 connection.execute(statement)
-            connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
+            authorizer = sqlite_sql.Authorizer(connection)
             try:
                 cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
-                return query.columns_of(names, cursor.fetchall())
+                return query.columns_of(names, query.bounded_rows(cursor))
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
                 if "one statement" in str(error):
                     raise query.refused(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
                 if "not authorized" in str(error) or "prohibited" in str(error):
-                    raise query.refused(text) from error
+                    raise (authorizer.denied or query.refused(text)) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
+
+    def require_harmless(self, connection: Connection) -> None:
+        """No trigger, view or computed column of the file's author may stand in for our tables."""
+        raw: Any = connection.connection.driver_connection
+        sqlite_sql.require_harmless(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
 
     def is_conflict(self, error: Exception) -> bool:
         """Another writer kept the file longer than the time-out, or made the same tables at once."""

@@ -1,0 +1,85 @@
+"""What a query of SQLite's reaches, as SQLite itself asks; and what a file must not have in place of our tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from kern_nb.db import query
+from kern_nb.db.sql_functions import SQLITE
+from kern_nb.db.views import VIEWS
+from kern_nb.errors import KernError, NotAStore
+
+_TABLE_FUNCTIONS = ("json_each", "json_tree")
+_STRUCTURE = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
+
+
+class Authorizer:
+    """Allows SELECT over the store's views and the file's plain tables, with listed functions.
+
+    Args:
+        connection: A connection whose queries are to be limited, with the views of the store.
+
+    Attributes:
+        denied: The error for what was denied, None where nothing was, or where the statement is no query.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.denied: KernError | None = None
+        rows = connection.execute("SELECT name, type, rootpage FROM sqlite_master").fetchall()
+        self._tables = {name for name, kind, root in rows if kind == "table" and root}
+        self._views = {name for name, kind, _ in rows if kind == "view"}
+        # Their first use in a connection looks like a write to sqlite_master.
+        connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
+        connection.set_authorizer(self._authorize)
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
+    ) -> int:
+        if action == sqlite3.SQLITE_FUNCTION:
+            if second is not None and second.lower() in SQLITE:
+                return sqlite3.SQLITE_OK
+            self.denied = query.refused_function(str(second))
+        elif action in _STRUCTURE or action == sqlite3.SQLITE_READ:
+            if source in self._views and source not in VIEWS:
+                self.denied = query.unknown_relation(str(source))
+            elif action in _STRUCTURE or self._is_readable(str(first), database):
+                return sqlite3.SQLITE_OK
+            else:
+                self.denied = query.unknown_relation(str(first))
+        return sqlite3.SQLITE_DENY
+
+    def _is_readable(self, table: str, database: str | None) -> bool:
+        if database == "temp":
+            return table in VIEWS
+        return table in self._tables or table in _TABLE_FUNCTIONS or (database is None and table in VIEWS)
+
+
+def require_harmless(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
+    """Check that a store's tables are tables, which compute nothing and set nothing else in motion.
+
+    Raises:
+        NotAStore: one is a view or a virtual table, has a trigger, or has computed columns.
+    """
+    objects = connection.execute("SELECT type, name, tbl_name, rootpage FROM sqlite_master").fetchall()
+    ours = {name.lower() for name in tables}
+    if "kern_schema" not in {name.lower() for _, name, _, _ in objects}:
+        return
+    for kind, name, table, root in objects:
+        if table.lower() not in ours or kind == "index":
+            continue
+        if kind == "trigger":
+            raise NotAStore(
+                f"{url}: the trigger {name!r} changes what is stored in {table!r}; it is not opened.",
+                f'If the file is yours: DROP TRIGGER "{name}", then attach it again.',
+            )
+        if kind == "view" or not root or _has_computed_columns(connection, name):
+            raise NotAStore(
+                f"{url}: {name!r} is not a table of kern_nb, but computes its rows.",
+                "Choose another name for ours: session_table='kern_sessions'.",
+            )
+
+
+def _has_computed_columns(connection: sqlite3.Connection, table: str) -> bool:
+    computed = "SELECT 1 FROM pragma_table_xinfo(?) WHERE hidden > 1"
+    return connection.execute(computed, [table]).fetchone() is not None
