@@ -17,10 +17,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, query
-from kern_nb.db.lease import Lease, lease_of
-from kern_nb.db.schema import Tables, Text
+from kern_nb.db.lease import Lease, file_id, lease_of
+from kern_nb.db.schema import SESSION_TABLE, Tables, Text
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import QueryFailed, QueryRefused
+from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
 
 BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
@@ -43,7 +43,7 @@ class DuckDb(SessionStore):
         self,
         db_file: str | Path = "sessions.duckdb",
         *,
-        session_table: str = "agno_sessions",
+        session_table: str = SESSION_TABLE,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
@@ -55,6 +55,33 @@ class DuckDb(SessionStore):
     def is_there(self) -> bool:
         """Whether the file is there."""
         return self.db_file.exists()
+
+    def exists(self) -> bool:
+        """Whether the store's tables are there. A file that is not known to be ours is looked into read-only.
+
+        Opened to be written, DuckDB would put the file's write-ahead log into it.
+        """
+        if self._found or not self.is_there():
+            return super().exists()
+        with self._lease.writer:  # nobody in this process writes while the file is open to be read
+            file = file_id(self.db_file)
+            if self._lease.ours != file and not self.read_only:
+                self._lease.open_to(read_only=True)
+            try:
+                there = super().exists()
+                self._lease.ours = file if there else None
+            except NotAStore:
+                self._lease.close()
+                raise
+            finally:
+                if not self.read_only:
+                    self._lease.open_to(read_only=False)
+        return there
+
+    def _upgrade(self, found: int) -> None:
+        if not self.read_only:
+            self._lease.open_to(read_only=False)
+        super()._upgrade(found)
 
     @cached_property
     def engine(self) -> sa.Engine:

@@ -6,7 +6,7 @@ from functools import cache
 
 from kern_nb.db.duckdb import BUSY_TIMEOUT_S, DuckDb
 from kern_nb.db.lease import Lease
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
 
 
@@ -17,7 +17,7 @@ class InMemoryDb(DuckDb):
         session_table: The name of the sessions' table.
     """
 
-    def __init__(self, *, session_table: str = "agno_sessions") -> None:
+    def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
         self.timeout = BUSY_TIMEOUT_S
         self._lease = Lease(":memory:")
         SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
@@ -25,6 +25,10 @@ class InMemoryDb(DuckDb):
     def is_there(self) -> bool:
         """Memory always is."""
         return True
+
+    def exists(self) -> bool:
+        """Whether the store's tables are there."""
+        return SessionStore.exists(self)
 
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""

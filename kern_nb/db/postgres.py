@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import query
-from kern_nb.db.schema import Tables
+from kern_nb.db import catalog, query, urls
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
 
 _AGAIN = (
     psycopg.errors.SerializationFailure,
@@ -36,7 +36,8 @@ class PostgresDb(SessionStore):
     Args:
         db_url: An SQLAlchemy URL; a plain ``postgresql://`` one is read as ``postgresql+psycopg://``.
         session_table: The name of the sessions' table.
-        db_schema: The database schema; None means the connection's own, usually ``public``.
+        db_schema: The database schema, which must exist. Where None it is the first one of the connection's search path
+            that has this table; where none has, that of another workload of ours, or the first one.
         read_only: Refuse writes.
     """
 
@@ -44,24 +45,63 @@ class PostgresDb(SessionStore):
         self,
         db_url: str | sa.URL,
         *,
-        session_table: str = "agno_sessions",
+        session_table: str = SESSION_TABLE,
         db_schema: str | None = None,
         read_only: bool = False,
     ) -> None:
-        try:
-            url = sa.make_url(db_url)
-        except sa.exc.ArgumentError as error:
-            raise NotAStore(
-                "The database URL does not parse.", "Write postgresql+psycopg://user@host/database."
-            ) from error
+        url = urls.parsed(db_url)
         self._db_url = url.set(drivername="postgresql+psycopg")
-        shown = url.render_as_string(hide_password=True)
-        super().__init__(shown, Tables(session_table, db_schema), read_only=read_only)
+        self._db_schema = db_schema
+        super().__init__(urls.shown(url), Tables(session_table, db_schema), read_only=read_only)
+
+    def locate_tables(self, connection: Connection) -> None:
+        """Find the one schema that the tables are in, and name it from then on: search paths are long, and they change.
+
+        Raises:
+            StoreNotFound: there is no such schema.
+        """
+        schema = self._db_schema
+        if schema is None:
+            schema = self._found_schema(connection)
+        elif not catalog.has_schema(connection, schema):
+            raise StoreNotFound(
+                f"There is no schema {schema!r} in {self.url}.", "Check db_schema, or make it: CREATE SCHEMA …"
+            )
+        if schema != self.tables.metadata.schema:
+            self.tables = Tables(self.tables.name, schema)
+
+    def _found_schema(self, connection: Connection) -> str:
+        path = catalog.search_path(connection, self.tables.schema.name)
+        required = set(self.tables.schema.columns.keys())
+        ours = [schema for schema, columns in path if required <= columns]
+        for schema in ours:
+            kern_schema = Tables(self.tables.name, schema).schema
+            row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
+            if connection.execute(row).first() is not None:
+                return schema
+        if not path:
+            raise StoreNotFound(
+                f"No schema of the search path exists in {self.url}, or you may not use it.",
+                "Name one: PostgresDb(..., db_schema='...').",
+            )
+        return ours[0] if ours else path[0][0]
 
     @cached_property
     def engine(self) -> sa.Engine:
         """A pool of connections, each checked before use: servers restart, notebooks stay open."""
-        return sa.create_engine(self._db_url, pool_pre_ping=True)
+        engine = sa.create_engine(self._db_url, pool_pre_ping=True)
+        secrets = urls.secrets_of(self._db_url)
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(dialect: Any, _: Any, args: Any, parameters: Any) -> Any:
+            try:
+                return dialect.connect(*args, **parameters)
+            except psycopg.Error as error:
+                # The server and libpq may quote a parameter. Whatever text is made of the error is safe after this.
+                refusal = type(error)(urls.scrubbed(str(error), secrets))
+            raise refusal
+
+        return engine
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""
@@ -87,8 +127,7 @@ class PostgresDb(SessionStore):
         body, names = query.numbered(text)
         with self.engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
-            schema = raw.execute("SELECT current_schema()").fetchone()[0]
-            for statement in query.view_statements(self, connection.dialect, schema):
+            for statement in query.view_statements(self, connection.dialect):
                 raw.execute(statement)
             raw.execute("SET TRANSACTION READ ONLY")
             if raw.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()[0]:
