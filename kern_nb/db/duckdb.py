@@ -64,8 +64,8 @@ class DuckDb(SessionStore):
         if self._found or not self.is_there():
             return super().exists()
         with self._lease.writer:  # nobody in this process writes while the file is open to be read
-            file = file_id(self.db_file)
-            if self._lease.ours != file and not self.read_only:
+            file, before = file_id(self.db_file), self._lease.read_only
+            if self._lease.ours != file:
                 self._lease.open_to(read_only=True)
             try:
                 there = super().exists()
@@ -74,13 +74,15 @@ class DuckDb(SessionStore):
                 self._lease.close()
                 raise
             finally:
-                if not self.read_only:
-                    self._lease.open_to(read_only=False)
+                self._lease.open_to(read_only=before)
         return there
 
+    def _create(self) -> None:
+        super()._create()
+        self._lease.ours = file_id(self.db_file)
+
     def _upgrade(self, found: int) -> None:
-        if not self.read_only:
-            self._lease.open_to(read_only=False)
+        self._lease.open_to(read_only=self.read_only)
         super()._upgrade(found)
 
     @cached_property

@@ -30,6 +30,9 @@ class InMemoryDb(DuckDb):
         """Whether the store's tables are there."""
         return SessionStore.exists(self)
 
+    def _create(self) -> None:
+        SessionStore._create(self)
+
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""
 

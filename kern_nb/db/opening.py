@@ -64,7 +64,11 @@ def open_store(
         )
     else:
         store = _file(Path(text).expanduser(), None, session_table, read_only=read_only)
-    store.exists()
+    try:
+        store.exists()
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
