@@ -40,7 +40,8 @@ _COLUMNS = {
 
 # The schemas in which an unqualified name is looked up, in order, and the columns of a kern_schema in each.
 _SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+      has_schema_privilege(n.oid, 'CREATE') AS writable
     FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(name, position)
       JOIN pg_catalog.pg_namespace n ON n.nspname = path.name
       LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = :name AND c.relkind IN ('r', 'p')
@@ -89,10 +90,19 @@ def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
     return set()
 
 
-def search_path(connection: Connection, name: str) -> list[tuple[str, set[str]]]:
-    """The schemas of PostgreSQL's search path that exist, each with the columns that a table has in it, if any."""
+@dataclass(frozen=True)
+class PathSchema:
+    """A schema of PostgreSQL's search path, with the columns that a table has in it, if any."""
+
+    name: str
+    columns: frozenset[str]
+    writable: bool
+
+
+def search_path(connection: Connection, name: str) -> list[PathSchema]:
+    """The schemas of the search path that exist and may be used, in order; the columns are those of one table."""
     rows = connection.execute(_text(_SEARCH_PATH, name=name)).mappings()
-    return [(row["nspname"], set(row["columns"] or ())) for row in rows]
+    return [PathSchema(row["nspname"], frozenset(row["columns"] or ()), row["writable"]) for row in rows]
 
 
 def has_schema(connection: Connection, schema: str) -> bool:

@@ -28,10 +28,10 @@ class InMemoryDb(DuckDb):
 
     def exists(self) -> bool:
         """Whether the store's tables are there."""
-        return SessionStore.exists(self)
+        return super(DuckDb, self).exists()
 
     def _create(self) -> None:
-        SessionStore._create(self)
+        super(DuckDb, self)._create()
 
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""

@@ -37,7 +37,8 @@ class PostgresDb(SessionStore):
         db_url: An SQLAlchemy URL; a plain ``postgresql://`` one is read as ``postgresql+psycopg://``.
         session_table: The name of the sessions' table.
         db_schema: The database schema, which must exist. Where None it is the first one of the connection's search path
-            that has this table; where none has, that of another workload of ours, or the first one.
+            that has this table; where none has, the one of another workload of ours, or the first in which tables may
+            be made.
         read_only: Refuse writes.
     """
 
@@ -73,7 +74,7 @@ class PostgresDb(SessionStore):
     def _found_schema(self, connection: Connection) -> str:
         path = catalog.search_path(connection, self.tables.schema.name)
         required = set(self.tables.schema.columns.keys())
-        ours = [schema for schema, columns in path if required <= columns]
+        ours = [schema.name for schema in path if required <= schema.columns]
         for schema in ours:
             kern_schema = Tables(self.tables.name, schema).schema
             row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
@@ -84,7 +85,7 @@ class PostgresDb(SessionStore):
                 f"No schema of the search path exists in {self.url}, or you may not use it.",
                 "Name one: PostgresDb(..., db_schema='...').",
             )
-        return ours[0] if ours else path[0][0]
+        return next(iter([*ours, *(schema.name for schema in path if schema.writable)]), path[0].name)
 
     @cached_property
     def engine(self) -> sa.Engine:
