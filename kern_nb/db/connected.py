@@ -130,6 +130,17 @@ class Connected(ABC):
         """Whether there is a file or database to look into; never makes one."""
         return True
 
+    def has_tables(self) -> bool:
+        """Whether it may have tables of ours, before a connection is opened that could change another program's file.
+
+        Raises:
+            ForeignLayout: it has tables, and none of ours.
+        """
+        return True
+
+    def locate_tables(self, connection: Connection) -> None:  # noqa: B027 - most engines have one schema
+        """Find the schema that the tables are in, where the engine has several."""
+
     def close(self) -> None:
         """Let go of the file or the connections. A later call opens the store again."""
         self.engine.dispose()
@@ -149,10 +160,11 @@ class Connected(ABC):
     # Transactions -----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Whether the store's tables are there.
+        """Whether the store's tables are there. Another program's database is left as it is, to the last byte.
 
         Raises:
-            SchemaTooNew, ForeignLayout: they are there and are not ours to use.
+            SchemaTooNew: a newer kern_nb wrote them.
+            ForeignLayout: the database has tables and none of ours, or has another program's under one of our names.
             StoreUnavailable: they were there, and the file is not any more.
         """
         if not self.is_there():
@@ -160,9 +172,12 @@ class Connected(ABC):
                 raise StoreUnavailable(f"{self.url} is gone: its file was removed.", "Attach it again to start anew.")
             return False
         if not self._found:
+            if not self.has_tables():
+                return False
             with self.connect() as connection:
+                self.locate_tables(connection)
                 self.require_harmless(connection)
-                found = schema.version(connection, self.tables)
+                found = schema.version(connection, self.tables, **self._naming())
             if found is not None and found < schema.SCHEMA_VERSION:
                 self._upgrade(found)
             self._found = found is not None
@@ -174,7 +189,15 @@ class Connected(ABC):
                 f"{self.url} is of schema version {found}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
                 "Open it once without read_only=True: it is upgraded in place.",
             )
-        self._transaction(lambda connection: schema.create(connection, self.tables))
+        self._create()
+
+    def _create(self) -> None:
+        self._transaction(lambda connection: schema.create(connection, self.tables, **self._naming()))
+
+    def _naming(self) -> dict[str, Any]:
+        """What a look at the schema is told: whoever names a ``session_table`` agrees to ours beside others' tables."""
+        named = self.tables.name != schema.SESSION_TABLE
+        return {"beside_others": named and not self.read_only, "database": self.url}
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
@@ -221,7 +244,7 @@ class Connected(ABC):
         if self.read_only:
             raise ReadOnlyStore(f"{self.url} is open read-only; nothing was written.", "Attach it without --read-only.")
         if not self.exists():
-            self._transaction(lambda connection: schema.create(connection, self.tables))
+            self._create()
             self._found = True
         return self._transaction(work)
 

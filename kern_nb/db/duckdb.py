@@ -17,11 +17,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, duckdb_sql, query
-from kern_nb.db.lease import Lease, lease_of
-from kern_nb.db.schema import Flag, Real, Tables, Text, Whole
+from kern_nb.db.lease import Lease, file_id, lease_of
+from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import QueryFailed, QueryRefused
+from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
 
 BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
@@ -45,7 +45,7 @@ class DuckDb(SessionStore):
         self,
         db_file: str | Path = "sessions.duckdb",
         *,
-        session_table: str = "agno_sessions",
+        session_table: str = SESSION_TABLE,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
@@ -57,6 +57,35 @@ class DuckDb(SessionStore):
     def is_there(self) -> bool:
         """Whether the file is there."""
         return self.db_file.exists()
+
+    def exists(self) -> bool:
+        """Whether the store's tables are there. A file that is not known to be ours is looked into read-only.
+
+        Opened to be written, DuckDB would put the file's write-ahead log into it.
+        """
+        if self._found or not self.is_there():
+            return super().exists()
+        with self._lease.writer:  # nobody in this process writes while the file is open to be read
+            file, before = file_id(self.db_file), self._lease.read_only
+            if self._lease.ours != file:
+                self._lease.open_to(read_only=True)
+            try:
+                there = super().exists()
+                self._lease.ours = file if there else None
+            except NotAStore:
+                self._lease.close()
+                raise
+            finally:
+                self._lease.open_to(read_only=before)
+        return there
+
+    def _create(self) -> None:
+        super()._create()
+        self._lease.ours = file_id(self.db_file)
+
+    def _upgrade(self, found: int) -> None:
+        self._lease.open_to(read_only=self.read_only)
+        super()._upgrade(found)
 
     @cached_property
     def engine(self) -> sa.Engine:

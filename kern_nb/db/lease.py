@@ -64,10 +64,15 @@ def lease_of(path: Path, *, read_only: bool) -> Lease:
         lease = _leases.get(real)
         if lease is None:
             lease = _leases[real] = Lease(real, read_only=read_only)
-    if lease.read_only and not read_only:
-        lease.read_only = False
-        lease.close()
+    if not read_only:
+        lease.open_to(read_only=False)
     return lease
+
+
+def file_id(path: Path) -> tuple[int, int]:
+    """What tells a file from one that took its name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def header_of(path: Path, length: int) -> bytes:
@@ -106,6 +111,13 @@ class Lease:
         self._opened = self._used = self._others_until = 0.0
         self._watcher: threading.Thread | None = None
         self._parents: duckdb.DuckDBPyConnection | None = None
+        self.ours: tuple[int, int] | None = None  # the file in which tables of ours were seen
+
+    def open_to(self, *, read_only: bool) -> None:
+        """Have the file opened to be read, or to be written, from now on."""
+        if self.read_only != read_only:
+            self.read_only = read_only
+            self.close()
 
     def acquire(self, timeout: float) -> duckdb.DuckDBPyConnection:
         """A connection of one's own to the file; give it back with `release`.

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db.duckdb import BUSY_TIMEOUT_S, DuckDb
 from kern_nb.db.lease import Lease
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
 
 
@@ -19,7 +19,7 @@ class InMemoryDb(DuckDb):
         session_table: The name of the sessions' table.
     """
 
-    def __init__(self, *, session_table: str = "agno_sessions") -> None:
+    def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
         self.timeout = BUSY_TIMEOUT_S
         self._lease = Lease(":memory:")
         SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
@@ -30,6 +30,13 @@ class InMemoryDb(DuckDb):
 
     def require_harmless(self, connection: Connection) -> None:
         """Nothing: nobody else made it."""
+
+    def exists(self) -> bool:
+        """Whether the store's tables are there."""
+        return super(DuckDb, self).exists()
+
+    def _create(self) -> None:
+        super(DuckDb, self)._create()
 
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""

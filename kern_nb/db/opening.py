@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from urllib.parse import quote, urlsplit
 
+from kern_nb.db.schema import SESSION_TABLE
 from kern_nb.db.store import SessionStore
+from kern_nb.db.urls import is_connection_string, masked
 from kern_nb.errors import NotAStore, StoreNotFound
 
 DUCKDB_ENDINGS = (".duckdb", ".ddb")
@@ -15,19 +15,23 @@ _HEADER = 20
 
 
 def open_store(
-    target: str | Path | SessionStore, *, session_table: str = "agno_sessions", read_only: bool = False
+    target: str | Path | SessionStore, *, session_table: str = SESSION_TABLE, read_only: bool = False
 ) -> SessionStore:
     """The store at a path or URL. Nothing is written: a new path becomes a file at the first write.
 
+    A database that has tables, and none of ours, is another program's. It is refused by name and left as it is, to the
+    last byte and time stamp of its file and of what stands beside it.
+
     Args:
         target: A path (``.duckdb``; ``.db``, ``.sqlite``), an SQLAlchemy URL, ``:memory:``, or a store (given back).
-        session_table: The name of the sessions' table.
+        session_table: The name of the sessions' table. Any but the default also says that tables of ours may be made
+            in a database that has other programs' tables, at the first write.
         read_only: Refuse writes; then the file must be there.
 
     Raises:
         StoreNotFound: the folder, or a file to be read, is not there.
         NotAStore: it is something else.
-        ForeignLayout: it is another framework's store.
+        ForeignLayout: it is another program's database.
         SchemaTooNew: a newer kern_nb wrote it.
         StoreBusy, StoreUnavailable: it cannot be opened now.
     """
@@ -39,33 +43,57 @@ def open_store(
         from kern_nb.db.postgres import PostgresDb
 
         store: SessionStore = PostgresDb(
-            text.replace("postgres://", "postgresql://", 1), session_table=session_table, read_only=read_only
+            f"postgresql+psycopg://{rest}", session_table=session_table, read_only=read_only
         )
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb
 
         store = InMemoryDb(session_table=session_table)
     elif rest and scheme.partition("+")[0] in ("duckdb", "sqlite"):
-        store = _file(Path(rest[1:]), scheme.partition("+")[0], session_table, read_only=read_only)
-    elif rest:
+        engine = scheme.partition("+")[0]
+        store = _file(_path_of(rest, engine), engine, session_table, read_only=read_only)
+    elif "://" in text:
         raise NotAStore(
-            f"There is no engine for {_masked(text)!r}.",
+            f"There is no engine for {masked(text)!r}.",
             "Use a .duckdb or .db path, sqlite:///…, or postgresql+psycopg://….",
+        )
+    elif is_connection_string(text) and not Path(text).exists():
+        raise NotAStore(
+            "A connection string of libpq is not read here.",
+            "Write it as a URL: postgresql+psycopg://user@host/database.",
         )
     else:
         store = _file(Path(text).expanduser(), None, session_table, read_only=read_only)
-    store.exists()
+    try:
+        store.exists()
+    except BaseException:
+        store.close()
+        raise
     return store
+
+
+def _path_of(rest: str, engine: str) -> Path:
+    """The path in a URL, which follows three slashes; four where it is absolute."""
+    path = Path(rest[1:])
+    if not rest.startswith("/") or ("?" in rest and not path.exists()):
+        raise NotAStore(
+            f"{masked(f'{engine}://{rest}')!r} is not a URL of a file.",
+            f"Write {engine}:///relative/path or {engine}:////absolute/path, without options.",
+        )
+    return path
 
 
 def _file(path: Path, engine: str | None, session_table: str, *, read_only: bool) -> SessionStore:
     found = _engine_of(path)
     if found is None and read_only:
         raise StoreNotFound(
-            f"There is no file {path}.", "Check the path, or attach it without --read-only to make one."
+            f"There is no file {masked(str(path))}.", "Check the path, or attach it without --read-only to make one."
         )
     if found is None and not path.absolute().parent.is_dir():
-        raise StoreNotFound(f"There is no folder {path.parent} for {path.name}.", "Make the folder, or check the path.")
+        raise StoreNotFound(
+            f"There is no folder {masked(str(path.parent))} for {masked(path.name)}.",
+            "Make the folder, or check the path.",
+        )
     engine = found or engine or _by_ending(path)
     if engine == "duckdb":
         from kern_nb.db.duckdb import DuckDb
@@ -73,7 +101,6 @@ def _file(path: Path, engine: str | None, session_table: str, *, read_only: bool
         return DuckDb(path, session_table=session_table, read_only=read_only)
     from kern_nb.db.sqlite import SqliteDb
 
-    _require_whole(path, found)
     return SqliteDb(path, session_table=session_table, read_only=read_only)
 
 
@@ -107,27 +134,6 @@ def _by_ending(path: Path) -> str:
     if path.suffix in SQLITE_ENDINGS:
         return "sqlite"
     raise NotAStore(
-        f"{path} is not there, and its ending does not say what to make.", "End it in .duckdb, or in .db for SQLite."
+        f"{masked(str(path))} is not there, and its ending does not say what to make.",
+        "End it in .duckdb, or in .db for SQLite.",
     )
-
-
-def _require_whole(path: Path, found: str | None) -> None:
-    """A cut or damaged SQLite file is told at once, not at some later read."""
-    if found is None:
-        return
-    try:
-        with sqlite3.connect(f"file:{quote(path.absolute().as_posix())}?mode=ro", uri=True) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise NotAStore(f"{path} is damaged: {error}.", "Restore a copy of it.") from error
-    finally:
-        connection.close()
-
-
-def _masked(text: str) -> str:
-    """A URL without its password."""
-    try:
-        password = urlsplit(text).password
-    except ValueError:
-        password = None
-    return text.replace(f":{password}@", ":***@") if password else text

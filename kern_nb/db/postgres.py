@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import postgres_errors, postgres_sql, query
-from kern_nb.db.schema import Tables
+from kern_nb.db import catalog, postgres_errors, postgres_sql, query, urls
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -36,7 +36,9 @@ class PostgresDb(SessionStore):
     Args:
         db_url: An SQLAlchemy URL; a plain ``postgresql://`` one is read as ``postgresql+psycopg://``.
         session_table: The name of the sessions' table.
-        db_schema: The database schema; None means the connection's own, usually ``public``.
+        db_schema: The database schema, which must exist. Where None it is the first one of the connection's search path
+            that has this table; where none has, the one of another workload of ours, or the first in which tables may
+            be made.
         read_only: Refuse writes.
         timeout: Seconds to wait for another transaction's lock, or for a connection, before `StoreBusy`.
     """
@@ -45,21 +47,48 @@ class PostgresDb(SessionStore):
         self,
         db_url: str | sa.URL,
         *,
-        session_table: str = "agno_sessions",
+        session_table: str = SESSION_TABLE,
         db_schema: str | None = None,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
         self.timeout = timeout
-        try:
-            url = sa.make_url(db_url)
-        except sa.exc.ArgumentError as error:
-            raise NotAStore(
-                "The database URL does not parse.", "Write postgresql+psycopg://user@host/database."
-            ) from error
+        url = urls.parsed(db_url)
         self._db_url = url.set(drivername="postgresql+psycopg")
-        shown = url.render_as_string(hide_password=True)
-        super().__init__(shown, Tables(session_table, db_schema), read_only=read_only)
+        self._db_schema = db_schema
+        super().__init__(urls.shown(url), Tables(session_table, db_schema), read_only=read_only)
+
+    def locate_tables(self, connection: Connection) -> None:
+        """Find the one schema that the tables are in, and name it from then on: search paths are long, and they change.
+
+        Raises:
+            StoreNotFound: there is no such schema.
+        """
+        schema = self._db_schema
+        if schema is None:
+            schema = self._found_schema(connection)
+        elif not catalog.has_schema(connection, schema):
+            raise StoreNotFound(
+                f"There is no schema {schema!r} in {self.url}.", "Check db_schema, or make it: CREATE SCHEMA …"
+            )
+        if schema != self.tables.metadata.schema:
+            self.tables = Tables(self.tables.name, schema)
+
+    def _found_schema(self, connection: Connection) -> str:
+        path = catalog.search_path(connection, self.tables.schema.name)
+        required = set(self.tables.schema.columns.keys())
+        ours = [schema.name for schema in path if required <= schema.columns]
+        for schema in ours:
+            kern_schema = Tables(self.tables.name, schema).schema
+            row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
+            if connection.execute(row).first() is not None:
+                return schema
+        if not path:
+            raise StoreNotFound(
+                f"No schema of the search path exists in {self.url}, or you may not use it.",
+                "Name one: PostgresDb(..., db_schema='...').",
+            )
+        return next(iter([*ours, *(schema.name for schema in path if schema.writable)]), path[0].name)
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -72,6 +101,17 @@ class PostgresDb(SessionStore):
             if self.timeout > 0:  # once a connection: at each transaction it would cost a round trip
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
+
+        secrets = urls.secrets_of(self._db_url)
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(dialect: Any, _: Any, args: Any, parameters: Any) -> Any:
+            try:
+                return dialect.connect(*args, **parameters)
+            except psycopg.Error as error:
+                # The server and libpq may quote a parameter. Whatever text is made of the error is safe after this.
+                refusal = type(error)(urls.scrubbed(str(error), secrets))
+            raise refusal
 
         return engine
 
@@ -109,8 +149,7 @@ class PostgresDb(SessionStore):
         words = postgres_sql.words_of(body)
         with self.connect() as connection:
             raw: Any = connection.connection.driver_connection
-            schema = raw.execute("SELECT current_schema()").fetchone()[0]
-            views = query.view_selects(self, connection.dialect, schema, words.names)
+            views = query.view_selects(self, connection.dialect, self.tables.metadata.schema or "public", words.names)
             before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
             # As a subquery it can be nothing but a query.
             statement = f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, SupportsFloat, SupportsIndex, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb import extra_keys
-from kern_nb.db import codec
+from kern_nb.db import catalog, codec, foreign_layouts
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
 from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
 
 SCHEMA_VERSION = 4
+
+SESSION_TABLE = "agno_sessions"
+"""The documented default. A caller who names another one agrees to tables of ours beside other programs'."""
 
 
 class UnreadableCell(Exception):
@@ -514,14 +518,22 @@ _MARKS_MOVED = 4
 """The version in which kern_nb's own marks left ``extra``."""
 
 
-def create(connection: Connection, tables: Tables) -> None:
+def create(
+    connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
+) -> None:
     """Make the tables of a workload, or bring older ones up to date.
+
+    Args:
+        connection: A connection in a writing transaction.
+        tables: The tables.
+        beside_others: See `version`.
+        database: See `version`.
 
     Raises:
         SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
-        ForeignLayout: a table of that name is there and is not ours; nothing was changed.
+        ForeignLayout: the database is another program's, or a table of that name is; nothing was changed.
     """
-    found = version(connection, tables)
+    found = version(connection, tables, beside_others=beside_others, database=database)
     tables.metadata.create_all(connection)
     if found is None:
         connection.execute(tables.schema.insert().values(session_table=tables.name, version=SCHEMA_VERSION))
@@ -537,32 +549,29 @@ def create(connection: Connection, tables: Tables) -> None:
         )
 
 
-def version(connection: Connection, tables: Tables) -> int | None:
-    """The version of a workload's tables, None where there are none.
+def version(
+    connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
+) -> int | None:
+    """The version of a workload's tables, None where there are none. Reads the catalog only.
+
+    Args:
+        connection: A connection to the database.
+        tables: The tables that a store would use.
+        beside_others: Whether ours may be made in a database that has other programs' tables and none of ours.
+        database: What a refusal calls the database.
 
     Raises:
         SchemaTooNew: it is newer than this kern_nb knows.
-        ForeignLayout: there is a table of that name which is not ours.
+        ForeignLayout: there is a table of that name which is not ours, or the database is another program's.
     """
-    inspector = sa.inspect(connection)
-    schema = tables.metadata.schema
-    there = {*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)}
-
-    def require_ours(table: sa.Table, ours: set[str]) -> None:
-        columns = {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
-        if not ours <= columns:
-            raise foreign_layout(table.name, columns)
-
-    found = None
-    if tables.schema.name in there:
-        require_ours(tables.schema, set(tables.schema.columns.keys()))
-        known = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
-        found = connection.execute(known).scalar()
+    objects = catalog.objects(connection, tables.metadata.schema)
+    if not has_ours(connection, tables, objects, beside_others=beside_others, database=database):
+        return None
+    known = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
+    found = connection.execute(known).scalar()
     if found is None:
-        for table in tables.metadata.sorted_tables:
-            if table is not tables.schema and table.name in there:
-                require_ours(table, {"no table is ours before kern_schema says so"})
-    if found is not None and found > SCHEMA_VERSION:
+        _refuse_taken_names(connection, tables, objects)
+    elif found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"The tables of {tables.name!r} are of schema version {found}; this kern_nb knows up to {SCHEMA_VERSION}.",
             "Upgrade kern_nb: pip install -U kern-nb. Nothing was changed.",
@@ -570,16 +579,62 @@ def version(connection: Connection, tables: Tables) -> int | None:
     return found
 
 
-def foreign_layout(table: str, columns: set[str]) -> ForeignLayout:
+def has_ours(
+    connection: Connection,
+    tables: Tables,
+    objects: catalog.Objects,
+    *,
+    beside_others: bool,
+    database: str,
+) -> bool:
+    """Whether a database has tables of kern_nb, of whichever workload: ``kern_schema`` says so.
+
+    Raises:
+        ForeignLayout: it has tables or views, and none of ours.
+    """
+    schema = tables.metadata.schema
+    if tables.schema.name in objects.own:
+        columns = catalog.columns(connection, tables.schema.name, schema)
+        if set(tables.schema.columns.keys()) <= columns:
+            return True
+        raise foreign_layout(tables.schema.name, columns)
+    _refuse_taken_names(connection, tables, objects)
+    if objects.all and not beside_others:
+        described = {name: catalog.columns(connection, name, schema) for name in objects.own}
+        raise foreign_database(database, objects.all, described)
+    return False
+
+
+def _refuse_taken_names(connection: Connection, tables: Tables, objects: catalog.Objects) -> None:
+    """No table is ours before kern_schema says so, whatever its columns."""
+    for table in tables.metadata.sorted_tables:
+        if table is not tables.schema and (taken := objects.taken(table.name)):
+            raise foreign_layout(taken, catalog.columns(connection, taken, tables.metadata.schema))
+
+
+def foreign_database(
+    database: str, names: AbstractSet[str], described: Mapping[str, AbstractSet[str]]
+) -> ForeignLayout:
+    """The refusal of a database that has tables and none of ours."""
+    program = foreign_layouts.program_of(described)
+    layout = f"the layout of {program}" if program else "an unknown layout"
+    return ForeignLayout(
+        f"{database} is another program's, in {layout}: its tables are {foreign_layouts.listed(names)}. "
+        "None is of kern_nb, and nothing was changed.",
+        "Attach a file or database of its own, or keep ours beside them: session_table='kern_sessions'.",
+    )
+
+
+def foreign_layout(table: str, columns: AbstractSet[str]) -> ForeignLayout:
     """The refusal of a table that has our name and not our columns."""
-    if {"session_id", "session_type", "session_data"} <= columns:
-        owner = "Agno 2" if "runs" in columns else "Agno 3"
+    program = foreign_layouts.program_of({table: columns})
+    if program:
         return ForeignLayout(
-            f"The table {table!r} is in the layout of {owner}; kern_nb does not write into it.",
+            f"The table {table!r} is in the layout of {program}; kern_nb does not write into it.",
             "Keep both in one database with another name for ours: session_table='kern_sessions'.",
         )
     return ForeignLayout(
-        f"The table {table!r} is not a session table of kern_nb: its columns are {', '.join(sorted(columns))}.",
+        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.listed(columns)}.",
         "Choose another name for ours: session_table='kern_sessions'.",
     )
 

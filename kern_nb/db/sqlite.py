@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import expand, lineage, query, sqlite_sql
-from kern_nb.db.schema import NotText, Tables
+from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_files, sqlite_sql
+from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed
 
@@ -57,7 +57,7 @@ class SqliteDb(SessionStore):
         self,
         db_file: str | Path = "agent.db",
         *,
-        session_table: str = "agno_sessions",
+        session_table: str = SESSION_TABLE,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
@@ -68,6 +68,16 @@ class SqliteDb(SessionStore):
     def is_there(self) -> bool:
         """Whether the file is there."""
         return self.db_file.exists()
+
+    def has_tables(self) -> bool:
+        """Whether the file has tables of ours, by a look that leaves no trace in or beside it."""
+        with sqlite_files.untouched(self.db_file) as raw:
+            if raw is None:
+                return True
+            engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
+            with engine.connect() as connection:
+                objects = catalog.objects(connection, None)
+                return schema.has_ours(connection, self.tables, objects, **self._naming())
 
     @cached_property
     def engine(self) -> sa.Engine:

@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 from samples import a_run, a_session, everything, loaded, table_names
 
-from kern_nb.db import open_store
 from kern_nb.errors import ForeignLayout, KernError, SchemaTooNew
 from kern_nb.records import Message, Session
 
@@ -203,20 +202,6 @@ def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
 
     assert fingerprint(tmp_path) == before
     assert engine_name in ("memory", "postgres") or before
-
-
-def test_reading_a_sqlite_file_that_is_not_ours_leaves_it_as_it_is(tmp_path):
-    """Nor is its journal mode changed by being looked at."""
-    path = tmp_path / "agno.db"
-    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
-        connection.exec_driver_sql(AGNO_3.replace("agno_sessions", "something_else"))
-    before = fingerprint(tmp_path)
-    store = open_store(path)
-    for call in READS.values():
-        call(store)
-    store.close()
-
-    assert fingerprint(tmp_path) == before
 
 
 def test_a_schema_is_made_once(store_factory, engine_name):

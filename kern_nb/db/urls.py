@@ -1,0 +1,131 @@
+"""Database URLs without their secrets: the one function by which every URL is shown, and the parser behind it.
+
+A password may stand between user and host, in the query, or anywhere in a URL that does not parse. What is shown is
+therefore built from the parts that are known to be harmless; everything else is ``***``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from kern_nb.errors import NotAStore
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+MASK = "***"
+
+# Connection parameters that hold no secret. `passfile` and `sslkey` are paths.
+_SHOWN_PARAMETERS = frozenset(
+    (
+        "application_name", "channel_binding", "client_encoding", "connect_timeout", "gssencmode", "host", "hostaddr",
+        "keepalives", "load_balance_hosts", "passfile", "port", "require_auth", "service", "sslcert", "sslcrl",
+        "sslkey", "sslmode", "sslrootcert", "target_session_attrs", "user",
+    )
+)  # fmt: skip
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,40}")
+# `host=db password=x` of libpq, and `motherduck_token=x` of a name without a scheme.
+_ASSIGNMENT = re.compile(r"(?i)([\w.\-]*(?:pass|pwd|token|secret|key|credential|auth)[\w.\-]*\s*=).*", re.DOTALL)
+_CONNECTION_STRING = re.compile(
+    r"(?i)(?:^|\s)(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode|sslpassword|options)\s*=\s*\S"
+)
+# `postgres:user:x@host`, a URL that lacks its slashes.
+_USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):.*@", re.DOTALL)
+
+
+def masked(target: str) -> str:
+    """A URL, connection string or path as it may be shown: without anything that may be a secret."""
+    scheme, separator, _ = target.partition("://")
+    if not separator:
+        text = _USER_INFO.sub(rf"\1:{MASK}@", target)
+        return _ASSIGNMENT.sub(rf"\1{MASK}", text)
+    shown_scheme = scheme if _SCHEME.fullmatch(scheme) else MASK
+    if scheme.partition("+")[0] in ("sqlite", "duckdb") and target.partition("://")[2][:1] in ("/", ":", ""):
+        return _ASSIGNMENT.sub(rf"\1{MASK}", target)
+    if scheme.partition("+")[0] in ("postgresql", "postgres"):
+        try:
+            return shown(parsed(target))
+        except NotAStore:
+            pass
+    return f"{shown_scheme}://{MASK}"
+
+
+def is_connection_string(target: str) -> bool:
+    """Whether a text is libpq's ``host=… dbname=…``, which is no path."""
+    return _CONNECTION_STRING.search(target) is not None
+
+
+def parsed(db_url: str | sa.URL) -> sa.URL:
+    """A database URL in parts.
+
+    Raises:
+        NotAStore: it does not parse, or could be read in two ways; its text is not shown.
+    """
+    import sqlalchemy as sa
+
+    url: sa.URL | None = None
+    # The parser's own error may quote the password: none is chained to ours.
+    with contextlib.suppress(sa.exc.ArgumentError, ValueError, TypeError, AttributeError):
+        url = sa.make_url(db_url)
+    if url is not None and (isinstance(db_url, sa.URL) or not _is_ambiguous(db_url, url)):
+        return url
+    raise NotAStore(
+        "The database URL does not parse.",
+        "Write postgresql+psycopg://user@host/database. In a password, @ is written %40, / is %2F, : is %3A, % is %25.",
+    )
+
+
+def _is_ambiguous(text: str, url: sa.URL) -> bool:
+    """Whether a part of the password may have been taken for the host, the database or the query."""
+    rest = text.partition("://")[2]
+    after_user = rest.partition(":")[2]
+    parts = (url.host or "") + (url.username or "").replace("@", "")
+    return after_user.count("@") > 1 or any(sign in parts for sign in "@?#/ \t\r\n")
+
+
+def shown(url: sa.URL) -> str:
+    """A URL of known parts as text, its secrets masked."""
+    text = f"{url.drivername}://"
+    if url.username is not None:
+        text += quote(url.username, safe=" +") + (f":{MASK}" if url.password is not None else "") + "@"
+    if url.host is not None:
+        text += f"[{url.host}]" if ":" in url.host else url.host
+    if url.port is not None:
+        text += f":{url.port}"
+    if url.database is not None:
+        is_plain = not any(sign in url.database for sign in "=@:?#")
+        text += "/" + (quote(url.database, safe=" +/") if is_plain else MASK)
+    query = [
+        f"{quote_plus(name)}={_parameter(name, value)}" for name in sorted(url.query) for value in _values(url, name)
+    ]
+    return text + (f"?{'&'.join(query)}" if query else "")
+
+
+def _values(url: sa.URL, name: str) -> tuple[str, ...]:
+    value = url.query[name]
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _parameter(name: str, value: str) -> str:
+    return quote_plus(value) if name in _SHOWN_PARAMETERS else MASK
+
+
+def secrets_of(url: sa.URL) -> set[str]:
+    """The texts of a URL that no message may hold: the password, and the values that `shown` masks."""
+    hidden = {value for name in url.query if name not in _SHOWN_PARAMETERS for value in _values(url, name)}
+    if url.password is not None:
+        hidden.add(str(url.password))
+    hidden |= {word for value in tuple(hidden) for word in re.split(r"[\s=]+", value)}
+    return {text for text in hidden if len(text) > 2}  # noqa: PLR2004 - masking every "a" would leave no message
+
+
+def scrubbed(message: str, secrets: Iterable[str]) -> str:
+    """A driver's message without the secrets that it may quote."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        for spelling in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
+            message = message.replace(spelling, MASK)
+    return message
