@@ -33,8 +33,8 @@ _stores: weakref.WeakSet[Connected] = weakref.WeakSet()
 
 def _after_fork() -> None:
     """A forked child opens connections of its own; the parent's stay the parent's."""
-    for store in _stores:
-        store.engine.dispose(close=False)
+    for store in list(_stores):
+        store.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -68,6 +68,9 @@ class Connected(ABC):
     def __exit__(self, *exc: object) -> None:
         """Close the store."""
         self.close()
+
+    timeout: float = 30.0
+    """Seconds that a transaction is tried again while others are in its way, before `StoreBusy`."""
 
     # What differs between engines -------------------------------------------------------------------------------------
 
@@ -116,6 +119,11 @@ class Connected(ABC):
         """Let go of the file or the connections. A later call opens the store again."""
         self.engine.dispose()
 
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections without closing them."""
+        if "engine" in vars(self):  # it is made at first use
+            self.engine.dispose(close=False)
+
     def reopen(self) -> None:
         """Let go of the store, and look for its tables again: its server may have come back, its file be another one.
 
@@ -159,20 +167,33 @@ class Connected(ABC):
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction, with what the driver says of a lost store turned into our error."""
+        """A connection in a transaction; what the driver raises becomes an error of ours.
+
+        Raises:
+            StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
+            StoreUnavailable: it cannot be reached.
+        """
         engine = self.engine.execution_options(kern_write=True) if write else self.engine
         try:
             with engine.begin() as connection:
                 yield connection
-        except sa.exc.StatementError as error:
-            if isinstance(error.orig, KernError):  # a value that the codec refused
-                raise error.orig from None
-            if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
+        except KernError:
+            raise
+        except Exception as error:
+            if write and self.is_conflict(error):
                 raise
-            reason = str(error.orig).strip().splitlines()[0]
-            raise StoreUnavailable(
-                f"{self.url}: {reason}.", "Check that it can be reached, then attach it again."
-            ) from error
+            if (cause := self.explain(error)) is None:
+                raise
+            raise cause from (error if isinstance(cause, KernError) else None)
+
+    def explain(self, error: Exception) -> BaseException | None:
+        """What to raise in place of an error of the driver's; None for one that is not about the store."""
+        if isinstance(error, sa.exc.StatementError) and isinstance(error.orig, KernError):
+            return error.orig  # a value that the codec refused
+        if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
+            return None
+        reason = str(error.orig).strip().splitlines()[0]
+        return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -206,12 +227,14 @@ class Connected(ABC):
 
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
-        if not isinstance(error, sa.exc.OperationalError):
+        cause = getattr(error, "orig", error)
+        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
             return error
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = str(cause).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
+        deadline = time.monotonic() + self.timeout
         for attempt in range(_TRIES):
             try:
                 with self.connect(write=True) as connection:
@@ -221,7 +244,7 @@ class Connected(ABC):
             except Exception as error:
                 if not self.is_conflict(error):
                     raise
-                if attempt == _TRIES - 1:
+                if attempt == _TRIES - 1 or time.monotonic() >= deadline:
                     raise self._busy(error) from error
                 time.sleep(0.002 * 2 ** min(attempt, 7))
         raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec, query
+from kern_nb.db import codec, forking, query
 from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import Tables, Text
 from kern_nb.db.store import SessionStore
@@ -155,9 +156,40 @@ class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
         self.driver = connection
         self._lease: Lease | None = lease
         self._thread = threading.get_ident()
+        self._pid = os.getpid()
+
+    def _inherited(self) -> bool:
+        """Whether this process was forked while the connection was lent: it would write to the parent's file."""
+        return self._pid != os.getpid()
+
+    def cursor(self) -> duckdb_sqlalchemy.CursorWrapper:
+        """A cursor, unless the connection is the parent's.
+
+        Raises:
+            StoreUnavailable: it is.
+        """
+        self._require_own()
+        return super().cursor()
+
+    def commit(self) -> None:
+        """Commit, unless the transaction is the parent's."""
+        self._require_own()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, unless the transaction is the parent's."""
+        if not self._inherited():
+            super().rollback()
+
+    def _require_own(self) -> None:
+        if self._inherited():
+            raise forking.refusal(self._lease.path if self._lease else "The store")
 
     def close(self) -> None:
         """Close the cursor and give the lease back, once."""
+        if self._inherited():
+            forking.leak(self.driver)
+            return
         self.driver.close()
         lease, self._lease = self._lease, None
         if lease is not None:

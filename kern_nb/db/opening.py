@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+from kern_nb.db import descriptors
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore, StoreNotFound
+from kern_nb.errors import NotAStore, StoreBusy, StoreNotFound
 
 DUCKDB_ENDINGS = (".duckdb", ".ddb")
 SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
@@ -81,10 +83,8 @@ def _engine_of(path: Path) -> str | None:
     """What a file is by its first bytes, whatever its name; None where it is new or empty."""
     if path.is_dir():
         raise NotAStore(f"{path} is a folder.", "Name a file in it, for example sessions.duckdb.")
-    from kern_nb.db.lease import header_of
-
     try:
-        header = header_of(path, _HEADER)
+        header = descriptors.read_header(path, _HEADER)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -115,13 +115,17 @@ def _require_whole(path: Path, found: str | None) -> None:
     """A cut or damaged SQLite file is told at once, not at some later read."""
     if found is None:
         return
+    from kern_nb.db.sqlite import BUSY_TIMEOUT_S
+    from kern_nb.db.sqlite_connections import explained, open_connection
+
     try:
-        with sqlite3.connect(f"file:{quote(path.absolute().as_posix())}?mode=ro", uri=True) as connection:
+        with contextlib.closing(open_connection(path, "ro", BUSY_TIMEOUT_S)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
+        cause = explained(error, str(path))
+        if isinstance(cause, (StoreBusy, KeyboardInterrupt)):
+            raise cause from error
         raise NotAStore(f"{path} is damaged: {error}.", "Restore a copy of it.") from error
-    finally:
-        connection.close()
 
 
 def _masked(text: str) -> str:

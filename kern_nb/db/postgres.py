@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import query
+from kern_nb.db import forking, query
 from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
@@ -28,6 +31,30 @@ _AGAIN = (
 )
 # What would give a superuser's query its rights back: by name, or by SQL in a text that a function runs.
 _REGAINING = re.compile(r"set_config|U&|_to_xml|xmlschema|ts_stat|ts_rewrite|dblink|crosstab|connectby", re.IGNORECASE)
+
+_connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: cut the inherited connections off from their sockets, which are the parent's.
+
+    Whatever still has one in hand, a transaction that the fork happened in or the garbage collector, then fails on a
+    closed socket in place of sending ROLLBACK or the end of the session to the parent's server process.
+    """
+    if not _connections:
+        return
+    closed, other_end = socket.socketpair()
+    with closed:
+        other_end.close()
+        for connection in list(_connections):
+            if not connection.closed:
+                forking.leak(connection)
+                os.dup2(closed.fileno(), connection.fileno(), inheritable=False)
+    _connections.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class PostgresDb(SessionStore):
@@ -61,7 +88,9 @@ class PostgresDb(SessionStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """A pool of connections, each checked before use: servers restart, notebooks stay open."""
-        return sa.create_engine(self._db_url, pool_pre_ping=True)
+        engine = sa.create_engine(self._db_url, pool_pre_ping=True)
+        sa.event.listen(engine, "connect", lambda connection, _: _connections.add(connection))
+        return engine
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from kern_nb.db import DuckDb
+from kern_nb.db import DuckDb, forking
 from kern_nb.errors import StoreUnavailable
 from kern_nb.records import Run
 
@@ -42,8 +42,9 @@ def test_a_forked_child_appends_and_nothing_is_lost(store, engine_name):
     assert store.runs_df()["run_id"].tolist() == ["before", "child", "after"]
 
 
-def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path):
+def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
     """A child that shared the parent's open file would damage it; it is told to be spawned instead."""
+    monkeypatch.setattr(forking, "WAIT_S", 0.05)
     store = DuckDb(tmp_path / "s.duckdb")
     store.append_run("chat", Run())
     working = threading.Event()
