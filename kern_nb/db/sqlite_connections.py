@@ -32,7 +32,7 @@ T = TypeVar("T")
 MOST_IDLE = 5
 
 # Instructions of SQLite's virtual machine between two looks for a signal: some 10 ms of a busy query.
-SIGNAL_CHECK_STEPS = 250_000
+SIGNAL_CHECK_STEPS = 500_000
 
 # The longest text or blob, in bytes: SQLite's own limit is a gigabyte, and an expression may make several.
 MOST_BYTES = 256 * 2**20
@@ -200,11 +200,11 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
 
 def _require_usable(path: Path) -> None:
     try:
-        if _inherited and descriptors.file_id(path) in _inherited:
-            raise forking.refusal(path)
-        header = descriptors.read_header(path, 12)
+        file, header = descriptors.file_id(path), descriptors.read_header(path, 12)
     except OSError:  # SQLite says what is wrong with it, or makes it
         return
+    if file in _inherited:
+        raise forking.refusal(path)
     if header[8:] == _DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
 
