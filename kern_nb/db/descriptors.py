@@ -42,7 +42,7 @@ def open_files() -> dict[int, FileId] | None:
     if _LIST is None:
         return None
     try:
-        names = [path.name for path in _LIST.iterdir()]
+        names = os.listdir(_LIST)  # noqa: PTH208 - the paths would cost more than the look at the files
     except OSError:
         return None
     files = {}
