@@ -7,18 +7,17 @@ inserts its messages and tool calls. It reads nothing of the session's past, so 
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, rows
+from kern_nb.db.process import this_process
 from kern_nb.db.schema import Tables, starts_with
 from kern_nb.db.state import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
@@ -198,17 +197,6 @@ def _merge_state(
         new = data | {"session_state": merged}
         connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=new))
     return merged
-
-
-@cache
-def _host() -> str:
-    return socket.gethostname()
-
-
-def this_process() -> str:
-    """Who writes an open run: host, process id and the process's start, by which a reused id is known."""
-    process = psutil.Process()
-    return f"{_host()}:{process.pid}:{process.create_time():.0f}"
 
 
 def start_run(

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import damage
+from kern_nb.db.process import State, this_process
+from kern_nb.db.process import process_state as state_of_process
 from kern_nb.db.schema import Tables, UnreadableCell
 
 if TYPE_CHECKING:
@@ -141,23 +141,11 @@ def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")
 
 
-def process_state(process: str | None, run_id: str) -> tuple[str, str]:
-    """Whether the process that wrote a run is alive, gone, or (on another host) out of sight; and that in words."""
-    host, _, rest = (process or "").rpartition(":")[0].rpartition(":")
-    started = (process or "").rpartition(":")[2]
-    if not process or not rest.isdecimal():
-        return "gone", "nobody says which process wrote it"
-    if host != socket.gethostname():
-        return "elsewhere", f"process {rest} on {host} may still write it"
-    if run_id in _abandoned:
-        return "gone", f"process {rest} gave it up"
-    try:
-        found = psutil.Process(int(rest))
-        dead = found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # killed, and nobody has asked how it ended
-        alive = not dead and f"{found.create_time():.0f}" == started
-    except psutil.Error:
-        alive = False
-    return ("alive", f"process {rest} writes it") if alive else ("gone", f"process {rest}, which wrote it, is gone")
+def process_state(process: str | None, run_id: str) -> tuple[State, str]:
+    """Whether the process that wrote a run is alive, gone or out of sight, and that in words; see `process`."""
+    if run_id in _abandoned and process == this_process():
+        return "gone", "its process gave it up"
+    return state_of_process(process)
 
 
 def _calls_left_started(connection: Connection, tables: Tables) -> Iterator[Finding]:

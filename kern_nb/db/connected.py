@@ -33,8 +33,8 @@ _stores: weakref.WeakSet[Connected] = weakref.WeakSet()
 
 def _after_fork() -> None:
     """A forked child opens connections of its own; the parent's stay the parent's."""
-    for store in _stores:
-        store.engine.dispose(close=False)
+    for store in list(_stores):
+        store.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -68,6 +68,9 @@ class Connected(ABC):
     def __exit__(self, *exc: object) -> None:
         """Close the store."""
         self.close()
+
+    timeout: float = 30.0
+    """Seconds that a transaction is tried again while others are in its way, before `StoreBusy`."""
 
     # What differs between engines -------------------------------------------------------------------------------------
 
@@ -104,8 +107,10 @@ class Connected(ABC):
     def is_conflict(self, error: Exception) -> bool:
         """Whether a transaction failed only because of another one, and may be tried again."""
 
-    def driver_error(self, error: Exception) -> KernError | None:
-        """What an error of the driver means, as one of ours; None where it is not the driver's."""
+    def explain(self, error: Exception) -> BaseException | None:
+        """What to raise in place of an error of the driver's; None for one that is not about the store."""
+        if isinstance(error, sa.exc.StatementError) and isinstance(error.orig, KernError):
+            return error.orig  # a value that the codec refused
         if not isinstance(error, sa.exc.OperationalError):
             return None
         reason = str(error.orig).strip().splitlines()[0]
@@ -144,6 +149,11 @@ class Connected(ABC):
     def close(self) -> None:
         """Let go of the file or the connections. A later call opens the store again."""
         self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections without closing them."""
+        if "engine" in vars(self):  # it is made at first use
+            self.engine.dispose(close=False)
 
     def reopen(self) -> None:
         """Let go of the store, and look for its tables again: its server may have come back, its file be another one.
@@ -201,22 +211,27 @@ class Connected(ABC):
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction, with what the driver says of a lost store turned into our error."""
+        """A connection in a transaction; what the driver raises becomes an error of ours.
+
+        Raises:
+            StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
+            StoreUnavailable: it cannot be reached.
+        """
         try:
             with self.engine_for(write=write).begin() as connection:
                 yield connection
+        except KernError:
+            raise
         except UnreadableCell as error:
             raise damage.error_of(self, error) from error
-        except sa.exc.SQLAlchemyError as error:
-            refused = getattr(error, "orig", None)
-            if isinstance(refused, KernError):  # a value that the codec refused
-                raise refused from None
+        except Exception as error:
             if write and self.is_conflict(error):
                 raise
-            known = self._busy(error) if self.is_conflict(error) else self.driver_error(error)
-            if known is None or known is error:
+            cause = self._busy(error) if self.is_conflict(error) else self.explain(error)
+            if cause is None or cause is error:
                 raise
-            raise known from error
+            raise cause from (error if isinstance(cause, KernError) else None)
+
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -250,12 +265,14 @@ class Connected(ABC):
 
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
-        if not isinstance(error, sa.exc.OperationalError):
-            return self.driver_error(error) or error
-        reason = str(error.orig).strip().splitlines()[0]
+        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
+            cause = self.explain(error)
+            return cause if isinstance(cause, Exception) else error
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
+        deadline = time.monotonic() + self.timeout
         for attempt in range(_TRIES):
             try:
                 with self.connect(write=True) as connection:
@@ -265,7 +282,7 @@ class Connected(ABC):
             except Exception as error:
                 if not self.is_conflict(error):
                     raise
-                if attempt == _TRIES - 1:
+                if attempt == _TRIES - 1 or time.monotonic() >= deadline:
                     raise self._busy(error) from error
                 time.sleep(0.002 * 2 ** min(attempt, 7))
         raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec, duckdb_sql, query
-from kern_nb.db.lease import Lease, file_id, lease_of
+from kern_nb.db import codec, descriptors, duckdb_sql, forking, query
+from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
@@ -66,7 +67,7 @@ class DuckDb(SessionStore):
         if self._found or not self.is_there():
             return super().exists()
         with self._lease.writer:  # nobody in this process writes while the file is open to be read
-            file, before = file_id(self.db_file), self._lease.read_only
+            file, before = descriptors.file_id(self.db_file), self._lease.read_only
             if self._lease.ours != file:
                 self._lease.open_to(read_only=True)
             try:
@@ -81,7 +82,7 @@ class DuckDb(SessionStore):
 
     def _create(self) -> None:
         super()._create()
-        self._lease.ours = file_id(self.db_file)
+        self._lease.ours = descriptors.file_id(self.db_file)
 
     def _upgrade(self, found: int) -> None:
         self._lease.open_to(read_only=self.read_only)
@@ -185,9 +186,40 @@ class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
         self.driver = connection
         self._lease: Lease | None = lease
         self._thread = threading.get_ident()
+        self._pid = os.getpid()
+
+    def _inherited(self) -> bool:
+        """Whether this process was forked while the connection was lent: it would write to the parent's file."""
+        return self._pid != os.getpid()
+
+    def cursor(self) -> duckdb_sqlalchemy.CursorWrapper:
+        """A cursor, unless the connection is the parent's.
+
+        Raises:
+            StoreUnavailable: it is.
+        """
+        self._require_own()
+        return super().cursor()
+
+    def commit(self) -> None:
+        """Commit, unless the transaction is the parent's."""
+        self._require_own()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, unless the transaction is the parent's."""
+        if not self._inherited():
+            super().rollback()
+
+    def _require_own(self) -> None:
+        if self._inherited():
+            raise forking.refusal(self._lease.path if self._lease else "The store")
 
     def close(self) -> None:
         """Close the cursor and give the lease back, once."""
+        if self._inherited():
+            forking.leak(self.driver)
+            return
         self.driver.close()
         lease, self._lease = self._lease, None
         if lease is not None:

@@ -20,12 +20,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from kern_nb.db import descriptors, forking
+from kern_nb.db.descriptors import SQLITE_MAGIC
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 IDLE_S = 0.05
@@ -67,29 +68,6 @@ def lease_of(path: Path, *, read_only: bool) -> Lease:
     if not read_only:
         lease.open_to(read_only=False)
     return lease
-
-
-def file_id(path: Path) -> tuple[int, int]:
-    """What tells a file from one that took its name."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def header_of(path: Path, length: int) -> bytes:
-    """The first bytes of a file.
-
-    Closing a file drops all locks that this process has on it, so one that DuckDB has open here is not opened again.
-    """
-    with _leases_lock:
-        lease = _leases.get(os.path.realpath(path))
-    if lease is None:
-        with path.open("rb") as file:
-            return file.read(length)
-    with lease.while_closed() as closed:
-        if not closed:
-            return b"\0" * 8 + _MAGIC
-        with path.open("rb") as file:
-            return file.read(length)
 
 
 class Lease:
@@ -176,12 +154,6 @@ class Lease:
         if watcher is not None:
             watcher.join(timeout=2.0)
 
-    @contextlib.contextmanager
-    def while_closed(self) -> Iterator[bool]:
-        """Whether this process has the file closed; it stays so within the block."""
-        with self._changed:
-            yield self._connection is None
-
     def _overdue(self) -> bool:
         held = time.monotonic() - self._opened
         return self._connection is not None and not self._forever and held > LONGEST_HOLD_S
@@ -191,10 +163,7 @@ class Lease:
         if self._connection is not None:
             return None
         if self._parents is not None:
-            raise StoreUnavailable(
-                f"{self.path} was in use when this process was forked.",
-                "Start processes by spawn: multiprocessing.get_context('spawn').",
-            )
+            raise forking.refusal(self.path)
         if time.monotonic() < self._others_until:
             return None  # not yet: the others' turn
         if not self._forever and (holder := _holder(self.path, shared=self.read_only)):
@@ -203,7 +172,8 @@ class Lease:
         try:
             if not self._forever:
                 mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
-                connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
+                with descriptors.opening():
+                    connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             connection.execute("SET lock_configuration = true")  # from here on no SQL changes a setting
@@ -251,12 +221,26 @@ class Lease:
                     self._changed.wait(max(IDLE_S - idle, 0.005))
             self._watcher = None
 
+    def before_fork(self) -> None:
+        """Close the file, after other threads' work on it has ended or for as long as a fork waits; none may start."""
+        self._changed.acquire()
+        self._opened = 0.0  # overdue
+        me = threading.get_ident()
+        self._changed.wait_for(lambda: not self._users.keys() - {me}, timeout=forking.WAIT_S)
+        if not self._users:
+            self._close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let work go on."""
+        self._changed.release()
+
     def after_fork(self) -> None:
         """In a forked child. A file that was open at the fork is the parent's: DuckDB would write to it from both."""
         parents = self._connection
         self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
         if parents is not None:
-            self._connection, self._parents = None, parents  # kept, as closing it would write to the file
+            forking.leak(parents)  # closing it would write to the file
+            self._connection, self._parents = None, parents
 
     def _busy(self, refusal: Exception | None, timeout: float) -> StoreBusy:
         found = _HOLDER.search(str(refusal))
@@ -274,8 +258,7 @@ def _is_being_made(path: str) -> bool:
     """Whether another process may be making a file that had no header when DuckDB looked, or has just made it."""
     try:
         found = Path(path).stat()
-        with Path(path).open("rb") as file:  # this process has it closed, so that closing it here drops no lock
-            made = file.read(12)[8:] == _MAGIC
+        made = descriptors.read_header(Path(path), 12)[8:] == _MAGIC
     except OSError:
         return True
     return made or (found.st_size < _HEADER_BYTES and time.time() - found.st_mtime < _YOUNG_S)
@@ -283,31 +266,44 @@ def _is_being_made(path: str) -> bool:
 
 def _holder(path: str, *, shared: bool) -> int | None:
     """The process that has a file locked, where the kernel tells. A look costs microseconds, a refused ATTACH 9 ms."""
-    if sys.platform != "linux":
-        return None
-    import fcntl
+    with contextlib.suppress(OSError), descriptors.opened(path) as file:
+        if (
+            os.read(file, len(SQLITE_MAGIC)) == SQLITE_MAGIC
+        ):  # DuckDB would open and close it, which drops SQLite's locks
+            raise NotAStore(f"{path} is a SQLite file.", "Open it with SqliteDb, or by its path with open_store.")
+        if sys.platform != "linux":
+            return None
+        import fcntl
 
-    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-    with contextlib.suppress(OSError):
-        # Only asked while this process has the file closed, so that closing it here drops no lock.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            asked = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
-        finally:
-            os.close(file)
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        asked = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
         kind, _, _, _, pid = struct.unpack("hhqqi", asked)
         return None if kind == fcntl.F_UNLCK else pid
     return None
 
 
+_at_fork: list[Lease] = []  # locked while this process forks
+
+
 def _before_fork() -> None:
-    for lease in list(_leases.values()):
-        lease.close()
+    _leases_lock.acquire()
+    _at_fork[:] = list(_leases.values())
+    for lease in _at_fork:
+        lease.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for lease in _at_fork:
+        lease.after_fork_in_parent()
+    _at_fork.clear()
+    _leases_lock.release()
 
 
 def _after_fork() -> None:
+    _at_fork.clear()
     for lease in list(_leases.values()):
         lease.after_fork()
+    _leases_lock.release()
 
 
 def _at_exit() -> None:
@@ -317,7 +313,7 @@ def _at_exit() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def _command(pid: int) -> str:

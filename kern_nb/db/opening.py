@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kern_nb.db import descriptors
 from kern_nb.db.schema import SESSION_TABLE
 from kern_nb.db.store import SessionStore
 from kern_nb.db.urls import is_connection_string, masked
@@ -108,10 +109,8 @@ def _engine_of(path: Path) -> str | None:
     """What a file is by its first bytes, whatever its name; None where it is new or empty."""
     if path.is_dir():
         raise NotAStore(f"{path} is a folder.", "Name a file in it, for example sessions.duckdb.")
-    from kern_nb.db.lease import header_of
-
     try:
-        header = header_of(path, _HEADER)
+        header = descriptors.read_header(path, _HEADER)
     except FileNotFoundError:
         return None
     except OSError as error:

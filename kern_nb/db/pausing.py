@@ -20,9 +20,9 @@ from kern_nb.db.appending import (
     insert_run,
     lock_session_of,
     open_run,
-    this_process,
     touch_session,
 )
+from kern_nb.db.process import this_process
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.records import UNANSWERED, Message, Requirement, Run
 

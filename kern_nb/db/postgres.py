@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, postgres_errors, postgres_sql, query, urls
+from kern_nb.db import catalog, forking, postgres_errors, postgres_sql, query, urls
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreNotFound
+from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -28,6 +31,30 @@ _AGAIN = (
     psycopg.errors.DuplicateObject,
     psycopg.errors.DuplicateColumn,  # or bring them up to date
 )
+
+_connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: cut the inherited connections off from their sockets, which are the parent's.
+
+    Whatever still has one in hand, a transaction that the fork happened in or the garbage collector, then fails on a
+    closed socket in place of sending ROLLBACK or the end of the session to the parent's server process.
+    """
+    if not _connections:
+        return
+    closed, other_end = socket.socketpair()
+    with closed:
+        other_end.close()
+        for connection in list(_connections):
+            if not connection.closed:
+                forking.leak(connection)
+                os.dup2(closed.fileno(), connection.fileno(), inheritable=False)
+    _connections.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class PostgresDb(SessionStore):
@@ -97,7 +124,8 @@ class PostgresDb(SessionStore):
         engine = sa.create_engine(self._db_url, pool_pre_ping=True, pool_timeout=self.timeout, connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
-        def limit_waiting(raw: Any, _: object) -> None:
+        def prepare(raw: Any, _: object) -> None:
+            _connections.add(raw)
             if self.timeout > 0:  # once a connection: at each transaction it would cost a round trip
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
@@ -168,13 +196,14 @@ class PostgresDb(SessionStore):
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                if (known := self.driver_error(error)) is not None and postgres_errors.is_of_server(error):
+                if (known := self.explain(error)) is not None and postgres_errors.is_of_server(error):
                     raise known from error
                 raise QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
-    def driver_error(self, error: Exception) -> KernError | None:
+    def explain(self, error: Exception) -> BaseException | None:
         """What psycopg or the pool says, as one of ours."""
-        return postgres_errors.translate(error, self.url, self._reason, self._blocker)
+        translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
+        return translated or super().explain(error)
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions were in each other's way."""

@@ -10,17 +10,17 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_files, sqlite_sql
+from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_connections, sqlite_files, sqlite_sql
 from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
+from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import QueryFailed
+from kern_nb.errors import QueryFailed, StoreBusy
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -50,7 +50,7 @@ class SqliteDb(SessionStore):
         db_file: The file; made at the first write.
         session_table: The name of the sessions' table.
         read_only: Refuse writes.
-        timeout: Seconds to wait for another writer.
+        timeout: Seconds to wait for another writer before `StoreBusy`.
     """
 
     def __init__(
@@ -82,32 +82,25 @@ class SqliteDb(SessionStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """An engine that says BEGIN itself, so that a writer takes its lock at once and never has to give up midway."""
-        engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
+        engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=SqlitePool)
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            if not connection.get_execution_options().get("kern_write"):
-                connection.exec_driver_sql("BEGIN")
-                return
-            if not connection.info.get("kern_wal"):  # by the first writer, as reading leaves a file as it is
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-                connection.info["kern_wal"] = True
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            write = connection.get_execution_options().get("kern_write", False)
+            raw: Any = connection.connection.driver_connection
+            sqlite_connections.begin(raw, write=write, timeout=self.timeout)
 
         return engine
 
-    def _connect(self, mode: str | None = None) -> sqlite3.Connection:
-        mode = mode or ("ro" if self.read_only else "rwc")
-        connection = sqlite3.connect(
-            f"file:{quote(self.db_file.absolute().as_posix())}?mode={mode}",
-            uri=True,
-            timeout=self.timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+    def _connect(self, mode: str | None = None) -> SqliteConnection:
+        """A connection of its own, for the calling thread until it is closed."""
+        try:
+            connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
+        except sqlite3.Error as error:
+            raise self.explain(error) or error from error
         connection.text_factory = _text
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
         connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
@@ -145,6 +138,8 @@ class SqliteDb(SessionStore):
                     raise query.refused(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
+                if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
+                    raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
                     raise (authorizer.denied or query.refused(text)) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
@@ -155,5 +150,10 @@ class SqliteDb(SessionStore):
         sqlite_sql.require_harmless(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
 
     def is_conflict(self, error: Exception) -> bool:
-        """Another writer kept the file longer than the time-out, or made the same tables at once."""
-        return "database is locked" in str(error) or "already exists" in str(error)
+        """Another writer had the file locked."""
+        return is_busy(getattr(error, "orig", error))
+
+    def explain(self, error: Exception) -> BaseException | None:
+        """By SQLite's result codes."""
+        cause = getattr(error, "orig", error)
+        return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)

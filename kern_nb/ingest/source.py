@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from kern_nb.db.descriptors import open_binary
 from kern_nb.ingest.report import Problem
 
 _decode = json.JSONDecoder().raw_decode
@@ -51,13 +52,13 @@ class Source:
         self._rest: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
         self._listed = False
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     self._read_head(file, number, line)
                     break
 
-    def _read_head(self, file: io.BufferedReader, number: int, line: bytes) -> None:
+    def _read_head(self, file: BinaryIO, number: int, line: bytes) -> None:
         with contextlib.suppress(*_UNREADABLE):
             self._head, self._rest = [Value(number, _parse(line))], (file.tell(), number + 1)
             return
@@ -92,7 +93,7 @@ class Source:
         yield from self._head
         if self._rest is not None:
             offset, number = self._rest
-            with self.path.open("rb") as file:
+            with open_binary(self.path) as file:
                 file.seek(offset)
                 yield from self._lines(enumerate(file, number))
 
@@ -126,7 +127,8 @@ class Source:
         if self._rest is not None:
             return line
         if not self._document:
-            self._document = _text(self.path.read_bytes())
+            with open_binary(self.path) as file:
+                self._document = _text(file.read())
             self._starts = _walk(self._document)[1]
         starts = self._starts.get(key, [])
         return 1 + self._document.count("\n", 0, starts[index]) if index < len(starts) else line

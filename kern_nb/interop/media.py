@@ -20,6 +20,7 @@ from pydantic_ai.messages import AudioUrl, BinaryContent, DocumentUrl, FileUrl, 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from kern_nb.db import SessionStore
+from kern_nb.db.descriptors import open_binary
 from kern_nb.errors import BadUsage
 
 Keep = Callable[[bytes, str | None], str | None]
@@ -113,7 +114,8 @@ def _file(kind: str, given: Any) -> BinaryContent | FileUrl:
         raise BadUsage(f"{given!r} is no {kind}.", "Give bytes, a path or a URL.")
     path = Path(given)
     try:
-        content = path.read_bytes()
+        with open_binary(path) as file:
+            content = file.read()
     except OSError as error:
         reason = f"The {kind} {str(path)!r} cannot be read: {error.strerror}."
         raise BadUsage(reason, "Give bytes, a path or a URL.") from error

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import multiprocessing
 import os
+import sqlite3
 import threading
 import time
+import traceback
 import warnings
 
 import pytest
+import sqlalchemy as sa
 
-from kern_nb.db import DuckDb
+from kern_nb.db import DuckDb, SqliteDb, forking, open_store
 from kern_nb.errors import StoreUnavailable
-from kern_nb.records import Run
+from kern_nb.records import Message, Run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -25,6 +31,7 @@ def in_child(work):
         try:
             work()
         except BaseException:  # noqa: BLE001 - a child must not fall back into pytest
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return os.waitpid(pid, 0)[1] == 0
@@ -42,8 +49,9 @@ def test_a_forked_child_appends_and_nothing_is_lost(store, engine_name):
     assert store.runs_df()["run_id"].tolist() == ["before", "child", "after"]
 
 
-def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path):
+def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
     """A child that shared the parent's open file would damage it; it is told to be spawned instead."""
+    monkeypatch.setattr(forking, "WAIT_S", 0.05)
     store = DuckDb(tmp_path / "s.duckdb")
     store.append_run("chat", Run())
     working = threading.Event()
@@ -64,3 +72,193 @@ def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path):
     assert in_child(refused)
     thread.join()
     assert store.append_run("chat", Run()).run_index == 1
+
+
+def refused(store):
+    """A piece of work for `in_child`: the store refuses to append and says why."""
+
+    def work():
+        with pytest.raises(StoreUnavailable, match="forked"):
+            store.append_run("chat", Run())
+
+    return work
+
+
+@pytest.fixture
+def persistent_store(persistent_target):
+    """An empty store that several processes can share."""
+    with open_store(persistent_target) as store:
+        yield store
+
+
+def require_whole(store):
+    """Where the store is a SQLite file, SQLite finds no damage in it."""
+    if isinstance(store, SqliteDb):
+        with contextlib.closing(sqlite3.connect(store.db_file)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def append_many(target, worker, count):
+    with open_store(target) as store:
+        for n in range(count):
+            store.append_run("chat", Run(input=f"{worker}-{n}", messages=[Message(role="user", content="x" * 200)]))
+            time.sleep(0.005)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("end", ["closed", "collected", "unreferenced"])
+def test_the_parent_releases_its_store_while_forked_workers_write(persistent_target, end):
+    """Whether it closes the store or only drops it, before or after the fork, no run is lost."""
+    if end != "closed" and persistent_target.startswith("postgresql"):
+        pytest.skip("psycopg warns of connections that are not closed")
+    workers, runs = 2, 6
+    context = multiprocessing.get_context("fork")
+    gc.disable()  # so that a dropped store keeps its connections
+    try:
+        parent = open_store(persistent_target)
+        parent.append_run("chat", Run(input="first"))
+        if end == "unreferenced":
+            del parent
+        processes = [context.Process(target=append_many, args=(persistent_target, i, runs)) for i in range(workers)]
+        for process in processes:
+            process.start()
+        time.sleep(0.05)
+        if end == "closed":
+            parent.close()
+        elif end == "collected":
+            del parent
+        gc.collect()
+        for process in processes:
+            process.join(60)
+    finally:
+        gc.enable()
+
+    assert [process.exitcode for process in processes] == [0] * workers
+    with open_store(persistent_target) as store:
+        assert len(store.runs_df()) == 1 + workers * runs
+        require_whole(store)
+
+
+def test_a_fork_waits_for_the_transaction_of_another_thread(persistent_store):
+    """The child finds nothing in use and goes on with the store."""
+    store = persistent_store
+    store.append_run("chat", Run())
+    working = threading.Event()
+
+    def work():
+        with store.connect():
+            working.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    working.wait()
+
+    assert in_child(lambda: store.append_run("chat", Run()))
+    thread.join()
+    assert store.append_run("chat", Run()).run_index == 2
+
+
+def test_a_sqlite_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
+    """Where another thread's transaction takes longer than a fork waits."""
+    monkeypatch.setattr(forking, "WAIT_S", 0.05)
+    store = SqliteDb(tmp_path / "s.db")
+    store.append_run("chat", Run())
+    working, forked = threading.Event(), threading.Event()
+
+    def work():
+        with store.connect() as connection:
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_master").all()
+            working.set()
+            forked.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    working.wait()
+
+    assert in_child(refused(store))
+    assert in_child(refused(SqliteDb(tmp_path / "s.db")))
+    assert in_child(lambda: SqliteDb(tmp_path / "other.db").append_run("chat", Run()))
+    forked.set()
+    thread.join()
+    assert in_child(lambda: store.append_run("chat", Run()))
+    assert store.append_run("chat", Run()).run_index == 2
+
+
+@pytest.mark.parametrize("name", ["s.db", "link.db"])
+def test_a_sqlite_file_that_the_user_has_open_is_refused_to_the_child(tmp_path, name):
+    """SQLite would share the lock table of the user's own connection, which a fork cannot close."""
+    store = SqliteDb(tmp_path / "s.db")
+    store.append_run("chat", Run())
+    (tmp_path / "link.db").symlink_to(tmp_path / "s.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as own:
+        own.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        assert in_child(refused(SqliteDb(tmp_path / name)))
+    assert in_child(lambda: store.append_run("chat", Run()))
+
+
+def test_a_cursor_that_outlives_its_connection_is_noticed(tmp_path):
+    """SQLite keeps the file open for it."""
+    store = SqliteDb(tmp_path / "s.db")
+    store.append_run("chat", Run())
+    store.append_run("chat", Run())
+    raw = store._connect("ro")
+    cursor = raw.execute("SELECT * FROM agno_sessions_runs")
+    cursor.fetchone()
+    raw.close()
+
+    assert in_child(refused(store))
+    del cursor
+    assert in_child(lambda: store.append_run("chat", Run()))
+
+
+def test_a_fork_within_a_transaction_leaves_it_to_the_parent(persistent_store):
+    """The child can neither write in it, nor end it, nor cut its connection off."""
+    store = persistent_store
+    store.append_run("chat", Run())
+    runs = store.tables.runs
+
+    def go_on(connection):
+        with pytest.raises(sa.exc.StatementError):
+            connection.execute(runs.delete())
+        gc.collect()
+
+    def rename(text):
+        return runs.update().values(input=text)
+
+    with store.connect(write=True) as connection:
+        connection.execute(rename("parent"))
+        child_ended = in_child(lambda: go_on(connection))
+        connection.execute(rename("parent again"))
+
+    assert child_ended
+    assert store.runs_df()["input"].tolist() == ["parent again"]
+    require_whole(store)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_that_leaves_the_parents_transaction_is_refused(persistent_store):
+    """It runs to the end of the block that the fork happened in: nothing of it is committed twice."""
+    store = persistent_store
+    store.append_run("chat", Run(input="before"))
+    code = None
+    try:
+        with store.connect(write=True) as connection:
+            connection.execute(store.tables.runs.update().values(input="after"))
+            pid = os.fork()
+            if pid:
+                code = os.waitpid(pid, 0)[1]
+    except StoreUnavailable:
+        if pid == 0:
+            os._exit(3)
+        raise
+    except BaseException:
+        if pid == 0:
+            os._exit(4)
+        raise
+    if pid == 0:
+        os._exit(5)
+
+    assert os.waitstatus_to_exitcode(code) == 3
+    assert store.runs_df()["input"].tolist() == ["after"]
+    require_whole(store)

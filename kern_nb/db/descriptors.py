@@ -1,0 +1,156 @@
+"""Reading the files of stores without dropping a database's locks.
+
+POSIX drops all fcntl locks that a process has on a file as soon as the process closes *any* descriptor of it, also one
+that was opened beside the database library, which then believes that it still holds them. A descriptor of ours is
+therefore closed only while the process has the file open nowhere else; until then it is parked, and used again by the
+next reader of that file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+FileId: TypeAlias = tuple[int, int]
+"""Device and inode: what locks belong to, whatever the path."""
+
+SQLITE_MAGIC = b"SQLite format 3\x00"
+
+# Where the system lists a process's own descriptors.
+_LIST = {"linux": Path("/proc/self/fd"), "darwin": Path("/dev/fd")}.get(sys.platform)
+
+_lock = threading.RLock()
+_parked: dict[int, FileId] = {}  # descriptors that were released and may not be closed yet
+_openings: set[object] = set()  # files that a database library is opening at this moment
+
+
+def file_id(file: str | os.PathLike[str] | int) -> FileId:
+    """Identify a file, by its path or a descriptor."""
+    status = os.fstat(file) if isinstance(file, int) else Path(file).stat()
+    return status.st_dev, status.st_ino
+
+
+def open_files() -> dict[int, FileId] | None:
+    """The regular files that this process has open, by descriptor; None where the system does not list them."""
+    if _LIST is None:
+        return None
+    try:
+        names = os.listdir(_LIST)  # noqa: PTH208 - the paths would cost more than the look at the files
+    except OSError:
+        return None
+    files = {}
+    for name in names:
+        try:
+            status = os.fstat(int(name))
+        except (OSError, ValueError):  # the descriptor of the listing itself, or one that another thread closed
+            continue
+        if stat.S_ISREG(status.st_mode):
+            files[int(name)] = (status.st_dev, status.st_ino)
+    return files
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Wrap a call that makes a database library open a file: until it has its locks, no descriptor is closed."""
+    token = object()
+    try:
+        with _lock:
+            _openings.add(token)
+        yield
+    finally:
+        with _lock:
+            _openings.discard(token)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[int]:
+    """A descriptor to read a file through, positioned at its start.
+
+    Raises:
+        OSError: the file does not exist or is not readable.
+    """
+    descriptor = _acquire(path)
+    try:
+        yield descriptor
+    finally:
+        _release(descriptor)
+
+
+@contextmanager
+def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to read, as `open(path, "rb")` would give it.
+
+    Raises:
+        OSError: the file does not exist or is not readable.
+    """
+    with opened(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        yield file
+
+
+def read_header(path: Path, length: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        OSError: the file does not exist or is not readable.
+    """
+    with opened(path) as descriptor:
+        return os.read(descriptor, length)
+
+
+def _acquire(path: str | os.PathLike[str]) -> int:
+    with _lock:
+        wanted = file_id(path)
+        for descriptor, file in _parked.items():
+            if file == wanted:
+                del _parked[descriptor]
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                return descriptor
+    return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+
+
+def _release(descriptor: int) -> None:
+    if os.name != "posix" or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return
+    with _lock:
+        _parked[descriptor] = file_id(descriptor)
+        _close_unshared()
+
+
+def _close_unshared() -> None:
+    """Close the parked descriptors whose files this process has open nowhere else."""
+    if _openings or (files := open_files()) is None:
+        return
+    uses = Counter(files.values())
+    for descriptor, file in list(_parked.items()):
+        if uses[file] == 1:
+            del _parked[descriptor]
+            os.close(descriptor)
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Close what the parent parked: a child has no locks yet that this could drop."""
+    _openings.clear()
+    for descriptor in _parked:
+        os.close(descriptor)
+    _parked.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,369 @@
+"""SQLite connections that survive a fork of the process and can be interrupted.
+
+SQLite keeps one table per process of the files it has open and of the locks it holds on them. A forked child inherits
+the table but not the locks: it would write without any, while its parent believes itself alone and removes the
+write-ahead log. So before a fork, the connections of this process are closed; where one cannot be, because another
+thread works with it or it is not ours, the child refuses to open that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy.pool import Pool
+
+from kern_nb.db import descriptors, forking
+from kern_nb.db.descriptors import FileId
+from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
+
+T = TypeVar("T")
+
+# A connection that is idle costs memory and nothing else; more than these are closed when they come back.
+MOST_IDLE = 5
+
+# Instructions of SQLite's virtual machine between two looks for a signal: some 10 ms of a busy query.
+SIGNAL_CHECK_STEPS = 500_000
+
+# The longest text or blob, in bytes: SQLite's own limit is a gigabyte, and an expression may make several.
+MOST_BYTES = 256 * 2**20
+
+# A waiting writer looks again after so long, in seconds: SQLite's own pauses of up to 0.1 s let it starve.
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.01
+
+_DUCKDB_MAGIC = b"DUCK"
+_random = random.SystemRandom()  # neither the user's generator nor one that forked processes share
+
+_connections: weakref.WeakSet[SqliteConnection] = weakref.WeakSet()
+_pools: weakref.WeakSet[SqlitePool] = weakref.WeakSet()
+_changed = threading.Condition(threading.RLock())  # guards both, and all that follows
+_forking: set[int] = set()  # the thread that forks, meanwhile
+_inherited: set[FileId] = set()  # files that were open at the fork that made this process
+_interruptions: dict[int, BaseException] = {}  # what a signal handler raised during a query, by thread
+
+
+class SqliteConnection(sqlite3.Connection):
+    """A connection that knows which thread uses it.
+
+    Attributes:
+        thread: The thread that has it checked out, or None while it is idle in a pool.
+        path: The file.
+        inherited: Whether it belongs to the parent of this forked process.
+        wal: Whether it has made sure that the file has a write-ahead log.
+    """
+
+    thread: int | None = None
+    path: str = ""
+    inherited = False
+    wal = False
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse a connection of the parent's: it would write without locks.
+
+        Raises:
+            StoreUnavailable: this process was forked while the connection was in use.
+        """
+        self._require_own()
+        return super().cursor(*args, **kwargs)
+
+    def execute(self, *args: Any) -> Any:
+        """See `cursor`."""
+        self._require_own()
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        """See `cursor`."""
+        self._require_own()
+        return super().executemany(*args)
+
+    def commit(self) -> None:
+        """See `cursor`."""
+        self._require_own()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, unless the transaction is the parent's."""
+        if not self.inherited:
+            super().rollback()
+
+    def close(self) -> None:
+        """Close, unless the connection is the parent's."""
+        if not self.inherited:
+            super().close()
+            with _changed:
+                _connections.discard(self)
+                _changed.notify_all()
+
+    def _require_own(self) -> None:
+        if self.inherited:
+            raise forking.refusal(self.path)
+
+
+class SqlitePool(Pool):
+    """A pool without an upper limit whose idle connections are closed before a fork."""
+
+    def __init__(self, creator: Any, **options: Any) -> None:
+        super().__init__(creator, **options)
+        self._idle: list[Any] = []
+        _pools.add(self)
+
+    def _do_get(self) -> Any:
+        with _changed:
+            _wait_for_fork()
+            if self._idle:
+                record = self._idle.pop()
+                record.dbapi_connection.thread = threading.get_ident()
+                return record
+        return self._create_connection()
+
+    def _do_return_conn(self, record: Any) -> None:
+        connection = record.dbapi_connection
+        with _changed:
+            usable = connection is not None and not connection.inherited
+            if usable and len(self._idle) < MOST_IDLE and not _forking:
+                connection.thread = None
+                self._idle.append(record)
+                return
+        record.close()
+
+    def dispose(self) -> None:
+        """Close the idle connections."""
+        with _changed:
+            records, self._idle = self._idle, []
+        for record in records:
+            record.close()
+
+    def forget(self) -> None:
+        """Drop the idle connections without closing them."""
+        self._idle.clear()
+
+    def recreate(self) -> SqlitePool:
+        """An empty pool of the same kind."""
+        return type(self)(
+            self._creator,
+            recycle=self._recycle,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            pre_ping=self._pre_ping,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+
+    def status(self) -> str:
+        """The number of idle connections."""
+        return f"Idle connections: {len(self._idle)}"
+
+
+def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
+    """Open a file, checked out by the calling thread until it is closed.
+
+    Args:
+        path: The file.
+        mode: ``ro``, ``rw`` or ``rwc``, as in SQLite's URLs.
+        timeout: Seconds to wait for a lock.
+
+    Raises:
+        StoreUnavailable: this process was forked while its parent had the file open.
+        NotAStore: it is a DuckDB file.
+        sqlite3.Error: SQLite refuses.
+    """
+    _require_usable(path)
+    with _changed:
+        _wait_for_fork()
+        with descriptors.opening():
+            connection: SqliteConnection = sqlite3.connect(
+                f"file:{quote(path.absolute().as_posix())}?mode={mode}",
+                uri=True,
+                timeout=timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=SqliteConnection,
+            )
+        connection.thread, connection.path = threading.get_ident(), str(path)
+        _connections.add(connection)
+    signals = _watch_signals()
+    next(signals)
+    connection.set_progress_handler(signals.__next__, SIGNAL_CHECK_STEPS)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+    return connection
+
+
+def _require_usable(path: Path) -> None:
+    try:
+        file, header = descriptors.file_id(path), descriptors.read_header(path, 12)
+    except OSError:  # SQLite says what is wrong with it, or makes it
+        return
+    if file in _inherited:
+        raise forking.refusal(path)
+    if header[8:] == _DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
+        raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
+
+
+# Transactions ---------------------------------------------------------------------------------------------------------
+
+
+def begin(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
+    """Begin a transaction with the lock it needs: a writer never has to give up midway, and Ctrl-C ends the waiting.
+
+    Raises:
+        sqlite3.OperationalError: others had the file locked for ``timeout`` seconds.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        _retry_busy(lambda: _begin(connection, write=write), timeout)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")  # for COMMIT in a file without WAL
+
+
+def _begin(connection: SqliteConnection, *, write: bool) -> None:
+    if write:
+        if not connection.wal:  # set by the first writer, as reading leaves a file as it is
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.wal = True
+        connection.execute("BEGIN IMMEDIATE")
+        return
+    connection.execute("BEGIN")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _retry_busy(call: Callable[[], T], timeout: float) -> T:
+    deadline = time.monotonic() + timeout
+    pause = _SHORTEST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except sqlite3.OperationalError as error:
+            remaining = deadline - time.monotonic()
+            if not is_busy(error) or remaining <= 0:
+                raise
+        time.sleep(min(pause * _random.uniform(0.5, 1.5), remaining))
+        pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code, or 0 where the error is not SQLite's own."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether another connection has the file locked."""
+    busy = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+    return isinstance(error, sqlite3.Error) and _code(error) in busy
+
+
+def explained(error: sqlite3.Error, url: str) -> BaseException | None:
+    """What to raise in place of an error of SQLite's; None for one that is about the statement or its values."""
+    code, reason = _code(error), str(error)
+    at_signal = code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason  # ours raise nothing else
+    if code == sqlite3.SQLITE_INTERRUPT or (at_signal and threading.current_thread() is threading.main_thread()):
+        return _interruptions.pop(threading.get_ident(), None) or KeyboardInterrupt()
+    kinds: dict[int, tuple[type[KernError], str]] = {
+        sqlite3.SQLITE_BUSY: (StoreBusy, "Another process writes to it; try again when it is done."),
+        sqlite3.SQLITE_LOCKED: (StoreBusy, "Another process writes to it; try again when it is done."),
+        sqlite3.SQLITE_PROTOCOL: (StoreBusy, "Another process writes to it; try again when it is done."),
+        sqlite3.SQLITE_READONLY: (
+            ReadOnlyStore,
+            "Make the file and its folder writable, or attach it with --read-only.",
+        ),
+        sqlite3.SQLITE_IOERR: (StoreUnavailable, "Check the disk, or copy the file to another one and attach that."),
+        sqlite3.SQLITE_CORRUPT: (
+            StoreUnavailable,
+            "Run store.check(), restore a copy, or save what can be read: sqlite3 FILE .recover",
+        ),
+        sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a copy of it."),
+        sqlite3.SQLITE_FULL: (StoreUnavailable, "Free some space and try again; of this write nothing was stored."),
+        sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and their permissions."),
+        sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"A value may have {MOST_BYTES // 2**20} MiB."),
+    }
+    if code in kinds:
+        kind, hint = kinds[code]
+        return kind(f"{url}: {reason}.", hint)
+    if isinstance(error, sqlite3.OperationalError):
+        return StoreUnavailable(f"{url}: {reason}.", "Check that it can be reached, then attach it again.")
+    return None
+
+
+def _watch_signals() -> Generator[int, None, None]:
+    """What SQLite calls during a query. 1 ends the query, after a signal handler raised.
+
+    A signal is handled when Python code starts to run in the main thread: on return to this generator, which is within
+    the ``try``. A function would be left before its first line, and SQLite would drop the exception.
+    """
+    stop = 0
+    while True:
+        try:
+            yield stop
+            stop = 0
+        except GeneratorExit:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again by `explained`
+            _interruptions[threading.get_ident()] = error
+            stop = 1
+
+
+# Fork -----------------------------------------------------------------------------------------------------------------
+
+
+def _wait_for_fork() -> None:
+    """Start no work while another thread forks; one that is at work already may go on, as the fork waits for it."""
+    me = threading.get_ident()
+    while _forking and not any(connection.thread == me for connection in _connections):
+        _changed.wait()
+
+
+def _before_fork() -> None:
+    """Close all connections that nobody uses; those of other threads are waited for."""
+    _changed.acquire()
+    _forking.add(threading.get_ident())
+    mine = (None, threading.get_ident())
+    _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=forking.WAIT_S)
+    for pool in list(_pools):
+        with contextlib.suppress(Exception):  # one that cannot be closed is refused to the child
+            pool.dispose()
+
+
+def _after_fork_in_parent() -> None:
+    _forking.clear()
+    _changed.notify_all()
+    _changed.release()
+
+
+def _after_fork_in_child() -> None:
+    """Note the files that are still open: SQLite would write to them without locks."""
+    _forking.clear()
+    _interruptions.clear()
+    me = threading.get_ident()
+    for connection in list(_connections):
+        connection.inherited = True
+        forking.leak(connection)
+        with contextlib.suppress(OSError):
+            _inherited.add(descriptors.file_id(connection.path))
+        if connection.thread == me:  # another thread's may be locked for ever; its cursors are out of reach
+            connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    _connections.clear()
+    for pool in list(_pools):
+        pool.forget()
+    # Connections that others made, and closed ones whose cursors live on.
+    _inherited.update((descriptors.open_files() or {}).values())
+    _changed.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
