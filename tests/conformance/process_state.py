@@ -162,7 +162,7 @@ def run(shell: InteractiveShell, cell: str) -> None:
 
 
 PREPARATION = """
-import asyncio, contextlib, json, signal, threading, warnings
+import contextlib, json, signal, threading, time
 from pathlib import Path
 import kern_nb
 from kern_nb import Agent, Team, Workflow, compare, compare_groups, rerun, summarize, browse, chat, plot
@@ -177,8 +177,8 @@ def answer(messages):
     return "done" if any(m.role == "tool" for m in own) else call("look", city="Oslo")
 
 def interrupted(messages):
-    signal.raise_signal(signal.SIGINT)
-    return "never"
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(2)  # in a thread that is left to itself once the run is cancelled
 
 records = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}] * 3
 Path("chats.jsonl").write_text("".join(json.dumps(one) + chr(10) for one in records))
@@ -200,8 +200,7 @@ store.resolve(waiting.requirements[0].requirement_id, approve=True)
 paused.continue_run(waiting.run_id)
 
 with contextlib.suppress(KeyboardInterrupt):
-    threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
-    Agent(ScriptedModel(lambda messages: __import__("time").sleep(1) or "late"), session_id="i").run("x")
+    Agent(ScriptedModel(interrupted), session_id="i").run("x")
 
 store.ingest("chats.jsonl")
 frames = [store.sessions_df(), store.runs_df(), store.messages_df(), store.tool_calls_df(), store.scores_df()]
