@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,8 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def engines() -> Iterator[dict[str, Make]]:
     """For each engine, what makes another empty store of it; all are closed afterwards."""
-    from tests.postgres_server import postgres
+    sys.path.insert(0, str(ROOT / "tests"))
+    from postgres_server import postgres
 
     with ExitStack() as stack:
         path = stack.enter_context(folder())

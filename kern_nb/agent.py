@@ -130,7 +130,7 @@ class Agent(SessionOwner):
         num_past_sessions_to_search: So many of the latest.
         enable_session_summaries: Keep a summary of each session, made after a run without delaying its answer.
         add_session_summary_to_context: Tell the model the summary.
-        session_summary_manager: Who makes the summaries, with which model and prompt.
+        session_summary_manager: Who makes the summaries, with which model and prompt; by itself it enables them.
         store_media: Keep pictures and other files, each once, by its hash.
         store_tool_messages: Keep what tools gave. Without it no result is kept anywhere; names and arguments are.
         store_history_messages: Keep with each run a copy of the history the model was told.
@@ -197,7 +197,7 @@ class Agent(SessionOwner):
             raise BadUsage(f"instructions={instructions!r} are no text.", _INSTRUCTIONS)
         self._reads_history = read_chat_history
         self._searches_sessions = num_past_sessions_to_search if search_past_sessions else 0
-        self._keeps_summaries = enable_session_summaries
+        self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
         self._given_summaries = session_summary_manager
         self._storage = {"media": store_media, "tool_messages": store_tool_messages}
         self._storage["history_messages"] = store_history_messages
@@ -274,9 +274,13 @@ class Agent(SessionOwner):
         """The instructions for a run."""
         given = self.instructions
         if callable(given):
-            made = _asked(given, context)
-            given = await made if inspect.isawaitable(made) else made
-        if not isinstance(given, str | Sequence | None):
+            from kern_nb.runtime.iteration import IterationFailed, resolve
+
+            try:
+                given = await resolve(_asked(given, context))
+            except IterationFailed as failed:
+                raise failed.cause from None
+        if not isinstance(given, str | Sequence | None) or not all(isinstance(line, str) for line in given or ()):
             raise BadUsage(f"The function for instructions gave {given!r}, which is no text.", _INSTRUCTIONS)
         return given if given is None or isinstance(given, str) else "\n".join(given)
 

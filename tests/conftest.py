@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import process_guard
 import psycopg
 import pytest
 from hypothesis import settings
@@ -27,6 +29,12 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 # An example that writes to a store takes as long as the disk does; that is not a failure.
 settings.register_profile("stores", deadline=None)
 settings.load_profile("stores")
+
+
+process_guard.start()
+# A shell's background job ignores Ctrl-C, and so would every test of an interrupt and every process that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

