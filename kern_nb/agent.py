@@ -270,10 +270,18 @@ class Agent(SessionOwner):
             tools.append(past_sessions_tool(self._searches_sessions))
         return tools
 
-    async def instructed(self, context: RunContext) -> str | None:
-        """The instructions for a run."""
+    @property
+    def has_fixed_instructions(self) -> bool:
+        """Whether its instructions are texts, known before a run starts."""
         given = self.instructions
-        if callable(given):
+        if isinstance(given, str | None):
+            return True
+        return isinstance(given, list | tuple) and all(isinstance(text, str) for text in given)
+
+    async def instructed(self, context: RunContext | None) -> str | None:
+        """The instructions for a run; None stands for one that has not started, where they are fixed."""
+        given = self.instructions
+        if callable(given) and context is not None:
             from kern_nb.runtime.iteration import IterationFailed, resolve
 
             try:

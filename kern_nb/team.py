@@ -72,7 +72,7 @@ class Team(Agent):
         told = "Give a member of the team a task, with all it needs to know; the result is its answer."
         return Tool(delegate, name=_DELEGATE, description=told)
 
-    async def instructed(self, context: RunContext) -> str | None:
+    async def instructed(self, context: RunContext | None) -> str | None:
         """The leader's instructions, and who its members are."""
         own = await super().instructed(context)
         lines = [f"- {member.id}: {member.role or member.name or 'an agent'}" for member in self.members.values()]

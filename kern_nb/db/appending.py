@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, rows
 from kern_nb.db.process import this_process
-from kern_nb.db.schema import Tables, starts_with
+from kern_nb.db.schema import starts_with
 from kern_nb.db.state import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
 from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, UNKNOWN
@@ -41,7 +41,11 @@ def touch_session(
     s = store.tables.sessions
     given = owner | {"session_id": rows.key(session_id), "created_at": int(now), "updated_at": int(now)}
     # Most sessions are there already, and an UPDATE costs DuckDB a third of an upsert.
-    row = connection.execute(_touch(store.tables), {f"new_{k}": given.get(k) for k in _TOUCHED}).mappings().first()
+    row = (
+        connection.execute(store.statements.touch_session, {f"new_{k}": given.get(k) for k in store.statements.TOUCHED})
+        .mappings()
+        .first()
+    )
     if row is None:
         new = store.insert(s).values(**given)
         upsert = new.on_conflict_do_update(
@@ -50,7 +54,7 @@ def touch_session(
                 "updated_at": new.excluded.updated_at,
                 "user_id": sa.func.coalesce(s.c.user_id, new.excluded.user_id),
             },
-            where=_mine(s, new.excluded.user_id),
+            where=store.statements.mine(new.excluded.user_id),
         )
         row = connection.execute(upsert.returning(s.c.session_data, s.c.fork_run_index)).mappings().first()
     if row is None:
@@ -64,43 +68,12 @@ def not_theirs(session_id: str, user_id: str | None) -> OwnerMismatch:
     return OwnerMismatch(message, "Use a session_id of that user's own.")
 
 
-_TOUCHED = ("session_id", "updated_at", "user_id")
-
-
-def _mine(sessions: sa.Table, user_id: Any) -> sa.ColumnElement[bool]:
-    """Whether a user may write to a session: it is theirs, or one of the two is nobody's."""
-    return sa.or_(user_id.is_(None), sessions.c.user_id.is_(None), sessions.c.user_id == user_id)
-
-
-# Statements of every append are built once: building them costs as much as running them.
-@cache
-def _touch(tables: Tables) -> sa.UpdateBase:
-    s = tables.sessions
-    session_id, updated_at, user_id = (sa.bindparam(f"new_{name}", type_=s.c[name].type) for name in _TOUCHED)
-    changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
-    mine = s.update().where(s.c.session_id == session_id, _mine(s, user_id)).values(**changed)
-    return mine.returning(s.c.session_data, s.c.fork_run_index)
-
-
-@cache
-def _insert_run(tables: Tables) -> sa.UpdateBase:
-    """The next index is computed in the insert itself."""
-    r = tables.runs
-    names = [c.name for c in r.columns if c.name != "run_index"]
-    values = [sa.bindparam(name, type_=r.c[name].type) for name in names]
-    following = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
-    own = r.c.session_id == sa.bindparam("session_id", type_=r.c.session_id.type)
-    return (
-        r.insert().from_select([*names, "run_index"], sa.select(*values, following).where(own)).returning(r.c.run_index)
-    )
-
-
 def insert_run(connection: Connection, store: Connected, row: rows.Row, floor: int | None) -> int:
     """Insert a run with the session's next index, or the one after ``floor`` where it is the first; the index."""
     full = dict.fromkeys(store.tables.runs.columns.keys()) | row | {"floor": -1 if floor is None else floor}
     del full["run_index"]
     try:
-        return int(connection.execute(_insert_run(store.tables), full).scalar_one())
+        return int(connection.execute(store.statements.insert_run, full).scalar_one())
     except sa.exc.IntegrityError as error:
         if "run_id" not in str(error.orig):  # the index: another run was faster, and the transaction is run again
             raise
@@ -207,7 +180,7 @@ def start_run(
     default_state: dict[str, Any] | None = None,
     owner_data: dict[str, Any] | None = None,
 ) -> Run:
-    """See `SessionStore.start_run`."""
+    """See `SessionStore.start_run`; the messages of ``run`` are its first."""
     now = time.time()
     owner: dict[str, Any] = {"session_type": run.run_type} | {n: getattr(run, n) for n in OWNER_FIELDS[1:]}
     owner[f"{run.run_type}_data"] = owner_data
@@ -217,10 +190,19 @@ def start_run(
     state = state if isinstance(state, dict) else None  # a foreign record may hold anything there
     if default_state:
         state = _merge_state(connection, store, session_id, data, {}, merge({}, default_state, state or {}))
-    started = run.model_copy(update={"session_state": state, "created_at": datetime.fromtimestamp(now, UTC)})
-    row = rows.run_rows(started, session_id).run | {"process": this_process()}
-    index = insert_run(connection, store, row, session["fork_run_index"])
-    return started.model_copy(update={"session_id": session_id, "run_index": index})
+    begun = datetime.fromtimestamp(now, UTC)
+    started = run.model_copy(update={"session_state": state, "created_at": begun})
+    started.messages = [m if m.created_at else m.model_copy(update={"created_at": begun}) for m in run.messages]
+    row_set = rows.run_rows(started, session_id)
+    index = insert_run(connection, store, row_set.run | {"process": this_process()}, session["fork_run_index"])
+    _remember_run(store, run.run_id, (session_id, index))
+    if not started.messages:
+        return started.model_copy(update={"session_id": session_id, "run_index": index})
+    return insert_children(connection, store, started, row_set, session_id, index)
+
+
+def _run_not_found(run_id: str) -> RunNotFound:
+    return RunNotFound(f"There is no run {run_id!r}.", "Start one with start_run.")
 
 
 def open_run(connection: Connection, store: Connected, run_id: str) -> RowMapping:
@@ -233,10 +215,60 @@ def open_run(connection: Connection, store: Connected, run_id: str) -> RowMappin
     query = sa.select(r.c.session_id, r.c.run_index, r.c.status, r.c.session_state, r.c.created_at)
     row = connection.execute(store.locked(query.where(r.c.run_id == run_id))).mappings().first()
     if row is None:
-        raise RunNotFound(f"There is no run {run_id!r}.", "Start one with start_run.")
+        raise _run_not_found(run_id)
     if row["status"] not in OPEN_STATUSES:
         raise RunClosed(f"Run {run_id} has ended: {row['status']}.", "Start a new run; what is stored stays as it is.")
     return row
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What was stored at the end of a run.
+
+    Attributes:
+        messages: Its last messages, numbered.
+        session_state: The state after it.
+        finished_at: When it ended.
+    """
+
+    messages: list[Message]
+    session_state: Any = None
+    finished_at: datetime | None = None
+
+
+RunKey = tuple[str, int]
+"""The session and the index of a run: by these its rows lie together."""
+
+_MOST_RUN_KEYS = 4096
+
+
+def _remember_run(store: Connected, run_id: str, key: RunKey) -> None:
+    store.run_keys[run_id] = key
+    while len(store.run_keys) > _MOST_RUN_KEYS:
+        store.run_keys.popitem(last=False)
+
+
+def find_run(connection: Connection, store: Connected, run_id: str) -> RunKey:
+    """Where a run is, remembered from its start: a run that is written step by step is looked up once.
+
+    A run never moves, but it can be deleted: statements that use the key also compare the run_id.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    key = store.run_keys.get(run_id)
+    if key is None:
+        row = connection.execute(store.statements.find_run, {"run_id": run_id}).first()
+        if row is None:
+            raise _run_not_found(run_id)
+        key = (row[0], row[1])
+        _remember_run(store, run_id, key)
+    return key
+
+
+def _key_params(key: RunKey) -> dict[str, Any]:
+    """The parameters by which `Statements` find the rows of a run."""
+    return {"of_session": key[0], "of_index": key[1]}
 
 
 def append_messages(
@@ -250,39 +282,82 @@ def append_messages(
 ) -> list[Message]:
     """See `SessionStore.append_messages`."""
     if session_state is not None:
-        session = lock_session_of(connection, store, run_id)
-    run = open_run(connection, store, run_id)
-    session_id, t, m = run["session_id"], store.tables.tool_calls, store.tables.messages
-    if session_state is not None and session is not None:
-        base = run["session_state"] or {}
-        _merge_state(connection, store, session_id, session["session_data"], base, session_state)
-        # Where the run goes on from: what it holds itself, which may lack what others wrote meanwhile.
-        r = store.tables.runs
-        connection.execute(r.update().where(r.c.run_id == run_id).values(session_state=session_state))
+        _store_state(connection, store, run_id, session_state)
+    now = datetime.now(UTC)
     given = messages
     if not store_results:
         messages = [_without_results(message) for message in messages if message.role not in rows.ANSWERS]
-    first = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index) + 1, 0)).where(_of_run(m, run))
-    start = int(connection.execute(first).scalar_one())
-    now = datetime.now(UTC)
-    stored = [
-        message.model_copy(update={"message_index": i, "created_at": message.created_at or now})
-        for i, message in enumerate(messages, start)
-    ]
-    place = {"run_index": run["run_index"]}
-    message_rows = [rows.message_row(m, run_id, session_id, i) | place for i, m in enumerate(stored, start)]
-    store.insert_rows(connection, m, message_rows)
-    taken = connection.execute(sa.select(t.c.tool_call_id).where(_of_run(t, run))).scalars().all()
-    calls = rows.tool_call_rows(
-        run_id, session_id, stored, [], open_run=True, first_message=start, taken=taken, join=False
-    )
+    stored = [message.model_copy(update={"created_at": message.created_at or now}) for message in messages]
+    key, start = _insert_messages(connection, store, run_id, stored)
     made = int(now.timestamp() * 1_000_000)
-    calls = [call | place | {"created_at": call["created_at"] or made} for call in calls]
-    store.insert_rows(connection, t, calls)
+    if any(message.tool_calls for message in stored):
+        _insert_calls(connection, store, run_id, key, stored, made)
     results = [message for message in stored if message.role in rows.ANSWERS]
     for message in results if store_results else _unstored(given, start):
-        _complete_call(connection, store, run, message, made, keep=store_results)
+        _complete_call(connection, store, key, message, made, keep=store_results)
     return stored
+
+
+def _store_state(connection: Connection, store: Connected, run_id: str, session_state: dict[str, Any]) -> None:
+    """Bring an open run's state into the session's, and keep it as what the run goes on from."""
+    session = lock_session_of(connection, store, run_id)
+    run = open_run(connection, store, run_id)
+    if session is not None:
+        base = run["session_state"] or {}
+        _merge_state(connection, store, run["session_id"], session["session_data"], base, session_state)
+        # Where the run goes on from: what it holds itself, which may lack what others wrote meanwhile.
+        r = store.tables.runs
+        connection.execute(r.update().where(r.c.run_id == run_id).values(session_state=session_state))
+
+
+def _insert_messages(
+    connection: Connection, store: Connected, run_id: str, messages: list[Message]
+) -> tuple[RunKey, int]:
+    """Insert messages after those of an open run, and number them; where the run is, and the first one's index.
+
+    The first is inserted on the condition that the run is open, and in one statement with the question for its index.
+
+    Raises:
+        RunNotFound, RunClosed: there is no such run, or it has ended.
+    """
+    m = store.tables.messages
+    if not messages:
+        run = open_run(connection, store, run_id)
+        key = (run["session_id"], run["run_index"])
+        following = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index) + 1, 0)).where(_of_run(m, key))
+        return key, int(connection.execute(following).scalar_one())
+    key = find_run(connection, store, run_id)
+    blank = dict.fromkeys(m.columns.keys())
+    row = blank | rows.message_row(messages[0], run_id, key[0], 0)
+    start = connection.execute(store.statements.insert_message, row | _key_params(key)).scalar()
+    if start is None:
+        run = open_run(connection, store, run_id)  # which says why; unless another run was in the place of this one
+        _remember_run(store, run_id, (run["session_id"], run["run_index"]))
+        return _insert_messages(connection, store, run_id, messages)
+    place, rest = {"run_index": key[1]}, []
+    for index, message in enumerate(messages, start):
+        message.message_index = index
+        if index > start:
+            rest.append(rows.message_row(message, run_id, key[0], index) | place)
+    store.insert_rows(connection, m, rest)
+    return key, int(start)
+
+
+def _insert_calls(
+    connection: Connection, store: Connected, run_id: str, key: RunKey, messages: list[Message], now: int
+) -> None:
+    """Insert the calls of messages that were just stored; the messages have them as they are stored."""
+    known = connection.execute(store.statements.call_ids, _key_params(key)).scalars().all()
+    first = messages[0].message_index or 0
+    calls = rows.tool_call_rows(
+        run_id, key[0], messages, [], open_run=True, first_message=first, taken=known, join=False
+    )
+    place = {"run_index": key[1]}
+    calls = [call | place | {"created_at": call["created_at"] or now} for call in calls]
+    store.insert_rows(connection, store.tables.tool_calls, calls)
+    for message in messages:
+        index = message.message_index
+        message.tool_calls = [rows.tool_call_of(call) for call in calls if call["message_index"] == index]
 
 
 def _unstored(messages: Sequence[Message], start: int) -> Iterator[Message]:
@@ -311,13 +386,13 @@ def _without_results(message: Message) -> Message:
     return message.model_copy(update={"tool_calls": calls})
 
 
-def _of_run(table: sa.Table, run: RowMapping) -> sa.ColumnElement[bool]:
+def _of_run(table: sa.Table, key: RunKey) -> sa.ColumnElement[bool]:
     """The rows of a run, by what rows lie together by: an engine without an index skips most of a large store."""
-    return sa.and_(table.c.session_id == run["session_id"], table.c.run_index == run["run_index"])
+    return sa.and_(table.c.session_id == key[0], table.c.run_index == key[1])
 
 
 def _complete_call(
-    connection: Connection, store: Connected, run: RowMapping, message: Message, now: int, *, keep: bool
+    connection: Connection, store: Connected, key: RunKey, message: Message, now: int, *, keep: bool
 ) -> None:
     """A tool's message ends the call it answers, unless it has ended before.
 
@@ -325,23 +400,31 @@ def _complete_call(
     """
     if message.internal.get(UNKNOWN) is True:
         return
+    text, value = rows.split(message.content) if keep else (None, None)
+    took = message.internal.get(DURATION_S)
+    took = took if isinstance(took, float) else None
+    new_args = message.internal.get(ARGS)
+    done = {"status": rows.ended(message), "result": text, "result_json": value}
+    if message.tool_call_id is not None and not isinstance(new_args, dict):
+        params = _key_params(key) | {f"new_{name}": v for name, v in done.items()} | {"new_duration_s": took}
+        params |= {"of_call": message.tool_call_id, "before_message": message.message_index, "now": now}
+        if connection.execute(store.statements.complete_call, params).rowcount == 1:
+            return
+    # Its id may have been used again in the run, and stand there as id~2; or nobody knew yet how it ended.
     t = store.tables.tool_calls
-    # An id that was used again in the run stands there as id~2.
     named = (t.c.tool_call_id == message.tool_call_id) | starts_with(t.c.tool_call_id, f"{message.tool_call_id}~")
-    waiting = sa.select(t.c.tool_call_id).where(_of_run(t, run), named, t.c.status.in_(("started", "unknown")))
+    waiting = sa.select(t.c.tool_call_id).where(_of_run(t, key), named, t.c.status.in_(("started", "unknown")))
     if message.message_index is not None:
         waiting = waiting.where(t.c.message_index.is_(None) | (t.c.message_index < message.message_index))
     # One of which nobody knows how it ended comes after those that are waited for.
     call = connection.execute(waiting.order_by(t.c.status, t.c.call_index).limit(1)).scalar()
-    if call is not None:
-        text, value = rows.split(message.content) if keep else (None, None)
-        took = message.internal.get(DURATION_S)
-        if not isinstance(took, float):
-            took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
-        done = {"status": rows.ended(message), "result": text, "result_json": value, "duration_s": took}
-        if isinstance(message.internal.get(ARGS), dict):
-            done |= _ran_with(connection, t, _of_run(t, run) & (t.c.tool_call_id == call), message.internal[ARGS])
-        connection.execute(t.update().where(_of_run(t, run), t.c.tool_call_id == call).values(**done))
+    if call is None:
+        return
+    this = _of_run(t, key) & (t.c.tool_call_id == call)
+    done["duration_s"] = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double) if took is None else took
+    if isinstance(new_args, dict):
+        done |= _ran_with(connection, t, this, new_args)
+    connection.execute(t.update().where(this).values(**done))
 
 
 def lock_session_of(connection: Connection, store: Connected, run_id: str) -> RowMapping | None:
@@ -362,32 +445,94 @@ def finish_run(
     usage: Usage | None = None,
     session_state: dict[str, Any] | None = None,
     error: str | None = None,
+    messages: Sequence[Message] = (),
+    state_unchanged: bool = False,
     **known: Any,
-) -> None:
-    """See `SessionStore.finish_run`; ``known`` are further columns of the run, left alone where None."""
-    r, t, s = store.tables.runs, store.tables.tool_calls, store.tables.sessions
-    session = lock_session_of(connection, store, run_id)
-    run = open_run(connection, store, run_id)
-    session_id = run["session_id"]
-    now = time.time()
+) -> RunEnd:
+    """See `SessionStore.finish_run`; ``known`` are further columns of the run, left alone where None.
+
+    ``state_unchanged`` says that the state is still the one that the run's row has.
+    """
     values: dict[str, Any] = {"status": status, "error": error, **rows.usage_row(usage)}
     values["output"], values["output_json"] = rows.split(output)
     values |= {name: rows.number(v) if name.endswith("_s") else v for name, v in known.items() if v is not None}
+    states: dict[str, Any] = {"session_state": session_state, "state_unchanged": state_unchanged}
+    if status in OPEN_STATUSES:
+        stored = append_messages(connection, store, run_id, messages) if messages else []
+        return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
+    return _end_run(connection, store, run_id, values, messages, **states)
+
+
+def _end_run(
+    connection: Connection,
+    store: Connected,
+    run_id: str,
+    values: dict[str, Any],
+    messages: Sequence[Message],
+    *,
+    session_state: dict[str, Any] | None,
+    state_unchanged: bool,
+) -> RunEnd:
+    """End a running run, in as few statements as that takes."""
+    now = time.time()
+    key = find_run(connection, store, run_id)
+    touch = _key_params(key) | {"new_updated_at": int(now)}
+    session = connection.execute(store.statements.touch_session_of_run, touch).mappings().first()
+    stored = append_messages(connection, store, run_id, messages) if messages else []
+    data = session["session_data"] if session is not None else None
+    current = (data or {}).get("session_state")
+    if state_unchanged:
+        values["session_state"] = current if isinstance(current, dict) else {}
+    elif session_state is None:  # what the run says nothing of is as others left it
+        values["session_state"] = current
+    else:
+        base = open_run(connection, store, run_id)["session_state"] or {}
+        values["session_state"] = _merge_state(connection, store, key[0], data, base, session_state)
+    values["finished_at"] = int(now * 1_000_000)
+    ended = connection.execute(store.statements.end_run, _key_params(key) | _end_params(store, run_id, values))
+    store.run_keys.pop(run_id, None)
+    if ended.rowcount != 1:  # it does not run: it waits, or has ended
+        states: dict[str, Any] = {"session_state": session_state, "state_unchanged": state_unchanged}
+        return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
+    connection.execute(store.statements.calls_unknown, _key_params(key))
+    return RunEnd(stored, values["session_state"], rows.moment(values["finished_at"]))
+
+
+def _end_params(store: Connected, run_id: str, values: dict[str, Any]) -> dict[str, Any]:
+    sql = store.statements
+    return {f"new_{name}": values.get(name) for name in (*sql.ENDED, *sql.KNOWN, "duration_s")} | {"of_run": run_id}
+
+
+def _set_status(
+    connection: Connection,
+    store: Connected,
+    run_id: str,
+    values: dict[str, Any],
+    *,
+    session_state: dict[str, Any] | None,
+    state_unchanged: bool,
+) -> tuple[Any, datetime | None]:
+    """Set the status of an open run, whichever it has; its state now, and when it ended."""
+    r, s = store.tables.runs, store.tables.sessions
+    session = lock_session_of(connection, store, run_id)
+    run = open_run(connection, store, run_id)
+    key = (run["session_id"], run["run_index"])
+    now, status = time.time(), values["status"]
+    data = session["session_data"] if session is not None else None
     if status not in OPEN_STATUSES:
         finished = int(now * 1_000_000)
         took = (finished - run["created_at"]) / 1_000_000
         values = {"duration_s": took} | values | {"finished_at": finished, "process": None}
-        left = _of_run(t, run) & (t.c.status == "started")
-        connection.execute(t.update().where(left).values(status="unknown"))
-    data = session["session_data"] if session is not None else None
-    if session_state is not None:
+        connection.execute(store.statements.calls_unknown, _key_params(key))
+    if session_state is not None and not state_unchanged:
         base = run["session_state"] or {}
-        values["session_state"] = _merge_state(connection, store, session_id, data, base, session_state)
-    elif status not in OPEN_STATUSES:  # what the run says nothing of is as others left it
+        values["session_state"] = _merge_state(connection, store, key[0], data, base, session_state)
+    elif state_unchanged or status not in OPEN_STATUSES:  # what the run says nothing of is as others left it
         values["session_state"] = (data or {}).get("session_state")
     if run["status"] == "PAUSED" and status not in OPEN_STATUSES:  # nobody will go on with it
         q = store.tables.requirements
-        left = (q.c.run_id == run_id) & q.c.status.in_(UNANSWERED)
-        connection.execute(q.update().where(left).values(status="expired"))
+        unanswered = (q.c.run_id == run_id) & q.c.status.in_(UNANSWERED)
+        connection.execute(q.update().where(unanswered).values(status="expired"))
     connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
-    connection.execute(s.update().where(s.c.session_id == session_id).values(updated_at=int(now)))
+    connection.execute(s.update().where(s.c.session_id == key[0]).values(updated_at=int(now)))
+    return values.get("session_state"), rows.moment(values.get("finished_at"))

@@ -9,8 +9,10 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import damage, schema
 from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Connected(ABC):
         self.tables = tables
         self.read_only = read_only
         self._found = False
+        self.run_keys: OrderedDict[str, tuple[str, int]] = OrderedDict()  # see `appending.find_run`
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -87,6 +91,11 @@ class Connected(ABC):
         """The engine with the options of a reading or a writing transaction."""
         return self.engine.execution_options(kern_write=True) if write else self.engine
 
+    @cached_property
+    def statements(self) -> Statements:
+        """The statements that write runs."""
+        return Statements(self)
+
     @abstractmethod
     def insert(self, table: sa.Table) -> Any:
         """The engine's INSERT with ON CONFLICT."""
@@ -116,8 +125,8 @@ class Connected(ABC):
         reason = str(error.orig).strip().splitlines()[0]
         return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
 
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query, locking its rows where several transactions write at once."""
+    def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
+        """The query, locking its rows (those ``of`` one table) where several transactions write at once."""
         return query
 
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:

@@ -161,9 +161,9 @@ class PostgresDb(SessionStore):
         if rows:
             connection.execute(table.insert(), list(rows))
 
-    def locked(self, query_: sa.Select[Any]) -> sa.Select[Any]:
+    def locked(self, query_: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """Hold the rows until the transaction ends."""
-        return query_.with_for_update()
+        return query_.with_for_update(of=of)
 
     def arrow(self, query_: sa.Select[Any]) -> pa.Table:
         """Rows turned into columns, each of the type its values have."""

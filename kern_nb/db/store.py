@@ -22,6 +22,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
 
 if TYPE_CHECKING:
+    from kern_nb.db.appending import RunEnd
     from kern_nb.db.check import CheckReport
     from kern_nb.db.damage import SetAside
     from kern_nb.db.reading import SessionPage
@@ -292,6 +293,7 @@ class SessionStore(Tabular, Pauses):
         owner_data: dict[str, Any] | None = None,
         extra: dict[str, Any] | None = None,
         internal: dict[str, Any] | None = None,
+        messages: Sequence[Message] = (),
     ) -> Run:
         """Open a run before the model is called; go on with `append_messages` and `finish_run`.
 
@@ -299,9 +301,10 @@ class SessionStore(Tabular, Pauses):
         them. ``owner_data`` describes the agent, team or workflow; a new session keeps it
         as its ``agent_data``, ``team_data`` or ``workflow_data``. ``extra`` is kept with the run as it is, and so
         is ``internal``, what kern_nb's own agents note of it.
+        ``messages`` are the run's first, stored in the same transaction.
 
         Returns:
-            The open run: its id, its index, and in ``session_state`` the state it starts from.
+            The open run: its id, its index, in ``session_state`` the state it starts from, and its messages as stored.
 
         Raises:
             OwnerMismatch: the session belongs to another user.
@@ -321,6 +324,7 @@ class SessionStore(Tabular, Pauses):
             parent_run_id=parent_run_id,
             input=input,
             status="RUNNING",
+            messages=list(messages),
         )
         return self.write(
             lambda connection: appending.start_run(connection, self, session_id, run, default_state, owner_data)
@@ -367,21 +371,30 @@ class SessionStore(Tabular, Pauses):
         model_provider: str | None = None,
         duration_s: float | None = None,
         time_to_first_token_s: float | None = None,
-    ) -> None:
+        messages: Sequence[Message] = (),
+        state_unchanged: bool = False,
+    ) -> RunEnd:
         """End an open run. Tool calls still without a result become unknown.
 
-        Without a ``duration_s`` the run took from its start to now.
+        Without a ``duration_s`` the run took from its start to now. ``messages`` are the run's last, stored in the same
+        transaction.
 
         ``session_state`` is the whole state as the run leaves it: what the run changed of the state it started from
-        goes into the session's, key by key, so that a run at the same time keeps its own keys.
+        goes into the session's, key by key, so that a run at the same time keeps its own keys. ``state_unchanged`` says
+        that the run changed nothing since `start_run`, or the last `append_messages` that had a state; the run gets the
+        session's state as it is now.
+
+        Returns:
+            What was stored: the last messages, the state after the run, and when it ended.
 
         Raises:
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
         values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state, "error": error}
         values |= {"model": model, "model_provider": model_provider}
-        values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s}
-        self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
+        values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s, "messages": messages}
+        values["state_unchanged"] = state_unchanged
+        return self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
 
     def get_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """A run with its messages, tool calls and requirements, by its id.

@@ -27,12 +27,12 @@ from kern_nb.db import SessionStore, codec
 from kern_nb.db.state import merge
 from kern_nb.errors import AlreadyClaimed, BadUsage, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
-from kern_nb.records import Run
+from kern_nb.records import Message, Run
 from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
 from kern_nb.runtime.history import HistoryOptions
-from kern_nb.runtime.recorder import Recorder, Storage
+from kern_nb.runtime.recorder import Recorder, Storage, opening_messages
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.threads import in_thread
 from kern_nb.runtime.tools import Tool
@@ -79,8 +79,12 @@ class Runner(_Timed, _Stateful, Protocol):
     def loop(self) -> PydanticAgent[RunContext, Any]:
         """pydantic-ai's agent with our tools."""
 
-    async def instructed(self, context: RunContext) -> str | None:
-        """The instructions for a run."""
+    @property
+    def has_fixed_instructions(self) -> bool:
+        """Whether its instructions are known before a run starts."""
+
+    async def instructed(self, context: RunContext | None) -> str | None:
+        """The instructions for a run; None stands for one that has not started, where they are fixed."""
 
     async def known_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Results of open calls that members' runs give; None where one of those waits again."""
@@ -129,6 +133,7 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
     codec.dumps([runner.default_state, request.session_state])  # what cannot be stored is refused before anything is
     # The files themselves are kept with the first message, once the session is known to be the user's.
     given = media.of_content(request.prompt, media.name_only if runner.storage.media else media.forget)
+    opening = await _fixed_opening(runner, request)
 
     def start() -> Run:
         return store.start_run(
@@ -141,27 +146,44 @@ async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Em
             default_state=defaults(runner),
             extra=request.extra,
             internal=request.internal,
+            messages=opening or (),
             **runner.owner(),
         )
 
     run = await started(store, run_id, start)
     emit(Started(run))
     state = starting_state(runner, run.session_state, request)
-    recorder = Recorder(store, run, state, runner.storage, emit)
+    recorder = Recorder(store, run, state, runner.storage, emit, is_new=True)
     context = RunContext(run_id, request.session_id, request.user_id, state, runner, store, recorder)
 
     async def work() -> None:
-        await _drive(runner, context, model, lambda: _opened(runner, context, request.prompt))
+        await _drive(
+            runner, context, model, lambda: _opened(runner, context, request.prompt, stored=opening is not None)
+        )
 
     return await kept(runner, context, work)
 
 
-async def _opened(runner: Runner, context: RunContext, prompt: Any) -> _Told:
-    """What a run begins with, written and ready to be told."""
+async def _fixed_opening(runner: Runner, request: Request) -> list[Message] | None:
+    """The first messages of a run, where they are known before it starts; else None.
+
+    They are not where the model is told of the past, nor where a function makes the instructions, which may look at the
+    run. Files are kept once the session is known to be the user's.
+    """
+    options = runner.history
+    past = options.add or options.add_summary or extra_keys.RERUN_OF in request.extra
+    if past or not runner.has_fixed_instructions or not isinstance(request.prompt, str):
+        return None
+    return opening_messages(_joined(await runner.instructed(None), None), [], request.prompt)
+
+
+async def _opened(runner: Runner, context: RunContext, prompt: Any, *, stored: bool = False) -> _Told:
+    """What a run begins with, written (unless it was ``stored`` with its start) and ready to be told."""
     store, run = context.store, context.recorder.run
     past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model, context.user_id)
     instructions = _joined(await runner.instructed(context), summary)
-    await context.recorder.opening(instructions, past, prompt)
+    if not stored:
+        await context.recorder.opening(instructions, past, prompt)
     before = await in_thread(lambda: messages.to_pydantic(past, store))
     said = [media.tellable(part) for part in prompt] if isinstance(prompt, list) else media.tellable(prompt)
     return _Told(before, media.tellable(instructions), said)
@@ -318,7 +340,9 @@ async def kept(
     except BaseException as error:
         await _ended_badly(runner, context, error, before, expired=isinstance(error, TimeoutError) and limit.expired())
         raise
-    run = await in_thread(lambda: store.get_run(context.run_id))
+    run = recorder.stored
+    if run is None:
+        run = await in_thread(lambda: store.get_run(context.run_id))
     recorder.emit(Ended(run))
     return run
 

@@ -1,5 +1,9 @@
 """Writes a run as it happens: each message when it is said, each result when its tool ends.
 
+A step is one transaction: the start with the first messages, where these are known by then; an answer with the calls it
+makes; a result with the state it changed; the last answer with the end. An answer without calls is therefore held back
+until it is clear what follows, which is the end, or what the model is told next; nothing else happens before that.
+
 Every write is awaited in a thread, so that a busy store holds up this run alone, and is not torn apart when the run is
 cancelled.
 """
@@ -16,7 +20,10 @@ import anyio
 from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
+from kern_nb.db.appending import RunEnd
 from kern_nb.db.check import abandon
+from kern_nb.db.reread import as_stored
+from kern_nb.db.rows import ended
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
@@ -41,9 +48,23 @@ class Storage:
 
 
 class Recorder:
-    """The writer of one open run."""
+    """The writer of one open run.
 
-    def __init__(self, store: SessionStore, run: Run, state: dict[str, Any], storage: Storage, emit: Emit) -> None:
+    Attributes:
+        stored: The run as it was stored at its end, where all of it is known here; of a run that ``is_new``, and not
+            of one that is continued.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        run: Run,
+        state: dict[str, Any],
+        storage: Storage,
+        emit: Emit,
+        *,
+        is_new: bool = False,
+    ) -> None:
         self.store = store
         self.run = run
         self.emit = emit
@@ -64,6 +85,9 @@ class Recorder:
         self._last: pai.ModelResponse | None = None
         self._half_said = ""
         self._writing = anyio.Lock()
+        self.stored: Run | None = None
+        self._held: list[Message] = []
+        self._messages: list[Message] | None = list(run.messages) if is_new else None
 
     def keep(self, content: bytes, media_type: str | None) -> str | None:
         """Keep a file's bytes, where files are kept."""
@@ -75,13 +99,13 @@ class Recorder:
 
     async def opening(self, instructions: str | None, history: Sequence[Message], prompt: Any) -> None:
         """What the model is told first."""
-        told = [Message(role="system", content=instructions)] if instructions else []
+        copies: list[Message] = []
         if self._storage.history_messages:
-            told += [_copy(m) for m in history if self._storage.tool_messages or not messages.is_result(m)]
+            copies = [_copy(m) for m in history if self._storage.tool_messages or not messages.is_result(m)]
 
         def write() -> None:
-            content = messages.of_prompt(media.of_content(prompt, self.keep))
-            self.store.append_messages(self.run.run_id, [*told, content])
+            first = opening_messages(instructions, copies, media.of_content(prompt, self.keep))
+            self._note(self.store.append_messages(self.run.run_id, first))
 
         await in_thread(write)
 
@@ -97,19 +121,28 @@ class Recorder:
     async def request(self, request: pai.ModelRequest, *, opening: bool = False) -> None:
         """What the model is told next: of it, what is not written yet. The prompt of an opening one is."""
         parts = [part for part in request.parts if not (opening and isinstance(part, pai.UserPromptPart))]
+        parts = [part for part in parts if not self._is_answered(part)]
         if not parts:
+            await self._release()
             return
         found = await in_thread(lambda: [messages.of_part(part, self.keep_result) for part in parts])
         told = [message for message in found if message is not None]
         if not self._storage.tool_messages:
             told = [message for message in told if BY_TOOL not in message.internal]
-        new = [m for m in told if m.role != "tool" or m.tool_call_id not in self._answered]
-        if new:
-            self._answered |= {m.tool_call_id for m in new if m.role == "tool"}
-            for message in new:
-                if message.role == "tool" and message.tool_call_id in self.unknown:
-                    message.internal[UNKNOWN] = True  # what the model is told does not end the call
-            await self._append(new)
+        self._answered |= {m.tool_call_id for m in told if m.role == "tool"}
+        for message in told:
+            if message.role == "tool" and message.tool_call_id in self.unknown:
+                message.internal[UNKNOWN] = True  # what the model is told does not end the call
+        if told:
+            await self._append(told)
+        else:
+            await self._release()
+
+    def _is_answered(self, part: pai.ModelRequestPart) -> bool:
+        """Whether a part is the result of a call, which was stored when its tool ended."""
+        if isinstance(part, pai.RetryPromptPart):
+            return part.tool_name is not None and part.tool_call_id in self._answered
+        return isinstance(part, pai.ToolReturnPart) and part.tool_call_id in self._answered
 
     async def response(self, response: pai.ModelResponse) -> None:
         """What the model answered. An id that it used before in the run gets another, so that answers find it."""
@@ -117,7 +150,10 @@ class Recorder:
         for part in response.parts:
             if isinstance(part, pai.ToolCallPart):
                 part.tool_call_id = self._unique(part.tool_call_id)
-        message = await in_thread(lambda: messages.of_response(response, self.keep))
+        if all(isinstance(part, pai.TextPart | pai.ToolCallPart) for part in response.parts):
+            message = messages.of_response(response, self.keep)
+        else:  # it may have files, which are kept
+            message = await in_thread(lambda: messages.of_response(response, self.keep))
         for part in response.parts:
             if isinstance(part, pai.ToolCallPart) and isinstance(part.args, dict):
                 part.args = media.tellable(part.args)  # what is stored is as the model gave it
@@ -126,7 +162,13 @@ class Recorder:
         if not self._storage.tool_messages and PARTS in stamped.internal:
             stamped.internal[PARTS] = messages.without_results(stamped.internal[PARTS])
         self._usages.append(stamped.usage)
-        await self._append([stamped])
+        if message.tool_calls:
+            await self._append([stamped])
+        else:
+            codec.dumps([stamped.content, stamped.extra])  # what cannot be stored is refused here
+            self.wrote = True
+            self._held.append(stamped)
+            self._half_said = ""  # it is whole now
 
     def _unique(self, given: str) -> str:
         name, n = given, 1
@@ -164,34 +206,58 @@ class Recorder:
         if tool_call_id in self._mended_args:  # what it ran with is what its row says
             message.internal[ARGS] = self._mended_args[tool_call_id]
         try:
-            changed = self._changed_state()
+            changed, text = self._changed_state()
         except UnstorableValue:  # the tool has run all the same
             await self._append([message])
             raise
         await self._append([message], state=changed)
+        self._stored_state = text
         self.emit(CallEnded(tool_call_id, tool_name, message.content, is_error))
 
-    def _changed_state(self) -> dict[str, Any] | None:
+    def _changed_state(self) -> tuple[dict[str, Any] | None, str]:
+        """The state, where it is not the one that the run's row has; and its text."""
         state = frozen(self._state)
-        now = codec.dumps(state)
-        changed = state if now != self._stored_state else None
-        self._stored_state = now
-        return changed
+        text = codec.dumps(state)
+        return (state if text != self._stored_state else None), text
+
+    async def _release(self) -> None:
+        """Store an answer that was held back."""
+        if self._held:
+            await self._append([])
 
     async def _append(self, new: Sequence[Message], state: dict[str, Any] | None = None) -> None:
         self.wrote = True
 
         def write() -> None:
-            stored = self._storage.tool_messages
-            self.store.append_messages(self.run.run_id, new, session_state=state, store_results=stored)
+            kept = self._storage.tool_messages
+            all_new = [*self._held, *new]
+            self._note(self.store.append_messages(self.run.run_id, all_new, session_state=state, store_results=kept))
+            self._held = []
             if any(message.role == "assistant" for message in new):
                 self._half_said = ""  # it is whole now
 
         async with self._writing:  # so that messages are numbered as they were said
             await in_thread(write)
 
+    def _note(self, stored: Sequence[Message]) -> None:
+        """Note what was stored, as long as all of the run is known here."""
+        if self._messages is None:
+            return
+        calls = {call.tool_call_id: call for message in self._messages for call in message.tool_calls}
+        for message in stored:
+            call = calls.get(message.tool_call_id) if message.role == "tool" else None
+            if call is not None:
+                call.result, call.status = message.content, ended(message)
+                call.duration_s = message.internal.get(DURATION_S)
+            # A call may have ended otherwise: at an id that was used again, or without a time that is known here.
+            if message.role == "tool" and (call is None or not isinstance(call.duration_s, float)):
+                self._messages = None
+                return
+            self._messages.append(message)
+
     async def pause(self, requirements: Sequence[Requirement], output: Any = None) -> None:
         """The run waits."""
+        await self._release()
         values = {"session_state": frozen(self._state), "duration_s": self._took(), "output": output}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
@@ -199,20 +265,19 @@ class Recorder:
     async def finish(self, status: RunStatus, *, output: Any = None, error: str | None = None) -> None:
         """The run ends, however it does; also when it is being cancelled. An answer that broke off is kept as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._took()}
-        values |= {
-            "usage": Usage.total(self._usages),
-            "session_state": frozen(self._state),
-            "time_to_first_token_s": self._first_token_s,
-        }
+        values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
+        values |= self._final_state()
         if self._last is not None:
             values |= {"model": self._last.model_name, "model_provider": self._last.provider_name}
 
         def write() -> None:  # in one go: a run that is cancelled again meanwhile has ended all the same
+            last = [*self._held]
             if self._half_said.strip():
-                broken_off = Message(role="assistant", content=self._half_said, partial=True)
-                self.store.append_messages(self.run.run_id, [broken_off])
-            self._half_said = ""
-            self.store.finish_run(self.run.run_id, status=status, **values)
+                last.append(Message(role="assistant", content=self._half_said, partial=True))
+            end = self.store.finish_run(self.run.run_id, status=status, **values, messages=last)
+            self._held, self._half_said = [], ""
+            self._note(end.messages)
+            self._end(status, end, values)
 
         try:
             await in_thread(write)
@@ -222,8 +287,30 @@ class Recorder:
             if status == "COMPLETED":
                 raise
             # The state is what could not be stored: the run ends with the one that was.
-            values |= {"session_state": None, "error": error or str(refused)}
-            await in_thread(lambda: self.store.finish_run(self.run.run_id, status=status, **values))
+            values |= {"session_state": None, "state_unchanged": False, "error": error or str(refused)}
+            await in_thread(write)
+
+    def _final_state(self) -> dict[str, Any]:
+        """The state, as `SessionStore.finish_run` takes it."""
+        state = frozen(self._state)
+        try:
+            unchanged = codec.dumps(state) == self._stored_state
+        except UnstorableValue:  # which is raised where it is stored
+            unchanged = False
+        return {"state_unchanged": True} if unchanged else {"session_state": state}
+
+    def _end(self, status: RunStatus, end: RunEnd, values: dict[str, Any]) -> None:
+        """Note the run as it was stored, where all of it is known here."""
+        whole = self._messages is not None and status == "COMPLETED" and not self.run.requirements
+        if not whole or not self._storage.tool_messages or self._messages is None:
+            return
+        calls = [call for message in self._messages for call in message.tool_calls]
+        if any(call.status == "started" for call in calls):
+            return
+        known = {name: value for name, value in values.items() if value is not None and name != "state_unchanged"}
+        known |= {"status": status, "session_state": end.session_state, "finished_at": end.finished_at}
+        run = self.run.model_copy(update=known | {"messages": self._messages, "tool_calls": []})
+        self.stored = as_stored(self.store.tables, run)
 
     async def give_up(self, error: str, status: RunStatus = "ERROR") -> None:
         """End the run, whatever went wrong; where even that cannot be written, this process gives it up."""
@@ -238,6 +325,12 @@ class Recorder:
     def _took(self) -> float:
         """The seconds that the run has worked, waiting for people left out."""
         return self._spent + time.monotonic() - self._began
+
+
+def opening_messages(instructions: str | None, copies: Sequence[Message], prompt: Any) -> list[Message]:
+    """The messages that a run begins with."""
+    told = [Message(role="system", content=instructions)] if instructions else []
+    return [*told, *copies, messages.of_prompt(prompt)]
 
 
 def frozen(value: Any) -> Any:

@@ -1,0 +1,35 @@
+"""A run that was just stored, as reading it gives it, without reading it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from kern_nb.db import codec, rows
+from kern_nb.db.schema import Json, Real, Tables
+from kern_nb.records import Run
+
+
+def as_stored(tables: Tables, run: Run) -> Run:
+    """The record that `SessionStore.get_run` gives of a run without requirements, of which all is known here.
+
+    Each value takes the way through its column: as text and back.
+    """
+    row_set = rows.run_rows(run, run.session_id or "")
+    row = _read_back(tables.runs, row_set.run | {"run_index": run.run_index})
+    messages = [rows.message_of(_read_back(tables.messages, message)) for message in row_set.messages]
+    calls = [rows.tool_call_of(_read_back(tables.tool_calls, call)) for call in row_set.tool_calls]
+    return rows.run_of(row, messages, calls)
+
+
+def _read_back(table: sa.Table, row: rows.Row) -> rows.Row:
+    return {column.name: _value(column, row.get(column.name)) for column in table.columns}
+
+
+def _value(column: sa.Column[Any], value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(column.type, Json):
+        return codec.loads(codec.dumps(value))
+    return float(value) if isinstance(column.type, Real) else value

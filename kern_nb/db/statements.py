@@ -1,0 +1,142 @@
+"""The statements that write runs, built once per workload: building one in SQLAlchemy costs as much as running it.
+
+The columns of a row to insert are parameters of the same name; those of an UPDATE have ``new_`` before theirs. The rows
+of a run are found by (session_id, run_index), by which they lie together: an engine without an index skips most of a
+large store.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from kern_nb.db.schema import USAGE
+from kern_nb.records import OPEN_STATUSES
+
+if TYPE_CHECKING:
+    from kern_nb.db.connected import Connected
+
+
+def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:
+    """A parameter of a column's type."""
+    return sa.bindparam(name or column.name, type_=column.type)
+
+
+class Statements:
+    """The statements of one store; each is built at its first use."""
+
+    def __init__(self, store: Connected) -> None:
+        tables = store.tables
+        self._sessions, self._runs = tables.sessions, tables.runs
+        self._messages, self._tool_calls = tables.messages, tables.tool_calls
+        self._locked = store.locked
+
+    def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """The rows of the run with the parameters ``of_session`` and ``of_index``."""
+        c = table.c
+        return sa.and_(
+            c.session_id == _param(c.session_id, "of_session"), c.run_index == _param(c.run_index, "of_index")
+        )
+
+    def mine(self, user_id: Any) -> sa.ColumnElement[bool]:
+        """Whether a user may write to a session: it is theirs, or one of the two is nobody's."""
+        owner = self._sessions.c.user_id
+        return sa.or_(user_id.is_(None), owner.is_(None), owner == user_id)
+
+    TOUCHED = ("session_id", "updated_at", "user_id")
+
+    @cached_property
+    def touch_session(self) -> sa.UpdateBase:
+        """Note that a session changed, unless it belongs to another user."""
+        s = self._sessions
+        session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCHED)
+        changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
+        touched = s.update().where(s.c.session_id == session_id, self.mine(user_id)).values(**changed)
+        return touched.returning(s.c.session_data, s.c.fork_run_index)
+
+    @cached_property
+    def touch_session_of_run(self) -> sa.UpdateBase:
+        """Note that a session changed of which a run is written; locks it."""
+        s = self._sessions
+        touched = s.update().where(s.c.session_id == _param(s.c.session_id, "of_session"))
+        return touched.values(updated_at=_param(s.c.updated_at, "new_updated_at")).returning(s.c.session_data)
+
+    @cached_property
+    def insert_run(self) -> sa.UpdateBase:
+        """Insert a run; the next index is computed in the insert itself."""
+        r = self._runs
+        names = [c.name for c in r.columns if c.name != "run_index"]
+        following = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
+        row = sa.select(*(_param(r.c[name]) for name in names), following)
+        row = row.where(r.c.session_id == _param(r.c.session_id))
+        return r.insert().from_select([*names, "run_index"], row).returning(r.c.run_index)
+
+    @cached_property
+    def find_run(self) -> sa.Select[Any]:
+        """Where the rows of a run are."""
+        r = self._runs
+        return sa.select(r.c.session_id, r.c.run_index).where(r.c.run_id == _param(r.c.run_id))
+
+    @cached_property
+    def insert_message(self) -> sa.UpdateBase:
+        """Insert the next message of a run, if that is open; numbered in the insert itself, and the run locked."""
+        r, m = self._runs, self._messages
+        last = sa.select(sa.func.max(m.c.message_index).label("last")).where(self._of_run(m)).subquery()
+        values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in m.columns}
+        values["session_id"], values["run_index"] = r.c.session_id, r.c.run_index
+        values["message_index"] = sa.func.coalesce(last.c.last + 1, 0)
+        is_open = sa.and_(
+            self._of_run(r),
+            r.c.run_id == _param(r.c.run_id),
+            sa.or_(*(r.c.status == sa.literal_column(f"'{status}'") for status in OPEN_STATUSES)),
+        )
+        row = sa.select(*values.values()).select_from(r).join(last, sa.true()).where(is_open)
+        names = list(values)
+        return m.insert().from_select(names, self._locked(row, r), include_defaults=False).returning(m.c.message_index)
+
+    @cached_property
+    def call_ids(self) -> sa.Select[Any]:
+        """The ids of a run's tool calls."""
+        t = self._tool_calls
+        return sa.select(t.c.tool_call_id).where(self._of_run(t))
+
+    @cached_property
+    def complete_call(self) -> sa.UpdateBase:
+        """Store the result of a call that had started before a message; what it took is since then, where not given."""
+        t = self._tool_calls
+        since = (sa.bindparam("now", type_=sa.BigInteger) - t.c.created_at) / sa.literal_column("1000000.0")
+        before = t.c.message_index < sa.bindparam("before_message", type_=sa.BigInteger)
+        this = sa.and_(
+            self._of_run(t),
+            t.c.tool_call_id == _param(t.c.tool_call_id, "of_call"),
+            t.c.status == sa.literal_column("'started'"),
+            sa.or_(t.c.message_index.is_(None), before),
+        )
+        values = {name: _param(t.c[name], f"new_{name}") for name in ("status", "result", "result_json")}
+        took = sa.func.coalesce(_param(t.c.duration_s, "new_duration_s"), sa.cast(since, sa.Double))
+        return t.update().where(this).values(**values, duration_s=took)
+
+    @cached_property
+    def calls_unknown(self) -> sa.UpdateBase:
+        """Mark the calls of a run that had started and have no result."""
+        t = self._tool_calls
+        started = t.c.status == sa.literal_column("'started'")
+        return t.update().where(self._of_run(t), started).values(status=sa.literal_column("'unknown'"))
+
+    ENDED = ("status", "error", *USAGE, "output", "output_json", "session_state", "finished_at")
+    KNOWN = ("model", "model_provider", "time_to_first_token_s")
+
+    @cached_property
+    def end_run(self) -> sa.UpdateBase:
+        """End a running run: columns of ``ENDED`` as given, those of ``KNOWN`` where they are not NULL."""
+        r = self._runs
+        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.ENDED}
+        values |= {name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.KNOWN}
+        took = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
+        values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(took, sa.Double))
+        values["process"] = None
+        running = r.c.status == sa.literal_column("'RUNNING'")
+        this = sa.and_(self._of_run(r), r.c.run_id == _param(r.c.run_id, "of_run"), running)
+        return r.update().where(this).values(**values)
