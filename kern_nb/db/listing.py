@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damage
 from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import json_text, session_total, told_again
+from kern_nb.db.views import json_text, lowered, session_total, told_again
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
         only = None if fitting is None else lambda table: table.c.session_id.in_(fitting)
         added, total = session_total(tables, _ADDED_UP[order], only)
         return [added], sa.func.coalesce(total, -1)
-    texts = {"title": sa.func.lower(_title(tables)), "owner": _owner(tables), "user": s.user_id}
+    texts = {"title": lowered(_title(tables)), "owner": _owner(tables), "user": s.user_id}
     return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
 
 
@@ -211,7 +211,7 @@ def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
 
 
 def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
-    found = _contains(sa.func.lower(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
+    found = _contains(lowered(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
     # SQLite knows the cases of ASCII only: there, "Ä" is at least itself.
     return found if part.isascii() else found | _contains(column, codec.encode_text(part))
 

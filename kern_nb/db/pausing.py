@@ -23,6 +23,7 @@ from kern_nb.db.appending import (
     this_process,
     touch_session,
 )
+from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.records import UNANSWERED, Message, Requirement, Run
 
@@ -55,7 +56,7 @@ def micros_now() -> int:
     return int(time.time() * 1_000_000)
 
 
-def has_expired(row: RowMapping) -> bool:
+def has_expired(row: StoredRow) -> bool:
     """Whether nobody answered in time."""
     return row["status"] in UNANSWERED and row["expires_at"] is not None and row["expires_at"] <= micros_now()
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import codec, damage, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs
+from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs, lowered
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import PARTIAL, Message, Requirement, Run, Session, ToolCall
 
@@ -211,7 +211,7 @@ def list_sessions(
         if value is not None:
             chosen = chosen.where(s.c[column] == value)
     if name is not None:
-        title = sa.type_coerce(sa.func.lower(json_text(s.c.session_data, "session_name")), sa.Text())
+        title = sa.type_coerce(lowered(json_text(s.c.session_data, "session_name")), sa.Text())
         chosen = chosen.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
         latest = latest_runs(store.tables).subquery()

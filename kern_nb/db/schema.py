@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from typing import Any, SupportsFloat, SupportsIndex, get_args
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
 from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
 
 SCHEMA_VERSION = 3
+
+
+StoredRow = Mapping[str, Any] | RowMapping
 
 
 class UnreadableCell(Exception):
@@ -37,7 +40,7 @@ class UnreadableCell(Exception):
         column: sa.Column[Any] | tuple[str, str] | None,
         value: object,
         reason: str,
-        row: Mapping[str, Any] | None = None,
+        row: StoredRow | None = None,
     ) -> None:
         super().__init__(reason)
         self.column, self.value, self.reason, self.row = column, value, reason, row
@@ -150,7 +153,7 @@ class _Typed(Decoded):
         """Look at values of SQLite only."""
         if dialect.name == "sqlite":
             return lambda value: self.process_result_value(value, dialect)
-        return self.dialect_impl(dialect).impl_instance.result_processor(dialect, coltype)
+        return self.load_dialect_impl(dialect).result_processor(dialect, coltype)
 
 
 class Whole(_Typed):

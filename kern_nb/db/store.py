@@ -505,7 +505,7 @@ class SessionStore(Tabular, Pauses):
         return ingest(self, Path(path), format, progress=progress)
 
     def check(self, *, repair: bool = False) -> CheckReport:
-        """Look for broken invariants: damaged values, interrupted runs, rows without a session, branches without a parent.
+        """Look for broken invariants: damaged values, interrupted runs, rows without their session or parent.
 
         Everything that is stored is read.
 

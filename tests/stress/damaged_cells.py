@@ -72,27 +72,24 @@ def fill(store: SessionStore) -> None:
 
 def damages(store: SessionStore) -> Iterator[tuple[str, str, Any]]:
     """What to put into which column, by table: values that no writer of ours puts there."""
-    anything = store.engine.dialect.name == "sqlite"
+    anything: list[Any] = []
+    if store.engine.dialect.name == "sqlite":
+        anything = [b"\xff\xfe\x00", "text", 1.5, 5, sa.text("CAST(X'ff41' AS TEXT)")]
     for table in TABLES:
         for column in getattr(store.tables, table).columns:
-            kind = type(column.type).__name__
-            values: list[Any] = []
-            if kind == "Json":
-                values += _JSON
-            if kind == "Whole":
-                values += _NUMBERS
-            if kind == "Real":
-                values += _REALS
-            if kind == "Text":
-                values += ["no such word", "\x10zz", "\x1b[2J"]
-            if kind == "LargeBinary":
-                values += [b"other bytes", b""]
-            if anything:
-                values += [b"\xff\xfe\x00", "text", 1.5, 5, sa.text("CAST(X'ff41' AS TEXT)")]
-            if column.nullable:
-                values.append(None)
-            for value in values:
+            missing = [None] if column.nullable else []
+            for value in (*_BY_KIND[type(column.type).__name__], *anything, *missing):
                 yield table, column.name, value
+
+
+_BY_KIND: dict[str, tuple[Any, ...]] = {
+    "Json": _JSON,
+    "Whole": _NUMBERS,
+    "Real": _REALS,
+    "Text": ("no such word", "\x10zz", "\x1b[2J"),
+    "LargeBinary": (b"other bytes", b""),
+    "Flag": (),
+}
 
 
 def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
@@ -110,7 +107,7 @@ def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
         with store.engine.execution_options(kern_write=True).begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA ignore_check_constraints=ON")
-            statement = f"UPDATE {owner.name} SET {quoted} = {place} WHERE {target}"  # noqa: S608 - names of our own
+            statement = f"UPDATE {owner.name} SET {quoted} = {place} WHERE {target}"
             done = connection.execute(sa.text(statement), bound)
             return done.rowcount != 0
     except Exception:  # noqa: BLE001 - the engine holds to its types
@@ -166,7 +163,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "repair": lambda: store.check(repair=True),
     }
     calls |= {
-        f"sql {view}": lambda view=view: repr(store.sql(f"SELECT * FROM {view}"))  # noqa: S608 - a view's name
+        f"sql {view}": lambda view=view: repr(store.sql(f"SELECT * FROM {view}"))
         for view in ("sessions", "runs", "messages", "tool_calls", "scores", "requirements")
     }
     return calls
@@ -228,7 +225,7 @@ def probe(store: SessionStore, what: str, table: str, folder: Path, result: Resu
                     result.note("refused", f"{what}: {read} of {name}: {type(error).__name__}: {error}")
             except Exception as error:  # noqa: BLE001 - what this counts
                 result.note("raw", f"{what}: {read} of {name}: {type(error).__name__}: {str(error)[:200]}")
-            if time.monotonic() - started > 60:  # noqa: PLR2004 - a hang, whatever the load
+            if time.monotonic() - started > 60:
                 result.note("hang", f"{what}: {read} of {name}")
             if read == "repair" and name == "bad":
                 report = store.check()
