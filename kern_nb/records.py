@@ -12,7 +12,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationInfo,
+)
+
+from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
@@ -42,15 +53,45 @@ def _object(value: object) -> dict[str, Any]:
     return value
 
 
-def _utc(value: datetime) -> datetime:
-    """Naive times are read as UTC, as importers state in the session's metadata."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+YEARS = (-62_135_596_800, 253_402_300_799)
+"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
+
+_TIMES = "Times are of the years 1 to 9999."
+
+
+def utc(value: datetime, info: ValidationInfo | None = None) -> datetime:
+    """A time in UTC. Naive times are read as UTC, as importers state in the session's metadata.
+
+    Raises:
+        UnstorableValue: its zone has no answer, or it is outside the years 1 to 9999 in UTC.
+    """
+    if value.tzinfo is UTC:
+        return value
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except Exception as error:  # a zone may raise anything
+        name = "A time" if info is None else str(info.field_name)
+        raise UnstorableValue(f"{name} cannot be told in UTC: {type(error).__name__}: {error}.", _TIMES) from error
+
+
+def unix_seconds(value: int | None, info: ValidationInfo | None = None) -> int | None:
+    """A time in unix seconds, of a year that every reader knows.
+
+    Raises:
+        UnstorableValue: it is not.
+    """
+    if value is None or YEARS[0] <= value <= YEARS[1]:
+        return value
+    name = "A time" if info is None else str(info.field_name)
+    hint = f"{_TIMES} Divide by 1,000 or 1,000,000 where it is in milliseconds or microseconds."
+    raise UnstorableValue(f"{name} is {_shortened(value)}: not a time in unix seconds.", hint)
 
 
 # Pydantic's own str and dict refuse lone surrogates, which do occur in what models and tools return.
 Text = Annotated[str, PlainValidator(_text)]
 Object = Annotated[dict[str, Any], PlainValidator(_object)]
-Time = Annotated[datetime, AfterValidator(_utc)]
+Time = Annotated[datetime, AfterValidator(utc)]
+Seconds = Annotated[int, AfterValidator(unix_seconds)]
 
 
 class Record(BaseModel):
@@ -60,7 +101,8 @@ class Record(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Only what is known."""
-        return [(name, value) for name, value in super().__repr_args__() if value is not None and value not in ([], {})]
+        known = ((name, value) for name, value in super().__repr_args__() if value is not None)
+        return [(name, value) for name, value in known if not (isinstance(value, (list, dict)) and len(value) == 0)]
 
 
 class Usage(Record):
@@ -274,8 +316,8 @@ class Session(Record):
     metadata: Object | None = None
     runs: list[Run] | None = None
     summary: Object | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
+    created_at: Seconds | None = None
+    updated_at: Seconds | None = None
     parent_session_id: Text | None = None
     fork_run_index: int | None = None
     fork_message_index: int | None = None
@@ -321,7 +363,10 @@ class Session(Record):
 
 def _shortened(value: Any) -> str:
     """A value as its repr, cut to what a line holds."""
-    said = repr(value[:_SHORT] if isinstance(value, str) else value)
+    try:
+        said = repr(value[:_SHORT] if isinstance(value, str) else value)
+    except Exception:  # noqa: BLE001 - a tool's value may not be able to show itself
+        said = f"<{type(value).__name__}>"
     return said if len(said) <= _SHORT else said[: _SHORT - 1] + "…"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec, damage
+from kern_nb.db import arguments, codec, damage
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.views import json_text, lowered, session_total, told_again
 from kern_nb.errors import BadUsage
@@ -81,8 +81,7 @@ def find_sessions(
     """See `SessionStore.find_sessions`."""
     if order not in ORDERS:
         raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
-    if offset < 0 or (limit is not None and limit < 0):
-        raise BadUsage(f"offset={offset}, limit={limit} is no part of a list.", "Give numbers of 0 or more.")
+    offset, limit = arguments.count("offset", offset), None if limit is None else arguments.count("limit", limit)
     tables = store.tables
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))

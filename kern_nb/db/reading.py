@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import codec, damage, rows
+from kern_nb.db import arguments, codec, damage, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import FROM_HISTORY, json_text, latest_runs, lowered
@@ -79,6 +79,7 @@ def get_session(
 
 def session_runs(connection: Connection, tables: Tables, session_id: str, start: int, limit: int) -> list[Run]:
     """See `SessionStore.session_runs`."""
+    start, limit = max(0, arguments.count("start", start, least=-arguments.MOST)), arguments.count("limit", limit)
     seen = segments(connection, tables, require_session(connection, tables, session_id))
     r = tables.runs
     query = sa.select(r).where(seen.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
@@ -201,8 +202,7 @@ def list_sessions(
     cursor: str | None,
 ) -> SessionPage:
     """A page of sessions; reads no runs, and messages never."""
-    if limit < 1:
-        raise BadUsage(f"limit={limit} asks for no sessions.", "Give a limit of 1 or more.")
+    limit = arguments.count("limit", limit, least=1)
     s = store.tables.sessions
     order = newest_first(s.c.created_at)
     # Read as they are: one damaged row is listed with what can be read of it, beside the others.
@@ -254,6 +254,8 @@ def history(
     before_run: int | None = None,
 ) -> dict[int, list[Message]]:
     """What a model would be given of a session, by run index; see `SessionStore.history`."""
+    last_runs = None if last_runs is None else arguments.count("last_runs", last_runs)
+    last_messages = None if last_messages is None else arguments.count("last_messages", last_messages)
     seen = segments(connection, tables, require_session(connection, tables, session_id))
     r = tables.runs
     ended = r.c.status.not_in(NOT_IN_HISTORY)
@@ -264,7 +266,7 @@ def history(
     if before_run is not None:
         query = query.where(r.c.run_index < before_run)
     if last_runs is not None:
-        query = query.limit(max(0, last_runs))
+        query = query.limit(last_runs)
     if last_messages is not None:
         first = _run_of_message(connection, tables, seen, is_told_of, max(1, last_messages), before_run)
         query = query.where(r.c.run_index >= first)
@@ -276,7 +278,7 @@ def history(
     ]
     told = [(run, m) for run, m in told if is_told(m)]
     if last_messages is not None:
-        told = told[max(0, len(told) - max(0, last_messages)) :]
+        told = told[max(0, len(told) - last_messages) :]
     by_run: dict[int, list[Message]] = {}
     for run_index, message in _paired(told):
         by_run.setdefault(run_index, []).append(message)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
-from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
+from kern_nb.records import YEARS, Requirement, RunStatus, SessionType, ToolStatus
 
 SCHEMA_VERSION = 3
 
@@ -249,9 +249,6 @@ def real(value: Any) -> float:
     return float(value)
 
 
-YEARS = (-62_135_596_800, 253_402_300_799)
-"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
-
 WORDS = {
     ("sessions", "session_type"): get_args(SessionType),
     ("runs", "run_type"): get_args(SessionType),
@@ -303,6 +300,10 @@ USAGE = (
     "total_tokens",
     "cost",
 )
+
+
+MOST_TOKENS = 10**15
+"""A count of tokens beyond this is none, and would make sums wider than any column."""
 
 
 def _usage() -> list[sa.Column[object]]:

@@ -385,7 +385,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.session_runs(connection, self.tables, session_id, int(start), limit)
+            return reading.session_runs(connection, self.tables, session_id, start, limit)
 
     def lists_said(self, session_id: str) -> dict[tuple[str, int], list[Any]]:
         """What frames have as text only: the contents that are lists, of texts and files, by run id and message index.

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db.columns import FRAMES
-from kern_nb.db.schema import USAGE, YEARS, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import MOST_TOKENS, USAGE, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.records import YEARS
 
 Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
@@ -132,7 +133,13 @@ class Cells:
         self._columns = table.c
 
     def __getitem__(self, name: str) -> Expression:
-        return sound(self._columns[name])
+        column = self._columns[name]
+        if name not in USAGE or name == "cost":
+            return sound(column)
+        # No sum of what is stored today is wider than 64 bits; older stores may have larger counts.
+        most = sa.literal_column(str(MOST_TOKENS), sa.BigInteger)
+        plain = sa.type_coerce(column, sa.BigInteger)
+        return sa.case((plain.between(-most, most), sound(column)))
 
     def __getattr__(self, name: str) -> Expression:
         return self[name]

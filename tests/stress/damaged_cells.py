@@ -149,7 +149,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "lists_said": lambda: store.lists_said(name),
         "get_run": lambda: store.get_run(f"{name}-0"),
         "member_runs": lambda: store.member_runs(f"{name}-0"),
-        "requirements": lambda: store.requirements(),
+        "requirements": store.requirements,
         "locate": lambda: store.locate(f"{name}/0.1"),
         "compare": lambda: repr(compare(name, f"{name}-branch", store=store)),
         "digest": lambda: _digest(store, name),
