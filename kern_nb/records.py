@@ -20,9 +20,13 @@ from pydantic import (
     Field,
     PlainValidator,
     PrivateAttr,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
+from kern_nb.controls import visible
 from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
@@ -59,39 +63,56 @@ YEARS = (-62_135_596_800, 253_402_300_799)
 _TIMES = "Times are of the years 1 to 9999."
 
 
-def utc(value: datetime, info: ValidationInfo | None = None) -> datetime:
+def utc(value: datetime, name: str = "A time") -> datetime:
     """A time in UTC. Naive times are read as UTC, as importers state in the session's metadata.
 
     Raises:
-        UnstorableValue: its zone has no answer, or it is outside the years 1 to 9999 in UTC.
+        UnstorableValue: it is no time, its zone has no answer, or it is outside the years 1 to 9999 in UTC.
     """
+    if not isinstance(value, datetime):
+        raise UnstorableValue(f"{name} is {_shortened(value)}, not a datetime.", _TIMES)
     if value.tzinfo is UTC:
         return value
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except Exception as error:  # a zone may raise anything
-        name = "A time" if info is None else str(info.field_name)
         raise UnstorableValue(f"{name} cannot be told in UTC: {type(error).__name__}: {error}.", _TIMES) from error
 
 
-def unix_seconds(value: int | None, info: ValidationInfo | None = None) -> int | None:
+def unix_seconds(value: int, name: str = "A time") -> int:
     """A time in unix seconds, of a year that every reader knows.
 
     Raises:
         UnstorableValue: it is not.
     """
-    if value is None or YEARS[0] <= value <= YEARS[1]:
+    if YEARS[0] <= value <= YEARS[1]:
         return value
-    name = "A time" if info is None else str(info.field_name)
     hint = f"{_TIMES} Divide by 1,000 or 1,000,000 where it is in milliseconds or microseconds."
     raise UnstorableValue(f"{name} is {_shortened(value)}: not a time in unix seconds.", hint)
+
+
+def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> datetime:
+    name = str(info.field_name)
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
+    try:
+        time = handler(value)
+    except ValidationError:
+        if isinstance(value, (int, float)):  # read as unix seconds, or milliseconds where it is large
+            raise UnstorableValue(f"{name} is {_shortened(value)}: not a unix time.", _TIMES) from None
+        raise
+    return utc(time, name)
+
+
+def _seconds_field(value: int, info: ValidationInfo) -> int:
+    return unix_seconds(value, str(info.field_name))
 
 
 # Pydantic's own str and dict refuse lone surrogates, which do occur in what models and tools return.
 Text = Annotated[str, PlainValidator(_text)]
 Object = Annotated[dict[str, Any], PlainValidator(_object)]
-Time = Annotated[datetime, AfterValidator(utc)]
-Seconds = Annotated[int, AfterValidator(unix_seconds)]
+Time = Annotated[datetime, WrapValidator(_time_field)]
+Seconds = Annotated[int, AfterValidator(_seconds_field)]
 
 
 class Record(BaseModel):
@@ -256,7 +277,8 @@ class Run(Record):
         place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         messages, calls = len(self.messages), len(self.tool_calls)
         said = "" if self.output is None else f": {_shortened(text_of(self.output) or self.output)}"
-        return f"<Run {place} {self.status}, {_counted(messages, 'message')}, {_counted(calls, 'tool call')}{said}>"
+        counts = f"{_counted(messages, 'message')}, {_counted(calls, 'tool call')}"
+        return visible(f"<Run {place} {self.status}, {counts}{said}>")
 
     __str__ = __repr__
 
@@ -351,7 +373,7 @@ class Session(Record):
         runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
-        return f"<Session {self.session_id}{title}{runs}{branch}{damaged}>"
+        return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
 
     __str__ = __repr__
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
 from kern_nb.db import codec
@@ -23,3 +24,25 @@ def count(name: str, value: Any, *, least: int = 0) -> int:
     if number < least:
         raise BadUsage(f"{name}={codec.shown(number)} is too small.", f"Give {name} a number of {least} or more.")
     return min(number, MOST)
+
+
+def text(name: str, value: Any) -> str:
+    """A text.
+
+    Raises:
+        BadUsage: it is none.
+    """
+    if not isinstance(value, str):
+        raise BadUsage(f"{name}={codec.shown(value)} is no text.", "Pass a str.")
+    return value
+
+
+def texts(name: str, values: Any) -> list[str]:
+    """Several texts.
+
+    Raises:
+        BadUsage: they are no list of texts.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise BadUsage(f"{name}={codec.shown(values)} is no list.", f"For example: {name}=['a', 'b']")
+    return [text(name, value) for value in values]

@@ -59,7 +59,7 @@ class Connected(ABC):
 
     def __repr__(self) -> str:
         """The engine and the place."""
-        return f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>"
+        return visible(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
         """Close the store at the end of the block."""

@@ -137,14 +137,18 @@ def _seen(store: Connected, asked: Asked) -> Segments | None:
 def micros(when: When) -> int:
     """Unix microseconds of a time as people give it; naive ones are UTC."""
     if isinstance(when, Real):  # nanoseconds to pandas, seconds to most: neither is said
-        raise BadUsage(f"{when!r} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')")
+        raise BadUsage(
+            f"{codec.shown(when)} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')"
+        )
     try:
         time = pd.Timestamp(when)
         if pd.isna(time):
             raise ValueError("it is missing")  # noqa: TRY301 - one message for all that is no time
         time = time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise BadUsage(f"{when!r} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30.") from error
+    except Exception as error:  # its zone may raise anything
+        raise BadUsage(
+            f"{codec.shown(when)} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30."
+        ) from error
     return int(time.to_numpy().astype("datetime64[us]").astype("int64"))
 
 

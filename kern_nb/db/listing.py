@@ -85,6 +85,7 @@ def find_sessions(
     tables = store.tables
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
+    total = None if total is None else arguments.count("total", total)
     if total is None:
         total = connection.execute(_count(tables, narrowing, chosen)).scalar() or 0
     if offset >= total or limit == 0:
@@ -160,6 +161,9 @@ def _messages(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]
 def _conditions(tables: Tables, narrowing: Narrowing) -> list[sa.ColumnElement[bool]]:
     s = tables.sessions.c
     where: list[sa.ColumnElement[bool]] = []
+    for field in fields(narrowing):
+        if getattr(narrowing, field.name) is not None:
+            arguments.text(field.name, getattr(narrowing, field.name))
     if narrowing.text is not None:
         where.append(_has(s.session_id, narrowing.text) | _has_title(tables, narrowing.text))
     if narrowing.owner is not None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from kern_nb.db.schema import NotText
 from kern_nb.db.typed import to_pandas
 from kern_nb.db.views import VIEWS, postgresql_json
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue
+from kern_nb.records import utc
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
@@ -44,7 +46,9 @@ _TOKEN = re.compile(
 
 def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
-    body = _statement(text)
+    if not isinstance(params, Mapping):
+        raise BadUsage(f"params={codec.shown(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
+    body = _statement(_text(text))
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
     if _first_word(body) in _NOT_QUERIES:
@@ -62,6 +66,22 @@ def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
         if column is None:  # dates, lists, structs: as Arrow gives them
             typed.insert(place, name, values.to_pandas())
     return typed
+
+
+def _text(text: object) -> str:
+    """SQL as text that can be sent.
+
+    Raises:
+        BadUsage, QueryFailed: it is none.
+    """
+    if not isinstance(text, str):
+        raise BadUsage(f"{codec.shown(text)} is no SQL.", "Write one SELECT as text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"The SQL holds half of a surrogate pair at character {error.start}."
+        raise QueryFailed(message, "Pass such text as a parameter: $name.") from error
+    return text
 
 
 def refused(text: str) -> QueryRefused:
@@ -103,6 +123,10 @@ def _parameter(name: str, value: Any) -> Any:
     if isinstance(plain, (dict, list, set, frozenset, complex)):
         kind = type(value).__name__
         raise BadUsage(f"${name} is of type {kind}, which no column holds.", "Pass one text, number or time.")
+    if isinstance(plain, Decimal) and plain.is_snan():
+        raise BadUsage(f"${name} is a signaling NaN, which no column holds.", "Pass one text, number or time.")
+    if isinstance(plain, datetime):
+        utc(plain, f"${name}")
     return codec.encode_text(plain) if isinstance(plain, str) else plain
 
 

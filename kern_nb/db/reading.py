@@ -211,6 +211,7 @@ def list_sessions(
         if value is not None:
             chosen = chosen.where(s.c[column] == value)
     if name is not None:
+        name = arguments.text("name", name)
         title = sa.type_coerce(lowered(json_text(s.c.session_data, "session_name")), sa.Text())
         chosen = chosen.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
@@ -235,7 +236,7 @@ def _write_cursor(last: Session) -> str:
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError):
         match json.loads(base64.urlsafe_b64decode(cursor)):
             case [int(created_at), str(session_id)]:
                 return created_at, session_id

@@ -67,7 +67,7 @@ class RunRows:
 
 def micros(time: datetime | None) -> int | None:
     """Unix microseconds, exactly."""
-    if time is None or time != time:  # noqa: PLR0124 - pandas' NaT, which passes for a datetime
+    if time is None or (isinstance(time, datetime) and time != time):  # noqa: PLR0124 - pandas' NaT passes for one
         return None
     return (utc(time) - _EPOCH) // _MICROSECOND
 

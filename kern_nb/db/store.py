@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import appending, blobs, cards, listing, reading, writing
+from kern_nb.db import appending, arguments, blobs, cards, listing, reading, writing
 from kern_nb.db.blobs import Blob
 from kern_nb.db.cards import Card, Family
 from kern_nb.db.listing import Narrowing, Order, SessionIds
@@ -130,7 +130,7 @@ class SessionStore(Tabular, Pauses):
     def session_cards(self, session_ids: Sequence[str]) -> list[Card]:
         """What a list says of these sessions, in this order, without totals; those that are not there are left out."""
         with self.reading() as connection:
-            return cards.cards(connection, self.tables, session_ids)
+            return cards.cards(connection, self.tables, arguments.texts("session_ids", session_ids))
 
     def session_family(self, session_id: str, *, most: int = 200) -> Family:
         """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.

@@ -207,11 +207,24 @@ class Result:
             print(f"   {kind}: {text}", flush=True)
 
 
-def probe(store: SessionStore, what: str, table: str, folder: Path, result: Result) -> None:
-    """Read all that is public of a damaged store; then repair it, and look again."""
+QUICK = frozenset(
+    (
+        "get_session", "list_sessions", "history", "sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df",
+        "requirements", "cards", "get_blob", "repair",
+    )
+)  # fmt: skip
+"""Reads that take a few milliseconds together."""
+
+
+def probe(
+    store: SessionStore, what: str, table: str, folder: Path, result: Result, chosen: frozenset[str] | None = None
+) -> None:
+    """Read all that is public of a damaged store, or what is chosen of it; then repair it, and look again."""
     result.counts["stores"] += 1
     for name in ("bad", "good"):
         for read, call in reads(store, name, folder).items():
+            if chosen is not None and read not in chosen:
+                continue
             if name == "good" and read not in OF_ONE:  # those of the whole store were made
                 continue
             result.counts["reads"] += 1
