@@ -1,4 +1,4 @@
-"""Characters that act instead of being shown: what comes from a store, or from a model, must not reach a terminal so."""
+"""Characters that act instead of being shown: what a store or a model said must not reach a terminal like that."""
 
 from __future__ import annotations
 

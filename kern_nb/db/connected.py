@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.controls import visible
 from kern_nb.db import damage, schema
 from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable

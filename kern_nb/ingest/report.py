@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kern_nb.controls import visible
+
 _SHOWN = 5
 
 
