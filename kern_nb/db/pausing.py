@@ -75,6 +75,7 @@ def hand_session_over(
     """A session in which nothing waits: a new run that waits for a person."""
     session = touch_session(connection, store, session_id, {}, time.time())
     row = reading.require_session(connection, store.tables, session_id)
+    rows.require_sound("sessions", row)
     owner: dict[str, Any] = {n: row[n] for n in ("agent_id", "team_id", "workflow_id", "user_id")}
     owner["run_type"] = row["session_type"]
     text = note or f"Handed to {to}."

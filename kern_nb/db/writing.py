@@ -100,6 +100,7 @@ def branch(
     """See `SessionStore.branch`; ``fields`` are columns of the new session that are not as its parent's."""
     tables = store.tables
     parent = _lock_session(connection, store, session_id)
+    rows.require_sound("sessions", parent)
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
     data: dict[str, Any] = {}

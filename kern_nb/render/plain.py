@@ -12,6 +12,11 @@ from typing import Any
 
 from kern_nb.controls import visible
 
+__all__ = [
+    "BAD", "BRANCH", "GOOD", "MISSING", "apart", "compact", "count", "cut", "money", "one_line", "plural", "pretty", "seconds",
+    "status", "visible", "when",
+]  # fmt: skip
+
 MISSING = "—"
 """What stands for a value that nobody knows; 0 is a number."""
 

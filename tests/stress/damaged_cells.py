@@ -207,13 +207,8 @@ class Result:
             print(f"   {kind}: {text}", flush=True)
 
 
-QUICK = frozenset(
-    (
-        "get_session", "list_sessions", "history", "sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df",
-        "requirements", "cards", "get_blob", "repair",
-    )
-)  # fmt: skip
-"""Reads that take a few milliseconds together."""
+QUICK = frozenset(("get_session", "list_sessions", "sessions_df", "messages_df", "repair"))
+"""A few reads that take some milliseconds together."""
 
 
 def probe(
@@ -223,9 +218,8 @@ def probe(
     result.counts["stores"] += 1
     for name in ("bad", "good"):
         for read, call in reads(store, name, folder).items():
-            if chosen is not None and read not in chosen:
-                continue
-            if name == "good" and read not in OF_ONE:  # those of the whole store were made
+            of_both = name == "bad" or read in OF_ONE  # those of the whole store are made once
+            if not of_both or (chosen is not None and read not in chosen):
                 continue
             result.counts["reads"] += 1
             started = time.monotonic()
