@@ -43,6 +43,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from kern_nb.controls import visible
+
 _LINE = 500
 
 
@@ -55,8 +57,9 @@ class KernError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        # Both may name what a store or a model said, and end in a terminal.
+        super().__init__(visible(message))
+        self.hint = visible(hint)
 
     def __str__(self) -> str:
         """The message itself; KeyError would quote it."""

@@ -12,7 +12,22 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from kern_nb.controls import visible
+from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
@@ -39,15 +54,62 @@ def _object(value: object) -> dict[str, Any]:
     return value
 
 
-def _utc(value: datetime) -> datetime:
-    """Naive times are read as UTC, as importers state in the session's metadata."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+YEARS = (-62_135_596_800, 253_402_300_799)
+"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
+
+_TIMES = "Times are of the years 1 to 9999."
+
+
+def utc(value: datetime, name: str = "A time") -> datetime:
+    """A time in UTC. Naive times are read as UTC, as importers state in the session's metadata.
+
+    Raises:
+        UnstorableValue: it is no time, its zone has no answer, or it is outside the years 1 to 9999 in UTC.
+    """
+    if not isinstance(value, datetime):
+        raise UnstorableValue(f"{name} is {_shortened(value)}, not a datetime.", _TIMES)
+    if value.tzinfo is UTC:
+        return value
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except Exception as error:  # a zone may raise anything
+        raise UnstorableValue(f"{name} cannot be told in UTC: {type(error).__name__}: {error}.", _TIMES) from error
+
+
+def unix_seconds(value: int, name: str = "A time") -> int:
+    """A time in unix seconds, of a year that every reader knows.
+
+    Raises:
+        UnstorableValue: it is not.
+    """
+    if YEARS[0] <= value <= YEARS[1]:
+        return value
+    hint = f"{_TIMES} Divide by 1,000 or 1,000,000 where it is in milliseconds or microseconds."
+    raise UnstorableValue(f"{name} is {_shortened(value)}: not a time in unix seconds.", hint)
+
+
+def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> datetime:
+    name = str(info.field_name)
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
+    try:
+        time = handler(value)
+    except ValidationError:
+        if isinstance(value, (int, float)):  # read as unix seconds, or milliseconds where it is large
+            raise UnstorableValue(f"{name} is {_shortened(value)}: not a unix time.", _TIMES) from None
+        raise
+    return utc(time, name)
+
+
+def _seconds_field(value: int, info: ValidationInfo) -> int:
+    return unix_seconds(value, str(info.field_name))
 
 
 # Pydantic's own str and dict refuse lone surrogates, which do occur in what models and tools return.
 Text = Annotated[str, PlainValidator(_text)]
 Object = Annotated[dict[str, Any], PlainValidator(_object)]
-Time = Annotated[datetime, AfterValidator(_utc)]
+Time = Annotated[datetime, WrapValidator(_time_field)]
+Seconds = Annotated[int, AfterValidator(_seconds_field)]
 
 
 class Record(BaseModel):
@@ -57,7 +119,8 @@ class Record(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Only what is known."""
-        return [(name, value) for name, value in super().__repr_args__() if value is not None and value not in ([], {})]
+        known = ((name, value) for name, value in super().__repr_args__() if value is not None)
+        return [(name, value) for name, value in known if not (isinstance(value, (list, dict)) and len(value) == 0)]
 
 
 class Usage(Record):
@@ -218,7 +281,8 @@ class Run(Record):
         place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         messages, calls = len(self.messages), len(self.tool_calls)
         said = "" if self.output is None else f": {_shortened(text_of(self.output) or self.output)}"
-        return f"<Run {place} {self.status}, {_counted(messages, 'message')}, {_counted(calls, 'tool call')}{said}>"
+        counts = f"{_counted(messages, 'message')}, {_counted(calls, 'tool call')}"
+        return visible(f"<Run {place} {self.status}, {counts}{said}>")
 
     __str__ = __repr__
 
@@ -278,8 +342,8 @@ class Session(Record):
     metadata: Object | None = None
     runs: list[Run] | None = None
     summary: Object | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
+    created_at: Seconds | None = None
+    updated_at: Seconds | None = None
     parent_session_id: Text | None = None
     fork_run_index: int | None = None
     fork_message_index: int | None = None
@@ -313,7 +377,7 @@ class Session(Record):
         runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
-        return f"<Session {self.session_id}{title}{runs}{branch}{damaged}>"
+        return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
 
     __str__ = __repr__
 
@@ -325,7 +389,10 @@ class Session(Record):
 
 def _shortened(value: Any) -> str:
     """A value as its repr, cut to what a line holds."""
-    said = repr(value[:_SHORT] if isinstance(value, str) else value)
+    try:
+        said = repr(value[:_SHORT] if isinstance(value, str) else value)
+    except Exception:  # noqa: BLE001 - a tool's value may not be able to show itself
+        said = f"<{type(value).__name__}>"
     return said if len(said) <= _SHORT else said[: _SHORT - 1] + "…"
 
 

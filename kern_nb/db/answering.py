@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import pausing, reading, rows
+from kern_nb.db import damage, pausing, reading, rows
 from kern_nb.db.pausing import NAMED
 from kern_nb.db.references import Reference, locate
 from kern_nb.db.schema import starts_with
@@ -120,8 +120,16 @@ def requirements(
     if wanted is not None:
         # Those whose time is over may not have been noted as such.
         query = query.where(q.c.status.in_({*wanted, *(UNANSWERED if "expired" in wanted else ())}))
-    found = connection.execute(query.order_by(q.c.created_at, q.c.requirement_id)).mappings()
-    every = [{**row, "status": "expired"} if pausing.has_expired(row) else row for row in found]
+    query = query.order_by(q.c.created_at, q.c.requirement_id).with_only_columns(
+        *map(damage.raw, q.columns), maintain_column_froms=True
+    )
+    every = []
+    for stored in connection.execute(query).mappings():
+        row, damaged = damage.readable(store.tables, "requirements", stored)
+        if damaged:
+            damage.require_readable(store, "requirements", stored, only=session_id or run_id)
+            continue
+        every.append(row | {"status": "expired"} if pausing.has_expired(row) else row)
     return [rows.requirement_of(row) for row in every if wanted is None or row["status"] in wanted]
 
 

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.db import codec
 from kern_nb.db.connected import Connected
 from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.errors import BadUsage
 
 
 class Blob(NamedTuple):
@@ -26,6 +28,8 @@ class Blob(NamedTuple):
 
 def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise BadUsage(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
     b = store.tables.blobs
     sha256 = hashlib.sha256(content).hexdigest()
     if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:

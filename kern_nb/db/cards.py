@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec, damage
+from kern_nb.db import arguments, codec, damage
 from kern_nb.db.lineage import segments
 from kern_nb.db.listing import TAGS, named_text
 from kern_nb.db.reading import require_session
@@ -144,6 +144,7 @@ def _ends(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[st
 
 def family(connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None) -> Family:
     """See `SessionStore.session_family`."""
+    most = arguments.count("most", most)
     row = require_session(connection, tables, session_id, user_id)
     line = [segment.session_id for segment in segments(connection, tables, row)]
     s = tables.sessions

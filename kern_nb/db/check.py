@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.controls import visible
 from kern_nb.db import damage
 from kern_nb.db.process import State, this_process
 from kern_nb.db.process import process_state as state_of_process
@@ -65,7 +66,7 @@ class CheckReport:
         for p in self.problems:
             run = f" run {p.run_id}" if p.run_id else ""
             lines.append(f"  {'repaired ' if p.repaired else ''}{p.kind}: session {p.session_id}{run}: {p.detail}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def _repr_html_(self) -> str:
         from kern_nb.render.reports import check_html

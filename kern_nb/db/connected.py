@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.controls import visible
 from kern_nb.db import damage, schema
 from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.db.statements import Statements
@@ -63,7 +64,7 @@ class Connected(ABC):
 
     def __repr__(self) -> str:
         """The engine and the place."""
-        return f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>"
+        return visible(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
         """Close the store at the end of the block."""

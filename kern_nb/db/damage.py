@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.db.schema import Decoded, Json, Tables, Text, UnreadableCell, Whole, problem
+from kern_nb.db.schema import Decoded, Json, StoredRow, Tables, Text, UnreadableCell, Whole, problem
 from kern_nb.errors import DamagedRow
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def decoded(column: sa.Column[Any], value: Any) -> Any:
     return kind.decode(value)
 
 
-def readable(tables: Tables, attribute: str, row: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def readable(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A row that was read `raw`, with None in place of damaged values, and the names of their columns."""
     values, damaged, columns = {}, [], getattr(tables, attribute).c
     for name, value in row.items():
@@ -76,6 +77,32 @@ def readable(tables: Tables, attribute: str, row: Mapping[str, Any]) -> tuple[di
             )  # a list has to call it something
             damaged.append(str(name))
     return values, tuple(damaged)
+
+
+def require_readable(store: Connected, attribute: str, row: StoredRow, *, only: str | None) -> None:
+    """A damaged row that a list leaves out: an error where the list is of its session, a warning where it is of all.
+
+    Args:
+        store: The store.
+        attribute: The table.
+        row: The row, read `raw`.
+        only: What the list is of; None is all.
+
+    Raises:
+        UnreadableCell: it is.
+    """
+    for name, value in row.items():
+        column = getattr(store.tables, attribute).c[name]
+        try:
+            reason = problem(attribute, column, decoded(column, value))
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None:
+            cell = UnreadableCell(column, value, reason, row)
+            if only is not None:
+                raise cell
+            told = error_of(store, cell)
+            warnings.warn(f"{told} It is left out. {told.hint}", stacklevel=2)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
@@ -119,7 +146,7 @@ def _rows_with(store: Connected, attribute: str, column: sa.Column[Any], value: 
     return [describe(attribute, row) for row in found]
 
 
-def describe(attribute: str, row: Mapping[str, Any]) -> str:
+def describe(attribute: str, row: StoredRow) -> str:
     """A row by its keys, in words: ``session 'a', run 0, message 2``."""
     named = [(noun, row[name]) for name, noun in _NOUNS.items() if name in row and name in _KEYS[attribute]]
     return ", ".join(f"{noun} {codec.shown(value)}" for noun, value in named)
@@ -157,7 +184,7 @@ class DamagedCells:
 
     attribute: str
     address: Any
-    row: Mapping[str, Any]
+    row: StoredRow
     values: Mapping[str, Any]
     cells: tuple[Cell, ...]
 
@@ -216,14 +243,14 @@ def _look(attribute: str, column: sa.Column[Any]) -> Callable[[Any], str | None]
     return look
 
 
-def _session_across(row: Mapping[str, Any], damaged: set[str]) -> list[Cell]:
+def _session_across(row: StoredRow, damaged: set[str]) -> list[Cell]:
     """A branch says from where on it goes its own way."""
     if row["parent_session_id"] is None or row["fork_run_index"] is not None or "parent_session_id" in damaged:
         return []
     return [Cell("fork_run_index", None, "NULL where a branch says what it inherits")]
 
 
-def _blob_across(row: Mapping[str, Any], damaged: set[str]) -> list[Cell]:
+def _blob_across(row: StoredRow, damaged: set[str]) -> list[Cell]:
     """Bytes are stored under their hash."""
     if damaged & {"sha256", "content"}:
         return []
@@ -315,7 +342,8 @@ def set_aside_values(connection: Connection, tables: Tables) -> list[SetAside]:
     if not sa.inspect(connection).has_table(aside.name, schema=aside.schema):
         return []
     query = sa.select(aside).order_by(aside.c.set_aside_at, aside.c.damage_id)
-    return [SetAside(*row[:-1], datetime.fromtimestamp(row[-1] / 1_000_000, UTC)) for row in connection.execute(query)]
+    found = connection.execute(query).all()
+    return [SetAside._make((*row[:-1], datetime.fromtimestamp(row[-1] / 1_000_000, UTC))) for row in found]
 
 
 def forget(connection: Connection, tables: Tables, session_id: str) -> None:

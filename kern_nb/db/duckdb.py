@@ -28,6 +28,8 @@ BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
+_MOST_LARGEST = 1_000_000
+"""DuckDB's own limit of n largest values."""
 
 
 class DuckDb(SessionStore):
@@ -165,6 +167,8 @@ class DuckDb(SessionStore):
 
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
         """Found on the one column, it spares reading all columns of all rows to keep the top n."""
+        if n >= _MOST_LARGEST:
+            return None
         return sa.func.list_min(sa.func.max(column, sa.literal_column(str(int(n)))))
 
     def require_harmless(self, connection: Connection) -> None:

@@ -138,8 +138,9 @@ def _duckdb_step(key: str) -> str:
 @compiles(json_at, "sqlite")
 def _json_at_sqlite(element: json_at, compiler: Any, **kw: Any) -> str:
     column, keys, _ = element.parts()
-    arguments = ", ".join(compiler.process(clause, **kw) for clause in (column, *keys))
-    return f"{SQLITE_FUNCTION}({arguments})"
+    # As bytes: SQLite hands over no text that is no UTF-8.
+    document = f"CAST({compiler.process(column, **kw)} AS BLOB)"
+    return f"{SQLITE_FUNCTION}({', '.join([document, *(compiler.process(key, **kw) for key in keys)])})"
 
 
 SQLITE_FUNCTION = "kern_json_at"
@@ -151,7 +152,7 @@ def cut_out(document: object, *keys: str) -> str | None:
 
     What is no JSON text has no keys.
     """
-    if not isinstance(document, str):
+    if not isinstance(document, (str, bytes)):
         return None
     try:
         value = _parsed(document)
@@ -166,7 +167,7 @@ def cut_out(document: object, *keys: str) -> str | None:
 
 # The messages of a session come one after the other, each with the same document.
 @lru_cache(maxsize=16)
-def _parsed(document: str) -> Any:
+def _parsed(document: str | bytes) -> Any:
     return json.loads(document)
 
 

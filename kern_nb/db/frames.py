@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kern_nb.db import codec, expand, reading
+from kern_nb.db import arguments, codec, expand, reading
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.lineage import CUT_RUN, Segments, segments, texts_of
 from kern_nb.db.rows import ANSWERS
@@ -80,10 +80,7 @@ def _require_kinds(asked: Asked) -> None:
         BadUsage: it is not.
     """
     if asked.limit is not None:
-        if not isinstance(asked.limit, Integral) or isinstance(asked.limit, bool):
-            raise BadUsage(f"limit={asked.limit!r} is no whole number.", "For example: limit=100")
-        if asked.limit < 0:
-            raise BadUsage(f"limit={asked.limit} is negative.", "Give a limit of 0 or more, or none.")
+        arguments.count("limit", asked.limit)
     for name in ("user_id", "agent_id"):
         if not isinstance(getattr(asked, name), str | None):
             raise BadUsage(f"{name}={getattr(asked, name)!r} is no id.", "Ids are strings.")
@@ -93,6 +90,10 @@ def _require_kinds(asked: Asked) -> None:
     for name in ("columns", "expand"):
         if not isinstance(getattr(asked, name), Iterable | None):
             raise BadUsage(f"{name}={getattr(asked, name)!r} is no list.", f"Give names: {name}=[...]")
+
+
+def _limit(asked: Asked) -> int | None:
+    return None if asked.limit is None else arguments.count("limit", asked.limit)
 
 
 def _columns(name: str, asked: Asked) -> list[Column]:
@@ -136,21 +137,25 @@ def _seen(store: Connected, asked: Asked) -> Segments | None:
 def micros(when: When) -> int:
     """Unix microseconds of a time as people give it; naive ones are UTC."""
     if isinstance(when, Real):  # nanoseconds to pandas, seconds to most: neither is said
-        raise BadUsage(f"{when!r} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')")
+        raise BadUsage(
+            f"{codec.shown(when)} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')"
+        )
     try:
         time = pd.Timestamp(when)
         if pd.isna(time):
             raise ValueError("it is missing")  # noqa: TRY301 - one message for all that is no time
-    except (ValueError, TypeError) as error:
-        raise BadUsage(f"{when!r} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30.") from error
-    time = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-    return int(time.value // 1000)  # pandas counts nanoseconds, whatever the unit
+        time = time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
+    except Exception as error:  # its zone may raise anything
+        raise BadUsage(
+            f"{codec.shown(when)} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30."
+        ) from error
+    return int(time.to_numpy().astype("datetime64[us]").astype("int64"))
 
 
 def _times(created_at: sa.ColumnElement[int], asked: Asked, unit: int = 1) -> list[sa.ColumnElement[bool]]:
-    stored = created_at if unit == 1 else created_at * unit
-    since = [] if asked.since is None else [stored >= micros(asked.since)]
-    return since if asked.until is None else [*since, stored < micros(asked.until)]
+    bounds = [None if when is None else -(-micros(when) // unit) for when in (asked.since, asked.until)]  # rounded up
+    since = [] if bounds[0] is None else [created_at >= bounds[0]]
+    return since if bounds[1] is None else [*since, created_at < bounds[1]]
 
 
 def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
@@ -173,7 +178,7 @@ def _sessions(tables: Tables, asked: Asked, wanted: Wanted) -> sa.Select[Any]:
     order = (newest_first(s.c.created_at).desc(), s.c.session_id.desc())
     if not where and asked.limit is None:
         return VIEWS["sessions"](tables, None, wanted=wanted).order_by(*order)
-    chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(asked.limit)
+    chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(_limit(asked))
     ids = sa.select(chosen.subquery().c.session_id)
     only: Only = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - the type is the point
     return VIEWS["sessions"](tables, only, wanted=wanted).where(only(s)).order_by(*order)
@@ -195,7 +200,7 @@ def _rows(tables: Tables, name: str, asked: Asked, wanted: Wanted, seen: Segment
         query = query.add_columns((table.c.session_id != seen.own.session_id).label(INHERITED.name))
     # A branch reads in the order of its runs, whoever's they are.
     order = _ORDER[name] if seen is None else _ORDER[name][1:]
-    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(asked.limit)
+    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(_limit(asked))
 
 
 def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:

@@ -178,9 +178,7 @@ _AMONG = {
 
 def _among_sql(element: among, compiler: Any, spans: str, collate: str, **kw: Any) -> str:
     document, owner, run, message, part = element.clauses
-    test = _AMONG[part.value].format(  # type: ignore[attr-defined]
-        run=compiler.process(run, **kw), message=compiler.process(message, **kw)
-    )
+    test = _AMONG[part.value].format(run=compiler.process(run, **kw), message=compiler.process(message, **kw))
     spans = spans.format(compiler.process(document, **kw))
     return f"EXISTS (SELECT 1 FROM {spans} WHERE span.s{collate} = {compiler.process(owner, **kw)} AND {test})"  # noqa: S608
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import codec, damage
+from kern_nb.db import arguments, codec, damage
 from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import json_text, session_total, told_again
+from kern_nb.db.views import json_text, lowered, session_total, told_again
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def find_sessions(
     """See `SessionStore.find_sessions`."""
     if order not in ORDERS:
         raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
-    if offset < 0 or (limit is not None and limit < 0):
-        raise BadUsage(f"offset={offset}, limit={limit} is no part of a list.", "Give numbers of 0 or more.")
+    offset, limit = arguments.count("offset", offset), None if limit is None else arguments.count("limit", limit)
     tables = store.tables
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
+    total = None if total is None else arguments.count("total", total)
     if user_id is not None:
         chosen = chosen.where(s.c.user_id == user_id)
     if total is None:
@@ -147,7 +147,7 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
         only = None if fitting is None else lambda table: table.c.session_id.in_(fitting)
         added, total = session_total(tables, _ADDED_UP[order], only)
         return [added], sa.func.coalesce(total, -1)
-    texts = {"title": sa.func.lower(_title(tables)), "owner": _owner(tables), "user": s.user_id}
+    texts = {"title": lowered(_title(tables)), "owner": _owner(tables), "user": s.user_id}
     return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
 
 
@@ -165,6 +165,9 @@ def _messages(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]
 def _conditions(tables: Tables, narrowing: Narrowing) -> list[sa.ColumnElement[bool]]:
     s = tables.sessions.c
     where: list[sa.ColumnElement[bool]] = []
+    for field in fields(narrowing):
+        if getattr(narrowing, field.name) is not None:
+            arguments.text(field.name, getattr(narrowing, field.name))
     if narrowing.text is not None:
         where.append(_has(s.session_id, narrowing.text) | _has_title(tables, narrowing.text))
     if narrowing.owner is not None:
@@ -215,7 +218,7 @@ def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
 
 
 def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
-    found = _contains(sa.func.lower(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
+    found = _contains(lowered(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
     # SQLite knows the cases of ASCII only: there, "Ä" is at least itself.
     return found if part.isascii() else found | _contains(column, codec.encode_text(part))
 

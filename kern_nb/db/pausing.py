@@ -23,6 +23,7 @@ from kern_nb.db.appending import (
     touch_session,
 )
 from kern_nb.db.process import this_process
+from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.records import UNANSWERED, Message, Requirement, Run
 
@@ -55,7 +56,7 @@ def micros_now() -> int:
     return int(time.time() * 1_000_000)
 
 
-def has_expired(row: RowMapping) -> bool:
+def has_expired(row: StoredRow) -> bool:
     """Whether nobody answered in time."""
     return row["status"] in UNANSWERED and row["expires_at"] is not None and row["expires_at"] <= micros_now()
 
@@ -74,6 +75,7 @@ def hand_session_over(
     """A session in which nothing waits: a new run that waits for a person."""
     session = touch_session(connection, store, session_id, {}, time.time())
     row = reading.require_session(connection, store.tables, session_id)
+    rows.require_sound("sessions", row)
     owner: dict[str, Any] = {n: row[n] for n in ("agent_id", "team_id", "workflow_id", "user_id")}
     owner["run_type"] = row["session_type"]
     text = note or f"Handed to {to}."

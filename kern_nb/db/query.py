@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from kern_nb.db.schema import NotText
 from kern_nb.db.typed import to_pandas
 from kern_nb.db.views import VIEWS, postgresql_json
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
+from kern_nb.records import utc
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
@@ -54,9 +56,9 @@ _TOKEN = re.compile(
 
 def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
-    if bad := _UNREADABLE.search(text):
-        raise QueryFailed(f"The SQL has the sign {ascii(bad[0])} in it.", "Pass such text as a parameter: $name.")
-    body = _statement(text)
+    if not isinstance(params, Mapping):
+        raise BadUsage(f"params={codec.shown(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
+    body = _statement(_text(text))
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
     if _first_word(body) in _NOT_QUERIES:
@@ -74,6 +76,19 @@ def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
         if column is None:  # dates, lists, structs: as Arrow gives them
             typed.insert(place, name, values.to_pandas())
     return typed
+
+
+def _text(text: object) -> str:
+    """SQL as text that can be sent.
+
+    Raises:
+        BadUsage, QueryFailed: it is none.
+    """
+    if not isinstance(text, str):
+        raise BadUsage(f"{codec.shown(text)} is no SQL.", "Write one SELECT as text.")
+    if match := _UNREADABLE.search(text):
+        raise QueryFailed(f"The SQL has the character {match[0]!a} in it.", "Pass such text as a parameter: $name.")
+    return text
 
 
 def refused(text: str) -> QueryRefused:
@@ -127,6 +142,10 @@ def _parameter(name: str, value: Any) -> Any:
     if isinstance(plain, (dict, list, set, frozenset, complex)):
         kind = type(value).__name__
         raise BadUsage(f"${name} is of type {kind}, which no column holds.", "Pass one text, number or time.")
+    if isinstance(plain, Decimal) and plain.is_snan():
+        raise BadUsage(f"${name} is a signaling NaN, which no column holds.", "Pass one text, number or time.")
+    if isinstance(plain, datetime):
+        utc(plain, f"${name}")
     return codec.encode_text(plain) if isinstance(plain, str) else plain
 
 

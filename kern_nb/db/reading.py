@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import codec, damage, rows
+from kern_nb.db import arguments, codec, damage, rows
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import json_text, latest_runs, told_again
+from kern_nb.db.views import json_text, latest_runs, lowered, told_again
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 
@@ -97,6 +97,7 @@ def session_runs(
     connection: Connection, tables: Tables, session_id: str, start: int, limit: int, user_id: str | None = None
 ) -> list[Run]:
     """See `SessionStore.session_runs`."""
+    start, limit = max(0, arguments.count("start", start, least=-arguments.MOST)), arguments.count("limit", limit)
     seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r).where(seen.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
@@ -224,8 +225,7 @@ def list_sessions(
     cursor: str | None,
 ) -> SessionPage:
     """A page of sessions; reads no runs, and messages never."""
-    if limit < 1:
-        raise BadUsage(f"limit={limit} asks for no sessions.", "Give a limit of 1 or more.")
+    limit = arguments.count("limit", limit, least=1)
     s = store.tables.sessions
     order = newest_first(s.c.created_at)
     # Read as they are: one damaged row is listed with what can be read of it, beside the others.
@@ -234,7 +234,8 @@ def list_sessions(
         if value is not None:
             chosen = chosen.where(s.c[column] == value)
     if name is not None:
-        title = sa.type_coerce(sa.func.lower(json_text(s.c.session_data, "session_name")), sa.Text())
+        name = arguments.text("name", name)
+        title = sa.type_coerce(lowered(json_text(s.c.session_data, "session_name")), sa.Text())
         chosen = chosen.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
         latest = latest_runs(store.tables).subquery()
@@ -258,7 +259,7 @@ def _write_cursor(last: Session) -> str:
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError):
         match json.loads(base64.urlsafe_b64decode(cursor)):
             case [int(created_at), str(session_id)]:
                 return created_at, session_id
@@ -278,6 +279,8 @@ def history(
     user_id: str | None = None,
 ) -> dict[int, list[Message]]:
     """What a model would be given of a session, by run index; see `SessionStore.history`."""
+    last_runs = None if last_runs is None else arguments.count("last_runs", last_runs)
+    last_messages = None if last_messages is None else arguments.count("last_messages", last_messages)
     seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     ended = r.c.status.not_in(NOT_IN_HISTORY)
@@ -288,7 +291,7 @@ def history(
     if before_run is not None:
         query = query.where(r.c.run_index < before_run)
     if last_runs is not None:
-        query = query.limit(max(0, last_runs))
+        query = query.limit(last_runs)
     if last_messages is not None:
         first = _run_of_message(connection, tables, seen, is_told_of, max(1, last_messages), before_run)
         query = query.where(r.c.run_index >= first)
@@ -300,7 +303,7 @@ def history(
     ]
     told = [(run, m) for run, m in told if is_told(m)]
     if last_messages is not None:
-        told = told[max(0, len(told) - max(0, last_messages)) :]
+        told = told[max(0, len(told) - last_messages) :]
     by_run: dict[int, list[Message]] = {}
     for run_index, message in _paired(told):
         by_run.setdefault(run_index, []).append(message)

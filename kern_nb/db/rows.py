@@ -14,9 +14,9 @@ from sqlalchemy.engine import RowMapping
 from kern_nb.db import codec
 from kern_nb.db.schema import (
     LEAST,
+    MOST_TOKENS,
     USAGE,
     WORDS,
-    YEARS,
     Real,
     Tables,
     UnreadableCell,
@@ -27,7 +27,20 @@ from kern_nb.db.schema import (
     whole,
 )
 from kern_nb.errors import UnstorableValue
-from kern_nb.records import OPEN_STATUSES, Message, Requirement, Run, Session, ToolCall, ToolStatus, Usage, text_of
+from kern_nb.records import (
+    OPEN_STATUSES,
+    YEARS,
+    Message,
+    Requirement,
+    Run,
+    Session,
+    ToolCall,
+    ToolStatus,
+    Usage,
+    text_of,
+    unix_seconds,
+    utc,
+)
 
 Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
@@ -54,9 +67,9 @@ class RunRows:
 
 def micros(time: datetime | None) -> int | None:
     """Unix microseconds, exactly."""
-    if time is None or time != time:  # noqa: PLR0124 - pandas' NaT, which passes for a datetime
+    if time is None or (isinstance(time, datetime) and time != time):  # noqa: PLR0124 - pandas' NaT passes for one
         return None
-    return (time - _EPOCH) // _MICROSECOND
+    return (utc(time) - _EPOCH) // _MICROSECOND
 
 
 def moment(value: int | None) -> datetime | None:
@@ -135,7 +148,11 @@ def usage_row(usage: Usage | None) -> Row:
     """The usage columns, all NULL where nothing is known."""
     if usage is None:
         return dict.fromkeys(USAGE)
-    return {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
+    row = {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
+    for name, value in row.items():
+        if name != "cost" and value is not None and not -MOST_TOKENS <= value <= MOST_TOKENS:
+            raise UnstorableValue(f"{name}={value} is too large for a count of tokens.", "Keep it in extra.")
+    return row
 
 
 def key(value: str) -> str:
@@ -230,7 +247,9 @@ def ended(message: Message) -> ToolStatus:
 def _merge_calls(call: ToolCall, fuller: ToolCall | None) -> ToolCall:
     if fuller is None:
         return call
-    known = {k: v for k in ToolCall.model_fields if (v := getattr(fuller, k)) is not None and v != {}}
+    known = {
+        k: v for k in ToolCall.model_fields if (v := getattr(fuller, k)) is not None and not (type(v) is dict and not v)
+    }
     return call.model_copy(update=known)
 
 
@@ -322,7 +341,10 @@ SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "runs")
 
 def session_row(session: Session) -> Row:
     """A session as a row; its runs are rows of their own."""
-    return {name: getattr(session, name) for name in SESSION_FIELDS} | {"session_id": key(session.session_id)}
+    row = {name: getattr(session, name) for name in SESSION_FIELDS} | {"session_id": key(session.session_id)}
+    # Fields are free to be set after the record was validated.
+    times = {name: row[name] for name in ("created_at", "updated_at") if row[name] is not None}
+    return row | {name: unix_seconds(whole(value)) for name, value in times.items()}
 
 
 def session_of(row: Stored, runs: list[Run] | None = None) -> Session:

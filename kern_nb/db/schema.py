@@ -14,17 +14,20 @@ from collections.abc import Set as AbstractSet
 from typing import Any, SupportsFloat, SupportsIndex, get_args
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb import extra_keys
 from kern_nb.db import catalog, codec, foreign_layouts
 from kern_nb.errors import BadUsage, ForeignLayout, SchemaTooNew, UnstorableValue
-from kern_nb.records import Requirement, RunStatus, SessionType, ToolStatus
+from kern_nb.records import YEARS, Requirement, RunStatus, SessionType, ToolStatus
 
 SCHEMA_VERSION = 4
 
 SESSION_TABLE = "agno_sessions"
 """The documented default. A caller who names another one agrees to tables of ours beside other programs'."""
+
+
+StoredRow = Mapping[str, Any] | RowMapping
 
 
 class UnreadableCell(Exception):
@@ -42,7 +45,7 @@ class UnreadableCell(Exception):
         column: sa.Column[Any] | tuple[str, str] | None,
         value: object,
         reason: str,
-        row: Mapping[str, Any] | None = None,
+        row: StoredRow | None = None,
     ) -> None:
         super().__init__(reason)
         self.column, self.value, self.reason, self.row = column, value, reason, row
@@ -155,7 +158,7 @@ class _Typed(Decoded):
         """Look at values of SQLite only."""
         if dialect.name == "sqlite":
             return lambda value: self.process_result_value(value, dialect)
-        return self.dialect_impl(dialect).impl_instance.result_processor(dialect, coltype)
+        return self.load_dialect_impl(dialect).result_processor(dialect, coltype)
 
 
 class Whole(_Typed):
@@ -251,9 +254,6 @@ def real(value: Any) -> float:
     return float(value)
 
 
-YEARS = (-62_135_596_800, 253_402_300_799)
-"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
-
 WORDS = {
     ("sessions", "session_type"): get_args(SessionType),
     ("runs", "run_type"): get_args(SessionType),
@@ -305,6 +305,10 @@ USAGE = (
     "total_tokens",
     "cost",
 )
+
+
+MOST_TOKENS = 10**15
+"""A count of tokens beyond this is none, and would make sums wider than any column."""
 
 
 def _usage() -> list[sa.Column[object]]:

@@ -43,6 +43,13 @@ def _text(content: bytes) -> str | NotText:
         return NotText(content)
 
 
+def _lower(value: Any) -> Any:
+    """Lower case; bytes are text that is handed over so, as SQLite hands over no text that is no UTF-8."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return value.lower() if isinstance(value, str) else value
+
+
 class SqliteDb(SessionStore):
     """A store in one SQLite file.
 
@@ -102,7 +109,7 @@ class SqliteDb(SessionStore):
             raise self.explain(error) or error from error
         connection.text_factory = _text
         # SQLite's own lower() knows ASCII only.
-        connection.create_function("lower", 1, lambda text: text.lower() if text else text, deterministic=True)
+        connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import appending, blobs, cards, listing, reading, writing
+from kern_nb.db import appending, arguments, blobs, cards, listing, reading, writing
 from kern_nb.db.blobs import Blob
 from kern_nb.db.cards import Card, Family
 from kern_nb.db.listing import Narrowing, Order, SessionIds
@@ -136,7 +136,7 @@ class SessionStore(Tabular, Pauses):
         With a ``user_id``, another user's sessions are not there.
         """
         with self.reading() as connection:
-            return cards.cards(connection, self.tables, session_ids, user_id)
+            return cards.cards(connection, self.tables, arguments.texts("session_ids", session_ids), user_id)
 
     def session_family(self, session_id: str, *, most: int = 200, user_id: str | None = None) -> Family:
         """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.
@@ -417,7 +417,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.session_runs(connection, self.tables, session_id, int(start), limit, user_id)
+            return reading.session_runs(connection, self.tables, session_id, start, limit, user_id)
 
     def lists_said(self, session_id: str) -> dict[tuple[str, int], list[Any]]:
         """What frames have as text only: the contents that are lists, of texts and files, by run id and message index.
@@ -556,7 +556,7 @@ class SessionStore(Tabular, Pauses):
         return ingest(self, Path(path), format, progress=progress)
 
     def check(self, *, repair: bool = False) -> CheckReport:
-        """Look for broken invariants: damaged values, interrupted runs, rows without a session, branches without a parent.
+        """Look for broken invariants: damaged values, interrupted runs, rows without their session or parent.
 
         Everything that is stored is read.
 

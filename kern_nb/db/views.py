@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db.columns import FRAMES
-from kern_nb.db.schema import USAGE, YEARS, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import MOST_TOKENS, USAGE, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.records import YEARS
 
 Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
@@ -129,14 +130,40 @@ class Cells:
         self._columns = table.c
 
     def __getitem__(self, name: str) -> Expression:
-        return sound(self._columns[name])
+        column = self._columns[name]
+        if name not in USAGE or name == "cost":
+            return sound(column)
+        # No sum of what is stored today is wider than 64 bits; older stores may have larger counts.
+        most = sa.literal_column(str(MOST_TOKENS), sa.BigInteger)
+        plain = sa.type_coerce(column, sa.BigInteger)
+        return sa.case((plain.between(-most, most), sound(column)))
 
-    __getattr__ = __getitem__
+    def __getattr__(self, name: str) -> Expression:
+        return self[name]
+
+
+class lowered(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+    """A text in lower case."""
+
+    inherit_cache = True
+    name = "lowered"
+    type = sa.Text()
+
+
+@compiles(lowered)
+def _lowered(element: lowered, compiler: Any, **kw: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(lowered, "sqlite")
+def _lowered_sqlite(element: lowered, compiler: Any, **kw: Any) -> str:
+    # The function is Python's, which takes text only if it is UTF-8.
+    return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
 def as_micros(time: Expression, unit: int = 1) -> Expression:
     """A stored time as unix microseconds; NULL outside the years 1 to 9999, which the frames cannot hold."""
-    first, last = (sa.literal_column(str(bound * SECONDS // unit)) for bound in YEARS)
+    first, last = (sa.literal_column(str(bound * SECONDS // unit), sa.BigInteger) for bound in YEARS)
     plain = sa.type_coerce(time, sa.BigInteger)
     return sa.case((plain.between(first, last), plain if unit == 1 else plain * unit))
 
@@ -223,7 +250,7 @@ def _run_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subque
         if "total_tokens" in names:
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
-            totals["total_tokens"] = sa.func.coalesce(cells.total_tokens, summed)
+            totals["total_tokens"] = sa.func.coalesce(cells["total_tokens"], summed)
     if names & set(CALLS):
         calls = _of_calls(tables, only, names)
         query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)

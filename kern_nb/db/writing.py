@@ -15,6 +15,7 @@ from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, not_
 from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.listing import TAGS
 from kern_nb.db.reading import require_session
+from kern_nb.db.schema import real
 from kern_nb.errors import HasBranches, RunNotFound, SessionExists
 from kern_nb.records import Session
 
@@ -122,6 +123,7 @@ def branch(
     tables = store.tables
     require_session(connection, tables, session_id, user_id)
     parent = _lock_session(connection, store, session_id)
+    rows.require_sound("sessions", parent)
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
     data: dict[str, Any] = {}
@@ -228,6 +230,7 @@ def add_score(
     """See `SessionStore.add_score`."""
     tables = store.tables
     c = tables.scores.c
+    value = float(value) if isinstance(value, bool) else real(value)
     _lock_session(connection, store, session_id, user_id)
     if run_id is not None:
         r = tables.runs
@@ -239,6 +242,6 @@ def add_score(
     same = (c.session_id == session_id) & (c.name == name)
     same &= c.run_id.is_not_distinct_from(run_id) & c.source.is_not_distinct_from(source)
     connection.execute(tables.scores.delete().where(same))
-    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": float(value), "source": source}
+    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": value, "source": source}
     row |= {"score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
     connection.execute(tables.scores.insert().values(**row))

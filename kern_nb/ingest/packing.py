@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from kern_nb.db import codec, rows
 from kern_nb.db.rows import Row
-from kern_nb.db.schema import WORDS, YEARS, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import WORDS, Flag, Json, Real, Tables, Text, Whole
 from kern_nb.ingest.drafts import Malformed, kind_of
+from kern_nb.records import YEARS
 
 Rows = dict[str, list[Row]]
 """The rows of one session, by table; one of them is in ``sessions``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kern_nb.controls import visible
+
 _SHOWN = 5
 
 
@@ -61,7 +63,7 @@ class IngestReport:
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN]]
         if len(self.errors) > _SHOWN:
             lines.append(f"  and {len(self.errors) - _SHOWN} more in .errors")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def _repr_html_(self) -> str:
         from kern_nb.render.reports import ingest_html

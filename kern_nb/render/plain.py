@@ -6,10 +6,16 @@ Whatever comes from a store is foreign: a NUL, a terminal's escape or a right-to
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+from kern_nb.controls import visible
+
+__all__ = [
+    "BAD", "BRANCH", "GOOD", "MISSING", "apart", "compact", "count", "cut", "money", "one_line", "plural", "pretty",
+    "seconds", "status", "visible", "when",
+]  # fmt: skip
 
 MISSING = "—"
 """What stands for a value that nobody knows; 0 is a number."""
@@ -21,21 +27,6 @@ _COMPARED = 4_000
 BRANCH = "↳"
 GOOD = "✓"
 BAD = "✗"
-
-# Controls but tab and line feed; what turns the direction of text; halves of surrogate pairs; the byte order mark.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-
-
-def visible(text: str) -> str:
-    """Text whose control characters are seen instead of acting: ``␀`` for NUL, ``⟨U+202E⟩`` for an override."""
-    return _UNSEEN.sub(_sign, text.replace("\r\n", "\n"))
-
-
-def _sign(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code < 0x20:  # noqa: PLR2004 - Unicode has pictures of the controls of ASCII, in order
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"  # noqa: PLR2004 - DEL
 
 
 def one_line(text: str) -> str:

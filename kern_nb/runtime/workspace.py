@@ -9,6 +9,7 @@ import mimetypes
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kern_nb.controls import visible
 from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
@@ -34,7 +35,7 @@ class Workspace:
 
     def __repr__(self) -> str:
         """The paths."""
-        return f"<Workspace {', '.join(self.paths()) or 'without files'}>"
+        return visible(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
         """The files, sorted."""

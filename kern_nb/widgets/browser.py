@@ -150,7 +150,7 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         """How many sessions are listed and selected."""
         shown = "" if self._total is None else f", {plain.plural(self._total, 'session')}"
         chosen = f", {len(self._chosen):,} selected" if self._chosen else ""
-        return f"<SessionBrowser of {self.store.url}{shown}{chosen}>"
+        return plain.visible(f"<SessionBrowser of {self.store.url}{shown}{chosen}>")
 
     def still(self) -> str:
         """The part of the list that was last on screen, what was shown of a session, and the last result."""

@@ -72,27 +72,24 @@ def fill(store: SessionStore) -> None:
 
 def damages(store: SessionStore) -> Iterator[tuple[str, str, Any]]:
     """What to put into which column, by table: values that no writer of ours puts there."""
-    anything = store.engine.dialect.name == "sqlite"
+    anything: list[Any] = []
+    if store.engine.dialect.name == "sqlite":
+        anything = [b"\xff\xfe\x00", "text", 1.5, 5, sa.text("CAST(X'ff41' AS TEXT)")]
     for table in TABLES:
         for column in getattr(store.tables, table).columns:
-            kind = type(column.type).__name__
-            values: list[Any] = []
-            if kind == "Json":
-                values += _JSON
-            if kind == "Whole":
-                values += _NUMBERS
-            if kind == "Real":
-                values += _REALS
-            if kind == "Text":
-                values += ["no such word", "\x10zz", "\x1b[2J"]
-            if kind == "LargeBinary":
-                values += [b"other bytes", b""]
-            if anything:
-                values += [b"\xff\xfe\x00", "text", 1.5, 5, sa.text("CAST(X'ff41' AS TEXT)")]
-            if column.nullable:
-                values.append(None)
-            for value in values:
+            missing = [None] if column.nullable else []
+            for value in (*_BY_KIND[type(column.type).__name__], *anything, *missing):
                 yield table, column.name, value
+
+
+_BY_KIND: dict[str, tuple[Any, ...]] = {
+    "Json": _JSON,
+    "Whole": _NUMBERS,
+    "Real": _REALS,
+    "Text": ("no such word", "\x10zz", "\x1b[2J"),
+    "LargeBinary": (b"other bytes", b""),
+    "Flag": (),
+}
 
 
 def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
@@ -110,7 +107,7 @@ def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
         with store.engine.execution_options(kern_write=True).begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA ignore_check_constraints=ON")
-            statement = f"UPDATE {owner.name} SET {quoted} = {place} WHERE {target}"  # noqa: S608 - names of our own
+            statement = f"UPDATE {owner.name} SET {quoted} = {place} WHERE {target}"
             done = connection.execute(sa.text(statement), bound)
             return done.rowcount != 0
     except Exception:  # noqa: BLE001 - the engine holds to its types
@@ -152,7 +149,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "lists_said": lambda: store.lists_said(name),
         "get_run": lambda: store.get_run(f"{name}-0"),
         "member_runs": lambda: store.member_runs(f"{name}-0"),
-        "requirements": lambda: store.requirements(),
+        "requirements": store.requirements,
         "locate": lambda: store.locate(f"{name}/0.1"),
         "compare": lambda: repr(compare(name, f"{name}-branch", store=store)),
         "digest": lambda: _digest(store, name),
@@ -166,7 +163,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "repair": lambda: store.check(repair=True),
     }
     calls |= {
-        f"sql {view}": lambda view=view: repr(store.sql(f"SELECT * FROM {view}"))  # noqa: S608 - a view's name
+        f"sql {view}": lambda view=view: repr(store.sql(f"SELECT * FROM {view}"))
         for view in ("sessions", "runs", "messages", "tool_calls", "scores", "requirements")
     }
     return calls
@@ -210,12 +207,19 @@ class Result:
             print(f"   {kind}: {text}", flush=True)
 
 
-def probe(store: SessionStore, what: str, table: str, folder: Path, result: Result) -> None:
-    """Read all that is public of a damaged store; then repair it, and look again."""
+QUICK = frozenset(("get_session", "list_sessions", "sessions_df", "messages_df", "repair"))
+"""A few reads that take some milliseconds together."""
+
+
+def probe(
+    store: SessionStore, what: str, table: str, folder: Path, result: Result, chosen: frozenset[str] | None = None
+) -> None:
+    """Read all that is public of a damaged store, or what is chosen of it; then repair it, and look again."""
     result.counts["stores"] += 1
     for name in ("bad", "good"):
         for read, call in reads(store, name, folder).items():
-            if name == "good" and read not in OF_ONE:  # those of the whole store were made
+            of_both = name == "bad" or read in OF_ONE  # those of the whole store are made once
+            if not of_both or (chosen is not None and read not in chosen):
                 continue
             result.counts["reads"] += 1
             started = time.monotonic()
@@ -228,7 +232,7 @@ def probe(store: SessionStore, what: str, table: str, folder: Path, result: Resu
                     result.note("refused", f"{what}: {read} of {name}: {type(error).__name__}: {error}")
             except Exception as error:  # noqa: BLE001 - what this counts
                 result.note("raw", f"{what}: {read} of {name}: {type(error).__name__}: {str(error)[:200]}")
-            if time.monotonic() - started > 60:  # noqa: PLR2004 - a hang, whatever the load
+            if time.monotonic() - started > 60:
                 result.note("hang", f"{what}: {read} of {name}")
             if read == "repair" and name == "bad":
                 report = store.check()

@@ -1,0 +1,212 @@
+"""One damaged cell: its session is refused by name, everything else goes on, and a repair loses nothing."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from kern_nb.db import SqliteDb
+from kern_nb.errors import DamagedRow
+from kern_nb.records import Session
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stress"))
+
+import damaged_cells as cells
+
+
+@pytest.fixture
+def filled(store):
+    """A store with a session `bad` and a session `good` that know nothing of each other."""
+    cells.fill(store)
+    return store
+
+
+JSON = ["{broken", '{"a": {"$type": "nope", "value": 1}}']
+
+
+@pytest.mark.parametrize("value", JSON)
+def test_a_damaged_session_is_refused_by_name_and_the_rest_goes_on(filled, value):
+    """Its error names the table, the column and the session; lists and frames have every other session."""
+    assert cells.damage(filled, "sessions", "session_data", value)
+
+    with pytest.raises(DamagedRow, match=r"agno_sessions\.session_data of session 'bad'") as raised:
+        filled.get_session("bad")
+    assert "check(repair=True)" in raised.value.hint
+    listed = {session.session_id: session for session in filled.list_sessions()}
+    assert listed["bad"].damaged == ("session_data",)
+    assert listed["good"].damaged == ()
+    assert listed["good"].session_name == "title of good"
+    frame = filled.sessions_df().set_index("session_id")
+    assert frame.session_name["good"] == "title of good"
+    assert frame.n_runs["bad"] == 2
+    assert len(filled.get_session("good").runs) == 2
+    assert filled.history("good-branch")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "name"),
+    [
+        ("runs", "extra", r"run 0\b"),
+        ("messages", "content_json", r"message 1\b"),
+        ("tool_calls", "args", "tool call 'c1'"),
+    ],
+)
+def test_the_error_names_the_row(filled, table, column, name):
+    """Run, message, tool call: what a person needs to find it."""
+    assert cells.damage(filled, table, column, "{broken")
+
+    with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad', .*{name}.* is damaged: not JSON"):
+        filled.get_session("bad")
+    assert len(filled.messages_df("bad")) == 8
+
+
+def test_a_repair_sets_the_value_aside_and_a_second_check_is_clean(filled):
+    """What was stored can be had again; the rest of the row is there."""
+    cells.damage(filled, "sessions", "metadata", '{"tags": [broken')
+    report = filled.check()
+
+    assert [(p.kind, p.session_id, p.repaired) for p in report.problems] == [("damaged", "bad", False)]
+    assert "agno_sessions.metadata of session 'bad': not JSON" in report.problems[0].detail
+    assert filled.damaged_values() == []
+
+    repaired = filled.check(repair=True)
+
+    assert repaired
+    [aside] = filled.damaged_values()
+    assert (aside.table, aside.column, aside.session_id) == ("agno_sessions", "metadata", "bad")
+    assert aside.value == '{"tags": [broken'
+    assert f"agno_sessions_damaged now, damage_id {aside.damage_id}" in repaired.problems[0].detail
+    assert filled.check().problems == []
+    session = filled.get_session("bad")
+    assert session.metadata is None
+    assert session.session_name == "title of bad"
+
+    filled.delete_session("bad", detach_branches=True)
+    assert filled.damaged_values() == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"), [("runs", "status", "no such"), ("sessions", "created_at", 10**15)]
+)
+def test_values_that_no_column_means_are_damage(filled, table, column, value):
+    """An unknown status, a time in the year 300,000: refused for that session, missing in the frame."""
+    assert cells.damage(filled, table, column, value)
+
+    with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad'"):
+        filled.get_session("bad")
+    frames = filled.sessions_df(), filled.runs_df(), filled.sql(f"SELECT * FROM {table}")
+    assert all(repr(frame) for frame in frames)
+    if column == "created_at":
+        frame = frames[0] if table == "sessions" else frames[1]
+        assert frame[frame.session_id == "bad"].created_at.isna().sum() == 1
+    assert filled.check(repair=True)
+    assert filled.check().problems == []
+    assert filled.get_session("bad")
+
+
+def test_a_file_whose_bytes_changed_is_refused(filled):
+    """Bytes under the hash of others are no longer what was stored; a repair takes them out."""
+    sha256 = filled.put_blob(cells.BLOB)
+    cells.damage(filled, "blobs", "content", b"other bytes")
+
+    with pytest.raises(DamagedRow, match=rf"agno_sessions_blobs\.content of file '{sha256}'"):
+        filled.get_blob(sha256)
+    assert "do not match their hash" in filled.check().problems[0].detail
+    assert filled.check(repair=True)
+    assert filled.get_blob(sha256) is None
+    assert filled.damaged_values()[0].value["content"] == b"other bytes"
+    assert filled.check().problems == []
+
+
+def test_a_cycle_of_parents_ends_with_an_error(store):
+    """Three branches that lead back to themselves: read, refused; a repair makes one of them no branch."""
+    for name, parent in (("a", "c"), ("b", "a"), ("c", "b"), ("d", "c")):
+        store.save_session(Session(session_id=name, created_at=ord(name), parent_session_id=parent, fork_run_index=-1))
+
+    for read in (store.get_session, store.history, store.session_family, store.branch, store.locate):
+        with pytest.raises(DamagedRow, match="form a cycle"):
+            read("d") if read != store.locate else read("d/0")
+    assert [(p.kind, p.session_id) for p in store.check().problems] == [("cycle", "a")]
+    assert store.check(repair=True)
+    assert store.get_session("d").runs == []
+    assert store.check().problems == []
+
+
+def test_a_branch_that_lost_its_fork_inherits_nothing_by_guess(filled):
+    """Without the place it branched at, nobody knows which runs it sees."""
+    s = filled.tables.sessions
+    filled.write(lambda c: c.execute(s.update().where(s.c.session_id == "bad-branch").values(fork_run_index=None)))
+
+    with pytest.raises(DamagedRow, match=r"fork_run_index of session 'bad-branch'"):
+        filled.get_session("bad-branch")
+    assert filled.check(repair=True)
+    assert filled.get_session("bad-branch").runs == []
+    assert {value.column: value.value for value in filled.damaged_values()}["parent_session_id"] == "bad"
+
+
+def test_a_damaged_requirement_is_left_out_of_the_inbox_with_a_warning(filled):
+    """What others wait for is shown; the session's own list is refused."""
+    cells.damage(filled, "requirements", "args", "{broken")
+
+    with pytest.warns(UserWarning, match=r"requirements\.args of session 'bad-waits'.*left out"):
+        assert [r.requirement_id for r in filled.requirements()] == ["good"]
+    with pytest.raises(DamagedRow):
+        filled.requirements(session_id="bad-waits")
+
+
+def test_text_that_is_no_utf8_is_damage(tmp_path):
+    """SQLite stores any bytes as text: a frame has none in their place, a search goes on, the session is named."""
+    store = SqliteDb(db_file=tmp_path / "s.db")
+    cells.fill(store)
+    assert cells.damage(store, "sessions", "user_id", sa.text("CAST(X'ff41' AS TEXT)"))
+
+    with pytest.raises(
+        DamagedRow, match=r"agno_sessions\.user_id of session 'bad' is damaged: bytes that are no UTF-8"
+    ):
+        store.get_session("bad")
+    assert store.sessions_df("bad").user_id.isna().all()
+    assert len(store.sql("SELECT user_id FROM sessions")) == 6
+    assert len(store.list_sessions(name="title")) == 2
+    assert store.check(repair=True)
+    assert store.damaged_values()[0].value == b"\xffA"
+    store.close()
+
+
+def test_every_column_of_sqlite_may_hold_bytes(tmp_path):
+    """One cell of each column at a time: no raw error, no other session hurt, nothing left after a repair."""
+    base = SqliteDb(db_file=tmp_path / "base")
+    cells.fill(base)
+    base.close()
+    result = cells.Result()
+    seen = set()
+    for table, column, value in cells.damages(base):
+        if (table, column) in seen or value != b"\xff\xfe\x00":
+            continue
+        seen.add((table, column))
+        path = tmp_path / f"{table}.{column}"
+        path.write_bytes((tmp_path / "base").read_bytes())
+        store = SqliteDb(db_file=path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if cells.damage(store, table, column, value):
+                cells.probe(store, f"{table}.{column}", table, tmp_path, result, cells.QUICK)
+        store.close()
+
+    assert result.problems == []
+    assert result.counts["stores"] > 80
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("engine", "every"), [("sqlite", 250), ("duckdb", 270), ("postgres", 270)])
+def test_a_sample_of_damaged_stores_raises_no_raw_error(engine, every, tmp_path, request):
+    """Everything public is called; `tests/stress/damaged_cells.py` does so for all cells."""
+    url = request.getfixturevalue("postgres_database_url") if engine == "postgres" else None
+
+    result = cells.run(engine, tmp_path, every=every, first=5, url=url)
+
+    assert result.problems == []
+    assert result.counts["reads"] > 50
