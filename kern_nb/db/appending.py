@@ -22,7 +22,7 @@ from kern_nb.db import codec, rows
 from kern_nb.db.schema import Tables, starts_with
 from kern_nb.db.state import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
-from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, UNKNOWN
+from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, STATE_BEFORE, UNKNOWN
 from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, Usage
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def append_run(connection: Connection, store: Connected, session_id: str, run: R
         )
     made = rows.run_rows(stored, session_id)
     index = insert_run(connection, store, made.run, session["fork_run_index"])
+    _keep_state_before(connection, store, stored, index, (session["session_data"] or {}).get("session_state"))
     return insert_children(connection, store, stored, made, session_id, index)
 
 
@@ -232,7 +233,16 @@ def start_run(
     started = run.model_copy(update={"session_state": state, "created_at": datetime.fromtimestamp(now, UTC)})
     row = rows.run_rows(started, session_id).run | {"process": this_process()}
     index = insert_run(connection, store, row, session["fork_run_index"])
+    _keep_state_before(connection, store, started, index, state)
     return started.model_copy(update={"session_id": session_id, "run_index": index})
+
+
+def _keep_state_before(connection: Connection, store: Connected, run: Run, index: int, state: Any) -> None:
+    """Note with a session's first run the state it started from: a branch taken before it has no other run to ask."""
+    if index == 0 and isinstance(state, dict) and state:
+        r = store.tables.runs
+        noted = run.internal | {STATE_BEFORE: state}
+        connection.execute(r.update().where(r.c.run_id == run.run_id).values(internal=noted))
 
 
 def open_run(connection: Connection, store: Connected, run_id: str) -> RowMapping:
