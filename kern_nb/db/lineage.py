@@ -151,7 +151,7 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     """
     run = run if isinstance(run, str) else _index(run, "run")
     r, session_id = tables.runs, seen.own.session_id
-    query = sa.select(*(r.c[name] for name in _OF_RUN), _last_member(tables)).where(seen.runs(r))
+    query = sa.select(*(r.c[name] for name in _OF_RUN)).where(seen.runs(r))
     if isinstance(run, int):
         query = query.where(r.c.run_index == run)
     else:
@@ -173,19 +173,12 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
 _OF_RUN = ("session_id", "run_index", "run_id", "parent_run_id", "status", "session_state")
 
 
-def _last_member(tables: Tables) -> sa.Label[int | None]:
-    """The index of the last run that was made within a run; NULL where there is none."""
-    r, member = tables.runs, tables.runs.alias()
-    within = (member.c.session_id == r.c.session_id) & (member.c.parent_run_id == r.c.run_id)
-    return sa.select(sa.func.max(member.c.run_index)).where(within).scalar_subquery().label("last_member")
-
-
 def _leader(connection: Connection, tables: Tables, run: Row) -> Row:
     """The run within which a member's or a step's run was made, at the top; the run itself where it is no such."""
     r, met = tables.runs, {run["run_id"]}
     while run["parent_run_id"] is not None and run["parent_run_id"] not in met:
         met.add(run["parent_run_id"])
-        query = sa.select(*(r.c[name] for name in _OF_RUN), _last_member(tables))
+        query = sa.select(*(r.c[name] for name in _OF_RUN))
         query = query.where(r.c.session_id == run["session_id"], r.c.run_id == run["parent_run_id"])
         above = connection.execute(query).mappings().first()
         if above is None:
@@ -197,8 +190,6 @@ def _leader(connection: Connection, tables: Tables, run: Row) -> Row:
 def family_end(connection: Connection, tables: Tables, run: Row) -> int:
     """The index of the last run of a run and of those made within it, at every depth: only with these is it whole."""
     r, end = tables.runs, int(run["run_index"])
-    if run["last_member"] is None:
-        return end
     level, met = [run["run_id"]], {run["run_id"]}
     while level:
         query = sa.select(r.c.run_id, r.c.run_index)
@@ -277,7 +268,7 @@ def _last_cut(seen: Segments, run_index: int) -> int | None:
 
 def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
     r = tables.runs
-    query = sa.select(*(r.c[name] for name in _OF_RUN), sa.null().label("last_member")).where(seen.runs(r))
+    query = sa.select(*(r.c[name] for name in _OF_RUN)).where(seen.runs(r))
     run = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).mappings().first()
     if run is None:
         return Point(-1)

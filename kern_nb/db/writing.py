@@ -120,7 +120,8 @@ def branch(
 ) -> Session:
     """See `SessionStore.branch`; ``fields`` are columns of the new session that are not as its parent's."""
     tables = store.tables
-    require_session(connection, tables, session_id, user_id)
+    if user_id is not None:  # another user's session is read here, not changed: it is not there
+        require_session(connection, tables, session_id, user_id)
     parent = _lock_session(connection, store, session_id)
     seen = segments(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
