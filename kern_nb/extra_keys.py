@@ -52,6 +52,9 @@ STEP_PATH = "step_path"
 TOOL_CALL_ID = "tool_call_id"
 """Of the run of a team's member: the leader's call that it answers."""
 
+STATE_BEFORE = "state_before"
+"""Of a session's first run: the session state it started from, which no earlier run holds."""
+
 _OF_RUN = (GIVEN_STATE, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 _ALONE = (BY_TOOL, RETRY)
 _COPY, _FILES = '{"from_history": true', '{"files": true'

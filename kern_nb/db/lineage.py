@@ -22,6 +22,7 @@ from kern_nb.db import codec
 from kern_nb.db.rows import ANSWERS
 from kern_nb.db.schema import Tables, UnreadableCell, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
+from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES
 
 Row = Mapping[str, Any] | RowMapping
@@ -321,7 +322,7 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     """
     run = run if isinstance(run, str) else _index(run, "run")
     r, session_id = tables.runs, seen.own.session_id
-    query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status, r.c.session_state).where(seen.runs(r))
+    query = sa.select(*(r.c[name] for name in _OF_RUN)).where(seen.runs(r))
     if isinstance(run, int):
         query = query.where(r.c.run_index == run)
     else:
@@ -340,6 +341,37 @@ def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | 
     raise RunNotFound(f"Session {session_id!r} has no run {run!r}; {there}.", f"See %kern show {session_id}.")
 
 
+_OF_RUN = ("session_id", "run_index", "run_id", "parent_run_id", "status", "session_state")
+
+
+def _leader(connection: Connection, tables: Tables, run: Row) -> Row:
+    """The run within which a member's or a step's run was made, at the top; the run itself where it is no such."""
+    r, met = tables.runs, {run["run_id"]}
+    while run["parent_run_id"] is not None and run["parent_run_id"] not in met:
+        met.add(run["parent_run_id"])
+        query = sa.select(*(r.c[name] for name in _OF_RUN))
+        query = query.where(r.c.session_id == run["session_id"], r.c.run_id == run["parent_run_id"])
+        above = connection.execute(query).mappings().first()
+        if above is None:
+            break
+        run = above
+    return run
+
+
+def family_end(connection: Connection, tables: Tables, run: Row) -> int:
+    """The index of the last run of a run and of those made within it, at every depth: only with these is it whole."""
+    r, end = tables.runs, int(run["run_index"])
+    level, met = [run["run_id"]], {run["run_id"]}
+    while level:
+        query = sa.select(r.c.run_id, r.c.run_index)
+        query = query.where(r.c.session_id == run["session_id"], r.c.parent_run_id.in_(level))
+        rows = connection.execute(query).all()
+        level = [run_id for run_id, _ in rows if run_id not in met]
+        met.update(level)
+        end = max([end, *(index for _, index in rows)])
+    return end
+
+
 def find_point(
     connection: Connection,
     tables: Tables,
@@ -349,6 +381,9 @@ def find_point(
     before: int | str | tuple[int | str, int] | None,
 ) -> Point:
     """The last place that a branch would inherit.
+
+    A run is inherited whole only with its members' and steps' runs, so after or before one of these is after or before
+    their leader's. A run that is cut at a message has none of them.
 
     Raises:
         RunNotFound, MessageNotFound, AmbiguousReference: there is no such place, or no single one.
@@ -362,8 +397,13 @@ def find_point(
     if message_index is not None:
         message_index = _index(message_index, "message")
         _require_message(connection, tables, seen, run, message_index)
+    if message_index is None:
+        run = _leader(connection, tables, run)
+        if before is None:
+            return _after(connection, tables, seen, run)
+        return _whole(seen, int(run["run_index"]) - 1)
     if before is None:
-        return _after(connection, tables, seen, run) if message_index is None else Point(index, message_index)
+        return Point(index, message_index)
     return Point(index, message_index - 1) if message_index else _whole(seen, index - 1)
 
 
@@ -383,7 +423,9 @@ def _after(connection: Connection, tables: Tables, seen: Segments, run: Row) -> 
     """After a run. An open one counts up to its latest message, so that the branch does not move on with it."""
     m, index = tables.messages, int(run["run_index"])
     if run["status"] not in OPEN_STATUSES:
-        return _whole(seen, index)
+        # What is seen of the leader's session may end between its runs.
+        bounds = [s.until.run_index for s in seen if s.until is not None and s.session_id == run["session_id"]]
+        return _whole(seen, min([family_end(connection, tables, run), *bounds]))
     last = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], seen.inside(m))
     written = connection.execute(last).scalar()
     return _whole(seen, index - 1) if written is None else Point(index, written)
@@ -397,9 +439,11 @@ def _last_cut(seen: Segments, run_index: int) -> int | None:
 
 def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
     r = tables.runs
-    query = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.status).where(seen.runs(r))
+    query = sa.select(*(r.c[name] for name in _OF_RUN)).where(seen.runs(r))
     run = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).mappings().first()
-    return Point(-1) if run is None else _after(connection, tables, seen, run)
+    if run is None:
+        return Point(-1)
+    return _after(connection, tables, seen, _leader(connection, tables, run))
 
 
 def _require_message(connection: Connection, tables: Tables, seen: Segments, run: Row, message_index: int) -> None:
@@ -413,11 +457,19 @@ def _require_message(connection: Connection, tables: Tables, seen: Segments, run
 
 
 def state_at(connection: Connection, tables: Tables, seen: Segments, point: Point) -> dict[str, Any] | None:
-    """The session state as it was there: after the last run that lies wholly before the point."""
+    """The session state as it was there: after the last run that lies wholly before the point.
+
+    Members' and steps' runs share their leader's state, which ends after them. Before the first run it is what that
+    run started from.
+    """
     r = tables.runs
     upto = r.c.run_index <= point.run_index if point.message_index is None else r.c.run_index < point.run_index
     query = sa.select(r.c.session_state).where(seen.runs(r), upto, r.c.session_state.is_not(None))
-    state = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).scalar()
+    query = query.where(r.c.parent_run_id.is_(None)).order_by(r.c.run_index.desc()).limit(1)
+    state = connection.execute(query).scalar()
+    if state is None and (point.run_index < 0 or (point.run_index == 0 and point.message_index is not None)):
+        first = sa.select(r.c.internal).where(seen.runs(r), r.c.run_index == 0)
+        state = (connection.execute(first).scalar() or {}).get(STATE_BEFORE)
     return state if isinstance(state, dict) else None
 
 

@@ -178,14 +178,18 @@ def _pin_branches(connection: Connection, store: Connected, run: RowMapping) -> 
         inheriting = sa.select(s.c.session_id, s.c.fork_run_index, s.c.fork_message_index)
         inheriting = inheriting.where(s.c.parent_session_id.in_(last), s.c.fork_run_index >= run["run_index"])
         found = connection.execute(inheriting).mappings().all()
-        heirs += [
-            h["session_id"] for h in found if (h["fork_run_index"], h["fork_message_index"]) == (run["run_index"], None)
-        ]
+        whole = [h for h in found if h["fork_message_index"] is None]
+        end = run["run_index"]
+        if any(h["fork_run_index"] > end for h in whole):
+            family = reading.with_members(connection, store.tables, run["run_id"])
+            r = store.tables.runs
+            end = connection.execute(sa.select(sa.func.max(r.c.run_index)).where(r.c.run_id.in_(family))).scalar_one()
+        heirs += [h["session_id"] for h in whole if h["fork_run_index"] in (run["run_index"], end)]
         last = [heir["session_id"] for heir in found]
     if heirs:
         of_run = (m.c.session_id == run["session_id"]) & (m.c.run_index == run["run_index"])
         seen = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index), -1)).where(of_run)
-        point = {"fork_message_index": connection.execute(seen).scalar_one()}
+        point = {"fork_run_index": run["run_index"], "fork_message_index": connection.execute(seen).scalar_one()}
         connection.execute(s.update().where(s.c.session_id.in_(heirs)).values(**point))
 
 

@@ -121,7 +121,8 @@ def branch(
 ) -> Session:
     """See `SessionStore.branch`; ``fields`` are columns of the new session that are not as its parent's."""
     tables = store.tables
-    require_session(connection, tables, session_id, user_id)
+    if user_id is not None:  # another user's session is read here, not changed: it is not there
+        require_session(connection, tables, session_id, user_id)
     parent = _lock_session(connection, store, session_id)
     rows.require_sound("sessions", parent)
     seen = segments(connection, tables, parent)

@@ -491,3 +491,114 @@ def test_a_result_of_another_runs_call_is_not_taken_for_this_ones(store):
 
     assert [run.tool_calls[0].result for run in runs] == ["0", None]
     assert [run.tool_calls[0].status for run in runs] == ["completed", "unknown"]
+
+
+def a_family(store, session_id="chat", leader="team", **fields):
+    """A run of a team or a workflow with two members' runs, one of which has a run within it: four runs."""
+    top = store.append_run(session_id, a_small_run(leader, run_id=leader, run_type="team", **fields))
+    first = store.append_run(session_id, a_small_run("one", run_id=f"{leader}.1", parent_run_id=top.run_id))
+    store.append_run(session_id, a_small_run("deep", run_id=f"{leader}.1.1", parent_run_id=first.run_id))
+    store.append_run(session_id, a_small_run("two", run_id=f"{leader}.2", parent_run_id=top.run_id))
+    return [leader, f"{leader}.1", f"{leader}.1.1", f"{leader}.2"]
+
+
+def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
+    """At every depth; before it there is none of them; a place at a member's run is a place at its leader's."""
+    first, second = a_family(store, leader="a"), a_family(store, leader="b")
+    store.append_run("chat", a_small_run("last", run_id="last"))
+    places = {
+        "after 0": ({"after": 0}, first),
+        "after the last of a": ({"after": 3}, first),
+        "after a member of b": ({"after": "b.1"}, first + second),
+        "after b": ({"after": "b"}, first + second),
+        "before b": ({"before": "b"}, first),
+        "before a member of b": ({"before": "b.1.1"}, first),
+        "before a": ({"before": 0}, []),
+        "after the last run": ({"after": "last"}, [*first, *second, "last"]),
+        "at the end": ({}, [*first, *second, "last"]),
+        "within b": ({"after": ("b", 0)}, [*first, "b"]),
+    }
+    for name, (place, expected) in places.items():
+        branch = store.branch("chat", new_session_id=name, **place)
+        assert [run.run_id for run in loaded(store, name).runs] == expected, name
+        assert sorted(store.runs_df(name, lineage=True)["run_id"]) == sorted(expected), name
+        again = store.branch(name, new_session_id=f"again {name}")
+        assert [run.run_id for run in loaded(store, again.session_id).runs] == expected, name
+        assert store.append_run(name, a_small_run()).run_index == branch.fork_run_index + 1
+    assert [m.content for m in store.history("after 0")][:2] == ["a", "answer to a"]
+    assert len(store.history("after 0")) == 4
+
+
+def test_a_branch_after_a_run_keeps_its_members_when_the_parent_goes(store):
+    """A copy of a run is whole, too, and its members are the copy's."""
+    a_family(store)
+    store.append_run("chat", a_small_run("next"))
+    store.branch("chat", after=0, new_session_id="b")
+    store.delete_session("chat", detach_branches=True)
+    runs = loaded(store, "b").runs
+
+    assert [run.input for run in runs] == ["team", "one", "deep", "two"]
+    assert [run.parent_run_id for run in runs] == [None, runs[0].run_id, runs[1].run_id, runs[0].run_id]
+
+
+def test_the_state_after_a_teams_run_is_the_teams(store):
+    """What a leader sets after its members ended is in the branch; so is it before the next run."""
+    top = store.start_run("chat", input="x", session_type="team")
+    member = store.start_run("chat", input="y", parent_run_id=top.run_id)
+    store.finish_run(member.run_id, session_state={"by": "member"})
+    store.finish_run(top.run_id, session_state={"by": "leader"})
+    store.append_run("chat", a_small_run(session_state={"by": "next"}))
+
+    assert store.branch("chat", after=0).session_state == {"by": "leader"}
+    assert store.branch("chat", after=1).session_state == {"by": "leader"}
+    assert store.branch("chat", before=2).session_state == {"by": "leader"}
+
+
+def test_a_branch_from_a_team_at_work_does_not_move_on_with_it(store):
+    """Its leader's run is cut at its latest message, though a member's run has ended since."""
+    top = store.start_run("chat", input="x", session_type="team")
+    store.append_messages(top.run_id, [Message(role="user", content="1")])
+    member = store.start_run("chat", input="y", parent_run_id=top.run_id)
+    store.finish_run(member.run_id, output="z")
+    store.branch("chat", new_session_id="b")
+    store.append_messages(top.run_id, [Message(role="assistant", content="2")])
+    store.finish_run(top.run_id, output="2")
+
+    assert [said(run.messages) for run in loaded(store, "b").runs] == [["1"]]
+
+
+def test_a_branch_after_a_team_that_is_continued_stays_as_it_was(store):
+    """A run that had failed gets more messages, and the branch has none of them."""
+    top = store.start_run("chat", input="x", session_type="team")
+    store.append_messages(top.run_id, [Message(role="user", content="1")])
+    member = store.start_run("chat", input="y", parent_run_id=top.run_id)
+    store.finish_run(member.run_id, output="z")
+    store.finish_run(top.run_id, status="ERROR", error="broke")
+    store.branch("chat", after=0, new_session_id="b")
+    store.claim_run(top.run_id)
+    store.append_messages(top.run_id, [Message(role="assistant", content="2")])
+    store.finish_run(top.run_id, output="2")
+
+    assert said(loaded(store, "b").runs[0].messages) == ["1"]
+
+
+@pytest.mark.parametrize("how", ["start_run", "append_run", "default_state"])
+def test_a_branch_before_the_first_run_has_the_state_from_before_it(store, how):
+    """What was set without a run, or is the default of the agent."""
+    if how == "default_state":
+        run = store.start_run("chat", input="x", default_state={"set": 1})
+        store.finish_run(run.run_id, session_state={"set": 2})
+    else:
+        store.update_session_state("chat", {"set": 1})
+        if how == "append_run":
+            store.append_run("chat", a_small_run(session_state={"set": 2}))
+        else:
+            run = store.start_run("chat", input="x")
+            store.append_messages(run.run_id, [Message(role="user", content="1")])
+            store.finish_run(run.run_id, session_state={"set": 2})
+    store.append_run("chat", a_small_run(session_state={"set": 3}))
+
+    assert store.branch("chat", before=0).session_state == {"set": 1}
+    assert store.branch("chat", before=1).session_state == {"set": 2}
+    if how != "default_state":
+        assert store.branch("chat", after=(0, 0)).session_state == {"set": 1}
