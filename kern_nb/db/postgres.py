@@ -122,7 +122,8 @@ class PostgresDb(SessionStore):
                 with psycopg.RawCursor(raw) as cursor:
                     values = [params[name] for name in names]
                     # Row by row, each sent as it is made; and in the protocol that takes one statement only.
-                    rows = query.bounded_rows(cursor.stream(statement, values))
+                    with contextlib.closing(cursor.stream(statement, values)) as stream:
+                        rows = query.bounded_rows(stream)
                     if not rows:  # then no row brought the columns along
                         cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
                     return query.columns_of([column.name for column in cursor.description or ()], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -25,6 +26,7 @@ from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue,
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
+    from kern_nb.db.schema import Tables
 
 # Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
 _NOT_QUERIES = frozenset(
@@ -278,19 +280,21 @@ def view_selects(
     store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
     """The SELECT that each of the views stands for."""
-    selects = {}
-    for name in (name for name in VIEWS if name in names):
-        inner = VIEWS[name](store.tables, None).subquery()
-        shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
-        body = sa.select(*shown).compile(
-            dialect=dialect,
-            compile_kwargs={"literal_binds": True},
-            # A workload may be called like a view: its tables are named with their schema, which the view is not in.
-            schema_translate_map={None: db_schema},
-            render_schema_translate=True,
-        )
-        selects[name] = str(body).replace("%%", "%")
-    return selects
+    return {name: _view_select(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
+
+
+@functools.lru_cache(maxsize=64)
+def _view_select(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
+    inner = VIEWS[name](tables, None).subquery()
+    shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+    body = sa.select(*shown).compile(
+        dialect=dialect,
+        compile_kwargs={"literal_binds": True},
+        # A workload may be called like a view: its tables are named with their schema, which the view is not in.
+        schema_translate_map={None: db_schema},
+        render_schema_translate=True,
+    )
+    return str(body).replace("%%", "%")
 
 
 def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
