@@ -56,7 +56,7 @@ _TOKEN = re.compile(
 def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if bad := _UNREADABLE.search(text):
-        raise QueryFailed(f"The SQL has the sign {ascii(bad[0])} in it.", "Pass such text as a parameter: $name.")
+        raise QueryFailed(f"The SQL has the sign {bad[0]!a} in it.", "Pass such text as a parameter: $name.")
     body = _statement(text)
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")

@@ -67,7 +67,7 @@ READING = {
     "SELECT 1 -- SELECT pg_read_file('x')": [1],
     "SELECT /* enable_logging() */ 1": [1],
     "SELECT 'pg_read_file(1); DROP TABLE x', 'it''s'": ["pg_read_file(1); DROP TABLE x", "it's"],
-    "SELECT 1 AS \"pg_read_file\", 2 AS \"a.b(c)\"": [1, 2],
+    'SELECT 1 AS "pg_read_file", 2 AS "a.b(c)"': [1, 2],
     "SELECT count ( * ) FROM\n runs\t;": [2],
 }  # fmt: skip
 
@@ -140,7 +140,10 @@ READING_HERE = {
     },
 }  # fmt: skip
 READING_HERE["memory"] = READING_HERE["duckdb"]
-del READING_HERE["postgres"]["TABLE kern_x"], READING_HERE["postgres"]["SELECT count(*) FROM messages TABLESAMPLE system (100)"]
+del (
+    READING_HERE["postgres"]["TABLE kern_x"],
+    READING_HERE["postgres"]["SELECT count(*) FROM messages TABLESAMPLE system (100)"],
+)
 
 # What must not be run, on any engine: by its form.
 _WRITES = (
@@ -296,7 +299,9 @@ def test_hostile_statements_change_nothing(chat, engine_name, tmp_path):
 def test_every_other_function_of_duckdb_is_refused(chat):
     """Whatever the installed version has that is not listed."""
     with chat.connect() as connection:
-        functions = connection.exec_driver_sql("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").all()
+        functions = connection.exec_driver_sql(
+            "SELECT DISTINCT function_name, function_type FROM duckdb_functions()"
+        ).all()
     tables = {name for name, kind in functions if kind in ("table", "table_macro")}
     pragmas = {name for name, kind in functions if kind == "pragma"}
     scalars = {name for name, _ in functions if name[0].isalpha()} - tables - pragmas
