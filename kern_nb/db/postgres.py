@@ -73,6 +73,12 @@ class PostgresDb(SessionStore):
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
 
+        @sa.event.listens_for(engine, "checkin")
+        def keep_defaults(raw: Any, _: object) -> None:
+            # SQLAlchemy undoes read-only by asking to write, which a role or a server may be set not to do by default.
+            if raw is not None and not raw.closed:
+                raw.read_only = None
+
         return engine
 
     @cached_property
