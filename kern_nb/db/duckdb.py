@@ -39,6 +39,7 @@ class DuckDb(SessionStore):
         timeout: Seconds to wait for another process before `StoreBusy`.
     """
 
+    readers_share = False
     most_added_up = None  # a column store adds up 100,000 in a tenth of a second
 
     def __init__(

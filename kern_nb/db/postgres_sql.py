@@ -14,6 +14,7 @@ Words of strings and comments do not count, so these are told apart as the serve
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +113,12 @@ def require_reading(raw: Any, words: Words) -> None:
         )
     if hidden := sorted(name for name in words.qualifiers if name.startswith("pg_")):  # pg_temp is in no catalog
         raise query.unknown_relation(hidden[0])
+
+
+def with_views(body: str, views: Mapping[str, str]) -> str:
+    """A query with the views that it names before it. As a subquery it can be nothing but a query."""
+    before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
+    return f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
