@@ -31,6 +31,7 @@ _TOKEN = re.compile(
     | (?P<unicode>[uU]&["'])
     | (?P<string>'(?:[^']|'')*' | \$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$ .*? \$(?P=tag)\$)
     | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<open>['"] | \$(?:[{_LETTER}][{_LETTER}0-9]*)?\$)
     | (?P<word>[{_LETTER}][{_LETTER}0-9$]*)
     | [0-9]+
     | .""",
@@ -133,6 +134,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
             raise QueryRefused(
                 f"{match[0][:20]!r} is not run here.", "Write the letters themselves, in one string or quoted name."
             )
+        elif kind == "open":
+            raise QueryFailed(f"The quote {match[0]} is not closed.", "The SQL dialect is PostgreSQL's.")
         elif kind != "blank":
             tokens.append((kind, match[0]))
     return tokens

@@ -46,8 +46,9 @@ _VALUE_BYTES = 50
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")  # no engine takes it in SQL
 
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
-_TOKEN = re.compile(
-    r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+_TOKEN = re.compile(  # what is not closed ends with the text: read once, whatever it is
+    r"""(?P<skip>'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | --[^\n]* | /\*.*?(?:\*/|\Z)
+        | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
     | \$(?P<name>[A-Za-z_]\w*)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -98,8 +99,8 @@ def unknown_relation(name: str) -> QueryFailed:
 
 
 _PIECE = re.compile(
-    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?\*/)
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | .""",
+    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
+    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | .""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -152,18 +153,18 @@ def numbered(text: str) -> tuple[str, list[str]]:
 
 
 def most_bytes() -> int:
-    """How large a result may become: half of what this process can still have."""
+    """How large a result may become: a third of what this process can still have, as a DataFrame takes more."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
         group = Path("/sys/fs/cgroup")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(free // 2, _LEAST_BYTES)
+    return max(free // 3, _LEAST_BYTES)
 
 
 def too_large(limit: int) -> QueryFailed:
     """The answer to a result that would fill the memory."""
     return QueryFailed(
-        f"The result is larger than {limit / 1e6:,.0f} MB, half of the free memory.",
+        f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
         "Select fewer rows or columns: a WHERE, a LIMIT, or a sum in place of rows.",
     )
 
