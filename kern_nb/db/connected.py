@@ -83,6 +83,9 @@ class Connected(ABC):
     """So many sessions at most are ordered by a total, which is added up first: ten times as many take SQLite a second,
     at every page. None where there is no such limit."""
 
+    readers_share = True
+    """Whether others may write while a long reading transaction is open."""
+
     @property
     @abstractmethod
     def engine(self) -> sa.Engine:
@@ -241,7 +244,6 @@ class Connected(ABC):
             if cause is None or cause is error:
                 raise
             raise cause from (error if isinstance(cause, KernError) else None)
-
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -22,7 +22,7 @@ from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
 
 BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
@@ -42,6 +42,7 @@ class DuckDb(SessionStore):
         timeout: Seconds to wait for another process before `StoreBusy`.
     """
 
+    readers_share = False
     most_added_up = None  # a column store adds up 100,000 in a tenth of a second
 
     def __init__(
@@ -150,9 +151,9 @@ class DuckDb(SessionStore):
             # Named in full: the temporary views stand in a schema of the same name as the tables.
             database = raw.execute("SELECT current_database()").fetchone()[0]
             schema = sa.quoted_name(f"{database}.main", quote=False)
+            duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
             for statement in query.view_statements(self, self.engine.dialect, schema):
                 raw.execute(statement)
-            duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
             raw.execute("BEGIN TRANSACTION READ ONLY")
             try:
                 return query.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
@@ -160,7 +161,9 @@ class DuckDb(SessionStore):
                 raw.execute("ROLLBACK")
         except duckdb.PermissionException as error:
             raise QueryRefused(str(error), "A store's SQL reaches its views only.") from error
-        except duckdb.Error as error:
+        except KernError:
+            raise
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's, where it fails after some rows
             raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
         finally:
             lent.close()

@@ -22,7 +22,8 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b
 _SERIALIZE = "SELECT system.main.json_serialize_sql($sql::VARCHAR)"
 
 # A macro of the file would be called in place of a built-in function of its name.
-_MACROS = "SELECT DISTINCT function_name, internal FROM system.main.duckdb_functions()"
+_MACROS = "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE NOT internal"
+_BUILT_IN = "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE internal"
 _VIEWS = "SELECT view_name FROM system.main.duckdb_views() WHERE database_name = $name"
 _TABLES = "SELECT table_name FROM system.main.duckdb_tables() WHERE database_name = $name AND schema_name = 'main'"
 _GENERATED = (
@@ -65,10 +66,9 @@ def require_harmless(raw: duckdb.DuckDBPyConnection, database: str, tables: Coll
     Raises:
         NotAStore: they would.
     """
-    functions = raw.execute(_MACROS).fetchall()
-    built_in = {_folded(name) for name, internal in functions if internal}
-    for name, internal in functions:
-        if not internal and _folded(name) in built_in:
+    if macros := raw.execute(_MACROS).fetchall():
+        built_in = {_folded(name) for (name,) in raw.execute(_BUILT_IN).fetchall()}
+        for name in sorted(name for (name,) in macros if _folded(name) in built_in):
             raise NotAStore(
                 f"{url} defines a macro {name!r} in place of DuckDB's own function; it is not opened.",
                 f'If the file is yours: DROP MACRO "{name}" with DuckDB, then attach it again.',

@@ -141,6 +141,12 @@ class PostgresDb(SessionStore):
                 refusal = type(error)(urls.scrubbed(str(error), secrets))
             raise refusal
 
+        @sa.event.listens_for(engine, "checkin")
+        def keep_defaults(raw: Any, _: object) -> None:
+            # SQLAlchemy undoes read-only by asking to write, which a role or a server may be set not to do by default.
+            if raw is not None and not raw.closed:
+                raw.read_only = None
+
         return engine
 
     @cached_property
@@ -175,30 +181,23 @@ class PostgresDb(SessionStore):
         """One SELECT over the views, which stand before it in a WITH: a server that only reads makes none."""
         body, names = query.numbered(text)
         words = postgres_sql.words_of(body)
+        values = [params[name] for name in names]
         with self.connect() as connection:
             raw: Any = connection.connection.driver_connection
-            views = query.view_selects(self, connection.dialect, self.tables.metadata.schema or "public", words.names)
-            before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
-            # As a subquery it can be nothing but a query.
-            statement = f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
-            raw.execute(_QUERY_SETTINGS)
-            postgres_sql.require_reading(raw, words)
-            if raw.execute(_PRIVILEGED).fetchone()[0]:
-                raw.execute("SET LOCAL ROLE pg_read_all_data")
             try:
-                with psycopg.RawCursor(raw) as cursor:
-                    values = [params[name] for name in names]
-                    # Row by row, each sent as it is made; and in the protocol that takes one statement only.
-                    rows = query.bounded_rows(cursor.stream(statement, values))
-                    if not rows:  # then no row brought the columns along
-                        cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
-                    return query.columns_of([column.name for column in cursor.description or ()], rows)
+                raw.execute(_QUERY_SETTINGS)
+                postgres_sql.require_reading(raw, words)
+                if raw.execute(_PRIVILEGED).fetchone()[0]:
+                    raw.execute("SET LOCAL ROLE pg_read_all_data")
+                views = query.view_selects(
+                    self, connection.dialect, self.tables.metadata.schema or "public", words.names
+                )
+                return _rows(raw, postgres_sql.with_views(body, views), values)
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                if (known := self.explain(error)) is not None and postgres_errors.is_of_server(error):
-                    raise known from error
-                raise QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
+                known = self.explain(error) if postgres_errors.is_of_server(error) else None
+                raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def explain(self, error: Exception) -> BaseException | None:
         """What psycopg or the pool says, as one of ours."""
@@ -223,6 +222,19 @@ class PostgresDb(SessionStore):
             row = raw.execute(_BLOCKER, [names]).fetchone()
             return str(row[0]) if row else None
         return None
+
+
+def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
+    """The result of a query, taken row by row, each sent as it is made."""
+    with psycopg.RawCursor(raw) as cursor:
+        stream: Any = cursor.stream(statement, values)  # in the protocol that takes one statement only
+        try:
+            rows = query.bounded_rows(stream)
+        finally:
+            stream.close()  # which ends the query on the server
+        if not rows:  # then no row brought the columns along
+            cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
+        return query.columns_of([column.name for column in cursor.description or ()], rows)
 
 
 _LOCK_TIMEOUT = """

@@ -14,6 +14,7 @@ Words of strings and comments do not count, so these are told apart as the serve
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ _TOKEN = re.compile(
     | (?P<unicode>[uU]&["'])
     | (?P<string>'(?:[^']|'')*' | \$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$ .*? \$(?P=tag)\$)
     | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<open>['"] | \$(?:[{_LETTER}][{_LETTER}0-9]*)?\$)
     | (?P<word>[{_LETTER}][{_LETTER}0-9$]*)
     | [0-9]+
     | .""",
@@ -114,6 +116,12 @@ def require_reading(raw: Any, words: Words) -> None:
         raise query.unknown_relation(hidden[0])
 
 
+def with_views(body: str, views: Mapping[str, str]) -> str:
+    """A query with the views that it names before it. As a subquery it can be nothing but a query."""
+    before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
+    return f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
+
+
 def _tokens(text: str) -> list[tuple[str, str]]:
     """The words and signs of SQL, each with its kind, without blanks and comments."""
     tokens: list[tuple[str, str]] = []
@@ -126,6 +134,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
             raise QueryRefused(
                 f"{match[0][:20]!r} is not run here.", "Write the letters themselves, in one string or quoted name."
             )
+        elif kind == "open":
+            raise QueryFailed(f"The quote {match[0]} is not closed.", "The SQL dialect is PostgreSQL's.")
         elif kind != "blank":
             tokens.append((kind, match[0]))
     return tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -28,6 +29,7 @@ from kern_nb.records import utc
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
+    from kern_nb.db.schema import Tables
 
 # Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
 _NOT_QUERIES = frozenset(
@@ -47,8 +49,9 @@ _VALUE_BYTES = 50
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")  # no engine takes it in SQL
 
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
-_TOKEN = re.compile(
-    r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+_TOKEN = re.compile(  # what is not closed ends with the text: read once, whatever it is
+    r"""(?P<skip>'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | --[^\n]* | /\*.*?(?:\*/|\Z)
+        | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
     | \$(?P<name>[A-Za-z_]\w*)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -112,8 +115,8 @@ def unknown_relation(name: str) -> QueryFailed:
 
 
 _PIECE = re.compile(
-    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?\*/)
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | .""",
+    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
+    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | .""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -170,18 +173,18 @@ def numbered(text: str) -> tuple[str, list[str]]:
 
 
 def most_bytes() -> int:
-    """How large a result may become: half of what this process can still have."""
+    """How large a result may become: a third of what this process can still have, as a DataFrame takes more."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
         group = Path("/sys/fs/cgroup")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(free // 2, _LEAST_BYTES)
+    return max(free // 3, _LEAST_BYTES)
 
 
 def too_large(limit: int) -> QueryFailed:
     """The answer to a result that would fill the memory."""
     return QueryFailed(
-        f"The result is larger than {limit / 1e6:,.0f} MB, half of the free memory.",
+        f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
         "Select fewer rows or columns: a WHERE, a LIMIT, or a sum in place of rows.",
     )
 
@@ -312,19 +315,21 @@ def view_selects(
     store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
     """The SELECT that each of the views stands for."""
-    selects = {}
-    for name in (name for name in VIEWS if name in names):
-        inner = VIEWS[name](store.tables, None).subquery()
-        shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
-        body = sa.select(*shown).compile(
-            dialect=dialect,
-            compile_kwargs={"literal_binds": True},
-            # A workload may be called like a view: its tables are named with their schema, which the view is not in.
-            schema_translate_map={None: db_schema},
-            render_schema_translate=True,
-        )
-        selects[name] = str(body).replace("%%", "%")
-    return selects
+    return {name: _view_select(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
+
+
+@functools.lru_cache(maxsize=64)
+def _view_select(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
+    inner = VIEWS[name](tables, None).subquery()
+    shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+    body = sa.select(*shown).compile(
+        dialect=dialect,
+        compile_kwargs={"literal_binds": True},
+        # A workload may be called like a view: its tables are named with their schema, which the view is not in.
+        schema_translate_map={None: db_schema},
+        render_schema_translate=True,
+    )
+    return str(body).replace("%%", "%")
 
 
 def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:

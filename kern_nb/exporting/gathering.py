@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,14 +52,37 @@ class Gathering:
         self._selected = set(self._sessions)
         self._parents: dict[str, str | None] = {}
         self._detached: set[str] = set()
+        self._snapshot: Connection | None = None
 
     def __iter__(self) -> Iterator[Found]:
-        """One after the other. What was deleted in between is left out."""
+        """One after the other, as of one moment. On DuckDB, whose readers keep other processes out: as of its turn.
+
+        What was deleted in between is left out.
+        """
+        if not self._store.readers_share:
+            yield from self._all()
+            return
+        with self._store.reading() as snapshot:
+            self._snapshot = snapshot
+            try:
+                yield from self._all()
+            finally:
+                self._snapshot = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        if self._snapshot is not None:
+            yield self._snapshot
+            return
+        with self._store.reading() as connection:
+            yield connection
+
+    def _all(self) -> Iterator[Found]:
         for start in range(0, len(self._sessions), _MOST_SESSIONS):
             yield from self._some(self._sessions[start : start + _MOST_SESSIONS])
         for place in self._runs:
             try:
-                with self._store.reading() as connection:
+                with self._reading() as connection:
                     found = one_run(connection, self._tables, place)
             except (SessionNotFound, RunNotFound):
                 continue
@@ -66,7 +90,7 @@ class Gathering:
 
     def _some(self, ids: Sequence[str]) -> Iterator[Found]:
         s, m = self._tables.sessions, self._tables.messages
-        with self._store.reading() as connection:
+        with self._reading() as connection:
             above = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(ids))
             parents = {row.session_id: row.parent_session_id for row in connection.execute(above)}
             lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
@@ -77,7 +101,7 @@ class Gathering:
         self._detached |= {one for one, parent in parents.items() if parent and parent not in self._selected}
         for part in _parts([one for one in ids if one in parents], sizes):
             # Nothing is written while a connection is held: some engines admit one process at a time.
-            with self._store.reading() as connection:
+            with self._reading() as connection:
                 found = self._read(connection, part)
             yield from found
 

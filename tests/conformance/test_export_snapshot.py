@@ -1,0 +1,39 @@
+"""An export shows the store as of one moment, whatever is written while its file grows."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_run, a_session
+
+from kern_nb.db.references import Reference
+from kern_nb.exporting import gathering
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgres"])
+def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
+    """Runs that others append, and sessions that they delete, between two parts of it."""
+    monkeypatch.setattr(gathering, "_MOST_SESSIONS", 1)
+    for name in ("a", "b", "c"):
+        a_session(store, name, runs=2)
+    other = store_factory()
+    exported = {}
+    for part in gathering.Gathering(store, [Reference("a"), Reference("b"), Reference("c"), Reference("c", 1)]):
+        if not exported:
+            other.append_run("b", a_run())
+            other.delete_session("c")
+        exported.setdefault(part.rows["sessions"][0]["session_id"], []).append(len(part.rows["runs"]))
+
+    assert [exported["a"], exported["b"]] == [[2], [2]]
+    assert sorted(count for name, counts in exported.items() if name.startswith("c") for count in counts) == [1, 2]
+    assert len(store.runs_df("b")) == 3
+    assert store.get_session("c") is None
+
+
+def test_an_export_that_is_given_up_releases_the_store(store):
+    """Its transaction ends with it, on every engine."""
+    a_session(store, "a", runs=1)
+    parts = iter(gathering.Gathering(store, [Reference("a")]))
+    next(parts)
+    parts.close()
+    store.append_run("a", a_run())
+    assert len(store.runs_df("a")) == 2

@@ -1,0 +1,325 @@
+"""PostgreSQL with the rights, limits and accidents of real servers: SQL stays SQL, and every error is one of ours."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from kern_nb.db import PostgresDb
+from kern_nb.db.columns import FRAMES
+from kern_nb.errors import (
+    KernError,
+    QueryFailed,
+    QueryRefused,
+    ReadOnlyStore,
+    StoreBusy,
+    StoreUnavailable,
+    UnstorableValue,
+)
+from kern_nb.records import Message, Run
+
+PASSWORD = "a-pass-word"
+
+
+@pytest.fixture
+def owner(postgres_database_url):
+    """A store with a session, as the owner of its tables sees it."""
+    with PostgresDb(postgres_database_url) as store:
+        store.append_run("chat", Run(input="hello", messages=[Message(role="user", content="hello")]))
+        yield store
+
+
+@pytest.fixture
+def admin(postgres_database_url, owner):
+    """A superuser's connection to the database of the store."""
+    with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def role(admin, postgres_database_url):
+    """Make roles: `role(attributes, *statements)` gives a store's URL for a new one, named $role in the statements."""
+    names: list[str] = []
+
+    def create(attributes: str = "", *statements: str) -> str:
+        name = f"kern_{secrets.token_hex(4)}"
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' {attributes}")
+        names.append(name)
+        for statement in statements:
+            admin.execute(statement.replace("$role", name))
+        return (
+            make_url(postgres_database_url).set(username=name, password=PASSWORD).render_as_string(hide_password=False)
+        )
+
+    yield create
+    for name in reversed(names):
+        admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'")
+        admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+READER = (
+    "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role",
+    "ALTER ROLE $role SET default_transaction_read_only = on",
+)
+
+
+@pytest.fixture
+def reader(role, postgres_database_url):
+    """The URL of a role that may only read the tables, as on a replica."""
+    return role("", *(s.replace("{database}", make_url(postgres_database_url).database) for s in READER))
+
+
+# SQL -----------------------------------------------------------------------------------------------------------------
+
+
+def test_sql_is_run_for_a_role_that_may_only_read(reader):
+    """Without temporary views, in a database that takes no writes: all views, and a query's own WITH."""
+    with PostgresDb(reader, read_only=True) as store:
+        for view, columns in FRAMES.items():
+            assert store.sql(f"SELECT * FROM {view}").columns.tolist() == [column.name for column in columns]
+        query = "WITH sessions AS (SELECT * FROM runs) SELECT s.input FROM sessions AS s JOIN messages USING (run_id)"
+        assert store.sql(query).input.tolist() == ["hello"]
+        assert store.sql("SELECT count(*) AS n FROM runs WHERE input = $text", {"text": "hello"}).n.tolist() == [1]
+        assert len(store.messages_df()) == 1
+        assert store.get_session("chat") is not None
+
+
+REACHES = (
+    "SELECT pg_read_file('PG_VERSION')",
+    "SELECT pg_ls_dir('.')",
+    "SELECT * FROM pg_authid",
+    "SELECT rolpassword FROM pg_catalog.pg_authid",
+    "SELECT set_config('role', 'postgres', true)",
+    "SELECT query_to_xml('SELECT 1', true, true, '')",
+    "SELECT pg_terminate_backend({pid})",
+    "SELECT pg_cancel_backend({pid})",
+    "SELECT count(*) FROM pg_stat_activity WHERE pg_terminate_backend(pid)",
+    "SELECT public.by_the_owner()",
+    "SELECT by_the_owner()",
+    "SELECT 1 OPERATOR(public.=) 1",
+)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "SUPERUSER",
+        "IN ROLE postgres",
+        "NOINHERIT IN ROLE postgres",
+        "IN ROLE pg_read_server_files, pg_read_all_data",
+        "",
+    ],
+)
+def test_no_role_reaches_beyond_the_views(role, admin, attributes):
+    """A superuser, a member of one, a reader of the server's files, a plain role with another connection of its own."""
+    admin.execute("CREATE FUNCTION public.by_the_owner() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    url = role(attributes, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
+    with PostgresDb(url) as store, psycopg.connect(url.replace("+psycopg", "", 1)) as other:
+        assert store.sql("SELECT input FROM runs").input.tolist() == ["hello"]
+        for query in REACHES:
+            with pytest.raises((QueryRefused, QueryFailed)):
+                store.sql(query.format(pid=other.info.backend_pid))
+        assert other.execute("SELECT 1").fetchone() == (1,)
+        assert store.sql("SELECT input FROM runs").input.tolist() == ["hello"]
+
+
+def test_functions_of_other_schemas_do_not_stand_in_for_the_servers(role, admin):
+    """A function or an operator that fits an argument's type better than the server's own is not called."""
+    admin.execute(
+        "CREATE FUNCTION public.upper(character varying) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;"
+        "CREATE FUNCTION public.never(text, character varying) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
+        "CREATE OPERATOR public.~ (FUNCTION = public.never, LEFTARG = text, RIGHTARG = character varying)"
+    )
+    with PostgresDb(role("SUPERUSER")) as store:
+        found = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
+        assert found.iloc[0].tolist() == ["A", 1]
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+
+def failure(call) -> KernError:
+    """The error of ours that a call raises, which names the store and says what to do, without a password."""
+    with pytest.raises(KernError) as caught:
+        call()
+    error = caught.value
+    assert error.hint
+    assert len(error._render_traceback_()) == 2
+    assert PASSWORD not in f"{error} {error.hint}"
+    return error
+
+
+def test_a_role_without_rights_is_told_which(role, admin):
+    """Reading, writing and making tables."""
+    with PostgresDb(role()) as store:
+        error = failure(store.list_sessions)
+        assert type(error) is StoreUnavailable
+        assert "permission denied" in str(error)
+        assert "GRANT SELECT" in error.hint
+    with PostgresDb(role("", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")) as store:
+        for write in (lambda: store.append_run("chat", Run()), lambda: store.delete_session("chat")):
+            error = failure(write)
+            assert type(error) is ReadOnlyStore
+            assert "GRANT INSERT" in error.hint
+        assert len(store.list_sessions()) == 1
+    with PostgresDb(role("", "GRANT SELECT ON kern_schema TO $role"), session_table="other") as store:
+        error = failure(lambda: store.append_run("chat", Run()))
+        assert type(error) is ReadOnlyStore
+        assert "db_schema" in error.hint
+
+
+def test_a_server_that_only_reads_refuses_writes_by_an_error_of_ours(role):
+    """As a replica does; SQLSTATE 25006."""
+    url = role("", "GRANT ALL ON ALL TABLES IN SCHEMA public TO $role", READER[-1])
+    with PostgresDb(url) as store:
+        error = failure(lambda: store.append_run("chat", Run()))
+        assert type(error) is ReadOnlyStore
+        assert "read-only" in str(error)
+
+
+def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
+    """Dropped, or without a column."""
+    admin.execute("ALTER TABLE agno_sessions_messages DROP COLUMN content")
+    assert type(failure(lambda: owner.get_session("chat"))) is StoreUnavailable
+    assert type(failure(owner.messages_df)) is StoreUnavailable
+    assert (
+        type(failure(lambda: owner.append_run("chat", Run(messages=[Message(role="user", content="x")]))))
+        is StoreUnavailable
+    )
+    admin.execute("DROP TABLE agno_sessions_runs")
+    for use in (lambda: owner.get_session("chat"), owner.runs_df, lambda: owner.append_run("chat", Run())):
+        error = failure(use)
+        assert type(error) is StoreUnavailable
+        assert "Attach it again" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("53100", StoreUnavailable), ("53200", StoreUnavailable), ("53300", StoreBusy), ("57014", StoreBusy), ("57P01", StoreUnavailable),
+        ("57P03", StoreUnavailable), ("25006", ReadOnlyStore), ("25P03", StoreUnavailable), ("58030", StoreUnavailable),
+        ("XX001", StoreUnavailable), ("XX000", StoreUnavailable), ("22021", UnstorableValue), ("54000", UnstorableValue),
+        ("42501", ReadOnlyStore), ("42883", StoreUnavailable), ("23514", StoreBusy), ("23503", StoreBusy), ("0A000", StoreUnavailable),
+        ("2F003", StoreUnavailable), ("P0001", StoreUnavailable), ("08006", StoreUnavailable), ("55000", StoreUnavailable),
+    ],
+)  # fmt: skip
+def test_every_class_of_server_errors_is_one_of_ours(owner, admin, code, kind):
+    """Raised by the server within a write: nothing is stored, and the store goes on when the cause is gone."""
+    admin.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'as it was' USING ERRCODE = '{code}'; END $$;"
+        "CREATE TRIGGER fail BEFORE INSERT ON agno_sessions_runs FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+    error = failure(lambda: owner.append_run("other", Run()))
+    assert type(error) is kind
+    assert "as it was" in str(error)
+    assert owner.url in str(error)
+    admin.execute("DROP TRIGGER fail ON agno_sessions_runs")
+    assert owner.get_session("other") is None
+    owner.append_run("other", Run())
+
+
+def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(owner, admin):
+    """While a reader and while a query is at work."""
+    ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+
+    def read() -> None:
+        with owner.reading() as connection:
+            admin.execute(ours)
+            connection.exec_driver_sql("SELECT 1")
+
+    assert type(failure(read)) is StoreUnavailable
+    assert len(owner.runs_df()) == 1
+    owner.sql("SELECT 1")
+    owner.append_run("chat", Run())
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password(postgres_database_url):
+    """For SQL, too."""
+    url = make_url(postgres_database_url).set(port=1, password=PASSWORD).render_as_string(hide_password=False)
+    with PostgresDb(url) as store:
+        for use in (store.list_sessions, lambda: store.sql("SELECT 1"), lambda: store.append_run("chat", Run())):
+            assert type(failure(use)) is StoreUnavailable
+
+
+def test_a_wrong_password_or_database_is_told(postgres_database_url):
+    """The server's words, in an error of ours."""
+    url = make_url(postgres_database_url).set(database="no_such_database").render_as_string(hide_password=False)
+    with PostgresDb(url) as store:
+        error = failure(store.list_sessions)
+        assert type(error) is StoreUnavailable
+        assert "no_such_database" in str(error)
+
+
+def test_a_role_with_too_many_connections_is_told(role):
+    """SQLSTATE 53300, at the connection."""
+    url = role("CONNECTION LIMIT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
+    with psycopg.connect(url.replace("+psycopg", "", 1)), PostgresDb(url) as store:
+        error = failure(store.list_sessions)
+        assert isinstance(error, (StoreBusy, StoreUnavailable))
+        assert "too many connections" in str(error)
+
+
+def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(postgres_database_url, admin):
+    """Somebody's open transaction on the session: StoreBusy after the time-out, naming it; then all goes on."""
+    with PostgresDb(postgres_database_url, timeout=0.3) as store:
+        with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), application_name="report") as other:
+            other.execute("UPDATE agno_sessions SET user_id = 'me'")
+            other.execute("LOCK TABLE agno_sessions_runs IN EXCLUSIVE MODE")
+            error = failure(lambda: store.append_run("chat", Run()))
+            assert type(error) is StoreBusy
+            assert f"session {other.info.backend_pid} of user postgres" in str(error)
+            assert "report" in str(error)
+            other.rollback()
+        store.append_run("chat", Run())
+        assert len(store.runs_df()) == 2
+
+
+def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_database_url, owner):
+    """The pool's own time-out."""
+    with PostgresDb(postgres_database_url, timeout=0.3) as store:
+        release = threading.Event()
+        ready = threading.Barrier(16)
+
+        def hold() -> None:
+            with store.reading():
+                ready.wait(60)
+                release.wait(60)
+
+        threads = [threading.Thread(target=hold) for _ in range(15)]
+        for thread in threads:
+            thread.start()
+        try:
+            ready.wait(60)
+            assert type(failure(store.list_sessions)) is StoreBusy
+        finally:
+            release.set()
+            for thread in threads:
+                thread.join()
+        assert len(store.list_sessions()) == 1
+
+
+# Snapshots -----------------------------------------------------------------------------------------------------------
+
+
+def test_reading_of_several_statements_sees_one_state(owner, postgres_database_url):
+    """What others commit in between is not half there; and reading writes nothing."""
+    with PostgresDb(postgres_database_url) as other, owner.reading() as connection:
+        count = "SELECT (SELECT count(*) FROM agno_sessions_runs), (SELECT count(*) FROM agno_sessions_messages)"
+        before = connection.exec_driver_sql(count).one()
+        other.append_run("chat", Run(messages=[Message(role="user", content="more")]))
+        assert connection.exec_driver_sql(count).one() == before
+    with owner.reading() as connection:
+        assert connection.exec_driver_sql(count).one() == (2, 2)
+    error = None
+    try:
+        with owner.reading() as connection:
+            connection.exec_driver_sql("DELETE FROM agno_sessions")
+    except KernError as caught:
+        error = caught
+    assert type(error) is ReadOnlyStore
