@@ -69,6 +69,11 @@ class Connected(ABC):
         """Close the store."""
         self.close()
 
+    @property
+    def database(self) -> str:
+        """What tells one database from another: ``url``, which masks some of it, is only to be shown."""
+        return self.url
+
     # What differs between engines -------------------------------------------------------------------------------------
 
     most_added_up: int | None = 10_000
