@@ -169,7 +169,7 @@ def _name_of(store: SessionStore) -> str:
 
 
 def _identity(store: SessionStore) -> tuple[str, str, bool]:
-    return store.url, store.tables.name, store.read_only
+    return store.database, store.tables.name, store.read_only
 
 
 _here = Attached()

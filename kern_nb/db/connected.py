@@ -77,6 +77,11 @@ class Connected(ABC):
     timeout: float = 30.0
     """Seconds that a transaction is tried again while others are in its way, before `StoreBusy`."""
 
+    @property
+    def database(self) -> str:
+        """What tells one database from another: ``url``, which masks some of it, is only to be shown."""
+        return self.url
+
     # What differs between engines -------------------------------------------------------------------------------------
 
     most_added_up: int | None = 10_000

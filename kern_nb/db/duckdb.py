@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import duckdb
 import duckdb_sqlalchemy
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
+from kern_nb import files
 from kern_nb.db import codec, descriptors, duckdb_sql, forking, query
 from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
@@ -71,31 +73,48 @@ class DuckDb(SessionStore):
             return super().exists()
         with self._lease.writer:  # nobody in this process writes while the file is open to be read
             file, before = descriptors.file_id(self.db_file), self._lease.read_only
-            if self._lease.ours != file:
-                self._lease.open_to(read_only=True)
+            if _ours.get(self._lease) != file:
+                _open_to(self._lease, read_only=True)
             try:
                 there = super().exists()
-                self._lease.ours = file if there else None
+                if there:
+                    _ours[self._lease] = file
             except NotAStore:
                 self._lease.close()
                 raise
             finally:
-                self._lease.open_to(read_only=before)
+                _open_to(self._lease, read_only=before)
         return there
 
     def _create(self) -> None:
+        if not self.is_there():
+            with super().connect():  # makes the file, with nothing in it yet
+                files.make_private(self.db_file)
         super()._create()
-        self._lease.ours = descriptors.file_id(self.db_file)
+        _ours[self._lease] = descriptors.file_id(self.db_file)
 
     def _upgrade(self, found: int) -> None:
-        self._lease.open_to(read_only=self.read_only)
+        _open_to(self._lease, read_only=self.read_only)
         super()._upgrade(found)
 
     @cached_property
     def engine(self) -> sa.Engine:
         """An engine whose connections are lent by the lease."""
         # A connection is closed when it comes back, which rolls back: no need to do so before.
-        return sa.create_engine("duckdb://", creator=self._lend, poolclass=sa.pool.NullPool, pool_reset_on_return=None)
+        engine = sa.create_engine(
+            "duckdb://", creator=self._lend, poolclass=sa.pool.NullPool, pool_reset_on_return=None
+        )
+
+        @sa.event.listens_for(engine, "commit")
+        def commit(connection: Connection) -> None:
+            if connection.get_execution_options().get("kern_write"):
+                self._before_commit()
+
+        return engine
+
+    def _before_commit(self) -> None:
+        """Have the log, which DuckDB makes now and would let everyone read, as private as the file."""
+        files.create_beside(self.db_file, ".wal")
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
         return _Lent(self._lease, self._lease.acquire(self.timeout))
@@ -183,6 +202,17 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
         return isinstance(getattr(error, "orig", error), duckdb.TransactionException)
+
+
+# The file in which each lease saw tables of ours.
+_ours: WeakKeyDictionary[Lease, tuple[int, int]] = WeakKeyDictionary()
+
+
+def _open_to(lease: Lease, *, read_only: bool) -> None:
+    """Have a file opened to be read, or to be written, from now on."""
+    if lease.read_only != read_only:
+        lease.read_only = read_only
+        lease.close()
 
 
 class _Lent(duckdb_sqlalchemy.ConnectionWrapper):

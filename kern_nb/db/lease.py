@@ -25,6 +25,7 @@ from typing import Any
 
 import duckdb
 
+from kern_nb import files
 from kern_nb.db import descriptors, forking
 from kern_nb.db.descriptors import SQLITE_MAGIC
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
@@ -65,8 +66,9 @@ def lease_of(path: Path, *, read_only: bool) -> Lease:
         lease = _leases.get(real)
         if lease is None:
             lease = _leases[real] = Lease(real, read_only=read_only)
-    if not read_only:
-        lease.open_to(read_only=False)
+    if lease.read_only and not read_only:
+        lease.read_only = False
+        lease.close()
     return lease
 
 
@@ -89,13 +91,6 @@ class Lease:
         self._opened = self._used = self._others_until = 0.0
         self._watcher: threading.Thread | None = None
         self._parents: duckdb.DuckDBPyConnection | None = None
-        self.ours: tuple[int, int] | None = None  # the file in which tables of ours were seen
-
-    def open_to(self, *, read_only: bool) -> None:
-        """Have the file opened to be read, or to be written, from now on."""
-        if self.read_only != read_only:
-            self.read_only = read_only
-            self.close()
 
     def acquire(self, timeout: float) -> duckdb.DuckDBPyConnection:
         """A connection of one's own to the file; give it back with `release`.
@@ -168,7 +163,7 @@ class Lease:
             return None  # not yet: the others' turn
         if not self._forever and (holder := _holder(self.path, shared=self.read_only)):
             return duckdb.IOException(f"Could not set lock on file: it is held (PID {holder})")
-        connection = duckdb.connect(":memory:", config=CONFIG)
+        connection = duckdb.connect(":memory:", config=CONFIG | {"temp_directory": files.spill_folder()})
         try:
             if not self._forever:
                 mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"

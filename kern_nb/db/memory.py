@@ -38,6 +38,9 @@ class InMemoryDb(DuckDb):
     def _create(self) -> None:
         super(DuckDb, self)._create()
 
+    def _before_commit(self) -> None:
+        """Nothing: memory has no log."""
+
     def reopen(self) -> None:
         """Nothing: there is nowhere it could be read from again."""
 

@@ -91,10 +91,7 @@ def _file(path: Path, engine: str | None, session_table: str, *, read_only: bool
             f"There is no file {masked(str(path))}.", "Check the path, or attach it without --read-only to make one."
         )
     if found is None and not path.absolute().parent.is_dir():
-        raise StoreNotFound(
-            f"There is no folder {masked(str(path.parent))} for {masked(path.name)}.",
-            "Make the folder, or check the path.",
-        )
+        raise StoreNotFound(f"There is no folder for {masked(str(path))}.", "Make the folder, or check the path.")
     engine = found or engine or _by_ending(path)
     if engine == "duckdb":
         from kern_nb.db.duckdb import DuckDb

@@ -85,6 +85,11 @@ class PostgresDb(SessionStore):
         self._db_schema = db_schema
         super().__init__(urls.shown(url), Tables(session_table, db_schema), read_only=read_only)
 
+    @property
+    def database(self) -> str:
+        """The URL with a digest of the options that it masks, and the schema."""
+        return f"{self.url} {urls.digest(self._db_url)} {self._db_schema or ''}"
+
     def locate_tables(self, connection: Connection) -> None:
         """Find the one schema that the tables are in, and name it from then on: search paths are long, and they change.
 

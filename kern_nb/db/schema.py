@@ -625,7 +625,8 @@ def foreign_database(
     return ForeignLayout(
         f"{database} is another program's, in {layout}: its tables are {foreign_layouts.listed(names)}. "
         "None is of kern_nb, and nothing was changed.",
-        "Attach a file or database of its own, or keep ours beside them: session_table='kern_sessions'.",
+        "Attach another file or database; or have ours made beside them: session_table='kern_sessions', in a notebook "
+        "--table kern_sessions.",
     )
 
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
+from kern_nb import files
 from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_connections, sqlite_files, sqlite_sql
 from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
@@ -85,6 +86,10 @@ class SqliteDb(SessionStore):
             with engine.connect() as connection:
                 objects = catalog.objects(connection, None)
                 return schema.has_ours(connection, self.tables, objects, **self._naming())
+
+    def _create(self) -> None:
+        files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode
+        super()._create()
 
     @cached_property
     def engine(self) -> sa.Engine:

@@ -7,6 +7,7 @@ therefore built from the parts that are known to be harmless; everything else is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -27,14 +28,15 @@ _SHOWN_PARAMETERS = frozenset(
         "sslkey", "sslmode", "sslrootcert", "target_session_attrs", "user",
     )
 )  # fmt: skip
+_HIDDEN_PARAMETERS = frozenset(("options", "password", "sslpassword"))
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,40}")
 # `host=db password=x` of libpq, and `motherduck_token=x` of a name without a scheme.
 _ASSIGNMENT = re.compile(r"(?i)([\w.\-]*(?:pass|pwd|token|secret|key|credential|auth)[\w.\-]*\s*=).*", re.DOTALL)
 _CONNECTION_STRING = re.compile(
     r"(?i)(?:^|\s)(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode|sslpassword|options)\s*=\s*\S"
 )
-# `postgres:user:x@host`, a URL that lacks its slashes.
-_USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):.*@", re.DOTALL)
+# `postgres:user:x@host`, a URL that lacks its slashes; but not a drive of Windows.
+_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):.*@", re.DOTALL)
 
 
 def masked(target: str) -> str:
@@ -81,10 +83,12 @@ def parsed(db_url: str | sa.URL) -> sa.URL:
 
 def _is_ambiguous(text: str, url: sa.URL) -> bool:
     """Whether a part of the password may have been taken for the host, the database or the query."""
-    rest = text.partition("://")[2]
-    after_user = rest.partition(":")[2]
+    after_user = text.partition("://")[2].partition(":")[2]
+    user_info = after_user.rpartition("@")[0]
     parts = (url.host or "") + (url.username or "").replace("@", "")
-    return after_user.count("@") > 1 or any(sign in parts for sign in "@?#/ \t\r\n")
+    return (
+        "@" in user_info or re.search(r"\?.*=", user_info) is not None or any(sign in parts for sign in "@?#/ \t\r\n")
+    )
 
 
 def shown(url: sa.URL) -> str:
@@ -99,9 +103,7 @@ def shown(url: sa.URL) -> str:
     if url.database is not None:
         is_plain = not any(sign in url.database for sign in "=@:?#")
         text += "/" + (quote(url.database, safe=" +/") if is_plain else MASK)
-    query = [
-        f"{quote_plus(name)}={_parameter(name, value)}" for name in sorted(url.query) for value in _values(url, name)
-    ]
+    query = [_parameter(name, value) for name in sorted(url.query) for value in _values(url, name)]
     return text + (f"?{'&'.join(query)}" if query else "")
 
 
@@ -111,16 +113,27 @@ def _values(url: sa.URL, name: str) -> tuple[str, ...]:
 
 
 def _parameter(name: str, value: str) -> str:
-    return quote_plus(value) if name in _SHOWN_PARAMETERS else MASK
+    if name in _SHOWN_PARAMETERS:
+        return f"{name}={quote_plus(value)}"
+    # What follows an & in a password is taken for a name.
+    return f"{name}={MASK}" if name in _HIDDEN_PARAMETERS else MASK
 
 
 def secrets_of(url: sa.URL) -> set[str]:
     """The texts of a URL that no message may hold: the password, and the values that `shown` masks."""
     hidden = {value for name in url.query if name not in _SHOWN_PARAMETERS for value in _values(url, name)}
+    if hidden:  # a secret with an & in it looks like a name that is unknown
+        hidden |= url.query.keys() - _SHOWN_PARAMETERS - _HIDDEN_PARAMETERS
     if url.password is not None:
         hidden.add(str(url.password))
     hidden |= {word for value in tuple(hidden) for word in re.split(r"[\s=]+", value)}
     return {text for text in hidden if len(text) > 2}  # noqa: PLR2004 - masking every "a" would leave no message
+
+
+def digest(url: sa.URL) -> str:
+    """What differs between URLs of different databases, and not between those of different passwords."""
+    pairs = [(name, value) for name in sorted(url.query) if "password" not in name for value in _values(url, name)]
+    return hashlib.sha256(repr((url.username, url.host, url.port, url.database, pairs)).encode()).hexdigest()[:16]
 
 
 def scrubbed(message: str, secrets: Iterable[str]) -> str:

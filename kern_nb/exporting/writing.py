@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import kern_nb
+from kern_nb import files
 from kern_nb.db import codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import KernError
@@ -40,11 +41,12 @@ def safely(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) ->
 
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("x", encoding="utf-8", newline="\n") as file:
+        with open(part, "x", encoding="utf-8", newline="\n", opener=files.private) as file:
             counts = write(file)
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
+            files.copy_mode(path, part)
             part.replace(path)
         else:
             _place(part, path)

@@ -69,7 +69,7 @@ def store_of(store: str | SessionStore | None) -> SessionStore:
     try:
         return attached.find(store)
     except NoStore:
-        found = {} if attached.names() else {(one.url, one.tables.name, _memory(one)): one for one in _stores()}
+        found = {} if attached.names() else {(one.database, one.tables.name, _memory(one)): one for one in _stores()}
         if store is None and len(found) == 1:
             return next(iter(found.values()))
         raise

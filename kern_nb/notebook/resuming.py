@@ -138,4 +138,6 @@ def _whose(place: Place, store: SessionStore) -> SessionOwner:
 
 def same_place(one: SessionStore, other: SessionStore) -> bool:
     """Whether two stores are one place."""
-    return one is other or (":memory:" not in one.url and (one.url, one.tables.name) == (other.url, other.tables.name))
+    return one is other or (
+        ":memory:" not in one.url and (one.database, one.tables.name) == (other.database, other.tables.name)
+    )

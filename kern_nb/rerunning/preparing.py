@@ -118,7 +118,9 @@ def _elsewhere(wish: Wish, own: SessionStore, store: SessionStore) -> BadUsage:
 
 def _same(one: SessionStore, other: SessionStore) -> bool:
     """Whether two stores are one place."""
-    return one is other or (":memory:" not in one.url and (one.url, one.tables.name) == (other.url, other.tables.name))
+    return one is other or (
+        ":memory:" not in one.url and (one.database, one.tables.name) == (other.database, other.tables.name)
+    )
 
 
 def _runner(wish: Wish, session: Session, run: Run, store: SessionStore) -> SessionOwner:

@@ -9,6 +9,7 @@ import mimetypes
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kern_nb import files
 from kern_nb.controls import visible
 from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, FileNotInWorkspace
@@ -81,12 +82,17 @@ class Workspace:
             raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"There are: {self.paths()}.")
 
     def export(self, folder: str | Path) -> list[Path]:
-        """Write all files below a folder of the disk, which is made if need be; their paths."""
+        """Write all files below a folder of the disk, which is made if need be; their paths.
+
+        New files may be read by their owner alone; a file that is there is overwritten and keeps its mode.
+        """
         written = []
         for name in self.paths():
             target = Path(folder) / self._checked(name)  # a store's text is hostile: it stays below the folder
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.read_bytes(name))
+            content = self.read_bytes(name)
+            with open(target, "wb", opener=files.private) as file:
+                file.write(content)
             written.append(target)
         return written
 

@@ -188,7 +188,7 @@ def _said(turn: Turn | None) -> tuple[str | None, str, str | None]:
 
 def _is_one_place(one: SessionStore, other: SessionStore) -> bool:
     """Whether the rows of two stores are the same: one database and one workload of it."""
-    where = [(store.url, store.tables.name) for store in (one, other)]
+    where = [(store.database, store.tables.name) for store in (one, other)]
     return one is other or (where[0] == where[1] and ":memory:" not in one.url)
 
 

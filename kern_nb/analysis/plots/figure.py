@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kern_nb import files
 from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
 from kern_nb.render.plain import plural
@@ -77,7 +78,9 @@ class Plot:
             raise BadUsage(
                 f"No plot can be saved as {path.name!r}.", f"Name a file that ends in {', '.join(_FORMATS)}."
             )
-        path.write_bytes(write(self))
+        content = write(self)
+        with open(path, "wb", opener=files.private) as file:
+            file.write(content)
         return path
 
     def with_notes(self, *notes: str) -> Plot:

@@ -1,0 +1,157 @@
+"""What kern_nb writes to the disk may be read by its owner alone, from the first byte on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from foreign_databases import killed
+
+from kern_nb import Agent
+from kern_nb.analysis import plots
+from kern_nb.db import DuckDb, SqliteDb, open_store
+from kern_nb.exporting import export
+from kern_nb.models.scripted import ScriptedModel, call
+from kern_nb.records import Message, Run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+
+
+@pytest.fixture(autouse=True)
+def usual_umask():
+    """Files that nobody thinks of may be read by everybody."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """The modes of the files in a folder."""
+    return {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.rglob("*") if path.is_file()}
+
+
+WRITING = """
+    from kern_nb.db import open_store
+    from kern_nb.records import Run
+    os.umask(0o022)
+    store = open_store(args[0])
+    for n in range(3):
+        store.append_run("chat", Run(input="secret"))
+"""
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.duckdb"])
+def test_a_store_and_what_stands_beside_it_is_private(tmp_path, name):
+    """Its log included, which a killed process leaves with all that was said."""
+    killed(WRITING, tmp_path / name)
+    found = modes(tmp_path)
+
+    assert len(found) > 1
+    assert set(found.values()) == {"0o600"}
+    with open_store(tmp_path / name) as store:
+        assert len(store.runs_df()) == 3
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.duckdb"])
+def test_no_file_of_a_store_is_ever_readable_by_others(tmp_path, name):
+    """Looked at all the time while it is made and written to."""
+    seen, done = {}, threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                seen.update(dict.fromkeys(modes(tmp_path).items()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with open_store(tmp_path / name) as store:
+            for n in range(20):
+                store.append_run(f"chat {n}", Run(input="secret", messages=[Message(role="user", content="x" * 1000)]))
+                store.close()
+    finally:
+        done.set()
+        watcher.join()
+
+    readable = {file for file, mode in seen if mode != "0o600"}
+    # DuckDB makes its file itself. For the moment before it is private there is nothing in it but a header.
+    assert readable <= ({name} if name == "s.duckdb" else set())
+
+
+@pytest.mark.parametrize("store_class", [SqliteDb, DuckDb])
+def test_a_file_that_exists_keeps_its_mode(tmp_path, store_class):
+    """A group may share a store: who made it so knows why. Its log is as open as the file."""
+    path = tmp_path / "s"
+    with store_class(path) as store:
+        store.append_run("chat", Run(input="hi"))
+    path.chmod(0o664)
+    with store_class(path) as store:
+        store.append_run("chat", Run(input="hi"))
+        assert modes(tmp_path)["s"] == "0o664"
+        beside = {mode for name, mode in modes(tmp_path).items() if name != "s"}
+    assert "0o600" not in beside
+    assert modes(tmp_path)["s"] == "0o664"
+
+
+def test_files_that_are_exported_are_private(tmp_path):
+    """A bundle, a page, a plot, the files of a workspace."""
+
+    def write(run_context) -> str:
+        run_context.workspace.write("notes/report.txt", "secret")
+        return "done"
+
+    with open_store(tmp_path / "s.duckdb") as store:
+        agent = Agent(model=ScriptedModel([call("write"), "done"]), tools=[write], db=store, session_id="chat")
+        agent.run("hi")
+        export("chat", path=tmp_path / "bundle.json", store=store, progress=False)
+        export("chat", path=tmp_path / "page.html", store=store, progress=False)
+        agent.get_workspace("chat").export(tmp_path / "files")
+        plots.branch_tree(store.sessions_df(), store.runs_df()).save(tmp_path / "tree.json")
+
+    assert set(modes(tmp_path).values()) == {"0o600"}
+    (tmp_path / "bundle.json").chmod(0o644)
+    with open_store(tmp_path / "s.duckdb") as store:
+        export("chat", path=tmp_path / "bundle.json", store=store, overwrite=True, progress=False)
+    assert modes(tmp_path)["bundle.json"] == "0o644"
+
+
+SPILLING = """
+    from pathlib import Path
+    from kern_nb.db import DuckDb
+    os.umask(0o022)
+    stores = [DuckDb(Path(args[0], name)) for name in ("a.duckdb", "b.duckdb")]
+    leases = [store._lease for store in stores]
+    connections = [lease.acquire(5.0) for lease in leases]
+    folders = [c.execute("SELECT current_setting('temp_directory')").fetchone()[0] for c in connections]
+    assert len(set(folders)) == 2, folders
+    for c in connections:
+        c.execute("SET memory_limit='50MB'")
+        c.execute("SET threads=1")
+    for n, c in enumerate(connections):
+        c.execute(f"CREATE TEMP TABLE t AS SELECT range n, hash(range + {n})::VARCHAR b FROM range(1500000)")
+    for folder in map(Path, folders):
+        assert folder.is_dir(), "nothing was spilled: the test shows nothing"
+        assert not folder.parent.stat().st_mode & 0o077
+        assert str(os.getpid()) in folder.name
+    assert not Path(".tmp").exists()
+    for n, c in enumerate(connections):
+        wrong = f"SELECT count(*) FROM t WHERE b <> hash(n + {n})::VARCHAR"
+        assert c.execute(wrong).fetchone() == (0,)
+    for c, lease in zip(connections, leases):
+        c.close()
+        lease.release(__import__("threading").get_ident())
+        lease.close()
+    assert not any(map(os.path.exists, folders)), "what was spilled is left"
+"""
+
+
+def test_what_does_not_fit_into_memory_is_spilled_in_private(tmp_path, monkeypatch):
+    """Each DuckDB instance has a folder of its own, below one that only its user may enter; not in the notebook's."""
+    monkeypatch.chdir(tmp_path)
+    killed(SPILLING, tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.duckdb", "b.duckdb"]

@@ -1,0 +1,151 @@
+"""Secrets in a database's address are shown nowhere: not in a store's names, its table, its errors or their traces."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kern_nb import attached
+from kern_nb.db import PostgresDb
+from kern_nb.db.urls import masked
+from kern_nb.errors import KernError, NotAStore, StoreUnavailable
+from kern_nb.records import Run
+
+HEAD, TAIL = "swordfish", "sesame"
+"""Every secret starts with one and ends with the other: no part of it may be shown either."""
+
+hostile = st.one_of(
+    st.text(st.sampled_from("@:/?#[]%&=+ '\"\\;,{}$\n\t"), max_size=8),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+PLACES = {
+    "password": "postgresql://user:{raw}@127.0.0.1:1/shop",
+    "encoded": "postgresql+psycopg://user:{encoded}@127.0.0.1:1/shop",
+    "short scheme": "postgres://user:{raw}@127.0.0.1:1/shop",
+    "query": "postgresql://user@127.0.0.1:1/shop?password={encoded}&sslpassword={encoded}&application_name=x",
+    "raw query": "postgresql://127.0.0.1:1/shop?user=u&password={raw}",
+    "options": "postgresql://user@127.0.0.1:1/shop?options=-c%20app.token%3D{encoded}",
+    "unknown option": "postgresql://user@127.0.0.1:1/shop?api_key={encoded}",
+    "database": "postgresql://127.0.0.1:1/host=x%20password={encoded}",
+    "no host": "postgresql://user:{raw}@",
+    "port": "postgresql://user:{plain}/shop",
+    "host": "postgresql://user:{plain}",
+    "unknown scheme": "mysql://user:{raw}@host/shop",
+    "unknown scheme, query": "mysql://host/shop?password={raw}",
+    "odd scheme": "user:{raw}://host",
+    "connection string": "host=127.0.0.1 port=1 dbname=shop password='{raw}'",
+    "password first": "password={raw} host=127.0.0.1",
+    "no slashes": "postgresql:user:{raw}@host/shop",
+    "one slash": "postgresql:/user:{raw}@host/shop",
+    "no scheme": "user:{raw}@host/shop",
+    "sqlite": "sqlite:///nowhere/x.db?password={encoded}",
+    "sqlite, two slashes": "sqlite://user:{raw}@host/x.db",
+    "duckdb": "duckdb:///nowhere/x.duckdb?motherduck_token={encoded}",
+    "motherduck": "md:shop?motherduck_token={encoded}",
+}
+
+
+def all_texts(error: BaseException) -> str:
+    """Everything that is printed of an error, in a notebook and in a terminal, its causes included."""
+    parts = [str(error), repr(error), *traceback.format_exception_only(error)]
+    if isinstance(error, KernError):
+        parts += [error.hint, *error._render_traceback_()]
+    chain = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join([*parts, all_texts(chain) if chain else ""])
+
+
+def texts_of(target: str) -> str:
+    """All that is shown of a target by attaching it and by opening it."""
+    shown = [masked(target)]
+    for use in (attached.attach, PostgresDb):
+        try:
+            result = use(target)
+        except Exception as error:  # noqa: BLE001 - any error is shown to a person
+            shown.append(all_texts(error))
+        else:
+            shown += [repr(result), result.url]
+            with contextlib.suppress(Exception):
+                result.close()
+    return "\n".join(shown)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_part_of_a_secret_is_shown(place):
+    """Wherever it stands, whatever signs it has, whether it parses or not."""
+
+    @settings(max_examples=15)
+    @given(hostile)
+    @example("@")
+    @example("@/")
+    @example("?@")
+    @example("#[")
+    @example("://")
+    @example("%zz")
+    def check(middle: str) -> None:
+        secret = f"{HEAD}{middle}{TAIL}"
+        plain = secret.replace("@", "")  # where a host would be, what follows an @ is one
+        text = texts_of(PLACES[place].format(raw=secret, encoded=quote(secret, safe=""), plain=plain))
+        assert HEAD not in text
+        assert TAIL not in text
+
+    check()
+
+
+def test_what_is_no_secret_is_shown():
+    """A person tells stores apart by host, port, database and user."""
+    store = PostgresDb("postgresql://ann:swordfish@db.example:5433/shop?sslmode=require&password=x&options=-c%20a%3Db")
+
+    assert store.url == "postgresql://ann:***@db.example:5433/shop?options=***&password=***&sslmode=require"
+    assert masked("postgresql://[::1]/shop") == "postgresql://[::1]/shop"
+    assert masked("data/sessions.duckdb") == "data/sessions.duckdb"
+    assert masked("mysql://u:p@h/db") == "mysql://***"
+
+
+def test_the_table_of_stores_shows_no_secret(monkeypatch):
+    """As text, as HTML, as a DataFrame; nor does the name that a store gets."""
+    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
+    url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
+    store = attached.attach(url)
+    stores = attached.stores()
+
+    assert "swordfish" not in f"{stores!r} {stores._repr_html_()} {stores.df.to_csv()} {stores} {attached.names()}"
+    assert attached.name_of(store) == "shop"
+
+
+def test_a_text_that_the_server_quotes_is_masked(postgres_database_url):
+    """The server repeats a parameter that it does not take."""
+    url = sa.make_url(postgres_database_url).update_query_dict({"options": "-c datestyle=swordfish"})
+    with PostgresDb(url) as store, pytest.raises(StoreUnavailable) as caught:
+        store.append_run("chat", Run(input="hi"))
+
+    assert "DateStyle" in str(caught.value)
+    assert "swordfish" not in all_texts(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:a@b@host/db", "postgresql://u:a/b@c@host/db", "postgresql://host:port/db"]
+)
+def test_a_url_that_can_be_read_in_two_ways_is_refused(url):
+    """Before a part of the password is looked up as a host; the error says how to write it."""
+    with pytest.raises(NotAStore, match="does not parse") as caught:
+        PostgresDb(url)
+
+    assert "%40" in caught.value.hint
+
+
+def test_stores_of_different_options_are_different_databases(monkeypatch):
+    """Though they look the same when shown; a changed password is no other database."""
+    base = "postgresql://u@host/db"
+    paths = [PostgresDb(f"{base}?options=-csearch_path%3D{name}") for name in ("a", "b")]
+
+    assert paths[0].url == paths[1].url
+    assert paths[0].database != paths[1].database
+    assert PostgresDb("postgresql://u:x@host/db").database == PostgresDb("postgresql://u:y@host/db").database
+    assert "search_path" not in paths[0].database
