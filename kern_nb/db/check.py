@@ -7,14 +7,14 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.process import State, this_process
+from kern_nb.db.process import State, host_of, this_process
 from kern_nb.db.process import process_state as state_of_process
 from kern_nb.db.schema import Tables
 
@@ -76,14 +76,14 @@ class CheckReport:
         return pd.DataFrame([[getattr(p, n) for n in names] for p in self.problems], columns=names)
 
 
-def check(store: SessionStore, *, repair: bool) -> CheckReport:
+def check(store: SessionStore, *, repair: bool, hosts_gone: Collection[str] = ()) -> CheckReport:
     """See `SessionStore.check`."""
     if not repair:
         with store.reading() as connection:
-            return CheckReport(list(_findings(connection, store.tables)))
+            return CheckReport(list(_findings(connection, store.tables, hosts_gone)))
 
     def mend(connection: Connection) -> CheckReport:
-        found = list(_findings(connection, store.tables))
+        found = list(_findings(connection, store.tables, hosts_gone))
         return CheckReport([_repaired(connection, store.tables, finding) for finding in found])
 
     return store.write(mend)
@@ -97,19 +97,24 @@ def abandon(run_id: str) -> None:
     _abandoned.add(run_id)
 
 
-def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
-    yield from _open_runs(connection, tables)
+def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
+    yield from _open_runs(connection, tables, hosts_gone)
     yield from _calls_left_started(connection, tables)
     yield from _rows_without_owner(connection, tables)
     yield from _broken_forks(connection, tables)
     yield from _gaps(connection, tables)
 
 
-def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
+def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     r = tables.runs
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
         state, where = process_state(row["process"], row["run_id"])
+        host = host_of(row["process"])
+        if state == "elsewhere" and host in hosts_gone:
+            state, where = "gone", f"its host {host} is gone"
+        elif state == "elsewhere":
+            where += f"; if that host is gone: store.check(repair=True, hosts_gone=[{host!r}])"
         if state != "alive":
             kind = "interrupted" if state == "gone" else "running elsewhere"
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")

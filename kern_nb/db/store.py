@@ -7,7 +7,7 @@ reached is in `connected`, what comes as DataFrames in `tabular`, runs that wait
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -503,12 +503,14 @@ class SessionStore(Tabular, Pauses):
 
         return ingest(self, Path(path), format, progress=progress)
 
-    def check(self, *, repair: bool = False) -> CheckReport:
+    def check(self, *, repair: bool = False, hosts_gone: Collection[str] = ()) -> CheckReport:
         """Look for broken invariants: interrupted runs, rows without a session, branches without a parent.
 
         Args:
             repair: Mend what can be mended; the report says what was.
+            hosts_gone: Names of hosts that do not exist any more, such as containers that were created anew. Their
+                open runs count as interrupted. Of a host that cannot be seen from here, this is never assumed.
         """
         from kern_nb.db.check import check
 
-        return check(self, repair=repair)
+        return check(self, repair=repair, hosts_gone=hosts_gone)
