@@ -35,7 +35,7 @@ _REGAINING = re.compile(r"set_config|U&|_to_xml|xmlschema|ts_stat|ts_rewrite|dbl
 _connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _cut_off() -> None:
     """In a forked child: cut the inherited connections off from their sockets, which are the parent's.
 
     Whatever still has one in hand, a transaction that the fork happened in or the garbage collector, then fails on a
@@ -54,7 +54,7 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_cut_off)  # stores that are referenced no more, too
 
 
 class PostgresDb(SessionStore):
@@ -91,6 +91,11 @@ class PostgresDb(SessionStore):
         engine = sa.create_engine(self._db_url, pool_pre_ping=True)
         sa.event.listen(engine, "connect", lambda connection, _: _connections.add(connection))
         return engine
+
+    def after_fork(self) -> None:
+        """Cut the connections off before they are forgotten, which would end their sessions."""
+        _cut_off()
+        super().after_fork()
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""
