@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.controls import visible
 from kern_nb.db import damage
-from kern_nb.db.process import State, this_process
+from kern_nb.db.process import State, host_of, this_process
 from kern_nb.db.process import process_state as state_of_process
 from kern_nb.db.schema import Tables, UnreadableCell
 
@@ -82,13 +83,13 @@ class CheckReport:
         return pd.DataFrame([[getattr(p, n) for n in names] for p in self.problems], columns=names)
 
 
-def check(store: SessionStore, *, repair: bool) -> CheckReport:
+def check(store: SessionStore, *, repair: bool, hosts_gone: Collection[str] = ()) -> CheckReport:
     """See `SessionStore.check`."""
     tables = store.tables
     if not repair:
         with store.reading() as connection:
             damaged = [_of_cells(tables, row) for row in damage.scan(connection, tables)]
-            return CheckReport([*itertools.chain.from_iterable(damaged), *_findings(connection, tables)])
+            return CheckReport([*itertools.chain.from_iterable(damaged), *_findings(connection, tables, hosts_gone)])
 
     def mend(connection: Connection) -> CheckReport:
         # First, as the other tests cannot read what is damaged, and see the rows as the repair leaves them.
@@ -99,7 +100,7 @@ def check(store: SessionStore, *, repair: bool) -> CheckReport:
                 replace(finding, detail=f"{finding.detail}; {where}", repaired=True)
                 for finding in _of_cells(tables, row)
             ]
-        found = list(_findings(connection, tables))
+        found = list(_findings(connection, tables, hosts_gone))
         return CheckReport([*problems, *(_repaired(connection, store, finding) for finding in found)])
 
     return store.write(mend)
@@ -123,8 +124,9 @@ def abandon(run_id: str) -> None:
     _abandoned.add(run_id)
 
 
-def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
-    for test in (_open_runs, _calls_left_started, _rows_without_owner, _broken_forks, _cycles, _gaps):
+def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
+    open_runs = partial(_open_runs, hosts_gone=hosts_gone)
+    for test in (open_runs, _calls_left_started, _rows_without_owner, _broken_forks, _cycles, _gaps):
         found = []
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
             for finding in test(connection, tables):
@@ -132,11 +134,16 @@ def _findings(connection: Connection, tables: Tables) -> Iterator[Finding]:
         yield from found
 
 
-def _open_runs(connection: Connection, tables: Tables) -> Iterator[Finding]:
+def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     r = tables.runs
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
         state, where = process_state(row["process"], row["run_id"])
+        host = host_of(row["process"])
+        if state == "elsewhere" and host in hosts_gone:
+            state, where = "gone", f"its host {host} is gone"
+        elif state == "elsewhere":
+            where += f"; if that host is gone: store.check(repair=True, hosts_gone=[{host!r}])"
         if state != "alive":
             kind = "interrupted" if state == "gone" else "running elsewhere"
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")

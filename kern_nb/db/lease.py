@@ -54,6 +54,7 @@ _MAGIC = b"DUCK"
 
 _leases: weakref.WeakValueDictionary[str, Lease] = weakref.WeakValueDictionary()
 _leases_lock = threading.Lock()
+_in_memory: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
 _DAMAGED = ("not a valid DuckDB database", "Corrupt database file", "Could not read enough bytes")
@@ -85,6 +86,8 @@ class Lease:
         self.read_only = read_only
         self.writer = threading.RLock()  # one writer at a time in this process: they would only conflict
         self._forever = path == ":memory:"
+        if self._forever:
+            _in_memory.add(self)
         self._changed = threading.Condition()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._users: dict[int, int] = {}  # thread -> connections it has out
@@ -219,10 +222,10 @@ class Lease:
     def before_fork(self) -> None:
         """Close the file, after other threads' work on it has ended or for as long as a fork waits; none may start."""
         self._changed.acquire()
-        self._opened = 0.0  # overdue
+        self._opened = 0.0  # overdue, unless it is held for ever
         me = threading.get_ident()
         self._changed.wait_for(lambda: not self._users.keys() - {me}, timeout=forking.WAIT_S)
-        if not self._users:
+        if not self._users and not self._forever:
             self._close()
 
     def after_fork_in_parent(self) -> None:
@@ -230,12 +233,15 @@ class Lease:
         self._changed.release()
 
     def after_fork(self) -> None:
-        """In a forked child. A file that was open at the fork is the parent's: DuckDB would write to it from both."""
+        """In a forked child. A file that was open at the fork is the parent's: DuckDB would write to it from both.
+
+        Memory has been copied. It is never deallocated: DuckDB waits for threads then which the child does not have.
+        """
         parents = self._connection
         self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
         if parents is not None:
             forking.leak(parents)  # closing it would write to the file
-            self._connection, self._parents = None, parents
+            self._connection, self._parents = (parents, None) if self._forever else (None, parents)
 
     def _busy(self, refusal: Exception | None, timeout: float) -> StoreBusy:
         found = _HOLDER.search(str(refusal))
@@ -282,7 +288,7 @@ _at_fork: list[Lease] = []  # locked while this process forks
 
 def _before_fork() -> None:
     _leases_lock.acquire()
-    _at_fork[:] = list(_leases.values())
+    _at_fork[:] = [*_leases.values(), *_in_memory]
     for lease in _at_fork:
         lease.before_fork()
 
@@ -295,9 +301,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    _at_fork.clear()
-    for lease in list(_leases.values()):
+    for lease in _at_fork or [*_leases.values(), *_in_memory]:
         lease.after_fork()
+    _at_fork.clear()
     _leases_lock.release()
 
 

@@ -35,7 +35,7 @@ _AGAIN = (
 _connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _cut_off() -> None:
     """In a forked child: cut the inherited connections off from their sockets, which are the parent's.
 
     Whatever still has one in hand, a transaction that the fork happened in or the garbage collector, then fails on a
@@ -54,7 +54,7 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_cut_off)  # stores that are referenced no more, too
 
 
 class PostgresDb(SessionStore):
@@ -162,6 +162,11 @@ class PostgresDb(SessionStore):
     def engine_for(self, *, write: bool) -> sa.Engine:
         """Writers see what others committed while they waited for a lock."""
         return self.engine if write else self._snapshots
+
+    def after_fork(self) -> None:
+        """Cut the connections off before they are forgotten, which would end their sessions."""
+        _cut_off()
+        super().after_fork()
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""

@@ -14,7 +14,8 @@ A process is ``gone`` only when that is certain:
 * The start is in seconds and the host is ours: the PID does not exist, or belongs to a process that is not Python's.
   Such a time moves with the clock, so another start of a Python process proves nothing.
 
-Everything else is ``elsewhere``: the process may live where it cannot be seen.
+Everything else is ``elsewhere``: the process may live where it cannot be seen, as one in another container does. A
+person who knows better says so: ``store.check(repair=True, hosts_gone=[...])``.
 """
 
 from __future__ import annotations
@@ -73,6 +74,12 @@ def process_state(process: str | None) -> tuple[State, str]:
         "elsewhere": f"process {other.pid} on {other.host} may still write it",
     }
     return state, words[state]
+
+
+def host_of(process: str | None) -> str | None:
+    """The host that a process ran on, where its identity says so."""
+    other = _parsed(process)
+    return other.host if other else None
 
 
 @cache

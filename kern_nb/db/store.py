@@ -7,7 +7,7 @@ reached is in `connected`, what comes as DataFrames in `tabular`, runs that wait
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -555,7 +555,7 @@ class SessionStore(Tabular, Pauses):
 
         return ingest(self, Path(path), format, progress=progress)
 
-    def check(self, *, repair: bool = False) -> CheckReport:
+    def check(self, *, repair: bool = False, hosts_gone: Collection[str] = ()) -> CheckReport:
         """Look for broken invariants: damaged values, interrupted runs, rows without their session or parent.
 
         Everything that is stored is read.
@@ -563,10 +563,12 @@ class SessionStore(Tabular, Pauses):
         Args:
             repair: Mend what can be mended; the report says what was. A damaged value is set aside and NULL, or another
                 safe value, takes its place; `damaged_values` has it.
+            hosts_gone: Names of hosts that do not exist any more, such as containers that were created anew. Their
+                open runs count as interrupted. Of a host that cannot be seen from here, this is never assumed.
         """
         from kern_nb.db.check import check
 
-        return check(self, repair=repair)
+        return check(self, repair=repair, hosts_gone=hosts_gone)
 
     def damaged_values(self) -> list[SetAside]:
         """The damaged values that `check` set aside with ``repair=True``, in that order, as they were stored.

@@ -89,6 +89,20 @@ def test_a_run_on_another_machine_is_listed_and_left_alone(store):
     assert store.runs_df()["status"].tolist() == ["RUNNING"]
 
 
+def test_a_run_of_a_host_that_is_gone_is_ended_when_a_person_says_so(store):
+    """A container that was created anew has another name; the report names it and the way out."""
+    run = store.start_run("chat", input="hi")
+    r = store.tables.runs
+    store.write(lambda c: c.execute(r.update().values(process="3f2a9c41d0be:1:1")))
+
+    assert "hosts_gone=['3f2a9c41d0be']" in store.check().problems[0].detail
+    assert not store.check(repair=True, hosts_gone=["another-host"])
+    report = store.check(repair=True, hosts_gone=["3f2a9c41d0be"])
+
+    assert [(p.kind, p.run_id, p.repaired) for p in report.problems] == [("interrupted", run.run_id, True)]
+    assert store.runs_df()["status"].tolist() == ["INTERRUPTED"]
+
+
 @pytest.mark.parametrize(
     ("damage", "kind"),
     [

@@ -7,6 +7,8 @@ import gc
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -262,3 +264,30 @@ def test_a_child_that_leaves_the_parents_transaction_is_refused(persistent_store
     assert os.waitstatus_to_exitcode(code) == 3
     assert store.runs_df()["input"].tolist() == ["after"]
     require_whole(store)
+
+
+ENDING = """
+import os, sys, warnings
+from kern_nb.db import InMemoryDb, open_store
+from kern_nb.records import Run
+warnings.simplefilter("ignore")
+stores = [open_store(target) for target in sys.argv[1:]] + [InMemoryDb()]
+for store in stores:
+    store.append_run("chat", Run())
+pid = os.fork()
+for store in stores:
+    store.append_run("chat", Run())
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+    for store in stores:
+        store.append_run("chat", Run())
+"""
+
+
+def test_a_forked_child_that_ends_by_itself_ends_well(persistent_target):
+    """Python deallocates what it inherited, as os._exit would not."""
+    subprocess.run([sys.executable, "-c", ENDING, persistent_target], check=True, timeout=120)
+
+    with open_store(persistent_target) as store:
+        assert sorted(store.runs_df()["run_index"]) == [0, 1, 2, 3]
+        require_whole(store)

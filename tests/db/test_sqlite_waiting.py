@@ -1,0 +1,220 @@
+"""SQLite: waiting for others is bounded, Ctrl-C ends a query or the waiting, and errors say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from kern_nb.db import SqliteDb, open_store, sqlite_connections
+from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
+from kern_nb.records import Message, Run
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {} FROM n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A SQLite store with a run."""
+    with SqliteDb(tmp_path / "s.db") as store:
+        store.append_run("chat", Run())
+        yield store
+
+
+@pytest.fixture
+def press_ctrl_c():
+    """Send the main thread SIGINT in a moment; a test run may have been started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timers = []
+
+    def press(delay=0.2):
+        timers.append(threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield press
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def locked(store):
+    """Another connection holds the writer's lock."""
+    with contextlib.closing(sqlite3.connect(store.db_file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def sql(store):
+    store.sql(ENDLESS.format("count(*)"))
+
+
+def read(store):
+    with store.connect() as connection:
+        connection.exec_driver_sql(ENDLESS.format("count(*)")).all()
+
+
+def read_through_a_function(store):
+    with store.connect() as connection:
+        connection.exec_driver_sql(ENDLESS.format("count(lower('A' || i))")).all()
+
+
+def write(store):
+    store.write(lambda connection: connection.exec_driver_sql(ENDLESS.format("count(*)")).all())
+
+
+@pytest.mark.parametrize("query", [sql, read, read_through_a_function, write])
+def test_ctrl_c_ends_a_query(store, press_ctrl_c, query):
+    press_ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        query(store)
+
+    assert store.append_run("chat", Run()).run_index == 1
+
+
+def test_a_signal_handler_of_the_users_own_ends_a_query_with_its_error(store):
+    def handle(_number, _frame):
+        raise TimeoutError("too long")
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(TimeoutError, match="too long"):
+            read(store)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_ends_the_waiting_for_another_writer(store, press_ctrl_c):
+    with locked(store):
+        press_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            store.append_run("chat", Run())
+
+    assert store.append_run("chat", Run()).run_index == 1
+
+
+def test_a_writer_waits_for_its_timeout_once(store, monkeypatch):
+    """Not twelve times, once for each attempt: what is slept is counted, as a clock would count other processes."""
+    slept = []
+    clock = time.monotonic()
+    monkeypatch.setattr(sqlite_connections.time, "monotonic", lambda: clock + sum(slept))
+    monkeypatch.setattr(sqlite_connections.time, "sleep", slept.append)
+    store.timeout = 3.0
+
+    with locked(store), pytest.raises(StoreBusy, match="is busy: database is locked"):
+        store.append_run("chat", Run())
+
+    assert 2.9 < sum(slept) < 3.1
+
+
+def test_a_reader_that_finds_the_file_locked_is_told_so(tmp_path):
+    with SqliteDb(tmp_path / "s.db", timeout=0.05) as store:
+        store.append_run("chat", Run())
+        store.close()
+        with contextlib.closing(sqlite3.connect(store.db_file, isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+            other.execute("BEGIN IMMEDIATE")
+            for use in (store.runs_df, lambda: store.sql("SELECT 1")):
+                with pytest.raises(StoreBusy):
+                    use()
+
+
+def test_an_expression_cannot_take_gigabytes(store):
+    for expression in ("zeroblob(900000000)", "replace(hex(zeroblob(200000000)), '0', 'x')"):
+        with pytest.raises(KernError):
+            store.sql(f"SELECT length({expression})")
+
+
+def test_a_value_beyond_the_limit_is_refused_and_the_store_goes_on(store, monkeypatch):
+    monkeypatch.setattr(sqlite_connections, "MOST_BYTES", 1_000_000)
+    store.close()
+    with pytest.raises(UnstorableValue):
+        store.append_run("chat", Run(messages=[Message(role="user", content="x" * 2_000_000)]))
+
+    assert store.append_run("chat", Run()).run_index == 1
+
+
+def overwrite(path, offset):
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 4000)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda s: s.runs_df(), lambda s: s.sql("SELECT * FROM runs"), lambda s: s.append_run("x", Run())]
+)
+def test_a_damaged_file_is_an_error_of_ours(tmp_path, use):
+    path = tmp_path / "s.db"
+    with SqliteDb(path) as store:
+        for i in range(20):
+            store.append_run("chat", Run(input="x" * 3000, messages=[Message(role="user", content=str(i))]))
+    for page in range(1, path.stat().st_size // 4096):
+        overwrite(path, page * 4096 + 8)
+
+    with SqliteDb(path) as store, pytest.raises(StoreUnavailable, match="malformed") as caught:
+        use(store)
+    assert "restore a copy" in caught.value.hint
+
+
+def test_a_file_that_is_no_database_is_an_error_of_ours(tmp_path):
+    path = tmp_path / "s.db"
+    path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 4080)
+    for use in (lambda: SqliteDb(path).runs_df(), lambda: open_store(path)):
+        with pytest.raises(NotAStore):
+            use()
+
+
+def test_a_full_disk_is_an_error_of_ours(store):
+    def fill(connection):
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        try:
+            connection.exec_driver_sql(
+                "INSERT INTO agno_sessions (session_id, session_type) VALUES (hex(zeroblob(100000)), 'agent')"
+            )
+        finally:
+            connection.exec_driver_sql("PRAGMA max_page_count=4294967294")
+
+    with pytest.raises(StoreUnavailable, match="full") as caught:
+        store.write(fill)
+    assert "space" in caught.value.hint
+    assert store.append_run("chat", Run()).run_index == 1
+
+
+def test_a_file_that_may_not_be_written_is_an_error_of_ours(store):
+    store.close()
+    raw = sqlite_connections.open_connection(store.db_file, "ro", 1.0)
+    with pytest.raises(sqlite3.OperationalError) as caught, contextlib.closing(raw):
+        raw.execute("CREATE TABLE t (a)")
+
+    error = store.explain(caught.value)
+    assert isinstance(error, ReadOnlyStore)
+    assert "writable" in error.hint
+
+
+def append_many(path, session_id, count):
+    with SqliteDb(path) as store:
+        for _ in range(count):
+            store.append_run(session_id, Run())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_many_processes_that_write_at_once_all_come_to_an_end(store):
+    """None waits for ever while others go on, and nothing is lost."""
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_many, args=(store.db_file, str(i), 15)) for i in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+
+    assert [writer.exitcode for writer in writers] == [0] * 6
+    assert store.runs_df()["session_id"].value_counts().drop("chat").tolist() == [15] * 6
