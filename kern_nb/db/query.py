@@ -34,8 +34,9 @@ _NOT_QUERIES = frozenset(
 )  # fmt: skip
 
 # What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
+# A comment that is not closed ends with the text: otherwise each of many would be searched for to the end.
 _TOKEN = re.compile(
-    r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    r"""(?P<skip>'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?(?:\*/|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
     | \$(?P<name>[A-Za-z_]\w*)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -72,8 +73,8 @@ def refused(text: str) -> QueryRefused:
 
 
 _PIECE = re.compile(
-    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?\*/)
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | .""",
+    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
+    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | .""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -112,17 +113,15 @@ def _first_word(text: str) -> str:
 
 def numbered(text: str) -> tuple[str, list[str]]:
     """SQL with ``$1`` for the first ``$name`` and so on, and the names."""
-    names: list[str] = []
+    names: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
         name = match["name"]
         if name is None:
             return match[0]
-        if name not in names:
-            names.append(name)
-        return f"${names.index(name) + 1}"
+        return f"${names.setdefault(name, len(names) + 1)}"
 
-    return _TOKEN.sub(number, text), names
+    return _TOKEN.sub(number, text), list(names)
 
 
 def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
