@@ -74,7 +74,7 @@ def refused(text: str) -> QueryRefused:
 
 _PIECE = re.compile(
     r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | .""",
+    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | [^\s;'"$/-]+ | .""",
     re.VERBOSE | re.DOTALL,
 )
 
