@@ -7,6 +7,7 @@ above: a text of these lengths takes a quadratic pattern many times as long.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import itertools
@@ -20,6 +21,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kern_nb
+from kern_nb.db import codec, query
+from kern_nb.errors import BadUsage
+from kern_nb.notebook import parsing
+from kern_nb.render import html, markdown, plain, words
+from kern_nb.runtime import summaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,3 +181,73 @@ def test_a_quadratic_pattern_would_be_found(quadratic):
 def test_every_pattern_is_linear(name):
     """Whatever it is given, it is done within the limit."""
     assert slow_texts(*PATTERNS[name]) == []
+
+
+# Whole ways that a text goes ---------------------------------------------------------------------------------------------
+
+LONG = 60_000
+SECONDS_A_TEXT = 3.0
+
+UNITS = [
+    *LETTERS, "[ ", "{ ", "' [1] ", '{"a":', "$a ", "a b ", "/1", "1.", "/*", "--", "$$", "a\n ", "\u202e", "&#1;", "\\u0010",
+]  # fmt: skip
+
+
+def parse_words(text: str) -> None:
+    """The words of a magic; a line that does not parse is refused."""
+    with contextlib.suppress(BadUsage):
+        parsing.split(f"show {text[: LONG // 4]}", {"a": "b"})
+
+
+WAYS = {
+    "escape": html.escape,
+    "short": lambda text: html.short(text, 80),
+    "block": lambda text: html.block(text, LONG),
+    "visible": plain.visible,
+    "cut": lambda text: plain.cut(text, 80),
+    "apart": lambda text: plain.apart([text, f"{text}x", f"x{text}"], 60),
+    "compact": lambda text: plain.compact({"a": text}, 80),
+    "two versions": lambda text: words.marked(text, f"{text}x"),
+    "two versions from the start": lambda text: words.in_line(f"x{text}", text),
+    "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
+    "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
+    "words of a magic": parse_words,
+    "SQL": query.numbered,
+    "JSON of an answer": summaries._parsed,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_a_text_is_linear(way):
+    """Escaping, cutting, comparing, storing, parsing."""
+    slow = [unit for unit in UNITS if not is_quick(partial(WAYS[way], unit * (LONG // len(unit))), SECONDS_A_TEXT)]
+    assert slow == []
+
+
+MARKDOWN = {
+    "blanks in the rule of a table": "a|b\n|-" + " " * html.LONGEST + "x",
+    "tabs in the rule of a table": "a|b\n-|-" + "\t" * html.LONGEST + "x",
+    "blanks in a heading": "# a" + " " * html.LONGEST + "x",
+    "emphasis within emphasis": "*a " * (html.LONGEST // 6) + " a*" * (html.LONGEST // 6),
+    "strong within strong": "**a " * (html.LONGEST // 8) + " b**" * (html.LONGEST // 8),
+    "brackets within brackets": "[" * (html.LONGEST // 2) + "]" * (html.LONGEST // 2),
+    "links within links": "[" * (html.LONGEST // 4) + "](a)" * (html.LONGEST // 8),
+    "a table of many columns and short rows": "|a" * 300 + "\n" + "|-" * 300 + "\n" + "|\n" * 9_000,
+    "many tables that end early": ("|a" * 5 + "\n" + "|-" * 5 + "\n") * 500 + "|\n" * 5_000,
+    "fences of many lengths": "".join("`" * (3 + i % 300) + "\n" for i in range(130)),
+    "code of many lengths": "".join("`" * i + " " for i in range(1, 200)),
+    "lists within lists": "".join("  " * i + "- a\n" for i in range(140)),
+    "quotes within quotes": "".join("> " * i + "a\n" for i in range(140)),
+    "quotes and lists within each other": "> - " * (html.LONGEST // 4),
+    "a list of many items": "- a\n" * (html.LONGEST // 4),
+    "entities": "&#1;" * (html.LONGEST // 4),
+}
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_markdown_is_linear_in_time_and_in_size(name):
+    """From what a model says to markup: neither hard to read nor a page that is many times as long."""
+    text, written = MARKDOWN[name], []
+    markdown._tree.cache_clear()
+    assert is_quick(lambda: written.append(markdown.block(text)), SECONDS_A_TEXT)
+    assert len(written[0]) < 60 * len(text)
