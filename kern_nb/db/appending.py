@@ -22,7 +22,7 @@ from kern_nb.db.schema import starts_with
 from kern_nb.db.state import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
 from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, STATE_BEFORE, UNKNOWN
-from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, Usage
+from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, ToolCall, Usage
 
 if TYPE_CHECKING:
     from kern_nb.db.connected import Connected
@@ -113,8 +113,11 @@ def insert_children(
     requirements = insert_requirements(connection, store, run.requirements, place, paused)
     calls = [rows.tool_call_of(row) for row in made.tool_calls]
     messages = [m.model_copy(update={"message_index": i}) for i, m in enumerate(run.messages)]
+    by_message: dict[int | None, list[ToolCall]] = {}
+    for call in calls:
+        by_message.setdefault(call.message_index, []).append(call)
     for message in messages:
-        message.tool_calls = [call for call in calls if call.message_index == message.message_index]
+        message.tool_calls = by_message.get(message.message_index, [])
     placed = {"session_id": session_id, "run_index": index, "messages": messages, "tool_calls": calls}
     return run.model_copy(update=placed | {"requirements": requirements})
 

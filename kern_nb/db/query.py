@@ -116,7 +116,7 @@ def unknown_relation(name: str) -> QueryFailed:
 
 _PIECE = re.compile(
     r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
-    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | .""",
+    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | [^\s;'"$/-]+ | .""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -159,17 +159,15 @@ def _first_word(text: str) -> str:
 
 def numbered(text: str) -> tuple[str, list[str]]:
     """SQL with ``$1`` for the first ``$name`` and so on, and the names."""
-    names: list[str] = []
+    names: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
         name = match["name"]
         if name is None:
             return match[0]
-        if name not in names:
-            names.append(name)
-        return f"${names.index(name) + 1}"
+        return f"${names.setdefault(name, len(names) + 1)}"
 
-    return _TOKEN.sub(number, text), names
+    return _TOKEN.sub(number, text), list(names)
 
 
 def most_bytes() -> int:

@@ -215,9 +215,10 @@ def tool_call_rows(
 
     ids, rows = set(taken), []
     waiting: dict[str, list[Row]] = {}
+    suffixes: dict[str, int] = {}
     for call, message_index in placed:
         given = call.tool_call_id or f"call_{len(ids) + 1}"
-        unique = _unique(given, ids)
+        unique = _unique(given, ids, suffixes)
         row = _tool_call_row(call, run_id, session_id, unique, message_index=message_index, call_index=len(ids))
         ids.add(unique)
         rows.append(row)
@@ -227,10 +228,10 @@ def tool_call_rows(
         if not join or message.role not in ANSWERS:
             continue
         # A result stands after its call.
-        calls_before = [r for r in waiting.get(message.tool_call_id or "", ()) if (r["message_index"] or 0) <= index]
-        if calls_before:
-            row = calls_before[0]
-            waiting[message.tool_call_id or ""].remove(row)
+        unanswered = waiting.get(message.tool_call_id or "", [])
+        at = next((at for at, row in enumerate(unanswered) if (row["message_index"] or 0) <= index), None)
+        if at is not None:
+            row = unanswered.pop(at)
             row["result"], row["result_json"] = split(message.content)
             row["status"] = row["status"] or ended(message)
     for row in rows:
@@ -253,11 +254,12 @@ def _merge_calls(call: ToolCall, fuller: ToolCall | None) -> ToolCall:
     return call.model_copy(update=known)
 
 
-def _unique(given: str, taken: set[str]) -> str:
-    unique, n = given, 1
+def _unique(given: str, taken: set[str], suffixes: dict[str, int]) -> str:
+    """The id itself, or with the first suffix that is free; ``suffixes`` remembers the last one of each id."""
+    unique = given
     while unique in taken:
-        n += 1
-        unique = f"{given}~{n}"
+        suffixes[given] = suffixes.get(given, 1) + 1
+        unique = f"{given}~{suffixes[given]}"
     return unique
 
 

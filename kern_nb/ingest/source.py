@@ -47,8 +47,7 @@ class Source:
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self._starts: dict[str, list[int]] = {}
-        self._document = ""
+        self._lines_of: dict[str, list[int]] | None = None
         self._rest: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
         self._listed = False
@@ -126,12 +125,12 @@ class Source:
         """The line where an element of a document's list starts; ``line`` where the document has one line only."""
         if self._rest is not None:
             return line
-        if not self._document:
+        if self._lines_of is None:
             with open_binary(self.path) as file:
-                self._document = _text(file.read())
-            self._starts = _walk(self._document)[1]
-        starts = self._starts.get(key, [])
-        return 1 + self._document.count("\n", 0, starts[index]) if index < len(starts) else line
+                document = _text(file.read())
+            self._lines_of = {key: _line_numbers(document, starts) for key, starts in _walk(document)[1].items()}
+        lines = self._lines_of.get(key, [])
+        return lines[index] if index < len(lines) else line
 
 
 def _text(data: bytes) -> str:
@@ -186,6 +185,16 @@ def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
                 found[key], at = _decode(text, at)
             at = _next(text, at, "}")
     return found, starts, at
+
+
+def _line_numbers(text: str, starts: list[int]) -> list[int]:
+    """The line of each of these places, which ascend; the text is gone through once."""
+    lines, line, at = [], 1, 0
+    for start in starts:
+        line += text.count("\n", at, start)
+        at = start
+        lines.append(line)
+    return lines
 
 
 def _next(text: str, at: int, closing: str) -> int:

@@ -16,7 +16,11 @@ from kern_nb.notebook.agents import is_agent
 from kern_nb.notebook.grammar import VERBS, Verb
 
 HELP_FLAGS = frozenset({"-h", "--help"})
-_JSON_START = re.compile(r"(?<!\S)[{\[]")
+# Quoted words are skipped as the lexer reads them; on Windows a backslash escapes nothing.
+_QUOTED = r""" "[^"]*" | '[^']*' """ if os.name == "nt" else r""" \\. | "(?:[^"\\]|\\.)*" | '[^']*' """
+_JSON_START = re.compile(rf"{_QUOTED} | (?<!\S)(?P<json>[{{\[])", re.VERBOSE | re.DOTALL)
+_MOST_STARTS = 100
+"""So many brackets that begin no JSON are looked at; each may be followed to the end of the line."""
 _DECODER = json.JSONDecoder()
 _VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?P<rest>/.*)?\Z", re.DOTALL)
 
@@ -77,17 +81,19 @@ def split(line: str, variables: Mapping[str, Any]) -> list[str]:
         BadUsage: a quote is not closed, there is no such variable, or its value is no word.
     """
     words: list[str] = []
-    done = 0
-    for found in _JSON_START.finditer(line):
-        end = _json_end(line, found.start())
-        if found.start() < done or end is None:
+    done = failed = 0
+    for match in _JSON_START.finditer(line):
+        start = match.start()
+        if match["json"] is None or start < done:
             continue
-        try:
-            before = _lexed(line[done : found.start()])
-        except BadUsage:  # it stands within quotes
+        end = _json_end(line, start)
+        if end is None:
+            failed += 1
+            if failed == _MOST_STARTS:
+                break
             continue
-        words += [_with_value(word, variables) for word in before]
-        words.append(line[found.start() : end])
+        words += [_with_value(word, variables) for word in _lexed(line[done:start])]
+        words.append(line[start:end])
         done = end
     return words + [_with_value(word, variables) for word in _lexed(line[done:])]
 

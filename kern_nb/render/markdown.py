@@ -11,7 +11,7 @@ A text that has none of Markdown's marks is left as it is, line for line; so is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,9 +34,16 @@ _INLINES = ["escape", "codespan", "literal", "emphasis", "link", "link_close", "
 _ESCAPE = r"(?:\\[\\`*_#+\-.!|<>~])+"
 # Names such as __init__ and powers such as 2**8 are more often meant than words in bold.
 _LITERAL = r"(?<!\w)__\w+?__(?!\w)|(?<=\d)\*+(?=\d)"
-_TABLE = r"^ {0,3}(?=[^\n|]*\|)[^\n]+\n {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*(?:\n|\Z)"
+# Only where a table may start; `_table` looks closer. No two parts of a pattern here may match the same blanks, since a
+# text that a pattern tries in many ways takes time that grows with the square of its length.
+_TABLE = r"^ {0,3}(?=[^\n|]*\|)[^\n]+\n {0,3}[-|:][-|: \t]*(?:\n|\Z)"
+_RULE_CELL = re.compile(r":?-+:?")
 _BAR = re.compile(r"(?<!\\)\|")
 _DEPTH = 12
+_FILLED = 1_000
+"""A table ends where more cells than this would be there only because its rows are too short."""
+_PIECE = 4_000
+"""A longer paragraph is read in pieces: what mistune does with emphasis grows with the square of its length."""
 
 _SIGNS = re.compile(r"[*_`#>|\[~=+-]|\d[.)]")
 _ADDRESS = re.compile(r"(?:https?://|mailto:)[!-~]+", re.IGNORECASE)
@@ -93,10 +100,17 @@ def _reader() -> Markdown:
     from mistune import BlockParser, InlineParser, Markdown
     from mistune.plugins.formatting import strikethrough
 
+    class PiecewiseParser(InlineParser):
+        """Reads long paragraphs in pieces."""
+
+        def __call__(self, s: str, env: MutableMapping[str, Any]) -> list[dict[str, Any]]:
+            return [token for piece in _pieces(s) for token in super(PiecewiseParser, self).__call__(piece, env)]
+
     block = BlockParser(block_quote_rules=_BLOCKS, list_rules=_BLOCKS, max_nested_level=_DEPTH)
-    inline = InlineParser(max_nested_level=_DEPTH)
+    inline = PiecewiseParser(max_nested_level=_DEPTH)
     made = Markdown(renderer=None, block=block, inline=inline, plugins=[strikethrough])
     block.register("table", _TABLE, _table)
+    block.register("atx_heading", None, _atx_heading)
     inline.register("literal", _LITERAL, _literal, before="emphasis", start_chars=list("_*"))
     block.rules, inline.rules = list(_BLOCKS), list(_INLINES)
     inline.specification |= {"escape": _ESCAPE, "softbreak": r" *\n"}  # the indent of the next line stays
@@ -108,16 +122,40 @@ def _literal(inline: InlineParser, found: re.Match[str], state: InlineState) -> 
     return found.end()
 
 
+def _pieces(text: str) -> Iterator[str]:
+    """A paragraph in pieces, cut after a line or a word where there is one."""
+    while len(text) > _PIECE:
+        ends = (text.rfind(sign, _PIECE // 2, _PIECE) + 1 for sign in ("\n", " "))
+        end = next(filter(None, ends), _PIECE)
+        yield text[:end]
+        text = text[end:]
+    yield text
+
+
+def _atx_heading(_: BlockParser, match: re.Match[str], state: BlockState) -> int:
+    """A heading by signs in front, without the signs that close it."""
+    text = match["atx_2"].strip(" \t\v\f")
+    without = text.rstrip("#")
+    if without != without.rstrip() or not without:
+        text = without.rstrip()
+    state.append_token({"type": "heading", "text": text, "attrs": {"level": len(match["atx_1"])}, "style": "atx"})
+    return match.end() + 1
+
+
 def _table(_: BlockParser, found: re.Match[str], state: BlockState) -> int | None:
     """A table, also one in which a row has a cell too few or too many: models write such."""
     head, rule, *_rest = found[0].splitlines()
-    heads, aligns = _cells(head), [_aligned(cell) for cell in _cells(rule)]
-    if len(heads) != len(aligns):
+    heads, rules = _cells(head), _cells(rule)
+    if len(heads) != len(rules) or not all(_RULE_CELL.fullmatch(cell) for cell in rules):
         return None
-    end, rows = found.end(), []
+    aligns = [_aligned(cell) for cell in rules]
+    end, rows, filled = found.end(), [], 0
     while end < state.cursor_max and "|" in (line := state.get_line(end)):
         cells = _cells(line)
         cells[len(heads) - 1 :] = [" | ".join(cells[len(heads) - 1 :])]
+        filled += len(heads) - len(cells)
+        if filled > _FILLED:
+            break
         rows.append(cells + [""] * (len(heads) - len(cells)))
         end += len(line)
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -37,6 +38,9 @@ LONGEST = 4_000
 
 _PORTION = 60_000
 """So many characters at a time."""
+
+_MOST_STARTS = 100
+"""So many braces of an answer are looked at for its JSON; each may be followed to the end of the answer."""
 
 _log = logging.getLogger("kern_nb")
 
@@ -283,7 +287,7 @@ def _line(message: Message) -> str:
 
 def _parsed(answer: str) -> dict[str, Any]:
     """The summary and topics of an answer: of the JSON in it, or the answer itself."""
-    for start in re.finditer(r"\{", answer):
+    for start in islice(re.finditer(r"\{", answer), _MOST_STARTS):
         with contextlib.suppress(ValueError, RecursionError):
             value, _ = json.JSONDecoder().raw_decode(answer, start.start())
             if isinstance(value, dict) and isinstance(value.get("summary"), str):

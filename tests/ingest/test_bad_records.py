@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+
+from kern_nb.db import InMemoryDb
+from kern_nb.records import Message, Run, ToolCall
 
 GOOD = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 
@@ -27,8 +31,6 @@ def results(*simulations):
 @pytest.fixture
 def memory():
     """A store in memory."""
-    from kern_nb.db import InMemoryDb
-
     return InMemoryDb()
 
 
@@ -322,3 +324,58 @@ def test_a_report_reads_well(memory, tmp_path):
     assert lines[1] == "7 problems:"
     assert lines[2].startswith("  torn.jsonl:2: ")
     assert lines[-1] == "  and 2 more in .errors"
+
+
+MANY = 100_000
+SECONDS = 8
+"""Of the processor: ten times what it takes; a hundred thousand counts of a file's lines take twice as much."""
+
+GOOD_LINE = '{"messages": [{"role": "user", "content": "x"}]}\n'
+BUNDLE = (
+    '{"kern_nb_bundle": 1, "exported_at": "2026-11-20T14:30:00+00:00", "exported_by": "kern_nb 0.1.0", "records": [\n'
+)
+
+BAD = {
+    "tau2, one a line": '{"info": {}, "simulations": [\n' + ",\n".join(['{"id": 1}'] * MANY) + "\n]}",
+    "chat, one a line": GOOD_LINE + '{"messages": [5]}\n' * MANY,
+    "chat, lines that are no JSON": GOOD_LINE + "{{{\n" * MANY,
+    "a bundle": BUNDLE + '{"session": 5, "runs": []},\n' * MANY + '{"end": true, "sessions": 0, "blobs": 0}\n]}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_hundred_thousand_bad_records_take_as_long_as_their_number(tmp_path, kind):
+    """Each is counted, by its line; what is shown of them is a few."""
+    path = tmp_path / "records.json"
+    path.write_text(BAD[kind])
+    with InMemoryDb() as store:
+        before = time.process_time()
+        report = store.ingest(path)
+        shown, html = repr(report), report._repr_html_()
+        assert time.process_time() - before < SECONDS
+
+    assert len(report.errors) == MANY
+    assert [report.errors[n].line for n in (0, 1, -1)] == [2, 3, MANY + 1]
+    assert "100,000 problems" in shown
+    assert len(shown) < 1_000
+    assert "100,000 problems" in html
+    assert len(html) < 100_000
+
+
+def test_one_call_id_on_every_call_takes_as_long_as_their_number(store):
+    """Some services give all calls one id: each call stays one of its own, with its own result."""
+    calls = [
+        message
+        for n in range(6_000)
+        for message in (
+            Message(role="assistant", tool_calls=[ToolCall(tool_call_id="c", tool_name="f", args={"n": n})]),
+            Message(role="tool", tool_call_id="c", content=str(n)),
+        )
+    ]
+    before = time.process_time()
+    store.append_run("chat", Run(messages=[Message(role="user", content="go"), *calls]))
+    assert time.process_time() - before < SECONDS
+
+    frame = store.tool_calls_df("chat")
+    assert frame["tool_call_id"].tolist()[:3] == ["c", "c~2", "c~3"]
+    assert frame["result"].tolist() == [str(n) for n in range(6_000)]

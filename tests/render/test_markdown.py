@@ -232,6 +232,40 @@ for piece in {pieces!r}:
     assert done.returncode == 0
 
 
+def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
+    """It is read in pieces; nothing is lost where they meet, and what stands within one is read as ever."""
+    text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
+    html = markdown.block(text, len(text))
+
+    assert 7 * markdown._PIECE < len(text) <= markdown.MOST
+    for n in range(1_000):
+        assert f"word{n} " in html
+        assert f"bold{n}" in html
+    assert html.count("<strong>") > 950
+    assert html.count("<code>") > 950
+
+
+def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
+    """A cell or two are often missing; a thousand are no table, and are shown as they are."""
+    head = "|a" * 300 + "|\n" + "|-" * 300 + "|\n"
+    few, many = (markdown.tree(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
+
+    assert [node.name for node in few] == ["table"]
+    assert [node.name for node in many] == ["table", "p"]
+    assert json.dumps(many).count('"c"') + json.dumps(many).count("|c") == 50
+
+
+def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
+    """Signs that close a heading are not shown, others are; a rule has signs in every cell."""
+    assert markdown.markup(markdown.tree("# a  ##  ")) == markdown.markup(markdown.tree("# a"))
+    assert "a##" in markdown.markup(markdown.tree("# a##"))
+    assert "a # b" in markdown.markup(markdown.tree("## a # b #"))
+    assert [node.name for node in markdown.tree("a|b\n:-|-:\nc|d")] == ["table"]
+    for rule in ("-|", "- -|-", "|--|:|", "||", ":|:"):
+        nodes = markdown.tree(f"a|b\n{rule}\n*c*|d") or ()
+        assert "table" not in [node.name for node in nodes if not isinstance(node, str)]
+
+
 def test_the_reader_is_loaded_when_there_is_something_to_read():
     """Not with the package, nor with what writes transcripts."""
     code = (
