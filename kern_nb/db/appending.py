@@ -356,14 +356,22 @@ def _insert_calls(
     connection: Connection, store: Connected, run_id: str, key: RunKey, messages: list[Message], now: int
 ) -> None:
     """Insert the calls of messages that were just stored; the messages have them as they are stored."""
-    known = connection.execute(store.statements.call_ids, _key_params(key)).scalars().all()
     first = messages[0].message_index or 0
-    calls = rows.tool_call_rows(
-        run_id, key[0], messages, [], open_run=True, first_message=first, taken=known, join=False
-    )
-    place = {"run_index": key[1]}
-    calls = [call | place | {"created_at": call["created_at"] or now} for call in calls]
-    store.insert_rows(connection, store.tables.tool_calls, calls)
+
+    def call_rows(known: Sequence[str]) -> list[rows.Row]:
+        calls = rows.tool_call_rows(
+            run_id, key[0], messages, [], open_run=True, first_message=first, taken=known, join=False
+        )
+        return [call | {"run_index": key[1], "created_at": call["created_at"] or now} for call in calls]
+
+    calls = call_rows(())
+    index = None
+    if len(calls) == 1 and any(call.tool_call_id is not None for message in messages for call in message.tool_calls):
+        params = dict.fromkeys(store.tables.tool_calls.columns.keys()) | calls[0] | _key_params(key)
+        index = connection.execute(store.statements.insert_call, params).scalar()
+    if index is None:  # there are several, or one of this id
+        calls = call_rows(connection.execute(store.statements.call_ids, _key_params(key)).scalars().all())
+        store.insert_rows(connection, store.tables.tool_calls, calls)
     for message in messages:
         index = message.message_index
         message.tool_calls = [rows.tool_call_of(call) for call in calls if call["message_index"] == index]

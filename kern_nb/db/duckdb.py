@@ -63,13 +63,20 @@ class DuckDb(SessionStore):
         return sa.create_engine("duckdb://", creator=self._lend, poolclass=sa.pool.NullPool, pool_reset_on_return=None)
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
-        return _Lent(self._lease, self._lease.acquire(self.timeout))
+        return _Lent(self._lease, self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
         """One writer at a time in this process; other processes are kept out by the file."""
-        with self._lease.writer if write else nullcontext(), super().connect(write=write) as connection:
-            yield connection
+        with self._lease.writer if write else nullcontext():
+            self._intent.write = write  # for `_lend`, which SQLAlchemy calls in this thread
+            with super().connect(write=write) as connection:
+                self._intent.write = False
+                yield connection
+
+    @cached_property
+    def _intent(self) -> threading.local:
+        return threading.local()
 
     def close(self) -> None:
         """Let go of the file."""
