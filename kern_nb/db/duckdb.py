@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import duckdb_sqlalchemy
@@ -17,10 +17,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, query
+from kern_nb.db.grouping import GroupWriter
 from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import Tables, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, QueryRefused
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
@@ -77,6 +80,14 @@ class DuckDb(SessionStore):
     @cached_property
     def _intent(self) -> threading.local:
         return threading.local()
+
+    def _small_transaction(self, work: Callable[[Connection], T]) -> T:
+        """A commit waits for the disk, and the file admits one writer: those who wait commit together."""
+        return self._group.write(work)
+
+    @cached_property
+    def _group(self) -> GroupWriter:
+        return GroupWriter(self._transaction)
 
     def close(self) -> None:
         """Let go of the file."""
