@@ -32,7 +32,7 @@ OWNER_FIELDS = ("session_type", "agent_id", "team_id", "workflow_id", "user_id")
 
 def touch_session(
     connection: Connection, store: Connected, session_id: str, owner: dict[str, Any], now: float
-) -> RowMapping:
+) -> dict[str, Any]:
     """Make the session or note that it changed; locks its row until the transaction ends.
 
     Raises:
@@ -40,26 +40,18 @@ def touch_session(
     """
     s = store.tables.sessions
     given = owner | {"session_id": rows.key(session_id), "created_at": int(now), "updated_at": int(now)}
-    # Most sessions are there already, and an UPDATE costs DuckDB a third of an upsert.
-    row = (
-        connection.execute(store.statements.touch_session, {f"new_{k}": given.get(k) for k in store.statements.TOUCHED})
-        .mappings()
-        .first()
-    )
-    if row is None:
-        new = store.insert(s).values(**given)
-        upsert = new.on_conflict_do_update(
-            index_elements=[s.c.session_id],
-            set_={
-                "updated_at": new.excluded.updated_at,
-                "user_id": sa.func.coalesce(s.c.user_id, new.excluded.user_id),
-            },
-            where=store.statements.mine(new.excluded.user_id),
-        )
-        row = connection.execute(upsert.returning(s.c.session_data, s.c.fork_run_index)).mappings().first()
+    touch = {f"new_{name}": given.get(name) for name in store.statements.TOUCHED}
+    # Most sessions are there already. Else a query and an INSERT cost DuckDB a third of an upsert.
+    row = connection.execute(store.statements.touch_session, touch).mappings().first()
+    if row is not None:
+        return dict(row)
+    if connection.execute(sa.select(s.c.session_id).where(s.c.session_id == session_id)).first() is None:
+        connection.execute(s.insert().values(**given))  # where another process was faster, this fails and is run again
+        return {"session_data": None, "fork_run_index": None}
+    row = connection.execute(store.statements.touch_session, touch).mappings().first()  # it may have come just now
     if row is None:
         raise not_theirs(session_id, owner.get("user_id"))
-    return row
+    return dict(row)
 
 
 def not_theirs(session_id: str, user_id: str | None) -> OwnerMismatch:
@@ -360,14 +352,22 @@ def _insert_calls(
     connection: Connection, store: Connected, run_id: str, key: RunKey, messages: list[Message], now: int
 ) -> None:
     """Insert the calls of messages that were just stored; the messages have them as they are stored."""
-    known = connection.execute(store.statements.call_ids, _key_params(key)).scalars().all()
     first = messages[0].message_index or 0
-    calls = rows.tool_call_rows(
-        run_id, key[0], messages, [], open_run=True, first_message=first, taken=known, join=False
-    )
-    place = {"run_index": key[1]}
-    calls = [call | place | {"created_at": call["created_at"] or now} for call in calls]
-    store.insert_rows(connection, store.tables.tool_calls, calls)
+
+    def call_rows(known: Sequence[str]) -> list[rows.Row]:
+        calls = rows.tool_call_rows(
+            run_id, key[0], messages, [], open_run=True, first_message=first, taken=known, join=False
+        )
+        return [call | {"run_index": key[1], "created_at": call["created_at"] or now} for call in calls]
+
+    calls = call_rows(())
+    index = None
+    if len(calls) == 1 and any(call.tool_call_id is not None for message in messages for call in message.tool_calls):
+        params = dict.fromkeys(store.tables.tool_calls.columns.keys()) | calls[0] | _key_params(key)
+        index = connection.execute(store.statements.insert_call, params).scalar()
+    if index is None:  # there are several, or one of this id
+        calls = call_rows(connection.execute(store.statements.call_ids, _key_params(key)).scalars().all())
+        store.insert_rows(connection, store.tables.tool_calls, calls)
     for message in messages:
         index = message.message_index
         message.tool_calls = [rows.tool_call_of(call) for call in calls if call["message_index"] == index]

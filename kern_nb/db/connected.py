@@ -267,8 +267,10 @@ class Connected(ABC):
 
         return empty_store(self.tables.name)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, small: bool = False) -> T:
         """Run one writing transaction; again where another one was in the way.
+
+        A ``small`` one may share its transaction with those of other threads, where the engine gains by that.
 
         Raises:
             ReadOnlyStore: the store was opened to be read.
@@ -278,7 +280,7 @@ class Connected(ABC):
         if not self.exists():
             self._create()
             self._found = True
-        return self._transaction(work)
+        return self._small_transaction(work) if small else self._transaction(work)
 
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
@@ -287,6 +289,9 @@ class Connected(ABC):
             return cause if isinstance(cause, Exception) else error
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
+
+    def _small_transaction(self, work: Callable[[Connection], T]) -> T:
+        return self._transaction(work)
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         deadline = time.monotonic() + self.timeout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import duckdb
@@ -20,11 +20,14 @@ from sqlalchemy.engine import Connection
 
 from kern_nb import files
 from kern_nb.db import codec, descriptors, duckdb_sql, forking, query
+from kern_nb.db.grouping import GroupWriter
 from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
@@ -117,13 +120,28 @@ class DuckDb(SessionStore):
         files.create_beside(self.db_file, ".wal")
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
-        return _Lent(self._lease, self._lease.acquire(self.timeout))
+        return _Lent(self._lease, self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
         """One writer at a time in this process; other processes are kept out by the file."""
-        with self._lease.writer if write else nullcontext(), super().connect(write=write) as connection:
-            yield connection
+        with self._lease.writer if write else nullcontext():
+            self._intent.write = write  # for `_lend`, which SQLAlchemy calls in this thread
+            with super().connect(write=write) as connection:
+                self._intent.write = False
+                yield connection
+
+    @cached_property
+    def _intent(self) -> threading.local:
+        return threading.local()
+
+    def _small_transaction(self, work: Callable[[Connection], T]) -> T:
+        """A commit waits for the disk, and the file admits one writer: those who wait commit together."""
+        return self._group.write(work)
+
+    @cached_property
+    def _group(self) -> GroupWriter:
+        return GroupWriter(self._transaction)
 
     def close(self) -> None:
         """Let go of the file."""

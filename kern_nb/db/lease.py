@@ -43,6 +43,8 @@ CONFIG: dict[str, Any] = {
     "python_enable_replacements": "false",
 }
 
+WRITER: dict[str, Any] = {"threads": "1"}
+
 # DuckDB writes a whole row group anew when a table with a key has grown, each time the file is let go. With its default
 # of 122,880 rows that took half a second in a store of 400,000 messages; this takes a tenth, and scans as fast.
 ROW_GROUP_SIZE = 8192
@@ -95,8 +97,11 @@ class Lease:
         self._watcher: threading.Thread | None = None
         self._parents: duckdb.DuckDBPyConnection | None = None
 
-    def acquire(self, timeout: float) -> duckdb.DuckDBPyConnection:
+    def acquire(self, timeout: float, *, write: bool = False) -> duckdb.DuckDBPyConnection:
         """A connection of one's own to the file; give it back with `release`.
+
+        A writer opens the file for one thread, and who reads then shares that until it is closed: DuckDB's other
+        threads take a third of the processor time of a small transaction, and a commit that waits for the disk most.
 
         Raises:
             StoreBusy: another process held the file for all of ``timeout`` seconds.
@@ -109,7 +114,7 @@ class Lease:
             refusal: Exception | None = None
             with self._changed:
                 if me in self._users or not self._overdue():
-                    refusal = self._open()
+                    refusal = self._open(WRITER if write or self._forever else {})
                     if self._connection is not None:
                         self._users[me] = self._users.get(me, 0) + 1
                         return self._cursor(self._connection)
@@ -156,7 +161,7 @@ class Lease:
         held = time.monotonic() - self._opened
         return self._connection is not None and not self._forever and held > LONGEST_HOLD_S
 
-    def _open(self) -> Exception | None:
+    def _open(self, config: dict[str, Any]) -> Exception | None:
         """Open the file, unless it is the others' turn; the driver's refusal where another process has it."""
         if self._connection is not None:
             return None
@@ -166,7 +171,7 @@ class Lease:
             return None  # not yet: the others' turn
         if not self._forever and (holder := _holder(self.path, shared=self.read_only)):
             return duckdb.IOException(f"Could not set lock on file: it is held (PID {holder})")
-        connection = duckdb.connect(":memory:", config=CONFIG | {"temp_directory": files.spill_folder()})
+        connection = duckdb.connect(":memory:", config=CONFIG | config | {"temp_directory": files.spill_folder()})
         try:
             if not self._forever:
                 mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"

@@ -103,6 +103,20 @@ class Statements:
         return sa.select(t.c.tool_call_id).where(self._of_run(t))
 
     @cached_property
+    def insert_call(self) -> sa.UpdateBase:
+        """Insert the next call of a run, unless the run has one of its id; numbered in the insert itself."""
+        t = self._tool_calls
+        same = sa.case((t.c.tool_call_id == _param(t.c.tool_call_id), 1), else_=0)
+        calls = sa.select(sa.func.count().label("number"), sa.func.sum(same).label("same")).where(self._of_run(t))
+        known = calls.subquery()
+        values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in t.columns}
+        values["session_id"] = _param(t.c.session_id, "of_session")
+        values["run_index"] = _param(t.c.run_index, "of_index")
+        values["call_index"] = known.c.number
+        row = sa.select(*values.values()).select_from(known).where(sa.func.coalesce(known.c.same, 0) == 0)
+        return t.insert().from_select(list(values), row, include_defaults=False).returning(t.c.call_index)
+
+    @cached_property
     def complete_call(self) -> sa.UpdateBase:
         """Store the result of a call that had started before a message; what it took is since then, where not given."""
         t = self._tool_calls

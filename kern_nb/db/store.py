@@ -273,7 +273,9 @@ class SessionStore(Tabular, Pauses):
             UnstorableValue: a value would not come back as it went in; nothing was stored.
             RunExists: a run of that id is stored already.
         """
-        return self.write(lambda connection: appending.append_run(connection, self, session_id, run, user_id))
+        return self.write(
+            lambda connection: appending.append_run(connection, self, session_id, run, user_id), small=True
+        )
 
     def start_run(
         self,
@@ -327,7 +329,8 @@ class SessionStore(Tabular, Pauses):
             messages=list(messages),
         )
         return self.write(
-            lambda connection: appending.start_run(connection, self, session_id, run, default_state, owner_data)
+            lambda connection: appending.start_run(connection, self, session_id, run, default_state, owner_data),
+            small=True,
         )
 
     def append_messages(
@@ -356,7 +359,9 @@ class SessionStore(Tabular, Pauses):
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
         options: dict[str, Any] = {"session_state": session_state, "store_results": store_results}
-        return self.write(lambda connection: appending.append_messages(connection, self, run_id, messages, **options))
+        return self.write(
+            lambda connection: appending.append_messages(connection, self, run_id, messages, **options), small=True
+        )
 
     def finish_run(
         self,
@@ -394,7 +399,9 @@ class SessionStore(Tabular, Pauses):
         values |= {"model": model, "model_provider": model_provider}
         values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s, "messages": messages}
         values["state_unchanged"] = state_unchanged
-        return self.write(lambda connection: appending.finish_run(connection, self, run_id, status=status, **values))
+        return self.write(
+            lambda connection: appending.finish_run(connection, self, run_id, status=status, **values), small=True
+        )
 
     def get_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """A run with its messages, tool calls and requirements, by its id.
