@@ -17,9 +17,10 @@ def as_stored(tables: Tables, run: Run) -> Run:
     Each value takes the way through its column: as text and back.
     """
     row_set = rows.run_rows(run, run.session_id or "")
-    row = _read_back(tables.runs, row_set.run | {"run_index": run.run_index})
-    messages = [rows.message_of(_read_back(tables.messages, message)) for message in row_set.messages]
-    calls = [rows.tool_call_of(_read_back(tables.tool_calls, call)) for call in row_set.tool_calls]
+    index = {"run_index": run.run_index}
+    row = _read_back(tables.runs, row_set.run | index)
+    messages = [rows.message_of(_read_back(tables.messages, message | index)) for message in row_set.messages]
+    calls = [rows.tool_call_of(_read_back(tables.tool_calls, call | index)) for call in row_set.tool_calls]
     return rows.run_of(row, messages, calls)
 
 

@@ -402,8 +402,8 @@ class Tables:
             sa.Column("created_at", Whole),
             sa.Column("extra", Json),
             # A copy of a message of an earlier run, which is counted there; the beginning of an answer that broke off.
-            sa.Column("from_history", sa.Boolean),
-            sa.Column("partial", sa.Boolean),
+            sa.Column("from_history", Flag),
+            sa.Column("partial", Flag),
             sa.Column("internal", Json),
         )
         self.tool_calls = table(
