@@ -13,8 +13,8 @@ from typing import Any
 from kern_nb.controls import visible
 
 __all__ = [
-    "BAD", "BRANCH", "GOOD", "MISSING", "apart", "compact", "count", "cut", "money", "one_line", "plural", "pretty", "seconds",
-    "status", "visible", "when",
+    "BAD", "BRANCH", "GOOD", "MISSING", "apart", "compact", "count", "cut", "money", "one_line", "plural", "pretty",
+    "seconds", "status", "visible", "when",
 ]  # fmt: skip
 
 MISSING = "—"
