@@ -196,7 +196,10 @@ VERBS: tuple[Verb, ...] = (
         verbs.check,
         example="%kern check --repair",
         python="store.check(repair=True)",
-        arguments=(switch("--repair", "Mend what can be mended without guessing; damaged values are set aside."), STORE),
+        arguments=(
+            switch("--repair", "Mend what can be mended without guessing; damaged values are set aside."),
+            STORE,
+        ),
     ),
 )
 
