@@ -195,11 +195,14 @@ VERBS: tuple[Verb, ...] = (
     *WIDGET_VERBS,
     Verb(
         "check",
-        "Look for broken rows: interrupted runs, lost parents, gaps.",
+        "Look for broken rows: damaged values, interrupted runs, lost parents, gaps.",
         verbs.check,
         example="%kern check --repair",
         python="store.check(repair=True)",
-        arguments=(switch("--repair", "Mend what can be mended without guessing."), STORE),
+        arguments=(
+            switch("--repair", "Mend what can be mended without guessing; damaged values are set aside."),
+            STORE,
+        ),
     ),
 )
 
