@@ -356,7 +356,7 @@ def _complete_call(
     # One of which nobody knows how it ended comes after those that are waited for.
     call = connection.execute(waiting.order_by(t.c.status, t.c.call_index).limit(1)).scalar()
     if call is not None:
-        text, value = rows.split(message.content) if keep else (None, None)
+        text, value = rows.split(message.content, is_result=True) if keep else (None, None)
         took = message.internal.get(DURATION_S)
         if not isinstance(took, float):
             took = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)

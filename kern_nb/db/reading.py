@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -311,14 +311,47 @@ def history(
     return by_run
 
 
-def lists_said(connection: Connection, tables: Tables, session_id: str) -> dict[tuple[str, int], list[Any]]:
-    """The contents of a session's messages that are lists of texts and files, by run and index, inherited ones too."""
-    m = tables.messages
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
-    query = sa.select(m.c.run_id, m.c.message_index, m.c.content_json).where(
-        seen.inside(m), m.c.content_json.is_not(None)
-    )
-    return {(run_id, index): said for run_id, index, said in connection.execute(query) if isinstance(said, list)}
+class Details(NamedTuple):
+    """What the frames of a session do not tell, inherited rows included.
+
+    Attributes:
+        contents: The contents of messages that are not text, by run id and message index; likewise ``failed`` (whether
+            a tool's message says that its call failed), ``partial`` and ``copies`` (of messages of earlier runs).
+        results: The results of tool calls that are not text, by run id and tool call id.
+        ends: The inputs and outputs of runs, where they are not text, by run id.
+    """
+
+    contents: dict[tuple[str, int], Any]
+    failed: dict[tuple[str, int], bool]
+    partial: set[tuple[str, int]]
+    copies: set[tuple[str, int]]
+    results: dict[tuple[str, str], Any]
+    ends: dict[str, tuple[Any, Any]]
+
+
+def details(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Details:
+    """See `SessionStore.details`."""
+    m, t, r = tables.messages, tables.tool_calls, tables.runs
+    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+    names = (m.c.run_id, m.c.message_index, m.c.content_json, m.c.is_error, m.c.partial, m.c.from_history)
+    some = sa.or_(*(column.is_not(None) for column in names[2:]))
+    found = Details({}, {}, set(), set(), {}, {})
+    for run_id, index, content, failed, partial, copied in connection.execute(
+        sa.select(*names).where(seen.inside(m), some)
+    ):
+        key = (run_id, index)
+        if content is not None:
+            found.contents[key] = content
+        if failed is not None:
+            found.failed[key] = failed
+        found.partial.update([key] if partial else [])
+        found.copies.update([key] if copied else [])
+    query = sa.select(t.c.run_id, t.c.tool_call_id, t.c.result_json).where(seen.inside(t), t.c.result_json.is_not(None))
+    found.results.update({(run_id, call_id): result for run_id, call_id, result in connection.execute(query)})
+    query = sa.select(r.c.run_id, r.c.input_json, r.c.output_json)
+    ends = query.where(seen.runs(r), r.c.input_json.is_not(None) | r.c.output_json.is_not(None))
+    found.ends.update({run_id: (asked, said) for run_id, asked, said in connection.execute(ends)})
+    return found
 
 
 def is_told(message: Message) -> bool:

@@ -12,13 +12,25 @@ from sqlalchemy.engine import RowMapping
 from kern_nb.db import codec
 from kern_nb.db.schema import USAGE, not_text
 from kern_nb.errors import UnstorableValue
-from kern_nb.records import OPEN_STATUSES, Message, Requirement, Run, Session, ToolCall, ToolStatus, Usage, text_of
+from kern_nb.records import (
+    OPEN_STATUSES,
+    RESULT_ROLES,
+    Message,
+    Requirement,
+    Run,
+    Session,
+    ToolCall,
+    ToolStatus,
+    Usage,
+    is_parts,
+    text_of,
+)
 
 Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ANSWERS = ("tool", "function")
+ANSWERS = RESULT_ROLES
 """The roles of messages that answer a call."""
 
 LONGEST_ID = 1000
@@ -49,21 +61,20 @@ def moment(value: int | None) -> datetime | None:
     return None if value is None else _EPOCH + value * _MICROSECOND
 
 
-def split(content: Any) -> tuple[str | None, Any]:
-    """A content as (what people read, the value itself where that is no text)."""
+def split(content: Any, *, is_result: bool = False) -> tuple[str | None, Any]:
+    """A content as (what people read, the value itself where that is no text).
+
+    People read the texts of what a person or a model says in parts; any other value, and whatever a tool returned
+    (``is_result``), as JSON.
+    """
     if content is None or isinstance(content, str):
         return (None if content is None else str(content)), None
     if not isinstance(content, (list, dict)):
         content = codec.loads(codec.dumps(content))  # a scalar as it will come back: a missing value is None
         return split(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
-    if isinstance(content, list) and (not content or _has_parts(content)):
+    if not is_result and is_parts(content):
         return text_of(content), content
     return codec.dumps(content), content
-
-
-def _has_parts(content: list[Any]) -> bool:
-    """Whether a list is texts and files, and not a value like any other, a table's rows for example."""
-    return text_of(content) is not None or any(isinstance(p, dict) and isinstance(p.get("type"), str) for p in content)
 
 
 _RUN_SCALARS = (
@@ -94,7 +105,7 @@ def run_rows(run: Run, session_id: str) -> RunRows:
 
 def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
     """A message as a row; ``run_index`` is set when the run has one."""
-    text, value = split(message.content)
+    text, value = split(message.content, is_result=message.role in ANSWERS)
     return {
         "run_id": run_id,
         "message_index": index,
@@ -198,7 +209,7 @@ def tool_call_rows(
         if calls_before:
             row = calls_before[0]
             waiting[message.tool_call_id or ""].remove(row)
-            row["result"], row["result_json"] = split(message.content)
+            row["result"], row["result_json"] = split(message.content, is_result=True)
             row["status"] = row["status"] or ended(message)
     for row in rows:
         has_result = row["result"] is not None or row["result_json"] is not None
@@ -229,7 +240,7 @@ def _unique(given: str, taken: set[str]) -> str:
 def _tool_call_row(
     call: ToolCall, run_id: str, session_id: str, unique: str, *, message_index: int | None, call_index: int
 ) -> Row:
-    text, value = split(call.result)
+    text, value = split(call.result, is_result=True)
     return {
         "run_id": run_id,
         "tool_call_id": key(unique),
