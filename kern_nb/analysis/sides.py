@@ -96,7 +96,7 @@ class Turn(NamedTuple):
     @property
     def exact(self) -> str:
         """What is said, spelled so that no two values look alike: text in quotes, its odd characters as escapes."""
-        said = self.value or (json.dumps(self.text) if self.text else "")
+        said = self.value or (json.dumps(self.text) if self.text or self.role in ANSWERS else "")
         marks = [*(["(failed)"] if self.failed else []), *(["(broke off)"] if self.partial else [])]
         return " ".join(filter(None, [said, *marks]))
 
@@ -150,7 +150,8 @@ class Side:
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
             place, key = f"{self.session_id}/{run_index}.{index}", (run_id, index)
             value = self.details.contents.get(key)
-            turn = Turn(place, key, role, tool or "", _text(content, value, role), tuple(calls[key]), canonical(value))
+            exact = "null" if value is None and content is None and role in ANSWERS else canonical(value)
+            turn = Turn(place, key, role, tool or "", _text(content, value, role), tuple(calls[key]), exact)
             failed, partial = self.details.failed.get(key, False), key in self.details.partial
             said[run_id].append(turn._replace(failed=failed, partial=partial))
         found: list[Turn] = []
@@ -209,6 +210,8 @@ def _text(content: str | None, value: Any, role: str) -> str:
 
 def canonical(value: Any) -> str:
     """A value that is no text, as JSON with its keys in order; empty for None."""
+    if isinstance(value, str):  # one that frames cannot show as it is
+        return json.dumps(value)
     return "" if value is None else sorted_json(codec.dumps(value))
 
 

@@ -315,8 +315,9 @@ class Details(NamedTuple):
     """What the frames of a session do not tell, inherited rows included.
 
     Attributes:
-        contents: The contents of messages that are not text, by run id and message index; likewise ``failed`` (whether
-            a tool's message says that its call failed), ``partial`` and ``copies`` (of messages of earlier runs).
+        contents: The contents of messages that are not text, or text that a frame cannot hold (a lone surrogate), by
+            run id and message index; likewise ``failed`` (whether a tool's message says that its call failed),
+            ``partial`` and ``copies`` (of messages of earlier runs).
         results: The results of tool calls that are not text, by run id and tool call id.
         ends: The inputs and outputs of runs, where they are not text, by run id.
     """
@@ -333,25 +334,41 @@ def details(connection: Connection, tables: Tables, session_id: str, user_id: st
     """See `SessionStore.details`."""
     m, t, r = tables.messages, tables.tool_calls, tables.runs
     seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
-    names = (m.c.run_id, m.c.message_index, m.c.content_json, m.c.is_error, m.c.partial, m.c.from_history)
-    some = sa.or_(*(column.is_not(None) for column in names[2:]))
+
+    def exact(table: sa.Table, name: str) -> sa.Label[Any]:
+        return sa.case((_is_escaped(table.c[name]), table.c[name])).label(f"{name}_exact")
+
+    marks = (m.c.is_error, m.c.partial, m.c.from_history)
+    names = (m.c.run_id, m.c.message_index, m.c.content_json, exact(m, "content"), *marks)
+    some = sa.or_(_is_escaped(m.c.content), *(column.is_not(None) for column in (m.c.content_json, *marks)))
     found = Details({}, {}, set(), set(), {}, {})
-    for run_id, index, content, failed, partial, copied in connection.execute(
+    for run_id, index, value, text, failed, partial, copied in connection.execute(
         sa.select(*names).where(seen.inside(m), some)
     ):
         key = (run_id, index)
-        if content is not None:
-            found.contents[key] = content
+        if value is not None or text is not None:
+            found.contents[key] = text if value is None else value
         if failed is not None:
             found.failed[key] = failed
         found.partial.update([key] if partial else [])
         found.copies.update([key] if copied else [])
-    query = sa.select(t.c.run_id, t.c.tool_call_id, t.c.result_json).where(seen.inside(t), t.c.result_json.is_not(None))
-    found.results.update({(run_id, call_id): result for run_id, call_id, result in connection.execute(query)})
-    query = sa.select(r.c.run_id, r.c.input_json, r.c.output_json)
-    ends = query.where(seen.runs(r), r.c.input_json.is_not(None) | r.c.output_json.is_not(None))
-    found.ends.update({run_id: (asked, said) for run_id, asked, said in connection.execute(ends)})
+    query = sa.select(t.c.run_id, t.c.tool_call_id, t.c.result_json, exact(t, "result")).where(seen.inside(t))
+    for run_id, call_id, value, text in connection.execute(
+        query.where(t.c.result_json.is_not(None) | _is_escaped(t.c.result))
+    ):
+        found.results[run_id, call_id] = text if value is None else value
+    query = sa.select(r.c.run_id, r.c.input_json, exact(r, "input"), r.c.output_json, exact(r, "output"))
+    for run_id, input_value, input_text, output_value, output_text in connection.execute(query.where(seen.runs(r))):
+        asked = input_text if input_value is None else input_value
+        said = output_text if output_value is None else output_value
+        if asked is not None or said is not None:
+            found.ends[run_id] = (asked, said)
     return found
+
+
+def _is_escaped(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Whether a text holds characters that are stored as escapes, lone surrogates among them."""
+    return sa.and_(column.is_not(None), sa.type_coerce(column, sa.Text()).contains(codec.ESCAPE))
 
 
 def is_told(message: Message) -> bool:
