@@ -358,9 +358,10 @@ def details(connection: Connection, tables: Tables, session_id: str, user_id: st
     ):
         found.results[run_id, call_id] = text if value is None else value
     query = sa.select(r.c.run_id, r.c.input_json, exact(r, "input"), r.c.output_json, exact(r, "output"))
-    for run_id, input_value, input_text, output_value, output_text in connection.execute(query.where(seen.runs(r))):
-        asked = input_text if input_value is None else input_value
-        said = output_text if output_value is None else output_value
+    for row in connection.execute(query.where(seen.runs(r))).mappings():
+        run_id: str = row["run_id"]
+        asked: Any = row["input_exact"] if row["input_json"] is None else row["input_json"]
+        said: Any = row["output_exact"] if row["output_json"] is None else row["output_json"]
         if asked is not None or said is not None:
             found.ends[run_id] = (asked, said)
     return found
