@@ -359,7 +359,7 @@ def details(connection: Connection, tables: Tables, session_id: str, user_id: st
         found.results[run_id, call_id] = text if value is None else value
     query = sa.select(r.c.run_id, r.c.input_json, exact(r, "input"), r.c.output_json, exact(r, "output"))
     for row in connection.execute(query.where(seen.runs(r))).mappings():
-        run_id: str = row["run_id"]
+        run_id = row["run_id"]
         asked: Any = row["input_exact"] if row["input_json"] is None else row["input_json"]
         said: Any = row["output_exact"] if row["output_json"] is None else row["output_json"]
         if asked is not None or said is not None:
