@@ -9,9 +9,14 @@ of a record in an older bundle.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+
+from kern_nb.records import RESULT_ROLES
+
+if TYPE_CHECKING:
+    from kern_nb.db.schema import Tables
 
 BY_TOOL = "by_tool"
 """Of a user message: a tool said it, beside its result."""
@@ -98,6 +103,25 @@ def upgrade_messages(connection: sa.Connection, messages: sa.Table) -> None:
     )
     answers = (messages.c.role == "assistant") & (sa.func.substr(extra, 1, len(_PARTS)) == _PARTS)
     move(answers & extra.contains('"part_kind": "'), internal=messages.c.extra)
+
+
+def upgrade_texts(connection: sa.Connection, tables: Tables) -> None:
+    """Show lists of version 3 as the values they are: their text columns held what was taken for texts among them.
+
+    What a tool returned is a value, whatever its shape; any other list, unless it begins like the parts of a content.
+    """
+    m = tables.messages
+
+    def show(table: sa.Table, name: str, of_tool: sa.ColumnElement[bool]) -> None:
+        value = sa.type_coerce(table.c[f"{name}_json"], sa.Text())
+        is_list, is_record = sa.func.substr(value, 1, 1) == "[", sa.func.substr(value, 1, 2) == "[{"
+        is_value = of_tool | ~is_record | ~value.contains('"type": "')
+        connection.execute(table.update().where(is_list, is_value).values({name: value}))
+
+    show(tables.tool_calls, "result", sa.true())
+    show(m, "content", m.c.role.in_(RESULT_ROLES))
+    show(tables.runs, "input", sa.false())
+    show(tables.runs, "output", sa.false())
 
 
 def upgrade_runs(connection: sa.Connection, runs: sa.Table) -> None:

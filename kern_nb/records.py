@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 from uuid import uuid4
 
 from pydantic import (
@@ -37,6 +37,19 @@ _SHORT = 80
 
 OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
 """A run in one of these may still be written to."""
+
+RESULT_ROLES = ("tool", "function")
+"""The roles of messages that answer a call."""
+
+PART_TYPES = frozenset(
+    {
+        "text", "input_text", "output_text", "summary_text", "reasoning_text", "reasoning", "refusal", "thinking",
+        "redacted_thinking", "image", "image_url", "input_image", "audio", "audio_url", "input_audio", "output_audio",
+        "video", "video_url", "input_video", "document", "document_url", "file", "input_file", "media", "tool_use",
+        "tool_result", "server_tool_use", "web_search_tool_result", "search_result", "container_upload",
+    }
+)  # fmt: skip
+"""The types of the parts that a content is made of: the store's own, and those of the formats of providers."""
 
 UNANSWERED = ("pending", "claimed")
 """A requirement in one of these waits."""
@@ -400,14 +413,31 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def text_of(content: object) -> str | None:
-    """The text of a content for people and SQL: text parts joined by a line break; None where there is none.
+def is_parts(content: object) -> TypeGuard[list[Any]]:
+    """Whether a content is made of texts and files: a list with at least one part of a known type, and nothing else."""
+    if not isinstance(content, list):
+        return False
+    typed = [part for part in content if not isinstance(part, str)]
+    return bool(typed) and all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) and part["type"] in PART_TYPES for part in typed
+    )
 
-    Parts are read in the shapes of the chat, responses and content-block formats: ``{"type": ..., "text": ...}``.
+
+def message_text(message: Message) -> str | None:
+    """The text of a message; None where its content is a value. What a tool returned is a value, whatever its shape."""
+    is_value = message.role in RESULT_ROLES and not isinstance(message.content, str)
+    return None if is_value else text_of(message.content)
+
+
+def text_of(content: object) -> str | None:
+    """The text of what a person or a model says: text parts joined by a line break; None where there is none.
+
+    Parts are read in the shapes of the chat, responses and content-block formats: ``{"type": ..., "text": ...}``. Any
+    other list is a value, and has no text.
     """
     if content is None or isinstance(content, str):
         return content
-    if not isinstance(content, list):
+    if not is_parts(content):
         return None
     texts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, (str, dict))]
     return "\n".join(t for t in texts if isinstance(t, str)) or None

@@ -16,12 +16,14 @@ from kern_nb.db import codec
 from kern_nb.db.reading import NOT_TOLD
 from kern_nb.db.rows import ANSWERS
 from kern_nb.errors import BadUsage
+from kern_nb.records import is_parts
 from kern_nb.render import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kern_nb.db import SessionStore
+    from kern_nb.db.reading import Details
     from kern_nb.db.references import Reference
     from kern_nb.records import Run, Session
 
@@ -44,11 +46,20 @@ class Call(NamedTuple):
         tool_name: The tool.
         args: JSON with sorted keys, so that their order does not matter.
         result: What it returned where no message says that; None where one does, or there is none.
+        value: The result as JSON with sorted keys, where it is no text.
+        failed: Whether it failed, where no message says that.
     """
 
     tool_name: str
     args: str
     result: str | None = None
+    value: str = ""
+    failed: bool = False
+
+    @property
+    def same(self) -> tuple[Any, ...]:
+        """All that makes it the same as another; the order of keys does not."""
+        return self.tool_name, self.args, self.value or self.result, bool(self.value), self.failed
 
 
 class Turn(NamedTuple):
@@ -61,6 +72,9 @@ class Turn(NamedTuple):
         tool_name: On a tool's message: the tool.
         text: What is said; empty where only tools are called.
         calls: The tools it calls.
+        value: What is said as JSON with sorted keys, where it is no text.
+        failed: Whether it says that a call failed.
+        partial: Whether it broke off.
     """
 
     place: str
@@ -69,11 +83,22 @@ class Turn(NamedTuple):
     tool_name: str
     text: str
     calls: tuple[Call, ...]
+    value: str = ""
+    failed: bool = False
+    partial: bool = False
 
     @property
     def said(self) -> tuple[Any, ...]:
-        """All that makes it the same as another: ids and times do not."""
-        return self.role, self.tool_name, self.text, self.calls
+        """All that makes it the same as another: ids, times and the order of keys do not."""
+        exact = (self.value or self.text, bool(self.value), self.failed, self.partial)
+        return self.role, self.tool_name, *exact, tuple(call.same for call in self.calls)
+
+    @property
+    def exact(self) -> str:
+        """What is said, spelled so that no two values look alike: text in quotes, its odd characters as escapes."""
+        said = self.value or (json.dumps(self.text) if self.text or self.role in ANSWERS else "")
+        marks = [*(["(failed)"] if self.failed else []), *(["(broke off)"] if self.partial else [])]
+        return " ".join(filter(None, [said, *marks]))
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -94,7 +119,7 @@ class Side:
         tool_calls: One row a tool call.
         scores: What rates it as a whole: the run where it is one, else the session.
         session: The session's row of ``store.sessions_df``.
-        lists: The contents that are lists, of texts and files, by run id and message index.
+        details: What the frames do not tell: values that are no text, and marks.
     """
 
     label: str
@@ -105,7 +130,7 @@ class Side:
     tool_calls: pd.DataFrame = field(repr=False)
     scores: pd.DataFrame = field(repr=False)
     session: dict[str, Any] = field(repr=False)
-    lists: dict[tuple[str, int], list[Any]] = field(repr=False)
+    details: Details = field(repr=False)
 
     @cached_property
     def session_id(self) -> str:
@@ -119,13 +144,16 @@ class Side:
         Calls that no message made are a turn of their own, before the answer. A file is said as a line of its own.
         Instructions that are told again, unchanged, in a later run are no turn.
         """
-        calls = _by_message(self.messages, self.tool_calls)
+        calls = self._calls()
         names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
         said: dict[str, list[Turn]] = defaultdict(list)
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
-            place = f"{self.session_id}/{run_index}.{index}"
-            text = "\n".join([*([content] if content else []), *files(self.lists.get((run_id, index), ()))])
-            said[run_id].append(Turn(place, (run_id, index), role, tool or "", text, tuple(calls[run_id, index])))
+            place, key = f"{self.session_id}/{run_index}.{index}", (run_id, index)
+            value = self.details.contents.get(key)
+            exact = "null" if value is None and content is None and role in ANSWERS else canonical(value)
+            turn = Turn(place, key, role, tool or "", _text(content, value, role), tuple(calls[key]), exact)
+            failed, partial = self.details.failed.get(key, False), key in self.details.partial
+            said[run_id].append(turn._replace(failed=failed, partial=partial))
         found: list[Turn] = []
         instructions: dict[tuple[str | None, str], str] = {}
         for run in rows(self.runs, _ENDS):
@@ -139,9 +167,27 @@ class Side:
         return found
 
     def _ends(self, run_id: str, run_index: int, asked: str | None, answered: str | None) -> list[Turn]:
-        ends = enumerate((("user", asked), ("assistant", answered)))
-        place = f"{self.session_id}/{run_index}"
-        return [Turn(place, (run_id, i), role, "", text, ()) for i, (role, text) in ends if text is not None]
+        place, values = f"{self.session_id}/{run_index}", self.details.ends.get(run_id, (None, None))
+        ends = enumerate(zip(("user", "assistant"), (asked, answered), values, strict=True))
+        return [
+            Turn(place, (run_id, i), role, "", _text(text, value, role), (), canonical(value))
+            for i, (role, text, value) in ends
+            if text is not None or value is not None
+        ]
+
+    def _calls(self) -> dict[tuple[str, int | None], list[Call]]:
+        """The calls of each message, by its run and index; those of no message by their run alone."""
+        answers = self.messages[self.messages["role"].isin(ANSWERS)]
+        told = set(rows(answers, ("run_id", "tool_call_id")))
+        calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
+        names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result", "status")
+        for run_id, index, name, args, call_id, result, status in rows(self.tool_calls, names):
+            call = Call(name or "", sorted_json(args))
+            if (run_id, call_id) not in told:
+                value = canonical(self.details.results.get((run_id, call_id)))
+                call = call._replace(result=result, value=value, failed=status == "failed")
+            calls[run_id, index].append(call)
+        return calls
 
 
 _ENDS = ("run_id", "run_index", "input", "output", "agent_id")
@@ -154,6 +200,19 @@ def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], 
     before = instructions.get((agent_id, turn.role))
     instructions[agent_id, turn.role] = turn.text
     return before == turn.text
+
+
+def _text(content: str | None, value: Any, role: str) -> str:
+    """What is said, with a line for each file of a content that is made of parts."""
+    parts = value if role not in ANSWERS and is_parts(value) else ()
+    return "\n".join([*([content] if content else []), *files(parts)])
+
+
+def canonical(value: Any) -> str:
+    """A value that is no text, as JSON with its keys in order; empty for None."""
+    if isinstance(value, str):  # one that frames cannot show as it is
+        return json.dumps(value)
+    return "" if value is None else sorted_json(codec.dumps(value))
 
 
 def files(content: Sequence[Any]) -> Iterator[str]:
@@ -195,23 +254,11 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
         run_ids = _with_members(runs, place.run_index)
         runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
         scores = scores[scores["run_id"] == run_ids[0]]
-    messages = _said_there(found, runs, messages)
+    details = found.details(place.session_id)
+    if details.copies:  # frames have those too, and count them nowhere
+        messages = messages[[key not in details.copies for key in rows(messages, ("run_id", "message_index"))]]
     session = {str(name): value for name, value in found.sessions_df(place.session_id).iloc[0].items()}
-    lists = found.lists_said(place.session_id)
-    return Side(spelled(str(place)), place, found, runs, messages, tool_calls, scores, session, lists)
-
-
-def _said_there(store: SessionStore, runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:
-    """The messages without the copies of earlier runs': frames have those too, and count them nowhere."""
-    counts = messages.groupby("run_id").size()
-    copies: set[tuple[str, int | None]] = set()
-    for run_id, number in rows(runs, ("run_id", "n_messages")):
-        if number is not None and counts.get(run_id, 0) > number:
-            told = store.get_run(run_id).messages
-            copies |= {(run_id, message.message_index) for message in told if message.from_history}
-    if not copies:
-        return messages
-    return messages[[key not in copies for key in rows(messages, ("run_id", "message_index"))]]
+    return Side(spelled(str(place)), place, found, runs, messages, tool_calls, scores, session, details)
 
 
 def reference_of(named: Named) -> str:
@@ -249,17 +296,6 @@ def _with_members(runs: pd.DataFrame, run_index: int) -> list[str]:
 def _answer(turns: Sequence[Turn]) -> int:
     """The place of a run's last turn, where that is not a user's; else the end."""
     return len(turns) - 1 if turns and turns[-1].role != "user" else len(turns)
-
-
-def _by_message(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> dict[tuple[str, int | None], list[Call]]:
-    """The calls of each message, by its run and index; those of no message by their run alone."""
-    told = set(rows(messages[messages["role"].isin(ANSWERS)], ("run_id", "tool_call_id")))
-    calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
-    names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result")
-    for run_id, index, name, args, call_id, result in rows(tool_calls, names):
-        unsaid = None if (run_id, call_id) in told else result
-        calls[run_id, index].append(Call(name or "", sorted_json(args), unsaid))
-    return calls
 
 
 def rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:

@@ -413,7 +413,7 @@ def _complete_call(
     """
     if message.internal.get(UNKNOWN) is True:
         return
-    text, value = rows.split(message.content) if keep else (None, None)
+    text, value = rows.split(message.content, is_result=True) if keep else (None, None)
     took = message.internal.get(DURATION_S)
     took = took if isinstance(took, float) else None
     new_args = message.internal.get(ARGS)

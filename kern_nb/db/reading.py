@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -310,14 +310,65 @@ def history(
     return by_run
 
 
-def lists_said(connection: Connection, tables: Tables, session_id: str) -> dict[tuple[str, int], list[Any]]:
-    """The contents of a session's messages that are lists of texts and files, by run and index, inherited ones too."""
-    m = tables.messages
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
-    query = sa.select(m.c.run_id, m.c.message_index, m.c.content_json).where(
-        seen.inside(m), m.c.content_json.is_not(None)
-    )
-    return {(run_id, index): said for run_id, index, said in connection.execute(query) if isinstance(said, list)}
+class Details(NamedTuple):
+    """What the frames of a session do not tell, inherited rows included.
+
+    Attributes:
+        contents: The contents of messages that are not text, or text that a frame cannot hold (a lone surrogate), by
+            run id and message index; likewise ``failed`` (whether a tool's message says that its call failed),
+            ``partial`` and ``copies`` (of messages of earlier runs).
+        results: The results of tool calls that are not text, by run id and tool call id.
+        ends: The inputs and outputs of runs, where they are not text, by run id.
+    """
+
+    contents: dict[tuple[str, int], Any]
+    failed: dict[tuple[str, int], bool]
+    partial: set[tuple[str, int]]
+    copies: set[tuple[str, int]]
+    results: dict[tuple[str, str], Any]
+    ends: dict[str, tuple[Any, Any]]
+
+
+def details(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Details:
+    """See `SessionStore.details`."""
+    m, t, r = tables.messages, tables.tool_calls, tables.runs
+    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+
+    def exact(table: sa.Table, name: str) -> sa.Label[Any]:
+        return sa.case((_is_escaped(table.c[name]), table.c[name])).label(f"{name}_exact")
+
+    marks = (m.c.is_error, m.c.partial, m.c.from_history)
+    names = (m.c.run_id, m.c.message_index, m.c.content_json, exact(m, "content"), *marks)
+    some = sa.or_(_is_escaped(m.c.content), *(column.is_not(None) for column in (m.c.content_json, *marks)))
+    found = Details({}, {}, set(), set(), {}, {})
+    for run_id, index, value, text, failed, partial, copied in connection.execute(
+        sa.select(*names).where(seen.inside(m), some)
+    ):
+        key = (run_id, index)
+        if value is not None or text is not None:
+            found.contents[key] = text if value is None else value
+        if failed is not None:
+            found.failed[key] = failed
+        found.partial.update([key] if partial else [])
+        found.copies.update([key] if copied else [])
+    query = sa.select(t.c.run_id, t.c.tool_call_id, t.c.result_json, exact(t, "result")).where(seen.inside(t))
+    for run_id, call_id, value, text in connection.execute(
+        query.where(t.c.result_json.is_not(None) | _is_escaped(t.c.result))
+    ):
+        found.results[run_id, call_id] = text if value is None else value
+    query = sa.select(r.c.run_id, r.c.input_json, exact(r, "input"), r.c.output_json, exact(r, "output"))
+    for row in connection.execute(query.where(seen.runs(r))).mappings():
+        run_id = row["run_id"]
+        asked: Any = row["input_exact"] if row["input_json"] is None else row["input_json"]
+        said: Any = row["output_exact"] if row["output_json"] is None else row["output_json"]
+        if asked is not None or said is not None:
+            found.ends[run_id] = (asked, said)
+    return found
+
+
+def _is_escaped(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Whether a text holds characters that are stored as escapes, lone surrogates among them."""
+    return sa.and_(column.is_not(None), sa.type_coerce(column, sa.Text()).contains(codec.ESCAPE))
 
 
 def is_told(message: Message) -> bool:

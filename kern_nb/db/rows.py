@@ -29,6 +29,7 @@ from kern_nb.db.schema import (
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import (
     OPEN_STATUSES,
+    RESULT_ROLES,
     YEARS,
     Message,
     Requirement,
@@ -37,6 +38,7 @@ from kern_nb.records import (
     ToolCall,
     ToolStatus,
     Usage,
+    is_parts,
     text_of,
     unix_seconds,
     utc,
@@ -46,7 +48,7 @@ Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ANSWERS = ("tool", "function")
+ANSWERS = RESULT_ROLES
 """The roles of messages that answer a call."""
 
 LONGEST_ID = 1000
@@ -77,21 +79,20 @@ def moment(value: int | None) -> datetime | None:
     return None if value is None else _EPOCH + value * _MICROSECOND
 
 
-def split(content: Any) -> tuple[str | None, Any]:
-    """A content as (what people read, the value itself where that is no text)."""
+def split(content: Any, *, is_result: bool = False) -> tuple[str | None, Any]:
+    """A content as (what people read, the value itself where that is no text).
+
+    People read the texts of what a person or a model says in parts; any other value, and whatever a tool returned
+    (``is_result``), as JSON.
+    """
     if content is None or isinstance(content, str):
         return (None if content is None else str(content)), None
     if not isinstance(content, (list, dict)):
         content = codec.loads(codec.dumps(content))  # a scalar as it will come back: a missing value is None
         return split(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
-    if isinstance(content, list) and (not content or _has_parts(content)):
+    if not is_result and is_parts(content):
         return text_of(content), content
     return codec.dumps(content), content
-
-
-def _has_parts(content: list[Any]) -> bool:
-    """Whether a list is texts and files, and not a value like any other, a table's rows for example."""
-    return text_of(content) is not None or any(isinstance(p, dict) and isinstance(p.get("type"), str) for p in content)
 
 
 _RUN_SCALARS = (
@@ -122,7 +123,7 @@ def run_rows(run: Run, session_id: str) -> RunRows:
 
 def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
     """A message as a row; ``run_index`` is set when the run has one."""
-    text, value = split(message.content)
+    text, value = split(message.content, is_result=message.role in ANSWERS)
     return {
         "run_id": run_id,
         "message_index": index,
@@ -232,7 +233,7 @@ def tool_call_rows(
         at = next((at for at, row in enumerate(unanswered) if (row["message_index"] or 0) <= index), None)
         if at is not None:
             row = unanswered.pop(at)
-            row["result"], row["result_json"] = split(message.content)
+            row["result"], row["result_json"] = split(message.content, is_result=True)
             row["status"] = row["status"] or ended(message)
     for row in rows:
         has_result = row["result"] is not None or row["result_json"] is not None
@@ -266,7 +267,7 @@ def _unique(given: str, taken: set[str], suffixes: dict[str, int]) -> str:
 def _tool_call_row(
     call: ToolCall, run_id: str, session_id: str, unique: str, *, message_index: int | None, call_index: int
 ) -> Row:
-    text, value = split(call.result)
+    text, value = split(call.result, is_result=True)
     return {
         "run_id": run_id,
         "tool_call_id": key(unique),

@@ -548,6 +548,7 @@ def create(
             if step == _MARKS_MOVED:
                 extra_keys.upgrade_messages(connection, tables.messages)
                 extra_keys.upgrade_runs(connection, tables.runs)
+                extra_keys.upgrade_texts(connection, tables)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )

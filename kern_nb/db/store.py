@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kern_nb.db.appending import RunEnd
     from kern_nb.db.check import CheckReport
     from kern_nb.db.damage import SetAside
-    from kern_nb.db.reading import SessionPage
+    from kern_nb.db.reading import Details, SessionPage
     from kern_nb.db.references import Reference
     from kern_nb.ingest.report import IngestReport
 
@@ -426,14 +426,14 @@ class SessionStore(Tabular, Pauses):
         with self.reading() as connection:
             return reading.session_runs(connection, self.tables, session_id, start, limit, user_id)
 
-    def lists_said(self, session_id: str) -> dict[tuple[str, int], list[Any]]:
-        """What frames have as text only: the contents that are lists, of texts and files, by run id and message index.
+    def details(self, session_id: str, *, user_id: str | None = None) -> Details:
+        """What frames have as text only: contents, results, inputs and outputs as they are stored, and marks.
 
         Raises:
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.lists_said(connection, self.tables, session_id)
+            return reading.details(connection, self.tables, session_id, user_id)
 
     def find_run(self, reference: str, *, user_id: str | None = None) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.

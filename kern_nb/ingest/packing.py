@@ -132,7 +132,8 @@ class Unpacking:
             if value is not None and not field.fits(value):
                 raise Malformed(f"{name!r} of {what} is not {field.noun}")
         for name in _WITH_JSON.get(table, ()):
-            row[name], row[f"{name}_json"] = rows.split(row[name])
+            is_result = table == "tool_calls" or row.get("role") in rows.ANSWERS
+            row[name], row[f"{name}_json"] = rows.split(row[name], is_result=is_result)
         return row
 
 

@@ -11,9 +11,10 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kern_nb.db import rows
 from kern_nb.db.rows import ended
 from kern_nb.ingest.drafts import LONGEST_ID, hash_of, run_key
-from kern_nb.records import Message, Run, ToolCall, text_of
+from kern_nb.records import Message, Run, ToolCall
 
 
 class Said(NamedTuple):
@@ -115,7 +116,7 @@ def _run(session_id: str, index: int, turn: Sequence[Said], model: str | None) -
         run_id=run_key(session_id, index),
         status="COMPLETED",
         model=models[-1] if models else model,
-        input=asked[0] if len(asked) == 1 else "\n".join(text_of(a) or "" for a in asked) or None,
+        input=asked[0] if len(asked) == 1 else "\n".join(rows.split(a)[0] or "" for a in asked) or None,
         output=answered[-1] if answered else None,
         messages=messages,
         created_at=start,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from kern_nb.records import Message, Run, Session, ToolCall, text_of
+from kern_nb.records import RESULT_ROLES, Message, Run, Session, ToolCall, is_parts, message_text, text_of
 from kern_nb.render import markdown, plain, waiting
 from kern_nb.render.html import LONGEST, Markup, block, container, details, foreign, join, preformatted, tag
 from kern_nb.render.plain import BAD, BRANCH, GOOD
@@ -272,8 +272,8 @@ def content(message: Message) -> str:
 
 def _content(message: Message) -> str:
     """The text of a message; parts that are no text are named, other values are JSON."""
-    text = text_of(message.content)
-    if not isinstance(message.content, list):
+    text = message_text(message)
+    if message.role in RESULT_ROLES or not is_parts(message.content):
         return plain.pretty(message.content) if text is None and message.content is not None else text or ""
     others = [
         str(part.get("type", "part")) for part in message.content if isinstance(part, dict) and "text" not in part

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.db import SessionStore, codec
 from kern_nb.extra_keys import RERUN_OF
 from kern_nb.interop.media import as_text
-from kern_nb.records import Message, Run, Session, text_of
+from kern_nb.records import Message, Run, Session, message_text
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.threads import in_thread
 
@@ -89,7 +89,7 @@ def _over_budget(by_run: dict[int, list[Message]], budget: int | None) -> set[in
 
 def tokens(message: Message) -> int:
     """An estimate, from the length of what a message holds: four characters are about one token."""
-    said = text_of(message.content) or ("" if message.content is None else codec.dumps(message.content))
+    said = message_text(message) or ("" if message.content is None else codec.dumps(message.content))
     calls = sum(len(codec.dumps([call.tool_name, call.args])) for call in message.tool_calls)
     return 1 + (len(said) + calls) // _CHARACTERS_A_TOKEN
 
@@ -144,7 +144,7 @@ def _search(store: SessionStore, sessions: Iterable[Session], words: list[str]) 
 
 def _said(message: Message) -> str:
     """The text of a message; JSON where it is another value."""
-    text = text_of(message.content)
+    text = message_text(message)
     return ("" if message.content is None else as_text(message.content)) if text is None else text
 
 

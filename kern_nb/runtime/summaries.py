@@ -22,7 +22,7 @@ from kern_nb import models
 from kern_nb.db import SessionStore
 from kern_nb.db.reading import NOT_TOLD
 from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
-from kern_nb.records import Message, Session, SessionSummary, text_of
+from kern_nb.records import Message, Session, SessionSummary, message_text
 from kern_nb.runtime import loop
 from kern_nb.runtime.threads import in_thread
 
@@ -278,7 +278,7 @@ def _time(summary: dict[str, Any]) -> datetime | None:
 
 def _line(message: Message) -> str:
     calls = "".join(f" [calls {call.tool_name}]" for call in message.tool_calls)
-    said = text_of(message.content)
+    said = message_text(message)
     if said is None and message.content is not None:
         said = json.dumps(message.content, default=str)
     broke_off = " (partial: it broke off)" if message.is_partial else ""

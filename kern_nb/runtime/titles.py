@@ -7,7 +7,7 @@ from typing import Any
 from kern_nb import models
 from kern_nb.db import SessionStore
 from kern_nb.errors import RunFailed
-from kern_nb.records import text_of
+from kern_nb.records import message_text
 from kern_nb.runtime.threads import in_thread
 
 _PROMPT = "Give this conversation a title of at most six words. Answer with the title alone."
@@ -26,7 +26,7 @@ async def made(store: SessionStore, session_id: str, model: Any, user_id: str | 
     from pydantic_ai import Agent
 
     history = await in_thread(lambda: store.history(session_id, user_id=user_id))
-    said = "\n".join(f"{message.role}: {text_of(message.content) or ''}" for message in history)
+    said = "\n".join(f"{message.role}: {message_text(message) or ''}" for message in history)
     async with models.opened(model) as opened:
         try:
             answer = (await Agent(opened, instructions=_PROMPT).run(said[:_FIRST] or "(nothing was said)")).output

@@ -50,6 +50,7 @@ READS = {
     "unfinished_runs": (lambda s, u: s.unfinished_runs("of alice", upto=9, user_id=u), SessionNotFound),
     "locate": (lambda s, u: s.locate("of alice/0", user_id=u), SessionNotFound),
     "session_family": (lambda s, u: s.session_family("of alice", user_id=u), SessionNotFound),
+    "details": (lambda s, u: s.details("of alice", user_id=u), SessionNotFound),
     "branch": (lambda s, u: s.branch("of alice", user_id=u), SessionNotFound),
     "messages_df": (lambda s, u: s.messages_df("of alice", lineage=True, user_id=u), SessionNotFound),
 }
@@ -98,7 +99,7 @@ OF_A_RUN = {"append_messages", "finish_run", "pause_run", "forget_answers", "rel
 
 OF_THE_STORE = {"sql", "ingest", "check", "put_blob", "get_blob", "close", "reopen", "exists", "write", "reading"}
 OF_THE_STORE |= {"connect", "insert", "insert_rows", "arrow", "run_sql", "is_conflict", "is_there", "locked"}
-OF_THE_STORE |= {"nth_largest", "lists_said"}
+OF_THE_STORE |= {"nth_largest"}
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from kern_nb.analysis import directions
 from kern_nb.analysis.compare.alignment import Pair as Places
 from kern_nb.analysis.compare.alignment import aligned, common_prefix
 from kern_nb.analysis.framing import framed
-from kern_nb.analysis.sides import Side, Turn, rows, sorted_json
+from kern_nb.analysis.sides import Call, Side, Turn, rows, sorted_json
 from kern_nb.analysis.totals import metric_of, totals
 from kern_nb.db.columns import Kind
 
@@ -89,7 +90,7 @@ class Pair:
         a, b = (side.turns[self.alike] if self.alike < len(side.turns) else None for side in (self.a, self.b))
         if a is None and b is None:
             return None
-        (at_a, text_a, calls_a), (at_b, text_b, calls_b) = map(_said, (a, b))
+        (at_a, text_a, calls_a), (at_b, text_b, calls_b) = _told_apart(a, b)
         return Divergence(self.alike, at_a, at_b, text_a, text_b, self.b.label, calls_a, calls_b)
 
     @cached_property
@@ -99,8 +100,9 @@ class Pair:
         for n, (i, j) in enumerate(self.places):
             a = None if i is None else self.a.turns[i]
             b = None if j is None else self.b.turns[j]
-            cells = [[t.place, t.text, _calls(t)] if t else [None, None, None] for t in (a, b)]
             status = _status(a, b, attrgetter("said"))
+            told = _told_apart(a, b) if status == CHANGED else map(_said, (a, b))
+            cells = [cell if t else (None, None, None) for t, cell in zip((a, b), told, strict=True)]
             role = (a or b or _NOBODY).role
             made.append(dict(zip(_TURNS, (n, status, n < self.shared, role, *cells[0], *cells[1]), strict=True)))
         return made
@@ -176,9 +178,25 @@ def _status(a: T | None, b: T | None, key: Callable[[T], Hashable]) -> str:
     return MATCHED if key(a) == key(b) else CHANGED
 
 
-def _calls(turn: Turn) -> str | None:
+def _calls(turn: Turn, *, exact: bool = False) -> str | None:
     """The calls of a turn as text; None where it makes none."""
-    return "\n".join(f"{name}({args})" + ("" if r is None else f" → {r}") for name, args, r in turn.calls) or None
+    return "\n".join(_call(call, exact=exact) for call in turn.calls) or None
+
+
+def _call(call: Call, *, exact: bool) -> str:
+    result = call.result
+    if exact and result is not None:
+        result = call.value or json.dumps(result)
+    told = "" if result is None else f" → {result}"
+    return f"{call.tool_name}({call.args}){' failed' if call.failed else ''}{told}"
+
+
+def _told_apart(a: Turn | None, b: Turn | None) -> list[tuple[str | None, str, str | None]]:
+    """As `_said`, of two turns that differ; where that would be the same text, each is spelled exactly."""
+    told = [_said(a), _said(b)]
+    if a is None or b is None or told[0][1:] != told[1][1:]:
+        return told
+    return [(turn.place, turn.exact, _calls(turn, exact=True)) for turn in (a, b)]
 
 
 def _said(turn: Turn | None) -> tuple[str | None, str, str | None]:
