@@ -83,10 +83,6 @@ class Connected(ABC):
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, made at first use."""
 
-    def engine_for(self, *, write: bool) -> sa.Engine:
-        """The engine with the options of a reading or a writing transaction."""
-        return self.engine.execution_options(kern_write=True) if write else self.engine
-
     @abstractmethod
     def insert(self, table: sa.Table) -> Any:
         """The engine's INSERT with ON CONFLICT."""
@@ -106,13 +102,6 @@ class Connected(ABC):
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
         """Whether a transaction failed only because of another one, and may be tried again."""
-
-    def driver_error(self, error: Exception) -> KernError | None:
-        """What an error of the driver means, as one of ours; None where it is not the driver's."""
-        if not isinstance(error, sa.exc.OperationalError):
-            return None
-        reason = str(error.orig).strip().splitlines()[0]
-        return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, locking its rows where several transactions write at once."""
@@ -181,20 +170,33 @@ class Connected(ABC):
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction, with what the driver says of a lost store turned into our error."""
+        """A connection in a transaction; what the driver raises becomes an error of ours.
+
+        Raises:
+            StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
+            StoreUnavailable: it cannot be reached.
+        """
+        engine = self.engine.execution_options(kern_write=True) if write else self.engine
         try:
-            with self.engine_for(write=write).begin() as connection:
+            with engine.begin() as connection:
                 yield connection
-        except sa.exc.SQLAlchemyError as error:
-            refused = getattr(error, "orig", None)
-            if isinstance(refused, KernError):  # a value that the codec refused
-                raise refused from None
+        except KernError:
+            raise
+        except Exception as error:
             if write and self.is_conflict(error):
                 raise
-            known = self._busy(error) if self.is_conflict(error) else self.driver_error(error)
-            if known is None or known is error:
+            if (cause := self.explain(error)) is None:
                 raise
-            raise known from error
+            raise cause from (error if isinstance(cause, KernError) else None)
+
+    def explain(self, error: Exception) -> BaseException | None:
+        """What to raise in place of an error of the driver's; None for one that is not about the store."""
+        if isinstance(error, sa.exc.StatementError) and isinstance(error.orig, KernError):
+            return error.orig  # a value that the codec refused
+        if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
+            return None
+        reason = str(error.orig).strip().splitlines()[0]
+        return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -229,7 +231,7 @@ class Connected(ABC):
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
         if not isinstance(error, sa.exc.OperationalError):
-            return self.driver_error(error) or error
+            return error
         reason = str(error.orig).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
 

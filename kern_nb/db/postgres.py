@@ -73,22 +73,15 @@ class PostgresDb(SessionStore):
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
 
-        @sa.event.listens_for(engine, "checkin")
-        def keep_defaults(raw: Any, _: object) -> None:
-            # SQLAlchemy undoes read-only by asking to write, which a role or a server may be set not to do by default.
-            if raw is not None and not raw.closed:
-                raw.read_only = None
+        @sa.event.listens_for(engine, "begin")
+        def choose_snapshot(connection: Connection) -> None:
+            """Reading sees one state, however many statements it takes; writers see what others commit meanwhile."""
+            raw: Any = connection.connection.driver_connection
+            write = connection.get_execution_options().get("kern_write")
+            raw.isolation_level = None if write else psycopg.IsolationLevel.REPEATABLE_READ
+            raw.read_only = None if write else True  # None is the server's default, which a role may have set to read
 
         return engine
-
-    @cached_property
-    def _snapshots(self) -> sa.Engine:
-        """Reading sees one state of the database, however many statements it takes, and changes nothing."""
-        return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-    def engine_for(self, *, write: bool) -> sa.Engine:
-        """Writers see what others committed while they waited for a lock."""
-        return self.engine if write else self._snapshots
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""
@@ -127,11 +120,18 @@ class PostgresDb(SessionStore):
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                known = self.driver_error(error) if postgres_errors.is_of_server(error) else None
+                known = self.explain(error) if postgres_errors.is_of_server(error) else None
                 raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
-    def driver_error(self, error: Exception) -> KernError | None:
+    def _busy(self, error: Exception) -> Exception:
+        """What the last of the failures says."""
+        return self.explain(error) or super()._busy(error)
+
+    def explain(self, error: Exception) -> KernError | None:
         """What psycopg or the pool says, as one of ours."""
+        cause = getattr(error, "orig", None)
+        if isinstance(cause, KernError):  # a value that the codec refused
+            return cause
         return postgres_errors.translate(error, self.url, self._reason, self._blocker)
 
     def is_conflict(self, error: Exception) -> bool:
