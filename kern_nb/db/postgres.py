@@ -134,6 +134,18 @@ class PostgresDb(SessionStore):
             return cause
         return postgres_errors.translate(error, self.url, self._reason, self._blocker)
 
+    def require_harmless(self, connection: Connection) -> None:
+        """A view in place of a table would run its owner's functions with the reader's rights."""
+        names = [
+            connection.dialect.identifier_preparer.format_table(table) for table in self.tables.metadata.sorted_tables
+        ]
+        schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
+        for name in connection.execute(_NO_TABLES, {"names": names, "schema_table": schema_table}).scalars():
+            raise NotAStore(
+                f"{self.url}: {name!r} is not a table of kern_nb, but computes its rows.",
+                "Choose another name for ours: session_table='kern_sessions'.",
+            )
+
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions were in each other's way."""
         return isinstance(getattr(error, "orig", error), _AGAIN)
@@ -166,6 +178,12 @@ def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
             cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
         return query.columns_of([column.name for column in cursor.description or ()], rows)
 
+
+_NO_TABLES = sa.text("""
+    SELECT relname FROM unnest(CAST(:names AS text[])) AS names(name)
+    JOIN pg_catalog.pg_class ON oid = to_regclass(name)
+    WHERE relkind NOT IN ('r', 'p') AND to_regclass(CAST(:schema_table AS text)) IS NOT NULL
+""")
 
 _LOCK_TIMEOUT = """
     SELECT pg_catalog.set_config('lock_timeout', %s, false)
