@@ -96,10 +96,6 @@ class Connected(ABC):
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, made at first use."""
 
-    def engine_for(self, *, write: bool) -> sa.Engine:
-        """The engine with the options of a reading or a writing transaction."""
-        return self.engine.execution_options(kern_write=True) if write else self.engine
-
     @cached_property
     def statements(self) -> Statements:
         """The statements that write runs."""
@@ -235,8 +231,9 @@ class Connected(ABC):
             StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
             StoreUnavailable: it cannot be reached.
         """
+        engine = self.engine.execution_options(kern_write=True) if write else self.engine
         try:
-            with self.engine_for(write=write).begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except KernError:
             raise

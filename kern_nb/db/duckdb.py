@@ -25,7 +25,7 @@ from kern_nb.db.lease import Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -220,6 +220,16 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
         return isinstance(getattr(error, "orig", error), duckdb.TransactionException)
+
+    def explain(self, error: Exception) -> BaseException | None:
+        """DuckDB's other errors: tables that changed under the store, damaged values, too little memory."""
+        cause = getattr(error, "orig", error)
+        known = super().explain(error)
+        if known is not None or not isinstance(cause, duckdb.Error) or self.is_conflict(error):
+            return known
+        changed = isinstance(cause, (duckdb.CatalogException, duckdb.BinderException))
+        hint = "Its tables were changed while it was open. Attach it again." if changed else "Look at store.check()."
+        return StoreUnavailable(f"{self.url}: {str(cause).strip().splitlines()[0]}", hint)
 
 
 # The file in which each lease saw tables of ours.

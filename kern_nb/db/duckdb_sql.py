@@ -21,9 +21,11 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b
 
 _SERIALIZE = "SELECT system.main.json_serialize_sql($sql::VARCHAR)"
 
-# A macro of the file would be called in place of a built-in function of its name.
-_MACROS = "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE NOT internal"
-_BUILT_IN = "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE internal"
+# What a file may define in place of what is built in: it would be used in its place.
+_OWN = {
+    "MACRO": "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE internal = $internal",
+    "TYPE": "SELECT DISTINCT type_name FROM system.main.duckdb_types() WHERE internal = $internal",
+}
 _VIEWS = "SELECT view_name FROM system.main.duckdb_views() WHERE database_name = $name"
 _TABLES = "SELECT table_name FROM system.main.duckdb_tables() WHERE database_name = $name AND schema_name = 'main'"
 _GENERATED = (
@@ -66,12 +68,15 @@ def require_harmless(raw: duckdb.DuckDBPyConnection, database: str, tables: Coll
     Raises:
         NotAStore: they would.
     """
-    if macros := raw.execute(_MACROS).fetchall():
-        built_in = {_folded(name) for (name,) in raw.execute(_BUILT_IN).fetchall()}
-        for name in sorted(name for (name,) in macros if _folded(name) in built_in):
+    for kind, statement in _OWN.items():
+        own = raw.execute(statement, {"internal": False}).fetchall()
+        built_in = (
+            {_folded(name) for (name,) in raw.execute(statement, {"internal": True}).fetchall()} if own else set()
+        )
+        for name in sorted(name for (name,) in own if _folded(name) in built_in):
             raise NotAStore(
-                f"{url} defines a macro {name!r} in place of DuckDB's own function; it is not opened.",
-                f'If the file is yours: DROP MACRO "{name}" with DuckDB, then attach it again.',
+                f"{url} defines a {kind.lower()} {name!r} in place of DuckDB's own; it is not opened.",
+                f'If the file is yours: DROP {kind} "{name}" with DuckDB, then attach it again.',
             )
     views = {name for (name,) in raw.execute(_VIEWS, {"name": database}).fetchall()}
     if "kern_schema" not in {_folded(name) for name in (*views, *base_tables(raw, database))}:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.db import catalog, forking, postgres_errors, postgres_sql, query, urls
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
+from kern_nb.errors import NotAStore, QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -146,22 +146,15 @@ class PostgresDb(SessionStore):
                 refusal = type(error)(urls.scrubbed(str(error), secrets))
             raise refusal
 
-        @sa.event.listens_for(engine, "checkin")
-        def keep_defaults(raw: Any, _: object) -> None:
-            # SQLAlchemy undoes read-only by asking to write, which a role or a server may be set not to do by default.
-            if raw is not None and not raw.closed:
-                raw.read_only = None
+        @sa.event.listens_for(engine, "begin")
+        def choose_snapshot(connection: Connection) -> None:
+            """Reading sees one state, however many statements it takes; writers see what others commit meanwhile."""
+            raw: Any = connection.connection.driver_connection
+            write = connection.get_execution_options().get("kern_write")
+            raw.isolation_level = None if write else psycopg.IsolationLevel.REPEATABLE_READ
+            raw.read_only = None if write else True  # None is the server's default, which a role may have set to read
 
         return engine
-
-    @cached_property
-    def _snapshots(self) -> sa.Engine:
-        """Reading sees one state of the database, however many statements it takes, and changes nothing."""
-        return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-    def engine_for(self, *, write: bool) -> sa.Engine:
-        """Writers see what others committed while they waited for a lock."""
-        return self.engine if write else self._snapshots
 
     def after_fork(self) -> None:
         """Cut the connections off before they are forgotten, which would end their sessions."""
@@ -209,10 +202,27 @@ class PostgresDb(SessionStore):
                 known = self.explain(error) if postgres_errors.is_of_server(error) else None
                 raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
+    def _busy(self, error: Exception) -> Exception:
+        """What the last of the failures says."""
+        cause = self.explain(error)
+        return cause if isinstance(cause, Exception) else super()._busy(error)
+
     def explain(self, error: Exception) -> BaseException | None:
         """What psycopg or the pool says, as one of ours."""
         translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
         return translated or super().explain(error)
+
+    def require_harmless(self, connection: Connection) -> None:
+        """A view in place of a table would run its owner's functions with the reader's rights."""
+        names = [
+            connection.dialect.identifier_preparer.format_table(table) for table in self.tables.metadata.sorted_tables
+        ]
+        schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
+        for name in connection.execute(_NO_TABLES, {"names": names, "schema_table": schema_table}).scalars():
+            raise NotAStore(
+                f"{self.url}: {name!r} is not a table of kern_nb, but computes its rows.",
+                "Choose another name for ours: session_table='kern_sessions'.",
+            )
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions were in each other's way."""
@@ -221,8 +231,7 @@ class PostgresDb(SessionStore):
     def _reason(self, error: BaseException) -> str:
         """The first line of a driver's error, without the password."""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        password = self._db_url.password
-        return reason.replace(str(password), "***") if password else reason
+        return urls.scrubbed(reason, urls.secrets_of(self._db_url))
 
     def _blocker(self) -> str | None:
         """Who holds locks on the tables: the transaction that began first and waits for nobody."""
@@ -246,6 +255,12 @@ def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
             cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
         return query.columns_of([column.name for column in cursor.description or ()], rows)
 
+
+_NO_TABLES = sa.text("""
+    SELECT relname FROM unnest(CAST(:names AS text[])) AS names(name)
+    JOIN pg_catalog.pg_class ON oid = to_regclass(name)
+    WHERE relkind NOT IN ('r', 'p') AND to_regclass(CAST(:schema_table AS text)) IS NOT NULL
+""")
 
 _LOCK_TIMEOUT = """
     SELECT pg_catalog.set_config('lock_timeout', %s, false)

