@@ -7,6 +7,8 @@ schema of a DuckDB file; and it fails on a view that is broken, or a virtual tab
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,17 +28,19 @@ _POSTGRES = """SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
         AND d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype = 'e')"""
 _QUERIES = {"sqlite": _SQLITE, "duckdb": _DUCKDB, "postgresql": _POSTGRES}
 
-_POSTGRES_COLUMNS = """SELECT a.attname FROM pg_catalog.pg_attribute a
+_POSTGRES_COLUMNS = """SELECT c.relname, a.attname FROM pg_catalog.pg_attribute a
       JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relname = :name
+    WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
       AND a.attnum > 0 AND NOT a.attisdropped"""
-_DUCKDB_COLUMNS = """SELECT column_name FROM duckdb_columns()
-    WHERE database_name = current_database() AND schema_name = 'main' AND table_name = :name"""
+_DUCKDB_COLUMNS = """SELECT table_name, column_name FROM duckdb_columns()
+    WHERE database_name = current_database() AND schema_name = 'main'"""
+_ALL_COLUMNS = {"duckdb": _DUCKDB_COLUMNS, "postgresql": _POSTGRES_COLUMNS}
 _COLUMNS = {
-    "sqlite": "SELECT name FROM pragma_table_info(:name)",
-    "duckdb": _DUCKDB_COLUMNS,
-    "postgresql": _POSTGRES_COLUMNS,
+    "duckdb": f"{_DUCKDB_COLUMNS} AND table_name = :name",
+    "postgresql": f"{_POSTGRES_COLUMNS} AND c.relname = :name",
+    "sqlite": "SELECT :name, name FROM pragma_table_info(:name)",
 }
+_MOST_DESCRIBED = 1000
 
 # The schemas in which an unqualified name is looked up, in order, and the columns of a kern_schema in each.
 _SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
@@ -82,11 +86,23 @@ def objects(connection: Connection, schema: str | None) -> Objects:
     return Objects(frozenset(str(name) for space, name in rows if space == "main"), everything, any_case=True)
 
 
+def described(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
+    """The columns of many tables and views of one schema, by name."""
+    query = _ALL_COLUMNS.get(connection.dialect.name)
+    if query is None:
+        return {name: columns(connection, name, schema) for name in itertools.islice(names, _MOST_DESCRIBED)}
+    result: dict[str, set[str]] = {name: set() for name in names}
+    for table, column in connection.execute(_text(query, schema=schema)):
+        if table in result:
+            result[table].add(str(column))
+    return result
+
+
 def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
     """The columns of a table or view; an empty set where the engine cannot tell."""
     query = _text(_COLUMNS[connection.dialect.name], name=name, schema=schema)
     with contextlib.suppress(sa.exc.DBAPIError):  # SQLite: a broken view, a virtual table of an unknown module
-        return {str(row[0]) for row in connection.execute(query)}
+        return {str(column) for _, column in connection.execute(query)}
     return set()
 
 

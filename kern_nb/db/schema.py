@@ -605,8 +605,7 @@ def has_ours(
         raise foreign_layout(tables.schema.name, columns)
     _refuse_taken_names(connection, tables, objects)
     if objects.all and not beside_others:
-        described = {name: catalog.columns(connection, name, schema) for name in objects.own}
-        raise foreign_database(database, objects.all, described)
+        raise foreign_database(database, objects.all, catalog.described(connection, objects.own, schema))
     return False
 
 

@@ -23,38 +23,32 @@ from kern_nb.errors import NotAStore
 _TRIES, _PAUSE_S = 5, 0.02
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _WAL_MAGIC, _FILE_HEADER, _LEAF_OF_TABLE = b"\x37\x7f\x06", 100, 0x0D
+_CHANGES = ("-wal", "-journal")
+_CHUNK, _LONGEST_ROW = 2**20, 100
+OURS = "kern_schema"
 # A row of sqlite_master for the table kern_schema: type, name and table name stand one after the other.
 _OUR_ROW = re.compile(rb"tablekern_schemakern_schema.{0,8}CREATE TABLE ", re.DOTALL)
 
 
 @contextlib.contextmanager
 def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """A read-only connection that shows the tables of a file; None where it is likely to be a store of ours.
+    """A read-only connection that shows the tables of a file; None where SQLite may open the file as usual.
 
-    None is given where the ``-wal`` or ``-journal`` holds a ``kern_schema`` that the file itself does not show: only
-    SQLite can then tell what is in it, and it may, as the file is ours.
+    That is where the ``-wal`` or ``-journal`` holds a ``kern_schema`` that the file itself does not show: only SQLite
+    can then tell what is in it, and it may, as the file is ours. And where the file cannot be opened at all.
 
     Raises:
         NotAStore: the file cannot be read without changing it.
     """
-    for attempt in range(_TRIES):
-        connection = _connected(path)
-        try:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if _holds_ours(path):
-                yield None
-                return
-            if attempt == _TRIES - 1:
-                raise _unreadable(path, error) from error
-            time.sleep(_PAUSE_S)  # its owner may be writing these pages
-        else:
-            break
+    connection = _read(path)
+    if connection is None:
+        yield None
+        return
     with contextlib.closing(connection):
-        if "kern_schema" in tables:
+        tables = _tables(connection)
+        if tables & {OURS} or not _has_changes(path):
             yield connection
-        elif _holds_ours(path):
+        elif _holds_ours(path) or OURS in _tables_now(path):  # a checkpoint may have ended meanwhile
             yield None
         elif tables:
             yield connection
@@ -63,17 +57,53 @@ def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
                 yield logged or connection
 
 
+def _read(path: Path) -> sqlite3.Connection | None:
+    for attempt in range(_TRIES):
+        connection = _connected(path)
+        try:
+            _tables(connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if "unable to open" in str(error) or _holds_ours(path):
+                return None
+            if attempt == _TRIES - 1 or not _has_changes(path):
+                raise _unreadable(path, error) from error
+            time.sleep(_PAUSE_S)  # its owner may be writing these pages
+        else:
+            return connection
+    raise AssertionError("unreachable")
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{quote(path.absolute().as_posix())}?mode=ro&immutable=1", uri=True)
     connection.text_factory = lambda value: value.decode(errors="replace")
-    # A file may be shorter than its header says: the pages that a killed checkpoint did not copy are still in the log.
-    # SQLite is to go on then. Nothing can be written, as the connection is read-only.
-    connection.execute("PRAGMA writable_schema=ON")
     return connection
 
 
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    # A file may be shorter than its header says: the pages that a killed checkpoint did not copy are still in the log.
+    # SQLite is to go on then. Nothing can be written, as the connection is read-only.
+    connection.execute("PRAGMA writable_schema=ON")
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+def _tables_now(path: Path) -> set[str]:
+    with contextlib.closing(_connected(path)) as connection, contextlib.suppress(sqlite3.DatabaseError):
+        return _tables(connection)
+    return set()
+
+
+def _has_changes(path: Path) -> bool:
+    """Whether a log or a journal stands beside a file, which may not show all that is in the database then."""
+    for ending in _CHANGES:
+        with contextlib.suppress(OSError):
+            if _beside(path, ending).stat().st_size:
+                return True
+    return False
+
+
 def _unreadable(path: Path, error: sqlite3.DatabaseError) -> NotAStore:
-    if any(_beside(path, ending).exists() for ending in ("-wal", "-journal")):
+    if _has_changes(path):
         return NotAStore(
             f"{path} cannot be read as it is: {error}.",
             "A program was interrupted while it wrote to it: open it there once, then attach it.",
@@ -94,8 +124,12 @@ def _holds_ours(path: Path) -> bool:
         leaf[number] = page[start] == _LEAF_OF_TABLE and _OUR_ROW.search(page) is not None
     if any(leaf.values()):
         return True
-    with contextlib.suppress(OSError):
-        return _OUR_ROW.search(_beside(path, "-journal").read_bytes()) is not None
+    end = b""
+    with contextlib.suppress(OSError), _beside(path, "-journal").open("rb") as journal:
+        while chunk := journal.read(_CHUNK):
+            if _OUR_ROW.search(end + chunk):
+                return True
+            end = chunk[-_LONGEST_ROW:]
     return False
 
 

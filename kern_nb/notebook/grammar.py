@@ -33,9 +33,10 @@ VERBS: tuple[Verb, ...] = (
             arg("--table", "SESSION_TABLE", "The name of the sessions' table.", default="agno_sessions"),
         ),
         more="Nothing is written by attaching: a new path becomes a file at the first write. The store that was"
-        " attached last is the one in use.\n\nA database that has tables, and none of kern_nb, is another program's: it"
-        " is refused, its layout is named, and no byte or time stamp of it changes. `--table` with a name of your own"
-        " says that tables of kern_nb may be made beside the others, at the first write.",
+        " attached last is the one in use.\n\n"
+        "A database that has tables, and none of kern_nb, is another program's: it is refused, its layout is named, and"
+        " no byte or time stamp of it changes. `--table` with a name of your own says that ours may be made"
+        " beside theirs, at the first write.",
     ),
     Verb(
         "stores",
