@@ -23,7 +23,7 @@ from urllib.parse import quote
 from sqlalchemy.pool import Pool
 
 from kern_nb.db import descriptors, forking
-from kern_nb.db.descriptors import FileId
+from kern_nb.db.descriptors import DUCKDB_MAGIC, FileId
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 
 T = TypeVar("T")
@@ -40,7 +40,6 @@ MOST_BYTES = 256 * 2**20
 # A waiting writer looks again after so long, in seconds: SQLite's own pauses of up to 0.1 s let it starve.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.01
 
-_DUCKDB_MAGIC = b"DUCK"
 _random = random.SystemRandom()  # neither the user's generator nor one that forked processes share
 
 _connections: weakref.WeakSet[SqliteConnection] = weakref.WeakSet()
@@ -205,7 +204,7 @@ def _require_usable(path: Path) -> None:
         return
     if file in _inherited:
         raise forking.refusal(path)
-    if header[8:] == _DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
+    if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kern_nb.db import SessionStore
+from kern_nb.db.descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
 KEY = "workspace"
@@ -80,7 +81,16 @@ class Workspace:
             raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"There are: {self.paths()}.")
 
     def export(self, folder: str | Path) -> list[Path]:
-        """Write all files below a folder of the disk, which is made if need be; their paths."""
+        """Write all files below a folder of the disk, which is made if need be; their paths.
+
+        Raises:
+            BadUsage: a file would be written over a database, which may be the store itself.
+        """
+        for name in self.paths():
+            if is_database(Path(folder) / self._checked(name)):
+                raise BadUsage(
+                    f"{name!r} is a database in {str(folder)!r}; nothing was written.", "Name another folder."
+                )
         written = []
         for name in self.paths():
             target = Path(folder) / self._checked(name)  # a store's text is hostile: it stays below the folder

@@ -127,7 +127,7 @@ def test_a_reader_that_finds_the_file_locked_is_told_so(tmp_path):
 
 
 def test_an_expression_cannot_take_gigabytes(store):
-    for expression in ("zeroblob(900000000)", "replace(hex(zeroblob(200000000)), '0', 'x')"):
+    for expression in ("zeroblob(900000000)", "hex(zeroblob(150000000))"):
         with pytest.raises(KernError):
             store.sql(f"SELECT length({expression})")
 
