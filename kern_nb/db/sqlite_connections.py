@@ -44,7 +44,10 @@ _random = random.SystemRandom()  # neither the user's generator nor one that for
 
 _connections: weakref.WeakSet[SqliteConnection] = weakref.WeakSet()
 _pools: weakref.WeakSet[SqlitePool] = weakref.WeakSet()
-_changed = threading.Condition(threading.RLock())  # guards both, and all that follows
+# Guards both, and all that follows. It is entered itself, not through the condition: that is Python code, and Ctrl-C in
+# it would leave the lock taken for ever.
+_lock = threading.RLock()
+_changed = threading.Condition(_lock)
 _forking: set[int] = set()  # the thread that forks, meanwhile
 _inherited: set[FileId] = set()  # files that were open at the fork that made this process
 _interruptions: dict[int, BaseException] = {}  # what a signal handler raised during a query, by thread
@@ -98,7 +101,7 @@ class SqliteConnection(sqlite3.Connection):
         """Close, unless the connection is the parent's."""
         if not self.inherited:
             super().close()
-            with _changed:
+            with _lock:
                 _connections.discard(self)
                 _changed.notify_all()
 
@@ -116,7 +119,7 @@ class SqlitePool(Pool):
         _pools.add(self)
 
     def _do_get(self) -> Any:
-        with _changed:
+        with _lock:
             _wait_for_fork()
             if self._idle:
                 record = self._idle.pop()
@@ -126,7 +129,7 @@ class SqlitePool(Pool):
 
     def _do_return_conn(self, record: Any) -> None:
         connection = record.dbapi_connection
-        with _changed:
+        with _lock:
             usable = connection is not None and not connection.inherited
             if usable and len(self._idle) < MOST_IDLE and not _forking:
                 connection.thread = None
@@ -136,7 +139,7 @@ class SqlitePool(Pool):
 
     def dispose(self) -> None:
         """Close the idle connections."""
-        with _changed:
+        with _lock:
             records, self._idle = self._idle, []
         for record in records:
             record.close()
@@ -177,7 +180,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
         sqlite3.Error: SQLite refuses.
     """
     _require_usable(path)
-    with _changed:
+    with _lock:
         _wait_for_fork()
         with descriptors.opening():
             connection: SqliteConnection = sqlite3.connect(
@@ -329,7 +332,7 @@ def _wait_for_fork() -> None:
 
 def _before_fork() -> None:
     """Close all connections that nobody uses; those of other threads are waited for."""
-    _changed.acquire()
+    _lock.acquire()
     _forking.add(threading.get_ident())
     mine = (None, threading.get_ident())
     _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=forking.WAIT_S)
@@ -341,7 +344,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     _forking.clear()
     _changed.notify_all()
-    _changed.release()
+    _lock.release()
 
 
 def _after_fork_in_child() -> None:
@@ -361,7 +364,7 @@ def _after_fork_in_child() -> None:
         pool.forget()
     # Connections that others made, and closed ones whose cursors live on.
     _inherited.update((descriptors.open_files() or {}).values())
-    _changed.release()
+    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):
