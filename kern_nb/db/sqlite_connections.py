@@ -186,7 +186,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
             connection: SqliteConnection = sqlite3.connect(
                 f"file:{quote(path.absolute().as_posix())}?mode={mode}",
                 uri=True,
-                timeout=timeout,
+                timeout=0.0,
                 isolation_level=None,
                 check_same_thread=False,
                 factory=SqliteConnection,
@@ -197,6 +197,12 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     next(signals)
     connection.set_progress_handler(signals.__next__, SIGNAL_CHECK_STEPS)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+    try:  # the first look at the file
+        _retry_busy(lambda: connection.execute("PRAGMA synchronous=NORMAL"), timeout)
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
