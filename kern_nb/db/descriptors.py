@@ -22,6 +22,7 @@ FileId: TypeAlias = tuple[int, int]
 """Device and inode: what locks belong to, whatever the path."""
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
+DUCKDB_MAGIC = b"DUCK"  # after a checksum of eight bytes
 
 # Where the system lists a process's own descriptors.
 _LIST = {"linux": Path("/proc/self/fd"), "darwin": Path("/dev/fd")}.get(sys.platform)
@@ -102,6 +103,15 @@ def read_header(path: Path, length: int) -> bytes:
     """
     with opened(path) as descriptor:
         return os.read(descriptor, length)
+
+
+def is_database(path: Path) -> bool:
+    """Whether there is a SQLite or DuckDB file."""
+    try:
+        header = read_header(path, len(SQLITE_MAGIC))
+    except OSError:
+        return False
+    return header == SQLITE_MAGIC or header[8:12] == DUCKDB_MAGIC
 
 
 def _acquire(path: str | os.PathLike[str]) -> int:

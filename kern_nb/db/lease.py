@@ -27,7 +27,7 @@ import duckdb
 
 from kern_nb import files
 from kern_nb.db import descriptors, forking
-from kern_nb.db.descriptors import SQLITE_MAGIC
+from kern_nb.db.descriptors import DUCKDB_MAGIC, SQLITE_MAGIC
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 IDLE_S = 0.05
@@ -52,7 +52,6 @@ ROW_GROUP_SIZE = 8192
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 # A file that another process is just making looks damaged for a moment.
 _HEADER_BYTES, _YOUNG_S = 12_288, 1.0
-_MAGIC = b"DUCK"
 
 _leases: weakref.WeakValueDictionary[str, Lease] = weakref.WeakValueDictionary()
 _leases_lock = threading.Lock()
@@ -264,7 +263,7 @@ def _is_being_made(path: str) -> bool:
     """Whether another process may be making a file that had no header when DuckDB looked, or has just made it."""
     try:
         found = Path(path).stat()
-        made = descriptors.read_header(Path(path), 12)[8:] == _MAGIC
+        made = descriptors.read_header(Path(path), 12)[8:] == DUCKDB_MAGIC
     except OSError:
         return True
     return made or (found.st_size < _HEADER_BYTES and time.time() - found.st_mtime < _YOUNG_S)

@@ -108,8 +108,6 @@ class SqliteDb(SessionStore):
         """A connection of its own, for the calling thread until it is closed."""
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
         except sqlite3.Error as error:
             raise self.explain(error) or error from error
         connection.text_factory = _text

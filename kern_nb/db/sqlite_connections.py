@@ -23,7 +23,7 @@ from urllib.parse import quote
 from sqlalchemy.pool import Pool
 
 from kern_nb.db import descriptors, forking
-from kern_nb.db.descriptors import FileId
+from kern_nb.db.descriptors import DUCKDB_MAGIC, FileId
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 
 T = TypeVar("T")
@@ -40,12 +40,14 @@ MOST_BYTES = 256 * 2**20
 # A waiting writer looks again after so long, in seconds: SQLite's own pauses of up to 0.1 s let it starve.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.01
 
-_DUCKDB_MAGIC = b"DUCK"
 _random = random.SystemRandom()  # neither the user's generator nor one that forked processes share
 
 _connections: weakref.WeakSet[SqliteConnection] = weakref.WeakSet()
 _pools: weakref.WeakSet[SqlitePool] = weakref.WeakSet()
-_changed = threading.Condition(threading.RLock())  # guards both, and all that follows
+# Guards both, and all that follows. It is entered itself, not through the condition: that is Python code, and Ctrl-C in
+# it would leave the lock taken for ever.
+_lock = threading.RLock()
+_changed = threading.Condition(_lock)
 _forking: set[int] = set()  # the thread that forks, meanwhile
 _inherited: set[FileId] = set()  # files that were open at the fork that made this process
 _interruptions: dict[int, BaseException] = {}  # what a signal handler raised during a query, by thread
@@ -99,7 +101,7 @@ class SqliteConnection(sqlite3.Connection):
         """Close, unless the connection is the parent's."""
         if not self.inherited:
             super().close()
-            with _changed:
+            with _lock:
                 _connections.discard(self)
                 _changed.notify_all()
 
@@ -117,7 +119,7 @@ class SqlitePool(Pool):
         _pools.add(self)
 
     def _do_get(self) -> Any:
-        with _changed:
+        with _lock:
             _wait_for_fork()
             if self._idle:
                 record = self._idle.pop()
@@ -127,7 +129,7 @@ class SqlitePool(Pool):
 
     def _do_return_conn(self, record: Any) -> None:
         connection = record.dbapi_connection
-        with _changed:
+        with _lock:
             usable = connection is not None and not connection.inherited
             if usable and len(self._idle) < MOST_IDLE and not _forking:
                 connection.thread = None
@@ -137,7 +139,7 @@ class SqlitePool(Pool):
 
     def dispose(self) -> None:
         """Close the idle connections."""
-        with _changed:
+        with _lock:
             records, self._idle = self._idle, []
         for record in records:
             record.close()
@@ -178,13 +180,13 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
         sqlite3.Error: SQLite refuses.
     """
     _require_usable(path)
-    with _changed:
+    with _lock:
         _wait_for_fork()
         with descriptors.opening():
             connection: SqliteConnection = sqlite3.connect(
                 f"file:{quote(path.absolute().as_posix())}?mode={mode}",
                 uri=True,
-                timeout=timeout,
+                timeout=0.0,
                 isolation_level=None,
                 check_same_thread=False,
                 factory=SqliteConnection,
@@ -195,6 +197,13 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     next(signals)
     connection.set_progress_handler(signals.__next__, SIGNAL_CHECK_STEPS)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+    try:  # the first look at the file
+        _retry_busy(lambda: connection.execute("PRAGMA synchronous=NORMAL"), timeout)
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+        connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -205,7 +214,7 @@ def _require_usable(path: Path) -> None:
         return
     if file in _inherited:
         raise forking.refusal(path)
-    if header[8:] == _DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
+    if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
 
 
@@ -330,7 +339,7 @@ def _wait_for_fork() -> None:
 
 def _before_fork() -> None:
     """Close all connections that nobody uses; those of other threads are waited for."""
-    _changed.acquire()
+    _lock.acquire()
     _forking.add(threading.get_ident())
     mine = (None, threading.get_ident())
     _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=forking.WAIT_S)
@@ -342,7 +351,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     _forking.clear()
     _changed.notify_all()
-    _changed.release()
+    _lock.release()
 
 
 def _after_fork_in_child() -> None:
@@ -362,7 +371,7 @@ def _after_fork_in_child() -> None:
         pool.forget()
     # Connections that others made, and closed ones whose cursors live on.
     _inherited.update((descriptors.open_files() or {}).values())
-    _changed.release()
+    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):

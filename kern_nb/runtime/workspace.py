@@ -12,6 +12,7 @@ from typing import Any
 from kern_nb import files
 from kern_nb.controls import visible
 from kern_nb.db import SessionStore
+from kern_nb.db.descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
 KEY = "workspace"
@@ -85,7 +86,15 @@ class Workspace:
         """Write all files below a folder of the disk, which is made if need be; their paths.
 
         New files may be read by their owner alone; a file that is there is overwritten and keeps its mode.
+
+        Raises:
+            BadUsage: a file would be written over a database, which may be the store itself.
         """
+        for name in self.paths():
+            if is_database(Path(folder) / self._checked(name)):
+                raise BadUsage(
+                    f"{name!r} is a database in {str(folder)!r}; nothing was written.", "Name another folder."
+                )
         written = []
         for name in self.paths():
             target = Path(folder) / self._checked(name)  # a store's text is hostile: it stays below the folder

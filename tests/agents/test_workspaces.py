@@ -87,3 +87,17 @@ def test_a_file_that_is_not_there_is_told_with_those_that_are():
         files.delete("b.txt")
     files.delete("a.txt")
     assert files.paths() == []
+
+
+def test_files_are_not_written_over_a_database(tmp_path):
+    """A workspace's file may have the name of the store that it lies in."""
+    from kern_nb.db import SqliteDb
+    from kern_nb.records import Run
+
+    with SqliteDb(tmp_path / "agent.db") as store:
+        store.append_run("chat", Run())
+        files = Workspace(store, {"workspace": {"agent.db": {"sha256": store.put_blob(b"not a store"), "size": 11}}})
+        with pytest.raises(BadUsage, match="is a database"):
+            files.export(tmp_path)
+
+        assert len(store.runs_df()) == 1
