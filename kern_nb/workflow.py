@@ -7,6 +7,7 @@ and time are columns like any other's. A workflow that paused or failed goes on 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from kern_nb.runtime.steps import Condition, Loop, Parallel, Step, StepInput, St
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, SessionType
+    from kern_nb.records import Run, SessionSummary, SessionType
     from kern_nb.runtime.base import Work
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
+    from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Condition", "Loop", "Parallel", "Step", "StepInput", "Steps", "Workflow"]
 
@@ -42,6 +44,8 @@ class Workflow(SessionOwner):
         id: The workflow_id of its sessions; made of the name where None.
         overwrite_db_session_state: Let the state that is given replace what is stored.
         timeout_s: The most seconds a run may take.
+        enable_session_summaries: Keep a summary of each session, made after a run without delaying its output.
+        session_summary_manager: Who makes the summaries, with which model and prompt; by itself it enables them.
 
     Raises:
         BadUsage: it has no steps, something is none, or two steps side by side have one name.
@@ -61,6 +65,8 @@ class Workflow(SessionOwner):
         id: str | None = None,
         overwrite_db_session_state: bool = False,
         timeout_s: float | None = None,
+        enable_session_summaries: bool = False,
+        session_summary_manager: SessionSummaryManager | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(db=db, session_id=session_id, user_id=user_id, name=name, id=id)
@@ -70,6 +76,11 @@ class Workflow(SessionOwner):
         self.default_state = require_state(session_state)
         self.overwrite_db_session_state = overwrite_db_session_state
         self.timeout_s = timeout_s
+        if session_summary_manager is not None and not hasattr(session_summary_manager, "covering"):
+            hint = "SessionSummaryManager(model=...) makes one, from kern_nb.agent."
+            raise BadUsage(f"{session_summary_manager!r} makes no summaries.", hint)
+        self._summaries = session_summary_manager
+        self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
 
     def variant(self, **changes: Any) -> Self:
         """A new one that is like this one but for what is given: ``workflow.variant(steps=[...], timeout_s=60)``.
@@ -92,6 +103,27 @@ class Workflow(SessionOwner):
     def configuration(self) -> dict[str, Any]:
         """What is kept of it with a new session."""
         return {"steps": [getattr(step, "title", None) or step.name for step in self.steps.steps]}
+
+    def start_summary(self, store: SessionStore, run: Run) -> None:
+        """Bring the session's summary up to date after a run, where summaries are kept. It delays nobody.
+
+        A workflow has no model: the summaries are made by the manager's, or by that of the environment.
+        """
+        if self._keeps_summaries and run.status == "COMPLETED" and run.parent_run_id is None:
+            from kern_nb.runtime.summaries import SessionSummaryManager
+
+            with self._lock:
+                self._summaries = self._summaries or SessionSummaryManager()
+            try:
+                self._summaries.start(store, run.session_id or "", None)
+            except Exception as error:  # noqa: BLE001 - the run is completed, and its output is there
+                logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
+
+    def get_session_summary(self, session_id: str | None = None, **options: Any) -> SessionSummary | None:
+        """The summary of a session, None where none was made; one that is being made is waited for."""
+        if self._summaries is not None:
+            self._summaries.wait(self.store, self._known(session_id))
+        return super().get_session_summary(session_id, **options)
 
     def _prepared(  # type: ignore[override] # which options a run takes is the business of each kind
         self,

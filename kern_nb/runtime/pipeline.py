@@ -115,7 +115,9 @@ async def _walk(workflow: Workflow, walk: _Walk, before: Run | None = None) -> R
         else:
             await walk.recorder.finish("COMPLETED", output=output)
 
-    return await engine.kept(workflow, walk.context, work, before=before)
+    run = await engine.kept(workflow, walk.context, work, before=before)
+    workflow.start_summary(walk.store, run)
+    return run
 
 
 @dataclass

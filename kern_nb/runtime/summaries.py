@@ -99,7 +99,7 @@ class SessionSummaryManager:
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
         old = (session.summary if session else None) or {}
         last, missing = _covered(old)
-        new = await in_thread(lambda: store.history_by_run(session_id, after_run=last, also=missing))
+        new = await in_thread(lambda: _runs_since(store, session_id, session, last, missing))
         if not new:
             found = record(session)
             return found.model_copy(update={"runs_since": 0}) if found else None
@@ -188,6 +188,27 @@ class SessionSummaryManager:
         """The summary's text."""
         found = record(session)
         return found.summary if found else None
+
+
+def _runs_since(
+    store: SessionStore, session_id: str, session: Session | None, last: int, also: list[int]
+) -> dict[int, list[Message]]:
+    """What was said in the runs after one and in some before it; a workflow's run is its input and its output."""
+    runs = store.history_by_run(session_id, after_run=last, also=also)
+    if session is None or session.session_type != "workflow":
+        return runs
+    frame = store.runs_df(
+        session_id, lineage=True, columns=["run_index", "run_id", "run_type", "status", "parent_run_id"]
+    )
+    is_new = (frame["run_index"] > last) | frame["run_index"].isin(also)
+    is_whole = (frame["run_type"] == "workflow") & frame["parent_run_id"].isna() & (frame["status"] == "COMPLETED")
+    for run_id in frame["run_id"][is_new & is_whole]:
+        run = store.get_run(str(run_id))
+        ends = (("user", run.input), ("assistant", run.output))
+        runs[run.run_index or 0] = [
+            Message(role=role, content=content) for role, content in ends if content is not None
+        ]
+    return runs
 
 
 def _portions(runs: dict[int, list[Message]]) -> Iterator[dict[int, list[Message]]]:

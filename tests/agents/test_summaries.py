@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 import pytest
 from memory_models import Listener
 
-from kern_nb import Agent, Team
+from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import SessionSummaryManager, tool
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import RunFailed, SessionNotFound
-from kern_nb.models.scripted import call
+from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
 
 WAIT_S = 30
@@ -78,6 +78,35 @@ def test_a_summary_manager_by_itself_makes_summaries(db):
     assert made(team, "t") == "summary 1"
     assert made(agent.variant(instructions="Be kind."), "v") == "summary 2"
     assert {summary.instructions(at) for at in range(3)} == {"Sum up in Latin."}
+
+
+def test_a_workflow_keeps_summaries_of_its_runs(store):
+    """On every engine: by a manager alone; of each run the input and the output, and of the new ones only."""
+    summary = Listener(["FIRST", "SECOND"])
+    workflow = Workflow(
+        [Agent(ScriptedModel(lambda _: "drafted"), id="a"), lambda step: f"{step.previous_step_content} and sent"],
+        db=store,
+        session_id="w",
+        session_summary_manager=SessionSummaryManager(summary),
+    )
+    workflow.run("q0")
+    assert workflow.get_session_summary().summary == "FIRST"
+    workflow.variant(timeout_s=60).run("q1")
+    assert workflow.get_session_summary().summary == "SECOND"
+
+    assert all(word in asked(summary, 0) for word in ("q0", "drafted and sent"))
+    assert all(word in asked(summary, 1) for word in ("FIRST", "q1", "drafted and sent"))
+    assert "q0" not in asked(summary, 1)
+    assert store.get_session("w").summary["last_run_index"] == max(
+        r.run_index for r in store.get_session("w").runs if not r.parent_run_id
+    )
+
+
+def test_a_workflow_without_a_manager_makes_no_summary(db):
+    """Summaries are opt-in."""
+    workflow = Workflow([lambda _: "done"], db=db, session_id="w")
+    workflow.run("x")
+    assert workflow.get_session_summary() is None
 
 
 def test_each_summary_goes_on_from_the_last(db):
@@ -298,7 +327,7 @@ def test_a_program_that_ends_leaves_its_summary(tmp_path):
     """Python ends when the summary is there, not before."""
     program = """
 import sys, threading
-from kern_nb import Agent, Team
+from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import SessionSummaryManager
 from kern_nb.db import SqliteDb
 from kern_nb.models.scripted import ScriptedModel
