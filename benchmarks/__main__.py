@@ -17,6 +17,7 @@ from benchmarks.page import renew, surroundings
 NAMES = (
     "append_growth",
     "append_peers",
+    "live_run",
     "branch",
     "messages_df",
     "list_sessions",

@@ -25,6 +25,8 @@ Transaction = Callable[[Work], Any]
 
 LARGEST_GROUP = 64
 
+_after_fork = threading.Lock()
+
 
 class _Item:
     """A write in the queue."""
@@ -60,7 +62,9 @@ class GroupWriter:
         a write within another one.
         """
         if self._process != os.getpid():  # a forked child: the queue is its parent's
-            self._reset()
+            with _after_fork:
+                if self._process != os.getpid():
+                    self._reset()
         me = threading.get_ident()
         if threading.current_thread() is threading.main_thread() or self._leader == me:
             return self._transaction(work)  # type: ignore[no-any-return]

@@ -429,6 +429,8 @@ async def _loop(runner: Runner, context: RunContext, told: _Told, model: Model) 
                 if not resuming:
                     await recorder.response(node.model_response)
                 resuming = False
+        if runner.has_toolsets:  # which are closed now: a server may take its time to end
+            await recorder.release()
         return steps.result
 
 

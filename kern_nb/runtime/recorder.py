@@ -123,7 +123,7 @@ class Recorder:
         parts = [part for part in request.parts if not (opening and isinstance(part, pai.UserPromptPart))]
         parts = [part for part in parts if not self._is_answered(part)]
         if not parts:
-            await self._release()
+            await self.release()
             return
         found = await in_thread(lambda: [messages.of_part(part, self.keep_result) for part in parts])
         told = [message for message in found if message is not None]
@@ -136,7 +136,7 @@ class Recorder:
         if told:
             await self._append(told)
         else:
-            await self._release()
+            await self.release()
 
     def _is_answered(self, part: pai.ModelRequestPart) -> bool:
         """Whether a part is the result of a call, which was stored when its tool ended."""
@@ -220,8 +220,8 @@ class Recorder:
         text = codec.dumps(state)
         return (state if text != self._stored_state else None), text
 
-    async def _release(self) -> None:
-        """Store an answer that was held back."""
+    async def release(self) -> None:
+        """Store an answer that was held back: what follows may take its time."""
         if self._held:
             await self._append([])
 
@@ -257,7 +257,7 @@ class Recorder:
 
     async def pause(self, requirements: Sequence[Requirement], output: Any = None) -> None:
         """The run waits."""
-        await self._release()
+        await self.release()
         values = {"session_state": frozen(self._state), "duration_s": self._took(), "output": output}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
