@@ -53,7 +53,8 @@ def require_reading(raw: duckdb.DuckDBPyConnection, text: str, relations: Collec
     explained = kinds == [duckdb.StatementType.EXPLAIN]
     if not explained and kinds != [duckdb.StatementType.SELECT]:
         raise query.refused(text)
-    select = _EXPLAIN.sub("", text, count=1) if explained else text
+    prefix = _EXPLAIN.match(text) if explained else None
+    select = text[prefix.end() :] if prefix else text
     _walk(_tree(raw, text, select), {_folded(name) for name in relations})
 
 

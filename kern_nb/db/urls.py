@@ -31,29 +31,47 @@ _SHOWN_PARAMETERS = frozenset(
 _HIDDEN_PARAMETERS = frozenset(("options", "password", "sslpassword"))
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,40}")
 # `host=db password=x` of libpq, and `motherduck_token=x` of a name without a scheme.
-_ASSIGNMENT = re.compile(r"(?i)([\w.\-]*(?:pass|pwd|token|secret|key|credential|auth)[\w.\-]*\s*=).*", re.DOTALL)
+_ASSIGNMENT = re.compile(r"(?<![\w.\-])([\w.\-]+)\s*=")
+_SECRET_WORDS = ("pass", "pwd", "token", "secret", "key", "credential", "auth")
 _CONNECTION_STRING = re.compile(
     r"(?i)(?:^|\s)(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode|sslpassword|options)\s*=\s*\S"
 )
 # `postgres:user:x@host`, a URL that lacks its slashes; but not a drive of Windows.
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):.*@", re.DOTALL)
+_NAME_BEFORE_COLON = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+):")
+_TWO_CHARACTERS = re.compile(r"[A-Za-z].")
 
 
 def masked(target: str) -> str:
     """A URL, connection string or path as it may be shown: without anything that may be a secret."""
     scheme, separator, _ = target.partition("://")
     if not separator:
-        text = _USER_INFO.sub(rf"\1:{MASK}@", target)
-        return _ASSIGNMENT.sub(rf"\1{MASK}", text)
+        return _mask_assignments(_mask_user_info(target))
     shown_scheme = scheme if _SCHEME.fullmatch(scheme) else MASK
     if scheme.partition("+")[0] in ("sqlite", "duckdb") and target.partition("://")[2][:1] in ("/", ":", ""):
-        return _ASSIGNMENT.sub(rf"\1{MASK}", target)
+        return _mask_assignments(target)
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         try:
             return shown(parsed(target))
         except NotAStore:
             pass
     return f"{shown_scheme}://{MASK}"
+
+
+def _mask_assignments(text: str) -> str:
+    """A text up to the value of the first name that says it is a secret."""
+    for match in _ASSIGNMENT.finditer(text):
+        if any(word in match[1].lower() for word in _SECRET_WORDS):
+            return text[: match.end()] + MASK
+    return text
+
+
+def _mask_user_info(text: str) -> str:
+    """A text without what stands between the first name with a colon and the last @."""
+    before, at, rest = text.rpartition("@")
+    for match in _NAME_BEFORE_COLON.finditer(before):
+        if _TWO_CHARACTERS.search(match[1]):
+            return before[: match.end()] + MASK + at + rest
+    return text
 
 
 def is_connection_string(target: str) -> bool:
@@ -86,9 +104,7 @@ def _is_ambiguous(text: str, url: sa.URL) -> bool:
     after_user = text.partition("://")[2].partition(":")[2]
     user_info = after_user.rpartition("@")[0]
     parts = (url.host or "") + (url.username or "").replace("@", "")
-    return (
-        "@" in user_info or re.search(r"\?.*=", user_info) is not None or any(sign in parts for sign in "@?#/ \t\r\n")
-    )
+    return "@" in user_info or "=" in user_info.partition("?")[2] or any(sign in parts for sign in "@?#/ \t\r\n")
 
 
 def shown(url: sa.URL) -> str:
