@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import schema
 from kern_nb.db.schema import Tables
+from kern_nb.db.space import unavailable
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -169,10 +170,7 @@ class Connected(ABC):
                 raise error.orig from None
             if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
                 raise
-            reason = str(error.orig).strip().splitlines()[0]
-            raise StoreUnavailable(
-                f"{self.url}: {reason}.", "Check that it can be reached, then attach it again."
-            ) from error
+            raise unavailable(self.url, error.orig) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

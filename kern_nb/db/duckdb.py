@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, query
-from kern_nb.db.lease import Lease, lease_of
+from kern_nb.db.lease import Cursor, lease_of
 from kern_nb.db.schema import Tables, Text
+from kern_nb.db.space import is_full
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, QueryRefused
 
@@ -63,13 +64,19 @@ class DuckDb(SessionStore):
         return sa.create_engine("duckdb://", creator=self._lend, poolclass=sa.pool.NullPool, pool_reset_on_return=None)
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
-        return _Lent(self._lease, self._lease.acquire(self.timeout))
+        return _Lent(self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
         """One writer at a time in this process; other processes are kept out by the file."""
-        with self._lease.writer if write else nullcontext(), super().connect(write=write) as connection:
+        self._intent.write = write  # for `_lend`, which SQLAlchemy calls in this thread
+        with super().connect(write=write) as connection:
+            self._intent.write = False
             yield connection
+
+    @cached_property
+    def _intent(self) -> threading.local:
+        return threading.local()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -93,7 +100,7 @@ class DuckDb(SessionStore):
             values = tuple(value for row in zip(*columns, strict=True) for value in row)
             connection.exec_driver_sql(f"{into} VALUES {', '.join([one] * len(rows))}", values)
             return
-        raw: duckdb.DuckDBPyConnection = connection.connection.driver_connection.driver  # type: ignore[union-attr]
+        raw: Cursor = connection.connection.driver_connection.driver  # type: ignore[union-attr]
         kinds = [_ARROW_TYPES.get(type(table.c[name].type), pa.string()) for name in names]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
         raw.register("kern_new_rows", pa.table(arrays, names=names))
@@ -117,26 +124,28 @@ class DuckDb(SessionStore):
         allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
         if len(statements) != 1 or statements[0].type not in allowed:
             raise query.refused(text)
-        lent = self._lend()
+        cursor = self._lease.acquire(self.timeout)
         try:
-            raw = lent.driver
-            # Named in full: the temporary views stand in a schema of the same name as the tables.
-            database = raw.execute("SELECT current_database()").fetchone()[0]
-            schema = sa.quoted_name(f"{database}.main", quote=False)
-            for statement in query.view_statements(self, self.engine.dialect, schema):
-                raw.execute(statement)
-            raw.execute("SET TimeZone = 'UTC'")
-            raw.execute("BEGIN TRANSACTION READ ONLY")
-            try:
-                return raw.execute(text, dict(params) or None).to_arrow_table()
-            finally:
-                raw.execute("ROLLBACK")
+            return cursor.run(lambda raw: self._read_sql(raw, text, params))
         except duckdb.PermissionException as error:
             raise QueryRefused(str(error), "A store's SQL reaches its views only.") from error
         except duckdb.Error as error:
             raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
         finally:
-            lent.close()
+            cursor.close()
+
+    def _read_sql(self, raw: duckdb.DuckDBPyConnection, text: str, params: Mapping[str, Any]) -> pa.Table:
+        # Named in full: the temporary views stand in a schema of the same name as the tables.
+        database = raw.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
+        schema = sa.quoted_name(f"{database}.main", quote=False)
+        for statement in query.view_statements(self, self.engine.dialect, schema):
+            raw.execute(statement)
+        raw.execute("SET TimeZone = 'UTC'")
+        raw.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            return raw.execute(text, dict(params) or None).to_arrow_table()
+        finally:
+            raw.execute("ROLLBACK")
 
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
         """Found on the one column, it spares reading all columns of all rows to keep the top n."""
@@ -144,24 +153,20 @@ class DuckDb(SessionStore):
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
-        return isinstance(getattr(error, "orig", error), duckdb.TransactionException)
+        cause = getattr(error, "orig", error)
+        return isinstance(cause, duckdb.TransactionException) and not is_full(cause) and "Could not" not in str(cause)
 
 
 class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
-    """A lent connection, given back where it is closed."""
+    """A connection on loan, as SQLAlchemy uses it."""
 
-    def __init__(self, lease: Lease, connection: duckdb.DuckDBPyConnection) -> None:
-        super().__init__(connection)
-        self.driver = connection
-        self._lease: Lease | None = lease
-        self._thread = threading.get_ident()
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor)  # type: ignore[arg-type]
+        self.driver = cursor
 
     def close(self) -> None:
-        """Close the cursor and give the lease back, once."""
+        """Give it back to the lease."""
         self.driver.close()
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release(self._thread)
 
 
 _ARROW_TYPES = {sa.BigInteger: pa.int64(), sa.Double: pa.float64(), sa.LargeBinary: pa.binary(), sa.Boolean: pa.bool_()}
