@@ -170,7 +170,7 @@ class Connected(ABC):
                 raise error.orig from None
             if not isinstance(error, sa.exc.OperationalError) or self.is_conflict(error):
                 raise
-            raise unavailable(self.url, error.orig) from error
+            raise unavailable(self.url, error.orig, getattr(self, "db_file", None)) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

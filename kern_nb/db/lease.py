@@ -260,7 +260,7 @@ class Lease:
 
     def release(self, grant: _Grant) -> None:
         """Take back a connection. Again does nothing."""
-        signals.run(lambda: self._release(grant))
+        signals.submit(lambda: self._release(grant))
 
     def reserve(self, size: int) -> None:
         """Make sure that the disk has room to commit so many bytes.
@@ -592,6 +592,7 @@ _ending = False
 
 
 def _before_fork() -> None:
+    signals.run(lambda: None)  # what was submitted has ended, and holds no lock
     for lease in list(_leases.values()):
         lease.close()
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _INTERRUPT_AGAIN_S = 0.02
-# Windows does not interrupt a wait for a lock.
-_WAIT_S = 0.1 if os.name == "nt" else -1.0
+# A signal ends a wait at once, but neither on Windows nor where `_thread.interrupt_main` stands for one.
+_WAIT_S = 0.1
 
 
 class _Job:
@@ -132,6 +132,14 @@ def run(work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T
         return result
     finally:
         del job  # its error refers to this frame
+
+
+def submit(work: Callable[[], None]) -> None:
+    """Run a call as `run` does, without waiting for its end: it comes before what is run or submitted later."""
+    if threading.current_thread() is not threading.main_thread() or _worker.ended:
+        work()
+    else:
+        _worker.submit(_Job(work, None))
 
 
 def end(timeout: float) -> None:

@@ -29,19 +29,21 @@ def is_full(error: object) -> bool:
     return any(words in text for words in _WORDS)
 
 
-def unavailable(url: str, cause: object) -> StoreUnavailable:
+def unavailable(url: str, cause: object, path: Path | None = None) -> StoreUnavailable:
     """The error for an engine's error about its files or connection."""
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if is_full(reason):
         return full(url, reason)
+    if "disk I/O error" in reason and path is not None and (free := _free(str(path))) is not None and free < CHUNK:
+        return full(url, f"{reason}, {free:,} bytes free")
     return StoreUnavailable(f"{url}: {reason}.", "Check that it can be reached, then attach it again.")
 
 
 def full(url: str, reason: str) -> StoreFull:
     """The error for a disk without space."""
     return StoreFull(
-        f"{url} has no space left to write: {reason.rstrip('.')}. Nothing of this write was stored.",
-        "Free space on its disk, then try again; what was stored before is safe.",
+        f"The disk of {url} has no space left: {reason.rstrip('.')}.",
+        "Free space there, then try again. This write was not stored; what was stored before is safe.",
     )
 
 
