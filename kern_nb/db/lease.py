@@ -40,7 +40,8 @@ from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 T = TypeVar("T")
 
 IDLE_S = 0.05
-# The longest hold while another process waits in line. Opening the file again takes 10 to 40 ms.
+# The longest hold while another process waits in line; longer on a slow machine, where opening and closing take more
+# than a fraction of it (20 ms on a fast one).
 TURN_S = 0.2
 # After a longest hold other programs get this long to take the file. They look again within it.
 LONGEST_HOLD_S = 2.0
@@ -239,6 +240,7 @@ class Lease:
         self._turns = Turns(path)
         self._reserve = Reserve(path)
         self._opened = self._used = self._others_until = self._free_since = self._looked = 0.0
+        self._cost = 0.0  # seconds that opening the file took
         self._watcher: threading.Thread | None = None
         self._parents: duckdb.DuckDBPyConnection | None = None
         _all_leases.add(self)
@@ -394,7 +396,8 @@ class Lease:
         if self._connection is None or self._forever:
             return False
         held = time.monotonic() - self._opened
-        return held > LONGEST_HOLD_S or (held > TURN_S and self._turns.others_wait())
+        turn = max(TURN_S, 2 * self._cost)
+        return held > max(LONGEST_HOLD_S, turn) or (held > turn and self._turns.others_wait())
 
     def _open(self) -> str | None:
         """Open the file, unless it is the others' turn; why not, where another process has it."""
@@ -416,6 +419,7 @@ class Lease:
                 self._turns.join()
                 if now - self._free_since < NO_SHOW_S:
                     return "Other processes are before this one in line."
+        began = time.monotonic()
         connection = duckdb.connect(":memory:", config=CONFIG)
         try:
             if not self._forever:
@@ -428,6 +432,7 @@ class Lease:
             self._turns.join()
             return reason
         self._connection, self._opened, self._free_since = connection, time.monotonic(), 0.0
+        self._cost = self._opened - began
         self._reserve = Reserve(self.path)
         self._turns.leave()
         return None

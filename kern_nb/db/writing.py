@@ -208,7 +208,8 @@ def detach_portion(connection: Connection, store: SessionStore, session_id: str,
         _set_fork(connection, store, branch_id, None, None)
         return 0
     counted = sa.select(m.c.run_index, sa.func.count()).where(inherited.inside(m), m.c.run_index >= indexes[-1])
-    sizes = dict(connection.execute(counted.group_by(m.c.run_index)).all())  # type: ignore[arg-type]
+    counts = connection.execute(counted.group_by(m.c.run_index))
+    sizes: dict[int, int] = {index: count for index, count in counts}  # noqa: C416 - rows, not tuples, to the types
     n = size = 0
     for index in indexes[:PORTION_RUNS]:
         size += sizes.get(index, 0)
