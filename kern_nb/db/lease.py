@@ -347,7 +347,11 @@ class Lease:
         return (None, refusal) if self._connection is None else (self._grant(grant, self._connection), None)
 
     def _grant(self, grant: _Grant, connection: duckdb.DuckDBPyConnection) -> Cursor:
-        grant.connection = self._cursor(connection)
+        try:
+            grant.connection = self._cursor(connection)
+        except duckdb.Error as error:
+            self._opened = 0.0  # overdue
+            raise _invalidated(self.path, error) from error
         self._grants.append(grant)
         if not self._forever and self._watcher is None and not _ending:
             self._watcher = threading.Thread(target=self._watch, name="kern_nb lease", daemon=True)
@@ -358,11 +362,11 @@ class Lease:
         with self._changed:
             if grant not in self._grants:
                 return
+            self._grants.remove(grant)
             with grant.busy:
                 connection, grant.connection = grant.connection, None
                 if connection is not None:
-                    connection.close()
-            self._grants.remove(grant)
+                    _close_quietly(connection)
             self._used = time.monotonic()
             if not self._grants and (self._overdue() or (_ending and not self._forever)):
                 self._close(courtesy=True)
@@ -464,13 +468,11 @@ class Lease:
             if not self._forever:
                 self._reserve.drop_unused()
             connection, self._connection = self._connection, None
-            try:
-                connection.close()
-            finally:
-                # Who waits in line comes first in any case.
-                alone = courtesy and not self._turns.others_wait()
-                self._others_until = time.monotonic() + COURTESY_S if alone else 0.0
-                self._changed.notify_all()
+            _close_quietly(connection)
+            # Who waits in line comes first in any case.
+            alone = courtesy and not self._turns.others_wait()
+            self._others_until = time.monotonic() + COURTESY_S if alone else 0.0
+            self._changed.notify_all()
 
     def _watch(self) -> None:
         """Close the connection once nobody has used it for a moment; take back what its users left behind."""
@@ -542,6 +544,12 @@ def _size(parameters: Any) -> int:
     if isinstance(parameters, dict):
         parameters = parameters.values()
     return sum(16 + (len(value) if isinstance(value, (str, bytes)) else 0) for value in parameters or ())
+
+
+def _close_quietly(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection. What DuckDB could not write to the file then is in its log, and read from there."""
+    with contextlib.suppress(duckdb.Error):
+        connection.close()
 
 
 def _is_fatal(error: duckdb.Error) -> bool:

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 import kern_nb
-from kern_nb.db import DuckDb
+from kern_nb.db import DuckDb, PostgresDb
 from kern_nb.db.space import Reserve, is_full, unavailable
 from kern_nb.errors import StoreFull, StoreUnavailable
 from kern_nb.records import Run
@@ -31,18 +34,23 @@ QUICK = {
 }
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 32 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+def mount(folder: Path, size: str) -> None:
+    """Put a small disk at a folder, where this process may do that."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         pytest.skip(f"no disk of its own for this test: {error}")
     if done.returncode != 0:
         pytest.skip(f"no disk of its own for this test: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 32 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount(folder, "32m")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -59,6 +67,55 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk, engine):
     assert [(r["lost"], r["raw"]) for r in results] == [(0, [])] * len(results)
     assert all(result["refusals"] for result in results)
     assert done.returncode == 0
+
+
+@pytest.fixture
+def small_tablespace(new_postgres_database, mount_folder):
+    """A PostgreSQL database whose tables are on a disk of 16 MB; its URL, and the disk."""
+    url = new_postgres_database()
+    with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as admin:
+        data = admin.execute("SHOW data_directory").fetchone()[0]
+        space = mount_folder / "space"
+        space.mkdir()
+        os.chown(space, Path(data).stat().st_uid, -1)
+        admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
+        admin.execute(f"ALTER DATABASE {make_url(url).database} SET default_tablespace = small")
+        yield url, mount_folder
+        admin.execute("DROP SCHEMA public CASCADE")
+        admin.execute("DROP TABLESPACE small")
+
+
+@pytest.fixture
+def mount_folder():
+    """A disk of 16 MB that other users may enter."""
+    folder = Path(tempfile.mkdtemp())
+    mount(folder, "16m")
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
+
+
+def test_a_full_tablespace_refuses_writes_and_loses_nothing(small_tablespace):
+    """PostgreSQL: at once, not after retries; once there is space, writes go on."""
+    url, disk = small_tablespace
+    acknowledged = []
+
+    def append(name: str, size: int = 0) -> None:
+        acknowledged.append(store.append_run("chat", Run(run_id=name, input=os.urandom(size).hex())).run_id)
+
+    def append_many() -> None:
+        for i in range(100):
+            append(f"{i}", 500_000)
+
+    with PostgresDb(url) as store:
+        append("first")
+        with pytest.raises(StoreFull, match="no space left"):
+            append_many()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        append("last")
+        assert store.runs_df().run_id.tolist() == acknowledged
+        assert store.check()
 
 
 LIMITED = """
