@@ -43,8 +43,10 @@ IDLE_S = 0.05
 # The longest hold while another process waits in line; longer on a slow machine, where opening and closing take more
 # than a fraction of it (20 ms on a fast one).
 TURN_S = 0.2
-# After a longest hold other programs get this long to take the file. They look again within it.
+# The longest hold for programs that do not wait in line, and where the system cannot tell that another process waits.
 LONGEST_HOLD_S = 2.0
+UNSEEN_HOLD_S = 0.5
+# After a longest hold other programs get this long to take the file. They look again within it.
 COURTESY_S = 0.03
 LONGEST_PAUSE_S = 0.015
 # A file that is free for so long is not left to a process that is next in line and does not come.
@@ -401,7 +403,8 @@ class Lease:
             return False
         held = time.monotonic() - self._opened
         turn = max(TURN_S, 2 * self._cost)
-        return held > max(LONGEST_HOLD_S, turn) or (held > turn and self._turns.others_wait())
+        longest = LONGEST_HOLD_S if self._turns.supported else UNSEEN_HOLD_S
+        return held > max(longest, turn) or (held > turn and self._turns.others_wait())
 
     def _open(self) -> str | None:
         """Open the file, unless it is the others' turn; why not, where another process has it."""

@@ -39,6 +39,11 @@ class Turns:
         self._number: int | None = None
 
     @property
+    def supported(self) -> bool:
+        """Whether this system has record locks."""
+        return fcntl is not None
+
+    @property
     def queued(self) -> bool:
         """Whether this process has a number."""
         return self._number is not None
