@@ -7,6 +7,7 @@
     ├── SchemaTooNew (RuntimeError)          a newer kern_nb wrote it
     ├── StoreBusy (TimeoutError)             another process holds the file
     ├── StoreUnavailable (ConnectionError)   the server or file cannot be reached
+    │   └── StoreFull                        the disk of the store has no space left
     ├── DamagedRow (ValueError)              a stored value is not what its column holds
     ├── ReadOnlyStore (PermissionError)      a write to a store that was opened to be read
     ├── NoStore (LookupError)                no store is attached under that name
@@ -97,6 +98,10 @@ class StoreBusy(KernError, TimeoutError):
 
 class StoreUnavailable(KernError, ConnectionError):
     """The server or file cannot be reached."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk of the store has no space left; nothing of the write was stored."""
 
 
 class DamagedRow(KernError, ValueError):

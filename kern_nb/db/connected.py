@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.controls import visible
 from kern_nb.db import damage, schema
 from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.space import unavailable
 from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
@@ -127,8 +128,7 @@ class Connected(ABC):
             return error.orig  # a value that the codec refused
         if not isinstance(error, sa.exc.OperationalError):
             return None
-        reason = str(error.orig).strip().splitlines()[0]
-        return StoreUnavailable(f"{self.url}: {reason}.", "Check that it can be reached, then attach it again.")
+        return unavailable(self.url, error.orig, getattr(self, "db_file", None))
 
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """The query, locking its rows (those ``of`` one table) where several transactions write at once."""

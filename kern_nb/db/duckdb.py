@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +18,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import codec, descriptors, duckdb_sql, forking, query
+from kern_nb.db import codec, descriptors, duckdb_sql, query
 from kern_nb.db.grouping import GroupWriter
-from kern_nb.db.lease import Lease, lease_of
+from kern_nb.db.lease import Cursor, Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
+from kern_nb.db.space import is_full
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused, StoreUnavailable
@@ -33,6 +33,7 @@ BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
+_READ_ONLY = "attached in read-only mode"
 _MOST_LARGEST = 1_000_000
 """DuckDB's own limit of n largest values."""
 
@@ -74,7 +75,7 @@ class DuckDb(SessionStore):
         """
         if self._found or not self.is_there():
             return super().exists()
-        with self._lease.writer:  # nobody in this process writes while the file is open to be read
+        with self._lease.look:
             file, before = descriptors.file_id(self.db_file), self._lease.read_only
             if _ours.get(self._lease) != file:
                 _open_to(self._lease, read_only=True)
@@ -120,20 +121,15 @@ class DuckDb(SessionStore):
         files.create_beside(self.db_file, ".wal")
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
-        return _Lent(self._lease, self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
+        return _Lent(self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
         """One writer at a time in this process; other processes are kept out by the file."""
-        with self._lease.writer if write else nullcontext():
-            self._intent.write = write  # for `_lend`, which SQLAlchemy calls in this thread
-            with super().connect(write=write) as connection:
-                self._intent.write = False
-                yield connection
-
-    @cached_property
-    def _intent(self) -> threading.local:
-        return threading.local()
+        self._intent.write = write  # for `_lend`, which SQLAlchemy calls in this thread
+        with super().connect(write=write) as connection:
+            self._intent.write = False
+            yield connection
 
     def _small_transaction(self, work: Callable[[Connection], T]) -> T:
         """A commit waits for the disk, and the file admits one writer: those who wait commit together."""
@@ -142,6 +138,10 @@ class DuckDb(SessionStore):
     @cached_property
     def _group(self) -> GroupWriter:
         return GroupWriter(self._transaction)
+
+    @cached_property
+    def _intent(self) -> threading.local:
+        return threading.local()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -165,7 +165,7 @@ class DuckDb(SessionStore):
             values = tuple(value for row in zip(*columns, strict=True) for value in row)
             connection.exec_driver_sql(f"{into} VALUES {', '.join([one] * len(rows))}", values)
             return
-        raw: duckdb.DuckDBPyConnection = connection.connection.driver_connection.driver  # type: ignore[union-attr]
+        raw: Cursor = connection.connection.driver_connection.driver  # type: ignore[union-attr]
         kinds = [_ARROW_TYPES.get(type(table.c[name].type), pa.string()) for name in names]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
         raw.register("kern_new_rows", pa.table(arrays, names=names))
@@ -182,20 +182,9 @@ class DuckDb(SessionStore):
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT, in a read-only transaction, on an instance that has no access to files."""
-        lent = self._lend()
+        cursor = self._lease.acquire(self.timeout)
         try:
-            raw = lent.driver
-            # Named in full: the temporary views stand in a schema of the same name as the tables.
-            database = raw.execute("SELECT current_database()").fetchone()[0]
-            schema = sa.quoted_name(f"{database}.main", quote=False)
-            duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
-            for statement in query.view_statements(self, self.engine.dialect, schema):
-                raw.execute(statement)
-            raw.execute("BEGIN TRANSACTION READ ONLY")
-            try:
-                return query.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
-            finally:
-                raw.execute("ROLLBACK")
+            return cursor.run(lambda raw: self._read_sql(raw, text, params))
         except duckdb.PermissionException as error:
             raise QueryRefused(str(error), "A store's SQL reaches its views only.") from error
         except KernError:
@@ -203,7 +192,20 @@ class DuckDb(SessionStore):
         except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's, where it fails after some rows
             raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
         finally:
-            lent.close()
+            cursor.close()
+
+    def _read_sql(self, raw: duckdb.DuckDBPyConnection, text: str, params: Mapping[str, Any]) -> pa.Table:
+        # Named in full: the temporary views stand in a schema of the same name as the tables.
+        database = raw.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
+        schema = sa.quoted_name(f"{database}.main", quote=False)
+        duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
+        for statement in query.view_statements(self, self.engine.dialect, schema):
+            raw.execute(statement)
+        raw.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            return query.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
+        finally:
+            raw.execute("ROLLBACK")
 
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
         """Found on the one column, it spares reading all columns of all rows to keep the top n."""
@@ -219,7 +221,10 @@ class DuckDb(SessionStore):
 
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
-        return isinstance(getattr(error, "orig", error), duckdb.TransactionException)
+        cause = getattr(error, "orig", error)
+        if _READ_ONLY in str(cause):  # another thread looks into the file at this moment, see `exists`
+            return isinstance(cause, duckdb.InvalidInputException) and not self.read_only
+        return isinstance(cause, duckdb.TransactionException) and not is_full(cause) and "Could not" not in str(cause)
 
     def explain(self, error: Exception) -> BaseException | None:
         """DuckDB's other errors: tables that changed under the store, damaged values, too little memory."""
@@ -244,51 +249,20 @@ def _open_to(lease: Lease, *, read_only: bool) -> None:
 
 
 class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
-    """A lent connection, given back where it is closed."""
+    """A connection on loan, as SQLAlchemy uses it."""
 
-    def __init__(self, lease: Lease, connection: duckdb.DuckDBPyConnection) -> None:
-        super().__init__(connection)
-        self.driver = connection
-        self._lease: Lease | None = lease
-        self._thread = threading.get_ident()
-        self._pid = os.getpid()
-
-    def _inherited(self) -> bool:
-        """Whether this process was forked while the connection was lent: it would write to the parent's file."""
-        return self._pid != os.getpid()
-
-    def cursor(self) -> duckdb_sqlalchemy.CursorWrapper:
-        """A cursor, unless the connection is the parent's.
-
-        Raises:
-            StoreUnavailable: it is.
-        """
-        self._require_own()
-        return super().cursor()
-
-    def commit(self) -> None:
-        """Commit, unless the transaction is the parent's."""
-        self._require_own()
-        super().commit()
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor)  # type: ignore[arg-type]
+        self.driver = cursor
 
     def rollback(self) -> None:
-        """Roll back, unless the transaction is the parent's."""
-        if not self._inherited():
+        """Roll back, unless the transaction is the parent's of this forked process."""
+        if not self.driver.inherited:
             super().rollback()
 
-    def _require_own(self) -> None:
-        if self._inherited():
-            raise forking.refusal(self._lease.path if self._lease else "The store")
-
     def close(self) -> None:
-        """Close the cursor and give the lease back, once."""
-        if self._inherited():
-            forking.leak(self.driver)
-            return
+        """Give it back to the lease."""
         self.driver.close()
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release(self._thread)
 
 
 _ARROW_TYPES = {Whole: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Flag: pa.bool_()}

@@ -480,15 +480,19 @@ def inherits_from(child: Row, parent: Row) -> bool:
 
 
 def copy_rows(
-    connection: Connection, tables: Tables, seen: Iterable[Segment], session_id: str
+    connection: Connection, tables: Tables, seen: Iterable[Segment], session_id: str, *, after: int = -1
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows that these segments show, as rows of ``session_id``: new run ids, each with the id it copies."""
+    """The rows that these segments show of runs behind ``after``, as rows of ``session_id``.
+
+    The runs have new ids, and each has the id it copies.
+    """
     renamed: dict[str, str] = {}
     cut_runs: set[str] = set()
     copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
     shown = Segments(seen)
     r = tables.runs
-    for row in connection.execute(sa.select(r).where(shown.runs(r)).order_by(r.c.run_index)).mappings():
+    query = sa.select(r).where(shown.runs(r), r.c.run_index > after).order_by(r.c.run_index)
+    for row in connection.execute(query).mappings():
         renamed[row["run_id"]] = new_id = str(uuid4())
         cut = {} if shown.cut(row) is None else CUT_RUN
         cut_runs |= {new_id} if cut else set()
@@ -501,7 +505,8 @@ def copy_rows(
         copy["parent_run_id"] = renamed.get(copy["parent_run_id"], copy["parent_run_id"])
     for name in ("messages", "tool_calls"):
         table: sa.Table = getattr(tables, name)
-        for row in connection.execute(sa.select(table).where(shown.inside(table))).mappings():
+        query = sa.select(table).where(shown.inside(table), table.c.run_index > after)
+        for row in connection.execute(query).mappings():
             if row["run_id"] in renamed:
                 copies[name].append({**row, "session_id": session_id, "run_id": renamed[row["run_id"]]})
     answers = {(m["run_id"], m["tool_call_id"]) for m in copies["messages"] if m["role"] in ANSWERS}

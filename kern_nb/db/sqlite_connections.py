@@ -24,7 +24,7 @@ from sqlalchemy.pool import Pool
 
 from kern_nb.db import descriptors, forking
 from kern_nb.db.descriptors import DUCKDB_MAGIC, FileId
-from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
+from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreFull, StoreUnavailable, UnstorableValue
 
 T = TypeVar("T")
 
@@ -297,7 +297,7 @@ def explained(error: sqlite3.Error, url: str) -> BaseException | None:
             "Run store.check(), restore a copy, or save what can be read: sqlite3 FILE .recover",
         ),
         sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a copy of it."),
-        sqlite3.SQLITE_FULL: (StoreUnavailable, "Free some space and try again; of this write nothing was stored."),
+        sqlite3.SQLITE_FULL: (StoreFull, "Free some space and try again; of this write nothing was stored."),
         sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and their permissions."),
         sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"A value may have {MOST_BYTES // 2**20} MiB."),
     }

@@ -208,12 +208,22 @@ class SessionStore(Tabular, Pauses):
         """
         self.write(lambda connection: writing.save_summary(connection, self, session_id, summary, user_id))
 
-    def delete_session(self, session_id: str, *, detach_branches: bool = False, user_id: str | None = None) -> None:
+    def delete_session(
+        self,
+        session_id: str,
+        *,
+        detach_branches: bool = False,
+        progress: bool = True,
+        user_id: str | None = None,
+    ) -> None:
         """Delete a session with its runs, messages, tool calls, requirements and scores, and files that only it has.
 
         Args:
             session_id: The session.
-            detach_branches: Let branches first take their own copy of the rows they inherit.
+            detach_branches: Let branches first take their own copy of the rows they inherit. Many rows are copied in
+                several transactions, so that others can write in between. Where this is interrupted, every session is
+                as readable as before, and a second call continues.
+            progress: Whether to show a progress bar where copying takes longer than a moment.
             user_id: Whose session it is.
 
         Raises:
@@ -221,8 +231,20 @@ class SessionStore(Tabular, Pauses):
             OwnerMismatch: it is another user's.
             HasBranches: branches inherit its rows, and ``detach_branches`` is not set; nothing was deleted.
         """
+        if detach_branches and self.exists() and not self.read_only:
+            self._detach_branches(session_id, progress=progress, user_id=user_id)
         options: dict[str, Any] = {"detach_branches": detach_branches, "user_id": user_id}
         self.write(lambda connection: writing.delete_session(connection, self, session_id, **options))
+
+    def _detach_branches(self, session_id: str, *, progress: bool, user_id: str | None) -> None:
+        from kern_nb.ingest.progress import Progress
+
+        with self.connect() as connection:
+            heirs = writing.large_heirs(connection, self, session_id, user_id)
+        with Progress(sum(heirs.values()), shown=progress, what="inherited runs copied") as bar:
+            for heir in heirs:
+                while n := self.write(lambda c, heir=heir: writing.detach_portion(c, self, session_id, heir)):  # type: ignore[misc]
+                    bar.done(n)
 
     def branch(
         self,

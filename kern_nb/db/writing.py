@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage, rows
 from kern_nb.db.appending import OWNER_FIELDS, insert_children, insert_run, not_theirs, touch_session
-from kern_nb.db.lineage import Point, copy_rows, find_point, fork_of, inherits_from, segments, state_at
+from kern_nb.db.lineage import Point, Segments, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.listing import TAGS
 from kern_nb.db.reading import require_session
 from kern_nb.db.schema import real
@@ -194,6 +194,78 @@ def _detach(connection: Connection, store: SessionStore, branch: RowMapping) -> 
     for name, copies in copy_rows(connection, tables, inherited, branch["session_id"]).items():
         store.insert_rows(connection, getattr(tables, name), copies)
     _set_fork(connection, store, branch["session_id"], None, None)
+
+
+PORTION_MESSAGES, PORTION_RUNS = 2_000, 200
+"""A transaction copies about so many messages, of so many runs at most."""
+
+
+def large_heirs(
+    connection: Connection, store: SessionStore, session_id: str, user_id: str | None = None
+) -> dict[str, int]:
+    """The branches that inherit rows of a session, each with the number of runs; none if one transaction copies all.
+
+    Raises:
+        SessionNotFound: there is no such session.
+        OwnerMismatch: it belongs to another user.
+    """
+    tables = store.tables
+    s, r, m = tables.sessions, tables.runs, tables.messages
+    row = require_session(connection, tables, session_id)
+    if user_id is not None and row["user_id"] not in (None, user_id):
+        raise not_theirs(session_id, user_id)
+    runs: dict[str, int] = {}
+    messages = 0
+    for child in connection.execute(sa.select(s).where(s.c.parent_session_id == session_id)).mappings():
+        if inherits_from(child, row):
+            inherited = Segments(segments(connection, tables, child)[:-1])
+            count = sa.select(sa.func.count())
+            runs[child["session_id"]] = connection.execute(count.select_from(r).where(inherited.runs(r))).scalar_one()
+            messages += connection.execute(count.select_from(m).where(inherited.inside(m))).scalar_one()
+    return runs if sum(runs.values()) > PORTION_RUNS or messages > PORTION_MESSAGES else {}
+
+
+def detach_portion(connection: Connection, store: SessionStore, session_id: str, branch_id: str) -> int:
+    """Give a branch of a session its own copy of the last runs it inherits; how many, 0 where it inherits none.
+
+    Its fork moves before them in the same transaction. So at any time each run is either inherited or the branch's own,
+    and the rest can be copied later.
+    """
+    tables = store.tables
+    s, r, m = tables.sessions, tables.runs, tables.messages
+    _lock_session(connection, store, session_id)
+    branch = connection.execute(store.locked(sa.select(s).where(s.c.session_id == branch_id))).mappings().first()
+    if branch is None or branch["parent_session_id"] != session_id or fork_of(branch) is None:
+        return 0
+    inherited = Segments(segments(connection, tables, branch)[:-1])
+    last = sa.select(r.c.run_index).where(inherited.runs(r)).order_by(r.c.run_index.desc()).limit(PORTION_RUNS + 1)
+    indexes = list(connection.execute(last).scalars())
+    if not indexes:
+        _set_fork(connection, store, branch_id, None, None)
+        return 0
+    counted = sa.select(m.c.run_index, sa.func.count()).where(inherited.inside(m), m.c.run_index >= indexes[-1])
+    counts = connection.execute(counted.group_by(m.c.run_index))
+    sizes: dict[int, int] = {index: count for index, count in counts}  # noqa: C416 - rows, not tuples, to the types
+    n = size = 0
+    for index in indexes[:PORTION_RUNS]:
+        size += sizes.get(index, 0)
+        if n and size > PORTION_MESSAGES:
+            break
+        n += 1
+    after = indexes[n] if n < len(indexes) else -1
+    copies = copy_rows(connection, tables, inherited, branch_id, after=after)
+    for name, rows_ in copies.items():
+        store.insert_rows(connection, getattr(tables, name), rows_)
+    renamed = {run["copied_from"]: run["run_id"] for run in copies["runs"]}
+    # Members' runs come after their parent's, and may have been copied before it.
+    members = sa.select(r.c.run_id, r.c.parent_run_id).where(r.c.session_id == branch_id)
+    for run_id, old in connection.execute(members.where(r.c.parent_run_id.in_(renamed))).all():
+        connection.execute(r.update().where(r.c.run_id == run_id).values(parent_run_id=renamed[old]))
+    if after < 0:
+        _set_fork(connection, store, branch_id, None, None)
+    else:
+        _set_fork(connection, store, branch_id, session_id, Point(after))
+    return len(copies["runs"])
 
 
 def _move_up(connection: Connection, store: SessionStore, child: RowMapping, parent: RowMapping) -> None:

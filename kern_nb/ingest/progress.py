@@ -22,9 +22,11 @@ class Progress:
     Args:
         total: The number of files.
         shown: Whether to show anything at all.
+        what: What is counted, where it is not files and the records in them.
     """
 
-    def __init__(self, total: int, *, shown: bool) -> None:
+    def __init__(self, total: int, *, shown: bool, what: str | None = None) -> None:
+        self._what = what
         self._total = total
         self._done = self._records = 0
         self._began = time.monotonic()
@@ -45,10 +47,14 @@ class Progress:
 
     def line(self, bar: str) -> str:
         """What is shown while it goes on."""
+        if self._what is not None:
+            return f"{bar} {self._done:,} of {self._total:,} {self._what}"
         return f"{bar} {self._done} of {self._total} files, {self._records:,} records"
 
     def summary(self, took: float) -> str:
         """What is shown in the end."""
+        if self._what is not None:
+            return f"{self._done:,} of {self._total:,} {self._what} in {took:.1f} s."
         return f"Read {self._done} of {self._total} files, {self._records:,} records, in {took:.1f} s."
 
     def watch(self, records: Iterable[T]) -> Iterator[T]:
@@ -67,7 +73,7 @@ class Progress:
         """Show how far it is, where it is time for that."""
         if self._shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PAUSE
-            full = round(_WIDTH * self._done / self._total)
+            full = round(_WIDTH * min(1.0, self._done / max(1, self._total)))
             bar = "█" * full + "░" * (_WIDTH - full)
             self._show(self.line(bar))
 

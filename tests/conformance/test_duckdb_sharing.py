@@ -17,6 +17,7 @@ from processes import ROOT, environment
 from samples import a_run, a_session, a_small_run, loaded
 
 from kern_nb.db import DuckDb, open_store
+from kern_nb.db.lease import LONGEST_HOLD_S
 from kern_nb.errors import StoreBusy
 
 PREPARE = """
@@ -337,7 +338,7 @@ def test_a_thread_that_works_for_long_is_named_as_what_holds_the_file(tmp_path):
         thread = threading.Thread(target=work)
         thread.start()
         working.wait(60)
-        time.sleep(0.6)  # longer than anybody may hold it while others wait
+        time.sleep(LONGEST_HOLD_S + 0.1)
         try:
             with pytest.raises(StoreBusy, match="held by another thread of this process"):
                 hasty.append_run("chat", a_run())

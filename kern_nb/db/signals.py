@@ -1,0 +1,159 @@
+"""Run work that Ctrl-C must not split.
+
+Python raises `KeyboardInterrupt` between any two instructions of the main thread, and in no other. Work that takes and
+releases a lock or a connection therefore runs in a worker thread on behalf of the main thread, which only waits. An
+interrupt reaches the caller at once where the work can be stopped, and never leaves the work half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_INTERRUPT_AGAIN_S = 0.02
+# A signal ends a wait at once, but neither on Windows nor where `_thread.interrupt_main` stands for one.
+_WAIT_S = 0.1
+
+
+class _Job:
+    """A call to run, and its outcome."""
+
+    __slots__ = ("cancelled", "done", "error", "finished", "interrupt", "result", "work")
+
+    def __init__(self, work: Callable[[], Any], interrupt: Callable[[], None] | None) -> None:
+        self.work: Callable[[], Any] | None = work
+        self.interrupt = interrupt
+        self.cancelled = self.finished = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        """Run the call once, unless its caller was interrupted before it began."""
+        if self.finished:
+            return
+        work, self.work = self.work, None
+        try:
+            if not self.cancelled and work is not None:
+                self.result = work()
+        except BaseException as error:  # noqa: BLE001 - raised to the caller
+            self.error = error
+        finally:
+            self.finished = True
+            self.done.release()
+
+    def stop(self) -> None:
+        """Interrupt the call and wait for its end; a second Ctrl-C ends the wait."""
+        self.cancelled = self.interrupt is not None
+        _worker.submit(self)  # again: the interrupt may have come before it was queued
+        while not self.finished:
+            if self.interrupt is not None:
+                self.interrupt()  # again and again, as an interrupt that comes before the statement does nothing
+            self.done.acquire(timeout=_INTERRUPT_AGAIN_S)
+
+
+class _Worker:
+    """The thread that works for the main thread, started at first use."""
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.current: _Job | None = None
+        self.ended = False
+        self._thread: threading.Thread | None = None
+        self._alone = threading.Lock()
+
+    def submit(self, job: _Job) -> None:
+        """Run a job after those before it."""
+        if self._thread is None or not self._thread.is_alive():
+            # An interrupt within `start` may lead to a second thread, which then waits for the first one's end.
+            self._thread = threading.Thread(target=self._loop, name="kern_nb signals", daemon=True)
+            self._thread.start()
+        self.jobs.put(job)
+
+    def _loop(self) -> None:
+        with self._alone:
+            while (job := self.jobs.get()) is not None:
+                self.current = job
+                job.run()
+                self.current = job = None
+
+    def end(self, timeout: float) -> None:
+        """Stop what an interrupted caller left running, and end the thread."""
+        self.ended = True
+        if self._thread is None or not self._thread.is_alive():
+            return
+        self.jobs.put(None)
+        for _ in range(int(timeout / _INTERRUPT_AGAIN_S)):
+            self._thread.join(_INTERRUPT_AGAIN_S)
+            if not self._thread.is_alive():
+                break
+            job = self.current
+            if job is not None and job.interrupt is not None:
+                with contextlib.suppress(Exception):
+                    job.interrupt()
+
+
+_worker = _Worker()
+
+
+def run(work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
+    """Run a call so that no signal splits it; directly where no signal can.
+
+    Args:
+        work: The call. It must not wait for the main thread.
+        interrupt: Makes a running call end early; called from the main thread, and more than once. Without it, an
+            interrupted caller waits until the call has ended.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or what else a signal handler raises. The call has then ended, or a second Ctrl-C
+            came before its end. Its result is dropped.
+    """
+    if threading.current_thread() is not threading.main_thread() or _worker.ended:
+        return work()
+    job = _Job(work, interrupt)
+    try:
+        _worker.submit(job)
+        while not job.done.acquire(timeout=_WAIT_S):
+            pass
+    except BaseException:
+        job.stop()
+        raise
+    try:
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
+        return result
+    finally:
+        del job  # its error refers to this frame
+
+
+def submit(work: Callable[[], None]) -> None:
+    """Run a call as `run` does, without waiting for its end: it comes before what is run or submitted later."""
+    if threading.current_thread() is not threading.main_thread() or _worker.ended:
+        work()
+    else:
+        _worker.submit(_Job(work, None))
+
+
+def end(timeout: float) -> None:
+    """At the end of Python: stop the worker; from now on all calls run directly."""
+    _worker.end(timeout)
+
+
+def _after_fork() -> None:
+    """The child has no worker thread."""
+    global _worker  # noqa: PLW0603
+    ended = _worker.ended
+    _worker = _Worker()
+    _worker.ended = ended
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

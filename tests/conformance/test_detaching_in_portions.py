@@ -1,0 +1,110 @@
+"""Branches of a session that is deleted copy what they inherit portion by portion; in between, all stays readable."""
+
+from __future__ import annotations
+
+import pytest
+from samples import a_small_run, loaded
+
+from kern_nb.db import writing
+from kern_nb.records import Message, Run
+
+PORTION = 4
+
+
+@pytest.fixture(autouse=True)
+def small_portions(monkeypatch):
+    """A few runs a transaction."""
+    monkeypatch.setattr(writing, "PORTION_RUNS", PORTION)
+
+
+def family(store):
+    """A session of 15 runs, a branch that is cut within run 12, a branch of the branch, and one of the beginning."""
+    for i in range(15):
+        parent = "run 5" if i in (6, 8) else None
+        store.append_run("chat", a_small_run(f"{i}", run_id=f"run {i}", parent_run_id=parent, session_state={"at": i}))
+    store.branch("chat", after=(12, 0), new_session_id="cut")
+    store.append_run("cut", a_small_run("own"))
+    store.branch("cut", after=7, new_session_id="deep")
+    store.branch("cut", new_session_id="whole")
+    store.append_run("deep", a_small_run("own of deep"))
+    store.branch("chat", after=2, new_session_id="early")
+    return "cut", "deep", "early", "whole"
+
+
+def contents(store, names):
+    """What each session shows: indexes, inputs, messages, and whose run each one belongs to."""
+    result = {}
+    for name in names:
+        runs = loaded(store, name).runs
+        by_id = {run.run_id: run.run_index for run in runs}
+        result[name] = [
+            (run.run_index, run.input, [m.content for m in run.messages], by_id.get(run.parent_run_id)) for run in runs
+        ]
+    return result
+
+
+def test_portions_leave_every_branch_as_it_was(store):
+    """Their runs, messages and members' runs are the same after each portion, and after the session is deleted."""
+    names = family(store)
+    before = contents(store, names)
+
+    sizes = []
+    while n := store.write(lambda connection: writing.detach_portion(connection, store, "chat", "cut")):
+        sizes.append(n)
+        assert contents(store, names) == before
+        assert store.check()
+    assert sizes == [4, 4, 4, 1]
+    assert loaded(store, "cut").parent_session_id is None
+
+    store.delete_session("chat", detach_branches=True)
+    assert contents(store, names) == before
+    assert store.check()
+
+
+def test_an_interrupted_delete_is_continued(store):
+    """After one portion both sessions are there, take new runs and messages, and a second call deletes."""
+    names = family(store)
+    before = contents(store, names)
+    store.write(lambda connection: writing.detach_portion(connection, store, "chat", "cut"))
+    assert len(loaded(store, "chat").runs) == 15
+
+    assert store.append_run("cut", a_small_run("later")).run_index == 14
+    assert store.append_run("chat", a_small_run("later")).run_index == 15
+    with pytest.raises(ValueError, match="inherit"):
+        store.delete_session("chat")
+    store.delete_session("chat", detach_branches=True)
+
+    assert store.get_session("chat") is None
+    after = contents(store, names)
+    assert [run[1] for run in after.pop("cut")] == [run[1] for run in before.pop("cut")] + ["later"]
+    assert after == before
+    assert store.check()
+
+
+def test_a_portion_holds_a_bounded_number_of_messages(store, monkeypatch):
+    """A run of many messages is a portion by itself."""
+    monkeypatch.setattr(writing, "PORTION_MESSAGES", 10)
+    for i in range(6):
+        store.append_run(
+            "chat", Run(messages=[Message(role="user", content=f"{i}.{j}") for j in range(3 + 20 * (i == 2))])
+        )
+    store.branch("chat", new_session_id="all")
+
+    sizes = []
+    while n := store.write(lambda connection: writing.detach_portion(connection, store, "chat", "all")):
+        sizes.append(n)
+    assert sizes == [3, 1, 2]
+    assert len(store.messages_df("all")) == 5 * 3 + 23
+
+
+def test_branches_of_a_branch_copy_what_it_inherits(store):
+    """The session in the middle of three is deleted; the last keeps all, whatever the portions."""
+    names = family(store)
+    before = contents(store, names)
+    store.delete_session("cut", detach_branches=True, progress=False)
+
+    rest = ("deep", "early", "whole")
+    assert contents(store, rest) == {name: before[name] for name in rest}
+    assert loaded(store, "whole").parent_session_id is None
+    assert loaded(store, "deep").parent_session_id == "chat"
+    assert store.check()

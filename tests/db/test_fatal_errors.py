@@ -1,0 +1,59 @@
+"""After an internal error DuckDB refuses all work on a connection; the store opens the file anew."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from kern_nb.db import DuckDb
+from kern_nb.errors import StoreUnavailable
+from kern_nb.records import Run
+
+
+def break_down(store):
+    """Make DuckDB fail in the middle of a checkpoint."""
+    with store.connect() as connection:
+        connection.exec_driver_sql("SET debug_checkpoint_abort = 'before_header'")
+        connection.exec_driver_sql("FORCE CHECKPOINT")
+
+
+def test_a_store_works_again_after_a_fatal_error(tmp_path):
+    """The call that met it gets an error of ours; what was acknowledged is there, and writes go on."""
+    with DuckDb(tmp_path / "s.duckdb") as store:
+        store.append_run("chat", Run(run_id="before"))
+        with pytest.raises(StoreUnavailable, match="internal error") as caught:
+            break_down(store)
+        assert "opened anew" in caught.value.hint
+        store.append_run("chat", Run(run_id="after"))
+        assert store.runs_df().run_id.tolist() == ["before", "after"]
+        assert store.check()
+
+
+def test_other_threads_get_an_error_of_ours(tmp_path):
+    """One that works on the same connection meanwhile is told, and goes on afterwards."""
+    with DuckDb(tmp_path / "s.duckdb", timeout=20) as store:
+        store.append_run("chat", Run(run_id="before"))
+        reading, broken = threading.Event(), threading.Event()
+        errors = []
+
+        def read() -> None:
+            try:
+                with store.connect() as connection:
+                    connection.exec_driver_sql("SELECT 1")
+                    reading.set()
+                    broken.wait(60)
+                    connection.exec_driver_sql("SELECT count(*) FROM agno_sessions")
+            except Exception as error:  # noqa: BLE001 - looked at below
+                errors.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        reading.wait(60)
+        with pytest.raises(StoreUnavailable):
+            break_down(store)
+        broken.set()
+        thread.join(60)
+
+        assert all(isinstance(error, StoreUnavailable) for error in errors)
+        assert store.runs_df().run_id.tolist() == ["before"]

@@ -1,0 +1,156 @@
+"""Ctrl-C at any moment: nothing is held, lost or left behind, and a heavy query stops."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import kern_nb
+from kern_nb.db import DuckDb, InMemoryDb
+from kern_nb.records import Run
+
+SCRIPT = Path(__file__).parents[1] / "stress" / "interrupts.py"
+ROOT = Path(kern_nb.__file__).parents[1]
+HEAVY = "SELECT count(*) FROM range(100000) a, range(1000000) b WHERE (a.range * b.range) % 7 = 3"
+
+
+@pytest.fixture
+def default_handler():
+    """The handler that a person's Python has, whatever started the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no signals to send")
+def test_interrupts_at_random_moments_leave_nothing_behind(tmp_path):
+    """60 of them: all that was acknowledged is stored, another process opens the file, and other threads go on."""
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "s.duckdb"), "--interrupts", "60"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["interrupts"] == 60
+    assert (result["lost"], result["raw"], result["hung"]) == (0, [], False)
+
+
+@pytest.mark.parametrize("make", [DuckDb, lambda _: InMemoryDb()], ids=["duckdb", "memory"])
+def test_a_heavy_query_stops(tmp_path, make, default_handler):
+    """Through SQL, a frame's query and SQLAlchemy's; the store works on."""
+    import sqlalchemy as sa
+
+    store = make(tmp_path / "s.duckdb")
+    store.append_run("chat", Run(run_id="r"))
+
+    def execute():
+        with store.connect() as connection:
+            connection.execute(sa.text(HEAVY)).all()
+
+    for work in (lambda: store.sql(HEAVY), lambda: store.arrow(sa.text(HEAVY)), execute):
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        timer.join()
+        assert store.runs_df().run_id.tolist() == ["r"]
+    store.close()
+
+
+def test_a_connection_that_a_traceback_keeps_is_taken_back(tmp_path, default_handler):
+    """IPython keeps the last traceback, and so what the interrupted function had; the file is free all the same."""
+    path = tmp_path / "s.duckdb"
+    store = DuckDb(path)
+    store.append_run("chat", Run())
+    kept = []
+
+    def interrupted():
+        # As if the interrupt came at the first instruction of the block's exit: nothing of the exit is run.
+        kept.append(store._lease.acquire(5, write=True))
+        kept.append(sys._getframe())
+
+    interrupted()
+    code = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('SELECT 1')"
+    end = time.monotonic() + 20
+    while subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < end
+    thread = threading.Thread(target=store.append_run, args=("chat", Run(run_id="other")))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_dropped_connection_returns_itself(tmp_path):
+    """Whoever loses it without closing it does not keep other writers waiting."""
+    store = DuckDb(tmp_path / "s.duckdb", timeout=20)
+    store.append_run("chat", Run())
+    store._lease.acquire(5, write=True)
+
+    thread = threading.Thread(target=store.append_run, args=("chat", Run(run_id="other")))
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert len(store.runs_df()) == 2
+    store.close()
+
+
+def test_an_interrupted_wait_for_a_writer_ends_at_once(tmp_path, default_handler):
+    """While another thread holds the store, Ctrl-C ends the wait; later writers get their turn."""
+    store = DuckDb(tmp_path / "s.duckdb", timeout=60)
+    store.append_run("chat", Run())
+    working, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.connect(write=True):
+            working.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    working.wait(60)
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        store.append_run("chat", Run())
+    assert time.monotonic() - began < 30
+    done.set()
+    thread.join()
+    assert store.append_run("chat", Run()).run_index == 1
+    store.close()
+
+
+ENDING = """
+import sys, threading, time
+from kern_nb.db import open_store
+from kern_nb.records import Run
+store = open_store(sys.argv[1])
+store.append_run("chat", Run())
+def work():
+    while True:
+        store.sql("SELECT count(*) FROM range(3000) a, range(3000) b WHERE a.range * b.range % 7 = 3")
+        store.runs_df()
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("target", ["s.duckdb", ":memory:"])
+def test_a_process_may_end_while_threads_query(tmp_path, target):
+    """Threads that complete a name in the background are within DuckDB when the person leaves at once."""
+    target = target if target == ":memory:" else str(tmp_path / target)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    codes = []
+    for i in range(3):
+        command = [sys.executable, "-c", ENDING, target, str(0.03 * i)]
+        codes.append(subprocess.run(command, env=environment, check=False, timeout=100).returncode)
+    assert codes == [0] * 3
