@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.db import codec
 from kern_nb.db.connected import Connected
 from kern_nb.db.schema import Tables, UnreadableCell
-from kern_nb.errors import BadUsage
+from kern_nb.errors import UnstorableValue
 
 
 class Blob(NamedTuple):
@@ -29,7 +29,7 @@ class Blob(NamedTuple):
 def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise BadUsage(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
+        raise UnstorableValue(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
     b = store.tables.blobs
     sha256 = hashlib.sha256(content).hexdigest()
     if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:

@@ -301,7 +301,8 @@ def _rules(table: str) -> _Rules:
     ranges: list[tuple[str, float, float]] = []
     for column in columns:
         if column.name.endswith("_at"):
-            first, last = (bound * 1_000_000 // micros_per_unit(table) for bound in YEARS)
+            bounds = YEARS[0] * 1_000_000, (YEARS[1] + 1) * 1_000_000 - 1  # the last second to its end
+            first, last = (bound // micros_per_unit(table) for bound in bounds)
             ranges.append((column.name, first, last))
         elif column.name in LEAST:
             ranges.append((column.name, LEAST[column.name], _WIDEST))

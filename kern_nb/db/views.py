@@ -163,7 +163,8 @@ def _lowered_sqlite(element: lowered, compiler: Any, **kw: Any) -> str:
 
 def as_micros(time: Expression, unit: int = 1) -> Expression:
     """A stored time as unix microseconds; NULL outside the years 1 to 9999, which the frames cannot hold."""
-    first, last = (sa.literal_column(str(bound * SECONDS // unit), sa.BigInteger) for bound in YEARS)
+    bounds = YEARS[0] * SECONDS, (YEARS[1] + 1) * SECONDS - 1  # the last second to its end
+    first, last = (sa.literal_column(str(bound // unit), sa.BigInteger) for bound in bounds)
     plain = sa.type_coerce(time, sa.BigInteger)
     return sa.case((plain.between(first, last), plain if unit == 1 else plain * unit))
 
