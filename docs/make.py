@@ -30,9 +30,9 @@ are strings, times are UTC, JSON columns hold JSON text. `session_id` is in ever
 about runs, so that any two merge.
 
 `sql()` and `%%kern_sql` offer the same columns as the views `sessions`, `runs`, `messages`, `tool_calls`, `scores` and
-`requirements`. A query is one SELECT (on DuckDB and SQLite also EXPLAIN of one) in the engine's dialect. It may call the
-functions that compute a value from their arguments; it reaches no file, setting, system table or other database, and
-changes nothing. In a file it may also read plain tables that you keep beside the store's. Results are bounded by a third
+`requirements`. A query is one SELECT (on DuckDB and SQLite also EXPLAIN of one) in the engine's dialect. It may call
+the functions that compute a value from their arguments; it reaches no file, setting, system table or other database,
+and changes nothing. In a file it may also read plain tables that you keep beside the store's. A result may take a third
 of the free memory. PostgreSQL needs no more than the right to SELECT from the store's tables.
 
 Totals of runs and sessions (tokens, cost, tool calls) are the agent's. What a simulated user spent stays on its
