@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kern_nb import Agent
@@ -136,12 +138,14 @@ def write_forever(target: str, log_path: Path, name: str, folder: Path, *, fork:
             time.sleep(0.05)
 
 
-def kill_worker(target: str, log_path: Path, name: str, folder: Path, seconds: float, *, fork: bool) -> list[dict[str, Any]]:
+def kill_worker(
+    target: str, log_path: Path, name: str, folder: Path, seconds: float, *, fork: bool
+) -> list[dict[str, Any]]:
     """Start a worker, kill it and its children after a while; the lines they wrote."""
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
-        with open(os.devnull, "w") as nowhere:
+        with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         try:
             write_forever(target, log_path, name, folder, fork=fork)
@@ -169,33 +173,44 @@ def losses(store: SessionStore, events: list[dict[str, Any]]) -> list[str]:
     deleting = {event["session_id"] for event in events if event["event"] == "deleting"}
     result = []
     for event in events:
-        match event:
-            case {"event": "stored", "run_id": run_id}:
-                if run_id not in runs.index:
-                    result.append(f"run {run_id} is not stored")
-                    continue
-                row = runs.loc[run_id]
-                if (row.n_messages, row.n_tool_calls) != (event["messages"], event["calls"]):
-                    result.append(f"run {run_id} has {row.n_messages} messages, {row.n_tool_calls} calls")
-                if event.get("status", row.status) != row.status:
-                    result.append(f"run {run_id} is {row.status}, reported {event['status']}")
-            case {"event": "session", "session_id": session_id}:
-                if session_id not in sessions and session_id not in deleting:
-                    result.append(f"session {session_id} is not stored")
-            case {"event": "deleted", "session_id": session_id}:
-                if session_id in sessions:
-                    result.append(f"session {session_id} is stored, and was deleted")
-            case {"event": "file", "session_id": session_id, "text": text}:
-                state = (store.get_session(session_id, runs=False).session_data or {}).get("session_state", {})
-                blob = store.get_blob(state.get("workspace", {}).get("note.txt", {}).get("sha256", ""))
-                if blob is None or blob.content != text.encode():
-                    result.append(f"the file of {session_id} is not stored")
-            case {"event": "imported", "file": file, "sessions": count}:
-                name = Path(file).stem
-                imported = [s for s in sessions if s.startswith("import ") and s.split(" ")[1].replace("/", "-") == name]
-                if len(imported) < count:
-                    result.append(f"{len(imported)} of {count} sessions of {file} are stored")
+        session_id = event.get("session_id")
+        match event["event"]:
+            case "stored":
+                result += _lost_run(runs, event)
+            case "session" if session_id not in sessions | deleting:
+                result.append(f"session {session_id} is not stored")
+            case "deleted" if session_id in sessions:
+                result.append(f"session {session_id} is stored, and was deleted")
+            case "file" if not _has_file(store, event):
+                result.append(f"the file of {session_id} is not stored")
+            case "imported":
+                result += _lost_import(sessions, event)
     return result
+
+
+def _lost_run(runs: pd.DataFrame, event: dict[str, Any]) -> list[str]:
+    run_id = event["run_id"]
+    if run_id not in runs.index:
+        return [f"run {run_id} is not stored"]
+    row = runs.loc[run_id]
+    stored = (row.n_messages, row.n_tool_calls, row.status)
+    reported = (event["messages"], event["calls"], event.get("status", row.status))
+    return [] if stored == reported else [f"run {run_id} is stored with {stored}, reported {reported}"]
+
+
+def _has_file(store: SessionStore, event: dict[str, Any]) -> bool:
+    session = store.get_session(event["session_id"], runs=False)
+    state = (session.session_data or {}).get("session_state", {}) if session else {}
+    blob = store.get_blob(state.get("workspace", {}).get("note.txt", {}).get("sha256", ""))
+    return blob is not None and blob.content == event["text"].encode()
+
+
+def _lost_import(sessions: set[str], event: dict[str, Any]) -> list[str]:
+    name = Path(event["file"]).stem
+    imported = [s for s in sessions if s.startswith("import ") and s.split(" ")[1].replace("/", "-") == name]
+    if len(imported) == event["sessions"]:
+        return []
+    return [f"{len(imported)} of {event['sessions']} sessions of {event['file']} are stored"]
 
 
 @contextlib.contextmanager
@@ -222,9 +237,7 @@ def stress(engine: str, kills: int, rng: random.Random) -> tuple[Counter[str], l
             if n % 10 == 0 and (engine != "postgres" or not target):
                 (folder / str(n)).mkdir()
                 target, events = stack.enter_context(new_target(engine, folder / str(n))), []
-            new = kill_worker(
-                target, folder / f"{n}.log", f"{n}", folder, rng.expovariate(1 / 0.4), fork=n % 3 == 2
-            )
+            new = kill_worker(target, folder / f"{n}.log", f"{n}", folder, rng.expovariate(1 / 0.4), fork=n % 3 == 2)
             counts["kills"] += 1
             counts.update(event["event"] for event in new)
             lost += [f"{engine} {n}: {e['operation']}: {e['error']}" for e in new if e["event"] == "failed"]
