@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "ingest")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ingest"))
 
 from bundles import filled
 from test_bad_records import GOOD, results, simulation
