@@ -48,7 +48,7 @@ def tables_in(store, sql: str) -> set[str]:
     """The tables that a statement reads."""
     tables = store.tables
     named = {name: getattr(tables, name).name for name in NAMES}
-    return {name for name, table in named.items() if re.search(rf'(FROM|JOIN)\s+\(*"?{table}"?(?![\w])', sql)}
+    return {name for name, table in named.items() if re.search(rf'(FROM|JOIN)\s+\(*(?:\w+\.)?"?{table}"?(?![\w])', sql)}
 
 
 @pytest.fixture
