@@ -10,7 +10,8 @@ All stores of one process on one file share one lease: DuckDB allows a file to b
 
 A connection on loan is a `Cursor`. Ctrl-C may strike between any two instructions of the code that uses it, so nothing
 depends on that code being run to its end: the lease's own bookkeeping runs where no signal is raised (see `signals`), a
-cursor that is dropped returns itself, and the watcher takes back one whose user's function has ended.
+cursor that is dropped returns itself, and one whose user's function has ended is taken back by the thread's next use of
+the lease, or after the cell.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import duckdb
@@ -101,7 +103,7 @@ def lease_of(path: Path, *, read_only: bool) -> Lease:
 class _Grant:
     """What the lease knows of a connection on loan."""
 
-    __slots__ = ("busy", "connection", "dead_looks", "frame", "inherited", "size", "thread", "writes")
+    __slots__ = ("busy", "connection", "frame", "inherited", "size", "thread", "writes")
 
     def __init__(self, thread: int, frame: int | None, *, writes: bool) -> None:
         self.thread = thread
@@ -110,7 +112,6 @@ class _Grant:
         self.connection: duckdb.DuckDBPyConnection | None = None
         self.busy = threading.Lock()  # while a call is within DuckDB
         self.size = 0  # bytes of what was sent in the transaction
-        self.dead_looks = 0
         self.inherited = False  # by a forked child: the connection is its parent's
 
 
@@ -239,12 +240,13 @@ class Lease:
         self._waiting = 0
         self._turns = Turns(path)
         self._reserve = Reserve(path)
-        self._opened = self._used = self._others_until = self._free_since = self._looked = 0.0
+        self._opened = self._used = self._others_until = self._free_since = 0.0
         self._cost = 0.0  # seconds that opening the file took
         self._watcher: threading.Thread | None = None
         self.look = threading.RLock()  # held while the file is open to be read, to see whether it is ours
         self._parents: duckdb.DuckDBPyConnection | None = None
         _all_leases.add(self)
+        _watch_cells()
 
     def acquire(self, timeout: float, *, write: bool = False) -> Cursor:
         """A connection to the file; close it to give it back.
@@ -259,11 +261,23 @@ class Lease:
         """
         grant = _Grant(threading.get_ident(), _user_frame(), writes=write)
         cancelled = threading.Event()
-        return signals.run(lambda: self._acquire(grant, timeout, cancelled), cancelled.set)
+        running = _running_frames()
+
+        def work() -> Cursor:
+            self._release_abandoned(grant.thread, running)
+            return self._acquire(grant, timeout, cancelled)
+
+        return signals.run(work, cancelled.set)
 
     def release(self, grant: _Grant) -> None:
         """Take back a connection. Again does nothing."""
         signals.submit(lambda: self._release(grant))
+
+    def release_abandoned(self, running: Collection[int]) -> None:
+        """Take back the connections of this thread whose users' frames are not among those that run."""
+        if self._grants:
+            thread = threading.get_ident()
+            signals.run(lambda: self._release_abandoned(thread, running))
 
     def reserve(self, size: int) -> None:
         """Make sure that the disk has room to commit so many bytes.
@@ -368,19 +382,14 @@ class Lease:
             self._changed.notify_all()
 
     def _take_back(self) -> None:
-        """Take back connections whose users are gone: dropped ones, and those a user's function has left behind."""
+        """Take back connections that were dropped without being closed."""
         while self.orphans:
             self._release(self.orphans.popleft())
-        now = time.monotonic()
-        if now - self._looked < IDLE_S:
-            return
-        self._looked = now
-        for grant in list(self._grants):
-            if grant.frame is None or grant.busy.locked() or _is_running(grant):
-                grant.dead_looks = 0
-            else:
-                grant.dead_looks += 1  # a thread goes on while it is looked at: one look proves nothing
-                if grant.dead_looks > 3:  # noqa: PLR2004
+
+    def _release_abandoned(self, thread: int, running: Collection[int]) -> None:
+        with self._changed:
+            for grant in list(self._grants):
+                if grant.thread == thread and grant.frame is not None and grant.frame not in running:
                     self._release(grant)
 
     def _close_soon(self) -> None:
@@ -596,7 +605,8 @@ def _user_frame() -> int | None:
 
     An interrupt may keep a function from giving its connection back, and the traceback, which IPython keeps, from
     dropping it. The function's frame is then no longer on the stack of its thread, and as the traceback keeps it, its
-    id names no other frame. None where a function's end means nothing: a generator may go on elsewhere.
+    id names no other frame. None where a function's end means nothing: a generator may go on elsewhere. Each thread
+    looks at its own stack only: that of a thread which goes on meanwhile is not safe to walk.
     """
     frame = sys._getframe(1)  # noqa: SLF001
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(_BETWEEN):
@@ -606,14 +616,29 @@ def _user_frame() -> int | None:
     return None if frame.f_code.co_flags & suspendable or switched else id(frame)
 
 
-def _is_running(grant: _Grant) -> bool:
-    """Whether the function that uses a connection is still on the stack of its thread."""
-    frame = sys._current_frames().get(grant.thread)  # noqa: SLF001
+def _running_frames() -> frozenset[int]:
+    """The frames on the stack of this thread, by their ids."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    ids = []
     while frame is not None:
-        if id(frame) == grant.frame:
-            return True
+        ids.append(id(frame))
         frame = frame.f_back
-    return False
+    return frozenset(ids)
+
+
+def release_abandoned(*_: object) -> None:
+    """Take back what interrupted functions of this thread have left behind. IPython calls it after each cell."""
+    running = _running_frames()
+    for lease in list(_all_leases):
+        lease.release_abandoned(running)
+
+
+def _watch_cells() -> None:
+    """Have `release_abandoned` called after each cell, where this is a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None:
+        shell.events.register("post_run_cell", release_abandoned)  # once, however often
 
 
 _ending = False

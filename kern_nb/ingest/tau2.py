@@ -190,18 +190,9 @@ def _scores(info: Any) -> dict[str, float]:
     info = _object(info)
     told = {"reward": info.get("reward")}
     told |= {f"reward.{key}": value for key, value in _object(info.get("reward_breakdown")).items()}
-    return {key: number for key, value in told.items() if (number := _finite(value)) is not None}
-
-
-def _finite(value: Any) -> float | None:
-    """A JSON number as a float; None for another value, or one that no float holds."""
-    if not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return {
+        key: float(value) for key, value in told.items() if isinstance(value, (int, float)) and math.isfinite(value)
+    }
 
 
 def _micros(record: dict[str, Any], key: str) -> int | None:

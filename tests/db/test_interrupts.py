@@ -16,6 +16,7 @@ import pytest
 
 import kern_nb
 from kern_nb.db import DuckDb, InMemoryDb
+from kern_nb.db.lease import release_abandoned
 from kern_nb.records import Run
 
 SCRIPT = Path(__file__).parents[1] / "stress" / "interrupts.py"
@@ -79,6 +80,7 @@ def test_a_connection_that_a_traceback_keeps_is_taken_back(tmp_path, default_han
         kept.append(sys._getframe())
 
     interrupted()
+    release_abandoned()  # as IPython does after each cell
     code = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('SELECT 1')"
     end = time.monotonic() + 20
     while subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False).returncode != 0:
@@ -87,6 +89,48 @@ def test_a_connection_that_a_traceback_keeps_is_taken_back(tmp_path, default_han
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_a_thread_takes_back_what_it_abandoned(tmp_path, default_handler):
+    """At its next use of the store; what it still uses stays its own."""
+    store = DuckDb(tmp_path / "s.duckdb", timeout=20)
+    store.append_run("chat", Run())
+    kept = []
+
+    def interrupted():
+        kept.append(store._lease.acquire(5, write=True))
+        kept.append(sys._getframe())
+
+    interrupted()
+    with store.connect() as connection:
+        assert len(store.runs_df()) == 1
+        assert connection.execute(store.tables.runs.select()).all()
+    thread = threading.Thread(target=store.append_run, args=("chat", Run(run_id="other")))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    store.close()
+
+
+CELL = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import sys; from kern_nb.db import DuckDb; from kern_nb.records import Run").raise_error()
+shell.user_ns["store"], shell.user_ns["kept"] = shell.user_ns["DuckDb"](sys.argv[1]), []
+shell.run_cell("store.append_run('chat', Run())").raise_error()
+shell.run_cell("def interrupted(): kept.append((store._lease.acquire(5, write=True), sys._getframe()))").raise_error()
+shell.run_cell("interrupted(); held = len(store._lease._grants)").raise_error()
+print(shell.user_ns["held"], len(shell.user_ns["store"]._lease._grants))
+"""
+
+
+def test_a_cell_leaves_nothing_behind(tmp_path):
+    """In a notebook, connections that a cell's functions abandoned are taken back when the cell ends."""
+    command = [sys.executable, "-c", "import sys" + CELL, str(tmp_path / "s.duckdb")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+
+    assert done.stdout.splitlines()[-1:] == ["1 0"], done.stdout + done.stderr
 
 
 def test_a_dropped_connection_returns_itself(tmp_path):
