@@ -25,7 +25,7 @@ from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.space import is_full
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
-from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused, StoreUnavailable
+from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -33,7 +33,6 @@ BUSY_TIMEOUT_S = 30.0
 # Up to here a VALUES list is faster than handing over an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
-_READ_ONLY = "attached in read-only mode"
 _MOST_LARGEST = 1_000_000
 """DuckDB's own limit of n largest values."""
 
@@ -75,19 +74,15 @@ class DuckDb(SessionStore):
         """
         if self._found or not self.is_there():
             return super().exists()
-        with self._lease.look:
-            file, before = descriptors.file_id(self.db_file), self._lease.read_only
-            if _ours.get(self._lease) != file:
-                _open_to(self._lease, read_only=True)
-            try:
-                there = super().exists()
-                if there:
-                    _ours[self._lease] = file
-            except NotAStore:
-                self._lease.close()
-                raise
-            finally:
-                _open_to(self._lease, read_only=before)
+        file = descriptors.file_id(self.db_file)
+        self._intent.look = _ours.get(self._lease) != file
+        try:
+            there = super().exists()
+        finally:
+            self._intent.look = False
+            self._lease.end_look()
+        if there:
+            _ours[self._lease] = file
         return there
 
     def _create(self) -> None:
@@ -96,10 +91,6 @@ class DuckDb(SessionStore):
                 files.make_private(self.db_file)
         super()._create()
         _ours[self._lease] = descriptors.file_id(self.db_file)
-
-    def _upgrade(self, found: int) -> None:
-        _open_to(self._lease, read_only=self.read_only)
-        super()._upgrade(found)
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -121,7 +112,8 @@ class DuckDb(SessionStore):
         files.create_beside(self.db_file, ".wal")
 
     def _lend(self) -> duckdb_sqlalchemy.ConnectionWrapper:
-        return _Lent(self._lease.acquire(self.timeout, write=getattr(self._intent, "write", False)))
+        write, look = (getattr(self._intent, name, False) for name in ("write", "look"))
+        return _Lent(self._lease.acquire(self.timeout, write=write, look=look and not write))
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
@@ -222,8 +214,6 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
         cause = getattr(error, "orig", error)
-        if _READ_ONLY in str(cause):  # another thread looks into the file at this moment, see `exists`
-            return isinstance(cause, duckdb.InvalidInputException) and not self.read_only
         return isinstance(cause, duckdb.TransactionException) and not is_full(cause) and "Could not" not in str(cause)
 
     def explain(self, error: Exception) -> BaseException | None:
@@ -239,13 +229,6 @@ class DuckDb(SessionStore):
 
 # The file in which each lease saw tables of ours.
 _ours: WeakKeyDictionary[Lease, tuple[int, int]] = WeakKeyDictionary()
-
-
-def _open_to(lease: Lease, *, read_only: bool) -> None:
-    """Have a file opened to be read, or to be written, from now on."""
-    if lease.read_only != read_only:
-        lease.read_only = read_only
-        lease.close()
 
 
 class _Lent(duckdb_sqlalchemy.ConnectionWrapper):

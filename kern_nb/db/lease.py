@@ -103,12 +103,13 @@ def lease_of(path: Path, *, read_only: bool) -> Lease:
 class _Grant:
     """What the lease knows of a connection on loan."""
 
-    __slots__ = ("busy", "connection", "frame", "inherited", "size", "thread", "writes")
+    __slots__ = ("busy", "connection", "frame", "inherited", "looks", "size", "thread", "writes")
 
-    def __init__(self, thread: int, frame: int | None, *, writes: bool) -> None:
+    def __init__(self, thread: int, frame: int | None, *, writes: bool, looks: bool) -> None:
         self.thread = thread
         self.frame = frame  # the id of the frame that uses it, see `_user_frame`
         self.writes = writes
+        self.looks = looks
         self.connection: duckdb.DuckDBPyConnection | None = None
         self.busy = threading.Lock()  # while a call is within DuckDB
         self.size = 0  # bytes of what was sent in the transaction
@@ -242,24 +243,25 @@ class Lease:
         self._reserve = Reserve(path)
         self._opened = self._used = self._others_until = self._free_since = 0.0
         self._cost = 0.0  # seconds that opening the file took
+        self._is_look = False  # whether the file is open to be read only, for a look
         self._watcher: threading.Thread | None = None
-        self.look = threading.RLock()  # held while the file is open to be read, to see whether it is ours
         self._parents: duckdb.DuckDBPyConnection | None = None
         _all_leases.add(self)
         _watch_cells()
 
-    def acquire(self, timeout: float, *, write: bool = False) -> Cursor:
+    def acquire(self, timeout: float, *, write: bool = False, look: bool = False) -> Cursor:
         """A connection to the file; close it to give it back.
 
         Args:
             timeout: Seconds to wait for the file.
             write: Wait for the other writers of this process as well: two at a time would only conflict.
+            look: Open the file to be read only, unless this process has it open: it may be another program's.
 
         Raises:
             StoreBusy: another process held the file for all of ``timeout`` seconds.
             NotAStore: the file is no DuckDB database.
         """
-        grant = _Grant(threading.get_ident(), _user_frame(), writes=write)
+        grant = _Grant(threading.get_ident(), _user_frame(), writes=write, looks=look)
         cancelled = threading.Event()
         running = _running_frames()
 
@@ -291,6 +293,10 @@ class Lease:
     def close(self) -> None:
         """Close the file now, or as soon as the last connection is given back."""
         signals.run(self._close_soon)
+
+    def end_look(self) -> None:
+        """Close the file if it is open for a look."""
+        signals.run(self._end_look)
 
     def discard(self) -> None:
         """Close the file as soon as may be: DuckDB refuses all further work on this connection."""
@@ -349,10 +355,14 @@ class Lease:
             if self._grants:  # those who work finish first; the last of them closes
                 return None, None
             self._close(courtesy=True)
+        if grant.writes and self._connection is not None and self._is_look:
+            if self._grants:
+                return None, None
+            self._close()
         refusal = None
         if self._connection is None and self._opener in (None, grant.thread):
             self._opener = grant.thread
-            refusal = self._open(WRITER if grant.writes or self._forever else {})
+            refusal = self._open(grant)
         return (None, refusal) if self._connection is None else (self._grant(grant, self._connection), None)
 
     def _grant(self, grant: _Grant, connection: duckdb.DuckDBPyConnection) -> Cursor:
@@ -400,6 +410,11 @@ class Lease:
             else:
                 self._opened = 0.0  # overdue: closed at the last release
 
+    def _end_look(self) -> None:
+        with self._changed:
+            if self._connection is not None and self._is_look:
+                self._close_soon()
+
     def _overdue(self) -> bool:
         if self._connection is None or self._forever:
             return False
@@ -408,15 +423,16 @@ class Lease:
         longest = LONGEST_HOLD_S if self._turns.supported else UNSEEN_HOLD_S
         return held > max(longest, turn) or (held > turn and self._turns.others_wait())
 
-    def _open(self, config: dict[str, Any]) -> str | None:
+    def _open(self, grant: _Grant) -> str | None:
         """Open the file, unless it is the others' turn; why not, where another process has it."""
         if self._parents is not None:
             raise forking.refusal(self.path)
+        read_only = self.read_only or grant.looks
         now = time.monotonic()
         if now < self._others_until:
             return "Other programs have their turn."
         if not self._forever:
-            if holder := _holder(self.path, shared=self.read_only):
+            if holder := _holder(self.path, shared=read_only):
                 self._free_since = 0.0
                 self._turns.join()
                 return f"It is held (PID {holder})"
@@ -426,10 +442,11 @@ class Lease:
                 if now - self._free_since < NO_SHOW_S:
                     return "Other processes are before this one in line."
         began = time.monotonic()
-        connection = duckdb.connect(":memory:", config=CONFIG | config | {"temp_directory": files.spill_folder()})
+        config = CONFIG | {"temp_directory": files.spill_folder()} | (WRITER if grant.writes or self._forever else {})
+        connection = duckdb.connect(":memory:", config=config)
         try:
             if not self._forever:
-                mode = "READ_ONLY" if self.read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
+                mode = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
                 with descriptors.opening():
                     connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
             connection.execute("SET enable_external_access = false")
@@ -442,6 +459,7 @@ class Lease:
             return reason
         self._connection, self._opened, self._free_since = connection, time.monotonic(), 0.0
         self._cost = self._opened - began
+        self._is_look = read_only and not self.read_only
         self._reserve = Reserve(self.path)
         self._turns.leave()
         return None
