@@ -88,7 +88,7 @@ def append_run(connection: Connection, store: Connected, session_id: str, run: R
         )
     made = rows.run_rows(stored, session_id)
     index = insert_run(connection, store, made.run, session["fork_run_index"])
-    _keep_state_before(connection, store, stored, index, (session["session_data"] or {}).get("session_state"))
+    stored = _keep_state_before(connection, store, stored, index, (session["session_data"] or {}).get("session_state"))
     return insert_children(connection, store, stored, made, session_id, index)
 
 
@@ -191,7 +191,7 @@ def start_run(
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": begun}) for m in run.messages]
     row_set = rows.run_rows(started, session_id)
     index = insert_run(connection, store, row_set.run | {"process": this_process()}, session["fork_run_index"])
-    _keep_state_before(connection, store, started, index, state)
+    started = _keep_state_before(connection, store, started, index, state)
     _remember_run(store, run.run_id, (session_id, index))
     if not started.messages:
         return started.model_copy(update={"session_id": session_id, "run_index": index})
@@ -202,12 +202,14 @@ def _run_not_found(run_id: str) -> RunNotFound:
     return RunNotFound(f"There is no run {run_id!r}.", "Start one with start_run.")
 
 
-def _keep_state_before(connection: Connection, store: Connected, run: Run, index: int, state: Any) -> None:
+def _keep_state_before(connection: Connection, store: Connected, run: Run, index: int, state: Any) -> Run:
     """Note with a session's first run the state it started from: a branch taken before it has no other run to ask."""
-    if index == 0 and isinstance(state, dict) and state:
-        r = store.tables.runs
-        noted = run.internal | {STATE_BEFORE: state}
-        connection.execute(r.update().where(r.c.run_id == run.run_id).values(internal=noted))
+    if index != 0 or not isinstance(state, dict) or not state:
+        return run
+    r = store.tables.runs
+    noted = run.internal | {STATE_BEFORE: state}
+    connection.execute(r.update().where(r.c.run_id == run.run_id).values(internal=noted))
+    return run.model_copy(update={"internal": noted})
 
 
 def open_run(connection: Connection, store: Connected, run_id: str) -> RowMapping:

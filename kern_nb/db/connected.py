@@ -231,7 +231,7 @@ class Connected(ABC):
             StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
             StoreUnavailable: it cannot be reached.
         """
-        engine = self.engine.execution_options(kern_write=True) if write else self.engine
+        engine = self.engine.execution_options(kern_write=write)
         try:
             with engine.begin() as connection:
                 yield connection

@@ -150,7 +150,7 @@ class PostgresDb(SessionStore):
         def choose_snapshot(connection: Connection) -> None:
             """Reading sees one state, however many statements it takes; writers see what others commit meanwhile."""
             raw: Any = connection.connection.driver_connection
-            write = connection.get_execution_options().get("kern_write")
+            write = connection.get_execution_options().get("kern_write", True)
             raw.isolation_level = None if write else psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = None if write else True  # None is the server's default, which a role may have set to read
 

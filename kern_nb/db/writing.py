@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -303,7 +304,8 @@ def add_score(
     """See `SessionStore.add_score`."""
     tables = store.tables
     c = tables.scores.c
-    value = float(value) if isinstance(value, bool) else real(value)
+    is_unknown = isinstance(value, float) and math.isnan(value)
+    number = None if is_unknown else float(value) if isinstance(value, bool) else real(value)
     _lock_session(connection, store, session_id, user_id)
     if run_id is not None:
         r = tables.runs
@@ -315,6 +317,6 @@ def add_score(
     same = (c.session_id == session_id) & (c.name == name)
     same &= c.run_id.is_not_distinct_from(run_id) & c.source.is_not_distinct_from(source)
     connection.execute(tables.scores.delete().where(same))
-    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": value, "source": source}
+    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": number, "source": source}
     row |= {"score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
     connection.execute(tables.scores.insert().values(**row))

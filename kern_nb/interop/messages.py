@@ -178,6 +178,8 @@ def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
         parts = _with_results(_RESPONSE_PARTS.validate_python(media.loaded(message.internal[PARTS], store)), message)
     else:
         text = text_of(message.content)
+        if isinstance(message.content, list) and all(isinstance(part, str) for part in message.content):
+            text = "\n".join(message.content)  # texts of an answer, in the shape of some formats
         if text is None and message.content not in (None, []):
             text = media.as_text(message.content)
         parts = [pai.TextPart(media.tellable(text))] if text else []

@@ -344,12 +344,11 @@ def test_arguments_of_other_types_are_other_arguments(store, x, y):
     assert first.split("0.1")[1] != second.split("0.1")[1]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_is_unknown(store, value):
+def test_a_score_that_is_no_number_is_unknown(store):
     """It is better than nothing, and worse than nothing."""
     for name in "ab":
         save(store, name, talk(0))
-    store.add_score("a", "reward", value)
+    store.add_score("a", "reward", float("nan"))
     store.add_score("b", "reward", 1.0)
 
     for names, row in ((("a", "b"), (None, 1.0, None, None)), (("b", "a"), (1.0, None, None, None))):

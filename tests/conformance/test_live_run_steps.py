@@ -22,7 +22,7 @@ def turn() -> list[Message]:
     return [
         Message(role="user", content="question"),
         Message(role="assistant", tool_calls=[call], usage=Usage(input_tokens=3)),
-        Message(role="tool", tool_call_id="c", tool_name="t", content="result", extra={"duration_s": 0.5}),
+        Message(role="tool", tool_call_id="c", tool_name="t", content="result", internal={"duration_s": 0.5}),
         Message(role="assistant", content="answer", usage=Usage(output_tokens=2)),
     ]
 

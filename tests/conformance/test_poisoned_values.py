@@ -148,7 +148,6 @@ ARGUMENTS = {
     "since in a zone without an answer": lambda s: s.sessions_df(since=datetime(2026, 1, 1, tzinfo=Zone())),
     "a score of text": lambda s: s.add_score("s", "r", "x"),
     "a score of None": lambda s: s.add_score("s", "r", None),
-    "a score of NaN": lambda s: s.add_score("s", "r", math.nan),
     "an endless score": lambda s: s.add_score("s", "r", math.inf),
     "a score of 400 digits": lambda s: s.add_score("s", "r", 10**400),
     "a branch after 10**30": lambda s: s.branch("s", after=10**30),

@@ -99,7 +99,15 @@ OF_A_RUN = {"append_messages", "finish_run", "pause_run", "forget_answers", "rel
 
 OF_THE_STORE = {"sql", "ingest", "check", "put_blob", "get_blob", "close", "reopen", "exists", "write", "reading"}
 OF_THE_STORE |= {"connect", "insert", "insert_rows", "arrow", "run_sql", "is_conflict", "is_there", "locked"}
-OF_THE_STORE |= {"nth_largest"}
+OF_THE_STORE |= {
+    "nth_largest",
+    "damaged_values",
+    "has_tables",
+    "require_harmless",
+    "locate_tables",
+    "explain",
+    "after_fork",
+}
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
 

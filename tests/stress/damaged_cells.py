@@ -146,7 +146,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "cards": lambda: store.session_cards([name, f"{name}-branch"]),
         "family": lambda: store.session_family(name),
         "session_runs": lambda: store.session_runs(name),
-        "lists_said": lambda: store.lists_said(name),
+        "details": lambda: store.details(name),
         "get_run": lambda: store.get_run(f"{name}-0"),
         "member_runs": lambda: store.member_runs(f"{name}-0"),
         "requirements": store.requirements,
@@ -183,7 +183,7 @@ def _digest(store: SessionStore, name: str) -> str:
 
 OF_ONE = frozenset(
     (
-        "get_session", "history", "history_last", "branch_history", "session_runs", "lists_said", "get_run",
+        "get_session", "history", "history_last", "branch_history", "session_runs", "details", "get_run",
         "member_runs", "locate", "compare", "digest", "export", "branch", "rename", "append", "agent", "cards",
         "lineage_df", "family", "get_blob",
     )
