@@ -108,7 +108,8 @@ def _unreadable(path: Path, error: sqlite3.DatabaseError) -> NotAStore:
             f"{path} cannot be read as it is: {error}.",
             "A program was interrupted while it wrote to it: open it there once, then attach it.",
         )
-    return NotAStore(f"{path} is damaged: {error}.", "Restore a copy of it.")
+    hint = "Restore a copy of it, or save what can be read: sqlite3 FILE .recover"
+    return NotAStore(f"{path} is damaged: {error}.", hint)
 
 
 def _beside(path: Path, ending: str) -> Path:

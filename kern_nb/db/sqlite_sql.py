@@ -29,6 +29,7 @@ class Authorizer:
         rows = connection.execute("SELECT name, type, rootpage FROM sqlite_master").fetchall()
         self._tables = {name for name, kind, root in rows if kind == "table" and root}
         self._views = {name for name, kind, _ in rows if kind == "view"}
+        self._names = {name.lower() for name, _, _ in rows}
         # Their first use in a connection looks like a write to sqlite_master.
         connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
         connection.set_authorizer(self._authorize)
@@ -43,16 +44,23 @@ class Authorizer:
         elif action in _STRUCTURE or action == sqlite3.SQLITE_READ:
             if source in self._views and source not in VIEWS:
                 self.denied = query.unknown_relation(str(source))
-            elif action in _STRUCTURE or self._is_readable(str(first), database):
+            elif action in _STRUCTURE or self._is_readable(str(first), second, database):
                 return sqlite3.SQLITE_OK
             else:
                 self.denied = query.unknown_relation(str(first))
         return sqlite3.SQLITE_DENY
 
-    def _is_readable(self, table: str, database: str | None) -> bool:
+    def _is_readable(self, table: str, column: str | None, database: str | None) -> bool:
         if database == "temp":
             return table in VIEWS
-        return table in self._tables or table in _TABLE_FUNCTIONS or (database is None and table in VIEWS)
+        if table in self._tables or table in _TABLE_FUNCTIONS:
+            return True
+        if database is not None:
+            return False
+        # Without a column, as for count(*), SQLite names no database: also for what the query's own WITH defines.
+        name = table.lower()
+        is_own = not column and name not in self._names and not name.startswith(("sqlite_", "pragma_"))
+        return table in VIEWS or is_own
 
 
 def require_harmless(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:

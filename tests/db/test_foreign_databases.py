@@ -144,8 +144,9 @@ def test_a_database_that_the_program_itself_made_is_refused_and_untouched(folder
     """The real program, with its own journal mode, open and closed."""
     path = folder / "their.db"
     if peer == "agents":
-        agents = pytest.importorskip("agents", reason="openai-agents is not installed: it is in the extra bench")
-        session = agents.SQLiteSession("conversation", path)
+        # A module of it: the folder of our own tests has the name of the package.
+        memory = pytest.importorskip("agents.memory", reason="openai-agents is not installed: it is in the extra bench")
+        session = memory.SQLiteSession("conversation", path)
         asyncio.run(session.add_items([{"role": "user", "content": "hi"}]))
         assert "OpenAI Agents" in str(refuse_everything(path, folder))
         session.close()
