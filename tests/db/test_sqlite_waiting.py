@@ -114,6 +114,7 @@ def test_ctrl_c_ends_the_first_look_at_a_locked_file(store, press_ctrl_c):
     assert store.append_run("chat", Run()).run_index == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python drops in a finalizer
 def test_ctrl_c_at_any_moment_leaves_the_store_usable(store):
     """No run that was appended is lost, no connection stays checked out, and no lock is held: another thread goes on."""
     moments, appended = random.Random(1), []
