@@ -73,6 +73,7 @@ WRITER: dict[str, Any] = {"threads": "1"}
 # of 122,880 rows that took half a second in a store of 400,000 messages; this takes a tenth, and scans as fast.
 ROW_GROUP_SIZE = 8192
 
+_IN_LINE = "Other processes are before this one in line."
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 # A file that another process is just making looks damaged for a moment.
 _HEADER_BYTES, _YOUNG_S = 12_288, 1.0
@@ -440,7 +441,7 @@ class Lease:
                 self._free_since = self._free_since or now
                 self._turns.join()
                 if now - self._free_since < NO_SHOW_S:
-                    return "Other processes are before this one in line."
+                    return _IN_LINE
         began = time.monotonic()
         config = CONFIG | {"temp_directory": files.spill_folder()} | (WRITER if grant.writes or self._forever else {})
         connection = duckdb.connect(":memory:", config=config)
@@ -543,7 +544,7 @@ class Lease:
             holder = f"process {match[1]}{_command(int(match[1]))}"
         elif refusal is None:  # no process refused it: another thread of this one is at work
             holder = "another thread of this process"
-        elif self._turns.queued:
+        elif refusal == _IN_LINE:
             holder = "other processes that wait in line for it"
         else:
             holder = "this process, opened in another way,"

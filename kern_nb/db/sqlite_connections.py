@@ -179,7 +179,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
         NotAStore: it is a DuckDB file.
         sqlite3.Error: SQLite refuses.
     """
-    _require_usable(path)
+    require_usable(path)
     with _lock:
         _wait_for_fork()
         with descriptors.opening():
@@ -207,7 +207,13 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     return connection
 
 
-def _require_usable(path: Path) -> None:
+def require_usable(path: Path) -> None:
+    """Check, before SQLite opens a file, that it may: it would drop the locks of another library on the file.
+
+    Raises:
+        StoreUnavailable: this process was forked while its parent had the file open.
+        NotAStore: it is a DuckDB file.
+    """
     try:
         file, header = descriptors.file_id(path), descriptors.read_header(path, 12)
     except OSError:  # SQLite says what is wrong with it, or makes it

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from kern_nb.db.sqlite_connections import require_usable
 from kern_nb.errors import NotAStore
 
 _TRIES, _PAUSE_S = 5, 0.02
@@ -58,6 +59,7 @@ def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def _read(path: Path) -> sqlite3.Connection | None:
+    require_usable(path)
     for attempt in range(_TRIES):
         connection = _connected(path)
         try:

@@ -6,15 +6,21 @@ import threading
 
 import pytest
 
-from kern_nb.db import DuckDb
+from kern_nb.db import DuckDb, lease
 from kern_nb.errors import StoreUnavailable
 from kern_nb.records import Run
 
 
+@pytest.fixture(autouse=True)
+def failing_checkpoints(monkeypatch):
+    """Make DuckDB fail in the middle of each checkpoint; settings are locked once a file is open."""
+    monkeypatch.setitem(lease.CONFIG, "debug_checkpoint_abort", "before_header")
+
+
 def break_down(store):
-    """Make DuckDB fail in the middle of a checkpoint."""
+    """Checkpoint a change."""
+    store.append_run("other", Run())
     with store.connect() as connection:
-        connection.exec_driver_sql("SET debug_checkpoint_abort = 'before_header'")
         connection.exec_driver_sql("FORCE CHECKPOINT")
 
 

@@ -121,16 +121,14 @@ def test_files_that_are_exported_are_private(tmp_path):
 
 SPILLING = """
     from pathlib import Path
-    from kern_nb.db import DuckDb
+    from kern_nb.db import DuckDb, lease
     os.umask(0o022)
+    lease.CONFIG |= {"memory_limit": "50MB", "threads": "1"}
     stores = [DuckDb(Path(args[0], name)) for name in ("a.duckdb", "b.duckdb")]
     leases = [store._lease for store in stores]
     connections = [lease.acquire(5.0) for lease in leases]
     folders = [c.execute("SELECT current_setting('temp_directory')").fetchone()[0] for c in connections]
     assert len(set(folders)) == 2, folders
-    for c in connections:
-        c.execute("SET memory_limit='50MB'")
-        c.execute("SET threads=1")
     for n, c in enumerate(connections):
         c.execute(f"CREATE TEMP TABLE t AS SELECT range n, hash(range + {n})::VARCHAR b FROM range(1500000)")
     for folder in map(Path, folders):
