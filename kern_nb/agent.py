@@ -197,7 +197,9 @@ class Agent(SessionOwner):
             raise BadUsage(f"instructions={instructions!r} are no text.", _INSTRUCTIONS)
         self._reads_history = read_chat_history
         self._searches_sessions = num_past_sessions_to_search if search_past_sessions else 0
-        self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
+        # Beside a token budget, a manager makes the summary that the budget needs, when it needs one.
+        by_itself = session_summary_manager is not None and history_token_budget is None
+        self._keeps_summaries = enable_session_summaries or by_itself
         self._given_summaries = session_summary_manager
         self._storage = {"media": store_media, "tool_messages": store_tool_messages}
         self._storage["history_messages"] = store_history_messages

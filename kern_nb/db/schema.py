@@ -484,6 +484,15 @@ class Tables:
         s, m = self.sessions.c, self.messages.c
         sa.Index(f"{self.name}_by_time", newest_first(s.created_at), s.session_id)
         sa.Index(f"{self.name}_by_parent", s.parent_session_id)
+        r = self.runs.c
+        of_members = r.parent_run_id.is_not(None)  # few runs have a parent: an append of another costs nothing
+        sa.Index(
+            f"{self.name}_runs_by_parent",
+            r.session_id,
+            r.parent_run_id,
+            sqlite_where=of_members,
+            postgresql_where=of_members,
+        )
         sa.Index(f"{self.name}_messages_by_run", m.session_id, m.run_index, m.message_index)
         sa.Index(f"{self.name}_tool_calls_by_run", self.tool_calls.c.session_id, self.tool_calls.c.run_index)
         sa.Index(f"{self.name}_requirements_by_run", self.requirements.c.run_id)
@@ -548,6 +557,8 @@ def create(
             if step == _MARKS_MOVED:
                 extra_keys.upgrade_messages(connection, tables.messages)
                 extra_keys.upgrade_runs(connection, tables.runs)
+                for index in tables.runs.indexes:
+                    index.create(connection, checkfirst=True)
                 extra_keys.upgrade_texts(connection, tables)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
