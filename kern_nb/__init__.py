@@ -6,6 +6,7 @@ Every name is imported at its first use, so that `import kern_nb` and `%load_ext
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -115,3 +116,5 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     from kern_nb.notebook import unload
 
     unload(shell)
+    if lease := sys.modules.get("kern_nb.db.lease"):
+        lease.unwatch_cells(shell)

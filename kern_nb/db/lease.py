@@ -710,3 +710,9 @@ def _command(pid: int) -> str:
 
         return f" ({' '.join(psutil.Process(pid).cmdline())[:80]})"
     return ""
+
+
+def unwatch_cells(shell: Any) -> None:
+    """Undo `_watch_cells`."""
+    with contextlib.suppress(ValueError):
+        shell.events.unregister("post_run_cell", release_abandoned)

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from kern_nb import files
 from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_connections, sqlite_files, sqlite_sql
 from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
+from kern_nb.db.space import unavailable
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, StoreBusy
@@ -166,4 +167,8 @@ class SqliteDb(SessionStore):
     def explain(self, error: Exception) -> BaseException | None:
         """By SQLite's result codes."""
         cause = getattr(error, "orig", error)
+        if isinstance(cause, sqlite3.Error) and any(
+            words in str(cause) for words in ("disk I/O error", "disk is full")
+        ):
+            return unavailable(self.url, cause, self.db_file)
         return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)

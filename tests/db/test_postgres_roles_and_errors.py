@@ -18,6 +18,7 @@ from kern_nb.errors import (
     QueryRefused,
     ReadOnlyStore,
     StoreBusy,
+    StoreFull,
     StoreUnavailable,
     UnstorableValue,
 )
@@ -216,7 +217,7 @@ def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("53100", StoreUnavailable), ("53200", StoreUnavailable), ("53300", StoreBusy), ("57014", StoreBusy), ("57P01", StoreUnavailable),
+        ("53100", StoreFull), ("53200", StoreUnavailable), ("53300", StoreBusy), ("57014", StoreBusy), ("57P01", StoreUnavailable),
         ("57P03", StoreUnavailable), ("25006", ReadOnlyStore), ("25P03", StoreUnavailable), ("58030", StoreUnavailable),
         ("XX001", StoreUnavailable), ("XX000", StoreUnavailable), ("22021", UnstorableValue), ("54000", UnstorableValue),
         ("42501", ReadOnlyStore), ("42883", StoreUnavailable), ("23514", StoreBusy), ("23503", StoreBusy), ("0A000", StoreUnavailable),
