@@ -32,6 +32,7 @@ from typing import Any
 
 import altair
 import duckdb
+import httpx  # noqa: F401 - where rich is installed, httpx imports it, which draws a random number once
 import IPython
 import numpy as np
 import psycopg
