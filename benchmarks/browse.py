@@ -37,7 +37,7 @@ def run(*, quick: bool) -> Iterator[Result]:
 
 def _first_paint(name: str, make: Callable[[], SessionStore], many: int, repeats: int) -> Result:
     """What a cell does: the widget, its still, and the first rows; the store is not open yet."""
-    from kern_nb.widgets.browser import browse
+    from kern_nb.widgets.browser.widget import browse
 
     def paint() -> None:
         store = make()
@@ -53,7 +53,7 @@ def _first_paint(name: str, make: Callable[[], SessionStore], many: int, repeats
 
 def _steps(name: str, store: SessionStore, many: int, repeats: int) -> Iterator[Result]:
     """Each step by itself."""
-    from kern_nb.widgets.browser import browse
+    from kern_nb.widgets.browser.widget import browse
 
     browser = browse(store)
     chance = random.Random(3)

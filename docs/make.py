@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kern_nb.db.columns import DTYPES, FRAMES, INHERITED, INSIDE, Column
-from kern_nb.db.typed import ARROW
+from kern_nb.db.dtypes import ARROW
 
 HERE = Path(__file__).parent
 
@@ -149,7 +149,7 @@ def _rows(columns: tuple[Column, ...]) -> list[str]:
 
 def magics_page() -> str:
     """The reference of all verbs."""
-    from kern_nb.notebook.grammar import reference
+    from kern_nb.magics.grammar import reference
 
     return reference()
 

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from kern_nb.analysis.compare import compare
     from kern_nb.analysis.groups import compare_groups
     from kern_nb.analysis.plots import plot
-    from kern_nb.attached import attach, current_store, detach, stores, use
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
-    from kern_nb.exporting import export
-    from kern_nb.notebook.inbox import inbox
-    from kern_nb.notebook.results import sessions, show
+    from kern_nb.operations.export import export
+    from kern_nb.operations.inbox import inbox
+    from kern_nb.operations.rerun import arerun, rerun
+    from kern_nb.operations.show import sessions, show
+    from kern_nb.operations.summarize import summarize
     from kern_nb.records import Message, Requirement, Run, Session, SessionSummary, ToolCall, Usage
-    from kern_nb.rerunning import arerun, rerun
-    from kern_nb.summarizing import summarize
+    from kern_nb.store_registry import attach, current_store, detach, stores, use
     from kern_nb.team import Team
-    from kern_nb.widgets.browser import browse
-    from kern_nb.widgets.chat import chat
+    from kern_nb.widgets.browser.widget import browse
+    from kern_nb.widgets.chat.widget import chat
     from kern_nb.workflow import Workflow
 
 __version__ = "0.1.0"
@@ -74,18 +74,18 @@ _HOMES = {
     "kern_nb.analysis.compare": ("compare",),
     "kern_nb.analysis.groups": ("compare_groups",),
     "kern_nb.analysis.plots": ("plot",),
-    "kern_nb.attached": ("attach", "current_store", "detach", "stores", "use"),
+    "kern_nb.store_registry": ("attach", "current_store", "detach", "stores", "use"),
     "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
     "kern_nb.errors": ("KernError",),
-    "kern_nb.exporting": ("export",),
-    "kern_nb.notebook.inbox": ("inbox",),
-    "kern_nb.notebook.results": ("sessions", "show"),
+    "kern_nb.operations.export": ("export",),
+    "kern_nb.operations.inbox": ("inbox",),
+    "kern_nb.operations.show": ("sessions", "show"),
     "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
-    "kern_nb.rerunning": ("arerun", "rerun"),
-    "kern_nb.summarizing": ("summarize",),
+    "kern_nb.operations.rerun": ("arerun", "rerun"),
+    "kern_nb.operations.summarize": ("summarize",),
     "kern_nb.team": ("Team",),
-    "kern_nb.widgets.browser": ("browse",),
-    "kern_nb.widgets.chat": ("chat",),
+    "kern_nb.widgets.browser.widget": ("browse",),
+    "kern_nb.widgets.chat.widget": ("chat",),
     "kern_nb.workflow": ("Workflow",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -106,14 +106,14 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """What `%load_ext kern_nb` calls."""
-    from kern_nb.notebook import load
+    from kern_nb.magics import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """What `%unload_ext kern_nb` calls."""
-    from kern_nb.notebook import unload
+    from kern_nb.magics import unload
 
     unload(shell)
     if lease := sys.modules.get("kern_nb.db.lease"):

@@ -16,18 +16,18 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.base import SessionOwner, require_state
+from kern_nb.runtime.session_owner import SessionOwner, require_state
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, Session, SessionSummary, SessionType
-    from kern_nb.runtime.base import Work
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
     from kern_nb.runtime.history import HistoryOptions
     from kern_nb.runtime.recorder import Storage
+    from kern_nb.runtime.session_owner import Work
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.tools import Tool, handoff, tool
 
@@ -256,10 +256,10 @@ class Agent(SessionOwner):
         return self._made_loop()[0]
 
     def _made_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
-        from kern_nb.runtime import pydantic_loop
+        from kern_nb.runtime import model_loop
 
         with self._lock:
-            self._loop = self._loop or pydantic_loop.make(self.name or self.id, self._every_tool())
+            self._loop = self._loop or model_loop.make(self.name or self.id, self._every_tool())
             return self._loop
 
     def _every_tool(self) -> list[Any]:
@@ -411,10 +411,10 @@ class Agent(SessionOwner):
         """
         known = self._required(session_id, user_id).session_id
         if session_name is None or autogenerate:
-            from kern_nb.runtime import loop
+            from kern_nb.runtime import event_loop
             from kern_nb.runtime.titles import made
 
-            session_name = loop.run(lambda: made(self.store, known, self.model, self._user(user_id)))
+            session_name = event_loop.run(lambda: made(self.store, known, self.model, self._user(user_id)))
         self._forget(self.store, known)
         return super().set_session_name(session_name, known, user_id=user_id)
 

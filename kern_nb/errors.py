@@ -44,7 +44,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from kern_nb.controls import visible
+from kern_nb.control_characters import visible
 
 _LINE = 500
 

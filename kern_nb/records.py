@@ -26,7 +26,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from kern_nb.controls import visible
+from kern_nb.control_characters import visible
 from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
@@ -300,7 +300,7 @@ class Run(Record):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.transcript import run_html
+        from kern_nb.views.transcript import run_html
 
         return run_html(self)
 
@@ -322,14 +322,14 @@ class SessionSummary(Record):
     model: Text | None = None
 
     def __repr__(self) -> str:
-        from kern_nb.render.summary import summary_text
+        from kern_nb.views.summary import summary_text
 
         return summary_text(self)
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.summary import summary_html
+        from kern_nb.views.summary import summary_html
 
         return summary_html(self)
 
@@ -395,7 +395,7 @@ class Session(Record):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.transcript import session_html
+        from kern_nb.views.transcript import session_html
 
         return session_html(self)
 

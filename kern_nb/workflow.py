@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.base import SessionOwner, require_state
-from kern_nb.runtime.steps import Condition, Loop, Parallel, Step, StepInput, Steps, normal
+from kern_nb.runtime.session_owner import SessionOwner, require_state
+from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Step, StepInput, Steps, normal
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionSummary, SessionType
-    from kern_nb.runtime.base import Work
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
+    from kern_nb.runtime.session_owner import Work
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Condition", "Loop", "Parallel", "Step", "StepInput", "Steps", "Workflow"]
@@ -134,13 +134,13 @@ class Workflow(SessionOwner):
         session_state: dict[str, Any] | None = None,
         parent: RunContext | None = None,
     ) -> Work:
-        from kern_nb.runtime import engine, pipeline
+        from kern_nb.runtime import engine, workflow_engine
 
         store = parent.store if parent else self.store
         request = engine.Request(input, session_id, user_id, require_state(session_state), parent, extra)
 
         async def work(emit: Emit) -> Run:
-            return await pipeline.begin(self, store, request, emit)
+            return await workflow_engine.begin(self, store, request, emit)
 
         return work
 
@@ -154,7 +154,7 @@ class Workflow(SessionOwner):
         user_id: str | None = None,
         rerun_interrupted: bool = False,
     ) -> Run:
-        from kern_nb.runtime import pipeline
+        from kern_nb.runtime import workflow_engine
         from kern_nb.runtime.threads import in_thread
 
         store = parent.store if parent else self.store
@@ -163,7 +163,7 @@ class Workflow(SessionOwner):
         find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id, user_id)
         before = await in_thread(find)
         options: dict[str, Any] = {"rerun_interrupted": rerun_interrupted, "user_id": user_id}
-        return await pipeline.proceed(self, store, before, emit, parent, **options)
+        return await workflow_engine.proceed(self, store, before, emit, parent, **options)
 
     def continue_run(
         self,

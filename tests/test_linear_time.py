@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kern_nb
-from kern_nb.db import codec, query
+from kern_nb.db import codec, user_sql
 from kern_nb.errors import BadUsage
-from kern_nb.notebook import parsing
-from kern_nb.render import html, markdown, plain, words
+from kern_nb.magics import parser
 from kern_nb.runtime import summaries
+from kern_nb.text import formatting, html, markdown, worddiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,23 +196,23 @@ UNITS = [
 def parse_words(text: str) -> None:
     """The words of a magic; a line that does not parse is refused."""
     with contextlib.suppress(BadUsage):
-        parsing.split(f"show {text[: LONG // 4]}", {"a": "b"})
+        parser.split(f"show {text[: LONG // 4]}", {"a": "b"})
 
 
 WAYS = {
     "escape": html.escape,
     "short": lambda text: html.short(text, 80),
     "block": lambda text: html.block(text, LONG),
-    "visible": plain.visible,
-    "cut": lambda text: plain.cut(text, 80),
-    "apart": lambda text: plain.apart([text, f"{text}x", f"x{text}"], 60),
-    "compact": lambda text: plain.compact({"a": text}, 80),
-    "two versions": lambda text: words.marked(text, f"{text}x"),
-    "two versions from the start": lambda text: words.in_line(f"x{text}", text),
+    "visible": formatting.visible,
+    "cut": lambda text: formatting.cut(text, 80),
+    "apart": lambda text: formatting.apart([text, f"{text}x", f"x{text}"], 60),
+    "compact": lambda text: formatting.compact({"a": text}, 80),
+    "two versions": lambda text: worddiff.marked(text, f"{text}x"),
+    "two versions from the start": lambda text: worddiff.in_line(f"x{text}", text),
     "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
-    "SQL": query.numbered,
+    "SQL": user_sql.numbered,
     "JSON of an answer": summaries._parsed,
 }
 

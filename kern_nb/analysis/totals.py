@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kern_nb.analysis.sides import Side
+    from kern_nb.analysis.conversation import Side
 
 _SUMS = (
     "n_tool_calls",

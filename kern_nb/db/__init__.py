@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kern_nb.db.duckdb import DuckDb
     from kern_nb.db.memory import InMemoryDb
-    from kern_nb.db.opening import open_store
+    from kern_nb.db.open import open_store
     from kern_nb.db.postgres import PostgresDb
     from kern_nb.db.sqlite import SqliteDb
     from kern_nb.db.store import SessionStore
@@ -21,7 +21,7 @@ _HOMES = {
     "PostgresDb": "postgres",
     "SessionStore": "store",
     "SqliteDb": "sqlite",
-    "open_store": "opening",
+    "open_store": "open",
 }
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.db.connected import Connected
+from kern_nb.db.database import Connected
 from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.errors import UnstorableValue
 

@@ -18,11 +18,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import codec, descriptors, duckdb_sql, query
-from kern_nb.db.grouping import GroupWriter
+from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
+from kern_nb.db.disk_space import is_full
+from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Cursor, Lease, lease_of
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
-from kern_nb.db.space import is_full
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailable
@@ -74,7 +74,7 @@ class DuckDb(SessionStore):
         """
         if self._found or not self.is_there():
             return super().exists()
-        file = descriptors.file_id(self.db_file)
+        file = file_descriptors.file_id(self.db_file)
         self._intent.look = _ours.get(self._lease) != file
         try:
             there = super().exists()
@@ -90,7 +90,7 @@ class DuckDb(SessionStore):
             with super().connect():  # makes the file, with nothing in it yet
                 files.make_private(self.db_file)
         super()._create()
-        _ours[self._lease] = descriptors.file_id(self.db_file)
+        _ours[self._lease] = file_descriptors.file_id(self.db_file)
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -191,11 +191,11 @@ class DuckDb(SessionStore):
         database = raw.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
         schema = sa.quoted_name(f"{database}.main", quote=False)
         duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
-        for statement in query.view_statements(self, self.engine.dialect, schema):
+        for statement in user_sql.view_statements(self, self.engine.dialect, schema):
             raw.execute(statement)
         raw.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            return query.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
+            return user_sql.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
         finally:
             raw.execute("ROLLBACK")
 

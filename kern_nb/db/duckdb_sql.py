@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from kern_nb.db import query
+from kern_nb.db import user_sql
 from kern_nb.db.sql_functions import DUCKDB, DUCKDB_TABLE_FUNCTIONS
 from kern_nb.errors import NotAStore, QueryFailed, QueryRefused
 
@@ -52,7 +52,7 @@ def require_reading(raw: duckdb.DuckDBPyConnection, text: str, relations: Collec
         raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
     explained = kinds == [duckdb.StatementType.EXPLAIN]
     if not explained and kinds != [duckdb.StatementType.SELECT]:
-        raise query.refused(text)
+        raise user_sql.refused(text)
     prefix = _EXPLAIN.match(text) if explained else None
     select = text[prefix.end() :] if prefix else text
     _walk(_tree(raw, text, select), {_folded(name) for name in relations})
@@ -103,7 +103,7 @@ def _tree(raw: duckdb.DuckDBPyConnection, text: str, select: str) -> dict[str, A
             ) from None
         if tree.get("error") is False and len(tree["statements"]) == 1:
             return tree
-    raise query.refused(text)
+    raise user_sql.refused(text)
 
 
 def _walk(tree: dict[str, Any], relations: set[str]) -> None:
@@ -139,16 +139,16 @@ def _check(node: dict[str, Any], relations: Collection[str]) -> None:
     if kind == "TABLE_FUNCTION":
         name = node["function"]["function_name"]
         if _folded(name) not in DUCKDB_TABLE_FUNCTIONS:
-            raise query.refused_function(name)
+            raise user_sql.refused_function(name)
     elif kind == "BASE_TABLE":
         qualifiers = [part for part in (node.get("catalog_name"), node.get("schema_name")) if part]
         if qualifiers or _folded(node["table_name"]) not in relations:
-            raise query.unknown_relation(".".join([*qualifiers, node["table_name"]]))
+            raise user_sql.unknown_relation(".".join([*qualifiers, node["table_name"]]))
     elif kind == "SHOW_REF" and not node.get("query"):
         if node.get("table_name") != '"tables"' or node.get("schema_name"):
-            raise query.unknown_relation(str(node.get("table_name")))
+            raise user_sql.unknown_relation(str(node.get("table_name")))
     elif (name := node.get("function_name")) and name[0].isalpha() and _folded(name) not in DUCKDB:
-        raise query.refused_function(name)
+        raise user_sql.refused_function(name)
 
 
 def _folded(name: str) -> str:

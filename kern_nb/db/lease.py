@@ -35,10 +35,10 @@ from typing import Any, TypeVar
 import duckdb
 
 from kern_nb import files
-from kern_nb.db import descriptors, forking, signals
-from kern_nb.db.descriptors import DUCKDB_MAGIC, SQLITE_MAGIC
-from kern_nb.db.space import Reserve, full, is_full
-from kern_nb.db.turns import Turns
+from kern_nb.db import file_descriptors, fork_safety, interrupts
+from kern_nb.db.disk_space import Reserve, full, is_full
+from kern_nb.db.file_descriptors import DUCKDB_MAGIC, SQLITE_MAGIC
+from kern_nb.db.file_queue import Turns
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 T = TypeVar("T")
@@ -140,9 +140,9 @@ class Cursor:
             StoreUnavailable: the connection is the parent's of this forked process.
         """
         if self._grant.inherited:
-            raise forking.refusal(self._lease.path)
+            raise fork_safety.refusal(self._lease.path)
         try:
-            return signals.run(lambda: self._enter(work), self._interrupt)
+            return interrupts.run(lambda: self._enter(work), self._interrupt)
         except duckdb.InterruptException as error:
             if self._grant.connection is None or _ending:
                 raise _ended(self._lease.path) from error
@@ -270,17 +270,17 @@ class Lease:
             self._release_abandoned(grant.thread, running)
             return self._acquire(grant, timeout, cancelled)
 
-        return signals.run(work, cancelled.set)
+        return interrupts.run(work, cancelled.set)
 
     def release(self, grant: _Grant) -> None:
         """Take back a connection. Again does nothing."""
-        signals.submit(lambda: self._release(grant))
+        interrupts.submit(lambda: self._release(grant))
 
     def release_abandoned(self, running: Collection[int]) -> None:
         """Take back the connections of this thread whose users' frames are not among those that run."""
         if self._grants:
             thread = threading.get_ident()
-            signals.run(lambda: self._release_abandoned(thread, running))
+            interrupts.run(lambda: self._release_abandoned(thread, running))
 
     def reserve(self, size: int) -> None:
         """Make sure that the disk has room to commit so many bytes.
@@ -289,15 +289,15 @@ class Lease:
             StoreFull: it has not.
         """
         if not self._forever:
-            signals.run(lambda: self._reserve.require(2 * size + _LEAST_BYTES))
+            interrupts.run(lambda: self._reserve.require(2 * size + _LEAST_BYTES))
 
     def close(self) -> None:
         """Close the file now, or as soon as the last connection is given back."""
-        signals.run(self._close_soon)
+        interrupts.run(self._close_soon)
 
     def end_look(self) -> None:
         """Close the file if it is open for a look."""
-        signals.run(self._end_look)
+        interrupts.run(self._end_look)
 
     def discard(self) -> None:
         """Close the file as soon as may be: DuckDB refuses all further work on this connection."""
@@ -427,7 +427,7 @@ class Lease:
     def _open(self, grant: _Grant) -> str | None:
         """Open the file, unless it is the others' turn; why not, where another process has it."""
         if self._parents is not None:
-            raise forking.refusal(self.path)
+            raise fork_safety.refusal(self.path)
         read_only = self.read_only or grant.looks
         now = time.monotonic()
         if now < self._others_until:
@@ -448,7 +448,7 @@ class Lease:
         try:
             if not self._forever:
                 mode = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
-                with descriptors.opening():
+                with file_descriptors.opening():
                     connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -516,7 +516,7 @@ class Lease:
         self._take_back()
         self._opened = 0.0  # overdue, unless it is held for ever
         me = threading.get_ident()
-        self._changed.wait_for(lambda: all(grant.thread == me for grant in self._grants), timeout=forking.WAIT_S)
+        self._changed.wait_for(lambda: all(grant.thread == me for grant in self._grants), timeout=fork_safety.WAIT_S)
         if not self._grants and not self._forever:
             self._close()
 
@@ -532,10 +532,10 @@ class Lease:
         parents = self._connection
         for grant in self._grants:
             grant.inherited = True
-            forking.leak(grant.connection)
+            fork_safety.leak(grant.connection)
         self.__init__(self.path, read_only=self.read_only)  # type: ignore[misc]
         if parents is not None:
-            forking.leak(parents)  # closing it would write to the file
+            fork_safety.leak(parents)  # closing it would write to the file
             self._connection, self._parents = (parents, None) if self._forever else (None, parents)
 
     def _busy(self, refusal: str | None, timeout: float) -> StoreBusy:
@@ -558,7 +558,7 @@ def _is_being_made(path: str) -> bool:
     """Whether another process may be making a file that had no header when DuckDB looked, or has just made it."""
     try:
         found = Path(path).stat()
-        made = descriptors.read_header(Path(path), 12)[8:] == DUCKDB_MAGIC
+        made = file_descriptors.read_header(Path(path), 12)[8:] == DUCKDB_MAGIC
     except OSError:
         return True
     return made or (found.st_size < _HEADER_BYTES and time.time() - found.st_mtime < _YOUNG_S)
@@ -566,7 +566,7 @@ def _is_being_made(path: str) -> bool:
 
 def _holder(path: str, *, shared: bool) -> int | None:
     """The process that has a file locked, where the kernel tells. A look costs microseconds, a refused ATTACH 9 ms."""
-    with contextlib.suppress(OSError), descriptors.opened(path) as file:
+    with contextlib.suppress(OSError), file_descriptors.opened(path) as file:
         if (
             os.read(file, len(SQLITE_MAGIC)) == SQLITE_MAGIC
         ):  # DuckDB would open and close it, which drops SQLite's locks
@@ -616,7 +616,7 @@ def _ended(path: str) -> StoreUnavailable:
 
 
 # Frames of these stand between a user's function and the lease.
-_BETWEEN = ("contextlib", "sqlalchemy.", "duckdb_sqlalchemy", "kern_nb.db.connected", "kern_nb.db.duckdb", __name__)
+_BETWEEN = ("contextlib", "sqlalchemy.", "duckdb_sqlalchemy", "kern_nb.db.database", "kern_nb.db.duckdb", __name__)
 
 
 def _user_frame() -> int | None:
@@ -667,7 +667,7 @@ _at_fork: list[Lease] = []  # locked while this process forks
 
 
 def _before_fork() -> None:
-    signals.run(lambda: None)  # what was submitted has ended, and holds no lock
+    interrupts.run(lambda: None)  # what was submitted has ended, and holds no lock
     _leases_lock.acquire()
     _at_fork[:] = list(_all_leases)
     for lease in _at_fork:
@@ -692,7 +692,7 @@ def _at_exit() -> None:
     """Let no other thread into DuckDB any more, and those within it out: Python ends threads where they are."""
     global _ending  # noqa: PLW0603
     _ending = True
-    signals.end(EXIT_S)
+    interrupts.end(EXIT_S)
     deadline = time.monotonic() + EXIT_S
     for lease in list(_all_leases):
         lease.at_exit(deadline)

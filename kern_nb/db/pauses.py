@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kern_nb.db import answering, pausing
-from kern_nb.db.connected import Connected
+from kern_nb.db import requirements, run_claims
+from kern_nb.db.database import Connected
 from kern_nb.records import UNANSWERED, Requirement, Run, Usage
 
 
@@ -32,7 +32,7 @@ class Pauses(Connected):
             RunNotFound, RunClosed: there is no such run, or it has ended.
         """
         values = {"output": output, "usage": usage, "session_state": session_state, "duration_s": duration_s}
-        return self.write(lambda connection: pausing.pause_run(connection, self, run_id, requirements, **values))
+        return self.write(lambda connection: run_claims.pause_run(connection, self, run_id, requirements, **values))
 
     def requirements(
         self,
@@ -56,7 +56,7 @@ class Pauses(Connected):
         """
         filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
         with self.reading() as connection:
-            return answering.requirements(connection, self, **filters, status=status, run_status=run_status)
+            return requirements.requirements(connection, self, **filters, status=status, run_status=run_status)
 
     def resolve(
         self,
@@ -93,9 +93,9 @@ class Pauses(Connected):
         answer: dict[str, Any] = {"approve": approve, "args": args, "value": value, "note": note, "by": by}
         answer["user_id"] = user_id
         name = requirement_id.requirement_id if isinstance(requirement_id, Requirement) else requirement_id
-        found = self.write(lambda connection: answering.resolve(connection, self, name, **answer))
+        found = self.write(lambda connection: requirements.resolve(connection, self, name, **answer))
         if found.status == "expired":
-            raise answering.expired_error(found)
+            raise requirements.expired_error(found)
         return found
 
     def claim(self, requirement_id: str, *, by: str, user_id: str | None = None) -> Requirement:
@@ -106,7 +106,7 @@ class Pauses(Connected):
         Raises:
             AlreadyClaimed, AlreadyResolved: someone was faster.
         """
-        return self.write(lambda connection: answering.claim(connection, self, requirement_id, by, user_id))
+        return self.write(lambda connection: requirements.claim(connection, self, requirement_id, by, user_id))
 
     def handoff(
         self, reference: str, *, to: str, note: str | None = None, by: str | None = None, user_id: str | None = None
@@ -131,7 +131,7 @@ class Pauses(Connected):
             AlreadyResolved, AlreadyClaimed: it was answered, or someone else is at it.
         """
         options: dict[str, Any] = {"to": to, "note": note, "by": by, "user_id": user_id}
-        return self.write(lambda connection: answering.hand_off(connection, self, reference, **options))
+        return self.write(lambda connection: requirements.hand_off(connection, self, reference, **options))
 
     def claim_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """Take on a run that paused, or that was interrupted, and go on writing it from this process.
@@ -148,12 +148,12 @@ class Pauses(Connected):
             StillWaiting: answers are missing.
             AlreadyClaimed: another process goes on with it.
         """
-        return self.write(lambda connection: pausing.claim_run(connection, self, run_id, user_id))
+        return self.write(lambda connection: run_claims.claim_run(connection, self, run_id, user_id))
 
     def forget_answers(self, run_id: str) -> None:
         """Drop the values that a run was given, where its tools' results are not to be kept; who gave them stays."""
-        self.write(lambda connection: pausing.forget_answers(connection, self, run_id))
+        self.write(lambda connection: run_claims.forget_answers(connection, self, run_id))
 
     def release_run(self, before: Run) -> None:
         """Give back a run that was taken on and not touched since: it is as it was ``before`` `claim_run`."""
-        self.write(lambda connection: pausing.release_run(connection, self, before))
+        self.write(lambda connection: run_claims.release_run(connection, self, before))

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, forking, postgres_errors, postgres_sql, query, urls
+from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import NotAStore, QueryFailed, QueryRefused, StoreNotFound
@@ -48,7 +48,7 @@ def _cut_off() -> None:
         other_end.close()
         for connection in list(_connections):
             if not connection.closed:
-                forking.leak(connection)
+                fork_safety.leak(connection)
                 os.dup2(closed.fileno(), connection.fileno(), inheritable=False)
     _connections.clear()
 
@@ -178,11 +178,11 @@ class PostgresDb(SessionStore):
         """Rows turned into columns, each of the type its values have."""
         with self.connect() as connection:
             result = connection.execute(query_)
-            return query.columns_of(list(result.keys()), result.all())
+            return user_sql.columns_of(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT over the views, which stand before it in a WITH: a server that only reads makes none."""
-        body, names = query.numbered(text)
+        body, names = user_sql.numbered(text)
         words = postgres_sql.words_of(body)
         values = [params[name] for name in names]
         with self.connect() as connection:
@@ -192,7 +192,7 @@ class PostgresDb(SessionStore):
                 postgres_sql.require_reading(raw, words)
                 if raw.execute(_PRIVILEGED).fetchone()[0]:
                     raw.execute("SET LOCAL ROLE pg_read_all_data")
-                views = query.view_selects(
+                views = user_sql.view_selects(
                     self, connection.dialect, self.tables.metadata.schema or "public", words.names
                 )
                 return _rows(raw, postgres_sql.with_views(body, views), values)
@@ -248,12 +248,12 @@ def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
     with psycopg.RawCursor(raw) as cursor:
         stream: Any = cursor.stream(statement, values)  # in the protocol that takes one statement only
         try:
-            rows = query.bounded_rows(stream)
+            rows = user_sql.bounded_rows(stream)
         finally:
             stream.close()  # which ends the query on the server
         if not rows:  # then no row brought the columns along
             cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
-        return query.columns_of([column.name for column in cursor.description or ()], rows)
+        return user_sql.columns_of([column.name for column in cursor.description or ()], rows)
 
 
 _NO_TABLES = sa.text("""

@@ -8,7 +8,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import errors as pg
 
-from kern_nb.db.space import full
+from kern_nb.db.disk_space import full
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 
 # By the first characters of the SQLSTATE: the class of the error, or the whole code.

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kern_nb.db import query
+from kern_nb.db import user_sql
 from kern_nb.db.sql_functions import POSTGRES
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import QueryFailed, QueryRefused
@@ -70,7 +70,7 @@ def words_of(text: str) -> Words:
     for index, (kind, word) in enumerate(tokens):
         depth += (word == "(") - (word == ")")  # a string has its quotes with it
         if depth < 0 or word == ";":
-            raise query.refused(text)
+            raise user_sql.refused(text)
         if kind not in ("word", "quoted"):
             continue
         name = _name(kind, word)
@@ -81,9 +81,9 @@ def words_of(text: str) -> Words:
         if following != "(":
             continue
         if index > 1 and tokens[index - 1][1] == "." and _name(*tokens[index - 2]) != "pg_catalog":
-            raise query.refused_function(f"{tokens[index - 2][1]}.{word}")
+            raise user_sql.refused_function(f"{tokens[index - 2][1]}.{word}")
         if kind == "word" and not word.isascii():  # some servers fold such letters to ASCII ones
-            raise query.refused_function(word)
+            raise user_sql.refused_function(word)
         if name not in POSTGRES:
             words.calls.add(name)
     if depth:
@@ -105,15 +105,15 @@ def require_reading(raw: Any, words: Words) -> None:
     }
     for kind, name in raw.execute(_LOOKUP, parameters):
         if kind == "function":
-            raise query.refused_function(name)
+            raise user_sql.refused_function(name)
         if kind == "relation":
-            raise query.unknown_relation(name)
+            raise user_sql.unknown_relation(name)
         raise QueryRefused(
             f"The schema {name} is not read here: SQL reads {', '.join(VIEWS)}.",
             "If it is an alias in your query, give it another name.",
         )
     if hidden := sorted(name for name in words.qualifiers if name.startswith("pg_")):  # pg_temp is in no catalog
-        raise query.unknown_relation(hidden[0])
+        raise user_sql.unknown_relation(hidden[0])
 
 
 def with_views(body: str, views: Mapping[str, str]) -> str:

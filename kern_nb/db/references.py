@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db.lineage import find_point, find_run, segments
-from kern_nb.db.reading import get_run, require_session, session_row
+from kern_nb.db.reads import get_run, require_session, session_row
 from kern_nb.db.schema import Tables, newest_first, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Run

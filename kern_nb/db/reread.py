@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kern_nb.db import codec, rows
+from kern_nb.db import codec, mapping
 from kern_nb.db.schema import Json, Real, Tables
 from kern_nb.records import Run
 
@@ -16,15 +16,15 @@ def as_stored(tables: Tables, run: Run) -> Run:
 
     Each value takes the way through its column: as text and back.
     """
-    row_set = rows.run_rows(run, run.session_id or "")
+    row_set = mapping.run_rows(run, run.session_id or "")
     index = {"run_index": run.run_index}
     row = _read_back(tables.runs, row_set.run | index)
-    messages = [rows.message_of(_read_back(tables.messages, message | index)) for message in row_set.messages]
-    calls = [rows.tool_call_of(_read_back(tables.tool_calls, call | index)) for call in row_set.tool_calls]
-    return rows.run_of(row, messages, calls)
+    messages = [mapping.message_of(_read_back(tables.messages, message | index)) for message in row_set.messages]
+    calls = [mapping.tool_call_of(_read_back(tables.tool_calls, call | index)) for call in row_set.tool_calls]
+    return mapping.run_of(row, messages, calls)
 
 
-def _read_back(table: sa.Table, row: rows.Row) -> rows.Row:
+def _read_back(table: sa.Table, row: mapping.Row) -> mapping.Row:
     return {column.name: _value(column, row.get(column.name)) for column in table.columns}
 
 

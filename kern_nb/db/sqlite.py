@@ -17,9 +17,9 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import catalog, expand, lineage, query, schema, sqlite_connections, sqlite_files, sqlite_sql
+from kern_nb.db import catalog, json_columns, lineage, schema, sqlite_connections, sqlite_files, sqlite_sql, user_sql
+from kern_nb.db.disk_space import unavailable
 from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
-from kern_nb.db.space import unavailable
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, StoreBusy
@@ -114,7 +114,7 @@ class SqliteDb(SessionStore):
         connection.text_factory = _text
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
-        connection.create_function(expand.SQLITE_FUNCTION, -1, expand.cut_out, deterministic=True)
+        connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.cut_out, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 
@@ -131,28 +131,28 @@ class SqliteDb(SessionStore):
         """Rows turned into columns, each of the type its values have."""
         with self.connect() as connection:
             result = connection.execute(query_)
-            return query.columns_of(list(result.keys()), result.all())
+            return user_sql.columns_of(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT, on a connection that can only read."""
         # A connection of its own: the views must not be met by those who look for tables of the same names.
         with contextlib.closing(self._connect("ro")) as connection:
-            for statement in query.view_statements(self, self.engine.dialect):
+            for statement in user_sql.view_statements(self, self.engine.dialect):
                 connection.execute(statement)
             authorizer = sqlite_sql.Authorizer(connection)
             try:
                 cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
-                return query.columns_of(names, query.bounded_rows(cursor))
+                return user_sql.columns_of(names, user_sql.bounded_rows(cursor))
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
                 if "one statement" in str(error):
-                    raise query.refused(text) from error
+                    raise user_sql.refused(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
                 if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
                     raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
-                    raise (authorizer.denied or query.refused(text)) from error
+                    raise (authorizer.denied or user_sql.refused(text)) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
 
     def require_harmless(self, connection: Connection) -> None:

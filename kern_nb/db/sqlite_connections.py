@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 from sqlalchemy.pool import Pool
 
-from kern_nb.db import descriptors, forking
-from kern_nb.db.descriptors import DUCKDB_MAGIC, FileId
+from kern_nb.db import file_descriptors, fork_safety
+from kern_nb.db.file_descriptors import DUCKDB_MAGIC, FileId
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreFull, StoreUnavailable, UnstorableValue
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class SqliteConnection(sqlite3.Connection):
 
     def _require_own(self) -> None:
         if self.inherited:
-            raise forking.refusal(self.path)
+            raise fork_safety.refusal(self.path)
 
 
 class SqlitePool(Pool):
@@ -182,7 +182,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     require_usable(path)
     with _lock:
         _wait_for_fork()
-        with descriptors.opening():
+        with file_descriptors.opening():
             connection: SqliteConnection = sqlite3.connect(
                 f"file:{quote(path.absolute().as_posix())}?mode={mode}",
                 uri=True,
@@ -215,11 +215,11 @@ def require_usable(path: Path) -> None:
         NotAStore: it is a DuckDB file.
     """
     try:
-        file, header = descriptors.file_id(path), descriptors.read_header(path, 12)
+        file, header = file_descriptors.file_id(path), file_descriptors.read_header(path, 12)
     except OSError:  # SQLite says what is wrong with it, or makes it
         return
     if file in _inherited:
-        raise forking.refusal(path)
+        raise fork_safety.refusal(path)
     if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
 
@@ -348,7 +348,7 @@ def _before_fork() -> None:
     _lock.acquire()
     _forking.add(threading.get_ident())
     mine = (None, threading.get_ident())
-    _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=forking.WAIT_S)
+    _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=fork_safety.WAIT_S)
     for pool in list(_pools):
         with contextlib.suppress(Exception):  # one that cannot be closed is refused to the child
             pool.dispose()
@@ -367,16 +367,16 @@ def _after_fork_in_child() -> None:
     me = threading.get_ident()
     for connection in list(_connections):
         connection.inherited = True
-        forking.leak(connection)
+        fork_safety.leak(connection)
         with contextlib.suppress(OSError):
-            _inherited.add(descriptors.file_id(connection.path))
+            _inherited.add(file_descriptors.file_id(connection.path))
         if connection.thread == me:  # another thread's may be locked for ever; its cursors are out of reach
             connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
     _connections.clear()
     for pool in list(_pools):
         pool.forget()
     # Connections that others made, and closed ones whose cursors live on.
-    _inherited.update((descriptors.open_files() or {}).values())
+    _inherited.update((file_descriptors.open_files() or {}).values())
     _lock.release()
 
 

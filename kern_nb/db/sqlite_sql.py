@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from kern_nb.db import query
+from kern_nb.db import user_sql
 from kern_nb.db.sql_functions import SQLITE
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore
@@ -40,14 +40,14 @@ class Authorizer:
         if action == sqlite3.SQLITE_FUNCTION:
             if second is not None and second.lower() in SQLITE:
                 return sqlite3.SQLITE_OK
-            self.denied = query.refused_function(str(second))
+            self.denied = user_sql.refused_function(str(second))
         elif action in _STRUCTURE or action == sqlite3.SQLITE_READ:
             if source in self._views and source not in VIEWS:
-                self.denied = query.unknown_relation(str(source))
+                self.denied = user_sql.unknown_relation(str(source))
             elif action in _STRUCTURE or self._is_readable(str(first), second, database):
                 return sqlite3.SQLITE_OK
             else:
-                self.denied = query.unknown_relation(str(first))
+                self.denied = user_sql.unknown_relation(str(first))
         return sqlite3.SQLITE_DENY
 
     def _is_readable(self, table: str, column: str | None, database: str | None) -> bool:

@@ -16,7 +16,7 @@ from kern_nb.db.schema import USAGE
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
-    from kern_nb.db.connected import Connected
+    from kern_nb.db.database import Connected
 
 
 def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import appending, arguments, blobs, cards, listing, reading, writing
+from kern_nb.db import blobs, reads, run_writes, session_items, session_search, session_writes, validation
 from kern_nb.db.blobs import Blob
-from kern_nb.db.cards import Card, Family
-from kern_nb.db.listing import Narrowing, Order, SessionIds
+from kern_nb.db.dataframes import Tabular
 from kern_nb.db.pauses import Pauses
-from kern_nb.db.tabular import Tabular
+from kern_nb.db.session_items import Card, Family
+from kern_nb.db.session_search import Narrowing, Order, SessionIds
 from kern_nb.errors import BadUsage
 from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
 
 if TYPE_CHECKING:
-    from kern_nb.db.appending import RunEnd
-    from kern_nb.db.check import CheckReport
-    from kern_nb.db.damage import SetAside
-    from kern_nb.db.reading import Details, SessionPage
+    from kern_nb.db.damaged_rows import SetAside
+    from kern_nb.db.integrity import CheckReport
+    from kern_nb.db.reads import Details, SessionPage
     from kern_nb.db.references import Reference
+    from kern_nb.db.run_writes import RunEnd
     from kern_nb.ingest.report import IngestReport
 
 Place = int | str | tuple[int | str, int] | None
@@ -53,7 +53,7 @@ class SessionStore(Tabular, Pauses):
         Without ``runs`` its own fields are read alone, and ``Session.runs`` is None.
         """
         with self.reading() as connection:
-            return reading.get_session(connection, self.tables, session_id, user_id, runs=runs)
+            return reads.get_session(connection, self.tables, session_id, user_id, runs=runs)
 
     def list_sessions(
         self,
@@ -86,7 +86,7 @@ class SessionStore(Tabular, Pauses):
         """
         owners = {"agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id, "user_id": user_id}
         with self.reading() as connection:
-            return reading.list_sessions(
+            return reads.list_sessions(
                 connection,
                 self._source(),
                 filters={"session_type": session_type, **owners},
@@ -128,7 +128,7 @@ class SessionStore(Tabular, Pauses):
         options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
         options |= {"total": total, "user_id": user_id}
         with self.reading() as connection:
-            return listing.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
+            return session_search.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
 
     def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[Card]:
         """What a list says of these sessions, in this order, without totals; those that are not there are left out.
@@ -136,7 +136,7 @@ class SessionStore(Tabular, Pauses):
         With a ``user_id``, another user's sessions are not there.
         """
         with self.reading() as connection:
-            return cards.cards(connection, self.tables, arguments.texts("session_ids", session_ids), user_id)
+            return session_items.cards(connection, self.tables, validation.texts("session_ids", session_ids), user_id)
 
     def session_family(self, session_id: str, *, most: int = 200, user_id: str | None = None) -> Family:
         """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.
@@ -147,7 +147,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return cards.family(connection, self.tables, session_id, most, user_id)
+            return session_items.family(connection, self.tables, session_id, most, user_id)
 
     def save_session(self, session: Session) -> Session:
         """Store a session's own fields, and those of its runs that are not stored yet; the session as stored.
@@ -157,7 +157,7 @@ class SessionStore(Tabular, Pauses):
         Raises:
             OwnerMismatch: it belongs to another user.
         """
-        return self.write(lambda connection: writing.save_session(connection, self, session))
+        return self.write(lambda connection: session_writes.save_session(connection, self, session))
 
     def rename_session(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
         """Give a session a title; the session, without its runs.
@@ -166,7 +166,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is none.
             OwnerMismatch: it is not the session of ``user_id``. So with all that change one.
         """
-        return self.write(lambda connection: writing.rename_session(connection, self, session_id, name, user_id))
+        return self.write(lambda connection: session_writes.rename_session(connection, self, session_id, name, user_id))
 
     def tag_session(self, session_id: str, tags: Sequence[str], *, user_id: str | None = None) -> Session:
         """Give a session these tags in place of those it has; the session, without its runs.
@@ -180,7 +180,7 @@ class SessionStore(Tabular, Pauses):
         """
         if isinstance(tags, str) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
             raise BadUsage(f"{tags!r} is no list of tags.", "For example: ['refund', 'to check']")
-        return self.write(lambda connection: writing.tag_session(connection, self, session_id, tags, user_id))
+        return self.write(lambda connection: session_writes.tag_session(connection, self, session_id, tags, user_id))
 
     def update_session_state(
         self, session_id: str, updates: dict[str, Any], *, user_id: str | None = None
@@ -197,7 +197,7 @@ class SessionStore(Tabular, Pauses):
         """
         if not isinstance(updates, dict):
             raise BadUsage(f"{updates!r} is no dict of keys to set.", "For example: {'name': 'Alice'}")
-        return self.write(lambda connection: appending.update_state(connection, self, session_id, updates, user_id))
+        return self.write(lambda connection: run_writes.update_state(connection, self, session_id, updates, user_id))
 
     def save_summary(self, session_id: str, summary: dict[str, Any] | None, *, user_id: str | None = None) -> None:
         """Set the summary of a session, or take it away.
@@ -206,7 +206,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
             OwnerMismatch: it is another user's.
         """
-        self.write(lambda connection: writing.save_summary(connection, self, session_id, summary, user_id))
+        self.write(lambda connection: session_writes.save_summary(connection, self, session_id, summary, user_id))
 
     def delete_session(
         self,
@@ -234,16 +234,16 @@ class SessionStore(Tabular, Pauses):
         if detach_branches and self.exists() and not self.read_only:
             self._detach_branches(session_id, progress=progress, user_id=user_id)
         options: dict[str, Any] = {"detach_branches": detach_branches, "user_id": user_id}
-        self.write(lambda connection: writing.delete_session(connection, self, session_id, **options))
+        self.write(lambda connection: session_writes.delete_session(connection, self, session_id, **options))
 
     def _detach_branches(self, session_id: str, *, progress: bool, user_id: str | None) -> None:
         from kern_nb.ingest.progress import Progress
 
         with self.connect() as connection:
-            heirs = writing.large_heirs(connection, self, session_id, user_id)
+            heirs = session_writes.large_heirs(connection, self, session_id, user_id)
         with Progress(sum(heirs.values()), shown=progress, what="inherited runs copied") as bar:
             for heir in heirs:
-                while n := self.write(lambda c, heir=heir: writing.detach_portion(c, self, session_id, heir)):  # type: ignore[misc]
+                while n := self.write(lambda c, heir=heir: session_writes.detach_portion(c, self, session_id, heir)):  # type: ignore[misc]
                     bar.done(n)
 
     def branch(
@@ -277,7 +277,7 @@ class SessionStore(Tabular, Pauses):
             raise BadUsage("A branch is taken after a place or before it, not both.", "Give one of after= and before=.")
         options: dict[str, Any] = {"after": after, "before": before, "name": name, "new_session_id": new_session_id}
         options["user_id"] = user_id
-        return self.write(lambda connection: writing.branch(connection, self, session_id, **options))
+        return self.write(lambda connection: session_writes.branch(connection, self, session_id, **options))
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class SessionStore(Tabular, Pauses):
             RunExists: a run of that id is stored already.
         """
         return self.write(
-            lambda connection: appending.append_run(connection, self, session_id, run, user_id), small=True
+            lambda connection: run_writes.append_run(connection, self, session_id, run, user_id), small=True
         )
 
     def start_run(
@@ -351,7 +351,7 @@ class SessionStore(Tabular, Pauses):
             messages=list(messages),
         )
         return self.write(
-            lambda connection: appending.start_run(connection, self, session_id, run, default_state, owner_data),
+            lambda connection: run_writes.start_run(connection, self, session_id, run, default_state, owner_data),
             small=True,
         )
 
@@ -382,7 +382,7 @@ class SessionStore(Tabular, Pauses):
         """
         options: dict[str, Any] = {"session_state": session_state, "store_results": store_results}
         return self.write(
-            lambda connection: appending.append_messages(connection, self, run_id, messages, **options), small=True
+            lambda connection: run_writes.append_messages(connection, self, run_id, messages, **options), small=True
         )
 
     def finish_run(
@@ -422,7 +422,7 @@ class SessionStore(Tabular, Pauses):
         values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s, "messages": messages}
         values["state_unchanged"] = state_unchanged
         return self.write(
-            lambda connection: appending.finish_run(connection, self, run_id, status=status, **values), small=True
+            lambda connection: run_writes.finish_run(connection, self, run_id, status=status, **values), small=True
         )
 
     def get_run(self, run_id: str, *, user_id: str | None = None) -> Run:
@@ -435,7 +435,7 @@ class SessionStore(Tabular, Pauses):
             RunNotFound: there is none.
         """
         with self.reading() as connection:
-            return reading.get_run(connection, self.tables, run_id, user_id)
+            return reads.get_run(connection, self.tables, run_id, user_id)
 
     def session_runs(
         self, session_id: str, *, start: int = 0, limit: int = 20, user_id: str | None = None
@@ -446,7 +446,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.session_runs(connection, self.tables, session_id, start, limit, user_id)
+            return reads.session_runs(connection, self.tables, session_id, start, limit, user_id)
 
     def details(self, session_id: str, *, user_id: str | None = None) -> Details:
         """What frames have as text only: contents, results, inputs and outputs as they are stored, and marks.
@@ -455,7 +455,7 @@ class SessionStore(Tabular, Pauses):
             SessionNotFound: there is no such session.
         """
         with self.reading() as connection:
-            return reading.details(connection, self.tables, session_id, user_id)
+            return reads.details(connection, self.tables, session_id, user_id)
 
     def find_run(self, reference: str, *, user_id: str | None = None) -> Run:
         """A run of a session's own, by a person's reference: ``chat/2``, or a prefix.
@@ -472,8 +472,8 @@ class SessionStore(Tabular, Pauses):
     def member_runs(self, run_id: str, *, user_id: str | None = None) -> list[Run]:
         """The runs of a team's members, or of a workflow's steps, that were made within a run, in order."""
         with self.reading() as connection:
-            reading.require_run_of(connection, self.tables, run_id, user_id)
-            return reading.member_runs(connection, self.tables, run_id)
+            reads.require_run_of(connection, self.tables, run_id, user_id)
+            return reads.member_runs(connection, self.tables, run_id)
 
     def history(
         self,
@@ -514,12 +514,12 @@ class SessionStore(Tabular, Pauses):
         limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages}
         limits |= {"after_run": after_run, "also": also, "before_run": before_run, "user_id": user_id}
         with self.reading() as connection:
-            return reading.history(connection, self.tables, session_id, **limits)
+            return reads.history(connection, self.tables, session_id, **limits)
 
     def unfinished_runs(self, session_id: str, *, upto: int, user_id: str | None = None) -> list[int]:
         """The indexes of runs up to one that `history` leaves out because they did not end, or not well."""
         with self.reading() as connection:
-            return reading.unfinished_runs(connection, self.tables, session_id, upto, user_id)
+            return reads.unfinished_runs(connection, self.tables, session_id, upto, user_id)
 
     def add_score(
         self,
@@ -538,7 +538,7 @@ class SessionStore(Tabular, Pauses):
             OwnerMismatch: the session is not that of ``user_id``.
         """
         rated: tuple[Any, ...] = (session_id, name, value, run_id, source, user_id)
-        self.write(lambda connection: writing.add_score(connection, self, *rated))
+        self.write(lambda connection: session_writes.add_score(connection, self, *rated))
 
     # Bytes ------------------------------------------------------------------------------------------------------------
 
@@ -595,7 +595,7 @@ class SessionStore(Tabular, Pauses):
             hosts_gone: Names of hosts that do not exist any more, such as containers that were created anew. Their
                 open runs count as interrupted. Of a host that cannot be seen from here, this is never assumed.
         """
-        from kern_nb.db.check import check
+        from kern_nb.db.integrity import check
 
         return check(self, repair=repair, hosts_gone=hosts_gone)
 
@@ -604,7 +604,7 @@ class SessionStore(Tabular, Pauses):
 
         They are in a table of their own, ``<session_table>_damaged``; those of a session go when it is deleted.
         """
-        from kern_nb.db.damage import set_aside_values
+        from kern_nb.db.damaged_rows import set_aside_values
 
         with self.reading() as connection:
             return set_aside_values(connection, self.tables)

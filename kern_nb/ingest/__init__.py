@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
-from kern_nb.ingest.drafts import Importer
-from kern_nb.ingest.load import Item, load
+from kern_nb.ingest.importer import Importer
+from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.progress import Progress
 from kern_nb.ingest.report import IngestReport, Problem
-from kern_nb.ingest.source import Source
+from kern_nb.ingest.writer import Item, load
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore

@@ -25,12 +25,12 @@ from kern_nb.db.blobs import Blob
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
 from kern_nb.extra_keys import upgraded
-from kern_nb.ingest.drafts import Malformed, kind_of, need
-from kern_nb.ingest.packing import Unpacking, restored
+from kern_nb.ingest.bundle_merge import Bundled, Inherited
+from kern_nb.ingest.bundle_schema import Unpacking, restored
+from kern_nb.ingest.importer import Malformed, kind_of, need
+from kern_nb.ingest.json_source import BUNDLE as MARK
+from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.restoring import Bundled, Inherited
-from kern_nb.ingest.source import BUNDLE as MARK
-from kern_nb.ingest.source import Source
 
 NAME = "bundle"
 READS = "what %kern export wrote"

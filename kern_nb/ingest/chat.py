@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.drafts import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.importer import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.source import Source, Value
-from kern_nb.ingest.turns import Said, runs_of
+from kern_nb.ingest.run_splitter import Said, runs_of
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "chat"

@@ -7,9 +7,9 @@ from typing import Any
 
 from kern_nb.errors import UnknownFormat, did_you_mean
 from kern_nb.ingest import bundle, chat, tau2
-from kern_nb.ingest.drafts import Importer, kind_of
+from kern_nb.ingest.importer import Importer, kind_of
+from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.source import Source
 
 # The first one that recognises a file reads it: those with the stricter marks come first.
 IMPORTERS: dict[str, Importer] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kern_nb.controls import visible
+from kern_nb.control_characters import visible
 
 _SHOWN = 5
 
@@ -66,7 +66,7 @@ class IngestReport:
         return visible("\n".join(lines))
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.reports import ingest_html
+        from kern_nb.views.reports import ingest_html
 
         return ingest_html(self)
 

@@ -17,11 +17,11 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
-from kern_nb.db.rows import micros
-from kern_nb.ingest.drafts import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.db.mapping import micros
+from kern_nb.ingest.importer import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.source import Source
-from kern_nb.ingest.turns import Said, runs_of
+from kern_nb.ingest.run_splitter import Said, runs_of
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 NAME = "tau2"

@@ -20,7 +20,7 @@ from pydantic_ai.messages import AudioUrl, BinaryContent, DocumentUrl, FileUrl, 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from kern_nb.db import SessionStore
-from kern_nb.db.descriptors import open_binary
+from kern_nb.db.file_descriptors import open_binary
 from kern_nb.errors import BadUsage
 
 Keep = Callable[[bytes, str | None], str | None]

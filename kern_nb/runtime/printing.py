@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from kern_nb.render import plain
-from kern_nb.render.stream import Said, said_html, said_text
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
+from kern_nb.text import formatting
+from kern_nb.views.stream import Said, said_html, said_text
 
 _EVERY_S = 0.1
 _PATIENCE_S = 0.2
@@ -98,12 +98,12 @@ class _Terminal:
     def show(self, said: Said, event: Event) -> None:
         if isinstance(event, Text):
             self._has_text = True
-            self._write(plain.visible(event.delta))
+            self._write(formatting.visible(event.delta))
         elif isinstance(event, CallEnded):
             self._line(said.call_line(event.tool_call_id))
         elif isinstance(event, Ended):
             if not self._has_text and (text := said.unstreamed()):
-                self._line(plain.visible(text))
+                self._line(formatting.visible(text))
             for line in said.closing(event.run):
                 self._line(line)
             if self._column:

@@ -20,10 +20,10 @@ import anyio
 from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
-from kern_nb.db.appending import RunEnd
-from kern_nb.db.check import abandon
+from kern_nb.db.integrity import abandon
+from kern_nb.db.mapping import ended
 from kern_nb.db.reread import as_stored
-from kern_nb.db.rows import ended
+from kern_nb.db.run_writes import RunEnd
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages

@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.db import SessionStore
-from kern_nb.db.reading import NOT_TOLD
+from kern_nb.db.reads import NOT_TOLD
 from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
 from kern_nb.records import Message, Session, SessionSummary, message_text
-from kern_nb.runtime import loop
+from kern_nb.runtime import event_loop
 from kern_nb.runtime.threads import in_thread
 
 _PROMPT = """\
@@ -72,7 +72,7 @@ class SessionSummaryManager:
             except Exception as error:  # noqa: BLE001 - a summary that fails must not fail the run it follows
                 _log.warning("The summary of session %s was not made: %s", session_id, error)
 
-        pending[session_id] = begun = loop.start(work)
+        pending[session_id] = begun = event_loop.start(work)
         return begun
 
     def wait(self, store: SessionStore, session_id: str) -> None:

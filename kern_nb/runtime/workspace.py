@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kern_nb import files
-from kern_nb.controls import visible
+from kern_nb.control_characters import visible
 from kern_nb.db import SessionStore
-from kern_nb.db.descriptors import is_database
+from kern_nb.db.file_descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
 KEY = "workspace"

@@ -9,8 +9,8 @@ in ``export default { render }``. What some widgets share is a script of its own
 of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables, each with a fallback, every rule below
 ``.kern-w``; a script or part may have a sheet of its own name beside it. Text from a store reaches the page through
 ``textContent`` alone (``h()`` makes elements that way). What a model said in Markdown comes as the tree that
-`kern_nb.render.markdown` makes of it; ``static/texts.js`` builds elements from it, of a short list of its own. Markup
-that `kern_nb.render` wrote, and escaped, is put in by ``putRendered()``, the only line that touches ``innerHTML``;
+`kern_nb.text.markdown` makes of it; ``static/texts.js`` builds elements from it, of a short list of its own. Markup
+that `kern_nb.text` wrote, and escaped, is put in by ``putRendered()``, the only line that touches ``innerHTML``;
 nothing else may.
 
 **Calls.** A script calls methods of its widget, and of these only those marked ``@call`` (see `calls`):
@@ -43,17 +43,16 @@ it: quoted, and with the store named where that is not the one in use.
 
 **Left when the kernel is gone.** JupyterLab saves no widget state by default; a trusted notebook that is opened again
 says "Error displaying widget: model not found", even where the same output has HTML beside the widget. So a widget
-puts out *two* outputs: first a still, plain HTML of what was last seen (`still`, written by `kern_nb.render`), then
-the widget. The style of the still (`kern_nb.render.still`) hides it while a live widget follows, and hides what follows
-while that is not live, with whatever its host says about it. Live means that the kernel has answered: a notebook that
-was executed elsewhere, whose widgets are restored from saved state without a kernel, shows its still, too. The script
-calls ``shell.seen()`` whenever the view has changed; a moment later the kernel renews the still in place (same display
-id), so that the notebook holds it when it is saved. A notebook that is not trusted loses the style and never shows the
-widget: there, in nbconvert's HTML and on GitHub, the still stands alone, as the second output says nothing in HTML.
-What is done after the page was loaded again in the same kernel does not reach the still, until the cell is run again:
-JupyterLab forgets display ids with the page, a message without one belongs to no output, and a script is given its
-element and its model, not the notebook.
-"""
+puts out *two* outputs: first a still, plain HTML of what was last seen (`still`, written by `kern_nb.text`), then
+the widget. The style of the still (`kern_nb.text.fallback`) hides it while a live widget follows, and hides what
+follows while that is not live, with whatever its host says about it. Live means that the kernel has answered: a
+notebook that was executed elsewhere, whose widgets are restored from saved state without a kernel, shows its still,
+too. The script calls ``shell.seen()`` whenever the view has changed; a moment later the kernel renews the still in
+place (same display id), so that the notebook holds it when it is saved. A notebook that is not trusted loses the
+style and never shows the widget: there, in nbconvert's HTML and on GitHub, the still stands alone, as the second
+output says nothing in HTML. What is done after the page was loaded again in the same kernel does not reach the still,
+until the cell is run again: JupyterLab forgets display ids with the page, a message without one belongs to no output,
+and a script is given its element and its model, not the notebook."""
 
 from __future__ import annotations
 
@@ -71,10 +70,10 @@ from uuid import uuid4
 import anywidget
 from IPython.display import display, update_display
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.errors import BadUsage, NoStore
-from kern_nb.render import plain, still
-from kern_nb.widgets.calls import call, calls_of, told
+from kern_nb.text import fallback, formatting
+from kern_nb.widgets.rpc import call, calls_of, told
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -111,7 +110,7 @@ class Widget(anywidget.AnyWidget):
             cls._css = "\n".join(_text(f"{name}.css") for name in names if (_STATIC / f"{name}.css").exists())
 
     def __init__(self, store: str | SessionStore | None = None) -> None:
-        self.store = attached.find(store)
+        self.store = store_registry.find(store)
         self.last_error: BaseException | None = None
         self._still_id = f"kern-{uuid4()}"
         self._stands = False
@@ -123,7 +122,7 @@ class Widget(anywidget.AnyWidget):
 
     @abstractmethod
     def still(self) -> str:
-        """What is seen now, as plain HTML by `kern_nb.render`: for a saved notebook, which has no kernel."""
+        """What is seen now, as plain HTML by `kern_nb.text`: for a saved notebook, which has no kernel."""
 
     @abstractmethod
     def __repr__(self) -> str:
@@ -171,7 +170,7 @@ class Widget(anywidget.AnyWidget):
         """Let go of the store and open it anew: its server may have come back, its file been put in its place."""
         self.store.reopen()
         self.last_error = None
-        return f"%kern use {line_of(attached.name_of(self.store))}"
+        return f"%kern use {line_of(store_registry.name_of(self.store))}"
 
     @call
     def keep_still(self) -> None:
@@ -183,14 +182,14 @@ class Widget(anywidget.AnyWidget):
     def is_in_use(self) -> bool:
         """Whether its store is the one that lines mean where they name none."""
         try:
-            return attached.current_store() is self.store
+            return store_registry.current_store() is self.store
         except NoStore:
             return False
 
     def line(self, verb: str, *words: str) -> str:
         """The magic that does the same; it names the store where that is not the one in use."""
-        named = () if self.is_in_use else ("--store", attached.name_of(self.store))
-        return plain.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
+        named = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
+        return formatting.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class Widget(anywidget.AnyWidget):
         return {**(data or {}), **self._still_output()}
 
     def _still_output(self) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": still.still_html(self.still())}
+        return {"text/plain": repr(self), "text/html": fallback.still_html(self.still())}
 
 
 def key_of(identity: str) -> str:

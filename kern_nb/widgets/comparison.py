@@ -6,15 +6,15 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
-from kern_nb.render import plain, words
-from kern_nb.render.comparison import SIGNS, comparison_html, label, metrics_html, sentence
+from kern_nb.text import formatting, worddiff
+from kern_nb.views.comparison import SIGNS, comparison_html, label, metrics_html, sentence
 from kern_nb.widgets.base import Widget
-from kern_nb.widgets.calls import call
+from kern_nb.widgets.rpc import call
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
     from kern_nb.analysis.compare.pairs import Pair
-    from kern_nb.analysis.sides import Comparand
+    from kern_nb.analysis.conversation import Comparand
     from kern_nb.db import SessionStore
 
 MOST_ROWS = 50
@@ -54,7 +54,7 @@ class ComparisonView(Widget, script="comparison"):
     @call
     def start(self) -> dict[str, Any]:
         """The sides, what each took, and which of them can be put beside the baseline."""
-        names = [plain.visible(label(side.label)) for side in self.comparison.sides]
+        names = [formatting.visible(label(side.label)) for side in self.comparison.sides]
         return {"baseline": names[0], "contenders": names[1:], "metrics": metrics_html(self.comparison)}
 
     @call
@@ -70,7 +70,7 @@ class ComparisonView(Widget, script="comparison"):
             found.append([part[0]["turn"], len(part), same, sum(bool(row["shared"]) for row in part)])
         parts = next((turn for turn, _, same, _ in found if not same), None)
         unseen = sum(number for _, number, _, _ in found[_MOST_STRETCHES:])
-        said = plain.visible(sentence(pair))
+        said = formatting.visible(sentence(pair))
         return {"said": said, "stretches": found[:_MOST_STRETCHES], "parts": parts, "unseen": unseen}
 
     @call
@@ -85,9 +85,9 @@ class ComparisonView(Widget, script="comparison"):
         turns = self._turns(contender)
         if side not in ("a", "b") or not 0 <= turn < len(turns):
             raise BadUsage(f"There is no turn {turn} of side {side!r}.", "Run the cell again.")
-        text = plain.visible("\n".join(filter(None, (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"]))))
+        text = formatting.visible("\n".join(filter(None, (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"]))))
         left = len(text) - _LONGEST
-        return text if left <= 0 else f"{text[:_LONGEST]}… {plain.count(left)} more characters"
+        return text if left <= 0 else f"{text[:_LONGEST]}… {formatting.count(left)} more characters"
 
     def _pair(self, contender: int) -> Pair:
         if not 0 <= contender < len(self.comparison.pairs):
@@ -100,22 +100,22 @@ class ComparisonView(Widget, script="comparison"):
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"turn": row["turn"], "status": row["status"], "sign": SIGNS[row["status"]]}
-    made["role"] = plain.visible(plain.cut(row["role"] or "", 20))
+    made["role"] = formatting.visible(formatting.cut(row["role"] or "", 20))
     texts = _pieces(row, "text")
     calls = _pieces(row, "calls")
     for n, side in enumerate("ab"):
         place = row[side]
         made[side] = place and {
-            "place": plain.visible(plain.cut(place, _PLACE)),
+            "place": formatting.visible(formatting.cut(place, _PLACE)),
             "text": texts[n],
             "calls": calls[n],
-            "cut": len(row[f"{side}_text"] or "") + len(row[f"{side}_calls"] or "") > words.LONGEST,
+            "cut": len(row[f"{side}_text"] or "") + len(row[f"{side}_calls"] or "") > worddiff.LONGEST,
         }
     return made
 
 
-def _pieces(row: dict[str, Any], what: str) -> tuple[list[words.Piece], list[words.Piece]]:
+def _pieces(row: dict[str, Any], what: str) -> tuple[list[worddiff.Piece], list[worddiff.Piece]]:
     a, b = row[f"a_{what}"] or "", row[f"b_{what}"] or ""
     if row["status"] == "changed":
-        return words.versions(a, b)
-    return words.beginning(a), words.beginning(b)
+        return worddiff.versions(a, b)
+    return worddiff.beginning(a), worddiff.beginning(b)

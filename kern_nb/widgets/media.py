@@ -7,7 +7,7 @@ import binascii
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
-from kern_nb.render import plain
+from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -70,10 +70,10 @@ def _url(part: dict[str, Any]) -> str | None:
 def _described(part: dict[str, Any]) -> str:
     url, kind, size = _url(part), part.get("media_type"), part.get("size")
     if url is not None and not url.startswith("data:"):
-        return f"picture at {plain.cut(url, 80)}"
+        return f"picture at {formatting.cut(url, 80)}"
     if url is not None:
         kind = url[5:].partition(";")[0].partition(",")[0]
-    facts = [plain.cut(kind, 60) if isinstance(kind, str) and kind else "file"]
+    facts = [formatting.cut(kind, 60) if isinstance(kind, str) and kind else "file"]
     if isinstance(size, int):
         facts.append(f"{size:,} bytes")
     return ", ".join(facts)

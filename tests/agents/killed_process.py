@@ -98,7 +98,7 @@ def forked(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.pydantic_loop", "db.frames"):
+    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.model_loop", "db.frame_queries"):
         importlib.import_module(f"kern_nb.{name}")  # what is imported at first use is used by every child
     importlib.import_module("pandas")
     process = 0

@@ -73,7 +73,7 @@ def child(orders: int, go: int, release: int) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.pydantic_loop"):
+    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.model_loop"):
         importlib.import_module(f"kern_nb.{name}")  # what is imported at first use is used by every child
     go, release, orders = os.pipe(), os.pipe(), []
     for _ in range(PROCESSES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from memory_models import Listener, calls_once
 
-from kern_nb import Agent, Team, attached
+from kern_nb import Agent, Team, store_registry
 from kern_nb.agent import SessionSummaryManager, tool
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import RunFailed
@@ -158,14 +158,14 @@ def test_each_store_has_its_own(db):
     try:
         with InMemoryDb() as other:
             for store, name in ((db, "first"), (other, "second")):
-                attached.attach(store, name=name)
+                store_registry.attach(store, name=name)
                 agent.run(name)
                 assert [run.input for run in agent.get_session().runs] == [name]
-            attached.use("first")
+            store_registry.use("first")
             assert [run.input for run in agent.get_session().runs] == ["first"]
     finally:
-        for name in attached.names():
-            attached.detach(name)
+        for name in store_registry.names():
+            store_registry.detach(name)
 
 
 def test_what_others_add_is_not_seen(tmp_path):

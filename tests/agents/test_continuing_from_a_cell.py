@@ -9,19 +9,19 @@ from pausing_agents import unanswered
 from team_members import crew, task, writer
 from workflow_steps import Pipeline
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, StillWaiting
-from kern_nb.notebook import agents, inbox, resuming
+from kern_nb.operations import agent_registry, inbox, resume
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """The store in use."""
-    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
     with SqliteDb(db_file=tmp_path / "s.db") as opened, contextlib.ExitStack() as stack:
-        attached.attach(opened, name="work")
-        stack.callback(attached.detach, "work")
+        store_registry.attach(opened, name="work")
+        stack.callback(store_registry.detach, "work")
         yield opened
 
 
@@ -29,7 +29,7 @@ def store(tmp_path, monkeypatch):
 def variables(monkeypatch):
     """The notebook's variables."""
     found: dict = {}
-    monkeypatch.setattr(agents, "variables", lambda: found)
+    monkeypatch.setattr(agent_registry, "variables", lambda: found)
     return found
 
 
@@ -55,10 +55,10 @@ def test_a_teams_or_workflows_run_is_gone_on_with(store, variables, kind, named)
     reference = {"place": "chat/0", "session": "chat", "requirement": waiting.requirement_id, "agent": "chat/0"}[named]
     options = {"agent": "boss"} if named == "agent" else {}
     with pytest.raises(StillWaiting):
-        resuming.continue_run(reference, **options)
+        resume.continue_run(reference, **options)
     assert [row.run for row in inbox.inbox().rows] == ["chat/0"]
     store.resolve(waiting.requirement_id, approve=True)
-    done = resuming.continue_run(reference, **options)
+    done = resume.continue_run(reference, **options)
 
     assert (done.run_id, done.status, unanswered(done)) == (run.run_id, "COMPLETED", [])
     assert pipeline.sent == [("x", 1)]
@@ -74,11 +74,11 @@ def test_a_member_does_not_go_on_with_its_teams_run(store, variables, kind):
     store.resolve("chat/0", approve=True)
     for options in ({}, {"agent": "helper"}):
         with pytest.raises(BadUsage):
-            resuming.continue_run("chat/0", **options)
+            resume.continue_run("chat/0", **options)
     assert (pipeline.sent, store.get_run(run.run_id).status) == ([], "PAUSED")
 
     variables["boss"] = runner
-    assert resuming.continue_run("chat/0").status == "COMPLETED"
+    assert resume.continue_run("chat/0").status == "COMPLETED"
 
 
 def test_a_workflow_that_failed_is_gone_on_with_by_its_place(store, variables):
@@ -90,5 +90,5 @@ def test_a_workflow_that_failed_is_gone_on_with_by_its_place(store, variables):
         flow.run("in")
     pipeline.down.clear()
 
-    assert resuming.continue_run("chat/0").output == "inab"
+    assert resume.continue_run("chat/0").output == "inab"
     assert pipeline.ran == ["a", "b", "b"]

@@ -19,7 +19,7 @@ from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import ScriptedModel
-from kern_nb.runtime import live
+from kern_nb.runtime import background
 
 HALF = ["Once ", "upon ", "a "]
 DIED = ConnectionError("the line is dead")
@@ -66,7 +66,7 @@ def cancelled(model: Breaking, make) -> None:
 def stopped(model: Breaking, work) -> list:
     """Run it as a chat does, and stop it once an answer stands still; what was told meanwhile."""
     told, over = [], threading.Event()
-    running = live.Live(work, told.append, lambda *_: over.set())
+    running = background.Live(work, told.append, lambda *_: over.set())
     assert model.held.wait(20)
     running.stop()
     assert over.wait(20)
@@ -99,7 +99,7 @@ def test_a_cancelled_answer_is_kept(store):
 def test_a_stopped_answer_is_kept(store):
     """A chat's Stop: what is stored is what it was told."""
     model = Breaking([*HALF, HELD])
-    told = stopped(model, live.begin(agent_of(model, store), "Tell me", session_id="chat"))
+    told = stopped(model, background.begin(agent_of(model, store), "Tell me", session_id="chat"))
 
     (run,) = store.get_session("chat").runs
     assert (run.status, said(run)[-1]) == ("CANCELLED", PARTIAL)
@@ -210,7 +210,7 @@ def test_who_goes_on_is_not_told_what_broke_off(store):
 
 async def _streamed(agent: Agent) -> None:
     """Go on with the run, and listen."""
-    await live.proceed(agent, "0", session_id="chat")(lambda _: None)
+    await background.proceed(agent, "0", session_id="chat")(lambda _: None)
 
 
 def test_an_answer_that_broke_off_is_not_taken_for_the_end(store):
@@ -263,7 +263,7 @@ def test_an_answer_is_kept_once(times):
                     loop.call_soon_threadsafe(task.cancel)
 
             sa.event.listen(store.engine, "before_cursor_execute", listen)
-            work = live.begin(agent, "x", session_id=f"chat {place}")
+            work = background.begin(agent, "x", session_id=f"chat {place}")
             task = asyncio.ensure_future(work(lambda _: None))
             try:
                 await task

@@ -11,7 +11,7 @@ from rerun_shops import TURNS, add, counts, recorded, rows, seller, shop, told
 from kern_nb.agent import Agent
 from kern_nb.db import SqliteDb
 from kern_nb.models.scripted import ScriptedModel
-from kern_nb.rerunning import Rerun, arerun, rerun
+from kern_nb.operations.rerun import Rerun, arerun, rerun
 
 
 @pytest.fixture
@@ -232,18 +232,18 @@ def test_in_a_running_loop(db):
 
 def test_an_agent_without_a_store_goes_where_the_session_is(db):
     """The store that is named, or the one in use; its own memory is left alone."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
     recorded(db)
     agent = Agent(seller("pear"), tools=[add])
     assert rerun("chat/1", agent, store=db, name="b").store is db
 
-    attached.attach(db, name="shop")
+    store_registry.attach(db, name="shop")
     try:
         assert rerun("chat/1", agent, name="c").store is db
         assert rerun("chat/1", agent, store="shop", name="d").store is db
     finally:
-        attached.detach("shop")
+        store_registry.detach("shop")
     assert [s.session_id for s in sorted(db.list_sessions(), key=lambda s: s.session_id)] == ["b", "c", "chat", "d"]
     assert agent.store.list_sessions() == []
 

@@ -15,7 +15,7 @@ from pydantic_ai.models.function import FunctionModel
 from rerun_shops import TURNS, add, recorded, rows, seller, shop, told
 from team_members import crew, member, task, writer
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.agent import Agent, tool
 from kern_nb.db import SqliteDb, open_store
 from kern_nb.errors import (
@@ -33,7 +33,7 @@ from kern_nb.errors import (
     UnstorableValue,
 )
 from kern_nb.models.scripted import ScriptedModel, call
-from kern_nb.rerunning import arerun, rerun
+from kern_nb.operations.rerun import arerun, rerun
 from kern_nb.workflow import Workflow
 
 
@@ -285,12 +285,12 @@ def test_an_agent_with_a_store_of_its_own_is_not_sent_elsewhere(db, tmp_path):
     with SqliteDb(db_file=tmp_path / "other.db") as other:
         agent = shop(other)
         for options in ({"store": db}, {}):
-            attached.attach(db, name="shop")
+            store_registry.attach(db, name="shop")
             try:
                 with pytest.raises(BadUsage, match=r"s\.db.*other\.db"):
                     rerun("chat/1", agent, **options)
             finally:
-                attached.detach("shop")
+                store_registry.detach("shop")
         with pytest.raises(SessionNotFound):
             rerun("chat/1", agent)
         assert other.list_sessions() == []

@@ -15,8 +15,8 @@ from kern_nb.agent import Agent
 from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, MessageNotFound, RunFailed
 from kern_nb.models.scripted import ScriptedModel, call
+from kern_nb.operations.rerun import rerun
 from kern_nb.records import Message, Run, ToolCall
-from kern_nb.rerunning import rerun
 from kern_nb.workflow import Workflow
 
 PNG = b"\x89PNG a picture of an apple"

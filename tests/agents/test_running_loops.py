@@ -19,7 +19,7 @@ from kern_nb.agent import RunContext, tool
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunFailed
 from kern_nb.models.scripted import call
-from kern_nb.runtime import loop
+from kern_nb.runtime import event_loop
 
 WAIT_S = 30
 
@@ -202,7 +202,7 @@ def test_no_input_is_no_run(db):
 
 def test_an_interrupt_ends_also_what_kept_a_cancellation_to_itself(monkeypatch):
     """It is cancelled once more: nobody has to restart the kernel because a library swallowed the first."""
-    monkeypatch.setattr(loop, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(event_loop, "_AGAIN_S", 0.05)
     begun, swallowed = threading.Event(), []
 
     def interrupt():
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_also_what_kept_a_cancellation_to_itself(monkeypatch):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        loop.run(stubborn)
+        event_loop.run(stubborn)
 
     assert len(swallowed) == 2
 
@@ -243,7 +243,7 @@ def test_an_interrupt_is_seen_where_signals_restart_what_they_interrupt():
     try:
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            loop.run(sleep)
+            event_loop.run(sleep)
     finally:
         signal.siginterrupt(signal.SIGINT, True)
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from memory_models import Listener, calls_once
 
-from kern_nb import Agent, attached
+from kern_nb import Agent, store_registry
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, HasBranches, RunFailed, SessionNotFound
 from kern_nb.models.scripted import ScriptedModel
@@ -75,28 +75,28 @@ def test_without_db_the_attached_store_is_used_at_each_run(db):
     try:
         agent.run("nowhere")
         assert [len(agent.get_session().runs), db.get_session("chat")] == [1, None]
-        attached.attach(db, name="first")
+        store_registry.attach(db, name="first")
         agent.run("first")
         with InMemoryDb() as other:
-            attached.attach(other, name="second")
+            store_registry.attach(other, name="second")
             agent.run("second")
             assert [run.input for run in other.get_session("chat").runs] == ["second"]
-            attached.use("first")
+            store_registry.use("first")
             assert [run.input for run in agent.get_session().runs] == ["first"]
     finally:
-        for name in attached.names():
-            attached.detach(name)
+        for name in store_registry.names():
+            store_registry.detach(name)
     assert agent.get_session().runs[0].input == "nowhere"
 
 
 def test_a_store_of_its_own_goes_before_the_attached_one(db):
     """db= is meant."""
     with InMemoryDb() as other:
-        attached.attach(other, name="other")
+        store_registry.attach(other, name="other")
         try:
             talk(db, "x")
         finally:
-            attached.detach("other")
+            store_registry.detach("other")
     assert db.get_session("chat") is not None
 
 

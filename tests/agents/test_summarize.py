@@ -13,8 +13,8 @@ from kern_nb.agent import SessionSummaryManager
 from kern_nb.analysis.digest import Digest
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
+from kern_nb.operations.summarize import summarize
 from kern_nb.records import Message, Run, Session, SessionSummary
-from kern_nb.summarizing import summarize
 
 ANSWER = json.dumps({"summary": "They met.", "topics": ["names", "greetings"]})
 

@@ -16,9 +16,9 @@ from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Session
-from kern_nb.render import plain
-from kern_nb.render.stream import Said, said_html, said_text
 from kern_nb.team import Team
+from kern_nb.text import formatting
+from kern_nb.views.stream import Said, said_html, said_text
 from kern_nb.workflow import Condition, Loop, Parallel, Step, Workflow
 
 
@@ -237,7 +237,7 @@ def test_what_a_workflow_gives_is_printed(store, output, capsys):
     shown = Said()
     shown.end(poems.get_session().runs[0])
 
-    seen = output if isinstance(output, str) else plain.pretty(output)
+    seen = output if isinstance(output, str) else formatting.pretty(output)
     assert printed == f"✓ give()\n{seen}\n"
     assert said_text(shown) == seen
     assert ("roses" if output == "roses" else "&quot;n&quot;") in said_html(shown)

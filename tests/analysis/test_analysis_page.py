@@ -10,9 +10,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
 
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     """In order and in one place, as a reader would type them."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
     monkeypatch.chdir(tmp_path)
     space: dict = {}
     for example in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from trials import row, table, trial, trials
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, NoStore
@@ -396,11 +396,11 @@ def test_the_store_in_use_is_compared(memory):
     trials(memory, "b", {"1": [1]})
     with pytest.raises(NoStore):
         compare_groups("trials of models")
-    attached.attach(memory, name="trials of models")
+    store_registry.attach(memory, name="trials of models")
     try:
         assert compare_groups().contenders == compare_groups("trials of models").contenders == ["b"]
     finally:
-        attached.detach("trials of models")
+        store_registry.detach("trials of models")
 
 
 def test_usage_counts_members_with_their_team(memory):

@@ -242,9 +242,9 @@ def test_without_branches_the_newest_sessions_are_the_tree():
 
 def test_the_newest_sessions_of_many(monkeypatch):
     """The others are not read, and are spoken of."""
-    from kern_nb.analysis.plots import asked
+    from kern_nb.analysis.plots import api
 
-    monkeypatch.setattr(asked, "NEWEST", 2)
+    monkeypatch.setattr(api, "NEWEST", 2)
     with InMemoryDb() as store:
         filled(store)
         tools, over = plots.plot(kind="tools", store=store), plots.plot(store=store)
@@ -292,9 +292,9 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     import re
     from pathlib import Path
 
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).resolve().parents[2] / "docs" / "plots.md"
     space: dict = {}
@@ -302,4 +302,4 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
         exec(compile(example, str(page), "exec"), space)
 
     assert (tmp_path / "runs.html").stat().st_size > 100_000
-    attached.find(None).close()
+    store_registry.find(None).close()

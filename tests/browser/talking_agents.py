@@ -7,8 +7,8 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 import kern_nb
 from kern_nb.agent import tool
-from kern_nb.widgets.chat import chat
-from kern_nb.widgets.inbox import inbox_widget
+from kern_nb.widgets.chat.widget import chat
+from kern_nb.widgets.requirements.widget import inbox_widget
 
 gate = Path({gate!r})
 store = kern_nb.attach({db!r})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BROWSE = """
 import kern_nb
-from kern_nb.widgets.browser import browse
+from kern_nb.widgets.browser.widget import browse
 kern_nb.attach({path!r}, name="shop")
 browser = browse()
 browser

@@ -6,18 +6,18 @@ import pytest
 from samples import a_run, a_session
 
 from kern_nb.db.references import Reference
-from kern_nb.exporting import gathering
+from kern_nb.operations.export import read
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgres"])
 def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
     """Runs that others append, and sessions that they delete, between two parts of it."""
-    monkeypatch.setattr(gathering, "_MOST_SESSIONS", 1)
+    monkeypatch.setattr(read, "_MOST_SESSIONS", 1)
     for name in ("a", "b", "c"):
         a_session(store, name, runs=2)
     other = store_factory()
     exported = {}
-    for part in gathering.Gathering(store, [Reference("a"), Reference("b"), Reference("c"), Reference("c", 1)]):
+    for part in read.Gathering(store, [Reference("a"), Reference("b"), Reference("c"), Reference("c", 1)]):
         if not exported:
             other.append_run("b", a_run())
             other.delete_session("c")
@@ -32,7 +32,7 @@ def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
 def test_an_export_that_is_given_up_releases_the_store(store):
     """Its transaction ends with it, on every engine."""
     a_session(store, "a", runs=1)
-    parts = iter(gathering.Gathering(store, [Reference("a")]))
+    parts = iter(read.Gathering(store, [Reference("a")]))
     next(parts)
     parts.close()
     store.append_run("a", a_run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from samples import a_small_run
 
-from kern_nb.db.listing import ORDERS, Narrowing
+from kern_nb.db.session_search import ORDERS, Narrowing
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.records import Message, Requirement, Run, Session, Usage
 

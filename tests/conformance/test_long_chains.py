@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from kern_nb.db import rows
+from kern_nb.db import mapping
 from kern_nb.records import Message, Run, Session
 
 LENGTH = 600
@@ -20,8 +20,8 @@ def link(store, length):
         inside = 0 if index % 5 == 0 else None
         fork = {"parent_session_id": f"s{index - 1}", "fork_run_index": index - 1, "fork_message_index": inside}
         session = Session(session_id=session_id, created_at=index, **(fork if index else {}))
-        made["sessions"].append(rows.session_row(session))
-        run = rows.run_rows(Run(messages=messages), session_id)
+        made["sessions"].append(mapping.session_row(session))
+        run = mapping.run_rows(Run(messages=messages), session_id)
         for row in (run.run, *run.messages):
             row["run_index"] = index
         made["runs"].append(dict.fromkeys(store.tables.runs.c.keys()) | run.run)

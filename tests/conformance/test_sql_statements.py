@@ -253,7 +253,9 @@ def settings_of(store, engine_name: str) -> list:
     with store.connect() as connection:
         rows = connection.exec_driver_sql(query).all()
     # DuckDB closes an idle file and opens it again with a new spill folder: only the folder's random suffix may differ.
-    return sorted(tuple(re.sub(r"(/kern_nb-\d+/\d+-)[0-9a-f]{8}\b", r"\1*", str(value)) for value in row) for row in rows)
+    return sorted(
+        tuple(re.sub(r"(/kern_nb-\d+/\d+-)[0-9a-f]{8}\b", r"\1*", str(value)) for value in row) for row in rows
+    )
 
 
 @pytest.fixture
@@ -352,8 +354,8 @@ def test_every_other_function_of_postgres_is_refused(chat):
 
 def test_a_result_that_would_fill_the_memory_is_refused(chat, engine_name, monkeypatch):
     """After the part of it that fits: the process lives on, and so does the store."""
-    monkeypatch.setattr("kern_nb.db.query._LEAST_BYTES", 1_000_000)
-    monkeypatch.setattr("kern_nb.db.query.psutil.virtual_memory", lambda: type("Memory", (), {"available": 0}))
+    monkeypatch.setattr("kern_nb.db.user_sql._LEAST_BYTES", 1_000_000)
+    monkeypatch.setattr("kern_nb.db.user_sql.psutil.virtual_memory", lambda: type("Memory", (), {"available": 0}))
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, 'some text' AS t FROM c"
     if engine_name in ("duckdb", "memory"):
         endless = "SELECT range, 'some text' FROM range(1000000000000)"

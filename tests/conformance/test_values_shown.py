@@ -15,7 +15,7 @@ from kern_nb.analysis.compare import compare
 from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run, ToolCall
-from kern_nb.render.transcript import session_html
+from kern_nb.views.transcript import session_html
 
 LISTS = [
     ["Alice", 30, None],

@@ -13,7 +13,7 @@ import threading
 import duckdb
 import pytest
 
-from kern_nb.db import DuckDb, SqliteDb, descriptors, open_store
+from kern_nb.db import DuckDb, SqliteDb, file_descriptors, open_store
 from kern_nb.errors import KernError, NotAStore, StoreBusy
 from kern_nb.records import Run
 
@@ -119,7 +119,7 @@ def open_as_sqlite(path):
 
 
 def read_header(path):
-    assert descriptors.read_header(path, 12)[8:] == b"DUCK"
+    assert file_descriptors.read_header(path, 12)[8:] == b"DUCK"
 
 
 @pytest.mark.parametrize("use", [use_beside, use_beside_read_only, open_as_sqlite, read_header, import_records])
@@ -136,25 +136,25 @@ def test_a_header_is_read_of_the_file_that_is_at_the_path_now(tmp_path):
     SqliteDb(path).append_run("chat", Run())
     with contextlib.closing(sqlite3.connect(path)) as own:
         own.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        assert descriptors.read_header(path, 6) == b"SQLite"
+        assert file_descriptors.read_header(path, 6) == b"SQLite"
         path.rename(tmp_path / "old.db")
         path.write_bytes(b"another file")
-        assert descriptors.read_header(path, 7) == b"another"
-        assert descriptors.read_header(tmp_path / "old.db", 6) == b"SQLite"
+        assert file_descriptors.read_header(path, 7) == b"another"
+        assert file_descriptors.read_header(tmp_path / "old.db", 6) == b"SQLite"
         assert holder(tmp_path / "old.db") == os.getpid()
 
 
 def test_descriptors_are_closed_when_nothing_has_the_file_open(tmp_path):
     """Stores that come and go leave none behind."""
-    before = descriptors.open_files()
+    before = file_descriptors.open_files()
     for i in range(4):
         with open_store(tmp_path / f"{i}.db") as store, open_store(tmp_path / f"{i}.db") as again:
             store.append_run("chat", Run())
             again.append_run("chat", Run())
     for i in range(4):
-        descriptors.read_header(tmp_path / f"{i}.db", 6)
+        file_descriptors.read_header(tmp_path / f"{i}.db", 6)
 
-    assert len(descriptors.open_files()) <= len(before)
+    assert len(file_descriptors.open_files()) <= len(before)
 
 
 def test_headers_are_read_while_others_open_and_close_the_file(tmp_path):
@@ -166,7 +166,7 @@ def test_headers_are_read_while_others_open_and_close_the_file(tmp_path):
     def read():
         try:
             for _ in range(50):
-                assert descriptors.read_header(path, 6) == b"SQLite"
+                assert file_descriptors.read_header(path, 6) == b"SQLite"
         except BaseException as error:  # noqa: BLE001 - shown by the test
             errors.append(error)
 

@@ -14,8 +14,8 @@ from foreign_databases import killed
 from kern_nb import Agent
 from kern_nb.analysis import plots
 from kern_nb.db import DuckDb, SqliteDb, open_store
-from kern_nb.exporting import export
 from kern_nb.models.scripted import ScriptedModel, call
+from kern_nb.operations.export import export
 from kern_nb.records import Message, Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from foreign_databases import ALL, LAYOUTS, UNKNOWN, killed, make_duckdb, make_sqlite, running, traces
 
-from kern_nb import Agent, attached
+from kern_nb import Agent, store_registry
 from kern_nb.db import DuckDb, PostgresDb, SqliteDb, open_store
 from kern_nb.errors import ForeignLayout, NotAStore, StoreBusy
 from kern_nb.models.scripted import ScriptedModel
@@ -53,7 +53,7 @@ def refuse_everything(path, folder, kind=ForeignLayout, calls=(*WRITES, *READS))
         with pytest.raises(kind) as caught:
             open_store(path, **options)
         with pytest.raises(kind):
-            attached.attach(path, **options)
+            store_registry.attach(path, **options)
         with store_class(path, **options) as store:
             for name, call in READS.items():
                 with pytest.raises(kind):
@@ -67,7 +67,7 @@ def refuse_everything(path, folder, kind=ForeignLayout, calls=(*WRITES, *READS))
                     store.ingest(records, progress=False)
     with pytest.raises(kind):
         Agent(model=ScriptedModel(["hello"]), db=path).run("hi")
-    assert attached.names() == []
+    assert store_registry.names() == []
     assert traces(folder) == before
     return caught.value
 

@@ -17,7 +17,7 @@ import warnings
 import pytest
 import sqlalchemy as sa
 
-from kern_nb.db import DuckDb, SqliteDb, forking, open_store
+from kern_nb.db import DuckDb, SqliteDb, fork_safety, open_store
 from kern_nb.errors import StoreUnavailable
 from kern_nb.records import Message, Run
 
@@ -53,7 +53,7 @@ def test_a_forked_child_appends_and_nothing_is_lost(store, engine_name):
 
 def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
     """A child that shared the parent's open file would damage it; it is told to be spawned instead."""
-    monkeypatch.setattr(forking, "WAIT_S", 0.05)
+    monkeypatch.setattr(fork_safety, "WAIT_S", 0.05)
     store = DuckDb(tmp_path / "s.duckdb")
     store.append_run("chat", Run())
     working = threading.Event()
@@ -163,7 +163,7 @@ def test_a_fork_waits_for_the_transaction_of_another_thread(persistent_store):
 
 def test_a_sqlite_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
     """Where another thread's transaction takes longer than a fork waits."""
-    monkeypatch.setattr(forking, "WAIT_S", 0.05)
+    monkeypatch.setattr(fork_safety, "WAIT_S", 0.05)
     store = SqliteDb(tmp_path / "s.db")
     store.append_run("chat", Run())
     working, forked = threading.Event(), threading.Event()

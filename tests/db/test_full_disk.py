@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 import kern_nb
 from kern_nb.db import DuckDb, PostgresDb
-from kern_nb.db.space import Reserve, is_full, unavailable
+from kern_nb.db.disk_space import Reserve, is_full, unavailable
 from kern_nb.errors import StoreFull, StoreUnavailable
 from kern_nb.records import Run
 

@@ -13,19 +13,19 @@ import uuid
 import psutil
 import pytest
 
-from kern_nb.db import process
-from kern_nb.db.process import process_state, this_process
+from kern_nb.db import process_identity
+from kern_nb.db.process_identity import process_state, this_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the identity of Linux")
 
-SCRIPT = "from kern_nb.db.process import this_process; print(this_process(), flush=True); input()"
+SCRIPT = "from kern_nb.db.process_identity import this_process; print(this_process(), flush=True); input()"
 
 
 @pytest.fixture(autouse=True)
 def _fresh_identity():
-    process._this.cache_clear()
+    process_identity._this.cache_clear()
     yield
-    process._this.cache_clear()
+    process_identity._this.cache_clear()
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def state(identity):
 
 def replaced(identity, **parts):
     """An identity with other parts."""
-    return str(process._parsed(identity)._replace(**parts))
+    return str(process_identity._parsed(identity)._replace(**parts))
 
 
 def seconds(pid, host=None, step=0):
@@ -79,7 +79,7 @@ def test_a_step_of_the_clock_does_not_move_the_identity(monkeypatch):
     before = this_process()
     boot_time = psutil.boot_time()
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time - 3600)
-    process._this.cache_clear()
+    process_identity._this.cache_clear()
 
     assert this_process() == before
     assert state(before) == "alive"
@@ -110,7 +110,7 @@ def test_a_new_host_name_hides_no_process(monkeypatch):
     """A laptop in another network, a container that was made again in the same namespaces."""
     with running() as other:
         monkeypatch.setattr(socket, "gethostname", lambda: "a-new-name")
-        process._this.cache_clear()
+        process_identity._this.cache_clear()
         assert state(other) == "alive"
     assert state(other) == "gone"
 
@@ -127,15 +127,15 @@ def test_a_process_of_another_container_is_out_of_sight():
 
 
 def test_an_earlier_boot_of_this_machine_has_no_processes_left():
-    own = process._parsed(this_process())
+    own = process_identity._parsed(this_process())
     machine = own._replace(namespaces="4026531836-1", machine="0" * 12)
     earlier = machine._replace(boot=str(uuid.uuid4()))
 
-    assert process._same_machine(machine, earlier)
-    assert not process._same_machine(machine, earlier._replace(host="another-host"))
-    assert not process._same_machine(machine, earlier._replace(machine="1" * 12))
-    assert not process._same_machine(machine._replace(machine=""), earlier._replace(machine=""))
-    assert not process._same_machine(machine, earlier._replace(namespaces="4026532179-1"))
+    assert process_identity._same_machine(machine, earlier)
+    assert not process_identity._same_machine(machine, earlier._replace(host="another-host"))
+    assert not process_identity._same_machine(machine, earlier._replace(machine="1" * 12))
+    assert not process_identity._same_machine(machine._replace(machine=""), earlier._replace(machine=""))
+    assert not process_identity._same_machine(machine, earlier._replace(namespaces="4026532179-1"))
     assert state(str(earlier._replace(host="another-host"))) == "elsewhere"
 
 

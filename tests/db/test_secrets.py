@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.db import PostgresDb
 from kern_nb.db.urls import masked
 from kern_nb.errors import KernError, NotAStore, StoreUnavailable
@@ -63,7 +63,7 @@ def all_texts(error: BaseException) -> str:
 def texts_of(target: str) -> str:
     """All that is shown of a target by attaching it and by opening it."""
     shown = [masked(target)]
-    for use in (attached.attach, PostgresDb):
+    for use in (store_registry.attach, PostgresDb):
         try:
             result = use(target)
         except Exception as error:  # noqa: BLE001 - any error is shown to a person
@@ -109,14 +109,16 @@ def test_what_is_no_secret_is_shown():
 
 def test_the_table_of_stores_shows_no_secret(monkeypatch):
     """As text, as HTML, as a DataFrame; nor does the name that a store gets."""
-    monkeypatch.setattr(attached, "_here", attached.Attached())
+    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
     monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
     url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
-    store = attached.attach(url)
-    stores = attached.stores()
+    store = store_registry.attach(url)
+    stores = store_registry.stores()
 
-    assert "swordfish" not in f"{stores!r} {stores._repr_html_()} {stores.df.to_csv()} {stores} {attached.names()}"
-    assert attached.name_of(store) == "shop"
+    assert (
+        "swordfish" not in f"{stores!r} {stores._repr_html_()} {stores.df.to_csv()} {stores} {store_registry.names()}"
+    )
+    assert store_registry.name_of(store) == "shop"
 
 
 def test_a_text_that_the_server_quotes_is_masked(postgres_database_url):

@@ -14,7 +14,7 @@ import pytest
 
 import kern_nb
 from kern_nb.db import DuckDb
-from kern_nb.db.turns import Turns
+from kern_nb.db.file_queue import Turns
 from kern_nb.records import Run
 
 ROOT = Path(kern_nb.__file__).parents[1]
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 
 WAITER = """
 import sys
-from kern_nb.db.turns import Turns
+from kern_nb.db.file_queue import Turns
 turns = Turns(sys.argv[1])
 turns.join()
 print(turns.queued, flush=True)

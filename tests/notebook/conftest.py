@@ -48,10 +48,10 @@ class Notebook:
 @pytest.fixture
 def attached_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No store is attached before the test, and none after it."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    here = attached.Attached()
-    monkeypatch.setattr(attached, "_here", here)
+    here = store_registry.Attached()
+    monkeypatch.setattr(store_registry, "_here", here)
     yield
     for name in here.names():
         here.detach(name)
@@ -95,7 +95,7 @@ def notebook(plain_notebook: Notebook) -> Notebook:
 @pytest.fixture
 def chats(notebook: Notebook, store: Any) -> Any:
     """The store under test, attached as ``chats``, with two sessions: ``alpha`` of three runs and ``alps`` of one."""
-    from kern_nb import attached
+    from kern_nb import store_registry
     from kern_nb.records import Message, Run, ToolCall, Usage
 
     def run(question: str, answer: str, **fields: Any) -> Run:
@@ -112,16 +112,16 @@ def chats(notebook: Notebook, store: Any) -> Any:
         usage = Usage(input_tokens=10, output_tokens=5, total_tokens=15, cost=0.25)
         store.append_run("alpha", run(f"question {i}", f"answer {i}", usage=usage), user_id="alice")
     store.append_run("alps", run("hello", "bye"), user_id="bob")
-    attached.attach(store, name="chats")
+    store_registry.attach(store, name="chats")
     return store
 
 
 @pytest.fixture
 def main(notebook: Notebook, store: Any) -> Any:
     """The store under test, attached as ``main``."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    attached.attach(store, name="main")
+    store_registry.attach(store, name="main")
     return store
 
 
@@ -141,9 +141,9 @@ def paused(main: Any) -> Any:
 @pytest.fixture
 def memory(notebook: Notebook) -> Any:
     """A store in memory, in use."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    return attached.attach(":memory:")
+    return store_registry.attach(":memory:")
 
 
 @pytest.fixture

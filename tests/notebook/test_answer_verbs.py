@@ -8,7 +8,7 @@ import pytest
 from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
 
 from kern_nb import errors
-from kern_nb.notebook import verbs
+from kern_nb.magics import verbs
 from kern_nb.records import Run
 
 one_engine = pytest.mark.parametrize("engine_name", ["sqlite"])

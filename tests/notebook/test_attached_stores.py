@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import kern_nb
-from kern_nb.attached import find
 from kern_nb.db import PostgresDb
 from kern_nb.errors import BadUsage, NoStore, StoreUnavailable
 from kern_nb.records import Run
+from kern_nb.store_registry import find
 
 pytestmark = pytest.mark.usefixtures("attached_stores")
 

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 
 from kern_nb.db.columns import FRAMES as FRAME_COLUMNS
-from kern_nb.notebook import kinds, manual
-from kern_nb.notebook.grammar import SQL, VERBS, reference
-from kern_nb.notebook.offers import OFFERS
-from kern_nb.notebook.parsing import parse, split
+from kern_nb.magics import help_pages, kinds
+from kern_nb.magics.completion_sources import OFFERS
+from kern_nb.magics.grammar import SQL, VERBS, reference
+from kern_nb.magics.parser import parse, split
 from kern_nb.records import RunStatus
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "magics.md"
@@ -27,7 +27,7 @@ def test_every_verb_explains_itself(verb):
     for argument in verb.arguments:
         assert argument.help.endswith(".")
         assert argument.offers in {"", *OFFERS}
-        assert argument.written in manual.verb_help(verb)
+        assert argument.written in help_pages.verb_help(verb)
 
 
 @every_verb
@@ -60,7 +60,7 @@ def test_names_are_unique_and_listed():
 
     assert len(set(names)) == len(names)
     for verb in VERBS:
-        assert f"{verb.command} " in manual.overview()
+        assert f"{verb.command} " in help_pages.overview()
 
 
 def test_the_words_are_those_of_the_records_and_frames():

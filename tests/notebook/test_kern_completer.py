@@ -10,7 +10,7 @@ from IPython.core.completer import provisionalcompleter
 
 from kern_nb.db import DuckDb
 from kern_nb.ingest.formats import IMPORTERS
-from kern_nb.notebook import lookup, offers
+from kern_nb.magics import completion_sources, lookup
 from kern_nb.records import Message, Requirement, Run
 
 
@@ -18,7 +18,7 @@ from kern_nb.records import Message, Requirement, Run
 def tab(notebook, monkeypatch):
     """What Tab offers at the end of a text, as the texts it would become; a lookup gets all the time it needs."""
     monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
 
     def complete(text: str) -> list[str]:
         with provisionalcompleter():
@@ -43,7 +43,7 @@ def shop(notebook, tmp_path):
 
 def test_verbs_are_offered_in_their_order(tab):
     """After `%kern`, the verbs of a line; after a beginning, those that fit; also where the value is assigned."""
-    from kern_nb.notebook.grammar import VERBS
+    from kern_nb.magics.grammar import VERBS
 
     assert tab("%kern ") == [verb.command for verb in VERBS if not verb.takes_cell]
     assert tab("%%kern ") == ["%%kern run"]
@@ -183,7 +183,7 @@ def test_with_nothing_to_offer_what_is_written_stays(tab, capsys, text):
 
 def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
     """Tab returns within the budget; the answer is there the next time."""
-    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
     quick = shop.list_sessions
 
     may_answer = threading.Event()
@@ -194,23 +194,23 @@ def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
 
     monkeypatch.setattr(shop, "list_sessions", slow)
 
-    assert offers.sessions("", None) == []
+    assert completion_sources.sessions("", None) == []
 
     may_answer.set()
     until = time.monotonic() + 20
-    while "chat" not in (found := offers.sessions("", None)) and time.monotonic() < until:
+    while "chat" not in (found := completion_sources.sessions("", None)) and time.monotonic() < until:
         time.sleep(0.05)
     assert "chat" in found
 
 
 def test_a_store_that_fails_offers_nothing(notebook, shop, monkeypatch, capsys):
     """An error is not shown where nobody asked for anything."""
-    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
 
     def fail(**_: object) -> object:
         raise RuntimeError("gone")
 
     monkeypatch.setattr(shop, "list_sessions", fail)
 
-    assert offers.sessions("", None) == []
+    assert completion_sources.sessions("", None) == []
     assert capsys.readouterr().err == ""

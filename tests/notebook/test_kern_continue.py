@@ -9,7 +9,7 @@ import kern_nb
 from kern_nb import errors
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.models.scripted import ScriptedModel, call
-from kern_nb.notebook import agents
+from kern_nb.operations import agent_registry
 from kern_nb.records import Message
 
 
@@ -96,7 +96,7 @@ def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, cle
     assert "--store memory" in line
     assert notebook.run(line).status == "COMPLETED"
     assert (shredder.shredded, memory.get_session("chat").runs[0].status) == (["x.txt"], "COMPLETED")
-    assert kern_nb.attached.current_store().get_session("chat") is None
+    assert kern_nb.store_registry.current_store().get_session("chat") is None
 
 
 def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_path, shredder):
@@ -164,8 +164,8 @@ def test_outside_of_ipython_there_are_no_agents(clerk):
     """The same calls in a script: the agent is an object there, and needs no name."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    assert list(agents.here()) == ["boss"]
+    assert list(agent_registry.here()) == ["boss"]
     InteractiveShell.clear_instance()
 
-    assert agents.here() == {}
-    assert agents.variable_of("clerk-1") is None
+    assert agent_registry.here() == {}
+    assert agent_registry.variable_of("clerk-1") is None

@@ -7,7 +7,7 @@ from scripted_agents import parrot, shredding
 
 from kern_nb import errors
 from kern_nb.models.scripted import ScriptedModel, call
-from kern_nb.notebook import agents
+from kern_nb.operations import agent_registry
 from kern_nb.team import Team
 
 
@@ -44,7 +44,7 @@ def test_an_agent_is_found_by_variable_id_or_name(notebook, clerk, memory):
         notebook.run(f"%%kern run {written}\nhello")
     assert len(memory.get_session("birds").runs) == 4
     for written in ("boss", "clerk-1", "The Clerk"):
-        assert agents.find(written) is clerk
+        assert agent_registry.find(written) is clerk
     notebook.run("%%kern run $name\nhello")
     assert memory.get_session("chat").runs[0].agent_id == "clerk-1"
 

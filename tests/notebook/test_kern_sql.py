@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused
-from kern_nb.notebook.parsing import parameters
+from kern_nb.magics.parser import parameters
 
 
 class Colour(str, Enum):  # noqa: UP042 - a StrEnum would show nothing

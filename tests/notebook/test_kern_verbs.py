@@ -6,7 +6,7 @@ import pandas as pd
 
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
-from kern_nb.notebook.kinds import FRAMES
+from kern_nb.magics.kinds import FRAMES
 from kern_nb.records import Run, Session
 
 

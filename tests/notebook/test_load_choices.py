@@ -7,7 +7,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from kern_nb.errors import BadUsage
-from kern_nb.notebook import lookup, offers
+from kern_nb.magics import completion_sources, lookup
 from kern_nb.records import Session
 
 
@@ -66,7 +66,7 @@ def test_what_is_not_there_is_told(notebook, tasks):
 def test_tab_offers_columns_and_values(notebook, tasks, monkeypatch):
     """Names that are on the list are not offered again; keys that a line cannot have are left out."""
     monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(offers, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
 
     def tab(text: str) -> list[str]:
         with provisionalcompleter():

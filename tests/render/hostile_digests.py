@@ -9,8 +9,8 @@ from hostile import HOSTILE, MEGABYTE
 
 from kern_nb.analysis.digest import Digest, digest
 from kern_nb.db import InMemoryDb
+from kern_nb.operations.summarize import Summaries
 from kern_nb.records import Message, Run, Session, SessionSummary, ToolCall, Usage
-from kern_nb.summarizing import Summaries
 
 BAD = HOSTILE["script"]
 START = datetime(2026, 11, 20, 19, 0, tzinfo=UTC)

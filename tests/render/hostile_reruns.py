@@ -8,9 +8,9 @@ from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb
 from kern_nb.db.references import Reference
 from kern_nb.models.scripted import ScriptedModel
+from kern_nb.operations.rerun import Rerun
+from kern_nb.operations.rerun.planning import Input
 from kern_nb.records import Run
-from kern_nb.rerunning import Rerun
-from kern_nb.rerunning.planning import Input
 
 BAD = HOSTILE["script"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kern_nb.render.amounts import amount, difference, percent
+from kern_nb.text.metrics import amount, difference, percent
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,16 @@ import pytest
 from hostile import HOSTILE, MEGABYTE, hostile_answers, hostile_paused_run, hostile_requirements, hostile_session
 from markup import Markup
 
-from kern_nb.attached import AttachedStore, StoreTable
-from kern_nb.db.check import CheckReport, Finding
 from kern_nb.db.columns import DTYPES, SESSIONS
+from kern_nb.db.integrity import CheckReport, Finding
 from kern_nb.ingest.report import IngestReport, Problem
-from kern_nb.notebook.answers import Answered
-from kern_nb.notebook.inbox import Inbox
-from kern_nb.notebook.results import SessionTable
+from kern_nb.operations.inbox import Inbox
+from kern_nb.operations.resolve import Answered
+from kern_nb.operations.show import SessionTable
 from kern_nb.records import Session
-from kern_nb.render.tables import Column, Table
-from kern_nb.render.waiting import Waiting
+from kern_nb.store_registry import AttachedStore, StoreTable
+from kern_nb.text.tables import Column, Table
+from kern_nb.views.requirements import Waiting
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,7 +9,7 @@ from markup import Markup
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Run, Session
-from kern_nb.render.amounts import difference
+from kern_nb.text.metrics import difference
 
 
 @pytest.mark.parametrize("contenders", [1, 2])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markup import Markup as Read
 
-from kern_nb.render import plain
-from kern_nb.render.html import LONGEST, Markup, block, container, escape, flowing, join, preformatted, short, tag
-from kern_nb.render.tables import Column, Table
+from kern_nb.text import formatting
+from kern_nb.text.html import LONGEST, Markup, block, container, escape, flowing, join, preformatted, short, tag
+from kern_nb.text.tables import Column, Table
 
 # Lone surrogates too: models and tools do return them.
 any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
@@ -25,7 +25,7 @@ def test_any_text_is_escaped_for_elements_and_attributes(text):
 
     assert read.problems == []
     assert read.elements == ["p"]
-    assert read.text == plain.visible(text)
+    assert read.text == formatting.visible(text)
     read.text.encode("utf-8")
 
 
@@ -35,17 +35,17 @@ def test_flowing_text_reads_the_same(text):
     read = Read(flowing(text))
 
     assert read.problems == []
-    assert read.text.replace("\u00a0", " ") == plain.visible(text).replace("\u00a0", " ")
+    assert read.text.replace("\u00a0", " ") == formatting.visible(text).replace("\u00a0", " ")
 
 
 @given(any_text, st.integers(2, 40))
 def test_a_cut_line_is_one_line_and_no_longer(text, width):
     """`cut` gives at most that many characters, all of them visible, and marks what it left out."""
-    line = plain.cut(text, width)
+    line = formatting.cut(text, width)
 
     assert len(line) <= width
     assert "\n" not in line
-    assert line == plain.one_line(text) or line.endswith("…")
+    assert line == formatting.one_line(text) or line.endswith("…")
 
 
 def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
@@ -73,7 +73,7 @@ def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
 )
 def test_what_would_act_is_seen(text, seen):
     """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
-    assert plain.visible(text) == seen
+    assert formatting.visible(text) == seen
 
 
 def test_a_megabyte_is_cut_and_counted():
@@ -114,7 +114,7 @@ def test_a_table_says_the_same_in_text_and_markup():
     table = Table("Things", [Column("name"), Column("n", number=True)], [["a", "1,234"], ["b", ""]], "That is all.")
     text, read = str(table), Read(table.html())
 
-    for part in ("Things", "name", "a", "1,234", plain.MISSING, "That is all."):
+    for part in ("Things", "name", "a", "1,234", formatting.MISSING, "That is all."):
         assert part in text
         assert part in read.text
     assert text.splitlines()[1:4] == ["name      n", "a     1,234", "b         —"]
@@ -137,7 +137,7 @@ def test_a_cut_value_keeps_its_whole_as_a_title():
 
 def test_empty_columns_can_be_left_out():
     """A column without a value in any row says nothing."""
-    table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", plain.MISSING, "3"]])
+    table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", formatting.MISSING, "3"]])
 
     assert [column.title for column in table.without_empty_columns().columns] == ["a", "c"]
 
@@ -145,30 +145,30 @@ def test_empty_columns_can_be_left_out():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (plain.count(1234567), "1,234,567"),
-        (plain.count(None), "—"),
-        (plain.count(0), "0"),
-        (plain.money(0.00123), "0.0012"),
-        (plain.money(12.345), "12.35"),
-        (plain.money(0), "0.00"),
-        (plain.money(None), "—"),
-        (plain.seconds(0.123), "0.12 s"),
-        (plain.seconds(12.34), "12.3 s"),
-        (plain.seconds(200), "3 min 20 s"),
-        (plain.seconds(59.99), "1 min 0 s"),
-        (plain.seconds(7500), "2 h 5 min"),
-        (plain.seconds(None), "—"),
-        (plain.when(0), "1970-01-01 00:00"),
-        (plain.when(None), "—"),
-        (plain.plural(1, "run"), "1 run"),
-        (plain.plural(1204, "run"), "1,204 runs"),
-        (plain.status("ERROR"), "✗ ERROR"),
-        (plain.status("COMPLETED"), "COMPLETED"),
-        (plain.status(None), "—"),
-        (plain.compact({"a": "x", "n": 2}, 40), 'a="x", n=2'),
-        (plain.compact(None, 40), ""),
-        (plain.compact("not json", 40), "not json"),
-        (plain.compact([1, 2], 40), "[ 1, 2 ]"),
+        (formatting.count(1234567), "1,234,567"),
+        (formatting.count(None), "—"),
+        (formatting.count(0), "0"),
+        (formatting.money(0.00123), "0.0012"),
+        (formatting.money(12.345), "12.35"),
+        (formatting.money(0), "0.00"),
+        (formatting.money(None), "—"),
+        (formatting.seconds(0.123), "0.12 s"),
+        (formatting.seconds(12.34), "12.3 s"),
+        (formatting.seconds(200), "3 min 20 s"),
+        (formatting.seconds(59.99), "1 min 0 s"),
+        (formatting.seconds(7500), "2 h 5 min"),
+        (formatting.seconds(None), "—"),
+        (formatting.when(0), "1970-01-01 00:00"),
+        (formatting.when(None), "—"),
+        (formatting.plural(1, "run"), "1 run"),
+        (formatting.plural(1204, "run"), "1,204 runs"),
+        (formatting.status("ERROR"), "✗ ERROR"),
+        (formatting.status("COMPLETED"), "COMPLETED"),
+        (formatting.status(None), "—"),
+        (formatting.compact({"a": "x", "n": 2}, 40), 'a="x", n=2'),
+        (formatting.compact(None, 40), ""),
+        (formatting.compact("not json", 40), "not json"),
+        (formatting.compact([1, 2], 40), "[ 1, 2 ]"),
     ],
 )
 def test_values_read_well(shown, expected):

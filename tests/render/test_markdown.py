@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from markup import Markup as Read
 
 from kern_nb.records import Message, Run, Session
-from kern_nb.render import html, markdown
-from kern_nb.render.markdown import Element, block, size, split, tree
+from kern_nb.text import html, markdown
+from kern_nb.text.markdown import Element, block, size, split, tree
 
 NAMES = frozenset(
     "a blockquote br code del em hr li ol p pre strong table tbody td th thead tr ul".split()  # noqa: SIM905
@@ -222,7 +222,7 @@ def test_no_text_blows_the_reader_up():
     ]
     code = f"""
 import resource
-from kern_nb.render import html, markdown
+from kern_nb.text import html, markdown
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for piece in {pieces!r}:
     markdown._tree.__wrapped__(piece * (html.LONGEST // len(piece)))
@@ -269,7 +269,7 @@ def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
 def test_the_reader_is_loaded_when_there_is_something_to_read():
     """Not with the package, nor with what writes transcripts."""
     code = (
-        "import sys, kern_nb, kern_nb.render.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"
+        "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

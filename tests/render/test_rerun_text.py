@@ -7,7 +7,7 @@ from hostile_reruns import failed, paused
 from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel
-from kern_nb.rerunning import rerun
+from kern_nb.operations.rerun import rerun
 
 
 def test_hostile_text_does_not_act():

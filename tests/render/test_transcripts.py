@@ -6,7 +6,7 @@ import pytest
 from markup import Markup as Read
 
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
-from kern_nb.render.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
+from kern_nb.views.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
 
 
 def run(index: int, n: int, *, text: str = "text", **fields: object) -> Run:

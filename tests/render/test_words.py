@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markup import Markup
 
-from kern_nb.render.words import LONGEST, beside, in_line, marked, parted, versions
+from kern_nb.text.worddiff import LONGEST, beside, in_line, marked, parted, versions
 
 
 def test_the_words_that_differ_are_marked():
@@ -47,7 +47,7 @@ def test_long_texts_are_shown_from_shortly_before_their_first_difference():
 @given(st.text(), st.text())
 def test_nothing_of_a_text_is_lost(a, b):
     """The pieces of each are its text, whatever is marked."""
-    from kern_nb.render.plain import visible
+    from kern_nb.text.formatting import visible
 
     for text, pieces in zip((a, b), parted(a, b), strict=True):
         assert "".join(piece for _, piece in pieces).replace("\u240d\n", "\n") == visible(text)

@@ -116,8 +116,8 @@ def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
 
 def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[], Any]]:
     """Everything public that reads of one session, or of all."""
-    from kern_nb.db.listing import Narrowing
-    from kern_nb.exporting import export
+    from kern_nb.db.session_search import Narrowing
+    from kern_nb.operations.export import export
 
     def run_agent() -> None:
         agent = Agent(model=ScriptedModel(["hello"]), db=store, session_id=name, add_history_to_context=True)

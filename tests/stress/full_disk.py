@@ -134,7 +134,7 @@ def run_agent(size: int) -> Operation:
 
 def ingest(size: int) -> Operation:
     """Import a bundle of a session."""
-    from kern_nb.exporting import export
+    from kern_nb.operations.export import export
 
     folder = Path(tempfile.mkdtemp())
 

@@ -20,9 +20,9 @@ from jupyter_client.manager import KernelManager
 SETUP = """
 %load_ext kern_nb
 %kern attach {target}
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.records import Message, Run
-store = attached.find(None)
+store = store_registry.find(None)
 acknowledged = []
 def append():
     acknowledged.append(store.append_run("chat", Run(messages=[Message(role="user", content="hello")])).run_id)

@@ -8,10 +8,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def attached_stores(monkeypatch):
     """The stores of this test alone."""
-    from kern_nb import attached
+    from kern_nb import store_registry
 
-    here = attached.Attached()
-    monkeypatch.setattr(attached, "_here", here)
+    here = store_registry.Attached()
+    monkeypatch.setattr(store_registry, "_here", here)
     yield here
     for name in here.names():
         here.detach(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from kern_nb.notebook import parsing
+from kern_nb.magics import parser
 from kern_nb.records import Message, Requirement, ToolCall
 
 DELETE = "0a000000-0000-4000-8000-000000000001"
@@ -30,9 +30,9 @@ def pause(store, *asked, session_id="chat", parent=None, user_id=None, agent_id=
 
 def typed(line):
     """What a line does when it is typed."""
-    words = parsing.split(line.removeprefix("%kern "), {})
-    verb = parsing.find_verb(words[0])
-    return verb.call(parsing.parse(verb, words[1:]))
+    words = parser.split(line.removeprefix("%kern "), {})
+    verb = parser.find_verb(words[0])
+    return verb.call(parser.parse(verb, words[1:]))
 
 
 def stored(store, requirement_id):

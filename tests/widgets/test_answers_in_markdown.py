@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from asking import Page
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Message, Run
-from kern_nb.widgets import transcripts
+from kern_nb.widgets import transcript_data
 from kern_nb.widgets.base import key_of
-from kern_nb.widgets.browser import browse
-from kern_nb.widgets.chat import chat
+from kern_nb.widgets.browser.widget import browse
+from kern_nb.widgets.chat.widget import chat
 
 SHORT = "**Two** of them:\n- a mug <b>\u202e\x00\n- [here](https://example.com)"
 LONG = "\n\n".join(f"**{n}.** {'word ' * 60}" for n in range(40))
@@ -28,7 +28,7 @@ def store():
         messages = [Message(role=role, content=text) for text in (SHORT, LONG, HUGE) for role in ("user", "assistant")]
         messages.append(Message(role="assistant", content="Nothing special,\n  said plainly."))
         made.append_run("chat", Run(input=SHORT, output=LONG, messages=messages))
-        attached.attach(made)
+        store_registry.attach(made)
         yield made
 
 
@@ -53,7 +53,7 @@ def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(sto
     whole = page.ask("text", key=key_of("chat"), run_index=0, place=3, part="content", number=0)
     users = page.ask("text", key=key_of("chat"), run_index=0, place=2, part="content", number=0)
 
-    assert str(shown["tree"]).count("word") < transcripts.SHOWN / len("word")
+    assert str(shown["tree"]).count("word") < transcript_data.SHOWN / len("word")
     assert shown["left"] > 0
     assert str(whole["tree"]).count("word") == LONG.count("word")
     assert whole["left"] == 0

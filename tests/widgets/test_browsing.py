@@ -7,14 +7,14 @@ import base64
 import pytest
 from asking import Page
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.analysis.compare import Comparison
 from kern_nb.errors import BadUsage
-from kern_nb.notebook import parsing
+from kern_nb.magics import parser
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
-from kern_nb.widgets import media, transcripts
+from kern_nb.widgets import media, transcript_data
 from kern_nb.widgets.base import id_of, key_of
-from kern_nb.widgets.browser import SessionBrowser, browse
+from kern_nb.widgets.browser.widget import SessionBrowser, browse
 
 ANY = {"text": "", "agent": "", "user": "", "status": "", "order": "created", "descending": True}
 HOSTILE = "<script>alert(1)</script>\"'\u202e\x00\ud83d&amp;"
@@ -50,7 +50,7 @@ def shop(store):
         store.write(
             lambda c, n=n, name=name: c.execute(s.update().where(s.c.session_id == name).values(created_at=100 + n))
         )
-    attached.attach(store, name="shop")
+    store_registry.attach(store, name="shop")
     return store
 
 
@@ -217,7 +217,7 @@ def everything(page, key):
     found, parts = [], 0
     while True:
         parts += 1
-        assert sum(len(run["messages"]) for run in answer["runs"]) <= transcripts.MESSAGES
+        assert sum(len(run["messages"]) for run in answer["runs"]) <= transcript_data.MESSAGES
         found += [(run["index"], message["place"]) for run in answer["runs"] for message in run["messages"]]
         if answer["next"] is None:
             return found, parts
@@ -352,9 +352,9 @@ def test_the_branch_tree_is_nested_in_the_order_of_the_branch_points(shop, page)
 
 def run_line(line):
     """What a magic's line gives."""
-    name, *words = parsing.split(line.removeprefix("%kern "), {})
-    verb = parsing.find_verb(name)
-    return verb.call(parsing.parse(verb, words))
+    name, *words = parser.split(line.removeprefix("%kern "), {})
+    verb = parser.find_verb(name)
+    return verb.call(parser.parse(verb, words))
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_lines_of_a_store_that_is_not_in_use_name_it(page, shop, store_factory):
     """So do the lines of cells, for one session or several."""
     other = store_factory("other")
     other.append_run("x", a_run("q"))
-    attached.attach(other, name="other")
+    store_registry.attach(other, name="other")
 
     assert page.ask("branch", key=key_of("alpha"), run_index=0, message_index=None, name="b")["line"].endswith(
         " --store shop"

@@ -14,11 +14,11 @@ from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, OwnerMismatch, SessionNotFound
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
-from kern_nb.runtime import live
+from kern_nb.runtime import background
 from kern_nb.team import Team
-from kern_nb.widgets.chat import chat
-from kern_nb.widgets.talk import Talk
-from kern_nb.widgets.turns import TURNS
+from kern_nb.widgets.chat.live_run import Talk
+from kern_nb.widgets.chat.run_data import TURNS
+from kern_nb.widgets.chat.widget import chat
 from kern_nb.workflow import Workflow
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x00\ud83d \"'"
@@ -177,8 +177,8 @@ def test_what_is_stopped_before_it_began_ends_all_the_same():
         done.set()
 
     blocked = threading.Event()
-    live.loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
-    begun = live.Live(work, lambda _: None, is_over)
+    background.loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
+    begun = background.Live(work, lambda _: None, is_over)
     begun.stop()
     blocked.set()
 

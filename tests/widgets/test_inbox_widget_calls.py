@@ -14,7 +14,7 @@ from kern_nb.agent import Agent, tool
 from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Requirement
-from kern_nb.widgets.inbox import inbox_widget
+from kern_nb.widgets.requirements.widget import inbox_widget
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x00\ud83d \"'"
 

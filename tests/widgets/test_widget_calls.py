@@ -8,13 +8,13 @@ import threading
 import pytest
 from asking import Page
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import BadUsage, ReadOnlyStore, StoreBusy, StoreUnavailable
 from kern_nb.records import Run
-from kern_nb.render.html import container, tag
+from kern_nb.text.html import container, tag
 from kern_nb.widgets.base import Widget, id_of, key_of, line_of
-from kern_nb.widgets.calls import call
+from kern_nb.widgets.rpc import call
 
 
 class Counter(Widget):
@@ -176,8 +176,8 @@ def test_what_is_no_key_is_refused(key):
 def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
     """So that they do what the click did wherever they are pasted."""
     with InMemoryDb() as one, InMemoryDb() as other:
-        attached.attach(one, name="my store")
-        attached.attach(other, name="other")
+        store_registry.attach(one, name="my store")
+        store_registry.attach(other, name="other")
 
         assert Counter(other).line("branch", "it's/2", "--as", "") == """%kern branch 'it'"'"'s/2' --as ''"""
         assert Counter(one).line("show", "chat") == "%kern show chat --store 'my store'"
@@ -188,7 +188,7 @@ def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
 def test_a_widget_of_a_store_by_name_or_the_one_in_use():
     """As everywhere else."""
     with InMemoryDb() as store:
-        attached.attach(store, name="s")
+        store_registry.attach(store, name="s")
         assert Counter(None).store is store
         assert Counter("s").store is store
 
@@ -207,7 +207,7 @@ def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, e
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
-    page = Page(Reader(attached.attach(store)))
+    page = Page(Reader(store_registry.attach(store)))
     assert page.ask("total") == 1
     store.close()
     path.rename(tmp_path / "elsewhere")
@@ -228,7 +228,7 @@ def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, end
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
-    page = Page(Reader(attached.attach(store)))
+    page = Page(Reader(store_registry.attach(store)))
     page.ask("total")
     store.close()
     path.unlink()
@@ -250,7 +250,7 @@ def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url)
 
     store = open_store(postgres_database_url)
     store.append_run("chat", Run(input="x"))
-    page = Page(Reader(attached.attach(store, name="pg")))
+    page = Page(Reader(store_registry.attach(store, name="pg")))
     assert page.ask("total") == 1
     with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), autocommit=True) as admin:
         admin.execute(
@@ -265,7 +265,7 @@ def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
     """There is nowhere it could be read from again."""
     with InMemoryDb() as store:
         store.append_run("chat", Run(input="x"))
-        page = Page(Reader(attached.attach(store)))
+        page = Page(Reader(store_registry.attach(store)))
 
         page.ask("attach_again")
         assert page.ask("total") == 1
@@ -273,7 +273,7 @@ def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
 
 def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
     """Relative imports would mean nothing in the page, others would need a network."""
-    from kern_nb.widgets.browser import SessionBrowser
+    from kern_nb.widgets.browser.widget import SessionBrowser
 
     script, look = SessionBrowser._esm, SessionBrowser._css
     assert re.findall(r"^\s*import\b|\bimport\(|\bfrom\s+[\"']", script, re.MULTILINE) == []

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.analysis.compare.pairs import Divergence, Pair
-from kern_nb.analysis.sides import Side, load
+from kern_nb.analysis.conversation import Side, load
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kern_nb.analysis.conversation import Comparand
     from kern_nb.analysis.plots import Plot
-    from kern_nb.analysis.sides import Comparand
     from kern_nb.db import SessionStore
 
 __all__ = ["Comparison", "Divergence", "compare"]
@@ -55,7 +55,7 @@ def _told_apart(sides: Sequence[Side]) -> Iterator[Side]:
     for side in sides:
         label = side.label
         if names.count(label) > 1 and len(stores) > 1:
-            label = f"{label} in {attached.name_of(side.store)}"
+            label = f"{label} in {store_registry.name_of(side.store)}"
         used[label] += 1
         yield replace(side, label=label if used[label] == 1 else f"{label} ({used[label]})")
 
@@ -130,12 +130,12 @@ class Comparison:
         return plots.comparison(self.metrics)
 
     def __repr__(self) -> str:
-        from kern_nb.render.comparison import comparison_text
+        from kern_nb.views.comparison import comparison_text
 
         return comparison_text(self)
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.comparison import comparison_html
+        from kern_nb.views.comparison import comparison_html
 
         return comparison_html(self)
 

@@ -9,11 +9,11 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kern_nb.analysis import directions
+from kern_nb.analysis import metric_directions
 from kern_nb.analysis.compare.alignment import Pair as Places
 from kern_nb.analysis.compare.alignment import aligned, common_prefix
-from kern_nb.analysis.framing import framed
-from kern_nb.analysis.sides import Call, Side, Turn, rows, sorted_json
+from kern_nb.analysis.conversation import Call, Side, Turn, rows, sorted_json
+from kern_nb.analysis.dataframe import framed
 from kern_nb.analysis.totals import metric_of, totals
 from kern_nb.db.columns import Kind
 
@@ -53,7 +53,7 @@ class Divergence:
 
     def __repr__(self) -> str:
         """Where it is, and what each says there."""
-        from kern_nb.render.comparison import divergence_text
+        from kern_nb.views.comparison import divergence_text
 
         return divergence_text(self)
 
@@ -141,7 +141,9 @@ class Pair:
             delta = None if x is None or y is None else y - x
             percent = None if delta is None or not x else 100 * delta / abs(x)
             is_score = name in scores
-            made.append((name, x, y, delta, percent, _better(delta, 1 if is_score else directions.direction(name))))
+            made.append(
+                (name, x, y, delta, percent, _better(delta, 1 if is_score else metric_directions.direction(name)))
+            )
         numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
         return framed(made, {"metric": "text", **numbers, "better": "text"})
 

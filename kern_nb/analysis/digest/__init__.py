@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from kern_nb import attached
-from kern_nb.analysis.digest.chosen import Fitting, chosen
-from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
-from kern_nb.analysis.framing import framed
+from kern_nb import store_registry
+from kern_nb.analysis.dataframe import framed
+from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
+from kern_nb.analysis.selection import Fitting, chosen
 from kern_nb.analysis.totals import metric_of
 from kern_nb.db.columns import Kind
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from kern_nb.analysis.conversation import Named
     from kern_nb.analysis.plots import Plot
-    from kern_nb.analysis.sides import Named
     from kern_nb.db import SessionStore
-    from kern_nb.db.frames import When
+    from kern_nb.db.frame_queries import When
 
 __all__ = ["Digest", "digest"]
 
@@ -43,7 +43,7 @@ def digest(
     until: When | None = None,
 ) -> Digest:
     """What `kern_nb.summarize` gives without a model; see there."""
-    found = attached.find(store)
+    found = store_registry.find(store)
     fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
     places = chosen(found, references, fitting, user_id)
     return Digest(gathered(found, places), "" if references else str(fitting))
@@ -178,12 +178,12 @@ class Digest:
         return plots.over_runs(self.rows.runs) if of == "runs" else plots.tool_use(self.rows.tool_calls)
 
     def __repr__(self) -> str:
-        from kern_nb.render.digest import digest_text
+        from kern_nb.views.digest import digest_text
 
         return digest_text(self)
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.digest import digest_html
+        from kern_nb.views.digest import digest_html
 
         return digest_html(self)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.analysis.digest.gathered import COUNT, NUMBER, TEXT
-from kern_nb.analysis.framing import framed
+from kern_nb.analysis.dataframe import framed
+from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT
 from kern_nb.db.columns import Kind
-from kern_nb.db.rows import ANSWERS
+from kern_nb.db.mapping import ANSWERS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from kern_nb import attached
+from kern_nb import store_registry
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kern_nb.analysis.groups.labels import Labels, Reader
+    from kern_nb.analysis.groups.keys import Labels, Reader
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
-    from kern_nb.db.frames import When
+    from kern_nb.db.frame_queries import When
 
 __all__ = ["GroupComparison", "compare_groups"]
 
@@ -73,7 +73,7 @@ def compare_groups(
         NoStore: there is no store of that name, or none in use.
     """
     from kern_nb.analysis.groups import pairing
-    from kern_nb.analysis.groups.labels import Reader, text_of
+    from kern_nb.analysis.groups.keys import Reader, text_of
 
     if not _is_number(confidence) or not 0 < confidence < 1:
         raise BadUsage(f"confidence={confidence!r} is no share between 0 and 1.", "For example: confidence=0.95")
@@ -85,7 +85,7 @@ def compare_groups(
         raise BadUsage(f"where={where!r} is no mapping of names to values.", 'For example: where={"domain": "airline"}')
     score = None if score is None else text_of(score)
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-    reader = Reader(attached.find(store), pairing.TOOK.values(), filters)
+    reader = Reader(store_registry.find(store), pairing.TOOK.values(), filters)
     for name, value in (where or {}).items():
         reader.keep(name, value)
     of_group, of_key = reader.labels(by), reader.labels(key)
@@ -194,12 +194,12 @@ class GroupComparison:
         return plots.groups(self.metrics)
 
     def __repr__(self) -> str:
-        from kern_nb.render.groups import groups_text
+        from kern_nb.views.groups import groups_text
 
         return groups_text(self)
 
     def _repr_html_(self) -> str:
-        from kern_nb.render.groups import groups_html
+        from kern_nb.views.groups import groups_html
 
         return groups_html(self)
 
@@ -210,7 +210,7 @@ def _is_number(value: Any) -> bool:
 
 def _chosen(of_group: Labels, reader: Reader, asked: Sequence[Any] | None) -> list[str]:
     """The groups in order, the baseline first."""
-    from kern_nb.analysis.groups.labels import listed, text_of
+    from kern_nb.analysis.groups.keys import listed, text_of
 
     there = of_group.found()
     known = f"The groups by {of_group.name} are: {listed(there, 20)}." if there else ""
@@ -265,7 +265,7 @@ def _ambiguous(sessions: pd.DataFrame, of_group: Labels, of_key: Labels, score: 
     """One row a session that is left out or not scored; see `GroupComparison.ambiguous`."""
     import pandas as pd
 
-    from kern_nb.analysis.groups.labels import TEXT
+    from kern_nb.analysis.groups.keys import TEXT
 
     ids = sessions["session_id"]
     reasons = pd.DataFrame(index=sessions.index)

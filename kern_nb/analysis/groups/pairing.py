@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kern_nb.analysis.directions import HIGHER, NEUTRAL, direction
 from kern_nb.analysis.groups.statistics import mean_interval, pass_hat_k
+from kern_nb.analysis.metric_directions import HIGHER, NEUTRAL, direction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import files
 from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
-from kern_nb.render.plain import plural
-from kern_nb.render.plots import page
-from kern_nb.render.tables import Table
+from kern_nb.text.formatting import plural
+from kern_nb.text.tables import Table
+from kern_nb.text.vega_page import page
 
 if TYPE_CHECKING:
     import altair as alt

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.frames import labels, records, require
-from kern_nb.render.plain import plural
-from kern_nb.render.tables import Column, Table
+from kern_nb.analysis.plots.inputs import labels, records, require
+from kern_nb.text.formatting import plural
+from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.analysis.plots import lanes as tree
+from kern_nb.analysis.plots import branch_layout as tree
 from kern_nb.analysis.plots import vega
+from kern_nb.analysis.plots.branch_layout import Lane
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.frames import require
-from kern_nb.analysis.plots.lanes import Lane
-from kern_nb.render import plain
-from kern_nb.render.tables import Column, Table
+from kern_nb.analysis.plots.inputs import require
+from kern_nb.text import formatting
+from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def _evenly(indexes: list[int], most: int) -> list[int]:
 
 def _dot(lane: Lane, index: int, status: str) -> dict[str, Any]:
     known = status if status in _LOOKS else tree.NOT_KNOWN
-    return {"y": lane.label, "x": index, "o": known, "id": plain.cut(lane.session_id, _ID)}
+    return {"y": lane.label, "x": index, "o": known, "id": formatting.cut(lane.session_id, _ID)}
 
 
 def _links(lanes: list[Lane]) -> Iterator[dict[str, Any]]:
@@ -175,7 +175,7 @@ def _table(lanes: list[Lane]) -> Table:
     columns = [Column("session"), Column("branch of"), Column("runs"), Column("last status")]
     rows = []
     for lane in lanes:
-        name = lane.label if lane.parent_id is None else f"{plain.BRANCH} {lane.label}"
+        name = lane.label if lane.parent_id is None else f"{formatting.BRANCH} {lane.label}"
         own = _NONE if not lane.runs else f"{lane.start}" + (f" to {lane.end}" if lane.end > lane.start else "")
-        rows.append([name, lane.place, own, plain.status(lane.runs.get(lane.end))])
+        rows.append([name, lane.place, own, formatting.status(lane.runs.get(lane.end))])
     return Table(_TITLE, columns, rows)

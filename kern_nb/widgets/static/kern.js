@@ -15,7 +15,7 @@ function h(name, attributes = {}, ...children) {
   return element;
 }
 
-// The one place where markup comes into the page: only what `kern_nb.render` wrote, which escapes everything.
+// The one place where markup comes into the page: only what `kern_nb.text` wrote, which escapes everything.
 function putRendered(element, markup) {
   element.innerHTML = markup;
   return element;

@@ -1,4 +1,4 @@
-// Texts of a store: as they are; what a model said in Markdown as elements, from the tree that `render/markdown.py` made.
+// Texts of a store: as they are; what a model said in Markdown as elements, from the tree that `text/markdown.py` made.
 
 function many(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,0 +1,1 @@
+"""What a script calls; magics and widgets call nothing else."""

@@ -1,1 +1,0 @@
-"""Records and tables in, markup and text out. The only place that writes HTML, and it escapes everything."""

@@ -1,0 +1,1 @@
+"""Primitives of output: formatting, HTML, tables, Markdown. They know nothing of sessions."""

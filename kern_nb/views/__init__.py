@@ -1,0 +1,1 @@
+"""Results as HTML and text, one file a result. Everything from a store is escaped."""

@@ -1,0 +1,1 @@
+"""The pending requirements of paused runs, resolved by a click."""
