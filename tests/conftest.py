@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 ENGINES = ("duckdb", "sqlite", "postgres", "memory")
+ENGINE_FOLDERS = ("conformance", "db")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # An example that writes to a store takes as long as the disk does; that is not a failure.
@@ -69,9 +70,21 @@ def postgres_database_url(new_postgres_database: Callable[[], str]) -> str:
     return new_postgres_database()
 
 
-@pytest.fixture(params=ENGINES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once per engine where the engine is what is tested, elsewhere on the default engine only.
+
+    Above the store, a test with the mark `every_engine` is the smoke test of its folder.
+    """
+    named = any("engine_name" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine_name" in metafunc.fixturenames and not named:
+        tests_the_engine = metafunc.definition.path.parent.name in ENGINE_FOLDERS
+        every = tests_the_engine or metafunc.definition.get_closest_marker("every_engine")
+        metafunc.parametrize("engine_name", ENGINES if every else ENGINES[:1], indirect=True, scope="function")
+
+
+@pytest.fixture
 def engine_name(request: pytest.FixtureRequest) -> str:
-    """Run the test once per engine: duckdb, sqlite, postgres and memory."""
+    """The engine under test: duckdb, sqlite, postgres or memory."""
     return request.param
 
 
@@ -108,7 +121,7 @@ def store_factory(
 
 @pytest.fixture
 def store(store_factory: Callable[..., SessionStore]) -> SessionStore:
-    """An empty store, of each engine in turn."""
+    """An empty store of the engine under test."""
     return store_factory()
 
 

@@ -52,7 +52,8 @@ place (same display id), so that the notebook holds it when it is saved. A noteb
 style and never shows the widget: there, in nbconvert's HTML and on GitHub, the still stands alone, as the second
 output says nothing in HTML. What is done after the page was loaded again in the same kernel does not reach the still,
 until the cell is run again: JupyterLab forgets display ids with the page, a message without one belongs to no output,
-and a script is given its element and its model, not the notebook."""
+and a script is given its element and its model, not the notebook.
+"""
 
 from __future__ import annotations
 

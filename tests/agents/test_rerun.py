@@ -147,6 +147,7 @@ def test_a_rerun_is_run_again(store):
     assert basket(store, "d") == {"fig": 1}
 
 
+@pytest.mark.every_engine
 def test_where_it_comes_from_is_kept(store_factory, engine_name):
     """On every engine, in the frames of a store that was opened again: in the session's metadata and in each run."""
     store = store_factory()

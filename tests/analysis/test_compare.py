@@ -142,6 +142,7 @@ def test_every_turn_and_call_of_both_is_there_once(store):
             assert len(found.tool_calls[side].dropna()) == len(store.tool_calls_df(name))
 
 
+@pytest.mark.every_engine
 def test_metrics_say_what_each_took_and_which_is_better(store):
     """Sums over the runs; fewer tokens, less cost and time are better, and more messages are neither."""
     save(store, "a", talk(0), talk(1))

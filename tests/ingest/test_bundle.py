@@ -42,6 +42,7 @@ def assert_same_frames(store, other):
         pd.testing.assert_frame_equal(found[name], frame, obj=name)
 
 
+@pytest.mark.every_engine
 def test_what_is_exported_from_one_engine_is_the_same_in_each(store, targets, tmp_path):
     """Frames, sessions with all their fields, history, files: nothing is lost between any two engines."""
     path = exported(filled(store), tmp_path / "all.json")

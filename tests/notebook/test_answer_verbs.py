@@ -11,8 +11,6 @@ from kern_nb import errors
 from kern_nb.magics import verbs
 from kern_nb.records import Run
 
-one_engine = pytest.mark.parametrize("engine_name", ["sqlite"])
-
 
 def two_lines(notebook, line, kind):
     """A line that must fail; its two lines."""
@@ -38,7 +36,6 @@ def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypat
     assert "Approved delete_file" in done._repr_html_()
 
 
-@one_engine
 def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
     """With the agent whose run it is; a run that waits for one thing can be named itself."""
     pause(main, "my trip", a=confirmation())
@@ -53,7 +50,6 @@ def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
     assert done.waiting == []
 
 
-@one_engine
 @pytest.mark.parametrize(
     "args",
     ['{"path": "y.txt", "n": 1}', """'{"path": "y.txt", "n": 1}'""", '{"path":"y.txt","n":1} --by ann', "$edited"],
@@ -68,7 +64,6 @@ def test_approve_takes_other_arguments(notebook, paused, main, args):
     assert 'as delete_file(path="y.txt", n=1)' in repr(done)
 
 
-@one_engine
 def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
     """Whatever a shell would make of it; `$name` within it is text."""
     notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
@@ -79,7 +74,6 @@ def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
     assert (found.note, found.resolved_by) == ('it is {"not": "this"}', "me")
 
 
-@one_engine
 def test_reject_refuses_with_a_reason(notebook, paused, main):
     """Any kind of requirement."""
     for ref in (DELETE, BOOK, RATE):
@@ -89,7 +83,6 @@ def test_reject_refuses_with_a_reason(notebook, paused, main):
         assert repr(done).startswith("✗ Refused ")
 
 
-@one_engine
 @pytest.mark.parametrize(
     ("words", "value"),
     [
@@ -126,7 +119,6 @@ def test_a_value_is_json_or_else_text(notebook, main, words, value):
     assert type(found.answer) is type(value)
 
 
-@one_engine
 @pytest.mark.parametrize(
     ("asked", "words", "value"),
     [
@@ -151,7 +143,6 @@ def test_fields_are_filled_in(notebook, main, asked, words, value):
     assert main.requirements(status="resolved")[0].answer == value
 
 
-@one_engine
 @pytest.mark.parametrize(
     ("line", "kind", "says", "hint"),
     [
@@ -230,7 +221,6 @@ def test_a_session_is_handed_to_a_person(notebook, main):
     assert repr(answered).splitlines()[1] == "Go on: %kern continue chat/1 --agent clerk"
 
 
-@one_engine
 def test_a_store_can_be_named(notebook, paused):
     """Each line that is suggested then names it too."""
     notebook.run("%kern attach :memory: --as empty")
@@ -247,7 +237,6 @@ def test_a_store_can_be_named(notebook, paused):
         assert all("--store main" in command for command in commands), text
 
 
-@one_engine
 def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
     """A container's user may have no name; that is no error."""
 
@@ -260,7 +249,6 @@ def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
     assert verbs._login() is None
 
 
-@one_engine
 def test_records_stand_for_themselves_in_a_line(notebook, paused, main):
     """`$requirement` is its id, `$run` its place, `$session` its id."""
     notebook.shell.user_ns |= {"asked": paused.requirements[0], "run": paused, "session": main.get_session("chat")}

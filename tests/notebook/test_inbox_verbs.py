@@ -6,18 +6,15 @@ import json
 from datetime import UTC, datetime
 
 import pandas as pd
-import pytest
 from paused_runs import BOOK, DELETE, RATE, confirmation, pause
 
 import kern_nb
 from kern_nb.db.columns import DTYPES, REQUIREMENTS
 from kern_nb.records import Run
 
-one_engine = pytest.mark.parametrize("engine_name", ["sqlite"])
 DTYPES_OF = {column.name: DTYPES[column.kind] for column in REQUIREMENTS}
 
 
-@one_engine
 def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
     """A row each: the beginning of its id, kind, run, agent, call, question, who is to answer, fields, since when."""
     inbox = notebook.run("%kern inbox")
@@ -52,7 +49,6 @@ def test_its_frame_is_that_of_the_view(notebook, paused, main):
     assert list(notebook.run("%kern inbox").df["requirement_id"]) == [DELETE, RATE]
 
 
-@one_engine
 def test_an_empty_inbox_says_so(notebook, main):
     """In words, with a frame that has all its columns."""
     inbox = notebook.run("%kern inbox")
@@ -64,7 +60,6 @@ def test_an_empty_inbox_says_so(notebook, main):
     assert "Nothing that fits" in repr(notebook.run("%kern inbox --for ann"))
 
 
-@one_engine
 def test_the_inbox_is_narrowed(notebook, paused, main):
     """By user, by who is to answer, by session, by run; a store may be named; all of it is one call of a script."""
     main.append_run("chat", Run(input="y"))
@@ -87,7 +82,6 @@ def test_the_inbox_is_narrowed(notebook, paused, main):
     assert [r.requirement_id for r in kern_nb.inbox(assignee="ann", store="main")] == [DELETE]
 
 
-@one_engine
 def test_members_wait_for_their_team(notebook, main):
     """What a member's run waits for stands with the team's run, which is what goes on."""
     team = pause(main, "trip", agent_id=None)
@@ -99,7 +93,6 @@ def test_members_wait_for_their_team(notebook, main):
     assert "%kern continue trip/0" in repr(notebook.run("%kern approve trip/0"))
 
 
-@one_engine
 def test_what_is_claimed_late_or_over_says_so(notebook, main):
     """Who is at it; that it expired; that its run was cancelled, which then waits no more."""
     past = datetime(2026, 1, 1, tzinfo=UTC)

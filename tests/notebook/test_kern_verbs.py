@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
@@ -30,6 +31,7 @@ def test_attach_takes_its_options(notebook):
     assert len(reader.list_sessions()) == 1
 
 
+@pytest.mark.every_engine
 def test_sessions_lists_and_narrows(notebook, chats):
     """The table has one row a session with its totals; user, agent, title, status and number narrow it."""
     table = notebook.run("%kern sessions")
@@ -50,6 +52,7 @@ def test_sessions_lists_and_narrows(notebook, chats):
     assert not notebook.run("%kern sessions --last 2").more
 
 
+@pytest.mark.every_engine
 def test_load_gives_a_real_dataframe(notebook, chats):
     """`df = %kern load ...` is the frame of the store, nothing else."""
     chats.add_score("alpha", "reward", 1.0)

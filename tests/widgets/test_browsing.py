@@ -79,6 +79,7 @@ def test_the_list_begins_with_the_newest_and_says_how_many_there_are(page):
     assert (alpha["asked"], alpha["runs"], alpha["created"]) == ("where is it?", "2 runs", "1970-01-01 00:01")
 
 
+@pytest.mark.every_engine
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

@@ -47,6 +47,7 @@ def cards(found):
     return {json.loads(card["key"]): card for run in found["runs"] for card in run["cards"]}
 
 
+@pytest.mark.every_engine
 def test_it_shows_what_is_waited_for_by_run(inbox):
     """What would be called with what, who is to answer, since when; and what the run was asked."""
     found = inbox.look("", 20)
