@@ -18,7 +18,7 @@ _OTHERS = 0o077
 _creating = threading.Lock()
 
 
-def private(name: str, flags: int) -> int:
+def private_opener(name: str, flags: int) -> int:
     """The ``opener`` of `open` with which a file that is made is its owner's alone."""
     return os.open(name, flags, MODE)
 

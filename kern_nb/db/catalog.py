@@ -55,7 +55,7 @@ _SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
 
 
 @dataclass(frozen=True)
-class Objects:
+class DatabaseObjects:
     """The tables and views of a database.
 
     Attributes:
@@ -75,18 +75,18 @@ class Objects:
         return next((other for other in self.own if other.lower() == name.lower()), None)
 
 
-def objects(connection: Connection, schema: str | None) -> Objects:
+def list_objects(connection: Connection, schema: str | None) -> DatabaseObjects:
     """The tables and views that people made; on PostgreSQL those of one schema, the connection's where None."""
     dialect = connection.dialect.name
     rows = connection.execute(_text(_QUERIES[dialect], schema=schema)).all()
     if dialect != "duckdb":
         names = frozenset(str(name) for _, name in rows)
-        return Objects(names, names, any_case=dialect == "sqlite")
+        return DatabaseObjects(names, names, any_case=dialect == "sqlite")
     everything = frozenset(str(name) if space == "main" else f"{space}.{name}" for space, name in rows)
-    return Objects(frozenset(str(name) for space, name in rows if space == "main"), everything, any_case=True)
+    return DatabaseObjects(frozenset(str(name) for space, name in rows if space == "main"), everything, any_case=True)
 
 
-def described(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
+def columns_by_table(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
     """The columns of many tables and views of one schema, by name."""
     query = _ALL_COLUMNS.get(connection.dialect.name)
     if query is None:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import visible
 from kern_nb.db import damaged_rows, schema
-from kern_nb.db.disk_space import unavailable
+from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
@@ -128,7 +128,7 @@ class Connected(ABC):
             return error.orig  # a value that the codec refused
         if not isinstance(error, sa.exc.OperationalError):
             return None
-        return unavailable(self.url, error.orig, getattr(self, "db_file", None))
+        return unavailable_error(self.url, error.orig, getattr(self, "db_file", None))
 
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """The query, locking its rows (those ``of`` one table) where several transactions write at once."""

@@ -23,23 +23,23 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WORDS = ("No space left", "disk is full", "Disk quota exceeded", "File too large", "could not extend file")
 
 
-def is_full(error: object) -> bool:
+def is_disk_full(error: object) -> bool:
     """Whether an engine's error says that its disk is full."""
     text = str(error)
     return any(words in text for words in _WORDS)
 
 
-def unavailable(url: str, cause: object, path: Path | None = None) -> StoreUnavailable:
+def unavailable_error(url: str, cause: object, path: Path | None = None) -> StoreUnavailable:
     """The error for an engine's error about its files or connection."""
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if is_full(reason):
-        return full(url, reason)
+    if is_disk_full(reason):
+        return disk_full_error(url, reason)
     if "disk I/O error" in reason and path is not None and (free := _free(str(path))) is not None and free < CHUNK:
-        return full(url, f"{reason}, {free:,} bytes free")
+        return disk_full_error(url, f"{reason}, {free:,} bytes free")
     return StoreUnavailable(f"{url}: {reason}.", "Check that it can be reached, then attach it again.")
 
 
-def full(url: str, reason: str) -> StoreFull:
+def disk_full_error(url: str, reason: str) -> StoreFull:
     """The error for a disk without space."""
     return StoreFull(
         f"The disk of {url} has no space left: {reason.rstrip('.')}.",
@@ -47,7 +47,7 @@ def full(url: str, reason: str) -> StoreFull:
     )
 
 
-class Reserve:
+class LogReservation:
     """Space that is allocated for the write-ahead log of one database.
 
     Args:
@@ -71,14 +71,14 @@ class Reserve:
                 self._allocate(size, self._fallocate)
             except OSError as error:
                 if error.errno in _NO_SPACE:
-                    raise full(self.path, self._shortage(size, error)) from error
+                    raise disk_full_error(self.path, self._shortage(size, error)) from error
                 if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # not on this kind of disk
                     self._fallocate = None
             else:
                 return
         free = _free(self.path)
         if free is not None and free < size + CHUNK:
-            raise full(self.path, self._shortage(size, None))
+            raise disk_full_error(self.path, self._shortage(size, None))
 
     def drop_unused(self) -> None:
         """Remove a log in which nothing was written. Only while this process has the database open to write."""

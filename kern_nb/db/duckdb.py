@@ -19,9 +19,9 @@ from sqlalchemy.engine import Connection
 
 from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
-from kern_nb.db.disk_space import is_full
+from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
-from kern_nb.db.lease import Cursor, Lease, lease_of
+from kern_nb.db.lease import Cursor, Lease, shared_lease
 from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
@@ -60,7 +60,7 @@ class DuckDb(SessionStore):
     ) -> None:
         self.db_file = Path(db_file).absolute()  # a notebook may change its folder
         self.timeout = timeout
-        self._lease = lease_of(self.db_file, read_only=read_only)
+        self._lease = shared_lease(self.db_file, read_only=read_only)
         super().__init__(f"duckdb:///{db_file}", Tables(session_table, indexed=False), read_only=read_only)
 
     def is_there(self) -> bool:
@@ -214,7 +214,9 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Two transactions of one process changed the same row."""
         cause = getattr(error, "orig", error)
-        return isinstance(cause, duckdb.TransactionException) and not is_full(cause) and "Could not" not in str(cause)
+        return (
+            isinstance(cause, duckdb.TransactionException) and not is_disk_full(cause) and "Could not" not in str(cause)
+        )
 
     def explain(self, error: Exception) -> BaseException | None:
         """DuckDB's other errors: tables that changed under the store, damaged values, too little memory."""

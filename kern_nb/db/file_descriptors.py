@@ -58,7 +58,7 @@ def open_files() -> dict[int, FileId] | None:
 
 
 @contextmanager
-def opening() -> Iterator[None]:
+def defer_closing() -> Iterator[None]:
     """Wrap a call that makes a database library open a file: until it has its locks, no descriptor is closed."""
     token = object()
     try:
@@ -71,7 +71,7 @@ def opening() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[int]:
+def open_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
     """A descriptor to read a file through, positioned at its start.
 
     Raises:
@@ -91,7 +91,7 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file does not exist or is not readable.
     """
-    with opened(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+    with open_descriptor(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
         yield file
 
 
@@ -101,7 +101,7 @@ def read_header(path: Path, length: int) -> bytes:
     Raises:
         OSError: the file does not exist or is not readable.
     """
-    with opened(path) as descriptor:
+    with open_descriptor(path) as descriptor:
         return os.read(descriptor, length)
 
 

@@ -25,7 +25,7 @@ _COUNTER = struct.Struct("<Q")
 _FIRST = 1 << 20
 
 
-class Turns:
+class FileQueue:
     """The waiting line of one file, as one process sees it.
 
     Args:

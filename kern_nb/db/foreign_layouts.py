@@ -51,7 +51,7 @@ LAYOUTS: tuple[tuple[str, dict[str, Columns]], ...] = (
 )
 
 
-def program_of(tables: Mapping[str, AbstractSet[str]]) -> str | None:
+def identify_program(tables: Mapping[str, AbstractSet[str]]) -> str | None:
     """The program whose layout tables have, None where it is unknown.
 
     Args:
@@ -68,7 +68,7 @@ def _fits(tables: Mapping[str, AbstractSet[str]], layout: Mapping[str, Columns])
     return True
 
 
-def listed(names: AbstractSet[str], *, most: int = 6) -> str:
+def name_list(names: AbstractSet[str], *, most: int = 6) -> str:
     """Names of tables as a message lists them: few, short, and without what a terminal would act on."""
     shown = [name if name.isprintable() and len(name) <= 60 else repr(name[:60]) for name in sorted(names)[:most]]  # noqa: PLR2004
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

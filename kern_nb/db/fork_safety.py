@@ -19,7 +19,7 @@ def leak(value: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
-def refusal(place: object) -> StoreUnavailable:
+def fork_error(place: object) -> StoreUnavailable:
     """The error for a file or database that was in use at the fork."""
     return StoreUnavailable(
         f"{place} was in use when this process was forked.",

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import visible
 from kern_nb.db import damaged_rows
-from kern_nb.db.process_identity import State, host_of, this_process
+from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables, UnreadableCell
 
@@ -139,7 +139,7 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
         state, where = process_state(row["process"], row["run_id"])
-        host = host_of(row["process"])
+        host = process_host(row["process"])
         if state == "elsewhere" and host in hosts_gone:
             state, where = "gone", f"its host {host} is gone"
         elif state == "elsewhere":
@@ -149,9 +149,9 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")
 
 
-def process_state(process: str | None, run_id: str) -> tuple[State, str]:
+def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
     """Whether the process that wrote a run is alive, gone or out of sight, and that in words; see `process`."""
-    if run_id in _abandoned and process == this_process():
+    if run_id in _abandoned and process == current_process():
         return "gone", "its process gave it up"
     return state_of_process(process)
 

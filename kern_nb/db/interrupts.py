@@ -84,7 +84,7 @@ class _Worker:
                 job.run()
                 self.current = job = None
 
-    def end(self, timeout: float) -> None:
+    def shut_down(self, timeout: float) -> None:
         """Stop what an interrupted caller left running, and end the thread."""
         self.ended = True
         if self._thread is None or not self._thread.is_alive():
@@ -142,9 +142,9 @@ def submit(work: Callable[[], None]) -> None:
         _worker.submit(_Job(work, None))
 
 
-def end(timeout: float) -> None:
+def shut_down(timeout: float) -> None:
     """At the end of Python: stop the worker; from now on all calls run directly."""
-    _worker.end(timeout)
+    _worker.shut_down(timeout)
 
 
 def _after_fork() -> None:

@@ -36,9 +36,9 @@ import duckdb
 
 from kern_nb import files
 from kern_nb.db import file_descriptors, fork_safety, interrupts
-from kern_nb.db.disk_space import Reserve, full, is_full
+from kern_nb.db.disk_space import LogReservation, disk_full_error, is_disk_full
 from kern_nb.db.file_descriptors import DUCKDB_MAGIC, SQLITE_MAGIC
-from kern_nb.db.file_queue import Turns
+from kern_nb.db.file_queue import FileQueue
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ _LEAST_BYTES = 1 << 18
 _DAMAGED = ("not a valid DuckDB database", "Corrupt database file", "Could not read enough bytes")
 
 
-def lease_of(path: Path, *, read_only: bool) -> Lease:
+def shared_lease(path: Path, *, read_only: bool) -> Lease:
     """The one lease of this process on a file; once a store wants to write, it is open to be written."""
     real = os.path.realpath(path)
     with _leases_lock:
@@ -140,7 +140,7 @@ class Cursor:
             StoreUnavailable: the connection is the parent's of this forked process.
         """
         if self._grant.inherited:
-            raise fork_safety.refusal(self._lease.path)
+            raise fork_safety.fork_error(self._lease.path)
         try:
             return interrupts.run(lambda: self._enter(work), self._interrupt)
         except duckdb.InterruptException as error:
@@ -240,8 +240,8 @@ class Lease:
         self._grants: list[_Grant] = []
         self._opener: int | None = None  # the one thread that waits for other processes
         self._waiting = 0
-        self._turns = Turns(path)
-        self._reserve = Reserve(path)
+        self._turns = FileQueue(path)
+        self._reserve = LogReservation(path)
         self._opened = self._used = self._others_until = self._free_since = 0.0
         self._cost = 0.0  # seconds that opening the file took
         self._is_look = False  # whether the file is open to be read only, for a look
@@ -427,7 +427,7 @@ class Lease:
     def _open(self, grant: _Grant) -> str | None:
         """Open the file, unless it is the others' turn; why not, where another process has it."""
         if self._parents is not None:
-            raise fork_safety.refusal(self.path)
+            raise fork_safety.fork_error(self.path)
         read_only = self.read_only or grant.looks
         now = time.monotonic()
         if now < self._others_until:
@@ -448,7 +448,7 @@ class Lease:
         try:
             if not self._forever:
                 mode = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
-                with file_descriptors.opening():
+                with file_descriptors.defer_closing():
                     connection.execute(f"ATTACH '{self.path.replace(chr(39), chr(39) * 2)}' AS kern_store ({mode})")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -461,7 +461,7 @@ class Lease:
         self._connection, self._opened, self._free_since = connection, time.monotonic(), 0.0
         self._cost = self._opened - began
         self._is_look = read_only and not self.read_only
-        self._reserve = Reserve(self.path)
+        self._reserve = LogReservation(self.path)
         self._turns.leave()
         return None
 
@@ -474,8 +474,8 @@ class Lease:
             return str(error)
         damaged = any(words in reason for words in _DAMAGED)
         if isinstance(error, duckdb.IOException) and not damaged:
-            if is_full(reason):
-                raise full(self.path, reason) from error
+            if is_disk_full(reason):
+                raise disk_full_error(self.path, reason) from error
             raise StoreUnavailable(f"{self.path}: {reason}", "Check the path and its permissions.") from error
         raise NotAStore(
             f"{self.path} cannot be opened: {reason}", "The file may be damaged; restore a copy."
@@ -566,7 +566,7 @@ def _is_being_made(path: str) -> bool:
 
 def _holder(path: str, *, shared: bool) -> int | None:
     """The process that has a file locked, where the kernel tells. A look costs microseconds, a refused ATTACH 9 ms."""
-    with contextlib.suppress(OSError), file_descriptors.opened(path) as file:
+    with contextlib.suppress(OSError), file_descriptors.open_descriptor(path) as file:
         if (
             os.read(file, len(SQLITE_MAGIC)) == SQLITE_MAGIC
         ):  # DuckDB would open and close it, which drops SQLite's locks
@@ -692,7 +692,7 @@ def _at_exit() -> None:
     """Let no other thread into DuckDB any more, and those within it out: Python ends threads where they are."""
     global _ending  # noqa: PLW0603
     _ending = True
-    interrupts.end(EXIT_S)
+    interrupts.shut_down(EXIT_S)
     deadline = time.monotonic() + EXIT_S
     for lease in list(_all_leases):
         lease.at_exit(deadline)

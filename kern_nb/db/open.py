@@ -7,11 +7,11 @@ from pathlib import Path
 from kern_nb.db import file_descriptors
 from kern_nb.db.schema import SESSION_TABLE
 from kern_nb.db.store import SessionStore
-from kern_nb.db.urls import is_connection_string, masked
+from kern_nb.db.urls import is_connection_string, mask
 from kern_nb.errors import NotAStore, StoreNotFound
 
-DUCKDB_ENDINGS = (".duckdb", ".ddb")
-SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
+DUCKDB_SUFFIXES = (".duckdb", ".ddb")
+SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _HEADER = 20
 
 
@@ -55,7 +55,7 @@ def open_store(
         store = _file(_path_of(rest, engine), engine, session_table, read_only=read_only)
     elif "://" in text:
         raise NotAStore(
-            f"There is no engine for {masked(text)!r}.",
+            f"There is no engine for {mask(text)!r}.",
             "Use a .duckdb or .db path, sqlite:///…, or postgresql+psycopg://….",
         )
     elif is_connection_string(text) and not Path(text).exists():
@@ -78,7 +78,7 @@ def _path_of(rest: str, engine: str) -> Path:
     path = Path(rest[1:])
     if not rest.startswith("/") or ("?" in rest and not path.exists()):
         raise NotAStore(
-            f"{masked(f'{engine}://{rest}')!r} is not a URL of a file.",
+            f"{mask(f'{engine}://{rest}')!r} is not a URL of a file.",
             f"Write {engine}:///relative/path or {engine}:////absolute/path, without options.",
         )
     return path
@@ -88,10 +88,10 @@ def _file(path: Path, engine: str | None, session_table: str, *, read_only: bool
     found = _engine_of(path)
     if found is None and read_only:
         raise StoreNotFound(
-            f"There is no file {masked(str(path))}.", "Check the path, or attach it without --read-only to make one."
+            f"There is no file {mask(str(path))}.", "Check the path, or attach it without --read-only to make one."
         )
     if found is None and not path.absolute().parent.is_dir():
-        raise StoreNotFound(f"There is no folder for {masked(str(path))}.", "Make the folder, or check the path.")
+        raise StoreNotFound(f"There is no folder for {mask(str(path))}.", "Make the folder, or check the path.")
     engine = found or engine or _by_ending(path)
     if engine == "duckdb":
         from kern_nb.db.duckdb import DuckDb
@@ -116,7 +116,7 @@ def _engine_of(path: Path) -> str | None:
         return "sqlite"
     if header[8:12] == b"DUCK":
         return "duckdb"
-    if not header and path.suffix in (*SQLITE_ENDINGS,):
+    if not header and path.suffix in (*SQLITE_SUFFIXES,):
         return "sqlite"
     raise NotAStore(
         f"{path} is neither a DuckDB nor a SQLite file.",
@@ -125,11 +125,11 @@ def _engine_of(path: Path) -> str | None:
 
 
 def _by_ending(path: Path) -> str:
-    if path.suffix in DUCKDB_ENDINGS:
+    if path.suffix in DUCKDB_SUFFIXES:
         return "duckdb"
-    if path.suffix in SQLITE_ENDINGS:
+    if path.suffix in SQLITE_SUFFIXES:
         return "sqlite"
     raise NotAStore(
-        f"{masked(str(path))} is not there, and its ending does not say what to make.",
+        f"{mask(str(path))} is not there, and its ending does not say what to make.",
         "End it in .duckdb, or in .db for SQLite.",
     )

@@ -80,15 +80,15 @@ class PostgresDb(SessionStore):
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
         self.timeout = timeout
-        url = urls.parsed(db_url)
+        url = urls.parse_url(db_url)
         self._db_url = url.set(drivername="postgresql+psycopg")
         self._db_schema = db_schema
-        super().__init__(urls.shown(url), Tables(session_table, db_schema), read_only=read_only)
+        super().__init__(urls.format_url(url), Tables(session_table, db_schema), read_only=read_only)
 
     @property
     def database(self) -> str:
         """The URL with a digest of the options that it masks, and the schema."""
-        return f"{self.url} {urls.digest(self._db_url)} {self._db_schema or ''}"
+        return f"{self.url} {urls.url_digest(self._db_url)} {self._db_schema or ''}"
 
     def locate_tables(self, connection: Connection) -> None:
         """Find the one schema that the tables are in, and name it from then on: search paths are long, and they change.
@@ -135,7 +135,7 @@ class PostgresDb(SessionStore):
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
 
-        secrets = urls.secrets_of(self._db_url)
+        secrets = urls.find_secrets(self._db_url)
 
         @sa.event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _: Any, args: Any, parameters: Any) -> Any:
@@ -143,7 +143,7 @@ class PostgresDb(SessionStore):
                 return dialect.connect(*args, **parameters)
             except psycopg.Error as error:
                 # The server and libpq may quote a parameter. Whatever text is made of the error is safe after this.
-                refusal = type(error)(urls.scrubbed(str(error), secrets))
+                refusal = type(error)(urls.remove_secrets(str(error), secrets))
             raise refusal
 
         @sa.event.listens_for(engine, "begin")
@@ -231,7 +231,7 @@ class PostgresDb(SessionStore):
     def _reason(self, error: BaseException) -> str:
         """The first line of a driver's error, without the password."""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return urls.scrubbed(reason, urls.secrets_of(self._db_url))
+        return urls.remove_secrets(reason, urls.find_secrets(self._db_url))
 
     def _blocker(self) -> str | None:
         """Who holds locks on the tables: the transaction that began first and waits for nobody."""

@@ -8,7 +8,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import errors as pg
 
-from kern_nb.db.disk_space import full
+from kern_nb.db.disk_space import disk_full_error
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 
 # By the first characters of the SQLSTATE: the class of the error, or the whole code.
@@ -68,7 +68,7 @@ def translate(
     reason = f"{url}: {reason_of(cause)}."
     state = cause.sqlstate or ""
     if isinstance(cause, pg.DiskFull):
-        return full(url, reason_of(cause))
+        return disk_full_error(url, reason_of(cause))
     if isinstance(cause, pg.LockNotAvailable):
         holder = blocker()
         reason = f"{url}: {holder} holds a lock that was not released in time." if holder else reason

@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import psutil
 
-State: TypeAlias = Literal["alive", "gone", "elsewhere"]
+ProcessState: TypeAlias = Literal["alive", "gone", "elsewhere"]
 
 _FIRST_PID_NAMESPACE = "4026531836-"  # the number is fixed in the kernel; a container has another
 _CLOCK_STEP_S = 2  # rounding, and the small steps by which clocks are kept right
@@ -50,18 +50,18 @@ class _Process(NamedTuple):
         return f"{self.host}:{self.pid}:{'/'.join(self[2:]) if self.boot else self.start}"
 
 
-def this_process() -> str:
+def current_process() -> str:
     """The identity of the running process, as an open run stores it."""
     return str(_this(os.getpid()))
 
 
-def process_state(process: str | None) -> tuple[State, str]:
+def process_state(process: str | None) -> tuple[ProcessState, str]:
     """Whether a process is alive, gone or out of sight, by the rules above; and that in words."""
     other = _parsed(process)
     if other is None:
         return "gone", "the process that wrote it is unknown"
     own = _this(os.getpid())
-    state: State = "elsewhere"
+    state: ProcessState = "elsewhere"
     if not other.boot and other.host == own.host:
         state = _state_by_time(other)
     elif other.boot and (other.boot, other.namespaces) == (own.boot, own.namespaces):
@@ -76,7 +76,7 @@ def process_state(process: str | None) -> tuple[State, str]:
     return state, words[state]
 
 
-def host_of(process: str | None) -> str | None:
+def process_host(process: str | None) -> str | None:
     """The host that a process ran on, where its identity says so."""
     other = _parsed(process)
     return other.host if other else None
@@ -115,7 +115,7 @@ def _same_machine(own: _Process, other: _Process) -> bool:
     return bool(own.machine) and not contained and (own.machine, own.host) == (other.machine, other.host)
 
 
-def _state_by_ticks(other: _Process) -> State:
+def _state_by_ticks(other: _Process) -> ProcessState:
     ticks = _ticks(other.pid)
     if ticks is not None:
         return "alive" if str(ticks) == other.start else "gone"
@@ -128,7 +128,7 @@ def _state_by_ticks(other: _Process) -> State:
     return "gone" if _is_zombie(other.pid) else "elsewhere"
 
 
-def _state_by_time(other: _Process) -> State:
+def _state_by_time(other: _Process) -> ProcessState:
     try:
         process = psutil.Process(other.pid)
         if _is_zombie(other.pid):

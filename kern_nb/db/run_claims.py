@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import integrity, mapping, reads
-from kern_nb.db.process_identity import this_process
+from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_writes import (
     finish_run,
     insert_requirements,
@@ -113,7 +113,7 @@ def claim_run(connection: Connection, store: Connected, run_id: str, user_id: st
     _require_answers(connection, store, row)
     _pin_branches(connection, store, row)
     as_found = (r.c.run_id == run_id) & (r.c.status == row["status"]) & r.c.process.is_not_distinct_from(row["process"])
-    taken: dict[str, Any] = {"status": "RUNNING", "process": this_process(), "error": None, "finished_at": None}
+    taken: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "error": None, "finished_at": None}
     taken["session_state"] = integrity.session_state(
         connection, store.tables, row["session_id"]
     )  # others may have run since
@@ -196,7 +196,7 @@ def _pin_branches(connection: Connection, store: Connected, run: RowMapping) -> 
 def release_run(connection: Connection, store: Connected, before: Run) -> None:
     """See `SessionStore.release_run`."""
     r = store.tables.runs
-    mine = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == this_process())
+    mine = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == current_process())
     as_it_was: dict[str, Any] = {
         "status": before.status,
         "error": before.error,

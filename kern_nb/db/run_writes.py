@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, mapping
-from kern_nb.db.process_identity import this_process
+from kern_nb.db.process_identity import current_process
 from kern_nb.db.schema import starts_with
 from kern_nb.db.state_merge import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
@@ -190,7 +190,7 @@ def start_run(
     started = run.model_copy(update={"session_state": state, "created_at": begun})
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": begun}) for m in run.messages]
     row_set = mapping.run_rows(started, session_id)
-    index = insert_run(connection, store, row_set.run | {"process": this_process()}, session["fork_run_index"])
+    index = insert_run(connection, store, row_set.run | {"process": current_process()}, session["fork_run_index"])
     started = _keep_state_before(connection, store, started, index, state)
     _remember_run(store, run.run_id, (session_id, index))
     if not started.messages:

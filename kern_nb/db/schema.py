@@ -580,7 +580,7 @@ def version(
         SchemaTooNew: it is newer than this kern_nb knows.
         ForeignLayout: there is a table of that name which is not ours, or the database is another program's.
     """
-    objects = catalog.objects(connection, tables.metadata.schema)
+    objects = catalog.list_objects(connection, tables.metadata.schema)
     if not has_ours(connection, tables, objects, beside_others=beside_others, database=database):
         return None
     known = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
@@ -598,7 +598,7 @@ def version(
 def has_ours(
     connection: Connection,
     tables: Tables,
-    objects: catalog.Objects,
+    objects: catalog.DatabaseObjects,
     *,
     beside_others: bool,
     database: str,
@@ -616,11 +616,11 @@ def has_ours(
         raise foreign_layout(tables.schema.name, columns)
     _refuse_taken_names(connection, tables, objects)
     if objects.all and not beside_others:
-        raise foreign_database(database, objects.all, catalog.described(connection, objects.own, schema))
+        raise foreign_database(database, objects.all, catalog.columns_by_table(connection, objects.own, schema))
     return False
 
 
-def _refuse_taken_names(connection: Connection, tables: Tables, objects: catalog.Objects) -> None:
+def _refuse_taken_names(connection: Connection, tables: Tables, objects: catalog.DatabaseObjects) -> None:
     """No table is ours before kern_schema says so, whatever its columns."""
     for table in tables.metadata.sorted_tables:
         if table is not tables.schema and (taken := objects.taken(table.name)):
@@ -631,10 +631,10 @@ def foreign_database(
     database: str, names: AbstractSet[str], described: Mapping[str, AbstractSet[str]]
 ) -> ForeignLayout:
     """The refusal of a database that has tables and none of ours."""
-    program = foreign_layouts.program_of(described)
+    program = foreign_layouts.identify_program(described)
     layout = f"the layout of {program}" if program else "an unknown layout"
     return ForeignLayout(
-        f"{database} is another program's, in {layout}: its tables are {foreign_layouts.listed(names)}. "
+        f"{database} is another program's, in {layout}: its tables are {foreign_layouts.name_list(names)}. "
         "None is of kern_nb, and nothing was changed.",
         "Attach another file or database; or have ours made beside them: session_table='kern_sessions', in a notebook "
         "--table kern_sessions.",
@@ -643,14 +643,14 @@ def foreign_database(
 
 def foreign_layout(table: str, columns: AbstractSet[str]) -> ForeignLayout:
     """The refusal of a table that has our name and not our columns."""
-    program = foreign_layouts.program_of({table: columns})
+    program = foreign_layouts.identify_program({table: columns})
     if program:
         return ForeignLayout(
             f"The table {table!r} is in the layout of {program}; kern_nb does not write into it.",
             "Keep both in one database with another name for ours: session_table='kern_sessions'.",
         )
     return ForeignLayout(
-        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.listed(columns)}.",
+        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.name_list(columns)}.",
         "Choose another name for ours: session_table='kern_sessions'.",
     )
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb import files
 from kern_nb.db import catalog, json_columns, lineage, schema, sqlite_connections, sqlite_files, sqlite_sql, user_sql
-from kern_nb.db.disk_space import unavailable
+from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
 from kern_nb.db.store import SessionStore
@@ -85,7 +85,7 @@ class SqliteDb(SessionStore):
                 return True
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with engine.connect() as connection:
-                objects = catalog.objects(connection, None)
+                objects = catalog.list_objects(connection, None)
                 return schema.has_ours(connection, self.tables, objects, **self._naming())
 
     def _create(self) -> None:
@@ -170,5 +170,5 @@ class SqliteDb(SessionStore):
         if isinstance(cause, sqlite3.Error) and any(
             words in str(cause) for words in ("disk I/O error", "disk is full")
         ):
-            return unavailable(self.url, cause, self.db_file)
+            return unavailable_error(self.url, cause, self.db_file)
         return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)

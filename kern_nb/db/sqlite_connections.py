@@ -107,7 +107,7 @@ class SqliteConnection(sqlite3.Connection):
 
     def _require_own(self) -> None:
         if self.inherited:
-            raise fork_safety.refusal(self.path)
+            raise fork_safety.fork_error(self.path)
 
 
 class SqlitePool(Pool):
@@ -182,7 +182,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     require_usable(path)
     with _lock:
         _wait_for_fork()
-        with file_descriptors.opening():
+        with file_descriptors.defer_closing():
             connection: SqliteConnection = sqlite3.connect(
                 f"file:{quote(path.absolute().as_posix())}?mode={mode}",
                 uri=True,
@@ -219,7 +219,7 @@ def require_usable(path: Path) -> None:
     except OSError:  # SQLite says what is wrong with it, or makes it
         return
     if file in _inherited:
-        raise fork_safety.refusal(path)
+        raise fork_safety.fork_error(path)
     if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
 

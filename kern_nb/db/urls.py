@@ -41,7 +41,7 @@ _NAME_BEFORE_COLON = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+):")
 _TWO_CHARACTERS = re.compile(r"[A-Za-z].")
 
 
-def masked(target: str) -> str:
+def mask(target: str) -> str:
     """A URL, connection string or path as it may be shown: without anything that may be a secret."""
     scheme, separator, _ = target.partition("://")
     if not separator:
@@ -51,7 +51,7 @@ def masked(target: str) -> str:
         return _mask_assignments(target)
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         try:
-            return shown(parsed(target))
+            return format_url(parse_url(target))
         except NotAStore:
             pass
     return f"{shown_scheme}://{MASK}"
@@ -79,7 +79,7 @@ def is_connection_string(target: str) -> bool:
     return _CONNECTION_STRING.search(target) is not None
 
 
-def parsed(db_url: str | sa.URL) -> sa.URL:
+def parse_url(db_url: str | sa.URL) -> sa.URL:
     """A database URL in parts.
 
     Raises:
@@ -107,7 +107,7 @@ def _is_ambiguous(text: str, url: sa.URL) -> bool:
     return "@" in user_info or "=" in user_info.partition("?")[2] or any(sign in parts for sign in "@?#/ \t\r\n")
 
 
-def shown(url: sa.URL) -> str:
+def format_url(url: sa.URL) -> str:
     """A URL of known parts as text, its secrets masked."""
     text = f"{url.drivername}://"
     if url.username is not None:
@@ -135,8 +135,8 @@ def _parameter(name: str, value: str) -> str:
     return f"{name}={MASK}" if name in _HIDDEN_PARAMETERS else MASK
 
 
-def secrets_of(url: sa.URL) -> set[str]:
-    """The texts of a URL that no message may hold: the password, and the values that `shown` masks."""
+def find_secrets(url: sa.URL) -> set[str]:
+    """The texts of a URL that no message may hold: the password, and the values that `format_url` masks."""
     hidden = {value for name in url.query if name not in _SHOWN_PARAMETERS for value in _values(url, name)}
     if hidden:  # a secret with an & in it looks like a name that is unknown
         hidden |= url.query.keys() - _SHOWN_PARAMETERS - _HIDDEN_PARAMETERS
@@ -146,13 +146,13 @@ def secrets_of(url: sa.URL) -> set[str]:
     return {text for text in hidden if len(text) > 2}  # noqa: PLR2004 - masking every "a" would leave no message
 
 
-def digest(url: sa.URL) -> str:
+def url_digest(url: sa.URL) -> str:
     """What differs between URLs of different databases, and not between those of different passwords."""
     pairs = [(name, value) for name in sorted(url.query) if "password" not in name for value in _values(url, name)]
     return hashlib.sha256(repr((url.username, url.host, url.port, url.database, pairs)).encode()).hexdigest()[:16]
 
 
-def scrubbed(message: str, secrets: Iterable[str]) -> str:
+def remove_secrets(message: str, secrets: Iterable[str]) -> str:
     """A driver's message without the secrets that it may quote."""
     for secret in sorted(secrets, key=len, reverse=True):
         for spelling in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:

@@ -100,7 +100,7 @@ class Workspace:
             target = Path(folder) / self._checked(name)  # a store's text is hostile: it stays below the folder
             target.parent.mkdir(parents=True, exist_ok=True)
             content = self.read_bytes(name)
-            with open(target, "wb", opener=files.private) as file:
+            with open(target, "wb", opener=files.private_opener) as file:
                 file.write(content)
             written.append(target)
         return written

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 import kern_nb
 from kern_nb.db import DuckDb, PostgresDb
-from kern_nb.db.disk_space import Reserve, is_full, unavailable
+from kern_nb.db.disk_space import LogReservation, is_disk_full, unavailable_error
 from kern_nb.errors import StoreFull, StoreUnavailable
 from kern_nb.records import Run
 
@@ -170,7 +170,7 @@ def test_space_is_reserved_before_a_commit(tmp_path):
     path = tmp_path / "s.duckdb"
     path.touch()
     with pytest.raises(StoreFull) as caught:
-        Reserve(str(path)).require(1 << 60)
+        LogReservation(str(path)).require(1 << 60)
     assert str(path) in str(caught.value)
     assert "free" in str(caught.value)
     assert "Free space" in caught.value.hint
@@ -189,5 +189,5 @@ def test_space_is_reserved_before_a_commit(tmp_path):
 )
 def test_errors_of_each_engine_for_a_full_disk(text, expected):
     """They become the one error; others stay what they are."""
-    assert is_full(text) is expected
-    assert type(unavailable("a store", text)) is (StoreFull if expected else StoreUnavailable)
+    assert is_disk_full(text) is expected
+    assert type(unavailable_error("a store", text)) is (StoreFull if expected else StoreUnavailable)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from kern_nb.db import process_identity
-from kern_nb.db.process_identity import process_state, this_process
+from kern_nb.db.process_identity import current_process, process_state
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the identity of Linux")
 
@@ -53,7 +53,7 @@ def seconds(pid, host=None, step=0):
 
 
 def test_this_process_is_alive():
-    assert state(this_process()) == "alive"
+    assert state(current_process()) == "alive"
 
 
 def test_another_process_is_alive_until_it_ends():
@@ -72,16 +72,16 @@ def test_a_killed_process_is_gone_before_its_parent_asks_how_it_ended():
 
 
 def test_a_reused_pid_is_another_process():
-    assert state(replaced(this_process(), start="1")) == "gone"
+    assert state(replaced(current_process(), start="1")) == "gone"
 
 
 def test_a_step_of_the_clock_does_not_move_the_identity(monkeypatch):
-    before = this_process()
+    before = current_process()
     boot_time = psutil.boot_time()
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time - 3600)
     process_identity._this.cache_clear()
 
-    assert this_process() == before
+    assert current_process() == before
     assert state(before) == "alive"
 
 
@@ -127,7 +127,7 @@ def test_a_process_of_another_container_is_out_of_sight():
 
 
 def test_an_earlier_boot_of_this_machine_has_no_processes_left():
-    own = process_identity._parsed(this_process())
+    own = process_identity._parsed(current_process())
     machine = own._replace(namespaces="4026531836-1", machine="0" * 12)
     earlier = machine._replace(boot=str(uuid.uuid4()))
 
@@ -152,11 +152,11 @@ def test_an_identity_with_any_start_is_read(start):
 
 
 def test_a_forked_child_has_an_identity_of_its_own():
-    parent = this_process()
+    parent = current_process()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(writer, f"{this_process()} {state(parent)}".encode())
+        os.write(writer, f"{current_process()} {state(parent)}".encode())
         os._exit(0)
     os.waitpid(pid, 0)
     identity, seen = os.read(reader, 1000).decode().split()

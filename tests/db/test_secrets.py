@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kern_nb import store_registry
 from kern_nb.db import PostgresDb
-from kern_nb.db.urls import masked
+from kern_nb.db.urls import mask
 from kern_nb.errors import KernError, NotAStore, StoreUnavailable
 from kern_nb.records import Run
 
@@ -62,7 +62,7 @@ def all_texts(error: BaseException) -> str:
 
 def texts_of(target: str) -> str:
     """All that is shown of a target by attaching it and by opening it."""
-    shown = [masked(target)]
+    shown = [mask(target)]
     for use in (store_registry.attach, PostgresDb):
         try:
             result = use(target)
@@ -102,9 +102,9 @@ def test_what_is_no_secret_is_shown():
     store = PostgresDb("postgresql://ann:swordfish@db.example:5433/shop?sslmode=require&password=x&options=-c%20a%3Db")
 
     assert store.url == "postgresql://ann:***@db.example:5433/shop?options=***&password=***&sslmode=require"
-    assert masked("postgresql://[::1]/shop") == "postgresql://[::1]/shop"
-    assert masked("data/sessions.duckdb") == "data/sessions.duckdb"
-    assert masked("mysql://u:p@h/db") == "mysql://***"
+    assert mask("postgresql://[::1]/shop") == "postgresql://[::1]/shop"
+    assert mask("data/sessions.duckdb") == "data/sessions.duckdb"
+    assert mask("mysql://u:p@h/db") == "mysql://***"
 
 
 def test_the_table_of_stores_shows_no_secret(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 import kern_nb
 from kern_nb.db import DuckDb
-from kern_nb.db.file_queue import Turns
+from kern_nb.db.file_queue import FileQueue
 from kern_nb.records import Run
 
 ROOT = Path(kern_nb.__file__).parents[1]
@@ -73,7 +73,7 @@ def path(tmp_path, monkeypatch):
 def test_the_first_to_come_is_next(path):
     """Then the second; who is killed or leaves is no longer before anyone."""
     waiters = [Waiter(path) for _ in range(3)]
-    me = Turns(str(path))
+    me = FileQueue(str(path))
     try:
         assert me.others_wait()
         assert [waiter("look") for waiter in waiters] == ["True False", "False True", "False True"]
@@ -93,7 +93,7 @@ def test_the_first_to_come_is_next(path):
 
 def test_nobody_waits_for_a_file_that_is_not_there(tmp_path):
     """No folder and no file is made by a look."""
-    turns = Turns(str(tmp_path / "none.duckdb"))
+    turns = FileQueue(str(tmp_path / "none.duckdb"))
     turns.join()
     assert not turns.queued
     assert turns.is_next()
@@ -104,7 +104,7 @@ def test_a_folder_of_another_owner_is_not_used(path, tmp_path):
     """A link in the folder for temporary files, which others may write, is not followed."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "tmp" / f"kern_nb-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    turns = Turns(str(path))
+    turns = FileQueue(str(path))
     turns.join()
     assert not turns.queued
     assert list((tmp_path / "elsewhere").iterdir()) == []

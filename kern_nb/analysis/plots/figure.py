@@ -79,7 +79,7 @@ class Plot:
                 f"No plot can be saved as {path.name!r}.", f"Name a file that ends in {', '.join(_FORMATS)}."
             )
         content = write(self)
-        with open(path, "wb", opener=files.private) as file:
+        with open(path, "wb", opener=files.private_opener) as file:
             file.write(content)
         return path
 

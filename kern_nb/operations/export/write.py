@@ -41,7 +41,7 @@ def safely(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) ->
 
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "x", encoding="utf-8", newline="\n", opener=files.private) as file:
+        with open(part, "x", encoding="utf-8", newline="\n", opener=files.private_opener) as file:
             counts = write(file)
             file.flush()
             os.fsync(file.fileno())
