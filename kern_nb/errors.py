@@ -1,42 +1,42 @@
-"""What can go wrong: one tree, drawn here, each member also the builtin error it resembles.
+"""The exceptions of kern_nb: one tree; each class also subclasses the builtin exception it resembles.
 
     KernError
     ├── StoreNotFound (FileNotFoundError)    the path of a store that must exist does not
-    ├── NotAStore (ValueError)               the file or URL is no session store
-    │   └── ForeignLayout                    it is another framework's
-    ├── SchemaTooNew (RuntimeError)          a newer kern_nb wrote it
+    ├── NotAStore (ValueError)               the file or URL is not a session store
+    │   └── ForeignLayout                    the database belongs to another program
+    ├── SchemaTooNew (RuntimeError)          a newer kern_nb wrote the store
     ├── StoreBusy (TimeoutError)             another process holds the file
-    ├── StoreUnavailable (ConnectionError)   the server or file cannot be reached
+    ├── StoreUnavailable (ConnectionError)   the server or file is not reachable
     │   └── StoreFull                        the disk of the store has no space left
-    ├── DamagedRow (ValueError)              a stored value is not what its column holds
-    ├── ReadOnlyStore (PermissionError)      a write to a store that was opened to be read
+    ├── DamagedRow (ValueError)              a stored value is invalid for its column
+    ├── ReadOnlyStore (PermissionError)      a write to a store that was opened read-only
     ├── NoStore (LookupError)                no store is attached under that name
     ├── SessionNotFound (KeyError)
     ├── RunNotFound (KeyError)
     ├── MessageNotFound (KeyError)
-    ├── AmbiguousReference (LookupError)     a prefix that fits several
-    ├── SessionExists (ValueError)           the new session's id is taken
-    ├── RunExists (ValueError)               the run's id is taken
-    ├── HasBranches (ValueError)             a session whose rows a branch inherits cannot go
+    ├── AmbiguousReference (LookupError)     a prefix that matches several
+    ├── SessionExists (ValueError)           a new session's id exists already
+    ├── RunExists (ValueError)               a new run's id exists already
+    ├── HasBranches (ValueError)             deleting a session whose rows a branch inherits
     ├── OwnerMismatch (PermissionError)      one user's run, another user's session
-    ├── RunClosed (RuntimeError)             writing to a run that has ended
+    ├── RunClosed (RuntimeError)             a write to a run that has ended
     ├── RunFailed (RuntimeError)             a run ended with an error, which is stored
-    ├── SummaryFailed (RuntimeError)         a model made no summary
+    ├── SummaryFailed (RuntimeError)         a model returned no summary
     ├── RequirementNotFound (KeyError)
-    ├── RequirementExists (ValueError)       the requirement's id is taken
-    ├── AlreadyResolved (RuntimeError)       a requirement that has its answer, or expired
-    ├── AlreadyClaimed (RuntimeError)        a paused run, or a requirement, that another one took on
-    ├── StillWaiting (RuntimeError)          a paused run that lacks answers
-    ├── ScriptEnded (LookupError)            a ScriptedModel was asked for more answers than it has
+    ├── RequirementExists (ValueError)       a new requirement's id exists already
+    ├── AlreadyResolved (RuntimeError)       a requirement that is resolved or expired
+    ├── AlreadyClaimed (RuntimeError)        a run or a requirement that is claimed elsewhere
+    ├── StillWaiting (RuntimeError)          a paused run with pending requirements
+    ├── ScriptEnded (LookupError)            a ScriptedModel has no more answers
     ├── FileNotInWorkspace (FileNotFoundError)
-    ├── UnstorableValue (TypeError)          a value that would not come back as it went in
-    ├── QueryRefused (PermissionError)       SQL that is not one read
+    ├── UnstorableValue (TypeError)          a value that cannot be stored without loss
+    ├── QueryRefused (PermissionError)       SQL other than one reading statement
     ├── QueryFailed (ValueError)             SQL that the engine could not run
-    ├── RecordsNotFound (FileNotFoundError)  the path of records to take in does not exist, or holds none
-    ├── UnknownFormat (ValueError)           records that no importer reads
-    └── BadUsage (ValueError)                a magic's line that does not parse
+    ├── RecordsNotFound (FileNotFoundError)  the path to import does not exist, or has no records
+    ├── UnknownFormat (ValueError)           records in a format without an importer
+    └── BadUsage (ValueError)                invalid arguments, or a line that does not parse
 
-The message says what happened, with names and values. ``hint`` says what to do next.
+The message states what happened, with names and values. ``hint`` states what to do next.
 """
 
 from __future__ import annotations
@@ -46,34 +46,39 @@ from collections.abc import Iterable
 
 from kern_nb.control_characters import visible
 
-_LINE = 500
+_MAX_LINE = 500
 
 
 class KernError(Exception):
-    """Anything that kern_nb raises on purpose.
+    """The base class of all exceptions that kern_nb raises.
 
     Args:
         message: What happened, with names and values.
         hint: The next action, or an empty string.
+
+    Example:
+        >>> error = KernError("The store is closed.", "Attach it again.")
+        >>> error.hint
+        'Attach it again.'
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        # Both may name what a store or a model said, and end in a terminal.
+        # Both may quote text from a store or a model, and may be printed in a terminal.
         super().__init__(visible(message))
         self.hint = visible(hint)
 
     def __str__(self) -> str:
-        """The message itself; KeyError would quote it."""
+        """The message; KeyError would quote it."""
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[type[KernError], tuple[str, str]]:
-        """Keep the hint when the error crosses to another process."""
+        """Keep the hint when the error is pickled."""
         return type(self), (str(self), self.hint)
 
     def _render_traceback_(self) -> list[str]:
-        """Two lines in a notebook in place of a traceback (IPython's protocol)."""
-        lines = [f"{type(self).__name__}: {_one_line(str(self))}"]
-        return [*lines, f"Hint: {_one_line(self.hint)}"] if self.hint else lines
+        """Two lines instead of a traceback in a notebook (IPython's protocol)."""
+        lines = [f"{type(self).__name__}: {_single_line(str(self))}"]
+        return [*lines, f"Hint: {_single_line(self.hint)}"] if self.hint else lines
 
 
 class StoreNotFound(KernError, FileNotFoundError):
@@ -81,11 +86,11 @@ class StoreNotFound(KernError, FileNotFoundError):
 
 
 class NotAStore(KernError, ValueError):
-    """The file or URL is no session store."""
+    """The file or URL is not a session store."""
 
 
 class ForeignLayout(NotAStore):
-    """The file or database is in another framework's layout."""
+    """The file or database belongs to another program."""
 
 
 class SchemaTooNew(KernError, RuntimeError):
@@ -97,19 +102,19 @@ class StoreBusy(KernError, TimeoutError):
 
 
 class StoreUnavailable(KernError, ConnectionError):
-    """The server or file cannot be reached."""
+    """The server or file is not reachable."""
 
 
 class StoreFull(StoreUnavailable):
-    """The disk of the store has no space left; nothing of the write was stored."""
+    """The disk of the store has no space left; the write was not stored."""
 
 
 class DamagedRow(KernError, ValueError):
-    """A stored value is not what its column holds: a disk, another program or a hand changed it."""
+    """A stored value is invalid for its column: a disk, another program or a person changed it."""
 
 
 class ReadOnlyStore(KernError, PermissionError):
-    """A write to a store that was opened to be read."""
+    """A write to a store that was opened read-only."""
 
 
 class NoStore(KernError, LookupError):
@@ -117,27 +122,27 @@ class NoStore(KernError, LookupError):
 
 
 class SessionNotFound(KernError, KeyError):
-    """There is no such session."""
+    """The session does not exist."""
 
 
 class RunNotFound(KernError, KeyError):
-    """There is no such run."""
+    """The run does not exist."""
 
 
 class MessageNotFound(KernError, KeyError):
-    """There is no such message."""
+    """The message does not exist."""
 
 
 class AmbiguousReference(KernError, LookupError):
-    """A prefix that fits several sessions or runs."""
+    """A prefix that matches several sessions or runs."""
 
 
 class SessionExists(KernError, ValueError):
-    """The id of the new session is taken."""
+    """A session with the id of the new one exists already."""
 
 
 class RunExists(KernError, ValueError):
-    """The id of the run is taken: it is stored already."""
+    """A run with this id is stored already."""
 
 
 class HasBranches(KernError, ValueError):
@@ -145,7 +150,7 @@ class HasBranches(KernError, ValueError):
 
 
 class OwnerMismatch(KernError, PermissionError):
-    """One user's run was sent to another user's session."""
+    """A user's run does not belong in another user's session."""
 
 
 class RunClosed(KernError, RuntimeError):
@@ -157,43 +162,43 @@ class RunFailed(KernError, RuntimeError):
 
 
 class SummaryFailed(KernError, RuntimeError):
-    """A model that was asked for a summary made none. What was made before stays."""
+    """A model returned no summary. Earlier summaries are kept."""
 
 
 class RequirementNotFound(KernError, KeyError):
-    """There is no such requirement."""
+    """The requirement does not exist."""
 
 
 class RequirementExists(KernError, ValueError):
-    """The id of the requirement is taken."""
+    """A requirement with this id exists already."""
 
 
 class AlreadyResolved(KernError, RuntimeError):
-    """The requirement has its answer, or nobody answered in time: a pause is answered once."""
+    """The requirement is resolved or expired: it is resolved only once."""
 
 
 class AlreadyClaimed(KernError, RuntimeError):
-    """Another process goes on with the run, or another person is at the requirement."""
+    """Another process resumes the run, or another person claimed the requirement."""
 
 
 class StillWaiting(KernError, RuntimeError):
-    """The run waits for answers that are not there yet."""
+    """The paused run has pending requirements."""
 
 
 class ScriptEnded(KernError, LookupError):
-    """A ScriptedModel was asked for more answers than its script has."""
+    """A ScriptedModel has no more answers."""
 
 
 class FileNotInWorkspace(KernError, FileNotFoundError):
-    """The session's workspace has no such file."""
+    """The file does not exist in the session's workspace."""
 
 
 class UnstorableValue(KernError, TypeError):
-    """A value that would not come back as it went in."""
+    """A value that cannot be stored without loss."""
 
 
 class QueryRefused(KernError, PermissionError):
-    """SQL that is not a single reading statement."""
+    """SQL other than a single reading statement."""
 
 
 class QueryFailed(KernError, ValueError):
@@ -201,24 +206,24 @@ class QueryFailed(KernError, ValueError):
 
 
 class RecordsNotFound(KernError, FileNotFoundError):
-    """The path of records to take in does not exist, or is a folder that holds none."""
+    """The path to import does not exist, or is a folder without records."""
 
 
 class UnknownFormat(KernError, ValueError):
-    """Records that no importer reads."""
+    """Records in a format without an importer."""
 
 
 class BadUsage(KernError, ValueError):
-    """The line of a magic does not parse."""
+    """Invalid arguments of a call, or a magic's line that does not parse."""
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint that names the nearest known word, or ``otherwise``."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {near[0]!r}?" if near else otherwise
+def did_you_mean(name: str, options: Iterable[str], fallback: str = "") -> str:
+    """A hint with the closest option, or ``fallback``."""
+    matches = difflib.get_close_matches(name, list(options), n=1)
+    return f"Did you mean {matches[0]!r}?" if matches else fallback
 
 
-def _one_line(text: str) -> str:
-    """Text on one line, cut where a screen would lose it."""
+def _single_line(text: str) -> str:
+    """Text on one line, truncated."""
     line = " ".join(text.split())
-    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+    return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 1] + "…"

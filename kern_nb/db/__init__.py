@@ -1,4 +1,4 @@
-"""Stores of sessions: one `SessionStore`, four engines. `open_store` finds the right one."""
+"""Session stores: one `SessionStore`, four engines. `open_store` chooses the engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"]
 
-_HOMES = {
+_MODULES = {
     "DuckDb": "duckdb",
     "InMemoryDb": "memory",
     "PostgresDb": "postgres",
@@ -26,7 +26,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import an engine where it is first used: nobody pays for the drivers of the others."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"kern_nb.db.{_HOMES[name]}"), name)
+    """Import an engine at first use, so that the drivers of the others are not loaded."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"kern_nb.db.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""What is in a database, by its own catalog: the names of tables and views, and their columns.
+"""Read a database's catalog: the names of tables and views, and their columns.
 
-SQLAlchemy's inspector answers most of this as well, but not which objects an extension brought along, and not in every
-schema of a DuckDB file; and it fails on a view that is broken, or a virtual table whose module is not loaded.
+SQLAlchemy's inspector does not tell which objects belong to an extension, nor covers every schema of a DuckDB file; and
+it fails on a broken view, or a virtual table whose module is not loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DUCKDB = """SELECT schema_name, table_name FROM duckdb_tables()
       WHERE database_name = current_database() AND NOT internal
     UNION ALL SELECT schema_name, view_name FROM duckdb_views()
       WHERE database_name = current_database() AND NOT internal"""
-# Without what extensions own: PostGIS and pg_stat_statements put a table or a view into `public`.
+# Without objects of extensions: PostGIS and pg_stat_statements put a table or a view into `public`.
 _POSTGRES = """SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -40,9 +40,9 @@ _COLUMNS = {
     "postgresql": f"{_POSTGRES_COLUMNS} AND c.relname = :name",
     "sqlite": "SELECT :name, name FROM pragma_table_info(:name)",
 }
-_MOST_DESCRIBED = 1000
+_MAX_TABLES = 1000
 
-# The schemas in which an unqualified name is looked up, in order, and the columns of a kern_schema in each.
+# The schemas of the search path, in order, and the columns of a table in each.
 _SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
       has_schema_privilege(n.oid, 'CREATE') AS writable
@@ -59,9 +59,9 @@ class DatabaseObjects:
     """The tables and views of a database.
 
     Attributes:
-        own: The names in the schema where ours are, or would be.
-        all: The names in all schemas that belong to the same file.
-        any_case: Whether the engine takes ``Runs`` and ``runs`` for one name.
+        own: The names in the schema of the store's tables.
+        all: The names in all schemas of the same file.
+        any_case: Whether names are case-insensitive.
     """
 
     own: frozenset[str]
@@ -69,38 +69,38 @@ class DatabaseObjects:
     any_case: bool
 
     def taken(self, name: str) -> str | None:
-        """The table or view that stands where one of this name would be made."""
-        if name in self.own or not self.any_case:
-            return name if name in self.own else None
-        return next((other for other in self.own if other.lower() == name.lower()), None)
+        """The existing table or view whose name conflicts with this one."""
+        if name in self.own:
+            return name
+        return next((other for other in self.own if self.any_case and other.lower() == name.lower()), None)
 
 
 def list_objects(connection: Connection, schema: str | None) -> DatabaseObjects:
-    """The tables and views that people made; on PostgreSQL those of one schema, the connection's where None."""
+    """The user-created tables and views; on PostgreSQL those of one schema, the connection's if None."""
     dialect = connection.dialect.name
-    rows = connection.execute(_text(_QUERIES[dialect], schema=schema)).all()
+    rows = connection.execute(_bind(_QUERIES[dialect], schema=schema)).all()
     if dialect != "duckdb":
         names = frozenset(str(name) for _, name in rows)
         return DatabaseObjects(names, names, any_case=dialect == "sqlite")
-    everything = frozenset(str(name) if space == "main" else f"{space}.{name}" for space, name in rows)
-    return DatabaseObjects(frozenset(str(name) for space, name in rows if space == "main"), everything, any_case=True)
+    qualified = frozenset(str(name) if schema == "main" else f"{schema}.{name}" for schema, name in rows)
+    return DatabaseObjects(frozenset(str(name) for schema, name in rows if schema == "main"), qualified, any_case=True)
 
 
 def columns_by_table(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
-    """The columns of many tables and views of one schema, by name."""
+    """The columns of many tables and views of one schema, by name of the table."""
     query = _ALL_COLUMNS.get(connection.dialect.name)
     if query is None:
-        return {name: columns(connection, name, schema) for name in itertools.islice(names, _MOST_DESCRIBED)}
+        return {name: columns(connection, name, schema) for name in itertools.islice(names, _MAX_TABLES)}
     result: dict[str, set[str]] = {name: set() for name in names}
-    for table, column in connection.execute(_text(query, schema=schema)):
+    for table, column in connection.execute(_bind(query, schema=schema)):
         if table in result:
             result[table].add(str(column))
     return result
 
 
 def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
-    """The columns of a table or view; an empty set where the engine cannot tell."""
-    query = _text(_COLUMNS[connection.dialect.name], name=name, schema=schema)
+    """The columns of a table or view; an empty set if the engine cannot tell."""
+    query = _bind(_COLUMNS[connection.dialect.name], name=name, schema=schema)
     with contextlib.suppress(sa.exc.DBAPIError):  # SQLite: a broken view, a virtual table of an unknown module
         return {str(column) for _, column in connection.execute(query)}
     return set()
@@ -108,7 +108,7 @@ def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
 
 @dataclass(frozen=True)
 class PathSchema:
-    """A schema of PostgreSQL's search path, with the columns that a table has in it, if any."""
+    """A schema of PostgreSQL's search path, with the columns of a table in it, if any."""
 
     name: str
     columns: frozenset[str]
@@ -116,17 +116,16 @@ class PathSchema:
 
 
 def search_path(connection: Connection, name: str) -> list[PathSchema]:
-    """The schemas of the search path that exist and may be used, in order; the columns are those of one table."""
-    rows = connection.execute(_text(_SEARCH_PATH, name=name)).mappings()
+    """The existing and accessible schemas of the search path, in order, with the columns of one table."""
+    rows = connection.execute(_bind(_SEARCH_PATH, name=name)).mappings()
     return [PathSchema(row["nspname"], frozenset(row["columns"] or ()), row["writable"]) for row in rows]
 
 
 def has_schema(connection: Connection, schema: str) -> bool:
-    """Whether a schema of PostgreSQL exists."""
-    return connection.execute(_text(_SCHEMA_EXISTS, schema=schema)).first() is not None
+    """Whether a PostgreSQL schema exists."""
+    return connection.execute(_bind(_SCHEMA_EXISTS, schema=schema)).first() is not None
 
 
-def _text(query: str, **values: str | None) -> sa.TextClause:
-    clause = sa.text(query)
-    used = {name: value for name, value in values.items() if f":{name}" in query}
-    return clause.bindparams(*(sa.bindparam(name, value, sa.Text()) for name, value in used.items()))
+def _bind(query: str, **values: str | None) -> sa.TextClause:
+    params = [sa.bindparam(name, value, sa.Text()) for name, value in values.items() if f":{name}" in query]
+    return sa.text(query).bindparams(*params)

@@ -1,7 +1,7 @@
 """Free space on the disk of a store, checked before a commit.
 
-DuckDB ends the whole process when its write-ahead log cannot be written in a commit. Space for the log is therefore
-allocated before the commit, where the system can do that; nobody else can then take it.
+DuckDB ends the whole process when it cannot write its write-ahead log in a commit. Space for the log is therefore
+allocated before the commit, where the system supports that, so that no other process can take it.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ CHUNK = 1 << 20
 """The log's space is allocated in pieces of this size."""
 _KEEP_SIZE = 1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WORDS = ("No space left", "disk is full", "Disk quota exceeded", "File too large", "could not extend file")
+_DISK_FULL = ("No space left", "disk is full", "Disk quota exceeded", "File too large", "could not extend file")
 
 
 def is_disk_full(error: object) -> bool:
-    """Whether an engine's error says that its disk is full."""
+    """Whether an engine's error reports a full disk."""
     text = str(error)
-    return any(words in text for words in _WORDS)
+    return any(phrase in text for phrase in _DISK_FULL)
 
 
 def unavailable_error(url: str, cause: object, path: Path | None = None) -> StoreUnavailable:
-    """The error for an engine's error about its files or connection."""
+    """Convert an engine's error about its files or connection."""
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if is_disk_full(reason):
         return disk_full_error(url, reason)
-    if "disk I/O error" in reason and path is not None and (free := _free(str(path))) is not None and free < CHUNK:
+    free = _free_space(str(path)) if "disk I/O error" in reason and path is not None else None
+    if free is not None and free < CHUNK:
         return disk_full_error(url, f"{reason}, {free:,} bytes free")
-    return StoreUnavailable(f"{url}: {reason}.", "Check that it can be reached, then attach it again.")
+    return StoreUnavailable(f"{url}: {reason}.", "Check that the store is reachable, then attach it again.")
 
 
 def disk_full_error(url: str, reason: str) -> StoreFull:
     """The error for a disk without space."""
     return StoreFull(
         f"The disk of {url} has no space left: {reason.rstrip('.')}.",
-        "Free space there, then try again. This write was not stored; what was stored before is safe.",
+        "Free space there, then try again. This write was not stored; earlier writes are safe.",
     )
 
 
 class LogReservation:
-    """Space that is allocated for the write-ahead log of one database.
+    """Disk space allocated for the write-ahead log of one database.
 
     Args:
         path: The database; its log is the file of the same name with ``.wal``.
@@ -57,14 +58,14 @@ class LogReservation:
     def __init__(self, path: str) -> None:
         self.path = path
         self._log = Path(f"{path}.wal")
-        self._until = 0
+        self._allocated = 0
         self._fallocate = _fallocate
 
     def require(self, size: int) -> None:
-        """Make sure that the log can grow by so many bytes.
+        """Reserve space for the log to grow by so many bytes.
 
         Raises:
-            StoreFull: the disk has no room for them.
+            StoreFull: the disk has too little space.
         """
         if self._fallocate is not None:
             try:
@@ -72,46 +73,46 @@ class LogReservation:
             except OSError as error:
                 if error.errno in _NO_SPACE:
                     raise disk_full_error(self.path, self._shortage(size, error)) from error
-                if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # not on this kind of disk
+                if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # unsupported by this file system
                     self._fallocate = None
             else:
                 return
-        free = _free(self.path)
+        free = _free_space(self.path)
         if free is not None and free < size + CHUNK:
             raise disk_full_error(self.path, self._shortage(size, None))
 
     def drop_unused(self) -> None:
-        """Remove a log in which nothing was written. Only while this process has the database open to write."""
-        if self._until:
+        """Remove an empty log. Call it only while this process has the database open for writing."""
+        if self._allocated:
             with contextlib.suppress(OSError):
                 if self._log.stat().st_size == 0:
                     self._log.unlink()
-            self._until = 0
+            self._allocated = 0
 
     def _allocate(self, size: int, fallocate: Callable[[int, int, int], None]) -> None:
         try:
             end = self._log.stat().st_size
         except FileNotFoundError:
-            end, self._until = 0, 0
-        if end + size <= self._until:
+            end, self._allocated = 0, 0
+        if end + size <= self._allocated:
             return
         file = os.open(self._log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, Path(self.path).stat().st_mode & 0o777)
         try:
-            wanted = end + size + CHUNK
-            fallocate(file, 0, wanted)
-            self._until = wanted
+            length = end + size + CHUNK
+            fallocate(file, 0, length)
+            self._allocated = length
         finally:
             os.close(file)
 
     def _shortage(self, size: int, error: OSError | None) -> str:
-        free = _free(self.path)
+        free = _free_space(self.path)
         text = "unknown" if free is None else f"{free:,} bytes"
         reason = "" if error is None or error.errno == errno.ENOSPC else f" ({os.strerror(error.errno or 0)})"
         return f"{text} free, {size + CHUNK:,} needed{reason}"
 
 
-def _free(path: str) -> int | None:
-    """The bytes that this user may still write on the disk of a file; None where the system does not tell."""
+def _free_space(path: str) -> int | None:
+    """The free bytes for this user on the disk of a file; None if the system does not tell."""
     try:
         disk = os.statvfs(Path(path).parent)
     except (AttributeError, OSError):
@@ -120,7 +121,7 @@ def _free(path: str) -> int | None:
 
 
 def _linux_fallocate() -> Callable[[int, int, int], None] | None:
-    """Linux's fallocate, which allocates behind a file's end without making the file longer."""
+    """Linux's fallocate, which allocates space beyond a file's end without extending the file."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,7 +1,7 @@
-"""What a query of DuckDB's reaches, read from the tree that DuckDB's own parser makes of it.
+"""Checks what a DuckDB query can reach, on the syntax tree from DuckDB's own parser.
 
-Nothing here parses SQL: `json_serialize_sql` gives the statement as DuckDB understands it, and the walk allows the
-functions listed in `sql_functions` and the relations that the caller names. Everything else is refused.
+Nothing here parses SQL: `json_serialize_sql` returns the statement as DuckDB understands it. Only the functions in
+`sql_functions` and the relations that the caller names are allowed; everything else is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b
 
 _SERIALIZE = "SELECT system.main.json_serialize_sql($sql::VARCHAR)"
 
-# What a file may define in place of what is built in: it would be used in its place.
-_OWN = {
+# Objects of a file that would replace built-in ones of the same name.
+_REPLACEMENTS = {
     "MACRO": "SELECT DISTINCT function_name FROM system.main.duckdb_functions() WHERE internal = $internal",
     "TYPE": "SELECT DISTINCT type_name FROM system.main.duckdb_types() WHERE internal = $internal",
 }
@@ -34,73 +34,75 @@ _GENERATED = (
 )
 
 
-def require_reading(raw: duckdb.DuckDBPyConnection, text: str, relations: Collection[str]) -> None:
-    """Check that SQL is one SELECT, or EXPLAIN of one, over these relations, which calls listed functions only.
+def require_select(raw: duckdb.DuckDBPyConnection, text: str, relations: Collection[str]) -> None:
+    """Check that SQL is one SELECT, or EXPLAIN of one, with allowed relations and functions only.
 
     Args:
         raw: A connection to parse with.
         text: The SQL.
-        relations: The tables and views that may be named, beside the query's own WITH.
+        relations: The tables and views that the query may name, besides those in its own WITH.
 
     Raises:
-        QueryRefused: it is something else.
-        QueryFailed: it does not parse, or names another table.
+        QueryRefused: the SQL is another statement, or calls a function that is not allowed.
+        QueryFailed: the SQL does not parse, or names another table.
     """
     try:
-        kinds = [statement.type for statement in duckdb.extract_statements(text)]
+        types = [statement.type for statement in duckdb.extract_statements(text)]
     except duckdb.Error as error:
         raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
-    explained = kinds == [duckdb.StatementType.EXPLAIN]
-    if not explained and kinds != [duckdb.StatementType.SELECT]:
+    is_explain = types == [duckdb.StatementType.EXPLAIN]
+    if not is_explain and types != [duckdb.StatementType.SELECT]:
         raise user_sql.refused(text)
-    prefix = _EXPLAIN.match(text) if explained else None
+    prefix = _EXPLAIN.match(text) if is_explain else None
     select = text[prefix.end() :] if prefix else text
-    _walk(_tree(raw, text, select), {_folded(name) for name in relations})
+    _walk(_parse(raw, text, select), {_fold(name) for name in relations})
 
 
-def base_tables(raw: duckdb.DuckDBPyConnection, database: str) -> list[str]:
+def list_tables(raw: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     """The tables of a database's main schema, without its views."""
     return [name for (name,) in raw.execute(_TABLES, {"name": database}).fetchall()]
 
 
-def require_harmless(raw: duckdb.DuckDBPyConnection, database: str, tables: Collection[str], url: str) -> None:
-    """Check that statements of ours run no code of a file's author: macros, views, generated columns.
+def require_safe_catalog(raw: duckdb.DuckDBPyConnection, database: str, tables: Collection[str], url: str) -> None:
+    """Check that statements of kern_nb run no code from the file: macros, views, generated columns.
+
+    Args:
+        raw: A connection to the file.
+        database: The name under which the file is attached.
+        tables: The tables of the store.
+        url: The store's URL, for messages.
 
     Raises:
-        NotAStore: they would.
+        NotAStore: the file defines such an object.
     """
-    for kind, statement in _OWN.items():
-        own = raw.execute(statement, {"internal": False}).fetchall()
-        built_in = (
-            {_folded(name) for (name,) in raw.execute(statement, {"internal": True}).fetchall()} if own else set()
-        )
-        for name in sorted(name for (name,) in own if _folded(name) in built_in):
+    for kind, statement in _REPLACEMENTS.items():
+        defined = [name for (name,) in raw.execute(statement, {"internal": False}).fetchall()]
+        built_in = defined and {_fold(name) for (name,) in raw.execute(statement, {"internal": True}).fetchall()}
+        for name in sorted(name for name in defined if _fold(name) in built_in):
             raise NotAStore(
-                f"{url} defines a {kind.lower()} {name!r} in place of DuckDB's own; it is not opened.",
+                f"{url} defines a {kind.lower()} {name!r} that replaces a built-in one of DuckDB; it is not opened.",
                 f'If the file is yours: DROP {kind} "{name}" with DuckDB, then attach it again.',
             )
     views = {name for (name,) in raw.execute(_VIEWS, {"name": database}).fetchall()}
-    if "kern_schema" not in {_folded(name) for name in (*views, *base_tables(raw, database))}:
+    if "kern_schema" not in {_fold(name) for name in (*views, *list_tables(raw, database))}:
         return
-    ours = {_folded(name) for name in tables}
+    store_tables = {_fold(name) for name in tables}
     for name in sorted(views | {name for (name,) in raw.execute(_GENERATED, {"name": database}).fetchall()}):
-        if _folded(name) in ours:
+        if _fold(name) in store_tables:
             raise NotAStore(
-                f"{url}: {name!r} is not a table of kern_nb, but computes its rows.",
-                "Choose another name for ours: session_table='kern_sessions'.",
+                f"{url}: {name!r} is a view or has generated columns; a table of kern_nb has neither.",
+                "Choose another table name: session_table='kern_sessions'.",
             )
 
 
-def _tree(raw: duckdb.DuckDBPyConnection, text: str, select: str) -> dict[str, Any]:
+def _parse(raw: duckdb.DuckDBPyConnection, text: str, select: str) -> dict[str, Any]:
     # A PIVOT is serialized only within a SELECT.
     for statement in (select, f"SELECT * FROM (\n{select}\n)"):  # noqa: S608 - parsed, not run
         row = raw.execute(_SERIALIZE, {"sql": statement}).fetchone()
         try:
             tree: dict[str, Any] = json.loads(row[0]) if row else {}
         except RecursionError:
-            raise QueryRefused(
-                "The SQL is nested too deeply to be checked.", "Write it with fewer nested operators."
-            ) from None
+            raise QueryRefused("The SQL is nested too deeply to check.", "Use fewer nested operators.") from None
         if tree.get("error") is False and len(tree["statements"]) == 1:
             return tree
     raise user_sql.refused(text)
@@ -118,11 +120,11 @@ def _walk(tree: dict[str, Any], relations: set[str]) -> None:
 
 
 def _children(node: dict[str, Any], names: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
-    """The parts of a node, each with the names that WITH gives it: those before it, and its own where it recurs."""
+    """The children of a node, each with the CTE names in its scope: earlier ones, and its own if it is recursive."""
     for entry in (node.get("cte_map") or {}).get("map") or ():
         yield entry["value"], names
-        names |= {_folded(entry["key"])}
-    own = frozenset((_folded(node["cte_name"]),)) if node.get("cte_name") else frozenset()
+        names |= {_fold(entry["key"])}
+    own = frozenset((_fold(node["cte_name"]),)) if node.get("cte_name") else frozenset()
     for key, value in node.items():
         if key == "cte_map":
             continue
@@ -138,19 +140,19 @@ def _check(node: dict[str, Any], relations: Collection[str]) -> None:
     kind = node.get("type")
     if kind == "TABLE_FUNCTION":
         name = node["function"]["function_name"]
-        if _folded(name) not in DUCKDB_TABLE_FUNCTIONS:
+        if _fold(name) not in DUCKDB_TABLE_FUNCTIONS:
             raise user_sql.refused_function(name)
     elif kind == "BASE_TABLE":
         qualifiers = [part for part in (node.get("catalog_name"), node.get("schema_name")) if part]
-        if qualifiers or _folded(node["table_name"]) not in relations:
+        if qualifiers or _fold(node["table_name"]) not in relations:
             raise user_sql.unknown_relation(".".join([*qualifiers, node["table_name"]]))
     elif kind == "SHOW_REF" and not node.get("query"):
         if node.get("table_name") != '"tables"' or node.get("schema_name"):
             raise user_sql.unknown_relation(str(node.get("table_name")))
-    elif (name := node.get("function_name")) and name[0].isalpha() and _folded(name) not in DUCKDB:
+    elif (name := node.get("function_name")) and name[0].isalpha() and _fold(name) not in DUCKDB:
         raise user_sql.refused_function(name)
 
 
-def _folded(name: str) -> str:
-    """A name as DuckDB compares it: ASCII letters in any case."""
+def _fold(name: str) -> str:
+    """A name as DuckDB compares it: ASCII letters are case-insensitive."""
     return "".join(c.lower() if c.isascii() else c for c in name)

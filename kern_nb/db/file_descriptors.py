@@ -1,9 +1,9 @@
 """Reading the files of stores without dropping a database's locks.
 
-POSIX drops all fcntl locks that a process has on a file as soon as the process closes *any* descriptor of it, also one
-that was opened beside the database library, which then believes that it still holds them. A descriptor of ours is
-therefore closed only while the process has the file open nowhere else; until then it is parked, and used again by the
-next reader of that file.
+POSIX drops all fcntl locks that a process has on a file as soon as the process closes *any* descriptor of it, including
+one opened outside the database library, which then believes that it still holds them. A descriptor of ours is therefore
+closed only while the process has the file open nowhere else; until then it is parked, and reused by the next reader of
+that file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 FileId: TypeAlias = tuple[int, int]
 """Device and inode: what locks belong to, whatever the path."""
@@ -25,11 +25,11 @@ SQLITE_MAGIC = b"SQLite format 3\x00"
 DUCKDB_MAGIC = b"DUCK"  # after a checksum of eight bytes
 
 # Where the system lists a process's own descriptors.
-_LIST = {"linux": Path("/proc/self/fd"), "darwin": Path("/dev/fd")}.get(sys.platform)
+_DESCRIPTOR_FOLDER = {"linux": Path("/proc/self/fd"), "darwin": Path("/dev/fd")}.get(sys.platform)
 
 _lock = threading.RLock()
-_parked: dict[int, FileId] = {}  # descriptors that were released and may not be closed yet
-_openings: set[object] = set()  # files that a database library is opening at this moment
+_parked: dict[int, FileId] = {}  # released descriptors that may not be closed yet
+_openings: set[object] = set()  # files that a database library is opening
 
 
 def file_id(file: str | os.PathLike[str] | int) -> FileId:
@@ -40,17 +40,17 @@ def file_id(file: str | os.PathLike[str] | int) -> FileId:
 
 def open_files() -> dict[int, FileId] | None:
     """The regular files that this process has open, by descriptor; None where the system does not list them."""
-    if _LIST is None:
+    if _DESCRIPTOR_FOLDER is None:
         return None
     try:
-        names = os.listdir(_LIST)  # noqa: PTH208 - the paths would cost more than the look at the files
+        names = os.listdir(_DESCRIPTOR_FOLDER)  # noqa: PTH208 - paths would cost more than the fstat calls
     except OSError:
         return None
     files = {}
     for name in names:
         try:
             status = os.fstat(int(name))
-        except (OSError, ValueError):  # the descriptor of the listing itself, or one that another thread closed
+        except (OSError, ValueError):  # the listing's own descriptor, or one that another thread closed
             continue
         if stat.S_ISREG(status.st_mode):
             files[int(name)] = (status.st_dev, status.st_ino)
@@ -59,7 +59,7 @@ def open_files() -> dict[int, FileId] | None:
 
 @contextmanager
 def defer_closing() -> Iterator[None]:
-    """Wrap a call that makes a database library open a file: until it has its locks, no descriptor is closed."""
+    """Keep descriptors open while a database library opens a file and takes its locks."""
     token = object()
     try:
         with _lock:
@@ -72,7 +72,7 @@ def defer_closing() -> Iterator[None]:
 
 @contextmanager
 def open_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
-    """A descriptor to read a file through, positioned at its start.
+    """Open a file for reading, at its start, as a descriptor.
 
     Raises:
         OSError: the file does not exist or is not readable.
@@ -86,7 +86,7 @@ def open_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to read, as `open(path, "rb")` would give it.
+    """Open a file for reading like `open(path, "rb")`.
 
     Raises:
         OSError: the file does not exist or is not readable.
@@ -96,7 +96,7 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_header(path: Path, length: int) -> bytes:
-    """The first bytes of a file.
+    """Read the first bytes of a file.
 
     Raises:
         OSError: the file does not exist or is not readable.
@@ -105,20 +105,26 @@ def read_header(path: Path, length: int) -> bytes:
         return os.read(descriptor, length)
 
 
+def database_engine(header: bytes) -> Literal["duckdb", "sqlite"] | None:
+    """The engine of a database file, from the first 16 bytes or more."""
+    if header.startswith(SQLITE_MAGIC):
+        return "sqlite"
+    return "duckdb" if header[8:12] == DUCKDB_MAGIC else None
+
+
 def is_database(path: Path) -> bool:
-    """Whether there is a SQLite or DuckDB file."""
+    """Whether a SQLite or DuckDB file exists at a path."""
     try:
-        header = read_header(path, len(SQLITE_MAGIC))
+        return database_engine(read_header(path, len(SQLITE_MAGIC))) is not None
     except OSError:
         return False
-    return header == SQLITE_MAGIC or header[8:12] == DUCKDB_MAGIC
 
 
 def _acquire(path: str | os.PathLike[str]) -> int:
     with _lock:
-        wanted = file_id(path)
+        requested = file_id(path)
         for descriptor, file in _parked.items():
-            if file == wanted:
+            if file == requested:
                 del _parked[descriptor]
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 return descriptor
@@ -154,7 +160,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Close what the parent parked: a child has no locks yet that this could drop."""
+    """Close the parent's parked descriptors: a child has no locks yet that this could drop."""
     _openings.clear()
     for descriptor in _parked:
         os.close(descriptor)

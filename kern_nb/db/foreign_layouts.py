@@ -1,7 +1,7 @@
-"""Other programs' databases, told by their tables and columns, so that a refusal can name whose they are.
+"""Recognize other programs' databases by their tables and columns, so that an error can name the program.
 
-One line a layout. A layout is recognised where each of its tables is there with at least these columns; ``ANY`` stands
-for a table of any name, as several programs let their users choose it. The first that fits is named.
+One line a layout. A layout matches if each of its tables exists with at least these columns; ``ANY`` is a table of any
+name, because several programs let users choose it. The first match counts.
 """
 
 from __future__ import annotations
@@ -52,15 +52,11 @@ LAYOUTS: tuple[tuple[str, dict[str, Columns]], ...] = (
 
 
 def identify_program(tables: Mapping[str, AbstractSet[str]]) -> str | None:
-    """The program whose layout tables have, None where it is unknown.
-
-    Args:
-        tables: The columns of each table, by its name.
-    """
-    return next((program for program, layout in LAYOUTS if _fits(tables, layout)), None)
+    """The program that created tables, given the columns of each table by name; None if unknown."""
+    return next((program for program, layout in LAYOUTS if _matches(tables, layout)), None)
 
 
-def _fits(tables: Mapping[str, AbstractSet[str]], layout: Mapping[str, Columns]) -> bool:
+def _matches(tables: Mapping[str, AbstractSet[str]], layout: Mapping[str, Columns]) -> bool:
     for name, columns in layout.items():
         candidates = tables.values() if name == ANY else (tables.get(name, frozenset()),)
         if not any(columns <= candidate for candidate in candidates):
@@ -69,6 +65,6 @@ def _fits(tables: Mapping[str, AbstractSet[str]], layout: Mapping[str, Columns])
 
 
 def name_list(names: AbstractSet[str], *, most: int = 6) -> str:
-    """Names of tables as a message lists them: few, short, and without what a terminal would act on."""
-    shown = [name if name.isprintable() and len(name) <= 60 else repr(name[:60]) for name in sorted(names)[:most]]  # noqa: PLR2004
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """Names for a message: the first few, shortened, without control characters."""
+    texts = [name if name.isprintable() and len(name) <= 60 else repr(name[:60]) for name in sorted(names)[:most]]  # noqa: PLR2004
+    return ", ".join(texts) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,8 +1,8 @@
-"""Small writes of several threads, in one transaction: a commit that waits for the disk then does so for all of them.
+"""Group commit: small writes of several threads share one transaction, and thus one wait for the disk.
 
-A write that comes while another one is at work waits in a queue. When that one ends, the first in the queue runs all
-writes in it, in order, in one transaction; each thread returns once that is committed. Where one of them fails,
-all are rolled back and each is run again in its own transaction, with its own result or error.
+A write that arrives during another one waits in a queue. When that one ends, the first in the queue runs all queued
+writes, in order, in one transaction; each thread returns once it is committed. If one of them fails, all are rolled
+back and each runs again in its own transaction, with its own result or error.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from kern_nb.errors import StoreBusy, StoreUnavailable
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
 Transaction = Callable[[Work], Any]
-"""Runs work in a transaction, and returns its result once that is committed."""
+"""Runs work in a transaction and returns its result after the commit."""
 
 LARGEST_GROUP = 64
 
 _after_fork = threading.Lock()
 
 
-class _Item:
-    """A write in the queue."""
+class _Write:
+    """A queued write."""
 
     __slots__ = ("error", "is_done", "result", "wake", "work")
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.wake = threading.Event()  # set when it is done, or is to lead
+        self.wake = threading.Event()  # set when it is done, or becomes the leader
         self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -50,40 +50,40 @@ class GroupWriter:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[_Write] = deque()
         self._is_busy = False
         self._leader: int | None = None
         self._process = os.getpid()
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run a write, together with those of other threads that wait; its result once it is committed.
+        """Run a write together with the queued writes of other threads; return its result after the commit.
 
-        The main thread writes by itself: Ctrl-C, which strikes there, must not interrupt what others wait for. So does
-        a write within another one.
+        The main thread commits alone: Ctrl-C, which strikes there, must not interrupt other threads' writes. So does a
+        write within another write.
         """
         if self._process != os.getpid():  # a forked child: the queue is its parent's
             with _after_fork:
                 if self._process != os.getpid():
                     self._reset()
-        me = threading.get_ident()
-        if threading.current_thread() is threading.main_thread() or self._leader == me:
+        thread = threading.get_ident()
+        if threading.current_thread() is threading.main_thread() or self._leader == thread:
             return self._transaction(work)  # type: ignore[no-any-return]
-        item = _Item(work)
+        write = _Write(work)
         with self._lock:
-            self._queue.append(item)
-            leads, self._is_busy = not self._is_busy, True
-        if not leads:
-            item.wake.wait()
-        if not item.is_done:
+            self._queue.append(write)
+            is_leader, self._is_busy = not self._is_busy, True
+        if not is_leader:
+            write.wake.wait()
+        if not write.is_done:
             try:
-                self._leader = me
+                self._leader = thread
                 self._lead()
             finally:
                 self._leader = None
                 self._pass_on()
-        if item.error is not None:
-            raise item.error
-        return item.result  # type: ignore[no-any-return]
+        if write.error is not None:
+            raise write.error
+        return write.result  # type: ignore[no-any-return]
 
     def _lead(self) -> None:
         with self._lock:
@@ -91,37 +91,37 @@ class GroupWriter:
         try:
             self._run(group)
         except BaseException as error:
-            for item in group:
-                item.error = item.error or error
+            for write in group:
+                write.error = write.error or error
             raise
         finally:
-            for item in group:
-                item.is_done = True
-                item.wake.set()
+            for write in group:
+                write.is_done = True
+                write.wake.set()
 
-    def _run(self, group: list[_Item]) -> None:
+    def _run(self, group: list[_Write]) -> None:
         if len(group) > 1:
-            with contextlib.suppress(Exception):  # of one of them: each is run again, and gets its own
+            with contextlib.suppress(Exception):  # one of them failed: each runs again, with its own error
                 self._run_together(group)
                 return
-        for item in group:
+        for write in group:
             try:
-                item.result = self._transaction(item.work)
+                write.result = self._transaction(write.work)
             except Exception as error:  # noqa: BLE001 - raised in its own thread
-                item.error = error
+                write.error = error
 
-    def _run_together(self, group: list[_Item]) -> None:
+    def _run_together(self, group: list[_Write]) -> None:
         try:
-            results = self._transaction(lambda connection: [item.work(connection) for item in group])
-        except (StoreBusy, StoreUnavailable) as error:  # so it is for each of them, and each has waited
-            for item in group:
-                item.error = error
+            results = self._transaction(lambda connection: [write.work(connection) for write in group])
+        except (StoreBusy, StoreUnavailable) as error:  # applies to each of them, and each has waited
+            for write in group:
+                write.error = error
             return
-        for item, result in zip(group, results, strict=True):
-            item.result = result
+        for write, result in zip(group, results, strict=True):
+            write.result = result
 
     def _pass_on(self) -> None:
-        """Let the first in the queue lead."""
+        """Make the first queued write the leader."""
         with self._lock:
             if self._queue:
                 self._queue[0].wake.set()

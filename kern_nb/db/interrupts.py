@@ -1,8 +1,8 @@
-"""Run work that Ctrl-C must not split.
+"""Run calls that Ctrl-C must not split.
 
-Python raises `KeyboardInterrupt` between any two instructions of the main thread, and in no other. Work that takes and
-releases a lock or a connection therefore runs in a worker thread on behalf of the main thread, which only waits. An
-interrupt reaches the caller at once where the work can be stopped, and never leaves the work half done.
+Python raises `KeyboardInterrupt` between any two instructions of the main thread, and in no other. A call that acquires
+and releases a lock or a connection therefore runs in a worker thread on behalf of the main thread, which only waits. An
+interrupt reaches the caller at once where the call can be stopped, and never leaves the call half done.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_INTERRUPT_AGAIN_S = 0.02
-# A signal ends a wait at once, but neither on Windows nor where `_thread.interrupt_main` stands for one.
+_RETRY_S = 0.02
+# A signal ends a wait at once, except on Windows and where `_thread.interrupt_main` replaces it.
 _WAIT_S = 0.1
 
 
 class _Job:
-    """A call to run, and its outcome."""
+    """A call and its outcome."""
 
     __slots__ = ("cancelled", "done", "error", "finished", "interrupt", "result", "work")
 
@@ -36,7 +36,7 @@ class _Job:
         self.done.acquire()
 
     def run(self) -> None:
-        """Run the call once, unless its caller was interrupted before it began."""
+        """Run the call once, unless its caller was interrupted before it started."""
         if self.finished:
             return
         work, self.work = self.work, None
@@ -55,43 +55,43 @@ class _Job:
         _worker.submit(self)  # again: the interrupt may have come before it was queued
         while not self.finished:
             if self.interrupt is not None:
-                self.interrupt()  # again and again, as an interrupt that comes before the statement does nothing
-            self.done.acquire(timeout=_INTERRUPT_AGAIN_S)
+                self.interrupt()  # repeatedly: an interrupt before the statement has no effect
+            self.done.acquire(timeout=_RETRY_S)
 
 
 class _Worker:
-    """The thread that works for the main thread, started at first use."""
+    """The thread that runs calls for the main thread, started at first use."""
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self.current: _Job | None = None
         self.ended = False
         self._thread: threading.Thread | None = None
-        self._alone = threading.Lock()
+        self._running = threading.Lock()
 
     def submit(self, job: _Job) -> None:
-        """Run a job after those before it."""
+        """Run a job after those submitted before."""
         if self._thread is None or not self._thread.is_alive():
-            # An interrupt within `start` may lead to a second thread, which then waits for the first one's end.
+            # An interrupt within `start` may cause a second thread, which then waits for the end of the first.
             self._thread = threading.Thread(target=self._loop, name="kern_nb signals", daemon=True)
             self._thread.start()
         self.jobs.put(job)
 
     def _loop(self) -> None:
-        with self._alone:
+        with self._running:
             while (job := self.jobs.get()) is not None:
                 self.current = job
                 job.run()
                 self.current = job = None
 
     def shut_down(self, timeout: float) -> None:
-        """Stop what an interrupted caller left running, and end the thread."""
+        """Stop the call that an interrupted caller left running, and end the thread."""
         self.ended = True
         if self._thread is None or not self._thread.is_alive():
             return
         self.jobs.put(None)
-        for _ in range(int(timeout / _INTERRUPT_AGAIN_S)):
-            self._thread.join(_INTERRUPT_AGAIN_S)
+        for _ in range(int(timeout / _RETRY_S)):
+            self._thread.join(_RETRY_S)
             if not self._thread.is_alive():
                 break
             job = self.current
@@ -108,12 +108,15 @@ def run(work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T
 
     Args:
         work: The call. It must not wait for the main thread.
-        interrupt: Makes a running call end early; called from the main thread, and more than once. Without it, an
+        interrupt: Makes a running call end early; called from the main thread, possibly several times. Without it, an
             interrupted caller waits until the call has ended.
 
+    Returns:
+        The result of the call.
+
     Raises:
-        KeyboardInterrupt: Ctrl-C, or what else a signal handler raises. The call has then ended, or a second Ctrl-C
-            came before its end. Its result is dropped.
+        KeyboardInterrupt: Ctrl-C, or whatever a signal handler raises. The call has then ended, or a second Ctrl-C came
+            before its end. Its result is dropped.
     """
     if threading.current_thread() is not threading.main_thread() or _worker.ended:
         return work()
@@ -135,7 +138,7 @@ def run(work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T
 
 
 def submit(work: Callable[[], None]) -> None:
-    """Run a call as `run` does, without waiting for its end: it comes before what is run or submitted later."""
+    """Run a call like `run` without waiting for its end: it runs before later calls."""
     if threading.current_thread() is not threading.main_thread() or _worker.ended:
         work()
     else:
@@ -143,12 +146,17 @@ def submit(work: Callable[[], None]) -> None:
 
 
 def shut_down(timeout: float) -> None:
-    """At the end of Python: stop the worker; from now on all calls run directly."""
+    """Stop the worker when Python exits; from now on all calls run directly."""
     _worker.shut_down(timeout)
 
 
+def is_shut_down() -> bool:
+    """Whether Python is exiting."""
+    return _worker.ended
+
+
 def _after_fork() -> None:
-    """The child has no worker thread."""
+    """Replace the worker: a forked child has no such thread."""
     global _worker  # noqa: PLW0603
     ended = _worker.ended
     _worker = _Worker()

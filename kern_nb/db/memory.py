@@ -1,4 +1,4 @@
-"""In memory: DuckDB without a file. Gone when the process ends; for tests and demos."""
+"""The in-memory engine: DuckDB without a file, for tests and demos."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from kern_nb.db.store import SessionStore
 
 
 class InMemoryDb(DuckDb):
-    """A store of its own in this process's memory.
+    """A new store in the memory of this process, deleted when it is closed or the process ends.
 
     Args:
-        session_table: The name of the sessions' table.
+        session_table: The name of the session table.
+
+    Example:
+        >>> store = InMemoryDb()
+        >>> store.url
+        'duckdb:///:memory:'
     """
 
     def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
@@ -25,29 +30,29 @@ class InMemoryDb(DuckDb):
         SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
 
     def is_there(self) -> bool:
-        """Memory always is."""
+        """Whether the database exists: always."""
         return True
 
     def require_harmless(self, connection: Connection) -> None:
-        """Nothing: nobody else made it."""
+        """Do nothing: no other program can have created it."""
 
     def exists(self) -> bool:
-        """Whether the store's tables are there."""
+        """Whether the store's tables exist."""
         return super(DuckDb, self).exists()
 
     def _create(self) -> None:
         super(DuckDb, self)._create()
 
     def _before_commit(self) -> None:
-        """Nothing: memory has no log."""
+        """Do nothing: memory has no log."""
 
     def reopen(self) -> None:
-        """Nothing: there is nowhere it could be read from again."""
+        """Do nothing: the data exists only here."""
 
 
 @cache
 def empty_store(session_table: str) -> InMemoryDb:
-    """What a store without tables is read from, so that its frames have their columns."""
+    """An empty store, read in place of a store without tables, so that its frames have their columns."""
     store = InMemoryDb(session_table=session_table)
     store.write(lambda _: None)
     store.read_only = True

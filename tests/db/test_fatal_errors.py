@@ -30,7 +30,7 @@ def test_a_store_works_again_after_a_fatal_error(tmp_path):
         store.append_run("chat", Run(run_id="before"))
         with pytest.raises(StoreUnavailable, match="internal error") as caught:
             break_down(store)
-        assert "opened anew" in caught.value.hint
+        assert "reopened" in caught.value.hint
         store.append_run("chat", Run(run_id="after"))
         assert set(store.runs_df().run_id) == {"before", "change", "after"}
         assert store.check()

@@ -23,9 +23,9 @@ SCRIPT = "from kern_nb.db.process_identity import this_process; print(this_proce
 
 @pytest.fixture(autouse=True)
 def _fresh_identity():
-    process_identity._this.cache_clear()
+    process_identity._identify.cache_clear()
     yield
-    process_identity._this.cache_clear()
+    process_identity._identify.cache_clear()
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def state(identity):
 
 def replaced(identity, **parts):
     """An identity with other parts."""
-    return str(process_identity._parsed(identity)._replace(**parts))
+    return str(process_identity._parse(identity)._replace(**parts))
 
 
 def seconds(pid, host=None, step=0):
@@ -79,7 +79,7 @@ def test_a_step_of_the_clock_does_not_move_the_identity(monkeypatch):
     before = current_process()
     boot_time = psutil.boot_time()
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time - 3600)
-    process_identity._this.cache_clear()
+    process_identity._identify.cache_clear()
 
     assert current_process() == before
     assert state(before) == "alive"
@@ -110,7 +110,7 @@ def test_a_new_host_name_hides_no_process(monkeypatch):
     """A laptop in another network, a container that was made again in the same namespaces."""
     with running() as other:
         monkeypatch.setattr(socket, "gethostname", lambda: "a-new-name")
-        process_identity._this.cache_clear()
+        process_identity._identify.cache_clear()
         assert state(other) == "alive"
     assert state(other) == "gone"
 
@@ -127,7 +127,7 @@ def test_a_process_of_another_container_is_out_of_sight():
 
 
 def test_an_earlier_boot_of_this_machine_has_no_processes_left():
-    own = process_identity._parsed(current_process())
+    own = process_identity._parse(current_process())
     machine = own._replace(namespaces="4026531836-1", machine="0" * 12)
     earlier = machine._replace(boot=str(uuid.uuid4()))
 

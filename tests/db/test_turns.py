@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 
 WAITER = """
 import sys
-from kern_nb.db.file_queue import Turns
-turns = Turns(sys.argv[1])
+from kern_nb.db.file_queue import FileQueue
+turns = FileQueue(sys.argv[1])
 turns.join()
 print(turns.queued, flush=True)
 for line in sys.stdin:
     if line == "leave\\n":
         turns.leave()
-    print(turns.is_next(), turns.others_wait(), flush=True)
+    print(turns.is_next(), turns.has_other_waiters(), flush=True)
 """
 
 
@@ -75,7 +75,7 @@ def test_the_first_to_come_is_next(path):
     waiters = [Waiter(path) for _ in range(3)]
     me = FileQueue(str(path))
     try:
-        assert me.others_wait()
+        assert me.has_other_waiters()
         assert [waiter("look") for waiter in waiters] == ["True False", "False True", "False True"]
         waiters[0].stop()
         assert [waiter("look") for waiter in waiters[1:]] == ["True False", "False True"]
