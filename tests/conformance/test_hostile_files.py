@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import struct
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import pytest
 from samples import a_run, a_session
 
 from kern_nb.db import DuckDb, SqliteDb, open_store
-from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused
+from kern_nb.errors import KernError, NotAStore, QueryFailed, QueryRefused, StoreUnavailable
 
 DUCKDB_CHANGES = {
     "a macro for a function": ["CREATE MACRO lower(x) AS 'changed'"],
@@ -110,3 +111,31 @@ def test_a_trigger_calls_no_function_with_effects(tmp_path):
             other.exec_driver_sql("SELECT * FROM v").all()
         assert "load_extension" in str(caught.value)
         assert connection.exec_driver_sql("PRAGMA trusted_schema").scalar() == 0
+
+
+def set_storage_version(path: Path, version: int) -> None:
+    """Change the storage version in the main header of a DuckDB file, and its checksum."""
+    data = bytearray(path.read_bytes())
+    data[12:20] = struct.pack("<Q", version)
+    checksum = 5381
+    for (word,) in struct.iter_unpack("<Q", data[8:4096]):
+        checksum ^= word * 0xBF58476D1CE4E5B9 % 2**64
+    data[:8] = struct.pack("<Q", checksum)
+    path.write_bytes(data)
+
+
+@pytest.mark.skipif(not duckdb.__version__.startswith("1."), reason="DuckDB 2 reads this storage version")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_of_a_newer_duckdb_is_refused_with_the_command_that_helps(tmp_path, read_only):
+    """The error names the version that wrote the file; the file does not change."""
+    path = tmp_path / "s.duckdb"
+    duckdb.connect(str(path)).close()
+    set_storage_version(path, 69)
+    content = path.read_bytes()
+
+    with pytest.raises(StoreUnavailable) as caught:
+        open_store(path, read_only=read_only)
+
+    assert f"written by DuckDB 2 or newer (v{duckdb.__version__}, storage version 69)" in str(caught.value)
+    assert "pip install --upgrade duckdb" in caught.value.hint
+    assert path.read_bytes() == content
