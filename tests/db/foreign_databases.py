@@ -1,4 +1,4 @@
-"""Databases of other programs, as small as their layout allows, and what a test compares to see that none was touched."""
+"""Minimal databases of other programs, and snapshots of a folder to prove that it did not change."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ALL = {**LAYOUTS, **{f"unknown: {name}": commands for name, commands in UNKNOWN.
 
 
 def make_sqlite(path: Path, commands: Sequence[str], *, journal: str = "delete") -> None:
-    """A SQLite file of a program that has ended."""
+    """Create the SQLite file of a program that has ended."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA journal_mode={journal}")
         for command in commands:
@@ -71,14 +71,14 @@ def make_sqlite(path: Path, commands: Sequence[str], *, journal: str = "delete")
 
 
 def make_duckdb(path: Path, commands: Sequence[str]) -> None:
-    """A DuckDB file of a program that has ended."""
+    """Create the DuckDB file of a program that has ended."""
     with duckdb.connect(path) as connection:
         for command in commands:
             connection.execute(command)
 
 
-def killed(code: str, *arguments: object) -> None:
-    """Run Python code in a process that ends by itself without closing anything; ``args`` are the arguments."""
+def run_and_exit(code: str, *arguments: object) -> None:
+    """Run Python code in a process that exits without closing anything; ``args`` are the arguments."""
     head = "import os, sys\nargs = sys.argv[1:]\n"
     script = head + textwrap.dedent(code) + "\nos._exit(0)\n"
     subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, timeout=60)
@@ -86,7 +86,7 @@ def killed(code: str, *arguments: object) -> None:
 
 @contextlib.contextmanager
 def running(code: str, *arguments: object) -> Iterator[None]:
-    """Run Python code in a process that stays alive, its files open, until the end of the block."""
+    """Run Python code in a process that stays alive, with open files, until the end of the block."""
     head = "import os, sys\nargs = sys.argv[1:]\n"
     script = head + textwrap.dedent(code) + "\nprint('ready', flush=True)\nsys.stdin.read()\nos._exit(0)\n"
     command = [sys.executable, "-c", script, *map(str, arguments)]
@@ -99,8 +99,8 @@ def running(code: str, *arguments: object) -> Iterator[None]:
             process.wait(30)
 
 
-def traces(folder: Path) -> dict[str, tuple[object, ...]]:
-    """All that a visitor could have changed: names, bytes, modes and time stamps of files and of their folder."""
+def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Names, bytes, modes and time stamps of the files in a folder, and of the folder."""
     result: dict[str, tuple[object, ...]] = {".": (folder.stat().st_mtime_ns,)}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()

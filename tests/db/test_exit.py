@@ -1,4 +1,4 @@
-"""A process that ends right after its last write ends well."""
+"""A process that exits right after its last write exits with code 0."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def test_a_process_may_end_at_any_moment_after_a_write(tmp_path):
-    """While the file is being let go of in the background, too: 0.05 s after the write is when that happens."""
+def test_process_may_exit_at_any_moment_after_a_write(tmp_path):
+    """Also while the file is closed in the background, 0.05 s after the write."""
     path, pauses = tmp_path / "s.duckdb", [0.0, 0.03, 0.045, 0.05, 0.052, 0.055, 0.06, 0.07]
     codes = []
     for pause in pauses:

@@ -1,4 +1,4 @@
-"""After an internal error DuckDB refuses all work on a connection; the store opens the file anew."""
+"""After an internal error DuckDB refuses all work on a connection; the store reopens the file."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def failing_checkpoints(monkeypatch):
     monkeypatch.setitem(lease.CONFIG, "debug_checkpoint_abort", "before_header")
 
 
-def break_down(store):
+def checkpoint_change(store):
     """Checkpoint a change."""
     store.append_run("other", Run(run_id="change"))
     with store.connect() as connection:
         connection.exec_driver_sql("FORCE CHECKPOINT")
 
 
-def test_a_store_works_again_after_a_fatal_error(tmp_path):
-    """The call that met it gets an error of ours; what was acknowledged is there, and writes go on."""
+def test_store_works_again_after_a_fatal_error(tmp_path):
+    """The failing call raises StoreUnavailable; acknowledged writes are stored, and new writes succeed."""
     with DuckDb(tmp_path / "s.duckdb") as store:
         store.append_run("chat", Run(run_id="before"))
         with pytest.raises(StoreUnavailable, match="internal error") as caught:
-            break_down(store)
+            checkpoint_change(store)
         assert "reopened" in caught.value.hint
         store.append_run("chat", Run(run_id="after"))
         assert set(store.runs_df().run_id) == {"before", "change", "after"}
         assert store.check()
 
 
-def test_other_threads_get_an_error_of_ours(tmp_path):
-    """One that works on the same connection meanwhile is told, and goes on afterwards."""
+def test_other_threads_get_store_unavailable(tmp_path):
+    """A thread that uses the connection at that time gets the error too; the store works afterwards."""
     with DuckDb(tmp_path / "s.duckdb", timeout=20) as store:
         store.append_run("chat", Run(run_id="before"))
         reading, broken = threading.Event(), threading.Event()
@@ -50,14 +50,14 @@ def test_other_threads_get_an_error_of_ours(tmp_path):
                     reading.set()
                     broken.wait(60)
                     connection.exec_driver_sql("SELECT count(*) FROM agno_sessions")
-            except Exception as error:  # noqa: BLE001 - looked at below
+            except Exception as error:  # noqa: BLE001 - checked below
                 errors.append(error)
 
         thread = threading.Thread(target=read)
         thread.start()
         reading.wait(60)
         with pytest.raises(StoreUnavailable):
-            break_down(store)
+            checkpoint_change(store)
         broken.set()
         thread.join(60)
 

@@ -1,4 +1,4 @@
-"""No file of ours is closed while this process may hold locks on it: POSIX would drop them all."""
+"""No descriptor is closed while this process may hold locks on its file: POSIX would drop them all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kern_nb.db import DuckDb, SqliteDb, file_descriptors, open_store
 from kern_nb.errors import KernError, NotAStore, StoreBusy
 from kern_nb.records import Run
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel for locks")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="queries locks of the Linux kernel")
 
-LOCKED = """
+QUERY_LOCK = """
 import fcntl, os, struct, sys
 file = os.open(sys.argv[1], os.O_RDONLY)
 query = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -46,31 +46,31 @@ open_store(sys.argv[1]).append_run("script", Run())
 """
 
 
-def holder(path):
-    """The process that has a lock on a file, as another process sees it; 0 where there is none."""
-    return int(subprocess.run([sys.executable, "-c", LOCKED, path], check=True, capture_output=True).stdout)
+def lock_holder(path):
+    """The PID of the process with a lock on a file, as another process sees it; 0 if none."""
+    return int(subprocess.run([sys.executable, "-c", QUERY_LOCK, path], check=True, capture_output=True).stdout)
 
 
 @pytest.fixture
 def sqlite_file(tmp_path):
-    """A SQLite store which the user has open in a connection of their own."""
+    """A SQLite store that the user has open in a separate connection."""
     path = tmp_path / "s.db"
     SqliteDb(path).append_run("chat", Run())
     with contextlib.closing(sqlite3.connect(path)) as own:
         own.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        assert holder(path) == os.getpid()
+        assert lock_holder(path) == os.getpid()
         yield path
 
 
 @pytest.fixture
 def duckdb_file(tmp_path):
-    """A DuckDB store which the user has open in a connection of their own."""
+    """A DuckDB store that the user has open in a separate connection."""
     path = tmp_path / "s.duckdb"
     with DuckDb(path) as store:
         store.append_run("chat", Run())
     with duckdb.connect(path) as own:
         own.execute("SELECT 1")
-        assert holder(path) == os.getpid()
+        assert lock_holder(path) == os.getpid()
         yield path
 
 
@@ -96,19 +96,19 @@ def open_as_duckdb(path):
 
 
 @pytest.mark.parametrize("use", [attach_twice, attach_read_only, open_as_duckdb, import_records])
-def test_the_users_own_sqlite_connection_keeps_its_locks(sqlite_file, use):
+def test_user_sqlite_connection_keeps_its_locks(sqlite_file, use):
     with contextlib.suppress(KernError):
         use(sqlite_file)
 
-    assert holder(sqlite_file) == os.getpid()
+    assert lock_holder(sqlite_file) == os.getpid()
 
 
-def use_beside(path):
+def open_twice(path):
     with pytest.raises(StoreBusy, match="this process"):
         DuckDb(path, timeout=0.05).append_run("chat", Run())
 
 
-def use_beside_read_only(path):
+def open_twice_read_only(path):
     with pytest.raises(StoreBusy, match="this process"):
         DuckDb(path, timeout=0.05, read_only=True).runs_df()
 
@@ -122,16 +122,16 @@ def read_header(path):
     assert file_descriptors.read_header(path, 12)[8:] == b"DUCK"
 
 
-@pytest.mark.parametrize("use", [use_beside, use_beside_read_only, open_as_sqlite, read_header, import_records])
-def test_the_users_own_duckdb_connection_keeps_its_lock(duckdb_file, use):
+@pytest.mark.parametrize("use", [open_twice, open_twice_read_only, open_as_sqlite, read_header, import_records])
+def test_user_duckdb_connection_keeps_its_lock(duckdb_file, use):
     with contextlib.suppress(KernError):
         use(duckdb_file)
 
-    assert holder(duckdb_file) == os.getpid()
+    assert lock_holder(duckdb_file) == os.getpid()
 
 
-def test_a_header_is_read_of_the_file_that_is_at_the_path_now(tmp_path):
-    """A descriptor that could not be closed belongs to a file, not to its path."""
+def test_header_is_read_from_the_current_file_at_the_path(tmp_path):
+    """A parked descriptor belongs to a file, not to its path."""
     path = tmp_path / "s.db"
     SqliteDb(path).append_run("chat", Run())
     with contextlib.closing(sqlite3.connect(path)) as own:
@@ -141,11 +141,11 @@ def test_a_header_is_read_of_the_file_that_is_at_the_path_now(tmp_path):
         path.write_bytes(b"another file")
         assert file_descriptors.read_header(path, 7) == b"another"
         assert file_descriptors.read_header(tmp_path / "old.db", 6) == b"SQLite"
-        assert holder(tmp_path / "old.db") == os.getpid()
+        assert lock_holder(tmp_path / "old.db") == os.getpid()
 
 
-def test_descriptors_are_closed_when_nothing_has_the_file_open(tmp_path):
-    """Stores that come and go leave none behind."""
+def test_descriptors_are_closed_when_the_file_is_open_nowhere_else(tmp_path):
+    """Closed stores leave no descriptors open."""
     before = file_descriptors.open_files()
     for i in range(4):
         with open_store(tmp_path / f"{i}.db") as store, open_store(tmp_path / f"{i}.db") as again:
@@ -157,8 +157,8 @@ def test_descriptors_are_closed_when_nothing_has_the_file_open(tmp_path):
     assert len(file_descriptors.open_files()) <= len(before)
 
 
-def test_headers_are_read_while_others_open_and_close_the_file(tmp_path):
-    """From several threads at once, no lock is lost and no reader fails."""
+def test_headers_are_read_by_concurrent_threads(tmp_path):
+    """No lock is lost and no reader fails."""
     path = tmp_path / "s.db"
     SqliteDb(path).append_run("chat", Run())
     errors = []
@@ -167,7 +167,7 @@ def test_headers_are_read_while_others_open_and_close_the_file(tmp_path):
         try:
             for _ in range(50):
                 assert file_descriptors.read_header(path, 6) == b"SQLite"
-        except BaseException as error:  # noqa: BLE001 - shown by the test
+        except BaseException as error:  # noqa: BLE001 - reported by the assertion
             errors.append(error)
 
     with contextlib.closing(sqlite3.connect(path)) as own:
@@ -178,11 +178,11 @@ def test_headers_are_read_while_others_open_and_close_the_file(tmp_path):
         for thread in threads:
             thread.join()
         assert not errors
-        assert holder(path) == os.getpid()
+        assert lock_holder(path) == os.getpid()
 
 
 def open_twice_and_kill(target):
-    """One path opened twice, a script in between, ten runs more and a kill; the runs reported and those stored."""
+    """Open a path twice, run a script in between, append ten runs, kill; the numbers of reported and stored runs."""
     notebook = subprocess.Popen(
         [sys.executable, "-c", NOTEBOOK, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -197,8 +197,8 @@ def open_twice_and_kill(target):
         return 3 + completed, len(store.runs_df())
 
 
-def test_a_store_that_was_opened_twice_loses_no_run(persistent_target):
-    """The attach cell run twice, another process in between, kill -9."""
+def test_store_opened_twice_loses_no_run(persistent_target):
+    """The attach cell runs twice, with another process in between, then kill -9."""
     reported, stored = open_twice_and_kill(persistent_target)
 
     assert reported == 13

@@ -1,4 +1,4 @@
-"""What kern_nb writes to the disk may be read by its owner alone, from the first byte on."""
+"""Files that kern_nb writes are readable by their owner only, from the first byte on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from foreign_databases import killed
+from foreign_databases import run_and_exit
 
 from kern_nb import Agent
 from kern_nb.analysis import plots
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 
 
 @pytest.fixture(autouse=True)
-def usual_umask():
-    """Files that nobody thinks of may be read by everybody."""
+def default_umask():
+    """Files are world-readable by default."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -45,26 +45,26 @@ WRITING = """
 
 
 @pytest.mark.parametrize("name", ["s.db", "s.duckdb"])
-def test_a_store_and_what_stands_beside_it_is_private(tmp_path, name):
-    """Its log included, which a killed process leaves with all that was said."""
-    killed(WRITING, tmp_path / name)
-    found = modes(tmp_path)
+def test_store_and_files_beside_it_are_private(tmp_path, name):
+    """Including the log that a killed process leaves behind."""
+    run_and_exit(WRITING, tmp_path / name)
+    modes_by_name = modes(tmp_path)
 
-    assert len(found) > 1
-    assert set(found.values()) == {"0o600"}
+    assert len(modes_by_name) > 1
+    assert set(modes_by_name.values()) == {"0o600"}
     with open_store(tmp_path / name) as store:
         assert len(store.runs_df()) == 3
 
 
 @pytest.mark.parametrize("name", ["s.db", "s.duckdb"])
-def test_no_file_of_a_store_is_ever_readable_by_others(tmp_path, name):
-    """Looked at all the time while it is made and written to."""
-    seen, done = {}, threading.Event()
+def test_store_files_are_never_readable_by_others(tmp_path, name):
+    """Checked continuously while the store is created and written to."""
+    observed, done = {}, threading.Event()
 
     def watch() -> None:
         while not done.is_set():
             with contextlib.suppress(FileNotFoundError):
-                seen.update(dict.fromkeys(modes(tmp_path).items()))
+                observed.update(dict.fromkeys(modes(tmp_path).items()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -77,14 +77,14 @@ def test_no_file_of_a_store_is_ever_readable_by_others(tmp_path, name):
         done.set()
         watcher.join()
 
-    readable = {file for file, mode in seen if mode != "0o600"}
-    # DuckDB makes its file itself. For the moment before it is private there is nothing in it but a header.
+    readable = {file for file, mode in observed if mode != "0o600"}
+    # DuckDB creates its file itself. Until it is private it contains only a header.
     assert readable <= ({name} if name == "s.duckdb" else set())
 
 
 @pytest.mark.parametrize("store_class", [SqliteDb, DuckDb])
-def test_a_file_that_exists_keeps_its_mode(tmp_path, store_class):
-    """A group may share a store: who made it so knows why. Its log is as open as the file."""
+def test_existing_file_keeps_its_mode(tmp_path, store_class):
+    """A group may share a store. Its log gets the mode of the file."""
     path = tmp_path / "s"
     with store_class(path) as store:
         store.append_run("chat", Run(input="hi"))
@@ -97,8 +97,8 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path, store_class):
     assert modes(tmp_path)["s"] == "0o664"
 
 
-def test_files_that_are_exported_are_private(tmp_path):
-    """A bundle, a page, a plot, the files of a workspace."""
+def test_exported_files_are_private(tmp_path):
+    """A bundle, a page, a plot and the files of a workspace."""
 
     def write(run_context) -> str:
         run_context.workspace.write("notes/report.txt", "secret")
@@ -132,24 +132,24 @@ SPILLING = """
     for n, c in enumerate(connections):
         c.execute(f"CREATE TEMP TABLE t AS SELECT range n, hash(range + {n})::VARCHAR b FROM range(1500000)")
     for folder in map(Path, folders):
-        assert folder.is_dir(), "nothing was spilled: the test shows nothing"
+        assert folder.is_dir(), "nothing was spilled: the test proves nothing"
         assert not folder.parent.stat().st_mode & 0o077
         assert str(os.getpid()) in folder.name
     assert not Path(".tmp").exists()
     for n, c in enumerate(connections):
-        wrong = f"SELECT count(*) FROM t WHERE b <> hash(n + {n})::VARCHAR"
-        assert c.execute(wrong).fetchone() == (0,)
+        count_wrong = f"SELECT count(*) FROM t WHERE b <> hash(n + {n})::VARCHAR"
+        assert c.execute(count_wrong).fetchone() == (0,)
     for c, lease in zip(connections, leases):
         c.close()
         lease.release(__import__("threading").get_ident())
         lease.close()
-    assert not any(map(os.path.exists, folders)), "what was spilled is left"
+    assert not any(map(os.path.exists, folders)), "spilled files are left behind"
 """
 
 
-def test_what_does_not_fit_into_memory_is_spilled_in_private(tmp_path, monkeypatch):
-    """Each DuckDB instance has a folder of its own, below one that only its user may enter; not in the notebook's."""
+def test_spilled_files_are_private(tmp_path, monkeypatch):
+    """Each DuckDB instance has its own folder below one that only its user can enter, outside the notebook's folder."""
     monkeypatch.chdir(tmp_path)
-    killed(SPILLING, tmp_path)
+    run_and_exit(SPILLING, tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.duckdb", "b.duckdb"]

@@ -1,4 +1,4 @@
-"""Another program's database is refused by its layout, and no byte, file or time stamp of it changes."""
+"""Another program's database is refused by its layout, and no byte, file or time stamp changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import duckdb
 import pytest
 import sqlalchemy as sa
-from foreign_databases import ALL, LAYOUTS, UNKNOWN, killed, make_duckdb, make_sqlite, running, traces
+from foreign_databases import ALL, LAYOUTS, UNKNOWN, make_duckdb, make_sqlite, run_and_exit, running, snapshot
 
 from kern_nb import Agent, store_registry
 from kern_nb.db import DuckDb, PostgresDb, SqliteDb, open_store
@@ -44,8 +44,8 @@ FEW = ("append_run", "check", "sessions_df")
 
 
 def refuse_everything(path, folder, kind=ForeignLayout, calls=(*WRITES, *READS)):
-    """Every way to open the file and to use it is refused, and leaves the folder as it is; the last error."""
-    before = traces(folder)
+    """Check that opening and using the file fails in every way and changes nothing; return the last error."""
+    before = snapshot(folder)
     store_class = DuckDb if "duckdb" in path.name else SqliteDb
     records = folder.parent / "records.jsonl"
     records.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
@@ -68,19 +68,19 @@ def refuse_everything(path, folder, kind=ForeignLayout, calls=(*WRITES, *READS))
     with pytest.raises(kind):
         Agent(model=ScriptedModel(["hello"]), db=path).run("hi")
     assert store_registry.names() == []
-    assert traces(folder) == before
+    assert snapshot(folder) == before
     return caught.value
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder that only the other program has written to."""
-    made = tmp_path / "theirs"
-    made.mkdir()
-    return made
+    """A folder with files of the other program only."""
+    path = tmp_path / "theirs"
+    path.mkdir()
+    return path
 
 
-# Which program it is does not depend on the engine: DuckDB, which is slow to open, has one of each kind.
+# The program does not depend on the engine: DuckDB, which is slow to open, gets one layout of each kind.
 FILES = [
     *(("sqlite", layout) for layout in ALL),
     *(("duckdb", layout) for layout in ("Agno 3", *list(ALL)[len(LAYOUTS) :])),
@@ -88,8 +88,8 @@ FILES = [
 
 
 @pytest.mark.parametrize(("engine", "layout"), FILES)
-def test_a_file_of_another_program_is_refused_and_untouched(folder, engine, layout):
-    """Whatever its tables are called; the error names the program where it is known, else the tables."""
+def test_file_of_another_program_is_refused_and_unchanged(folder, engine, layout):
+    """Whatever the names of its tables; the error names the program if known, else the tables."""
     path = folder / ("their.db" if engine == "sqlite" else "their.duckdb")
     (make_sqlite if engine == "sqlite" else make_duckdb)(path, ALL[layout])
 
@@ -101,8 +101,8 @@ def test_a_file_of_another_program_is_refused_and_untouched(folder, engine, layo
 
 
 @pytest.mark.parametrize("layout", ALL)
-def test_a_postgres_schema_of_another_program_is_refused_and_untouched(postgres_database_url, layout):
-    """No table is made beside theirs, and no statement takes a lock that would wait for them."""
+def test_postgres_schema_of_another_program_is_refused_and_unchanged(postgres_database_url, layout):
+    """No table is created beside theirs, and no statement waits for their locks."""
     engine = sa.create_engine(postgres_database_url)
     with engine.begin() as connection:
         for command in ALL[layout]:
@@ -126,8 +126,8 @@ def test_a_postgres_schema_of_another_program_is_refused_and_untouched(postgres_
     engine.dispose()
 
 
-def test_the_error_lists_the_tables_of_an_unknown_program(folder):
-    """Few, and as text that no terminal acts on."""
+def test_error_lists_the_tables_of_an_unknown_program(folder):
+    """The first few, without control characters."""
     path = folder / "their.db"
     make_sqlite(path, ['CREATE TABLE "evil\x1b[2J" (id)', *(f"CREATE TABLE t{n} (id)" for n in range(20))])
 
@@ -140,11 +140,11 @@ def test_the_error_lists_the_tables_of_an_unknown_program(folder):
 
 
 @pytest.mark.parametrize("peer", ["agno", "agents"])
-def test_a_database_that_the_program_itself_made_is_refused_and_untouched(folder, peer):
+def test_database_created_by_the_program_itself_is_refused_and_unchanged(folder, peer):
     """The real program, with its own journal mode, open and closed."""
     path = folder / "their.db"
     if peer == "agents":
-        # A module of it: the folder of our own tests has the name of the package.
+        # A submodule: the folder of our own tests has the name of the package.
         memory = pytest.importorskip("agents.memory", reason="openai-agents is not installed: it is in the extra bench")
         session = memory.SQLiteSession("conversation", path)
         asyncio.run(session.add_items([{"role": "user", "content": "hi"}]))
@@ -161,7 +161,7 @@ def test_a_database_that_the_program_itself_made_is_refused_and_untouched(folder
         """
         with running(code, path):
             assert "Agno 3" in str(refuse_everything(path, folder))
-        assert "Agno 3" in str(refuse_everything(path, folder, calls=FEW))  # `running` kills it
+        assert "Agno 3" in str(refuse_everything(path, folder, calls=FEW))  # `running` ends it
 
 
 WRITING = """
@@ -174,18 +174,18 @@ WRITING = """
 """
 
 
-def test_a_file_whose_owner_is_at_work_is_untouched(folder):
-    """Its log holds all there is, and a transaction is open; the owner goes on as if nobody had looked."""
+def test_file_in_use_by_its_owner_is_unchanged(folder):
+    """Its log contains all data, and a transaction is open; the owner is not disturbed."""
     path = folder / "their.db"
     with running(WRITING + "    connection.execute('BEGIN IMMEDIATE')\n", path):
         assert (folder / "their.db-wal").stat().st_size > 0
         assert "customers" in str(refuse_everything(path, folder))
 
 
-def test_a_log_that_a_killed_program_left_is_untouched(folder):
-    """It is neither copied into the file nor deleted; nor is a lost -shm file made anew."""
+def test_sqlite_log_of_a_killed_program_is_unchanged(folder):
+    """It is neither checkpointed nor deleted, and a missing -shm file is not recreated."""
     path = folder / "their.db"
-    killed(WRITING, path)
+    run_and_exit(WRITING, path)
     assert "customers" in str(refuse_everything(path, folder))
     (folder / "their.db-shm").unlink()
     assert "customers" in str(refuse_everything(path, folder))
@@ -194,11 +194,11 @@ def test_a_log_that_a_killed_program_left_is_untouched(folder):
         assert connection.execute("SELECT name FROM customers").fetchall() == [("ann",)]
 
 
-def test_a_journal_that_a_killed_program_left_is_not_rolled_back(folder):
-    """That is for the program itself to do."""
+def test_journal_of_a_killed_program_is_not_rolled_back(folder):
+    """Only the program itself may do that."""
     path = folder / "their.db"
     make_sqlite(path, ["CREATE TABLE customers (id, name)", "INSERT INTO customers VALUES (1, 'ann')"])
-    killed(
+    run_and_exit(
         """
         import sqlite3
         connection = sqlite3.connect(args[0], isolation_level=None)
@@ -215,7 +215,7 @@ def test_a_journal_that_a_killed_program_left_is_not_rolled_back(folder):
         assert connection.execute("SELECT count(*) FROM customers").fetchone() == (1,)
 
 
-DUCK = """
+WRITING_DUCKDB = """
     import duckdb
     connection = duckdb.connect(args[0])
     connection.execute("CREATE TABLE customers (id INTEGER)")
@@ -224,10 +224,10 @@ DUCK = """
 """
 
 
-def test_a_duckdb_log_that_a_killed_program_left_is_untouched(folder):
-    """It is not put into the file."""
+def test_duckdb_log_of_a_killed_program_is_unchanged(folder):
+    """It is not merged into the file."""
     path = folder / "their.duckdb"
-    killed(DUCK, path)
+    run_and_exit(WRITING_DUCKDB, path)
     assert (folder / "their.duckdb.wal").stat().st_size > 0
     assert "customers" in str(refuse_everything(path, folder, calls=FEW))
 
@@ -235,20 +235,20 @@ def test_a_duckdb_log_that_a_killed_program_left_is_untouched(folder):
         assert connection.execute("SELECT id FROM customers").fetchall() == [(1,)]
 
 
-def test_a_duckdb_file_whose_owner_is_at_work_is_busy_and_untouched(folder):
-    """DuckDB lets nobody look into it then; who holds it is said."""
+def test_duckdb_file_in_use_by_its_owner_is_busy_and_unchanged(folder):
+    """DuckDB allows no other reader then; the error names the holder."""
     path = folder / "their.duckdb"
-    with running(DUCK, path):
-        before = traces(folder)
+    with running(WRITING_DUCKDB, path):
+        before = snapshot(folder)
         with DuckDb(path, timeout=0.2) as store:
             for call in (READS["sessions_df"], WRITES["append_run"]):
                 with pytest.raises(StoreBusy):
                     call(store)
-        assert traces(folder) == before
+        assert snapshot(folder) == before
 
 
-def test_tables_in_any_schema_of_a_duckdb_file_are_another_programs(folder):
-    """Also where the schema that we would use is empty."""
+def test_tables_in_any_schema_of_a_duckdb_file_belong_to_another_program(folder):
+    """Even if the schema for our tables is empty."""
     path = folder / "their.duckdb"
     make_duckdb(path, ["CREATE SCHEMA raw", "CREATE TABLE raw.events (id INTEGER)"])
 
@@ -256,27 +256,27 @@ def test_tables_in_any_schema_of_a_duckdb_file_are_another_programs(folder):
 
 
 @pytest.mark.parametrize("name", ["a?b.db", "a#b.db", "a%20b.db", "a b.db", "ä.db", "mode=ro&x.db", "'a?%20#b.duckdb"])
-def test_a_file_of_an_odd_name_is_looked_into_itself(folder, name):
-    """A name is never read as a part of a URL; no other file is made by it."""
+def test_special_characters_in_a_file_name_are_not_parsed(folder, name):
+    """A name is never part of a URL, and creates no other file."""
     path, engine = folder / name, "sqlite" if name.endswith(".db") else "duckdb"
     (make_sqlite if engine == "sqlite" else make_duckdb)(path, UNKNOWN["tables"])
 
     assert "customers" in str(refuse_everything(path, folder, calls=FEW))
 
 
-def test_a_link_to_a_file_is_as_the_file(folder):
-    """Its log stands beside the file itself."""
+def test_link_to_a_file_is_treated_as_the_file(folder):
+    """The log is beside the target of the link."""
     (folder / "data").mkdir()
     path = folder / "data" / "their.db"
-    killed(WRITING, path)
+    run_and_exit(WRITING, path)
     (folder / "link.db").symlink_to(path)
 
     assert "customers" in str(refuse_everything(folder / "link.db", folder))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_in_a_folder_that_is_read_only_is_refused_by_name(folder):
-    """Nothing has to be made beside it to look into it."""
+def test_file_in_a_read_only_folder_is_refused_by_layout(folder):
+    """Inspecting it creates no file beside it."""
     path = folder / "their.db"
     make_sqlite(path, UNKNOWN["tables"], journal="wal")
     folder.chmod(0o500)
@@ -285,20 +285,20 @@ def test_a_file_in_a_folder_that_is_read_only_is_refused_by_name(folder):
 
 
 @pytest.mark.parametrize("content", [os.urandom(8192), b"SQLite format 3\x00" + os.urandom(8176)])
-def test_a_file_that_cannot_be_read_is_untouched(folder, content):
-    """An encrypted one has no header that is known; a damaged one has no tables."""
+def test_unreadable_file_is_unchanged(folder, content):
+    """An encrypted file has an unknown header, a damaged one no tables."""
     path = folder / "their.db"
     path.write_bytes(content)
-    before = traces(folder)
+    before = snapshot(folder)
     for options in ({}, {"read_only": True}):
         with pytest.raises(NotAStore):
             open_store(path, **options)
 
-    assert traces(folder) == before
+    assert snapshot(folder) == before
 
 
-def test_a_look_drops_no_lock_of_this_process(folder):
-    """A user's own connection, in the middle of a transaction, keeps its lock while another store looks at the file."""
+def test_inspecting_a_file_drops_no_lock_of_this_process(folder):
+    """The user's own connection keeps the lock of its transaction."""
     path = folder / "their.db"
     make_sqlite(path, UNKNOWN["tables"])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -313,19 +313,19 @@ def test_a_look_drops_no_lock_of_this_process(folder):
     assert "database is locked" in other.stderr
 
 
-# What is ours, or is to be -------------------------------------------------------------------------------------------
+# Files that are stores, or become one -------------------------------------------------------------------------------------------
 
 
-def test_an_empty_file_becomes_a_store_at_the_first_write(folder):
-    """Of no bytes, or with a header and no table; reading makes nothing in it."""
+def test_empty_file_becomes_a_store_at_the_first_write(folder):
+    """Without any bytes, or with a header only; reading changes nothing."""
     (folder / "empty.db").touch()
     make_sqlite(folder / "header.db", ["PRAGMA user_version=7"])
     make_duckdb(folder / "header.duckdb", [])
-    before = traces(folder)
+    before = snapshot(folder)
     for path in list(folder.iterdir()):
         with open_store(path) as store:
             assert store.list_sessions() == []
-    assert traces(folder) == before
+    assert snapshot(folder) == before
     for path in list(folder.iterdir()):
         with open_store(path) as store:
             store.append_run("chat", Run(input="hi"))
@@ -334,8 +334,8 @@ def test_an_empty_file_becomes_a_store_at_the_first_write(folder):
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "duckdb", "postgres"])
-def test_a_named_session_table_agrees_to_tables_beside_theirs(folder, request, engine):
-    """Attaching and reading still change nothing; a write makes our tables, and theirs stay as they are."""
+def test_session_table_permits_tables_beside_those_of_another_program(folder, request, engine):
+    """Attaching and reading change nothing; a write creates our tables and keeps theirs."""
     if engine == "postgres":
         target = request.getfixturevalue("postgres_database_url")
         owner = sa.create_engine(target)
@@ -346,31 +346,31 @@ def test_a_named_session_table_agrees_to_tables_beside_theirs(folder, request, e
     else:
         target = folder / ("their.db" if engine == "sqlite" else "their.duckdb")
         (make_sqlite if engine == "sqlite" else make_duckdb)(target, LAYOUTS["OpenAI Agents"])
-    before = traces(folder)
+    before = snapshot(folder)
     with open_store(target, session_table="kern_sessions") as store:
         assert store.sessions_df().empty
         assert store.check().problems == []
         store.close()
-        assert traces(folder) == before
+        assert snapshot(folder) == before
         store.append_run("chat", Run(input="hi"))
     with open_store(target, session_table="kern_sessions") as store:
         assert store.runs_df().input.tolist() == ["hi"]
         with store.connect() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM agent_messages").scalar() == 0
-    with open_store(target) as another:  # a database of ours by now: another workload may be made in it
+    with open_store(target) as another:  # now it contains our tables: another workload may be added
         assert another.sessions_df().empty
 
 
-def test_a_reader_never_gets_an_empty_store_of_another_programs_file(folder):
-    """Nothing of ours can ever come into it, whatever the table is called."""
+def test_foreign_file_is_not_an_empty_store_for_readers(folder):
+    """A read-only store could never create tables, whatever the session table."""
     make_sqlite(folder / "their.db", UNKNOWN["tables"])
 
     with pytest.raises(ForeignLayout):
         open_store(folder / "their.db", session_table="kern_sessions", read_only=True)
 
 
-def test_a_store_whose_tables_are_only_in_its_log_is_ours(folder):
-    """The process that made it was killed before a checkpoint."""
+def test_store_with_tables_only_in_its_log_is_recognized(folder):
+    """The process that created it was killed before a checkpoint."""
     code = """
         from kern_nb.db import open_store
         from kern_nb.records import Run
@@ -379,25 +379,25 @@ def test_a_store_whose_tables_are_only_in_its_log_is_ours(folder):
     """
     make_sqlite(folder / "beside.db", UNKNOWN["tables"], journal="wal")
     tables = {"new.db": "agno_sessions", "new.duckdb": "agno_sessions", "beside.db": "kern_sessions"}
-    killed(code, *(text for name, table in tables.items() for text in (folder / name, table)))
+    run_and_exit(code, *(text for name, table in tables.items() for text in (folder / name, table)))
     for name, table in tables.items():
         with open_store(folder / name, session_table=table) as store:
             assert store.runs_df().input.tolist() == ["hi"], name
 
 
-def test_a_file_that_takes_the_name_of_a_store_is_looked_into_anew(folder, tmp_path):
-    """A store of ours was there a moment ago, and this process still has it attached."""
+def test_file_that_replaces_a_store_is_inspected_again(folder, tmp_path):
+    """This process has the former store still attached."""
     path = folder / "s.duckdb"
-    killed(DUCK, tmp_path / "their.duckdb")
+    run_and_exit(WRITING_DUCKDB, tmp_path / "their.duckdb")
     with DuckDb(path) as store:
         store.append_run("chat", Run(input="hi"))
         store.close()
         path.unlink()
-        for ending in ("", ".wal"):
-            (tmp_path / f"their.duckdb{ending}").rename(folder / f"s.duckdb{ending}")
-        before = traces(folder)
+        for suffix in ("", ".wal"):
+            (tmp_path / f"their.duckdb{suffix}").rename(folder / f"s.duckdb{suffix}")
+        before = snapshot(folder)
         with pytest.raises(ForeignLayout):
             store.reopen()
         with pytest.raises(ForeignLayout):
             open_store(path)
-        assert traces(folder) == before
+        assert snapshot(folder) == before

@@ -1,4 +1,4 @@
-"""A forked child goes on with the stores of its parent."""
+"""A forked child uses the stores of its parent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from kern_nb.records import Message, Run
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 
-def in_child(work):
-    """Run work in a forked child; whether it ended well."""
+def run_in_child(work):
+    """Run work in a forked child; return whether it succeeded."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that threads and forks go ill together is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads and forks, which is what is tested
         pid = os.fork()
     if pid == 0:
         try:
@@ -39,20 +39,20 @@ def in_child(work):
     return os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_forked_child_appends_and_nothing_is_lost(store, engine_name):
-    """Parent and child write in turn; every run is there."""
+def test_forked_child_appends_and_nothing_is_lost(store, engine_name):
+    """Parent and child write in turn; every run is stored."""
     if engine_name == "memory":
         pytest.skip("memory is not shared between processes")
     store.append_run("chat", Run(run_id="before"))
 
-    assert in_child(lambda: store.append_run("chat", Run(run_id="child")))
+    assert run_in_child(lambda: store.append_run("chat", Run(run_id="child")))
 
     store.append_run("chat", Run(run_id="after"))
     assert store.runs_df()["run_id"].tolist() == ["before", "child", "after"]
 
 
-def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
-    """A child that shared the parent's open file would damage it; it is told to be spawned instead."""
+def test_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
+    """A child that shared the parent's open file would damage it; the hint recommends spawn."""
     monkeypatch.setattr(fork_safety, "WAIT_S", 0.05)
     store = DuckDb(tmp_path / "s.duckdb")
     store.append_run("chat", Run())
@@ -71,13 +71,13 @@ def test_a_duckdb_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monk
         with pytest.raises(StoreUnavailable, match="forked"):
             store.append_run("chat", Run())
 
-    assert in_child(refused)
+    assert run_in_child(refused)
     thread.join()
     assert store.append_run("chat", Run()).run_index == 1
 
 
 def refused(store):
-    """A piece of work for `in_child`: the store refuses to append and says why."""
+    """Work for `run_in_child`: the store refuses to append."""
 
     def work():
         with pytest.raises(StoreUnavailable, match="forked"):
@@ -93,8 +93,8 @@ def persistent_store(persistent_target):
         yield store
 
 
-def require_whole(store):
-    """Where the store is a SQLite file, SQLite finds no damage in it."""
+def require_integrity(store):
+    """Check the integrity of a SQLite file."""
     if isinstance(store, SqliteDb):
         with contextlib.closing(sqlite3.connect(store.db_file)) as database:
             assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -109,8 +109,8 @@ def append_many(target, worker, count):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("end", ["closed", "collected", "unreferenced"])
-def test_the_parent_releases_its_store_while_forked_workers_write(persistent_target, end):
-    """Whether it closes the store or only drops it, before or after the fork, no run is lost."""
+def test_parent_releases_its_store_while_forked_workers_write(persistent_target, end):
+    """No run is lost, whether it closes the store or only drops it, before or after the fork."""
     if end != "closed" and persistent_target.startswith("postgresql"):
         pytest.skip("psycopg warns of connections that are not closed")
     workers, runs = 2, 6
@@ -138,11 +138,11 @@ def test_the_parent_releases_its_store_while_forked_workers_write(persistent_tar
     assert [process.exitcode for process in processes] == [0] * workers
     with open_store(persistent_target) as store:
         assert len(store.runs_df()) == 1 + workers * runs
-        require_whole(store)
+        require_integrity(store)
 
 
-def test_a_fork_waits_for_the_transaction_of_another_thread(persistent_store):
-    """The child finds nothing in use and goes on with the store."""
+def test_fork_waits_for_the_transaction_of_another_thread(persistent_store):
+    """The child can then use the store."""
     store = persistent_store
     store.append_run("chat", Run())
     working = threading.Event()
@@ -156,13 +156,13 @@ def test_a_fork_waits_for_the_transaction_of_another_thread(persistent_store):
     thread.start()
     working.wait()
 
-    assert in_child(lambda: store.append_run("chat", Run()))
+    assert run_in_child(lambda: store.append_run("chat", Run()))
     thread.join()
     assert store.append_run("chat", Run()).run_index == 2
 
 
-def test_a_sqlite_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
-    """Where another thread's transaction takes longer than a fork waits."""
+def test_sqlite_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monkeypatch):
+    """If another thread's transaction takes longer than a fork waits."""
     monkeypatch.setattr(fork_safety, "WAIT_S", 0.05)
     store = SqliteDb(tmp_path / "s.db")
     store.append_run("chat", Run())
@@ -178,29 +178,29 @@ def test_a_sqlite_file_in_use_at_the_fork_is_refused_to_the_child(tmp_path, monk
     thread.start()
     working.wait()
 
-    assert in_child(refused(store))
-    assert in_child(refused(SqliteDb(tmp_path / "s.db")))
-    assert in_child(lambda: SqliteDb(tmp_path / "other.db").append_run("chat", Run()))
+    assert run_in_child(refused(store))
+    assert run_in_child(refused(SqliteDb(tmp_path / "s.db")))
+    assert run_in_child(lambda: SqliteDb(tmp_path / "other.db").append_run("chat", Run()))
     forked.set()
     thread.join()
-    assert in_child(lambda: store.append_run("chat", Run()))
+    assert run_in_child(lambda: store.append_run("chat", Run()))
     assert store.append_run("chat", Run()).run_index == 2
 
 
 @pytest.mark.parametrize("name", ["s.db", "link.db"])
-def test_a_sqlite_file_that_the_user_has_open_is_refused_to_the_child(tmp_path, name):
+def test_sqlite_file_that_the_user_has_open_is_refused_to_the_child(tmp_path, name):
     """SQLite would share the lock table of the user's own connection, which a fork cannot close."""
     store = SqliteDb(tmp_path / "s.db")
     store.append_run("chat", Run())
     (tmp_path / "link.db").symlink_to(tmp_path / "s.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as own:
         own.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        assert in_child(refused(SqliteDb(tmp_path / name)))
-    assert in_child(lambda: store.append_run("chat", Run()))
+        assert run_in_child(refused(SqliteDb(tmp_path / name)))
+    assert run_in_child(lambda: store.append_run("chat", Run()))
 
 
-def test_a_cursor_that_outlives_its_connection_is_noticed(tmp_path):
-    """SQLite keeps the file open for it."""
+def test_cursor_that_outlives_its_connection_is_detected(tmp_path):
+    """SQLite keeps the file open for the cursor."""
     store = SqliteDb(tmp_path / "s.db")
     store.append_run("chat", Run())
     store.append_run("chat", Run())
@@ -209,18 +209,18 @@ def test_a_cursor_that_outlives_its_connection_is_noticed(tmp_path):
     cursor.fetchone()
     raw.close()
 
-    assert in_child(refused(store))
+    assert run_in_child(refused(store))
     del cursor
-    assert in_child(lambda: store.append_run("chat", Run()))
+    assert run_in_child(lambda: store.append_run("chat", Run()))
 
 
-def test_a_fork_within_a_transaction_leaves_it_to_the_parent(persistent_store):
-    """The child can neither write in it, nor end it, nor cut its connection off."""
+def test_transaction_at_the_fork_belongs_to_the_parent(persistent_store):
+    """The child can neither write in it, nor end it, nor break its connection."""
     store = persistent_store
     store.append_run("chat", Run())
     runs = store.tables.runs
 
-    def go_on(connection):
+    def use_connection(connection):
         with pytest.raises((sa.exc.StatementError, StoreUnavailable)):
             connection.execute(runs.delete())
         gc.collect()
@@ -230,17 +230,17 @@ def test_a_fork_within_a_transaction_leaves_it_to_the_parent(persistent_store):
 
     with store.connect(write=True) as connection:
         connection.execute(rename("parent"))
-        child_ended = in_child(lambda: go_on(connection))
+        child_ended = run_in_child(lambda: use_connection(connection))
         connection.execute(rename("parent again"))
 
     assert child_ended
     assert store.runs_df()["input"].tolist() == ["parent again"]
-    require_whole(store)
+    require_integrity(store)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_child_that_leaves_the_parents_transaction_is_refused(persistent_store):
-    """It runs to the end of the block that the fork happened in: nothing of it is committed twice."""
+def test_child_that_leaves_the_transaction_block_is_refused(persistent_store):
+    """Nothing is committed twice when it runs to the end of the block with the fork."""
     store = persistent_store
     store.append_run("chat", Run(input="before"))
     code = None
@@ -263,10 +263,10 @@ def test_a_child_that_leaves_the_parents_transaction_is_refused(persistent_store
 
     assert os.waitstatus_to_exitcode(code) == 3
     assert store.runs_df()["input"].tolist() == ["after"]
-    require_whole(store)
+    require_integrity(store)
 
 
-ENDING = """
+EXITING = """
 import os, sys, warnings
 from kern_nb.db import InMemoryDb, open_store
 from kern_nb.records import Run
@@ -284,10 +284,10 @@ if pid:
 """
 
 
-def test_a_forked_child_that_ends_by_itself_ends_well(persistent_target):
-    """Python deallocates what it inherited, as os._exit would not."""
-    subprocess.run([sys.executable, "-c", ENDING, persistent_target], check=True, timeout=120)
+def test_forked_child_exits_normally(persistent_target):
+    """Unlike os._exit, a normal exit deallocates inherited objects."""
+    subprocess.run([sys.executable, "-c", EXITING, persistent_target], check=True, timeout=120)
 
     with open_store(persistent_target) as store:
         assert sorted(store.runs_df()["run_index"]) == [0, 1, 2, 3]
-        require_whole(store)
+        require_integrity(store)

@@ -1,4 +1,4 @@
-"""A disk that fills up: writes are refused by an error of ours, what was acknowledged stays, and the process lives."""
+"""A disk that fills up: writes raise StoreFull, acknowledged writes are kept, and the process survives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[1] / "stress" / "full_disk.py"
 ROOT = Path(kern_nb.__file__).parents[1]
 QUICK = {
     "duckdb": (
-        "duckdb append 20",  # DuckDB 1.5 ends the process here when a commit cannot be written
+        "duckdb append 20",  # without a reservation DuckDB 1.5 ends the process here
         "duckdb append 20000",
         "duckdb agent 50",
         "duckdb ingest 300000",
@@ -35,14 +35,14 @@ QUICK = {
 
 
 def mount(folder: Path, size: str) -> None:
-    """Put a small disk at a folder, where this process may do that."""
+    """Mount a small disk at a folder; skip the test without permission."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        pytest.skip(f"no disk of its own for this test: {error}")
-    if done.returncode != 0:
-        pytest.skip(f"no disk of its own for this test: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a disk for this test: {error}")
+    if process.returncode != 0:
+        pytest.skip(f"cannot mount a disk for this test: {process.stderr.strip()}")
 
 
 @pytest.fixture
@@ -56,17 +56,17 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("engine", QUICK)
-def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk, engine):
-    """Small and large writes, a live run, an import; also while another program takes the space away."""
+def test_full_disk_refuses_writes_and_loses_nothing(small_disk, engine):
+    """Small and large writes, a live run and an import; also while another program takes the space."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(SCRIPT), str(small_disk), *QUICK[engine]]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [result["situation"] for result in results] == list(QUICK[engine]), done.stderr[-2000:]
+    results = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [result["situation"] for result in results] == list(QUICK[engine]), process.stderr[-2000:]
     assert [(r["lost"], r["raw"]) for r in results] == [(0, [])] * len(results)
     assert all(result["refusals"] for result in results)
-    assert done.returncode == 0
+    assert process.returncode == 0
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def mount_folder():
     folder.rmdir()
 
 
-def test_a_full_tablespace_refuses_writes_and_loses_nothing(small_tablespace):
-    """PostgreSQL: at once, not after retries; once there is space, writes go on."""
+def test_full_tablespace_refuses_writes_and_loses_nothing(small_tablespace):
+    """PostgreSQL: at once, without retries; writes succeed again once there is space."""
     url, disk = small_tablespace
     acknowledged = []
 
@@ -140,21 +140,21 @@ assert store.runs_df().run_id.tolist() == ["first", "last"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no limit on the size of files")
-@pytest.mark.parametrize("ending", [".duckdb", ".db"])
-def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path, ending):
-    """A quota or a limit leaves space on the disk, which this process may not use."""
-    path = tmp_path / f"s{ending}"
+@pytest.mark.parametrize("suffix", [".duckdb", ".db"])
+def test_file_size_limit_is_a_full_disk(tmp_path, suffix):
+    """The disk has space, but this process may not use it."""
+    path = tmp_path / f"s{suffix}"
     command = [sys.executable, "-c", LIMITED, str(path), str(4_000_000)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
-    assert done.returncode == 0, done.stderr
-    # SQLite says no more than "disk I/O error".
-    assert done.stdout.split() == ["StoreFull" if ending == ".duckdb" else "StoreUnavailable"] * 2
+    assert process.returncode == 0, process.stderr
+    # SQLite reports only "disk I/O error".
+    assert process.stdout.split() == ["StoreFull" if suffix == ".duckdb" else "StoreUnavailable"] * 2
 
 
-def test_the_reserve_leaves_no_file_behind(tmp_path):
-    """Neither after a write, nor after one that was refused."""
+def test_log_reservation_leaves_no_file_behind(tmp_path):
+    """Neither after a write nor after a refused one."""
     path = tmp_path / "s.duckdb"
     store = DuckDb(path)
     store.append_run("chat", Run(run_id="r"))
@@ -166,7 +166,7 @@ def test_the_reserve_leaves_no_file_behind(tmp_path):
 
 
 def test_space_is_reserved_before_a_commit(tmp_path):
-    """More than there is anywhere is refused, with the file and what it needs."""
+    """An impossible size is refused; the error names the file and the space needed."""
     path = tmp_path / "s.duckdb"
     path.touch()
     with pytest.raises(StoreFull) as caught:
@@ -187,7 +187,7 @@ def test_space_is_reserved_before_a_commit(tmp_path):
         ("connection refused", False),
     ],
 )
-def test_errors_of_each_engine_for_a_full_disk(text, expected):
-    """They become the one error; others stay what they are."""
+def test_full_disk_errors_of_each_engine_are_recognized(text, expected):
+    """They become StoreFull; other errors do not."""
     assert is_disk_full(text) is expected
     assert type(unavailable_error("a store", text)) is (StoreFull if expected else StoreUnavailable)

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: nothing is held, lost or left behind, and a heavy query stops."""
+"""Ctrl-C at any moment: no lock is references, no write is lost, and a heavy query stops."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ HEAVY = "SELECT count(*) FROM range(100000) a, range(1000000) b WHERE (a.range *
 
 @pytest.fixture
 def default_handler():
-    """The handler that a person's Python has, whatever started the tests."""
+    """Python's default handler, whatever started the tests."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="this system has no signals to send")
-def test_interrupts_at_random_moments_leave_nothing_behind(tmp_path):
-    """60 of them: all that was acknowledged is stored, another process opens the file, and other threads go on."""
+@pytest.mark.skipif(sys.platform == "win32", reason="this system cannot send signals")
+def test_interrupts_at_random_moments_lose_nothing(tmp_path):
+    """Acknowledged writes are stored, another process opens the file, and other threads continue."""
     command = [sys.executable, str(SCRIPT), str(tmp_path / "s.duckdb"), "--interrupts", "60"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["interrupts"] == 60
-    assert (result["lost"], result["raw"], result["hung"]) == (0, [], False)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["interrupts"] == 60
+    assert (report["lost"], report["raw"], report["hung"]) == (0, [], False)
 
 
 @pytest.mark.parametrize("make", [DuckDb, lambda _: InMemoryDb()], ids=["duckdb", "memory"])
-def test_a_heavy_query_stops(tmp_path, make, default_handler):
-    """Through SQL, a frame's query and SQLAlchemy's; the store works on."""
+def test_heavy_query_stops(tmp_path, make, default_handler):
+    """Through SQL, a frame query and SQLAlchemy; the store stays usable."""
     import sqlalchemy as sa
 
     store = make(tmp_path / "s.duckdb")
@@ -67,17 +67,17 @@ def test_a_heavy_query_stops(tmp_path, make, default_handler):
     store.close()
 
 
-def test_a_connection_that_a_traceback_keeps_is_taken_back(tmp_path, default_handler):
-    """IPython keeps the last traceback, and so what the interrupted function had; the file is free all the same."""
+def test_connection_referenced_by_a_traceback_is_reclaimed(tmp_path, default_handler):
+    """IPython stores the last traceback and thus the interrupted function's objects; the file is released anyway."""
     path = tmp_path / "s.duckdb"
     store = DuckDb(path)
     store.append_run("chat", Run())
-    kept = []
+    references = []
 
     def interrupted():
-        # As if the interrupt came at the first instruction of the block's exit: nothing of the exit is run.
-        kept.append(store._lease.acquire(5, write=True))
-        kept.append(sys._getframe())
+        # As if the interrupt came at the first instruction of the exit of a block: no cleanup runs.
+        references.append(store._lease.acquire(5, write=True))
+        references.append(sys._getframe())
 
     interrupted()
     release_abandoned()  # as IPython does after each cell
@@ -91,15 +91,15 @@ def test_a_connection_that_a_traceback_keeps_is_taken_back(tmp_path, default_han
     assert not thread.is_alive()
 
 
-def test_a_thread_takes_back_what_it_abandoned(tmp_path, default_handler):
-    """At its next use of the store; what it still uses stays its own."""
+def test_thread_reclaims_its_abandoned_connections(tmp_path, default_handler):
+    """At its next use of the store; connections in use are not affected."""
     store = DuckDb(tmp_path / "s.duckdb", timeout=20)
     store.append_run("chat", Run())
-    kept = []
+    references = []
 
     def interrupted():
-        kept.append(store._lease.acquire(5, write=True))
-        kept.append(sys._getframe())
+        references.append(store._lease.acquire(5, write=True))
+        references.append(sys._getframe())
 
     interrupted()
     with store.connect() as connection:
@@ -116,25 +116,25 @@ CELL = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_cell("import sys; from kern_nb.db import DuckDb; from kern_nb.records import Run").raise_error()
-shell.user_ns["store"], shell.user_ns["kept"] = shell.user_ns["DuckDb"](sys.argv[1]), []
+shell.user_ns["store"], shell.user_ns["references"] = shell.user_ns["DuckDb"](sys.argv[1]), []
 shell.run_cell("store.append_run('chat', Run())").raise_error()
-shell.run_cell("def interrupted(): kept.append((store._lease.acquire(5, write=True), sys._getframe()))").raise_error()
-shell.run_cell("interrupted(); held = len(store._lease._grants)").raise_error()
-print(shell.user_ns["held"], len(shell.user_ns["store"]._lease._grants))
+shell.run_cell("def interrupted(): references.append((store._lease.acquire(5, write=True), sys._getframe()))").raise_error()
+shell.run_cell("interrupted(); n_held = len(store._lease._checkouts)").raise_error()
+print(shell.user_ns["n_held"], len(shell.user_ns["store"]._lease._checkouts))
 """
 
 
-def test_a_cell_leaves_nothing_behind(tmp_path):
-    """In a notebook, connections that a cell's functions abandoned are taken back when the cell ends."""
+def test_abandoned_connections_are_reclaimed_after_a_cell(tmp_path):
+    """In a notebook, when the cell ends."""
     command = [sys.executable, "-c", "import sys" + CELL, str(tmp_path / "s.duckdb")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
-    assert done.stdout.splitlines()[-1:] == ["1 0"], done.stdout + done.stderr
+    assert result.stdout.splitlines()[-1:] == ["1 0"], result.stdout + result.stderr
 
 
-def test_a_dropped_connection_returns_itself(tmp_path):
-    """Whoever loses it without closing it does not keep other writers waiting."""
+def test_garbage_collected_connection_is_returned(tmp_path):
+    """It does not block other writers, even if it was never closed."""
     store = DuckDb(tmp_path / "s.duckdb", timeout=20)
     store.append_run("chat", Run())
     store._lease.acquire(5, write=True)
@@ -147,8 +147,8 @@ def test_a_dropped_connection_returns_itself(tmp_path):
     store.close()
 
 
-def test_an_interrupted_wait_for_a_writer_ends_at_once(tmp_path, default_handler):
-    """While another thread holds the store, Ctrl-C ends the wait; later writers get their turn."""
+def test_interrupt_ends_the_wait_for_another_writer(tmp_path, default_handler):
+    """While another thread writes, Ctrl-C ends the wait; later writes succeed."""
     store = DuckDb(tmp_path / "s.duckdb", timeout=60)
     store.append_run("chat", Run())
     working, done = threading.Event(), threading.Event()
@@ -162,10 +162,10 @@ def test_an_interrupted_wait_for_a_writer_ends_at_once(tmp_path, default_handler
     thread.start()
     working.wait(60)
     threading.Timer(0.2, _thread.interrupt_main).start()
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         store.append_run("chat", Run())
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - start < 30
     done.set()
     thread.join()
     assert store.append_run("chat", Run()).run_index == 1
@@ -189,8 +189,8 @@ time.sleep(float(sys.argv[2]))
 
 
 @pytest.mark.parametrize("target", ["s.duckdb", ":memory:"])
-def test_a_process_may_end_while_threads_query(tmp_path, target):
-    """Threads that complete a name in the background are within DuckDB when the person leaves at once."""
+def test_process_may_exit_during_queries_of_threads(tmp_path, target):
+    """As with background threads that complete a name."""
     target = target if target == ":memory:" else str(tmp_path / target)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     codes = []

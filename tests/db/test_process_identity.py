@@ -1,4 +1,4 @@
-"""A run's process is called gone only when that is certain, whatever happens to clocks, host names and containers."""
+"""A process counts as gone only when that is certain, whatever happens to clocks, host names and containers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from kern_nb.db import process_identity
 from kern_nb.db.process_identity import current_process, process_state
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the identity of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tests the Linux identity")
 
-SCRIPT = "from kern_nb.db.process_identity import this_process; print(this_process(), flush=True); input()"
+SCRIPT = "from kern_nb.db.process_identity import current_process; print(current_process(), flush=True); input()"
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _fresh_identity():
 
 @contextlib.contextmanager
 def running(*prefix):
-    """Another process; its identity as it says itself. It has ended after the block."""
+    """Run another process and yield its identity; it has ended after the block."""
     command = [*prefix, sys.executable, "-c", SCRIPT]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
@@ -42,17 +42,17 @@ def state(identity):
     return process_state(identity)[0]
 
 
-def replaced(identity, **parts):
-    """An identity with other parts."""
+def replace(identity, **parts):
+    """Replace parts of an identity."""
     return str(process_identity._parse(identity)._replace(**parts))
 
 
-def seconds(pid, host=None, step=0):
-    """An identity as earlier versions wrote it; ``step`` is how far the clock was put since then."""
+def old_identity(pid, host=None, step=0):
+    """An identity as earlier versions wrote it; ``step`` is how far the clock was changed since then."""
     return f"{host or socket.gethostname()}:{pid}:{psutil.Process(pid).create_time() - step:.0f}"
 
 
-def test_this_process_is_alive():
+def test_current_process_is_alive():
     assert state(current_process()) == "alive"
 
 
@@ -62,7 +62,7 @@ def test_another_process_is_alive_until_it_ends():
     assert state(other) == "gone"
 
 
-def test_a_killed_process_is_gone_before_its_parent_asks_how_it_ended():
+def test_zombie_is_gone():
     other = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
         identity = other.stdout.readline().strip()
@@ -71,11 +71,11 @@ def test_a_killed_process_is_gone_before_its_parent_asks_how_it_ended():
         assert state(identity) == "gone"
 
 
-def test_a_reused_pid_is_another_process():
-    assert state(replaced(current_process(), start="1")) == "gone"
+def test_reused_pid_is_another_process():
+    assert state(replace(current_process(), start="1")) == "gone"
 
 
-def test_a_step_of_the_clock_does_not_move_the_identity(monkeypatch):
+def test_clock_change_does_not_change_the_identity(monkeypatch):
     before = current_process()
     boot_time = psutil.boot_time()
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time - 3600)
@@ -86,28 +86,28 @@ def test_a_step_of_the_clock_does_not_move_the_identity(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [0, -3600, 3600])
-def test_an_identity_of_an_earlier_version_outlives_a_step_of_the_clock(step):
-    assert state(seconds(os.getpid(), step=step)) != "gone"
+def test_old_identity_survives_a_clock_change(step):
+    assert state(old_identity(os.getpid(), step=step)) != "gone"
 
 
-def test_an_identity_of_an_earlier_version_is_understood():
+def test_old_identity_is_parsed():
     with subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        identity = seconds(other.pid)
+        identity = old_identity(other.pid)
         assert state(identity) == "alive"
-        assert state(seconds(other.pid, host="another-host")) == "elsewhere"
+        assert state(old_identity(other.pid, host="another-host")) == "elsewhere"
         other.stdin.close()
     assert state(identity) == "gone"
 
 
-def test_a_pid_that_another_program_has_now_is_no_writer_of_an_earlier_version():
+def test_old_identity_with_a_pid_of_another_program_is_gone():
     with subprocess.Popen(["sleep", "60"]) as other:
-        assert state(seconds(other.pid, step=3600)) == "gone"
+        assert state(old_identity(other.pid, step=3600)) == "gone"
         other.kill()
 
 
-def test_a_new_host_name_hides_no_process(monkeypatch):
-    """A laptop in another network, a container that was made again in the same namespaces."""
+def test_new_host_name_hides_no_process(monkeypatch):
+    """As of a laptop in another network, or a container recreated in the same namespaces."""
     with running() as other:
         monkeypatch.setattr(socket, "gethostname", lambda: "a-new-name")
         process_identity._identify.cache_clear()
@@ -116,17 +116,17 @@ def test_a_new_host_name_hides_no_process(monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="util-linux is not installed")
-def test_a_process_of_another_container_is_out_of_sight():
-    """The PID is one of ours, and says nothing about the process."""
+def test_process_of_another_container_is_elsewhere():
+    """Its PID exists here too, which proves nothing."""
     prefix = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("this system makes no namespaces")
+        pytest.skip("this system creates no namespaces")
     with running(*prefix) as other:
         assert other.split(":")[1] == "1"
         assert state(other) == "elsewhere"
 
 
-def test_an_earlier_boot_of_this_machine_has_no_processes_left():
+def test_processes_of_an_earlier_boot_are_gone():
     own = process_identity._parse(current_process())
     machine = own._replace(namespaces="4026531836-1", machine="0" * 12)
     earlier = machine._replace(boot=str(uuid.uuid4()))
@@ -142,16 +142,16 @@ def test_an_earlier_boot_of_this_machine_has_no_processes_left():
 @pytest.mark.parametrize(
     "identity", [None, "", "x", "host:1", "host:x:1", "host:-1:1", f"host:{10**30}:1", "::", "host:²:1"]
 )
-def test_an_identity_that_names_no_process_is_of_none(identity):
+def test_invalid_identity_is_gone(identity):
     assert state(identity) == "gone"
 
 
 @pytest.mark.parametrize("start", ["", "x", "/", "/" * 4, "1/2/3", "9" * 400, "1/boot/ns/"])
-def test_an_identity_with_any_start_is_read(start):
+def test_identity_with_any_start_is_parsed(start):
     assert state(f"{socket.gethostname()}:{os.getpid()}:{start}") in ("alive", "gone", "elsewhere")
 
 
-def test_a_forked_child_has_an_identity_of_its_own():
+def test_forked_child_has_its_own_identity():
     parent = current_process()
     reader, writer = os.pipe()
     pid = os.fork()
@@ -159,10 +159,10 @@ def test_a_forked_child_has_an_identity_of_its_own():
         os.write(writer, f"{current_process()} {state(parent)}".encode())
         os._exit(0)
     os.waitpid(pid, 0)
-    identity, seen = os.read(reader, 1000).decode().split()
+    identity, parent_state = os.read(reader, 1000).decode().split()
     os.close(reader)
     os.close(writer)
 
     assert identity != parent
-    assert seen == "alive"
+    assert parent_state == "alive"
     assert state(identity) == "gone"

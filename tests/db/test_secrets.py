@@ -1,4 +1,4 @@
-"""Secrets in a database's address are shown nowhere: not in a store's names, its table, its errors or their traces."""
+"""Secrets in a database URL are never displayed: not in names of stores, tables, errors or tracebacks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kern_nb.errors import KernError, NotAStore, StoreUnavailable
 from kern_nb.records import Run
 
 HEAD, TAIL = "swordfish", "sesame"
-"""Every secret starts with one and ends with the other: no part of it may be shown either."""
+"""Every secret starts with HEAD and ends with TAIL: no part of it may be displayed."""
 
 hostile = st.one_of(
     st.text(st.sampled_from("@:/?#[]%&=+ '\"\\;,{}$\n\t"), max_size=8),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )
-PLACES = {
+URLS = {
     "password": "postgresql://user:{raw}@127.0.0.1:1/shop",
     "encoded": "postgresql+psycopg://user:{encoded}@127.0.0.1:1/shop",
     "short scheme": "postgres://user:{raw}@127.0.0.1:1/shop",
@@ -52,7 +52,7 @@ PLACES = {
 
 
 def all_texts(error: BaseException) -> str:
-    """Everything that is printed of an error, in a notebook and in a terminal, its causes included."""
+    """All texts of an error in a notebook and a terminal, including its causes."""
     parts = [str(error), repr(error), *traceback.format_exception_only(error)]
     if isinstance(error, KernError):
         parts += [error.hint, *error._render_traceback_()]
@@ -60,24 +60,24 @@ def all_texts(error: BaseException) -> str:
     return "\n".join([*parts, all_texts(chain) if chain else ""])
 
 
-def texts_of(target: str) -> str:
-    """All that is shown of a target by attaching it and by opening it."""
-    shown = [mask(target)]
+def displayed_texts(target: str) -> str:
+    """All texts that are displayed when a target is attached and opened."""
+    texts = [mask(target)]
     for use in (store_registry.attach, PostgresDb):
         try:
             result = use(target)
-        except Exception as error:  # noqa: BLE001 - any error is shown to a person
-            shown.append(all_texts(error))
+        except Exception as error:  # noqa: BLE001 - any error is displayed
+            texts.append(all_texts(error))
         else:
-            shown += [repr(result), result.url]
+            texts += [repr(result), result.url]
             with contextlib.suppress(Exception):
                 result.close()
-    return "\n".join(shown)
+    return "\n".join(texts)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_no_part_of_a_secret_is_shown(place):
-    """Wherever it stands, whatever signs it has, whether it parses or not."""
+@pytest.mark.parametrize("position", URLS)
+def test_no_part_of_a_secret_is_displayed(position):
+    """At any position, with any characters, whether the URL parses or not."""
 
     @settings(max_examples=15)
     @given(hostile)
@@ -89,16 +89,16 @@ def test_no_part_of_a_secret_is_shown(place):
     @example("%zz")
     def check(middle: str) -> None:
         secret = f"{HEAD}{middle}{TAIL}"
-        plain = secret.replace("@", "")  # where a host would be, what follows an @ is one
-        text = texts_of(PLACES[place].format(raw=secret, encoded=quote(secret, safe=""), plain=plain))
+        plain = secret.replace("@", "")  # in the position of a host, text after an @ is one
+        text = displayed_texts(URLS[position].format(raw=secret, encoded=quote(secret, safe=""), plain=plain))
         assert HEAD not in text
         assert TAIL not in text
 
     check()
 
 
-def test_what_is_no_secret_is_shown():
-    """A person tells stores apart by host, port, database and user."""
+def test_other_parts_of_a_url_are_displayed():
+    """Users distinguish stores by host, port, database and user."""
     store = PostgresDb("postgresql://ann:swordfish@db.example:5433/shop?sslmode=require&password=x&options=-c%20a%3Db")
 
     assert store.url == "postgresql://ann:***@db.example:5433/shop?options=***&password=***&sslmode=require"
@@ -107,8 +107,8 @@ def test_what_is_no_secret_is_shown():
     assert mask("mysql://u:p@h/db") == "mysql://***"
 
 
-def test_the_table_of_stores_shows_no_secret(monkeypatch):
-    """As text, as HTML, as a DataFrame; nor does the name that a store gets."""
+def test_table_of_stores_displays_no_secret(monkeypatch):
+    """As text, HTML and DataFrame, and in the default name of a store."""
     monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
     monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
     url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
@@ -121,8 +121,8 @@ def test_the_table_of_stores_shows_no_secret(monkeypatch):
     assert store_registry.name_of(store) == "shop"
 
 
-def test_a_text_that_the_server_quotes_is_masked(postgres_database_url):
-    """The server repeats a parameter that it does not take."""
+def test_secret_in_a_server_message_is_masked(postgres_database_url):
+    """The server quotes an invalid parameter."""
     url = sa.make_url(postgres_database_url).update_query_dict({"options": "-c datestyle=swordfish"})
     with PostgresDb(url) as store, pytest.raises(StoreUnavailable) as caught:
         store.append_run("chat", Run(input="hi"))
@@ -134,20 +134,20 @@ def test_a_text_that_the_server_quotes_is_masked(postgres_database_url):
 @pytest.mark.parametrize(
     "url", ["postgresql://u:a@b@host/db", "postgresql://u:a/b@c@host/db", "postgresql://host:port/db"]
 )
-def test_a_url_that_can_be_read_in_two_ways_is_refused(url):
-    """Before a part of the password is looked up as a host; the error says how to write it."""
+def test_ambiguous_url_is_refused(url):
+    """Before a part of the password is looked up as a host; the hint explains the encoding."""
     with pytest.raises(NotAStore, match="does not parse") as caught:
         PostgresDb(url)
 
     assert "%40" in caught.value.hint
 
 
-def test_stores_of_different_options_are_different_databases(monkeypatch):
-    """Though they look the same when shown; a changed password is no other database."""
+def test_urls_with_different_options_are_different_databases(monkeypatch):
+    """Even if their masked URLs are equal; a changed password is the same database."""
     base = "postgresql://u@host/db"
-    paths = [PostgresDb(f"{base}?options=-csearch_path%3D{name}") for name in ("a", "b")]
+    stores = [PostgresDb(f"{base}?options=-csearch_path%3D{name}") for name in ("a", "b")]
 
-    assert paths[0].url == paths[1].url
-    assert paths[0].database != paths[1].database
+    assert stores[0].url == stores[1].url
+    assert stores[0].database != stores[1].database
     assert PostgresDb("postgresql://u:x@host/db").database == PostgresDb("postgresql://u:y@host/db").database
-    assert "search_path" not in paths[0].database
+    assert "search_path" not in stores[0].database

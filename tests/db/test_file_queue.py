@@ -1,4 +1,4 @@
-"""Processes that wait for a DuckDB file get it in the order in which they came."""
+"""Processes that wait for a DuckDB file get it in order of arrival."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 WAITER = """
 import sys
 from kern_nb.db.file_queue import FileQueue
-turns = FileQueue(sys.argv[1])
-turns.join()
-print(turns.queued, flush=True)
+queue = FileQueue(sys.argv[1])
+queue.join()
+print(queue.queued, flush=True)
 for line in sys.stdin:
     if line == "leave\\n":
-        turns.leave()
-    print(turns.is_next(), turns.has_other_waiters(), flush=True)
+        queue.leave()
+    print(queue.is_next(), queue.has_other_waiters(), flush=True)
 """
 
 
 class Waiter:
-    """A process that waits in line."""
+    """A queued process."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
@@ -47,20 +47,20 @@ class Waiter:
         assert self.process.stdout.readline() == "True\n"
 
     def __call__(self, line: str) -> str:
-        """Tell it something; what it answers."""
+        """Send a line; return the answer."""
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
 
     def stop(self) -> None:
-        """End it."""
+        """Kill the process."""
         self.process.kill()
         self.process.communicate()
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """A file to wait for, with a folder for temporary files of its own."""
+    """A file to wait for, with its own temporary folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "tmp").mkdir()
@@ -70,48 +70,48 @@ def path(tmp_path, monkeypatch):
     tempfile.tempdir = None
 
 
-def test_the_first_to_come_is_next(path):
-    """Then the second; who is killed or leaves is no longer before anyone."""
+def test_queue_is_first_in_first_out(path):
+    """A process that is killed or leaves loses its number."""
     waiters = [Waiter(path) for _ in range(3)]
-    me = FileQueue(str(path))
+    own = FileQueue(str(path))
     try:
-        assert me.has_other_waiters()
-        assert [waiter("look") for waiter in waiters] == ["True False", "False True", "False True"]
+        assert own.has_other_waiters()
+        assert [waiter("check") for waiter in waiters] == ["True False", "False True", "False True"]
         waiters[0].stop()
-        assert [waiter("look") for waiter in waiters[1:]] == ["True False", "False True"]
-        me.join()
-        assert not me.is_next()
+        assert [waiter("check") for waiter in waiters[1:]] == ["True False", "False True"]
+        own.join()
+        assert not own.is_next()
         assert waiters[1]("leave").startswith("False")
-        assert waiters[2]("look") == "True False"
+        assert waiters[2]("check") == "True False"
         waiters[2].stop()
-        assert me.is_next()
+        assert own.is_next()
     finally:
         for waiter in waiters:
             waiter.stop()
-    me.close()
+    own.close()
 
 
-def test_nobody_waits_for_a_file_that_is_not_there(tmp_path):
-    """No folder and no file is made by a look."""
-    turns = FileQueue(str(tmp_path / "none.duckdb"))
-    turns.join()
-    assert not turns.queued
-    assert turns.is_next()
+def test_missing_file_has_no_queue(tmp_path):
+    """Checking creates neither folder nor file."""
+    queue = FileQueue(str(tmp_path / "none.duckdb"))
+    queue.join()
+    assert not queue.queued
+    assert queue.is_next()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_another_owner_is_not_used(path, tmp_path):
-    """A link in the folder for temporary files, which others may write, is not followed."""
+def test_folder_of_another_owner_is_not_used(path, tmp_path):
+    """A link in the temporary folder, which other users may write to, is not followed."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "tmp" / f"kern_nb-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    turns = FileQueue(str(path))
-    turns.join()
-    assert not turns.queued
+    queue = FileQueue(str(path))
+    queue.join()
+    assert not queue.queued
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_work_alone_makes_no_file_and_draws_no_random_number(path, tmp_path):
-    """Only who has to wait makes the file of the line; a notebook's seed gives the same numbers with a store."""
+def test_single_process_creates_no_file_and_draws_no_random_number(path, tmp_path):
+    """Only a process that waits creates the queue's file; a seeded notebook gets the same numbers with a store."""
     path.unlink()
     random.seed(7)
     state = random.getstate()
@@ -125,16 +125,16 @@ def test_work_alone_makes_no_file_and_draws_no_random_number(path, tmp_path):
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["s.duckdb"]
 
 
-def test_a_process_that_is_next_and_stopped_keeps_nobody_away(path):
-    """It holds its number, and does not come: the file goes to the next one after a moment."""
+def test_stopped_process_at_the_head_of_the_queue_blocks_nobody(path):
+    """It keeps its number but does not open the file, which goes to the next process after a moment."""
     path.unlink()
     with DuckDb(path, timeout=30) as store:
         store.append_run("chat", Run())
         store.close()
         waiter = Waiter(path)
         try:
-            began = time.monotonic()
+            start = time.monotonic()
             assert store.append_run("chat", Run()).run_index == 1
-            assert time.monotonic() - began > 0.2  # it was given its chance
+            assert time.monotonic() - start > 0.2  # it had its chance
         finally:
             waiter.stop()
