@@ -1,7 +1,7 @@
-"""What a process shares with everybody in it, before and after all of kern_nb was used; run by test_process_state.py.
+"""Compare the global state of a process before and after all of kern_nb is used; run by test_process_state.py.
 
 Arguments: a folder to work in and the URL of a PostgreSQL database. Writes JSON: for each part of the state that
-changed, what it was and what it is.
+changed, the values before and after.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _limits() -> dict[str, Any]:
 
 def _hooks_of_shell(shell: InteractiveShell) -> dict[str, Any]:
     formats = {
-        name: {kind.__qualname__ for kind in one.type_printers}
-        for name, one in shell.display_formatter.formatters.items()
+        name: {kind.__qualname__ for kind in formatter.type_printers}
+        for name, formatter in shell.display_formatter.formatters.items()
     }
     return {
         "exceptions": (shell.custom_exceptions, shell._showtraceback.__qualname__, shell.InteractiveTB.mode),
@@ -93,10 +93,10 @@ def _hooks_of_shell(shell: InteractiveShell) -> dict[str, Any]:
 
 
 def snapshot(shell: InteractiveShell) -> dict[str, Any]:
-    """Everything that a library could change for all others."""
+    """The state that a library could change for all others."""
     return {
         "locale": [locale.setlocale(getattr(locale, name)) for name in dir(locale) if name.startswith("LC_")],
-        "warnings": ([repr(one) for one in warnings.filters], repr(warnings.showwarning), repr(warnings.formatwarning)),
+        "warnings": ([repr(rule) for rule in warnings.filters], repr(warnings.showwarning), repr(warnings.formatwarning)),
         "logging": _logging(),
         "logging module": (logging.root.manager.disable, logging.raiseExceptions, repr(logging.getLoggerClass())),
         "signals": {number.name: repr(signal.getsignal(number)) for number in signal.valid_signals() if isinstance(number, signal.Signals)},
@@ -143,17 +143,17 @@ def snapshot(shell: InteractiveShell) -> dict[str, Any]:
 
 
 def use_everything(shell: InteractiveShell, url: str) -> None:
-    """Agents, frames, comparisons, plots, summaries, imports, exports, magics and widgets, on every engine."""
+    """Use agents, frames, comparisons, plots, summaries, imports, exports, magics and widgets on every engine."""
     shell.user_ns["url"] = url
     run(shell, "%load_ext kern_nb")
     run(shell, PREPARATION)
     for target in ("s.duckdb", "s.db", url, ":memory:"):
-        run(shell, f"%kern attach {target} --as here")
+        run(shell, f"%kern attach {target} --as current")
         run(shell, USE)
         if target == "s.duckdb":
             run(shell, USE_ONCE)
         shell.run_cell("%kern show nothing", store_history=False)
-        run(shell, "%kern detach here")
+        run(shell, "%kern detach current")
     run(shell, "%unload_ext kern_nb")
 
 
@@ -179,10 +179,10 @@ def answer(messages):
 
 def interrupted(messages):
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    time.sleep(2)  # in a thread that is left to itself once the run is cancelled
+    time.sleep(2)  # in a thread that continues after the run is cancelled
 
 records = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}] * 3
-Path("chats.jsonl").write_text("".join(json.dumps(one) + chr(10) for one in records))
+Path("chats.jsonl").write_text("".join(json.dumps(record) + chr(10) for record in records))
 """
 
 USE = """
@@ -248,9 +248,9 @@ def main() -> None:
     IPython.display.clear_output()
     after = snapshot(shell)
     changed = {
-        name: (repr(was), repr(after[name]))
-        for name, was in before.items()
-        if was != after[name] and again[name] == was
+        name: (repr(value), repr(after[name]))
+        for name, value in before.items()
+        if value != after[name] and again[name] == value
     }
     sys.stdout.write("\n" + json.dumps({"changed": changed, "unsteady": [n for n in before if again[n] != before[n]]}))
 

@@ -1,4 +1,4 @@
-"""Other processes that work on a store, for tests of what several do at once and of what is left of a killed one."""
+"""Worker processes that use a store, for tests of concurrency and of killed processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 120
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that is to import kern_nb and the helpers beside this file."""
+    """The environment of a process that imports kern_nb and the helpers beside this file."""
     path = os.pathsep.join(filter(None, [str(ROOT), str(HERE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path}
 
@@ -48,7 +48,7 @@ class Worker:
         self._lines.put({"ended": True})
 
     def begin(self, call: str, **arguments: Any) -> Worker:
-        """Tell it what to do, without waiting for the end."""
+        """Start a call without waiting for its end."""
         if not self._ready:
             assert self.hear() == {"ready": True}
             self._ready = True
@@ -59,44 +59,44 @@ class Worker:
         return self
 
     def hear(self) -> dict[str, Any]:
-        """The next thing it says."""
+        """The next event of the worker."""
         try:
             return self._lines.get(timeout=PATIENCE_S)
         except Empty:
-            raise TimeoutError(f"process {self.process.pid} said nothing for {PATIENCE_S} s") from None
+            raise TimeoutError(f"process {self.process.pid} sent no event for {PATIENCE_S} s") from None
 
     def end(self) -> Any:
-        """What the call gave, when it is done."""
+        """Wait for the call; return its result."""
         while True:
-            said = self.hear()
-            self.busy = not said.keys() & {"done", "failed", "ended"}
-            if "done" in said:
-                return said["done"]
-            if "failed" in said or "ended" in said:
-                raise AssertionError(said.get("failed", "the process ended"))
+            event = self.hear()
+            self.busy = not event.keys() & {"done", "failed", "ended"}
+            if "done" in event:
+                return event["done"]
+            if "failed" in event or "ended" in event:
+                raise AssertionError(event.get("failed", "the process ended"))
 
     def do(self, call: str, **arguments: Any) -> Any:
-        """Tell it what to do, and wait for the answer."""
+        """Run a call; return its result."""
         return self.begin(call, **arguments).end()
 
     def ready(self) -> Worker:
-        """Wait until it has started."""
+        """Wait until the process has started."""
         self.do("process_id")
         return self
 
     def kill(self) -> list[dict[str, Any]]:
-        """kill -9; what it had said by then."""
+        """Kill the process with SIGKILL; return its remaining events."""
         self.process.kill()
         self.process.wait()
         self._reader.join()
-        said = []
+        events = []
         while not self._lines.empty():
-            said.append(self._lines.get())
+            events.append(self._lines.get())
         self._close()
-        return said
+        return events
 
     def stop(self) -> None:
-        """Let it end by itself."""
+        """End the process."""
         if self.process.poll() is None:
             assert self.process.stdin is not None
             self.process.stdin.close()

@@ -1,4 +1,4 @@
-"""A process that works on a store as it is told: one JSON line in, lines out. Started, and killed, by `processes`."""
+"""A worker process that uses a store: one JSON line in a call, JSON lines as events. Started by `processes`."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ stores: dict[str, SessionStore] = {}
 
 
 def store_at(target: str) -> SessionStore:
-    """The store of this process at a target, opened once."""
+    """The store at a target, opened once in this process."""
     if target not in stores:
         stores[target] = open_store(target)
     return stores[target]
 
 
-def say(**said: Any) -> None:
-    """Tell the test something, at once."""
-    sys.stdout.write(json.dumps(said) + "\n")
+def send(**event: Any) -> None:
+    """Send an event to the test, unbuffered."""
+    sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
 def wait_until(start: float) -> None:
-    """Begin with the other processes at one instant."""
+    """Start at the same instant as the other processes."""
     time.sleep(max(0.0, start - time.time()))
 
 
 def process_id() -> int:
-    """Who this is."""
+    """The PID of this process."""
     return os.getpid()
 
 
 def append(target: str, session_id: str, name: str, runs: int, start: float = 0.0, *, aloud: bool = False) -> list[int]:
-    """Append runs, and give their indexes."""
+    """Append runs; return their indexes."""
     store = store_at(target)
     wait_until(start)
-    found = []
+    indexes = []
     for i in range(runs):
         index = store.append_run(session_id, a_run(f"{name} {i}")).run_index
         assert index is not None
-        found.append(index)
+        indexes.append(index)
         if aloud:
-            say(appended=f"{name} {i}")
-    return found
+            send(appended=f"{name} {i}")
+    return indexes
 
 
 def make(target: str, name: str, start: float) -> str:
-    """Write into a store that has no tables yet."""
+    """Write to a store that has no tables yet."""
     store = store_at(target)
     wait_until(start)
     return store.append_run(name, a_run(name)).run_id
 
 
 def set_keys(target: str, session_id: str, name: str, runs: int, start: float) -> None:
-    """Run after run, each setting a key of its own in the state it was given."""
+    """Finish several runs, each of which sets its own key in the state."""
     store = store_at(target)
     wait_until(start)
     for i in range(runs):
@@ -82,17 +82,17 @@ def begin(target: str, session_id: str, messages: int) -> str:
 
 
 def write_messages(target: str, run_id: str) -> None:
-    """Write messages into a run for ever, telling of each once it is stored."""
+    """Write messages into a run endlessly; send an event for each stored one."""
     store = store_at(target)
     i = 0
     while True:
         store.append_messages(run_id, [Message(role="user", content=f"message {i}")])
-        say(written=i)
+        send(written=i)
         i += 1
 
 
 def work_for(target: str, session_id: str, seconds: float, start: float) -> int:
-    """Append without a pause for a while."""
+    """Append continuously for some seconds."""
     store = store_at(target)
     wait_until(start)
     end, n = time.time() + seconds, 0
@@ -103,29 +103,29 @@ def work_for(target: str, session_id: str, seconds: float, start: float) -> int:
 
 
 def time_one(target: str, session_id: str, start: float) -> float:
-    """How long one append takes."""
+    """The duration of one append."""
     store = store_at(target)
     wait_until(start)
-    began = time.time()
+    start_s = time.time()
     store.append_run(session_id, a_run("one"))
-    return time.time() - began
+    return time.time() - start_s
 
 
 def hold(target: str) -> str:
-    """Hold a DuckDB file with DuckDB itself, as another tool would, until `let_go`."""
+    """Hold a DuckDB file with plain DuckDB, as another tool would, until `let_go`."""
     import duckdb
 
-    held[target] = duckdb.connect(target)
-    return str(held[target].execute("SELECT 1").fetchone())
+    connections[target] = duckdb.connect(target)
+    return str(connections[target].execute("SELECT 1").fetchone())
 
 
 def let_go(target: str) -> None:
-    """Close what `hold` opened."""
-    held.pop(target).close()
+    """Close the connection that `hold` opened."""
+    connections.pop(target).close()
 
 
 def opens(target: str) -> str:
-    """Whether DuckDB itself can open the file at this instant; else what it says."""
+    """Open the file with plain DuckDB; return its error, or an empty text."""
     import duckdb
 
     try:
@@ -136,12 +136,12 @@ def opens(target: str) -> str:
 
 
 def begin_many(target: str, session_id: str, runs: int) -> list[str]:
-    """Open runs, each with a tool call that has started, and leave them open."""
+    """Open runs, each with a started tool call, and leave them open."""
     return [begin(target, session_id, 0) for _ in range(runs)]
 
 
 def compete(target: str, what: str, names: list[str], by: str, start: float, apart: float) -> list[str]:
-    """Round after round, do what other processes do at the same instant; who "won", and what the others were told."""
+    """Make the same calls as other processes at the same instants; return "won" or the error of each call."""
     store = store_at(target)
     calls = {
         "resolve": lambda name: store.resolve(name, value=by, by=by),
@@ -149,34 +149,34 @@ def compete(target: str, what: str, names: list[str], by: str, start: float, apa
         "handoff": lambda name: store.handoff(name, to=by),
         "claim_run": store.claim_run,
     }
-    told = []
+    outcomes = []
     for i, name in enumerate(names):
         wait_until(start + i * apart)
         try:
             calls[what](name)
-            told.append("won")
+            outcomes.append("won")
         except KernError as error:
-            told.append(type(error).__name__)
-    return told
+            outcomes.append(type(error).__name__)
+    return outcomes
 
 
 def answer(target: str, names: list[str]) -> None:
-    """Answer one after the other, telling of each once it is stored."""
+    """Resolve requirements; send an event for each stored answer."""
     store = store_at(target)
     for name in names:
         store.resolve(name, value={"answer": name}, by="worker")
-        say(answered=name)
+        send(answered=name)
 
 
 def keep(target: str, count: int, start: float) -> list[str]:
-    """Keep pictures; their names."""
+    """Store pictures; return their digests."""
     store = store_at(target)
     wait_until(start)
     return [store.put_blob(b"picture %d" % i, "image/png") for i in range(count)]
 
 
 def tell_state(target: str, session_id: str) -> None:
-    """A run that changes the state with every message, for ever, telling of each once it is stored."""
+    """Change the state with every message of a run, endlessly; send an event for each stored one."""
     store = store_at(target)
     run = store.start_run(session_id, input="x")
     state = run.session_state or {}
@@ -184,22 +184,22 @@ def tell_state(target: str, session_id: str) -> None:
     while True:
         state |= {"n": i, f"k{i % 5}": i}
         store.append_messages(run.run_id, [Message(role="user", content=f"message {i}")], session_state=state)
-        say(told=i, run_id=run.run_id)
+        send(told=i, run_id=run.run_id)
         i += 1
 
 
-held: dict[str, Any] = {}
+connections: dict[str, Any] = {}
 CALLS = (
     *(process_id, append, make, set_keys, begin, write_messages, work_for, time_one, hold, let_go, opens),
     *(begin_many, compete, answer, keep, tell_state),
 )
 
 if __name__ == "__main__":
-    known = {call.__name__: call for call in CALLS}
-    say(ready=True)
+    calls = {call.__name__: call for call in CALLS}
+    send(ready=True)
     for line in sys.stdin:
-        order = json.loads(line)
+        request = json.loads(line)
         try:
-            say(done=known[order["call"]](**order["arguments"]))
-        except Exception as error:  # noqa: BLE001 - the test is to know of any
-            say(failed=f"{type(error).__name__}: {error}")
+            send(done=calls[request["call"]](**request["arguments"]))
+        except Exception as error:  # noqa: BLE001 - reported to the test
+            send(failed=f"{type(error).__name__}: {error}")

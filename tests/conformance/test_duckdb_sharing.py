@@ -1,4 +1,4 @@
-"""One DuckDB file, several processes: real kernels write and read in turn and at once, and nobody holds it for long."""
+"""Several processes share one DuckDB file: real kernels write and read in turn and concurrently."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def append(text):
     return store.append_run("chat", Run(input=text, messages=messages)).run_index
 """
 BUSY = """
-found = []
+indexes = []
 for i in range(50):
-    found.append(append(f"{i}"))
+    indexes.append(append(f"{i}"))
     assert len(store.messages_df("chat")) % 2 == 0
-print(found)
+print(indexes)
 """
 
 
 class Kernel:
-    """A running ipykernel that has attached the file."""
+    """A running ipykernel with the file attached."""
 
     def __init__(self, folder: Path, path: Path) -> None:
         self.manager = KernelManager(kernel_name="python3", connection_file=str(folder / "kernel.json"))
@@ -51,17 +51,17 @@ class Kernel:
         self.path = path
 
     def ready(self) -> Kernel:
-        """Wait for it, and attach."""
+        """Wait until the kernel is ready, and attach the file."""
         self.client.wait_for_ready(timeout=60)
         self(PREPARE.format(path=str(self.path)))
         return self
 
-    def begin(self, code: str) -> str:
-        """Run code without waiting for it; the id of the request."""
+    def submit(self, code: str) -> str:
+        """Run code without waiting; return the id of the request."""
         return self.client.execute(code)
 
-    def end(self, request: str) -> str:
-        """What the code printed, once it has run."""
+    def output(self, request: str) -> str:
+        """Wait for a request; return what the code printed."""
         printed, status = [], ""
         while status != "idle":
             message = self.client.get_iopub_msg(timeout=60)
@@ -75,11 +75,11 @@ class Kernel:
         return "".join(printed)
 
     def __call__(self, code: str) -> str:
-        """Run code; what it printed."""
-        return self.end(self.begin(code))
+        """Run code; return what it printed."""
+        return self.output(self.submit(code))
 
     def stop(self) -> None:
-        """End it, and close what talks to it."""
+        """Shut the kernel and its client down."""
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
@@ -102,51 +102,51 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_two_kernels_write_and_read_one_file(kernels):
-    """In turn, each seeing what the other has just written; then both at once, a hundred runs, and none is lost."""
-    one, two = kernels
+    """In turn, each reads what the other has just written; then concurrently, and none of 100 runs is lost."""
+    first, second = kernels
     for i in range(6):
-        kernel, other = (one, two) if i % 2 == 0 else (two, one)
+        kernel, other = (first, second) if i % 2 == 0 else (second, first)
         assert kernel(f"print(append('turn {i}'))") == f"{i}\n"
         assert other("print(store.runs_df('chat').input.tolist()[-1])") == f"turn {i}\n"
         assert other("print(len(store.history('chat')))") == f"{2 * i + 2}\n"
         assert kernel("print(store.sql('SELECT n_runs FROM sessions').n_runs[0])") == f"{i + 1}\n"
-    one("branch = store.branch('chat', after=2, new_session_id='what-if')")
-    assert two("print(store.get_session('what-if').fork_run_index)") == "2\n"
+    first("branch = store.branch('chat', after=2, new_session_id='what-if')")
+    assert second("print(store.get_session('what-if').fork_run_index)") == "2\n"
 
     busy = f"time.sleep(max(0, {time.time() + 0.3} - time.time()))\n{BUSY}"
-    requests = [kernel.begin(busy) for kernel in kernels]
-    printed = [kernel.end(request) for kernel, request in zip(kernels, requests, strict=True)]
+    requests = [kernel.submit(busy) for kernel in kernels]
+    printed = [kernel.output(request) for kernel, request in zip(kernels, requests, strict=True)]
     indexes = [index for text in printed for index in json.loads(text)]
 
     assert sorted(indexes) == list(range(6, 106))
-    with DuckDb(one.path) as store:
+    with DuckDb(first.path) as store:
         assert [run.run_index for run in loaded(store, "chat").runs] == list(range(106))
         assert store.check()
 
 
-def test_a_kernel_that_is_idle_does_not_hold_the_file(kernels):
-    """A notebook left open over the week-end is in nobody's way: any other tool can open the file."""
+def test_idle_kernel_does_not_hold_the_file(kernels):
+    """Any other tool can open the file while a notebook is left open."""
     kernel = kernels[0]
     before = int(kernel("append('x')\nprint(len(store.runs_df()))"))
-    until_free(kernel.path)
+    wait_until_free(kernel.path)
     kernel("append('y')")
-    until_free(kernel.path)
+    wait_until_free(kernel.path)
     assert kernel("print(len(store.runs_df()))") == f"{before + 1}\n"
 
 
-def until_free(path: Path, seconds: float = 3.0) -> None:
-    """Open the file with DuckDB itself in another process, within a moment."""
+def wait_until_free(path: Path, seconds: float = 3.0) -> None:
+    """Open the file with plain DuckDB in another process, within a moment."""
     code = f"import duckdb; duckdb.connect({str(path)!r}).execute('SELECT 1')"
     end = time.time() + seconds
     while True:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if result.returncode == 0:
             return
-        assert time.time() < end, done.stderr
+        assert time.time() < end, result.stderr
 
 
-def test_a_file_held_by_another_process_is_busy(path, workers):
-    """After the time-out, not before; the error names the file and the process and says what to do; then it works again."""
+def test_file_held_by_another_process_is_busy(path, workers):
+    """The error comes after the timeout and names file and process; the store works once the file is free."""
     worker = workers(1)[0]
     with DuckDb(path, timeout=0.4) as store:
         a_session(store, runs=1)
@@ -159,12 +159,12 @@ def test_a_file_held_by_another_process_is_busy(path, workers):
             store.messages_df,
             lambda: store.sql("SELECT 1"),
         ):
-            began = time.monotonic()
+            start = time.monotonic()
             with pytest.raises(StoreBusy) as caught:
                 call()
-            took = time.monotonic() - began
+            duration = time.monotonic() - start
 
-            assert 0.35 <= took < 5
+            assert 0.35 <= duration < 5
             assert str(pid) in str(caught.value)
             assert "shared.duckdb" in str(caught.value)
             assert "PID" not in caught.value.hint
@@ -178,25 +178,25 @@ def test_a_file_held_by_another_process_is_busy(path, workers):
         assert store.append_run("chat", a_run()).run_index == 1
 
 
-def test_a_writer_waits_for_a_file_that_is_soon_free(path, workers):
-    """Without an error, and without waiting much longer than needed."""
+def test_writer_waits_until_the_file_is_free(path, workers):
+    """Without an error, and not much longer than needed."""
     worker = workers(1)[0]
     with DuckDb(path, timeout=30) as store:
         a_session(store, runs=1)
         store.close()
         worker.do("hold", target=str(path))
-        letting_go = threading.Timer(0.7, lambda: worker.do("let_go", target=str(path)))
-        letting_go.start()
-        began = time.monotonic()
+        release = threading.Timer(0.7, lambda: worker.do("let_go", target=str(path)))
+        release.start()
+        start = time.monotonic()
         assert store.append_run("chat", a_run()).run_index == 1
-        took = time.monotonic() - began
-        letting_go.join()
+        duration = time.monotonic() - start
+        release.join()
 
-    assert 0.3 < took < 5
+    assert 0.3 < duration < 5
 
 
-def test_the_file_is_let_go_after_use(path, workers):
-    """After writing, reading, SQL, an error and a refused write alike; closing lets go at once."""
+def test_file_is_released_after_use(path, workers):
+    """After a write, a read, SQL, an error and a refused write; closing releases it at once."""
     worker = workers(1)[0]
     store = DuckDb(path)
     uses = {
@@ -212,8 +212,8 @@ def test_the_file_is_let_go_after_use(path, workers):
     for name, use in uses.items():
         use()
         end = time.time() + 3
-        while said := worker.do("opens", target=str(path)):
-            assert time.time() < end, f"{name}: {said}"
+        while error := worker.do("opens", target=str(path)):
+            assert time.time() < end, f"{name}: {error}"
             time.sleep(0.02)
     store.append_run("chat", a_run())
     store.close()
@@ -222,22 +222,22 @@ def test_the_file_is_let_go_after_use(path, workers):
     store.close()
 
 
-def test_a_process_that_never_pauses_lets_others_in(path, workers):
-    """While one writes without end, another's single append comes through in a moment."""
+def test_process_that_never_pauses_lets_others_write(path, workers):
+    """A single append succeeds quickly while another process writes continuously."""
     busy, other = workers(2)
     start = time.time() + 0.3
     busy.begin("work_for", target=str(path), session_id="chat", seconds=3.0, start=start)
-    took = [other.do("time_one", target=str(path), session_id="chat", start=start + delay) for delay in (0.5, 1.2)]
+    durations = [other.do("time_one", target=str(path), session_id="chat", start=start + delay) for delay in (0.5, 1.2)]
     written = busy.end()
     with DuckDb(path) as store:
         assert len(loaded(store, "chat").runs) == written + 2
 
-    assert max(took) < 2.5
+    assert max(durations) < 2.5
     assert written > 10
 
 
 def test_many_stores_of_one_process_share_the_file(path, workers):
-    """Objects, threads and a reader in one process, beside a writer in another."""
+    """Several store objects and threads in one process, with a writer in another."""
     worker = workers(1)[0]
     worker.begin("append", target=str(path), session_id="theirs", name="w", runs=20, start=time.time() + 0.1)
     stores = [DuckDb(path), DuckDb(str(path)), DuckDb(path.parent / "." / path.name)]
@@ -263,8 +263,8 @@ def test_many_stores_of_one_process_share_the_file(path, workers):
         assert store.sessions_df().set_index("session_id").n_runs.to_dict() == {"theirs": 20, "s0": 8, "s1": 8, "s2": 8}
 
 
-def test_readers_in_several_processes_read_at_once(path, workers):
-    """read_only stores do not keep each other out, and a writer finds its turn between them."""
+def test_readers_in_several_processes_read_concurrently(path, workers):
+    """read_only stores do not exclude each other, and a writer gets its turn between them."""
     with DuckDb(path) as store:
         a_session(store, runs=2)
     code = (
@@ -278,8 +278,8 @@ def test_readers_in_several_processes_read_at_once(path, workers):
     ]
     workers(1)[0].do("append", target=str(path), session_id="chat", name="w", runs=3)
     for reader in readers:
-        _, said = reader.communicate(timeout=60)
-        assert reader.returncode == 0, said
+        _, stderr = reader.communicate(timeout=60)
+        assert reader.returncode == 0, stderr
 
 
 FORKING = """
@@ -308,10 +308,10 @@ assert codes == [0, 0, 0], codes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_forked_children_can_use_the_store(persistent_target):
-    """As multiprocessing does by default on Linux: parent and children write on, whichever ends first, and none loses a run."""
+    """Parent and children write on, whichever ends first, and no run is lost."""
     command = [sys.executable, "-W", "ignore", "-c", FORKING, persistent_target]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 0, result.stderr
     with open_store(persistent_target) as store:
         expected = [
             "parent",
@@ -323,9 +323,9 @@ def test_forked_children_can_use_the_store(persistent_target):
         assert store.check()
 
 
-def test_a_thread_that_works_for_long_is_named_as_what_holds_the_file(tmp_path):
-    """No other process has it, and it is not open in another way: the message says who is at work."""
-    with DuckDb(tmp_path / "s.duckdb") as store, DuckDb(tmp_path / "s.duckdb", timeout=0.3) as hasty:
+def test_error_names_another_thread_as_the_holder(tmp_path):
+    """If a long call of this process holds the file."""
+    with DuckDb(tmp_path / "s.duckdb") as store, DuckDb(tmp_path / "s.duckdb", timeout=0.3) as impatient:
         a_session(store)
         working, done = threading.Event(), threading.Event()
 
@@ -341,8 +341,8 @@ def test_a_thread_that_works_for_long_is_named_as_what_holds_the_file(tmp_path):
         time.sleep(LONGEST_HOLD_S + 0.1)
         try:
             with pytest.raises(StoreBusy, match="held by another thread of this process"):
-                hasty.append_run("chat", a_run())
+                impatient.append_run("chat", a_run())
         finally:
             done.set()
             thread.join()
-        assert hasty.append_run("chat", a_run()).run_index == 3
+        assert impatient.append_run("chat", a_run()).run_index == 3

@@ -1,4 +1,4 @@
-"""A kill at any instant loses at most what was being written: the rest is there, and what was open is reported."""
+"""A kill at any instant loses at most the write in progress; open runs are reported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kern_nb.db import open_store
 from kern_nb.errors import RunClosed
 
 
-def test_a_run_killed_between_start_and_finish_is_there(persistent_target, workers):
-    """The store opens, the run is as far as it came, and its session goes on."""
+def test_run_killed_between_start_and_finish_is_stored(persistent_target, workers):
+    """The store opens, the run has its messages so far, and its session accepts further runs."""
     worker = workers(1)[0]
     run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=3)
     worker.kill()
@@ -26,8 +26,8 @@ def test_a_run_killed_between_start_and_finish_is_there(persistent_target, worke
         assert said(store.history("chat")) == ["next", "answer to next"]
 
 
-def test_a_killed_run_is_reported_and_repaired(persistent_target, workers):
-    """As interrupted, its tool as unknown: nobody can tell whether it took effect, and nothing runs it again."""
+def test_killed_run_is_reported_and_repaired(persistent_target, workers):
+    """The run as interrupted, its tool as unknown: it may have had effects, and is not run again."""
     worker = workers(1)[0]
     run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=1)
     worker.kill()
@@ -50,8 +50,8 @@ def test_a_killed_run_is_reported_and_repaired(persistent_target, workers):
         assert store.check().problems == []
 
 
-def test_a_run_of_a_living_process_is_not_reported(persistent_target, workers):
-    """Neither another's nor this one's: it is running, not interrupted."""
+def test_run_of_a_living_process_is_not_reported(persistent_target, workers):
+    """Neither of another process nor of this one."""
     worker = workers(1)[0]
     worker.do("begin", target=persistent_target, session_id="theirs", messages=1)
     with open_store(persistent_target) as store:
@@ -61,20 +61,20 @@ def test_a_run_of_a_living_process_is_not_reported(persistent_target, workers):
         assert store.runs_df().status.tolist() == ["RUNNING", "RUNNING"]
 
 
-def test_a_writer_killed_in_a_burst_of_runs_loses_nothing_it_was_told_was_stored(persistent_target, workers):
-    """Every run it was given an index for is there, each run is whole, and no index is missing."""
+def test_writer_killed_in_a_burst_of_runs_loses_no_acknowledged_run(persistent_target, workers):
+    """Every run with an assigned index is stored completely, and no index is missing."""
     for attempt, seconds in enumerate((0.15, 0.3)):
         worker = workers(1)[0]
         worker.begin("append", target=persistent_target, session_id="chat", name=f"a{attempt}", runs=10**6, aloud=True)
         assert "appended" in worker.hear()
         time.sleep(seconds)
-        told = {f"a{attempt} 0"} | {said["appended"] for said in worker.kill() if "appended" in said}
+        acknowledged = {f"a{attempt} 0"} | {event["appended"] for event in worker.kill() if "appended" in event}
         with open_store(persistent_target) as store:
             runs = store.runs_df("chat")
             messages = store.messages_df("chat")
 
-            assert told <= set(runs.input)
-            assert len(set(runs.input) - told) <= attempt * 10**6 + 1
+            assert acknowledged <= set(runs.input)
+            assert len(set(runs.input) - acknowledged) <= attempt * 10**6 + 1
             assert runs.run_index.tolist() == list(range(len(runs)))
             assert (runs.n_messages == 4).all()
             assert (runs.n_tool_calls == 1).all()
@@ -84,26 +84,26 @@ def test_a_writer_killed_in_a_burst_of_runs_loses_nothing_it_was_told_was_stored
             store.delete_session("chat")
 
 
-def test_a_writer_killed_in_a_burst_of_messages_loses_at_most_the_one_it_was_writing(persistent_target, workers):
-    """All that it was told was stored are there, in order, without a hole."""
+def test_writer_killed_in_a_burst_of_messages_loses_at_most_one(persistent_target, workers):
+    """All acknowledged messages are stored, in order and without a gap."""
     with open_store(persistent_target) as store:
         run = store.start_run("chat", input="x")
     worker = workers(1)[0]
     worker.begin("write_messages", target=persistent_target, run_id=run.run_id)
     assert worker.hear() == {"written": 0}
     time.sleep(0.3)
-    told = max([0, *(said["written"] for said in worker.kill() if "written" in said)])
+    acknowledged = max([0, *(event["written"] for event in worker.kill() if "written" in event)])
     with open_store(persistent_target) as store:
         stored = loaded(store, "chat").runs[0].messages
 
-        assert len(stored) in (told + 1, told + 2)
+        assert len(stored) in (acknowledged + 1, acknowledged + 2)
         assert said(stored) == [f"message {i}" for i in range(len(stored))]
         store.finish_run(run.run_id, output="by another process")
         assert loaded(store, "chat").runs[0].status == "COMPLETED"
 
 
-def test_a_process_that_is_killed_first_of_all_leaves_a_store_that_works(persistent_target, workers):
-    """Also where it was making the tables."""
+def test_store_works_after_its_first_writer_was_killed(persistent_target, workers):
+    """Also while it created the tables."""
     for i, delay in enumerate((0.0, 0.005, 0.02, 0.05)):
         worker = workers(1)[0]
         worker.begin("make", target=persistent_target, name=f"killed {i}", start=0.0)

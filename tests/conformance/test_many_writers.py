@@ -1,4 +1,4 @@
-"""Many writers of one session, at once: no run is lost, doubled or half there, and each has an index of its own."""
+"""Many concurrent writers of one session: no run is lost, duplicated or partial, and each has its own index."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kern_nb.records import Session
 
 
 def at_once(*work):
-    """Do several things in threads that start together; the errors they raised."""
+    """Run functions in threads that start together; return the errors they raised."""
     errors = []
     start = threading.Barrier(len(work))
 
-    def run(part):
+    def run(function):
         start.wait()
         try:
-            part()
-        except BaseException as error:  # noqa: BLE001 - the test decides what may happen
+            function()
+        except BaseException as error:  # noqa: BLE001 - checked by the test
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(part,)) for part in work]
+    threads = [threading.Thread(target=run, args=(function,)) for function in work]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -34,26 +34,26 @@ def at_once(*work):
 
 
 def test_four_processes_append_a_hundred_runs_each_to_one_session(persistent_target, workers):
-    """400 runs, the indexes 0 to 399 each once, every run whole, and each process's in its order; a reader sees only whole runs."""
-    four = workers(4)
+    """Indexes 0 to 399 once each, every run complete, in the order of each process; a reader sees only complete runs."""
+    processes = workers(4)
     start = time.time() + 0.3
-    for i, worker in enumerate(four):
+    for i, worker in enumerate(processes):
         worker.begin("append", target=persistent_target, session_id="chat", name=f"p{i}", runs=100, start=start)
     with open_store(persistent_target) as store:
-        seen = 0
+        n_runs = 0
         for _ in range(4):
             runs = store.runs_df("chat")
             assert (runs.n_messages == 4).all()
             assert (runs.n_tool_calls == 1).all()
             assert runs.run_index.tolist() == list(range(len(runs)))
-            assert seen <= len(runs)
-            seen = len(runs)
+            assert n_runs <= len(runs)
+            n_runs = len(runs)
             time.sleep(0.3)
-        indexes = [worker.end() for worker in four]
+        indexes = [worker.end() for worker in processes]
         session = loaded(store, "chat")
 
-        assert sorted(index for of_process in indexes for index in of_process) == list(range(400))
-        assert all(of_process == sorted(of_process) for of_process in indexes)
+        assert sorted(index for own in indexes for index in own) == list(range(400))
+        assert all(own == sorted(own) for own in indexes)
         assert [run.run_index for run in session.runs] == list(range(400))
         assert sorted(run.input for run in session.runs) == sorted(f"p{i} {n}" for i in range(4) for n in range(100))
         assert all([m.content for m in run.messages][::2] == [run.input, f"found {run.input}"] for run in session.runs)
@@ -63,12 +63,12 @@ def test_four_processes_append_a_hundred_runs_each_to_one_session(persistent_tar
 
 
 def test_two_processes_that_set_different_keys_keep_both(persistent_target, workers):
-    """Each run starts from a state that may be stale by its end; no key of either is lost."""
-    two = workers(2)
+    """Each run starts from a state that may be stale at its end; no key is lost."""
+    processes = workers(2)
     start = time.time() + 0.2
-    for i, worker in enumerate(two):
+    for i, worker in enumerate(processes):
         worker.begin("set_keys", target=persistent_target, session_id="chat", name=f"p{i}", runs=20, start=start)
-    for worker in two:
+    for worker in processes:
         worker.end()
     with open_store(persistent_target) as store:
         session = loaded(store, "chat")
@@ -78,13 +78,13 @@ def test_two_processes_that_set_different_keys_keep_both(persistent_target, work
         assert {run.status for run in session.runs} == {"COMPLETED"}
 
 
-def test_eight_processes_make_the_tables_at_once(persistent_target, workers):
-    """The first writers of a store do not get in each other's way: there is one set of tables, with all that was written."""
-    eight = workers(8)
+def test_eight_processes_create_the_tables_concurrently(persistent_target, workers):
+    """There is one set of tables, with all writes."""
+    processes = workers(8)
     start = time.time() + 0.3
-    for i, worker in enumerate(eight):
+    for i, worker in enumerate(processes):
         worker.begin("make", target=persistent_target, name=f"p{i}", start=start)
-    run_ids = [worker.end() for worker in eight]
+    run_ids = [worker.end() for worker in processes]
     with open_store(persistent_target) as store:
         assert sorted(store.runs_df().run_id) == sorted(run_ids)
         assert row_counts(store)["kern_schema"] == 1
@@ -92,7 +92,7 @@ def test_eight_processes_make_the_tables_at_once(persistent_target, workers):
 
 
 def test_threads_append_to_one_session(store):
-    """One store object, eight threads: as with processes."""
+    """One store object, eight threads."""
     errors = at_once(
         *(lambda i=i: [store.append_run("chat", a_small_run(f"{i} {n}")) for n in range(12)] for i in range(8))
     )
@@ -103,8 +103,8 @@ def test_threads_append_to_one_session(store):
     assert sorted(run.input for run in session.runs) == sorted(f"{i} {n}" for i in range(8) for n in range(12))
 
 
-def test_threads_append_to_sessions_of_their_own(store):
-    """Writers of different sessions do not disturb each other, and readers neither."""
+def test_threads_append_to_separate_sessions(store):
+    """Writers of different sessions and readers do not interfere."""
 
     def write(i):
         for n in range(8):
@@ -118,20 +118,23 @@ def test_threads_append_to_sessions_of_their_own(store):
     assert store.sessions_df().set_index("session_id").n_runs.to_dict() == {f"s{i}": 8 for i in range(4)}
 
 
-def test_stores_in_memory_are_apart(tmp_path):
-    """Two of them share nothing, also where both are used from threads."""
-    with InMemoryDb() as one, InMemoryDb() as two:
+def test_stores_in_memory_are_independent(tmp_path):
+    """Two of them share nothing, even when used from threads."""
+    with InMemoryDb() as first, InMemoryDb() as second:
         errors = at_once(
-            *(lambda s=s: [s.append_run("chat", a_small_run()) for _ in range(20)] for s in (one, two, one, two))
+            *(
+                lambda s=s: [s.append_run("chat", a_small_run()) for _ in range(20)]
+                for s in (first, second, first, second)
+            )
         )
 
         assert errors == []
-        assert (len(loaded(one, "chat").runs), len(loaded(two, "chat").runs)) == (40, 40)
+        assert (len(loaded(first, "chat").runs), len(loaded(second, "chat").runs)) == (40, 40)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_branch_and_a_delete_at_once_leave_no_orphan(store, store_factory, engine_name):
-    """Either the branch came first and the delete is refused, or the session is gone and there is none to branch."""
+def test_concurrent_branch_and_delete_leave_no_orphan(store, store_factory, engine_name):
+    """Either the branch comes first and the delete is refused, or the branch finds no session."""
     other = store if engine_name == "memory" else store_factory()
     for i in range(6):
         a_session(store, f"s{i}", runs=1)
@@ -147,8 +150,8 @@ def test_a_branch_and_a_delete_at_once_leave_no_orphan(store, store_factory, eng
     assert store.check()
 
 
-def test_a_detach_and_an_append_to_the_branch_at_once(store, store_factory, engine_name):
-    """The branch's new run does not take an index that a copy of an inherited run needs."""
+def test_concurrent_detach_and_append_to_the_branch(store, store_factory, engine_name):
+    """The branch's new run does not get the index of an inherited run."""
     other = store if engine_name == "memory" else store_factory()
     for i in range(5):
         a_session(store, f"s{i}", runs=3)
@@ -162,8 +165,8 @@ def test_a_detach_and_an_append_to_the_branch_at_once(store, store_factory, engi
         assert [run.run_index for run in loaded(store, f"b{i}").runs] == [0, 1, 2, 3]
 
 
-def test_of_branches_of_one_name_at_once_one_is_made(store, store_factory, engine_name):
-    """The others are told that it is taken."""
+def test_one_of_several_concurrent_branches_of_one_name_is_created(store, store_factory, engine_name):
+    """The others raise SessionExists."""
     other = store if engine_name == "memory" else store_factory()
     a_session(store, runs=2)
     errors = at_once(*(lambda s=s: s.branch("chat", new_session_id="b") for s in (store, other, store, other)))
@@ -173,8 +176,8 @@ def test_of_branches_of_one_name_at_once_one_is_made(store, store_factory, engin
     assert len(loaded(store, "b").runs) == 2
 
 
-def test_titles_and_states_written_at_once_are_both_kept(store, store_factory, engine_name):
-    """They lie in one column, and do not overwrite each other there."""
+def test_concurrent_titles_and_states_are_both_stored(store, store_factory, engine_name):
+    """They share one column, but do not overwrite each other."""
     other = store if engine_name == "memory" else store_factory()
     store.save_session(Session(session_id="chat", session_data={"other": 1}))
     for i in range(6):
@@ -193,19 +196,19 @@ def test_titles_and_states_written_at_once_are_both_kept(store, store_factory, e
 
 @pytest.mark.parametrize("name", ["finish", "append"])
 def test_sessions_locked_in_both_orders_do_not_deadlock(store, store_factory, engine_name, name):
-    """Writers that touch two sessions in different order all come to an end."""
+    """Writers of two sessions in different order all finish."""
     other = store if engine_name == "memory" else store_factory()
 
-    def go(who, first, second):
+    def write(store, first, second):
         for _ in range(10):
             for session_id in (first, second):
                 if name == "append":
-                    who.append_run(session_id, a_small_run(session_state={first: 1}))
+                    store.append_run(session_id, a_small_run(session_state={first: 1}))
                 else:
-                    run = who.start_run(session_id, input="x")
-                    who.finish_run(run.run_id, session_state={second: 1})
+                    run = store.start_run(session_id, input="x")
+                    store.finish_run(run.run_id, session_state={second: 1})
 
-    errors = at_once(lambda: go(store, "a", "b"), lambda: go(other, "b", "a"))
+    errors = at_once(lambda: write(store, "a", "b"), lambda: write(other, "b", "a"))
 
     assert errors == []
     assert store.sessions_df().n_runs.tolist() == [20, 20]
