@@ -1,6 +1,6 @@
-"""What tests share: a store of every engine, a real PostgreSQL, the sample data.
+"""Shared fixtures: a store of every engine, a real PostgreSQL server, sample data.
 
-`kern_nb` is imported inside fixtures, never here: a test of a fresh import must get one.
+`kern_nb` is imported inside fixtures only, because some tests need a fresh import.
 """
 
 from __future__ import annotations
@@ -27,59 +27,59 @@ ENGINES = ("duckdb", "sqlite", "postgres", "memory")
 ENGINE_FOLDERS = ("conformance", "db")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-# An example that writes to a store takes as long as the disk does; that is not a failure.
+# The duration of an example that writes to a store depends on the disk.
 settings.register_profile("stores", deadline=None)
 settings.load_profile("stores")
 
 
 process_guard.start()
-# A shell's background job ignores Ctrl-C, and so would every test of an interrupt and every process that tests start.
+# A shell's background job ignores Ctrl-C, and so would tests of interrupts and the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The one server of a test run, without which the run fails: PostgreSQL is never skipped."""
+    """The server of a test run. The run fails without it: PostgreSQL is never skipped."""
     with postgres() as url:
         yield url
 
 
 @pytest.fixture
 def new_postgres_database(postgres_url: str) -> Iterator[Callable[[], str]]:
-    """Make any number of fresh databases, each with a URL of its own; all are dropped after the test."""
+    """Create new databases, each with its own URL; all are dropped after the test."""
     url = make_url(postgres_url)
-    made: list[str] = []
+    names: list[str] = []
     with psycopg.connect(postgres_url.replace("+psycopg", "", 1), autocommit=True) as admin:
 
         def create() -> str:
             name = f"kern_{secrets.token_hex(6)}"
             # template0 is never connected to, so copying it never waits.
             admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-            made.append(name)
+            names.append(name)
             return url.set(database=name).render_as_string(hide_password=False)
 
         yield create
-        for name in made:
+        for name in names:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # a test may leave connections behind
 
 
 @pytest.fixture
 def postgres_database_url(new_postgres_database: Callable[[], str]) -> str:
-    """A fresh database of this test alone."""
+    """A new database for this test."""
     return new_postgres_database()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once per engine where the engine is what is tested, elsewhere on the default engine only.
+    """Run tests of the engines once per engine, other tests on the default engine only.
 
     Above the store, a test with the mark `every_engine` is the smoke test of its folder.
     """
-    named = any("engine_name" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if "engine_name" in metafunc.fixturenames and not named:
+    is_parametrized = any("engine_name" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine_name" in metafunc.fixturenames and not is_parametrized:
         tests_the_engine = metafunc.definition.path.parent.name in ENGINE_FOLDERS
-        every = tests_the_engine or metafunc.definition.get_closest_marker("every_engine")
-        metafunc.parametrize("engine_name", ENGINES if every else ENGINES[:1], indirect=True, scope="function")
+        every_engine = tests_the_engine or metafunc.definition.get_closest_marker("every_engine")
+        metafunc.parametrize("engine_name", ENGINES if every_engine else ENGINES[:1], indirect=True, scope="function")
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 def store_factory(
     engine_name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., SessionStore]]:
-    """Make stores of the engine under test: `store_factory(name="s", **options)`.
+    """Create stores of the engine under test: `store_factory(name="s", **options)`.
 
-    The same name opens the same file or database again, another name another one; in memory each is new. The options
-    go to the constructor. All are closed after the test.
+    The same name opens the same file or database again; in memory each store is new. The options go to the
+    constructor. All stores are closed after the test.
     """
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb
 
@@ -127,7 +127,7 @@ def store(store_factory: Callable[..., SessionStore]) -> SessionStore:
 
 @pytest.fixture(params=[name for name in ENGINES if name != "memory"])
 def persistent_target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """What `open_store` takes to open an empty store that several processes can share."""
+    """The target of an empty store that several processes can share."""
     if request.param == "postgres":
         return request.getfixturevalue("postgres_database_url")
     return str(tmp_path / {"duckdb": "s.duckdb", "sqlite": "s.db"}[request.param])
@@ -135,7 +135,7 @@ def persistent_target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The samples of foreign records, which are not part of the repository."""
+    """Samples of foreign records, which are not part of the repository."""
     if not DATA.is_dir():
         pytest.skip("no sample data: ../shared/data, beside the repository, does not exist")
     return DATA

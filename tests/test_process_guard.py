@@ -1,4 +1,4 @@
-"""A test run that is killed leaves nothing behind, and one that ignores Ctrl-C tests interrupts all the same."""
+"""A killed test run leaves nothing behind, and a run that ignores Ctrl-C can still test interrupts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ENDLESS = """
 import time
 
 
-def test_waits_for_ever():
+def test_waits_endlessly():
     while True:
         time.sleep(1)
 
@@ -68,8 +68,8 @@ def test_ends():
 """
 
 
-def started(folder: Path, content: str, *options: str, **settings) -> subprocess.Popen:
-    """A test run with the fixtures of this one, in a folder and a process group of its own."""
+def start_run(folder: Path, content: str, *options: str, **settings) -> subprocess.Popen:
+    """Start a test run with these fixtures, in its own folder and process group."""
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "test_nested.py").write_text(content)
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-q", *options]
@@ -86,15 +86,15 @@ def started(folder: Path, content: str, *options: str, **settings) -> subprocess
 
 
 def wait_for(condition) -> None:
-    """Wait until it holds."""
+    """Wait until a condition is true."""
     end = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.1)
 
 
-def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended; one that nobody has waited for has."""
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -102,47 +102,47 @@ def runs(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("killed", ["group", "main", "worker"])
-def test_a_killed_test_run_leaves_no_server_no_process_and_no_folder(tmp_path, killed):
-    """kill -9 of the process group, of the main process of a run with workers, of one worker."""
+def test_killed_test_run_leaves_no_server_process_or_folder(tmp_path, killed):
+    """kill -9 of the process group, of the main process of a run with workers, or of one worker."""
     options = () if killed == "group" else ("-n", "1", "--max-worker-restart", "0")
-    run = started(tmp_path, HANGS, *options)
+    run = start_run(tmp_path, HANGS, *options)
     try:
         wait_for((tmp_path / "started.json").exists)
-        found = json.loads((tmp_path / "started.json").read_text())
-        processes = [psutil.Process(pid) for pid in found["processes"]]
-        folder = Path(found["folder"])
+        started = json.loads((tmp_path / "started.json").read_text())
+        processes = [psutil.Process(pid) for pid in started["processes"]]
+        folder = Path(started["folder"])
         assert folder.exists()
-        assert all(runs(process) for process in processes)
+        assert all(is_running(process) for process in processes)
 
         if killed == "group":
             os.killpg(run.pid, signal.SIGKILL)
         else:
             os.kill(run.pid if killed == "main" else processes[0].pid, signal.SIGKILL)
 
-        wait_for(lambda: not any(runs(process) for process in processes))
+        wait_for(lambda: not any(is_running(process) for process in processes))
         wait_for(lambda: not folder.parent.exists())
     finally:
         run.kill()
         run.communicate()
 
 
-def test_interrupts_arrive_in_a_run_that_was_started_with_them_ignored(tmp_path):
-    """As `nohup make test &` starts it, or a job of a script."""
+def test_interrupts_arrive_in_a_run_started_with_sigint_ignored(tmp_path):
+    """As `nohup make test &` or a script starts it."""
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
-    run = started(tmp_path, INTERRUPTED, preexec_fn=ignore)
+    run = start_run(tmp_path, INTERRUPTED, preexec_fn=ignore)
     output, _ = run.communicate(timeout=WAIT_S)
     assert run.returncode == 0, output
 
 
-def test_a_test_that_hangs_fails_and_the_others_run(tmp_path):
-    """Every test has a time limit; here a short one."""
-    run = started(tmp_path, ENDLESS, "--timeout", "1", "--timeout-method", "signal")
+def test_hanging_test_fails_and_the_others_run(tmp_path):
+    """With a short time limit."""
+    run = start_run(tmp_path, ENDLESS, "--timeout", "1", "--timeout-method", "signal")
     output, _ = run.communicate(timeout=WAIT_S)
     assert run.returncode == 1
     assert "1 failed, 1 passed" in output
 
 
 def test_every_test_has_a_time_limit(pytestconfig):
-    """Of which nobody has to think, in Python and, later, by the end of the process, outside of it."""
+    """A signal within Python; later the end of the process, for hangs outside of Python."""
     assert 0 < float(pytestconfig.getini("timeout")) < float(pytestconfig.getini("faulthandler_timeout"))
     assert pytestconfig.getini("faulthandler_exit_on_timeout")

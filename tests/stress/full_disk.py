@@ -1,9 +1,9 @@
-"""Writes to a store whose disk fills up. Each line of output is one situation: what was acknowledged and what is stored.
+"""Write to a store whose disk fills up. Each line of output is one situation: acknowledged and lost writes.
 
     python tests/stress/full_disk.py FOLDER [NAME...]
 
 FOLDER is an empty folder on a small disk of its own, for example ``mount -t tmpfs -o size=32m tmpfs FOLDER``. Without
-names, all situations run. The exit code is 1 where one of them lost something or raised an error that is not ours.
+names, all situations run. The exit code is 1 if one of them lost a write or raised an error other than StoreFull.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
 
 Operation = Callable[[SessionStore, int], str]
-MOST = 600
+MAX_WRITES = 600
 
 
 class Disk:
@@ -36,8 +36,8 @@ class Disk:
         self.folder = folder
         self._filler = folder / "filler"
 
-    def leave(self, room: int) -> None:
-        """Take all space but ``room`` bytes."""
+    def fill_up(self, room: int) -> None:
+        """Take all space except ``room`` bytes."""
         free = self.free()
         size = max(0, free - room)
         with self._filler.open("ab") as file:
@@ -45,12 +45,12 @@ class Disk:
                 os.posix_fallocate(file.fileno(), file.tell(), size)
 
     def free(self) -> int:
-        """Bytes that may still be written."""
+        """The number of free bytes."""
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize
 
     def release(self) -> None:
-        """Give all space back."""
+        """Release all space."""
         self._filler.unlink(missing_ok=True)
 
     def clear(self) -> None:
@@ -60,7 +60,7 @@ class Disk:
 
 
 class Neighbour(threading.Thread):
-    """Another program on the same disk: it fills the disk, and frees a little, again and again."""
+    """Another program on the same disk, which repeatedly fills the disk and frees a little."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__(daemon=True)
@@ -81,7 +81,7 @@ class Neighbour(threading.Thread):
                     file.seek(0, os.SEEK_END)
 
     def stop(self) -> None:
-        """End it, and remove its file."""
+        """End the thread, and remove its file."""
         self.ended.set()
         self.join()
         self.path.unlink()
@@ -93,7 +93,7 @@ def _messages(size: int) -> list[Message]:
 
 
 def append(size: int) -> Operation:
-    """Append a run with so many characters."""
+    """Append a run of a size in characters."""
 
     def operation(store: SessionStore, i: int) -> str:
         return store.append_run("chat", Run(run_id=f"run {i}", messages=_messages(size))).run_id
@@ -189,19 +189,19 @@ def situations() -> dict[str, Situation]:
     operations |= {"ingest 500": ingest(500), "ingest 300000": ingest(300_000)}
     operations |= {"branch": branch, "blob 100000": put_blob(100_000), "delete": delete}
     result: dict[str, Situation] = {}
-    for engine, ending in (("duckdb", ".duckdb"), ("sqlite", ".db")):
+    for engine, suffix in (("duckdb", ".duckdb"), ("sqlite", ".db")):
         for name, operation in operations.items():
-            result[f"{engine} {name}"] = (ending, operation, ROOM, False)
+            result[f"{engine} {name}"] = (suffix, operation, ROOM, False)
         for name in ("append 20", "append 1000", "append 20000", "live 50", "agent 50", "delete"):
-            result[f"{engine} {name} beside a neighbour"] = (ending, operations[name], ROOM, True)
-        result[f"{engine} append 100 without any space"] = (ending, operations["append 100"], 0, False)
+            result[f"{engine} {name} beside a neighbour"] = (suffix, operations[name], ROOM, True)
+        result[f"{engine} append 100 without any space"] = (suffix, operations["append 100"], 0, False)
     return result
 
 
 def fill(store: SessionStore, operation: Operation, acknowledged: list[str]) -> tuple[int, list[str]]:
-    """Write until writes are refused; how often they were, and what was raised that should not be."""
+    """Write until writes are refused; return the number of refusals, and unexpected errors."""
     refusals, raw = 0, []
-    for i in range(MOST):
+    for i in range(MAX_WRITES):
         try:
             acknowledged.append(operation(store, i))
         except (StoreFull, RunFailed) as error:
@@ -215,25 +215,25 @@ def fill(store: SessionStore, operation: Operation, acknowledged: list[str]) -> 
     return refusals, raw
 
 
-def try_out(disk: Disk, situation: Situation) -> dict[str, Any]:
-    """Write until the disk is full, free it, write again; what was acknowledged, lost and raised."""
-    ending, operation, room, neighbour = situation
+def run_situation(disk: Disk, situation: Situation) -> dict[str, Any]:
+    """Write until the disk is full, free it, write again; count acknowledged, lost and refused writes."""
+    suffix, operation, room, neighbour = situation
     disk.clear()
-    path = disk.folder / f"s{ending}"
+    path = disk.folder / f"s{suffix}"
     store = open_store(path)
     acknowledged = [store.append_run("base", Run(run_id=f"base {i}", messages=_messages(200))).run_id for i in range(5)]
     operation(store, -1)
     if not neighbour:
         store.close()
-    disk.leave(room)
+    disk.fill_up(room)
     other = Neighbour(disk) if neighbour else None
     if other is not None:
         other.start()
     refusals, raw = fill(store, operation, acknowledged)
-    try:  # reading goes on
+    try:  # reading stays possible
         stored = set(store.runs_df().run_id)
         store.close()
-    except StoreFull:  # SQLite has to make a file to read
+    except StoreFull:  # SQLite creates a file to read
         stored = set(acknowledged)
     except KernError as error:
         raw.append(f"reading: {type(error).__name__}: {str(error)[:200]}")
@@ -241,10 +241,10 @@ def try_out(disk: Disk, situation: Situation) -> dict[str, Any]:
     if other is not None:
         other.stop()
     disk.release()
-    acknowledged.append(operation(store, MOST))
+    acknowledged.append(operation(store, MAX_WRITES))
     stored &= set(store.runs_df().run_id)
     lost = set(acknowledged[:-1]) - stored
-    report = store.check(repair=True)  # a run that could not even be ended is interrupted
+    report = store.check(repair=True)  # a run that could not be ended is interrupted
     if not report:
         raw.append(str(report)[:300])
     store.close()
@@ -255,7 +255,7 @@ def main(folder: str, *names: str) -> int:
     """Run the situations."""
     disk, every, failed = Disk(Path(folder)), situations(), False
     for name in names or every:
-        result = try_out(disk, every[name])
+        result = run_situation(disk, every[name])
         failed |= bool(result["lost"] or result["raw"] or not result["refusals"])
         sys.stdout.write(json.dumps({"situation": name, **result}) + "\n")
         sys.stdout.flush()

@@ -2,9 +2,9 @@
 
     python tests/stress/interrupts.py TARGET [--interrupts N] [--seed N]
 
-The process sends itself SIGINT from a second thread, with the handler that Python has by default. Every operation that
-ended is on record; in the end all of them must be stored, and nothing may be held. The last line of output is a JSON
-object; the exit code is 1 where something was lost, leaked or damaged.
+The process sends itself SIGINT from a second thread, with Python's default handler. Every completed operation is
+recorded; at the end all of them must be stored, and no lock may be held. The last line of output is a JSON object; the
+exit code is 1 if something was lost, leaked or damaged.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ OPEN = """
 import sys, time
 from kern_nb.db import open_store
 store = open_store(sys.argv[1])
-began = time.monotonic()
+start = time.monotonic()
 store.timeout = 5
 store.append_run("other", __import__("kern_nb.records").records.Run())
-print(time.monotonic() - began)
+print(time.monotonic() - start)
 """
 
 
 class Interrupter(threading.Thread):
-    """Sends SIGINT to this process a random moment after it was armed."""
+    """Sends SIGINT to this process a random time after it is armed."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(daemon=True)
         self.rng = random.Random(seed)
         self.armed = threading.Semaphore(0)
-        self.sent = self.again = 0
+        self.sent = self.repeated = 0
         self.longest = 0.05
         self.caught = threading.Event()
 
@@ -57,14 +57,14 @@ class Interrupter(threading.Thread):
             self.sent += 1
             self.caught.clear()
             os.kill(os.getpid(), signal.SIGINT)
-            # Python drops an exception within a finalizer, which may be where this one came. A person presses again.
+            # Python drops an exception within a finalizer. A user would press Ctrl-C again.
             while not self.caught.wait(3):
-                self.again += 1
+                self.repeated += 1
                 os.kill(os.getpid(), signal.SIGINT)
 
 
 def operation(store: SessionStore, kind: str, i: int) -> list[str]:
-    """One piece of work; the ids of the runs that it stored."""
+    """Run one operation; return the ids of the runs that it stored."""
     messages = [
         Message(role="user", content="x" * 200),
         Message(role="assistant", tool_calls=[ToolCall(tool_call_id="call", tool_name="look_up", args={"i": i})]),
@@ -96,19 +96,19 @@ KINDS = ("append", "append", "live", "branch", "read", "close", "heavy")
 
 
 def main(target: str, interrupts: int, seed: int) -> int:
-    """Work, be interrupted, and look at what is left."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started this in the background
+    """Run operations with interrupts, then check the store."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     faulthandler.dump_traceback_later(120 + interrupts, exit=True)
     store = open_store(target)
     stored = [store.append_run("chat", Run(run_id="first", messages=[Message(role="user", content="hello")])).run_id]
     interrupter = Interrupter(seed)
     interrupter.start()
     rng = random.Random(seed + 1)
-    i, raw, slowest, keep = 0, [], 0.0, None
+    i, raw, slowest, last_error = 0, [], 0.0, None
     while interrupter.sent < interrupts:
         kind = rng.choice(KINDS)
         interrupter.longest = rng.choice([0.001, 0.01, 0.05, 0.2, 0.6])
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             interrupter.armed.release()
             while True:
@@ -116,19 +116,19 @@ def main(target: str, interrupts: int, seed: int) -> int:
                 stored += operation(store, kind, i)
         except KeyboardInterrupt as error:
             interrupter.caught.set()
-            keep = error  # as IPython keeps the traceback of the last error
+            last_error = error  # as IPython keeps the traceback of the last error
         except Exception as error:  # noqa: BLE001 - reported
             raw.append(f"{kind}: {type(error).__name__}: {str(error)[:300]}")
-            try:  # the signal is still to come
+            try:  # wait for the pending signal
                 time.sleep(5)
             except KeyboardInterrupt:
                 interrupter.caught.set()
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, time.monotonic() - start)
     time.sleep(0.5)
-    done = subprocess.run(
+    opening = subprocess.run(
         [sys.executable, "-c", OPEN, target], capture_output=True, text=True, check=False, timeout=100
     )
-    free = float(done.stdout) if done.returncode == 0 else None
+    free = float(opening.stdout) if opening.returncode == 0 else None
     runs = set(store.runs_df().run_id)
     report = store.check()
     lost = [run_id for run_id in stored if run_id not in runs]
@@ -147,15 +147,15 @@ def main(target: str, interrupts: int, seed: int) -> int:
     )
     result = {"interrupts": interrupter.sent, "operations": i, "stored": len(stored), "lost": len(lost)}
     result |= {
-        "sent_again": interrupter.again,
+        "sent_again": interrupter.repeated,
         "opened_elsewhere_s": free,
         "hung": hung,
         "slowest_s": round(slowest, 2),
         "raw": raw,
         "check": broken,
     }
-    sys.stdout.write(json.dumps(result) + "\n" + (done.stderr[-500:] if free is None else ""))
-    del keep
+    sys.stdout.write(json.dumps(result) + "\n" + (opening.stderr[-500:] if free is None else ""))
+    del last_error
     return int(bool(lost or raw or hung or broken or free is None))
 
 

@@ -1,9 +1,9 @@
-"""Interrupts of a real kernel at random moments, while its cells use the magics; another process then opens the file.
+"""Interrupt a real kernel at random moments while its cells use the magics; another process then opens the file.
 
     python tests/stress/kernel_interrupts.py FILE [--interrupts N] [--seed N]
 
-Each cell is interrupted once and must come to its end. The last line of output is a JSON object; the exit code is 1 where
-a cell hung or something was held, lost or damaged.
+Each cell is interrupted once and must end. The last line of output is a JSON object; the exit code is 1 if a cell hung or
+something was held, lost or damaged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CELLS = (
     "run = store.start_run('live', input='x')\nwhile True: store.append_messages(run.run_id, [Message(role='user')])",
     "for i in range(10**6): store.close(); append()",
 )
-LOOK = """
+CHECK = """
 stored = set(store.runs_df().run_id)
 report = [p for p in store.check().problems if p.kind not in ("interrupted", "running elsewhere", "left started")]
 print("RESULT", len(acknowledged), len([a for a in acknowledged if a not in stored]), len(report))
@@ -45,7 +45,7 @@ OPEN = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('SELECT 1')"
 
 
 def main(target: str, interrupts: int, seed: int) -> int:
-    """Start a kernel, interrupt its cells, and look at what is left."""
+    """Start a kernel, interrupt its cells, then check the store."""
     rng = random.Random(seed)
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel()
@@ -69,7 +69,7 @@ def main(target: str, interrupts: int, seed: int) -> int:
     for _ in range(interrupts):
         client.execute(rng.choice(CELLS))
         time.sleep(0.05 + rng.random() * 0.5)
-        began = time.monotonic()
+        start = time.monotonic()
         for attempt in range(4):
             manager.interrupt_kernel()
             try:
@@ -79,12 +79,12 @@ def main(target: str, interrupts: int, seed: int) -> int:
                     raise
             else:
                 break
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, time.monotonic() - start)
         name = reply.get("ename", reply["status"])
         names[name] = names.get(name, 0) + 1
     time.sleep(0.5)
     free = subprocess.run([sys.executable, "-c", OPEN, target], capture_output=True, text=True, check=False)
-    error, output = execute(LOOK)
+    error, output = execute(CHECK)
     result = next((line.split()[1:] for line in output.splitlines() if line.startswith("RESULT")), None)
     client.stop_channels()
     manager.shutdown_kernel(now=True)

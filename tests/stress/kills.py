@@ -1,8 +1,8 @@
-"""kill -9 at random instants: every acknowledged write is stored, every store opens, `check` explains the rest.
+"""kill -9 at random instants: every acknowledged write is stored, every store opens, `check` reports open runs.
 
     python tests/stress/kills.py [--kills 200] [--engines duckdb sqlite postgres] [--seed 0]
 
-A worker process writes without a pause: finished runs, live runs of an agent with a tool that writes a file, branches,
+A worker process writes continuously: finished runs, live runs of an agent with a tool that writes a file, branches,
 imports, deletes; in every third round from two forked children as well. It prints a line before and after each write.
 It is killed at a random instant, with its children; then this process opens the store and looks for each write that
 was acknowledged. Not part of the test suite: 200 kills take a few minutes. Prints a table; exits with 1 after a loss.
@@ -39,7 +39,7 @@ ENGINES = ("duckdb", "sqlite", "postgres")
 
 
 class Log:
-    """The lines of one worker and its children: a file, each line written by one system call."""
+    """The log file of one worker and its children; one system call writes each line."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -91,8 +91,8 @@ def ingest(store: SessionStore, log: Log, name: str, folder: Path) -> None:
     """An import of three conversations."""
     path = folder / f"{name.replace('/', '-')}.jsonl"
     sessions = [f"import {name} {i}" for i in range(3)]
-    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
-    path.write_text("".join(json.dumps({"id": session_id, "messages": talk}) + "\n" for session_id in sessions))
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    path.write_text("".join(json.dumps({"id": session_id, "messages": messages}) + "\n" for session_id in sessions))
     report = store.ingest(path, progress=False)
     if not report.errors:
         log.write("imported", file=str(path), sessions=report.sessions)
@@ -111,7 +111,7 @@ OPERATIONS = (append, append, append, live, live, branch, ingest, delete)
 
 
 def write_forever(target: str, log_path: Path, name: str, folder: Path, *, fork: bool) -> None:
-    """What a worker does until it is killed."""
+    """Run operations until the process is killed."""
     log = Log(log_path)
     store = open_store(target)
     append(store, log, f"{name}/first", folder)
@@ -141,12 +141,12 @@ def write_forever(target: str, log_path: Path, name: str, folder: Path, *, fork:
 def kill_worker(
     target: str, log_path: Path, name: str, folder: Path, seconds: float, *, fork: bool
 ) -> list[dict[str, Any]]:
-    """Start a worker, kill it and its children after a while; the lines they wrote."""
+    """Start a worker, kill it and its children after some time; return their log lines."""
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), 1)
         try:
             write_forever(target, log_path, name, folder, fork=fork)
         finally:
@@ -166,8 +166,8 @@ def kill_worker(
     return [json.loads(line) for line in lines]
 
 
-def losses(store: SessionStore, events: list[dict[str, Any]]) -> list[str]:
-    """The acknowledged writes that are not stored as they were acknowledged."""
+def find_losses(store: SessionStore, events: list[dict[str, Any]]) -> list[str]:
+    """Describe the acknowledged writes that are not stored."""
     runs = store.runs_df().set_index("run_id")
     sessions = set(store.sessions_df().session_id)
     deleting = {event["session_id"] for event in events if event["event"] == "deleting"}
@@ -226,7 +226,7 @@ def new_target(engine: str, folder: Path) -> Iterator[str]:
 
 
 def stress(engine: str, kills: int, rng: random.Random) -> tuple[Counter[str], list[str]]:
-    """Kill so many workers of one engine, on a new store every ten kills."""
+    """Kill workers of one engine, on a new store every ten kills."""
     counts: Counter[str] = Counter()
     lost: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -243,7 +243,7 @@ def stress(engine: str, kills: int, rng: random.Random) -> tuple[Counter[str], l
             lost += [f"{engine} {n}: {e['operation']}: {e['error']}" for e in new if e["event"] == "failed"]
             events += new
             with open_store(target) as store:
-                lost += [f"{engine} {n}: {loss}" for loss in losses(store, events)]
+                lost += [f"{engine} {n}: {loss}" for loss in find_losses(store, events)]
                 report = store.check(repair=True)
                 counts.update(f"check: {finding.kind}" for finding in report.problems)
                 if not report or not store.check():
@@ -252,7 +252,7 @@ def stress(engine: str, kills: int, rng: random.Random) -> tuple[Counter[str], l
 
 
 def main() -> int:
-    """Run the engines in turn and print what happened."""
+    """Run the engines in turn and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
