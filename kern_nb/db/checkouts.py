@@ -83,7 +83,7 @@ class Cursor:
             raise
         except duckdb.Error as error:
             if _is_fatal(error):
-                self._lease.discard()
+                self._lease.close()
                 raise invalidated_error(self._lease.path, error) from error
             raise
 

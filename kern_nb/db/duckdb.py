@@ -49,10 +49,7 @@ class DuckDb(SessionStore):
         timeout: Seconds to wait for another process before `StoreBusy`.
 
     Example:
-        >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> store = DuckDb(f"{folder.name}/sessions.duckdb")
-        >>> store.exists()  # no file before the first write
+        >>> DuckDb("data/sessions.duckdb").exists()  # no file is created before the first write
         False
     """
 

@@ -136,6 +136,8 @@ class Lease:
         Raises:
             StoreBusy: another process held the file for all of ``timeout`` seconds.
             NotAStore: the file is not a DuckDB database.
+            StoreUnavailable: the file cannot be opened, or was in use when this process was forked.
+            StoreFull: the disk has no space left.
         """
         checkout = Checkout(threading.get_ident(), user_frame(), writes=write, probe=probe)
         cancelled = threading.Event()
@@ -173,10 +175,6 @@ class Lease:
     def end_probe(self) -> None:
         """Close the file if it is open to be inspected."""
         interrupts.run(self._end_probe)
-
-    def discard(self) -> None:
-        """Close the file as soon as possible: DuckDB refuses all further work on this connection."""
-        self.close()
 
     def at_exit(self, deadline: float) -> None:
         """Before Python exits: stop threads that are within DuckDB, which would abort the process; close the file."""
@@ -243,7 +241,10 @@ class Lease:
 
     def _check_out(self, checkout: Checkout, connection: duckdb.DuckDBPyConnection) -> Cursor:
         try:
-            checkout.connection = self._cursor(connection)
+            cursor = connection.cursor()
+            if not self._in_memory:
+                cursor.execute("USE kern_store")
+            checkout.connection = cursor
         except duckdb.Error as error:
             self._opened = 0.0  # overdue
             raise invalidated_error(self.path, error) from error
@@ -294,10 +295,10 @@ class Lease:
     def _is_overdue(self) -> bool:
         if self._connection is None or self._in_memory:
             return False
-        held = time.monotonic() - self._opened
+        open_s = time.monotonic() - self._opened
         turn = max(TURN_S, 2 * self._open_duration)
         longest = LONGEST_HOLD_S if self._queue.supported else UNSEEN_HOLD_S
-        return held > max(longest, turn) or (held > turn and self._queue.has_other_waiters())
+        return open_s > max(longest, turn) or (open_s > turn and self._queue.has_other_waiters())
 
     def _open(self, checkout: Checkout) -> str | None:
         """Open the file; the reason why not, where another process has it or comes first."""
@@ -341,12 +342,6 @@ class Lease:
         self._reservation = LogReservation(self.path)
         self._queue.leave()
         return None
-
-    def _cursor(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-        cursor = connection.cursor()
-        if not self._in_memory:
-            cursor.execute("USE kern_store")
-        return cursor
 
     def _close(self, *, yield_file: bool = False) -> None:
         if self._connection is not None:
