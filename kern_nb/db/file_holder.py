@@ -14,7 +14,7 @@ import duckdb
 
 from kern_nb.db import file_descriptors
 from kern_nb.db.disk_space import disk_full_error, is_disk_full
-from kern_nb.db.file_descriptors import DUCKDB_MAGIC, SQLITE_MAGIC
+from kern_nb.db.file_descriptors import SQLITE_MAGIC, database_engine
 from kern_nb.errors import NotAStore, StoreBusy, StoreUnavailable
 
 QUEUED = "Other processes come first in the queue."
@@ -36,7 +36,7 @@ def find_holder(path: str, *, shared: bool) -> int | None:
         NotAStore: it is a SQLite file. DuckDB would open and close it, which drops SQLite's locks.
     """
     with contextlib.suppress(OSError), file_descriptors.open_descriptor(path) as file:
-        if os.read(file, len(SQLITE_MAGIC)) == SQLITE_MAGIC:
+        if database_engine(os.read(file, len(SQLITE_MAGIC))) == "sqlite":
             raise NotAStore(f"{path} is a SQLite file.", "Open it with SqliteDb, or by its path with open_store.")
         if sys.platform != "linux":
             return None
@@ -102,7 +102,7 @@ def _is_being_created(path: str) -> bool:
     """Whether another process may be creating a file that had no header when DuckDB read it, or has just created it."""
     try:
         status = Path(path).stat()
-        has_header = file_descriptors.read_header(Path(path), 12)[8:] == DUCKDB_MAGIC
+        has_header = database_engine(file_descriptors.read_header(Path(path), 12)) == "duckdb"
     except OSError:
         return True
     return has_header or (status.st_size < _HEADER_BYTES and time.time() - status.st_mtime < _CREATION_S)

@@ -47,20 +47,20 @@ def open_store(
     if isinstance(target, SessionStore):
         return target
     text = str(target)
-    scheme, _, rest = text.partition("://")
+    scheme, _, location = text.partition("://")
     dialect = scheme.partition("+")[0]
     if dialect in ("postgresql", "postgres"):
         from kern_nb.db.postgres import PostgresDb
 
         store: SessionStore = PostgresDb(
-            f"postgresql+psycopg://{rest}", session_table=session_table, read_only=read_only
+            f"postgresql+psycopg://{location}", session_table=session_table, read_only=read_only
         )
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb
 
         store = InMemoryDb(session_table=session_table)
-    elif rest and dialect in ("duckdb", "sqlite"):
-        store = _open_file(_url_path(rest, dialect), dialect, session_table, read_only=read_only)
+    elif location and dialect in ("duckdb", "sqlite"):
+        store = _open_file(_url_path(location, dialect), dialect, session_table, read_only=read_only)
     elif "://" in text:
         raise NotAStore(
             f"Unsupported database URL: {mask(text)!r}.",
@@ -81,12 +81,12 @@ def open_store(
     return store
 
 
-def _url_path(rest: str, engine: str) -> Path:
+def _url_path(location: str, engine: str) -> Path:
     """The path in a URL, after three slashes; after four if it is absolute."""
-    path = Path(rest[1:])
-    if not rest.startswith("/") or ("?" in rest and not path.exists()):
+    path = Path(location[1:])
+    if not location.startswith("/") or ("?" in location and not path.exists()):
         raise NotAStore(
-            f"{mask(f'{engine}://{rest}')!r} is not the URL of a file.",
+            f"{mask(f'{engine}://{location}')!r} is not the URL of a file.",
             f"Write {engine}:///relative/path or {engine}:////absolute/path, without options.",
         )
     return path

@@ -65,10 +65,10 @@ def _mask_assignments(text: str) -> str:
 
 def _mask_user_info(text: str) -> str:
     """A text without the part between the first name with a colon and the last @."""
-    before, at, rest = text.rpartition("@")
+    before, at, host = text.rpartition("@")
     for match in _NAME_BEFORE_COLON.finditer(before):
         if _TWO_CHARACTERS.search(match[1]):
-            return before[: match.end()] + MASK + at + rest
+            return before[: match.end()] + MASK + at + host
     return text
 
 
