@@ -209,7 +209,8 @@ class DuckDb(SessionStore):
             raw.execute(statement)
         raw.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            return user_sql.bounded_table(_arrow_result(raw, text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
+            with _arrow_result(raw, text, dict(params) or None).to_arrow_reader(_BATCH_ROWS) as reader:
+                return user_sql.bounded_table(reader)
         finally:
             raw.execute("ROLLBACK")
 

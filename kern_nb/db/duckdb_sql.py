@@ -129,7 +129,7 @@ def _children(node: dict[str, Any], names: frozenset[str]) -> Iterator[tuple[Any
         if key == "cte_map":
             continue
         if node.get("type") == "TABLE_FUNCTION" and key == "function":
-            yield value["children"], names
+            yield value | {"function_name": ""}, names  # `_check` has checked the name; other functions may be within
         elif node.get("type") == "CTE_NODE" and key == "query":
             yield value, names
         elif isinstance(value, (dict, list)):
