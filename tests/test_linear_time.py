@@ -212,7 +212,7 @@ WAYS = {
     "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
-    "SQL": user_sql.numbered,
+    "SQL": user_sql.number_parameters,
     "JSON of an answer": summaries._parsed,
 }
 

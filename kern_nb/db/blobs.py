@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.database import Connected
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 from kern_nb.errors import UnstorableValue
 
 
@@ -29,7 +30,7 @@ class Blob(NamedTuple):
 def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise UnstorableValue(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
+        raise UnstorableValue(f"{codec.short_repr(content)} is no bytes.", "Encode text first: text.encode()")
     b = store.tables.blobs
     sha256 = hashlib.sha256(content).hexdigest()
     if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:
@@ -55,14 +56,14 @@ def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def named_by(connection: Connection, tables: Tables, session_id: str) -> set[str]:
+def find_referenced(connection: Connection, tables: Tables, session_id: str) -> set[str]:
     """The blobs that the rows of a session name."""
     found = _named(connection, tables, session_id)
     b = tables.blobs
     return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(found))).scalars()) if found else found
 
 
-def unused(connection: Connection, tables: Tables, names: set[str]) -> set[str]:
+def find_unreferenced(connection: Connection, tables: Tables, names: set[str]) -> set[str]:
     """Those of these blobs that no row names. While a run is at work, none: it keeps a file before a row names it."""
     r = tables.runs
     at_work = sa.select(r.c.run_id).where(r.c.status == "RUNNING").limit(1)

@@ -290,7 +290,7 @@ def _plain_other(value: Any) -> Any:
 
 def _unstorable(value: object, reason: str = "") -> UnstorableValue:
     return UnstorableValue(
-        f"A value of type {kind_name(value)} cannot be stored{f': {reason}' if reason else ''}: {shown(value)}",
+        f"A value of type {kind_name(value)} cannot be stored{f': {reason}' if reason else ''}: {short_repr(value)}",
         "Store text, numbers, lists or dicts of it instead, for example str(value) or value.to_dict().",
     )
 
@@ -370,7 +370,7 @@ def kind_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as an error shows it: short, on one line, with nothing in it that acts on a terminal."""
     try:
         text = repr(value[: 2 * _LONGEST_SHOWN] if isinstance(value, (str, bytes)) else value)

@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
     name: str
     kind: Kind
-    meaning: str
+    description: str
 
 
 SESSION_ID = Column("session_id", "text", "The session.")
@@ -172,7 +172,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
 INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is a parent's.")
 
 
-class Inside(NamedTuple):
+class JsonRoot(NamedTuple):
     """Where `expand` finds values.
 
     Attributes:
@@ -185,11 +185,11 @@ class Inside(NamedTuple):
     table: str
     column: str
     keys: tuple[str, ...]
-    meaning: str
+    description: str
 
 
-INSIDE: dict[str, Inside] = {
-    "metadata": Inside("sessions", "metadata", (), "What else is known of the session."),
-    "state": Inside("sessions", "session_data", ("session_state",), "The state of the session."),
-    "args": Inside("tool_calls", "args", (), "The arguments of the tool call."),
+JSON_ROOTS: dict[str, JsonRoot] = {
+    "metadata": JsonRoot("sessions", "metadata", (), "What else is known of the session."),
+    "state": JsonRoot("sessions", "session_data", ("session_state",), "The state of the session."),
+    "args": JsonRoot("tool_calls", "args", (), "The arguments of the tool call."),
 }

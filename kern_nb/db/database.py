@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import visible
-from kern_nb.db import damaged_rows, schema
+from kern_nb.db import damaged_rows, schema, schema_versions
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.disk_space import unavailable
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
@@ -201,8 +202,8 @@ class Connected(ABC):
             with self.connect() as connection:
                 self.locate_tables(connection)
                 self.require_harmless(connection)
-                found = schema.version(connection, self.tables, **self._naming())
-            if found is not None and found < schema.SCHEMA_VERSION:
+                found = schema_versions.read_version(connection, self.tables, **self._naming())
+            if found is not None and found < schema_versions.SCHEMA_VERSION:
                 self._upgrade(found)
             self._found = found is not None
         return self._found
@@ -210,13 +211,14 @@ class Connected(ABC):
     def _upgrade(self, found: int) -> None:
         if self.read_only:
             raise ReadOnlyStore(
-                f"{self.url} is of schema version {found}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
+                f"{self.url} is of schema version {found}, "
+                f"this kern_nb reads version {schema_versions.SCHEMA_VERSION}.",
                 "Open it once without read_only=True: it is upgraded in place.",
             )
         self._create()
 
     def _create(self) -> None:
-        self._transaction(lambda connection: schema.create(connection, self.tables, **self._naming()))
+        self._transaction(lambda connection: schema_versions.create_tables(connection, self.tables, **self._naming()))
 
     def _naming(self) -> dict[str, Any]:
         """What a look at the schema is told: whoever names a ``session_table`` agrees to ours beside others' tables."""

@@ -1,4 +1,4 @@
-"""`Tabular`: what a store gives as DataFrames, in pandas, Polars or Arrow. The work is in `frames` and `query`."""
+"""`DataFrameMethods`: the methods of a store that return DataFrames, in pandas, Polars or Arrow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import polars
     import pyarrow as pa
 
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
     from kern_nb.db.json_columns import JsonPath
 
 
-class Tabular(Connected):
+class DataFrameMethods(Connected):
     """The five frames, and SQL."""
 
     def sessions_df(
@@ -25,8 +25,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -55,8 +55,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -71,8 +71,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -100,8 +100,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -119,8 +119,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -135,8 +135,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -159,8 +159,8 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
@@ -171,21 +171,21 @@ class Tabular(Connected):
         Raises:
             KernError: Polars is not installed.
         """
-        from kern_nb.db.dtypes import polars_of
+        from kern_nb.db.dtypes import arrow_to_polars
 
-        return polars_of(self._arrow(name, locals()))
+        return arrow_to_polars(self._arrow(name, locals()))
 
     def _pandas(self, name: str, given: Mapping[str, Any]) -> pd.DataFrame:
-        from kern_nb.db.dtypes import pandas_of
+        from kern_nb.db.dtypes import arrow_to_pandas
 
-        return pandas_of(self._arrow(name, given))
+        return arrow_to_pandas(self._arrow(name, given))
 
     def _arrow(self, name: str, given: Mapping[str, Any]) -> pa.Table:
         """A frame, from the arguments that a method was called with."""
-        from kern_nb.db.frame_queries import Asked, table
+        from kern_nb.db.frame_queries import FrameRequest, read_frame
 
-        asked = Asked(**{key: value for key, value in given.items() if key in Asked.__dataclass_fields__})
-        return table(self._source(), name, asked)
+        asked = FrameRequest(**{key: value for key, value in given.items() if key in FrameRequest.__dataclass_fields__})
+        return read_frame(self._source(), name, asked)
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """The result of one reading SQL statement over the views.
@@ -201,6 +201,6 @@ class Tabular(Connected):
             QueryRefused: it is not a single SELECT.
             QueryFailed: the engine could not run it; the message is the engine's own.
         """
-        from kern_nb.db.user_sql import run
+        from kern_nb.db.user_sql import run_query
 
-        return run(self._source(), query, params or {})
+        return run_query(self._source(), query, params or {})

@@ -19,10 +19,11 @@ from sqlalchemy.engine import Connection
 
 from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
+from kern_nb.db.column_types import Boolean, Integer, Real, Text
 from kern_nb.db.disk_space import is_full
 from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Cursor, Lease, lease_of
-from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailable
@@ -191,11 +192,11 @@ class DuckDb(SessionStore):
         database = raw.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
         schema = sa.quoted_name(f"{database}.main", quote=False)
         duckdb_sql.require_reading(raw, text, [*VIEWS, *duckdb_sql.base_tables(raw, database)])
-        for statement in user_sql.view_statements(self, self.engine.dialect, schema):
+        for statement in user_sql.create_view_statements(self, self.engine.dialect, schema):
             raw.execute(statement)
         raw.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            return user_sql.bounded_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
+            return user_sql.read_table(raw.execute(text, dict(params) or None).to_arrow_reader(_BATCH_ROWS))
         finally:
             raw.execute("ROLLBACK")
 
@@ -248,7 +249,7 @@ class _Lent(duckdb_sqlalchemy.ConnectionWrapper):
         self.driver.close()
 
 
-_ARROW_TYPES = {Whole: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Flag: pa.bool_()}
+_ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Boolean: pa.bool_()}
 
 
 def _encoded(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:

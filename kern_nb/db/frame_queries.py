@@ -14,17 +14,17 @@ import sqlalchemy as sa
 
 from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
-from kern_nb.db.dtypes import typed
+from kern_nb.db.dtypes import cast_column
 from kern_nb.db.lineage import CUT_RUN, Segments, segments, texts_of
 from kern_nb.db.mapping import ANSWERS
-from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only, Wanted
+from kern_nb.db.schema import Tables, sort_time
+from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Masks, RowFilter
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Connected
 
-When: TypeAlias = str | date | datetime | pd.Timestamp
+TimeLike: TypeAlias = str | date | datetime | pd.Timestamp
 
 # The order that makes a frame readable, and the same on every engine.
 _ORDER = {
@@ -38,21 +38,21 @@ _INHERITING = ("runs", "messages", "tool_calls")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class FrameRequest:
     """What is asked of a frame; the methods of a store say what each means."""
 
     session_id: str | Iterable[str] | None = None
     user_id: str | None = None
     agent_id: str | None = None
-    since: When | None = None
-    until: When | None = None
+    since: TimeLike | None = None
+    until: TimeLike | None = None
     limit: int | None = None
     columns: Iterable[str] | None = None
     expand: Iterable[json_columns.JsonPath] | None = None
     lineage: bool = False
 
 
-def table(store: Connected, name: str, asked: Asked) -> pa.Table:
+def read_frame(store: Connected, name: str, asked: FrameRequest) -> pa.Table:
     """One of the frames as Arrow columns.
 
     Raises:
@@ -61,19 +61,22 @@ def table(store: Connected, name: str, asked: Asked) -> pa.Table:
     if name not in _NAMES:
         raise BadUsage(f"There is no frame {name!r}.", did_you_mean(name, _NAMES, f"There are {', '.join(_NAMES)}."))
     _require_kinds(asked)
-    columns, inside = _columns(name, asked), json_columns.expanded(name, asked.expand)
+    columns, inside = _columns(name, asked), json_columns.parse_paths(name, asked.expand)
     wanted = None if asked.columns is None else [column.name for column in columns]
     if name == "sessions":
         query = _sessions(store.tables, asked, wanted)
     else:
         query = _rows(store.tables, name, asked, wanted, _seen(store, asked))
-    found = store.arrow(json_columns.add(query, store.tables, name, inside))
-    shown = {column.name: typed(found[column.name], column.kind) for column in columns}
-    shown |= {one.name: json_columns.texts(found[json_columns.label(place)]) for place, one in enumerate(inside)}
+    found = store.arrow(json_columns.add_columns(query, store.tables, name, inside))
+    shown = {column.name: cast_column(found[column.name], column.kind) for column in columns}
+    shown |= {
+        one.name: json_columns.format_values(found[json_columns.column_label(place)])
+        for place, one in enumerate(inside)
+    }
     return pa.table(shown)
 
 
-def _require_kinds(asked: Asked) -> None:
+def _require_kinds(asked: FrameRequest) -> None:
     """What is asked is of the kinds that can be meant: an engine's own complaint would say nothing to a reader.
 
     Raises:
@@ -92,11 +95,11 @@ def _require_kinds(asked: Asked) -> None:
             raise BadUsage(f"{name}={getattr(asked, name)!r} is no list.", f"Give names: {name}=[...]")
 
 
-def _limit(asked: Asked) -> int | None:
+def _limit(asked: FrameRequest) -> int | None:
     return None if asked.limit is None else validation.count("limit", asked.limit)
 
 
-def _columns(name: str, asked: Asked) -> list[Column]:
+def _columns(name: str, asked: FrameRequest) -> list[Column]:
     """The columns that are asked for, each once, in the order of the asking."""
     if asked.lineage and name not in _INHERITING:
         raise BadUsage(f"A branch inherits no {name}.", f"lineage=True goes with {', '.join(_INHERITING)}.")
@@ -123,7 +126,7 @@ def _instead(name: object, there: Iterable[str]) -> str:
     return did_you_mean(name, there, f"Its columns are {', '.join(there)}.")
 
 
-def _seen(store: Connected, asked: Asked) -> Segments | None:
+def _seen(store: Connected, asked: FrameRequest) -> Segments | None:
     """What a branch sees, where inherited rows are asked for."""
     if not asked.lineage:
         return None
@@ -134,11 +137,11 @@ def _seen(store: Connected, asked: Asked) -> Segments | None:
         return segments(connection, store.tables, row)
 
 
-def micros(when: When) -> int:
+def parse_time(when: TimeLike) -> int:
     """Unix microseconds of a time as people give it; naive ones are UTC."""
     if isinstance(when, Real):  # nanoseconds to pandas, seconds to most: neither is said
         raise BadUsage(
-            f"{codec.shown(when)} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')"
+            f"{codec.short_repr(when)} is no time, but a number.", "Of unix seconds: pd.Timestamp(seconds, unit='s')"
         )
     try:
         time = pd.Timestamp(when)
@@ -147,13 +150,15 @@ def micros(when: When) -> int:
         time = time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
     except Exception as error:  # its zone may raise anything
         raise BadUsage(
-            f"{codec.shown(when)} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30."
+            f"{codec.short_repr(when)} is no time: {error}.", "Write it like 2026-11-20 or 2026-11-20T14:30."
         ) from error
     return int(time.to_numpy().astype("datetime64[us]").astype("int64"))
 
 
-def _times(created_at: sa.ColumnElement[int], asked: Asked, unit: int = 1) -> list[sa.ColumnElement[bool]]:
-    bounds = [None if when is None else -(-micros(when) // unit) for when in (asked.since, asked.until)]  # rounded up
+def _times(created_at: sa.ColumnElement[int], asked: FrameRequest, unit: int = 1) -> list[sa.ColumnElement[bool]]:
+    bounds = [
+        None if when is None else -(-parse_time(when) // unit) for when in (asked.since, asked.until)
+    ]  # rounded up
     since = [] if bounds[0] is None else [created_at >= bounds[0]]
     return since if bounds[1] is None else [*since, created_at < bounds[1]]
 
@@ -165,26 +170,26 @@ def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa
     return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
 
 
-def _sessions(tables: Tables, asked: Asked, wanted: Wanted) -> sa.Select[Any]:
+def _sessions(tables: Tables, asked: FrameRequest, wanted: ColumnNames) -> sa.Select[Any]:
     """Newest first. The sessions are chosen before their totals are computed."""
     s = tables.sessions
-    where = _times(s.c.created_at, asked, SECONDS)
+    where = _times(s.c.created_at, asked, MICROS_PER_SECOND)
     if asked.session_id is not None:
         where.append(_named(s.c.session_id, asked.session_id))
     if asked.user_id is not None:
         where.append(s.c.user_id == asked.user_id)
     if asked.agent_id is not None:
         where.append(s.c.agent_id == asked.agent_id)
-    order = (newest_first(s.c.created_at).desc(), s.c.session_id.desc())
+    order = (sort_time(s.c.created_at).desc(), s.c.session_id.desc())
     if not where and asked.limit is None:
         return VIEWS["sessions"](tables, None, wanted=wanted).order_by(*order)
     chosen = sa.select(s.c.session_id).where(*where).order_by(*order).limit(_limit(asked))
     ids = sa.select(chosen.subquery().c.session_id)
-    only: Only = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - the type is the point
+    only: RowFilter = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - the type is the point
     return VIEWS["sessions"](tables, only, wanted=wanted).where(only(s)).order_by(*order)
 
 
-def _rows(tables: Tables, name: str, asked: Asked, wanted: Wanted, seen: Segments | None) -> sa.Select[Any]:
+def _rows(tables: Tables, name: str, asked: FrameRequest, wanted: ColumnNames, seen: Segments | None) -> sa.Select[Any]:
     """The rows of a view in order; of what a branch sees, those it inherits are marked."""
     table: sa.Table = getattr(tables, name)
     where = _times(table.c.created_at, asked)
@@ -222,7 +227,7 @@ def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
     return NO_MASKS
 
 
-def _of_sessions(tables: Tables, asked: Asked, seen: Segments | None) -> Only | None:
+def _of_sessions(tables: Tables, asked: FrameRequest, seen: Segments | None) -> RowFilter | None:
     """The condition on rows of any table: of named sessions, and of a user's; None where every session is meant.
 
     Who owns a row is what its session says.

@@ -21,9 +21,10 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import visible
 from kern_nb.db import damaged_rows
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.process_identity import State, host_of, this_process
 from kern_nb.db.process_identity import process_state as state_of_process
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -178,28 +178,28 @@ class PostgresDb(SessionStore):
         """Rows turned into columns, each of the type its values have."""
         with self.connect() as connection:
             result = connection.execute(query_)
-            return user_sql.columns_of(list(result.keys()), result.all())
+            return user_sql.rows_to_arrow(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT over the views, which stand before it in a WITH: a server that only reads makes none."""
-        body, names = user_sql.numbered(text)
-        words = postgres_sql.words_of(body)
+        body, names = user_sql.number_parameters(text)
+        words = postgres_sql.extract_names(body)
         values = [params[name] for name in names]
         with self.connect() as connection:
             raw: Any = connection.connection.driver_connection
             try:
                 raw.execute(_QUERY_SETTINGS)
-                postgres_sql.require_reading(raw, words)
+                postgres_sql.require_allowed_names(raw, words)
                 if raw.execute(_PRIVILEGED).fetchone()[0]:
                     raw.execute("SET LOCAL ROLE pg_read_all_data")
-                views = user_sql.view_selects(
+                views = user_sql.compile_views(
                     self, connection.dialect, self.tables.metadata.schema or "public", words.names
                 )
-                return _rows(raw, postgres_sql.with_views(body, views), values)
+                return _rows(raw, postgres_sql.add_views(body, views), values)
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                known = self.explain(error) if postgres_errors.is_of_server(error) else None
+                known = self.explain(error) if postgres_errors.is_server_error(error) else None
                 raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
@@ -248,12 +248,12 @@ def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
     with psycopg.RawCursor(raw) as cursor:
         stream: Any = cursor.stream(statement, values)  # in the protocol that takes one statement only
         try:
-            rows = user_sql.bounded_rows(stream)
+            rows = user_sql.read_rows(stream)
         finally:
             stream.close()  # which ends the query on the server
         if not rows:  # then no row brought the columns along
             cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
-        return user_sql.columns_of([column.name for column in cursor.description or ()], rows)
+        return user_sql.rows_to_arrow([column.name for column in cursor.description or ()], rows)
 
 
 _NO_TABLES = sa.text("""

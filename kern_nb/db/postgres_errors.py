@@ -81,7 +81,7 @@ def translate(
     return StoreUnavailable(reason, "Check that it can be reached, then attach it again.")
 
 
-def is_of_server(error: psycopg.Error) -> bool:
+def is_server_error(error: psycopg.Error) -> bool:
     """Whether a query failed because of the server or the connection, not because of its SQL."""
     gone = not error.sqlstate and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     busy = isinstance(error, (pg.LockNotAvailable, pg.QueryCanceled, pg.SerializationFailure))

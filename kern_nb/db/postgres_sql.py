@@ -49,7 +49,7 @@ _LOOKUP = """
 
 
 @dataclass
-class Words:
+class QueryNames:
     """The names in a query: before a parenthesis and not listed as a function, before a dot, and all."""
 
     calls: set[str] = field(default_factory=set)
@@ -57,7 +57,7 @@ class Words:
     names: set[str] = field(default_factory=set)
 
 
-def words_of(text: str) -> Words:
+def extract_names(text: str) -> QueryNames:
     """The names in a query.
 
     Raises:
@@ -65,12 +65,12 @@ def words_of(text: str) -> Words:
         QueryFailed: a parenthesis is not closed.
     """
     tokens = _tokens(text)
-    words = Words()
+    words = QueryNames()
     depth = 0
     for index, (kind, word) in enumerate(tokens):
         depth += (word == "(") - (word == ")")  # a string has its quotes with it
         if depth < 0 or word == ";":
-            raise user_sql.refused(text)
+            raise user_sql.not_select_error(text)
         if kind not in ("word", "quoted"):
             continue
         name = _name(kind, word)
@@ -81,9 +81,9 @@ def words_of(text: str) -> Words:
         if following != "(":
             continue
         if index > 1 and tokens[index - 1][1] == "." and _name(*tokens[index - 2]) != "pg_catalog":
-            raise user_sql.refused_function(f"{tokens[index - 2][1]}.{word}")
+            raise user_sql.function_error(f"{tokens[index - 2][1]}.{word}")
         if kind == "word" and not word.isascii():  # some servers fold such letters to ASCII ones
-            raise user_sql.refused_function(word)
+            raise user_sql.function_error(word)
         if name not in POSTGRES:
             words.calls.add(name)
     if depth:
@@ -91,7 +91,7 @@ def words_of(text: str) -> Words:
     return words
 
 
-def require_reading(raw: Any, words: Words) -> None:
+def require_allowed_names(raw: Any, words: QueryNames) -> None:
     """Check the names against the server's catalog.
 
     Raises:
@@ -105,18 +105,18 @@ def require_reading(raw: Any, words: Words) -> None:
     }
     for kind, name in raw.execute(_LOOKUP, parameters):
         if kind == "function":
-            raise user_sql.refused_function(name)
+            raise user_sql.function_error(name)
         if kind == "relation":
-            raise user_sql.unknown_relation(name)
+            raise user_sql.relation_error(name)
         raise QueryRefused(
             f"The schema {name} is not read here: SQL reads {', '.join(VIEWS)}.",
             "If it is an alias in your query, give it another name.",
         )
     if hidden := sorted(name for name in words.qualifiers if name.startswith("pg_")):  # pg_temp is in no catalog
-        raise user_sql.unknown_relation(hidden[0])
+        raise user_sql.relation_error(hidden[0])
 
 
-def with_views(body: str, views: Mapping[str, str]) -> str:
+def add_views(body: str, views: Mapping[str, str]) -> str:
     """A query with the views that it names before it. As a subquery it can be nothing but a query."""
     before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
     return f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608

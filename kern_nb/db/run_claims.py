@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import integrity, mapping, reads
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.process_identity import this_process
 from kern_nb.db.run_writes import (
     finish_run,
@@ -23,7 +24,6 @@ from kern_nb.db.run_writes import (
     open_run,
     touch_session,
 )
-from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.records import UNANSWERED, Message, Requirement, Run
 

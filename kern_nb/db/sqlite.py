@@ -17,10 +17,20 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import catalog, json_columns, lineage, schema, sqlite_connections, sqlite_files, sqlite_sql, user_sql
+from kern_nb.db import (
+    catalog,
+    json_columns,
+    lineage,
+    schema_versions,
+    sqlite_connections,
+    sqlite_files,
+    sqlite_sql,
+    user_sql,
+)
+from kern_nb.db.column_types import InvalidText
 from kern_nb.db.disk_space import unavailable
-from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
-from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
+from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, StoreBusy
 
@@ -37,12 +47,12 @@ def _adapted(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
 
 
-def _text(content: bytes) -> str | NotText:
+def _text(content: bytes) -> str | InvalidText:
     """Text of a cell; what is no UTF-8 the column's type refuses, with the row's name."""
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return NotText(content)
+        return InvalidText(content)
 
 
 def _lower(value: Any) -> Any:
@@ -80,13 +90,13 @@ class SqliteDb(SessionStore):
 
     def has_tables(self) -> bool:
         """Whether the file has tables of ours, by a look that leaves no trace in or beside it."""
-        with sqlite_files.untouched(self.db_file) as raw:
+        with sqlite_files.open_without_side_effects(self.db_file) as raw:
             if raw is None:
                 return True
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with engine.connect() as connection:
                 objects = catalog.objects(connection, None)
-                return schema.has_ours(connection, self.tables, objects, **self._naming())
+                return schema_versions.has_kern_tables(connection, self.tables, objects, **self._naming())
 
     def _create(self) -> None:
         files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode
@@ -101,7 +111,7 @@ class SqliteDb(SessionStore):
         def begin(connection: Connection) -> None:
             write = connection.get_execution_options().get("kern_write", False)
             raw: Any = connection.connection.driver_connection
-            sqlite_connections.begin(raw, write=write, timeout=self.timeout)
+            sqlite_connections.begin_transaction(raw, write=write, timeout=self.timeout)
 
         return engine
 
@@ -114,7 +124,7 @@ class SqliteDb(SessionStore):
         connection.text_factory = _text
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
-        connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.cut_out, deterministic=True)
+        connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.extract_json, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 
@@ -131,34 +141,34 @@ class SqliteDb(SessionStore):
         """Rows turned into columns, each of the type its values have."""
         with self.connect() as connection:
             result = connection.execute(query_)
-            return user_sql.columns_of(list(result.keys()), result.all())
+            return user_sql.rows_to_arrow(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """One SELECT, on a connection that can only read."""
         # A connection of its own: the views must not be met by those who look for tables of the same names.
         with contextlib.closing(self._connect("ro")) as connection:
-            for statement in user_sql.view_statements(self, self.engine.dialect):
+            for statement in user_sql.create_view_statements(self, self.engine.dialect):
                 connection.execute(statement)
             authorizer = sqlite_sql.Authorizer(connection)
             try:
                 cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
-                return user_sql.columns_of(names, user_sql.bounded_rows(cursor))
+                return user_sql.rows_to_arrow(names, user_sql.read_rows(cursor))
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
                 if "one statement" in str(error):
-                    raise user_sql.refused(text) from error
+                    raise user_sql.not_select_error(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
                 if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
                     raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
-                    raise (authorizer.denied or user_sql.refused(text)) from error
+                    raise (authorizer.denied or user_sql.not_select_error(text)) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
 
     def require_harmless(self, connection: Connection) -> None:
         """No trigger, view or computed column of the file's author may stand in for our tables."""
         raw: Any = connection.connection.driver_connection
-        sqlite_sql.require_harmless(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
+        sqlite_sql.require_plain_tables(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
 
     def is_conflict(self, error: Exception) -> bool:
         """Another writer had the file locked."""
@@ -171,4 +181,4 @@ class SqliteDb(SessionStore):
             words in str(cause) for words in ("disk I/O error", "disk is full")
         ):
             return unavailable(self.url, cause, self.db_file)
-        return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)
+        return explain_error(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)

@@ -29,13 +29,13 @@ from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, Store
 T = TypeVar("T")
 
 # A connection that is idle costs memory and nothing else; more than these are closed when they come back.
-MOST_IDLE = 5
+MAX_IDLE = 5
 
 # Instructions of SQLite's virtual machine between two looks for a signal: some 10 ms of a busy query.
 SIGNAL_CHECK_STEPS = 500_000
 
 # The longest text or blob, in bytes: SQLite's own limit is a gigabyte, and an expression may make several.
-MOST_BYTES = 256 * 2**20
+MAX_VALUE_BYTES = 256 * 2**20
 
 # A waiting writer looks again after so long, in seconds: SQLite's own pauses of up to 0.1 s let it starve.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.01
@@ -131,7 +131,7 @@ class SqlitePool(Pool):
         connection = record.dbapi_connection
         with _lock:
             usable = connection is not None and not connection.inherited
-            if usable and len(self._idle) < MOST_IDLE and not _forking:
+            if usable and len(self._idle) < MAX_IDLE and not _forking:
                 connection.thread = None
                 self._idle.append(record)
                 return
@@ -196,7 +196,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     signals = _watch_signals()
     next(signals)
     connection.set_progress_handler(signals.__next__, SIGNAL_CHECK_STEPS)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     try:  # the first look at the file
         _retry_busy(lambda: connection.execute("PRAGMA synchronous=NORMAL"), timeout)
         connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
@@ -227,7 +227,7 @@ def require_usable(path: Path) -> None:
 # Transactions ---------------------------------------------------------------------------------------------------------
 
 
-def begin(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
+def begin_transaction(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
     """Begin a transaction with the lock it needs: a writer never has to give up midway, and Ctrl-C ends the waiting.
 
     Raises:
@@ -283,7 +283,7 @@ def is_busy(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and _code(error) in busy
 
 
-def explained(error: sqlite3.Error, url: str) -> BaseException | None:
+def explain_error(error: sqlite3.Error, url: str) -> BaseException | None:
     """What to raise in place of an error of SQLite's; None for one that is about the statement or its values."""
     code, reason = _code(error), str(error)
     at_signal = code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason  # ours raise nothing else
@@ -305,7 +305,7 @@ def explained(error: sqlite3.Error, url: str) -> BaseException | None:
         sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a copy of it."),
         sqlite3.SQLITE_FULL: (StoreFull, "Free some space and try again; of this write nothing was stored."),
         sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and their permissions."),
-        sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"A value may have {MOST_BYTES // 2**20} MiB."),
+        sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"A value may have {MAX_VALUE_BYTES // 2**20} MiB."),
     }
     if code in kinds:
         kind, hint = kinds[code]

@@ -26,13 +26,13 @@ _WAL_HEADER, _FRAME_HEADER = 32, 24
 _WAL_MAGIC, _FILE_HEADER, _LEAF_OF_TABLE = b"\x37\x7f\x06", 100, 0x0D
 _CHANGES = ("-wal", "-journal")
 _CHUNK, _LONGEST_ROW = 2**20, 100
-OURS = "kern_schema"
+SCHEMA_TABLE = "kern_schema"
 # A row of sqlite_master for the table kern_schema: type, name and table name stand one after the other.
 _OUR_ROW = re.compile(rb"tablekern_schemakern_schema.{0,8}CREATE TABLE ", re.DOTALL)
 
 
 @contextlib.contextmanager
-def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
+def open_without_side_effects(path: Path) -> Iterator[sqlite3.Connection | None]:
     """A read-only connection that shows the tables of a file; None where SQLite may open the file as usual.
 
     That is where the ``-wal`` or ``-journal`` holds a ``kern_schema`` that the file itself does not show: only SQLite
@@ -47,9 +47,9 @@ def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
         return
     with contextlib.closing(connection):
         tables = _tables(connection)
-        if tables & {OURS} or not _has_changes(path):
+        if tables & {SCHEMA_TABLE} or not _has_changes(path):
             yield connection
-        elif _holds_ours(path) or OURS in _tables_now(path):  # a checkpoint may have ended meanwhile
+        elif _holds_ours(path) or SCHEMA_TABLE in _tables_now(path):  # a checkpoint may have ended meanwhile
             yield None
         elif tables:
             yield connection

@@ -40,14 +40,14 @@ class Authorizer:
         if action == sqlite3.SQLITE_FUNCTION:
             if second is not None and second.lower() in SQLITE:
                 return sqlite3.SQLITE_OK
-            self.denied = user_sql.refused_function(str(second))
+            self.denied = user_sql.function_error(str(second))
         elif action in _STRUCTURE or action == sqlite3.SQLITE_READ:
             if source in self._views and source not in VIEWS:
-                self.denied = user_sql.unknown_relation(str(source))
+                self.denied = user_sql.relation_error(str(source))
             elif action in _STRUCTURE or self._is_readable(str(first), second, database):
                 return sqlite3.SQLITE_OK
             else:
-                self.denied = user_sql.unknown_relation(str(first))
+                self.denied = user_sql.relation_error(str(first))
         return sqlite3.SQLITE_DENY
 
     def _is_readable(self, table: str, column: str | None, database: str | None) -> bool:
@@ -63,7 +63,7 @@ class Authorizer:
         return table in VIEWS or is_own
 
 
-def require_harmless(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
+def require_plain_tables(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
     """Check that a store's tables are tables, which compute nothing and set nothing else in motion.
 
     Raises:

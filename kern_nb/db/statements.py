@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from kern_nb.db.schema import USAGE
+from kern_nb.db.schema import USAGE_COLUMNS
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
@@ -40,20 +40,20 @@ class Statements:
             c.session_id == _param(c.session_id, "of_session"), c.run_index == _param(c.run_index, "of_index")
         )
 
-    def mine(self, user_id: Any) -> sa.ColumnElement[bool]:
+    def is_writable_by(self, user_id: Any) -> sa.ColumnElement[bool]:
         """Whether a user may write to a session: it is theirs, or one of the two is nobody's."""
         owner = self._sessions.c.user_id
         return sa.or_(user_id.is_(None), owner.is_(None), owner == user_id)
 
-    TOUCHED = ("session_id", "updated_at", "user_id")
+    TOUCH_COLUMNS = ("session_id", "updated_at", "user_id")
 
     @cached_property
     def touch_session(self) -> sa.UpdateBase:
         """Note that a session changed, unless it belongs to another user."""
         s = self._sessions
-        session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCHED)
+        session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCH_COLUMNS)
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
-        touched = s.update().where(s.c.session_id == session_id, self.mine(user_id)).values(**changed)
+        touched = s.update().where(s.c.session_id == session_id, self.is_writable_by(user_id)).values(**changed)
         return touched.returning(s.c.session_data, s.c.fork_run_index)
 
     @cached_property
@@ -139,15 +139,17 @@ class Statements:
         started = t.c.status == sa.literal_column("'started'")
         return t.update().where(self._of_run(t), started).values(status=sa.literal_column("'unknown'"))
 
-    ENDED = ("status", "error", *USAGE, "output", "output_json", "session_state", "finished_at")
-    KNOWN = ("model", "model_provider", "time_to_first_token_s")
+    END_COLUMNS = ("status", "error", *USAGE_COLUMNS, "output", "output_json", "session_state", "finished_at")
+    OPTIONAL_COLUMNS = ("model", "model_provider", "time_to_first_token_s")
 
     @cached_property
     def end_run(self) -> sa.UpdateBase:
         """End a running run: columns of ``ENDED`` as given, those of ``KNOWN`` where they are not NULL."""
         r = self._runs
-        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.ENDED}
-        values |= {name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.KNOWN}
+        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.END_COLUMNS}
+        values |= {
+            name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.OPTIONAL_COLUMNS
+        }
         took = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
         values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(took, sa.Double))
         values["process"] = None

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, mapping
+from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import to_pandas
-from kern_nb.db.schema import NotText
 from kern_nb.db.views import VIEWS, postgresql_json
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 from kern_nb.records import utc
@@ -42,7 +42,7 @@ _NOT_QUERIES = frozenset(
 )  # fmt: skip
 
 # A small machine under load still answers small questions.
-_LEAST_BYTES = 50_000_000
+_MIN_RESULT_BYTES = 50_000_000
 # What a value takes in a row of Python's, beside the length of its text.
 _VALUE_BYTES = 50
 
@@ -57,16 +57,16 @@ _TOKEN = re.compile(  # what is not closed ends with the text: read once, whatev
 )
 
 
-def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+def run_query(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
-        raise BadUsage(f"params={codec.shown(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
+        raise BadUsage(f"params={codec.short_repr(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
     body = _statement(_text(text))
     if not body:
         raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
     if _first_word(body) in _NOT_QUERIES:
-        raise refused(body)
-    used = numbered(body)[1]
+        raise not_select_error(body)
+    used = number_parameters(body)[1]
     for name in used:
         if name not in params:
             raise QueryFailed(f"The parameter ${name} has no value.", "Set a variable of that name.")
@@ -88,13 +88,13 @@ def _text(text: object) -> str:
         BadUsage, QueryFailed: it is none.
     """
     if not isinstance(text, str):
-        raise BadUsage(f"{codec.shown(text)} is no SQL.", "Write one SELECT as text.")
+        raise BadUsage(f"{codec.short_repr(text)} is no SQL.", "Write one SELECT as text.")
     if match := _UNREADABLE.search(text):
         raise QueryFailed(f"The SQL has the character {match[0]!a} in it.", "Pass such text as a parameter: $name.")
     return text
 
 
-def refused(text: str) -> QueryRefused:
+def not_select_error(text: str) -> QueryRefused:
     """The refusal of SQL that is not one reading statement."""
     first = " ".join(text.split())[:60]
     return QueryRefused(
@@ -102,14 +102,14 @@ def refused(text: str) -> QueryRefused:
     )
 
 
-def refused_function(name: str) -> QueryRefused:
+def function_error(name: str) -> QueryRefused:
     """The refusal of a function that is not in `sql_functions`."""
     return QueryRefused(
         f"The function {name} is not run here.", "SQL may call what computes a value: no files, settings or own macros."
     )
 
 
-def unknown_relation(name: str) -> QueryFailed:
+def relation_error(name: str) -> QueryFailed:
     """The answer to a table or view that SQL does not reach: a system's, another schema's, or a missing one."""
     return QueryFailed(f"There is no table {name} here.", did_you_mean(name, VIEWS, f"SQL reads {', '.join(VIEWS)}."))
 
@@ -131,7 +131,7 @@ def _statement(text: str) -> str:
     if any(
         ";" in piece[0] and start < piece.start() < end for piece in pieces if (piece["blank"] or "-")[0] not in "-/"
     ):
-        raise refused(text)
+        raise not_select_error(text)
     return text[start:end]
 
 
@@ -157,7 +157,7 @@ def _first_word(text: str) -> str:
     return found[1].lower() if found else ""
 
 
-def numbered(text: str) -> tuple[str, list[str]]:
+def number_parameters(text: str) -> tuple[str, list[str]]:
     """SQL with ``$1`` for the first ``$name`` and so on, and the names."""
     names: dict[str, int] = {}
 
@@ -170,16 +170,16 @@ def numbered(text: str) -> tuple[str, list[str]]:
     return _TOKEN.sub(number, text), list(names)
 
 
-def most_bytes() -> int:
+def max_result_bytes() -> int:
     """How large a result may become: a third of what this process can still have, as a DataFrame takes more."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
         group = Path("/sys/fs/cgroup")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(free // 3, _LEAST_BYTES)
+    return max(free // 3, _MIN_RESULT_BYTES)
 
 
-def too_large(limit: int) -> QueryFailed:
+def result_size_error(limit: int) -> QueryFailed:
     """The answer to a result that would fill the memory."""
     return QueryFailed(
         f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
@@ -187,37 +187,37 @@ def too_large(limit: int) -> QueryFailed:
     )
 
 
-def bounded_table(reader: pa.RecordBatchReader) -> pa.Table:
+def read_table(reader: pa.RecordBatchReader) -> pa.Table:
     """The batches of a result as a table.
 
     Raises:
         QueryFailed: it would fill the memory.
     """
-    size, limit, batches = 0, most_bytes(), []
+    size, limit, batches = 0, max_result_bytes(), []
     for batch in reader:
         batches.append(batch)
         size += batch.nbytes
         if size > limit:
-            raise too_large(limit)
+            raise result_size_error(limit)
     return pa.Table.from_batches(batches, reader.schema)
 
 
-def bounded_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+def read_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
     """The rows of a driver's cursor.
 
     Raises:
         QueryFailed: they would fill the memory.
     """
-    size, limit, result = 0, most_bytes(), []
+    size, limit, result = 0, max_result_bytes(), []
     for row in cursor:
         result.append(row)
         size += _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
         if size > limit:
-            raise too_large(limit)
+            raise result_size_error(limit)
     return result
 
 
-def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+def rows_to_arrow(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
     """Rows of a driver as Arrow columns, each of the one type its values have, else of text."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return pa.table([_array(list(values)) for values in columns], names=_distinct(names))
@@ -225,8 +225,8 @@ def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
 
 def _array(values: list[Any]) -> pa.Array:
     kinds = {type(v) for v in values}
-    if NotText in kinds:  # damaged: its bytes are not shown as if they were a text
-        values = [None if type(v) is NotText else v for v in values]
+    if InvalidText in kinds:  # damaged: its bytes are not shown as if they were a text
+        values = [None if type(v) is InvalidText else v for v in values]
     if Decimal in kinds:  # what PostgreSQL makes of a sum of integers
         whole = all(v == v.to_integral_value() for v in values if isinstance(v, Decimal))
         values = [(int(v) if whole else float(v)) if isinstance(v, Decimal) else v for v in values]
@@ -309,7 +309,7 @@ def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
     return postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
 
 
-def view_selects(
+def compile_views(
     store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
     """The SELECT that each of the views stands for."""
@@ -330,10 +330,10 @@ def _view_select(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str)
     return str(body).replace("%%", "%")
 
 
-def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+def create_view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
     """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
-    return [f"{create} {name} AS {body}" for name, body in view_selects(store, dialect, db_schema).items()]
+    return [f"{create} {name} AS {body}" for name, body in compile_views(store, dialect, db_schema).items()]
 
 
 def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:

@@ -13,23 +13,24 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.columns import FRAMES
-from kern_nb.db.schema import MOST_TOKENS, USAGE, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
 from kern_nb.records import YEARS
 
 Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
-Only = Callable[[sa.Table], Condition]
+RowFilter = Callable[[sa.Table], Condition]
 """A condition on the rows of any table that has a ``session_id``."""
 
 Masks = Mapping[str, tuple[Condition, Expression]]
 """For columns that are not to be seen in some rows: in which, and what stands there instead."""
 NO_MASKS: Masks = {}
 
-Wanted = Collection[str] | None
+ColumnNames = Collection[str] | None
 """The columns that a view is to have; None means all."""
 
-SECONDS = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 
 CALLS = ("n_tool_calls", "n_tool_errors")
 COUNTS = ("n_messages", *CALLS)
@@ -83,7 +84,7 @@ def postgresql_json(text: str, kind: str, rest: str, dialect: sa.Dialect) -> str
     return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
 
 
-class sound(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+class valid_or_null(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
     """A column, NULL where it holds what its type does not allow. Only SQLite has such cells."""
 
     inherit_cache = True
@@ -99,50 +100,50 @@ class sound(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a
 _PLAIN: dict[type, type[sa.types.TypeEngine[Any]]] = {
     Text: sa.Text,
     Json: sa.Text,
-    Whole: sa.BigInteger,
+    Integer: sa.BigInteger,
     Real: sa.Double,
-    Flag: sa.Boolean,
+    Boolean: sa.Boolean,
 }
 _SQLITE_KINDS: dict[type, str] = {
     Text: "'text'",
     Json: "'text'",
-    Whole: "'integer'",
+    Integer: "'integer'",
     Real: "'real', 'integer'",
-    Flag: "'integer'",
+    Boolean: "'integer'",
 }
 
 
-@compiles(sound)
-def _sound(element: sound, compiler: Any, **kw: Any) -> str:
+@compiles(valid_or_null)
+def _sound(element: valid_or_null, compiler: Any, **kw: Any) -> str:
     return str(compiler.process(element.clauses, **kw))
 
 
-@compiles(sound, "sqlite")
-def _sound_sqlite(element: sound, compiler: Any, **kw: Any) -> str:
+@compiles(valid_or_null, "sqlite")
+def _sound_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
     return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
 
 
-class Cells:
-    """The columns of a table, each `sound`."""
+class ValidColumns:
+    """The columns of a table, each `valid_or_null`."""
 
     def __init__(self, table: sa.Table) -> None:
         self._columns = table.c
 
     def __getitem__(self, name: str) -> Expression:
         column = self._columns[name]
-        if name not in USAGE or name == "cost":
-            return sound(column)
+        if name not in USAGE_COLUMNS or name == "cost":
+            return valid_or_null(column)
         # No sum of what is stored today is wider than 64 bits; older stores may have larger counts.
-        most = sa.literal_column(str(MOST_TOKENS), sa.BigInteger)
+        most = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
         plain = sa.type_coerce(column, sa.BigInteger)
-        return sa.case((plain.between(-most, most), sound(column)))
+        return sa.case((plain.between(-most, most), valid_or_null(column)))
 
     def __getattr__(self, name: str) -> Expression:
         return self[name]
 
 
-class lowered(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
     """A text in lower case."""
 
     inherit_cache = True
@@ -150,20 +151,20 @@ class lowered(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like
     type = sa.Text()
 
 
-@compiles(lowered)
-def _lowered(element: lowered, compiler: Any, **kw: Any) -> str:
+@compiles(lower_text)
+def _lowered(element: lower_text, compiler: Any, **kw: Any) -> str:
     return f"lower({compiler.process(element.clauses, **kw)})"
 
 
-@compiles(lowered, "sqlite")
-def _lowered_sqlite(element: lowered, compiler: Any, **kw: Any) -> str:
+@compiles(lower_text, "sqlite")
+def _lowered_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
     # The function is Python's, which takes text only if it is UTF-8.
     return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
 def as_micros(time: Expression, unit: int = 1) -> Expression:
     """A stored time as unix microseconds; NULL outside the years 1 to 9999, which the frames cannot hold."""
-    bounds = YEARS[0] * SECONDS, (YEARS[1] + 1) * SECONDS - 1  # the last second to its end
+    bounds = YEARS[0] * MICROS_PER_SECOND, (YEARS[1] + 1) * MICROS_PER_SECOND - 1  # the last second to its end
     first, last = (sa.literal_column(str(bound // unit), sa.BigInteger) for bound in bounds)
     plain = sa.type_coerce(time, sa.BigInteger)
     return sa.case((plain.between(first, last), plain if unit == 1 else plain * unit))
@@ -194,30 +195,30 @@ def _whole(total: Expression) -> Expression:
     return sa.cast(total, sa.BigInteger)
 
 
-def _wanted(view: str, wanted: Wanted) -> set[str]:
+def _wanted(view: str, wanted: ColumnNames) -> set[str]:
     """The names of columns, and of what they are computed from."""
     names = {column.name for column in FRAMES[view]}
     names = names if wanted is None else names & set(wanted)
     return names | set(_THEIR_PARTS) if names & set(_MONEY_AND_SUMS) else names
 
 
-def told_again(messages: Any) -> Condition:
+def is_history_copy(messages: Any) -> Condition:
     """Of the columns of messages: this one is a copy that a run keeps, and is counted where it was said."""
     return sa.and_(messages.from_history.is_not(None), messages.from_history)
 
 
-def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+def _of_messages(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
     """Per run, how many messages it has, and the usage on those of the agent."""
     m = tables.messages
-    agents, cells = m.c.role != "user", Cells(m)
-    spent = {name: cells[name] for name in USAGE} | {"cost": _money(cells)}
-    totals = {"n_messages": sa.func.sum(sa.case((told_again(m.c), 0), else_=1))}
+    agents, cells = m.c.role != "user", ValidColumns(m)
+    spent = {name: cells[name] for name in USAGE_COLUMNS} | {"cost": _money(cells)}
+    totals = {"n_messages": sa.func.sum(sa.case((is_history_copy(m.c), 0), else_=1))}
     totals |= {name: sa.func.sum(sa.case((agents, column))) for name, column in spent.items()}
     query = sa.select(m.c.run_id, *_labelled(totals, names)).group_by(m.c.run_id)
     return (query if only is None else query.where(only(m))).subquery()
 
 
-def _of_calls(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+def _of_calls(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
     """Per run, how many tool calls its agent made, and how many of them failed."""
     t = tables.tool_calls
     agents = t.c.caller != "user"
@@ -233,21 +234,21 @@ def _labelled(totals: Mapping[str, Expression], names: set[str]) -> list[sa.Labe
     return [total.label(name) for name, total in totals.items() if name in names]
 
 
-def _run_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+def _run_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
     """Per run, what its rows add up to: messages, the agent's tool calls, and the usage on the agent's messages.
 
     Tables that nothing of this is wanted from are not read.
     """
     r = tables.runs
     query, totals = sa.select(r.c.run_id).select_from(r), {}
-    if names & {"n_messages", *USAGE}:
+    if names & {"n_messages", *USAGE_COLUMNS}:
         messages = _of_messages(tables, only, names)
         query = query.outerjoin(messages, messages.c.run_id == r.c.run_id)
         if "n_messages" in names:
             totals["n_messages"] = _whole(sa.func.coalesce(messages.c.n_messages, 0))
         # What is stated for the run goes before what its messages add up to.
-        cells = Cells(r)
-        totals |= {name: sa.func.coalesce(cells[name], messages.c[name]) for name in USAGE if name in names}
+        cells = ValidColumns(r)
+        totals |= {name: sa.func.coalesce(cells[name], messages.c[name]) for name in USAGE_COLUMNS if name in names}
         if "total_tokens" in names:
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
@@ -267,24 +268,24 @@ def _total_tokens(row: Any) -> Expression:
 
 
 def sessions(
-    tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+    tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
 ) -> sa.Select[Any]:
     """One row a session."""
     s, names = tables.sessions, _wanted("sessions", wanted)
     computed = {
         "session_name": json_text(s.c.session_data, "session_name"),
-        "created_at": as_micros(s.c.created_at, SECONDS),
-        "updated_at": as_micros(s.c.updated_at, SECONDS),
+        "created_at": as_micros(s.c.created_at, MICROS_PER_SECOND),
+        "updated_at": as_micros(s.c.updated_at, MICROS_PER_SECOND),
     }
     sums = latest = None
-    if names & {"n_runs", "duration_s", *COUNTS, *USAGE}:
+    if names & {"n_runs", "duration_s", *COUNTS, *USAGE_COLUMNS}:
         sums = _session_sums(tables, only, names)
         computed |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
         computed |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
         if "cost" in names:
             computed["cost"] = _money(sums.c)
         if "duration_s" in names:
-            computed["duration_s"] = sa.func.coalesce(sound(s.c.duration_s), sums.c.duration_s)
+            computed["duration_s"] = sa.func.coalesce(valid_or_null(s.c.duration_s), sums.c.duration_s)
     if "status" in names:
         statuses = latest_runs(tables)
         latest = (statuses if only is None else statuses.where(only(tables.runs))).subquery()
@@ -296,13 +297,13 @@ def sessions(
     return query
 
 
-def session_total(tables: Tables, name: str, only: Only | None = None) -> tuple[sa.Subquery, Expression]:
+def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> tuple[sa.Subquery, Expression]:
     """One total per session: a table by ``session_id``, and what it is, as in `sessions`."""
     sums = _session_sums(tables, only, _wanted("sessions", (name,)))
     return sums, _money(sums.c) if name == "cost" else sums.c[name]
 
 
-def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
+def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
     """Per session, what its runs add up to."""
     r = tables.runs
     # What a branch copied before its parent went was spent by the parent.
@@ -313,9 +314,9 @@ def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subq
 
     totals: dict[str, Expression] = {"n_runs": sa.func.count()}
     # A member's run is within the time of the run that it serves.
-    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), sound(r.c.duration_s))))
+    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), valid_or_null(r.c.duration_s))))
     query = sa.select(r.c.session_id).select_from(r)
-    if names & {*COUNTS, *USAGE}:
+    if names & {*COUNTS, *USAGE_COLUMNS}:
         run = _run_totals(tables, only, names)
         query = query.join(run, run.c.run_id == r.c.run_id)
         totals |= {n: _whole(sa.func.sum(run.c[n])) for n in COUNTS if n in names}
@@ -328,10 +329,12 @@ def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subq
     return (query if only is None else query.where(only(r))).subquery()
 
 
-def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
+def runs(
+    tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
+) -> sa.Select[Any]:
     """One row a run."""
     r, names = tables.runs, _wanted("runs", wanted)
-    totals = names & {*COUNTS, *USAGE}
+    totals = names & {*COUNTS, *USAGE_COLUMNS}
     if not totals:
         return _select("runs", r, {}, masks, wanted)
     run = _run_totals(tables, only, names)
@@ -344,14 +347,14 @@ def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, want
 
 
 def messages(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
 ) -> sa.Select[Any]:
     """One row a message."""
-    return _select("messages", tables.messages, {"cost": _money(Cells(tables.messages))}, masks, wanted)
+    return _select("messages", tables.messages, {"cost": _money(ValidColumns(tables.messages))}, masks, wanted)
 
 
 def tool_calls(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
 ) -> sa.Select[Any]:
     """One row a tool call."""
     t = tables.tool_calls
@@ -359,13 +362,15 @@ def tool_calls(
     return _select("tool_calls", t, {"is_error": failed}, masks, wanted)
 
 
-def scores(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
+def scores(
+    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
+) -> sa.Select[Any]:
     """One row a score."""
     return _select("scores", tables.scores, {}, masks, wanted)
 
 
 def requirements(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
+    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, wanted: ColumnNames = None
 ) -> sa.Select[Any]:
     """One row a requirement."""
     return _select("requirements", tables.requirements, {}, masks, wanted)
@@ -382,7 +387,7 @@ VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
 
 
 def _select(
-    view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, wanted: Wanted
+    view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, wanted: ColumnNames
 ) -> sa.Select[Any]:
     columns = [column for column in FRAMES[view] if wanted is None or column.name in wanted]
     chosen = []
@@ -390,7 +395,7 @@ def _select(
         value = computed.get(column.name)
         if value is None:
             own = table.c[column.name]
-            value = as_micros(own) if column.kind == "time" else sound(own)
+            value = as_micros(own) if column.kind == "time" else valid_or_null(own)
         value = _stored(value)
         if column.name in masks:
             hidden, instead = masks[column.name]

@@ -354,7 +354,7 @@ def test_every_other_function_of_postgres_is_refused(chat):
 
 def test_a_result_that_would_fill_the_memory_is_refused(chat, engine_name, monkeypatch):
     """After the part of it that fits: the process lives on, and so does the store."""
-    monkeypatch.setattr("kern_nb.db.user_sql._LEAST_BYTES", 1_000_000)
+    monkeypatch.setattr("kern_nb.db.user_sql._MIN_RESULT_BYTES", 1_000_000)
     monkeypatch.setattr("kern_nb.db.user_sql.psutil.virtual_memory", lambda: type("Memory", (), {"available": 0}))
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, 'some text' AS t FROM c"
     if engine_name in ("duckdb", "memory"):

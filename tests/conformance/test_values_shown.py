@@ -217,7 +217,7 @@ def test_an_agents_tool_that_returns_a_list_is_recorded_as_one(store):
 
 def test_lists_of_an_older_store_are_shown_as_values_after_its_upgrade(store_factory):
     """Version 3 kept what it took for texts among them; parts of a prompt stay texts."""
-    from kern_nb.db import schema
+    from kern_nb.db import schema_versions
 
     store = store_factory("old")
     parts = [{"type": "text", "text": "this"}, {"type": "image", "sha256": "a" * 64}]
@@ -231,7 +231,7 @@ def test_lists_of_an_older_store_are_shown_as_values_after_its_upgrade(store_fac
         connection.execute(r.update().where(r.c.run_index == 1).values(input="a\nb", output=None))
 
     def without_columns(connection):
-        for table, column in schema.MIGRATIONS[4]:
+        for table, column in schema_versions.MIGRATIONS[4]:
             name = getattr(store.tables, table).name
             connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
         connection.execute(store.tables.schema.update().values(version=3))

@@ -9,7 +9,7 @@ import pandas as pd
 import polars
 import pyarrow as pa
 
-from kern_nb.db.columns import FRAMES, INSIDE
+from kern_nb.db.columns import FRAMES, JSON_ROOTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 
@@ -44,8 +44,8 @@ def test_every_column_and_every_place_of_values_is_on_the_page():
     for name, columns in FRAMES.items():
         for column in columns:
             assert re.search(
-                rf"^\| `{column.name}` \| .* \| {re.escape(column.meaning)} \|$", parts[name], re.MULTILINE
+                rf"^\| `{column.name}` \| .* \| {re.escape(column.description)} \|$", parts[name], re.MULTILINE
             )
-    for root, place in INSIDE.items():
+    for root, place in JSON_ROOTS.items():
         assert f"`{root}.KEY`" in page
-        assert place.meaning in page
+        assert place.description in page

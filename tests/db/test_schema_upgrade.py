@@ -7,7 +7,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from kern_nb.db import PostgresDb, schema
+from kern_nb.db import PostgresDb, schema_versions
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.records import Message, Requirement, Run
 
@@ -16,7 +16,7 @@ def back_to(store, version: int) -> None:
     """Leave a store as an older version left it: without the columns that came later."""
 
     def work(connection):
-        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > version):
+        for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > version):
             for table, column in added:
                 name = getattr(store.tables, table).name
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
@@ -25,7 +25,7 @@ def back_to(store, version: int) -> None:
     store.write(work)
 
 
-@pytest.fixture(params=range(1, schema.SCHEMA_VERSION))
+@pytest.fixture(params=range(1, schema_versions.SCHEMA_VERSION))
 def old_version(request):
     """Every version there was."""
     return request.param
@@ -59,8 +59,8 @@ def test_an_older_store_is_upgraded_when_it_is_opened(old_store, old_version, st
 
     assert store.runs_df("chat")["output"].tolist() == ["hello"]
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
-        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > old_version):
+        assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
+        for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > old_version):
             for table, column in added:
                 found = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
                 assert set(found) <= {None}
@@ -88,7 +88,7 @@ def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, st
 def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version, store_factory, monkeypatch):
     """All columns are added or none; the next to open it upgrades it."""
     store = reopened(old_store, store_factory)
-    original, added = schema._add_column, []
+    original, added = schema_versions._add_column, []
 
     def failing(connection, table, name):
         if added:
@@ -97,15 +97,15 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version
         original(connection, table, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "_add_column", failing)
+        patch.setattr(schema_versions, "_add_column", failing)
         with pytest.raises(RuntimeError, match="disk"):
             store.runs_df()
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == old_version
+        assert schema_versions.read_version(connection, store.tables) == old_version
 
     assert store.requirements()[0].requirement_id == "ask"
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
+        assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
 
 
 def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
