@@ -37,8 +37,8 @@ from kern_nb.errors import QueryFailed, StoreBusy
 BUSY_TIMEOUT_S = 30.0
 
 
-def _adapted(value: Any) -> Any:
-    """A parameter as SQLite has it: times as the views write them, in UTC."""
+def _adapt(value: Any) -> Any:
+    """Convert a parameter to a type of SQLite: times as text in UTC, like in the views."""
     if isinstance(value, datetime):
         utc = value.astimezone(UTC) if value.tzinfo else value
         return utc.strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -47,8 +47,8 @@ def _adapted(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
 
 
-def _text(content: bytes) -> str | InvalidText:
-    """Text of a cell; what is no UTF-8 the column's type refuses, with the row's name."""
+def _decode_text(content: bytes) -> str | InvalidText:
+    """Decode the text of a cell; the column's type refuses invalid UTF-8 with the key of its row."""
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -56,7 +56,7 @@ def _text(content: bytes) -> str | InvalidText:
 
 
 def _lower(value: Any) -> Any:
-    """Lower case; bytes are text that is handed over so, as SQLite hands over no text that is no UTF-8."""
+    """Lower-case a text; it may come as bytes, as sqlite3 fails to pass invalid UTF-8 as text."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     return value.lower() if isinstance(value, str) else value
@@ -66,10 +66,18 @@ class SqliteDb(SessionStore):
     """A store in one SQLite file.
 
     Args:
-        db_file: The file; made at the first write.
+        db_file: The file; created by the first write.
         session_table: The name of the sessions' table.
         read_only: Refuse writes.
         timeout: Seconds to wait for another writer before `StoreBusy`.
+
+    Example:
+        >>> import tempfile
+        >>> from kern_nb.records import Run
+        >>> with tempfile.TemporaryDirectory() as folder, SqliteDb(f"{folder}/agent.db") as store:
+        ...     run = store.append_run("chat", Run(input="Hi", output="Hello!"))
+        ...     store.runs_df(columns=["session_id", "run_index", "output"]).iloc[0].tolist()
+        ['chat', 0, 'Hello!']
     """
 
     def __init__(
@@ -80,16 +88,16 @@ class SqliteDb(SessionStore):
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
-        self.db_file = Path(db_file).absolute()  # a notebook may change its folder
+        self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
         super().__init__(f"sqlite:///{db_file}", Tables(session_table), read_only=read_only)
 
     def is_there(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return self.db_file.exists()
 
     def has_tables(self) -> bool:
-        """Whether the file has tables of ours, by a look that leaves no trace in or beside it."""
+        """Whether the file has tables of kern_nb, without any change to it or to the files beside it."""
         with sqlite_files.open_without_side_effects(self.db_file) as raw:
             if raw is None:
                 return True
@@ -104,7 +112,7 @@ class SqliteDb(SessionStore):
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """An engine that says BEGIN itself, so that a writer takes its lock at once and never has to give up midway."""
+        """An engine with explicit BEGIN: a writer takes its lock at the start and cannot fail midway."""
         engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=SqlitePool)
 
         @sa.event.listens_for(engine, "begin")
@@ -116,13 +124,13 @@ class SqliteDb(SessionStore):
         return engine
 
     def _connect(self, mode: str | None = None) -> SqliteConnection:
-        """A connection of its own, for the calling thread until it is closed."""
+        """Open a connection for the calling thread."""
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
         except sqlite3.Error as error:
             raise self.explain(error) or error from error
-        connection.text_factory = _text
-        # SQLite's own lower() knows ASCII only.
+        connection.text_factory = _decode_text
+        # SQLite's own lower() is ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.extract_json, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
@@ -138,20 +146,20 @@ class SqliteDb(SessionStore):
             connection.execute(table.insert(), list(rows))
 
     def arrow(self, query_: sa.Select[Any]) -> pa.Table:
-        """Rows turned into columns, each of the type its values have."""
+        """Convert the rows to Arrow columns of their values' types."""
         with self.connect() as connection:
             result = connection.execute(query_)
             return user_sql.rows_to_arrow(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
-        """One SELECT, on a connection that can only read."""
-        # A connection of its own: the views must not be met by those who look for tables of the same names.
+        """Run one SELECT on a read-only connection."""
+        # A separate connection: its views must not hide tables of the same names from other statements.
         with contextlib.closing(self._connect("ro")) as connection:
             for statement in user_sql.create_view_statements(self, self.engine.dialect):
                 connection.execute(statement)
             authorizer = sqlite_sql.Authorizer(connection)
             try:
-                cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
+                cursor = connection.execute(text, {name: _adapt(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
                 return user_sql.rows_to_arrow(names, user_sql.read_rows(cursor))
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
@@ -166,16 +174,16 @@ class SqliteDb(SessionStore):
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
 
     def require_harmless(self, connection: Connection) -> None:
-        """No trigger, view or computed column of the file's author may stand in for our tables."""
+        """Refuse triggers, views and computed columns of the file's author in place of the tables."""
         raw: Any = connection.connection.driver_connection
         sqlite_sql.require_plain_tables(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
 
     def is_conflict(self, error: Exception) -> bool:
-        """Another writer had the file locked."""
+        """Whether another connection has locked the file."""
         return is_busy(getattr(error, "orig", error))
 
     def explain(self, error: Exception) -> BaseException | None:
-        """By SQLite's result codes."""
+        """Translate an error by SQLite's result code."""
         cause = getattr(error, "orig", error)
         if isinstance(cause, sqlite3.Error) and any(
             words in str(cause) for words in ("disk I/O error", "disk is full")

@@ -1,4 +1,4 @@
-"""What a query of SQLite's reaches, as SQLite itself asks; and what a file must not have in place of our tables."""
+"""Limits of users' SQL in SQLite, and checks of a file's tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _STRUCTURE = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
 
 
 class Authorizer:
-    """Allows SELECT over the store's views and the file's plain tables, with listed functions.
+    """Allow SELECT over the store's views and the file's plain tables, with listed functions.
 
     Args:
-        connection: A connection whose queries are to be limited, with the views of the store.
+        connection: The connection to limit, with the views of the store.
 
     Attributes:
-        denied: The error for what was denied, None where nothing was, or where the statement is no query.
+        denied: The error for the denied access; None if there was none, or if the statement is not a query.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -30,7 +30,7 @@ class Authorizer:
         self._tables = {name for name, kind, root in rows if kind == "table" and root}
         self._views = {name for name, kind, _ in rows if kind == "view"}
         self._names = {name.lower() for name, _, _ in rows}
-        # Their first use in a connection looks like a write to sqlite_master.
+        # The first use of these functions in a connection appears as a write to sqlite_master.
         connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
         connection.set_authorizer(self._authorize)
 
@@ -57,34 +57,34 @@ class Authorizer:
             return True
         if database is not None:
             return False
-        # Without a column, as for count(*), SQLite names no database: also for what the query's own WITH defines.
+        # Without a column, as for count(*), SQLite names no database; nor for the query's own WITH.
         name = table.lower()
-        is_own = not column and name not in self._names and not name.startswith(("sqlite_", "pragma_"))
-        return table in VIEWS or is_own
+        is_cte = not column and name not in self._names and not name.startswith(("sqlite_", "pragma_"))
+        return table in VIEWS or is_cte
 
 
 def require_plain_tables(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
-    """Check that a store's tables are tables, which compute nothing and set nothing else in motion.
+    """Check that a store's tables are plain tables, without side effects.
 
     Raises:
-        NotAStore: one is a view or a virtual table, has a trigger, or has computed columns.
+        NotAStore: one is a view or a virtual table, or has a trigger or computed columns.
     """
     objects = connection.execute("SELECT type, name, tbl_name, rootpage FROM sqlite_master").fetchall()
-    ours = {name.lower() for name in tables}
+    own_names = {name.lower() for name in tables}
     if "kern_schema" not in {name.lower() for _, name, _, _ in objects}:
         return
     for kind, name, table, root in objects:
-        if table.lower() not in ours or kind == "index":
+        if table.lower() not in own_names or kind == "index":
             continue
         if kind == "trigger":
             raise NotAStore(
-                f"{url}: the trigger {name!r} changes what is stored in {table!r}; it is not opened.",
+                f"{url}: the file is not opened, as the trigger {name!r} acts on {table!r}.",
                 f'If the file is yours: DROP TRIGGER "{name}", then attach it again.',
             )
         if kind == "view" or not root or _has_computed_columns(connection, name):
             raise NotAStore(
-                f"{url}: {name!r} is not a table of kern_nb, but computes its rows.",
-                "Choose another name for ours: session_table='kern_sessions'.",
+                f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
+                "Choose another table name: session_table='kern_sessions'.",
             )
 
 
