@@ -142,11 +142,21 @@ class Json(ValidatedType):
 class _ScalarType(ValidatedType):
     """A number or a boolean; only SQLite does not enforce the type of such a column."""
 
+    cache_ok = True
+    stored_types: tuple[type, ...]
+    expected: str
+
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
         """Validate values of SQLite only."""
         if dialect.name == "sqlite":
             return lambda value: self.process_result_value(value, dialect)
         return self.load_dialect_impl(dialect).result_processor(dialect, coltype)
+
+    def decode(self, value: Any) -> Any:
+        """Check the type of a value that SQLite returns."""
+        if type(value) not in self.stored_types:
+            raise _type_error(self.expected, value)
+        return value
 
 
 class Integer(_ScalarType):
@@ -154,16 +164,11 @@ class Integer(_ScalarType):
 
     impl = sa.BigInteger
     cache_ok = True
+    stored_types, expected = (int,), "an integer"
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> int | None:
         """Validate here: each driver raises an error of its own."""
         return None if value is None else to_integer(value)
-
-    def decode(self, value: Any) -> int:
-        """Return the integer."""
-        if type(value) is not int:
-            raise _type_error("an integer", value)
-        return value
 
 
 class Real(_ScalarType):
@@ -171,16 +176,15 @@ class Real(_ScalarType):
 
     impl = sa.Double
     cache_ok = True
+    stored_types, expected = (float, int), "a number"
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> float | None:
         """Refuse NaN and infinity too: no sum survives them."""
         return None if value is None else to_float(value)
 
     def decode(self, value: Any) -> float:
-        """Return the number."""
-        if type(value) not in (float, int):
-            raise _type_error("a number", value)
-        return float(value)
+        """Return the number as a float."""
+        return float(super().decode(value))
 
 
 class Boolean(_ScalarType):
@@ -188,6 +192,7 @@ class Boolean(_ScalarType):
 
     impl = sa.Boolean
     cache_ok = True
+    stored_types, expected = (bool, int), "true or false"
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> bool | None:
         """Accept True, False and what equals them."""
@@ -196,9 +201,9 @@ class Boolean(_ScalarType):
         raise UnstorableValue(f"The value must be True or False, got {codec.short_repr(value)}.", _UNKNOWN_HINT)
 
     def decode(self, value: Any) -> bool:
-        """Return the boolean."""
-        if value not in (0, 1) or type(value) not in (bool, int):
-            raise _type_error("true or false", value)
+        """Return the boolean of 0 or 1."""
+        if super().decode(value) not in (0, 1):
+            raise ValueError(f"expected {self.expected}, got {value}")
         return bool(value)
 
 

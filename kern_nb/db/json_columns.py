@@ -64,8 +64,8 @@ def _parse_path(frame: str, path: JsonPath) -> ExpandedColumn:
     roots = [name for name, root in JSON_ROOTS.items() if root.table in (frame, "sessions")]
     root, *keys = parts or [""]
     if root not in roots:
-        known = f"The JSON columns of {frame} are {', '.join(roots)}."
-        raise BadUsage(f"{path!r}: {frame} has no JSON column {root!r}.", did_you_mean(root, roots, known))
+        hint = f"The JSON columns of {frame} are {', '.join(roots)}."
+        raise BadUsage(f"{path!r}: {frame} has no JSON column {root!r}.", did_you_mean(root, roots, hint))
     if not keys or (isinstance(path, str) and "" in keys):
         raise BadUsage(f"{path!r} has no key of {root}.", _PATH_HINT)
     return ExpandedColumn(replace_surrogates(".".join(parts)), root, tuple(keys))

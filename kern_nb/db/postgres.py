@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
+from kern_nb.db.row_store import RowStore, not_a_table_error
 from kern_nb.db.schema import SESSION_TABLE, Tables
-from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore, QueryFailed, QueryRefused, StoreNotFound
+from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_detach_inherited)  # also for stores without references
 
 
-class PostgresDb(SessionStore):
+class PostgresDb(RowStore):
     """A store in a PostgreSQL database.
 
     Args:
@@ -164,20 +164,9 @@ class PostgresDb(SessionStore):
         """PostgreSQL's ON CONFLICT."""
         return insert(table)
 
-    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert the rows in one pipelined statement."""
-        if rows:
-            connection.execute(table.insert(), list(rows))
-
-    def locked(self, query_: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
+    def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """Lock the rows until the transaction ends."""
-        return query_.with_for_update(of=of)
-
-    def arrow(self, query_: sa.Select[Any]) -> pa.Table:
-        """Convert the rows to Arrow columns of their values' types."""
-        with self.connect() as connection:
-            result = connection.execute(query_)
-            return user_sql.rows_to_arrow(list(result.keys()), result.all())
+        return query.with_for_update(of=of)
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """Run one SELECT with the views in a WITH: a read-only server cannot create views."""
@@ -218,10 +207,7 @@ class PostgresDb(SessionStore):
         ]
         schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
         for name in connection.execute(_NOT_TABLES, {"names": names, "schema_table": schema_table}).scalars():
-            raise NotAStore(
-                f"{self.url}: {name!r} computes its rows and is not a table of kern_nb.",
-                "Choose another table name: session_table='kern_sessions'.",
-            )
+            raise not_a_table_error(self.url, name)
 
     def is_conflict(self, error: Exception) -> bool:
         """Whether two transactions conflicted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -29,9 +29,9 @@ from kern_nb.db import (
 )
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.disk_space import unavailable
+from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
-from kern_nb.db.store import SessionStore
 from kern_nb.errors import QueryFailed, StoreBusy
 
 BUSY_TIMEOUT_S = 30.0
@@ -62,7 +62,7 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-class SqliteDb(SessionStore):
+class SqliteDb(RowStore):
     """A store in one SQLite file.
 
     Args:
@@ -139,17 +139,6 @@ class SqliteDb(SessionStore):
     def insert(self, table: sa.Table) -> Any:
         """SQLite's ON CONFLICT."""
         return insert(table)
-
-    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One prepared statement, many rows."""
-        if rows:
-            connection.execute(table.insert(), list(rows))
-
-    def arrow(self, query_: sa.Select[Any]) -> pa.Table:
-        """Convert the rows to Arrow columns of their values' types."""
-        with self.connect() as connection:
-            result = connection.execute(query_)
-            return user_sql.rows_to_arrow(list(result.keys()), result.all())
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """Run one SELECT on a read-only connection."""

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection
 
 from kern_nb.db import user_sql
+from kern_nb.db.row_store import not_a_table_error
 from kern_nb.db.sql_functions import SQLITE
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore
@@ -82,10 +83,7 @@ def require_plain_tables(connection: sqlite3.Connection, tables: Collection[str]
                 f'If the file is yours: DROP TRIGGER "{name}", then attach it again.',
             )
         if kind == "view" or not root or _has_computed_columns(connection, name):
-            raise NotAStore(
-                f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
-                "Choose another table name: session_table='kern_sessions'.",
-            )
+            raise not_a_table_error(url, name)
 
 
 def _has_computed_columns(connection: sqlite3.Connection, table: str) -> bool:

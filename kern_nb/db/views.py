@@ -20,6 +20,7 @@ from kern_nb.records import YEARS
 
 Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
+Query = sa.Select[Any]
 RowFilter = Callable[[sa.Table], Condition]
 """A condition on the rows of any table that has a ``session_id``."""
 
@@ -94,7 +95,7 @@ class valid_or_null(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - use
     """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
 
     inherit_cache = True
-    name = "sound"
+    name = "valid_or_null"
 
     def __init__(self, column: Expression) -> None:
         kind = type(column.type)
@@ -120,12 +121,12 @@ _SQLITE_TYPES: dict[type, str] = {
 
 
 @compiles(valid_or_null)
-def _sound(element: valid_or_null, compiler: Any, **kw: Any) -> str:
+def _valid_or_null(element: valid_or_null, compiler: Any, **kw: Any) -> str:
     return str(compiler.process(element.clauses, **kw))
 
 
 @compiles(valid_or_null, "sqlite")
-def _sound_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
+def _valid_or_null_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
     return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
 
@@ -153,17 +154,17 @@ class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used l
     """A text in lower case."""
 
     inherit_cache = True
-    name = "lowered"
+    name = "lower_text"
     type = sa.Text()
 
 
 @compiles(lower_text)
-def _lowered(element: lower_text, compiler: Any, **kw: Any) -> str:
+def _lower_text(element: lower_text, compiler: Any, **kw: Any) -> str:
     return f"lower({compiler.process(element.clauses, **kw)})"
 
 
 @compiles(lower_text, "sqlite")
-def _lowered_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
+def _lower_text_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
     # As bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
     return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
@@ -176,7 +177,7 @@ def as_micros(time: Expression, unit: int = 1) -> Expression:
     return sa.case((value.between(first, last), value if unit == 1 else value * unit))
 
 
-def latest_runs(tables: Tables) -> sa.Select[Any]:
+def latest_runs(tables: Tables) -> Query:
     """Select the status of each session's latest run, without members' runs."""
     r = tables.runs
     last = (
@@ -234,7 +235,7 @@ def _call_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.
     return _filter(sa.select(t.c.run_id, *_label(totals, names)).group_by(t.c.run_id), t, only).subquery()
 
 
-def _filter(query: sa.Select[Any], table: sa.Table, only: RowFilter | None) -> sa.Select[Any]:
+def _filter(query: Query, table: sa.Table, only: RowFilter | None) -> Query:
     return query if only is None else query.where(only(table))
 
 
@@ -271,17 +272,7 @@ def _total_tokens(row: Any) -> Expression:
     return sa.func.coalesce(row.total_tokens, sa.case((known, both)))
 
 
-def sessions(
-    tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per session.
-
-    Args:
-        tables: The tables.
-        only: Restricts the rows that totals are computed from.
-        masks: Columns to hide in some rows.
-        requested: The columns to select.
-    """
+def _sessions(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     s, names = tables.sessions, _required_columns("sessions", requested)
     computed = {
         "session_name": json_text(s.c.session_data, "session_name"),
@@ -308,7 +299,7 @@ def sessions(
 
 
 def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> tuple[sa.Subquery, Expression]:
-    """Return one total of `sessions`: a subquery by ``session_id`` and the expression of the total."""
+    """Return one total of the sessions view: a subquery by ``session_id`` and the expression of the total."""
     sums = _session_sums(tables, only, _required_columns("sessions", (name,)))
     return sums, _cost(sums.c) if name == "cost" else sums.c[name]
 
@@ -337,10 +328,7 @@ def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa
     return _filter(query.add_columns(*_label(totals, names)).group_by(r.c.session_id), r, only).subquery()
 
 
-def runs(
-    tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per run; see `sessions`."""
+def _runs(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     r, names = tables.runs, _required_columns("runs", requested)
     totals = names & {*COUNTS, *USAGE_COLUMNS}
     if not totals:
@@ -354,49 +342,43 @@ def runs(
     return _select("runs", r, computed, masks, requested).join(run, run.c.run_id == r.c.run_id)
 
 
-def messages(
-    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per message."""
+def _messages(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     return _select("messages", tables.messages, {"cost": _cost(ValidColumns(tables.messages))}, masks, requested)
 
 
-def tool_calls(
-    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per tool call."""
+def _tool_calls(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     t = tables.tool_calls
     failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
     return _select("tool_calls", t, {"is_error": failed}, masks, requested)
 
 
-def scores(
-    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per score."""
+def _scores(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     return _select("scores", tables.scores, {}, masks, requested)
 
 
-def requirements(
-    tables: Tables, _only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
-) -> sa.Select[Any]:
-    """Select one row per requirement."""
+def _requirements(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     return _select("requirements", tables.requirements, {}, masks, requested)
 
 
-VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
-    "sessions": sessions,
-    "runs": runs,
-    "messages": messages,
-    "tool_calls": tool_calls,
-    "scores": scores,
-    "requirements": requirements,
+VIEWS: dict[str, Callable[..., Query]] = {
+    "sessions": _sessions,
+    "runs": _runs,
+    "messages": _messages,
+    "tool_calls": _tool_calls,
+    "scores": _scores,
+    "requirements": _requirements,
 }
+"""The SELECT of each view with one row per session, run and so on.
+
+Args:
+    tables: The tables.
+    only: Restricts the rows that totals are computed from; None means all.
+    masks: The columns to hide in some rows.
+    requested: The columns to select.
+"""
 
 
-def _select(
-    view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, requested: ColumnNames
-) -> sa.Select[Any]:
+def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, requested: ColumnNames) -> Query:
     selected = []
     for column in FRAMES[view]:
         if requested is not None and column.name not in requested:
