@@ -165,14 +165,14 @@ def slow_texts(pattern: re.Pattern, methods: set[str], most: int = 5) -> list[st
 PATTERNS = patterns()
 
 
-def test_the_patterns_of_the_package_are_found():
+def test_patterns_of_package_are_found():
     """Those of modules and those within functions; else the next test would test nothing."""
     assert len(PATTERNS) >= 30
     assert any(":" in name for name in PATTERNS)
 
 
 @pytest.mark.parametrize("quadratic", [r"a[ \t]*b?[ \t]*\n", r"/\*.*?\*/", r"\s+$", r"(a|b)*?c", r"\w*\d\w*!"])
-def test_a_quadratic_pattern_would_be_found(quadratic):
+def test_quadratic_pattern_is_detected(quadratic):
     """The method finds what it is to find: blanks that two parts of a pattern may match, a comment that never ends."""
     assert slow_texts(re.compile(quadratic, re.DOTALL), METHODS, most=1)
 
@@ -218,7 +218,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_a_text_is_linear(way):
+def test_every_text_function_is_linear(way):
     """Escaping, cutting, comparing, storing, parsing."""
     slow = [unit for unit in UNITS if not is_quick(partial(WAYS[way], unit * (LONG // len(unit))), SECONDS_A_TEXT)]
     assert slow == []
@@ -245,7 +245,7 @@ MARKDOWN = {
 
 
 @pytest.mark.parametrize("name", MARKDOWN)
-def test_markdown_is_linear_in_time_and_in_size(name):
+def test_markdown_is_linear_in_time_and_size(name):
     """From what a model says to markup: neither hard to read nor a page that is many times as long."""
     text, written = MARKDOWN[name], []
     markdown._tree.cache_clear()

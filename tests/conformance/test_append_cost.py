@@ -48,7 +48,7 @@ def lengthen(store: SessionStore, length: int) -> None:
     store.save_session(session)
 
 
-def test_statements_and_rows_read_do_not_grow_with_the_session(store):
+def test_statements_and_rows_do_not_grow_with_session(store):
     """Of appends, live runs, branches, titles, scores and histories: counted at three lengths."""
     store.append_run("chat", a_small_run(session_state={"n": 0}))
     for work in WORK.values():  # what is done once for a store or a connection is done now
@@ -66,7 +66,7 @@ def test_statements_and_rows_read_do_not_grow_with_the_session(store):
     assert costs["branch"][0][1] <= 8
 
 
-def test_an_append_reads_no_past(store):
+def test_append_reads_no_earlier_rows(store):
     """None of its statements asks for messages, tool calls or other runs; each of its writes goes to one table."""
     store.append_run("chat", a_run())
     with statements(store) as heard:
@@ -77,7 +77,7 @@ def test_an_append_reads_no_past(store):
     assert heard.rows <= 3
 
 
-def test_a_branch_reads_no_messages(store):
+def test_branch_reads_no_messages(store):
     """Unless it is taken within a run, whose message must be there."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}"))
@@ -120,7 +120,7 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
             raw.set_progress_handler(None, 0)
 
 
-def test_the_engines_work_does_not_grow_with_the_session(sqlite_store):
+def test_engine_steps_do_not_grow_with_session(sqlite_store):
     """Hidden scans included: ten times the runs are at most a few steps more, for an append and for a branch."""
     store = sqlite_store
     store.append_run("chat", a_small_run(session_state={"n": 0}))
@@ -137,7 +137,7 @@ def test_the_engines_work_does_not_grow_with_the_session(sqlite_store):
     assert {name: found for name, found in costs.items() if max(found) > 1.25 * min(found)} == {}
 
 
-def test_the_engines_work_does_not_grow_with_the_store(sqlite_store):
+def test_engine_steps_do_not_grow_with_store(sqlite_store):
     """Nor with the number of other sessions; a page of the list costs the same among them."""
     store = sqlite_store
     work = WORK | {"list": lambda store: store.list_sessions(limit=5), "get": lambda store: store.get_session("small")}

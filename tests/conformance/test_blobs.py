@@ -28,7 +28,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_bytes_come_back_as_they_went_in(store):
+def test_blob_round_trip(store):
     """All of them, by their SHA-256, with their media type, and as bytes on every engine."""
     for i, content in enumerate(CONTENTS):
         name = store.put_blob(content, f"image/{i}")
@@ -40,7 +40,7 @@ def test_bytes_come_back_as_they_went_in(store):
     assert row_counts(store)["agno_sessions_blobs"] == len(CONTENTS)
 
 
-def test_a_picture_is_kept_once(store):
+def test_identical_blob_is_stored_once(store):
     """However often it is sent; its first media type stays."""
     names = [store.put_blob(b"picture", media_type) for media_type in ("image/png", None, "image/jpeg", "image/png")]
 
@@ -50,20 +50,20 @@ def test_a_picture_is_kept_once(store):
     assert store.get_blob(store.put_blob(b"untold")).media_type is None
 
 
-def test_large_bytes_are_kept(store):
+def test_large_blob_is_stored(store):
     """Sixteen megabytes, that no engine takes for text."""
     content = bytes(range(256)) * 4096 * 16
 
     assert store.get_blob(store.put_blob(content, "video/mp4")).content == content
 
 
-def test_a_media_type_is_any_text(store):
+def test_media_type_may_be_any_text(store):
     """NUL and lone surrogates are kept like elsewhere."""
     for text in SPECIAL:
         assert store.get_blob(store.put_blob(repr(text).encode(), text)).media_type == text
 
 
-def test_what_is_not_kept_is_none(store):
+def test_unknown_blob_is_none(store):
     """Also in a store without tables, and by names that are none."""
     for _ in range(2):
         for name in (
@@ -80,7 +80,7 @@ def test_what_is_not_kept_is_none(store):
         store.put_blob(b"picture")
 
 
-def test_what_is_no_bytes_is_refused(store):
+def test_non_bytes_are_refused(store):
     """Text has no bytes of its own; nothing is kept."""
     a_session(store, runs=1)
     before = everything(store)
@@ -91,7 +91,7 @@ def test_what_is_no_bytes_is_refused(store):
     assert everything(store) == before
 
 
-def test_sessions_come_and_go_without_the_bytes(store):
+def test_sessions_do_not_affect_unreferenced_blobs(store):
     """A picture may be another session's too."""
     name = store.put_blob(b"picture", "image/png")
     a_session(store, runs=1)
@@ -101,7 +101,7 @@ def test_sessions_come_and_go_without_the_bytes(store):
     assert store.check().problems == []
 
 
-def test_workloads_keep_their_own_bytes(store_factory, engine_name):
+def test_workloads_have_separate_blobs(store_factory, engine_name):
     """What one session_table keeps is not the other's."""
     one, two = store_factory(session_table="one"), store_factory(session_table="two")
     name = one.put_blob(b"picture")
@@ -110,7 +110,7 @@ def test_workloads_keep_their_own_bytes(store_factory, engine_name):
     assert one.get_blob(name).content == b"picture"
 
 
-def test_bytes_can_be_read_where_nothing_can_be_written(persistent_target):
+def test_blob_is_readable_in_read_only_store(persistent_target):
     """And putting them there again is refused, though they are there."""
     with open_store(persistent_target) as store:
         name = store.put_blob(b"picture", "image/png")
@@ -122,7 +122,7 @@ def test_bytes_can_be_read_where_nothing_can_be_written(persistent_target):
         assert row_counts(reader)["agno_sessions_blobs"] == 1
 
 
-def test_threads_keep_the_same_picture_at_once(store, store_factory, engine_name):
+def test_threads_store_same_blob_concurrently(store, store_factory, engine_name):
     """Once, and each is told its name; other pictures beside it are kept too."""
     other = store if engine_name == "memory" else store_factory()
     names, lock = [], threading.Lock()
@@ -140,7 +140,7 @@ def test_threads_keep_the_same_picture_at_once(store, store_factory, engine_name
     assert all(sha256(store.get_blob(name).content) == name for name in set(names))
 
 
-def test_processes_keep_the_same_pictures_at_once(persistent_target, workers):
+def test_processes_store_same_blobs_concurrently(persistent_target, workers):
     """Each once."""
     four = workers(4)
     for worker in four:

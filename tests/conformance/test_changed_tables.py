@@ -11,7 +11,7 @@ from kern_nb.errors import StoreUnavailable
 @pytest.mark.parametrize(
     "change", ["DROP TABLE agno_sessions_messages", "ALTER TABLE agno_sessions_messages DROP COLUMN content"]
 )
-def test_a_changed_table_is_an_error_of_ours(store, change):
+def test_changed_table_raises_store_unavailable(store, change):
     """Reading, writing and frames; what needs no such table goes on."""
     a_session(store, "chat", runs=1)
     with store.connect(write=True) as connection:

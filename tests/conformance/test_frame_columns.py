@@ -42,7 +42,7 @@ def check_shape(found: pd.DataFrame, name: str, *, inherited: bool = False) -> N
 
 
 @pytest.mark.parametrize("name", list(DOCUMENTED))
-def test_the_table_of_columns_is_the_documented_one(name):
+def test_columns_are_the_documented_ones(name):
     """Names and order are promised to users, so that they cannot change by accident."""
     assert [column.name for column in FRAMES[name]] == DOCUMENTED[name].split()
 

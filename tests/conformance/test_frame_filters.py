@@ -39,7 +39,7 @@ def sessions_in(store, name, *args, **filters) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["sessions", *ROWS, "scores"])
-def test_rows_of_named_sessions(filled, name):
+def test_filter_by_session(filled, name):
     """One id, or any collection of ids; an unknown one has no rows, and no ids none."""
     assert sessions_in(filled, name, "s1") == ["s1"]
     assert sessions_in(filled, name, session_id="s1") == ["s1"]
@@ -61,7 +61,7 @@ def test_rows_of_named_sessions(filled, name):
 
 
 @pytest.mark.parametrize("name", ["sessions", *ROWS, "scores"])
-def test_rows_of_a_user_and_of_an_agent(filled, name):
+def test_filter_by_user_and_agent(filled, name):
     """user_id is the session's owner, agent_id the agent of session or run; together both must fit."""
     assert sessions_in(filled, name, user_id="u0") == ["s0", "s2", "s4"]
     assert sessions_in(filled, name, agent_id="a1") == ["s1", "s4"]
@@ -73,7 +73,7 @@ def test_rows_of_a_user_and_of_an_agent(filled, name):
 
 
 @pytest.mark.parametrize("name", ["sessions", *ROWS])
-def test_rows_of_a_time(filled, name):
+def test_filter_by_time(filled, name):
     """since is inclusive, until is not; naive times and dates are UTC; text is read as a time."""
     second = DAYS[2].replace(microsecond=0) if name == "sessions" else DAYS[2]  # sessions keep whole seconds
     tick = timedelta(microseconds=1)
@@ -92,7 +92,7 @@ def test_rows_of_a_time(filled, name):
 
 
 @pytest.mark.parametrize("name", ["sessions", *ROWS, "scores"])
-def test_limit_gives_the_first_rows(filled, name):
+def test_limit_returns_first_rows(filled, name):
     """The first so many of the frame without a limit, in its order; 0 gives none, a large one all."""
     frame = getattr(filled, f"{name}_df")
     whole = frame()
@@ -102,7 +102,7 @@ def test_limit_gives_the_first_rows(filled, name):
     pd.testing.assert_frame_equal(frame(user_id="u1", limit=2), of_user.head(2))
 
 
-def test_a_negative_limit_and_a_time_that_is_none_are_refused(store):
+def test_negative_limit_and_invalid_time_are_refused(store):
     """With our own error, which names the value."""
     store.append_run("s", a_run())
     for name in ("sessions", *ROWS):
@@ -127,7 +127,7 @@ def test_a_negative_limit_and_a_time_that_is_none_are_refused(store):
         {"expand": 3},
     ],
 )
-def test_what_is_of_a_kind_that_cannot_be_meant_is_refused(store, asked):
+def test_arguments_of_wrong_type_are_refused(store, asked):
     """By its name and value, and not by the engine, which would answer with its SQL."""
     store.append_run("s", a_run())
     ((name, value),) = asked.items()
@@ -137,14 +137,14 @@ def test_what_is_of_a_kind_that_cannot_be_meant_is_refused(store, asked):
         assert refused.value.hint
 
 
-def test_sessions_come_newest_first_and_rows_in_their_order(filled):
+def test_order_of_sessions_and_rows(filled):
     """The order makes a frame readable, and the same on every engine."""
     assert filled.sessions_df().session_id.tolist() == ["s5", "s4", "s3", "s2", "s1", "s0"]
     for name in ROWS:
         assert getattr(filled, f"{name}_df")().session_id.is_monotonic_increasing
 
 
-def test_agents_of_one_session_are_told_apart(store):
+def test_filter_by_agent_within_session(store):
     """A session of two agents has rows of both; agent_id gives those of one."""
     for i in range(4):
         store.append_run("s", a_run(f"{i}", agent_id="ab"[i % 2]))
@@ -154,7 +154,7 @@ def test_agents_of_one_session_are_told_apart(store):
     assert store.tool_calls_df("s", agent_id="a").run_index.tolist() == [0, 2]
 
 
-def test_lineage_needs_one_session_that_is_there(store):
+def test_lineage_requires_one_existing_session(store):
     """Inherited rows are those of one branch: of none or several there are none, and an unknown one is told."""
     store.append_run("s", a_run())
     for name in ROWS:
@@ -166,7 +166,7 @@ def test_lineage_needs_one_session_that_is_there(store):
             frame("no such", lineage=True)
 
 
-def test_filters_narrow_inherited_rows_too(store):
+def test_filters_apply_to_inherited_rows(store):
     """user_id, agent_id, since and limit mean with lineage what they mean without."""
     for i, when in enumerate(DAYS[:4]):
         store.append_run("s", a_run(f"{i}", agent_id="ab"[i % 2], user_id="u", created_at=when))
@@ -182,7 +182,7 @@ def test_filters_narrow_inherited_rows_too(store):
         store.runs_df("b", lineage=True, user_id="another")
 
 
-def test_seventy_thousand_ids_are_no_problem(store):
+def test_filter_by_seventy_thousand_ids(store):
     """The ids of a large frame can be given back to another: more than any engine takes as parameters."""
     store.append_run("s", a_run())
     ids = [f"no such {i}" for i in range(70_000)] + ["s"]

@@ -58,7 +58,7 @@ def as_frame(values: pd.DataFrame) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_three_outputs_say_the_same(filled, name):
+def test_outputs_are_equal(filled, name):
     """All of it, and with each choice and filter."""
     choices = [
         {},
@@ -79,7 +79,7 @@ def test_three_outputs_say_the_same(filled, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_types_are_those_of_the_columns(filled, name):
+def test_types_match_columns(filled, name):
     """On every engine, full and empty; with an expanded value, which is text."""
     lineage = name in OF_LINEAGE
     columns = [*FRAMES[name], INHERITED] if lineage else FRAMES[name]
@@ -113,7 +113,7 @@ def test_a_table_outlives_its_store(filled):
     assert table.to_pylist() == as_frame(expected)
 
 
-def test_frames_that_are_none_are_refused(store):
+def test_unknown_frames_are_refused(store):
     """With the name that was probably meant; so is lineage where there is none."""
     for call in (store.table, store.polars):
         for name, hint in (
@@ -133,7 +133,7 @@ def test_frames_that_are_none_are_refused(store):
             call("runs", columns=["total"])
 
 
-def test_without_polars_one_is_told_how_to_get_it(store, monkeypatch):
+def test_missing_polars_error_names_install_command(store, monkeypatch):
     """The other outputs need it not."""
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(KernError) as error:
@@ -143,7 +143,7 @@ def test_without_polars_one_is_told_how_to_get_it(store, monkeypatch):
     assert store.table("runs").num_rows == len(store.runs_df()) == 0
 
 
-def test_signatures_name_every_parameter():
+def test_signatures_have_every_parameter():
     """What Shift+Tab shows in a notebook: the same parameters, in the same order, everywhere they apply."""
     everything = list(inspect.signature(SessionStore.messages_df).parameters.values())
     assert "**" not in str(everything)

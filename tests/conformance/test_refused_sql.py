@@ -198,7 +198,7 @@ def tried(store, query: str) -> str | None:
     return f"gave {found.to_dict('list')!r}"[:300]
 
 
-def test_statements_that_are_no_query_are_refused(guarded):
+def test_non_query_statements_are_refused(guarded):
     """Writes, transactions, settings, several statements, nothing at all."""
     store, _, _, listing = guarded
     before, files = everything(store), listing()
@@ -216,7 +216,7 @@ def test_statements_that_are_no_query_are_refused(guarded):
     assert len(loaded(store, "chat").runs) == 2
 
 
-def test_queries_that_reach_beyond_the_store_are_refused(guarded, engine_name):
+def test_queries_beyond_the_store_are_refused(guarded, engine_name):
     """Files, folders, extensions, other databases, the server's settings: by whatever function or form."""
     store, folder, file, listing = guarded
     before, files = everything(store), listing()
@@ -238,7 +238,7 @@ def test_queries_that_reach_beyond_the_store_are_refused(guarded, engine_name):
 @pytest.mark.parametrize(
     "query", ["DELETE FROM agno_sessions", "SELECT 1; DELETE FROM agno_sessions", "COMMIT", "DROP TABLE x"]
 )
-def test_a_refusal_says_what_is_refused_and_what_to_do(store, query):
+def test_refusal_names_statement_and_hint(store, query):
     """Not the engine's words, but what the person wrote; before the first write too."""
     for _ in range(2):
         with pytest.raises(QueryRefused) as caught:
@@ -248,7 +248,7 @@ def test_a_refusal_says_what_is_refused_and_what_to_do(store, query):
         store.append_run("chat", a_run())
 
 
-def test_the_store_works_on_after_refusals(guarded):
+def test_store_stays_usable_after_refusals(guarded):
     """No transaction is left open, no setting changed, no role kept: reading, writing and SQL go on."""
     store, _, _, _ = guarded
     for query in (*STATEMENTS, "SELECT no_such FROM sessions", "SELECT 1 / 0", "SELECT * FROM sessions WHERE"):
@@ -266,7 +266,7 @@ def test_the_store_works_on_after_refusals(guarded):
     store.delete_session("b")
 
 
-def test_a_variable_of_python_is_no_table(store_factory, engine_name):
+def test_python_variable_is_not_a_table(store_factory, engine_name):
     """DuckDB would otherwise read any DataFrame that lies around."""
     import pandas as pd
 
@@ -278,7 +278,7 @@ def test_a_variable_of_python_is_no_table(store_factory, engine_name):
     assert len(lying_around) == 1
 
 
-def test_locks_do_not_outlive_the_query(new_postgres_database):
+def test_locks_end_with_query(new_postgres_database):
     """An advisory lock of PostgreSQL's belongs to the connection, which is used again."""
     url = new_postgres_database()
     with PostgresDb(url) as store, PostgresDb(url) as other:
@@ -290,7 +290,7 @@ def test_locks_do_not_outlive_the_query(new_postgres_database):
         assert other.sql("SELECT pg_try_advisory_xact_lock(42) AS free").free.tolist() == [True]
 
 
-def test_settings_do_not_leak_from_one_query_to_the_next(store_factory, engine_name):
+def test_settings_do_not_leak_between_queries(store_factory, engine_name):
     """What a query manages to set for its session is gone with it."""
     store = store_factory()
     a_session(store, "chat", runs=1)

@@ -91,14 +91,14 @@ def changed(expected: Any, found: dict[str, Any]) -> dict[str, str]:
 
 @examples
 @given(value=values)
-def test_any_value_comes_back_from_every_place(store, value):
+def test_any_value_round_trips_in_every_field(store, value):
     """JSON of any kind, its keys strings or not, and what JSON lacks: equal in type, sign, digits and order."""
     assert_none(changed(value, through_every_place(store, value)))
 
 
 @settings(examples, max_examples=15)
 @given(value=values)
-def test_any_value_comes_back_from_a_live_run(store, value):
+def test_any_value_round_trips_in_live_run(store, value):
     """The path of agents, which write as it happens, keeps what the path of importers keeps."""
     assert_none(changed(value, through_a_live_run(store, value)))
 
@@ -160,12 +160,12 @@ def through_every_field(store: SessionStore, text: str) -> dict[str, Any]:
 
 @examples
 @given(text=texts)
-def test_any_text_comes_back_from_every_field(store, text):
+def test_any_text_round_trips_in_every_field(store, text):
     """NUL, lone surrogates, U+0010 and quotes in ids, names, roles, titles, errors: stored and found again."""
     assert_none(through_every_field(store, text))
 
 
-def test_a_run_is_found_by_an_id_of_any_text(store):
+def test_run_id_may_be_any_text(store):
     """An id that holds what a database cannot store still names its run, whole or by a prefix."""
     wrong = {}
     for text in SPECIAL:
@@ -246,7 +246,7 @@ EXACT: dict[str, Any] = {
 }
 
 
-def test_what_json_lacks_comes_back_exactly(store):
+def test_types_beyond_json_round_trip_exactly(store):
     """Each value below is equal afterwards, from every place."""
     wrong = {}
     for name, value in EXACT.items():
@@ -308,7 +308,7 @@ PLAIN: dict[str, tuple[Any, Any]] = {
 }
 
 
-def test_scientific_and_plain_python_objects_come_back_as_the_value_they_equal(store):
+def test_array_scalars_and_objects_decode_to_equal_values(store):
     """numpy and pandas scalars, enums, models and tuples: as the Python value, from every place, missing ones as None."""
     wrong = {}
     for name, (value, expected) in PLAIN.items():
@@ -323,7 +323,7 @@ def test_scientific_and_plain_python_objects_come_back_as_the_value_they_equal(s
     assert_none(wrong)
 
 
-def test_a_megabyte_of_text_comes_back(store):
+def test_megabyte_of_text_round_trips(store):
     """Long texts, with characters that need escapes too, are neither cut nor refused."""
     for text in ("x" * 1_000_000, "é\U0001f600" * 500_000 + "\x00\ud800"):
         call = ToolCall(tool_call_id="c", args={"text": text}, result=text)
@@ -336,7 +336,7 @@ def test_a_megabyte_of_text_comes_back(store):
         assert store.messages_df().content.str.len().tolist()[-1] == len(text)
 
 
-def test_deeply_nested_values_come_back(store):
+def test_deeply_nested_values_round_trip(store):
     """Three hundred lists within lists are stored, and the tables with such a session can still be read."""
     value: Any = "core"
     for _ in range(150):
@@ -368,7 +368,7 @@ def test_empty_fields_are_not_missing(store):
     assert (run.input, run.output, run.error, run.model, run.usage) == (None, None, None, None, None)
 
 
-def test_every_field_of_a_run_comes_back(store):
+def test_every_field_of_run_round_trips(store):
     """All that a run, its messages and its tool calls can say is there afterwards."""
     usage = Usage(
         input_tokens=0,
@@ -438,7 +438,7 @@ def test_every_field_of_a_run_comes_back(store):
     assert given_back.model_dump() == run.model_dump()
 
 
-def test_every_field_of_a_session_comes_back(store):
+def test_every_field_of_session_round_trips(store):
     """All fifteen documented fields and the lineage, and what save_session gives is what get_session gives."""
     session = Session(
         session_id="s",
@@ -468,7 +468,7 @@ def test_every_field_of_a_session_comes_back(store):
     assert len(stored.runs[0].messages) == 4
 
 
-def test_saving_a_session_again_keeps_what_it_does_not_say(store):
+def test_saving_session_again_keeps_unset_fields(store):
     """A session saved without its time of birth keeps it, and the answer says so."""
     store.save_session(Session(session_id="s", created_at=0, metadata={"a": 1}, duration_s=2.0))
     given_back = store.save_session(Session(session_id="s", metadata={"a": 2}))
@@ -478,7 +478,7 @@ def test_saving_a_session_again_keeps_what_it_does_not_say(store):
     assert given_back.model_dump(exclude={"runs"}) == stored.model_dump(exclude={"runs"})
 
 
-def test_times_of_all_kinds_are_kept_to_the_microsecond(store):
+def test_times_are_stored_to_the_microsecond(store):
     """Before 1970, of other zones, from pandas: the same instant, in UTC; a missing one is None."""
     times = {
         datetime(1, 1, 1, tzinfo=UTC): datetime(1, 1, 1, tzinfo=UTC),
@@ -501,7 +501,7 @@ def test_times_of_all_kinds_are_kept_to_the_microsecond(store):
     assert list(found) == list(times.values())
 
 
-def test_a_time_that_is_missing_in_pandas_is_missing(store):
+def test_nat_is_a_missing_time(store):
     """NaT for a message's time is no time."""
     store.append_run("s", Run(messages=[Message(role="user", content="x", created_at=pd.NaT)]))
 
@@ -509,7 +509,7 @@ def test_a_time_that_is_missing_in_pandas_is_missing(store):
     assert store.messages_df().created_at.isna().all()
 
 
-def test_frames_show_the_texts(store):
+def test_frames_return_original_texts(store):
     """NUL and U+0010 are shown as they are, and each lone surrogate, for which Arrow has no place, as one U+FFFD."""
     shown = {"a\x00b": "a\x00b", "\x10": "\x10", "\x100000": "\x100000", "a\ud800b": "a\ufffdb", "\\u0010": "\\u0010"}
     for text in shown:
@@ -520,7 +520,7 @@ def test_frames_show_the_texts(store):
     assert runs.input.tolist() == runs.output.tolist() == runs.error.tolist() == list(shown.values())
 
 
-def test_frames_show_hostile_json_as_json(store):
+def test_frames_return_hostile_json_as_json(store):
     """The JSON columns of frames are JSON whose texts are the stored ones."""
     metadata = {"\x00": "a\x00\x10b", "back\\slash": "\\u0010", "quote": '"', "n": [1.5, None, True]}
     store.save_session(Session(session_id="s", metadata=metadata))
@@ -532,7 +532,7 @@ def test_frames_show_hostile_json_as_json(store):
     assert json.loads(store.tool_calls_df().args[0]) == metadata
 
 
-def test_frames_show_the_title_whatever_lies_beside_it(store):
+def test_frames_return_title_beside_any_session_data(store):
     """A title is found in the frame and by its name, even where other keys of session_data are no strings."""
     for session_id, data in {
         "plain": {"session_name": "title\x00"},
@@ -638,7 +638,7 @@ def refusal(store: SessionStore, write: Any) -> str | None:
     return found
 
 
-def test_what_cannot_be_stored_is_refused_and_leaves_nothing(store):
+def test_unstorable_value_is_refused_and_writes_nothing(store):
     """UnstorableValue from every place, and no session, run or message beside it."""
     store.append_run("there", a_run())
     before = everything(store)
@@ -649,7 +649,7 @@ def test_what_cannot_be_stored_is_refused_and_leaves_nothing(store):
     assert everything(store) == before
 
 
-def test_what_cannot_be_stored_is_refused_in_a_run_that_goes_on(store):
+def test_unstorable_value_is_refused_in_live_run(store):
     """A refused message or end leaves the run as it was, and it can go on."""
     run = store.start_run("s", input="x")
     for write in (
@@ -669,7 +669,7 @@ def test_what_cannot_be_stored_is_refused_in_a_run_that_goes_on(store):
     assert (stored.status, stored.output, stored.messages[0].message_index) == ("COMPLETED", "done", 0)
 
 
-def test_a_value_at_the_edge_is_exact_or_refused(store):
+def test_boundary_value_is_exact_or_refused(store):
     """Never something near it: finer times, wider numbers, rarer types come back equal, or UnstorableValue says no."""
     wrong = {}
     for name, value in MAYBE.items():
@@ -703,7 +703,7 @@ def equal_in_kind(value: Any, got: Any) -> bool:
         return False
 
 
-def test_a_number_too_large_for_a_column_is_refused(store):
+def test_too_large_number_is_refused(store):
     """Token counts and durations that no column holds are refused like other values, and nothing is left."""
     store.append_run("there", a_run())
     for run in (
@@ -716,7 +716,7 @@ def test_a_number_too_large_for_a_column_is_refused(store):
     assert store.sessions_df().session_id.tolist() == ["there"]
 
 
-def test_a_number_that_is_none_is_unknown(store):
+def test_nan_is_unknown(store):
     """A cost or duration of NaN is not known, and is missing on every engine alike."""
     store.append_run("s", Run(usage=Usage(input_tokens=1, cost=float("nan")), duration_s=float("nan")))
     runs = store.runs_df()

@@ -76,7 +76,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_path):
+def test_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_path):
     """By those that read and those that write, with the way out; nothing is changed."""
     store = store_factory()
     a_session(store, "s", runs=1)
@@ -98,7 +98,7 @@ def test_a_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp
 
 
 @pytest.mark.parametrize("layout", ["Agno 2", "Agno 3", "own"])
-def test_another_frameworks_table_of_our_name_is_refused(store_factory, engine_name, tmp_path, layout):
+def test_foreign_session_table_is_refused(store_factory, engine_name, tmp_path, layout):
     """Its owner is named, and the way out: another session_table. No table is made, no row is changed."""
     store = store_factory()
     made = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
@@ -123,7 +123,7 @@ def test_another_frameworks_table_of_our_name_is_refused(store_factory, engine_n
 
 
 @pytest.mark.parametrize("suffix", ["_runs", "_messages", "_tool_calls", "_scores", "_requirements", "_blobs"])
-def test_a_table_of_any_of_our_names_is_refused(store, suffix):
+def test_foreign_table_of_any_own_name_is_refused(store, suffix):
     """Agno names its runs after the sessions' table, as we do: such a table is not taken for ours either."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE agno_sessions{suffix} (run_id VARCHAR, run_data VARCHAR)")
@@ -136,7 +136,7 @@ def test_a_table_of_any_of_our_names_is_refused(store, suffix):
     assert everything(store) == before
 
 
-def test_a_view_of_our_name_is_refused(store):
+def test_view_of_own_name_is_refused(store):
     """It is no table of ours to write into."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW agno_sessions AS SELECT 1 AS session_id")
@@ -147,7 +147,7 @@ def test_a_view_of_our_name_is_refused(store):
     assert everything(store) == before
 
 
-def test_a_kern_schema_table_of_somebody_else_is_refused(store):
+def test_foreign_kern_schema_table_is_refused(store):
     """A table of that name without our columns is not ours, and stays as it is."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE kern_schema (id INTEGER)")
@@ -159,7 +159,7 @@ def test_a_kern_schema_table_of_somebody_else_is_refused(store):
     assert everything(store) == before
 
 
-def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
+def test_opening_and_reading_create_nothing(store_factory, engine_name, tmp_path):
     """No file, no table: an empty store is read without being made."""
     store = store_factory()
     for call in READS.values():
@@ -175,7 +175,7 @@ def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
         assert table_names(store) == []
 
 
-def test_writes_that_fail_make_no_tables_of_a_session(store):
+def test_failed_writes_create_no_session(store):
     """A branch of nothing or a score of nothing is refused; no session is left by it."""
     for name in ("rename_session", "delete_session", "branch", "add_score", "append_messages", "finish_run"):
         with pytest.raises(KernError):
@@ -184,7 +184,7 @@ def test_writes_that_fail_make_no_tables_of_a_session(store):
     assert all(rows == [] for table, rows in everything(store).items() if table != "kern_schema")
 
 
-def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
+def test_reading_does_not_change_file(store_factory, engine_name, tmp_path):
     """Byte for byte, whatever is read: a file under version control stays clean."""
     store = store_factory()
     a_session(store, "s")
@@ -204,7 +204,7 @@ def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
     assert engine_name in ("memory", "postgres") or before
 
 
-def test_a_schema_is_made_once(store_factory, engine_name):
+def test_schema_is_created_once(store_factory, engine_name):
     """Opening again finds it; one row says its version."""
     a_session(store_factory(), "s", runs=1)
     if engine_name == "memory":

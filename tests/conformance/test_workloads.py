@@ -26,7 +26,7 @@ def pair(persistent_target):
         yield make
 
 
-def test_workloads_do_not_see_each_other(pair):
+def test_workloads_are_isolated(pair):
     """The same ids in both, each with its own runs, branches and totals."""
     one, two = pair("first", "second")
     a_session(one, "chat", runs=3)
@@ -47,7 +47,7 @@ def test_workloads_do_not_see_each_other(pair):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workload_may_have_any_name(store_factory, engine_name, name):
+def test_workload_may_have_any_name(store_factory, engine_name, name):
     """Also that of a view of sql(), of a keyword, with quotes or capitals; reading SQL before and after writing."""
     store = store_factory(session_table=name)
     a_session(store, "chat", runs=2)
@@ -68,7 +68,7 @@ def test_a_workload_may_have_any_name(store_factory, engine_name, name):
         assert not store_factory(session_table="another").list_sessions()
 
 
-def test_workloads_of_the_views_names_beside_each_other(pair):
+def test_workloads_named_like_views(pair):
     """One called sessions, one called runs: each has its own six views."""
     one, two = pair("sessions", "agents")
     a_session(one, "chat", runs=2)
@@ -79,7 +79,7 @@ def test_workloads_of_the_views_names_beside_each_other(pair):
         assert loaded(one, "chat").runs[0].input == "chat 0"
 
 
-def test_names_that_overlap_are_refused(pair):
+def test_overlapping_names_are_refused(pair):
     """The workload x has a table x_runs, which another workload cannot be; the first stays as it is."""
     one, two = pair("x", "x_runs")
     a_session(one, "chat")
@@ -92,7 +92,7 @@ def test_names_that_overlap_are_refused(pair):
     assert everything(one) == before
 
 
-def test_names_that_overlap_are_refused_the_other_way_round(pair):
+def test_overlapping_names_are_refused_in_reverse_order(pair):
     """Where x_runs is a workload already, x cannot be made."""
     two, one = pair("x_runs", "x")
     a_session(two, "chat")
@@ -107,7 +107,7 @@ FILES = ("main", "temp", "system", "a%20b", "no#1", "sp ace", "quo'te", 'dou"ble
 
 
 @pytest.mark.parametrize(("kind", "ending", "names"), [(DuckDb, "duckdb", FILES), (SqliteDb, "db", (*FILES, "what?"))])
-def test_a_file_may_have_any_name(tmp_path, kind, ending, names):
+def test_file_may_have_any_name(tmp_path, kind, ending, names):
     """Every sign that a file system and the engine take, and the names that the engines use themselves."""
     for name in names:
         path = tmp_path / f"{name}.{ending}"
@@ -122,7 +122,7 @@ def test_a_file_may_have_any_name(tmp_path, kind, ending, names):
     assert made == {f"{name}.{ending}" for name in names}
 
 
-def test_a_schema_of_postgres_holds_a_workload(postgres_database_url):
+def test_postgres_schema_has_a_workload(postgres_database_url):
     """db_schema says where the tables are; without it they are in the connection's own schema."""
     with PostgresDb(postgres_database_url) as public:
         with public.engine.begin() as connection:

@@ -14,7 +14,7 @@ from kern_nb.db.columns import FRAMES, JSON_ROOTS
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 
 
-def test_the_example_of_the_page_runs():
+def test_page_example_runs():
     """Each line gives what the text beside it says."""
     text = PAGE.read_text(encoding="utf-8")
     space: dict[str, object] = {}
@@ -36,7 +36,7 @@ def test_the_example_of_the_page_runs():
     assert isinstance(runs, pd.DataFrame)
 
 
-def test_every_column_and_every_place_of_values_is_on_the_page():
+def test_page_lists_every_column_and_json_root():
     """Under its frame, with its meaning."""
     page = PAGE.read_text(encoding="utf-8")
     parts = {part.partition("\n")[0]: part for part in page.split("\n## ")}

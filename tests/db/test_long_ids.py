@@ -20,7 +20,7 @@ LONG = "é" * 1001
         lambda store: store.start_run(LONG, input="hi"),
     ],
 )
-def test_an_id_that_is_too_long_is_refused_and_nothing_is_left(store, write):
+def test_too_long_id_is_refused_and_writes_nothing(store, write):
     """The error names its length, and no row is written."""
     with pytest.raises(UnstorableValue, match="1,001 characters"):
         write(store)
@@ -28,7 +28,7 @@ def test_an_id_that_is_too_long_is_refused_and_nothing_is_left(store, write):
     assert len(store.sessions_df()) == 0
 
 
-def test_the_longest_id_is_kept(store):
+def test_longest_id_is_stored(store):
     """A thousand characters of any script are an id on every engine."""
     call = ToolCall(tool_call_id=LONG[1:], tool_name="f")
 

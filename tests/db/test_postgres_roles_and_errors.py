@@ -79,7 +79,7 @@ def reader(role, postgres_database_url):
 # SQL -----------------------------------------------------------------------------------------------------------------
 
 
-def test_sql_is_run_for_a_role_that_may_only_read(reader):
+def test_read_only_role_can_run_sql(reader):
     """Without temporary views, in a database that takes no writes: all views, and a query's own WITH."""
     with PostgresDb(reader, read_only=True) as store:
         for view, columns in FRAMES.items():
@@ -117,7 +117,7 @@ REACHES = (
         "",
     ],
 )
-def test_no_role_reaches_beyond_the_views(role, admin, attributes):
+def test_no_role_reads_beyond_the_views(role, admin, attributes):
     """A superuser, a member of one, a reader of the server's files, a plain role with another connection of its own."""
     admin.execute("CREATE FUNCTION public.by_the_owner() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     url = role(attributes, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
@@ -130,7 +130,7 @@ def test_no_role_reaches_beyond_the_views(role, admin, attributes):
         assert store.sql("SELECT input FROM runs").input.tolist() == ["hello"]
 
 
-def test_functions_of_other_schemas_do_not_stand_in_for_the_servers(role, admin):
+def test_functions_of_other_schemas_do_not_shadow_builtins(role, admin):
     """A function or an operator that fits an argument's type better than the server's own is not called."""
     admin.execute(
         "CREATE FUNCTION public.upper(character varying) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;"
@@ -142,7 +142,7 @@ def test_functions_of_other_schemas_do_not_stand_in_for_the_servers(role, admin)
         assert found.iloc[0].tolist() == ["A", 1]
 
 
-def test_a_view_in_place_of_a_table_is_not_read(owner, admin, postgres_database_url):
+def test_view_in_place_of_a_table_is_refused(owner, admin, postgres_database_url):
     """Its owner's functions would run with the rights of whoever reads it."""
     admin.execute("ALTER TABLE agno_sessions_scores RENAME TO hidden")
     admin.execute("CREATE VIEW agno_sessions_scores AS SELECT * FROM hidden")
@@ -170,7 +170,7 @@ def failure(call) -> KernError:
     return error
 
 
-def test_a_role_without_rights_is_told_which(role, admin):
+def test_missing_privilege_is_named(role, admin):
     """Reading, writing and making tables."""
     with PostgresDb(role()) as store:
         error = failure(store.list_sessions)
@@ -189,7 +189,7 @@ def test_a_role_without_rights_is_told_which(role, admin):
         assert "db_schema" in error.hint
 
 
-def test_a_server_that_only_reads_refuses_writes_by_an_error_of_ours(role):
+def test_write_to_read_only_server_raises_read_only_store(role):
     """As a replica does; SQLSTATE 25006."""
     url = role("", "GRANT ALL ON ALL TABLES IN SCHEMA public TO $role", READER[-1])
     with PostgresDb(url) as store:
@@ -198,7 +198,7 @@ def test_a_server_that_only_reads_refuses_writes_by_an_error_of_ours(role):
         assert "read-only" in str(error)
 
 
-def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
+def test_table_changed_by_others_raises_store_unavailable(owner, admin):
     """Dropped, or without a column."""
     admin.execute("ALTER TABLE agno_sessions_messages DROP COLUMN content")
     assert type(failure(lambda: owner.get_session("chat"))) is StoreUnavailable
@@ -224,7 +224,7 @@ def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
         ("2F003", StoreUnavailable), ("P0001", StoreUnavailable), ("08006", StoreUnavailable), ("55000", StoreUnavailable),
     ],
 )  # fmt: skip
-def test_every_class_of_server_errors_is_one_of_ours(owner, admin, code, kind):
+def test_every_class_of_server_errors_is_translated(owner, admin, code, kind):
     """Raised by the server within a write: nothing is stored, and the store goes on when the cause is gone."""
     admin.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
@@ -240,7 +240,7 @@ def test_every_class_of_server_errors_is_one_of_ours(owner, admin, code, kind):
     owner.append_run("other", Run())
 
 
-def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(owner, admin):
+def test_terminated_connection_raises_store_error_and_next_call_works(owner, admin):
     """While a reader and while a query is at work."""
     ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
 
@@ -255,7 +255,7 @@ def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(own
     owner.append_run("chat", Run())
 
 
-def test_a_server_that_is_not_there_is_told_without_the_password(postgres_database_url):
+def test_unreachable_server_is_reported_without_password(postgres_database_url):
     """For SQL, too."""
     url = make_url(postgres_database_url).set(port=1, password=PASSWORD).render_as_string(hide_password=False)
     with PostgresDb(url) as store:
@@ -263,7 +263,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password(postgres_databa
             assert type(failure(use)) is StoreUnavailable
 
 
-def test_a_wrong_password_or_database_is_told(postgres_database_url):
+def test_wrong_password_or_database_is_reported(postgres_database_url):
     """The server's words, in an error of ours."""
     url = make_url(postgres_database_url).set(database="no_such_database").render_as_string(hide_password=False)
     with PostgresDb(url) as store:
@@ -272,7 +272,7 @@ def test_a_wrong_password_or_database_is_told(postgres_database_url):
         assert "no_such_database" in str(error)
 
 
-def test_a_role_with_too_many_connections_is_told(role):
+def test_connection_limit_of_role_is_reported(role):
     """SQLSTATE 53300, at the connection."""
     url = role("CONNECTION LIMIT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
     with psycopg.connect(url.replace("+psycopg", "", 1)), PostgresDb(url) as store:
@@ -281,7 +281,7 @@ def test_a_role_with_too_many_connections_is_told(role):
         assert "too many connections" in str(error)
 
 
-def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(postgres_database_url, admin):
+def test_lock_timeout_names_the_holder(postgres_database_url, admin):
     """Somebody's open transaction on the session: StoreBusy after the time-out, naming it; then all goes on."""
     with PostgresDb(postgres_database_url, timeout=0.3) as store:
         with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), application_name="report") as other:
@@ -296,7 +296,7 @@ def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(postgres_database_u
         assert len(store.runs_df()) == 2
 
 
-def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_database_url, owner):
+def test_exhausted_pool_raises_store_busy(postgres_database_url, owner):
     """The pool's own time-out."""
     with PostgresDb(postgres_database_url, timeout=0.3) as store:
         release = threading.Event()
@@ -323,7 +323,7 @@ def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_databas
 # Snapshots -----------------------------------------------------------------------------------------------------------
 
 
-def test_reading_of_several_statements_sees_one_state(owner, postgres_database_url):
+def test_read_of_several_statements_sees_one_snapshot(owner, postgres_database_url):
     """What others commit in between is not half there; and reading writes nothing."""
     with PostgresDb(postgres_database_url) as other, owner.reading() as connection:
         count = "SELECT (SELECT count(*) FROM agno_sessions_runs), (SELECT count(*) FROM agno_sessions_messages)"

@@ -53,7 +53,7 @@ def reopened(store, store_factory, **options):
     return store_factory("old", **options)
 
 
-def test_an_older_store_is_upgraded_when_it_is_opened(old_store, old_version, store_factory):
+def test_old_store_is_upgraded_on_open(old_store, old_version, store_factory):
     """Its sessions are there afterwards, its new columns too, and its version is ours."""
     store = reopened(old_store, store_factory)
 
@@ -66,14 +66,14 @@ def test_an_older_store_is_upgraded_when_it_is_opened(old_store, old_version, st
                 assert set(found) <= {None}
 
 
-def test_an_upgraded_store_goes_on(old_store, store_factory):
+def test_upgraded_store_accepts_runs(old_store, store_factory):
     """After the upgrade runs are appended as ever."""
     store = reopened(old_store, store_factory)
 
     assert store.append_run("chat", Run(input="more")).run_index == 1
 
 
-def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, store_factory):
+def test_requirement_from_before_the_upgrade_is_resolved_after_it(old_store, store_factory):
     """What it waits for is listed, answered once, and the run goes on."""
     store = reopened(old_store, store_factory)
     (ask,) = store.requirements()
@@ -85,7 +85,7 @@ def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, st
     assert store.claim_run(ask.run_id).requirements[0].answer == {"to": "eve"}
 
 
-def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version, store_factory, monkeypatch):
+def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
     """All columns are added or none; the next to open it upgrades it."""
     store = reopened(old_store, store_factory)
     original, added = schema_versions._add_column, []
@@ -108,7 +108,7 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version
         assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
 
 
-def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
+def test_concurrent_upgrades_run_once(postgres_database_url):
     """Both found it old, both upgrade it; neither fails, and it is upgraded once."""
     with PostgresDb(postgres_database_url) as store:
         store.append_run("chat", Run(input="hi"))
@@ -145,7 +145,7 @@ def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
     store.close()
 
 
-def test_an_older_store_is_not_upgraded_by_a_reader(old_store, old_version, store_factory):
+def test_read_only_store_is_not_upgraded(old_store, old_version, store_factory):
     """Opened to be read, it is left as it is, and the error says how to upgrade it."""
     store = reopened(old_store, store_factory, read_only=True)
 

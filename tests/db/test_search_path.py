@@ -42,7 +42,7 @@ def use(store: PostgresDb, inputs: list[str]) -> None:
     assert store.check().problems == []
 
 
-def test_tables_are_made_in_the_first_schema_that_exists(database):
+def test_tables_are_created_in_first_existing_schema(database):
     """As PostgreSQL itself makes them: `$user` and unknown schemas are passed over."""
     with database.store('"$user",nowhere,a,b') as store:
         store.append_run("chat", Run(input="hi"))
@@ -52,7 +52,7 @@ def test_tables_are_made_in_the_first_schema_that_exists(database):
     assert database.tables("b") == database.tables("public") == set()
 
 
-def test_tables_in_a_later_schema_are_found_and_written_to(database):
+def test_tables_in_later_schema_are_used(database):
     """`current_schema()` is another one, and stays empty."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
@@ -64,7 +64,7 @@ def test_tables_in_a_later_schema_are_found_and_written_to(database):
     assert database.tables("a") == set()
 
 
-def test_tables_in_a_later_schema_are_found_behind_another_programs(database):
+def test_tables_in_later_schema_are_used_despite_foreign_tables(database):
     """A table of the same name that comes first in the path hides nothing, and gets no row."""
     database.admin.execute("CREATE TABLE a.agno_sessions (session_id text, session_type text, session_data text)")
     with database.store("b") as store:
@@ -78,7 +78,7 @@ def test_tables_in_a_later_schema_are_found_behind_another_programs(database):
     assert database.admin.execute("SELECT count(*) FROM a.agno_sessions").fetchone() == (0,)
 
 
-def test_a_schema_that_comes_first_later_moves_nothing(database):
+def test_new_first_schema_does_not_move_tables(database):
     """A store that is open, and one that is opened anew, stay with the tables that are there."""
     with database.store('"$user",b') as store:
         store.append_run("chat", Run(input="hi"))
@@ -92,7 +92,7 @@ def test_a_schema_that_comes_first_later_moves_nothing(database):
     assert database.tables("postgres") == set()
 
 
-def test_another_workload_goes_where_ours_are(database):
+def test_second_workload_uses_schema_of_first(database):
     """One kern_schema serves all workloads of a database."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
@@ -105,7 +105,7 @@ def test_another_workload_goes_where_ours_are(database):
     assert database.tables("a") == set()
 
 
-def test_two_schemas_of_the_path_hold_a_workload_each(database):
+def test_two_schemas_have_one_workload_each(database):
     """The one that has this session_table is meant, wherever it comes."""
     with database.store("a", session_table="first") as store:
         store.append_run("chat", Run(input="first"))
@@ -116,7 +116,7 @@ def test_two_schemas_of_the_path_hold_a_workload_each(database):
             use(store, [name])
 
 
-def test_a_named_schema_takes_precedence_over_the_path(database):
+def test_db_schema_takes_precedence_over_search_path(database):
     """Reading, writing and SQL stay within it."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="in a"))
@@ -129,7 +129,7 @@ def test_a_named_schema_takes_precedence_over_the_path(database):
 
 
 @pytest.mark.parametrize("options", [{"path": "nowhere"}, {"path": "a", "db_schema": "nowhere"}])
-def test_a_schema_that_does_not_exist_is_named(database, options):
+def test_missing_schema_is_reported(database, options):
     """In an error that says what to do; none is made."""
     with database.store(**options) as store:
         for call in (store.runs_df, lambda: store.append_run("chat", Run(input="hi"))):
@@ -139,7 +139,7 @@ def test_a_schema_that_does_not_exist_is_named(database, options):
             assert "db_schema" in caught.value.hint
 
 
-def test_schemas_that_may_not_be_read_are_passed_over(database):
+def test_unreadable_schemas_are_skipped(database):
     """A role meets other people's schemas in its path."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="hers"))
@@ -159,7 +159,7 @@ def test_schemas_that_may_not_be_read_are_passed_over(database):
         database.admin.execute("DROP ROLE reader")
 
 
-def test_a_view_of_an_extension_is_no_other_programs_table(database):
+def test_view_of_an_extension_is_not_a_foreign_table(database):
     """Such as those that pg_stat_statements and PostGIS put into `public`."""
     database.admin.execute("CREATE VIEW public.pg_statistics AS SELECT 1 AS n")
     with database.store("public") as store, pytest.raises(ForeignLayout):

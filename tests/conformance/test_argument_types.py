@@ -8,7 +8,7 @@ from samples import a_session, loaded
 from kern_nb.errors import BadUsage
 
 
-def test_an_index_out_of_a_frame_names_the_run(store):
+def test_index_from_frame_selects_run(store):
     """numpy's integers, as frames hold them, in each place that takes an index."""
     a_session(store)
     index = store.runs_df("chat").run_index[1]
@@ -23,7 +23,7 @@ def test_an_index_out_of_a_frame_names_the_run(store):
 
 
 @pytest.mark.parametrize("place", [1.0, 1.5, b"1", (0, 1.5), (1.0, 0)])
-def test_a_place_that_is_no_index_and_no_id_is_refused(store, place):
+def test_invalid_reference_is_refused(store, place):
     """It is named, and nothing is written."""
     a_session(store)
 
@@ -32,7 +32,7 @@ def test_a_place_that_is_no_index_and_no_id_is_refused(store, place):
     assert len(store.list_sessions()) == 1
 
 
-def test_an_id_that_is_no_text_is_refused(store):
+def test_non_str_id_is_refused(store):
     """Reading, writing, branching: the value is named, instead of a complaint from within."""
     a_session(store)
 
@@ -47,7 +47,7 @@ def test_an_id_that_is_no_text_is_refused(store):
     assert [session.session_id for session in store.list_sessions()] == ["chat"]
 
 
-def test_an_empty_id_is_an_id(store):
+def test_empty_id_is_valid(store):
     """A branch that is to have the empty id has it, as a session may."""
     a_session(store)
 

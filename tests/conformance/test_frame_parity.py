@@ -127,13 +127,13 @@ def settled(found: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def test_frames_are_the_same_on_all_engines(filled):
+def test_frames_are_equal_on_all_engines(filled):
     """Hostile ids sort alike, texts are shown alike, missing stays missing, and totals are equal to the last digit."""
     for name in NAMES:
         assert_alike({engine: settled(getattr(store, f"{name}_df")()) for engine, store in filled.items()})
 
 
-def test_filtered_frames_are_the_same_on_all_engines(filled):
+def test_filtered_frames_are_equal_on_all_engines(filled):
     """With each filter, and with a limit, which cuts at the same row everywhere."""
     chosen = {
         "sessions": [
@@ -158,7 +158,7 @@ def test_filtered_frames_are_the_same_on_all_engines(filled):
             assert_alike(found)
 
 
-def test_chosen_columns_and_values_are_the_same_on_all_engines(filled):
+def test_selected_columns_and_values_are_equal_on_all_engines(filled):
     """Also with filters and lineage, which join the same tables."""
     asked = {"columns": ["session_id"], "expand": ["metadata.text", "metadata.n", "state.x"]}
     for name in NAMES:
@@ -171,7 +171,7 @@ def test_chosen_columns_and_values_are_the_same_on_all_engines(filled):
         assert_alike({engine: store.tool_calls_df(branch, **asked) for engine, store in filled.items()})
 
 
-def test_frames_with_lineage_are_the_same_on_all_engines(filled):
+def test_frames_with_lineage_are_equal_on_all_engines(filled):
     """Inherited rows too."""
     for name in ("runs", "messages", "tool_calls"):
         for branch in ("a-b branch", "a-b within", "sur\ud800 branch"):
@@ -180,7 +180,7 @@ def test_frames_with_lineage_are_the_same_on_all_engines(filled):
             )
 
 
-def test_records_are_the_same_on_all_engines(filled):
+def test_records_are_equal_on_all_engines(filled):
     """Sessions, pages and histories say the same everywhere."""
     pages = {engine: store.list_sessions(limit=100) for engine, store in filled.items()}
     expected = [session.session_id for session in pages["duckdb"]]

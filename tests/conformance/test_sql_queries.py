@@ -26,7 +26,7 @@ def filled(store):
 
 
 @pytest.mark.parametrize("name", list(FRAMES))
-def test_each_view_has_the_columns_of_its_frame(store, name):
+def test_view_has_columns_of_its_frame(store, name):
     """In order; before the first write, with empty tables and with rows."""
     expected = [column.name for column in FRAMES[name]]
     assert store.sql(f"SELECT * FROM {name}").columns.tolist() == expected
@@ -39,7 +39,7 @@ def test_each_view_has_the_columns_of_its_frame(store, name):
 
 
 @pytest.mark.parametrize("name", ["sessions", "runs", "messages", "tool_calls", "scores"])
-def test_views_show_what_frames_show(filled, engine_name, name):
+def test_views_equal_frames(filled, engine_name, name):
     """The same values, as people's SQL sees them."""
     frame = getattr(filled, f"{name}_df")()
     key = [c for c in ("session_id", "run_index", "message_index", "tool_call_id", "name") if c in frame.columns]
@@ -58,7 +58,7 @@ def test_views_show_what_frames_show(filled, engine_name, name):
         assert ours.dropna().tolist() == theirs.dropna().tolist(), column.name
 
 
-def test_times_are_times(filled, engine_name):
+def test_times_are_timestamps(filled, engine_name):
     """UTC timestamps; in SQLite, which has none, ISO text that sorts and compares as they do."""
     found = filled.sql("SELECT created_at FROM runs ORDER BY run_index LIMIT 1").created_at
     if engine_name == "sqlite":
@@ -72,7 +72,7 @@ def test_times_are_times(filled, engine_name):
     assert filled.sql("SELECT count(*) AS n FROM runs WHERE created_at < '2026-03-01 12:00:00'").n.tolist() == [0]
 
 
-def test_times_before_1970_are_times(store):
+def test_times_before_1970_are_timestamps(store):
     """To the microsecond."""
     when = datetime(1969, 12, 31, 23, 59, 59, 250_000, tzinfo=UTC)
     store.append_run("s", Run(created_at=when))
@@ -81,7 +81,7 @@ def test_times_before_1970_are_times(store):
     assert pd.to_datetime(found, utc=True).tolist() == [when]
 
 
-def test_parameters_are_values(filled):
+def test_parameters_are_bound_as_values(filled):
     """Text with any sign in it is only text: it neither ends a string nor formats one."""
     filled.rename_session("branch", "named")
     for i, text in enumerate(SPECIAL):
@@ -93,7 +93,7 @@ def test_parameters_are_values(filled):
         assert len(filled.sql("SELECT * FROM runs WHERE session_id = $text", {"text": text})) == 0
 
 
-def test_parameters_may_be_of_any_plain_type(filled):
+def test_parameters_accept_plain_types(filled):
     """Numbers, flags and what pandas and numpy give for them; None is NULL; what is not used does no harm."""
     for value in (1, np.int64(1), 1.0, np.float64(1.0), Decimal(1), pd.Series([1], dtype="Int64")[0]):
         found = filled.sql("SELECT run_index FROM runs WHERE run_index = $n AND session_id = 'chat'", {"n": value})
@@ -106,7 +106,7 @@ def test_parameters_may_be_of_any_plain_type(filled):
     assert filled.sql("SELECT $text AS text, $n + 1 AS n", {"text": "a'b", "n": 2}).iloc[0].tolist() == ["a'b", 3]
 
 
-def test_a_parameter_without_a_value_is_told(filled):
+def test_parameter_without_value_is_reported(filled):
     """By its name."""
     with pytest.raises(QueryFailed, match="nothing_here"):
         filled.sql("SELECT * FROM sessions WHERE session_id = $nothing_here")
@@ -114,7 +114,7 @@ def test_a_parameter_without_a_value_is_told(filled):
         filled.sql("SELECT * FROM sessions WHERE session_id = $nothing_here", {"other": 1})
 
 
-def test_signs_in_the_sql_text_stay_as_they_are(filled):
+def test_sql_text_is_unchanged(filled):
     """%, :name, {}, $name in strings, backslashes, comments with quotes: nothing formats the text."""
     found = filled.sql(
         """SELECT '%' AS a, '%s %(x)s %%' AS b, ':name' AS c, '{} {x}' AS d, '$name' AS e, 'it''s' AS f, '?' AS g,
@@ -146,7 +146,7 @@ def test_signs_in_the_sql_text_stay_as_they_are(filled):
         "(SELECT n_runs FROM sessions WHERE session_id = 'chat')",
     ],
 )
-def test_queries_of_all_forms_are_run(store_factory, engine_name, query):
+def test_all_forms_of_queries_run(store_factory, engine_name, query):
     """WITH, ORDER BY, UNION, comments and semicolons at the end."""
     if query.startswith("(") and engine_name == "sqlite":
         query = query[1:-1]  # SQLite takes no parentheses around a whole query
@@ -158,14 +158,14 @@ def test_queries_of_all_forms_are_run(store_factory, engine_name, query):
     assert str(found.n_runs.dtype) == "Int64"
 
 
-def test_order_by_gives_the_order(filled):
+def test_order_by_is_kept(filled):
     """Of the outermost query."""
     found = filled.sql("SELECT run_index, message_index FROM messages ORDER BY message_index DESC, run_index")
     assert found.message_index.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
     assert found.run_index.tolist() == [0, 1, 2] * 4
 
 
-def test_columns_of_one_name_are_all_kept(filled):
+def test_columns_of_same_name_are_kept(filled):
     """As different columns of a DataFrame."""
     found = filled.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS b")
 
@@ -176,7 +176,7 @@ def test_columns_of_one_name_are_all_kept(filled):
     assert joined.shape == (3, len(FRAMES["sessions"]) + len(FRAMES["runs"]))
 
 
-def test_results_have_dtypes_that_hold_missing_values(filled):
+def test_results_have_nullable_dtypes(filled):
     """Counts are whole numbers also beside NULL, text is text, nothing is an object of None."""
     found = filled.sql(
         "SELECT run_index, CASE WHEN run_index = 0 THEN NULL ELSE run_index END AS some, input, 1.5 AS f FROM runs ORDER BY 1"
@@ -192,7 +192,7 @@ def test_results_have_dtypes_that_hold_missing_values(filled):
     assert sums.iloc[0].tolist() == [90, 30.0, 3]
 
 
-def test_texts_are_shown_as_they_went_in(store):
+def test_texts_round_trip(store):
     """NUL too, whatever the engine stores in its place."""
     texts = [text for text in SPECIAL if not any("\ud800" <= c <= "\udfff" for c in text)]
     for text in texts:
@@ -202,7 +202,7 @@ def test_texts_are_shown_as_they_went_in(store):
     assert store.sql("SELECT content FROM messages ORDER BY run_index").content.tolist() == texts
 
 
-def test_json_is_queried_in_the_engines_way(filled, engine_name):
+def test_json_is_queried_with_engine_functions(filled, engine_name):
     """metadata and args are JSON to the engine."""
     store = filled
     column = "CAST(metadata AS JSON)" if engine_name in ("duckdb", "memory") else "metadata"
@@ -214,7 +214,7 @@ def test_json_is_queried_in_the_engines_way(filled, engine_name):
     assert found.tool_call_id.tolist() == ["c"]
 
 
-def test_a_mistake_is_answered_in_the_engines_words(filled):
+def test_sql_error_is_the_engines_message(filled):
     """The column or table that is not there is named; the store works on."""
     for query in ("SELECT no_such_column FROM sessions", "SELECT * FROM no_such_column", "SELECT no_such_column("):
         with pytest.raises(QueryFailed) as caught:
@@ -225,7 +225,7 @@ def test_a_mistake_is_answered_in_the_engines_words(filled):
     assert filled.sql("SELECT n_runs FROM sessions WHERE session_id = 'chat'").n_runs.tolist() == [4]
 
 
-def test_sql_sees_what_was_just_written(filled):
+def test_sql_sees_latest_write(filled):
     """Reading and writing in turn."""
     for i in range(3):
         assert filled.sql("SELECT count(*) AS n FROM runs").n.tolist() == [3 + i]

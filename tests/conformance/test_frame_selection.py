@@ -72,7 +72,7 @@ def filled(store):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_column_can_be_had_alone(filled, name):
+def test_each_column_can_be_selected_alone(filled, name):
     """It is the column of the whole frame: same values, dtype and order of rows."""
     whole = frame(filled, name)
     for column in whole:
@@ -80,7 +80,7 @@ def test_each_column_can_be_had_alone(filled, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_columns_come_in_the_order_of_the_asking(filled, name):
+def test_columns_keep_requested_order(filled, name):
     """Not in that of the frame; each once; one name needs no list, and any iterable will do."""
     whole = frame(filled, name)
     backwards = list(whole)[::-1]
@@ -93,7 +93,7 @@ def test_columns_come_in_the_order_of_the_asking(filled, name):
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_choice_of_columns_is_that_part_of_the_frame(filled, data):
+def test_selection_equals_part_of_full_frame(filled, data):
     """Totals that are computed together are right apart, with filters and a limit too."""
     name = data.draw(st.sampled_from(NAMES))
     columns = data.draw(st.lists(st.sampled_from([c.name for c in FRAMES[name]]), min_size=1, unique=True))
@@ -105,7 +105,7 @@ def test_any_choice_of_columns_is_that_part_of_the_frame(filled, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chosen_columns_of_an_empty_store_have_their_dtypes(store, name):
+def test_selected_columns_of_empty_store_have_dtypes(store, name):
     """Before the first write, as ever."""
     columns = [column for column in FRAMES[name] if column.kind in ("text", "count", "time", "number")][-3:]
     found = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
@@ -114,7 +114,7 @@ def test_chosen_columns_of_an_empty_store_have_their_dtypes(store, name):
     assert [str(dtype) for dtype in found.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
 
 
-def test_columns_go_with_lineage(filled):
+def test_columns_combine_with_lineage(filled):
     """Chosen columns of what a branch sees; `inherited` is one that can be chosen, or left out."""
     filled.branch("s1", after=(1, 1), new_session_id="branch")
     filled.append_run("branch", a_run("own"))
@@ -142,7 +142,7 @@ def test_columns_go_with_lineage(filled):
         ("sessions", ["total_tokens"], {"sessions", "runs", "messages"}),
     ],
 )
-def test_what_is_not_asked_for_is_not_computed(filled, name, columns, read):
+def test_unrequested_columns_are_not_computed(filled, name, columns, read):
     """The engine is not even told of the tables that only other columns need, whatever else narrows the frame."""
     for filters in ({}, {"limit": 2}, {"session_id": ["s1"]}, {"since": "1970-01-01", "agent_id": "a"}):
         with statements(filled) as sent:
@@ -177,7 +177,7 @@ def test_unknown_columns_are_refused(store):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_filters_and_limits_are_the_engines_work(filled, name, monkeypatch):
+def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
     """Of a frame that is narrowed, the engine hands over the rows of the frame and no others."""
     handed: list[int] = []
     real = filled.arrow
@@ -206,7 +206,7 @@ def test_filters_and_limits_are_the_engines_work(filled, name, monkeypatch):
 # Values inside JSON --------------------------------------------------------------------------------------------------
 
 
-def test_metadata_and_state_are_columns_of_every_frame(filled):
+def test_every_frame_expands_metadata_and_state(filled):
     """Named as asked, behind the others, of the session that each row is in."""
     asked = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
     for name in NAMES:
@@ -224,7 +224,7 @@ def test_metadata_and_state_are_columns_of_every_frame(filled):
         assert len(found) >= 3
 
 
-def test_values_go_with_every_filter(filled):
+def test_expand_combines_with_every_filter(filled):
     """The rows are those of the frame without them, in their order, cut at the same place."""
     filters = [
         {"limit": 2},
@@ -243,7 +243,7 @@ def test_values_go_with_every_filter(filled):
             assert found["metadata.task_id"].tolist() == ("t" + found.session_id.str[1:]).tolist()
 
 
-def test_values_read_no_more_than_they_need(filled):
+def test_expand_reads_only_required_tables(filled):
     """A value of the session costs a join with the sessions; one of the frame's own costs none."""
     with statements(filled) as sent:
         filled.sessions_df(columns=["session_id"], expand=["metadata.task_id", "state.step"])
@@ -253,7 +253,7 @@ def test_values_read_no_more_than_they_need(filled):
     assert sent[-1].count("JOIN") == 1
 
 
-def test_values_of_inherited_rows_are_those_of_their_session(filled):
+def test_inherited_rows_expand_values_of_their_session(filled):
     """With lineage: the parent's rows have the parent's metadata, the branch's own those of the branch."""
     filled.branch("s1", after=0, new_session_id="branch")
     filled.save_session(Session(session_id="branch", metadata={"task_id": "other"}))
@@ -263,7 +263,7 @@ def test_values_of_inherited_rows_are_those_of_their_session(filled):
         assert dict(zip(found.inherited, found["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
 
 
-def test_arguments_of_tool_calls_are_columns(store):
+def test_tool_call_arguments_expand(store):
     """Strings as they are, other values as JSON spells them; a call without that argument has none."""
     arguments = [{"city": "Rome", "n": 1}, {"city": None}, {"city": ["a", {"b": 1.0}]}, {"n": True}, None]
     calls = [ToolCall(tool_call_id=f"{i}", tool_name="t", args=args) for i, args in enumerate(arguments)]
@@ -274,7 +274,7 @@ def test_arguments_of_tool_calls_are_columns(store):
     assert found["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
 
 
-def test_an_expanded_column_is_like_any_other_of_text(filled):
+def test_expanded_column_is_a_text_column(filled):
     """It joins, groups and compares with text columns."""
     found = filled.messages_df(expand=["metadata.task_id"])
     tasks = filled.sessions_df(columns=["session_id", "total_tokens"], expand=["metadata.task_id"])
@@ -291,7 +291,7 @@ ODD_KEYS = (
 )  # fmt: skip
 
 
-def test_keys_of_any_characters_are_found(every_store):
+def test_keys_with_any_characters_are_found(every_store):
     """As the keys they are: none is read as a path, an index, a wildcard or SQL. The last of two like names is not taken."""
     document = {key: f"at {place}" for place, key in enumerate(ODD_KEYS)}
     wrong = {}
@@ -354,7 +354,7 @@ ODD_VALUES = {
 }
 
 
-def test_values_are_spelled_alike_on_all_engines(every_store):
+def test_values_are_formatted_equally_on_all_engines(every_store):
     """Numbers to the last digit, booleans as JSON has them, texts as they went in, null as missing."""
     wrong = {}
     for engine, store in every_store.items():
@@ -369,7 +369,7 @@ def test_values_are_spelled_alike_on_all_engines(every_store):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=st.dictionaries(keys, values, min_size=1, max_size=5), missing=texts)
-def test_any_document_gives_the_same_on_all_engines(every_store, document, missing):
+def test_any_document_gives_equal_values_on_all_engines(every_store, document, missing):
     """Every value of every document that can be stored, under every key, two levels down; what is not there is missing."""
     try:
         stored = json.loads(codec.dumps(document))
@@ -419,7 +419,7 @@ def unescaped(value):
     return {unescaped(k): unescaped(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def test_documents_that_are_no_objects_have_no_values(store):
+def test_non_object_documents_have_no_values(store):
     """A session without metadata or state, or with arguments that are no object, has no such values."""
     store.save_session(Session(session_id="s"))
     store.append_run("s", Run(messages=[Message(role="user", content="x")]))
@@ -428,7 +428,7 @@ def test_documents_that_are_no_objects_have_no_values(store):
     assert store.sessions_df(expand=["metadata.a", "state.a.b"]).iloc[0, -2:].isna().all()
 
 
-def test_paths_that_name_nothing_are_refused(store):
+def test_invalid_paths_are_refused(store):
     """With our own error, which says where values are, before anything is asked of the engine."""
     cases = [
         ("sessions", ["metdata.x"], "metdata", "'metadata'"),
@@ -453,7 +453,7 @@ def test_paths_that_name_nothing_are_refused(store):
         assert hint in error.value.hint
 
 
-def test_one_path_needs_no_list_and_none_adds_nothing(filled):
+def test_expand_accepts_one_path_or_none(filled):
     """Twice the same is once."""
     whole = filled.runs_df()
     pd.testing.assert_frame_equal(filled.runs_df(expand=[]), whole)

@@ -40,7 +40,7 @@ def with_result(value, **fields):
     return Run(messages=messages)
 
 
-def test_a_list_is_shown_as_json_wherever_it_is_read(store):
+def test_list_is_displayed_as_json_everywhere(store):
     """Of a message, of a call, in and out of a run; in frames, in SQL, in the record, and in a run written as it happens."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
@@ -60,7 +60,7 @@ def test_a_list_is_shown_as_json_wherever_it_is_read(store):
         assert [run.tool_calls[0].result for run in loaded(store, f"s{n}").runs] == [value] * 3
 
 
-def test_lists_that_go_in_and_out_of_a_run_are_values_unless_they_are_texts_and_files(store):
+def test_list_input_is_a_value_unless_texts_and_files(store):
     """Parts of a known type are read as their texts; a list of strings is a list."""
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "url": "https://a.example/1.png"}]
     store.append_run("s", Run(input=["a", "b"], output=[]))
@@ -74,7 +74,7 @@ def test_lists_that_go_in_and_out_of_a_run_are_values_unless_they_are_texts_and_
     assert [run.input for run in loaded(store, "s").runs][:2] == [["a", "b"], parts]
 
 
-def test_a_transcript_shows_a_returned_list_as_json(store):
+def test_transcript_displays_returned_list_as_json(store):
     """Plain and HTML."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
@@ -140,7 +140,7 @@ def values():
 
 
 @pytest.mark.parametrize("where", ["told", "call", "out"])
-def test_values_that_differ_are_never_the_same_in_a_comparison(values, where):
+def test_different_values_never_compare_equal(values, where):
     """Each is compared with itself and some others, among them all that look like it."""
     names = list(VALUES)
     pairs = [*itertools.pairwise(names), *zip(names, names[3:], strict=False)]
@@ -158,7 +158,7 @@ def test_values_that_differ_are_never_the_same_in_a_comparison(values, where):
         assert compare(f"{where} {name}", (f"{where} {name}", values), store=values).divergence is None
 
 
-def test_the_order_of_keys_does_not_matter(store):
+def test_key_order_is_ignored(store):
     """An object is the same however it is written."""
     store.append_run("a", with_result({"a": 1, "b": [{"x": 1, "y": 2}]}))
     store.append_run("b", with_result({"b": [{"y": 2, "x": 1}], "a": 1}))
@@ -166,7 +166,7 @@ def test_the_order_of_keys_does_not_matter(store):
     assert compare("a", "b", store=store).divergence is None
 
 
-def test_a_failed_call_and_an_answer_that_broke_off_are_told_apart(store):
+def test_failed_call_and_partial_answer_differ(store):
     """In turns and in the divergence, with words that differ."""
     store.append_run("fine", with_result("42"))
     store.append_run("failed", with_result("42", is_error=True))
@@ -186,7 +186,7 @@ def test_a_failed_call_and_an_answer_that_broke_off_are_told_apart(store):
         assert said in repr(found)
 
 
-def test_a_picture_is_seen_where_no_message_shows_it(store):
+def test_image_without_message_is_displayed(store):
     """In a result without a message, and in the input of a run without messages."""
     for name in ("a", "b"):
         picture = {"type": "image", "media_type": "image/png", "size": 1, "sha256": name * 64}
@@ -198,7 +198,7 @@ def test_a_picture_is_seen_where_no_message_shows_it(store):
         assert "bbbb" in f"{found.divergence.b_text} {found.divergence.b_calls}"
 
 
-def test_an_agents_tool_that_returns_a_list_is_recorded_as_one(store):
+def test_tool_result_list_is_stored_as_list(store):
     """As it happens; the model is told the same."""
     heard = []
 
@@ -215,7 +215,7 @@ def test_an_agents_tool_that_returns_a_list_is_recorded_as_one(store):
     assert heard[-1] == ["Alice", 30, None]
 
 
-def test_lists_of_an_older_store_are_shown_as_values_after_its_upgrade(store_factory):
+def test_lists_of_old_store_are_values_after_upgrade(store_factory):
     """Version 3 kept what it took for texts among them; parts of a prompt stay texts."""
     from kern_nb.db import schema_versions
 
