@@ -74,14 +74,14 @@ def is_quick(work: Callable[[], object], seconds: float) -> bool:
 
 def patterns() -> dict[str, tuple[re.Pattern, set[str]]]:
     """Every pattern of the package by its place, with the methods that are used: of modules, and within functions."""
-    known: dict[str, tuple[re.Pattern, set[str]]] = {}
+    patterns_by_name: dict[str, tuple[re.Pattern, set[str]]] = {}
     for info in pkgutil.walk_packages(kern_nb.__path__, "kern_nb."):
         module = importlib.import_module(info.name)
         source = inspect.getsource(module)
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
                 used = set(re.findall(rf"\b{name}\.(\w+)\(", source)) & METHODS
-                known[f"{info.name}.{name}"] = (value, used or METHODS)
+                patterns_by_name[f"{info.name}.{name}"] = (value, used or METHODS)
         for node in ast.walk(ast.parse(source)):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
@@ -90,9 +90,9 @@ def patterns() -> dict[str, tuple[re.Pattern, set[str]]]:
                 method = node.func.attr
                 flags = re.DOTALL | re.MULTILINE if len(node.args) > 1 and method == "compile" else 0
                 where = f"{info.name}:{node.lineno}"
-                if method in METHODS or not any(v.pattern == node.args[0].value for v, _ in known.values()):
-                    known[where] = (re.compile(node.args[0].value, flags), {method} & METHODS or METHODS)
-    return known
+                if method in METHODS or not any(v.pattern == node.args[0].value for v, _ in patterns_by_name.values()):
+                    patterns_by_name[where] = (re.compile(node.args[0].value, flags), {method} & METHODS or METHODS)
+    return patterns_by_name
 
 
 def examples(pattern: re.Pattern) -> list[str]:
@@ -137,8 +137,8 @@ def hostile_texts(pattern: re.Pattern) -> list[str]:
         for start, end in itertools.combinations(range(len(short) + 1), 2):
             if end - start <= 4:
                 around |= {(short[:start], short[start:end], ""), (short[:start], short[start:end], short[end:])}
-    chosen = sorted(around, key=lambda parts: (len(parts[1]), parts))[:MOST_TEXTS]
-    return [before + unit * (CHARACTERS // len(unit)) + after + "\x00" for before, unit, after in chosen]
+    selected = sorted(around, key=lambda parts: (len(parts[1]), parts))[:MOST_TEXTS]
+    return [before + unit * (CHARACTERS // len(unit)) + after + "\x00" for before, unit, after in selected]
 
 
 def calls(pattern: re.Pattern, methods: set[str], text: str) -> None:

@@ -61,7 +61,7 @@ def test_statements_and_rows_do_not_grow_with_session(store):
                 work(store)
             costs.setdefault(name, []).append((len(heard), heard.rows))
 
-    assert {name: sorted(set(found)) for name, found in costs.items() if len(set(found)) > 1} == {}
+    assert {name: sorted(set(result)) for name, result in costs.items() if len(set(result)) > 1} == {}
     assert costs["append_run"][0][0] <= 8
     assert costs["branch"][0][1] <= 8
 
@@ -99,7 +99,7 @@ def sqlite_store(tmp_path) -> Iterator[SqliteDb]:
 def steps(store: SqliteDb) -> Iterator[list[int]]:
     """Count the steps of SQLite's virtual machine on the store's connections."""
     counted = [0]
-    seen: list[sqlite3.Connection] = []
+    connections: list[sqlite3.Connection] = []
 
     def count() -> int:
         counted[0] += 1
@@ -107,8 +107,8 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
 
     def listen(connection: sa.Connection, *args: Any) -> None:
         raw: Any = connection.connection.driver_connection
-        if raw not in seen:
-            seen.append(raw)
+        if raw not in connections:
+            connections.append(raw)
             raw.set_progress_handler(count, 1)
 
     sa.event.listen(store.engine, "before_cursor_execute", listen)
@@ -116,7 +116,7 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
         yield counted
     finally:
         sa.event.remove(store.engine, "before_cursor_execute", listen)
-        for raw in seen:
+        for raw in connections:
             raw.set_progress_handler(None, 0)
 
 
@@ -133,8 +133,8 @@ def test_engine_steps_do_not_grow_with_session(sqlite_store):
                 work(store)
             costs.setdefault(name, []).append(counted[0])
 
-    assert all(found[0] > 50 for found in costs.values()), "nothing was counted"
-    assert {name: found for name, found in costs.items() if max(found) > 1.25 * min(found)} == {}
+    assert all(result[0] > 50 for result in costs.values()), "nothing was counted"
+    assert {name: result for name, result in costs.items() if max(result) > 1.25 * min(result)} == {}
 
 
 def test_engine_steps_do_not_grow_with_store(sqlite_store):
@@ -152,7 +152,7 @@ def test_engine_steps_do_not_grow_with_store(sqlite_store):
                 part(store)
             costs.setdefault(name, []).append(counted[0])
 
-    assert {name: found for name, found in costs.items() if max(found) > 1.25 * min(found)} == {}
+    assert {name: result for name, result in costs.items() if max(result) > 1.25 * min(result)} == {}
 
 
 def fill(connection: sa.Connection, store: SessionStore, n: int) -> None:

@@ -36,13 +36,13 @@ def test_non_str_id_is_refused(store):
     """Reading, writing, branching: the value is named, instead of a complaint from within."""
     a_session(store)
 
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.get_session(5)
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.append_run(5, loaded(store, "chat").runs[0])
-    with pytest.raises(BadUsage, match="None is no text"):
+    with pytest.raises(BadUsage, match="must be str, got None"):
         store.start_run(None, input="x")
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.delete_session(5)
     assert [session.session_id for session in store.list_sessions()] == ["chat"]
 

@@ -103,11 +103,11 @@ def test_sessions_do_not_affect_unreferenced_blobs(store):
 
 def test_workloads_have_separate_blobs(store_factory, engine_name):
     """What one session_table keeps is not the other's."""
-    one, two = store_factory(session_table="one"), store_factory(session_table="two")
-    name = one.put_blob(b"picture")
+    first, second = store_factory(session_table="one"), store_factory(session_table="two")
+    name = first.put_blob(b"picture")
 
-    assert two.get_blob(name) is None
-    assert one.get_blob(name).content == b"picture"
+    assert second.get_blob(name) is None
+    assert first.get_blob(name).content == b"picture"
 
 
 def test_blob_is_readable_in_read_only_store(persistent_target):
@@ -129,9 +129,9 @@ def test_threads_store_same_blob_concurrently(store, store_factory, engine_name)
 
     def keep(who, n):
         for i in range(5):
-            found = [who.put_blob(b"same %d" % i, "image/png"), who.put_blob(b"own %d %d" % (n, i))]
+            result = [who.put_blob(b"same %d" % i, "image/png"), who.put_blob(b"own %d %d" % (n, i))]
             with lock:
-                names.extend(found)
+                names.extend(result)
 
     errors = at_once(*(lambda who=who, n=n: keep(who, n) for n, who in enumerate((store, other) * 3)))
 

@@ -32,9 +32,9 @@ LISTS = [
 
 def with_result(value, **fields):
     """A run with a call that returned a value, as a message says."""
-    one = ToolCall(tool_call_id="c", tool_name="look")
+    call = ToolCall(tool_call_id="c", tool_name="look")
     messages = [
-        Message(role="assistant", tool_calls=[one]),
+        Message(role="assistant", tool_calls=[call]),
         Message(role="tool", tool_call_id="c", tool_name="look", content=value, **fields),
     ]
     return Run(messages=messages)
@@ -78,9 +78,9 @@ def test_transcript_displays_returned_list_as_json(store):
     """Plain and HTML."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
-        shown = repr(store.get_session(f"s{n}")) + session_html(store.get_session(f"s{n}"))
+        displayed = repr(store.get_session(f"s{n}")) + session_html(store.get_session(f"s{n}"))
         for word in ("Alice", "30", "Mugs", "0.9", "deep"):
-            assert (word in shown) == (word in json.dumps(value))
+            assert (word in displayed) == (word in json.dumps(value))
 
 
 VALUES = {
@@ -174,16 +174,16 @@ def test_failed_call_and_partial_answer_differ(store):
         store.append_run(name, Run(tool_calls=[ToolCall(tool_name="look", result="42", status=status)]))
     for name, partial in (("whole", None), ("partial", True)):
         store.append_run(name, Run(messages=[Message(role="assistant", content="Once", partial=partial)]))
-    for a, b, said in (
+    for a, b, label in (
         ("fine", "failed", "(failed)"),
         ("call fine", "call failed", "failed"),
         ("whole", "partial", "(broke off)"),
     ):
         found = compare(a, b, store=store)
         assert found.turns["status"].tolist()[-1] == "changed"
-        assert said in f"{found.divergence.b_text} {found.divergence.b_calls}"
-        assert said not in f"{found.divergence.a_text} {found.divergence.a_calls}"
-        assert said in repr(found)
+        assert label in f"{found.divergence.b_text} {found.divergence.b_calls}"
+        assert label not in f"{found.divergence.a_text} {found.divergence.a_calls}"
+        assert label in repr(found)
 
 
 def test_image_without_message_is_displayed(store):

@@ -70,12 +70,12 @@ def test_outputs_are_equal(filled, name):
     ]
     if name in OF_LINEAGE:
         choices.append({"session_id": "branch", "lineage": True})
-    for asked in choices:
-        frame = getattr(filled, f"{name}_df")(**asked)
-        table, polar = filled.table(name, **asked), filled.polars(name, **asked)
+    for requested in choices:
+        frame = getattr(filled, f"{name}_df")(**requested)
+        table, polar = filled.table(name, **requested), filled.polars(name, **requested)
         assert table.column_names == polar.columns == list(frame)
         assert table.to_pylist() == polar.to_dicts() == as_frame(frame)
-        assert len(frame) > 0 or "since" in asked  # where no time was stated
+        assert len(frame) > 0 or "since" in requested  # where no time was stated
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,8 +84,8 @@ def test_types_match_columns(filled, name):
     lineage = name in OF_LINEAGE
     columns = [*FRAMES[name], INHERITED] if lineage else FRAMES[name]
     for session_id in ("branch", "a") if lineage else ("branch", "no such"):
-        asked = {"session_id": session_id, "expand": ["metadata.task_id"]} | ({"lineage": True} if lineage else {})
-        table, polar = filled.table(name, **asked), filled.polars(name, **asked)
+        requested = {"session_id": session_id, "expand": ["metadata.task_id"]} | ({"lineage": True} if lineage else {})
+        table, polar = filled.table(name, **requested), filled.polars(name, **requested)
         expanded = ("metadata.task_id", "text")
         expected = [*((column.name, column.kind) for column in columns), expanded]
         assert [(field.name, field.type) for field in table.schema] == [(n, ARROW[kind]) for n, kind in expected]
@@ -148,9 +148,9 @@ def test_signatures_have_every_parameter():
     everything = list(inspect.signature(SessionStore.messages_df).parameters.values())
     assert "**" not in str(everything)
     for name in NAMES:
-        found = list(inspect.signature(getattr(SessionStore, f"{name}_df")).parameters.values())
-        assert found == [one for one in everything if name in OF_LINEAGE or one.name != "lineage"]
+        result = list(inspect.signature(getattr(SessionStore, f"{name}_df")).parameters.values())
+        assert result == [item for item in everything if name in OF_LINEAGE or item.name != "lineage"]
     for method in (SessionStore.table, SessionStore.polars):
-        found = list(inspect.signature(method).parameters.values())
-        assert [found[0], *found[2:]] == everything
-        assert found[1].name == "name"
+        result = list(inspect.signature(method).parameters.values())
+        assert [result[0], *result[2:]] == everything
+        assert result[1].name == "name"

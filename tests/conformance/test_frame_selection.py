@@ -25,9 +25,9 @@ NAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 OF_LINEAGE = ("runs", "messages", "tool_calls")
 
 
-def frame(store, name, *args, **asked) -> pd.DataFrame:
+def frame(store, name, *args, **requested) -> pd.DataFrame:
     """A frame by its name."""
-    return getattr(store, f"{name}_df")(*args, **asked)
+    return getattr(store, f"{name}_df")(*args, **requested)
 
 
 @contextmanager
@@ -108,10 +108,10 @@ def test_selection_equals_part_of_full_frame(filled, data):
 def test_selected_columns_of_empty_store_have_dtypes(store, name):
     """Before the first write, as ever."""
     columns = [column for column in FRAMES[name] if column.kind in ("text", "count", "time", "number")][-3:]
-    found = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
+    result = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
 
-    assert len(found) == 0
-    assert [str(dtype) for dtype in found.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
+    assert len(result) == 0
+    assert [str(dtype) for dtype in result.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
 
 
 def test_columns_combine_with_lineage(filled):
@@ -121,8 +121,8 @@ def test_columns_combine_with_lineage(filled):
     for name in OF_LINEAGE:
         whole = frame(filled, name, "branch", lineage=True)
         for columns in (["inherited"], ["run_index", "inherited"], ["run_id"], list(whole)[::-1]):
-            found = frame(filled, name, "branch", lineage=True, columns=columns)
-            pd.testing.assert_frame_equal(found, whole[columns])
+            result = frame(filled, name, "branch", lineage=True, columns=columns)
+            pd.testing.assert_frame_equal(result, whole[columns])
 
 
 @pytest.mark.parametrize(
@@ -160,16 +160,16 @@ def test_unknown_columns_are_refused(store):
         ("runs", ["metadata"], "metadata", "run_id"),
         ("messages", ["metadata.task_id"], "metadata.task_id", "expand=['metadata.task_id']"),
         ("messages", ["inherited"], "inherited", "lineage=True"),
-        ("sessions", [3], "3", "text"),
-        ("sessions", [], "columns", "leave columns out"),
+        ("sessions", [3], "3", "strings"),
+        ("sessions", [], "columns", "omit the argument"),
         ("sessions", [""], "''", "session_id"),
         ("tool_calls", ["expanded_0"], "expanded_0", ""),
         ("scores", ["score_id"], "score_id", "session_id"),
     ]
-    for name, columns, told, hint in cases:
+    for name, columns, message, hint in cases:
         with pytest.raises(BadUsage) as error:
             frame(store, name, columns=columns)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert hint in error.value.hint
 
 
@@ -183,9 +183,9 @@ def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
     real = filled.arrow
 
     def arrow(query):
-        found = real(query)
-        handed.append(found.num_rows)
-        return found
+        result = real(query)
+        handed.append(result.num_rows)
+        return result
 
     monkeypatch.setattr(filled, "arrow", arrow)
     for choice in (
@@ -195,11 +195,11 @@ def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
     ):
         for filters in ({"limit": 2}, {"since": "1970-01-01T00:00:01"}, {"until": "1970-01-01T00:00:01"}, {"limit": 0}):
             with statements(filled) as sent:
-                found = frame(filled, name, **filters, **choice)
-            assert handed.pop() == len(found)
+                result = frame(filled, name, **filters, **choice)
+            assert handed.pop() == len(result)
             assert ("LIMIT" in sent[-1]) is ("limit" in filters)
             assert ("created_at" in sent[-1].partition("WHERE")[2]) or "limit" in filters
-            assert len(found) <= filters.get("limit", len(found))
+            assert len(result) <= filters.get("limit", len(result))
     assert len(frame(filled, "sessions", since="1970-01-01T00:00:01", until="1970-01-01T00:00:02")) == 1
 
 
@@ -208,20 +208,20 @@ def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
 
 def test_every_frame_expands_metadata_and_state(filled):
     """Named as asked, behind the others, of the session that each row is in."""
-    asked = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
+    requested = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
     for name in NAMES:
         whole = frame(filled, name)
-        found = frame(filled, name, expand=asked)
-        pd.testing.assert_frame_equal(found.drop(columns=asked), whole)
-        assert list(found)[-5:] == asked
-        assert {str(found[column].dtype) for column in asked} == {"string"}
+        result = frame(filled, name, expand=requested)
+        pd.testing.assert_frame_equal(result.drop(columns=requested), whole)
+        assert list(result)[-5:] == requested
+        assert {str(result[column].dtype) for column in requested} == {"string"}
         place = whole.session_id.str[1:]
-        assert found["metadata.task_id"].tolist() == ("t" + place).tolist()
-        assert found["state.step"].tolist() == place.tolist()
-        assert found["metadata.deep.er"].tolist() == ("[" + place + "]").tolist()
-        assert found["state.done"].tolist() == ["false" if p == "0" else "true" for p in place]
-        assert found["metadata.none"].isna().all()
-        assert len(found) >= 3
+        assert result["metadata.task_id"].tolist() == ("t" + place).tolist()
+        assert result["state.step"].tolist() == place.tolist()
+        assert result["metadata.deep.er"].tolist() == ("[" + place + "]").tolist()
+        assert result["state.done"].tolist() == ["false" if p == "0" else "true" for p in place]
+        assert result["metadata.none"].isna().all()
+        assert len(result) >= 3
 
 
 def test_expand_combines_with_every_filter(filled):
@@ -237,10 +237,10 @@ def test_expand_combines_with_every_filter(filled):
     ]
     for name in NAMES:
         for one in filters:
-            found = frame(filled, name, columns=["session_id"], expand=["metadata.task_id"], **one)
-            assert list(found) == ["session_id", "metadata.task_id"]
-            assert found.session_id.tolist() == frame(filled, name, **one).session_id.tolist()
-            assert found["metadata.task_id"].tolist() == ("t" + found.session_id.str[1:]).tolist()
+            result = frame(filled, name, columns=["session_id"], expand=["metadata.task_id"], **one)
+            assert list(result) == ["session_id", "metadata.task_id"]
+            assert result.session_id.tolist() == frame(filled, name, **one).session_id.tolist()
+            assert result["metadata.task_id"].tolist() == ("t" + result.session_id.str[1:]).tolist()
 
 
 def test_expand_reads_only_required_tables(filled):
@@ -259,8 +259,8 @@ def test_inherited_rows_expand_values_of_their_session(filled):
     filled.save_session(Session(session_id="branch", metadata={"task_id": "other"}))
     filled.append_run("branch", a_run("own"))
     for name in OF_LINEAGE:
-        found = frame(filled, name, "branch", lineage=True, columns=["inherited"], expand=["metadata.task_id"])
-        assert dict(zip(found.inherited, found["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
+        result = frame(filled, name, "branch", lineage=True, columns=["inherited"], expand=["metadata.task_id"])
+        assert dict(zip(result.inherited, result["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
 
 
 def test_tool_call_arguments_expand(store):
@@ -268,20 +268,20 @@ def test_tool_call_arguments_expand(store):
     arguments = [{"city": "Rome", "n": 1}, {"city": None}, {"city": ["a", {"b": 1.0}]}, {"n": True}, None]
     calls = [ToolCall(tool_call_id=f"{i}", tool_name="t", args=args) for i, args in enumerate(arguments)]
     store.append_run("s", Run(tool_calls=calls))
-    found = store.tool_calls_df(columns=["tool_call_id"], expand=["args.city", "args.n"])
+    result = store.tool_calls_df(columns=["tool_call_id"], expand=["args.city", "args.n"])
 
-    assert found["args.city"].tolist() == ["Rome", pd.NA, '["a", {"b": 1.0}]', pd.NA, pd.NA]
-    assert found["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
+    assert result["args.city"].tolist() == ["Rome", pd.NA, '["a", {"b": 1.0}]', pd.NA, pd.NA]
+    assert result["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
 
 
 def test_expanded_column_is_a_text_column(filled):
     """It joins, groups and compares with text columns."""
-    found = filled.messages_df(expand=["metadata.task_id"])
+    result = filled.messages_df(expand=["metadata.task_id"])
     tasks = filled.sessions_df(columns=["session_id", "total_tokens"], expand=["metadata.task_id"])
-    merged = found.merge(tasks, on=["session_id", "metadata.task_id"])
+    merged = result.merge(tasks, on=["session_id", "metadata.task_id"])
 
-    assert len(merged) == len(found)
-    assert found.groupby("metadata.task_id").size().to_dict() == {f"t{i}": 8 for i in range(3)}
+    assert len(merged) == len(result)
+    assert result.groupby("metadata.task_id").size().to_dict() == {f"t{i}": 8 for i in range(3)}
 
 
 ODD_KEYS = (
@@ -299,21 +299,21 @@ def test_keys_with_any_characters_are_found(every_store):
         store.save_session(Session(session_id="s", metadata=document | {"in": document}))
         for place, key in enumerate(ODD_KEYS):
             for path in (("metadata", key), ["metadata", "in", key]):
-                found = store.sessions_df(columns=["session_id"], expand=[path])
-                if found.iloc[0].tolist() != ["s", f"at {place}"]:
-                    wrong[engine, key] = found.iloc[0].tolist()
-                if list(found)[1] != ".".join(path).replace("\ud800", "\ufffd"):
-                    wrong[engine, key, "name"] = list(found)
+                result = store.sessions_df(columns=["session_id"], expand=[path])
+                if result.iloc[0].tolist() != ["s", f"at {place}"]:
+                    wrong[engine, key] = result.iloc[0].tolist()
+                if list(result)[1] != ".".join(path).replace("\ud800", "\ufffd"):
+                    wrong[engine, key, "name"] = list(result)
         store.save_session(Session(session_id="s", metadata={"list": [1, 2, 3], "text": "abc", "number": 12}))
         for key in ODD_KEYS:
-            asked = [
+            requested = [
                 ("metadata", key),
                 ("metadata", "list", key),
                 ("metadata", "text", key),
                 ("metadata", "number", key),
             ]
-            if not store.sessions_df(expand=asked).iloc[0, -4:].isna().all():
-                wrong[engine, key, "not there"] = store.sessions_df(expand=asked).iloc[0, -4:].tolist()
+            if not store.sessions_df(expand=requested).iloc[0, -4:].isna().all():
+                wrong[engine, key, "not there"] = store.sessions_df(expand=requested).iloc[0, -4:].tolist()
     assert_none(wrong)
 
 
@@ -359,17 +359,17 @@ def test_values_are_formatted_equally_on_all_engines(every_store):
     wrong = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata={name: value for name, (value, _) in ODD_VALUES.items()}))
-        found = store.sessions_df(columns=["session_id"], expand=[("metadata", name) for name in ODD_VALUES]).iloc[0]
+        result = store.sessions_df(columns=["session_id"], expand=[("metadata", name) for name in ODD_VALUES]).iloc[0]
         for name, (_, expected) in ODD_VALUES.items():
-            value = found[f"metadata.{name}"]
+            value = result[f"metadata.{name}"]
             if value is not expected and (value is pd.NA or expected is pd.NA or value != expected):
                 wrong[engine, name] = (value, expected)
     assert_none(wrong)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(document=st.dictionaries(keys, values, min_size=1, max_size=5), missing=texts)
-def test_any_document_gives_equal_values_on_all_engines(every_store, document, missing):
+@given(document=st.dictionaries(keys, values, min_size=1, max_size=5), absent=texts)
+def test_any_document_gives_equal_values_on_all_engines(every_store, document, absent):
     """Every value of every document that can be stored, under every key, two levels down; what is not there is missing."""
     try:
         stored = json.loads(codec.dumps(document))
@@ -382,15 +382,15 @@ def test_any_document_gives_equal_values_on_all_engines(every_store, document, m
         if isinstance(value, dict)
         for b in value
     ]
-    paths.append((missing,))
-    asked = list({".".join(path).encode("utf-8", "replace"): ("metadata", *path) for path in paths}.values())
-    found = {}
+    paths.append((absent,))
+    requested = list({".".join(path).encode("utf-8", "replace"): ("metadata", *path) for path in paths}.values())
+    result = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata=document))
-        found[engine] = store.sessions_df("s", columns=["session_id"], expand=asked)
-    for frame_ in found.values():
-        pd.testing.assert_frame_equal(frame_, found["duckdb"])
-    for path, value in zip(asked, found["duckdb"].iloc[0, 1:].tolist(), strict=True):
+        result[engine] = store.sessions_df("s", columns=["session_id"], expand=requested)
+    for frame_ in result.values():
+        pd.testing.assert_frame_equal(frame_, result["duckdb"])
+    for path, value in zip(requested, result["duckdb"].iloc[0, 1:].tolist(), strict=True):
         expected = spelled(stored, [codec.encode_text(key) for key in path[1:]])
         assert (value is pd.NA) if expected is None else (value == expected), path
 
@@ -406,7 +406,7 @@ def spelled(value, path: list[str]) -> str | None:
     if value is None:
         return None
     return re.sub(
-        "[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(unescaped(value), ensure_ascii=False)
+        "[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", json.dumps(unescaped(value), ensure_ascii=False)
     )
 
 
@@ -446,10 +446,10 @@ def test_invalid_paths_are_refused(store):
         ("tool_calls", ["result.x"], "result", "metadata, state, args"),
         ("sessions", ["metadata.a.b", ("metadata", "a.b")], "metadata.a.b", "one at a time"),
     ]
-    for name, expand, told, hint in cases:
+    for name, expand, message, hint in cases:
         with pytest.raises(BadUsage) as error:
             frame(store, name, expand=expand)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert hint in error.value.hint
 
 

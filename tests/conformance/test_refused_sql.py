@@ -190,12 +190,12 @@ def guarded(store, engine_name, tmp_path):
 def tried(store, query: str) -> str | None:
     """What is wrong with the answer to a query that should be refused; None where it was refused."""
     try:
-        found = store.sql(query)
+        result = store.sql(query)
     except (QueryRefused, QueryFailed):
         return None
     except Exception as error:  # noqa: BLE001 - any other error is the finding
         return f"raised {error!r}"[:300]
-    return f"gave {found.to_dict('list')!r}"[:300]
+    return f"gave {result.to_dict('list')!r}"[:300]
 
 
 def test_non_query_statements_are_refused(guarded):

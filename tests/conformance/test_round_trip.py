@@ -511,13 +511,19 @@ def test_nat_is_a_missing_time(store):
 
 def test_frames_return_original_texts(store):
     """NUL and U+0010 are shown as they are, and each lone surrogate, for which Arrow has no place, as one U+FFFD."""
-    shown = {"a\x00b": "a\x00b", "\x10": "\x10", "\x100000": "\x100000", "a\ud800b": "a\ufffdb", "\\u0010": "\\u0010"}
-    for text in shown:
+    displayed = {
+        "a\x00b": "a\x00b",
+        "\x10": "\x10",
+        "\x100000": "\x100000",
+        "a\ud800b": "a\ufffdb",
+        "\\u0010": "\\u0010",
+    }
+    for text in displayed:
         store.append_run("s", Run(input=text, output=text, error=text, messages=[Message(role="user", content=text)]))
     runs = store.runs_df()
 
-    assert store.messages_df().content.tolist() == list(shown.values())
-    assert runs.input.tolist() == runs.output.tolist() == runs.error.tolist() == list(shown.values())
+    assert store.messages_df().content.tolist() == list(displayed.values())
+    assert runs.input.tolist() == runs.output.tolist() == runs.error.tolist() == list(displayed.values())
 
 
 def test_frames_return_hostile_json_as_json(store):

@@ -101,9 +101,9 @@ def test_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_p
 def test_foreign_session_table_is_refused(store_factory, engine_name, tmp_path, layout):
     """Its owner is named, and the way out: another session_table. No table is made, no row is changed."""
     store = store_factory()
-    made = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
+    created = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
     with store.engine.begin() as connection:
-        for command in made:
+        for command in created:
             connection.exec_driver_sql(command)
     before = everything(store)
     for name, call in WRITES.items():

@@ -18,14 +18,14 @@ def test_page_example_runs():
     """Each line gives what the text beside it says."""
     text = PAGE.read_text(encoding="utf-8")
     space: dict[str, object] = {}
-    found = []
+    result = []
     for line in re.split(r"\n(?=\S)(?!\))", "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))):
         if line.startswith("store."):
-            found.append(eval(line, space))
+            result.append(eval(line, space))
         else:
             exec(line, space)
 
-    runs, sizes, calls, table, polar = found
+    runs, sizes, calls, table, polar = result
     assert runs.to_dict("list") == {"session_id": ["t1-a", "t2-a"], "model": ["m-1"] * 2, "total_tokens": [25] * 2}
     assert sizes.to_dict() == {"t1": 2, "t2": 2}
     assert calls.iloc[0].tolist() == ["weather", "sunny", "Rome", "1"]

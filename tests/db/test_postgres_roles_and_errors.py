@@ -138,8 +138,8 @@ def test_functions_of_other_schemas_do_not_shadow_builtins(role, admin):
         "CREATE OPERATOR public.~ (FUNCTION = public.never, LEFTARG = text, RIGHTARG = character varying)"
     )
     with PostgresDb(role("SUPERUSER")) as store:
-        found = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
-        assert found.iloc[0].tolist() == ["A", 1]
+        result = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
+        assert result.iloc[0].tolist() == ["A", 1]
 
 
 def test_view_in_place_of_a_table_is_refused(owner, admin, postgres_database_url):

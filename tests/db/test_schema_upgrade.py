@@ -37,8 +37,8 @@ def old_store(store_factory, old_version):
     store = store_factory("old")
     store.append_run("chat", Run(input="hi", output="hello", messages=[Message(role="user", content="hi")]))
     run = store.start_run("waits", input="hi")
-    asked = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
-    store.pause_run(run.run_id, [asked])
+    requirement = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
+    store.pause_run(run.run_id, [requirement])
     back_to(store, old_version)
     return store
 
@@ -62,8 +62,8 @@ def test_old_store_is_upgraded_on_open(old_store, old_version, store_factory):
         assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
         for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > old_version):
             for table, column in added:
-                found = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
-                assert set(found) <= {None}
+                result = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
+                assert set(result) <= {None}
 
 
 def test_upgraded_store_accepts_runs(old_store, store_factory):
