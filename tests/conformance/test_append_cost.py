@@ -1,4 +1,4 @@
-"""Appending costs the same at run 1 and at run 1,000: as many statements, as many rows read, as many steps of the engine."""
+"""The cost of an append is constant from run 1 to run 1,000: statements, rows read and engine steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTHS = (1, 100, 1000)
 
 
 def live_run(store: SessionStore) -> None:
-    """A run as an agent writes it."""
+    """Write a run like an agent."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="x")])
     call = ToolCall(tool_call_id="c", tool_name="t")
@@ -42,14 +42,14 @@ WORK: dict[str, Callable[[SessionStore], Any]] = {
 
 
 def lengthen(store: SessionStore, length: int) -> None:
-    """Bring a session to so many runs, many at a time."""
+    """Extend a session to a number of runs in batches."""
     there = len(store.runs_df("chat"))
     session = loaded(store, "chat").model_copy(update={"runs": [a_small_run(f"{i}") for i in range(there, length)]})
     store.save_session(session)
 
 
 def test_statements_and_rows_do_not_grow_with_session(store):
-    """Of appends, live runs, branches, titles, scores and histories: counted at three lengths."""
+    """Appends, live runs, branches, titles, scores and histories, counted at three lengths."""
     store.append_run("chat", a_small_run(session_state={"n": 0}))
     for work in WORK.values():  # what is done once for a store or a connection is done now
         work(store)
@@ -67,7 +67,7 @@ def test_statements_and_rows_do_not_grow_with_session(store):
 
 
 def test_append_reads_no_earlier_rows(store):
-    """None of its statements asks for messages, tool calls or other runs; each of its writes goes to one table."""
+    """No statement reads messages, tool calls or other runs; each write targets one table."""
     store.append_run("chat", a_run())
     with statements(store) as heard:
         store.append_run("chat", a_run())
@@ -78,7 +78,7 @@ def test_append_reads_no_earlier_rows(store):
 
 
 def test_branch_reads_no_messages(store):
-    """Unless it is taken within a run, whose message must be there."""
+    """Except for a branch within a run, whose message must exist."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}"))
     for place in ({}, {"after": 1}, {"before": 2}):
@@ -90,7 +90,7 @@ def test_branch_reads_no_messages(store):
 
 @pytest.fixture
 def sqlite_store(tmp_path) -> Iterator[SqliteDb]:
-    """SQLite tells how many steps its machine took: the exact measure of work."""
+    """SQLite reports the steps of its virtual machine: an exact measure of work."""
     with SqliteDb(tmp_path / "s.db") as store:
         yield store
 
@@ -121,7 +121,7 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
 
 
 def test_engine_steps_do_not_grow_with_session(sqlite_store):
-    """Hidden scans included: ten times the runs are at most a few steps more, for an append and for a branch."""
+    """Hidden scans would be counted: with ten times the runs an append or branch takes at most a few more steps."""
     store = sqlite_store
     store.append_run("chat", a_small_run(session_state={"n": 0}))
     costs: dict[str, list[int]] = {}
@@ -138,7 +138,7 @@ def test_engine_steps_do_not_grow_with_session(sqlite_store):
 
 
 def test_engine_steps_do_not_grow_with_store(sqlite_store):
-    """Nor with the number of other sessions; a page of the list costs the same among them."""
+    """Neither do they grow with the number of other sessions; nor for a page of the session list."""
     store = sqlite_store
     work = WORK | {"list": lambda store: store.list_sessions(limit=5), "get": lambda store: store.get_session("small")}
     store.append_run("small", a_small_run())
@@ -156,7 +156,7 @@ def test_engine_steps_do_not_grow_with_store(sqlite_store):
 
 
 def fill(connection: sa.Connection, store: SessionStore, n: int) -> None:
-    """Many sessions of one run each, straight into the tables."""
+    """Insert many sessions of one run directly into the tables."""
     t = store.tables
     sessions = [{"session_id": f"{n} {i}", "session_type": "agent", "created_at": i} for i in range(n)]
     store.insert_rows(connection, t.sessions, sessions)

@@ -1,4 +1,4 @@
-"""What people pass in a notebook: numbers out of a frame serve as indexes, and what is no id is refused in words."""
+"""Arguments from notebooks: integers of frames are accepted as indexes, and invalid ids are refused by value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kern_nb.errors import BadUsage
 
 
 def test_index_from_frame_selects_run(store):
-    """numpy's integers, as frames hold them, in each place that takes an index."""
+    """numpy integers are accepted wherever an index is."""
     a_session(store)
     index = store.runs_df("chat").run_index[1]
     message = store.messages_df("chat").message_index[0]
@@ -24,7 +24,7 @@ def test_index_from_frame_selects_run(store):
 
 @pytest.mark.parametrize("place", [1.0, 1.5, b"1", (0, 1.5), (1.0, 0)])
 def test_invalid_reference_is_refused(store, place):
-    """It is named, and nothing is written."""
+    """The error names it, and nothing is written."""
     a_session(store)
 
     with pytest.raises(BadUsage, match=r"is no run|is no message"):
@@ -33,7 +33,7 @@ def test_invalid_reference_is_refused(store, place):
 
 
 def test_non_str_id_is_refused(store):
-    """Reading, writing, branching: the value is named, instead of a complaint from within."""
+    """Reading, writing and branching: the error names the value."""
     a_session(store)
 
     with pytest.raises(BadUsage, match="must be str, got 5"):
@@ -48,7 +48,7 @@ def test_non_str_id_is_refused(store):
 
 
 def test_empty_id_is_valid(store):
-    """A branch that is to have the empty id has it, as a session may."""
+    """For sessions and for branches."""
     a_session(store)
 
     assert store.branch("chat", new_session_id="").session_id == ""

@@ -1,4 +1,4 @@
-"""Bytes are kept once by what they are, and come back as they went in."""
+"""Blobs are stored once by their hash and returned unchanged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CONTENTS = [
 
 
 def sha256(content: bytes) -> str:
-    """The name of bytes."""
+    """Return the key of a blob."""
     return hashlib.sha256(content).hexdigest()
 
 
 def test_blob_round_trip(store):
-    """All of them, by their SHA-256, with their media type, and as bytes on every engine."""
+    """By SHA-256, with the media type, as bytes on every engine."""
     for i, content in enumerate(CONTENTS):
         name = store.put_blob(content, f"image/{i}")
         blob = store.get_blob(name)
@@ -41,7 +41,7 @@ def test_blob_round_trip(store):
 
 
 def test_identical_blob_is_stored_once(store):
-    """However often it is sent; its first media type stays."""
+    """The first media type is kept."""
     names = [store.put_blob(b"picture", media_type) for media_type in ("image/png", None, "image/jpeg", "image/png")]
 
     assert set(names) == {sha256(b"picture")}
@@ -51,20 +51,20 @@ def test_identical_blob_is_stored_once(store):
 
 
 def test_large_blob_is_stored(store):
-    """Sixteen megabytes, that no engine takes for text."""
+    """Sixteen megabytes that are not valid text."""
     content = bytes(range(256)) * 4096 * 16
 
     assert store.get_blob(store.put_blob(content, "video/mp4")).content == content
 
 
 def test_media_type_may_be_any_text(store):
-    """NUL and lone surrogates are kept like elsewhere."""
+    """NUL and lone surrogates are stored, too."""
     for text in SPECIAL:
         assert store.get_blob(store.put_blob(repr(text).encode(), text)).media_type == text
 
 
 def test_unknown_blob_is_none(store):
-    """Also in a store without tables, and by names that are none."""
+    """Also in a store without tables, and for invalid hashes."""
     for _ in range(2):
         for name in (
             sha256(b"x"),
@@ -81,7 +81,7 @@ def test_unknown_blob_is_none(store):
 
 
 def test_non_bytes_are_refused(store):
-    """Text has no bytes of its own; nothing is kept."""
+    """Text must be encoded first; nothing is stored."""
     a_session(store, runs=1)
     before = everything(store)
     for content in ("text", None, 5, ["x"]):
@@ -92,7 +92,7 @@ def test_non_bytes_are_refused(store):
 
 
 def test_sessions_do_not_affect_unreferenced_blobs(store):
-    """A picture may be another session's too."""
+    """A blob may belong to several sessions."""
     name = store.put_blob(b"picture", "image/png")
     a_session(store, runs=1)
     store.delete_session("chat")
@@ -102,7 +102,7 @@ def test_sessions_do_not_affect_unreferenced_blobs(store):
 
 
 def test_workloads_have_separate_blobs(store_factory, engine_name):
-    """What one session_table keeps is not the other's."""
+    """A blob of one session_table is not visible in another."""
     first, second = store_factory(session_table="one"), store_factory(session_table="two")
     name = first.put_blob(b"picture")
 
@@ -111,7 +111,7 @@ def test_workloads_have_separate_blobs(store_factory, engine_name):
 
 
 def test_blob_is_readable_in_read_only_store(persistent_target):
-    """And putting them there again is refused, though they are there."""
+    """Writing it is refused, even if it exists."""
     with open_store(persistent_target) as store:
         name = store.put_blob(b"picture", "image/png")
     with open_store(persistent_target, read_only=True) as reader:
@@ -123,7 +123,7 @@ def test_blob_is_readable_in_read_only_store(persistent_target):
 
 
 def test_threads_store_same_blob_concurrently(store, store_factory, engine_name):
-    """Once, and each is told its name; other pictures beside it are kept too."""
+    """It is stored once, and each thread gets its hash; other blobs are stored as well."""
     other = store if engine_name == "memory" else store_factory()
     names, lock = [], threading.Lock()
 
@@ -141,7 +141,7 @@ def test_threads_store_same_blob_concurrently(store, store_factory, engine_name)
 
 
 def test_processes_store_same_blobs_concurrently(persistent_target, workers):
-    """Each once."""
+    """Each is stored once."""
     four = workers(4)
     for worker in four:
         worker.begin("keep", target=persistent_target, count=10, start=0.0)

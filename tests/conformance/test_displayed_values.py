@@ -1,4 +1,4 @@
-"""What a tool returned, and what went in and out of a run, is shown as the value it is; values that differ are told apart."""
+"""Tool results, run inputs and outputs are displayed as the values they are; different values look different."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LISTS = [
 
 
 def with_result(value, **fields):
-    """A run with a call that returned a value, as a message says."""
+    """Return a run with a call that returned a value."""
     call = ToolCall(tool_call_id="c", tool_name="look")
     messages = [
         Message(role="assistant", tool_calls=[call]),
@@ -41,7 +41,7 @@ def with_result(value, **fields):
 
 
 def test_list_is_displayed_as_json_everywhere(store):
-    """Of a message, of a call, in and out of a run; in frames, in SQL, in the record, and in a run written as it happens."""
+    """In messages, calls, run input and output; in frames, SQL, records and live runs."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
         store.append_run(f"s{n}", Run(tool_calls=[ToolCall(tool_name="look", result=value)]))
@@ -61,7 +61,7 @@ def test_list_is_displayed_as_json_everywhere(store):
 
 
 def test_list_input_is_a_value_unless_texts_and_files(store):
-    """Parts of a known type are read as their texts; a list of strings is a list."""
+    """Parts of a known type are read as text; a list of strings is a list."""
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "url": "https://a.example/1.png"}]
     store.append_run("s", Run(input=["a", "b"], output=[]))
     store.append_run("s", Run(input=parts, output=[{"type": "refund", "text": "x"}]))
@@ -130,7 +130,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def values():
-    """A session for each value: a tool returned it, a call without a message returned it, a run put it out."""
+    """A session for each value: as the result of a tool, of a call without a message, and as run output."""
     with InMemoryDb() as store:
         for name, value in VALUES.items():
             store.append_run(f"told {name}", with_result(value))
@@ -141,7 +141,7 @@ def values():
 
 @pytest.mark.parametrize("where", ["told", "call", "out"])
 def test_different_values_never_compare_equal(values, where):
-    """Each is compared with itself and some others, among them all that look like it."""
+    """Each value is compared with itself and with values that look similar."""
     names = list(VALUES)
     pairs = [*itertools.pairwise(names), *zip(names, names[3:], strict=False)]
     alike = ["none", "empty text", "empty list", "text of a list", "parts", "texts in lines", "list of texts"]
@@ -159,7 +159,7 @@ def test_different_values_never_compare_equal(values, where):
 
 
 def test_key_order_is_ignored(store):
-    """An object is the same however it is written."""
+    """Objects with the same keys in another order are equal."""
     store.append_run("a", with_result({"a": 1, "b": [{"x": 1, "y": 2}]}))
     store.append_run("b", with_result({"b": [{"y": 2, "x": 1}], "a": 1}))
 
@@ -167,7 +167,7 @@ def test_key_order_is_ignored(store):
 
 
 def test_failed_call_and_partial_answer_differ(store):
-    """In turns and in the divergence, with words that differ."""
+    """In turns and in the divergence, with different words."""
     store.append_run("fine", with_result("42"))
     store.append_run("failed", with_result("42", is_error=True))
     for name, status in (("call fine", "completed"), ("call failed", "failed")):
@@ -199,7 +199,7 @@ def test_image_without_message_is_displayed(store):
 
 
 def test_tool_result_list_is_stored_as_list(store):
-    """As it happens; the model is told the same."""
+    """In a live run; the model gets the same value."""
     heard = []
 
     def script(messages):
@@ -216,7 +216,7 @@ def test_tool_result_list_is_stored_as_list(store):
 
 
 def test_lists_of_old_store_are_values_after_upgrade(store_factory):
-    """Version 3 kept what it took for texts among them; parts of a prompt stay texts."""
+    """Version 3 stored lists of texts as such; parts of a prompt stay texts."""
     from kern_nb.db import schema_versions
 
     store = store_factory("old")

@@ -1,4 +1,4 @@
-"""The frames have the documented columns, in order, with one dtype each, on every engine, full or empty."""
+"""The frames have the documented columns in order, with the same dtypes on every engine, full or empty."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OF_LINEAGE = ("runs", "messages", "tool_calls")
 
 
 def frame(store, name, *args, **filters):
-    """A frame by its name."""
+    """Return a frame by name."""
     return getattr(store, f"{name}_df")(*args, **filters)
 
 
 def check_shape(result: pd.DataFrame, name: str, *, inherited: bool = False) -> None:
-    """The columns, their order and dtypes, and a plain index."""
+    """Check columns, order, dtypes and index."""
     columns = [*FRAMES[name], INHERITED] if inherited else FRAMES[name]
     assert list(result.columns) == [column.name for column in columns]
     assert {c: str(result[c].dtype) for c in result} == {column.name: DTYPES[column.kind] for column in columns}
@@ -43,12 +43,12 @@ def check_shape(result: pd.DataFrame, name: str, *, inherited: bool = False) -> 
 
 @pytest.mark.parametrize("name", list(DOCUMENTED))
 def test_columns_are_the_documented_ones(name):
-    """Names and order are promised to users, so that they cannot change by accident."""
+    """Names and order are a promise to users."""
     assert [column.name for column in FRAMES[name]] == DOCUMENTED[name].split()
 
 
 def test_frames_of_a_store_without_tables_have_their_columns(store):
-    """Before the first write there are no tables; the frames are empty, and nothing was made by reading."""
+    """Before the first write the frames are empty, and reading creates nothing."""
     for name in DOCUMENTED:
         result = frame(store, name)
 
@@ -59,7 +59,7 @@ def test_frames_of_a_store_without_tables_have_their_columns(store):
 
 
 def test_frames_of_empty_tables_have_their_columns(store):
-    """Tables without rows give the same dtypes as full ones."""
+    """Empty tables have the same dtypes as full ones."""
     store.append_run("chat", a_run())
     store.delete_session("chat")
     for name in DOCUMENTED:
@@ -89,7 +89,7 @@ def test_full_frames_have_their_columns(store):
 
 
 def test_columns_without_a_value_have_their_dtype_and_are_missing(store):
-    """What nobody stated is pd.NA in a column of its own dtype: never 0, never an object column of None."""
+    """Unknown values are pd.NA in a column of its own dtype: never 0, never an object column of None."""
     store.save_session(Session(session_id="s"))
     store.append_run("s", Run())
     sessions, runs = store.sessions_df(), store.runs_df()
@@ -115,7 +115,7 @@ def test_columns_without_a_value_have_their_dtype_and_are_missing(store):
 
 
 def test_keys_join_the_frames(store):
-    """session_id and run_id are in every row, so that frames merge without losing one."""
+    """session_id and run_id are in every row, so that merges lose no rows."""
     for name in ("a", "b"):
         a_session(store, name)
     runs, messages, calls = store.runs_df(), store.messages_df(), store.tool_calls_df()

@@ -1,4 +1,4 @@
-"""The same frame as pandas, as Arrow and as Polars: the same columns, rows and values, times in UTC."""
+"""A frame in pandas, Arrow and Polars: equal columns, rows and values, times in UTC."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def filled(store):
 
 
 def as_frame(values: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows of plain values, None where one is missing."""
+    """Return rows of plain values, with None for missing ones."""
     plain = values.astype(object).where(values.notna(), None)
     return [dict(zip(plain.columns, row, strict=True)) for row in plain.to_numpy()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_are_equal(filled, name):
-    """All of it, and with each choice and filter."""
+    """In full, and with each selection and filter."""
     choices = [
         {},
         {"limit": 2},
@@ -80,7 +80,7 @@ def test_outputs_are_equal(filled, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_types_match_columns(filled, name):
-    """On every engine, full and empty; with an expanded value, which is text."""
+    """On every engine, full and empty; an expanded value is text."""
     lineage = name in OF_LINEAGE
     columns = [*FRAMES[name], INHERITED] if lineage else FRAMES[name]
     for session_id in ("branch", "a") if lineage else ("branch", "no such"):
@@ -93,20 +93,20 @@ def test_types_match_columns(filled, name):
 
 
 def test_outputs_of_a_store_without_tables(store):
-    """Empty, with their columns; nothing was made by reading."""
+    """Empty frames with their columns; reading creates nothing."""
     for name in NAMES:
         assert store.table(name).num_rows == store.polars(name).height == 0
         assert store.table(name).column_names == [column.name for column in FRAMES[name]]
 
 
 def test_the_second_argument_is_the_session(filled):
-    """As it is the first of the DataFrames' methods."""
+    """As it is the first of the DataFrame methods."""
     assert set(filled.polars("runs", "b")["session_id"]) == {"b"}
     assert filled.table("runs", "b").num_rows == 3
 
 
 def test_a_table_outlives_its_store(filled):
-    """It is no view on a database: it can be kept, and written, when the store is closed."""
+    """It stays usable and writable after the store is closed."""
     expected, table = filled.messages_df(), filled.table("messages")
     filled.close()
 
@@ -114,7 +114,7 @@ def test_a_table_outlives_its_store(filled):
 
 
 def test_unknown_frames_are_refused(store):
-    """With the name that was probably meant; so is lineage where there is none."""
+    """The hint suggests a frame; lineage is refused for frames without inheritance."""
     for call in (store.table, store.polars):
         for name, hint in (
             ("mesages", "messages"),
@@ -134,7 +134,7 @@ def test_unknown_frames_are_refused(store):
 
 
 def test_missing_polars_error_names_install_command(store, monkeypatch):
-    """The other outputs need it not."""
+    """The other outputs work without Polars."""
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(KernError) as error:
         store.polars("runs")
@@ -144,7 +144,7 @@ def test_missing_polars_error_names_install_command(store, monkeypatch):
 
 
 def test_signatures_have_every_parameter():
-    """What Shift+Tab shows in a notebook: the same parameters, in the same order, everywhere they apply."""
+    """The tooltip in a notebook shows the same parameters in the same order for all methods."""
     everything = list(inspect.signature(SessionStore.messages_df).parameters.values())
     assert "**" not in str(everything)
     for name in NAMES:

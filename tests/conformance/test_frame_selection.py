@@ -1,4 +1,4 @@
-"""What is chosen of a frame: columns, and values inside JSON as columns; both in SQL, so that nothing else is computed."""
+"""Selection of columns and of values inside JSON: both in SQL, so that nothing else is computed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OF_LINEAGE = ("runs", "messages", "tool_calls")
 
 
 def frame(store, name, *args, **requested) -> pd.DataFrame:
-    """A frame by its name."""
+    """Return a frame by name."""
     return getattr(store, f"{name}_df")(*args, **requested)
 
 
 @contextmanager
 def statements(store):
-    """The SELECTs that the engine is sent, as they are sent."""
+    """Record the SELECTs that are sent to the engine."""
     sent: list[str] = []
 
     def note(_connection, _cursor, statement, *_):
@@ -45,7 +45,7 @@ def statements(store):
 
 
 def tables_in(store, sql: str) -> set[str]:
-    """The tables that a statement reads."""
+    """Return the tables that a statement reads."""
     tables = store.tables
     named = {name: getattr(tables, name).name for name in NAMES}
     return {name for name, table in named.items() if re.search(rf'(FROM|JOIN)\s+\(*(?:\w+\.)?"?{table}"?(?![\w])', sql)}
@@ -73,7 +73,7 @@ def filled(store):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_column_can_be_selected_alone(filled, name):
-    """It is the column of the whole frame: same values, dtype and order of rows."""
+    """It has the values, dtype and order of the full frame."""
     whole = frame(filled, name)
     for column in whole:
         pd.testing.assert_frame_equal(frame(filled, name, columns=[column]), whole[[column]])
@@ -81,7 +81,7 @@ def test_each_column_can_be_selected_alone(filled, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_keep_requested_order(filled, name):
-    """Not in that of the frame; each once; one name needs no list, and any iterable will do."""
+    """Without duplicates; a single name or any iterable is accepted."""
     whole = frame(filled, name)
     backwards = list(whole)[::-1]
     pd.testing.assert_frame_equal(frame(filled, name, columns=backwards), whole[backwards])
@@ -94,7 +94,7 @@ def test_columns_keep_requested_order(filled, name):
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_selection_equals_part_of_full_frame(filled, data):
-    """Totals that are computed together are right apart, with filters and a limit too."""
+    """Totals are correct in any combination, with filters and a limit."""
     name = data.draw(st.sampled_from(NAMES))
     columns = data.draw(st.lists(st.sampled_from([c.name for c in FRAMES[name]]), min_size=1, unique=True))
     filters = data.draw(st.sampled_from([{}, {"limit": 2}, {"session_id": "s1"}, {"agent_id": "a"}, {"user_id": "u"}]))
@@ -106,7 +106,7 @@ def test_selection_equals_part_of_full_frame(filled, data):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_selected_columns_of_empty_store_have_dtypes(store, name):
-    """Before the first write, as ever."""
+    """Also before the first write."""
     columns = [column for column in FRAMES[name] if column.kind in ("text", "count", "time", "number")][-3:]
     result = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
 
@@ -115,7 +115,7 @@ def test_selected_columns_of_empty_store_have_dtypes(store, name):
 
 
 def test_columns_combine_with_lineage(filled):
-    """Chosen columns of what a branch sees; `inherited` is one that can be chosen, or left out."""
+    """`inherited` can be selected or omitted."""
     filled.branch("s1", after=(1, 1), new_session_id="branch")
     filled.append_run("branch", a_run("own"))
     for name in OF_LINEAGE:
@@ -143,7 +143,7 @@ def test_columns_combine_with_lineage(filled):
     ],
 )
 def test_unrequested_columns_are_not_computed(filled, name, columns, read):
-    """The engine is not even told of the tables that only other columns need, whatever else narrows the frame."""
+    """The statement does not mention tables that only other columns need, with any filter."""
     for filters in ({}, {"limit": 2}, {"session_id": ["s1"]}, {"since": "1970-01-01", "agent_id": "a"}):
         with statements(filled) as sent:
             frame(filled, name, columns=columns, **filters)
@@ -154,7 +154,7 @@ def test_unrequested_columns_are_not_computed(filled, name, columns, read):
 
 
 def test_unknown_columns_are_refused(store):
-    """With what was probably meant; an empty choice too, which would be a frame of nothing."""
+    """The hint suggests a column; an empty list is refused, too."""
     cases = [
         ("runs", ["run_id", "total_token"], "total_token", "total_tokens"),
         ("runs", ["metadata"], "metadata", "run_id"),
@@ -178,7 +178,7 @@ def test_unknown_columns_are_refused(store):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
-    """Of a frame that is narrowed, the engine hands over the rows of the frame and no others."""
+    """The engine returns only the rows of the frame."""
     handed: list[int] = []
     real = filled.arrow
 
@@ -207,7 +207,7 @@ def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
 
 
 def test_every_frame_expands_metadata_and_state(filled):
-    """Named as asked, behind the others, of the session that each row is in."""
+    """The columns come last, with the requested names and the values of the row's session."""
     requested = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
     for name in NAMES:
         whole = frame(filled, name)
@@ -225,7 +225,7 @@ def test_every_frame_expands_metadata_and_state(filled):
 
 
 def test_expand_combines_with_every_filter(filled):
-    """The rows are those of the frame without them, in their order, cut at the same place."""
+    """The rows, their order and the limit are those of the frame without expand."""
     filters = [
         {"limit": 2},
         {"session_id": "s1"},
@@ -244,7 +244,7 @@ def test_expand_combines_with_every_filter(filled):
 
 
 def test_expand_reads_only_required_tables(filled):
-    """A value of the session costs a join with the sessions; one of the frame's own costs none."""
+    """A value of the session requires a join with the sessions; a value of the frame itself does not."""
     with statements(filled) as sent:
         filled.sessions_df(columns=["session_id"], expand=["metadata.task_id", "state.step"])
         filled.tool_calls_df(expand=["args.query"])
@@ -254,7 +254,7 @@ def test_expand_reads_only_required_tables(filled):
 
 
 def test_inherited_rows_expand_values_of_their_session(filled):
-    """With lineage: the parent's rows have the parent's metadata, the branch's own those of the branch."""
+    """With lineage: inherited rows have the metadata of the parent, own rows that of the branch."""
     filled.branch("s1", after=0, new_session_id="branch")
     filled.save_session(Session(session_id="branch", metadata={"task_id": "other"}))
     filled.append_run("branch", a_run("own"))
@@ -264,7 +264,7 @@ def test_inherited_rows_expand_values_of_their_session(filled):
 
 
 def test_tool_call_arguments_expand(store):
-    """Strings as they are, other values as JSON spells them; a call without that argument has none."""
+    """Strings are unquoted, other values JSON; a missing argument is missing."""
     arguments = [{"city": "Rome", "n": 1}, {"city": None}, {"city": ["a", {"b": 1.0}]}, {"n": True}, None]
     calls = [ToolCall(tool_call_id=f"{i}", tool_name="t", args=args) for i, args in enumerate(arguments)]
     store.append_run("s", Run(tool_calls=calls))
@@ -292,7 +292,7 @@ ODD_KEYS = (
 
 
 def test_keys_with_any_characters_are_found(every_store):
-    """As the keys they are: none is read as a path, an index, a wildcard or SQL. The last of two like names is not taken."""
+    """No key is interpreted as a path, an index, a wildcard or SQL."""
     document = {key: f"at {place}" for place, key in enumerate(ODD_KEYS)}
     wrong = {}
     for engine, store in every_store.items():
@@ -355,7 +355,7 @@ ODD_VALUES = {
 
 
 def test_values_are_formatted_equally_on_all_engines(every_store):
-    """Numbers to the last digit, booleans as JSON has them, texts as they went in, null as missing."""
+    """Numbers with all digits, booleans as in JSON, texts unchanged, null as missing."""
     wrong = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata={name: value for name, (value, _) in ODD_VALUES.items()}))
@@ -370,7 +370,7 @@ def test_values_are_formatted_equally_on_all_engines(every_store):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=st.dictionaries(keys, values, min_size=1, max_size=5), absent=texts)
 def test_any_document_gives_equal_values_on_all_engines(every_store, document, absent):
-    """Every value of every document that can be stored, under every key, two levels down; what is not there is missing."""
+    """Every value of any storable document, under every key, two levels deep; absent keys are missing."""
     try:
         stored = json.loads(codec.dumps(document))
     except UnstorableValue:
@@ -396,7 +396,7 @@ def test_any_document_gives_equal_values_on_all_engines(every_store, document, a
 
 
 def spelled(value, path: list[str]) -> str | None:
-    """What stands for the value at a path of stored JSON, as the documentation has it."""
+    """Return the documented text of the value at a path."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, dict) and set(value) == {"$type", "value"} and isinstance(value["value"], str):
@@ -411,7 +411,7 @@ def spelled(value, path: list[str]) -> str | None:
 
 
 def unescaped(value):
-    """Stored JSON with the texts that were meant."""
+    """Decode the texts of stored JSON."""
     if isinstance(value, str):
         return codec.decode_text(value)
     if isinstance(value, list):
@@ -420,7 +420,7 @@ def unescaped(value):
 
 
 def test_non_object_documents_have_no_values(store):
-    """A session without metadata or state, or with arguments that are no object, has no such values."""
+    """No metadata, no state, or arguments that are not an object."""
     store.save_session(Session(session_id="s"))
     store.append_run("s", Run(messages=[Message(role="user", content="x")]))
 
@@ -429,7 +429,7 @@ def test_non_object_documents_have_no_values(store):
 
 
 def test_invalid_paths_are_refused(store):
-    """With our own error, which says where values are, before anything is asked of the engine."""
+    """The error names the available columns, before the engine is queried."""
     cases = [
         ("sessions", ["metdata.x"], "metdata", "'metadata'"),
         ("sessions", ["metadata"], "metadata", "metadata.task_id"),
@@ -454,7 +454,7 @@ def test_invalid_paths_are_refused(store):
 
 
 def test_expand_accepts_one_path_or_none(filled):
-    """Twice the same is once."""
+    """Duplicates are removed."""
     whole = filled.runs_df()
     pd.testing.assert_frame_equal(filled.runs_df(expand=[]), whole)
     assert list(filled.runs_df(columns="run_id", expand="metadata.n")) == ["run_id", "metadata.n"]

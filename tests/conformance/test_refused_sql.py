@@ -1,4 +1,4 @@
-"""sql() reads the store and nothing else: whatever is tried, it is refused and nothing changes, in or around the database."""
+"""sql() reads only the store: everything else is refused, and nothing changes in or around the database."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def guarded(store, engine_name, tmp_path):
 
 
 def tried(store, query: str) -> str | None:
-    """What is wrong with the answer to a query that should be refused; None where it was refused."""
+    """Return what is wrong with the result of a query that must be refused, None if it is refused."""
     try:
         result = store.sql(query)
     except (QueryRefused, QueryFailed):
@@ -199,7 +199,7 @@ def tried(store, query: str) -> str | None:
 
 
 def test_non_query_statements_are_refused(guarded):
-    """Writes, transactions, settings, several statements, nothing at all."""
+    """Writes, transactions, settings, several statements, empty text."""
     store, _, _, listing = guarded
     before, files = everything(store), listing()
     wrong = {}
@@ -217,7 +217,7 @@ def test_non_query_statements_are_refused(guarded):
 
 
 def test_queries_beyond_the_store_are_refused(guarded, engine_name):
-    """Files, folders, extensions, other databases, the server's settings: by whatever function or form."""
+    """Files, folders, extensions, other databases and server settings, in any form."""
     store, folder, file, listing = guarded
     before, files = everything(store), listing()
     wrong = {}
@@ -239,7 +239,7 @@ def test_queries_beyond_the_store_are_refused(guarded, engine_name):
     "query", ["DELETE FROM agno_sessions", "SELECT 1; DELETE FROM agno_sessions", "COMMIT", "DROP TABLE x"]
 )
 def test_refusal_names_statement_and_hint(store, query):
-    """Not the engine's words, but what the person wrote; before the first write too."""
+    """The error quotes the statement, not the engine; also before the first write."""
     for _ in range(2):
         with pytest.raises(QueryRefused) as caught:
             store.sql(query)
@@ -249,7 +249,7 @@ def test_refusal_names_statement_and_hint(store, query):
 
 
 def test_store_stays_usable_after_refusals(guarded):
-    """No transaction is left open, no setting changed, no role kept: reading, writing and SQL go on."""
+    """No transaction stays open, no setting or role changes: reading, writing and SQL work."""
     store, _, _, _ = guarded
     for query in (*STATEMENTS, "SELECT no_such FROM sessions", "SELECT 1 / 0", "SELECT * FROM sessions WHERE"):
         try:
@@ -267,7 +267,7 @@ def test_store_stays_usable_after_refusals(guarded):
 
 
 def test_python_variable_is_not_a_table(store_factory, engine_name):
-    """DuckDB would otherwise read any DataFrame that lies around."""
+    """DuckDB would otherwise read any DataFrame in scope."""
     import pandas as pd
 
     lying_around = pd.DataFrame({"secret": [1]})
@@ -279,7 +279,7 @@ def test_python_variable_is_not_a_table(store_factory, engine_name):
 
 
 def test_locks_end_with_query(new_postgres_database):
-    """An advisory lock of PostgreSQL's belongs to the connection, which is used again."""
+    """An advisory lock of PostgreSQL belongs to the connection, which is pooled."""
     url = new_postgres_database()
     with PostgresDb(url) as store, PostgresDb(url) as other:
         a_session(store, "chat", runs=1)
@@ -291,7 +291,7 @@ def test_locks_end_with_query(new_postgres_database):
 
 
 def test_settings_do_not_leak_between_queries(store_factory, engine_name):
-    """What a query manages to set for its session is gone with it."""
+    """A setting that a query changes is reset."""
     store = store_factory()
     a_session(store, "chat", runs=1)
     attempts = {

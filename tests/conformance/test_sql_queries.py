@@ -1,4 +1,4 @@
-"""sql(): the six views with the frames' columns on every engine, parameters that are values, and any text in between."""
+"""sql(): six views with the columns of the frames on every engine, bound parameters, and any text in a query."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_view_has_columns_of_its_frame(store, name):
 
 @pytest.mark.parametrize("name", ["sessions", "runs", "messages", "tool_calls", "scores"])
 def test_views_equal_frames(filled, engine_name, name):
-    """The same values, as people's SQL sees them."""
+    """The values in SQL are those of the frames."""
     frame = getattr(filled, f"{name}_df")()
     key = [c for c in ("session_id", "run_index", "message_index", "tool_call_id", "name") if c in frame.columns]
     result = filled.sql(f"SELECT * FROM {name} ORDER BY {', '.join(key)}")
@@ -59,7 +59,7 @@ def test_views_equal_frames(filled, engine_name, name):
 
 
 def test_times_are_timestamps(filled, engine_name):
-    """UTC timestamps; in SQLite, which has none, ISO text that sorts and compares as they do."""
+    """UTC timestamps; in SQLite, ISO text that sorts and compares like times."""
     result = filled.sql("SELECT created_at FROM runs ORDER BY run_index LIMIT 1").created_at
     if engine_name == "sqlite":
         assert result.tolist() == ["2026-03-01 12:00:00.123456"]
@@ -82,7 +82,7 @@ def test_times_before_1970_are_timestamps(store):
 
 
 def test_parameters_are_bound_as_values(filled):
-    """Text with any sign in it is only text: it neither ends a string nor formats one."""
+    """No character in a text ends a string or formats one."""
     filled.rename_session("branch", "named")
     for i, text in enumerate(SPECIAL):
         filled.append_run("texts", Run(input=text, agent_id=f"{i}"))
@@ -94,7 +94,7 @@ def test_parameters_are_bound_as_values(filled):
 
 
 def test_parameters_accept_plain_types(filled):
-    """Numbers, flags and what pandas and numpy give for them; None is NULL; what is not used does no harm."""
+    """Numbers, flags, pandas and numpy values; None is NULL; unused parameters are ignored."""
     for value in (1, np.int64(1), 1.0, np.float64(1.0), Decimal(1), pd.Series([1], dtype="Int64")[0]):
         result = filled.sql("SELECT run_index FROM runs WHERE run_index = $n AND session_id = 'chat'", {"n": value})
         assert result.run_index.tolist() == [1], repr(value)
@@ -107,7 +107,7 @@ def test_parameters_accept_plain_types(filled):
 
 
 def test_parameter_without_value_is_reported(filled):
-    """By its name."""
+    """The error has its name."""
     with pytest.raises(QueryFailed, match="nothing_here"):
         filled.sql("SELECT * FROM sessions WHERE session_id = $nothing_here")
     with pytest.raises(QueryFailed, match="nothing_here"):
@@ -166,7 +166,7 @@ def test_order_by_is_kept(filled):
 
 
 def test_columns_of_same_name_are_kept(filled):
-    """As different columns of a DataFrame."""
+    """They get different names in the DataFrame."""
     result = filled.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS b")
 
     assert result.shape == (1, 4)
@@ -177,7 +177,7 @@ def test_columns_of_same_name_are_kept(filled):
 
 
 def test_results_have_nullable_dtypes(filled):
-    """Counts are whole numbers also beside NULL, text is text, nothing is an object of None."""
+    """Counts stay integers beside NULL, text is text, no column has dtype object."""
     result = filled.sql(
         "SELECT run_index, CASE WHEN run_index = 0 THEN NULL ELSE run_index END AS some, input, 1.5 AS f FROM runs ORDER BY 1"
     )
@@ -193,7 +193,7 @@ def test_results_have_nullable_dtypes(filled):
 
 
 def test_texts_round_trip(store):
-    """NUL too, whatever the engine stores in its place."""
+    """NUL included, independent of its encoding in the engine."""
     texts = [text for text in SPECIAL if not any("\ud800" <= c <= "\udfff" for c in text)]
     for text in texts:
         store.append_run("s", Run(input=text, messages=[Message(role="user", content=text)]))
@@ -203,7 +203,7 @@ def test_texts_round_trip(store):
 
 
 def test_json_is_queried_with_engine_functions(filled, engine_name):
-    """metadata and args are JSON to the engine."""
+    """metadata and args are JSON in the engine."""
     store = filled
     column = "CAST(metadata AS JSON)" if engine_name in ("duckdb", "memory") else "metadata"
     result = store.sql(f"SELECT {column} ->> 'task' AS task FROM sessions WHERE session_id = 'chat'")
@@ -215,7 +215,7 @@ def test_json_is_queried_with_engine_functions(filled, engine_name):
 
 
 def test_sql_error_is_the_engines_message(filled):
-    """The column or table that is not there is named; the store works on."""
+    """The unknown column or table is named; the store stays usable."""
     for query in ("SELECT no_such_column FROM sessions", "SELECT * FROM no_such_column", "SELECT no_such_column("):
         with pytest.raises(QueryFailed) as caught:
             filled.sql(query)
@@ -226,7 +226,7 @@ def test_sql_error_is_the_engines_message(filled):
 
 
 def test_sql_sees_latest_write(filled):
-    """Reading and writing in turn."""
+    """Alternating reads and writes."""
     for i in range(3):
         assert filled.sql("SELECT count(*) AS n FROM runs").n.tolist() == [3 + i]
         filled.append_run("chat", a_run())

@@ -232,7 +232,7 @@ HOSTILE_HERE["memory"] = HOSTILE_HERE["duckdb"]
 
 
 def refused(store, statement: str) -> str | None:
-    """What is wrong with the answer to a statement that must not run; None where it was refused."""
+    """Return what is wrong with the result of a statement that must be refused, None if it is refused."""
     try:
         result = store.sql(statement)
     except (QueryRefused, QueryFailed):
@@ -243,7 +243,7 @@ def refused(store, statement: str) -> str | None:
 
 
 def settings_of(store, engine_name: str) -> list:
-    """The settings of the store's connections, as the next query has them."""
+    """Return the settings of the store's connections."""
     queries = {
         "postgres": "SELECT name, setting FROM pg_settings WHERE name NOT IN ('transaction_isolation', 'transaction_read_only')",
         "sqlite": "SELECT trusted_schema, user_version, journal_mode FROM pragma_trusted_schema, pragma_user_version, "
@@ -302,7 +302,7 @@ def test_hostile_statements_change_nothing(chat, engine_name, tmp_path):
 
 @pytest.mark.parametrize("engine_name", ["duckdb"])
 def test_unlisted_functions_of_duckdb_are_refused(chat):
-    """Whatever the installed version has that is not listed."""
+    """All functions of the installed version that are not listed."""
     with chat.connect() as connection:
         functions = connection.exec_driver_sql(
             "SELECT DISTINCT function_name, function_type FROM duckdb_functions()"
@@ -353,7 +353,7 @@ def test_unlisted_functions_of_postgres_are_refused(chat):
 
 
 def test_result_larger_than_memory_is_refused(chat, engine_name, monkeypatch):
-    """After the part of it that fits: the process lives on, and so does the store."""
+    """Once the limit is exceeded: the process and the store survive."""
     monkeypatch.setattr("kern_nb.db.user_sql._MIN_RESULT_BYTES", 1_000_000)
     monkeypatch.setattr("kern_nb.db.user_sql.psutil.virtual_memory", lambda: type("Memory", (), {"available": 0}))
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, 'some text' AS t FROM c"
@@ -366,7 +366,7 @@ def test_result_larger_than_memory_is_refused(chat, engine_name, monkeypatch):
 
 
 def test_sql_errors_contain_no_password(postgres_database_url):
-    """The server's words are passed on, the password is not."""
+    """The server's message is passed on without the password."""
     from kern_nb.db import PostgresDb
 
     url = postgres_database_url.replace("postgres@", "postgres:s3cret-word@", 1)

@@ -1,4 +1,4 @@
-"""Workloads in one database: session_table names one, and none sees, touches or hides another's."""
+"""Workloads in one database: each session_table has its own sessions, and none reads or changes another's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair(persistent_target):
 
 
 def test_workloads_are_isolated(pair):
-    """The same ids in both, each with its own runs, branches and totals."""
+    """Both have the same ids, with their own runs, branches and totals."""
     first, second = pair("first", "second")
     a_session(first, "chat", runs=3)
     second.append_run("chat", a_run("other"))
@@ -48,7 +48,7 @@ def test_workloads_are_isolated(pair):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_workload_may_have_any_name(store_factory, engine_name, name):
-    """Also that of a view of sql(), of a keyword, with quotes or capitals; reading SQL before and after writing."""
+    """The name of a view, a keyword, with quotes or capitals; SQL is read before and after writing."""
     store = store_factory(session_table=name)
     a_session(store, "chat", runs=2)
     for _ in range(2):
@@ -69,7 +69,7 @@ def test_workload_may_have_any_name(store_factory, engine_name, name):
 
 
 def test_workloads_named_like_views(pair):
-    """One called sessions, one called runs: each has its own six views."""
+    """Named sessions and agents: each has its own six views."""
     first, second = pair("sessions", "agents")
     a_session(first, "chat", runs=2)
     a_session(second, "chat", runs=1)
@@ -80,7 +80,7 @@ def test_workloads_named_like_views(pair):
 
 
 def test_overlapping_names_are_refused(pair):
-    """The workload x has a table x_runs, which another workload cannot be; the first stays as it is."""
+    """Workload x has a table x_runs, which no other workload can be named; the first is unchanged."""
     first, second = pair("x", "x_runs")
     a_session(first, "chat")
     before = everything(first)
@@ -93,7 +93,7 @@ def test_overlapping_names_are_refused(pair):
 
 
 def test_overlapping_names_are_refused_in_reverse_order(pair):
-    """Where x_runs is a workload already, x cannot be made."""
+    """If x_runs is a workload, x is refused."""
     second, first = pair("x_runs", "x")
     a_session(second, "chat")
     before = everything(second)
@@ -108,7 +108,7 @@ FILES = ("main", "temp", "system", "a%20b", "no#1", "sp ace", "quo'te", 'dou"ble
 
 @pytest.mark.parametrize(("kind", "ending", "names"), [(DuckDb, "duckdb", FILES), (SqliteDb, "db", (*FILES, "what?"))])
 def test_file_may_have_any_name(tmp_path, kind, ending, names):
-    """Every sign that a file system and the engine take, and the names that the engines use themselves."""
+    """All characters that a file system and the engine accept, and the names that engines use themselves."""
     for name in names:
         path = tmp_path / f"{name}.{ending}"
         with kind(path) as store:
@@ -123,7 +123,7 @@ def test_file_may_have_any_name(tmp_path, kind, ending, names):
 
 
 def test_postgres_schema_has_a_workload(postgres_database_url):
-    """db_schema says where the tables are; without it they are in the connection's own schema."""
+    """db_schema selects the schema; by default it is that of the connection."""
     with PostgresDb(postgres_database_url) as public:
         with public.engine.begin() as connection:
             connection.exec_driver_sql("CREATE SCHEMA ai")

@@ -1,4 +1,4 @@
-"""The reference of the columns is not only read: its example runs as it stands, and what the text says of it is so."""
+"""The reference page of the columns: its example runs, and its text is current."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 
 
 def test_page_example_runs():
-    """Each line gives what the text beside it says."""
+    """Each line returns what the text beside it says."""
     text = PAGE.read_text(encoding="utf-8")
     space: dict[str, object] = {}
     result = []
@@ -37,7 +37,7 @@ def test_page_example_runs():
 
 
 def test_page_lists_every_column_and_json_root():
-    """Under its frame, with its meaning."""
+    """Each is listed under its frame, with its description."""
     page = PAGE.read_text(encoding="utf-8")
     parts = {part.partition("\n")[0]: part for part in page.split("\n## ")}
 

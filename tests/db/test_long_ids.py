@@ -1,4 +1,4 @@
-"""Ids that no index of some engine takes are refused alike on all."""
+"""Ids longer than the index limit of any engine are refused on all engines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_too_long_id_is_refused_and_writes_nothing(store, write):
 
 
 def test_longest_id_is_stored(store):
-    """A thousand characters of any script are an id on every engine."""
+    """Every engine accepts an id of a thousand characters of any script."""
     call = ToolCall(tool_call_id=LONG[1:], tool_name="f")
 
     run = store.append_run(LONG[1:], Run(run_id=LONG[1:], messages=[Message(role="assistant", tool_calls=[call])]))

@@ -1,4 +1,4 @@
-"""An older store is upgraded in place; nothing in it is lost."""
+"""A store of an older schema version is upgraded in place without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kern_nb.records import Message, Requirement, Run
 
 
 def back_to(store, version: int) -> None:
-    """Leave a store as an older version left it: without the columns that came later."""
+    """Downgrade a store: drop the columns of later versions."""
 
     def work(connection):
         for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > version):
@@ -27,13 +27,13 @@ def back_to(store, version: int) -> None:
 
 @pytest.fixture(params=range(1, schema_versions.SCHEMA_VERSION))
 def old_version(request):
-    """Every version there was."""
+    """Every older version."""
     return request.param
 
 
 @pytest.fixture
 def old_store(store_factory, old_version):
-    """A store of an older version, in which a run waits."""
+    """A store of an older version with a pending requirement."""
     store = store_factory("old")
     store.append_run("chat", Run(input="hi", output="hello", messages=[Message(role="user", content="hi")]))
     run = store.start_run("waits", input="hi")
@@ -44,7 +44,7 @@ def old_store(store_factory, old_version):
 
 
 def reopened(store, store_factory, **options):
-    """The same database, by a store that has not looked into it yet."""
+    """Return the same database in a new store."""
     if store.url.endswith(":memory:"):
         store._found = False
         store.read_only = options.get("read_only", False)
@@ -54,7 +54,7 @@ def reopened(store, store_factory, **options):
 
 
 def test_old_store_is_upgraded_on_open(old_store, old_version, store_factory):
-    """Its sessions are there afterwards, its new columns too, and its version is ours."""
+    """Its sessions remain, its new columns exist, and its version is current."""
     store = reopened(old_store, store_factory)
 
     assert store.runs_df("chat")["output"].tolist() == ["hello"]
@@ -67,14 +67,14 @@ def test_old_store_is_upgraded_on_open(old_store, old_version, store_factory):
 
 
 def test_upgraded_store_accepts_runs(old_store, store_factory):
-    """After the upgrade runs are appended as ever."""
+    """Runs are appended after the upgrade."""
     store = reopened(old_store, store_factory)
 
     assert store.append_run("chat", Run(input="more")).run_index == 1
 
 
 def test_requirement_from_before_the_upgrade_is_resolved_after_it(old_store, store_factory):
-    """What it waits for is listed, answered once, and the run goes on."""
+    """It is listed, resolved once, and the run resumes."""
     store = reopened(old_store, store_factory)
     (ask,) = store.requirements()
 
@@ -86,7 +86,7 @@ def test_requirement_from_before_the_upgrade_is_resolved_after_it(old_store, sto
 
 
 def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
-    """All columns are added or none; the next to open it upgrades it."""
+    """All columns are added or none; the next open upgrades the store."""
     store = reopened(old_store, store_factory)
     original, added = schema_versions._add_column, []
 
@@ -109,7 +109,7 @@ def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, m
 
 
 def test_concurrent_upgrades_run_once(postgres_database_url):
-    """Both found it old, both upgrade it; neither fails, and it is upgraded once."""
+    """Two stores start the upgrade; neither fails, and it runs once."""
     with PostgresDb(postgres_database_url) as store:
         store.append_run("chat", Run(input="hi"))
         back_to(store, 2)
@@ -146,7 +146,7 @@ def test_concurrent_upgrades_run_once(postgres_database_url):
 
 
 def test_read_only_store_is_not_upgraded(old_store, old_version, store_factory):
-    """Opened to be read, it is left as it is, and the error says how to upgrade it."""
+    """It is unchanged, and the hint says how to upgrade it."""
     store = reopened(old_store, store_factory, read_only=True)
 
     with pytest.raises(ReadOnlyStore, match=f"schema version {old_version}") as caught:

@@ -1,4 +1,4 @@
-"""On PostgreSQL a store's tables are found along the search path, and are all in one schema."""
+"""PostgreSQL: a store's tables are located along the search path, all in one schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLES = {"agno_sessions", "agno_sessions_runs", "agno_sessions_messages", "agno
 
 @pytest.fixture
 def database(postgres_database_url):
-    """A database with the schemas a and b, and a way to have a search path in it."""
+    """A database with the schemas a and b, and a search path."""
     with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), autocommit=True) as admin:
         admin.execute("CREATE SCHEMA a")
         admin.execute("CREATE SCHEMA b")
@@ -35,7 +35,7 @@ class Database:
 
 
 def use(store: PostgresDb, inputs: list[str]) -> None:
-    """Every way to reach the tables finds those of the same schema."""
+    """Check that every access path uses the tables of the same schema."""
     assert store.runs_df().input.tolist() == inputs
     assert store.sql("SELECT input FROM runs ORDER BY run_index").input.tolist() == inputs
     assert [run.input for run in store.get_session("chat").runs] == inputs
@@ -43,7 +43,7 @@ def use(store: PostgresDb, inputs: list[str]) -> None:
 
 
 def test_tables_are_created_in_first_existing_schema(database):
-    """As PostgreSQL itself makes them: `$user` and unknown schemas are passed over."""
+    """As in PostgreSQL, `$user` and unknown schemas are skipped."""
     with database.store('"$user",nowhere,a,b') as store:
         store.append_run("chat", Run(input="hi"))
         use(store, ["hi"])
@@ -53,7 +53,7 @@ def test_tables_are_created_in_first_existing_schema(database):
 
 
 def test_tables_in_later_schema_are_used(database):
-    """`current_schema()` is another one, and stays empty."""
+    """`current_schema()` is another schema and stays empty."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
     with database.store('"$user",a,b') as store:
@@ -65,7 +65,7 @@ def test_tables_in_later_schema_are_used(database):
 
 
 def test_tables_in_later_schema_are_used_despite_foreign_tables(database):
-    """A table of the same name that comes first in the path hides nothing, and gets no row."""
+    """A foreign table of the same name in an earlier schema is ignored and unchanged."""
     database.admin.execute("CREATE TABLE a.agno_sessions (session_id text, session_type text, session_data text)")
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
@@ -79,7 +79,7 @@ def test_tables_in_later_schema_are_used_despite_foreign_tables(database):
 
 
 def test_new_first_schema_does_not_move_tables(database):
-    """A store that is open, and one that is opened anew, stay with the tables that are there."""
+    """An open store and a new one continue to use the existing tables."""
     with database.store('"$user",b') as store:
         store.append_run("chat", Run(input="hi"))
         database.admin.execute("CREATE SCHEMA postgres")  # the user's name
@@ -93,7 +93,7 @@ def test_new_first_schema_does_not_move_tables(database):
 
 
 def test_second_workload_uses_schema_of_first(database):
-    """One kern_schema serves all workloads of a database."""
+    """All workloads of a database share one kern_schema."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
     with database.store("a,b", session_table="others") as store:
@@ -106,7 +106,7 @@ def test_second_workload_uses_schema_of_first(database):
 
 
 def test_two_schemas_have_one_workload_each(database):
-    """The one that has this session_table is meant, wherever it comes."""
+    """The schema with this session_table is used, at any position of the path."""
     with database.store("a", session_table="first") as store:
         store.append_run("chat", Run(input="first"))
     with database.store("b", session_table="second") as store:
@@ -117,7 +117,7 @@ def test_two_schemas_have_one_workload_each(database):
 
 
 def test_db_schema_takes_precedence_over_search_path(database):
-    """Reading, writing and SQL stay within it."""
+    """Reading, writing and SQL use this schema only."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="in a"))
     with database.store("a", db_schema="b") as store:
@@ -130,7 +130,7 @@ def test_db_schema_takes_precedence_over_search_path(database):
 
 @pytest.mark.parametrize("options", [{"path": "nowhere"}, {"path": "a", "db_schema": "nowhere"}])
 def test_missing_schema_is_reported(database, options):
-    """In an error that says what to do; none is made."""
+    """The error has a hint; no schema is created."""
     with database.store(**options) as store:
         for call in (store.runs_df, lambda: store.append_run("chat", Run(input="hi"))):
             with pytest.raises(StoreNotFound) as caught:
@@ -140,7 +140,7 @@ def test_missing_schema_is_reported(database, options):
 
 
 def test_unreadable_schemas_are_skipped(database):
-    """A role meets other people's schemas in its path."""
+    """The search path of a role contains schemas of other users."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="hers"))
     database.admin.execute("CREATE ROLE reader LOGIN")
@@ -160,7 +160,7 @@ def test_unreadable_schemas_are_skipped(database):
 
 
 def test_view_of_an_extension_is_not_a_foreign_table(database):
-    """Such as those that pg_stat_statements and PostGIS put into `public`."""
+    """For example those of pg_stat_statements and PostGIS in `public`."""
     database.admin.execute("CREATE VIEW public.pg_statistics AS SELECT 1 AS n")
     with database.store("public") as store, pytest.raises(ForeignLayout):
         store.runs_df()

@@ -1,4 +1,4 @@
-"""SQLite: waiting for others is bounded, Ctrl-C ends a query or the waiting, and errors say what to do."""
+"""SQLite: waits are bounded, Ctrl-C interrupts queries and waits, and errors have hints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def press_ctrl_c():
-    """Send the main thread SIGINT in a moment; a test run may have been started with it ignored."""
+    """Send SIGINT to the main thread after a delay; the test process may have started with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timers = []
 
@@ -116,7 +116,7 @@ def test_ctrl_c_interrupts_open_of_locked_file(store, press_ctrl_c):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python drops in a finalizer
 def test_ctrl_c_at_any_time_leaves_store_usable(store):
-    """No run that was appended is lost, no connection stays checked out, and no lock is held: another thread goes on."""
+    """No appended run is lost, no connection stays checked out and no lock is held."""
     moments, appended = random.Random(1), []
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     for _ in range(40):
@@ -141,7 +141,7 @@ def test_ctrl_c_at_any_time_leaves_store_usable(store):
 
 
 def test_writer_waits_for_timeout_once(store, monkeypatch):
-    """Not twelve times, once for each attempt: what is slept is counted, as a clock would count other processes."""
+    """The timeout is not repeated for each attempt; the test counts sleeps, as a clock depends on other processes."""
     slept = []
     clock = time.monotonic()
     monkeypatch.setattr(sqlite_connections.time, "monotonic", lambda: clock + sum(slept))
@@ -248,7 +248,7 @@ def append_many(path, session_id, count):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_concurrent_writers_all_finish(store):
-    """None waits for ever while others go on, and nothing is lost."""
+    """No writer starves, and nothing is lost."""
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=append_many, args=(store.db_file, str(i), 15)) for i in range(6)]
     for writer in writers:
