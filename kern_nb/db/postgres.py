@@ -67,6 +67,11 @@ class PostgresDb(RowStore):
             has this table, else one with another workload, else the first in which tables may be created.
         read_only: Refuse writes.
         timeout: Seconds to wait for another transaction's lock, or for a connection, before `StoreBusy`.
+
+    Example:
+        >>> store = PostgresDb("postgresql://ada:secret@db.example.org/agents")  # connects at first use
+        >>> store.url
+        'postgresql://ada:***@db.example.org/agents'
     """
 
     def __init__(

@@ -76,8 +76,8 @@ class SqliteDb(RowStore):
         >>> from kern_nb.records import Run
         >>> with tempfile.TemporaryDirectory() as folder, SqliteDb(f"{folder}/agent.db") as store:
         ...     run = store.append_run("chat", Run(input="Hi", output="Hello!"))
-        ...     store.runs_df(columns=["session_id", "run_index", "output"]).iloc[0].tolist()
-        ['chat', 0, 'Hello!']
+        ...     store.get_session("chat").runs[0].output
+        'Hello!'
     """
 
     def __init__(
