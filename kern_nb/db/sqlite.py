@@ -174,8 +174,8 @@ class SqliteDb(RowStore):
     def explain(self, error: Exception) -> BaseException | None:
         """Translate an error by SQLite's result code."""
         cause = getattr(error, "orig", error)
-        if isinstance(cause, sqlite3.Error) and any(
-            words in str(cause) for words in ("disk I/O error", "disk is full")
-        ):
+        if not isinstance(cause, sqlite3.Error):
+            return super().explain(error)
+        if "disk I/O error" in str(cause) or "disk is full" in str(cause):
             return unavailable(self.url, cause, self.db_file)
-        return explain_error(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)
+        return explain_error(cause, self.url)

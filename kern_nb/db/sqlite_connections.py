@@ -282,10 +282,7 @@ _ERRORS: dict[int, tuple[type[KernError], str]] = {
     ),
     sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a backup."),
     sqlite3.SQLITE_FULL: (StoreFull, "Free disk space and try again; nothing of this write was stored."),
-    sqlite3.SQLITE_CANTOPEN: (
-        StoreUnavailable,
-        "Check that its folder exists, and the permissions of file and folder.",
-    ),
+    sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and the permissions of both."),
     sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"The maximum size of a value is {MAX_VALUE_BYTES // 2**20} MiB."),
 }
 """By result code: the error to raise and its hint."""
@@ -304,9 +301,8 @@ def is_busy(error: Exception) -> bool:
 def explain_error(error: sqlite3.Error, url: str) -> BaseException | None:
     """Translate an error of SQLite; None if it is about the statement or its values."""
     code, reason = _code(error), str(error)
-    at_signal = (
-        code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason
-    )  # no other function of kern_nb raises
+    # No function of kern_nb raises, except for a signal.
+    at_signal = code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason
     if code == sqlite3.SQLITE_INTERRUPT or (at_signal and threading.current_thread() is threading.main_thread()):
         return _interruptions.pop(threading.get_ident(), None) or KeyboardInterrupt()
     if code in _ERRORS:

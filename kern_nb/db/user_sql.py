@@ -61,14 +61,10 @@ _TOKEN = re.compile(
 def run_query(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
-        raise BadUsage(
-            f"params must be a dict, got {codec.short_repr(params)}.", "Pass values by name: {'name': 'Alice'}"
-        )
+        raise BadUsage(f"params must be a dict, got {codec.short_repr(params)}.", "For example: {'name': 'Alice'}")
     body = _strip(_require_text(text))
     if not body:
-        raise QueryRefused(
-            "The query is empty.", "Write one SELECT over sessions, runs, messages, tool_calls or scores."
-        )
+        raise QueryRefused("The query is empty.", f"Write one SELECT over {', '.join(VIEWS)}.")
     if _first_word(body) in _NOT_QUERIES:
         raise not_select_error(body)
     parameters = number_parameters(body)[1]
@@ -78,13 +74,12 @@ def run_query(store: Connected, text: str, params: Mapping[str, Any]) -> pd.Data
     result = store.run_sql(body, {name: _convert_parameter(name, params[name]) for name in parameters})
     names = _deduplicate(result.column_names)
     arrays = [_normalize(column) for column in result.columns]
-    columns = [
-        Column(n, kind, "") if (kind := _KINDS.get(a.type)) else None for n, a in zip(names, arrays, strict=True)
-    ]
-    df = to_pandas(pa.table(arrays, names=names), [c for c in columns if c is not None])
-    for index, (name, column, values) in enumerate(zip(names, columns, arrays, strict=True)):
-        if column is None:  # dates, lists, structs: converted by Arrow
-            df.insert(index, name, values.to_pandas())
+    kinds = [_KINDS.get(array.type) for array in arrays]
+    columns = [Column(name, kind, "") for name, kind in zip(names, kinds, strict=True) if kind is not None]
+    df = to_pandas(pa.table(arrays, names=names), columns)
+    for index, kind in enumerate(kinds):
+        if kind is None:  # dates, lists, structs: converted by Arrow
+            df.insert(index, names[index], arrays[index].to_pandas())
     return df
 
 
@@ -104,10 +99,8 @@ def _require_text(text: object) -> str:
 
 def not_select_error(text: str) -> QueryRefused:
     """Return the error for SQL that is not one SELECT."""
-    first = " ".join(text.split())[:60]
-    return QueryRefused(
-        f"The query must be one SELECT, got {first!r}.", "To change sessions, use the methods of the store."
-    )
+    start = " ".join(text.split())[:60]
+    return QueryRefused(f"The query must be one SELECT, got {start!r}.", "Use the store's methods to change sessions.")
 
 
 def function_error(name: str) -> QueryRefused:
