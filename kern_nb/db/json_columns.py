@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.control_characters import replace_surrogates
 from kern_nb.db import codec
 from kern_nb.db.columns import JSON_ROOTS
 from kern_nb.db.dtypes import decode_cell
 from kern_nb.db.schema import Tables
-from kern_nb.db.views import postgresql_json
+from kern_nb.db.sql_expressions import json_at
 from kern_nb.errors import BadUsage, did_you_mean
 
 JsonPath: TypeAlias = str | tuple[str, ...] | list[str]
@@ -91,84 +89,6 @@ def add_columns(
 def column_label(index: int) -> str:
     """Return the name of a value in the SQL, which contains no name from users."""
     return f"expanded_{index}"
-
-
-class json_at(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """The JSON text at a path of keys through objects; NULL if it does not exist."""
-
-    inherit_cache = True
-    name = "json_at"
-    type = sa.Text()
-
-    def __init__(self, column: sa.ColumnElement[Any], *keys: str) -> None:
-        steps = [*keys, *map(_duckdb_step, keys)]  # each engine uses one half
-        super().__init__(sa.type_coerce(column, sa.Text), *(sa.literal(step, sa.Text) for step in steps))
-
-    def parts(self) -> tuple[sa.ColumnElement[Any], list[sa.ColumnElement[Any]], list[sa.ColumnElement[Any]]]:
-        """Return the column, the keys, and the keys in DuckDB's syntax."""
-        column, *steps = self.clauses
-        return column, steps[: len(steps) // 2], steps[len(steps) // 2 :]
-
-
-@compiles(json_at, "postgresql")
-def _json_at_postgresql(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, keys, _ = element.parts()
-    steps = "".join(f" -> {compiler.process(key, **kw)}" for key in keys)
-    return f"CAST({postgresql_json(compiler.process(column, **kw), 'JSON', steps, compiler.dialect)} AS TEXT)"
-
-
-@compiles(json_at, "duckdb")
-def _json_at_duckdb(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, _, steps = element.parts()
-    value = f"TRY_CAST({compiler.process(column, **kw)} AS JSON)"
-    for step in steps:
-        value = f"json_extract({value}, {compiler.process(step, **kw)})"
-    return f"CAST({value} AS VARCHAR)"
-
-
-def _duckdb_step(key: str) -> str:
-    """Quote a key for DuckDB.
-
-    A JSONPath does not match an empty key or a star literally. A JSON pointer does, but would match a number as an
-    index of a list, which no other engine does.
-    """
-    if key in {"", "*"}:
-        return f"/{key}"
-    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
-    return f'$."{escaped}"'
-
-
-@compiles(json_at, "sqlite")
-def _json_at_sqlite(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, keys, _ = element.parts()
-    # As bytes: sqlite3 fails to pass invalid UTF-8 as text.
-    document = f"CAST({compiler.process(column, **kw)} AS BLOB)"
-    return f"{SQLITE_FUNCTION}({', '.join([document, *(compiler.process(key, **kw) for key in keys)])})"
-
-
-SQLITE_FUNCTION = "kern_json_at"
-"""SQLite's own functions cannot match a key that contains a quote, and round numbers."""
-
-
-def extract_json(document: object, *keys: str) -> str | None:
-    """Return the JSON text at a path of keys, None if it does not exist or the document is invalid; for SQLite."""
-    if not isinstance(document, (str, bytes)):
-        return None
-    try:
-        value = _parse(document)
-    except (ValueError, RecursionError):
-        return None
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return json.dumps(value, ensure_ascii=False)
-
-
-# Consecutive messages of a session have the same document.
-@lru_cache(maxsize=16)
-def _parse(document: str | bytes) -> Any:
-    return json.loads(document)
 
 
 def format_values(values: pa.ChunkedArray) -> pa.ChunkedArray:

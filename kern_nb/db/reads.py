@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
-from kern_nb.db.views import is_history_copy, json_text, latest_runs, lower_text
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.views import is_history_copy, latest_runs
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 

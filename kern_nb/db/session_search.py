@@ -11,7 +11,8 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
 from kern_nb.db.schema import Tables, sort_time
-from kern_nb.db.views import is_history_copy, json_text, lower_text, session_total
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.views import is_history_copy, session_total
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:

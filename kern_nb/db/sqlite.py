@@ -19,7 +19,6 @@ from sqlalchemy.engine import Connection
 from kern_nb import files
 from kern_nb.db import (
     catalog,
-    json_columns,
     lineage,
     schema_versions,
     sqlite_connections,
@@ -31,6 +30,7 @@ from kern_nb.db.column_types import InvalidText
 from kern_nb.db.disk_space import unavailable
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
 from kern_nb.errors import QueryFailed, StoreBusy
 
@@ -132,7 +132,7 @@ class SqliteDb(RowStore):
         connection.text_factory = _decode_text
         # SQLite's own lower() is ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
-        connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.extract_json, deterministic=True)
+        connection.create_function(JSON_AT_FUNCTION, -1, extract_json, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 

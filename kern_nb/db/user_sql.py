@@ -17,13 +17,13 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, mapping
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import to_pandas
-from kern_nb.db.views import VIEWS, postgresql_json
+from kern_nb.db.sql_expressions import as_jsonb, as_time
+from kern_nb.db.views import VIEWS
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 from kern_nb.records import utc
 
@@ -273,42 +273,6 @@ def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
     except pa.ArrowInvalid:  # an integer wider than 64 bits
         return values.cast(pa.float64())
     return values
-
-
-class as_time(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """Unix microseconds as the engine's timestamp type."""
-
-    inherit_cache = True
-    name = "as_time"
-
-
-@compiles(as_time)
-def _as_time(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"to_timestamp({compiler.process(element.clauses, **kw)} / 1000000.0)"
-
-
-@compiles(as_time, "duckdb")
-def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"make_timestamptz({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(as_time, "sqlite")
-def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
-    micros = compiler.process(element.clauses, **kw)
-    fraction = f"((({micros} % 1000000) + 1000000) % 1000000)"  # also positive before 1970
-    return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
-
-
-class as_jsonb(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """A text as PostgreSQL's JSONB; NULL if it is invalid JSON."""
-
-    inherit_cache = True
-    name = "as_jsonb"
-
-
-@compiles(as_jsonb, "postgresql")
-def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
-    return postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
 
 
 def compile_views(

@@ -11,14 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
-from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.columns import FRAMES
 from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
+from kern_nb.db.sql_expressions import STORED_TYPES, Expression, json_text, valid_or_null
 from kern_nb.records import YEARS
 
-Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
 Query = sa.Select[Any]
 RowFilter = Callable[[sa.Table], Condition]
@@ -39,98 +37,6 @@ _IN_OUT = ("input_tokens", "output_tokens")
 _FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens, too
 
 
-class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """The text at a key of a JSON column."""
-
-    inherit_cache = True
-    name = "json_text"
-    type = Text()
-
-    def __init__(self, column: Expression, key: str) -> None:
-        super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text))
-
-
-# Invalid JSON has no keys: every engine raises an error for it, which would fail the statement for all rows.
-
-
-@compiles(json_text, "duckdb")
-def _json_text_duckdb(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(TRY_CAST({column} AS JSON) ->> {key})"
-
-
-@compiles(json_text, "postgresql")
-def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
-
-
-@compiles(json_text, "sqlite")
-def _json_text_sqlite(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN {column} ->> {key} END)"
-
-
-_INPUT_IS_VALID_VERSION = (16,)
-"""The first version of PostgreSQL with ``pg_input_is_valid``."""
-
-
-def postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) -> str:
-    """Return SQL that parses a text as JSON, NULL if it is invalid.
-
-    Args:
-        text: The SQL of the text.
-        kind: JSON or JSONB.
-        operators: SQL to apply to the JSON.
-        dialect: The dialect, with the server's version.
-    """
-    value = f"(CAST({text} AS {kind}){operators})"
-    if (getattr(dialect, "server_version_info", None) or _INPUT_IS_VALID_VERSION) < _INPUT_IS_VALID_VERSION:
-        return value
-    # As JSONB: it also refuses escapes that cannot become text.
-    return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
-
-
-class valid_or_null(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
-
-    inherit_cache = True
-    name = "valid_or_null"
-
-    def __init__(self, column: Expression) -> None:
-        kind = type(column.type)
-        self.type = _STORED_TYPES[kind]()
-        self.kinds = _SQLITE_TYPES[kind]  # follows from the column, which is part of the cache key
-        super().__init__(sa.type_coerce(column, self.type))
-
-
-_STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
-    Text: sa.Text,
-    Json: sa.Text,
-    Integer: sa.BigInteger,
-    Real: sa.Double,
-    Boolean: sa.Boolean,
-}
-_SQLITE_TYPES: dict[type, str] = {
-    Text: "'text'",
-    Json: "'text'",
-    Integer: "'integer'",
-    Real: "'real', 'integer'",
-    Boolean: "'integer'",
-}
-
-
-@compiles(valid_or_null)
-def _valid_or_null(element: valid_or_null, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.clauses, **kw))
-
-
-@compiles(valid_or_null, "sqlite")
-def _valid_or_null_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
-    column = compiler.process(element.clauses, **kw)
-    return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
-
-
 class ValidColumns:
     """The columns of a table, each `valid_or_null`."""
 
@@ -148,25 +54,6 @@ class ValidColumns:
 
     def __getattr__(self, name: str) -> Expression:
         return self[name]
-
-
-class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """A text in lower case."""
-
-    inherit_cache = True
-    name = "lower_text"
-    type = sa.Text()
-
-
-@compiles(lower_text)
-def _lower_text(element: lower_text, compiler: Any, **kw: Any) -> str:
-    return f"lower({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(lower_text, "sqlite")
-def _lower_text_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
-    # As bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
-    return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
 def as_micros(time: Expression, unit: int = 1) -> Expression:
@@ -387,7 +274,7 @@ def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: 
         if value is None:
             own = table.c[column.name]
             value = as_micros(own) if column.kind == "time" else valid_or_null(own)
-        stored_type = _STORED_TYPES.get(type(value.type))
+        stored_type = STORED_TYPES.get(type(value.type))
         if stored_type is not None:  # frames decode whole columns, not values
             value = sa.type_coerce(value, stored_type())
         if column.name in masks:
