@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
-from kern_nb.db.row_store import RowStore, not_a_table_error
+from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.schema_versions import not_a_table_error
 from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0

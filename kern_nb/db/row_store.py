@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import user_sql
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore
 
 
 class RowStore(SessionStore):
@@ -27,11 +26,3 @@ class RowStore(SessionStore):
         with self.connect() as connection:
             result = connection.execute(query)
             return user_sql.rows_to_arrow(list(result.keys()), result.all())
-
-
-def not_a_table_error(url: str, name: str) -> NotAStore:
-    """Return the error for a view or a computed table in place of one of the store's tables."""
-    return NotAStore(
-        f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
-        "Choose another table name: session_table='kern_sessions'.",
-    )

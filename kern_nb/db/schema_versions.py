@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from kern_nb import extra_keys
 from kern_nb.db import catalog, foreign_layouts
 from kern_nb.db.schema import Tables
-from kern_nb.errors import ForeignLayout, SchemaTooNew
+from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
 SCHEMA_VERSION = 4
 
@@ -162,6 +162,14 @@ def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout
         )
     return ForeignLayout(
         f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.listed(columns)}.",
+        "Choose another table name: session_table='kern_sessions'.",
+    )
+
+
+def not_a_table_error(url: str, name: str) -> NotAStore:
+    """Return the error for a view or a computed table in place of one of the store's tables."""
+    return NotAStore(
+        f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
         "Choose another table name: session_table='kern_sessions'.",
     )
 

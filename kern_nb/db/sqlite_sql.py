@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection
 
 from kern_nb.db import user_sql
-from kern_nb.db.row_store import not_a_table_error
+from kern_nb.db.schema_versions import not_a_table_error
 from kern_nb.db.sql_functions import SQLITE
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore
