@@ -173,7 +173,7 @@ def test_expression_cannot_allocate_gigabytes(store):
 
 
 def test_too_large_value_is_refused_and_store_stays_usable(store, monkeypatch):
-    monkeypatch.setattr(sqlite_connections, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(sqlite_connections, "MAX_VALUE_BYTES", 1_000_000)
     store.close()
     with pytest.raises(UnstorableValue):
         store.append_run("chat", Run(messages=[Message(role="user", content="x" * 2_000_000)]))
