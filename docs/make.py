@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kern_nb.db.columns import DTYPES, FRAMES, INHERITED, INSIDE, Column
-from kern_nb.db.dtypes import ARROW
+from kern_nb.db.columns import DTYPES, FRAMES, INHERITED, JSON_ROOTS, Column
+from kern_nb.db.dtypes import ARROW_TYPES
 
 HERE = Path(__file__).parent
 
@@ -120,15 +120,15 @@ POLARS = {
 
 def columns_page() -> str:
     """The reference of all frames."""
-    types = {DTYPES[kind]: str(arrow) for kind, arrow in ARROW.items()}
+    types = {DTYPES[kind]: str(arrow) for kind, arrow in ARROW_TYPES.items()}
     parts = [
         INTRODUCTION.format(
             contents="\n".join(f"* [{name}](#{name}): {title.rpartition(': ')[2]}" for name, title in TITLES.items()),
             arguments="\n".join(f"| {names} | {meaning} |" for names, meaning in ARGUMENTS.items()),
             places="\n".join(
                 f"| `{root}.KEY`, `{root}.KEY.KEY` | {'every' if place.table == 'sessions' else place.table} |"
-                f" {place.meaning} |"
-                for root, place in INSIDE.items()
+                f" {place.description} |"
+                for root, place in JSON_ROOTS.items()
             ),
             types="\n".join(f"| {dtype} | {arrow} | {POLARS[arrow]} |" for dtype, arrow in types.items()),
         )
@@ -143,7 +143,10 @@ def _rows(columns: tuple[Column, ...]) -> list[str]:
     return [
         "| column | dtype | meaning |",
         "|---|---|---|",
-        *(f"| `{c.name}` | {DTYPES[c.kind]}{', JSON' if c.kind == 'json' else ''} | {c.meaning} |" for c in columns),
+        *(
+            f"| `{c.name}` | {DTYPES[c.kind]}{', JSON' if c.kind == 'json' else ''} | {c.description} |"
+            for c in columns
+        ),
     ]
 
 

@@ -7,6 +7,14 @@ import re
 # Controls except tab and line feed; text direction marks; surrogates; the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: a str may contain it, and UTF-8 cannot encode it."""
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace each lone surrogate with U+FFFD."""
+    return LONE_SURROGATE.sub("\ufffd", text)
+
 
 def visible(text: str) -> str:
     """Replace control characters by visible symbols: ``␀`` for NUL, ``⟨U+202E⟩`` for an override."""

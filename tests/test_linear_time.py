@@ -1,7 +1,6 @@
-"""No text makes anything of ours take time that grows with the square of its length.
+"""No function takes time quadratic in the length of a text.
 
-Processor time is counted, and only against a limit that something linear is far below and something quadratic far
-above: a text of these lengths takes a quadratic pattern many times as long.
+Processor time is limited: linear code is far below the limit, quadratic code far above.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "f
 
 
 class TooSlow(BaseException):
-    """The limit was reached; no `except Exception` of what is tested hides it."""
+    """The limit is exceeded; no `except Exception` of the tested code catches it."""
 
 
 @contextmanager
 def processor_time(seconds: float) -> Iterator[None]:
-    """Raise `TooSlow` once so much processor time was used; regular expressions look for signals as they go."""
+    """Raise `TooSlow` after an amount of processor time; regular expressions check for signals."""
 
     def stop(*_: object) -> None:
         raise TooSlow
@@ -60,7 +59,7 @@ def processor_time(seconds: float) -> Iterator[None]:
 
 
 def is_quick(work: Callable[[], object], seconds: float) -> bool:
-    """Whether it ends within so much processor time."""
+    """Return whether a call finishes within an amount of processor time."""
     try:
         with processor_time(seconds):
             work()
@@ -73,15 +72,15 @@ def is_quick(work: Callable[[], object], seconds: float) -> bool:
 
 
 def patterns() -> dict[str, tuple[re.Pattern, set[str]]]:
-    """Every pattern of the package by its place, with the methods that are used: of modules, and within functions."""
-    known: dict[str, tuple[re.Pattern, set[str]]] = {}
+    """Return every pattern of the package by its location, with the methods used: module-level and inside functions."""
+    patterns_by_name: dict[str, tuple[re.Pattern, set[str]]] = {}
     for info in pkgutil.walk_packages(kern_nb.__path__, "kern_nb."):
         module = importlib.import_module(info.name)
         source = inspect.getsource(module)
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
                 used = set(re.findall(rf"\b{name}\.(\w+)\(", source)) & METHODS
-                known[f"{info.name}.{name}"] = (value, used or METHODS)
+                patterns_by_name[f"{info.name}.{name}"] = (value, used or METHODS)
         for node in ast.walk(ast.parse(source)):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
@@ -90,13 +89,13 @@ def patterns() -> dict[str, tuple[re.Pattern, set[str]]]:
                 method = node.func.attr
                 flags = re.DOTALL | re.MULTILINE if len(node.args) > 1 and method == "compile" else 0
                 where = f"{info.name}:{node.lineno}"
-                if method in METHODS or not any(v.pattern == node.args[0].value for v, _ in known.values()):
-                    known[where] = (re.compile(node.args[0].value, flags), {method} & METHODS or METHODS)
-    return known
+                if method in METHODS or not any(v.pattern == node.args[0].value for v, _ in patterns_by_name.values()):
+                    patterns_by_name[where] = (re.compile(node.args[0].value, flags), {method} & METHODS or METHODS)
+    return patterns_by_name
 
 
 def examples(pattern: re.Pattern) -> list[str]:
-    """Texts that the pattern matches, roughly: made from its parts, each repeated part twice, each branch in turn."""
+    """Return texts that the pattern matches, approximately: each repetition twice, each branch in turn."""
     parsed = re._parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
     return list(dict.fromkeys(_text_of(parsed, choice) for choice in range(24)))
 
@@ -130,19 +129,19 @@ def _one_of(items: list, choice: int) -> str:
 
 
 def hostile_texts(pattern: re.Pattern) -> list[str]:
-    """Parts of what a pattern matches over and over, within it and by themselves, and an end that it does not match."""
+    """Return repeated parts of what a pattern matches, with an end that it does not match."""
     around = {("", letter, "") for letter in LETTERS} | {("\n", letter, "a") for letter in LETTERS}
     for example in examples(pattern):
         short = example[:16]
         for start, end in itertools.combinations(range(len(short) + 1), 2):
             if end - start <= 4:
                 around |= {(short[:start], short[start:end], ""), (short[:start], short[start:end], short[end:])}
-    chosen = sorted(around, key=lambda parts: (len(parts[1]), parts))[:MOST_TEXTS]
-    return [before + unit * (CHARACTERS // len(unit)) + after + "\x00" for before, unit, after in chosen]
+    selected = sorted(around, key=lambda parts: (len(parts[1]), parts))[:MOST_TEXTS]
+    return [before + unit * (CHARACTERS // len(unit)) + after + "\x00" for before, unit, after in selected]
 
 
 def calls(pattern: re.Pattern, methods: set[str], text: str) -> None:
-    """Use a pattern as the package does, to the end of the text."""
+    """Use a pattern like the package does."""
     value = text.encode("utf-8", "surrogatepass") if isinstance(pattern.pattern, bytes) else text
     if "match" in methods:
         pattern.match(value)
@@ -154,7 +153,7 @@ def calls(pattern: re.Pattern, methods: set[str], text: str) -> None:
 
 
 def slow_texts(pattern: re.Pattern, methods: set[str], most: int = 5) -> list[str]:
-    """The first texts, as code writes them, for which a pattern takes longer than the limit."""
+    """Return the first texts for which a pattern exceeds the limit."""
     slow: list[str] = []
     for text in hostile_texts(pattern):
         if len(slow) < most and not is_quick(partial(calls, pattern, methods, text), SECONDS_A_PATTERN):
@@ -165,21 +164,21 @@ def slow_texts(pattern: re.Pattern, methods: set[str], most: int = 5) -> list[st
 PATTERNS = patterns()
 
 
-def test_the_patterns_of_the_package_are_found():
-    """Those of modules and those within functions; else the next test would test nothing."""
+def test_patterns_of_package_are_found():
+    """Module-level ones and those inside functions; otherwise the next test would test nothing."""
     assert len(PATTERNS) >= 30
     assert any(":" in name for name in PATTERNS)
 
 
 @pytest.mark.parametrize("quadratic", [r"a[ \t]*b?[ \t]*\n", r"/\*.*?\*/", r"\s+$", r"(a|b)*?c", r"\w*\d\w*!"])
-def test_a_quadratic_pattern_would_be_found(quadratic):
-    """The method finds what it is to find: blanks that two parts of a pattern may match, a comment that never ends."""
+def test_quadratic_pattern_is_detected(quadratic):
+    """Overlapping repetitions of blanks, and a comment without an end."""
     assert slow_texts(re.compile(quadratic, re.DOTALL), METHODS, most=1)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_pattern_is_linear(name):
-    """Whatever it is given, it is done within the limit."""
+    """Every text finishes within the limit."""
     assert slow_texts(*PATTERNS[name]) == []
 
 
@@ -194,7 +193,7 @@ UNITS = [
 
 
 def parse_words(text: str) -> None:
-    """The words of a magic; a line that does not parse is refused."""
+    """Split the words of a magic; a line that does not parse is refused."""
     with contextlib.suppress(BadUsage):
         parser.split(f"show {text[: LONG // 4]}", {"a": "b"})
 
@@ -212,13 +211,13 @@ WAYS = {
     "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
-    "SQL": user_sql.numbered,
+    "SQL": user_sql.number_parameters,
     "JSON of an answer": summaries._parsed,
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_a_text_is_linear(way):
+def test_every_text_function_is_linear(way):
     """Escaping, cutting, comparing, storing, parsing."""
     slow = [unit for unit in UNITS if not is_quick(partial(WAYS[way], unit * (LONG // len(unit))), SECONDS_A_TEXT)]
     assert slow == []
@@ -245,8 +244,8 @@ MARKDOWN = {
 
 
 @pytest.mark.parametrize("name", MARKDOWN)
-def test_markdown_is_linear_in_time_and_in_size(name):
-    """From what a model says to markup: neither hard to read nor a page that is many times as long."""
+def test_markdown_is_linear_in_time_and_size(name):
+    """Markup of a model's text: linear time, and a page of proportional size."""
     text, written = MARKDOWN[name], []
     markdown._tree.cache_clear()
     assert is_quick(lambda: written.append(markdown.block(text)), SECONDS_A_TEXT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import store_registry
+from kern_nb.control_characters import LONE_SURROGATE
 from kern_nb.db import codec
 from kern_nb.db.mapping import ANSWERS
 from kern_nb.db.reads import NOT_TOLD
 from kern_nb.errors import BadUsage
 from kern_nb.records import is_parts
 from kern_nb.text import formatting
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 _OF_HASH = 12
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class Call(NamedTuple):
@@ -300,15 +300,15 @@ def _answer(turns: Sequence[Turn]) -> int:
 
 def rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     """The rows of some columns as Python values, None where one is missing."""
-    columns = [df[name].astype(object).where(df[name].notna(), None).tolist() for name in names]
+    columns = [na_to_none(df[name]).tolist() for name in names]
     return zip(*columns, strict=True)
 
 
 def spelled(text: str) -> str:
     """Text as frames have it: they hold no half of a surrogate pair."""
-    from kern_nb.db.dtypes import shown
+    from kern_nb.control_characters import replace_surrogates
 
-    return shown(text)
+    return replace_surrogates(text)
 
 
 def sorted_json(text: str | None) -> str:
@@ -319,4 +319,4 @@ def sorted_json(text: str | None) -> str:
         made = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
-    return _HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", made)
+    return LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", made)

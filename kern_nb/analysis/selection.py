@@ -14,7 +14,7 @@ from kern_nb.errors import BadUsage
 if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Named
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
 
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d{1,18})", re.DOTALL)
 
@@ -25,8 +25,8 @@ class Fitting:
 
     where: Mapping[str, Any] | None = None
     agent_id: str | None = None
-    since: When | None = None
-    until: When | None = None
+    since: TimeLike | None = None
+    until: TimeLike | None = None
 
     @property
     def says(self) -> bool:

@@ -1,6 +1,6 @@
-"""Bytes by their SHA-256: a picture is stored once, however often it is sent.
+"""Blobs by their SHA-256: identical content is stored once.
 
-Each function works in one transaction.
+Each function runs in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.database import Connected
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 from kern_nb.errors import UnstorableValue
 
 
 class Blob(NamedTuple):
-    """Stored bytes and what they are."""
+    """Stored bytes and their media type."""
 
     sha256: str
     media_type: str | None
@@ -29,7 +30,7 @@ class Blob(NamedTuple):
 def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise UnstorableValue(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
+        raise UnstorableValue(f"content must be bytes, got {codec.short_repr(content)}.", "Encode text: text.encode()")
     b = store.tables.blobs
     sha256 = hashlib.sha256(content).hexdigest()
     if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:
@@ -55,43 +56,43 @@ def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def named_by(connection: Connection, tables: Tables, session_id: str) -> set[str]:
-    """The blobs that the rows of a session name."""
-    found = _named(connection, tables, session_id)
+def find_referenced(connection: Connection, tables: Tables, session_id: str) -> set[str]:
+    """Return the hashes of the blobs that the rows of a session reference."""
+    hashes = _find_hashes(connection, tables, session_id)
     b = tables.blobs
-    return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(found))).scalars()) if found else found
+    return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(hashes))).scalars()) if hashes else hashes
 
 
-def unused(connection: Connection, tables: Tables, names: set[str]) -> set[str]:
-    """Those of these blobs that no row names. While a run is at work, none: it keeps a file before a row names it."""
+def find_unreferenced(connection: Connection, tables: Tables, hashes: set[str]) -> set[str]:
+    """Return the blobs that no row references; none during a run, which stores a blob before the row."""
     r = tables.runs
-    at_work = sa.select(r.c.run_id).where(r.c.status == "RUNNING").limit(1)
-    if not names or connection.execute(at_work).first() is not None:
+    running = sa.select(r.c.run_id).where(r.c.status == "RUNNING").limit(1)
+    if not hashes or connection.execute(running).first() is not None:
         return set()
-    return names - _named(connection, tables)
+    return hashes - _find_hashes(connection, tables)
 
 
-def delete(connection: Connection, tables: Tables, names: set[str]) -> None:
+def delete(connection: Connection, tables: Tables, hashes: set[str]) -> None:
     """Delete blobs."""
-    connection.execute(tables.blobs.delete().where(tables.blobs.c.sha256.in_(names)))
+    connection.execute(tables.blobs.delete().where(tables.blobs.c.sha256.in_(hashes)))
 
 
-def _named(connection: Connection, tables: Tables, session_id: str | None = None) -> set[str]:
-    """The hashes that stand in the rows of a session, or of all; each table is read once."""
-    places = {
+def _find_hashes(connection: Connection, tables: Tables, session_id: str | None = None) -> set[str]:
+    """Return the hashes in the rows of a session, or of all sessions; each table is read once."""
+    columns_by_table = {
         tables.sessions: ("session_data", "metadata"),
         tables.runs: ("input_json", "output_json", "session_state", "extra", "internal"),
         tables.messages: ("content_json", "extra", "internal"),
         tables.tool_calls: ("result_json",),
     }
-    found: set[str] = set()
-    for table, names in places.items():
+    hashes: set[str] = set()
+    for table, names in columns_by_table.items():
         columns = [sa.type_coerce(table.c[name], sa.Text()) for name in names]
         query = sa.select(*columns)
         if session_id is not None:
             query = query.where(table.c.session_id == session_id)
-        if table is not tables.sessions:  # whose metadata name a blob in an importer's own way
+        if table is not tables.sessions:  # importers reference blobs in metadata in their own format
             query = query.where(sa.or_(*(c.contains("sha256") | c.contains("$blob") for c in columns)))
         for row in connection.execute(query):
-            found |= {name for text in row if text for name in _HASH.findall(text)}
-    return found
+            hashes |= {sha256 for text in row if text for sha256 in _HASH.findall(text)}
+    return hashes

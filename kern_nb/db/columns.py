@@ -1,4 +1,4 @@
-"""The frames' columns, as data: name, kind and meaning, in order. `docs/columns.md` is made from this table.
+"""The columns of the frames, as data: name, kind and description, in order. `docs/columns.md` is generated from it.
 
 The kind decides the dtype. A JSON column holds JSON text, so that SQL and Arrow can read it.
 """
@@ -24,98 +24,99 @@ class Column(NamedTuple):
 
     name: str
     kind: Kind
-    meaning: str
+    description: str
 
 
-SESSION_ID = Column("session_id", "text", "The session.")
-RUN_ID = Column("run_id", "text", "The run.")
-RUN_INDEX = Column("run_index", "count", "The run's place in its session, from 0; a branch counts on from its fork.")
+SESSION_ID = Column("session_id", "text", "The id of the session.")
+RUN_ID = Column("run_id", "text", "The id of the run.")
+RUN_INDEX = Column(
+    "run_index", "count", "The index of the run in its session, from 0; a branch continues the count from its fork."
+)
 OWNERS = (
-    Column("agent_id", "text", "The agent."),
-    Column("team_id", "text", "The team."),
-    Column("workflow_id", "text", "The workflow."),
-    Column("user_id", "text", "The user it belongs to."),
+    Column("agent_id", "text", "The id of the agent."),
+    Column("team_id", "text", "The id of the team."),
+    Column("workflow_id", "text", "The id of the workflow."),
+    Column("user_id", "text", "The user who owns the session."),
 )
 CALLS = (
-    Column("n_messages", "count", "Its messages."),
-    Column("n_tool_calls", "count", "Tool calls of the agent; those of a simulated user are not counted."),
-    Column("n_tool_errors", "count", "Those of them that failed."),
+    Column("n_messages", "count", "The number of messages."),
+    Column("n_tool_calls", "count", "The number of the agent's tool calls, without those of a simulated user."),
+    Column("n_tool_errors", "count", "The number of these calls that failed."),
 )
 TOKENS_IN_OUT = (
-    Column(
-        "input_tokens", "count", "Tokens the agent's model read, cached ones included where the source includes them."
-    ),
-    Column("output_tokens", "count", "Tokens the agent's model wrote."),
+    Column("input_tokens", "count", "Input tokens of the agent's model, with cached ones if the source includes them."),
+    Column("output_tokens", "count", "Output tokens of the agent's model."),
 )
-COST = Column(
-    "cost", "number", "What the agent's model cost, as the source states it; 0 beside spent tokens is unknown."
-)
+TOTAL_TOKENS = Column("total_tokens", "count", "Input plus output tokens, or the total that the source states.")
+COST = Column("cost", "number", "The cost of the agent's model, as the source states it; 0 with tokens is unknown.")
 
 SESSIONS = (
     SESSION_ID,
-    Column("session_name", "text", "Its title."),
+    Column("session_name", "text", "The title of the session."),
     Column("session_type", "text", "agent, team or workflow."),
     *OWNERS,
-    Column("parent_session_id", "text", "The session it branches from."),
-    Column("fork_run_index", "count", "The last run it inherits; -1 where it inherits none."),
-    Column("fork_message_index", "count", "The last message it inherits of that run; missing where it inherits all."),
-    Column("n_runs", "count", "Its own runs; inherited ones are the parent's."),
+    Column("parent_session_id", "text", "The session that this one branches from."),
+    Column("fork_run_index", "count", "The last inherited run; -1 if no run is inherited."),
+    Column(
+        "fork_message_index", "count", "The last inherited message of that run; missing if the whole run is inherited."
+    ),
+    Column("n_runs", "count", "The number of its own runs, without inherited ones."),
     *CALLS,
     *TOKENS_IN_OUT,
-    Column("total_tokens", "count", "Input and output tokens, or the total that the source states."),
+    TOTAL_TOKENS,
     COST,
     Column(
         "duration_s",
         "number",
-        "Seconds: the wall time the source states, else the sum of its runs, but members'.",
+        "Seconds: the wall time if the source states it, else the sum of its runs without members'.",
     ),
-    Column("status", "text", "The status of its latest run."),
-    Column("metadata", "json", "What else is known of it."),
-    Column("created_at", "time", "When it began."),
-    Column("updated_at", "time", "When it last changed."),
+    Column("status", "text", "The status of the latest run."),
+    Column("metadata", "json", "Additional data about the session."),
+    Column("created_at", "time", "The time of creation."),
+    Column("updated_at", "time", "The time of the last change."),
 )
 
 RUNS = (
     SESSION_ID,
     RUN_INDEX,
     RUN_ID,
-    Column("parent_run_id", "text", "The run of the team that this member's run served."),
+    Column("parent_run_id", "text", "For a team member's run: the run of the team."),
     Column("run_type", "text", "agent, team or workflow."),
     *OWNERS,
     Column("status", "text", "PENDING, RUNNING, PAUSED, COMPLETED, CANCELLED, ERROR, REGENERATED or INTERRUPTED."),
-    Column("model", "text", "The model asked."),
-    Column("model_provider", "text", "Who serves it."),
-    Column("input", "text", "What was asked."),
-    Column("output", "text", "What was answered."),
+    Column("model", "text", "The requested model."),
+    Column("model_provider", "text", "The provider of the model."),
+    Column("input", "text", "The user's input."),
+    Column("output", "text", "The final answer."),
     *CALLS,
     *TOKENS_IN_OUT,
-    Column("cache_read_tokens", "count", "Tokens read from the provider's cache."),
-    Column("cache_write_tokens", "count", "Tokens written to it."),
-    Column("reasoning_tokens", "count", "Tokens of reasoning."),
-    Column("total_tokens", "count", "Input and output tokens, or the total that the source states."),
+    Column("cache_read_tokens", "count", "Input tokens read from the provider's cache."),
+    Column("cache_write_tokens", "count", "Input tokens written to the provider's cache."),
+    Column("reasoning_tokens", "count", "Output tokens used for reasoning."),
+    TOTAL_TOKENS,
     COST,
-    Column("duration_s", "number", "Seconds from its start to its end."),
-    Column("time_to_first_token_s", "number", "Seconds to the first token of the answer."),
-    Column("error", "text", "What went wrong."),
-    Column("created_at", "time", "When it began."),
-    Column("finished_at", "time", "When it ended."),
+    Column("duration_s", "number", "Seconds from start to end."),
+    Column("time_to_first_token_s", "number", "Seconds from the start to the first token of the answer."),
+    Column("error", "text", "The error message."),
+    Column("created_at", "time", "The start time."),
+    Column("finished_at", "time", "The end time."),
 )
 
 MESSAGES = (
     SESSION_ID,
     RUN_ID,
     RUN_INDEX,
-    Column("message_index", "count", "The message's place in its run, from 0."),
-    Column("message_id", "text", "The source's id for it."),
+    Column("message_index", "count", "The index of the message in its run, from 0."),
+    Column("message_id", "text", "The id of the message in its source."),
     Column("role", "text", "system, developer, user, assistant or tool."),
-    Column("content", "text", "Its text."),
-    Column("tool_call_id", "text", "On a tool's message: the call it answers."),
-    Column("tool_name", "text", "On a tool's message: the tool."),
-    Column("model", "text", "The model that wrote it."),
-    Column("input_tokens", "count", "Tokens its model read."),
-    Column("output_tokens", "count", "Tokens its model wrote."),
-    Column("cost", "number", "What it cost; 0 beside spent tokens is unknown."),
-    Column("created_at", "time", "When it was written."),
+    Column("content", "text", "The text of the message."),
+    Column("tool_call_id", "text", "For a tool message: the call that it answers."),
+    Column("tool_name", "text", "For a tool message: the name of the tool."),
+    Column("model", "text", "The model that wrote the message."),
+    Column("input_tokens", "count", "Input tokens of the model."),
+    Column("output_tokens", "count", "Output tokens of the model."),
+    Column("cost", "number", "The cost of the message; 0 with tokens is unknown."),
+    Column("created_at", "time", "The time of creation."),
 )
 
 TOOL_CALLS = (
@@ -123,41 +124,41 @@ TOOL_CALLS = (
     RUN_ID,
     RUN_INDEX,
     Column("message_index", "count", "The message that made the call."),
-    Column("tool_call_id", "text", "Its id, unique in its run."),
-    Column("tool_name", "text", "The tool."),
-    Column("caller", "text", "assistant, or user where a simulated user called it."),
+    Column("tool_call_id", "text", "The id of the call, unique in its run."),
+    Column("tool_name", "text", "The name of the tool."),
+    Column("caller", "text", "assistant, or user for a call by a simulated user."),
     Column("args", "json", "The arguments."),
-    Column("result", "text", "What it returned."),
+    Column("result", "text", "The return value of the tool."),
     Column("status", "text", "started, completed, failed or unknown."),
-    Column("is_error", "flag", "Whether it failed; missing while or where that is unknown."),
-    Column("duration_s", "number", "Seconds it took."),
-    Column("created_at", "time", "When it was made."),
+    Column("is_error", "flag", "Whether the call failed; missing while the call runs or if the outcome is unknown."),
+    Column("duration_s", "number", "Seconds from start to end."),
+    Column("created_at", "time", "The time of the call."),
 )
 
 SCORES = (
     SESSION_ID,
-    Column("run_id", "text", "The run it rates; missing where it rates the session."),
-    Column("name", "text", "What is rated, for example reward."),
-    Column("value", "number", "The rating."),
+    Column("run_id", "text", "The rated run; missing if the session is rated."),
+    Column("name", "text", "The name of the score, for example reward."),
+    Column("value", "number", "The value of the score."),
 )
 
 REQUIREMENTS = (
-    Column("requirement_id", "text", "The requirement."),
+    Column("requirement_id", "text", "The id of the requirement."),
     SESSION_ID,
     RUN_ID,
     Column("kind", "text", "confirmation, user_input, external_execution or handoff."),
     Column("status", "text", "pending, claimed, resolved or expired."),
-    Column("tool_call_id", "text", "The tool call that waits."),
-    Column("tool_name", "text", "The tool."),
-    Column("args", "json", "The arguments it would be called with."),
-    Column("prompt", "text", "What is asked of a person."),
-    Column("assignee", "text", "Who is to answer."),
-    Column("approved", "flag", "Whether it was allowed; missing where that was not asked, or not yet answered."),
-    Column("answer", "json", "The answer: the arguments as edited, or the value that was asked for."),
-    Column("note", "text", "What the answerer added."),
-    Column("created_at", "time", "When the run paused."),
-    Column("resolved_at", "time", "When it was answered."),
-    Column("resolved_by", "text", "Who answered."),
+    Column("tool_call_id", "text", "The pending tool call."),
+    Column("tool_name", "text", "The name of the tool."),
+    Column("args", "json", "The arguments of the pending tool call."),
+    Column("prompt", "text", "The question to the person."),
+    Column("assignee", "text", "The person who should answer."),
+    Column("approved", "flag", "Whether the call was approved; missing if approval was not requested or is pending."),
+    Column("answer", "json", "The answer: the edited arguments, or the requested value."),
+    Column("note", "text", "The note of the person who answered."),
+    Column("created_at", "time", "The time when the run paused."),
+    Column("resolved_at", "time", "The time of the answer."),
+    Column("resolved_by", "text", "The person who answered."),
 )
 
 FRAMES: dict[str, tuple[Column, ...]] = {
@@ -169,27 +170,27 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "requirements": REQUIREMENTS,
 }
 
-INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is a parent's.")
+INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is inherited from a parent.")
 
 
-class Inside(NamedTuple):
-    """Where `expand` finds values.
+class JsonRoot(NamedTuple):
+    """A JSON object whose values `expand` can select.
 
     Attributes:
-        table: The table that has the JSON; that of the sessions serves every frame.
-        column: The column of it.
-        keys: The way to the object in it whose keys are meant.
-        meaning: What it holds.
+        table: The table with the JSON column; every frame can use that of the sessions.
+        column: The JSON column.
+        keys: The keys from the column to the object.
+        description: What the object contains.
     """
 
     table: str
     column: str
     keys: tuple[str, ...]
-    meaning: str
+    description: str
 
 
-INSIDE: dict[str, Inside] = {
-    "metadata": Inside("sessions", "metadata", (), "What else is known of the session."),
-    "state": Inside("sessions", "session_data", ("session_state",), "The state of the session."),
-    "args": Inside("tool_calls", "args", (), "The arguments of the tool call."),
+JSON_ROOTS: dict[str, JsonRoot] = {
+    "metadata": JsonRoot("sessions", "metadata", (), "Additional data about the session."),
+    "state": JsonRoot("sessions", "session_data", ("session_state",), "The state of the session."),
+    "args": JsonRoot("tool_calls", "args", (), "The arguments of the tool call."),
 }

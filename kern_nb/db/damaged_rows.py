@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.db.schema import Decoded, Json, StoredRow, Tables, Text, UnreadableCell, Whole, problem
+from kern_nb.db.column_types import Integer, Json, StoredRow, Text, UnreadableCell, ValidatedType
+from kern_nb.db.schema import Tables, find_problem
 from kern_nb.errors import DamagedRow
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def decoded(column: sa.Column[Any], value: Any) -> Any:
         ValueError: it is damaged.
     """
     kind = column.type
-    if value is None or not isinstance(kind, Decoded):
+    if value is None or not isinstance(kind, ValidatedType):
         return value
     return kind.decode(value)
 
@@ -68,12 +69,12 @@ def readable(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str, 
     for name, value in row.items():
         try:
             values[str(name)] = found = decoded(columns[name], value)
-            reason = problem(attribute, columns[name], found)
+            reason = find_problem(attribute, columns[name], found)
         except ValueError as error:
             reason = str(error)
         if reason is not None:
             values[str(name)] = (
-                codec.shown(value) if columns[name].primary_key else None
+                codec.short_repr(value) if columns[name].primary_key else None
             )  # a list has to call it something
             damaged.append(str(name))
     return values, tuple(damaged)
@@ -94,7 +95,7 @@ def require_readable(store: Connected, attribute: str, row: StoredRow, *, only: 
     for name, value in row.items():
         column = getattr(store.tables, attribute).c[name]
         try:
-            reason = problem(attribute, column, decoded(column, value))
+            reason = find_problem(attribute, column, decoded(column, value))
         except ValueError as error:
             reason = str(error)
         if reason is not None:
@@ -149,7 +150,7 @@ def _rows_with(store: Connected, attribute: str, column: sa.Column[Any], value: 
 def describe(attribute: str, row: StoredRow) -> str:
     """A row by its keys, in words: ``session 'a', run 0, message 2``."""
     named = [(noun, row[name]) for name, noun in _NOUNS.items() if name in row and name in _KEYS[attribute]]
-    return ", ".join(f"{noun} {codec.shown(value)}" for noun, value in named)
+    return ", ".join(f"{noun} {codec.short_repr(value)}" for noun, value in named)
 
 
 # Looking for all of them ----------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ class DamagedCells:
         if name not in self.row or self.row[name] is None:
             return None
         value = self.values.get(name)
-        return value if isinstance(value, str) else codec.shown(self.row[name])
+        return value if isinstance(value, str) else codec.short_repr(self.row[name])
 
 
 def scan(connection: Connection, tables: Tables) -> Iterator[DamagedCells]:
@@ -230,13 +231,13 @@ def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Itera
 
 def _look(attribute: str, column: sa.Column[Any]) -> Callable[[Any], str | None]:
     """What says why a value as stored is damaged, None where it is sound."""
-    missing = problem(attribute, column, None)
+    missing = find_problem(attribute, column, None)
 
     def look(value: Any) -> str | None:
         if value is None:
             return missing
         try:
-            return problem(attribute, column, decoded(column, value))
+            return find_problem(attribute, column, decoded(column, value))
         except ValueError as error:
             return str(error)
 
@@ -332,7 +333,7 @@ def _aside(tables: Tables) -> sa.Table:
         sa.Column("row_name", Text, nullable=False),
         sa.Column("value", Json(any_value=True)),
         sa.Column("reason", Text, nullable=False),
-        sa.Column("set_aside_at", Whole, nullable=False),
+        sa.Column("set_aside_at", Integer, nullable=False),
     )
 
 

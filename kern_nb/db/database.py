@@ -201,8 +201,8 @@ class Connected(ABC):
             with self.connect() as connection:
                 self.locate_tables(connection)
                 self.require_harmless(connection)
-                found = schema.version(connection, self.tables, **self._naming())
-            if found is not None and found < schema.SCHEMA_VERSION:
+                found = schema_versions.read_version(connection, self.tables, **self._naming())
+            if found is not None and found < schema_versions.SCHEMA_VERSION:
                 self._upgrade(found)
             self._found = found is not None
         return self._found
@@ -210,13 +210,14 @@ class Connected(ABC):
     def _upgrade(self, found: int) -> None:
         if self.read_only:
             raise ReadOnlyStore(
-                f"{self.url} is of schema version {found}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
+                f"{self.url} is of schema version {found}, "
+                f"this kern_nb reads version {schema_versions.SCHEMA_VERSION}.",
                 "Open it once without read_only=True: it is upgraded in place.",
             )
         self._create()
 
     def _create(self) -> None:
-        self._transaction(lambda connection: schema.create(connection, self.tables, **self._naming()))
+        self._transaction(lambda connection: schema_versions.create_tables(connection, self.tables, **self._naming()))
 
     def _naming(self) -> dict[str, Any]:
         """What a look at the schema is told: whoever names a ``session_table`` agrees to ours beside others' tables."""

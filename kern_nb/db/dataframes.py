@@ -1,4 +1,4 @@
-"""`Tabular`: what a store gives as DataFrames, in pandas, Polars or Arrow. The work is in `frames` and `query`."""
+"""`DataFrameMethods`: the methods of a store that return DataFrames, in pandas, Polars or Arrow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import polars
     import pyarrow as pa
 
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
     from kern_nb.db.json_columns import JsonPath
 
 
-class Tabular(Connected):
-    """The five frames, and SQL."""
+class DataFrameMethods(Connected):
+    """The methods of a store for the five frames and SQL."""
 
     def sessions_df(
         self,
@@ -25,27 +25,27 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
     ) -> pd.DataFrame:
-        """One row a session, newest first; columns in `docs/columns.md`.
+        """Return one row per session, newest first; the columns are in `docs/columns.md`.
 
         Args:
             session_id: One session or several.
-            user_id: The sessions of a user.
-            agent_id: The sessions of an agent.
-            since: Created then or later; naive times are UTC.
-            until: Created before then.
-            limit: The first so many rows.
-            columns: Only these, in this order; nothing is computed for the others. All where None.
+            user_id: Sessions of this user.
+            agent_id: Sessions of this agent.
+            since: Created at this time or later; naive times are UTC.
+            until: Created before this time.
+            limit: The maximum number of rows.
+            columns: The columns to return, in this order; others are not computed. All if None.
             expand: Values inside JSON columns, each as a text column: ``metadata.task_id``, ``state.step``.
                 A tuple takes keys with dots: ``("metadata", "a.b")``.
 
         Raises:
-            BadUsage: there is no such column or value, or a filter says nothing that could be meant.
+            BadUsage: a column or a value in JSON does not exist, or a filter is invalid.
         """
         return self._pandas("sessions", locals())
 
@@ -55,14 +55,14 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
-        """One row a run, ordered by session and run; arguments as for `messages_df`."""
+        """Return one row per run, ordered by session and run; arguments as for `messages_df`."""
         return self._pandas("runs", locals())
 
     def messages_df(
@@ -71,26 +71,29 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
-        """One row a message, ordered by session, run and message; columns in `docs/columns.md`.
+        """Return one row per message, ordered by session, run and message; the columns are in `docs/columns.md`.
 
         Args:
             session_id: One session or several.
-            user_id: Those in sessions of a user.
-            agent_id: Those in runs of an agent.
-            since: Created then or later; naive times are UTC.
-            until: Created before then.
-            limit: The first so many rows.
-            columns: Only these, in this order; nothing is computed for the others. All where None.
+            user_id: Messages in sessions of this user.
+            agent_id: Messages in runs of this agent.
+            since: Created at this time or later; naive times are UTC.
+            until: Created before this time.
+            limit: The maximum number of rows.
+            columns: The columns to return, in this order; others are not computed. All if None.
             expand: Values inside JSON columns, each as a text column: ``metadata.task_id`` and ``state.step`` of the
                 session the row is in. A tuple takes keys with dots: ``("metadata", "a.b")``.
-            lineage: Of one branch, the inherited rows too, told by the column ``inherited``.
+            lineage: Include the rows that a branch inherits, marked in the column ``inherited``.
+
+        Raises:
+            BadUsage: a column or a value in JSON does not exist, or a filter is invalid.
         """
         return self._pandas("messages", locals())
 
@@ -100,16 +103,16 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pd.DataFrame:
-        """One row a tool call, ordered by session, run and call; arguments as for `messages_df`.
+        """Return one row per tool call, ordered by session, run and call; arguments as for `messages_df`.
 
-        ``expand`` finds the arguments of the call, too: ``args.city``.
+        ``expand`` also selects arguments of the call: ``args.city``.
         """
         return self._pandas("tool_calls", locals())
 
@@ -119,13 +122,13 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
     ) -> pd.DataFrame:
-        """One row a score; arguments as for `sessions_df`."""
+        """Return one row per score; arguments as for `sessions_df`."""
         return self._pandas("scores", locals())
 
     def table(
@@ -135,20 +138,20 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> pa.Table:
-        """The frame ``name`` as an Arrow table; the other arguments as for `messages_df`.
+        """Return the frame ``name`` as an Arrow table; the other arguments are those of `messages_df`.
 
         The frames are sessions, runs, messages, tool_calls and scores. The columns are those of the DataFrame: string,
         int64, double, bool, and timestamps in microseconds, UTC.
 
         Raises:
-            BadUsage: there is no such frame, column or value, or a filter says nothing that could be meant.
+            BadUsage: the frame, a column or a value in JSON does not exist, or a filter is invalid.
         """
         return self._arrow(name, locals())
 
@@ -159,48 +162,49 @@ class Tabular(Connected):
         *,
         user_id: str | None = None,
         agent_id: str | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         limit: int | None = None,
         columns: Iterable[str] | None = None,
         expand: Iterable[JsonPath] | None = None,
         lineage: bool = False,
     ) -> polars.DataFrame:
-        """The frame ``name`` as a Polars DataFrame, with the columns, types and arguments of `table`.
+        """Return the frame ``name`` as a Polars DataFrame, with the columns, types and arguments of `table`.
 
         Raises:
             KernError: Polars is not installed.
         """
-        from kern_nb.db.dtypes import polars_of
+        from kern_nb.db.dtypes import arrow_to_polars
 
-        return polars_of(self._arrow(name, locals()))
+        return arrow_to_polars(self._arrow(name, locals()))
 
-    def _pandas(self, name: str, given: Mapping[str, Any]) -> pd.DataFrame:
-        from kern_nb.db.dtypes import pandas_of
+    def _pandas(self, name: str, arguments: Mapping[str, Any]) -> pd.DataFrame:
+        from kern_nb.db.dtypes import arrow_to_pandas
 
-        return pandas_of(self._arrow(name, given))
+        return arrow_to_pandas(self._arrow(name, arguments))
 
-    def _arrow(self, name: str, given: Mapping[str, Any]) -> pa.Table:
-        """A frame, from the arguments that a method was called with."""
-        from kern_nb.db.frame_queries import Asked, table
+    def _arrow(self, name: str, arguments: Mapping[str, Any]) -> pa.Table:
+        """Read a frame with the arguments of the calling method."""
+        from kern_nb.db.frame_queries import FrameRequest, read_frame
 
-        asked = Asked(**{key: value for key, value in given.items() if key in Asked.__dataclass_fields__})
-        return table(self._source(), name, asked)
+        fields = FrameRequest.__dataclass_fields__
+        request = FrameRequest(**{key: value for key, value in arguments.items() if key in fields})
+        return read_frame(self._source(), name, request)
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """The result of one reading SQL statement over the views.
+        """Return the result of one SELECT over the views.
 
         The views are ``sessions``, ``runs``, ``messages``, ``tool_calls``, ``scores`` and ``requirements``, with the
-        columns of the frames. The dialect is the engine's own. A parameter is written ``$name`` on every engine.
+        columns of the frames. The dialect is the engine's. A parameter is written ``$name`` on every engine.
 
         Args:
             query: One SELECT.
             params: The values of the parameters.
 
         Raises:
-            QueryRefused: it is not a single SELECT.
-            QueryFailed: the engine could not run it; the message is the engine's own.
+            QueryRefused: the query is not a single SELECT.
+            QueryFailed: the engine failed to run it; the message is the engine's.
         """
-        from kern_nb.db.user_sql import run
+        from kern_nb.db.user_sql import run_query
 
-        return run(self._source(), query, params or {})
+        return run_query(self._source(), query, params or {})

@@ -274,7 +274,7 @@ class _CheckedOut(duckdb_sqlalchemy.ConnectionWrapper):
         self.driver.close()
 
 
-_ARROW_TYPES = {Whole: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Flag: pa.bool_()}
+_ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Boolean: pa.bool_()}
 
 
 def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:

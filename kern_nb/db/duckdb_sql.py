@@ -105,7 +105,7 @@ def _parse(raw: duckdb.DuckDBPyConnection, text: str, select: str) -> dict[str, 
             raise QueryRefused("The SQL is nested too deeply to check.", "Use fewer nested operators.") from None
         if tree.get("error") is False and len(tree["statements"]) == 1:
             return tree
-    raise user_sql.refused(text)
+    raise user_sql.not_select_error(text)
 
 
 def _walk(tree: dict[str, Any], relations: set[str]) -> None:

@@ -23,7 +23,7 @@ from kern_nb.control_characters import visible
 from kern_nb.db import damaged_rows
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.process_identity import process_state as state_of_process
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,19 +12,15 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import codec
+from kern_nb.db.column_types import Real, UnreadableCell, text_type_error, to_float, to_integer
 from kern_nb.db.schema import (
-    LEAST,
-    MOST_TOKENS,
-    USAGE,
-    WORDS,
-    Real,
+    ALLOWED_VALUES,
+    MAX_TOKENS,
+    MIN_VALUES,
+    USAGE_COLUMNS,
     Tables,
-    UnreadableCell,
+    find_problem,
     micros_per_unit,
-    not_text,
-    problem,
-    real,
-    whole,
 )
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import (
@@ -148,10 +144,10 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
 def usage_row(usage: Usage | None) -> Row:
     """The usage columns, all NULL where nothing is known."""
     if usage is None:
-        return dict.fromkeys(USAGE)
-    row = {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
+        return dict.fromkeys(USAGE_COLUMNS)
+    row = {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE_COLUMNS}
     for name, value in row.items():
-        if name != "cost" and value is not None and not -MOST_TOKENS <= value <= MOST_TOKENS:
+        if name != "cost" and value is not None and not -MAX_TOKENS <= value <= MAX_TOKENS:
             raise UnstorableValue(f"{name}={value} is too large for a count of tokens.", "Keep it in extra.")
     return row
 
@@ -164,7 +160,7 @@ def key(value: str) -> str:
         BadUsage: it is no text.
     """
     if not isinstance(value, str):
-        raise not_text(value)
+        raise text_type_error(value)
     if len(value) > LONGEST_ID:
         message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {LONGEST_ID:,}."
         raise UnstorableValue(message, "Use a shorter id, and keep the long one in extra.")
@@ -183,7 +179,7 @@ def number(value: float | None) -> float | None:
 
 
 def _checked(value: Any) -> float:
-    return whole(value) if isinstance(value, int) else real(value)
+    return to_integer(value) if isinstance(value, int) else to_float(value)
 
 
 def tool_call_rows(
@@ -304,11 +300,11 @@ def _rules(table: str) -> _Rules:
             bounds = YEARS[0] * 1_000_000, (YEARS[1] + 1) * 1_000_000 - 1  # the last second to its end
             first, last = (bound // micros_per_unit(table) for bound in bounds)
             ranges.append((column.name, first, last))
-        elif column.name in LEAST:
-            ranges.append((column.name, LEAST[column.name], _WIDEST))
+        elif column.name in MIN_VALUES:
+            ranges.append((column.name, MIN_VALUES[column.name], _WIDEST))
         elif isinstance(column.type, Real):
             ranges.append((column.name, -sys.float_info.max, sys.float_info.max))
-    words = tuple((name, frozenset(WORDS[of, name])) for of, name in WORDS if of == table)
+    words = tuple((name, frozenset(ALLOWED_VALUES[of, name])) for of, name in ALLOWED_VALUES if of == table)
     return _Rules(tuple(c.name for c in columns if not c.nullable), tuple(ranges), words)
 
 
@@ -336,7 +332,7 @@ def require_sound(table: str, row: Stored) -> None:
 
 
 def _unsound(table: str, name: str, row: Stored) -> UnreadableCell:
-    reason = problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
+    reason = find_problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
     return UnreadableCell((table, name), row[name], reason, row)
 
 
@@ -348,7 +344,7 @@ def session_row(session: Session) -> Row:
     row = {name: getattr(session, name) for name in SESSION_FIELDS} | {"session_id": key(session.session_id)}
     # Fields are free to be set after the record was validated.
     times = {name: row[name] for name in ("created_at", "updated_at") if row[name] is not None}
-    return row | {name: unix_seconds(whole(value)) for name, value in times.items()}
+    return row | {name: unix_seconds(to_integer(value)) for name, value in times.items()}
 
 
 def session_of(row: Stored, runs: list[Run] | None = None) -> Session:
@@ -360,7 +356,7 @@ def session_of(row: Stored, runs: list[Run] | None = None) -> Session:
 def listed_session_of(row: Row, damaged: Sequence[str]) -> Session:
     """The session of a row in a list: of a damaged one, what can be read, and the names of the other columns."""
     if damaged:
-        needed = {name: codec.shown(None) for name in ("session_id", "session_type") if row[name] is None}
+        needed = {name: codec.short_repr(None) for name in ("session_id", "session_type") if row[name] is None}
         row = row | needed
     session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
     session.note_damage(damaged)
@@ -445,7 +441,7 @@ def requirement_of(row: Stored) -> Requirement:
 
 def usage_of(row: Stored) -> Usage | None:
     """The usage of a row, None where nothing is known."""
-    known = {name: row[name] for name in USAGE}
+    known = {name: row[name] for name in USAGE_COLUMNS}
     return None if all(v is None for v in known.values()) else Usage.model_construct(**known)
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL, by psycopg 3: for many notebooks and many machines."""
+"""PostgreSQL through psycopg 3: for many notebooks and machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,29 +17,30 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
+from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
-from kern_nb.db.store import SessionStore
-from kern_nb.errors import NotAStore, QueryFailed, QueryRefused, StoreNotFound
+from kern_nb.db.schema_versions import not_a_table_error
+from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
 
 BUSY_TIMEOUT_S = 30.0
 
-_AGAIN = (
+_RETRYABLE = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.UniqueViolation,
-    psycopg.errors.DuplicateTable,  # two stores make the same tables at once
+    psycopg.errors.DuplicateTable,  # two stores create the same tables
     psycopg.errors.DuplicateObject,
-    psycopg.errors.DuplicateColumn,  # or bring them up to date
+    psycopg.errors.DuplicateColumn,  # or upgrade them
 )
 
 _connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
 
-def _cut_off() -> None:
-    """In a forked child: cut the inherited connections off from their sockets, which are the parent's.
+def _detach_inherited() -> None:
+    """Disconnect a forked child's inherited connections from their sockets, which belong to the parent.
 
-    Whatever still has one in hand, a transaction that the fork happened in or the garbage collector, then fails on a
-    closed socket in place of sending ROLLBACK or the end of the session to the parent's server process.
+    A transaction that was open at the fork, or the garbage collector, then fails on a closed socket, instead of sending
+    ROLLBACK or the end of the session to the parent's server process.
     """
     if not _connections:
         return
@@ -54,20 +55,24 @@ def _cut_off() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cut_off)  # stores that are referenced no more, too
+    os.register_at_fork(after_in_child=_detach_inherited)  # also for stores without references
 
 
-class PostgresDb(SessionStore):
+class PostgresDb(RowStore):
     """A store in a PostgreSQL database.
 
     Args:
-        db_url: An SQLAlchemy URL; a plain ``postgresql://`` one is read as ``postgresql+psycopg://``.
+        db_url: An SQLAlchemy URL; ``postgresql://`` means ``postgresql+psycopg://``.
         session_table: The name of the sessions' table.
-        db_schema: The database schema, which must exist. Where None it is the first one of the connection's search path
-            that has this table; where none has, the one of another workload of ours, or the first in which tables may
-            be made.
+        db_schema: The database schema, which must exist. If None, the first schema of the connection's search path that
+            has this table, else one with another workload, else the first in which tables may be created.
         read_only: Refuse writes.
         timeout: Seconds to wait for another transaction's lock, or for a connection, before `StoreBusy`.
+
+    Example:
+        >>> store = PostgresDb("postgresql://ada:secret@db.example.org/agents")  # connects at first use
+        >>> store.url
+        'postgresql://ada:***@db.example.org/agents'
     """
 
     def __init__(
@@ -87,51 +92,51 @@ class PostgresDb(SessionStore):
 
     @property
     def database(self) -> str:
-        """The URL with a digest of the options that it masks, and the schema."""
-        return f"{self.url} {urls.url_digest(self._db_url)} {self._db_schema or ''}"
+        """The URL, a digest of its masked options, and the schema."""
+        return f"{self.url} {urls.digest(self._db_url)} {self._db_schema or ''}"
 
     def locate_tables(self, connection: Connection) -> None:
-        """Find the one schema that the tables are in, and name it from then on: search paths are long, and they change.
+        """Determine the schema of the tables once: search paths change.
 
         Raises:
-            StoreNotFound: there is no such schema.
+            StoreNotFound: the schema does not exist.
         """
         schema = self._db_schema
         if schema is None:
-            schema = self._found_schema(connection)
+            schema = self._find_schema(connection)
         elif not catalog.has_schema(connection, schema):
             raise StoreNotFound(
-                f"There is no schema {schema!r} in {self.url}.", "Check db_schema, or make it: CREATE SCHEMA …"
+                f"The schema {schema!r} does not exist in {self.url}.", "Check db_schema, or run CREATE SCHEMA."
             )
         if schema != self.tables.metadata.schema:
             self.tables = Tables(self.tables.name, schema)
 
-    def _found_schema(self, connection: Connection) -> str:
+    def _find_schema(self, connection: Connection) -> str:
         path = catalog.search_path(connection, self.tables.schema.name)
         required = set(self.tables.schema.columns.keys())
-        ours = [schema.name for schema in path if required <= schema.columns]
-        for schema in ours:
+        candidates = [schema.name for schema in path if required <= schema.columns]
+        for schema in candidates:
             kern_schema = Tables(self.tables.name, schema).schema
             row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
             if connection.execute(row).first() is not None:
                 return schema
         if not path:
             raise StoreNotFound(
-                f"No schema of the search path exists in {self.url}, or you may not use it.",
+                f"No schema of the search path exists in {self.url}, or you lack the right to use it.",
                 "Name one: PostgresDb(..., db_schema='...').",
             )
-        return next(iter([*ours, *(schema.name for schema in path if schema.writable)]), path[0].name)
+        return next(iter([*candidates, *(schema.name for schema in path if schema.writable)]), path[0].name)
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """A pool of connections, each checked before use: servers restart, notebooks stay open."""
+        """A pool whose connections are checked before use: servers restart while notebooks stay open."""
         arguments = {} if "connect_timeout" in self._db_url.query else {"connect_timeout": max(2, round(self.timeout))}
         engine = sa.create_engine(self._db_url, pool_pre_ping=True, pool_timeout=self.timeout, connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
         def prepare(raw: Any, _: object) -> None:
             _connections.add(raw)
-            if self.timeout > 0:  # once a connection: at each transaction it would cost a round trip
+            if self.timeout > 0:  # once per connection, as it costs a round trip
                 raw.execute(_LOCK_TIMEOUT, [str(max(1, round(self.timeout * 1000)))])
                 raw.commit()
 
@@ -142,99 +147,85 @@ class PostgresDb(SessionStore):
             try:
                 return dialect.connect(*args, **parameters)
             except psycopg.Error as error:
-                # The server and libpq may quote a parameter. Whatever text is made of the error is safe after this.
-                refusal = type(error)(urls.remove_secrets(str(error), secrets))
+                # The server and libpq may quote a parameter; this removes secrets from the text of the error.
+                refusal = type(error)(urls.scrubbed(str(error), secrets))
             raise refusal
 
         @sa.event.listens_for(engine, "begin")
         def choose_snapshot(connection: Connection) -> None:
-            """Reading sees one state, however many statements it takes; writers see what others commit meanwhile."""
+            """Readers see one snapshot for all their statements; writers see what others commit."""
             raw: Any = connection.connection.driver_connection
             write = connection.get_execution_options().get("kern_write", True)
             raw.isolation_level = None if write else psycopg.IsolationLevel.REPEATABLE_READ
-            raw.read_only = None if write else True  # None is the server's default, which a role may have set to read
+            raw.read_only = None if write else True  # None is the default of the server or role, which may be read-only
 
         return engine
 
     def after_fork(self) -> None:
-        """Cut the connections off before they are forgotten, which would end their sessions."""
-        _cut_off()
+        """Detach the connections before they are dropped, which would end the parent's sessions."""
+        _detach_inherited()
         super().after_fork()
 
     def insert(self, table: sa.Table) -> Any:
         """PostgreSQL's ON CONFLICT."""
         return insert(table)
 
-    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One statement in a pipeline, many rows."""
-        if rows:
-            connection.execute(table.insert(), list(rows))
-
-    def locked(self, query_: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
-        """Hold the rows until the transaction ends."""
-        return query_.with_for_update(of=of)
-
-    def arrow(self, query_: sa.Select[Any]) -> pa.Table:
-        """Rows turned into columns, each of the type its values have."""
-        with self.connect() as connection:
-            result = connection.execute(query_)
-            return user_sql.columns_of(list(result.keys()), result.all())
+    def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
+        """Lock the rows until the transaction ends."""
+        return query.with_for_update(of=of)
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
-        """One SELECT over the views, which stand before it in a WITH: a server that only reads makes none."""
-        body, names = user_sql.numbered(text)
-        words = postgres_sql.words_of(body)
+        """Run one SELECT with the views in a WITH: a read-only server cannot create views."""
+        body, names = user_sql.number_parameters(text)
+        names_used = postgres_sql.extract_names(body)
         values = [params[name] for name in names]
         with self.connect() as connection:
             raw: Any = connection.connection.driver_connection
             try:
                 raw.execute(_QUERY_SETTINGS)
-                postgres_sql.require_reading(raw, words)
+                postgres_sql.require_allowed_names(raw, names_used)
                 if raw.execute(_PRIVILEGED).fetchone()[0]:
                     raw.execute("SET LOCAL ROLE pg_read_all_data")
-                views = user_sql.view_selects(
-                    self, connection.dialect, self.tables.metadata.schema or "public", words.names
+                views = user_sql.compile_views(
+                    self, connection.dialect, self.tables.metadata.schema or "public", names_used.names
                 )
-                return _rows(raw, postgres_sql.with_views(body, views), values)
+                return _stream_rows(raw, postgres_sql.add_views(body, views), values)
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
-                raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
+                raise QueryRefused(self._reason(error), "SQL can only read the views.") from error
             except psycopg.Error as error:
-                known = self.explain(error) if postgres_errors.is_of_server(error) else None
-                raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
+                translated = self.explain(error) if postgres_errors.is_server_error(error) else None
+                raise translated or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
-        """What the last of the failures says."""
+        """Translate the last failure."""
         cause = self.explain(error)
         return cause if isinstance(cause, Exception) else super()._busy(error)
 
     def explain(self, error: Exception) -> BaseException | None:
-        """What psycopg or the pool says, as one of ours."""
+        """Translate an error of psycopg or the pool."""
         translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
         return translated or super().explain(error)
 
     def require_harmless(self, connection: Connection) -> None:
-        """A view in place of a table would run its owner's functions with the reader's rights."""
+        """Refuse views in place of tables: they would run their owner's functions with the reader's rights."""
         names = [
             connection.dialect.identifier_preparer.format_table(table) for table in self.tables.metadata.sorted_tables
         ]
         schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
-        for name in connection.execute(_NO_TABLES, {"names": names, "schema_table": schema_table}).scalars():
-            raise NotAStore(
-                f"{self.url}: {name!r} is not a table of kern_nb, but computes its rows.",
-                "Choose another name for ours: session_table='kern_sessions'.",
-            )
+        for name in connection.execute(_NOT_TABLES, {"names": names, "schema_table": schema_table}).scalars():
+            raise not_a_table_error(self.url, name)
 
     def is_conflict(self, error: Exception) -> bool:
-        """Two transactions were in each other's way."""
-        return isinstance(getattr(error, "orig", error), _AGAIN)
+        """Whether two transactions conflicted."""
+        return isinstance(getattr(error, "orig", error), _RETRYABLE)
 
     def _reason(self, error: BaseException) -> str:
-        """The first line of a driver's error, without the password."""
+        """Return the first line of a driver's error, without secrets."""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return urls.remove_secrets(reason, urls.find_secrets(self._db_url))
 
     def _blocker(self) -> str | None:
-        """Who holds locks on the tables: the transaction that began first and waits for nobody."""
+        """Describe the session that holds locks on the tables: the oldest transaction that is not waiting itself."""
         names = [table.name for table in self.tables.metadata.sorted_tables]
         with contextlib.suppress(Exception), self.engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
@@ -243,20 +234,20 @@ class PostgresDb(SessionStore):
         return None
 
 
-def _rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
-    """The result of a query, taken row by row, each sent as it is made."""
+def _stream_rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
+    """Stream the result of a query row by row."""
     with psycopg.RawCursor(raw) as cursor:
-        stream: Any = cursor.stream(statement, values)  # in the protocol that takes one statement only
+        stream: Any = cursor.stream(statement, values)  # the extended protocol, which accepts a single statement
         try:
-            rows = user_sql.bounded_rows(stream)
+            rows = user_sql.read_rows(stream)
         finally:
-            stream.close()  # which ends the query on the server
-        if not rows:  # then no row brought the columns along
+            stream.close()  # cancels the query on the server
+        if not rows:  # the columns came with the first row
             cursor.execute(f"{statement} LIMIT 0", values, prepare=True)
-        return user_sql.columns_of([column.name for column in cursor.description or ()], rows)
+        return user_sql.rows_to_arrow([column.name for column in cursor.description or ()], rows)
 
 
-_NO_TABLES = sa.text("""
+_NOT_TABLES = sa.text("""
     SELECT relname FROM unnest(CAST(:names AS text[])) AS names(name)
     JOIN pg_catalog.pg_class ON oid = to_regclass(name)
     WHERE relkind NOT IN ('r', 'p') AND to_regclass(CAST(:schema_table AS text)) IS NOT NULL
@@ -274,7 +265,7 @@ _QUERY_SETTINGS = """
     SET LOCAL TimeZone = 'UTC'
 """
 
-# Whether a role is, or may become, one that reads the server's files; and may give that up for reading tables only.
+# Whether the role can read the server's files or become one that can, and can switch to a role that only reads tables.
 _PRIVILEGED = """
     SELECT EXISTS (
         SELECT FROM pg_roles

@@ -1,4 +1,4 @@
-"""What PostgreSQL, its driver and the pool of connections say when something goes wrong, as errors of ours."""
+"""Translation of errors of PostgreSQL, its driver and the connection pool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LAYOUT = ("42P01", "42703", "42704", "42883", "3F")
 _VALUES = ("22", "54")
 _NO_STATES = ("-",)
 
-_ANSWERS: list[tuple[tuple[type[psycopg.Error], ...], tuple[str, ...], type[KernError], str]] = [
+_TRANSLATIONS: list[tuple[tuple[type[psycopg.Error], ...], tuple[str, ...], type[KernError], str]] = [
     (
         (pg.ReadOnlySqlTransaction,),
         _NO_STATES,
@@ -29,39 +29,39 @@ _ANSWERS: list[tuple[tuple[type[psycopg.Error], ...], tuple[str, ...], type[Kern
         (pg.QueryCanceled, pg.SerializationFailure, pg.DeadlockDetected, pg.TooManyConnections),
         _NO_STATES,
         StoreBusy,
-        "Try again; if it goes on, look at the server's load and its limits.",
+        "Try again; if the error persists, check the load and the limits of the server.",
     ),
     (
         (),
         _SERVER_FULL,
         StoreUnavailable,
-        "Nothing of this was stored. Free space or memory on the server, then try again.",
+        "Nothing was stored. Free disk space or memory on the server, then try again.",
     ),
-    ((), _LAYOUT, StoreUnavailable, "Its tables were changed while it was open. Attach it again."),
+    ((), _LAYOUT, StoreUnavailable, "The tables were changed while the store was open. Attach it again."),
     ((), _VALUES, UnstorableValue, "Nothing was stored."),
     (
         (psycopg.IntegrityError,),
         _NO_STATES,
         StoreBusy,
-        "Another writer stored the same at once; nothing was stored. Try again.",
+        "Another writer stored the same row at the same time; nothing was stored. Try again.",
     ),
 ]
-"""By kind, or by the first characters of the SQLSTATE: the error of ours, and what to do."""
+"""By type, or by prefix of the SQLSTATE: the error to raise and its hint."""
 
 
 def translate(
     error: Exception, url: str, reason_of: Callable[[BaseException], str], blocker: Callable[[], str | None]
 ) -> KernError | None:
-    """The error of ours that says what happened and what to do; None where it is not the driver's.
+    """Translate an error of the driver or the pool; None for any other.
 
     Args:
-        error: SQLAlchemy's error, or psycopg's.
-        url: The store's URL, without the password.
-        reason_of: Gives the first line of an error, without the password.
-        blocker: Finds who holds the locks that a statement waited for.
+        error: The error of SQLAlchemy or psycopg.
+        url: The URL of the store, without the password.
+        reason_of: Returns the first line of an error, without the password.
+        blocker: Returns the session that holds the lock a statement waited for.
     """
     if isinstance(error, sa.exc.TimeoutError):
-        return StoreBusy(f"{url}: all connections of this process are in use.", "Wait for its threads to finish.")
+        return StoreBusy(f"{url}: all connections of this process are in use.", "Wait until its threads finish.")
     cause = getattr(error, "orig", None) or error
     if not isinstance(cause, psycopg.Error):
         return None
@@ -72,26 +72,28 @@ def translate(
     if isinstance(cause, pg.LockNotAvailable):
         holder = blocker()
         reason = f"{url}: {holder} holds a lock that was not released in time." if holder else reason
-        return StoreBusy(reason, "End that transaction (COMMIT or ROLLBACK there), or try again later.")
+        return StoreBusy(reason, "End that transaction (COMMIT or ROLLBACK), or try again later.")
     if isinstance(cause, pg.InsufficientPrivilege):
-        return _not_permitted(error, reason)
-    for kinds, states, kind, hint in _ANSWERS:
+        return _privilege_error(error, reason)
+    for kinds, states, kind, hint in _TRANSLATIONS:
         if isinstance(cause, kinds) or state.startswith(states):
             return kind(reason, hint)
-    return StoreUnavailable(reason, "Check that it can be reached, then attach it again.")
+    return StoreUnavailable(reason, "Check that the server is reachable, then attach it again.")
 
 
-def is_of_server(error: psycopg.Error) -> bool:
-    """Whether a query failed because of the server or the connection, not because of its SQL."""
+def is_server_error(error: psycopg.Error) -> bool:
+    """Whether a query failed because of the server or the connection, not its SQL."""
     gone = not error.sqlstate and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     busy = isinstance(error, (pg.LockNotAvailable, pg.QueryCanceled, pg.SerializationFailure))
     return gone or busy or (error.sqlstate or "").startswith((*_SERVER_GONE, *_SERVER_FULL))
 
 
-def _not_permitted(error: Exception, reason: str) -> KernError:
+def _privilege_error(error: Exception, reason: str) -> KernError:
     statement = (getattr(error, "statement", None) or "").lstrip().upper()
     if statement.startswith("CREATE"):
-        return ReadOnlyStore(reason, "Let the owner GRANT CREATE on the schema, or name one of yours: db_schema=...")
+        return ReadOnlyStore(reason, "Ask the owner to GRANT CREATE on the schema, or name your own: db_schema=...")
     if statement.startswith(("INSERT", "UPDATE", "DELETE", "ALTER")) or statement.endswith("FOR UPDATE"):
-        return ReadOnlyStore(reason, "Let the owner GRANT INSERT, UPDATE, DELETE on its tables; nothing was written.")
-    return StoreUnavailable(reason, "Let the owner GRANT SELECT on its tables to this user.")
+        return ReadOnlyStore(
+            reason, "Ask the owner to GRANT INSERT, UPDATE, DELETE on its tables; nothing was written."
+        )
+    return StoreUnavailable(reason, "Ask the owner to GRANT SELECT on its tables to this user.")

@@ -1,14 +1,14 @@
-"""What a query of PostgreSQL's may name: words before a parenthesis, before a dot, and all others.
+"""Limits of users' SQL in PostgreSQL, by the names that a query contains.
 
-There is no parser at hand, and none is needed: with ``search_path = pg_catalog`` a query can reach only what stands in
-that schema, and whatever it names with another schema. So the words of the SQL are looked up in the server's catalog:
+A full parser is not necessary: with ``search_path = pg_catalog`` a query can access only objects of that schema, and
+those that it qualifies with another schema. The names in the SQL are looked up in the server's catalog:
 
-* a word before ``(`` that is a function of pg_catalog must be listed in `sql_functions`;
-* a word before ``.`` must not be a schema (pg_catalog aside), which leaves aliases;
-* no word may be a table or view of pg_catalog.
+* a name before ``(`` that is a function of pg_catalog must be listed in `sql_functions`;
+* a name before ``.`` must not be a schema other than pg_catalog, which leaves aliases;
+* no name may be a table or view of pg_catalog.
 
-Words of strings and comments do not count, so these are told apart as the server does with
-``standard_conforming_strings = on``; what it reads in a context-dependent way (``U&``, continued ``E''``) is refused.
+Strings and comments are skipped, with the lexical rules of ``standard_conforming_strings = on``. Context-dependent
+syntax (``U&``, continued ``E''``) is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
     | .""",
     re.VERBOSE | re.DOTALL,
 )
-_LONGEST_NAME = 63  # bytes; what is longer is cut by the server
+_MAX_NAME_BYTES = 63  # the server truncates longer names
 
 _LOOKUP = """
     SELECT 'function', proname FROM pg_catalog.pg_proc
@@ -49,81 +49,83 @@ _LOOKUP = """
 
 
 @dataclass
-class Words:
-    """The names in a query: before a parenthesis and not listed as a function, before a dot, and all."""
+class QueryNames:
+    """The names in a query: unlisted functions before a parenthesis, qualifiers before a dot, and all names."""
 
     calls: set[str] = field(default_factory=set)
     qualifiers: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
 
-def words_of(text: str) -> Words:
-    """The names in a query.
+def extract_names(text: str) -> QueryNames:
+    """Extract the names in a query.
 
     Raises:
-        QueryRefused: it closes parentheses that it does not open, or is written in a way that is not read here.
+        QueryRefused: parentheses are unbalanced, or the query uses unsupported syntax.
         QueryFailed: a parenthesis is not closed.
     """
     tokens = _tokens(text)
-    words = Words()
+    result = QueryNames()
     depth = 0
     for index, (kind, word) in enumerate(tokens):
-        depth += (word == "(") - (word == ")")  # a string has its quotes with it
+        depth += (word == "(") - (word == ")")
         if depth < 0 or word == ";":
-            raise user_sql.refused(text)
+            raise user_sql.not_select_error(text)
         if kind not in ("word", "quoted"):
             continue
         name = _name(kind, word)
-        words.names.add(name)
+        result.names.add(name)
         following = tokens[index + 1][1] if index + 1 < len(tokens) else ""
         if following == "." and name != "pg_catalog":
-            words.qualifiers.add(name)
+            result.qualifiers.add(name)
         if following != "(":
             continue
         if index > 1 and tokens[index - 1][1] == "." and _name(*tokens[index - 2]) != "pg_catalog":
-            raise user_sql.refused_function(f"{tokens[index - 2][1]}.{word}")
-        if kind == "word" and not word.isascii():  # some servers fold such letters to ASCII ones
-            raise user_sql.refused_function(word)
+            raise user_sql.function_error(f"{tokens[index - 2][1]}.{word}")
+        if kind == "word" and not word.isascii():  # some servers fold such letters to ASCII
+            raise user_sql.function_error(word)
         if name not in POSTGRES:
-            words.calls.add(name)
+            result.calls.add(name)
     if depth:
         raise QueryFailed("A parenthesis is not closed.", "The SQL dialect is PostgreSQL's.")
-    return words
+    return result
 
 
-def require_reading(raw: Any, words: Words) -> None:
-    """Check the names against the server's catalog.
+def require_allowed_names(raw: Any, names: QueryNames) -> None:
+    """Check the names of a query against the server's catalog.
 
     Raises:
-        QueryRefused: one is a function that is not listed, or a schema.
-        QueryFailed: one is a table of the system's.
+        QueryRefused: a name is an unlisted function, or a schema.
+        QueryFailed: a name is a system table.
     """
     parameters = {
-        "calls": list(words.calls),
-        "qualifiers": list(words.qualifiers),
-        "names": list(words.names | words.calls),
+        "calls": list(names.calls),
+        "qualifiers": list(names.qualifiers),
+        "names": list(names.names | names.calls),
     }
     for kind, name in raw.execute(_LOOKUP, parameters):
         if kind == "function":
-            raise user_sql.refused_function(name)
+            raise user_sql.function_error(name)
         if kind == "relation":
-            raise user_sql.unknown_relation(name)
+            raise user_sql.relation_error(name)
         raise QueryRefused(
-            f"The schema {name} is not read here: SQL reads {', '.join(VIEWS)}.",
-            "If it is an alias in your query, give it another name.",
+            f"SQL cannot read the schema {name}, only {', '.join(VIEWS)}.",
+            "If this is an alias in your query, rename it.",
         )
-    if hidden := sorted(name for name in words.qualifiers if name.startswith("pg_")):  # pg_temp is in no catalog
-        raise user_sql.unknown_relation(hidden[0])
+    if hidden := sorted(
+        name for name in names.qualifiers if name.startswith("pg_")
+    ):  # the catalog does not list pg_temp
+        raise user_sql.relation_error(hidden[0])
 
 
-def with_views(body: str, views: Mapping[str, str]) -> str:
-    """A query with the views that it names before it. As a subquery it can be nothing but a query."""
-    before = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
-    return f"{'WITH ' if views else ''}{before} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
+def add_views(body: str, views: Mapping[str, str]) -> str:
+    """Put the views in a WITH and the query in a subquery, where only a SELECT is valid."""
+    ctes = ", ".join(f"{name} AS NOT MATERIALIZED (\n{view}\n)" for name, view in views.items())
+    return f"{'WITH ' if views else ''}{ctes} SELECT * FROM (\n{body}\n) AS kern_query"  # noqa: S608
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    """The words and signs of SQL, each with its kind, without blanks and comments."""
+    """Tokenize SQL; each token has its kind. Blanks and comments are skipped."""
     tokens: list[tuple[str, str]] = []
     position = 0
     while match := _TOKEN.match(text, position):
@@ -132,7 +134,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
             position = _end_of_comment(text, position)
         elif kind == "unicode" or (kind == "string" and tokens and tokens[-1][0] == "escapes"):
             raise QueryRefused(
-                f"{match[0][:20]!r} is not run here.", "Write the letters themselves, in one string or quoted name."
+                f"Unsupported syntax {match[0][:20]!r}.",
+                "Write the characters literally, in one string or quoted name.",
             )
         elif kind == "open":
             raise QueryFailed(f"The quote {match[0]} is not closed.", "The SQL dialect is PostgreSQL's.")
@@ -142,7 +145,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
 
 
 def _end_of_comment(text: str, position: int) -> int:
-    """Where a comment ends, whose first ``/*`` ends at a position: comments nest."""
+    """Return the end of a comment from the end of its first ``/*``; comments nest."""
     depth = 1
     for match in re.compile(r"/\*|\*/").finditer(text, position):
         depth += 1 if match[0] == "/*" else -1
@@ -152,8 +155,8 @@ def _end_of_comment(text: str, position: int) -> int:
 
 
 def _name(kind: str, token: str) -> str:
-    """The name that a word or a quoted name stands for."""
+    """Normalize a word or a quoted name."""
     name = (
         token[1:-1].replace('""', '"') if kind == "quoted" else "".join(c.lower() if c.isascii() else c for c in token)
     )
-    return name.encode(errors="replace")[:_LONGEST_NAME].decode(errors="ignore")
+    return name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore")

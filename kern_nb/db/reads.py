@@ -14,8 +14,9 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
-from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
-from kern_nb.db.views import json_text, latest_runs, lowered, told_again
+from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.views import is_history_copy, latest_runs
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
 
@@ -55,7 +56,7 @@ def require_session(connection: Connection, tables: Tables, session_id: str, use
     row = session_row(connection, tables, session_id, user_id)
     if row is None:
         s = tables.sessions
-        newest = sa.select(s.c.session_id).order_by(newest_first(s.c.created_at).desc()).limit(500)
+        newest = sa.select(s.c.session_id).order_by(sort_time(s.c.created_at).desc()).limit(500)
         if user_id is not None:  # another user's sessions are not named
             newest = newest.where(s.c.user_id == user_id)
         hint = did_you_mean(session_id, connection.execute(newest).scalars(), "List them with %kern sessions.")
@@ -227,7 +228,7 @@ def list_sessions(
     """A page of sessions; reads no runs, and messages never."""
     limit = validation.count("limit", limit, least=1)
     s = store.tables.sessions
-    order = newest_first(s.c.created_at)
+    order = sort_time(s.c.created_at)
     # Read as they are: one damaged row is listed with what can be read of it, beside the others.
     chosen = sa.select(*map(damaged_rows.raw, s.columns))
     for column, value in filters.items():
@@ -235,7 +236,7 @@ def list_sessions(
             chosen = chosen.where(s.c[column] == value)
     if name is not None:
         name = validation.text("name", name)
-        title = sa.type_coerce(lowered(json_text(s.c.session_data, "session_name")), sa.Text())
+        title = sa.type_coerce(lower_text(json_text(s.c.session_data, "session_name")), sa.Text())
         chosen = chosen.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
         latest = latest_runs(store.tables).subquery()
@@ -397,7 +398,7 @@ def _run_of_message(
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
     m, r = tables.messages, tables.runs
     broke_off = m.c.partial.is_not(None) & m.c.partial
-    told = m.c.role.not_in(NOT_TOLD) & sa.not_(told_again(m.c)) & sa.not_(broke_off)
+    told = m.c.role.not_in(NOT_TOLD) & sa.not_(is_history_copy(m.c)) & sa.not_(broke_off)
     of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
     query = sa.select(m.c.run_index).join(r, of_run).where(seen.inside(m), told, is_told_of)
     if before_run is not None:

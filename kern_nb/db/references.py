@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db.lineage import find_point, find_run, segments
 from kern_nb.db.reads import get_run, require_session, session_row
-from kern_nb.db.schema import Tables, newest_first, starts_with
+from kern_nb.db.schema import Tables, sort_time, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Run
 
@@ -96,5 +96,5 @@ def _with_prefix(connection: Connection, tables: Tables, text: str, user_id: str
     query = sa.select(s.c.session_id).where(starts_with(s.c.session_id, text))
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
-    newest = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(_NAMED + 1)
+    newest = query.order_by(sort_time(s.c.created_at).desc(), s.c.session_id).limit(_NAMED + 1)
     return list(connection.execute(newest).scalars())

@@ -23,7 +23,6 @@ from kern_nb.db.run_writes import (
     open_run,
     touch_session,
 )
-from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.records import UNANSWERED, Message, Requirement, Run
 

@@ -40,7 +40,7 @@ def touch_session(
     """
     s = store.tables.sessions
     given = owner | {"session_id": mapping.key(session_id), "created_at": int(now), "updated_at": int(now)}
-    touch = {f"new_{name}": given.get(name) for name in store.statements.TOUCHED}
+    touch = {f"new_{name}": given.get(name) for name in store.statements.TOUCH_COLUMNS}
     # Most sessions are there already. Else a query and an INSERT cost DuckDB a third of an upsert.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is not None:
@@ -515,7 +515,9 @@ def _end_run(
 
 def _end_params(store: Connected, run_id: str, values: dict[str, Any]) -> dict[str, Any]:
     sql = store.statements
-    return {f"new_{name}": values.get(name) for name in (*sql.ENDED, *sql.KNOWN, "duration_s")} | {"of_run": run_id}
+    return {f"new_{name}": values.get(name) for name in (*sql.END_COLUMNS, *sql.OPTIONAL_COLUMNS, "duration_s")} | {
+        "of_run": run_id
+    }
 
 
 def _set_status(

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
+from kern_nb.db.column_types import Text
 from kern_nb.db.lineage import segments
 from kern_nb.db.reads import require_session
-from kern_nb.db.schema import Tables, Text
+from kern_nb.db.schema import Tables
 from kern_nb.db.session_search import TAGS, named_text
 
 _ASKED = 400

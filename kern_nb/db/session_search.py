@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
-from kern_nb.db.schema import Tables, newest_first
-from kern_nb.db.views import json_text, lowered, session_total, told_again
+from kern_nb.db.schema import Tables, sort_time
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.views import is_history_copy, session_total
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
     """
     s = tables.sessions.c
     if order in ("created", "updated"):
-        return [], newest_first(s.created_at if order == "created" else s.updated_at)
+        return [], sort_time(s.created_at if order == "created" else s.updated_at)
     if order == "session":
         return [], s.session_id
     if order == "messages":
@@ -149,7 +150,7 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
         only = None if fitting is None else lambda table: table.c.session_id.in_(fitting)
         added, total = session_total(tables, _ADDED_UP[order], only)
         return [added], sa.func.coalesce(total, -1)
-    texts = {"title": lowered(_title(tables)), "owner": _owner(tables), "user": s.user_id}
+    texts = {"title": lower_text(_title(tables)), "owner": _owner(tables), "user": s.user_id}
     return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
 
 
@@ -159,7 +160,7 @@ def _messages(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]
     every = sa.select(sa.func.count()).select_from(m).where(m.c.session_id == s.c.session_id).correlate(s)
     # Grouped by what is no column: SQLite would go through the index of sessions, back and forth in the table.
     name = sa.func.coalesce(m.c.session_id, "")
-    copies = sa.select(name.label("session_id"), sa.func.count().label("n")).where(told_again(m.c)).group_by(name)
+    copies = sa.select(name.label("session_id"), sa.func.count().label("n")).where(is_history_copy(m.c)).group_by(name)
     copied = copies.subquery()
     return [copied], every.scalar_subquery() - sa.func.coalesce(copied.c.n, 0)
 
@@ -220,7 +221,7 @@ def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
 
 
 def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
-    found = _contains(lowered(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
+    found = _contains(lower_text(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
     # SQLite knows the cases of ASCII only: there, "Ä" is at least itself.
     return found if part.isascii() else found | _contains(column, codec.encode_text(part))
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damaged_rows, mapping
+from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import Point, Segments, copy_rows, find_point, fork_of, inherits_from, segments, state_at
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_children, insert_run, not_theirs, touch_session
-from kern_nb.db.schema import real
 from kern_nb.db.session_search import TAGS
 from kern_nb.errors import HasBranches, RunNotFound, SessionExists
 from kern_nb.records import Session
@@ -180,12 +180,12 @@ def delete_session(
             _detach(connection, store, child)
         else:
             _move_up(connection, store, child, row)
-    kept = blobs.named_by(connection, tables, session_id)
-    for table in tables.of_session:
+    kept = blobs.find_referenced(connection, tables, session_id)
+    for table in tables.session_tables:
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damaged_rows.forget(connection, tables, session_id)
-    blobs.delete(connection, tables, blobs.unused(connection, tables, kept))
+    blobs.delete(connection, tables, blobs.find_unreferenced(connection, tables, kept))
 
 
 def _detach(connection: Connection, store: SessionStore, branch: RowMapping) -> None:
@@ -305,7 +305,7 @@ def add_score(
     tables = store.tables
     c = tables.scores.c
     is_unknown = isinstance(value, float) and math.isnan(value)
-    number = None if is_unknown else float(value) if isinstance(value, bool) else real(value)
+    number = None if is_unknown else float(value) if isinstance(value, bool) else to_float(value)
     _lock_session(connection, store, session_id, user_id)
     if run_id is not None:
         r = tables.runs

@@ -1,9 +1,8 @@
-"""The functions that people's SQL may call, for each engine: what computes a value from its arguments.
+"""The functions that users' SQL may call, for each engine: those that compute a value from their arguments.
 
-These are allow-lists: a function that an engine gains later, an extension brings or a store's file defines is refused
-until it is listed here. Left out is everything that reads or writes files, settings, sequences, locks, logs, secrets or
-other connections, that runs SQL from a text, or that waits. Operators are functions to DuckDB; their names have no
-letters, and all of them compute.
+These are allow-lists: new functions of an engine, of an extension or of a store's file are refused until they are
+listed here. Excluded are functions that read or write files, settings, sequences, locks, logs, secrets or other
+connections, execute SQL from a text, or wait. Operators, which are functions in DuckDB, are allowed.
 """
 
 from __future__ import annotations

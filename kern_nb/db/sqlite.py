@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -17,18 +17,28 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import catalog, json_columns, lineage, schema, sqlite_connections, sqlite_files, sqlite_sql, user_sql
-from kern_nb.db.disk_space import unavailable_error
-from kern_nb.db.schema import SESSION_TABLE, NotText, Tables
-from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explained, is_busy, open_connection
-from kern_nb.db.store import SessionStore
+from kern_nb.db import (
+    catalog,
+    lineage,
+    schema_versions,
+    sqlite_connections,
+    sqlite_files,
+    sqlite_sql,
+    user_sql,
+)
+from kern_nb.db.column_types import InvalidText
+from kern_nb.db.disk_space import unavailable
+from kern_nb.db.row_store import RowStore
+from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
+from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
 from kern_nb.errors import QueryFailed, StoreBusy
 
 BUSY_TIMEOUT_S = 30.0
 
 
-def _adapted(value: Any) -> Any:
-    """A parameter as SQLite has it: times as the views write them, in UTC."""
+def _adapt(value: Any) -> Any:
+    """Convert a parameter to a type of SQLite: times as text in UTC, like in the views."""
     if isinstance(value, datetime):
         utc = value.astimezone(UTC) if value.tzinfo else value
         return utc.strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -37,29 +47,37 @@ def _adapted(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bytes, type(None))) else str(value)
 
 
-def _text(content: bytes) -> str | NotText:
-    """Text of a cell; what is no UTF-8 the column's type refuses, with the row's name."""
+def _decode_text(content: bytes) -> str | InvalidText:
+    """Decode the text of a cell; the column's type refuses invalid UTF-8 with the key of its row."""
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return NotText(content)
+        return InvalidText(content)
 
 
 def _lower(value: Any) -> Any:
-    """Lower case; bytes are text that is handed over so, as SQLite hands over no text that is no UTF-8."""
+    """Lower-case a text; it may come as bytes, as sqlite3 fails to pass invalid UTF-8 as text."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     return value.lower() if isinstance(value, str) else value
 
 
-class SqliteDb(SessionStore):
+class SqliteDb(RowStore):
     """A store in one SQLite file.
 
     Args:
-        db_file: The file; made at the first write.
+        db_file: The file; created by the first write.
         session_table: The name of the sessions' table.
         read_only: Refuse writes.
         timeout: Seconds to wait for another writer before `StoreBusy`.
+
+    Example:
+        >>> import tempfile
+        >>> from kern_nb.records import Run
+        >>> with tempfile.TemporaryDirectory() as folder, SqliteDb(f"{folder}/agent.db") as store:
+        ...     run = store.append_run("chat", Run(input="Hi", output="Hello!"))
+        ...     store.get_session("chat").runs[0].output
+        'Hello!'
     """
 
     def __init__(
@@ -70,23 +88,23 @@ class SqliteDb(SessionStore):
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
-        self.db_file = Path(db_file).absolute()  # a notebook may change its folder
+        self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
         super().__init__(f"sqlite:///{db_file}", Tables(session_table), read_only=read_only)
 
     def is_there(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return self.db_file.exists()
 
     def has_tables(self) -> bool:
-        """Whether the file has tables of ours, by a look that leaves no trace in or beside it."""
-        with sqlite_files.untouched(self.db_file) as raw:
+        """Whether the file has tables of kern_nb, without any change to it or to the files beside it."""
+        with sqlite_files.open_without_side_effects(self.db_file) as raw:
             if raw is None:
                 return True
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with engine.connect() as connection:
-                objects = catalog.list_objects(connection, None)
-                return schema.has_ours(connection, self.tables, objects, **self._naming())
+                objects = catalog.objects(connection, None)
+                return schema_versions.has_kern_tables(connection, self.tables, objects, **self._naming())
 
     def _create(self) -> None:
         files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode
@@ -94,27 +112,27 @@ class SqliteDb(SessionStore):
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """An engine that says BEGIN itself, so that a writer takes its lock at once and never has to give up midway."""
+        """An engine with explicit BEGIN: a writer takes its lock at the start and cannot fail midway."""
         engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=SqlitePool)
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
             write = connection.get_execution_options().get("kern_write", False)
             raw: Any = connection.connection.driver_connection
-            sqlite_connections.begin(raw, write=write, timeout=self.timeout)
+            sqlite_connections.begin_transaction(raw, write=write, timeout=self.timeout)
 
         return engine
 
     def _connect(self, mode: str | None = None) -> SqliteConnection:
-        """A connection of its own, for the calling thread until it is closed."""
+        """Open a connection for the calling thread."""
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
         except sqlite3.Error as error:
             raise self.explain(error) or error from error
-        connection.text_factory = _text
-        # SQLite's own lower() knows ASCII only.
+        connection.text_factory = _decode_text
+        # SQLite's own lower() is ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
-        connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.cut_out, deterministic=True)
+        connection.create_function(JSON_AT_FUNCTION, -1, extract_json, deterministic=True)
         connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
         return connection
 
@@ -122,53 +140,42 @@ class SqliteDb(SessionStore):
         """SQLite's ON CONFLICT."""
         return insert(table)
 
-    def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One prepared statement, many rows."""
-        if rows:
-            connection.execute(table.insert(), list(rows))
-
-    def arrow(self, query_: sa.Select[Any]) -> pa.Table:
-        """Rows turned into columns, each of the type its values have."""
-        with self.connect() as connection:
-            result = connection.execute(query_)
-            return user_sql.columns_of(list(result.keys()), result.all())
-
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
-        """One SELECT, on a connection that can only read."""
-        # A connection of its own: the views must not be met by those who look for tables of the same names.
+        """Run one SELECT on a read-only connection."""
+        # A separate connection: its views must not hide tables of the same names from other statements.
         with contextlib.closing(self._connect("ro")) as connection:
-            for statement in user_sql.view_statements(self, self.engine.dialect):
+            for statement in user_sql.create_view_statements(self, self.engine.dialect):
                 connection.execute(statement)
             authorizer = sqlite_sql.Authorizer(connection)
             try:
-                cursor = connection.execute(text, {name: _adapted(value) for name, value in params.items()})
+                cursor = connection.execute(text, {name: _adapt(value) for name, value in params.items()})
                 names = [column[0] for column in cursor.description or ()]
-                return user_sql.columns_of(names, user_sql.bounded_rows(cursor))
+                return user_sql.rows_to_arrow(names, user_sql.read_rows(cursor))
             except sqlite3.ProgrammingError as error:  # two statements, or a parameter without a value
                 if "one statement" in str(error):
-                    raise user_sql.refused(text) from error
+                    raise user_sql.not_select_error(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
                 if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
                     raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
-                    raise (authorizer.denied or user_sql.refused(text)) from error
+                    raise (authorizer.denied or user_sql.not_select_error(text)) from error
                 raise QueryFailed(str(error), "The SQL dialect is SQLite's.") from error
 
     def require_harmless(self, connection: Connection) -> None:
-        """No trigger, view or computed column of the file's author may stand in for our tables."""
+        """Refuse triggers, views and computed columns of the file's author in place of the tables."""
         raw: Any = connection.connection.driver_connection
-        sqlite_sql.require_harmless(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
+        sqlite_sql.require_plain_tables(raw, [table.name for table in self.tables.metadata.sorted_tables], self.url)
 
     def is_conflict(self, error: Exception) -> bool:
-        """Another writer had the file locked."""
+        """Whether another connection has locked the file."""
         return is_busy(getattr(error, "orig", error))
 
     def explain(self, error: Exception) -> BaseException | None:
-        """By SQLite's result codes."""
+        """Translate an error by SQLite's result code."""
         cause = getattr(error, "orig", error)
-        if isinstance(cause, sqlite3.Error) and any(
-            words in str(cause) for words in ("disk I/O error", "disk is full")
-        ):
-            return unavailable_error(self.url, cause, self.db_file)
-        return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)
+        if not isinstance(cause, sqlite3.Error):
+            return super().explain(error)
+        if "disk I/O error" in str(cause) or "disk is full" in str(cause):
+            return unavailable(self.url, cause, self.db_file)
+        return explain_error(cause, self.url)

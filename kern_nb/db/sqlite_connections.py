@@ -1,9 +1,8 @@
 """SQLite connections that survive a fork of the process and can be interrupted.
 
-SQLite keeps one table per process of the files it has open and of the locks it holds on them. A forked child inherits
-the table but not the locks: it would write without any, while its parent believes itself alone and removes the
-write-ahead log. So before a fork, the connections of this process are closed; where one cannot be, because another
-thread works with it or it is not ours, the child refuses to open that file.
+SQLite keeps one table per process of its open files and of their locks. A forked child inherits the table but not the
+locks: it would write without them, while the parent may remove the write-ahead log. Therefore the connections of this
+process are closed before a fork. If another thread uses one, or other code owns it, the child refuses to open its file.
 """
 
 from __future__ import annotations
@@ -28,39 +27,39 @@ from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, Store
 
 T = TypeVar("T")
 
-# A connection that is idle costs memory and nothing else; more than these are closed when they come back.
-MOST_IDLE = 5
+# Idle connections cost memory; those above this number are closed on return to the pool.
+MAX_IDLE = 5
 
-# Instructions of SQLite's virtual machine between two looks for a signal: some 10 ms of a busy query.
+# Instructions of SQLite's virtual machine between two checks for a signal: some 10 ms of a busy query.
 SIGNAL_CHECK_STEPS = 500_000
 
-# The longest text or blob, in bytes: SQLite's own limit is a gigabyte, and an expression may make several.
-MOST_BYTES = 256 * 2**20
+# The maximum length of a text or blob: SQLite's own limit is a gigabyte, and an expression may create several.
+MAX_VALUE_BYTES = 256 * 2**20
 
-# A waiting writer looks again after so long, in seconds: SQLite's own pauses of up to 0.1 s let it starve.
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.01
+# Pauses between two attempts of a writer: with SQLite's own pauses of up to 0.1 s it may starve.
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.001, 0.01
 
-_random = random.SystemRandom()  # neither the user's generator nor one that forked processes share
+_random = random.SystemRandom()  # independent of the user's generator, and not shared with forked processes
 
 _connections: weakref.WeakSet[SqliteConnection] = weakref.WeakSet()
 _pools: weakref.WeakSet[SqlitePool] = weakref.WeakSet()
-# Guards both, and all that follows. It is entered itself, not through the condition: that is Python code, and Ctrl-C in
-# it would leave the lock taken for ever.
+# Guards all of this state. Acquire it directly, not through the condition: that is Python code, where Ctrl-C would
+# leave the lock acquired forever.
 _lock = threading.RLock()
 _changed = threading.Condition(_lock)
-_forking: set[int] = set()  # the thread that forks, meanwhile
-_inherited: set[FileId] = set()  # files that were open at the fork that made this process
-_interruptions: dict[int, BaseException] = {}  # what a signal handler raised during a query, by thread
+_forking: set[int] = set()  # the thread that is forking
+_inherited: set[FileId] = set()  # files that were open when this process was forked
+_interruptions: dict[int, BaseException] = {}  # exceptions of signal handlers during a query, by thread
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection that knows which thread uses it.
+    """A connection that records which thread uses it.
 
     Attributes:
-        thread: The thread that has it checked out, or None while it is idle in a pool.
+        thread: The thread that uses it, None while it is idle in a pool.
         path: The file.
         inherited: Whether it belongs to the parent of this forked process.
-        wal: Whether it has made sure that the file has a write-ahead log.
+        wal: Whether it has enabled the write-ahead log.
     """
 
     thread: int | None = None
@@ -69,7 +68,7 @@ class SqliteConnection(sqlite3.Connection):
     wal = False
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse a connection of the parent's: it would write without locks.
+        """Refuse an inherited connection: it would write without locks.
 
         Raises:
             StoreUnavailable: this process was forked while the connection was in use.
@@ -93,12 +92,12 @@ class SqliteConnection(sqlite3.Connection):
         super().commit()
 
     def rollback(self) -> None:
-        """Roll back, unless the transaction is the parent's."""
+        """Roll back, unless the connection is inherited."""
         if not self.inherited:
             super().rollback()
 
     def close(self) -> None:
-        """Close, unless the connection is the parent's."""
+        """Close, unless the connection is inherited."""
         if not self.inherited:
             super().close()
             with _lock:
@@ -111,7 +110,7 @@ class SqliteConnection(sqlite3.Connection):
 
 
 class SqlitePool(Pool):
-    """A pool without an upper limit whose idle connections are closed before a fork."""
+    """An unlimited pool whose idle connections are closed before a fork."""
 
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
@@ -131,7 +130,7 @@ class SqlitePool(Pool):
         connection = record.dbapi_connection
         with _lock:
             usable = connection is not None and not connection.inherited
-            if usable and len(self._idle) < MOST_IDLE and not _forking:
+            if usable and len(self._idle) < MAX_IDLE and not _forking:
                 connection.thread = None
                 self._idle.append(record)
                 return
@@ -149,7 +148,7 @@ class SqlitePool(Pool):
         self._idle.clear()
 
     def recreate(self) -> SqlitePool:
-        """An empty pool of the same kind."""
+        """Return an empty pool with the same options."""
         return type(self)(
             self._creator,
             recycle=self._recycle,
@@ -162,12 +161,12 @@ class SqlitePool(Pool):
         )
 
     def status(self) -> str:
-        """The number of idle connections."""
+        """Describe the pool."""
         return f"Idle connections: {len(self._idle)}"
 
 
 def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
-    """Open a file, checked out by the calling thread until it is closed.
+    """Open a file for the calling thread.
 
     Args:
         path: The file.
@@ -177,7 +176,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     Raises:
         StoreUnavailable: this process was forked while its parent had the file open.
         NotAStore: it is a DuckDB file.
-        sqlite3.Error: SQLite refuses.
+        sqlite3.Error: SQLite cannot open it.
     """
     require_usable(path)
     with _lock:
@@ -196,11 +195,11 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
     signals = _watch_signals()
     next(signals)
     connection.set_progress_handler(signals.__next__, SIGNAL_CHECK_STEPS)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
-    try:  # the first look at the file
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    try:  # the first access to the file
         _retry_busy(lambda: connection.execute("PRAGMA synchronous=NORMAL"), timeout)
         connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-        connection.execute("PRAGMA trusted_schema=OFF")  # a file's views and triggers call no function with effects
+        connection.execute("PRAGMA trusted_schema=OFF")  # no side effects by functions in views and triggers
     except BaseException:
         connection.close()
         raise
@@ -208,7 +207,7 @@ def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
 
 
 def require_usable(path: Path) -> None:
-    """Check, before SQLite opens a file, that it may: it would drop the locks of another library on the file.
+    """Check a file before SQLite opens it, which could drop another library's locks on it.
 
     Raises:
         StoreUnavailable: this process was forked while its parent had the file open.
@@ -216,22 +215,22 @@ def require_usable(path: Path) -> None:
     """
     try:
         file, header = file_descriptors.file_id(path), file_descriptors.read_header(path, 12)
-    except OSError:  # SQLite says what is wrong with it, or makes it
+    except OSError:  # SQLite reports the error, or creates the file
         return
     if file in _inherited:
         raise fork_safety.fork_error(path)
     if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
-        raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb, or by its path with open_store.")
+        raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb or open_store.")
 
 
 # Transactions ---------------------------------------------------------------------------------------------------------
 
 
-def begin(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
-    """Begin a transaction with the lock it needs: a writer never has to give up midway, and Ctrl-C ends the waiting.
+def begin_transaction(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
+    """Begin a transaction and take its lock: a writer cannot fail midway, and Ctrl-C interrupts the wait.
 
     Raises:
-        sqlite3.OperationalError: others had the file locked for ``timeout`` seconds.
+        sqlite3.OperationalError: the file was locked for ``timeout`` seconds.
     """
     connection.execute("PRAGMA busy_timeout = 0")
     try:
@@ -242,7 +241,7 @@ def begin(connection: SqliteConnection, *, write: bool, timeout: float) -> None:
 
 def _begin(connection: SqliteConnection, *, write: bool) -> None:
     if write:
-        if not connection.wal:  # set by the first writer, as reading leaves a file as it is
+        if not connection.wal:  # set by the first writer: reading must not change the file
             connection.execute("PRAGMA journal_mode=WAL")
             connection.wal = True
         connection.execute("BEGIN IMMEDIATE")
@@ -257,7 +256,7 @@ def _begin(connection: SqliteConnection, *, write: bool) -> None:
 
 def _retry_busy(call: Callable[[], T], timeout: float) -> T:
     deadline = time.monotonic() + timeout
-    pause = _SHORTEST_PAUSE_S
+    pause = _MIN_PAUSE_S
     while True:
         try:
             return call()
@@ -266,60 +265,59 @@ def _retry_busy(call: Callable[[], T], timeout: float) -> T:
             if not is_busy(error) or remaining <= 0:
                 raise
         time.sleep(min(pause * _random.uniform(0.5, 1.5), remaining))
-        pause = min(pause * 2, _LONGEST_PAUSE_S)
+        pause = min(pause * 2, _MAX_PAUSE_S)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+_ERRORS: dict[int, tuple[type[KernError], str]] = {
+    **dict.fromkeys(_BUSY_CODES, (StoreBusy, "Another process is writing to it; try again later.")),
+    sqlite3.SQLITE_READONLY: (ReadOnlyStore, "Make the file and its folder writable, or attach it with --read-only."),
+    sqlite3.SQLITE_IOERR: (StoreUnavailable, "Check the disk, or copy the file to another disk and attach the copy."),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreUnavailable,
+        "Run store.check(), restore a backup, or recover what can be read: sqlite3 FILE .recover",
+    ),
+    sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a backup."),
+    sqlite3.SQLITE_FULL: (StoreFull, "Free disk space and try again; nothing of this write was stored."),
+    sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and the permissions of both."),
+    sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"The maximum size of a value is {MAX_VALUE_BYTES // 2**20} MiB."),
+}
+"""By result code: the error to raise and its hint."""
+
+
 def _code(error: sqlite3.Error) -> int:
-    """The primary result code, or 0 where the error is not SQLite's own."""
+    """Return the primary result code; 0 if the error is not from SQLite."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def is_busy(error: Exception) -> bool:
-    """Whether another connection has the file locked."""
-    busy = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
-    return isinstance(error, sqlite3.Error) and _code(error) in busy
+    """Whether an error means that another connection has locked the file."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _BUSY_CODES
 
 
-def explained(error: sqlite3.Error, url: str) -> BaseException | None:
-    """What to raise in place of an error of SQLite's; None for one that is about the statement or its values."""
+def explain_error(error: sqlite3.Error, url: str) -> BaseException | None:
+    """Translate an error of SQLite; None if it is about the statement or its values."""
     code, reason = _code(error), str(error)
-    at_signal = code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason  # ours raise nothing else
+    # No function of kern_nb raises, except for a signal.
+    at_signal = code == sqlite3.SQLITE_ERROR and "user-defined function raised" in reason
     if code == sqlite3.SQLITE_INTERRUPT or (at_signal and threading.current_thread() is threading.main_thread()):
         return _interruptions.pop(threading.get_ident(), None) or KeyboardInterrupt()
-    kinds: dict[int, tuple[type[KernError], str]] = {
-        sqlite3.SQLITE_BUSY: (StoreBusy, "Another process writes to it; try again when it is done."),
-        sqlite3.SQLITE_LOCKED: (StoreBusy, "Another process writes to it; try again when it is done."),
-        sqlite3.SQLITE_PROTOCOL: (StoreBusy, "Another process writes to it; try again when it is done."),
-        sqlite3.SQLITE_READONLY: (
-            ReadOnlyStore,
-            "Make the file and its folder writable, or attach it with --read-only.",
-        ),
-        sqlite3.SQLITE_IOERR: (StoreUnavailable, "Check the disk, or copy the file to another one and attach that."),
-        sqlite3.SQLITE_CORRUPT: (
-            StoreUnavailable,
-            "Run store.check(), restore a copy, or save what can be read: sqlite3 FILE .recover",
-        ),
-        sqlite3.SQLITE_NOTADB: (NotAStore, "Restore a copy of it."),
-        sqlite3.SQLITE_FULL: (StoreFull, "Free some space and try again; of this write nothing was stored."),
-        sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "Check that its folder exists, and their permissions."),
-        sqlite3.SQLITE_TOOBIG: (UnstorableValue, f"A value may have {MOST_BYTES // 2**20} MiB."),
-    }
-    if code in kinds:
-        kind, hint = kinds[code]
+    if code in _ERRORS:
+        kind, hint = _ERRORS[code]
         return kind(f"{url}: {reason}.", hint)
     if isinstance(error, sqlite3.OperationalError):
-        return StoreUnavailable(f"{url}: {reason}.", "Check that it can be reached, then attach it again.")
+        return StoreUnavailable(f"{url}: {reason}.", "Check that it is accessible, then attach it again.")
     return None
 
 
 def _watch_signals() -> Generator[int, None, None]:
-    """What SQLite calls during a query. 1 ends the query, after a signal handler raised.
+    """Yield 1 to abort the query after a signal handler raised, else 0; SQLite's progress handler.
 
-    A signal is handled when Python code starts to run in the main thread: on return to this generator, which is within
-    the ``try``. A function would be left before its first line, and SQLite would drop the exception.
+    Python runs a signal handler when it resumes Python code in the main thread: here inside the ``try`` of a generator.
+    In a plain function that would be before its first line, and SQLite would drop the exception.
     """
     stop = 0
     while True:
@@ -337,20 +335,20 @@ def _watch_signals() -> Generator[int, None, None]:
 
 
 def _wait_for_fork() -> None:
-    """Start no work while another thread forks; one that is at work already may go on, as the fork waits for it."""
+    """Wait while another thread forks, unless this thread already has a connection: the fork waits for it."""
     me = threading.get_ident()
     while _forking and not any(connection.thread == me for connection in _connections):
         _changed.wait()
 
 
 def _before_fork() -> None:
-    """Close all connections that nobody uses; those of other threads are waited for."""
+    """Wait for the connections of other threads, then close all idle ones."""
     _lock.acquire()
     _forking.add(threading.get_ident())
-    mine = (None, threading.get_ident())
-    _changed.wait_for(lambda: all(c.thread in mine for c in _connections), timeout=fork_safety.WAIT_S)
+    usable = (None, threading.get_ident())
+    _changed.wait_for(lambda: all(c.thread in usable for c in _connections), timeout=fork_safety.WAIT_S)
     for pool in list(_pools):
-        with contextlib.suppress(Exception):  # one that cannot be closed is refused to the child
+        with contextlib.suppress(Exception):  # the child refuses a file whose connection cannot be closed
             pool.dispose()
 
 
@@ -361,7 +359,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Note the files that are still open: SQLite would write to them without locks."""
+    """Record the files that are still open: SQLite would write to them without locks."""
     _forking.clear()
     _interruptions.clear()
     me = threading.get_ident()
@@ -370,12 +368,12 @@ def _after_fork_in_child() -> None:
         fork_safety.leak(connection)
         with contextlib.suppress(OSError):
             _inherited.add(file_descriptors.file_id(connection.path))
-        if connection.thread == me:  # another thread's may be locked for ever; its cursors are out of reach
+        if connection.thread == me:  # that of another thread may be locked forever
             connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
     _connections.clear()
     for pool in list(_pools):
         pool.forget()
-    # Connections that others made, and closed ones whose cursors live on.
+    # Connections of other code, and closed ones with open cursors.
     _inherited.update((file_descriptors.open_files() or {}).values())
     _lock.release()
 

@@ -1,9 +1,9 @@
-"""A look into a SQLite file that leaves no trace: no lock, no write-ahead log replayed, no journal rolled back.
+"""Reading a SQLite file without side effects: no lock, no replay of a write-ahead log, no rollback of a journal.
 
-SQLite itself has side effects on a file that it merely reads: it makes a ``-shm`` file, and the last connection to
-close checkpoints the log and deletes it. ``immutable=1`` has none, and does not see what is only in the ``-wal`` file.
-That file is therefore read here as well. No descriptor of the database itself is opened beside SQLite's: closing it
-would drop all locks that this process has on the file. Locks are never on the ``-wal`` or ``-journal``.
+SQLite has side effects on a file that it only reads: it creates a ``-shm`` file, and the last connection to close
+checkpoints the log and deletes it. ``immutable=1`` avoids them, but ignores the ``-wal`` file, which is therefore
+parsed here. No other descriptor of the database itself is opened: closing it would drop all locks of this process on
+the file. The ``-wal`` and ``-journal`` files have no locks.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from urllib.parse import quote
 from kern_nb.db.sqlite_connections import require_usable
 from kern_nb.errors import NotAStore
 
-_TRIES, _PAUSE_S = 5, 0.02
+_ATTEMPTS, _PAUSE_S = 5, 0.02
 _WAL_HEADER, _FRAME_HEADER = 32, 24
-_WAL_MAGIC, _FILE_HEADER, _LEAF_OF_TABLE = b"\x37\x7f\x06", 100, 0x0D
-_CHANGES = ("-wal", "-journal")
-_CHUNK, _LONGEST_ROW = 2**20, 100
-OURS = "kern_schema"
-# A row of sqlite_master for the table kern_schema: type, name and table name stand one after the other.
-_OUR_ROW = re.compile(rb"tablekern_schemakern_schema.{0,8}CREATE TABLE ", re.DOTALL)
+_WAL_MAGIC, _FILE_HEADER, _TABLE_LEAF_PAGE = b"\x37\x7f\x06", 100, 0x0D
+_LOG_SUFFIXES = ("-wal", "-journal")
+_CHUNK, _MAX_ROW_BYTES = 2**20, 100
+SCHEMA_TABLE = "kern_schema"
+# The row of kern_schema in sqlite_master: type, name and table name are adjacent.
+_SCHEMA_ROW = re.compile(rb"tablekern_schemakern_schema.{0,8}CREATE TABLE ", re.DOTALL)
 
 
 @contextlib.contextmanager
-def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """A read-only connection that shows the tables of a file; None where SQLite may open the file as usual.
+def open_without_side_effects(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Return a read-only connection that shows the tables of a file; None if SQLite may open it as usual.
 
-    That is where the ``-wal`` or ``-journal`` holds a ``kern_schema`` that the file itself does not show: only SQLite
-    can then tell what is in it, and it may, as the file is ours. And where the file cannot be opened at all.
+    SQLite may if the file cannot be opened at all, or if only the ``-wal`` or ``-journal`` contains ``kern_schema``:
+    then the file is a store, which only SQLite can read.
 
     Raises:
         NotAStore: the file cannot be read without changing it.
@@ -47,98 +47,98 @@ def untouched(path: Path) -> Iterator[sqlite3.Connection | None]:
         return
     with contextlib.closing(connection):
         tables = _tables(connection)
-        if tables & {OURS} or not _has_changes(path):
+        if SCHEMA_TABLE in tables or not _has_log(path):
             yield connection
-        elif _holds_ours(path) or OURS in _tables_now(path):  # a checkpoint may have ended meanwhile
+        elif _log_has_schema(path) or SCHEMA_TABLE in _reread_tables(path):  # after a checkpoint by another process
             yield None
         elif tables:
             yield connection
         else:
-            with _log_alone(path) as logged:
-                yield logged or connection
+            with _open_log(path) as log:
+                yield log or connection
 
 
 def _read(path: Path) -> sqlite3.Connection | None:
     require_usable(path)
-    for attempt in range(_TRIES):
-        connection = _connected(path)
+    for attempt in range(_ATTEMPTS):
+        connection = _connect(path)
         try:
             _tables(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
-            if "unable to open" in str(error) or _holds_ours(path):
+            if "unable to open" in str(error) or _log_has_schema(path):
                 return None
-            if attempt == _TRIES - 1 or not _has_changes(path):
-                raise _unreadable(path, error) from error
-            time.sleep(_PAUSE_S)  # its owner may be writing these pages
+            if attempt == _ATTEMPTS - 1 or not _has_log(path):
+                raise _unreadable_error(path, error) from error
+            time.sleep(_PAUSE_S)  # another process may be writing these pages
         else:
             return connection
     raise AssertionError("unreachable")
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{quote(path.absolute().as_posix())}?mode=ro&immutable=1", uri=True)
     connection.text_factory = lambda value: value.decode(errors="replace")
     return connection
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
-    # A file may be shorter than its header says: the pages that a killed checkpoint did not copy are still in the log.
-    # SQLite is to go on then. Nothing can be written, as the connection is read-only.
+    # After a killed checkpoint a file is shorter than its header says, as pages are still in the log. This pragma makes
+    # SQLite accept such a file; the connection is read-only.
     connection.execute("PRAGMA writable_schema=ON")
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
 
 
-def _tables_now(path: Path) -> set[str]:
-    with contextlib.closing(_connected(path)) as connection, contextlib.suppress(sqlite3.DatabaseError):
+def _reread_tables(path: Path) -> set[str]:
+    with contextlib.closing(_connect(path)) as connection, contextlib.suppress(sqlite3.DatabaseError):
         return _tables(connection)
     return set()
 
 
-def _has_changes(path: Path) -> bool:
-    """Whether a log or a journal stands beside a file, which may not show all that is in the database then."""
-    for ending in _CHANGES:
+def _has_log(path: Path) -> bool:
+    """Whether a file has a log or a journal, so that the file itself may be outdated."""
+    for suffix in _LOG_SUFFIXES:
         with contextlib.suppress(OSError):
-            if _beside(path, ending).stat().st_size:
+            if _log_path(path, suffix).stat().st_size:
                 return True
     return False
 
 
-def _unreadable(path: Path, error: sqlite3.DatabaseError) -> NotAStore:
-    if _has_changes(path):
+def _unreadable_error(path: Path, error: sqlite3.DatabaseError) -> NotAStore:
+    if _has_log(path):
         return NotAStore(
-            f"{path} cannot be read as it is: {error}.",
-            "A program was interrupted while it wrote to it: open it there once, then attach it.",
+            f"{path} cannot be read without changing it: {error}.",
+            "A program was interrupted while it wrote to the file: open it once in that program, then attach it.",
         )
-    hint = "Restore a copy of it, or save what can be read: sqlite3 FILE .recover"
+    hint = "Restore a backup, or recover what can be read: sqlite3 FILE .recover"
     return NotAStore(f"{path} is damaged: {error}.", hint)
 
 
-def _beside(path: Path, ending: str) -> Path:
-    real = path.resolve()  # SQLite names these files after the file that a link points to
-    return real.with_name(real.name + ending)
+def _log_path(path: Path, suffix: str) -> Path:
+    real = path.resolve()  # SQLite names these files after the target of a link
+    return real.with_name(real.name + suffix)
 
 
-def _holds_ours(path: Path) -> bool:
-    """Whether the log or the journal beside a file has the row that makes a database one of ours."""
+def _log_has_schema(path: Path) -> bool:
+    """Whether the log or the journal of a file contains ``kern_schema``."""
     leaf = {}  # by page: whether its latest version has the row
-    for number, page in _committed(path):
+    for number, page in _read_log(path):
         start = _FILE_HEADER if number == 1 else 0
-        leaf[number] = page[start] == _LEAF_OF_TABLE and _OUR_ROW.search(page) is not None
+        leaf[number] = page[start] == _TABLE_LEAF_PAGE and _SCHEMA_ROW.search(page) is not None
     if any(leaf.values()):
         return True
     end = b""
-    with contextlib.suppress(OSError), _beside(path, "-journal").open("rb") as journal:
+    with contextlib.suppress(OSError), _log_path(path, "-journal").open("rb") as journal:
         while chunk := journal.read(_CHUNK):
-            if _OUR_ROW.search(end + chunk):
+            if _SCHEMA_ROW.search(end + chunk):
                 return True
-            end = chunk[-_LONGEST_ROW:]
+            end = chunk[-_MAX_ROW_BYTES:]
     return False
 
 
-def _committed(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The pages in a write-ahead log, with their numbers, in the order in which they were committed."""
-    with contextlib.suppress(OSError), _beside(path, "-wal").open("rb") as log:
+def _read_log(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the committed pages of a write-ahead log and their numbers, in order."""
+    with contextlib.suppress(OSError), _log_path(path, "-wal").open("rb") as log:
         header = log.read(_WAL_HEADER)
         if len(header) < _WAL_HEADER or header[:3] != _WAL_MAGIC:
             return
@@ -146,7 +146,7 @@ def _committed(path: Path) -> Iterator[tuple[int, bytes]]:
         frames = committed = 0
         while len(frame := log.read(_FRAME_HEADER)) == _FRAME_HEADER and frame[8:16] == salt:
             frames += 1
-            if frame[4:8] != b"\0\0\0\0":  # the last of a transaction
+            if frame[4:8] != b"\0\0\0\0":  # the last frame of a transaction
                 committed = frames
             log.seek(size, 1)
         log.seek(_WAL_HEADER)
@@ -158,23 +158,23 @@ def _committed(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 @contextlib.contextmanager
-def _log_alone(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """A database made of the pages in the log: all that there is, where the file itself has no table yet."""
-    if next(_committed(path), None) is None:
+def _open_log(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Return a database of the pages in the log, for a file that has no table itself."""
+    if next(_read_log(path), None) is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="kern_nb-") as folder:
         copy = Path(folder) / "log.db"
         with copy.open("xb") as file:
-            for number, page in _committed(path):
+            for number, page in _read_log(path):
                 file.seek((number - 1) * len(page))
-                # Bytes 18 and 19 of the file say that it has a log.
+                # Bytes 18 and 19 declare that the file has a log.
                 file.write(page[:18] + b"\x01\x01" + page[20:] if number == 1 else page)
-        connection = _connected(copy)
+        connection = _connect(copy)
         try:
             connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.DatabaseError as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable_error(path, error) from error
         else:
             yield connection
         finally:

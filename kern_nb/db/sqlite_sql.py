@@ -1,4 +1,4 @@
-"""What a query of SQLite's reaches, as SQLite itself asks; and what a file must not have in place of our tables."""
+"""Limits of users' SQL in SQLite, and checks of a file's tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection
 
 from kern_nb.db import user_sql
+from kern_nb.db.schema_versions import not_a_table_error
 from kern_nb.db.sql_functions import SQLITE
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, NotAStore
@@ -15,13 +16,13 @@ _STRUCTURE = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
 
 
 class Authorizer:
-    """Allows SELECT over the store's views and the file's plain tables, with listed functions.
+    """Allow SELECT over the store's views and the file's plain tables, with listed functions.
 
     Args:
-        connection: A connection whose queries are to be limited, with the views of the store.
+        connection: The connection to limit, with the views of the store.
 
     Attributes:
-        denied: The error for what was denied, None where nothing was, or where the statement is no query.
+        denied: The error for the denied access; None if there was none, or if the statement is not a query.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -30,7 +31,7 @@ class Authorizer:
         self._tables = {name for name, kind, root in rows if kind == "table" and root}
         self._views = {name for name, kind, _ in rows if kind == "view"}
         self._names = {name.lower() for name, _, _ in rows}
-        # Their first use in a connection looks like a write to sqlite_master.
+        # The first use of these functions in a connection appears as a write to sqlite_master.
         connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
         connection.set_authorizer(self._authorize)
 
@@ -40,14 +41,14 @@ class Authorizer:
         if action == sqlite3.SQLITE_FUNCTION:
             if second is not None and second.lower() in SQLITE:
                 return sqlite3.SQLITE_OK
-            self.denied = user_sql.refused_function(str(second))
+            self.denied = user_sql.function_error(str(second))
         elif action in _STRUCTURE or action == sqlite3.SQLITE_READ:
             if source in self._views and source not in VIEWS:
-                self.denied = user_sql.unknown_relation(str(source))
+                self.denied = user_sql.relation_error(str(source))
             elif action in _STRUCTURE or self._is_readable(str(first), second, database):
                 return sqlite3.SQLITE_OK
             else:
-                self.denied = user_sql.unknown_relation(str(first))
+                self.denied = user_sql.relation_error(str(first))
         return sqlite3.SQLITE_DENY
 
     def _is_readable(self, table: str, column: str | None, database: str | None) -> bool:
@@ -57,35 +58,32 @@ class Authorizer:
             return True
         if database is not None:
             return False
-        # Without a column, as for count(*), SQLite names no database: also for what the query's own WITH defines.
+        # Without a column, as for count(*), SQLite names no database; nor for the query's own WITH.
         name = table.lower()
-        is_own = not column and name not in self._names and not name.startswith(("sqlite_", "pragma_"))
-        return table in VIEWS or is_own
+        is_cte = not column and name not in self._names and not name.startswith(("sqlite_", "pragma_"))
+        return table in VIEWS or is_cte
 
 
-def require_harmless(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
-    """Check that a store's tables are tables, which compute nothing and set nothing else in motion.
+def require_plain_tables(connection: sqlite3.Connection, tables: Collection[str], url: str) -> None:
+    """Check that a store's tables are plain tables, without side effects.
 
     Raises:
-        NotAStore: one is a view or a virtual table, has a trigger, or has computed columns.
+        NotAStore: one is a view or a virtual table, or has a trigger or computed columns.
     """
     objects = connection.execute("SELECT type, name, tbl_name, rootpage FROM sqlite_master").fetchall()
-    ours = {name.lower() for name in tables}
+    own_names = {name.lower() for name in tables}
     if "kern_schema" not in {name.lower() for _, name, _, _ in objects}:
         return
     for kind, name, table, root in objects:
-        if table.lower() not in ours or kind == "index":
+        if table.lower() not in own_names or kind == "index":
             continue
         if kind == "trigger":
             raise NotAStore(
-                f"{url}: the trigger {name!r} changes what is stored in {table!r}; it is not opened.",
+                f"{url}: the file is not opened, as the trigger {name!r} acts on {table!r}.",
                 f'If the file is yours: DROP TRIGGER "{name}", then attach it again.',
             )
         if kind == "view" or not root or _has_computed_columns(connection, name):
-            raise NotAStore(
-                f"{url}: {name!r} is not a table of kern_nb, but computes its rows.",
-                "Choose another name for ours: session_table='kern_sessions'.",
-            )
+            raise not_a_table_error(url, name)
 
 
 def _has_computed_columns(connection: sqlite3.Connection, table: str) -> bool:

@@ -1,8 +1,7 @@
-"""The statements that write runs, built once per workload: building one in SQLAlchemy costs as much as running it.
+"""The statements that write runs, built once per workload: SQLAlchemy needs as long to build one as to execute it.
 
-The columns of a row to insert are parameters of the same name; those of an UPDATE have ``new_`` before theirs. The rows
-of a run are found by (session_id, run_index), by which they lie together: an engine without an index skips most of a
-large store.
+The parameters of an INSERT have the names of its columns; those of an UPDATE have the prefix ``new_``. Rows of a run
+are selected by (session_id, run_index), by which they are clustered: an engine without an index skips most of a store.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from kern_nb.db.schema import USAGE
+from kern_nb.db.schema import USAGE_COLUMNS
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:
-    """A parameter of a column's type."""
+    """Return a parameter of a column's type."""
     return sa.bindparam(name or column.name, type_=column.type)
 
 
@@ -34,54 +33,54 @@ class Statements:
         self._locked = store.locked
 
     def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """The rows of the run with the parameters ``of_session`` and ``of_index``."""
+        """Select the rows of one run, by the parameters ``of_session`` and ``of_index``."""
         c = table.c
         return sa.and_(
             c.session_id == _param(c.session_id, "of_session"), c.run_index == _param(c.run_index, "of_index")
         )
 
-    def mine(self, user_id: Any) -> sa.ColumnElement[bool]:
-        """Whether a user may write to a session: it is theirs, or one of the two is nobody's."""
+    def is_writable_by(self, user_id: Any) -> sa.ColumnElement[bool]:
+        """Whether a user may write to a session: they own it, or no user or no owner is given."""
         owner = self._sessions.c.user_id
         return sa.or_(user_id.is_(None), owner.is_(None), owner == user_id)
 
-    TOUCHED = ("session_id", "updated_at", "user_id")
+    TOUCH_COLUMNS = ("session_id", "updated_at", "user_id")
 
     @cached_property
     def touch_session(self) -> sa.UpdateBase:
-        """Note that a session changed, unless it belongs to another user."""
+        """Set the time of a session's last change, unless it belongs to another user."""
         s = self._sessions
-        session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCHED)
+        session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCH_COLUMNS)
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
-        touched = s.update().where(s.c.session_id == session_id, self.mine(user_id)).values(**changed)
-        return touched.returning(s.c.session_data, s.c.fork_run_index)
+        update = s.update().where(s.c.session_id == session_id, self.is_writable_by(user_id)).values(**changed)
+        return update.returning(s.c.session_data, s.c.fork_run_index)
 
     @cached_property
     def touch_session_of_run(self) -> sa.UpdateBase:
-        """Note that a session changed of which a run is written; locks it."""
+        """Set the time of the last change of a run's session; locks it."""
         s = self._sessions
-        touched = s.update().where(s.c.session_id == _param(s.c.session_id, "of_session"))
-        return touched.values(updated_at=_param(s.c.updated_at, "new_updated_at")).returning(s.c.session_data)
+        update = s.update().where(s.c.session_id == _param(s.c.session_id, "of_session"))
+        return update.values(updated_at=_param(s.c.updated_at, "new_updated_at")).returning(s.c.session_data)
 
     @cached_property
     def insert_run(self) -> sa.UpdateBase:
-        """Insert a run; the next index is computed in the insert itself."""
+        """Insert a run; the statement computes its index."""
         r = self._runs
         names = [c.name for c in r.columns if c.name != "run_index"]
-        following = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
-        row = sa.select(*(_param(r.c[name]) for name in names), following)
+        next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
+        row = sa.select(*(_param(r.c[name]) for name in names), next_index)
         row = row.where(r.c.session_id == _param(r.c.session_id))
         return r.insert().from_select([*names, "run_index"], row).returning(r.c.run_index)
 
     @cached_property
     def find_run(self) -> sa.Select[Any]:
-        """Where the rows of a run are."""
+        """Select the key of a run by its id."""
         r = self._runs
         return sa.select(r.c.session_id, r.c.run_index).where(r.c.run_id == _param(r.c.run_id))
 
     @cached_property
     def insert_message(self) -> sa.UpdateBase:
-        """Insert the next message of a run, if that is open; numbered in the insert itself, and the run locked."""
+        """Insert the next message of an open run and lock the run; the statement computes the index."""
         r, m = self._runs, self._messages
         last = sa.select(sa.func.max(m.c.message_index).label("last")).where(self._of_run(m)).subquery()
         values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in m.columns}
@@ -98,27 +97,27 @@ class Statements:
 
     @cached_property
     def call_ids(self) -> sa.Select[Any]:
-        """The ids of a run's tool calls."""
+        """Select the ids of a run's tool calls."""
         t = self._tool_calls
         return sa.select(t.c.tool_call_id).where(self._of_run(t))
 
     @cached_property
     def insert_call(self) -> sa.UpdateBase:
-        """Insert the next call of a run, unless the run has one of its id; numbered in the insert itself."""
+        """Insert the next call of a run, unless the run has a call of this id; the statement computes the index."""
         t = self._tool_calls
         same = sa.case((t.c.tool_call_id == _param(t.c.tool_call_id), 1), else_=0)
         calls = sa.select(sa.func.count().label("number"), sa.func.sum(same).label("same")).where(self._of_run(t))
-        known = calls.subquery()
+        existing = calls.subquery()
         values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in t.columns}
         values["session_id"] = _param(t.c.session_id, "of_session")
         values["run_index"] = _param(t.c.run_index, "of_index")
-        values["call_index"] = known.c.number
-        row = sa.select(*values.values()).select_from(known).where(sa.func.coalesce(known.c.same, 0) == 0)
+        values["call_index"] = existing.c.number
+        row = sa.select(*values.values()).select_from(existing).where(sa.func.coalesce(existing.c.same, 0) == 0)
         return t.insert().from_select(list(values), row, include_defaults=False).returning(t.c.call_index)
 
     @cached_property
     def complete_call(self) -> sa.UpdateBase:
-        """Store the result of a call that had started before a message; what it took is since then, where not given."""
+        """Store the result of a call started before a message; its duration is computed if not given."""
         t = self._tool_calls
         since = (sa.bindparam("now", type_=sa.BigInteger) - t.c.created_at) / sa.literal_column("1000000.0")
         before = t.c.message_index < sa.bindparam("before_message", type_=sa.BigInteger)
@@ -129,27 +128,29 @@ class Statements:
             sa.or_(t.c.message_index.is_(None), before),
         )
         values = {name: _param(t.c[name], f"new_{name}") for name in ("status", "result", "result_json")}
-        took = sa.func.coalesce(_param(t.c.duration_s, "new_duration_s"), sa.cast(since, sa.Double))
-        return t.update().where(this).values(**values, duration_s=took)
+        duration = sa.func.coalesce(_param(t.c.duration_s, "new_duration_s"), sa.cast(since, sa.Double))
+        return t.update().where(this).values(**values, duration_s=duration)
 
     @cached_property
     def calls_unknown(self) -> sa.UpdateBase:
-        """Mark the calls of a run that had started and have no result."""
+        """Mark the started calls of a run that have no result as unknown."""
         t = self._tool_calls
         started = t.c.status == sa.literal_column("'started'")
         return t.update().where(self._of_run(t), started).values(status=sa.literal_column("'unknown'"))
 
-    ENDED = ("status", "error", *USAGE, "output", "output_json", "session_state", "finished_at")
-    KNOWN = ("model", "model_provider", "time_to_first_token_s")
+    END_COLUMNS = ("status", "error", *USAGE_COLUMNS, "output", "output_json", "session_state", "finished_at")
+    OPTIONAL_COLUMNS = ("model", "model_provider", "time_to_first_token_s")
 
     @cached_property
     def end_run(self) -> sa.UpdateBase:
-        """End a running run: columns of ``ENDED`` as given, those of ``KNOWN`` where they are not NULL."""
+        """End a running run: set `END_COLUMNS`, and those of `OPTIONAL_COLUMNS` that are not NULL."""
         r = self._runs
-        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.ENDED}
-        values |= {name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.KNOWN}
-        took = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
-        values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(took, sa.Double))
+        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.END_COLUMNS}
+        values |= {
+            name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.OPTIONAL_COLUMNS
+        }
+        elapsed = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
+        values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(elapsed, sa.Double))
         values["process"] = None
         running = r.c.status == sa.literal_column("'RUNNING'")
         this = sa.and_(self._of_run(r), r.c.run_id == _param(r.c.run_id, "of_run"), running)

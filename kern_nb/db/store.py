@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from kern_nb.db import blobs, reads, run_writes, session_items, session_search, session_writes, validation
 from kern_nb.db.blobs import Blob
-from kern_nb.db.dataframes import Tabular
+from kern_nb.db.dataframes import DataFrameMethods
 from kern_nb.db.pauses import Pauses
 from kern_nb.db.session_items import Card, Family
 from kern_nb.db.session_search import Narrowing, Order, SessionIds
@@ -33,7 +33,7 @@ Place = int | str | tuple[int | str, int] | None
 """A run by index, id or unique prefix of its id; or (run, message_index)."""
 
 
-class SessionStore(Tabular, Pauses):
+class SessionStore(DataFrameMethods, Pauses):
     """Sessions, runs, messages and tool calls as rows of a database.
 
     Nothing is written, and no file made, before the first write. A store may be used from many threads and, unless it

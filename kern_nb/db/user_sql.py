@@ -1,4 +1,4 @@
-"""People's SQL over the views: what the engines share of running it, and the DataFrame it ends in."""
+"""Users' SQL over the views: validation, parameters, limits and conversion, shared by all engines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec, mapping
+from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import to_pandas
-from kern_nb.db.schema import NotText
-from kern_nb.db.views import VIEWS, postgresql_json
+from kern_nb.db.sql_expressions import as_jsonb, as_time
+from kern_nb.db.views import VIEWS
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 from kern_nb.records import utc
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kern_nb.db.database import Connected
     from kern_nb.db.schema import Tables
 
-# Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
+# Statements other than queries, refused with one clear error. Each engine prevents writes on its own as well.
 _NOT_QUERIES = frozenset(
     (
         "alter", "analyze", "attach", "begin", "call", "checkpoint", "commit", "copy", "create", "deallocate", "delete",
@@ -41,15 +41,16 @@ _NOT_QUERIES = frozenset(
     )
 )  # fmt: skip
 
-# A small machine under load still answers small questions.
-_LEAST_BYTES = 50_000_000
-# What a value takes in a row of Python's, beside the length of its text.
+# The smallest limit of a result, for machines with little free memory.
+_MIN_RESULT_BYTES = 50_000_000
+# The memory of a value in a Python row, in addition to the length of its text.
 _VALUE_BYTES = 50
 
-_UNREADABLE = re.compile("[\0\ud800-\udfff]")  # no engine takes it in SQL
+_FORBIDDEN = re.compile("[\0\ud800-\udfff]")  # no engine accepts these in SQL
 
-# What `$name` may not be looked for in: strings, quoted names, comments, dollar quotes. Then `$name` itself.
-_TOKEN = re.compile(  # what is not closed ends with the text: read once, whatever it is
+# Text in which `$name` is no parameter: strings, quoted names, comments, dollar quotes; then `$name` itself. An
+# unclosed quote or comment extends to the end, so that the time is linear.
+_TOKEN = re.compile(
     r"""(?P<skip>'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | --[^\n]* | /\*.*?(?:\*/|\Z)
         | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
     | \$(?P<name>[A-Za-z_]\w*)""",
@@ -57,61 +58,62 @@ _TOKEN = re.compile(  # what is not closed ends with the text: read once, whatev
 )
 
 
-def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+def run_query(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
-        raise BadUsage(f"params={codec.shown(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
-    body = _statement(_text(text))
+        raise BadUsage(f"params must be a dict, got {codec.short_repr(params)}.", "For example: {'name': 'Alice'}")
+    body = _strip(_require_text(text))
     if not body:
-        raise QueryRefused("There is no SQL.", "Write one SELECT over sessions, runs, messages, tool_calls or scores.")
+        raise QueryRefused("The query is empty.", f"Write one SELECT over {', '.join(VIEWS)}.")
     if _first_word(body) in _NOT_QUERIES:
-        raise refused(body)
-    used = numbered(body)[1]
-    for name in used:
+        raise not_select_error(body)
+    parameters = number_parameters(body)[1]
+    for name in parameters:
         if name not in params:
             raise QueryFailed(f"The parameter ${name} has no value.", "Set a variable of that name.")
-    found = store.run_sql(body, {name: _parameter(name, params[name]) for name in used})
-    names = _distinct(found.column_names)
-    plain = [_plain(column) for column in found.columns]
-    columns = [Column(n, kind, "") if (kind := _KINDS.get(v.type)) else None for n, v in zip(names, plain, strict=True)]
-    typed = to_pandas(pa.table(plain, names=names), [c for c in columns if c is not None])
-    for place, (name, column, values) in enumerate(zip(names, columns, plain, strict=True)):
-        if column is None:  # dates, lists, structs: as Arrow gives them
-            typed.insert(place, name, values.to_pandas())
-    return typed
+    result = store.run_sql(body, {name: _convert_parameter(name, params[name]) for name in parameters})
+    names = _deduplicate(result.column_names)
+    arrays = [_normalize(column) for column in result.columns]
+    kinds = [_KINDS.get(array.type) for array in arrays]
+    columns = [Column(name, kind, "") for name, kind in zip(names, kinds, strict=True) if kind is not None]
+    df = to_pandas(pa.table(arrays, names=names), columns)
+    for index, kind in enumerate(kinds):
+        if kind is None:  # dates, lists, structs: converted by Arrow
+            df.insert(index, names[index], arrays[index].to_pandas())
+    return df
 
 
-def _text(text: object) -> str:
-    """SQL as text that can be sent.
+def _require_text(text: object) -> str:
+    """Return the SQL if it can be sent.
 
     Raises:
-        BadUsage, QueryFailed: it is none.
+        BadUsage: it is not a str.
+        QueryFailed: it contains a character that no engine accepts.
     """
     if not isinstance(text, str):
-        raise BadUsage(f"{codec.shown(text)} is no SQL.", "Write one SELECT as text.")
-    if match := _UNREADABLE.search(text):
-        raise QueryFailed(f"The SQL has the character {match[0]!a} in it.", "Pass such text as a parameter: $name.")
+        raise BadUsage(f"The query must be a str, got {codec.short_repr(text)}.", "Write one SELECT as text.")
+    if match := _FORBIDDEN.search(text):
+        raise QueryFailed(f"The SQL contains the character {match[0]!a}.", "Pass such text as a parameter: $name.")
     return text
 
 
-def refused(text: str) -> QueryRefused:
-    """The refusal of SQL that is not one reading statement."""
-    first = " ".join(text.split())[:60]
+def not_select_error(text: str) -> QueryRefused:
+    """Return the error for SQL that is not one SELECT."""
+    start = " ".join(text.split())[:60]
+    return QueryRefused(f"The query must be one SELECT, got {start!r}.", "Use the store's methods to change sessions.")
+
+
+def function_error(name: str) -> QueryRefused:
+    """Return the error for a function that is not in `sql_functions`."""
     return QueryRefused(
-        f"Only one reading SELECT is run here, not {first!r}.", "To change sessions, use the store's methods."
+        f"The function {name} is not allowed.",
+        "SQL may call functions that compute a value, not those for files or settings, nor macros.",
     )
 
 
-def refused_function(name: str) -> QueryRefused:
-    """The refusal of a function that is not in `sql_functions`."""
-    return QueryRefused(
-        f"The function {name} is not run here.", "SQL may call what computes a value: no files, settings or own macros."
-    )
-
-
-def unknown_relation(name: str) -> QueryFailed:
-    """The answer to a table or view that SQL does not reach: a system's, another schema's, or a missing one."""
-    return QueryFailed(f"There is no table {name} here.", did_you_mean(name, VIEWS, f"SQL reads {', '.join(VIEWS)}."))
+def relation_error(name: str) -> QueryFailed:
+    """Return the error for a table that SQL cannot read: of the system, of another schema, or unknown."""
+    return QueryFailed(f"Unknown table {name}.", did_you_mean(name, VIEWS, f"SQL can read {', '.join(VIEWS)}."))
 
 
 _PIECE = re.compile(
@@ -121,44 +123,44 @@ _PIECE = re.compile(
 )
 
 
-def _statement(text: str) -> str:
-    """SQL without the semicolons, comments and white space around it."""
+def _strip(text: str) -> str:
+    """Return SQL without the semicolons, comments and white space around it."""
     pieces = list(_PIECE.finditer(text))
-    told = [piece.span() for piece in pieces if piece["blank"] is None]
-    if not told:
+    spans = [piece.span() for piece in pieces if piece["blank"] is None]
+    if not spans:
         return ""
-    start, end = told[0][0], told[-1][1]
+    start, end = spans[0][0], spans[-1][1]
     if any(
         ";" in piece[0] and start < piece.start() < end for piece in pieces if (piece["blank"] or "-")[0] not in "-/"
     ):
-        raise refused(text)
+        raise not_select_error(text)
     return text[start:end]
 
 
-def _parameter(name: str, value: Any) -> Any:
-    """A parameter as a plain Python value, its text written as the columns' is: it is compared with what is stored."""
+def _convert_parameter(name: str, value: Any) -> Any:
+    """Convert a parameter to a plain Python value, text encoded like the stored text that it is compared with."""
     try:
-        plain = codec.loads(codec.dumps(value))
-        plain = mapping.number(plain) if type(plain) is int else plain
+        decoded = codec.loads(codec.dumps(value))
+        decoded = mapping.number(decoded) if type(decoded) is int else decoded
     except UnstorableValue:
-        plain = {}
-    if isinstance(plain, (dict, list, set, frozenset, complex)):
-        kind = type(value).__name__
-        raise BadUsage(f"${name} is of type {kind}, which no column holds.", "Pass one text, number or time.")
-    if isinstance(plain, Decimal) and plain.is_snan():
-        raise BadUsage(f"${name} is a signaling NaN, which no column holds.", "Pass one text, number or time.")
-    if isinstance(plain, datetime):
-        utc(plain, f"${name}")
-    return codec.encode_text(plain) if isinstance(plain, str) else plain
+        decoded = {}
+    hint = "Pass a single text, number or time."
+    if isinstance(decoded, (dict, list, set, frozenset, complex)):
+        raise BadUsage(f"${name} must be a text, number or time, got {type(value).__name__}.", hint)
+    if isinstance(decoded, Decimal) and decoded.is_snan():
+        raise BadUsage(f"${name} must be a text, number or time, got a signaling NaN.", hint)
+    if isinstance(decoded, datetime):
+        utc(decoded, f"${name}")
+    return codec.encode_text(decoded) if isinstance(decoded, str) else decoded
 
 
 def _first_word(text: str) -> str:
-    found = re.match(r"[\s(]*([A-Za-z]+)", text)
-    return found[1].lower() if found else ""
+    match = re.match(r"[\s(]*([A-Za-z]+)", text)
+    return match[1].lower() if match else ""
 
 
-def numbered(text: str) -> tuple[str, list[str]]:
-    """SQL with ``$1`` for the first ``$name`` and so on, and the names."""
+def number_parameters(text: str) -> tuple[str, list[str]]:
+    """Replace the first ``$name`` with ``$1`` and so on; return the SQL and the names."""
     names: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
@@ -170,67 +172,67 @@ def numbered(text: str) -> tuple[str, list[str]]:
     return _TOKEN.sub(number, text), list(names)
 
 
-def most_bytes() -> int:
-    """How large a result may become: a third of what this process can still have, as a DataFrame takes more."""
+def max_result_bytes() -> int:
+    """Return the limit of a result: a third of the free memory, as the DataFrame needs more than the result."""
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # a container's limit, which the machine's figure does not know
+    with contextlib.suppress(OSError, ValueError):  # the limit of a container
         group = Path("/sys/fs/cgroup")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(free // 3, _LEAST_BYTES)
+    return max(free // 3, _MIN_RESULT_BYTES)
 
 
-def too_large(limit: int) -> QueryFailed:
-    """The answer to a result that would fill the memory."""
+def result_size_error(limit: int) -> QueryFailed:
+    """Return the error for a result that would fill the memory."""
     return QueryFailed(
         f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
-        "Select fewer rows or columns: a WHERE, a LIMIT, or a sum in place of rows.",
+        "Select fewer rows or columns: use WHERE, LIMIT or an aggregate.",
     )
 
 
-def bounded_table(reader: pa.RecordBatchReader) -> pa.Table:
-    """The batches of a result as a table.
+def read_table(reader: pa.RecordBatchReader) -> pa.Table:
+    """Read the batches of a result.
 
     Raises:
-        QueryFailed: it would fill the memory.
+        QueryFailed: the result would fill the memory.
     """
-    size, limit, batches = 0, most_bytes(), []
+    size, limit, batches = 0, max_result_bytes(), []
     for batch in reader:
         batches.append(batch)
         size += batch.nbytes
         if size > limit:
-            raise too_large(limit)
+            raise result_size_error(limit)
     return pa.Table.from_batches(batches, reader.schema)
 
 
-def bounded_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    """The rows of a driver's cursor.
+def read_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Read the rows of a driver's cursor.
 
     Raises:
-        QueryFailed: they would fill the memory.
+        QueryFailed: the rows would fill the memory.
     """
-    size, limit, result = 0, most_bytes(), []
+    size, limit, result = 0, max_result_bytes(), []
     for row in cursor:
         result.append(row)
         size += _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
         if size > limit:
-            raise too_large(limit)
+            raise result_size_error(limit)
     return result
 
 
-def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Rows of a driver as Arrow columns, each of the one type its values have, else of text."""
+def rows_to_arrow(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """Convert a driver's rows to Arrow columns of the values' type; mixed types become text."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return pa.table([_array(list(values)) for values in columns], names=_distinct(names))
+    return pa.table([_to_array(list(values)) for values in columns], names=_deduplicate(names))
 
 
-def _array(values: list[Any]) -> pa.Array:
-    kinds = {type(v) for v in values}
-    if NotText in kinds:  # damaged: its bytes are not shown as if they were a text
-        values = [None if type(v) is NotText else v for v in values]
-    if Decimal in kinds:  # what PostgreSQL makes of a sum of integers
-        whole = all(v == v.to_integral_value() for v in values if isinstance(v, Decimal))
-        values = [(int(v) if whole else float(v)) if isinstance(v, Decimal) else v for v in values]
-    if kinds & {dict, list}:
+def _to_array(values: list[Any]) -> pa.Array:
+    types = {type(v) for v in values}
+    if InvalidText in types:  # damaged: its bytes must not look like a text
+        values = [None if type(v) is InvalidText else v for v in values]
+    if Decimal in types:  # PostgreSQL's sums of integers
+        integral = all(v == v.to_integral_value() for v in values if isinstance(v, Decimal))
+        values = [(int(v) if integral else float(v)) if isinstance(v, Decimal) else v for v in values]
+    if types & {dict, list}:
         values = [json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v for v in values]
     try:
         return pa.array(values)
@@ -238,13 +240,13 @@ def _array(values: list[Any]) -> pa.Array:
         return pa.array([None if v is None else str(v) for v in values], pa.string())
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """``SELECT a, a`` gives a and a_1, so that a DataFrame tells them apart."""
-    given: list[str] = []
+def _deduplicate(names: Sequence[str]) -> list[str]:
+    """Make column names unique: ``SELECT a, a`` returns a and a_1."""
+    unique: list[str] = []
     for name in names:
-        numbered_names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
-        given.append(next(n for n in numbered_names if n not in given and (n == name or n not in names)))
-    return given
+        candidates = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
+        unique.append(next(n for n in candidates if n not in unique and (n == name or n not in names)))
+    return unique
 
 
 _KINDS: dict[pa.DataType, Kind] = {
@@ -256,8 +258,8 @@ _KINDS: dict[pa.DataType, Kind] = {
 }
 
 
-def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers of any width, and times of any zone, as the frames have them."""
+def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cast numbers of any width and times of any zone to the types of the frames."""
     kind = values.type
     try:
         if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
@@ -273,70 +275,34 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
-class as_time(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """Unix microseconds as the engine's own time."""
-
-    inherit_cache = True
-    name = "as_time"
-
-
-@compiles(as_time)
-def _as_time(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"to_timestamp({compiler.process(element.clauses, **kw)} / 1000000.0)"
-
-
-@compiles(as_time, "duckdb")
-def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"make_timestamptz({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(as_time, "sqlite")
-def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
-    micros = compiler.process(element.clauses, **kw)
-    fraction = f"((({micros} % 1000000) + 1000000) % 1000000)"  # of a time before 1970, too
-    return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
-
-
-class as_jsonb(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """A text as PostgreSQL's JSONB; NULL where it is not JSON."""
-
-    inherit_cache = True
-    name = "as_jsonb"
-
-
-@compiles(as_jsonb, "postgresql")
-def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
-    return postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
-
-
-def view_selects(
+def compile_views(
     store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
-    """The SELECT that each of the views stands for."""
-    return {name: _view_select(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
+    """Return the SELECT of each view by name."""
+    return {name: _compile_view(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
 
 
 @functools.lru_cache(maxsize=64)
-def _view_select(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
+def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
     inner = VIEWS[name](tables, None).subquery()
-    shown = [_shown(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
-    body = sa.select(*shown).compile(
+    columns = [_convert(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+    body = sa.select(*columns).compile(
         dialect=dialect,
         compile_kwargs={"literal_binds": True},
-        # A workload may be called like a view: its tables are named with their schema, which the view is not in.
+        # A table of the workload may have the name of a view: the schema distinguishes them.
         schema_translate_map={None: db_schema},
         render_schema_translate=True,
     )
     return str(body).replace("%%", "%")
 
 
-def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
-    """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
+def create_view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+    """Return the DDL of the six views. They are temporary: each workload of a database has its own."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
-    return [f"{create} {name} AS {body}" for name, body in view_selects(store, dialect, db_schema).items()]
+    return [f"{create} {name} AS {body}" for name, body in compile_views(store, dialect, db_schema).items()]
 
 
-def _shown(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
+def _convert(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
     if column.kind == "time":
         return as_time(value)
     if column.kind == "json" and dialect.name == "postgresql":

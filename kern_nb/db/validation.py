@@ -19,10 +19,10 @@ def count(name: str, value: Any, *, least: int = 0) -> int:
         BadUsage: it is no whole number, or less than the least.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise BadUsage(f"{name}={codec.shown(value)} is no whole number.", f"For example: {name}=100")
+        raise BadUsage(f"{name}={codec.short_repr(value)} is no whole number.", f"For example: {name}=100")
     number = value.__index__()
     if number < least:
-        raise BadUsage(f"{name}={codec.shown(number)} is too small.", f"Give {name} a number of {least} or more.")
+        raise BadUsage(f"{name}={codec.short_repr(number)} is too small.", f"Give {name} a number of {least} or more.")
     return min(number, MOST)
 
 
@@ -33,7 +33,7 @@ def text(name: str, value: Any) -> str:
         BadUsage: it is none.
     """
     if not isinstance(value, str):
-        raise BadUsage(f"{name}={codec.shown(value)} is no text.", "Pass a str.")
+        raise BadUsage(f"{name}={codec.short_repr(value)} is no text.", "Pass a str.")
     return value
 
 
@@ -44,5 +44,5 @@ def texts(name: str, values: Any) -> list[str]:
         BadUsage: they are no list of texts.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise BadUsage(f"{name}={codec.shown(values)} is no list.", f"For example: {name}=['a', 'b']")
+        raise BadUsage(f"{name}={codec.short_repr(values)} is no list.", f"For example: {name}=['a', 'b']")
     return [text(name, value) for value in values]

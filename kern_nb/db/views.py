@@ -1,8 +1,8 @@
-"""The six views, each a SELECT over the tables whose columns are those of `columns`, in order.
+"""The six views: SELECTs over the tables with the columns of `columns`, in order.
 
-The frames run them as they are, or with the columns that were asked for; `sql()` offers them by name. Totals are
-computed here, from rows: nothing keeps a counter, and what is not asked for is not computed. Times stay unix
-microseconds; `query` turns them into the engine's own for people's SQL.
+The frames execute them with all columns or the requested ones; `sql()` offers them by name. This is the only definition
+of totals: they are computed from rows, never from counters, and only if requested. Times stay unix microseconds;
+`user_sql` converts them to the engine's type.
 """
 
 from __future__ import annotations
@@ -11,166 +11,61 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db.columns import FRAMES
-from kern_nb.db.schema import MOST_TOKENS, USAGE, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
+from kern_nb.db.sql_expressions import STORED_TYPES, Expression, json_text, valid_or_null
 from kern_nb.records import YEARS
 
-Expression = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
-Only = Callable[[sa.Table], Condition]
+Query = sa.Select[Any]
+RowFilter = Callable[[sa.Table], Condition]
 """A condition on the rows of any table that has a ``session_id``."""
 
 Masks = Mapping[str, tuple[Condition, Expression]]
-"""For columns that are not to be seen in some rows: in which, and what stands there instead."""
+"""By name of a column that is hidden in some rows: the condition of these rows, and the value to return instead."""
 NO_MASKS: Masks = {}
 
-Wanted = Collection[str] | None
-"""The columns that a view is to have; None means all."""
+ColumnNames = Collection[str] | None
+"""The requested columns of a view; None means all."""
 
-SECONDS = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 
 CALLS = ("n_tool_calls", "n_tool_errors")
 COUNTS = ("n_messages", *CALLS)
-# What these are computed from, beside themselves.
-_MONEY_AND_SUMS = ("cost", "total_tokens")
-_THEIR_PARTS = ("input_tokens", "output_tokens")
+_IN_OUT = ("input_tokens", "output_tokens")
+_FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens, too
 
 
-class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """The text at a key of a JSON column."""
-
-    inherit_cache = True
-    name = "json_text"
-    type = Text()
-
-    def __init__(self, column: Expression, key: str) -> None:
-        super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text))
-
-
-# Text that is not JSON has no keys: it is an error to every engine, and would fail the statement for all rows.
-
-
-@compiles(json_text, "duckdb")
-def _json_text_duckdb(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(TRY_CAST({column} AS JSON) ->> {key})"
-
-
-@compiles(json_text, "postgresql")
-def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
-
-
-@compiles(json_text, "sqlite")
-def _json_text_sqlite(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN {column} ->> {key} END)"
-
-
-_CHECKS_INPUT = (16,)
-"""The version of PostgreSQL from which on it can say whether a text is JSON."""
-
-
-def postgresql_json(text: str, kind: str, rest: str, dialect: sa.Dialect) -> str:
-    """SQL that reads a text as JSON, NULL where it is not."""
-    value = f"(CAST({text} AS {kind}){rest})"
-    if (getattr(dialect, "server_version_info", None) or _CHECKS_INPUT) < _CHECKS_INPUT:
-        return value
-    # As JSONB: it also refuses the escapes that cannot become text.
-    return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
-
-
-class sound(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """A column, NULL where it holds what its type does not allow. Only SQLite has such cells."""
-
-    inherit_cache = True
-    name = "sound"
-
-    def __init__(self, column: Expression) -> None:
-        kind = type(column.type)
-        self.type = _PLAIN[kind]()
-        self.kinds = _SQLITE_KINDS[kind]  # follows from the column, by which statements are told apart
-        super().__init__(sa.type_coerce(column, self.type))
-
-
-_PLAIN: dict[type, type[sa.types.TypeEngine[Any]]] = {
-    Text: sa.Text,
-    Json: sa.Text,
-    Whole: sa.BigInteger,
-    Real: sa.Double,
-    Flag: sa.Boolean,
-}
-_SQLITE_KINDS: dict[type, str] = {
-    Text: "'text'",
-    Json: "'text'",
-    Whole: "'integer'",
-    Real: "'real', 'integer'",
-    Flag: "'integer'",
-}
-
-
-@compiles(sound)
-def _sound(element: sound, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.clauses, **kw))
-
-
-@compiles(sound, "sqlite")
-def _sound_sqlite(element: sound, compiler: Any, **kw: Any) -> str:
-    column = compiler.process(element.clauses, **kw)
-    return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
-
-
-class Cells:
-    """The columns of a table, each `sound`."""
+class ValidColumns:
+    """The columns of a table, each `valid_or_null`."""
 
     def __init__(self, table: sa.Table) -> None:
         self._columns = table.c
 
     def __getitem__(self, name: str) -> Expression:
         column = self._columns[name]
-        if name not in USAGE or name == "cost":
-            return sound(column)
-        # No sum of what is stored today is wider than 64 bits; older stores may have larger counts.
-        most = sa.literal_column(str(MOST_TOKENS), sa.BigInteger)
-        plain = sa.type_coerce(column, sa.BigInteger)
-        return sa.case((plain.between(-most, most), sound(column)))
+        if name not in USAGE_COLUMNS or name == "cost":
+            return valid_or_null(column)
+        # Older stores may have larger counts, whose sum would not fit in 64 bits.
+        limit = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
+        count = sa.type_coerce(column, sa.BigInteger)
+        return sa.case((count.between(-limit, limit), valid_or_null(column)))
 
     def __getattr__(self, name: str) -> Expression:
         return self[name]
 
 
-class lowered(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """A text in lower case."""
-
-    inherit_cache = True
-    name = "lowered"
-    type = sa.Text()
-
-
-@compiles(lowered)
-def _lowered(element: lowered, compiler: Any, **kw: Any) -> str:
-    return f"lower({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(lowered, "sqlite")
-def _lowered_sqlite(element: lowered, compiler: Any, **kw: Any) -> str:
-    # The function is Python's, which takes text only if it is UTF-8.
-    return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
-
-
 def as_micros(time: Expression, unit: int = 1) -> Expression:
-    """A stored time as unix microseconds; NULL outside the years 1 to 9999, which the frames cannot hold."""
-    bounds = YEARS[0] * SECONDS, (YEARS[1] + 1) * SECONDS - 1  # the last second to its end
+    """Convert a stored time to unix microseconds; NULL outside the years 1 to 9999, the limits of the frames."""
+    bounds = YEARS[0] * MICROS_PER_SECOND, (YEARS[1] + 1) * MICROS_PER_SECOND - 1  # the last second to its end
     first, last = (sa.literal_column(str(bound // unit), sa.BigInteger) for bound in bounds)
-    plain = sa.type_coerce(time, sa.BigInteger)
-    return sa.case((plain.between(first, last), plain if unit == 1 else plain * unit))
+    value = sa.type_coerce(time, sa.BigInteger)
+    return sa.case((value.between(first, last), value if unit == 1 else value * unit))
 
 
-def latest_runs(tables: Tables) -> sa.Select[Any]:
-    """The status of each session's latest run; members' runs do not count."""
+def latest_runs(tables: Tables) -> Query:
+    """Select the status of each session's latest run, without members' runs."""
     r = tables.runs
     last = (
         sa.select(r.c.session_id, sa.func.max(r.c.run_index).label("run_index"))
@@ -183,81 +78,79 @@ def latest_runs(tables: Tables) -> sa.Select[Any]:
     )
 
 
-def _money(row: Any) -> Expression:
-    """A cost of 0 beside spent tokens is a price nobody knew."""
+def _cost(row: Any) -> Expression:
+    """Return the cost; 0 with tokens is unknown, hence NULL."""
     spent = sa.func.coalesce(row.input_tokens, 0) + sa.func.coalesce(row.output_tokens, 0) > 0
     return sa.case(((row.cost == 0) & spent, sa.null()), else_=row.cost)
 
 
-def _whole(total: Expression) -> Expression:
-    """Sums of integers are wider than integers on some engines; NULL stays NULL."""
+def _to_bigint(total: Expression) -> Expression:
+    """Cast a sum, which some engines return in a wider type; NULL stays NULL."""
     return sa.cast(total, sa.BigInteger)
 
 
-def _wanted(view: str, wanted: Wanted) -> set[str]:
-    """The names of columns, and of what they are computed from."""
+def _required_columns(view: str, requested: ColumnNames) -> set[str]:
+    """Return the names of the requested columns and of those they are computed from."""
     names = {column.name for column in FRAMES[view]}
-    names = names if wanted is None else names & set(wanted)
-    return names | set(_THEIR_PARTS) if names & set(_MONEY_AND_SUMS) else names
+    names = names if requested is None else names & set(requested)
+    return names | set(_IN_OUT) if names & set(_FROM_IN_OUT) else names
 
 
-def told_again(messages: Any) -> Condition:
-    """Of the columns of messages: this one is a copy that a run keeps, and is counted where it was said."""
+def is_history_copy(messages: Any) -> Condition:
+    """Whether a message is a copy of one from an earlier run, where it is counted."""
     return sa.and_(messages.from_history.is_not(None), messages.from_history)
 
 
-def _of_messages(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
-    """Per run, how many messages it has, and the usage on those of the agent."""
+def _message_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
+    """Per run: the number of messages, and the usage of the agent's messages."""
     m = tables.messages
-    agents, cells = m.c.role != "user", Cells(m)
-    spent = {name: cells[name] for name in USAGE} | {"cost": _money(cells)}
-    totals = {"n_messages": sa.func.sum(sa.case((told_again(m.c), 0), else_=1))}
-    totals |= {name: sa.func.sum(sa.case((agents, column))) for name, column in spent.items()}
-    query = sa.select(m.c.run_id, *_labelled(totals, names)).group_by(m.c.run_id)
-    return (query if only is None else query.where(only(m))).subquery()
+    by_agent, columns = m.c.role != "user", ValidColumns(m)
+    usage = {name: columns[name] for name in USAGE_COLUMNS} | {"cost": _cost(columns)}
+    totals = {"n_messages": sa.func.sum(sa.case((is_history_copy(m.c), 0), else_=1))}
+    totals |= {name: sa.func.sum(sa.case((by_agent, column))) for name, column in usage.items()}
+    return _filter(sa.select(m.c.run_id, *_label(totals, names)).group_by(m.c.run_id), m, only).subquery()
 
 
-def _of_calls(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
-    """Per run, how many tool calls its agent made, and how many of them failed."""
+def _call_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
+    """Per run: the number of the agent's tool calls, and of those that failed."""
     t = tables.tool_calls
-    agents = t.c.caller != "user"
+    by_agent = t.c.caller != "user"
     totals = {
-        "n_tool_calls": sa.func.sum(sa.case((agents, 1), else_=0)),
-        "n_tool_errors": sa.func.sum(sa.case((agents & (t.c.status == "failed"), 1), else_=0)),
+        "n_tool_calls": sa.func.sum(sa.case((by_agent, 1), else_=0)),
+        "n_tool_errors": sa.func.sum(sa.case((by_agent & (t.c.status == "failed"), 1), else_=0)),
     }
-    query = sa.select(t.c.run_id, *_labelled(totals, names)).group_by(t.c.run_id)
-    return (query if only is None else query.where(only(t))).subquery()
+    return _filter(sa.select(t.c.run_id, *_label(totals, names)).group_by(t.c.run_id), t, only).subquery()
 
 
-def _labelled(totals: Mapping[str, Expression], names: set[str]) -> list[sa.Label[Any]]:
+def _filter(query: Query, table: sa.Table, only: RowFilter | None) -> Query:
+    return query if only is None else query.where(only(table))
+
+
+def _label(totals: Mapping[str, Expression], names: set[str]) -> list[sa.Label[Any]]:
     return [total.label(name) for name, total in totals.items() if name in names]
 
 
-def _run_totals(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
-    """Per run, what its rows add up to: messages, the agent's tool calls, and the usage on the agent's messages.
-
-    Tables that nothing of this is wanted from are not read.
-    """
+def _run_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
+    """Per run: the totals of its messages and tool calls. A table is read only if one of its totals is requested."""
     r = tables.runs
     query, totals = sa.select(r.c.run_id).select_from(r), {}
-    if names & {"n_messages", *USAGE}:
-        messages = _of_messages(tables, only, names)
+    if names & {"n_messages", *USAGE_COLUMNS}:
+        messages = _message_totals(tables, only, names)
         query = query.outerjoin(messages, messages.c.run_id == r.c.run_id)
         if "n_messages" in names:
-            totals["n_messages"] = _whole(sa.func.coalesce(messages.c.n_messages, 0))
-        # What is stated for the run goes before what its messages add up to.
-        cells = Cells(r)
-        totals |= {name: sa.func.coalesce(cells[name], messages.c[name]) for name in USAGE if name in names}
+            totals["n_messages"] = _to_bigint(sa.func.coalesce(messages.c.n_messages, 0))
+        # The usage that the source states for the run takes precedence over the sum of its messages.
+        columns = ValidColumns(r)
+        totals |= {name: sa.func.coalesce(columns[name], messages.c[name]) for name in USAGE_COLUMNS if name in names}
         if "total_tokens" in names:
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
-            totals["total_tokens"] = sa.func.coalesce(cells["total_tokens"], summed)
+            totals["total_tokens"] = sa.func.coalesce(columns["total_tokens"], summed)
     if names & set(CALLS):
-        calls = _of_calls(tables, only, names)
+        calls = _call_totals(tables, only, names)
         query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)
         totals |= {name: sa.func.coalesce(calls.c[name], 0) for name in CALLS if name in names}
-    query = query.add_columns(*_labelled(totals, names))
-    return (query if only is None else query.where(only(r))).subquery()
+    return _filter(query.add_columns(*_label(totals, names)), r, only).subquery()
 
 
 def _total_tokens(row: Any) -> Expression:
@@ -266,140 +159,126 @@ def _total_tokens(row: Any) -> Expression:
     return sa.func.coalesce(row.total_tokens, sa.case((known, both)))
 
 
-def sessions(
-    tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
-) -> sa.Select[Any]:
-    """One row a session."""
-    s, names = tables.sessions, _wanted("sessions", wanted)
+def _sessions(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
+    s, names = tables.sessions, _required_columns("sessions", requested)
     computed = {
         "session_name": json_text(s.c.session_data, "session_name"),
-        "created_at": as_micros(s.c.created_at, SECONDS),
-        "updated_at": as_micros(s.c.updated_at, SECONDS),
+        "created_at": as_micros(s.c.created_at, MICROS_PER_SECOND),
+        "updated_at": as_micros(s.c.updated_at, MICROS_PER_SECOND),
     }
     sums = latest = None
-    if names & {"n_runs", "duration_s", *COUNTS, *USAGE}:
+    if names & {"n_runs", "duration_s", *COUNTS, *USAGE_COLUMNS}:
         sums = _session_sums(tables, only, names)
         computed |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
         computed |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
         if "cost" in names:
-            computed["cost"] = _money(sums.c)
+            computed["cost"] = _cost(sums.c)
         if "duration_s" in names:
-            computed["duration_s"] = sa.func.coalesce(sound(s.c.duration_s), sums.c.duration_s)
+            computed["duration_s"] = sa.func.coalesce(valid_or_null(s.c.duration_s), sums.c.duration_s)
     if "status" in names:
-        statuses = latest_runs(tables)
-        latest = (statuses if only is None else statuses.where(only(tables.runs))).subquery()
+        latest = _filter(latest_runs(tables), tables.runs, only).subquery()
         computed["status"] = latest.c.status
-    query = _select("sessions", s, computed, masks, wanted)
-    for part in (sums, latest):
-        if part is not None:
-            query = query.outerjoin(part, part.c.session_id == s.c.session_id)
+    query = _select("sessions", s, computed, masks, requested)
+    for totals in (sums, latest):
+        if totals is not None:
+            query = query.outerjoin(totals, totals.c.session_id == s.c.session_id)
     return query
 
 
-def session_total(tables: Tables, name: str, only: Only | None = None) -> tuple[sa.Subquery, Expression]:
-    """One total per session: a table by ``session_id``, and what it is, as in `sessions`."""
-    sums = _session_sums(tables, only, _wanted("sessions", (name,)))
-    return sums, _money(sums.c) if name == "cost" else sums.c[name]
+def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> tuple[sa.Subquery, Expression]:
+    """Return one total of the sessions view: a subquery by ``session_id`` and the expression of the total."""
+    sums = _session_sums(tables, only, _required_columns("sessions", (name,)))
+    return sums, _cost(sums.c) if name == "cost" else sums.c[name]
 
 
-def _session_sums(tables: Tables, only: Only | None, names: set[str]) -> sa.Subquery:
-    """Per session, what its runs add up to."""
+def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
+    """Per session: the sums over its runs."""
     r = tables.runs
-    # What a branch copied before its parent went was spent by the parent.
-    own = r.c.copied_from.is_(None)
+    own = r.c.copied_from.is_(None)  # the usage of a copied run belongs to the original
 
     def total(column: Expression) -> Expression:
         return sa.func.sum(sa.case((own, column)))
 
     totals: dict[str, Expression] = {"n_runs": sa.func.count()}
-    # A member's run is within the time of the run that it serves.
-    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), sound(r.c.duration_s))))
+    # The time of a member's run is part of its parent run's.
+    totals["duration_s"] = total(sa.case((r.c.parent_run_id.is_(None), valid_or_null(r.c.duration_s))))
     query = sa.select(r.c.session_id).select_from(r)
-    if names & {*COUNTS, *USAGE}:
+    if names & {*COUNTS, *USAGE_COLUMNS}:
         run = _run_totals(tables, only, names)
         query = query.join(run, run.c.run_id == r.c.run_id)
-        totals |= {n: _whole(sa.func.sum(run.c[n])) for n in COUNTS if n in names}
-        totals |= {n: _whole(total(run.c[n])) for n in _THEIR_PARTS if n in names}
+        totals |= {n: _to_bigint(sa.func.sum(run.c[n])) for n in COUNTS if n in names}
+        totals |= {n: _to_bigint(total(run.c[n])) for n in _IN_OUT if n in names}
         if "total_tokens" in names:
-            totals["total_tokens"] = _whole(total(_total_tokens(run.c)))
+            totals["total_tokens"] = _to_bigint(total(_total_tokens(run.c)))
         if "cost" in names:
-            totals["cost"] = total(_money(run.c))
-    query = query.add_columns(*_labelled(totals, names)).group_by(r.c.session_id)
-    return (query if only is None else query.where(only(r))).subquery()
+            totals["cost"] = total(_cost(run.c))
+    return _filter(query.add_columns(*_label(totals, names)).group_by(r.c.session_id), r, only).subquery()
 
 
-def runs(tables: Tables, only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
-    """One row a run."""
-    r, names = tables.runs, _wanted("runs", wanted)
-    totals = names & {*COUNTS, *USAGE}
+def _runs(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
+    r, names = tables.runs, _required_columns("runs", requested)
+    totals = names & {*COUNTS, *USAGE_COLUMNS}
     if not totals:
-        return _select("runs", r, {}, masks, wanted)
+        return _select("runs", r, {}, masks, requested)
     run = _run_totals(tables, only, names)
-    computed: dict[str, Expression] = {name: _whole(run.c[name]) for name in totals - set(_MONEY_AND_SUMS)}
+    computed: dict[str, Expression] = {name: _to_bigint(run.c[name]) for name in totals - set(_FROM_IN_OUT)}
     if "total_tokens" in names:
-        computed["total_tokens"] = _whole(_total_tokens(run.c))
+        computed["total_tokens"] = _to_bigint(_total_tokens(run.c))
     if "cost" in names:
-        computed["cost"] = _money(run.c)
-    return _select("runs", r, computed, masks, wanted).join(run, run.c.run_id == r.c.run_id)
+        computed["cost"] = _cost(run.c)
+    return _select("runs", r, computed, masks, requested).join(run, run.c.run_id == r.c.run_id)
 
 
-def messages(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
-) -> sa.Select[Any]:
-    """One row a message."""
-    return _select("messages", tables.messages, {"cost": _money(Cells(tables.messages))}, masks, wanted)
+def _messages(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
+    return _select("messages", tables.messages, {"cost": _cost(ValidColumns(tables.messages))}, masks, requested)
 
 
-def tool_calls(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
-) -> sa.Select[Any]:
-    """One row a tool call."""
+def _tool_calls(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
     t = tables.tool_calls
     failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
-    return _select("tool_calls", t, {"is_error": failed}, masks, wanted)
+    return _select("tool_calls", t, {"is_error": failed}, masks, requested)
 
 
-def scores(tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None) -> sa.Select[Any]:
-    """One row a score."""
-    return _select("scores", tables.scores, {}, masks, wanted)
+def _scores(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
+    return _select("scores", tables.scores, {}, masks, requested)
 
 
-def requirements(
-    tables: Tables, _only: Only | None = None, masks: Masks = NO_MASKS, wanted: Wanted = None
-) -> sa.Select[Any]:
-    """One row a requirement."""
-    return _select("requirements", tables.requirements, {}, masks, wanted)
+def _requirements(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
+    return _select("requirements", tables.requirements, {}, masks, requested)
 
 
-VIEWS: dict[str, Callable[..., sa.Select[Any]]] = {
-    "sessions": sessions,
-    "runs": runs,
-    "messages": messages,
-    "tool_calls": tool_calls,
-    "scores": scores,
-    "requirements": requirements,
+VIEWS: dict[str, Callable[..., Query]] = {
+    "sessions": _sessions,
+    "runs": _runs,
+    "messages": _messages,
+    "tool_calls": _tool_calls,
+    "scores": _scores,
+    "requirements": _requirements,
 }
+"""The SELECT of each view with one row per session, run and so on.
+
+Args:
+    tables: The tables.
+    only: Restricts the rows that totals are computed from; None means all.
+    masks: The columns to hide in some rows.
+    requested: The columns to select.
+"""
 
 
-def _select(
-    view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, wanted: Wanted
-) -> sa.Select[Any]:
-    columns = [column for column in FRAMES[view] if wanted is None or column.name in wanted]
-    chosen = []
-    for column in columns:
+def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, requested: ColumnNames) -> Query:
+    selected = []
+    for column in FRAMES[view]:
+        if requested is not None and column.name not in requested:
+            continue
         value = computed.get(column.name)
         if value is None:
             own = table.c[column.name]
-            value = as_micros(own) if column.kind == "time" else sound(own)
-        value = _stored(value)
+            value = as_micros(own) if column.kind == "time" else valid_or_null(own)
+        stored_type = STORED_TYPES.get(type(value.type))
+        if stored_type is not None:  # frames decode whole columns, not values
+            value = sa.type_coerce(value, stored_type())
         if column.name in masks:
-            hidden, instead = masks[column.name]
-            value = sa.case((hidden, instead), else_=value)
-        chosen.append(value.label(column.name))
-    return sa.select(*chosen).select_from(table)
-
-
-def _stored(expression: Expression) -> Expression:
-    """The expression as it is stored: frames decode whole columns, not values."""
-    plain = _PLAIN.get(type(expression.type))
-    return expression if plain is None else sa.type_coerce(expression, plain())
+            hidden, replacement = masks[column.name]
+            value = sa.case((hidden, replacement), else_=value)
+        selected.append(value.label(column.name))
+    return sa.select(*selected).select_from(table)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from kern_nb.db import codec, mapping
+from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.mapping import Row
-from kern_nb.db.schema import WORDS, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import ALLOWED_VALUES, Tables
 from kern_nb.ingest.importer import Malformed, kind_of
 from kern_nb.records import YEARS
 
@@ -153,7 +154,7 @@ def _fields_of(table: str, columns: sa.Table) -> dict[str, _Field]:
         name = column.name
         if name in _LEFT_OUT[table] or name in beside:
             continue
-        words = WORDS.get((table, name))
+        words = ALLOWED_VALUES.get((table, name))
         if words:
             kind: tuple[Callable[[Any], bool], str] = words.__contains__, "one of " + ", ".join(words)
         elif (table, name) in _IDS:
@@ -259,7 +260,7 @@ def _is_anything(_: Any) -> bool:
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
     Text: (_is_text, "text"),
     Json: (_is_object, "an object"),
-    Whole: (_is_whole, "a whole number"),
+    Integer: (_is_whole, "a whole number"),
     Real: (_is_number, "a number"),
-    Flag: (_is_switch, "true or false"),
+    Boolean: (_is_switch, "true or false"),
 }

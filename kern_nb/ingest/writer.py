@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import mapping
 from kern_nb.db.blobs import Blob
-from kern_nb.db.schema import Json, Text
+from kern_nb.db.column_types import Json, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import Bundled, Known, known, restoring

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 from pydantic_ai.messages import AudioUrl, BinaryContent, DocumentUrl, FileUrl, ImageUrl, VideoUrl
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from kern_nb.control_characters import replace_surrogates
 from kern_nb.db import SessionStore
 from kern_nb.db.file_descriptors import open_binary
 from kern_nb.errors import BadUsage
@@ -72,13 +72,10 @@ def _listed(found: Any) -> list[Any]:
     return list(found) if several else [found]
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-
-
 def tellable(value: Any) -> Any:
     """A value that a provider can be sent: halves of characters, which no encoding has, are U+FFFD."""
     if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
+        return replace_surrogates(value)
     if isinstance(value, dict):
         return {tellable(key): tellable(one) for key, one in value.items()}
     return [tellable(one) for one in value] if isinstance(value, list) else value

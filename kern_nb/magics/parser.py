@@ -150,9 +150,9 @@ def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadUsage: there is no such variable.
     """
-    from kern_nb.db.user_sql import numbered
+    from kern_nb.db.user_sql import number_parameters
 
-    return {name: variable(name, variables) for name in numbered(query)[1]}
+    return {name: variable(name, variables) for name in number_parameters(query)[1]}
 
 
 def variable(name: str, variables: Mapping[str, Any]) -> Any:

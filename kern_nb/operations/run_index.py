@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from kern_nb.text.missing_values import na_to_none
+
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
@@ -49,7 +51,7 @@ class Places:
     def __init__(self, store: SessionStore, session_ids: Iterable[str | None]) -> None:
         wanted = sorted({one for one in session_ids if one is not None})
         df = store.runs_df(wanted, columns=_COLUMNS)
-        rows = df.astype(object).where(df.notna(), None).to_dict("records")
+        rows = na_to_none(df).to_dict("records")
         self._runs = {
             row["run_id"]: Place(
                 run_id=row["run_id"],

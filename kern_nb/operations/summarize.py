@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Named
     from kern_nb.analysis.digest import Digest
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
     from kern_nb.db.references import Reference
     from kern_nb.records import SessionSummary
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -94,8 +94,8 @@ def summarize(
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
     agent_id: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
     progress: bool = True,
 ) -> Digest: ...
 
@@ -108,8 +108,8 @@ def summarize(
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
     agent_id: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
     progress: bool = True,
 ) -> SessionSummary | Summaries: ...
 
@@ -121,8 +121,8 @@ def summarize(
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
     agent_id: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
     progress: bool = True,
 ) -> Digest | SessionSummary | Summaries:
     """Summarize a run, a session, several of either, or the sessions that fit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,5 +60,5 @@ def share(part: float | None) -> str:
 
 def records(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame, None where a value is missing."""
-    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
+    cells = na_to_none(df).itertuples(index=False, name=None)
     return [dict(zip(df.columns, row, strict=True)) for row in cells]

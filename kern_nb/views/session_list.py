@@ -9,6 +9,7 @@ from kern_nb.records import Run, Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
 from kern_nb.text.html import Markup, container, join, tag
+from kern_nb.text.missing_values import na_to_none
 from kern_nb.text.tables import Column, Table
 from kern_nb.views.transcript import Conversation, conversation_html
 
@@ -64,7 +65,7 @@ def metrics_html(df: pd.DataFrame) -> str:
     Args:
         df: Rows of ``store.sessions_df()``.
     """
-    records = cast("list[dict[str, Any]]", df.astype(object).where(df.notna(), None).to_dict("records"))
+    records = cast("list[dict[str, Any]]", na_to_none(df).to_dict("records"))
     columns = [Column("session", width=40), *(Column(title, number=True) for title in _METRICS), Column("status")]
     rows = [_metrics(row["session_id"], row, row["status"]) for row in records]
     if len(records) > 1:

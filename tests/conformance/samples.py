@@ -196,7 +196,7 @@ def row_counts(store: SessionStore) -> dict[str, int]:
 def rows_naming(store: SessionStore, session_id: str) -> dict[str, int]:
     """In each table, the rows that belong to a session; tables without such rows are left out."""
     found: dict[str, int] = {}
-    for table in (store.tables.sessions, *store.tables.of_session):
+    for table in (store.tables.sessions, *store.tables.session_tables):
         with store.connect() as connection:
             query = sa.select(sa.func.count()).select_from(table).where(table.c.session_id == session_id)
             if count := connection.execute(query).scalar_one():

@@ -1,4 +1,4 @@
-"""Appending costs the same at run 1 and at run 1,000: as many statements, as many rows read, as many steps of the engine."""
+"""The cost of an append is constant from run 1 to run 1,000: statements, rows read and engine steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTHS = (1, 100, 1000)
 
 
 def live_run(store: SessionStore) -> None:
-    """A run as an agent writes it."""
+    """Write a run like an agent."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="x")])
     call = ToolCall(tool_call_id="c", tool_name="t")
@@ -42,14 +42,14 @@ WORK: dict[str, Callable[[SessionStore], Any]] = {
 
 
 def lengthen(store: SessionStore, length: int) -> None:
-    """Bring a session to so many runs, many at a time."""
+    """Extend a session to a number of runs in batches."""
     there = len(store.runs_df("chat"))
     session = loaded(store, "chat").model_copy(update={"runs": [a_small_run(f"{i}") for i in range(there, length)]})
     store.save_session(session)
 
 
-def test_statements_and_rows_read_do_not_grow_with_the_session(store):
-    """Of appends, live runs, branches, titles, scores and histories: counted at three lengths."""
+def test_statements_and_rows_do_not_grow_with_session(store):
+    """Appends, live runs, branches, titles, scores and histories, counted at three lengths."""
     store.append_run("chat", a_small_run(session_state={"n": 0}))
     for work in WORK.values():  # what is done once for a store or a connection is done now
         work(store)
@@ -61,13 +61,13 @@ def test_statements_and_rows_read_do_not_grow_with_the_session(store):
                 work(store)
             costs.setdefault(name, []).append((len(heard), heard.rows))
 
-    assert {name: sorted(set(found)) for name, found in costs.items() if len(set(found)) > 1} == {}
+    assert {name: sorted(set(result)) for name, result in costs.items() if len(set(result)) > 1} == {}
     assert costs["append_run"][0][0] <= 8
     assert costs["branch"][0][1] <= 8
 
 
-def test_an_append_reads_no_past(store):
-    """None of its statements asks for messages, tool calls or other runs; each of its writes goes to one table."""
+def test_append_reads_no_earlier_rows(store):
+    """No statement reads messages, tool calls or other runs; each write targets one table."""
     store.append_run("chat", a_run())
     with statements(store) as heard:
         store.append_run("chat", a_run())
@@ -77,8 +77,8 @@ def test_an_append_reads_no_past(store):
     assert heard.rows <= 3
 
 
-def test_a_branch_reads_no_messages(store):
-    """Unless it is taken within a run, whose message must be there."""
+def test_branch_reads_no_messages(store):
+    """Except for a branch within a run, whose message must exist."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}"))
     for place in ({}, {"after": 1}, {"before": 2}):
@@ -90,7 +90,7 @@ def test_a_branch_reads_no_messages(store):
 
 @pytest.fixture
 def sqlite_store(tmp_path) -> Iterator[SqliteDb]:
-    """SQLite tells how many steps its machine took: the exact measure of work."""
+    """SQLite reports the steps of its virtual machine: an exact measure of work."""
     with SqliteDb(tmp_path / "s.db") as store:
         yield store
 
@@ -99,7 +99,7 @@ def sqlite_store(tmp_path) -> Iterator[SqliteDb]:
 def steps(store: SqliteDb) -> Iterator[list[int]]:
     """Count the steps of SQLite's virtual machine on the store's connections."""
     counted = [0]
-    seen: list[sqlite3.Connection] = []
+    connections: list[sqlite3.Connection] = []
 
     def count() -> int:
         counted[0] += 1
@@ -107,8 +107,8 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
 
     def listen(connection: sa.Connection, *args: Any) -> None:
         raw: Any = connection.connection.driver_connection
-        if raw not in seen:
-            seen.append(raw)
+        if raw not in connections:
+            connections.append(raw)
             raw.set_progress_handler(count, 1)
 
     sa.event.listen(store.engine, "before_cursor_execute", listen)
@@ -116,12 +116,12 @@ def steps(store: SqliteDb) -> Iterator[list[int]]:
         yield counted
     finally:
         sa.event.remove(store.engine, "before_cursor_execute", listen)
-        for raw in seen:
+        for raw in connections:
             raw.set_progress_handler(None, 0)
 
 
-def test_the_engines_work_does_not_grow_with_the_session(sqlite_store):
-    """Hidden scans included: ten times the runs are at most a few steps more, for an append and for a branch."""
+def test_engine_steps_do_not_grow_with_session(sqlite_store):
+    """Hidden scans would be counted: with ten times the runs an append or branch takes at most a few more steps."""
     store = sqlite_store
     store.append_run("chat", a_small_run(session_state={"n": 0}))
     costs: dict[str, list[int]] = {}
@@ -133,12 +133,12 @@ def test_the_engines_work_does_not_grow_with_the_session(sqlite_store):
                 work(store)
             costs.setdefault(name, []).append(counted[0])
 
-    assert all(found[0] > 50 for found in costs.values()), "nothing was counted"
-    assert {name: found for name, found in costs.items() if max(found) > 1.25 * min(found)} == {}
+    assert all(result[0] > 50 for result in costs.values()), "nothing was counted"
+    assert {name: result for name, result in costs.items() if max(result) > 1.25 * min(result)} == {}
 
 
-def test_the_engines_work_does_not_grow_with_the_store(sqlite_store):
-    """Nor with the number of other sessions; a page of the list costs the same among them."""
+def test_engine_steps_do_not_grow_with_store(sqlite_store):
+    """Neither do they grow with the number of other sessions; nor for a page of the session list."""
     store = sqlite_store
     work = WORK | {"list": lambda store: store.list_sessions(limit=5), "get": lambda store: store.get_session("small")}
     store.append_run("small", a_small_run())
@@ -152,11 +152,11 @@ def test_the_engines_work_does_not_grow_with_the_store(sqlite_store):
                 part(store)
             costs.setdefault(name, []).append(counted[0])
 
-    assert {name: found for name, found in costs.items() if max(found) > 1.25 * min(found)} == {}
+    assert {name: result for name, result in costs.items() if max(result) > 1.25 * min(result)} == {}
 
 
 def fill(connection: sa.Connection, store: SessionStore, n: int) -> None:
-    """Many sessions of one run each, straight into the tables."""
+    """Insert many sessions of one run directly into the tables."""
     t = store.tables
     sessions = [{"session_id": f"{n} {i}", "session_type": "agent", "created_at": i} for i in range(n)]
     store.insert_rows(connection, t.sessions, sessions)

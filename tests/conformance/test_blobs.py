@@ -1,4 +1,4 @@
-"""Bytes are kept once by what they are, and come back as they went in."""
+"""Blobs are stored once by their hash and returned unchanged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CONTENTS = [
 
 
 def sha256(content: bytes) -> str:
-    """The name of bytes."""
+    """Return the key of a blob."""
     return hashlib.sha256(content).hexdigest()
 
 
-def test_bytes_come_back_as_they_went_in(store):
-    """All of them, by their SHA-256, with their media type, and as bytes on every engine."""
+def test_blob_round_trip(store):
+    """By SHA-256, with the media type, as bytes on every engine."""
     for i, content in enumerate(CONTENTS):
         name = store.put_blob(content, f"image/{i}")
         blob = store.get_blob(name)
@@ -40,8 +40,8 @@ def test_bytes_come_back_as_they_went_in(store):
     assert row_counts(store)["agno_sessions_blobs"] == len(CONTENTS)
 
 
-def test_a_picture_is_kept_once(store):
-    """However often it is sent; its first media type stays."""
+def test_identical_blob_is_stored_once(store):
+    """The first media type is kept."""
     names = [store.put_blob(b"picture", media_type) for media_type in ("image/png", None, "image/jpeg", "image/png")]
 
     assert set(names) == {sha256(b"picture")}
@@ -50,21 +50,21 @@ def test_a_picture_is_kept_once(store):
     assert store.get_blob(store.put_blob(b"untold")).media_type is None
 
 
-def test_large_bytes_are_kept(store):
-    """Sixteen megabytes, that no engine takes for text."""
+def test_large_blob_is_stored(store):
+    """Sixteen megabytes that are not valid text."""
     content = bytes(range(256)) * 4096 * 16
 
     assert store.get_blob(store.put_blob(content, "video/mp4")).content == content
 
 
-def test_a_media_type_is_any_text(store):
-    """NUL and lone surrogates are kept like elsewhere."""
+def test_media_type_may_be_any_text(store):
+    """NUL and lone surrogates are stored, too."""
     for text in SPECIAL:
         assert store.get_blob(store.put_blob(repr(text).encode(), text)).media_type == text
 
 
-def test_what_is_not_kept_is_none(store):
-    """Also in a store without tables, and by names that are none."""
+def test_unknown_blob_is_none(store):
+    """Also in a store without tables, and for invalid hashes."""
     for _ in range(2):
         for name in (
             sha256(b"x"),
@@ -80,8 +80,8 @@ def test_what_is_not_kept_is_none(store):
         store.put_blob(b"picture")
 
 
-def test_what_is_no_bytes_is_refused(store):
-    """Text has no bytes of its own; nothing is kept."""
+def test_non_bytes_are_refused(store):
+    """Text must be encoded first; nothing is stored."""
     a_session(store, runs=1)
     before = everything(store)
     for content in ("text", None, 5, ["x"]):
@@ -91,8 +91,8 @@ def test_what_is_no_bytes_is_refused(store):
     assert everything(store) == before
 
 
-def test_sessions_come_and_go_without_the_bytes(store):
-    """A picture may be another session's too."""
+def test_sessions_do_not_affect_unreferenced_blobs(store):
+    """A blob may belong to several sessions."""
     name = store.put_blob(b"picture", "image/png")
     a_session(store, runs=1)
     store.delete_session("chat")
@@ -101,17 +101,17 @@ def test_sessions_come_and_go_without_the_bytes(store):
     assert store.check().problems == []
 
 
-def test_workloads_keep_their_own_bytes(store_factory, engine_name):
-    """What one session_table keeps is not the other's."""
-    one, two = store_factory(session_table="one"), store_factory(session_table="two")
-    name = one.put_blob(b"picture")
+def test_workloads_have_separate_blobs(store_factory, engine_name):
+    """A blob of one session_table is not visible in another."""
+    first, second = store_factory(session_table="one"), store_factory(session_table="two")
+    name = first.put_blob(b"picture")
 
-    assert two.get_blob(name) is None
-    assert one.get_blob(name).content == b"picture"
+    assert second.get_blob(name) is None
+    assert first.get_blob(name).content == b"picture"
 
 
-def test_bytes_can_be_read_where_nothing_can_be_written(persistent_target):
-    """And putting them there again is refused, though they are there."""
+def test_blob_is_readable_in_read_only_store(persistent_target):
+    """Writing it is refused, even if it exists."""
     with open_store(persistent_target) as store:
         name = store.put_blob(b"picture", "image/png")
     with open_store(persistent_target, read_only=True) as reader:
@@ -122,16 +122,16 @@ def test_bytes_can_be_read_where_nothing_can_be_written(persistent_target):
         assert row_counts(reader)["agno_sessions_blobs"] == 1
 
 
-def test_threads_keep_the_same_picture_at_once(store, store_factory, engine_name):
-    """Once, and each is told its name; other pictures beside it are kept too."""
+def test_threads_store_same_blob_concurrently(store, store_factory, engine_name):
+    """It is stored once, and each thread gets its hash; other blobs are stored as well."""
     other = store if engine_name == "memory" else store_factory()
     names, lock = [], threading.Lock()
 
     def keep(who, n):
         for i in range(5):
-            found = [who.put_blob(b"same %d" % i, "image/png"), who.put_blob(b"own %d %d" % (n, i))]
+            result = [who.put_blob(b"same %d" % i, "image/png"), who.put_blob(b"own %d %d" % (n, i))]
             with lock:
-                names.extend(found)
+                names.extend(result)
 
     errors = at_once(*(lambda who=who, n=n: keep(who, n) for n, who in enumerate((store, other) * 3)))
 
@@ -140,8 +140,8 @@ def test_threads_keep_the_same_picture_at_once(store, store_factory, engine_name
     assert all(sha256(store.get_blob(name).content) == name for name in set(names))
 
 
-def test_processes_keep_the_same_pictures_at_once(persistent_target, workers):
-    """Each once."""
+def test_processes_store_same_blobs_concurrently(persistent_target, workers):
+    """Each is stored once."""
     four = workers(4)
     for worker in four:
         worker.begin("keep", target=persistent_target, count=10, start=0.0)

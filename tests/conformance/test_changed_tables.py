@@ -1,4 +1,4 @@
-"""Tables that somebody drops or changes under an open store: an error of ours that says so, on every engine."""
+"""Tables that another program drops or changes while a store is open raise StoreUnavailable on every engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kern_nb.errors import StoreUnavailable
 @pytest.mark.parametrize(
     "change", ["DROP TABLE agno_sessions_messages", "ALTER TABLE agno_sessions_messages DROP COLUMN content"]
 )
-def test_a_changed_table_is_an_error_of_ours(store, change):
-    """Reading, writing and frames; what needs no such table goes on."""
+def test_changed_table_raises_store_unavailable(store, change):
+    """Reading, writing and frames; calls that do not need the table succeed."""
     a_session(store, "chat", runs=1)
     with store.connect(write=True) as connection:
         connection.exec_driver_sql(change)

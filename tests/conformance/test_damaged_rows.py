@@ -165,7 +165,7 @@ def test_text_that_is_no_utf8_is_damage(tmp_path):
     assert cells.damage(store, "sessions", "user_id", sa.text("CAST(X'ff41' AS TEXT)"))
 
     with pytest.raises(
-        DamagedRow, match=r"agno_sessions\.user_id of session 'bad' is damaged: bytes that are no UTF-8"
+        DamagedRow, match=r"agno_sessions\.user_id of session 'bad' is damaged: expected text, got invalid UTF-8"
     ):
         store.get_session("bad")
     assert store.sessions_df("bad").user_id.isna().all()

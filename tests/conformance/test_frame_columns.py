@@ -1,4 +1,4 @@
-"""The frames have the documented columns, in order, with one dtype each, on every engine, full or empty."""
+"""The frames have the documented columns in order, with the same dtypes on every engine, full or empty."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ OF_LINEAGE = ("runs", "messages", "tool_calls")
 
 
 def frame(store, name, *args, **filters):
-    """A frame by its name."""
+    """Return a frame by name."""
     return getattr(store, f"{name}_df")(*args, **filters)
 
 
-def check_shape(found: pd.DataFrame, name: str, *, inherited: bool = False) -> None:
-    """The columns, their order and dtypes, and a plain index."""
+def check_shape(result: pd.DataFrame, name: str, *, inherited: bool = False) -> None:
+    """Check columns, order, dtypes and index."""
     columns = [*FRAMES[name], INHERITED] if inherited else FRAMES[name]
-    assert list(found.columns) == [column.name for column in columns]
-    assert {c: str(found[c].dtype) for c in found} == {column.name: DTYPES[column.kind] for column in columns}
+    assert list(result.columns) == [column.name for column in columns]
+    assert {c: str(result[c].dtype) for c in result} == {column.name: DTYPES[column.kind] for column in columns}
     for column in columns:
         if DTYPES[column.kind] == "string":
-            assert found[column.name].dtype.na_value is pd.NA
-    assert found.index.equals(pd.RangeIndex(len(found)))
+            assert result[column.name].dtype.na_value is pd.NA
+    assert result.index.equals(pd.RangeIndex(len(result)))
 
 
 @pytest.mark.parametrize("name", list(DOCUMENTED))
-def test_the_table_of_columns_is_the_documented_one(name):
-    """Names and order are promised to users, so that they cannot change by accident."""
+def test_columns_are_the_documented_ones(name):
+    """Names and order are a promise to users."""
     assert [column.name for column in FRAMES[name]] == DOCUMENTED[name].split()
 
 
 def test_frames_of_a_store_without_tables_have_their_columns(store):
-    """Before the first write there are no tables; the frames are empty, and nothing was made by reading."""
+    """Before the first write the frames are empty, and reading creates nothing."""
     for name in DOCUMENTED:
-        found = frame(store, name)
+        result = frame(store, name)
 
-        assert len(found) == 0
-        check_shape(found, name)
+        assert len(result) == 0
+        check_shape(result, name)
         check_shape(frame(store, name, "no such", user_id="u", agent_id="a", since="2026-01-01", limit=1), name)
     assert not store.is_there() or everything(store) == {}
 
 
 def test_frames_of_empty_tables_have_their_columns(store):
-    """Tables without rows give the same dtypes as full ones."""
+    """Empty tables have the same dtypes as full ones."""
     store.append_run("chat", a_run())
     store.delete_session("chat")
     for name in DOCUMENTED:
-        found = frame(store, name)
+        result = frame(store, name)
 
-        assert len(found) == 0
-        check_shape(found, name)
+        assert len(result) == 0
+        check_shape(result, name)
 
 
 def test_full_frames_have_their_columns(store):
@@ -76,26 +76,26 @@ def test_full_frames_have_their_columns(store):
     store.branch("chat", after=1, new_session_id="branch")
     store.append_run("branch", a_run())
     for name in DOCUMENTED:
-        found = frame(store, name)
+        result = frame(store, name)
 
-        assert len(found) > 0
-        check_shape(found, name)
+        assert len(result) > 0
+        check_shape(result, name)
     for name in OF_LINEAGE:
-        found = frame(store, name, "branch", lineage=True)
+        result = frame(store, name, "branch", lineage=True)
 
-        check_shape(found, name, inherited=True)
-        assert found.inherited.any()
-        assert not found.inherited.all()
+        check_shape(result, name, inherited=True)
+        assert result.inherited.any()
+        assert not result.inherited.all()
 
 
 def test_columns_without_a_value_have_their_dtype_and_are_missing(store):
-    """What nobody stated is pd.NA in a column of its own dtype: never 0, never an object column of None."""
+    """Unknown values are pd.NA in a column of its own dtype: never 0, never an object column of None."""
     store.save_session(Session(session_id="s"))
     store.append_run("s", Run())
     sessions, runs = store.sessions_df(), store.runs_df()
     check_shape(sessions, "sessions")
     check_shape(runs, "runs")
-    known = {
+    existing = {
         "session_id",
         "session_type",
         "n_runs",
@@ -105,17 +105,17 @@ def test_columns_without_a_value_have_their_dtype_and_are_missing(store):
         "status",
         "created_at",
     }
-    known |= {"run_index", "run_id", "run_type", "updated_at"}
-    for found in (sessions, runs):
-        row = found.iloc[0]
-        for column in found:
-            assert (column in known) is not pd.isna(row[column]), column
-            if column not in known:
-                assert found[column].array[0] is pd.NA or found[column].array[0] is pd.NaT, column
+    existing |= {"run_index", "run_id", "run_type", "updated_at"}
+    for result in (sessions, runs):
+        row = result.iloc[0]
+        for column in result:
+            assert (column in existing) is not pd.isna(row[column]), column
+            if column not in existing:
+                assert result[column].array[0] is pd.NA or result[column].array[0] is pd.NaT, column
 
 
 def test_keys_join_the_frames(store):
-    """session_id and run_id are in every row, so that frames merge without losing one."""
+    """session_id and run_id are in every row, so that merges lose no rows."""
     for name in ("a", "b"):
         a_session(store, name)
     runs, messages, calls = store.runs_df(), store.messages_df(), store.tool_calls_df()

@@ -1,4 +1,4 @@
-"""The same frame as pandas, as Arrow and as Polars: the same columns, rows and values, times in UTC."""
+"""A frame in pandas, Arrow and Polars: equal columns, rows and values, times in UTC."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def filled(store):
 
 
 def as_frame(values: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows of plain values, None where one is missing."""
+    """Return rows of plain values, with None for missing ones."""
     plain = values.astype(object).where(values.notna(), None)
     return [dict(zip(plain.columns, row, strict=True)) for row in plain.to_numpy()]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_three_outputs_say_the_same(filled, name):
-    """All of it, and with each choice and filter."""
+def test_outputs_are_equal(filled, name):
+    """In full, and with each selection and filter."""
     choices = [
         {},
         {"limit": 2},
@@ -70,22 +70,22 @@ def test_three_outputs_say_the_same(filled, name):
     ]
     if name in OF_LINEAGE:
         choices.append({"session_id": "branch", "lineage": True})
-    for asked in choices:
-        frame = getattr(filled, f"{name}_df")(**asked)
-        table, polar = filled.table(name, **asked), filled.polars(name, **asked)
+    for requested in choices:
+        frame = getattr(filled, f"{name}_df")(**requested)
+        table, polar = filled.table(name, **requested), filled.polars(name, **requested)
         assert table.column_names == polar.columns == list(frame)
         assert table.to_pylist() == polar.to_dicts() == as_frame(frame)
-        assert len(frame) > 0 or "since" in asked  # where no time was stated
+        assert len(frame) > 0 or "since" in requested  # where no time was stated
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_types_are_those_of_the_columns(filled, name):
-    """On every engine, full and empty; with an expanded value, which is text."""
+def test_types_match_columns(filled, name):
+    """On every engine, full and empty; an expanded value is text."""
     lineage = name in OF_LINEAGE
     columns = [*FRAMES[name], INHERITED] if lineage else FRAMES[name]
     for session_id in ("branch", "a") if lineage else ("branch", "no such"):
-        asked = {"session_id": session_id, "expand": ["metadata.task_id"]} | ({"lineage": True} if lineage else {})
-        table, polar = filled.table(name, **asked), filled.polars(name, **asked)
+        requested = {"session_id": session_id, "expand": ["metadata.task_id"]} | ({"lineage": True} if lineage else {})
+        table, polar = filled.table(name, **requested), filled.polars(name, **requested)
         expanded = ("metadata.task_id", "text")
         expected = [*((column.name, column.kind) for column in columns), expanded]
         assert [(field.name, field.type) for field in table.schema] == [(n, ARROW[kind]) for n, kind in expected]
@@ -93,28 +93,28 @@ def test_types_are_those_of_the_columns(filled, name):
 
 
 def test_outputs_of_a_store_without_tables(store):
-    """Empty, with their columns; nothing was made by reading."""
+    """Empty frames with their columns; reading creates nothing."""
     for name in NAMES:
         assert store.table(name).num_rows == store.polars(name).height == 0
         assert store.table(name).column_names == [column.name for column in FRAMES[name]]
 
 
 def test_the_second_argument_is_the_session(filled):
-    """As it is the first of the DataFrames' methods."""
+    """As it is the first of the DataFrame methods."""
     assert set(filled.polars("runs", "b")["session_id"]) == {"b"}
     assert filled.table("runs", "b").num_rows == 3
 
 
 def test_a_table_outlives_its_store(filled):
-    """It is no view on a database: it can be kept, and written, when the store is closed."""
+    """It stays usable and writable after the store is closed."""
     expected, table = filled.messages_df(), filled.table("messages")
     filled.close()
 
     assert table.to_pylist() == as_frame(expected)
 
 
-def test_frames_that_are_none_are_refused(store):
-    """With the name that was probably meant; so is lineage where there is none."""
+def test_unknown_frames_are_refused(store):
+    """The hint suggests a frame; lineage is refused for frames without inheritance."""
     for call in (store.table, store.polars):
         for name, hint in (
             ("mesages", "messages"),
@@ -133,8 +133,8 @@ def test_frames_that_are_none_are_refused(store):
             call("runs", columns=["total"])
 
 
-def test_without_polars_one_is_told_how_to_get_it(store, monkeypatch):
-    """The other outputs need it not."""
+def test_missing_polars_error_names_install_command(store, monkeypatch):
+    """The other outputs work without Polars."""
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(KernError) as error:
         store.polars("runs")
@@ -143,14 +143,14 @@ def test_without_polars_one_is_told_how_to_get_it(store, monkeypatch):
     assert store.table("runs").num_rows == len(store.runs_df()) == 0
 
 
-def test_signatures_name_every_parameter():
-    """What Shift+Tab shows in a notebook: the same parameters, in the same order, everywhere they apply."""
+def test_signatures_have_every_parameter():
+    """The tooltip in a notebook shows the same parameters in the same order for all methods."""
     everything = list(inspect.signature(SessionStore.messages_df).parameters.values())
     assert "**" not in str(everything)
     for name in NAMES:
-        found = list(inspect.signature(getattr(SessionStore, f"{name}_df")).parameters.values())
-        assert found == [one for one in everything if name in OF_LINEAGE or one.name != "lineage"]
+        result = list(inspect.signature(getattr(SessionStore, f"{name}_df")).parameters.values())
+        assert result == [item for item in everything if name in OF_LINEAGE or item.name != "lineage"]
     for method in (SessionStore.table, SessionStore.polars):
-        found = list(inspect.signature(method).parameters.values())
-        assert [found[0], *found[2:]] == everything
-        assert found[1].name == "name"
+        result = list(inspect.signature(method).parameters.values())
+        assert [result[0], *result[2:]] == everything
+        assert result[1].name == "name"

@@ -20,7 +20,7 @@ def usage(role: str, **fields: float) -> Message:
     return Message(role=role, content="x", usage=Usage(**fields))
 
 
-def test_sums_of_messages_are_the_runs_usage_where_none_is_stated(store):
+def test_usage_of_run_is_sum_of_messages_if_not_stated(store):
     """Tokens and cost of the agent's messages, added up."""
     messages = [
         Message(role="user", content="x"),
@@ -36,7 +36,7 @@ def test_sums_of_messages_are_the_runs_usage_where_none_is_stated(store):
     assert (run["cache_read_tokens"], run["cache_write_tokens"], run["reasoning_tokens"]) == (3, None, 2)
 
 
-def test_what_is_stated_for_the_run_goes_before_sums_of_its_messages(store):
+def test_stated_usage_takes_precedence_over_sums(store):
     """A run that states its usage is believed, as a whole: no column is filled from its messages' other count."""
     messages = [usage("assistant", input_tokens=100, output_tokens=50, total_tokens=150, cost=9.0)]
     store.append_run("s", Run(messages=messages, usage=Usage(input_tokens=10, output_tokens=5, cost=0.5)))
@@ -44,7 +44,7 @@ def test_what_is_stated_for_the_run_goes_before_sums_of_its_messages(store):
         assert (found["input_tokens"], found["output_tokens"], found["total_tokens"], found["cost"]) == (10, 5, 15, 0.5)
 
 
-def test_a_stated_total_goes_before_the_sum_of_input_and_output(store):
+def test_stated_total_takes_precedence_over_sum(store):
     """Some sources count more into the total than input and output."""
     store.append_run("s", Run(usage=Usage(input_tokens=10, output_tokens=5, total_tokens=40)))
     store.append_run("s", Run(usage=Usage(output_tokens=5)))
@@ -54,7 +54,7 @@ def test_a_stated_total_goes_before_the_sum_of_input_and_output(store):
     assert row(store.sessions_df())["total_tokens"] == 52
 
 
-def test_what_nobody_stated_is_missing_not_zero(store):
+def test_unstated_usage_is_missing_not_zero(store):
     """Without usage there is none: a session of unknown cost did not cost nothing."""
     store.append_run("s", a_small_run())
     store.save_session(Session(session_id="empty"))
@@ -66,14 +66,14 @@ def test_what_nobody_stated_is_missing_not_zero(store):
     assert empty["status"] is None
 
 
-def test_a_stated_zero_is_zero(store):
+def test_stated_zero_is_zero(store):
     """No tokens is known, where it is stated, and then costs nothing."""
     store.append_run("s", Run(usage=Usage(input_tokens=0, output_tokens=0, cost=0.0), duration_s=0.0))
     for found in (row(store.runs_df()), row(store.sessions_df())):
         assert [found[n] for n in ("input_tokens", "output_tokens", "total_tokens", "cost", "duration_s")] == [0] * 5
 
 
-def test_a_cost_of_0_beside_spent_tokens_is_unknown(store):
+def test_zero_cost_with_tokens_is_unknown(store):
     """On messages, runs and sessions: a price that nobody knew."""
     store.append_run("s", Run(messages=[usage("assistant", input_tokens=3, output_tokens=4, cost=0.0)]))
     store.append_run("t", Run(usage=Usage(output_tokens=4, cost=0)))
@@ -84,7 +84,7 @@ def test_a_cost_of_0_beside_spent_tokens_is_unknown(store):
     assert store.sql("SELECT cost FROM sessions").cost.isna().all()
 
 
-def test_a_known_cost_beside_an_unknown_one_is_kept(store):
+def test_known_cost_is_counted_despite_unknown_cost(store):
     """The run whose cost is known keeps it, whatever the other says."""
     store.append_run("s", Run(usage=Usage(input_tokens=4, cost=0)))
     store.append_run("s", Run(usage=Usage(input_tokens=4, cost=0.5)))
@@ -93,7 +93,7 @@ def test_a_known_cost_beside_an_unknown_one_is_kept(store):
     assert store.runs_df().cost[1] == 0.5
 
 
-def test_a_simulated_users_usage_stays_on_its_messages(store):
+def test_usage_of_simulated_user_is_not_in_totals(store):
     """Totals are the agent's: the tokens and the money of a simulated user are seen in messages_df only."""
     messages = [
         usage("user", input_tokens=1000, output_tokens=500, cost=1.0),
@@ -113,14 +113,14 @@ def test_a_simulated_users_usage_stays_on_its_messages(store):
     assert store.messages_df().cost.sum() == 3.25
 
 
-def test_a_run_whose_only_usage_is_the_simulated_users_has_none(store):
+def test_run_with_usage_of_simulated_user_only_has_none(store):
     """Not 0: the agent's was not stated."""
     store.append_run("s", Run(messages=[usage("user", input_tokens=5, output_tokens=6, cost=0.5)]))
     for found in (row(store.runs_df()), row(store.sessions_df())):
         assert [found[n] for n in ("input_tokens", "output_tokens", "total_tokens", "cost")] == [None] * 4
 
 
-def test_a_simulated_users_tool_calls_are_rows_and_not_counted(store):
+def test_tool_calls_of_simulated_user_are_not_counted(store):
     """caller says whose they are; n_tool_calls and n_tool_errors count the agent's."""
     calls = [
         ToolCall(tool_call_id="1", tool_name="t", caller="user", status="failed"),
@@ -138,7 +138,7 @@ def test_a_simulated_users_tool_calls_are_rows_and_not_counted(store):
         assert (found["n_tool_calls"], found["n_tool_errors"]) == (3, 1)
 
 
-def test_counts_are_those_of_the_rows(store):
+def test_counts_match_rows(store):
     """Many messages beside many tool calls are not multiplied with each other."""
     for name, runs in {"a": 3, "b": 1}.items():
         a_session(store, name, runs=runs)
@@ -152,7 +152,7 @@ def test_counts_are_those_of_the_rows(store):
     assert store.runs_df().n_tool_calls.tolist() == [1, 1, 1, 1]
 
 
-def test_totals_do_not_depend_on_the_filter(store):
+def test_totals_are_independent_of_filter(store):
     """A session has the same totals in a frame of all, of one user, of one id and of the newest two."""
     for i in range(4):
         a_session(store, f"s{i}", runs=i + 1, user_id="u")
@@ -169,7 +169,7 @@ def test_totals_do_not_depend_on_the_filter(store):
     pd.testing.assert_frame_equal(store.runs_df("s3"), runs[runs.session_id == "s3"].reset_index(drop=True))
 
 
-def test_a_stated_wall_time_goes_before_the_sum_of_the_runs(store):
+def test_stated_wall_time_takes_precedence_over_sum(store):
     """Runs may overlap, and a session may last longer than they do."""
     store.append_run("s", a_small_run(duration_s=1.5))
     store.append_run("s", a_small_run(duration_s=2.0))
@@ -182,7 +182,7 @@ def test_a_stated_wall_time_goes_before_the_sum_of_the_runs(store):
     assert row(store.sessions_df())["duration_s"] == 10.0
 
 
-def test_a_branch_counts_its_own_runs(store):
+def test_branch_counts_own_runs_only(store):
     """What it inherits was spent by the parent: sums over all sessions count each run once."""
     a_session(store)
     before = store.sessions_df()[["n_runs", "n_messages", "n_tool_calls", "input_tokens"]].sum().to_dict()
@@ -196,7 +196,7 @@ def test_a_branch_counts_its_own_runs(store):
     assert (row(store.sessions_df("branch"))["n_runs"], row(store.sessions_df("branch"))["input_tokens"]) == (1, 30)
 
 
-def test_scores_are_replaced_by_the_same_source_only(store):
+def test_score_is_replaced_by_same_source_only(store):
     """A second judgement of the same thing by the same judge is its new opinion; another judge's is another row."""
     run = store.append_run("s", a_small_run())
     store.add_score("s", "reward", 0.5, source="benchmark")
@@ -214,7 +214,7 @@ def test_scores_are_replaced_by_the_same_source_only(store):
     ]
 
 
-def test_a_score_of_nothing_is_refused(store):
+def test_score_without_session_is_refused(store):
     """Neither an unknown session nor a run of another can be rated."""
     store.append_run("s", a_small_run())
     other = store.append_run("t", a_small_run())

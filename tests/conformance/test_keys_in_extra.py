@@ -138,7 +138,7 @@ OLD = [
 @pytest.fixture
 def old_store(store_factory):
     """A store as version 3 left it."""
-    from kern_nb.db import schema
+    from kern_nb.db import schema_versions
 
     store = store_factory("old")
     messages = [Message(role=role, content=str(n), extra=extra) for n, (role, extra, _, _) in enumerate(OLD)]
@@ -146,7 +146,7 @@ def old_store(store_factory):
     store.append_run("chat", Run(run_id="r", messages=messages, extra=step))
 
     def work(connection):
-        for table, column in schema.MIGRATIONS[4]:
+        for table, column in schema_versions.MIGRATIONS[4]:
             name = getattr(store.tables, table).name
             connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
         connection.execute(store.tables.schema.update().values(version=3))

@@ -1,4 +1,4 @@
-"""sql() reads the store and nothing else: whatever is tried, it is refused and nothing changes, in or around the database."""
+"""sql() reads only the store: everything else is refused, and nothing changes in or around the database."""
 
 from __future__ import annotations
 
@@ -188,18 +188,18 @@ def guarded(store, engine_name, tmp_path):
 
 
 def tried(store, query: str) -> str | None:
-    """What is wrong with the answer to a query that should be refused; None where it was refused."""
+    """Return what is wrong with the result of a query that must be refused, None if it is refused."""
     try:
-        found = store.sql(query)
+        result = store.sql(query)
     except (QueryRefused, QueryFailed):
         return None
     except Exception as error:  # noqa: BLE001 - any other error is the finding
         return f"raised {error!r}"[:300]
-    return f"gave {found.to_dict('list')!r}"[:300]
+    return f"gave {result.to_dict('list')!r}"[:300]
 
 
-def test_statements_that_are_no_query_are_refused(guarded):
-    """Writes, transactions, settings, several statements, nothing at all."""
+def test_non_query_statements_are_refused(guarded):
+    """Writes, transactions, settings, several statements, empty text."""
     store, _, _, listing = guarded
     before, files = everything(store), listing()
     wrong = {}
@@ -216,8 +216,8 @@ def test_statements_that_are_no_query_are_refused(guarded):
     assert len(loaded(store, "chat").runs) == 2
 
 
-def test_queries_that_reach_beyond_the_store_are_refused(guarded, engine_name):
-    """Files, folders, extensions, other databases, the server's settings: by whatever function or form."""
+def test_queries_beyond_the_store_are_refused(guarded, engine_name):
+    """Files, folders, extensions, other databases and server settings, in any form."""
     store, folder, file, listing = guarded
     before, files = everything(store), listing()
     wrong = {}
@@ -238,8 +238,8 @@ def test_queries_that_reach_beyond_the_store_are_refused(guarded, engine_name):
 @pytest.mark.parametrize(
     "query", ["DELETE FROM agno_sessions", "SELECT 1; DELETE FROM agno_sessions", "COMMIT", "DROP TABLE x"]
 )
-def test_a_refusal_says_what_is_refused_and_what_to_do(store, query):
-    """Not the engine's words, but what the person wrote; before the first write too."""
+def test_refusal_names_statement_and_hint(store, query):
+    """The error quotes the statement, not the engine; also before the first write."""
     for _ in range(2):
         with pytest.raises(QueryRefused) as caught:
             store.sql(query)
@@ -248,8 +248,8 @@ def test_a_refusal_says_what_is_refused_and_what_to_do(store, query):
         store.append_run("chat", a_run())
 
 
-def test_the_store_works_on_after_refusals(guarded):
-    """No transaction is left open, no setting changed, no role kept: reading, writing and SQL go on."""
+def test_store_stays_usable_after_refusals(guarded):
+    """No transaction stays open, no setting or role changes: reading, writing and SQL work."""
     store, _, _, _ = guarded
     for query in (*STATEMENTS, "SELECT no_such FROM sessions", "SELECT 1 / 0", "SELECT * FROM sessions WHERE"):
         try:
@@ -266,8 +266,8 @@ def test_the_store_works_on_after_refusals(guarded):
     store.delete_session("b")
 
 
-def test_a_variable_of_python_is_no_table(store_factory, engine_name):
-    """DuckDB would otherwise read any DataFrame that lies around."""
+def test_python_variable_is_not_a_table(store_factory, engine_name):
+    """DuckDB would otherwise read any DataFrame in scope."""
     import pandas as pd
 
     lying_around = pd.DataFrame({"secret": [1]})
@@ -278,8 +278,8 @@ def test_a_variable_of_python_is_no_table(store_factory, engine_name):
     assert len(lying_around) == 1
 
 
-def test_locks_do_not_outlive_the_query(new_postgres_database):
-    """An advisory lock of PostgreSQL's belongs to the connection, which is used again."""
+def test_locks_end_with_query(new_postgres_database):
+    """An advisory lock of PostgreSQL belongs to the connection, which is pooled."""
     url = new_postgres_database()
     with PostgresDb(url) as store, PostgresDb(url) as other:
         a_session(store, "chat", runs=1)
@@ -290,8 +290,8 @@ def test_locks_do_not_outlive_the_query(new_postgres_database):
         assert other.sql("SELECT pg_try_advisory_xact_lock(42) AS free").free.tolist() == [True]
 
 
-def test_settings_do_not_leak_from_one_query_to_the_next(store_factory, engine_name):
-    """What a query manages to set for its session is gone with it."""
+def test_settings_do_not_leak_between_queries(store_factory, engine_name):
+    """A setting that a query changes is reset."""
     store = store_factory()
     a_session(store, "chat", runs=1)
     attempts = {

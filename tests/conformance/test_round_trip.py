@@ -1,4 +1,4 @@
-"""What went in comes out: any value, any text, from every place of a session, on every engine."""
+"""Any value and any text is stored and returned unchanged, in every field, on every engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ examples = settings(
 
 
 def through_every_place(store: SessionStore, value: Any) -> dict[str, Any]:
-    """What comes back of a value from each place that takes any value."""
+    """Return what each field returns for a value."""
     session_id = str(uuid4())
     boxed = {"kept": value}
     data = dict.fromkeys(("session_data", "agent_data", "team_data", "workflow_data", "metadata", "summary"), boxed)
@@ -65,7 +65,7 @@ def through_every_place(store: SessionStore, value: Any) -> dict[str, Any]:
 
 
 def through_a_live_run(store: SessionStore, value: Any) -> dict[str, Any]:
-    """What comes back of a value that was written as it happened."""
+    """Return what a live run returns for a value."""
     session_id = str(uuid4())
     run = store.start_run(session_id, input=value)
     call = ToolCall(tool_call_id="c", tool_name="t", args=value)
@@ -85,26 +85,26 @@ def through_a_live_run(store: SessionStore, value: Any) -> dict[str, Any]:
 
 
 def changed(expected: Any, found: dict[str, Any]) -> dict[str, str]:
-    """The places that gave back something else."""
+    """Return the fields that returned another value."""
     return {place: text for place, value in found.items() if (text := difference(expected, value))}
 
 
 @examples
 @given(value=values)
-def test_any_value_comes_back_from_every_place(store, value):
-    """JSON of any kind, its keys strings or not, and what JSON lacks: equal in type, sign, digits and order."""
+def test_any_value_round_trips_in_every_field(store, value):
+    """JSON of any type, any keys, and types beyond JSON: equal in type, sign, digits and order."""
     assert_none(changed(value, through_every_place(store, value)))
 
 
 @settings(examples, max_examples=15)
 @given(value=values)
-def test_any_value_comes_back_from_a_live_run(store, value):
-    """The path of agents, which write as it happens, keeps what the path of importers keeps."""
+def test_any_value_round_trips_in_live_run(store, value):
+    """The write path of agents stores the same values as that of importers."""
     assert_none(changed(value, through_a_live_run(store, value)))
 
 
 def through_every_field(store: SessionStore, text: str) -> dict[str, Any]:
-    """What comes back of a text from each field that takes text; ids get a unique ending."""
+    """Return what each text field returns for a text; ids get a unique suffix."""
     unique = f"{text}{uuid4().hex}"
     owners = dict.fromkeys(("agent_id", "team_id", "workflow_id", "user_id"), text)
     call = ToolCall(tool_call_id=unique, tool_name=text, args=text, result=text, caller=text)
@@ -160,13 +160,13 @@ def through_every_field(store: SessionStore, text: str) -> dict[str, Any]:
 
 @examples
 @given(text=texts)
-def test_any_text_comes_back_from_every_field(store, text):
-    """NUL, lone surrogates, U+0010 and quotes in ids, names, roles, titles, errors: stored and found again."""
+def test_any_text_round_trips_in_every_field(store, text):
+    """NUL, lone surrogates, U+0010 and quotes in ids, names, roles, titles and errors."""
     assert_none(through_every_field(store, text))
 
 
-def test_a_run_is_found_by_an_id_of_any_text(store):
-    """An id that holds what a database cannot store still names its run, whole or by a prefix."""
+def test_run_id_may_be_any_text(store):
+    """An id with characters that a database cannot store selects its run, whole or by a prefix."""
     wrong = {}
     for text in SPECIAL:
         run_id = f"{text}run{text}"
@@ -246,8 +246,8 @@ EXACT: dict[str, Any] = {
 }
 
 
-def test_what_json_lacks_comes_back_exactly(store):
-    """Each value below is equal afterwards, from every place."""
+def test_types_beyond_json_round_trip_exactly(store):
+    """Each value below is returned equal from every field."""
     wrong = {}
     for name, value in EXACT.items():
         try:
@@ -308,8 +308,8 @@ PLAIN: dict[str, tuple[Any, Any]] = {
 }
 
 
-def test_scientific_and_plain_python_objects_come_back_as_the_value_they_equal(store):
-    """numpy and pandas scalars, enums, models and tuples: as the Python value, from every place, missing ones as None."""
+def test_array_scalars_and_objects_decode_to_equal_values(store):
+    """numpy and pandas scalars, enums, models and tuples decode to the Python value, missing ones to None."""
     wrong = {}
     for name, (value, expected) in PLAIN.items():
         for place in (through_every_place, through_a_live_run):
@@ -323,8 +323,8 @@ def test_scientific_and_plain_python_objects_come_back_as_the_value_they_equal(s
     assert_none(wrong)
 
 
-def test_a_megabyte_of_text_comes_back(store):
-    """Long texts, with characters that need escapes too, are neither cut nor refused."""
+def test_megabyte_of_text_round_trips(store):
+    """Long texts, with escaped characters, are neither truncated nor refused."""
     for text in ("x" * 1_000_000, "é\U0001f600" * 500_000 + "\x00\ud800"):
         call = ToolCall(tool_call_id="c", args={"text": text}, result=text)
         message = Message(role="user", content=text, tool_calls=[call])
@@ -336,8 +336,8 @@ def test_a_megabyte_of_text_comes_back(store):
         assert store.messages_df().content.str.len().tolist()[-1] == len(text)
 
 
-def test_deeply_nested_values_come_back(store):
-    """Three hundred lists within lists are stored, and the tables with such a session can still be read."""
+def test_deeply_nested_values_round_trip(store):
+    """Three hundred nested lists are stored, and the tables of such a session stay readable."""
     value: Any = "core"
     for _ in range(150):
         value = [{"deeper": value}]
@@ -348,14 +348,14 @@ def test_deeply_nested_values_come_back(store):
 
 
 def test_empty_is_not_missing(store):
-    """An empty text, list or dict is not None, and None is neither."""
+    """Empty text, list or dict is not None, nor the reverse."""
     for value in ("", [], {}, 0, False, None, [None], {"": None}):
         assert_none(changed(value, through_every_place(store, value)))
         assert_none(changed(value, through_a_live_run(store, value)))
 
 
 def test_empty_fields_are_not_missing(store):
-    """A session's empty dicts stay empty dicts, and missing ones missing."""
+    """Empty dicts of a session stay empty dicts, and missing ones missing."""
     store.save_session(Session(session_id="s", session_data={}, metadata={}, summary=None, agent_data={}))
     store.append_run("s", Run(session_state={}, messages=[Message(role="user", content="", message_id="", model="")]))
     session = loaded(store, "s")
@@ -368,8 +368,8 @@ def test_empty_fields_are_not_missing(store):
     assert (run.input, run.output, run.error, run.model, run.usage) == (None, None, None, None, None)
 
 
-def test_every_field_of_a_run_comes_back(store):
-    """All that a run, its messages and its tool calls can say is there afterwards."""
+def test_every_field_of_run_round_trips(store):
+    """All fields of a run, its messages and its tool calls."""
     usage = Usage(
         input_tokens=0,
         output_tokens=2**40,
@@ -438,8 +438,8 @@ def test_every_field_of_a_run_comes_back(store):
     assert given_back.model_dump() == run.model_dump()
 
 
-def test_every_field_of_a_session_comes_back(store):
-    """All fifteen documented fields and the lineage, and what save_session gives is what get_session gives."""
+def test_every_field_of_session_round_trips(store):
+    """All fifteen documented fields and the lineage; save_session and get_session return the same."""
     session = Session(
         session_id="s",
         session_type="workflow",
@@ -468,8 +468,8 @@ def test_every_field_of_a_session_comes_back(store):
     assert len(stored.runs[0].messages) == 4
 
 
-def test_saving_a_session_again_keeps_what_it_does_not_say(store):
-    """A session saved without its time of birth keeps it, and the answer says so."""
+def test_saving_session_again_keeps_unset_fields(store):
+    """A session saved without created_at keeps it, and the result has it."""
     store.save_session(Session(session_id="s", created_at=0, metadata={"a": 1}, duration_s=2.0))
     given_back = store.save_session(Session(session_id="s", metadata={"a": 2}))
     stored = loaded(store, "s")
@@ -478,8 +478,8 @@ def test_saving_a_session_again_keeps_what_it_does_not_say(store):
     assert given_back.model_dump(exclude={"runs"}) == stored.model_dump(exclude={"runs"})
 
 
-def test_times_of_all_kinds_are_kept_to_the_microsecond(store):
-    """Before 1970, of other zones, from pandas: the same instant, in UTC; a missing one is None."""
+def test_times_are_stored_to_the_microsecond(store):
+    """Before 1970, in other zones, from pandas: the same instant in UTC; a missing one is None."""
     times = {
         datetime(1, 1, 1, tzinfo=UTC): datetime(1, 1, 1, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC): datetime(
@@ -501,27 +501,33 @@ def test_times_of_all_kinds_are_kept_to_the_microsecond(store):
     assert list(found) == list(times.values())
 
 
-def test_a_time_that_is_missing_in_pandas_is_missing(store):
-    """NaT for a message's time is no time."""
+def test_nat_is_a_missing_time(store):
+    """NaT as the time of a message is None."""
     store.append_run("s", Run(messages=[Message(role="user", content="x", created_at=pd.NaT)]))
 
     assert loaded(store, "s").runs[0].messages[0].created_at is None
     assert store.messages_df().created_at.isna().all()
 
 
-def test_frames_show_the_texts(store):
-    """NUL and U+0010 are shown as they are, and each lone surrogate, for which Arrow has no place, as one U+FFFD."""
-    shown = {"a\x00b": "a\x00b", "\x10": "\x10", "\x100000": "\x100000", "a\ud800b": "a\ufffdb", "\\u0010": "\\u0010"}
-    for text in shown:
+def test_frames_return_original_texts(store):
+    """NUL and U+0010 are unchanged; Arrow cannot store lone surrogates: each is U+FFFD."""
+    displayed = {
+        "a\x00b": "a\x00b",
+        "\x10": "\x10",
+        "\x100000": "\x100000",
+        "a\ud800b": "a\ufffdb",
+        "\\u0010": "\\u0010",
+    }
+    for text in displayed:
         store.append_run("s", Run(input=text, output=text, error=text, messages=[Message(role="user", content=text)]))
     runs = store.runs_df()
 
-    assert store.messages_df().content.tolist() == list(shown.values())
-    assert runs.input.tolist() == runs.output.tolist() == runs.error.tolist() == list(shown.values())
+    assert store.messages_df().content.tolist() == list(displayed.values())
+    assert runs.input.tolist() == runs.output.tolist() == runs.error.tolist() == list(displayed.values())
 
 
-def test_frames_show_hostile_json_as_json(store):
-    """The JSON columns of frames are JSON whose texts are the stored ones."""
+def test_frames_return_hostile_json_as_json(store):
+    """The JSON columns of frames are JSON with the stored texts."""
     metadata = {"\x00": "a\x00\x10b", "back\\slash": "\\u0010", "quote": '"', "n": [1.5, None, True]}
     store.save_session(Session(session_id="s", metadata=metadata))
     store.append_run("s", Run(tool_calls=[ToolCall(tool_call_id="c", tool_name="t", args=metadata)]))
@@ -532,8 +538,8 @@ def test_frames_show_hostile_json_as_json(store):
     assert json.loads(store.tool_calls_df().args[0]) == metadata
 
 
-def test_frames_show_the_title_whatever_lies_beside_it(store):
-    """A title is found in the frame and by its name, even where other keys of session_data are no strings."""
+def test_frames_return_title_beside_any_session_data(store):
+    """The title is in the frame and can be searched, even if other keys of session_data are not strings."""
     for session_id, data in {
         "plain": {"session_name": "title\x00"},
         "keys": {"session_name": "title\x00", 1: 2},
@@ -547,14 +553,14 @@ def test_frames_show_the_title_whatever_lies_beside_it(store):
 
 
 def endless() -> list[Any]:
-    """A list that holds itself."""
+    """A list that contains itself."""
     found: list[Any] = []
     found.append(found)
     return found
 
 
 def bottomless() -> Any:
-    """Lists within lists, deeper than any stack."""
+    """Nested lists, deeper than any stack."""
     found: Any = 1
     for _ in range(100_000):
         found = [found]
@@ -599,7 +605,7 @@ MAYBE: dict[str, Any] = {
 
 
 def places(value: Any) -> dict[str, Any]:
-    """For each place, a write with the value in it."""
+    """Return a write for each field that accepts the value."""
     boxed = {"kept": value}
 
     def in_run(**fields: Any) -> Any:
@@ -624,7 +630,7 @@ def places(value: Any) -> dict[str, Any]:
 
 
 def refusal(store: SessionStore, write: Any) -> str | None:
-    """How a write was not refused as promised; None where it was."""
+    """Return how a write was not refused as promised, None if it was."""
     try:
         write(store)
         found = "it was stored"
@@ -638,8 +644,8 @@ def refusal(store: SessionStore, write: Any) -> str | None:
     return found
 
 
-def test_what_cannot_be_stored_is_refused_and_leaves_nothing(store):
-    """UnstorableValue from every place, and no session, run or message beside it."""
+def test_unstorable_value_is_refused_and_writes_nothing(store):
+    """UnstorableValue in every field, and no session, run or message is written."""
     store.append_run("there", a_run())
     before = everything(store)
     tried = {(name, place): write for name, value in UNSTORABLE.items() for place, write in places(value).items()}
@@ -649,8 +655,8 @@ def test_what_cannot_be_stored_is_refused_and_leaves_nothing(store):
     assert everything(store) == before
 
 
-def test_what_cannot_be_stored_is_refused_in_a_run_that_goes_on(store):
-    """A refused message or end leaves the run as it was, and it can go on."""
+def test_unstorable_value_is_refused_in_live_run(store):
+    """A refused message or end leaves the run unchanged, and it continues."""
     run = store.start_run("s", input="x")
     for write in (
         lambda: store.append_messages(
@@ -669,8 +675,8 @@ def test_what_cannot_be_stored_is_refused_in_a_run_that_goes_on(store):
     assert (stored.status, stored.output, stored.messages[0].message_index) == ("COMPLETED", "done", 0)
 
 
-def test_a_value_at_the_edge_is_exact_or_refused(store):
-    """Never something near it: finer times, wider numbers, rarer types come back equal, or UnstorableValue says no."""
+def test_boundary_value_is_exact_or_refused(store):
+    """Finer times, wider numbers and rare types are returned equal, or UnstorableValue is raised."""
     wrong = {}
     for name, value in MAYBE.items():
         try:
@@ -688,7 +694,7 @@ def test_a_value_at_the_edge_is_exact_or_refused(store):
 
 
 def equal_in_kind(value: Any, got: Any) -> bool:
-    """Whether a value of another type still is the same quantity."""
+    """Return whether a value of another type is the same quantity."""
     if isinstance(value, bytearray | memoryview):
         return got == bytes(value)
     if isinstance(value, range):
@@ -703,8 +709,8 @@ def equal_in_kind(value: Any, got: Any) -> bool:
         return False
 
 
-def test_a_number_too_large_for_a_column_is_refused(store):
-    """Token counts and durations that no column holds are refused like other values, and nothing is left."""
+def test_too_large_number_is_refused(store):
+    """Token counts and durations beyond a column's range are refused, and nothing is written."""
     store.append_run("there", a_run())
     for run in (
         Run(usage=Usage(input_tokens=2**63)),
@@ -716,8 +722,8 @@ def test_a_number_too_large_for_a_column_is_refused(store):
     assert store.sessions_df().session_id.tolist() == ["there"]
 
 
-def test_a_number_that_is_none_is_unknown(store):
-    """A cost or duration of NaN is not known, and is missing on every engine alike."""
+def test_nan_is_unknown(store):
+    """A cost or duration of NaN is missing on every engine."""
     store.append_run("s", Run(usage=Usage(input_tokens=1, cost=float("nan")), duration_s=float("nan")))
     runs = store.runs_df()
 

@@ -1,4 +1,4 @@
-"""A store touches only what is its own: newer schemas and other people's tables are refused, and nothing is changed."""
+"""A store changes only its own tables: newer schemas and other programs' tables are refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ READS = {
 
 
 def make(store, *commands: str) -> None:
-    """Run SQL on the database of a store, as somebody else would."""
+    """Execute SQL on the database of a store, like another program."""
     with store.engine.begin() as connection:
         for command in commands:
             connection.exec_driver_sql(command)
@@ -71,13 +71,13 @@ def make(store, *commands: str) -> None:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """The bytes of all files, apart from what SQLite keeps beside a file while it is open."""
+    """Return hashes of all files except those that SQLite keeps beside an open file."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal"))]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_path):
-    """By those that read and those that write, with the way out; nothing is changed."""
+def test_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_path):
+    """Reads and writes are refused with a hint; nothing changes."""
     store = store_factory()
     a_session(store, "s", runs=1)
     version = store.tables.schema
@@ -98,12 +98,12 @@ def test_a_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp
 
 
 @pytest.mark.parametrize("layout", ["Agno 2", "Agno 3", "own"])
-def test_another_frameworks_table_of_our_name_is_refused(store_factory, engine_name, tmp_path, layout):
-    """Its owner is named, and the way out: another session_table. No table is made, no row is changed."""
+def test_foreign_session_table_is_refused(store_factory, engine_name, tmp_path, layout):
+    """The error names the program and suggests another session_table; no table and no row changes."""
     store = store_factory()
-    made = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
+    created = {"Agno 2": [AGNO_2, ROW], "Agno 3": [AGNO_3, AGNO_3_RUNS, ROW], "own": [OWN_ROWS]}[layout]
     with store.engine.begin() as connection:
-        for command in made:
+        for command in created:
             connection.exec_driver_sql(command)
     before = everything(store)
     for name, call in WRITES.items():
@@ -123,8 +123,8 @@ def test_another_frameworks_table_of_our_name_is_refused(store_factory, engine_n
 
 
 @pytest.mark.parametrize("suffix", ["_runs", "_messages", "_tool_calls", "_scores", "_requirements", "_blobs"])
-def test_a_table_of_any_of_our_names_is_refused(store, suffix):
-    """Agno names its runs after the sessions' table, as we do: such a table is not taken for ours either."""
+def test_foreign_table_of_any_own_name_is_refused(store, suffix):
+    """Agno names its runs table like kern_nb; it is not mistaken for a kern_nb table."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE agno_sessions{suffix} (run_id VARCHAR, run_data VARCHAR)")
         connection.exec_driver_sql(f"INSERT INTO agno_sessions{suffix} VALUES ('theirs', '{{}}')")
@@ -136,8 +136,8 @@ def test_a_table_of_any_of_our_names_is_refused(store, suffix):
     assert everything(store) == before
 
 
-def test_a_view_of_our_name_is_refused(store):
-    """It is no table of ours to write into."""
+def test_view_of_own_name_is_refused(store):
+    """kern_nb does not write into it."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW agno_sessions AS SELECT 1 AS session_id")
     before = everything(store)
@@ -147,8 +147,8 @@ def test_a_view_of_our_name_is_refused(store):
     assert everything(store) == before
 
 
-def test_a_kern_schema_table_of_somebody_else_is_refused(store):
-    """A table of that name without our columns is not ours, and stays as it is."""
+def test_foreign_kern_schema_table_is_refused(store):
+    """A table of that name with other columns is left unchanged."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE kern_schema (id INTEGER)")
     before = everything(store)
@@ -159,8 +159,8 @@ def test_a_kern_schema_table_of_somebody_else_is_refused(store):
     assert everything(store) == before
 
 
-def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
-    """No file, no table: an empty store is read without being made."""
+def test_opening_and_reading_create_nothing(store_factory, engine_name, tmp_path):
+    """No file, no table: reading does not create an empty store."""
     store = store_factory()
     for call in READS.values():
         call(store)
@@ -175,8 +175,8 @@ def test_opening_and_reading_make_nothing(store_factory, engine_name, tmp_path):
         assert table_names(store) == []
 
 
-def test_writes_that_fail_make_no_tables_of_a_session(store):
-    """A branch of nothing or a score of nothing is refused; no session is left by it."""
+def test_failed_writes_create_no_session(store):
+    """A branch or score of an unknown session is refused and writes no session."""
     for name in ("rename_session", "delete_session", "branch", "add_score", "append_messages", "finish_run"):
         with pytest.raises(KernError):
             WRITES[name](store)
@@ -184,8 +184,8 @@ def test_writes_that_fail_make_no_tables_of_a_session(store):
     assert all(rows == [] for table, rows in everything(store).items() if table != "kern_schema")
 
 
-def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
-    """Byte for byte, whatever is read: a file under version control stays clean."""
+def test_reading_does_not_change_file(store_factory, engine_name, tmp_path):
+    """Byte for byte: a file under version control stays clean."""
     store = store_factory()
     a_session(store, "s")
     store.add_score("s", "reward", 1.0)
@@ -204,8 +204,8 @@ def test_reading_leaves_a_file_as_it_is(store_factory, engine_name, tmp_path):
     assert engine_name in ("memory", "postgres") or before
 
 
-def test_a_schema_is_made_once(store_factory, engine_name):
-    """Opening again finds it; one row says its version."""
+def test_schema_is_created_once(store_factory, engine_name):
+    """The next open finds it; one row has its version."""
     a_session(store_factory(), "s", runs=1)
     if engine_name == "memory":
         return

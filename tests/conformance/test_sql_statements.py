@@ -232,7 +232,7 @@ HOSTILE_HERE["memory"] = HOSTILE_HERE["duckdb"]
 
 
 def refused(store, statement: str) -> str | None:
-    """What is wrong with the answer to a statement that must not run; None where it was refused."""
+    """Return what is wrong with the result of a statement that must be refused, None if it is refused."""
     try:
         result = store.sql(statement)
     except (QueryRefused, QueryFailed):
@@ -243,7 +243,7 @@ def refused(store, statement: str) -> str | None:
 
 
 def settings_of(store, engine_name: str) -> list:
-    """The settings of the store's connections, as the next query has them."""
+    """Return the settings of the store's connections."""
     queries = {
         "postgres": "SELECT name, setting FROM pg_settings WHERE name NOT IN ('transaction_isolation', 'transaction_read_only')",
         "sqlite": "SELECT trusted_schema, user_version, journal_mode FROM pragma_trusted_schema, pragma_user_version, "
@@ -266,7 +266,7 @@ def chat(store):
     return store
 
 
-def test_reading_statements_give_the_right_values(chat, engine_name):
+def test_select_statements_return_expected_values(chat, engine_name):
     """Every form of SELECT: joins, windows, WITH, subqueries, VALUES, text that looks like code."""
     wrong = []
     for statement, expected in (READING | READING_HERE[engine_name]).items():
@@ -301,8 +301,8 @@ def test_hostile_statements_change_nothing(chat, engine_name, tmp_path):
 
 
 @pytest.mark.parametrize("engine_name", ["duckdb"])
-def test_every_other_function_of_duckdb_is_refused(chat):
-    """Whatever the installed version has that is not listed."""
+def test_unlisted_functions_of_duckdb_are_refused(chat):
+    """All functions of the installed version that are not listed."""
     with chat.connect() as connection:
         functions = connection.exec_driver_sql(
             "SELECT DISTINCT function_name, function_type FROM duckdb_functions()"
@@ -319,7 +319,7 @@ def test_every_other_function_of_duckdb_is_refused(chat):
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"])
-def test_every_other_function_of_sqlite_is_refused(chat):
+def test_unlisted_functions_of_sqlite_are_refused(chat):
     """Functions, modules and pragmas of the installed version."""
     with sqlite3.connect(":memory:") as connection:
         functions = {name for (name,) in connection.execute("SELECT name FROM pragma_function_list")} - SQLITE
@@ -335,7 +335,7 @@ def test_every_other_function_of_sqlite_is_refused(chat):
 
 
 @pytest.mark.parametrize("engine_name", ["postgres"])
-def test_every_other_function_of_postgres_is_refused(chat):
+def test_unlisted_functions_of_postgres_are_refused(chat):
     """Functions of the server's catalog that are volatile or the server's own, and all its tables and views."""
     with chat.connect() as connection:
         names = connection.exec_driver_sql(
@@ -352,9 +352,9 @@ def test_every_other_function_of_postgres_is_refused(chat):
     assert len(statements) > 500
 
 
-def test_a_result_that_would_fill_the_memory_is_refused(chat, engine_name, monkeypatch):
-    """After the part of it that fits: the process lives on, and so does the store."""
-    monkeypatch.setattr("kern_nb.db.user_sql._LEAST_BYTES", 1_000_000)
+def test_result_larger_than_memory_is_refused(chat, engine_name, monkeypatch):
+    """Once the limit is exceeded: the process and the store survive."""
+    monkeypatch.setattr("kern_nb.db.user_sql._MIN_RESULT_BYTES", 1_000_000)
     monkeypatch.setattr("kern_nb.db.user_sql.psutil.virtual_memory", lambda: type("Memory", (), {"available": 0}))
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, 'some text' AS t FROM c"
     if engine_name in ("duckdb", "memory"):
@@ -365,8 +365,8 @@ def test_a_result_that_would_fill_the_memory_is_refused(chat, engine_name, monke
     assert len(chat.sql("SELECT * FROM messages")) == 8
 
 
-def test_errors_of_sql_show_no_password(postgres_database_url):
-    """The server's words are passed on, the password is not."""
+def test_sql_errors_contain_no_password(postgres_database_url):
+    """The server's message is passed on without the password."""
     from kern_nb.db import PostgresDb
 
     url = postgres_database_url.replace("postgres@", "postgres:s3cret-word@", 1)

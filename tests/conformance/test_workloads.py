@@ -1,4 +1,4 @@
-"""Workloads in one database: session_table names one, and none sees, touches or hides another's."""
+"""Workloads in one database: each session_table has its own sessions, and none reads or changes another's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("sessions", "runs", 'Mixed "Case"', "100%", "group", "ünï")
 
 @pytest.fixture
 def pair(persistent_target):
-    """Make two workloads in one database; one in memory belongs to one store."""
+    """Return a function that creates two workloads in one database; an in-memory database has a single store."""
     with contextlib.ExitStack() as stack:
 
         def make(*names: str) -> list[SessionStore]:
@@ -26,29 +26,29 @@ def pair(persistent_target):
         yield make
 
 
-def test_workloads_do_not_see_each_other(pair):
-    """The same ids in both, each with its own runs, branches and totals."""
-    one, two = pair("first", "second")
-    a_session(one, "chat", runs=3)
-    two.append_run("chat", a_run("other"))
-    one.branch("chat", new_session_id="b")
-    one.add_score("chat", "reward", 1.0)
+def test_workloads_are_isolated(pair):
+    """Both have the same ids, with their own runs, branches and totals."""
+    first, second = pair("first", "second")
+    a_session(first, "chat", runs=3)
+    second.append_run("chat", a_run("other"))
+    first.branch("chat", new_session_id="b")
+    first.add_score("chat", "reward", 1.0)
 
-    assert inputs(loaded(one, "chat")) == ["chat 0", "chat 1", "chat 2"]
-    assert inputs(loaded(two, "chat")) == ["other"]
-    assert two.get_session("b") is None
-    assert [s.session_id for s in two.list_sessions()] == ["chat"]
-    assert (len(one.runs_df()), len(two.runs_df())) == (3, 1)
-    assert (len(one.scores_df()), len(two.scores_df())) == (1, 0)
-    for store, n in ((one, 3), (two, 1), (one, 3)):
+    assert inputs(loaded(first, "chat")) == ["chat 0", "chat 1", "chat 2"]
+    assert inputs(loaded(second, "chat")) == ["other"]
+    assert second.get_session("b") is None
+    assert [s.session_id for s in second.list_sessions()] == ["chat"]
+    assert (len(first.runs_df()), len(second.runs_df())) == (3, 1)
+    assert (len(first.scores_df()), len(second.scores_df())) == (1, 0)
+    for store, n in ((first, 3), (second, 1), (first, 3)):
         assert len(store.sql("SELECT * FROM runs")) == n
-    two.delete_session("chat")
-    assert len(loaded(one, "chat").runs) == 3
+    second.delete_session("chat")
+    assert len(loaded(first, "chat").runs) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workload_may_have_any_name(store_factory, engine_name, name):
-    """Also that of a view of sql(), of a keyword, with quotes or capitals; reading SQL before and after writing."""
+def test_workload_may_have_any_name(store_factory, engine_name, name):
+    """The name of a view, a keyword, with quotes or capitals; SQL is read before and after writing."""
     store = store_factory(session_table=name)
     a_session(store, "chat", runs=2)
     for _ in range(2):
@@ -68,47 +68,47 @@ def test_a_workload_may_have_any_name(store_factory, engine_name, name):
         assert not store_factory(session_table="another").list_sessions()
 
 
-def test_workloads_of_the_views_names_beside_each_other(pair):
-    """One called sessions, one called runs: each has its own six views."""
-    one, two = pair("sessions", "agents")
-    a_session(one, "chat", runs=2)
-    a_session(two, "chat", runs=1)
+def test_workloads_named_like_views(pair):
+    """Named sessions and agents: each has its own six views."""
+    first, second = pair("sessions", "agents")
+    a_session(first, "chat", runs=2)
+    a_session(second, "chat", runs=1)
     for _ in range(2):
-        assert one.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [2]
-        assert two.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [1]
-        assert loaded(one, "chat").runs[0].input == "chat 0"
+        assert first.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [2]
+        assert second.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [1]
+        assert loaded(first, "chat").runs[0].input == "chat 0"
 
 
-def test_names_that_overlap_are_refused(pair):
-    """The workload x has a table x_runs, which another workload cannot be; the first stays as it is."""
-    one, two = pair("x", "x_runs")
-    a_session(one, "chat")
-    before = everything(one)
+def test_overlapping_names_are_refused(pair):
+    """Workload x has a table x_runs, which no other workload can be named; the first is unchanged."""
+    first, second = pair("x", "x_runs")
+    a_session(first, "chat")
+    before = everything(first)
     with pytest.raises(ForeignLayout, match="x_runs"):
-        two.append_run("chat", a_run())
+        second.append_run("chat", a_run())
     with pytest.raises(KernError):
-        two.save_session(Session(session_id="s"))
+        second.save_session(Session(session_id="s"))
 
-    assert everything(one) == before
+    assert everything(first) == before
 
 
-def test_names_that_overlap_are_refused_the_other_way_round(pair):
-    """Where x_runs is a workload already, x cannot be made."""
-    two, one = pair("x_runs", "x")
-    a_session(two, "chat")
-    before = everything(two)
+def test_overlapping_names_are_refused_in_reverse_order(pair):
+    """If x_runs is a workload, x is refused."""
+    second, first = pair("x_runs", "x")
+    a_session(second, "chat")
+    before = everything(second)
     with pytest.raises(ForeignLayout, match="x_runs"):
-        one.append_run("chat", a_run())
+        first.append_run("chat", a_run())
 
-    assert everything(two) == before
+    assert everything(second) == before
 
 
 FILES = ("main", "temp", "system", "a%20b", "no#1", "sp ace", "quo'te", 'dou"ble', "semi;colon", "ü.b.c")
 
 
 @pytest.mark.parametrize(("kind", "ending", "names"), [(DuckDb, "duckdb", FILES), (SqliteDb, "db", (*FILES, "what?"))])
-def test_a_file_may_have_any_name(tmp_path, kind, ending, names):
-    """Every sign that a file system and the engine take, and the names that the engines use themselves."""
+def test_file_may_have_any_name(tmp_path, kind, ending, names):
+    """All characters that a file system and the engine accept, and the names that engines use themselves."""
     for name in names:
         path = tmp_path / f"{name}.{ending}"
         with kind(path) as store:
@@ -117,13 +117,13 @@ def test_a_file_may_have_any_name(tmp_path, kind, ending, names):
         with kind(path) as again:
             assert len(again.messages_df()) == 4, name
             assert again.sql("SELECT count(*) AS n FROM messages").n.tolist() == [4], name
-    made = {path.name for path in tmp_path.iterdir() if not path.name.endswith(("-wal", "-shm", ".wal"))}
+    created = {path.name for path in tmp_path.iterdir() if not path.name.endswith(("-wal", "-shm", ".wal"))}
 
-    assert made == {f"{name}.{ending}" for name in names}
+    assert created == {f"{name}.{ending}" for name in names}
 
 
-def test_a_schema_of_postgres_holds_a_workload(postgres_database_url):
-    """db_schema says where the tables are; without it they are in the connection's own schema."""
+def test_postgres_schema_has_a_workload(postgres_database_url):
+    """db_schema selects the schema; by default it is that of the connection."""
     with PostgresDb(postgres_database_url) as public:
         with public.engine.begin() as connection:
             connection.exec_driver_sql("CREATE SCHEMA ai")

@@ -1,4 +1,4 @@
-"""The reference of the columns is not only read: its example runs as it stands, and what the text says of it is so."""
+"""The reference page of the columns: its example runs, and its text is current."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import pandas as pd
 import polars
 import pyarrow as pa
 
-from kern_nb.db.columns import FRAMES, INSIDE
+from kern_nb.db.columns import FRAMES, JSON_ROOTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 
 
-def test_the_example_of_the_page_runs():
-    """Each line gives what the text beside it says."""
+def test_page_example_runs():
+    """Each line returns what the text beside it says."""
     text = PAGE.read_text(encoding="utf-8")
     space: dict[str, object] = {}
-    found = []
+    result = []
     for line in re.split(r"\n(?=\S)(?!\))", "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))):
         if line.startswith("store."):
-            found.append(eval(line, space))
+            result.append(eval(line, space))
         else:
             exec(line, space)
 
-    runs, sizes, calls, table, polar = found
+    runs, sizes, calls, table, polar = result
     assert runs.to_dict("list") == {"session_id": ["t1-a", "t2-a"], "model": ["m-1"] * 2, "total_tokens": [25] * 2}
     assert sizes.to_dict() == {"t1": 2, "t2": 2}
     assert calls.iloc[0].tolist() == ["weather", "sunny", "Rome", "1"]
@@ -36,16 +36,16 @@ def test_the_example_of_the_page_runs():
     assert isinstance(runs, pd.DataFrame)
 
 
-def test_every_column_and_every_place_of_values_is_on_the_page():
-    """Under its frame, with its meaning."""
+def test_page_lists_every_column_and_json_root():
+    """Each is listed under its frame, with its description."""
     page = PAGE.read_text(encoding="utf-8")
     parts = {part.partition("\n")[0]: part for part in page.split("\n## ")}
 
     for name, columns in FRAMES.items():
         for column in columns:
             assert re.search(
-                rf"^\| `{column.name}` \| .* \| {re.escape(column.meaning)} \|$", parts[name], re.MULTILINE
+                rf"^\| `{column.name}` \| .* \| {re.escape(column.description)} \|$", parts[name], re.MULTILINE
             )
-    for root, place in INSIDE.items():
+    for root, place in JSON_ROOTS.items():
         assert f"`{root}.KEY`" in page
-        assert place.meaning in page
+        assert place.description in page

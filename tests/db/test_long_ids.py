@@ -1,4 +1,4 @@
-"""Ids that no index of some engine takes are refused alike on all."""
+"""Ids longer than the index limit of any engine are refused on all engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG = "é" * 1001
         lambda store: store.start_run(LONG, input="hi"),
     ],
 )
-def test_an_id_that_is_too_long_is_refused_and_nothing_is_left(store, write):
+def test_too_long_id_is_refused_and_writes_nothing(store, write):
     """The error names its length, and no row is written."""
     with pytest.raises(UnstorableValue, match="1,001 characters"):
         write(store)
@@ -28,8 +28,8 @@ def test_an_id_that_is_too_long_is_refused_and_nothing_is_left(store, write):
     assert len(store.sessions_df()) == 0
 
 
-def test_the_longest_id_is_kept(store):
-    """A thousand characters of any script are an id on every engine."""
+def test_longest_id_is_stored(store):
+    """Every engine accepts an id of a thousand characters of any script."""
     call = ToolCall(tool_call_id=LONG[1:], tool_name="f")
 
     run = store.append_run(LONG[1:], Run(run_id=LONG[1:], messages=[Message(role="assistant", tool_calls=[call])]))

@@ -1,4 +1,4 @@
-"""PostgreSQL with the rights, limits and accidents of real servers: SQL stays SQL, and every error is one of ours."""
+"""PostgreSQL with restricted roles, limits and server errors: SQL stays read-only, and every error is a KernError."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PASSWORD = "a-pass-word"
 
 @pytest.fixture
 def owner(postgres_database_url):
-    """A store with a session, as the owner of its tables sees it."""
+    """A store with a session, opened by the owner of its tables."""
     with PostgresDb(postgres_database_url) as store:
         store.append_run("chat", Run(input="hello", messages=[Message(role="user", content="hello")]))
         yield store
@@ -44,7 +44,7 @@ def admin(postgres_database_url, owner):
 
 @pytest.fixture
 def role(admin, postgres_database_url):
-    """Make roles: `role(attributes, *statements)` gives a store's URL for a new one, named $role in the statements."""
+    """A function that creates a role and returns a store URL for it; ``$role`` in the statements is its name."""
     names: list[str] = []
 
     def create(attributes: str = "", *statements: str) -> str:
@@ -72,15 +72,15 @@ READER = (
 
 @pytest.fixture
 def reader(role, postgres_database_url):
-    """The URL of a role that may only read the tables, as on a replica."""
+    """The URL of a role with read-only access, as on a replica."""
     return role("", *(s.replace("{database}", make_url(postgres_database_url).database) for s in READER))
 
 
 # SQL -----------------------------------------------------------------------------------------------------------------
 
 
-def test_sql_is_run_for_a_role_that_may_only_read(reader):
-    """Without temporary views, in a database that takes no writes: all views, and a query's own WITH."""
+def test_read_only_role_can_run_sql(reader):
+    """All views and a query's own WITH work without temporary views, in a read-only database."""
     with PostgresDb(reader, read_only=True) as store:
         for view, columns in FRAMES.items():
             assert store.sql(f"SELECT * FROM {view}").columns.tolist() == [column.name for column in columns]
@@ -117,8 +117,8 @@ REACHES = (
         "",
     ],
 )
-def test_no_role_reaches_beyond_the_views(role, admin, attributes):
-    """A superuser, a member of one, a reader of the server's files, a plain role with another connection of its own."""
+def test_no_role_reads_beyond_the_views(role, admin, attributes):
+    """A superuser, a member of one, a reader of server files, and a plain role."""
     admin.execute("CREATE FUNCTION public.by_the_owner() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     url = role(attributes, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
     with PostgresDb(url) as store, psycopg.connect(url.replace("+psycopg", "", 1)) as other:
@@ -130,20 +130,20 @@ def test_no_role_reaches_beyond_the_views(role, admin, attributes):
         assert store.sql("SELECT input FROM runs").input.tolist() == ["hello"]
 
 
-def test_functions_of_other_schemas_do_not_stand_in_for_the_servers(role, admin):
-    """A function or an operator that fits an argument's type better than the server's own is not called."""
+def test_functions_of_other_schemas_do_not_shadow_builtins(role, admin):
+    """A function or operator with a better match of argument types is not called."""
     admin.execute(
         "CREATE FUNCTION public.upper(character varying) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;"
         "CREATE FUNCTION public.never(text, character varying) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
         "CREATE OPERATOR public.~ (FUNCTION = public.never, LEFTARG = text, RIGHTARG = character varying)"
     )
     with PostgresDb(role("SUPERUSER")) as store:
-        found = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
-        assert found.iloc[0].tolist() == ["A", 1]
+        result = store.sql("SELECT upper('a'::varchar) AS u, count(*) AS n FROM runs WHERE input ~ 'hello'::varchar")
+        assert result.iloc[0].tolist() == ["A", 1]
 
 
-def test_a_view_in_place_of_a_table_is_not_read(owner, admin, postgres_database_url):
-    """Its owner's functions would run with the rights of whoever reads it."""
+def test_view_in_place_of_a_table_is_refused(owner, admin, postgres_database_url):
+    """The functions of its owner would run with the rights of the reader."""
     admin.execute("ALTER TABLE agno_sessions_scores RENAME TO hidden")
     admin.execute("CREATE VIEW agno_sessions_scores AS SELECT * FROM hidden")
     with PostgresDb(postgres_database_url) as store:
@@ -160,7 +160,7 @@ def test_a_view_in_place_of_a_table_is_not_read(owner, admin, postgres_database_
 
 
 def failure(call) -> KernError:
-    """The error of ours that a call raises, which names the store and says what to do, without a password."""
+    """Return the KernError of a call after checking that it names the store, has a hint and contains no password."""
     with pytest.raises(KernError) as caught:
         call()
     error = caught.value
@@ -170,8 +170,8 @@ def failure(call) -> KernError:
     return error
 
 
-def test_a_role_without_rights_is_told_which(role, admin):
-    """Reading, writing and making tables."""
+def test_missing_privilege_is_named(role, admin):
+    """Reading, writing and creating tables."""
     with PostgresDb(role()) as store:
         error = failure(store.list_sessions)
         assert type(error) is StoreUnavailable
@@ -189,8 +189,8 @@ def test_a_role_without_rights_is_told_which(role, admin):
         assert "db_schema" in error.hint
 
 
-def test_a_server_that_only_reads_refuses_writes_by_an_error_of_ours(role):
-    """As a replica does; SQLSTATE 25006."""
+def test_write_to_read_only_server_raises_read_only_store(role):
+    """SQLSTATE 25006, as on a replica."""
     url = role("", "GRANT ALL ON ALL TABLES IN SCHEMA public TO $role", READER[-1])
     with PostgresDb(url) as store:
         error = failure(lambda: store.append_run("chat", Run()))
@@ -198,8 +198,8 @@ def test_a_server_that_only_reads_refuses_writes_by_an_error_of_ours(role):
         assert "read-only" in str(error)
 
 
-def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
-    """Dropped, or without a column."""
+def test_table_changed_by_others_raises_store_unavailable(owner, admin):
+    """A table is dropped, or loses a column."""
     admin.execute("ALTER TABLE agno_sessions_messages DROP COLUMN content")
     assert type(failure(lambda: owner.get_session("chat"))) is StoreUnavailable
     assert type(failure(owner.messages_df)) is StoreUnavailable
@@ -224,8 +224,8 @@ def test_tables_that_are_changed_under_a_store_are_told(owner, admin):
         ("2F003", StoreUnavailable), ("P0001", StoreUnavailable), ("08006", StoreUnavailable), ("55000", StoreUnavailable),
     ],
 )  # fmt: skip
-def test_every_class_of_server_errors_is_one_of_ours(owner, admin, code, kind):
-    """Raised by the server within a write: nothing is stored, and the store goes on when the cause is gone."""
+def test_every_class_of_server_errors_is_translated(owner, admin, code, kind):
+    """The server raises it during a write: nothing is stored, and the store works again afterwards."""
     admin.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION 'as it was' USING ERRCODE = '{code}'; END $$;"
@@ -240,8 +240,8 @@ def test_every_class_of_server_errors_is_one_of_ours(owner, admin, code, kind):
     owner.append_run("other", Run())
 
 
-def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(owner, admin):
-    """While a reader and while a query is at work."""
+def test_terminated_connection_raises_store_error_and_next_call_works(owner, admin):
+    """During a read and during a query."""
     ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
 
     def read() -> None:
@@ -255,16 +255,16 @@ def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(own
     owner.append_run("chat", Run())
 
 
-def test_a_server_that_is_not_there_is_told_without_the_password(postgres_database_url):
-    """For SQL, too."""
+def test_unreachable_server_is_reported_without_password(postgres_database_url):
+    """For SQL as well."""
     url = make_url(postgres_database_url).set(port=1, password=PASSWORD).render_as_string(hide_password=False)
     with PostgresDb(url) as store:
         for use in (store.list_sessions, lambda: store.sql("SELECT 1"), lambda: store.append_run("chat", Run())):
             assert type(failure(use)) is StoreUnavailable
 
 
-def test_a_wrong_password_or_database_is_told(postgres_database_url):
-    """The server's words, in an error of ours."""
+def test_wrong_password_or_database_is_reported(postgres_database_url):
+    """The error contains the server's message."""
     url = make_url(postgres_database_url).set(database="no_such_database").render_as_string(hide_password=False)
     with PostgresDb(url) as store:
         error = failure(store.list_sessions)
@@ -272,8 +272,8 @@ def test_a_wrong_password_or_database_is_told(postgres_database_url):
         assert "no_such_database" in str(error)
 
 
-def test_a_role_with_too_many_connections_is_told(role):
-    """SQLSTATE 53300, at the connection."""
+def test_connection_limit_of_role_is_reported(role):
+    """SQLSTATE 53300 on connect."""
     url = role("CONNECTION LIMIT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO $role")
     with psycopg.connect(url.replace("+psycopg", "", 1)), PostgresDb(url) as store:
         error = failure(store.list_sessions)
@@ -281,8 +281,8 @@ def test_a_role_with_too_many_connections_is_told(role):
         assert "too many connections" in str(error)
 
 
-def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(postgres_database_url, admin):
-    """Somebody's open transaction on the session: StoreBusy after the time-out, naming it; then all goes on."""
+def test_lock_timeout_names_the_holder(postgres_database_url, admin):
+    """An open transaction locks the session: StoreBusy names it after the timeout; then writes succeed."""
     with PostgresDb(postgres_database_url, timeout=0.3) as store:
         with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), application_name="report") as other:
             other.execute("UPDATE agno_sessions SET user_id = 'me'")
@@ -296,8 +296,8 @@ def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(postgres_database_u
         assert len(store.runs_df()) == 2
 
 
-def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_database_url, owner):
-    """The pool's own time-out."""
+def test_exhausted_pool_raises_store_busy(postgres_database_url, owner):
+    """The timeout of the pool."""
     with PostgresDb(postgres_database_url, timeout=0.3) as store:
         release = threading.Event()
         ready = threading.Barrier(16)
@@ -323,8 +323,8 @@ def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_databas
 # Snapshots -----------------------------------------------------------------------------------------------------------
 
 
-def test_reading_of_several_statements_sees_one_state(owner, postgres_database_url):
-    """What others commit in between is not half there; and reading writes nothing."""
+def test_read_of_several_statements_sees_one_snapshot(owner, postgres_database_url):
+    """Concurrent commits are not visible in part, and reading writes nothing."""
     with PostgresDb(postgres_database_url) as other, owner.reading() as connection:
         count = "SELECT (SELECT count(*) FROM agno_sessions_runs), (SELECT count(*) FROM agno_sessions_messages)"
         before = connection.exec_driver_sql(count).one()

@@ -1,4 +1,4 @@
-"""An older store is upgraded in place; nothing in it is lost."""
+"""A store of an older schema version is upgraded in place without loss."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from kern_nb.db import PostgresDb, schema
+from kern_nb.db import PostgresDb, schema_versions
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.records import Message, Requirement, Run
 
 
 def back_to(store, version: int) -> None:
-    """Leave a store as an older version left it: without the columns that came later."""
+    """Downgrade a store: drop the columns of later versions."""
 
     def work(connection):
-        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > version):
+        for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > version):
             for table, column in added:
                 name = getattr(store.tables, table).name
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
@@ -25,26 +25,26 @@ def back_to(store, version: int) -> None:
     store.write(work)
 
 
-@pytest.fixture(params=range(1, schema.SCHEMA_VERSION))
+@pytest.fixture(params=range(1, schema_versions.SCHEMA_VERSION))
 def old_version(request):
-    """Every version there was."""
+    """Every older version."""
     return request.param
 
 
 @pytest.fixture
 def old_store(store_factory, old_version):
-    """A store of an older version, in which a run waits."""
+    """A store of an older version with a pending requirement."""
     store = store_factory("old")
     store.append_run("chat", Run(input="hi", output="hello", messages=[Message(role="user", content="hi")]))
     run = store.start_run("waits", input="hi")
-    asked = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
-    store.pause_run(run.run_id, [asked])
+    requirement = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
+    store.pause_run(run.run_id, [requirement])
     back_to(store, old_version)
     return store
 
 
 def reopened(store, store_factory, **options):
-    """The same database, by a store that has not looked into it yet."""
+    """Return the same database in a new store."""
     if store.url.endswith(":memory:"):
         store._found = False
         store.read_only = options.get("read_only", False)
@@ -53,28 +53,28 @@ def reopened(store, store_factory, **options):
     return store_factory("old", **options)
 
 
-def test_an_older_store_is_upgraded_when_it_is_opened(old_store, old_version, store_factory):
-    """Its sessions are there afterwards, its new columns too, and its version is ours."""
+def test_old_store_is_upgraded_on_open(old_store, old_version, store_factory):
+    """Its sessions remain, its new columns exist, and its version is current."""
     store = reopened(old_store, store_factory)
 
     assert store.runs_df("chat")["output"].tolist() == ["hello"]
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
-        for added in (columns for step, columns in schema.MIGRATIONS.items() if step > old_version):
+        assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
+        for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > old_version):
             for table, column in added:
-                found = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
-                assert set(found) <= {None}
+                result = connection.execute(sa.select(getattr(store.tables, table).c[column])).scalars().all()
+                assert set(result) <= {None}
 
 
-def test_an_upgraded_store_goes_on(old_store, store_factory):
-    """After the upgrade runs are appended as ever."""
+def test_upgraded_store_accepts_runs(old_store, store_factory):
+    """Runs are appended after the upgrade."""
     store = reopened(old_store, store_factory)
 
     assert store.append_run("chat", Run(input="more")).run_index == 1
 
 
-def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, store_factory):
-    """What it waits for is listed, answered once, and the run goes on."""
+def test_requirement_from_before_the_upgrade_is_resolved_after_it(old_store, store_factory):
+    """It is listed, resolved once, and the run resumes."""
     store = reopened(old_store, store_factory)
     (ask,) = store.requirements()
 
@@ -85,10 +85,10 @@ def test_a_run_that_waited_before_the_upgrade_is_answered_after_it(old_store, st
     assert store.claim_run(ask.run_id).requirements[0].answer == {"to": "eve"}
 
 
-def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version, store_factory, monkeypatch):
-    """All columns are added or none; the next to open it upgrades it."""
+def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
+    """All columns are added or none; the next open upgrades the store."""
     store = reopened(old_store, store_factory)
-    original, added = schema._add_column, []
+    original, added = schema_versions._add_column, []
 
     def failing(connection, table, name):
         if added:
@@ -97,19 +97,19 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store, old_version
         original(connection, table, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "_add_column", failing)
+        patch.setattr(schema_versions, "_add_column", failing)
         with pytest.raises(RuntimeError, match="disk"):
             store.runs_df()
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == old_version
+        assert schema_versions.read_version(connection, store.tables) == old_version
 
     assert store.requirements()[0].requirement_id == "ask"
     with store.connect() as connection:
-        assert schema.version(connection, store.tables) == schema.SCHEMA_VERSION
+        assert schema_versions.read_version(connection, store.tables) == schema_versions.SCHEMA_VERSION
 
 
-def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
-    """Both found it old, both upgrade it; neither fails, and it is upgraded once."""
+def test_concurrent_upgrades_run_once(postgres_database_url):
+    """Two stores start the upgrade; neither fails, and it runs once."""
     with PostgresDb(postgres_database_url) as store:
         store.append_run("chat", Run(input="hi"))
         back_to(store, 2)
@@ -145,8 +145,8 @@ def test_an_older_store_is_upgraded_by_several_at_once(postgres_database_url):
     store.close()
 
 
-def test_an_older_store_is_not_upgraded_by_a_reader(old_store, old_version, store_factory):
-    """Opened to be read, it is left as it is, and the error says how to upgrade it."""
+def test_read_only_store_is_not_upgraded(old_store, old_version, store_factory):
+    """It is unchanged, and the hint says how to upgrade it."""
     store = reopened(old_store, store_factory, read_only=True)
 
     with pytest.raises(ReadOnlyStore, match=f"schema version {old_version}") as caught:

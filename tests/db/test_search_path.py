@@ -1,4 +1,4 @@
-"""On PostgreSQL a store's tables are found along the search path, and are all in one schema."""
+"""PostgreSQL: a store's tables are located along the search path, all in one schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLES = {"agno_sessions", "agno_sessions_runs", "agno_sessions_messages", "agno
 
 @pytest.fixture
 def database(postgres_database_url):
-    """A database with the schemas a and b, and a way to have a search path in it."""
+    """A database with the schemas a and b, and a search path."""
     with psycopg.connect(postgres_database_url.replace("+psycopg", "", 1), autocommit=True) as admin:
         admin.execute("CREATE SCHEMA a")
         admin.execute("CREATE SCHEMA b")
@@ -35,15 +35,15 @@ class Database:
 
 
 def use(store: PostgresDb, inputs: list[str]) -> None:
-    """Every way to reach the tables finds those of the same schema."""
+    """Check that every access path uses the tables of the same schema."""
     assert store.runs_df().input.tolist() == inputs
     assert store.sql("SELECT input FROM runs ORDER BY run_index").input.tolist() == inputs
     assert [run.input for run in store.get_session("chat").runs] == inputs
     assert store.check().problems == []
 
 
-def test_tables_are_made_in_the_first_schema_that_exists(database):
-    """As PostgreSQL itself makes them: `$user` and unknown schemas are passed over."""
+def test_tables_are_created_in_first_existing_schema(database):
+    """As in PostgreSQL, `$user` and unknown schemas are skipped."""
     with database.store('"$user",nowhere,a,b') as store:
         store.append_run("chat", Run(input="hi"))
         use(store, ["hi"])
@@ -52,8 +52,8 @@ def test_tables_are_made_in_the_first_schema_that_exists(database):
     assert database.tables("b") == database.tables("public") == set()
 
 
-def test_tables_in_a_later_schema_are_found_and_written_to(database):
-    """`current_schema()` is another one, and stays empty."""
+def test_tables_in_later_schema_are_used(database):
+    """`current_schema()` is another schema and stays empty."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
     with database.store('"$user",a,b') as store:
@@ -64,8 +64,8 @@ def test_tables_in_a_later_schema_are_found_and_written_to(database):
     assert database.tables("a") == set()
 
 
-def test_tables_in_a_later_schema_are_found_behind_another_programs(database):
-    """A table of the same name that comes first in the path hides nothing, and gets no row."""
+def test_tables_in_later_schema_are_used_despite_foreign_tables(database):
+    """A foreign table of the same name in an earlier schema is ignored and unchanged."""
     database.admin.execute("CREATE TABLE a.agno_sessions (session_id text, session_type text, session_data text)")
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
@@ -78,8 +78,8 @@ def test_tables_in_a_later_schema_are_found_behind_another_programs(database):
     assert database.admin.execute("SELECT count(*) FROM a.agno_sessions").fetchone() == (0,)
 
 
-def test_a_schema_that_comes_first_later_moves_nothing(database):
-    """A store that is open, and one that is opened anew, stay with the tables that are there."""
+def test_new_first_schema_does_not_move_tables(database):
+    """An open store and a new one continue to use the existing tables."""
     with database.store('"$user",b') as store:
         store.append_run("chat", Run(input="hi"))
         database.admin.execute("CREATE SCHEMA postgres")  # the user's name
@@ -92,8 +92,8 @@ def test_a_schema_that_comes_first_later_moves_nothing(database):
     assert database.tables("postgres") == set()
 
 
-def test_another_workload_goes_where_ours_are(database):
-    """One kern_schema serves all workloads of a database."""
+def test_second_workload_uses_schema_of_first(database):
+    """All workloads of a database share one kern_schema."""
     with database.store("b") as store:
         store.append_run("chat", Run(input="hi"))
     with database.store("a,b", session_table="others") as store:
@@ -105,8 +105,8 @@ def test_another_workload_goes_where_ours_are(database):
     assert database.tables("a") == set()
 
 
-def test_two_schemas_of_the_path_hold_a_workload_each(database):
-    """The one that has this session_table is meant, wherever it comes."""
+def test_two_schemas_have_one_workload_each(database):
+    """The schema with this session_table is used, at any position of the path."""
     with database.store("a", session_table="first") as store:
         store.append_run("chat", Run(input="first"))
     with database.store("b", session_table="second") as store:
@@ -116,8 +116,8 @@ def test_two_schemas_of_the_path_hold_a_workload_each(database):
             use(store, [name])
 
 
-def test_a_named_schema_takes_precedence_over_the_path(database):
-    """Reading, writing and SQL stay within it."""
+def test_db_schema_takes_precedence_over_search_path(database):
+    """Reading, writing and SQL use this schema only."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="in a"))
     with database.store("a", db_schema="b") as store:
@@ -129,8 +129,8 @@ def test_a_named_schema_takes_precedence_over_the_path(database):
 
 
 @pytest.mark.parametrize("options", [{"path": "nowhere"}, {"path": "a", "db_schema": "nowhere"}])
-def test_a_schema_that_does_not_exist_is_named(database, options):
-    """In an error that says what to do; none is made."""
+def test_missing_schema_is_reported(database, options):
+    """The error has a hint; no schema is created."""
     with database.store(**options) as store:
         for call in (store.runs_df, lambda: store.append_run("chat", Run(input="hi"))):
             with pytest.raises(StoreNotFound) as caught:
@@ -139,8 +139,8 @@ def test_a_schema_that_does_not_exist_is_named(database, options):
             assert "db_schema" in caught.value.hint
 
 
-def test_schemas_that_may_not_be_read_are_passed_over(database):
-    """A role meets other people's schemas in its path."""
+def test_unreadable_schemas_are_skipped(database):
+    """The search path of a role contains schemas of other users."""
     with database.store("a") as store:
         store.append_run("chat", Run(input="hers"))
     database.admin.execute("CREATE ROLE reader LOGIN")
@@ -159,8 +159,8 @@ def test_schemas_that_may_not_be_read_are_passed_over(database):
         database.admin.execute("DROP ROLE reader")
 
 
-def test_a_view_of_an_extension_is_no_other_programs_table(database):
-    """Such as those that pg_stat_statements and PostGIS put into `public`."""
+def test_view_of_an_extension_is_not_a_foreign_table(database):
+    """For example those of pg_stat_statements and PostGIS in `public`."""
     database.admin.execute("CREATE VIEW public.pg_statistics AS SELECT 1 AS n")
     with database.store("public") as store, pytest.raises(ForeignLayout):
         store.runs_df()

@@ -84,11 +84,11 @@ def damages(store: SessionStore) -> Iterator[tuple[str, str, Any]]:
 
 _BY_KIND: dict[str, tuple[Any, ...]] = {
     "Json": _JSON,
-    "Whole": _NUMBERS,
+    "Integer": _NUMBERS,
     "Real": _REALS,
     "Text": ("no such word", "\x10zz", "\x1b[2J"),
     "LargeBinary": (b"other bytes", b""),
-    "Flag": (),
+    "Boolean": (),
 }
 
 

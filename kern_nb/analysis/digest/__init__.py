@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Named
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
 
 __all__ = ["Digest", "digest"]
 
@@ -39,8 +39,8 @@ def digest(
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
     agent_id: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
 ) -> Digest:
     """What `kern_nb.summarize` gives without a model; see there."""
     found = store_registry.find(store)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.groups.keys import Labels, Reader
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
 
 __all__ = ["GroupComparison", "compare_groups"]
 
@@ -39,8 +39,8 @@ def compare_groups(
     confidence: float = 0.95,
     user_id: str | None = None,
     agent_id: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: TimeLike | None = None,
+    until: TimeLike | None = None,
 ) -> GroupComparison:
     """Put groups of sessions beside each other, paired by a key: the same tasks with two models, say.
 

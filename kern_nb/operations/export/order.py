@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from kern_nb.db.lineage import find_run, segments
 from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
-from kern_nb.db.schema import newest_first
+from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _parents(
 ) -> dict[str, str | None]:
     """The parents of sessions; of all, oldest first, where None are named."""
     s = store.tables.sessions
-    query = sa.select(s.c.session_id, s.c.parent_session_id).order_by(newest_first(s.c.created_at), s.c.session_id)
+    query = sa.select(s.c.session_id, s.c.parent_session_id).order_by(sort_time(s.c.created_at), s.c.session_id)
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
     found: dict[str, str | None] = {}

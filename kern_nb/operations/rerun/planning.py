@@ -11,6 +11,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import BY_TOOL, GIVEN_STATE, RETRY
 from kern_nb.interop import media
 from kern_nb.records import Message, Run
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     from kern_nb.db.references import Reference
@@ -106,7 +107,7 @@ class _Row(NamedTuple):
 def _runs(store: SessionStore, session_id: str) -> list[_Row]:
     """The runs that a session sees, in order."""
     df = store.runs_df(session_id, lineage=True)[list(_Row._fields)]
-    rows = df.astype(object).where(df.notna(), None).itertuples(index=False)
+    rows = na_to_none(df).itertuples(index=False)
     return sorted((_Row(*row) for row in rows), key=lambda row: row.run_index)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -20,7 +21,7 @@ _TOTALS = ("session_id", "n_messages", "n_tool_calls", "n_tool_errors", "total_t
 def totals(store: SessionStore, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """What each session took, in a few words: all of it as ``said``, and each by the order that goes by it."""
     df = store.sessions_df(ids, columns=_TOTALS)
-    rows = df.astype(object).where(df.notna(), None).to_dict("records")
+    rows = na_to_none(df).to_dict("records")
     return {row["session_id"]: _words(cast("dict[str, Any]", row)) for row in rows}
 
 

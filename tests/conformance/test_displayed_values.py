@@ -1,4 +1,4 @@
-"""What a tool returned, and what went in and out of a run, is shown as the value it is; values that differ are told apart."""
+"""Tool results, run inputs and outputs are displayed as the values they are; different values look different."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ LISTS = [
 
 
 def with_result(value, **fields):
-    """A run with a call that returned a value, as a message says."""
-    one = ToolCall(tool_call_id="c", tool_name="look")
+    """Return a run with a call that returned a value."""
+    call = ToolCall(tool_call_id="c", tool_name="look")
     messages = [
-        Message(role="assistant", tool_calls=[one]),
+        Message(role="assistant", tool_calls=[call]),
         Message(role="tool", tool_call_id="c", tool_name="look", content=value, **fields),
     ]
     return Run(messages=messages)
 
 
-def test_a_list_is_shown_as_json_wherever_it_is_read(store):
-    """Of a message, of a call, in and out of a run; in frames, in SQL, in the record, and in a run written as it happens."""
+def test_list_is_displayed_as_json_everywhere(store):
+    """In messages, calls, run input and output; in frames, SQL, records and live runs."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
         store.append_run(f"s{n}", Run(tool_calls=[ToolCall(tool_name="look", result=value)]))
@@ -60,8 +60,8 @@ def test_a_list_is_shown_as_json_wherever_it_is_read(store):
         assert [run.tool_calls[0].result for run in loaded(store, f"s{n}").runs] == [value] * 3
 
 
-def test_lists_that_go_in_and_out_of_a_run_are_values_unless_they_are_texts_and_files(store):
-    """Parts of a known type are read as their texts; a list of strings is a list."""
+def test_list_input_is_a_value_unless_texts_and_files(store):
+    """Parts of a known type are read as text; a list of strings is a list."""
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "url": "https://a.example/1.png"}]
     store.append_run("s", Run(input=["a", "b"], output=[]))
     store.append_run("s", Run(input=parts, output=[{"type": "refund", "text": "x"}]))
@@ -74,13 +74,13 @@ def test_lists_that_go_in_and_out_of_a_run_are_values_unless_they_are_texts_and_
     assert [run.input for run in loaded(store, "s").runs][:2] == [["a", "b"], parts]
 
 
-def test_a_transcript_shows_a_returned_list_as_json(store):
+def test_transcript_displays_returned_list_as_json(store):
     """Plain and HTML."""
     for n, value in enumerate(LISTS):
         store.append_run(f"s{n}", with_result(value))
-        shown = repr(store.get_session(f"s{n}")) + session_html(store.get_session(f"s{n}"))
+        displayed = repr(store.get_session(f"s{n}")) + session_html(store.get_session(f"s{n}"))
         for word in ("Alice", "30", "Mugs", "0.9", "deep"):
-            assert (word in shown) == (word in json.dumps(value))
+            assert (word in displayed) == (word in json.dumps(value))
 
 
 VALUES = {
@@ -130,7 +130,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def values():
-    """A session for each value: a tool returned it, a call without a message returned it, a run put it out."""
+    """A session for each value: as the result of a tool, of a call without a message, and as run output."""
     with InMemoryDb() as store:
         for name, value in VALUES.items():
             store.append_run(f"told {name}", with_result(value))
@@ -140,8 +140,8 @@ def values():
 
 
 @pytest.mark.parametrize("where", ["told", "call", "out"])
-def test_values_that_differ_are_never_the_same_in_a_comparison(values, where):
-    """Each is compared with itself and some others, among them all that look like it."""
+def test_different_values_never_compare_equal(values, where):
+    """Each value is compared with itself and with values that look similar."""
     names = list(VALUES)
     pairs = [*itertools.pairwise(names), *zip(names, names[3:], strict=False)]
     alike = ["none", "empty text", "empty list", "text of a list", "parts", "texts in lines", "list of texts"]
@@ -158,35 +158,35 @@ def test_values_that_differ_are_never_the_same_in_a_comparison(values, where):
         assert compare(f"{where} {name}", (f"{where} {name}", values), store=values).divergence is None
 
 
-def test_the_order_of_keys_does_not_matter(store):
-    """An object is the same however it is written."""
+def test_key_order_is_ignored(store):
+    """Objects with the same keys in another order are equal."""
     store.append_run("a", with_result({"a": 1, "b": [{"x": 1, "y": 2}]}))
     store.append_run("b", with_result({"b": [{"y": 2, "x": 1}], "a": 1}))
 
     assert compare("a", "b", store=store).divergence is None
 
 
-def test_a_failed_call_and_an_answer_that_broke_off_are_told_apart(store):
-    """In turns and in the divergence, with words that differ."""
+def test_failed_call_and_partial_answer_differ(store):
+    """In turns and in the divergence, with different words."""
     store.append_run("fine", with_result("42"))
     store.append_run("failed", with_result("42", is_error=True))
     for name, status in (("call fine", "completed"), ("call failed", "failed")):
         store.append_run(name, Run(tool_calls=[ToolCall(tool_name="look", result="42", status=status)]))
     for name, partial in (("whole", None), ("partial", True)):
         store.append_run(name, Run(messages=[Message(role="assistant", content="Once", partial=partial)]))
-    for a, b, said in (
+    for a, b, label in (
         ("fine", "failed", "(failed)"),
         ("call fine", "call failed", "failed"),
         ("whole", "partial", "(broke off)"),
     ):
         found = compare(a, b, store=store)
         assert found.turns["status"].tolist()[-1] == "changed"
-        assert said in f"{found.divergence.b_text} {found.divergence.b_calls}"
-        assert said not in f"{found.divergence.a_text} {found.divergence.a_calls}"
-        assert said in repr(found)
+        assert label in f"{found.divergence.b_text} {found.divergence.b_calls}"
+        assert label not in f"{found.divergence.a_text} {found.divergence.a_calls}"
+        assert label in repr(found)
 
 
-def test_a_picture_is_seen_where_no_message_shows_it(store):
+def test_image_without_message_is_displayed(store):
     """In a result without a message, and in the input of a run without messages."""
     for name in ("a", "b"):
         picture = {"type": "image", "media_type": "image/png", "size": 1, "sha256": name * 64}
@@ -198,8 +198,8 @@ def test_a_picture_is_seen_where_no_message_shows_it(store):
         assert "bbbb" in f"{found.divergence.b_text} {found.divergence.b_calls}"
 
 
-def test_an_agents_tool_that_returns_a_list_is_recorded_as_one(store):
-    """As it happens; the model is told the same."""
+def test_tool_result_list_is_stored_as_list(store):
+    """In a live run; the model gets the same value."""
     heard = []
 
     def script(messages):
@@ -215,9 +215,9 @@ def test_an_agents_tool_that_returns_a_list_is_recorded_as_one(store):
     assert heard[-1] == ["Alice", 30, None]
 
 
-def test_lists_of_an_older_store_are_shown_as_values_after_its_upgrade(store_factory):
-    """Version 3 kept what it took for texts among them; parts of a prompt stay texts."""
-    from kern_nb.db import schema
+def test_lists_of_old_store_are_values_after_upgrade(store_factory):
+    """Version 3 stored lists of texts as such; parts of a prompt stay texts."""
+    from kern_nb.db import schema_versions
 
     store = store_factory("old")
     parts = [{"type": "text", "text": "this"}, {"type": "image", "sha256": "a" * 64}]
@@ -231,7 +231,7 @@ def test_lists_of_an_older_store_are_shown_as_values_after_its_upgrade(store_fac
         connection.execute(r.update().where(r.c.run_index == 1).values(input="a\nb", output=None))
 
     def without_columns(connection):
-        for table, column in schema.MIGRATIONS[4]:
+        for table, column in schema_versions.MIGRATIONS[4]:
             name = getattr(store.tables, table).name
             connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
         connection.execute(store.tables.schema.update().values(version=3))

@@ -127,15 +127,15 @@ def settled(found: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def test_frames_are_the_same_on_all_engines(filled):
+def test_frames_are_equal_on_all_engines(filled):
     """Hostile ids sort alike, texts are shown alike, missing stays missing, and totals are equal to the last digit."""
     for name in NAMES:
         assert_alike({engine: settled(getattr(store, f"{name}_df")()) for engine, store in filled.items()})
 
 
-def test_filtered_frames_are_the_same_on_all_engines(filled):
+def test_filtered_frames_are_equal_on_all_engines(filled):
     """With each filter, and with a limit, which cuts at the same row everywhere."""
-    chosen = {
+    selected = {
         "sessions": [
             {"limit": 7},
             {"user_id": "user"},
@@ -152,26 +152,26 @@ def test_filtered_frames_are_the_same_on_all_engines(filled):
         "tool_calls": [{"limit": 9}, {"agent_id": "agent"}, {"session_id": ["zebra", "10"]}],
         "scores": [{"limit": 9}, {"session_id": ["zebra", "10"]}],
     }
-    for name, options in chosen.items():
+    for name, options in selected.items():
         for filters in options:
             found = {engine: settled(getattr(store, f"{name}_df")(**filters)) for engine, store in filled.items()}
             assert_alike(found)
 
 
-def test_chosen_columns_and_values_are_the_same_on_all_engines(filled):
+def test_selected_columns_and_values_are_equal_on_all_engines(filled):
     """Also with filters and lineage, which join the same tables."""
-    asked = {"columns": ["session_id"], "expand": ["metadata.text", "metadata.n", "state.x"]}
+    requested = {"columns": ["session_id"], "expand": ["metadata.text", "metadata.n", "state.x"]}
     for name in NAMES:
         for filters in ({}, {"limit": 7}, {"user_id": "user"}, {"session_id": ["zebra", "10", "nul\x00", "sur\ud800"]}):
-            found = {e: getattr(store, f"{name}_df")(**filters, **asked) for e, store in filled.items()}
+            found = {e: getattr(store, f"{name}_df")(**filters, **requested) for e, store in filled.items()}
             assert_alike(found)
             assert filters or found["duckdb"].notna().any().tolist() == [True, True, True, False]
     for branch in ("a-b branch", "sur\ud800 branch"):
-        asked = {"lineage": True, "columns": ["inherited", "args"], "expand": ["args.t", "args.n", "metadata.n"]}
-        assert_alike({engine: store.tool_calls_df(branch, **asked) for engine, store in filled.items()})
+        requested = {"lineage": True, "columns": ["inherited", "args"], "expand": ["args.t", "args.n", "metadata.n"]}
+        assert_alike({engine: store.tool_calls_df(branch, **requested) for engine, store in filled.items()})
 
 
-def test_frames_with_lineage_are_the_same_on_all_engines(filled):
+def test_frames_with_lineage_are_equal_on_all_engines(filled):
     """Inherited rows too."""
     for name in ("runs", "messages", "tool_calls"):
         for branch in ("a-b branch", "a-b within", "sur\ud800 branch"):
@@ -180,7 +180,7 @@ def test_frames_with_lineage_are_the_same_on_all_engines(filled):
             )
 
 
-def test_records_are_the_same_on_all_engines(filled):
+def test_records_are_equal_on_all_engines(filled):
     """Sessions, pages and histories say the same everywhere."""
     pages = {engine: store.list_sessions(limit=100) for engine, store in filled.items()}
     expected = [session.session_id for session in pages["duckdb"]]
@@ -192,7 +192,7 @@ def test_records_are_the_same_on_all_engines(filled):
                 for run in session.runs:
                     run.created_at = None if run.created_at and run.created_at.year != WHEN.year else run.created_at
             assert [dumped(run) for run in ours.runs] == [dumped(run) for run in theirs.runs]
-            assert said(store, session_id) == said(filled["duckdb"], session_id)
+            assert texts(store, session_id) == texts(filled["duckdb"], session_id)
 
 
 def dumped(run: Run) -> dict[str, object]:
@@ -203,6 +203,6 @@ def dumped(run: Run) -> dict[str, object]:
     return found
 
 
-def said(store: SessionStore, session_id: str) -> list[object]:
+def texts(store: SessionStore, session_id: str) -> list[object]:
     """The history of a session."""
     return [(message.role, message.content) for message in store.history(session_id)]

@@ -1,4 +1,4 @@
-"""SQLite: waiting for others is bounded, Ctrl-C ends a query or the waiting, and errors say what to do."""
+"""SQLite: waits are bounded, Ctrl-C interrupts queries and waits, and errors have hints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def press_ctrl_c():
-    """Send the main thread SIGINT in a moment; a test run may have been started with it ignored."""
+    """Send SIGINT to the main thread after a delay; the test process may have started with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timers = []
 
@@ -72,7 +72,7 @@ def write(store):
 
 
 @pytest.mark.parametrize("query", [sql, read, read_through_a_function, write])
-def test_ctrl_c_ends_a_query(store, press_ctrl_c, query):
+def test_ctrl_c_interrupts_query(store, press_ctrl_c, query):
     press_ctrl_c()
     with pytest.raises(KeyboardInterrupt):
         query(store)
@@ -80,7 +80,7 @@ def test_ctrl_c_ends_a_query(store, press_ctrl_c, query):
     assert store.append_run("chat", Run()).run_index == 1
 
 
-def test_a_signal_handler_of_the_users_own_ends_a_query_with_its_error(store):
+def test_exception_of_signal_handler_interrupts_query(store):
     def handle(_number, _frame):
         raise TimeoutError("too long")
 
@@ -93,7 +93,7 @@ def test_a_signal_handler_of_the_users_own_ends_a_query_with_its_error(store):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_ctrl_c_ends_the_waiting_for_another_writer(store, press_ctrl_c):
+def test_ctrl_c_interrupts_wait_for_writer(store, press_ctrl_c):
     with locked(store):
         press_ctrl_c()
         with pytest.raises(KeyboardInterrupt):
@@ -102,7 +102,7 @@ def test_ctrl_c_ends_the_waiting_for_another_writer(store, press_ctrl_c):
     assert store.append_run("chat", Run()).run_index == 1
 
 
-def test_ctrl_c_ends_the_first_look_at_a_locked_file(store, press_ctrl_c):
+def test_ctrl_c_interrupts_open_of_locked_file(store, press_ctrl_c):
     store.close()
     with contextlib.closing(sqlite3.connect(store.db_file, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -115,8 +115,8 @@ def test_ctrl_c_ends_the_first_look_at_a_locked_file(store, press_ctrl_c):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python drops in a finalizer
-def test_ctrl_c_at_any_moment_leaves_the_store_usable(store):
-    """No run that was appended is lost, no connection stays checked out, and no lock is held: another thread goes on."""
+def test_ctrl_c_at_any_time_leaves_store_usable(store):
+    """No appended run is lost, no connection stays checked out and no lock is held."""
     moments, appended = random.Random(1), []
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     for _ in range(40):
@@ -140,8 +140,8 @@ def test_ctrl_c_at_any_moment_leaves_the_store_usable(store):
     assert set(appended) <= set(store.runs_df()["run_id"])
 
 
-def test_a_writer_waits_for_its_timeout_once(store, monkeypatch):
-    """Not twelve times, once for each attempt: what is slept is counted, as a clock would count other processes."""
+def test_writer_waits_for_timeout_once(store, monkeypatch):
+    """The timeout is not repeated for each attempt; the test counts sleeps, as a clock depends on other processes."""
     slept = []
     clock = time.monotonic()
     monkeypatch.setattr(sqlite_connections.time, "monotonic", lambda: clock + sum(slept))
@@ -154,7 +154,7 @@ def test_a_writer_waits_for_its_timeout_once(store, monkeypatch):
     assert 2.9 < sum(slept) < 3.1
 
 
-def test_a_reader_that_finds_the_file_locked_is_told_so(tmp_path):
+def test_locked_file_raises_store_busy_for_reader(tmp_path):
     with SqliteDb(tmp_path / "s.db", timeout=0.05) as store:
         store.append_run("chat", Run())
         store.close()
@@ -166,14 +166,14 @@ def test_a_reader_that_finds_the_file_locked_is_told_so(tmp_path):
                     use()
 
 
-def test_an_expression_cannot_take_gigabytes(store):
+def test_expression_cannot_allocate_gigabytes(store):
     for expression in ("zeroblob(900000000)", "hex(zeroblob(150000000))"):
         with pytest.raises(KernError):
             store.sql(f"SELECT length({expression})")
 
 
-def test_a_value_beyond_the_limit_is_refused_and_the_store_goes_on(store, monkeypatch):
-    monkeypatch.setattr(sqlite_connections, "MOST_BYTES", 1_000_000)
+def test_too_large_value_is_refused_and_store_stays_usable(store, monkeypatch):
+    monkeypatch.setattr(sqlite_connections, "MAX_VALUE_BYTES", 1_000_000)
     store.close()
     with pytest.raises(UnstorableValue):
         store.append_run("chat", Run(messages=[Message(role="user", content="x" * 2_000_000)]))
@@ -190,7 +190,7 @@ def overwrite(path, offset):
 @pytest.mark.parametrize(
     "use", [lambda s: s.runs_df(), lambda s: s.sql("SELECT * FROM runs"), lambda s: s.append_run("x", Run())]
 )
-def test_a_damaged_file_is_an_error_of_ours(tmp_path, use):
+def test_damaged_file_raises_store_error(tmp_path, use):
     path = tmp_path / "s.db"
     with SqliteDb(path) as store:
         for i in range(20):
@@ -203,7 +203,7 @@ def test_a_damaged_file_is_an_error_of_ours(tmp_path, use):
     assert ".recover" in caught.value.hint
 
 
-def test_a_file_that_is_no_database_is_an_error_of_ours(tmp_path):
+def test_non_database_file_raises_not_a_store(tmp_path):
     path = tmp_path / "s.db"
     path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 4080)
     for use in (lambda: SqliteDb(path).runs_df(), lambda: open_store(path)):
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_database_is_an_error_of_ours(tmp_path):
             use()
 
 
-def test_a_full_disk_is_an_error_of_ours(store):
+def test_full_disk_raises_store_full(store):
     def fill(connection):
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
@@ -228,7 +228,7 @@ def test_a_full_disk_is_an_error_of_ours(store):
     assert store.append_run("chat", Run()).run_index == 1
 
 
-def test_a_file_that_may_not_be_written_is_an_error_of_ours(store):
+def test_unwritable_file_raises_read_only_store(store):
     store.close()
     raw = sqlite_connections.open_connection(store.db_file, "ro", 1.0)
     with pytest.raises(sqlite3.OperationalError) as caught, contextlib.closing(raw):
@@ -247,8 +247,8 @@ def append_many(path, session_id, count):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_many_processes_that_write_at_once_all_come_to_an_end(store):
-    """None waits for ever while others go on, and nothing is lost."""
+def test_concurrent_writers_all_finish(store):
+    """No writer starves, and nothing is lost."""
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=append_many, args=(store.db_file, str(i), 15)) for i in range(6)]
     for writer in writers:

@@ -1,4 +1,4 @@
-"""What people pass in a notebook: numbers out of a frame serve as indexes, and what is no id is refused in words."""
+"""Arguments from notebooks: integers of frames are accepted as indexes, and invalid ids are refused by value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from samples import a_session, loaded
 from kern_nb.errors import BadUsage
 
 
-def test_an_index_out_of_a_frame_names_the_run(store):
-    """numpy's integers, as frames hold them, in each place that takes an index."""
+def test_index_from_frame_selects_run(store):
+    """numpy integers are accepted wherever an index is."""
     a_session(store)
     index = store.runs_df("chat").run_index[1]
     message = store.messages_df("chat").message_index[0]
@@ -23,8 +23,8 @@ def test_an_index_out_of_a_frame_names_the_run(store):
 
 
 @pytest.mark.parametrize("place", [1.0, 1.5, b"1", (0, 1.5), (1.0, 0)])
-def test_a_place_that_is_no_index_and_no_id_is_refused(store, place):
-    """It is named, and nothing is written."""
+def test_invalid_reference_is_refused(store, place):
+    """The error names it, and nothing is written."""
     a_session(store)
 
     with pytest.raises(BadUsage, match=r"is no run|is no message"):
@@ -32,23 +32,23 @@ def test_a_place_that_is_no_index_and_no_id_is_refused(store, place):
     assert len(store.list_sessions()) == 1
 
 
-def test_an_id_that_is_no_text_is_refused(store):
-    """Reading, writing, branching: the value is named, instead of a complaint from within."""
+def test_non_str_id_is_refused(store):
+    """Reading, writing and branching: the error names the value."""
     a_session(store)
 
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.get_session(5)
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.append_run(5, loaded(store, "chat").runs[0])
-    with pytest.raises(BadUsage, match="None is no text"):
+    with pytest.raises(BadUsage, match="must be str, got None"):
         store.start_run(None, input="x")
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.delete_session(5)
     assert [session.session_id for session in store.list_sessions()] == ["chat"]
 
 
-def test_an_empty_id_is_an_id(store):
-    """A branch that is to have the empty id has it, as a session may."""
+def test_empty_id_is_valid(store):
+    """For sessions and for branches."""
     a_session(store)
 
     assert store.branch("chat", new_session_id="").session_id == ""

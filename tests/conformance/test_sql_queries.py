@@ -1,4 +1,4 @@
-"""sql(): the six views with the frames' columns on every engine, parameters that are values, and any text in between."""
+"""sql(): six views with the columns of the frames on every engine, bound parameters, and any text in a query."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def filled(store):
 
 
 @pytest.mark.parametrize("name", list(FRAMES))
-def test_each_view_has_the_columns_of_its_frame(store, name):
+def test_view_has_columns_of_its_frame(store, name):
     """In order; before the first write, with empty tables and with rows."""
     expected = [column.name for column in FRAMES[name]]
     assert store.sql(f"SELECT * FROM {name}").columns.tolist() == expected
     a_session(store, "chat", runs=1)
     assert store.sql(f"SELECT * FROM {name}").columns.tolist() == expected
     store.delete_session("chat")
-    found = store.sql(f"SELECT * FROM {name}")
-    assert found.columns.tolist() == expected
-    assert len(found) == 0
+    result = store.sql(f"SELECT * FROM {name}")
+    assert result.columns.tolist() == expected
+    assert len(result) == 0
 
 
 @pytest.mark.parametrize("name", ["sessions", "runs", "messages", "tool_calls", "scores"])
-def test_views_show_what_frames_show(filled, engine_name, name):
-    """The same values, as people's SQL sees them."""
+def test_views_equal_frames(filled, engine_name, name):
+    """The values in SQL are those of the frames."""
     frame = getattr(filled, f"{name}_df")()
     key = [c for c in ("session_id", "run_index", "message_index", "tool_call_id", "name") if c in frame.columns]
-    found = filled.sql(f"SELECT * FROM {name} ORDER BY {', '.join(key)}")
+    result = filled.sql(f"SELECT * FROM {name} ORDER BY {', '.join(key)}")
     frame = frame.sort_values(key, ignore_index=True)
     for column in FRAMES[name]:
-        ours, theirs = found[column.name], frame[column.name]
+        ours, theirs = result[column.name], frame[column.name]
         assert ours.isna().tolist() == theirs.isna().tolist(), column.name
         if column.kind == "time":
             ours = pd.to_datetime(ours, utc=True, format="ISO8601").astype(theirs.dtype)
@@ -58,46 +58,46 @@ def test_views_show_what_frames_show(filled, engine_name, name):
         assert ours.dropna().tolist() == theirs.dropna().tolist(), column.name
 
 
-def test_times_are_times(filled, engine_name):
-    """UTC timestamps; in SQLite, which has none, ISO text that sorts and compares as they do."""
-    found = filled.sql("SELECT created_at FROM runs ORDER BY run_index LIMIT 1").created_at
+def test_times_are_timestamps(filled, engine_name):
+    """UTC timestamps; in SQLite, ISO text that sorts and compares like times."""
+    result = filled.sql("SELECT created_at FROM runs ORDER BY run_index LIMIT 1").created_at
     if engine_name == "sqlite":
-        assert found.tolist() == ["2026-03-01 12:00:00.123456"]
+        assert result.tolist() == ["2026-03-01 12:00:00.123456"]
         since = filled.sql("SELECT count(*) AS n FROM runs WHERE created_at >= '2026-03-01 12:00:00.123456'")
     else:
-        assert str(found.dtype) == "datetime64[us, UTC]"
-        assert found.tolist() == [WHEN]
+        assert str(result.dtype) == "datetime64[us, UTC]"
+        assert result.tolist() == [WHEN]
         since = filled.sql("SELECT count(*) AS n FROM runs WHERE created_at >= $when", {"when": WHEN})
     assert since.n.tolist() == [3]
     assert filled.sql("SELECT count(*) AS n FROM runs WHERE created_at < '2026-03-01 12:00:00'").n.tolist() == [0]
 
 
-def test_times_before_1970_are_times(store):
+def test_times_before_1970_are_timestamps(store):
     """To the microsecond."""
     when = datetime(1969, 12, 31, 23, 59, 59, 250_000, tzinfo=UTC)
     store.append_run("s", Run(created_at=when))
-    found = store.sql("SELECT created_at FROM runs").created_at
+    result = store.sql("SELECT created_at FROM runs").created_at
 
-    assert pd.to_datetime(found, utc=True).tolist() == [when]
+    assert pd.to_datetime(result, utc=True).tolist() == [when]
 
 
-def test_parameters_are_values(filled):
-    """Text with any sign in it is only text: it neither ends a string nor formats one."""
+def test_parameters_are_bound_as_values(filled):
+    """No character in a text ends a string or formats one."""
     filled.rename_session("branch", "named")
     for i, text in enumerate(SPECIAL):
         filled.append_run("texts", Run(input=text, agent_id=f"{i}"))
-        found = filled.sql("SELECT agent_id FROM runs WHERE session_id = 'texts' AND input = $text", {"text": text})
+        result = filled.sql("SELECT agent_id FROM runs WHERE session_id = 'texts' AND input = $text", {"text": text})
 
-        assert found.agent_id.tolist() == [f"{i}"], text
+        assert result.agent_id.tolist() == [f"{i}"], text
     for text in ("' OR 1=1 --", "texts' --", "%", "_", "$text", "{text}", ":text", "?", "\\"):
         assert len(filled.sql("SELECT * FROM runs WHERE session_id = $text", {"text": text})) == 0
 
 
-def test_parameters_may_be_of_any_plain_type(filled):
-    """Numbers, flags and what pandas and numpy give for them; None is NULL; what is not used does no harm."""
+def test_parameters_accept_plain_types(filled):
+    """Numbers, flags, pandas and numpy values; None is NULL; unused parameters are ignored."""
     for value in (1, np.int64(1), 1.0, np.float64(1.0), Decimal(1), pd.Series([1], dtype="Int64")[0]):
-        found = filled.sql("SELECT run_index FROM runs WHERE run_index = $n AND session_id = 'chat'", {"n": value})
-        assert found.run_index.tolist() == [1], repr(value)
+        result = filled.sql("SELECT run_index FROM runs WHERE run_index = $n AND session_id = 'chat'", {"n": value})
+        assert result.run_index.tolist() == [1], repr(value)
     assert len(filled.sql("SELECT * FROM runs WHERE session_id = $id", {"id": np.str_("chat")})) == 3
     assert len(filled.sql("SELECT * FROM sessions WHERE session_id = $id", {"id": None})) == 0
     assert len(filled.sql("SELECT * FROM sessions", {"unused": 1, "also": "x"})) == 2
@@ -106,22 +106,22 @@ def test_parameters_may_be_of_any_plain_type(filled):
     assert filled.sql("SELECT $text AS text, $n + 1 AS n", {"text": "a'b", "n": 2}).iloc[0].tolist() == ["a'b", 3]
 
 
-def test_a_parameter_without_a_value_is_told(filled):
-    """By its name."""
+def test_parameter_without_value_is_reported(filled):
+    """The error has its name."""
     with pytest.raises(QueryFailed, match="nothing_here"):
         filled.sql("SELECT * FROM sessions WHERE session_id = $nothing_here")
     with pytest.raises(QueryFailed, match="nothing_here"):
         filled.sql("SELECT * FROM sessions WHERE session_id = $nothing_here", {"other": 1})
 
 
-def test_signs_in_the_sql_text_stay_as_they_are(filled):
+def test_sql_text_is_unchanged(filled):
     """%, :name, {}, $name in strings, backslashes, comments with quotes: nothing formats the text."""
-    found = filled.sql(
+    result = filled.sql(
         """SELECT '%' AS a, '%s %(x)s %%' AS b, ':name' AS c, '{} {x}' AS d, '$name' AS e, 'it''s' AS f, '?' AS g,
            10 % 3 AS h, '\\' AS i, '-- no comment' AS j, '/* none */' AS k, '; ' AS l -- a comment with ' and $name and ;
            FROM sessions WHERE session_id LIKE '%ha%' /* another ; with ' and $name */"""
     )
-    assert found.iloc[0].tolist() == [
+    assert result.iloc[0].tolist() == [
         *("%", "%s %(x)s %%", ":name", "{} {x}", "$name", "it's", "?"),
         *(1, "\\", "-- no comment", "/* none */", "; "),
     ]
@@ -146,43 +146,43 @@ def test_signs_in_the_sql_text_stay_as_they_are(filled):
         "(SELECT n_runs FROM sessions WHERE session_id = 'chat')",
     ],
 )
-def test_queries_of_all_forms_are_run(store_factory, engine_name, query):
+def test_all_forms_of_queries_run(store_factory, engine_name, query):
     """WITH, ORDER BY, UNION, comments and semicolons at the end."""
     if query.startswith("(") and engine_name == "sqlite":
         query = query[1:-1]  # SQLite takes no parentheses around a whole query
     store = store_factory()
     a_session(store, "chat")
-    found = store.sql(query)
+    result = store.sql(query)
 
-    assert found.n_runs.tolist() == [3]
-    assert str(found.n_runs.dtype) == "Int64"
+    assert result.n_runs.tolist() == [3]
+    assert str(result.n_runs.dtype) == "Int64"
 
 
-def test_order_by_gives_the_order(filled):
+def test_order_by_is_kept(filled):
     """Of the outermost query."""
-    found = filled.sql("SELECT run_index, message_index FROM messages ORDER BY message_index DESC, run_index")
-    assert found.message_index.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
-    assert found.run_index.tolist() == [0, 1, 2] * 4
+    result = filled.sql("SELECT run_index, message_index FROM messages ORDER BY message_index DESC, run_index")
+    assert result.message_index.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
+    assert result.run_index.tolist() == [0, 1, 2] * 4
 
 
-def test_columns_of_one_name_are_all_kept(filled):
-    """As different columns of a DataFrame."""
-    found = filled.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS b")
+def test_columns_of_same_name_are_kept(filled):
+    """They get different names in the DataFrame."""
+    result = filled.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS b")
 
-    assert found.shape == (1, 4)
-    assert found.columns.is_unique
-    assert found.iloc[0].tolist() == [1, 2, 3, 4]
+    assert result.shape == (1, 4)
+    assert result.columns.is_unique
+    assert result.iloc[0].tolist() == [1, 2, 3, 4]
     joined = filled.sql("SELECT * FROM sessions s JOIN runs r ON s.session_id = r.session_id")
     assert joined.shape == (3, len(FRAMES["sessions"]) + len(FRAMES["runs"]))
 
 
-def test_results_have_dtypes_that_hold_missing_values(filled):
-    """Counts are whole numbers also beside NULL, text is text, nothing is an object of None."""
-    found = filled.sql(
+def test_results_have_nullable_dtypes(filled):
+    """Counts stay integers beside NULL, text is text, no column has dtype object."""
+    result = filled.sql(
         "SELECT run_index, CASE WHEN run_index = 0 THEN NULL ELSE run_index END AS some, input, 1.5 AS f FROM runs ORDER BY 1"
     )
-    assert found.some.isna().tolist() == [True, False, False]
-    assert {c: str(d) for c, d in found.dtypes.items()} == {
+    assert result.some.isna().tolist() == [True, False, False]
+    assert {c: str(d) for c, d in result.dtypes.items()} == {
         "run_index": "Int64",
         "some": "Int64",
         "input": "string",
@@ -192,8 +192,8 @@ def test_results_have_dtypes_that_hold_missing_values(filled):
     assert sums.iloc[0].tolist() == [90, 30.0, 3]
 
 
-def test_texts_are_shown_as_they_went_in(store):
-    """NUL too, whatever the engine stores in its place."""
+def test_texts_round_trip(store):
+    """NUL included, independent of its encoding in the engine."""
     texts = [text for text in SPECIAL if not any("\ud800" <= c <= "\udfff" for c in text)]
     for text in texts:
         store.append_run("s", Run(input=text, messages=[Message(role="user", content=text)]))
@@ -202,20 +202,20 @@ def test_texts_are_shown_as_they_went_in(store):
     assert store.sql("SELECT content FROM messages ORDER BY run_index").content.tolist() == texts
 
 
-def test_json_is_queried_in_the_engines_way(filled, engine_name):
-    """metadata and args are JSON to the engine."""
+def test_json_is_queried_with_engine_functions(filled, engine_name):
+    """metadata and args are JSON in the engine."""
     store = filled
     column = "CAST(metadata AS JSON)" if engine_name in ("duckdb", "memory") else "metadata"
-    found = store.sql(f"SELECT {column} ->> 'task' AS task FROM sessions WHERE session_id = 'chat'")
-    assert found.task.tolist() == ["t'1"]
+    result = store.sql(f"SELECT {column} ->> 'task' AS task FROM sessions WHERE session_id = 'chat'")
+    assert result.task.tolist() == ["t'1"]
     store.append_run("t", Run(tool_calls=[ToolCall(tool_call_id="c", args={"q": "\x00 é", "n": [1]})]))
     column = column.replace("metadata", "args")
-    found = store.sql(f"SELECT tool_call_id FROM tool_calls WHERE {column} ->> 'q' IS NOT NULL AND session_id = 't'")
-    assert found.tool_call_id.tolist() == ["c"]
+    result = store.sql(f"SELECT tool_call_id FROM tool_calls WHERE {column} ->> 'q' IS NOT NULL AND session_id = 't'")
+    assert result.tool_call_id.tolist() == ["c"]
 
 
-def test_a_mistake_is_answered_in_the_engines_words(filled):
-    """The column or table that is not there is named; the store works on."""
+def test_sql_error_is_the_engines_message(filled):
+    """The unknown column or table is named; the store stays usable."""
     for query in ("SELECT no_such_column FROM sessions", "SELECT * FROM no_such_column", "SELECT no_such_column("):
         with pytest.raises(QueryFailed) as caught:
             filled.sql(query)
@@ -225,8 +225,8 @@ def test_a_mistake_is_answered_in_the_engines_words(filled):
     assert filled.sql("SELECT n_runs FROM sessions WHERE session_id = 'chat'").n_runs.tolist() == [4]
 
 
-def test_sql_sees_what_was_just_written(filled):
-    """Reading and writing in turn."""
+def test_sql_sees_latest_write(filled):
+    """Alternating reads and writes."""
     for i in range(3):
         assert filled.sql("SELECT count(*) AS n FROM runs").n.tolist() == [3 + i]
         filled.append_run("chat", a_run())

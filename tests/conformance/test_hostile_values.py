@@ -106,7 +106,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_write_is_refused_whole(write):
+def test_refused_write_changes_nothing(write):
     """The error is one of ours, and neither the session nor a run of it is there."""
     store = InMemoryDb()
     store.append_run("good", Run(input="q"))
@@ -119,7 +119,7 @@ def test_a_write_is_refused_whole(write):
     assert store.check().problems == []
 
 
-def test_the_error_of_a_time_names_field_and_value(store):
+def test_invalid_time_error_names_field_and_value(store):
     """What a person needs to see that milliseconds were given."""
     with pytest.raises(UnstorableValue, match="created_at is 1000000000000000: not a time in unix seconds") as raised:
         Session(created_at=10**15)
@@ -165,7 +165,7 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("use", ARGUMENTS.values(), ids=ARGUMENTS)
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_an_argument_is_refused_in_words(kind, use, tmp_path):
+def test_invalid_argument_is_named_in_error(kind, use, tmp_path):
     """Not a driver's complaint, and nothing changed."""
     store = InMemoryDb() if kind == "memory" else SqliteDb(db_file=tmp_path / "s.db")
     store.append_run("s", Run(input="q", messages=[Message(role="user", content="q")]))
@@ -178,7 +178,7 @@ def test_an_argument_is_refused_in_words(kind, use, tmp_path):
     store.close()
 
 
-def test_numbers_without_end_and_numpy_numbers_are_limits(store):
+def test_huge_and_numpy_limits_are_accepted(store):
     """All there is, where more is asked for than any store has."""
     store.append_run("s", Run(input="q", messages=[Message(role="user", content="q")]))
 
@@ -196,7 +196,7 @@ def test_numbers_without_end_and_numpy_numbers_are_limits(store):
     assert store.scores_df().value.tolist() == [0.5]
 
 
-def test_odd_values_come_back(store):
+def test_unusual_values_round_trip(store):
     """What is only unusual is stored: arrays on a call and its message, an enum as an id, 300 levels, NUL in an id."""
 
     class Name(enum.StrEnum):
@@ -220,7 +220,7 @@ ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def test_no_escape_sequence_reaches_a_terminal():
+def test_no_escape_sequence_reaches_terminal():
     """Ids, titles, outputs and errors with controls in them: seen, in every text that a person's prompt prints."""
     store = InMemoryDb()
     run = store.append_run(ESCAPES, Run(run_id=ESCAPES, input=ESCAPES, output=ESCAPES, agent_id=ESCAPES, error=ESCAPES))

@@ -1,4 +1,4 @@
-"""What is chosen of a frame: columns, and values inside JSON as columns; both in SQL, so that nothing else is computed."""
+"""Selection of columns and of values inside JSON: both in SQL, so that nothing else is computed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 OF_LINEAGE = ("runs", "messages", "tool_calls")
 
 
-def frame(store, name, *args, **asked) -> pd.DataFrame:
-    """A frame by its name."""
-    return getattr(store, f"{name}_df")(*args, **asked)
+def frame(store, name, *args, **requested) -> pd.DataFrame:
+    """Return a frame by name."""
+    return getattr(store, f"{name}_df")(*args, **requested)
 
 
 @contextmanager
 def statements(store):
-    """The SELECTs that the engine is sent, as they are sent."""
+    """Record the SELECTs that are sent to the engine."""
     sent: list[str] = []
 
     def note(_connection, _cursor, statement, *_):
@@ -45,7 +45,7 @@ def statements(store):
 
 
 def tables_in(store, sql: str) -> set[str]:
-    """The tables that a statement reads."""
+    """Return the tables that a statement reads."""
     tables = store.tables
     named = {name: getattr(tables, name).name for name in NAMES}
     return {name for name, table in named.items() if re.search(rf'(FROM|JOIN)\s+\(*(?:\w+\.)?"?{table}"?(?![\w])', sql)}
@@ -72,16 +72,16 @@ def filled(store):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_column_can_be_had_alone(filled, name):
-    """It is the column of the whole frame: same values, dtype and order of rows."""
+def test_each_column_can_be_selected_alone(filled, name):
+    """It has the values, dtype and order of the full frame."""
     whole = frame(filled, name)
     for column in whole:
         pd.testing.assert_frame_equal(frame(filled, name, columns=[column]), whole[[column]])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_columns_come_in_the_order_of_the_asking(filled, name):
-    """Not in that of the frame; each once; one name needs no list, and any iterable will do."""
+def test_columns_keep_requested_order(filled, name):
+    """Without duplicates; a single name or any iterable is accepted."""
     whole = frame(filled, name)
     backwards = list(whole)[::-1]
     pd.testing.assert_frame_equal(frame(filled, name, columns=backwards), whole[backwards])
@@ -93,8 +93,8 @@ def test_columns_come_in_the_order_of_the_asking(filled, name):
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_choice_of_columns_is_that_part_of_the_frame(filled, data):
-    """Totals that are computed together are right apart, with filters and a limit too."""
+def test_selection_equals_part_of_full_frame(filled, data):
+    """Totals are correct in any combination, with filters and a limit."""
     name = data.draw(st.sampled_from(NAMES))
     columns = data.draw(st.lists(st.sampled_from([c.name for c in FRAMES[name]]), min_size=1, unique=True))
     filters = data.draw(st.sampled_from([{}, {"limit": 2}, {"session_id": "s1"}, {"agent_id": "a"}, {"user_id": "u"}]))
@@ -105,24 +105,24 @@ def test_any_choice_of_columns_is_that_part_of_the_frame(filled, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chosen_columns_of_an_empty_store_have_their_dtypes(store, name):
-    """Before the first write, as ever."""
+def test_selected_columns_of_empty_store_have_dtypes(store, name):
+    """Also before the first write."""
     columns = [column for column in FRAMES[name] if column.kind in ("text", "count", "time", "number")][-3:]
-    found = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
+    result = frame(store, name, columns=[column.name for column in columns], expand=["metadata.x"])
 
-    assert len(found) == 0
-    assert [str(dtype) for dtype in found.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
+    assert len(result) == 0
+    assert [str(dtype) for dtype in result.dtypes] == [*(DTYPES[column.kind] for column in columns), "string"]
 
 
-def test_columns_go_with_lineage(filled):
-    """Chosen columns of what a branch sees; `inherited` is one that can be chosen, or left out."""
+def test_columns_combine_with_lineage(filled):
+    """`inherited` can be selected or omitted."""
     filled.branch("s1", after=(1, 1), new_session_id="branch")
     filled.append_run("branch", a_run("own"))
     for name in OF_LINEAGE:
         whole = frame(filled, name, "branch", lineage=True)
         for columns in (["inherited"], ["run_index", "inherited"], ["run_id"], list(whole)[::-1]):
-            found = frame(filled, name, "branch", lineage=True, columns=columns)
-            pd.testing.assert_frame_equal(found, whole[columns])
+            result = frame(filled, name, "branch", lineage=True, columns=columns)
+            pd.testing.assert_frame_equal(result, whole[columns])
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_columns_go_with_lineage(filled):
         ("sessions", ["total_tokens"], {"sessions", "runs", "messages"}),
     ],
 )
-def test_what_is_not_asked_for_is_not_computed(filled, name, columns, read):
-    """The engine is not even told of the tables that only other columns need, whatever else narrows the frame."""
+def test_unrequested_columns_are_not_computed(filled, name, columns, read):
+    """The statement does not mention tables that only other columns need, with any filter."""
     for filters in ({}, {"limit": 2}, {"session_id": ["s1"]}, {"since": "1970-01-01", "agent_id": "a"}):
         with statements(filled) as sent:
             frame(filled, name, columns=columns, **filters)
@@ -154,22 +154,22 @@ def test_what_is_not_asked_for_is_not_computed(filled, name, columns, read):
 
 
 def test_unknown_columns_are_refused(store):
-    """With what was probably meant; an empty choice too, which would be a frame of nothing."""
+    """The hint suggests a column; an empty list is refused, too."""
     cases = [
         ("runs", ["run_id", "total_token"], "total_token", "total_tokens"),
         ("runs", ["metadata"], "metadata", "run_id"),
         ("messages", ["metadata.task_id"], "metadata.task_id", "expand=['metadata.task_id']"),
         ("messages", ["inherited"], "inherited", "lineage=True"),
-        ("sessions", [3], "3", "text"),
-        ("sessions", [], "columns", "leave columns out"),
+        ("sessions", [3], "3", "strings"),
+        ("sessions", [], "columns", "omit the argument"),
         ("sessions", [""], "''", "session_id"),
         ("tool_calls", ["expanded_0"], "expanded_0", ""),
         ("scores", ["score_id"], "score_id", "session_id"),
     ]
-    for name, columns, told, hint in cases:
+    for name, columns, message, hint in cases:
         with pytest.raises(BadUsage) as error:
             frame(store, name, columns=columns)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert hint in error.value.hint
 
 
@@ -177,15 +177,15 @@ def test_unknown_columns_are_refused(store):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_filters_and_limits_are_the_engines_work(filled, name, monkeypatch):
-    """Of a frame that is narrowed, the engine hands over the rows of the frame and no others."""
+def test_filters_and_limits_run_in_the_engine(filled, name, monkeypatch):
+    """The engine returns only the rows of the frame."""
     handed: list[int] = []
     real = filled.arrow
 
     def arrow(query):
-        found = real(query)
-        handed.append(found.num_rows)
-        return found
+        result = real(query)
+        handed.append(result.num_rows)
+        return result
 
     monkeypatch.setattr(filled, "arrow", arrow)
     for choice in (
@@ -195,37 +195,37 @@ def test_filters_and_limits_are_the_engines_work(filled, name, monkeypatch):
     ):
         for filters in ({"limit": 2}, {"since": "1970-01-01T00:00:01"}, {"until": "1970-01-01T00:00:01"}, {"limit": 0}):
             with statements(filled) as sent:
-                found = frame(filled, name, **filters, **choice)
-            assert handed.pop() == len(found)
+                result = frame(filled, name, **filters, **choice)
+            assert handed.pop() == len(result)
             assert ("LIMIT" in sent[-1]) is ("limit" in filters)
             assert ("created_at" in sent[-1].partition("WHERE")[2]) or "limit" in filters
-            assert len(found) <= filters.get("limit", len(found))
+            assert len(result) <= filters.get("limit", len(result))
     assert len(frame(filled, "sessions", since="1970-01-01T00:00:01", until="1970-01-01T00:00:02")) == 1
 
 
 # Values inside JSON --------------------------------------------------------------------------------------------------
 
 
-def test_metadata_and_state_are_columns_of_every_frame(filled):
-    """Named as asked, behind the others, of the session that each row is in."""
-    asked = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
+def test_every_frame_expands_metadata_and_state(filled):
+    """The columns come last, with the requested names and the values of the row's session."""
+    requested = ["metadata.task_id", "state.step", "metadata.deep.er", "state.done", "metadata.none"]
     for name in NAMES:
         whole = frame(filled, name)
-        found = frame(filled, name, expand=asked)
-        pd.testing.assert_frame_equal(found.drop(columns=asked), whole)
-        assert list(found)[-5:] == asked
-        assert {str(found[column].dtype) for column in asked} == {"string"}
+        result = frame(filled, name, expand=requested)
+        pd.testing.assert_frame_equal(result.drop(columns=requested), whole)
+        assert list(result)[-5:] == requested
+        assert {str(result[column].dtype) for column in requested} == {"string"}
         place = whole.session_id.str[1:]
-        assert found["metadata.task_id"].tolist() == ("t" + place).tolist()
-        assert found["state.step"].tolist() == place.tolist()
-        assert found["metadata.deep.er"].tolist() == ("[" + place + "]").tolist()
-        assert found["state.done"].tolist() == ["false" if p == "0" else "true" for p in place]
-        assert found["metadata.none"].isna().all()
-        assert len(found) >= 3
+        assert result["metadata.task_id"].tolist() == ("t" + place).tolist()
+        assert result["state.step"].tolist() == place.tolist()
+        assert result["metadata.deep.er"].tolist() == ("[" + place + "]").tolist()
+        assert result["state.done"].tolist() == ["false" if p == "0" else "true" for p in place]
+        assert result["metadata.none"].isna().all()
+        assert len(result) >= 3
 
 
-def test_values_go_with_every_filter(filled):
-    """The rows are those of the frame without them, in their order, cut at the same place."""
+def test_expand_combines_with_every_filter(filled):
+    """The rows, their order and the limit are those of the frame without expand."""
     filters = [
         {"limit": 2},
         {"session_id": "s1"},
@@ -237,14 +237,14 @@ def test_values_go_with_every_filter(filled):
     ]
     for name in NAMES:
         for one in filters:
-            found = frame(filled, name, columns=["session_id"], expand=["metadata.task_id"], **one)
-            assert list(found) == ["session_id", "metadata.task_id"]
-            assert found.session_id.tolist() == frame(filled, name, **one).session_id.tolist()
-            assert found["metadata.task_id"].tolist() == ("t" + found.session_id.str[1:]).tolist()
+            result = frame(filled, name, columns=["session_id"], expand=["metadata.task_id"], **one)
+            assert list(result) == ["session_id", "metadata.task_id"]
+            assert result.session_id.tolist() == frame(filled, name, **one).session_id.tolist()
+            assert result["metadata.task_id"].tolist() == ("t" + result.session_id.str[1:]).tolist()
 
 
-def test_values_read_no_more_than_they_need(filled):
-    """A value of the session costs a join with the sessions; one of the frame's own costs none."""
+def test_expand_reads_only_required_tables(filled):
+    """A value of the session requires a join with the sessions; a value of the frame itself does not."""
     with statements(filled) as sent:
         filled.sessions_df(columns=["session_id"], expand=["metadata.task_id", "state.step"])
         filled.tool_calls_df(expand=["args.query"])
@@ -253,35 +253,35 @@ def test_values_read_no_more_than_they_need(filled):
     assert sent[-1].count("JOIN") == 1
 
 
-def test_values_of_inherited_rows_are_those_of_their_session(filled):
-    """With lineage: the parent's rows have the parent's metadata, the branch's own those of the branch."""
+def test_inherited_rows_expand_values_of_their_session(filled):
+    """With lineage: inherited rows have the metadata of the parent, own rows that of the branch."""
     filled.branch("s1", after=0, new_session_id="branch")
     filled.save_session(Session(session_id="branch", metadata={"task_id": "other"}))
     filled.append_run("branch", a_run("own"))
     for name in OF_LINEAGE:
-        found = frame(filled, name, "branch", lineage=True, columns=["inherited"], expand=["metadata.task_id"])
-        assert dict(zip(found.inherited, found["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
+        result = frame(filled, name, "branch", lineage=True, columns=["inherited"], expand=["metadata.task_id"])
+        assert dict(zip(result.inherited, result["metadata.task_id"], strict=True)) == {True: "t1", False: "other"}
 
 
-def test_arguments_of_tool_calls_are_columns(store):
-    """Strings as they are, other values as JSON spells them; a call without that argument has none."""
+def test_tool_call_arguments_expand(store):
+    """Strings are unquoted, other values JSON; a missing argument is missing."""
     arguments = [{"city": "Rome", "n": 1}, {"city": None}, {"city": ["a", {"b": 1.0}]}, {"n": True}, None]
     calls = [ToolCall(tool_call_id=f"{i}", tool_name="t", args=args) for i, args in enumerate(arguments)]
     store.append_run("s", Run(tool_calls=calls))
-    found = store.tool_calls_df(columns=["tool_call_id"], expand=["args.city", "args.n"])
+    result = store.tool_calls_df(columns=["tool_call_id"], expand=["args.city", "args.n"])
 
-    assert found["args.city"].tolist() == ["Rome", pd.NA, '["a", {"b": 1.0}]', pd.NA, pd.NA]
-    assert found["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
+    assert result["args.city"].tolist() == ["Rome", pd.NA, '["a", {"b": 1.0}]', pd.NA, pd.NA]
+    assert result["args.n"].tolist() == ["1", pd.NA, pd.NA, "true", pd.NA]
 
 
-def test_an_expanded_column_is_like_any_other_of_text(filled):
+def test_expanded_column_is_a_text_column(filled):
     """It joins, groups and compares with text columns."""
-    found = filled.messages_df(expand=["metadata.task_id"])
+    result = filled.messages_df(expand=["metadata.task_id"])
     tasks = filled.sessions_df(columns=["session_id", "total_tokens"], expand=["metadata.task_id"])
-    merged = found.merge(tasks, on=["session_id", "metadata.task_id"])
+    merged = result.merge(tasks, on=["session_id", "metadata.task_id"])
 
-    assert len(merged) == len(found)
-    assert found.groupby("metadata.task_id").size().to_dict() == {f"t{i}": 8 for i in range(3)}
+    assert len(merged) == len(result)
+    assert result.groupby("metadata.task_id").size().to_dict() == {f"t{i}": 8 for i in range(3)}
 
 
 ODD_KEYS = (
@@ -291,29 +291,29 @@ ODD_KEYS = (
 )  # fmt: skip
 
 
-def test_keys_of_any_characters_are_found(every_store):
-    """As the keys they are: none is read as a path, an index, a wildcard or SQL. The last of two like names is not taken."""
+def test_keys_with_any_characters_are_found(every_store):
+    """No key is interpreted as a path, an index, a wildcard or SQL."""
     document = {key: f"at {place}" for place, key in enumerate(ODD_KEYS)}
     wrong = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata=document | {"in": document}))
         for place, key in enumerate(ODD_KEYS):
             for path in (("metadata", key), ["metadata", "in", key]):
-                found = store.sessions_df(columns=["session_id"], expand=[path])
-                if found.iloc[0].tolist() != ["s", f"at {place}"]:
-                    wrong[engine, key] = found.iloc[0].tolist()
-                if list(found)[1] != ".".join(path).replace("\ud800", "\ufffd"):
-                    wrong[engine, key, "name"] = list(found)
+                result = store.sessions_df(columns=["session_id"], expand=[path])
+                if result.iloc[0].tolist() != ["s", f"at {place}"]:
+                    wrong[engine, key] = result.iloc[0].tolist()
+                if list(result)[1] != ".".join(path).replace("\ud800", "\ufffd"):
+                    wrong[engine, key, "name"] = list(result)
         store.save_session(Session(session_id="s", metadata={"list": [1, 2, 3], "text": "abc", "number": 12}))
         for key in ODD_KEYS:
-            asked = [
+            requested = [
                 ("metadata", key),
                 ("metadata", "list", key),
                 ("metadata", "text", key),
                 ("metadata", "number", key),
             ]
-            if not store.sessions_df(expand=asked).iloc[0, -4:].isna().all():
-                wrong[engine, key, "not there"] = store.sessions_df(expand=asked).iloc[0, -4:].tolist()
+            if not store.sessions_df(expand=requested).iloc[0, -4:].isna().all():
+                wrong[engine, key, "not there"] = store.sessions_df(expand=requested).iloc[0, -4:].tolist()
     assert_none(wrong)
 
 
@@ -354,23 +354,23 @@ ODD_VALUES = {
 }
 
 
-def test_values_are_spelled_alike_on_all_engines(every_store):
-    """Numbers to the last digit, booleans as JSON has them, texts as they went in, null as missing."""
+def test_values_are_formatted_equally_on_all_engines(every_store):
+    """Numbers with all digits, booleans as in JSON, texts unchanged, null as missing."""
     wrong = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata={name: value for name, (value, _) in ODD_VALUES.items()}))
-        found = store.sessions_df(columns=["session_id"], expand=[("metadata", name) for name in ODD_VALUES]).iloc[0]
+        result = store.sessions_df(columns=["session_id"], expand=[("metadata", name) for name in ODD_VALUES]).iloc[0]
         for name, (_, expected) in ODD_VALUES.items():
-            value = found[f"metadata.{name}"]
+            value = result[f"metadata.{name}"]
             if value is not expected and (value is pd.NA or expected is pd.NA or value != expected):
                 wrong[engine, name] = (value, expected)
     assert_none(wrong)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(document=st.dictionaries(keys, values, min_size=1, max_size=5), missing=texts)
-def test_any_document_gives_the_same_on_all_engines(every_store, document, missing):
-    """Every value of every document that can be stored, under every key, two levels down; what is not there is missing."""
+@given(document=st.dictionaries(keys, values, min_size=1, max_size=5), absent=texts)
+def test_any_document_gives_equal_values_on_all_engines(every_store, document, absent):
+    """Every value of any storable document, under every key, two levels deep; absent keys are missing."""
     try:
         stored = json.loads(codec.dumps(document))
     except UnstorableValue:
@@ -382,21 +382,21 @@ def test_any_document_gives_the_same_on_all_engines(every_store, document, missi
         if isinstance(value, dict)
         for b in value
     ]
-    paths.append((missing,))
-    asked = list({".".join(path).encode("utf-8", "replace"): ("metadata", *path) for path in paths}.values())
-    found = {}
+    paths.append((absent,))
+    requested = list({".".join(path).encode("utf-8", "replace"): ("metadata", *path) for path in paths}.values())
+    result = {}
     for engine, store in every_store.items():
         store.save_session(Session(session_id="s", metadata=document))
-        found[engine] = store.sessions_df("s", columns=["session_id"], expand=asked)
-    for frame_ in found.values():
-        pd.testing.assert_frame_equal(frame_, found["duckdb"])
-    for path, value in zip(asked, found["duckdb"].iloc[0, 1:].tolist(), strict=True):
+        result[engine] = store.sessions_df("s", columns=["session_id"], expand=requested)
+    for frame_ in result.values():
+        pd.testing.assert_frame_equal(frame_, result["duckdb"])
+    for path, value in zip(requested, result["duckdb"].iloc[0, 1:].tolist(), strict=True):
         expected = spelled(stored, [codec.encode_text(key) for key in path[1:]])
         assert (value is pd.NA) if expected is None else (value == expected), path
 
 
 def spelled(value, path: list[str]) -> str | None:
-    """What stands for the value at a path of stored JSON, as the documentation has it."""
+    """Return the documented text of the value at a path."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, dict) and set(value) == {"$type", "value"} and isinstance(value["value"], str):
@@ -406,12 +406,12 @@ def spelled(value, path: list[str]) -> str | None:
     if value is None:
         return None
     return re.sub(
-        "[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(unescaped(value), ensure_ascii=False)
+        "[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", json.dumps(unescaped(value), ensure_ascii=False)
     )
 
 
 def unescaped(value):
-    """Stored JSON with the texts that were meant."""
+    """Decode the texts of stored JSON."""
     if isinstance(value, str):
         return codec.decode_text(value)
     if isinstance(value, list):
@@ -419,8 +419,8 @@ def unescaped(value):
     return {unescaped(k): unescaped(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def test_documents_that_are_no_objects_have_no_values(store):
-    """A session without metadata or state, or with arguments that are no object, has no such values."""
+def test_non_object_documents_have_no_values(store):
+    """No metadata, no state, or arguments that are not an object."""
     store.save_session(Session(session_id="s"))
     store.append_run("s", Run(messages=[Message(role="user", content="x")]))
 
@@ -428,8 +428,8 @@ def test_documents_that_are_no_objects_have_no_values(store):
     assert store.sessions_df(expand=["metadata.a", "state.a.b"]).iloc[0, -2:].isna().all()
 
 
-def test_paths_that_name_nothing_are_refused(store):
-    """With our own error, which says where values are, before anything is asked of the engine."""
+def test_invalid_paths_are_refused(store):
+    """The error names the available columns, before the engine is queried."""
     cases = [
         ("sessions", ["metdata.x"], "metdata", "'metadata'"),
         ("sessions", ["metadata"], "metadata", "metadata.task_id"),
@@ -446,15 +446,15 @@ def test_paths_that_name_nothing_are_refused(store):
         ("tool_calls", ["result.x"], "result", "metadata, state, args"),
         ("sessions", ["metadata.a.b", ("metadata", "a.b")], "metadata.a.b", "one at a time"),
     ]
-    for name, expand, told, hint in cases:
+    for name, expand, message, hint in cases:
         with pytest.raises(BadUsage) as error:
             frame(store, name, expand=expand)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert hint in error.value.hint
 
 
-def test_one_path_needs_no_list_and_none_adds_nothing(filled):
-    """Twice the same is once."""
+def test_expand_accepts_one_path_or_none(filled):
+    """Duplicates are removed."""
     whole = filled.runs_df()
     pd.testing.assert_frame_equal(filled.runs_df(expand=[]), whole)
     assert list(filled.runs_df(columns="run_id", expand="metadata.n")) == ["run_id", "metadata.n"]

@@ -1,0 +1,180 @@
+"""Creating a store's tables, the version of its schema, and upgrades from older versions.
+
+``kern_schema`` has one row per workload of a database. Tables that it does not list are another program's: they are
+refused and never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb import extra_keys
+from kern_nb.db import catalog, foreign_layouts
+from kern_nb.db.schema import Tables
+from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
+
+SCHEMA_VERSION = 4
+
+MIGRATIONS: dict[int, list[tuple[str, str]]] = {
+    2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
+    3: [("requirements", "approved"), ("requirements", "extra")],
+    4: [
+        ("messages", "from_history"),
+        ("messages", "partial"),
+        ("messages", "internal"),
+        ("tool_calls", "internal"),
+        ("runs", "internal"),
+    ],
+}
+"""For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
+
+_INTERNAL_COLUMN_VERSION = 4
+"""The version that moved kern_nb's own keys from ``extra`` to ``internal``."""
+
+
+def create_tables(
+    connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
+) -> None:
+    """Create the tables of a workload, or upgrade older ones.
+
+    Args:
+        connection: A connection in a writing transaction.
+        tables: The tables.
+        beside_others: See `read_version`.
+        database: See `read_version`.
+
+    Raises:
+        SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
+        ForeignLayout: the database, or a table of one of these names, is another program's; nothing was changed.
+    """
+    version = read_version(connection, tables, beside_others=beside_others, database=database)
+    tables.metadata.create_all(connection)
+    if version is None:
+        connection.execute(tables.schema.insert().values(session_table=tables.name, version=SCHEMA_VERSION))
+    elif version < SCHEMA_VERSION:
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            for table, column in MIGRATIONS[step]:
+                _add_column(connection, getattr(tables, table), column)
+            if step == _INTERNAL_COLUMN_VERSION:
+                extra_keys.upgrade_messages(connection, tables.messages)
+                extra_keys.upgrade_runs(connection, tables.runs)
+                for index in tables.runs.indexes:
+                    index.create(connection, checkfirst=True)
+                extra_keys.upgrade_texts(connection, tables)
+        connection.execute(
+            tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
+        )
+
+
+def read_version(
+    connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
+) -> int | None:
+    """Return the version of a workload's tables, None if they do not exist. Reads the catalog only.
+
+    Args:
+        connection: A connection to the database.
+        tables: The tables that a store would use.
+        beside_others: Whether they may be created in a database that has only other programs' tables.
+        database: The name of the database in errors.
+
+    Raises:
+        SchemaTooNew: the version is newer than this kern_nb supports.
+        ForeignLayout: the database, or a table of one of these names, is another program's.
+    """
+    objects = catalog.objects(connection, tables.metadata.schema)
+    if not has_kern_tables(connection, tables, objects, beside_others=beside_others, database=database):
+        return None
+    query = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
+    version = connection.execute(query).scalar()
+    if version is None:
+        _require_free_names(connection, tables, objects)
+    elif version > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"The tables of {tables.name!r} have schema version {version}; this kern_nb supports up to "
+            f"{SCHEMA_VERSION}.",
+            "Upgrade kern_nb: pip install -U kern-nb. Nothing was changed.",
+        )
+    return version
+
+
+def has_kern_tables(
+    connection: Connection,
+    tables: Tables,
+    objects: catalog.Objects,
+    *,
+    beside_others: bool,
+    database: str,
+) -> bool:
+    """Return whether a database has tables of kern_nb, of any workload.
+
+    Args:
+        connection: A connection to the database.
+        tables: The tables that a store would use.
+        objects: The tables and views of the database.
+        beside_others: See `read_version`.
+        database: See `read_version`.
+
+    Raises:
+        ForeignLayout: the database has tables or views, and none of kern_nb's.
+    """
+    schema = tables.metadata.schema
+    if tables.schema.name in objects.own:
+        columns = catalog.columns(connection, tables.schema.name, schema)
+        if set(tables.schema.columns.keys()) <= columns:
+            return True
+        raise _foreign_table_error(tables.schema.name, columns)
+    _require_free_names(connection, tables, objects)
+    if objects.all and not beside_others:
+        raise _foreign_database_error(database, objects.all, catalog.described(connection, objects.own, schema))
+    return False
+
+
+def _require_free_names(connection: Connection, tables: Tables, objects: catalog.Objects) -> None:
+    """Refuse a table of one of these names, whatever its columns: kern_schema does not list it."""
+    for table in tables.metadata.sorted_tables:
+        if table is not tables.schema and (name := objects.taken(table.name)):
+            raise _foreign_table_error(name, catalog.columns(connection, name, tables.metadata.schema))
+
+
+def _foreign_database_error(
+    database: str, names: AbstractSet[str], columns: Mapping[str, AbstractSet[str]]
+) -> ForeignLayout:
+    program = foreign_layouts.program_of(columns)
+    layout = f"the layout of {program}" if program else "an unknown layout"
+    return ForeignLayout(
+        f"{database} belongs to another program, in {layout}: its tables are {foreign_layouts.listed(names)}. "
+        "It has no tables of kern_nb, and nothing was changed.",
+        "Attach another file or database, or create tables beside the others: session_table='kern_sessions', in a "
+        "notebook --table kern_sessions.",
+    )
+
+
+def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout:
+    program = foreign_layouts.program_of({table: columns})
+    if program:
+        return ForeignLayout(
+            f"The table {table!r} is in the layout of {program}; kern_nb does not write to it.",
+            "Keep both in one database under another table name: session_table='kern_sessions'.",
+        )
+    return ForeignLayout(
+        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.listed(columns)}.",
+        "Choose another table name: session_table='kern_sessions'.",
+    )
+
+
+def not_a_table_error(url: str, name: str) -> NotAStore:
+    """Return the error for a view or a computed table in place of one of the store's tables."""
+    return NotAStore(
+        f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
+        "Choose another table name: session_table='kern_sessions'.",
+    )
+
+
+def _add_column(connection: Connection, table: sa.Table, name: str) -> None:
+    preparer = connection.dialect.identifier_preparer
+    kind = table.c[name].type.compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {preparer.quote(name)} {kind}")

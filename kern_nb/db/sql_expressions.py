@@ -1,0 +1,238 @@
+"""SQL expressions that each engine compiles in its own way."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
+
+Expression = sa.ColumnElement[Any]
+
+# Invalid JSON has no keys: every engine raises an error for it, which would fail the statement for all rows.
+
+
+class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+    """The text at a key of a JSON column."""
+
+    inherit_cache = True
+    name = "json_text"
+    type = Text()
+
+    def __init__(self, column: Expression, key: str) -> None:
+        super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text))
+
+
+@compiles(json_text, "duckdb")
+def _json_text_duckdb(element: json_text, compiler: Any, **kw: Any) -> str:
+    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"(TRY_CAST({column} AS JSON) ->> {key})"
+
+
+@compiles(json_text, "postgresql")
+def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
+    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    return _postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
+
+
+@compiles(json_text, "sqlite")
+def _json_text_sqlite(element: json_text, compiler: Any, **kw: Any) -> str:
+    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"(CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN {column} ->> {key} END)"
+
+
+_INPUT_IS_VALID_VERSION = (16,)
+"""The first version of PostgreSQL with ``pg_input_is_valid``."""
+
+
+def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) -> str:
+    """Return SQL that parses a text as JSON, NULL if it is invalid.
+
+    Args:
+        text: The SQL of the text.
+        kind: JSON or JSONB.
+        operators: SQL to apply to the JSON.
+        dialect: The dialect, with the server's version.
+    """
+    value = f"(CAST({text} AS {kind}){operators})"
+    if (getattr(dialect, "server_version_info", None) or _INPUT_IS_VALID_VERSION) < _INPUT_IS_VALID_VERSION:
+        return value
+    # As JSONB: it also refuses escapes that cannot become text.
+    return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
+
+
+class valid_or_null(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
+
+    inherit_cache = True
+    name = "valid_or_null"
+
+    def __init__(self, column: Expression) -> None:
+        kind = type(column.type)
+        self.type = STORED_TYPES[kind]()
+        self.kinds = _SQLITE_TYPES[kind]  # follows from the column, which is part of the cache key
+        super().__init__(sa.type_coerce(column, self.type))
+
+
+STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
+    Text: sa.Text,
+    Json: sa.Text,
+    Integer: sa.BigInteger,
+    Real: sa.Double,
+    Boolean: sa.Boolean,
+}
+_SQLITE_TYPES: dict[type, str] = {
+    Text: "'text'",
+    Json: "'text'",
+    Integer: "'integer'",
+    Real: "'real', 'integer'",
+    Boolean: "'integer'",
+}
+
+
+@compiles(valid_or_null)
+def _valid_or_null(element: valid_or_null, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(valid_or_null, "sqlite")
+def _valid_or_null_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
+
+
+class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+    """A text in lower case."""
+
+    inherit_cache = True
+    name = "lower_text"
+    type = sa.Text()
+
+
+@compiles(lower_text)
+def _lower_text(element: lower_text, compiler: Any, **kw: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(lower_text, "sqlite")
+def _lower_text_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
+    # As bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
+    return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
+
+
+class as_time(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """Unix microseconds as the engine's timestamp type."""
+
+    inherit_cache = True
+    name = "as_time"
+
+
+@compiles(as_time)
+def _as_time(element: as_time, compiler: Any, **kw: Any) -> str:
+    return f"to_timestamp({compiler.process(element.clauses, **kw)} / 1000000.0)"
+
+
+@compiles(as_time, "duckdb")
+def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
+    return f"make_timestamptz({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(as_time, "sqlite")
+def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
+    micros = compiler.process(element.clauses, **kw)
+    fraction = f"((({micros} % 1000000) + 1000000) % 1000000)"  # also positive before 1970
+    return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
+
+
+class as_jsonb(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+    """A text as PostgreSQL's JSONB; NULL if it is invalid JSON."""
+
+    inherit_cache = True
+    name = "as_jsonb"
+
+
+@compiles(as_jsonb, "postgresql")
+def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
+    return _postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
+
+
+class json_at(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+    """The JSON text at a path of keys through objects; NULL if it does not exist."""
+
+    inherit_cache = True
+    name = "json_at"
+    type = sa.Text()
+
+    def __init__(self, column: Expression, *keys: str) -> None:
+        steps = [*keys, *map(_duckdb_step, keys)]  # each engine uses one half
+        super().__init__(sa.type_coerce(column, sa.Text), *(sa.literal(step, sa.Text) for step in steps))
+
+    def parts(self) -> tuple[Expression, list[Expression], list[Expression]]:
+        """Return the column, the keys, and the keys in DuckDB's syntax."""
+        column, *steps = self.clauses
+        return column, steps[: len(steps) // 2], steps[len(steps) // 2 :]
+
+
+@compiles(json_at, "postgresql")
+def _json_at_postgresql(element: json_at, compiler: Any, **kw: Any) -> str:
+    column, keys, _ = element.parts()
+    steps = "".join(f" -> {compiler.process(key, **kw)}" for key in keys)
+    return f"CAST({_postgresql_json(compiler.process(column, **kw), 'JSON', steps, compiler.dialect)} AS TEXT)"
+
+
+@compiles(json_at, "duckdb")
+def _json_at_duckdb(element: json_at, compiler: Any, **kw: Any) -> str:
+    column, _, steps = element.parts()
+    value = f"TRY_CAST({compiler.process(column, **kw)} AS JSON)"
+    for step in steps:
+        value = f"json_extract({value}, {compiler.process(step, **kw)})"
+    return f"CAST({value} AS VARCHAR)"
+
+
+def _duckdb_step(key: str) -> str:
+    """Quote a key for DuckDB.
+
+    A JSONPath does not match an empty key or a star literally. A JSON pointer does, but would match a number as an
+    index of a list, which no other engine does.
+    """
+    if key in {"", "*"}:
+        return f"/{key}"
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return f'$."{escaped}"'
+
+
+@compiles(json_at, "sqlite")
+def _json_at_sqlite(element: json_at, compiler: Any, **kw: Any) -> str:
+    column, keys, _ = element.parts()
+    # As bytes: sqlite3 fails to pass invalid UTF-8 as text.
+    document = f"CAST({compiler.process(column, **kw)} AS BLOB)"
+    return f"{JSON_AT_FUNCTION}({', '.join([document, *(compiler.process(key, **kw) for key in keys)])})"
+
+
+JSON_AT_FUNCTION = "kern_json_at"
+"""SQLite's own functions cannot match a key that contains a quote, and round numbers."""
+
+
+def extract_json(document: object, *keys: str) -> str | None:
+    """Return the JSON text at a path of keys, None if it does not exist or the document is invalid; for SQLite."""
+    if not isinstance(document, (str, bytes)):
+        return None
+    try:
+        value = _parse(document)
+    except (ValueError, RecursionError):
+        return None
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return json.dumps(value, ensure_ascii=False)
+
+
+# Consecutive messages of a session have the same document.
+@lru_cache(maxsize=16)
+def _parse(document: str | bytes) -> Any:
+    return json.loads(document)
