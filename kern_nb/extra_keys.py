@@ -2,8 +2,8 @@
 
 ``extra`` belongs to the source of a record: any key may stand there, and none has a meaning to kern_nb. What kern_nb
 has to find again is a column (``from_history``, ``partial``) or a key of the ``internal`` column. Before schema
-version 4 these marks stood in ``extra``; `upgrade_messages` and `upgrade_runs` move those of a store, `upgraded` those
-of a record in an older bundle.
+version 4 these marks stood in ``extra``; `upgrade_messages` and `upgrade_runs` move those of a store,
+`upgrade_row` those of a record in an older bundle.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ARGS = "args"
 ASKED_ARGS = "asked_args"
 """Of a tool call that ran with other arguments: those that the model asked for."""
 
-GIVEN_STATE = "given_state"
+STATE_ARGUMENT = "given_state"
 """Of a run: the session state that its caller passed, which a rerun passes again."""
 
 RERUN_OF = "rerun_of"
@@ -60,16 +60,16 @@ TOOL_CALL_ID = "tool_call_id"
 STATE_BEFORE = "state_before"
 """Of a session's first run: the session state it started from, which no earlier run holds."""
 
-_OF_RUN = (GIVEN_STATE, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
+_OF_RUN = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 _ALONE = (BY_TOOL, RETRY)
 _COPY, _FILES = '{"from_history": true', '{"files": true'
 _PARTS = '{"parts": [{'
 
 
-def of_run(extra: Mapping[str, Any], given_state: dict[str, Any] | None = None) -> dict[str, Any]:
+def run_internal(extra: Mapping[str, Any], given_state: dict[str, Any] | None = None) -> dict[str, Any]:
     """What kern_nb notes of a run that one of its agents makes, from what is shown of it in ``extra``."""
     noted = {key: extra[key] for key in _OF_RUN if key in extra}
-    return noted | ({GIVEN_STATE: given_state} if given_state else {})
+    return noted | ({STATE_ARGUMENT: given_state} if given_state else {})
 
 
 def upgrade_messages(connection: sa.Connection, messages: sa.Table) -> None:
@@ -131,7 +131,7 @@ def upgrade_runs(connection: sa.Connection, runs: sa.Table) -> None:
     connection.execute(runs.update().where(marked, runs.c.source_hash.is_(None)).values(internal=runs.c.extra))
 
 
-def upgraded(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of an older bundle, as this version stores it; see `upgrade_messages`."""
     new, extra = dict(row), row.get("extra")
     if not isinstance(extra, dict):

@@ -51,7 +51,7 @@ PART_TYPES = frozenset(
 )  # fmt: skip
 """The types of the parts that a content is made of: the store's own, and those of the formats of providers."""
 
-UNANSWERED = ("pending", "claimed")
+UNRESOLVED_STATUSES = ("pending", "claimed")
 """A requirement in one of these waits."""
 
 
@@ -73,7 +73,7 @@ YEARS = (-62_135_596_800, 253_402_300_799)
 _TIMES = "Times are of the years 1 to 9999."
 
 
-def utc(value: datetime, name: str = "A time") -> datetime:
+def to_utc(value: datetime, name: str = "A time") -> datetime:
     """A time in UTC. Naive times are read as UTC, as importers state in the session's metadata.
 
     Raises:
@@ -111,7 +111,7 @@ def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: Validat
         if isinstance(value, (int, float)):  # read as unix seconds, or milliseconds where it is large
             raise UnstorableValue(f"{name} is {_shortened(value)}: not a unix time.", _TIMES) from None
         raise
-    return utc(time, name)
+    return to_utc(time, name)
 
 
 def _seconds_field(value: int, info: ValidationInfo) -> int:

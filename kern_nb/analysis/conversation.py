@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from kern_nb import store_registry
 from kern_nb.db import codec
 from kern_nb.db.mapping import ANSWERS
-from kern_nb.db.reads import NOT_TOLD
+from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.errors import BadUsage
 from kern_nb.records import is_parts
 from kern_nb.text import formatting
@@ -195,7 +195,7 @@ _ENDS = ("run_id", "run_index", "input", "output", "agent_id")
 
 def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
     """Whether an agent was told just this before; what it is told now is kept in ``instructions``."""
-    if turn.role not in NOT_TOLD:
+    if turn.role not in INSTRUCTION_ROLES:
         return False
     before = instructions.get((agent_id, turn.role))
     instructions[agent_id, turn.role] = turn.text

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
-from kern_nb.db.database import Connected
+from kern_nb.db.database import Database
 from kern_nb.db.schema import Tables, UnreadableCell
 from kern_nb.errors import UnstorableValue
 
@@ -26,7 +26,7 @@ class Blob(NamedTuple):
     content: bytes
 
 
-def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
+def put(connection: Connection, store: Database, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise UnstorableValue(f"{codec.shown(content)} is no bytes.", "Encode text first: text.encode()")
@@ -38,7 +38,7 @@ def put(connection: Connection, store: Connected, content: bytes, media_type: st
     return sha256
 
 
-def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
+def get(connection: Connection, store: Database, sha256: str) -> Blob | None:
     """See `SessionStore.get_blob`."""
     b = store.tables.blobs
     query = sa.select(b.c.sha256, b.c.media_type, b.c.content).where(b.c.sha256 == sha256)

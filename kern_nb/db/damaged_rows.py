@@ -24,7 +24,7 @@ from kern_nb.db.schema import Decoded, Json, StoredRow, Tables, Text, Unreadable
 from kern_nb.errors import DamagedRow
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 _NAMED = 3
 _PORTION = 2_000
@@ -79,7 +79,7 @@ def readable(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str, 
     return values, tuple(damaged)
 
 
-def require_readable(store: Connected, attribute: str, row: StoredRow, *, only: str | None) -> None:
+def require_readable(store: Database, attribute: str, row: StoredRow, *, only: str | None) -> None:
     """A damaged row that a list leaves out: an error where the list is of its session, a warning where it is of all.
 
     Args:
@@ -108,7 +108,7 @@ def require_readable(store: Connected, attribute: str, row: StoredRow, *, only: 
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def error_of(store: Connected, cell: UnreadableCell) -> DamagedRow:
+def error_of(store: Database, cell: UnreadableCell) -> DamagedRow:
     """The error that names the cell and its row, which is looked up where the reader did not have it at hand."""
     tables, column = store.tables, cell.column
     if isinstance(column, tuple):
@@ -131,7 +131,7 @@ def _attribute(tables: Tables, table: Any) -> str | None:
     return next((name for name in _KEYS if getattr(tables, name) is table), None)
 
 
-def _rows_with(store: Connected, attribute: str, column: sa.Column[Any], value: Any) -> list[str]:
+def _rows_with(store: Database, attribute: str, column: sa.Column[Any], value: Any) -> list[str]:
     """The rows that have this very value in the column, some of them."""
     table = column.table
     keys = [raw(table.c[name]) for name in _KEYS[attribute]]
@@ -353,7 +353,7 @@ def forget(connection: Connection, tables: Tables, session_id: str) -> None:
         connection.execute(aside.delete().where(aside.c.session_id == session_id))
 
 
-def repair(connection: Connection, store: Connected, damaged: DamagedCells) -> str:
+def repair(connection: Connection, store: Database, damaged: DamagedCells) -> str:
     """Set the damaged cells of a row aside and put safe values in their place; where they are now, in words."""
     tables = store.tables
     aside = _aside(tables)

@@ -1,4 +1,4 @@
-"""`Connected`: a store's way to its database. Transactions, retries, the schema; what an engine's file must provide.
+"""`Database`: a store's way to its database. Transactions, retries, the schema; what an engine's file must provide.
 
 Nothing here knows what a session is.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES = 12
-_stores: weakref.WeakSet[Connected] = weakref.WeakSet()
+_stores: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Connected(ABC):
+class Database(ABC):
     """A database with a workload's tables. Nothing is written, and no file made, before the first write.
 
     Attributes:
@@ -122,7 +122,7 @@ class Connected(ABC):
     def is_conflict(self, error: Exception) -> bool:
         """Whether a transaction failed only because of another one, and may be tried again."""
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """What to raise in place of an error of the driver's; None for one that is not about the store."""
         if isinstance(error, sa.exc.StatementError) and isinstance(error.orig, KernError):
             return error.orig  # a value that the codec refused
@@ -242,13 +242,13 @@ class Connected(ABC):
         except Exception as error:
             if write and self.is_conflict(error):
                 raise
-            cause = self._busy(error) if self.is_conflict(error) else self.explain(error)
+            cause = self._busy(error) if self.is_conflict(error) else self.translate_error(error)
             if cause is None or cause is error:
                 raise
             raise cause from (error if isinstance(cause, KernError) else None)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def read_connection(self) -> Iterator[Connection]:
         """A connection to read records; before the first write, to an empty store."""
         source = self._source()
         with source.connect() as connection:
@@ -282,7 +282,7 @@ class Connected(ABC):
     def _busy(self, error: Exception) -> Exception:
         """What is raised in the end where other writers were in the way each time."""
         if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
-            cause = self.explain(error)
+            cause = self.translate_error(error)
             return cause if isinstance(cause, Exception) else error
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.db.database import Connected
+from kern_nb.db.database import Database
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kern_nb.db.json_columns import JsonPath
 
 
-class Tabular(Connected):
+class Tabular(Database):
     """The five frames, and SQL."""
 
     def sessions_df(

@@ -216,10 +216,10 @@ class DuckDb(SessionStore):
         cause = getattr(error, "orig", error)
         return isinstance(cause, duckdb.TransactionException) and not is_full(cause) and "Could not" not in str(cause)
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """DuckDB's other errors: tables that changed under the store, damaged values, too little memory."""
         cause = getattr(error, "orig", error)
-        known = super().explain(error)
+        known = super().translate_error(error)
         if known is not None or not isinstance(cause, duckdb.Error) or self.is_conflict(error):
             return known
         changed = isinstance(cause, (duckdb.CatalogException, duckdb.BinderException))

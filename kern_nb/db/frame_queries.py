@@ -15,14 +15,14 @@ import sqlalchemy as sa
 from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.dtypes import typed
-from kern_nb.db.lineage import CUT_RUN, Segments, segments, texts_of
+from kern_nb.db.lineage import CUT_RUN, Lineage, json_texts, load_lineage
 from kern_nb.db.mapping import ANSWERS
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only, Wanted
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 When: TypeAlias = str | date | datetime | pd.Timestamp
 
@@ -52,7 +52,7 @@ class Asked:
     lineage: bool = False
 
 
-def table(store: Connected, name: str, asked: Asked) -> pa.Table:
+def table(store: Database, name: str, asked: Asked) -> pa.Table:
     """One of the frames as Arrow columns.
 
     Raises:
@@ -80,7 +80,7 @@ def _require_kinds(asked: Asked) -> None:
         BadUsage: it is not.
     """
     if asked.limit is not None:
-        validation.count("limit", asked.limit)
+        validation.require_count("limit", asked.limit)
     for name in ("user_id", "agent_id"):
         if not isinstance(getattr(asked, name), str | None):
             raise BadUsage(f"{name}={getattr(asked, name)!r} is no id.", "Ids are strings.")
@@ -93,7 +93,7 @@ def _require_kinds(asked: Asked) -> None:
 
 
 def _limit(asked: Asked) -> int | None:
-    return None if asked.limit is None else validation.count("limit", asked.limit)
+    return None if asked.limit is None else validation.require_count("limit", asked.limit)
 
 
 def _columns(name: str, asked: Asked) -> list[Column]:
@@ -123,15 +123,15 @@ def _instead(name: object, there: Iterable[str]) -> str:
     return did_you_mean(name, there, f"Its columns are {', '.join(there)}.")
 
 
-def _seen(store: Connected, asked: Asked) -> Segments | None:
+def _seen(store: Database, asked: Asked) -> Lineage | None:
     """What a branch sees, where inherited rows are asked for."""
     if not asked.lineage:
         return None
     if not isinstance(asked.session_id, str):
         raise BadUsage("lineage=True needs one session_id.", "Name the branch: messages_df('what-if', lineage=True).")
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         row = reads.require_session(connection, store.tables, asked.session_id, asked.user_id)
-        return segments(connection, store.tables, row)
+        return load_lineage(connection, store.tables, row)
 
 
 def micros(when: When) -> int:
@@ -161,7 +161,7 @@ def _times(created_at: sa.ColumnElement[int], asked: Asked, unit: int = 1) -> li
 def _named(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
     if isinstance(session_id, str):
         return column == session_id
-    ids = texts_of(sa.literal(codec.dumps(list(session_id)), sa.Text()))
+    ids = json_texts(sa.literal(codec.dumps(list(session_id)), sa.Text()))
     return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
 
 
@@ -184,7 +184,7 @@ def _sessions(tables: Tables, asked: Asked, wanted: Wanted) -> sa.Select[Any]:
     return VIEWS["sessions"](tables, only, wanted=wanted).where(only(s)).order_by(*order)
 
 
-def _rows(tables: Tables, name: str, asked: Asked, wanted: Wanted, seen: Segments | None) -> sa.Select[Any]:
+def _rows(tables: Tables, name: str, asked: Asked, wanted: Wanted, seen: Lineage | None) -> sa.Select[Any]:
     """The rows of a view in order; of what a branch sees, those it inherits are marked."""
     table: sa.Table = getattr(tables, name)
     where = _times(table.c.created_at, asked)
@@ -208,7 +208,7 @@ def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.type_coerce(column, sa.Text()), "") if column.nullable else column
 
 
-def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
+def _masks(tables: Tables, name: str, seen: Lineage) -> Masks:
     """What lies behind a branch point: the end of a run that is cut, and the results of its last calls."""
     m, t = tables.messages, tables.tool_calls
     if name == "runs":
@@ -222,7 +222,7 @@ def _masks(tables: Tables, name: str, seen: Segments) -> Masks:
     return NO_MASKS
 
 
-def _of_sessions(tables: Tables, asked: Asked, seen: Segments | None) -> Only | None:
+def _of_sessions(tables: Tables, asked: Asked, seen: Lineage | None) -> Only | None:
     """The condition on rows of any table: of named sessions, and of a user's; None where every session is meant.
 
     Who owns a row is what its session says.

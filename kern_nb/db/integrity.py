@@ -87,7 +87,7 @@ def check(store: SessionStore, *, repair: bool, hosts_gone: Collection[str] = ()
     """See `SessionStore.check`."""
     tables = store.tables
     if not repair:
-        with store.reading() as connection:
+        with store.read_connection() as connection:
             damaged = [_of_cells(tables, row) for row in damaged_rows.scan(connection, tables)]
             return CheckReport([*itertools.chain.from_iterable(damaged), *_findings(connection, tables, hosts_gone)])
 

@@ -70,7 +70,7 @@ class Segment:
         return own & ((rows.c.run_index < self.until.run_index) | cut)
 
 
-class Segments(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
+class Lineage(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
     """The segments of one session, oldest first; the last is its own.
 
     The conditions on rows are a disjunction of a few segments. Of many they are one test against a list that is handed
@@ -126,7 +126,7 @@ class Segments(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
         ]
         message = rows.c.message_index if part == "message" else sa.null()
         spans = sa.literal(json.dumps(listed), sa.Text())
-        ids = texts_of(sa.literal(json.dumps([span["s"] for span in listed]), sa.Text()))
+        ids = json_texts(sa.literal(json.dumps([span["s"] for span in listed]), sa.Text()))
         owner = sa.type_coerce(rows.c.session_id, sa.Text())
         # By ids first: that is what an index is for.
         within = among(spans, owner, rows.c.run_index, message, sa.literal(part, sa.Text(), literal_execute=True))
@@ -140,25 +140,25 @@ _FAR = 2**62
 """An index behind all others."""
 
 
-class texts_of(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+class json_texts(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
     """The texts of a JSON array, as rows: one parameter, however many they are."""
 
     inherit_cache = True
     name = "texts_of"
 
 
-@compiles(texts_of, "postgresql")
-def _texts_of_postgresql(element: texts_of, compiler: Any, **kw: Any) -> str:
+@compiles(json_texts, "postgresql")
+def _texts_of_postgresql(element: json_texts, compiler: Any, **kw: Any) -> str:
     return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)))"
 
 
-@compiles(texts_of, "duckdb")
-def _texts_of_duckdb(element: texts_of, compiler: Any, **kw: Any) -> str:
+@compiles(json_texts, "duckdb")
+def _texts_of_duckdb(element: json_texts, compiler: Any, **kw: Any) -> str:
     return f"(SELECT unnest(from_json({compiler.process(element.clauses, **kw)}, '[\"VARCHAR\"]')))"
 
 
-@compiles(texts_of, "sqlite")
-def _texts_of_sqlite(element: texts_of, compiler: Any, **kw: Any) -> str:
+@compiles(json_texts, "sqlite")
+def _texts_of_sqlite(element: json_texts, compiler: Any, **kw: Any) -> str:
     return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - a bound parameter
 
 
@@ -199,16 +199,16 @@ def _among_duckdb(element: among, compiler: Any, **kw: Any) -> str:
 
 @compiles(among, "sqlite")
 def _among_sqlite(element: among, compiler: Any, **kw: Any) -> str:
-    return f"{SQLITE_AMONG}({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
+    return f"{SQLITE_IN_SEGMENTS}({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
 
 
-SQLITE_AMONG = "kern_among"
+SQLITE_IN_SEGMENTS = "kern_among"
 """SQLite would go through the whole list for each row."""
 
 _parsed: tuple[str, dict[str, tuple[int, int]]] = ("[]", {})
 
 
-def lies_among(spans: str, owner: object, run: object, message: object, part: str) -> bool:
+def is_in_segments(spans: str, owner: object, run: object, message: object, part: str) -> bool:
     """What SQLite's function does."""
     global _parsed  # noqa: PLW0603 - the list of the row before, which is nearly always the same
     text, ends = _parsed
@@ -225,7 +225,7 @@ def lies_among(spans: str, owner: object, run: object, message: object, part: st
     return isinstance(message, int) and (run, message) <= end
 
 
-def fork_of(session: Row) -> Point | None:
+def fork_point(session: Row) -> Point | None:
     """The last place that a session inherits, None where it is no branch.
 
     Raises:
@@ -238,7 +238,7 @@ def fork_of(session: Row) -> Point | None:
     return Point(session["fork_run_index"], session["fork_message_index"])
 
 
-def segments(connection: Connection, tables: Tables, session: Row) -> Segments:
+def load_lineage(connection: Connection, tables: Tables, session: Row) -> Lineage:
     """The segments of a session, from its row; one query where it is a branch, none where it is not.
 
     Raises:
@@ -249,11 +249,11 @@ def segments(connection: Connection, tables: Tables, session: Row) -> Segments:
     cap: Point | None = None
     link = session
     for parent in _ancestors(connection, tables, session):
-        fork = fork_of(link)
+        fork = fork_point(link)
         cap = fork.earlier(cap) if fork is not None else cap
         seen.append(Segment(parent["session_id"], cap))
         link = parent
-    return Segments(reversed(seen))
+    return Lineage(reversed(seen))
 
 
 def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row]:
@@ -312,7 +312,7 @@ def _ancestors_by_map(connection: Connection, tables: Tables, session: Row) -> l
     return rows
 
 
-def find_run(connection: Connection, tables: Tables, seen: Segments, run: int | str) -> Row:
+def find_run(connection: Connection, tables: Tables, seen: Lineage, run: int | str) -> Row:
     """A run that a session sees, by its index, its id or a unique prefix of its id.
 
     Raises:
@@ -375,7 +375,7 @@ def family_end(connection: Connection, tables: Tables, run: Row) -> int:
 def find_point(
     connection: Connection,
     tables: Tables,
-    seen: Segments,
+    seen: Lineage,
     *,
     after: int | str | tuple[int | str, int] | None,
     before: int | str | tuple[int | str, int] | None,
@@ -414,12 +414,12 @@ def _index(value: object, what: str) -> int:
     return value.__index__()
 
 
-def _whole(seen: Segments, run_index: int) -> Point:
+def _whole(seen: Lineage, run_index: int) -> Point:
     """All that the session sees of a run: up to the cut, where it is cut for the session."""
     return Point(run_index, _last_cut(seen, run_index))
 
 
-def _after(connection: Connection, tables: Tables, seen: Segments, run: Row) -> Point:
+def _after(connection: Connection, tables: Tables, seen: Lineage, run: Row) -> Point:
     """After a run. An open one counts up to its latest message, so that the branch does not move on with it."""
     m, index = tables.messages, int(run["run_index"])
     if run["status"] not in OPEN_STATUSES:
@@ -431,13 +431,13 @@ def _after(connection: Connection, tables: Tables, seen: Segments, run: Row) -> 
     return _whole(seen, index - 1) if written is None else Point(index, written)
 
 
-def _last_cut(seen: Segments, run_index: int) -> int | None:
+def _last_cut(seen: Lineage, run_index: int) -> int | None:
     """Where the run of this index is cut for the session, if it is."""
     forks = [s.until for s in seen if s.until is not None and s.until.run_index == run_index]
     return forks[-1].message_index if forks else None
 
 
-def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
+def _end(connection: Connection, tables: Tables, seen: Lineage) -> Point:
     r = tables.runs
     query = sa.select(*(r.c[name] for name in _OF_RUN)).where(seen.runs(r))
     run = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).mappings().first()
@@ -446,7 +446,7 @@ def _end(connection: Connection, tables: Tables, seen: Segments) -> Point:
     return _after(connection, tables, seen, _leader(connection, tables, run))
 
 
-def _require_message(connection: Connection, tables: Tables, seen: Segments, run: Row, message_index: int) -> None:
+def _require_message(connection: Connection, tables: Tables, seen: Lineage, run: Row, message_index: int) -> None:
     m = tables.messages
     own = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], seen.inside(m))
     last = connection.execute(own).scalar()
@@ -456,7 +456,7 @@ def _require_message(connection: Connection, tables: Tables, seen: Segments, run
         raise MessageNotFound(f"Run {name} {there}, no message {message_index}.", f"See %kern show {name}.")
 
 
-def state_at(connection: Connection, tables: Tables, seen: Segments, point: Point) -> dict[str, Any] | None:
+def state_at(connection: Connection, tables: Tables, seen: Lineage, point: Point) -> dict[str, Any] | None:
     """The session state as it was there: after the last run that lies wholly before the point.
 
     Members' and steps' runs share their leader's state, which ends after them. Before the first run it is what that
@@ -475,7 +475,7 @@ def state_at(connection: Connection, tables: Tables, seen: Segments, point: Poin
 
 def inherits_from(child: Row, parent: Row) -> bool:
     """Whether a branch sees rows that are its parent's own, not only those the parent inherits itself."""
-    fork, floor = fork_of(child), fork_of(parent)
+    fork, floor = fork_point(child), fork_point(parent)
     return fork is not None and fork.run_index > (floor.run_index if floor else -1)
 
 
@@ -489,7 +489,7 @@ def copy_rows(
     renamed: dict[str, str] = {}
     cut_runs: set[str] = set()
     copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
-    shown = Segments(seen)
+    shown = Lineage(seen)
     r = tables.runs
     query = sa.select(r).where(shown.runs(r), r.c.run_index > after).order_by(r.c.run_index)
     for row in connection.execute(query).mappings():

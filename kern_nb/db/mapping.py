@@ -40,8 +40,8 @@ from kern_nb.records import (
     Usage,
     is_parts,
     text_of,
+    to_utc,
     unix_seconds,
-    utc,
 )
 
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ANSWERS = RESULT_ROLES
 """The roles of messages that answer a call."""
 
-LONGEST_ID = 1000
+MAX_ID_LENGTH = 1000
 """PostgreSQL's indexes take little more, in any script."""
 
 _WIDEST = 2**63
@@ -67,19 +67,19 @@ class RunRows:
     tool_calls: list[Row] = field(default_factory=list)
 
 
-def micros(time: datetime | None) -> int | None:
+def to_micros(time: datetime | None) -> int | None:
     """Unix microseconds, exactly."""
     if time is None or (isinstance(time, datetime) and time != time):  # noqa: PLR0124 - pandas' NaT passes for one
         return None
-    return (utc(time) - _EPOCH) // _MICROSECOND
+    return (to_utc(time) - _EPOCH) // _MICROSECOND
 
 
 def moment(value: int | None) -> datetime | None:
-    """The time of `micros`."""
+    """The time of `to_micros`."""
     return None if value is None else _EPOCH + value * _MICROSECOND
 
 
-def split(content: Any, *, is_result: bool = False) -> tuple[str | None, Any]:
+def split_content(content: Any, *, is_result: bool = False) -> tuple[str | None, Any]:
     """A content as (what people read, the value itself where that is no text).
 
     People read the texts of what a person or a model says in parts; any other value, and whatever a tool returned
@@ -89,7 +89,9 @@ def split(content: Any, *, is_result: bool = False) -> tuple[str | None, Any]:
         return (None if content is None else str(content)), None
     if not isinstance(content, (list, dict)):
         content = codec.loads(codec.dumps(content))  # a scalar as it will come back: a missing value is None
-        return split(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
+        return (
+            split_content(content) if content is None or isinstance(content, str) else (codec.dumps(content), content)
+        )
     if not is_result and is_parts(content):
         return text_of(content), content
     return codec.dumps(content), content
@@ -104,7 +106,7 @@ _RUN_SCALARS = (
 def run_rows(run: Run, session_id: str) -> RunRows:
     """A run as rows, its messages numbered from 0."""
     values = {name: getattr(run, name) for name in _RUN_SCALARS}
-    values |= {name: number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
+    values |= {name: normalize_number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
     values |= {
         "session_id": key(session_id),
         "run_id": key(run.run_id),
@@ -112,10 +114,10 @@ def run_rows(run: Run, session_id: str) -> RunRows:
         "extra": run.extra or None,
         "internal": run.internal or None,
     }
-    values["input"], values["input_json"] = split(run.input)
-    values["output"], values["output_json"] = split(run.output)
+    values["input"], values["input_json"] = split_content(run.input)
+    values["output"], values["output_json"] = split_content(run.output)
     values |= usage_row(run.usage)
-    values |= {"created_at": micros(run.created_at), "finished_at": micros(run.finished_at)}
+    values |= {"created_at": to_micros(run.created_at), "finished_at": to_micros(run.finished_at)}
     messages = [message_row(m, run.run_id, session_id, i) for i, m in enumerate(run.messages)]
     calls = tool_call_rows(run.run_id, session_id, run.messages, run.tool_calls, open_run=run.status in OPEN_STATUSES)
     return RunRows(values, messages, calls)
@@ -123,7 +125,7 @@ def run_rows(run: Run, session_id: str) -> RunRows:
 
 def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
     """A message as a row; ``run_index`` is set when the run has one."""
-    text, value = split(message.content, is_result=message.role in ANSWERS)
+    text, value = split_content(message.content, is_result=message.role in ANSWERS)
     return {
         "run_id": run_id,
         "message_index": index,
@@ -137,7 +139,7 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
         "is_error": message.is_error,
         "model": message.model,
         **usage_row(message.usage),
-        "created_at": micros(message.created_at),
+        "created_at": to_micros(message.created_at),
         "extra": message.extra or None,
         "from_history": message.from_history,
         "partial": message.partial,
@@ -149,7 +151,7 @@ def usage_row(usage: Usage | None) -> Row:
     """The usage columns, all NULL where nothing is known."""
     if usage is None:
         return dict.fromkeys(USAGE)
-    row = {name: None if (value := getattr(usage, name)) is None else number(value) for name in USAGE}
+    row = {name: None if (value := getattr(usage, name)) is None else normalize_number(value) for name in USAGE}
     for name, value in row.items():
         if name != "cost" and value is not None and not -MOST_TOKENS <= value <= MOST_TOKENS:
             raise UnstorableValue(f"{name}={value} is too large for a count of tokens.", "Keep it in extra.")
@@ -165,13 +167,13 @@ def key(value: str) -> str:
     """
     if not isinstance(value, str):
         raise not_text(value)
-    if len(value) > LONGEST_ID:
-        message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {LONGEST_ID:,}."
+    if len(value) > MAX_ID_LENGTH:
+        message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {MAX_ID_LENGTH:,}."
         raise UnstorableValue(message, "Use a shorter id, and keep the long one in extra.")
     return value
 
 
-def number(value: float | None) -> float | None:
+def normalize_number(value: float | None) -> float | None:
     """A number that every engine's columns hold; NaN is not known.
 
     Raises:
@@ -233,15 +235,15 @@ def tool_call_rows(
         at = next((at for at, row in enumerate(unanswered) if (row["message_index"] or 0) <= index), None)
         if at is not None:
             row = unanswered.pop(at)
-            row["result"], row["result_json"] = split(message.content, is_result=True)
-            row["status"] = row["status"] or ended(message)
+            row["result"], row["result_json"] = split_content(message.content, is_result=True)
+            row["status"] = row["status"] or result_status(message)
     for row in rows:
         has_result = row["result"] is not None or row["result_json"] is not None
         row["status"] = row["status"] or ("completed" if has_result else "started" if open_run else "unknown")
     return rows
 
 
-def ended(message: Message) -> ToolStatus:
+def result_status(message: Message) -> ToolStatus:
     """How the call ended that a tool's message answers."""
     return "failed" if message.is_error else "completed"
 
@@ -267,7 +269,7 @@ def _unique(given: str, taken: set[str], suffixes: dict[str, int]) -> str:
 def _tool_call_row(
     call: ToolCall, run_id: str, session_id: str, unique: str, *, message_index: int | None, call_index: int
 ) -> Row:
-    text, value = split(call.result, is_result=True)
+    text, value = split_content(call.result, is_result=True)
     return {
         "run_id": run_id,
         "tool_call_id": key(unique),
@@ -280,8 +282,8 @@ def _tool_call_row(
         "result": text,
         "result_json": value,
         "status": call.status,
-        "duration_s": number(call.duration_s),
-        "created_at": micros(call.created_at),
+        "duration_s": normalize_number(call.duration_s),
+        "created_at": to_micros(call.created_at),
         "extra": call.extra or None,
         "internal": call.internal or None,
     }
@@ -431,11 +433,11 @@ _REQUIREMENT_TIMES = ("created_at", "resolved_at", "expires_at")
 def requirement_row(requirement: Requirement) -> Row:
     """A requirement as a row."""
     row = {name: getattr(requirement, name) for name in Requirement.model_fields}
-    row |= {name: micros(row[name]) for name in _REQUIREMENT_TIMES}
+    row |= {name: to_micros(row[name]) for name in _REQUIREMENT_TIMES}
     return row | {"requirement_id": key(requirement.requirement_id), "extra": requirement.extra or None}
 
 
-def requirement_of(row: Stored) -> Requirement:
+def requirement_from_row(row: Stored) -> Requirement:
     """The requirement of a row."""
     require_sound("requirements", row)
     values = {name: row[name] for name in Requirement.model_fields}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from kern_nb.db import requirements, run_claims
-from kern_nb.db.database import Connected
-from kern_nb.records import UNANSWERED, Requirement, Run, Usage
+from kern_nb.db.database import Database
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run, Usage
 
 
-class Pauses(Connected):
+class Pauses(Database):
     """Requirements, their answers, and who goes on with a run."""
 
     def pause_run(
@@ -41,7 +41,7 @@ class Pauses(Connected):
         run_id: str | None = None,
         user_id: str | None = None,
         assignee: str | None = None,
-        status: str | Sequence[str] | None = UNANSWERED,
+        status: str | Sequence[str] | None = UNRESOLVED_STATUSES,
         run_status: str | None = None,
     ) -> list[Requirement]:
         """What runs wait for, oldest first; by default what is not answered yet.
@@ -55,7 +55,7 @@ class Pauses(Connected):
             run_status: Of runs that have this status: with None for ``status``, what PAUSED runs were told, too.
         """
         filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return requirements.requirements(connection, self, **filters, status=status, run_status=run_status)
 
     def resolve(

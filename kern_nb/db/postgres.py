@@ -199,18 +199,18 @@ class PostgresDb(SessionStore):
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "A store's SQL can only read its views.") from error
             except psycopg.Error as error:
-                known = self.explain(error) if postgres_errors.is_of_server(error) else None
+                known = self.translate_error(error) if postgres_errors.is_of_server(error) else None
                 raise known or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
         """What the last of the failures says."""
-        cause = self.explain(error)
+        cause = self.translate_error(error)
         return cause if isinstance(cause, Exception) else super()._busy(error)
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """What psycopg or the pool says, as one of ours."""
         translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
-        return translated or super().explain(error)
+        return translated or super().translate_error(error)
 
     def require_harmless(self, connection: Connection) -> None:
         """A view in place of a table would run its owner's functions with the reader's rights."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
-from kern_nb.db.lineage import CUT_RUN, Segment, Segments, segments
+from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
 from kern_nb.db.views import json_text, latest_runs, lowered, told_again
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any] | RowMapping
 
-NOT_TOLD = ("system", "developer")
-NOT_IN_HISTORY = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
+INSTRUCTION_ROLES = ("system", "developer")
+STATUSES_WITHOUT_HISTORY = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
 """Runs that led to no answer: a model is not shown them."""
 
 
@@ -84,7 +84,7 @@ def get_session(
     row = session_row(connection, tables, session_id, user_id)
     if row is None or not runs:
         return None if row is None else mapping.session_of(row)
-    seen = segments(connection, tables, row)
+    seen = load_lineage(connection, tables, row)
     r = tables.runs
     found = connection.execute(sa.select(r).where(seen.runs(r)).order_by(r.c.run_index)).mappings().all()
     loaded = load_runs(connection, tables, seen, found)
@@ -97,8 +97,11 @@ def session_runs(
     connection: Connection, tables: Tables, session_id: str, start: int, limit: int, user_id: str | None = None
 ) -> list[Run]:
     """See `SessionStore.session_runs`."""
-    start, limit = max(0, validation.count("start", start, least=-validation.MOST)), validation.count("limit", limit)
-    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+    start, limit = (
+        max(0, validation.require_count("start", start, least=-validation.MOST)),
+        validation.require_count("limit", limit),
+    )
+    seen = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r).where(seen.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
     loaded = load_runs(connection, tables, seen, connection.execute(query).mappings().all())
@@ -113,7 +116,7 @@ def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | 
     row = connection.execute(sa.select(r).where(r.c.run_id == run_id)).mappings().first()
     if row is None:
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
-    runs = load_runs(connection, tables, Segments([Segment(row["session_id"])]), [row])
+    runs = load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
     _add_requirements(connection, tables, runs)
     _add_members_requirements(connection, tables, runs)
     return runs[0]
@@ -127,7 +130,7 @@ def member_runs(connection: Connection, tables: Tables, run_id: str) -> list[Run
     query = sa.select(r).where(r.c.parent_run_id == run_id, r.c.session_id == session_id).order_by(r.c.run_index)
     found = connection.execute(query).mappings().all()
     owners = [Segment(session_id) for session_id in dict.fromkeys(row["session_id"] for row in found)]
-    return load_runs(connection, tables, Segments(owners), found)
+    return load_runs(connection, tables, Lineage(owners), found)
 
 
 def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
@@ -139,7 +142,7 @@ def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -
     if len(runs) == 1:
         query = query.where(q.c.run_id == runs[0].run_id)
     for row in connection.execute(query).mappings() if runs else ():
-        waiting[row["run_id"]].append(mapping.requirement_of(row))
+        waiting[row["run_id"]].append(mapping.requirement_from_row(row))
     for run in runs:
         run.requirements = waiting[run.run_id]
 
@@ -161,13 +164,13 @@ def _add_members_requirements(connection: Connection, tables: Tables, runs: list
     """As `_pass_up`, for runs whose members' are not at hand."""
     q = tables.requirements
     for run in runs:
-        members = with_members(connection, tables, run.run_id)[1:] if run.status == "PAUSED" else []
+        members = run_tree_ids(connection, tables, run.run_id)[1:] if run.status == "PAUSED" else []
         if members:
             query = sa.select(q).where(q.c.run_id.in_(members)).order_by(q.c.created_at, q.c.requirement_id)
-            run.requirements += [mapping.requirement_of(row) for row in connection.execute(query).mappings()]
+            run.requirements += [mapping.requirement_from_row(row) for row in connection.execute(query).mappings()]
 
 
-def with_members(connection: Connection, tables: Tables, run_id: str | None) -> list[str]:
+def run_tree_ids(connection: Connection, tables: Tables, run_id: str | None) -> list[str]:
     """A run and the runs of its members, at every depth; a run that is its own ancestor is met once."""
     r = tables.runs
     family = [] if run_id is None else [run_id]
@@ -181,7 +184,7 @@ def with_members(connection: Connection, tables: Tables, run_id: str | None) -> 
     return family
 
 
-def load_runs(connection: Connection, tables: Tables, seen: Segments, found: Iterable[Row]) -> list[Run]:
+def load_runs(connection: Connection, tables: Tables, seen: Lineage, found: Iterable[Row]) -> list[Run]:
     """Runs from their rows, with the messages and tool calls that the session sees of them."""
     found = list(found)
     m, t = tables.messages, tables.tool_calls
@@ -225,7 +228,7 @@ def list_sessions(
     cursor: str | None,
 ) -> SessionPage:
     """A page of sessions; reads no runs, and messages never."""
-    limit = validation.count("limit", limit, least=1)
+    limit = validation.require_count("limit", limit, least=1)
     s = store.tables.sessions
     order = newest_first(s.c.created_at)
     # Read as they are: one damaged row is listed with what can be read of it, beside the others.
@@ -279,11 +282,11 @@ def history(
     user_id: str | None = None,
 ) -> dict[int, list[Message]]:
     """What a model would be given of a session, by run index; see `SessionStore.history`."""
-    last_runs = None if last_runs is None else validation.count("last_runs", last_runs)
-    last_messages = None if last_messages is None else validation.count("last_messages", last_messages)
-    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+    last_runs = None if last_runs is None else validation.require_count("last_runs", last_runs)
+    last_messages = None if last_messages is None else validation.require_count("last_messages", last_messages)
+    seen = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
-    ended = r.c.status.not_in(NOT_IN_HISTORY)
+    ended = r.c.status.not_in(STATUSES_WITHOUT_HISTORY)
     is_told_of = r.c.parent_run_id.is_(None) & (ended | seen.is_cut(r))
     query = sa.select(r).where(seen.runs(r), is_told_of).order_by(r.c.run_index.desc())
     if after_run is not None:
@@ -301,7 +304,7 @@ def history(
         for row, run in zip(found, load_runs(connection, tables, seen, found), strict=True)
         for m in run.messages
     ]
-    told = [(run, m) for run, m in told if is_told(m)]
+    told = [(run, m) for run, m in told if is_in_history(m)]
     if last_messages is not None:
         told = told[max(0, len(told) - last_messages) :]
     by_run: dict[int, list[Message]] = {}
@@ -332,7 +335,7 @@ class Details(NamedTuple):
 def details(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Details:
     """See `SessionStore.details`."""
     m, t, r = tables.messages, tables.tool_calls, tables.runs
-    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+    seen = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
 
     def exact(table: sa.Table, name: str) -> sa.Label[Any]:
         return sa.case((_is_escaped(table.c[name]), table.c[name])).label(f"{name}_exact")
@@ -371,25 +374,27 @@ def _is_escaped(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     return sa.and_(column.is_not(None), sa.type_coerce(column, sa.Text()).contains(codec.ESCAPE))
 
 
-def is_told(message: Message) -> bool:
+def is_in_history(message: Message) -> bool:
     """Whether a model is told a message again: no instructions, no copy of an earlier one, no answer that broke off."""
-    return message.role not in NOT_TOLD and not message.is_partial and not message.from_history
+    return message.role not in INSTRUCTION_ROLES and not message.is_partial and not message.from_history
 
 
 def unfinished_runs(
     connection: Connection, tables: Tables, session_id: str, upto: int, user_id: str | None = None
 ) -> list[int]:
     """See `SessionStore.unfinished_runs`."""
-    seen = segments(connection, tables, require_session(connection, tables, session_id, user_id))
+    seen = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r.c.run_index).where(seen.runs(r), r.c.run_index <= upto, r.c.parent_run_id.is_(None))
-    return list(connection.execute(query.where(r.c.status.in_(NOT_IN_HISTORY)).order_by(r.c.run_index)).scalars())
+    return list(
+        connection.execute(query.where(r.c.status.in_(STATUSES_WITHOUT_HISTORY)).order_by(r.c.run_index)).scalars()
+    )
 
 
 def _run_of_message(
     connection: Connection,
     tables: Tables,
-    seen: Segments,
+    seen: Lineage,
     is_told_of: sa.ColumnElement[bool],
     n: int,
     before_run: int | None,
@@ -397,7 +402,7 @@ def _run_of_message(
     """The index of the run that holds the n-th message from the end: no earlier run need be read."""
     m, r = tables.messages, tables.runs
     broke_off = m.c.partial.is_not(None) & m.c.partial
-    told = m.c.role.not_in(NOT_TOLD) & sa.not_(told_again(m.c)) & sa.not_(broke_off)
+    told = m.c.role.not_in(INSTRUCTION_ROLES) & sa.not_(told_again(m.c)) & sa.not_(broke_off)
     of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
     query = sa.select(m.c.run_index).join(r, of_run).where(seen.inside(m), told, is_told_of)
     if before_run is not None:

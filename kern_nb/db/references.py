@@ -8,7 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.lineage import find_point, find_run, segments
+from kern_nb.db.lineage import find_point, find_run, load_lineage
 from kern_nb.db.reads import get_run, require_session, session_row
 from kern_nb.db.schema import Tables, newest_first, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
@@ -57,7 +57,7 @@ def locate(connection: Connection, tables: Tables, text: str, user_id: str | Non
         if _with_prefix(connection, tables, text, user_id):
             return Reference(_session(connection, tables, text, user_id))
         raise
-    seen = segments(connection, tables, require_session(connection, tables, session_id))
+    seen = load_lineage(connection, tables, require_session(connection, tables, session_id))
     key = int(parts["run"]) if parts["run"].isdecimal() and len(parts["run"]) <= _DIGITS else parts["run"]
     run = find_run(connection, tables, seen, key)
     message = None if parts["message"] is None else int(parts["message"][:_DIGITS])
@@ -71,7 +71,7 @@ def find(connection: Connection, tables: Tables, text: str, user_id: str | None 
     place = locate(connection, tables, text, user_id)
     if place.run_index is None:
         raise RunNotFound(f"{text!r} is a session, not a run.", f"Name one of its runs: {place}/0")
-    seen = segments(connection, tables, require_session(connection, tables, place.session_id))
+    seen = load_lineage(connection, tables, require_session(connection, tables, place.session_id))
     run = get_run(connection, tables, find_run(connection, tables, seen, place.run_index)["run_id"])
     if run.session_id != place.session_id:
         raise BadUsage(f"{place} is inherited: it is a run of {run.session_id!r}.", "Go on with it there.")

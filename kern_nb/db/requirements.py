@@ -25,13 +25,13 @@ from kern_nb.errors import (
     RequirementNotFound,
     RunClosed,
 )
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 
-def find(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> RowMapping:
+def find_requirement(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> RowMapping:
     """The row of a requirement: by its id, or its session or run where that waits for one thing only; or by prefixes.
 
     Raises:
@@ -62,7 +62,7 @@ def find(connection: Connection, store: Connected, reference: str, user_id: str 
     raise RequirementNotFound(f"Nothing waits as {reference!r}.", "See what does: %kern inbox")
 
 
-def _place(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> Reference | None:
+def _place(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> Reference | None:
     """The session or run of a reference; None where there is none.
 
     Raises:
@@ -79,22 +79,22 @@ def _is_exact(place: Reference, reference: str) -> bool:
     return reference == place.session_id or reference.startswith(f"{place.session_id}/")
 
 
-def _of_place(connection: Connection, store: Connected, place: Reference) -> Sequence[RowMapping]:
+def _of_place(connection: Connection, store: Database, place: Reference) -> Sequence[RowMapping]:
     """What is unanswered in a session or a run."""
     q, r = store.tables.requirements, store.tables.runs
-    query = sa.select(q).where(q.c.session_id == place.session_id, q.c.status.in_(UNANSWERED))
+    query = sa.select(q).where(q.c.session_id == place.session_id, q.c.status.in_(UNRESOLVED_STATUSES))
     if place.run_index is not None:
         # A team's run waits for what its members' runs wait for.
         at = sa.select(r.c.run_id).where(r.c.session_id == place.session_id, r.c.run_index == place.run_index)
         query = query.where(
-            q.c.run_id.in_(reads.with_members(connection, store.tables, connection.execute(at).scalar()))
+            q.c.run_id.in_(reads.run_tree_ids(connection, store.tables, connection.execute(at).scalar()))
         )
     return connection.execute(query.order_by(q.c.created_at)).mappings().all()
 
 
 def requirements(
     connection: Connection,
-    store: Connected,
+    store: Database,
     *,
     session_id: str | None,
     run_id: str | None,
@@ -111,7 +111,7 @@ def requirements(
     if session_id is not None:
         query = query.where(q.c.session_id == session_id)
     if run_id is not None:
-        query = query.where(q.c.run_id.in_(reads.with_members(connection, store.tables, run_id)))
+        query = query.where(q.c.run_id.in_(reads.run_tree_ids(connection, store.tables, run_id)))
     if user_id is not None:
         query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
     if assignee is not None:
@@ -119,7 +119,7 @@ def requirements(
     wanted = [status] if isinstance(status, str) else status
     if wanted is not None:
         # Those whose time is over may not have been noted as such.
-        query = query.where(q.c.status.in_({*wanted, *(UNANSWERED if "expired" in wanted else ())}))
+        query = query.where(q.c.status.in_({*wanted, *(UNRESOLVED_STATUSES if "expired" in wanted else ())}))
     query = query.order_by(q.c.created_at, q.c.requirement_id).with_only_columns(
         *map(damaged_rows.raw, q.columns), maintain_column_froms=True
     )
@@ -130,12 +130,12 @@ def requirements(
             damaged_rows.require_readable(store, "requirements", stored, only=session_id or run_id)
             continue
         every.append(row | {"status": "expired"} if run_claims.has_expired(row) else row)
-    return [mapping.requirement_of(row) for row in every if wanted is None or row["status"] in wanted]
+    return [mapping.requirement_from_row(row) for row in every if wanted is None or row["status"] in wanted]
 
 
 def resolve(
     connection: Connection,
-    store: Connected,
+    store: Database,
     reference: str,
     *,
     approve: bool | None,
@@ -146,7 +146,7 @@ def resolve(
     user_id: str | None = None,
 ) -> Requirement:
     """See `SessionStore.resolve`. An expired one comes back as such, so that its expiry is kept."""
-    row = find(connection, store, reference, user_id)
+    row = find_requirement(connection, store, reference, user_id)
     if run_claims.has_expired(row):
         return run_claims.expire(connection, store, row)
     _require_waiting(connection, store, row)
@@ -161,22 +161,24 @@ def resolve(
     return _set(connection, store, row, done | ({} if note is None else {"note": note}), by)
 
 
-def _require_waiting(connection: Connection, store: Connected, row: RowMapping) -> None:
+def _require_waiting(connection: Connection, store: Database, row: RowMapping) -> None:
     """A run that ended, or was cancelled, waits no more.
 
     Raises:
         AlreadyResolved, RunClosed: it is answered, or its run does not wait.
     """
-    if row["status"] not in UNANSWERED or run_claims.has_expired(row):
-        raise _too_late(mapping.requirement_of({**row, "status": "expired"} if run_claims.has_expired(row) else row))
+    if row["status"] not in UNRESOLVED_STATUSES or run_claims.has_expired(row):
+        raise _too_late(
+            mapping.requirement_from_row({**row, "status": "expired"} if run_claims.has_expired(row) else row)
+        )
     r = store.tables.runs
     status = connection.execute(sa.select(r.c.status).where(r.c.run_id == row["run_id"])).scalar()
     if status != "PAUSED":
         q = store.tables.requirements
-        again = sa.select(q).where(q.c.requirement_id == row["requirement_id"], q.c.status.not_in(UNANSWERED))
+        again = sa.select(q).where(q.c.requirement_id == row["requirement_id"], q.c.status.not_in(UNRESOLVED_STATUSES))
         answered = connection.execute(again).mappings().first()
         if answered is not None:  # since the row was read; and someone went on with the run already
-            raise _too_late(mapping.requirement_of(answered))
+            raise _too_late(mapping.requirement_from_row(answered))
         raise RunClosed(f"Run {row['run_id']} does not wait: it is {status}.", "Nothing was changed.")
 
 
@@ -225,7 +227,7 @@ def _require_fields(row: RowMapping, answer: Any) -> None:
 
 
 def _set(
-    connection: Connection, store: Connected, row: RowMapping, values: dict[str, Any], by: str | None
+    connection: Connection, store: Database, row: RowMapping, values: dict[str, Any], by: str | None
 ) -> Requirement:
     """The compare-and-set: of a requirement that is unanswered, and with nobody or with the one who answers.
 
@@ -234,19 +236,19 @@ def _set(
     """
     q = store.tables.requirements
     mine = q.c.claimed_by.is_(None) | (q.c.claimed_by == by) if by is not None else q.c.claimed_by.is_(None)
-    unchanged = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNANSWERED)
+    unchanged = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNRESOLVED_STATUSES)
     changed = connection.execute(q.update().where(unchanged & mine).values(**values).returning(q)).mappings().first()
     if changed is not None:
-        return mapping.requirement_of(changed)
+        return mapping.requirement_from_row(changed)
     now = connection.execute(sa.select(q).where(q.c.requirement_id == row["requirement_id"])).mappings().first()
     if now is None:
         raise RequirementNotFound(f"Requirement {row['requirement_id']} was deleted.", "Its session is gone.")
-    raise _too_late(mapping.requirement_of(now))
+    raise _too_late(mapping.requirement_from_row(now))
 
 
 def _too_late(found: Requirement) -> AlreadyResolved | AlreadyClaimed:
     name = f"Requirement {found.requirement_id} ({found.tool_name or found.kind})"
-    if found.status in UNANSWERED:
+    if found.status in UNRESOLVED_STATUSES:
         return AlreadyClaimed(f"{name} is with {found.claimed_by}.", "Ask them, or answer as them: by=...")
     if found.status == "expired":
         return AlreadyResolved(f"{name} expired: nobody answered in time.", "Go on with the run: it is told so.")
@@ -261,16 +263,16 @@ def expired_error(found: Requirement) -> AlreadyResolved | AlreadyClaimed:
     return _too_late(found)
 
 
-def claim(connection: Connection, store: Connected, reference: str, by: str, user_id: str | None = None) -> Requirement:
+def claim(connection: Connection, store: Database, reference: str, by: str, user_id: str | None = None) -> Requirement:
     """See `SessionStore.claim`."""
-    row = find(connection, store, reference, user_id)
+    row = find_requirement(connection, store, reference, user_id)
     _require_waiting(connection, store, row)
     return _set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)
 
 
 def hand_off(
     connection: Connection,
-    store: Connected,
+    store: Database,
     reference: str,
     *,
     to: str,
@@ -290,7 +292,7 @@ def hand_off(
             else run_claims.hand_session_over(connection, store, place.session_id, to, note, by)
         )
     try:
-        return _reassign(connection, store, find(connection, store, reference, user_id), to, note, by)
+        return _reassign(connection, store, find_requirement(connection, store, reference, user_id), to, note, by)
     except RequirementNotFound:
         if place is None:
             message = f"Neither a session nor a requirement is called {reference!r}."
@@ -298,13 +300,13 @@ def hand_off(
         return run_claims.hand_session_over(connection, store, place.session_id, to, note, by)
 
 
-def _is_id(connection: Connection, store: Connected, reference: str) -> bool:
+def _is_id(connection: Connection, store: Database, reference: str) -> bool:
     q = store.tables.requirements
     return connection.execute(sa.select(q.c.run_id).where(q.c.requirement_id == reference)).first() is not None
 
 
 def _reassign(
-    connection: Connection, store: Connected, row: RowMapping, to: str, note: str | None, by: str | None
+    connection: Connection, store: Database, row: RowMapping, to: str, note: str | None, by: str | None
 ) -> Requirement:
     _require_waiting(connection, store, row)
     values = {"status": "pending", "claimed_by": None, "assignee": to} | ({} if note is None else {"note": note})

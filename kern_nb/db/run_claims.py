@@ -25,10 +25,10 @@ from kern_nb.db.run_writes import (
 )
 from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
-from kern_nb.records import UNANSWERED, Message, Requirement, Run
+from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 RESUMABLE = ("PAUSED", "INTERRUPTED", "ERROR", "CANCELLED")
 """A run in one of these can be gone on with; so can one that runs in a process that is gone."""
@@ -38,7 +38,7 @@ NAMED = 5
 
 
 def pause_run(
-    connection: Connection, store: Connected, run_id: str, requirements: Sequence[Requirement], **values: Any
+    connection: Connection, store: Database, run_id: str, requirements: Sequence[Requirement], **values: Any
 ) -> list[Requirement]:
     """See `SessionStore.pause_run`."""
     lock_session_of(connection, store, run_id)
@@ -58,19 +58,19 @@ def micros_now() -> int:
 
 def has_expired(row: StoredRow) -> bool:
     """Whether nobody answered in time."""
-    return row["status"] in UNANSWERED and row["expires_at"] is not None and row["expires_at"] <= micros_now()
+    return row["status"] in UNRESOLVED_STATUSES and row["expires_at"] is not None and row["expires_at"] <= micros_now()
 
 
-def expire(connection: Connection, store: Connected, row: RowMapping) -> Requirement:
+def expire(connection: Connection, store: Database, row: RowMapping) -> Requirement:
     """Note that nobody answered in time; the requirement as it is then, which another one may have answered by now."""
     q = store.tables.requirements
-    this = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNANSWERED)
+    this = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNRESOLVED_STATUSES)
     changed = connection.execute(q.update().where(this).values(status="expired").returning(q)).mappings().first()
-    return mapping.requirement_of(changed if changed is not None else {**row, "status": "expired"})
+    return mapping.requirement_from_row(changed if changed is not None else {**row, "status": "expired"})
 
 
 def hand_session_over(
-    connection: Connection, store: Connected, session_id: str, to: str, note: str | None, by: str | None
+    connection: Connection, store: Database, session_id: str, to: str, note: str | None, by: str | None
 ) -> Requirement:
     """A session in which nothing waits: a new run that waits for a person."""
     session = touch_session(connection, store, session_id, {}, time.time())
@@ -96,7 +96,7 @@ def hand_session_over(
     return asked
 
 
-def claim_run(connection: Connection, store: Connected, run_id: str, user_id: str | None = None) -> Run:
+def claim_run(connection: Connection, store: Database, run_id: str, user_id: str | None = None) -> Run:
     """See `SessionStore.claim_run`."""
     r = store.tables.runs
     if user_id is not None:
@@ -122,7 +122,7 @@ def claim_run(connection: Connection, store: Connected, run_id: str, user_id: st
     return reads.get_run(connection, store.tables, run_id)
 
 
-def _require_owner(connection: Connection, store: Connected, run_id: str, user_id: str) -> None:
+def _require_owner(connection: Connection, store: Database, run_id: str, user_id: str) -> None:
     """See that a run's session is a user's, or becomes theirs where it was nobody's, as with any run of theirs.
 
     Raises:
@@ -152,10 +152,10 @@ def _taken(run_id: str, where: str = "another process was faster") -> AlreadyCla
     return AlreadyClaimed(f"Run {run_id} is being gone on with: {where}.", "Look at it with %kern show when it ends.")
 
 
-def _require_answers(connection: Connection, store: Connected, row: RowMapping) -> None:
+def _require_answers(connection: Connection, store: Database, row: RowMapping) -> None:
     q = store.tables.requirements
-    family = reads.with_members(connection, store.tables, row["run_id"])
-    waiting = sa.select(q).where(q.c.run_id.in_(family), q.c.status.in_(UNANSWERED)).order_by(q.c.created_at)
+    family = reads.run_tree_ids(connection, store.tables, row["run_id"])
+    waiting = sa.select(q).where(q.c.run_id.in_(family), q.c.status.in_(UNRESOLVED_STATUSES)).order_by(q.c.created_at)
     left = []
     for one in connection.execute(waiting).mappings().all():
         if has_expired(one):
@@ -170,7 +170,7 @@ def _require_answers(connection: Connection, store: Connected, row: RowMapping) 
         )
 
 
-def _pin_branches(connection: Connection, store: Connected, run: RowMapping) -> None:
+def _pin_branches(connection: Connection, store: Database, run: RowMapping) -> None:
     """Branches taken after a run that had ended see it as it was then: it will have more messages now."""
     s, m = store.tables.sessions, store.tables.messages
     last, heirs = [run["session_id"]], []
@@ -181,7 +181,7 @@ def _pin_branches(connection: Connection, store: Connected, run: RowMapping) -> 
         whole = [h for h in found if h["fork_message_index"] is None]
         end = run["run_index"]
         if any(h["fork_run_index"] > end for h in whole):
-            family = reads.with_members(connection, store.tables, run["run_id"])
+            family = reads.run_tree_ids(connection, store.tables, run["run_id"])
             r = store.tables.runs
             end = connection.execute(sa.select(sa.func.max(r.c.run_index)).where(r.c.run_id.in_(family))).scalar_one()
         heirs += [h["session_id"] for h in whole if h["fork_run_index"] in (run["run_index"], end)]
@@ -193,20 +193,20 @@ def _pin_branches(connection: Connection, store: Connected, run: RowMapping) -> 
         connection.execute(s.update().where(s.c.session_id.in_(heirs)).values(**point))
 
 
-def release_run(connection: Connection, store: Connected, before: Run) -> None:
+def release_run(connection: Connection, store: Database, before: Run) -> None:
     """See `SessionStore.release_run`."""
     r = store.tables.runs
     mine = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == this_process())
     as_it_was: dict[str, Any] = {
         "status": before.status,
         "error": before.error,
-        "finished_at": mapping.micros(before.finished_at),
+        "finished_at": mapping.to_micros(before.finished_at),
     }
     as_it_was |= {"process": None, "session_state": before.session_state}
     connection.execute(r.update().where(mine).values(**as_it_was))
 
 
-def forget_answers(connection: Connection, store: Connected, run_id: str) -> None:
+def forget_answers(connection: Connection, store: Database, run_id: str) -> None:
     """See `SessionStore.forget_answers`."""
     q = store.tables.requirements
     values = (q.c.run_id == run_id) & (q.c.kind != "confirmation")

@@ -22,16 +22,16 @@ from kern_nb.db.schema import starts_with
 from kern_nb.db.state_merge import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunClosed, RunExists, RunNotFound
 from kern_nb.extra_keys import ARGS, ASKED_ARGS, DURATION_S, STATE_BEFORE, UNKNOWN
-from kern_nb.records import OPEN_STATUSES, UNANSWERED, Message, Requirement, Run, RunStatus, ToolCall, Usage
+from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Message, Requirement, Run, RunStatus, ToolCall, Usage
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 OWNER_FIELDS = ("session_type", "agent_id", "team_id", "workflow_id", "user_id")
 
 
 def touch_session(
-    connection: Connection, store: Connected, session_id: str, owner: dict[str, Any], now: float
+    connection: Connection, store: Database, session_id: str, owner: dict[str, Any], now: float
 ) -> dict[str, Any]:
     """Make the session or note that it changed; locks its row until the transaction ends.
 
@@ -60,7 +60,7 @@ def not_theirs(session_id: str, user_id: str | None) -> OwnerMismatch:
     return OwnerMismatch(message, "Use a session_id of that user's own.")
 
 
-def insert_run(connection: Connection, store: Connected, row: mapping.Row, floor: int | None) -> int:
+def insert_run(connection: Connection, store: Database, row: mapping.Row, floor: int | None) -> int:
     """Insert a run with the session's next index, or the one after ``floor`` where it is the first; the index."""
     full = dict.fromkeys(store.tables.runs.columns.keys()) | row | {"floor": -1 if floor is None else floor}
     del full["run_index"]
@@ -73,7 +73,7 @@ def insert_run(connection: Connection, store: Connected, row: mapping.Row, floor
         raise RunExists(message, "Give the run another run_id, or none: one is made up.") from error
 
 
-def append_run(connection: Connection, store: Connected, session_id: str, run: Run, user_id: str | None) -> Run:
+def append_run(connection: Connection, store: Database, session_id: str, run: Run, user_id: str | None) -> Run:
     """See `SessionStore.append_run`."""
     now = time.time()
     user_id = user_id if user_id is not None else run.user_id
@@ -93,7 +93,7 @@ def append_run(connection: Connection, store: Connected, session_id: str, run: R
 
 
 def insert_children(
-    connection: Connection, store: Connected, run: Run, made: mapping.RunRows, session_id: str, index: int
+    connection: Connection, store: Database, run: Run, made: mapping.RunRows, session_id: str, index: int
 ) -> Run:
     """Insert the messages and tool calls of a run that has its index; the run as stored."""
     for row in (*made.messages, *made.tool_calls):
@@ -101,7 +101,7 @@ def insert_children(
     store.insert_rows(connection, store.tables.messages, made.messages)
     store.insert_rows(connection, store.tables.tool_calls, made.tool_calls)
     place = {"session_id": session_id, "run_id": run.run_id}
-    paused = mapping.micros(run.finished_at or run.created_at) or int(time.time() * 1_000_000)
+    paused = mapping.to_micros(run.finished_at or run.created_at) or int(time.time() * 1_000_000)
     requirements = insert_requirements(connection, store, run.requirements, place, paused)
     calls = [mapping.tool_call_of(row) for row in made.tool_calls]
     messages = [m.model_copy(update={"message_index": i}) for i, m in enumerate(run.messages)]
@@ -115,7 +115,7 @@ def insert_children(
 
 
 def insert_requirements(
-    connection: Connection, store: Connected, given: Sequence[Requirement], place: dict[str, str], now: int
+    connection: Connection, store: Database, given: Sequence[Requirement], place: dict[str, str], now: int
 ) -> list[Requirement]:
     """Insert what a run waits for; as stored.
 
@@ -140,7 +140,7 @@ def insert_requirements(
 
 
 def update_state(
-    connection: Connection, store: Connected, session_id: str, updates: dict[str, Any], user_id: str | None
+    connection: Connection, store: Database, session_id: str, updates: dict[str, Any], user_id: str | None
 ) -> dict[str, Any]:
     """See `SessionStore.update_session_state`."""
     owner = {"session_type": "agent", "user_id": user_id}
@@ -150,7 +150,7 @@ def update_state(
 
 def _merge_state(
     connection: Connection,
-    store: Connected,
+    store: Database,
     session_id: str,
     session_data: dict[str, Any] | None,
     base: dict[str, Any],
@@ -170,7 +170,7 @@ def _merge_state(
 
 def start_run(
     connection: Connection,
-    store: Connected,
+    store: Database,
     session_id: str,
     run: Run,
     default_state: dict[str, Any] | None = None,
@@ -202,7 +202,7 @@ def _run_not_found(run_id: str) -> RunNotFound:
     return RunNotFound(f"There is no run {run_id!r}.", "Start one with start_run.")
 
 
-def _keep_state_before(connection: Connection, store: Connected, run: Run, index: int, state: Any) -> Run:
+def _keep_state_before(connection: Connection, store: Database, run: Run, index: int, state: Any) -> Run:
     """Note with a session's first run the state it started from: a branch taken before it has no other run to ask."""
     if index != 0 or not isinstance(state, dict) or not state:
         return run
@@ -212,7 +212,7 @@ def _keep_state_before(connection: Connection, store: Connected, run: Run, index
     return run.model_copy(update={"internal": noted})
 
 
-def open_run(connection: Connection, store: Connected, run_id: str) -> RowMapping:
+def open_run(connection: Connection, store: Database, run_id: str) -> RowMapping:
     """The row of a run that may still be written to, locked where the engine locks rows.
 
     Raises:
@@ -249,13 +249,13 @@ RunKey = tuple[str, int]
 _MOST_RUN_KEYS = 4096
 
 
-def _remember_run(store: Connected, run_id: str, key: RunKey) -> None:
+def _remember_run(store: Database, run_id: str, key: RunKey) -> None:
     store.run_keys[run_id] = key
     while len(store.run_keys) > _MOST_RUN_KEYS:
         store.run_keys.popitem(last=False)
 
 
-def find_run(connection: Connection, store: Connected, run_id: str) -> RunKey:
+def find_run(connection: Connection, store: Database, run_id: str) -> RunKey:
     """Where a run is, remembered from its start: a run that is written step by step is looked up once.
 
     A run never moves, but it can be deleted: statements that use the key also compare the run_id.
@@ -280,7 +280,7 @@ def _key_params(key: RunKey) -> dict[str, Any]:
 
 def append_messages(
     connection: Connection,
-    store: Connected,
+    store: Database,
     run_id: str,
     messages: Sequence[Message],
     *,
@@ -305,7 +305,7 @@ def append_messages(
     return stored
 
 
-def _store_state(connection: Connection, store: Connected, run_id: str, session_state: dict[str, Any]) -> None:
+def _store_state(connection: Connection, store: Database, run_id: str, session_state: dict[str, Any]) -> None:
     """Bring an open run's state into the session's, and keep it as what the run goes on from."""
     session = lock_session_of(connection, store, run_id)
     run = open_run(connection, store, run_id)
@@ -318,7 +318,7 @@ def _store_state(connection: Connection, store: Connected, run_id: str, session_
 
 
 def _insert_messages(
-    connection: Connection, store: Connected, run_id: str, messages: list[Message]
+    connection: Connection, store: Database, run_id: str, messages: list[Message]
 ) -> tuple[RunKey, int]:
     """Insert messages after those of an open run, and number them; where the run is, and the first one's index.
 
@@ -351,7 +351,7 @@ def _insert_messages(
 
 
 def _insert_calls(
-    connection: Connection, store: Connected, run_id: str, key: RunKey, messages: list[Message], now: int
+    connection: Connection, store: Database, run_id: str, key: RunKey, messages: list[Message], now: int
 ) -> None:
     """Insert the calls of messages that were just stored; the messages have them as they are stored."""
     first = messages[0].message_index or 0
@@ -407,7 +407,7 @@ def _of_run(table: sa.Table, key: RunKey) -> sa.ColumnElement[bool]:
 
 
 def _complete_call(
-    connection: Connection, store: Connected, key: RunKey, message: Message, now: int, *, keep: bool
+    connection: Connection, store: Database, key: RunKey, message: Message, now: int, *, keep: bool
 ) -> None:
     """A tool's message ends the call it answers, unless it has ended before.
 
@@ -415,11 +415,11 @@ def _complete_call(
     """
     if message.internal.get(UNKNOWN) is True:
         return
-    text, value = mapping.split(message.content, is_result=True) if keep else (None, None)
+    text, value = mapping.split_content(message.content, is_result=True) if keep else (None, None)
     took = message.internal.get(DURATION_S)
     took = took if isinstance(took, float) else None
     new_args = message.internal.get(ARGS)
-    done = {"status": mapping.ended(message), "result": text, "result_json": value}
+    done = {"status": mapping.result_status(message), "result": text, "result_json": value}
     if message.tool_call_id is not None and not isinstance(new_args, dict):
         params = _key_params(key) | {f"new_{name}": v for name, v in done.items()} | {"new_duration_s": took}
         params |= {"of_call": message.tool_call_id, "before_message": message.message_index, "now": now}
@@ -442,7 +442,7 @@ def _complete_call(
     connection.execute(t.update().where(this).values(**done))
 
 
-def lock_session_of(connection: Connection, store: Connected, run_id: str) -> RowMapping | None:
+def lock_session_of(connection: Connection, store: Database, run_id: str) -> RowMapping | None:
     """The session of a run, locked before the run as every writer locks them: two writers never wait for each other."""
     r, s = store.tables.runs, store.tables.sessions
     of_run = sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
@@ -452,7 +452,7 @@ def lock_session_of(connection: Connection, store: Connected, run_id: str) -> Ro
 
 def finish_run(
     connection: Connection,
-    store: Connected,
+    store: Database,
     run_id: str,
     *,
     status: RunStatus,
@@ -469,8 +469,10 @@ def finish_run(
     ``state_unchanged`` says that the state is still the one that the run's row has.
     """
     values: dict[str, Any] = {"status": status, "error": error, **mapping.usage_row(usage)}
-    values["output"], values["output_json"] = mapping.split(output)
-    values |= {name: mapping.number(v) if name.endswith("_s") else v for name, v in known.items() if v is not None}
+    values["output"], values["output_json"] = mapping.split_content(output)
+    values |= {
+        name: mapping.normalize_number(v) if name.endswith("_s") else v for name, v in known.items() if v is not None
+    }
     states: dict[str, Any] = {"session_state": session_state, "state_unchanged": state_unchanged}
     if status in OPEN_STATUSES:
         stored = append_messages(connection, store, run_id, messages) if messages else []
@@ -480,7 +482,7 @@ def finish_run(
 
 def _end_run(
     connection: Connection,
-    store: Connected,
+    store: Database,
     run_id: str,
     values: dict[str, Any],
     messages: Sequence[Message],
@@ -513,14 +515,14 @@ def _end_run(
     return RunEnd(stored, values["session_state"], mapping.moment(values["finished_at"]))
 
 
-def _end_params(store: Connected, run_id: str, values: dict[str, Any]) -> dict[str, Any]:
+def _end_params(store: Database, run_id: str, values: dict[str, Any]) -> dict[str, Any]:
     sql = store.statements
     return {f"new_{name}": values.get(name) for name in (*sql.ENDED, *sql.KNOWN, "duration_s")} | {"of_run": run_id}
 
 
 def _set_status(
     connection: Connection,
-    store: Connected,
+    store: Database,
     run_id: str,
     values: dict[str, Any],
     *,
@@ -546,7 +548,7 @@ def _set_status(
         values["session_state"] = (data or {}).get("session_state")
     if run["status"] == "PAUSED" and status not in OPEN_STATUSES:  # nobody will go on with it
         q = store.tables.requirements
-        unanswered = (q.c.run_id == run_id) & q.c.status.in_(UNANSWERED)
+        unanswered = (q.c.run_id == run_id) & q.c.status.in_(UNRESOLVED_STATUSES)
         connection.execute(q.update().where(unanswered).values(status="expired"))
     connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
     connection.execute(s.update().where(s.c.session_id == key[0]).values(updated_at=int(now)))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
-from kern_nb.db.lineage import segments
+from kern_nb.db.lineage import load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.schema import Tables, Text
 from kern_nb.db.session_search import TAGS, named_text
@@ -23,7 +23,7 @@ _OWN = (
 
 
 @dataclass(frozen=True)
-class Card:
+class SessionItem:
     """A session in a list.
 
     Attributes:
@@ -59,7 +59,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Family:
+class SessionTree:
     """A session, what it comes from, and what comes from these.
 
     Attributes:
@@ -67,11 +67,11 @@ class Family:
         complete: Whether these are all.
     """
 
-    cards: tuple[Card, ...]
+    cards: tuple[SessionItem, ...]
     complete: bool
 
 
-def cards(connection: Connection, tables: Tables, ids: Sequence[str], user_id: str | None = None) -> list[Card]:
+def cards(connection: Connection, tables: Tables, ids: Sequence[str], user_id: str | None = None) -> list[SessionItem]:
     """Cards of these sessions, in this order; those that are not there are left out."""
     s = tables.sessions
     title, tags = _as_text(named_text(s.c.session_data, "session_name")), _as_text(named_text(s.c["metadata"], TAGS))
@@ -93,9 +93,9 @@ def _as_text(value: sa.ColumnElement[Any]) -> sa.ColumnElement[str | None]:
     return sa.type_coerce(sa.cast(value, sa.Text()), Text())
 
 
-def _card(row: Mapping[str, Any], ends: Mapping[str, Any]) -> Card:
+def _card(row: Mapping[str, Any], ends: Mapping[str, Any]) -> SessionItem:
     own = {name: row[name] for name in _OWN} | {"session_type": row["session_type"] or "agent"}
-    return Card(**own, title=row["title"], tags=tags_of(row["tags"]), **ends)
+    return SessionItem(**own, title=row["title"], tags=tags_of(row["tags"]), **ends)
 
 
 def tags_of(text: str | None) -> tuple[str, ...]:
@@ -142,11 +142,13 @@ def _ends(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[st
     return found
 
 
-def family(connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None) -> Family:
+def family(
+    connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None
+) -> SessionTree:
     """See `SessionStore.session_family`."""
-    most = validation.count("most", most)
+    most = validation.require_count("most", most)
     row = require_session(connection, tables, session_id, user_id)
-    line = [segment.session_id for segment in segments(connection, tables, row)]
+    line = [segment.session_id for segment in load_lineage(connection, tables, row)]
     s = tables.sessions
     ids = dict.fromkeys(line)  # what it comes from, however many branches these have
     level = line
@@ -158,4 +160,4 @@ def family(connection: Connection, tables: Tables, session_id: str, most: int, u
         level = [one for one in found if one not in ids]
         ids |= dict.fromkeys(level)
     kept = list(ids)[: max(most, len(line))]
-    return Family(tuple(cards(connection, tables, kept, user_id)), complete=len(kept) == len(ids))
+    return SessionTree(tuple(cards(connection, tables, kept, user_id)), complete=len(kept) == len(ids))

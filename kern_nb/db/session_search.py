@@ -17,8 +17,8 @@ from kern_nb.errors import BadUsage
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
 
-Order = Literal["created", "updated", "title", "session", "owner", "user", "messages", "tokens", "cost"]
-ORDERS: tuple[str, ...] = get_args(Order)
+SessionOrder = Literal["created", "updated", "title", "session", "owner", "user", "messages", "tokens", "cost"]
+SESSION_ORDERS: tuple[str, ...] = get_args(SessionOrder)
 
 _ADDED_UP = {"tokens": "total_tokens", "cost": "cost"}
 
@@ -27,7 +27,7 @@ TAGS = "tags"
 
 
 @dataclass(frozen=True)
-class Narrowing:
+class SessionFilter:
     """What the sessions that are looked for have; None is anything.
 
     Attributes:
@@ -70,7 +70,7 @@ class named_text(json_text):  # noqa: N801 - used like a function
 def find_sessions(
     connection: Connection,
     store: SessionStore,
-    narrowing: Narrowing,
+    narrowing: SessionFilter,
     *,
     order: str,
     descending: bool,
@@ -80,13 +80,16 @@ def find_sessions(
     user_id: str | None = None,
 ) -> SessionIds:
     """See `SessionStore.find_sessions`."""
-    if order not in ORDERS:
-        raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
-    offset, limit = validation.count("offset", offset), None if limit is None else validation.count("limit", limit)
+    if order not in SESSION_ORDERS:
+        raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(SESSION_ORDERS)}.")
+    offset, limit = (
+        validation.require_count("offset", offset),
+        None if limit is None else validation.require_count("limit", limit),
+    )
     tables = store.tables
     s = tables.sessions
     chosen = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
-    total = None if total is None else validation.count("total", total)
+    total = None if total is None else validation.require_count("total", total)
     if user_id is not None:
         chosen = chosen.where(s.c.user_id == user_id)
     if total is None:
@@ -112,10 +115,10 @@ def find_sessions(
     )
 
 
-def _count(tables: Tables, narrowing: Narrowing | None, chosen: sa.Select[Any]) -> sa.Select[Any]:
+def _count(tables: Tables, narrowing: SessionFilter | None, chosen: sa.Select[Any]) -> sa.Select[Any]:
     """How many there are. Of a status alone, so many runs are the latest of their session: no session need be read."""
     counted = chosen
-    if narrowing is not None and narrowing.status is not None and narrowing == Narrowing(status=narrowing.status):
+    if narrowing is not None and narrowing.status is not None and narrowing == SessionFilter(status=narrowing.status):
         counted = _latest_with(tables, narrowing.status)
     return counted.with_only_columns(sa.func.count(), maintain_column_froms=True)
 
@@ -134,7 +137,7 @@ def _key(tables: Tables, order: str, of: sa.Select[Any] | None) -> tuple[list[sa
 
     Args:
         tables: Where the sessions are.
-        order: One of `ORDERS`.
+        order: One of `SESSION_ORDERS`.
         of: The sessions that are ordered, by id; None where they are all.
     """
     s = tables.sessions.c
@@ -164,7 +167,7 @@ def _messages(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[Any]]
     return [copied], every.scalar_subquery() - sa.func.coalesce(copied.c.n, 0)
 
 
-def _conditions(tables: Tables, narrowing: Narrowing) -> list[sa.ColumnElement[bool]]:
+def _conditions(tables: Tables, narrowing: SessionFilter) -> list[sa.ColumnElement[bool]]:
     s = tables.sessions.c
     where: list[sa.ColumnElement[bool]] = []
     for field in fields(narrowing):

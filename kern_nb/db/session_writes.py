@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damaged_rows, mapping
-from kern_nb.db.lineage import Point, Segments, copy_rows, find_point, fork_of, inherits_from, segments, state_at
+from kern_nb.db.lineage import Lineage, Point, copy_rows, find_point, fork_point, inherits_from, load_lineage, state_at
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_children, insert_run, not_theirs, touch_session
 from kern_nb.db.schema import real
@@ -126,7 +126,7 @@ def branch(
         require_session(connection, tables, session_id, user_id)
     parent = _lock_session(connection, store, session_id)
     mapping.require_sound("sessions", parent)
-    seen = segments(connection, tables, parent)
+    seen = load_lineage(connection, tables, parent)
     point = find_point(connection, tables, seen, after=after, before=before)
     data: dict[str, Any] = {}
     state = (parent["session_data"] or {}).get("session_state")
@@ -191,7 +191,7 @@ def delete_session(
 def _detach(connection: Connection, store: SessionStore, branch: RowMapping) -> None:
     """Give a branch its own copy of what it inherits."""
     tables = store.tables
-    inherited = segments(connection, tables, branch)[:-1]
+    inherited = load_lineage(connection, tables, branch)[:-1]
     for name, copies in copy_rows(connection, tables, inherited, branch["session_id"]).items():
         store.insert_rows(connection, getattr(tables, name), copies)
     _set_fork(connection, store, branch["session_id"], None, None)
@@ -219,7 +219,7 @@ def large_heirs(
     messages = 0
     for child in connection.execute(sa.select(s).where(s.c.parent_session_id == session_id)).mappings():
         if inherits_from(child, row):
-            inherited = Segments(segments(connection, tables, child)[:-1])
+            inherited = Lineage(load_lineage(connection, tables, child)[:-1])
             count = sa.select(sa.func.count())
             runs[child["session_id"]] = connection.execute(count.select_from(r).where(inherited.runs(r))).scalar_one()
             messages += connection.execute(count.select_from(m).where(inherited.inside(m))).scalar_one()
@@ -236,9 +236,9 @@ def detach_portion(connection: Connection, store: SessionStore, session_id: str,
     s, r, m = tables.sessions, tables.runs, tables.messages
     _lock_session(connection, store, session_id)
     branch = connection.execute(store.locked(sa.select(s).where(s.c.session_id == branch_id))).mappings().first()
-    if branch is None or branch["parent_session_id"] != session_id or fork_of(branch) is None:
+    if branch is None or branch["parent_session_id"] != session_id or fork_point(branch) is None:
         return 0
-    inherited = Segments(segments(connection, tables, branch)[:-1])
+    inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
     last = sa.select(r.c.run_index).where(inherited.runs(r)).order_by(r.c.run_index.desc()).limit(PORTION_RUNS + 1)
     indexes = list(connection.execute(last).scalars())
     if not indexes:
@@ -271,7 +271,7 @@ def detach_portion(connection: Connection, store: SessionStore, session_id: str,
 
 def _move_up(connection: Connection, store: SessionStore, child: RowMapping, parent: RowMapping) -> None:
     """A branch that sees nothing of its parent's own becomes a branch of the grandparent, or of none."""
-    fork, floor = fork_of(child), fork_of(parent)
+    fork, floor = fork_point(child), fork_point(parent)
     if parent["parent_session_id"] is not None:  # whoever deletes that one has to see its new branch
         s = store.tables.sessions
         connection.execute(store.locked(sa.select(s.c.session_id).where(s.c.session_id == parent["parent_session_id"])))

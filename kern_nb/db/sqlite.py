@@ -110,12 +110,12 @@ class SqliteDb(SessionStore):
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
         except sqlite3.Error as error:
-            raise self.explain(error) or error from error
+            raise self.translate_error(error) or error from error
         connection.text_factory = _text
         # SQLite's own lower() knows ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function(json_columns.SQLITE_FUNCTION, -1, json_columns.cut_out, deterministic=True)
-        connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
+        connection.create_function(lineage.SQLITE_IN_SEGMENTS, 5, lineage.is_in_segments, deterministic=True)
         return connection
 
     def insert(self, table: sa.Table) -> Any:
@@ -149,7 +149,7 @@ class SqliteDb(SessionStore):
                     raise user_sql.refused(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
-                if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
+                if isinstance(cause := self.translate_error(error), (KeyboardInterrupt, StoreBusy)):
                     raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
                     raise (authorizer.denied or user_sql.refused(text)) from error
@@ -164,11 +164,11 @@ class SqliteDb(SessionStore):
         """Another writer had the file locked."""
         return is_busy(getattr(error, "orig", error))
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """By SQLite's result codes."""
         cause = getattr(error, "orig", error)
         if isinstance(cause, sqlite3.Error) and any(
             words in str(cause) for words in ("disk I/O error", "disk is full")
         ):
             return unavailable(self.url, cause, self.db_file)
-        return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().explain(error)
+        return explained(cause, self.url) if isinstance(cause, sqlite3.Error) else super().translate_error(error)

@@ -16,8 +16,8 @@ from kern_nb.db import blobs, reads, run_writes, session_items, session_search, 
 from kern_nb.db.blobs import Blob
 from kern_nb.db.dataframes import Tabular
 from kern_nb.db.pauses import Pauses
-from kern_nb.db.session_items import Card, Family
-from kern_nb.db.session_search import Narrowing, Order, SessionIds
+from kern_nb.db.session_items import SessionItem, SessionTree
+from kern_nb.db.session_search import SessionFilter, SessionIds, SessionOrder
 from kern_nb.errors import BadUsage
 from kern_nb.records import Message, Run, RunStatus, Session, SessionType, Usage
 
@@ -52,7 +52,7 @@ class SessionStore(Tabular, Pauses):
 
         Without ``runs`` its own fields are read alone, and ``Session.runs`` is None.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.get_session(connection, self.tables, session_id, user_id, runs=runs)
 
     def list_sessions(
@@ -85,7 +85,7 @@ class SessionStore(Tabular, Pauses):
             A list of `Session` (``runs`` is None) with a ``cursor``, None on the last page.
         """
         owners = {"agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id, "user_id": user_id}
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.list_sessions(
                 connection,
                 self._source(),
@@ -98,9 +98,9 @@ class SessionStore(Tabular, Pauses):
 
     def find_sessions(
         self,
-        narrowing: Narrowing | None = None,
+        narrowing: SessionFilter | None = None,
         *,
-        order: Order = "created",
+        order: SessionOrder = "created",
         descending: bool = True,
         offset: int = 0,
         limit: int | None = 50,
@@ -127,18 +127,18 @@ class SessionStore(Tabular, Pauses):
         """
         options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
         options |= {"total": total, "user_id": user_id}
-        with self.reading() as connection:
-            return session_search.find_sessions(connection, self._source(), narrowing or Narrowing(), **options)
+        with self.read_connection() as connection:
+            return session_search.find_sessions(connection, self._source(), narrowing or SessionFilter(), **options)
 
-    def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[Card]:
+    def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[SessionItem]:
         """What a list says of these sessions, in this order, without totals; those that are not there are left out.
 
         With a ``user_id``, another user's sessions are not there.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return session_items.cards(connection, self.tables, validation.texts("session_ids", session_ids), user_id)
 
-    def session_family(self, session_id: str, *, most: int = 200, user_id: str | None = None) -> Family:
+    def session_family(self, session_id: str, *, most: int = 200, user_id: str | None = None) -> SessionTree:
         """A session with all that it comes from, and the branches of these, level by level, up to ``most`` in all.
 
         With a ``user_id``, another user's sessions are not there.
@@ -146,7 +146,7 @@ class SessionStore(Tabular, Pauses):
         Raises:
             SessionNotFound: there is no such session.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return session_items.family(connection, self.tables, session_id, most, user_id)
 
     def save_session(self, session: Session) -> Session:
@@ -434,7 +434,7 @@ class SessionStore(Tabular, Pauses):
         Raises:
             RunNotFound: there is none.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.get_run(connection, self.tables, run_id, user_id)
 
     def session_runs(
@@ -445,7 +445,7 @@ class SessionStore(Tabular, Pauses):
         Raises:
             SessionNotFound: there is no such session.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.session_runs(connection, self.tables, session_id, start, limit, user_id)
 
     def details(self, session_id: str, *, user_id: str | None = None) -> Details:
@@ -454,7 +454,7 @@ class SessionStore(Tabular, Pauses):
         Raises:
             SessionNotFound: there is no such session.
         """
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.details(connection, self.tables, session_id, user_id)
 
     def find_run(self, reference: str, *, user_id: str | None = None) -> Run:
@@ -466,12 +466,12 @@ class SessionStore(Tabular, Pauses):
         """
         from kern_nb.db.references import find
 
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return find(connection, self.tables, reference, user_id)
 
     def member_runs(self, run_id: str, *, user_id: str | None = None) -> list[Run]:
         """The runs of a team's members, or of a workflow's steps, that were made within a run, in order."""
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             reads.require_run_of(connection, self.tables, run_id, user_id)
             return reads.member_runs(connection, self.tables, run_id)
 
@@ -513,12 +513,12 @@ class SessionStore(Tabular, Pauses):
         """
         limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages}
         limits |= {"after_run": after_run, "also": also, "before_run": before_run, "user_id": user_id}
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.history(connection, self.tables, session_id, **limits)
 
     def unfinished_runs(self, session_id: str, *, upto: int, user_id: str | None = None) -> list[int]:
         """The indexes of runs up to one that `history` leaves out because they did not end, or not well."""
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return reads.unfinished_runs(connection, self.tables, session_id, upto, user_id)
 
     def add_score(
@@ -548,7 +548,7 @@ class SessionStore(Tabular, Pauses):
 
     def get_blob(self, sha256: str) -> Blob | None:
         """Bytes that were kept, with their media type; None where there are none."""
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return blobs.get(connection, self, sha256)
 
     # Around the store -------------------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ class SessionStore(Tabular, Pauses):
         """
         from kern_nb.db.references import locate
 
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return locate(connection, self.tables, reference, user_id)
 
     def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
@@ -606,5 +606,5 @@ class SessionStore(Tabular, Pauses):
         """
         from kern_nb.db.damaged_rows import set_aside_values
 
-        with self.reading() as connection:
+        with self.read_connection() as connection:
             return set_aside_values(connection, self.tables)

@@ -25,10 +25,10 @@ from kern_nb.db.dtypes import to_pandas
 from kern_nb.db.schema import NotText
 from kern_nb.db.views import VIEWS, postgresql_json
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
-from kern_nb.records import utc
+from kern_nb.records import to_utc
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
     from kern_nb.db.schema import Tables
 
 # Statements that are no query. Each engine sees to it by itself that nothing is written; this gives one clear answer.
@@ -57,7 +57,7 @@ _TOKEN = re.compile(  # what is not closed ends with the text: read once, whatev
 )
 
 
-def run(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+def run(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
         raise BadUsage(f"params={codec.shown(params)} is no dict.", "Give values by name: {'name': 'Alice'}")
@@ -139,7 +139,7 @@ def _parameter(name: str, value: Any) -> Any:
     """A parameter as a plain Python value, its text written as the columns' is: it is compared with what is stored."""
     try:
         plain = codec.loads(codec.dumps(value))
-        plain = mapping.number(plain) if type(plain) is int else plain
+        plain = mapping.normalize_number(plain) if type(plain) is int else plain
     except UnstorableValue:
         plain = {}
     if isinstance(plain, (dict, list, set, frozenset, complex)):
@@ -148,7 +148,7 @@ def _parameter(name: str, value: Any) -> Any:
     if isinstance(plain, Decimal) and plain.is_snan():
         raise BadUsage(f"${name} is a signaling NaN, which no column holds.", "Pass one text, number or time.")
     if isinstance(plain, datetime):
-        utc(plain, f"${name}")
+        to_utc(plain, f"${name}")
     return codec.encode_text(plain) if isinstance(plain, str) else plain
 
 
@@ -310,7 +310,7 @@ def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
 
 
 def view_selects(
-    store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
     """The SELECT that each of the views stands for."""
     return {name: _view_select(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
@@ -330,7 +330,7 @@ def _view_select(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str)
     return str(body).replace("%%", "%")
 
 
-def view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+def view_statements(store: Database, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
     """What makes the six views, for one connection only: two workloads in one database have views of the same names."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
     return [f"{create} {name} AS {body}" for name, body in view_selects(store, dialect, db_schema).items()]

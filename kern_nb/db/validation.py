@@ -12,7 +12,7 @@ MOST = 2**62
 """What any larger number is taken for: no store has so many rows, and engines add to a limit."""
 
 
-def count(name: str, value: Any, *, least: int = 0) -> int:
+def require_count(name: str, value: Any, *, least: int = 0) -> int:
     """A whole number of any kind, numpy's among them.
 
     Raises:

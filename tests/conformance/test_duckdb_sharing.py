@@ -330,7 +330,7 @@ def test_a_thread_that_works_for_long_is_named_as_what_holds_the_file(tmp_path):
         working, done = threading.Event(), threading.Event()
 
         def work() -> None:
-            with store.reading() as connection:
+            with store.read_connection() as connection:
                 connection.exec_driver_sql("SELECT 1")
                 working.set()
                 done.wait(60)

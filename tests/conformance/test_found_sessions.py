@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from samples import a_small_run
 
-from kern_nb.db.session_search import ORDERS, Narrowing
+from kern_nb.db.session_search import SESSION_ORDERS, SessionFilter
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.records import Message, Requirement, Run, Session, Usage
 
@@ -33,20 +33,20 @@ def found(store, narrowing=None, **options):
 @pytest.mark.parametrize(
     ("narrowing", "expected"),
     [
-        (Narrowing(text="REFUND"), ["alpha"]),
-        (Narrowing(text="50% \\"), ["alpha"]),
-        (Narrowing(text="gamma_"), ["Gamma_1"]),
-        (Narrowing(text="Ärger"), ["gammax1"]),
-        (Narrowing(text="“Q”"), ["gammax1"]),
-        (Narrowing(text="\ud800\x00"), ["gammax1"]),
-        (Narrowing(text="session_name"), []),
-        (Narrowing(text="not a title"), []),
-        (Narrowing(owner="SUPP"), ["alpha", "gammax1"]),
-        (Narrowing(owner="desk"), ["beta"]),
-        (Narrowing(owner="night"), ["Gamma_1"]),
-        (Narrowing(user="bO"), ["beta"]),
-        (Narrowing(user="ann", text="refund"), ["alpha"]),
-        (Narrowing(user="' OR 1=1 --"), []),
+        (SessionFilter(text="REFUND"), ["alpha"]),
+        (SessionFilter(text="50% \\"), ["alpha"]),
+        (SessionFilter(text="gamma_"), ["Gamma_1"]),
+        (SessionFilter(text="Ärger"), ["gammax1"]),
+        (SessionFilter(text="“Q”"), ["gammax1"]),
+        (SessionFilter(text="\ud800\x00"), ["gammax1"]),
+        (SessionFilter(text="session_name"), []),
+        (SessionFilter(text="not a title"), []),
+        (SessionFilter(owner="SUPP"), ["alpha", "gammax1"]),
+        (SessionFilter(owner="desk"), ["beta"]),
+        (SessionFilter(owner="night"), ["Gamma_1"]),
+        (SessionFilter(user="bO"), ["beta"]),
+        (SessionFilter(user="ann", text="refund"), ["alpha"]),
+        (SessionFilter(user="' OR 1=1 --"), []),
     ],
 )
 def test_each_narrowing_keeps_the_sessions_that_have_it(shop, narrowing, expected):
@@ -55,7 +55,7 @@ def test_each_narrowing_keeps_the_sessions_that_have_it(shop, narrowing, expecte
     assert shop.find_sessions(narrowing).total == len(expected)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", SESSION_ORDERS)
 @pytest.mark.parametrize("descending", [True, False])
 def test_parts_of_the_list_put_together_are_the_list(shop, order, descending):
     """Whatever the order, parts of any size meet without a gap or a repetition, and the two directions mirror."""
@@ -101,7 +101,7 @@ def test_totals_order_sessions_as_the_frame_has_them(shop, order, column):
     assert df["key"].nunique() >= 3
     assert shop.find_sessions(order=order, descending=False) == df["session_id"].tolist()
     assert shop.find_sessions(order=order, offset=1, limit=2) == df["session_id"].tolist()[::-1][1:3]
-    narrowed = shop.find_sessions(Narrowing(text="a"), order=order, descending=False)
+    narrowed = shop.find_sessions(SessionFilter(text="a"), order=order, descending=False)
     assert narrowed == df[df["session_id"].str.contains("a")]["session_id"].tolist()
 
 
@@ -111,7 +111,7 @@ def test_sessions_too_many_to_be_added_up_are_refused_where_that_takes_long(shop
     assert limited == (shop.engine.dialect.name != "duckdb")
     monkeypatch.setattr(type(shop), "most_added_up", 3 if limited else None)
     assert len(shop.find_sessions(order="messages")) == 5
-    assert len(shop.find_sessions(Narrowing(user="ann"), order="cost")) == 2
+    assert len(shop.find_sessions(SessionFilter(user="ann"), order="cost")) == 2
     if not limited:
         assert len(shop.find_sessions(order="tokens")) == 5
     else:
@@ -141,17 +141,17 @@ def test_status_is_that_of_the_latest_run_of_the_sessions_own(store):
     leader = store.append_run("good", Run(input="x"))
     store.append_run("good", Run(input="x", status="ERROR", parent_run_id=leader.run_id))
 
-    assert found(store, Narrowing(status="COMPLETED")) == ["good"]
-    assert found(store, Narrowing(status="ERROR")) == ["bad"]
-    assert store.find_sessions(Narrowing(status="ERROR")).total == 1
-    assert found(store, Narrowing(status="PAUSED")) == []
+    assert found(store, SessionFilter(status="COMPLETED")) == ["good"]
+    assert found(store, SessionFilter(status="ERROR")) == ["bad"]
+    assert store.find_sessions(SessionFilter(status="ERROR")).total == 1
+    assert found(store, SessionFilter(status="PAUSED")) == []
 
 
 def test_an_empty_store_has_no_sessions_to_find(store_factory):
     """Nothing is written by looking."""
     store = store_factory("new")
     assert store.find_sessions() == []
-    assert store.find_sessions(Narrowing(text="x", status="COMPLETED")).total == 0
+    assert store.find_sessions(SessionFilter(text="x", status="COMPLETED")).total == 0
 
 
 def test_tags_replace_one_another_and_leave_the_rest_of_the_metadata(store):
@@ -161,19 +161,19 @@ def test_tags_replace_one_another_and_leave_the_rest_of_the_metadata(store):
 
     assert tagged.metadata == {"task": 7, "tags": ["to check", "a%"]}
     assert store.get_session("chat").metadata == tagged.metadata
-    assert found(store, Narrowing(tag="a%")) == ["chat"]
-    assert found(store, Narrowing(tag="to")) == []
+    assert found(store, SessionFilter(tag="a%")) == ["chat"]
+    assert found(store, SessionFilter(tag="to")) == []
     store.tag_session("chat", [])
     assert store.get_session("chat").metadata == {"task": 7}
-    assert found(store, Narrowing(tag="a%")) == []
+    assert found(store, SessionFilter(tag="a%")) == []
 
 
 def test_a_word_elsewhere_in_the_metadata_is_no_tag(store):
     """Only the list of tags is looked at."""
     store.save_session(Session(session_id="chat", metadata={"mood": "odd", "tags": ["even"]}))
 
-    assert found(store, Narrowing(tag="odd")) == []
-    assert found(store, Narrowing(tag="even")) == ["chat"]
+    assert found(store, SessionFilter(tag="odd")) == []
+    assert found(store, SessionFilter(tag="even")) == ["chat"]
 
 
 def test_tags_of_any_letters_are_kept_and_found(store):
@@ -184,7 +184,7 @@ def test_tags_of_any_letters_are_kept_and_found(store):
     store.branch("chat", new_session_id="what-if")
 
     assert store.get_session("what-if").metadata == {"tags": [tag]}
-    assert found(store, Narrowing(tag=tag)) == ["chat", "what-if"]
+    assert found(store, SessionFilter(tag=tag)) == ["chat", "what-if"]
 
 
 @pytest.mark.parametrize("tags", ["one", [""], ["x", 3], [" "]])

@@ -174,5 +174,5 @@ def test_marks_of_an_older_store_are_moved_and_foreign_keys_stay(old_store):
 def test_marks_of_an_older_bundle_are_moved_the_same_way():
     """Whichever way a message of version 3 arrives."""
     for role, before, fields, extra in OLD:
-        row = extra_keys.upgraded("messages", {"role": role, "extra": before})
+        row = extra_keys.upgrade_row("messages", {"role": role, "extra": before})
         assert row == {"role": role, "extra": extra or None} | fields

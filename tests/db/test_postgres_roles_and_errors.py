@@ -245,7 +245,7 @@ def test_a_terminated_connection_is_an_error_of_ours_and_the_next_call_works(own
     ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
 
     def read() -> None:
-        with owner.reading() as connection:
+        with owner.read_connection() as connection:
             admin.execute(ours)
             connection.exec_driver_sql("SELECT 1")
 
@@ -303,7 +303,7 @@ def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_databas
         ready = threading.Barrier(16)
 
         def hold() -> None:
-            with store.reading():
+            with store.read_connection():
                 ready.wait(60)
                 release.wait(60)
 
@@ -325,16 +325,16 @@ def test_threads_that_wait_for_connections_get_an_error_of_ours(postgres_databas
 
 def test_reading_of_several_statements_sees_one_state(owner, postgres_database_url):
     """What others commit in between is not half there; and reading writes nothing."""
-    with PostgresDb(postgres_database_url) as other, owner.reading() as connection:
+    with PostgresDb(postgres_database_url) as other, owner.read_connection() as connection:
         count = "SELECT (SELECT count(*) FROM agno_sessions_runs), (SELECT count(*) FROM agno_sessions_messages)"
         before = connection.exec_driver_sql(count).one()
         other.append_run("chat", Run(messages=[Message(role="user", content="more")]))
         assert connection.exec_driver_sql(count).one() == before
-    with owner.reading() as connection:
+    with owner.read_connection() as connection:
         assert connection.exec_driver_sql(count).one() == (2, 2)
     error = None
     try:
-        with owner.reading() as connection:
+        with owner.read_connection() as connection:
             connection.exec_driver_sql("DELETE FROM agno_sessions")
     except KernError as caught:
         error = caught

@@ -234,7 +234,7 @@ def test_a_file_that_may_not_be_written_is_an_error_of_ours(store):
     with pytest.raises(sqlite3.OperationalError) as caught, contextlib.closing(raw):
         raw.execute("CREATE TABLE t (a)")
 
-    error = store.explain(caught.value)
+    error = store.translate_error(caught.value)
     assert isinstance(error, ReadOnlyStore)
     assert "writable" in error.hint
 

@@ -136,7 +136,7 @@ def frames_of(store: SessionStore) -> dict[str, Any]:
 def rows_of(store: SessionStore) -> dict[str, list[Any]]:
     """Every row of every table: equal before and after means that nothing was written."""
     found = {}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for table in (store.tables.sessions, *store.tables.of_session, store.tables.blobs):
             rows = connection.execute(sa.select(table)).fetchall()
             found[table.name] = sorted((tuple(row) for row in rows), key=repr)

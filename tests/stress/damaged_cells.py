@@ -116,7 +116,7 @@ def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
 
 def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[], Any]]:
     """Everything public that reads of one session, or of all."""
-    from kern_nb.db.session_search import Narrowing
+    from kern_nb.db.session_search import SessionFilter
     from kern_nb.operations.export import export
 
     def run_agent() -> None:
@@ -140,7 +140,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "scores_df": lambda: repr(store.scores_df()),
         "filtered_df": lambda: store.messages_df([name], since="2020-01-01", until="2100-01-01", user_id="ann"),
         "by_agent_df": lambda: store.runs_df(agent_id="agent", limit=3),
-        "find_sessions": lambda: store.find_sessions(Narrowing(text="title", tag="tag"), order="tokens"),
+        "find_sessions": lambda: store.find_sessions(SessionFilter(text="title", tag="tag"), order="tokens"),
         "find_by_title": lambda: store.find_sessions(order="title"),
         "find_by_messages": lambda: store.find_sessions(order="messages"),
         "cards": lambda: store.session_cards([name, f"{name}-branch"]),
