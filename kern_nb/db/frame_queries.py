@@ -16,7 +16,7 @@ from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.dtypes import typed
 from kern_nb.db.lineage import CUT_RUN, Lineage, json_texts, load_lineage
-from kern_nb.db.mapping import ANSWERS
+from kern_nb.db.mapping import RESULT_ROLES
 from kern_nb.db.schema import Tables, newest_first
 from kern_nb.db.views import NO_MASKS, SECONDS, VIEWS, Masks, Only, Wanted
 from kern_nb.errors import BadUsage, did_you_mean
@@ -216,7 +216,7 @@ def _masks(tables: Tables, name: str, seen: Lineage) -> Masks:
         return {column: (seen.is_cut(tables.runs), sa.null()) for column in CUT_RUN if column in shown}
     if name == "tool_calls":
         answer = sa.select(m.c.message_index).where(m.c.run_id == t.c.run_id, m.c.tool_call_id == t.c.tool_call_id)
-        hidden = seen.is_cut(t) & ~answer.where(m.c.role.in_(ANSWERS), seen.inside(m)).exists()
+        hidden = seen.is_cut(t) & ~answer.where(m.c.role.in_(RESULT_ROLES), seen.inside(m)).exists()
         unknown = {column: (hidden, sa.null()) for column in ("result", "is_error", "duration_s")}
         return unknown | {"status": (hidden, sa.literal("unknown"))}
     return NO_MASKS

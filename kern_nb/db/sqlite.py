@@ -86,7 +86,7 @@ class SqliteDb(SessionStore):
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with engine.connect() as connection:
                 objects = catalog.objects(connection, None)
-                return schema.has_ours(connection, self.tables, objects, **self._naming())
+                return schema.has_ours(connection, self.tables, objects, **self._schema_options())
 
     def _create(self) -> None:
         files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode

@@ -1,4 +1,4 @@
-"""A run that was just stored, as reading it gives it, without reading it."""
+"""A run as reading it would return it, right after it was stored and without reading it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from kern_nb.records import Run
 
 
 def as_stored(tables: Tables, run: Run) -> Run:
-    """The record that `SessionStore.get_run` gives of a run without requirements, of which all is known here.
+    """The record that `SessionStore.get_run` returns of a run without requirements that is complete here.
 
-    Each value takes the way through its column: as text and back.
+    Each value is encoded and decoded as its column does.
     """
     row_set = mapping.run_rows(run, run.session_id or "")
     index = {"run_index": run.run_index}
-    row = _read_back(tables.runs, row_set.run | index)
-    messages = [mapping.message_of(_read_back(tables.messages, message | index)) for message in row_set.messages]
-    calls = [mapping.tool_call_of(_read_back(tables.tool_calls, call | index)) for call in row_set.tool_calls]
-    return mapping.run_of(row, messages, calls)
+    row = _round_trip(tables.runs, row_set.run | index)
+    messages = [mapping.message_from_row(_round_trip(tables.messages, row | index)) for row in row_set.messages]
+    calls = [mapping.tool_call_from_row(_round_trip(tables.tool_calls, row | index)) for row in row_set.tool_calls]
+    return mapping.run_from_row(row, messages, calls)
 
 
-def _read_back(table: sa.Table, row: mapping.Row) -> mapping.Row:
-    return {column.name: _value(column, row.get(column.name)) for column in table.columns}
+def _round_trip(table: sa.Table, row: mapping.Row) -> mapping.Row:
+    return {column.name: _round_trip_value(column, row.get(column.name)) for column in table.columns}
 
 
-def _value(column: sa.Column[Any], value: Any) -> Any:
+def _round_trip_value(column: sa.Column[Any], value: Any) -> Any:
     if value is None:
         return None
     if isinstance(column.type, Json):

@@ -132,7 +132,7 @@ class Unpacking:
             if value is not None and not field.fits(value):
                 raise Malformed(f"{name!r} of {what} is not {field.noun}")
         for name in _WITH_JSON.get(table, ()):
-            is_result = table == "tool_calls" or row.get("role") in mapping.ANSWERS
+            is_result = table == "tool_calls" or row.get("role") in mapping.RESULT_ROLES
             row[name], row[f"{name}_json"] = mapping.split_content(row[name], is_result=is_result)
         return row
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Lineage, find_run, load_lineage
-from kern_nb.db.mapping import ANSWERS, Row
+from kern_nb.db.mapping import RESULT_ROLES, Row
 from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
@@ -116,7 +116,7 @@ def _read(connection: Connection, tables: Tables, seen: Lineage, runs: Iterable[
             row.update(CUT_RUN)
             # How the whole ended says nothing of a part, which a model is told.
             row["status"] = "COMPLETED" if row["status"] in STATUSES_WITHOUT_HISTORY else row["status"]
-    answers = {(row["run_id"], row["tool_call_id"]) for row in found["messages"] if row["role"] in ANSWERS}
+    answers = {(row["run_id"], row["tool_call_id"]) for row in found["messages"] if row["role"] in RESULT_ROLES}
     for row in found["tool_calls"]:
         if row["run_id"] in cut and (row["run_id"], row["tool_call_id"]) not in answers:
             row.update(UNSEEN_RESULT)
