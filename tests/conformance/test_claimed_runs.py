@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from paused_runs import FUTURE, PAST, a_paused_run, asks, ids, stored
 from samples import a_run, everything, loaded, said
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -19,7 +19,7 @@ from kern_nb.errors import (
 from kern_nb.records import Message, Run
 
 
-def test_an_answered_run_is_gone_on_with(store):
+def test_a_resolved_run_can_be_claimed(store):
     """With all it said, its open call and the answer; what follows is written into it, and it ends as any run."""
     paused = a_paused_run(store, "chat", asks("ask"), user_id="alice", agent_id="a")
     store.resolve("ask", args={"to": "eve"}, note="not bob", by="alice")
@@ -44,7 +44,7 @@ def test_an_answered_run_is_gone_on_with(store):
         store.resolve("ask", approve=False)
 
 
-def test_a_run_waits_for_its_last_answer(store):
+def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
     """The answers that are there already are kept; the one that is missing is named; refused is answered too."""
     run = a_paused_run(store, "chat", asks("a"), asks("b", "user_input"), asks("c"))
     store.resolve("a", approve=True)
@@ -59,7 +59,7 @@ def test_a_run_waits_for_its_last_answer(store):
     assert found == {"a": (True, None), "b": (True, {"text": "bye"}), "c": (False, None)}
 
 
-def test_a_run_does_not_wait_for_what_expired(store):
+def test_expired_requirements_do_not_block_a_claim(store):
     """It goes on and is told so; what has time left is waited for."""
     run = a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
     with pytest.raises(StillWaiting, match="early") as caught:
@@ -73,7 +73,7 @@ def test_a_run_does_not_wait_for_what_expired(store):
         store.resolve("late", approve=True)
 
 
-def test_a_team_goes_on_when_its_members_have_their_answers(store):
+def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
     """At any depth."""
     team = store.start_run("chat", input="x", session_type="team")
     member = a_paused_run(store, "chat", asks("b"), parent_run_id=team.run_id)
@@ -87,7 +87,7 @@ def test_a_team_goes_on_when_its_members_have_their_answers(store):
     assert store.claim_run(team.run_id).status == "RUNNING"
 
 
-def test_a_run_may_pause_again(store):
+def test_a_claimed_run_can_pause_again(store):
     """Each time for something new; earlier answers stay with it."""
     run = a_paused_run(store, "chat", asks("first"))
     store.resolve("first", approve=True)
@@ -100,7 +100,7 @@ def test_a_run_may_pause_again(store):
     assert ids(store.claim_run(run.run_id).requirements) == ["first", "second"]
 
 
-def test_a_run_is_not_taken_from_those_who_write_it(store):
+def test_a_running_run_cannot_be_claimed(store):
     """Neither one that runs here, nor one that has ended, nor one that is not there; nothing is changed."""
     running = store.start_run("chat", input="x")
     completed = store.append_run("chat", a_run())
@@ -120,7 +120,7 @@ def test_a_run_is_not_taken_from_those_who_write_it(store):
     assert everything(store) == before
 
 
-def test_a_run_that_is_given_back_is_as_it_was(store):
+def test_a_released_run_is_unchanged(store):
     """And can be taken on again; what was not taken on here is not changed."""
     failed, waits = a_paused_run(store, "failed", asks("a")), a_paused_run(store, "waits", asks("b"))
     store.resolve("a", approve=True)
@@ -142,7 +142,7 @@ def test_a_run_that_is_given_back_is_as_it_was(store):
 
 
 @pytest.mark.parametrize("circle", [["a"], ["a", "b"]])
-def test_runs_that_are_their_own_members_do_not_hang_a_store(store, circle):
+def test_cyclic_parent_runs_do_not_hang(store, circle):
     """Records may say anything; a look at what they wait for ends."""
     for run_id, parent in zip(circle, circle[1:] + circle[:1], strict=True):
         run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[asks(f"of {run_id}")])
@@ -157,7 +157,7 @@ def test_runs_that_are_their_own_members_do_not_hang_a_store(store, circle):
     assert ids(store.requirements(run_id="a")) == [f"of {run_id}" for run_id in circle]
 
 
-def test_a_run_is_started_under_a_name_of_its_own(store):
+def test_a_run_can_be_started_with_an_id(store):
     """With what else is known of it; a name that is taken is refused, and nothing is changed."""
     name, extra = "a\x00/\ud800.1", {"note\x00book": ["\ud800", {"cell": 1}]}
     run = store.start_run("chat", input="x", run_id=name, extra=extra, model="m", model_provider="p")

@@ -29,7 +29,7 @@ JSON = ["{broken", '{"a": {"$type": "nope", "value": 1}}']
 
 
 @pytest.mark.parametrize("value", JSON)
-def test_a_damaged_session_is_refused_by_name_and_the_rest_goes_on(filled, value):
+def test_a_damaged_session_raises_and_other_sessions_are_readable(filled, value):
     """Its error names the table, the column and the session; lists and frames have every other session."""
     assert cells.damage(filled, "sessions", "session_data", value)
 
@@ -64,7 +64,7 @@ def test_the_error_names_the_row(filled, table, column, name):
     assert len(filled.messages_df("bad")) == 8
 
 
-def test_a_repair_sets_the_value_aside_and_a_second_check_is_clean(filled):
+def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
     """What was stored can be had again; the rest of the row is there."""
     cells.damage(filled, "sessions", "metadata", '{"tags": [broken')
     report = filled.check()
@@ -92,7 +92,7 @@ def test_a_repair_sets_the_value_aside_and_a_second_check_is_clean(filled):
 @pytest.mark.parametrize(
     ("table", "column", "value"), [("runs", "status", "no such"), ("sessions", "created_at", 10**15)]
 )
-def test_values_that_no_column_means_are_damage(filled, table, column, value):
+def test_values_outside_a_columns_range_are_damage(filled, table, column, value):
     """An unknown status, a time in the year 300,000: refused for that session, missing in the frame."""
     assert cells.damage(filled, table, column, value)
 
@@ -108,7 +108,7 @@ def test_values_that_no_column_means_are_damage(filled, table, column, value):
     assert filled.get_session("bad")
 
 
-def test_a_file_whose_bytes_changed_is_refused(filled):
+def test_a_blob_with_another_hash_is_refused(filled):
     """Bytes under the hash of others are no longer what was stored; a repair takes them out."""
     sha256 = filled.put_blob(cells.BLOB)
     cells.damage(filled, "blobs", "content", b"other bytes")
@@ -122,7 +122,7 @@ def test_a_file_whose_bytes_changed_is_refused(filled):
     assert filled.check().problems == []
 
 
-def test_a_cycle_of_parents_ends_with_an_error(store):
+def test_a_cycle_of_parents_raises(store):
     """Three branches that lead back to themselves: read, refused; a repair makes one of them no branch."""
     for name, parent in (("a", "c"), ("b", "a"), ("c", "b"), ("d", "c")):
         store.save_session(Session(session_id=name, created_at=ord(name), parent_session_id=parent, fork_run_index=-1))
@@ -136,7 +136,7 @@ def test_a_cycle_of_parents_ends_with_an_error(store):
     assert store.check().problems == []
 
 
-def test_a_branch_that_lost_its_fork_inherits_nothing_by_guess(filled):
+def test_a_branch_without_a_branch_point_inherits_nothing(filled):
     """Without the place it branched at, nobody knows which runs it sees."""
     s = filled.tables.sessions
     filled.write(lambda c: c.execute(s.update().where(s.c.session_id == "bad-branch").values(fork_run_index=None)))
@@ -148,7 +148,7 @@ def test_a_branch_that_lost_its_fork_inherits_nothing_by_guess(filled):
     assert {value.column: value.value for value in filled.damaged_values()}["parent_session_id"] == "bad"
 
 
-def test_a_damaged_requirement_is_left_out_of_the_inbox_with_a_warning(filled):
+def test_a_damaged_requirement_is_skipped_with_a_warning(filled):
     """What others wait for is shown; the session's own list is refused."""
     cells.damage(filled, "requirements", "args", "{broken")
 
@@ -158,7 +158,7 @@ def test_a_damaged_requirement_is_left_out_of_the_inbox_with_a_warning(filled):
         filled.requirements(session_id="bad-waits")
 
 
-def test_text_that_is_no_utf8_is_damage(tmp_path):
+def test_invalid_utf8_is_damage(tmp_path):
     """SQLite stores any bytes as text: a frame has none in their place, a search goes on, the session is named."""
     store = SqliteDb(db_file=tmp_path / "s.db")
     cells.fill(store)
@@ -176,7 +176,7 @@ def test_text_that_is_no_utf8_is_damage(tmp_path):
     store.close()
 
 
-def test_every_column_of_sqlite_may_hold_bytes(tmp_path):
+def test_bytes_in_any_sqlite_column_are_damage(tmp_path):
     """One cell of each column at a time: no raw error, no other session hurt, nothing left after a repair."""
     base = SqliteDb(db_file=tmp_path / "base")
     cells.fill(base)
@@ -202,7 +202,7 @@ def test_every_column_of_sqlite_may_hold_bytes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("engine", "every"), [("sqlite", 250), ("duckdb", 270), ("postgres", 270)])
-def test_a_sample_of_damaged_stores_raises_no_raw_error(engine, every, tmp_path, request):
+def test_sampled_damage_raises_no_driver_error(engine, every, tmp_path, request):
     """Everything public is called; `tests/stress/damaged_cells.py` does so for all cells."""
     url = request.getfixturevalue("postgres_database_url") if engine == "postgres" else None
 

@@ -14,7 +14,7 @@ def nameless(messages):
     return [m.model_dump() for m in messages]
 
 
-def test_nothing_of_a_deleted_session_is_left(store):
+def test_a_delete_removes_all_rows_of_a_session(store):
     """Session, runs, messages, tool calls, requirements, scores: no row in any table; others stay as they are."""
     a_session(store, "other")
     kept = everything(store)
@@ -30,7 +30,7 @@ def test_nothing_of_a_deleted_session_is_left(store):
     assert everything(store) == kept
 
 
-def test_a_deleted_sessions_name_can_be_used_again(store):
+def test_the_id_of_a_deleted_session_can_be_reused(store):
     """And begins anew."""
     a_session(store, "chat")
     store.delete_session("chat")
@@ -52,7 +52,7 @@ def test_an_unknown_session_cannot_be_deleted(store):
     assert everything(store) == before
 
 
-def test_a_session_whose_rows_a_branch_inherits_is_refused_by_name(store):
+def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
     """All such branches are named, and nothing is deleted."""
     a_session(store)
     store.branch("chat", new_session_id="what-if")
@@ -67,7 +67,7 @@ def test_a_session_whose_rows_a_branch_inherits_is_refused_by_name(store):
     assert everything(store) == before
 
 
-def test_branches_that_inherit_nothing_do_not_hold_their_parent(store):
+def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
     """A branch from before run 0, or of an empty session, becomes a session of its own."""
     a_session(store)
     store.branch("chat", before=0, new_session_id="b")
@@ -97,7 +97,7 @@ def test_a_branch_can_be_deleted_without_its_parent(store):
     assert rows_naming(store, "b") == {}
 
 
-def test_detached_branches_keep_exactly_what_they_saw(store):
+def test_detached_branches_keep_their_inherited_rows(store):
     """Runs, messages, tool calls, state, indexes, history: as before, apart from ids of rows that are now their own."""
     a_session(store, runs=3, session_state={"n": 1}, duration_s=1.5)
     for i, place in enumerate(({}, {"after": 1}, {"after": (1, 1)}, {"before": (2, 3)}, {"before": 0})):
@@ -140,7 +140,7 @@ def test_ids_are_unique_after_a_detach(store):
     assert len(calls.merge(runs, on=["session_id", "run_id", "run_index"])) == 6
 
 
-def test_totals_do_not_double_with_the_copies(store):
+def test_detached_copies_are_not_counted_twice(store):
     """What a branch copied was spent once, by the parent: the branch's tokens and cost are still its own."""
     a_session(store)
     for name in ("b1", "b2"):
@@ -154,7 +154,7 @@ def test_totals_do_not_double_with_the_copies(store):
     assert after.sort_index().to_dict() == before.sort_index().to_dict()
 
 
-def test_members_runs_keep_their_team_in_the_copy(store):
+def test_copied_members_runs_keep_their_parent_run(store):
     """parent_run_id names the copy of the team's run, not one that is gone."""
     team = store.append_run("chat", a_small_run("team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
@@ -185,7 +185,7 @@ def test_the_middle_of_a_chain_can_be_deleted(store):
     assert parts_of(loaded(store, "d")) == before["d"]
 
 
-def test_the_middle_goes_where_branches_see_only_the_grandparents_rows(store):
+def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
     """They become branches of the grandparent: nothing is copied, and they see what they saw, cuts included."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 2), new_session_id="b")
@@ -229,7 +229,7 @@ def test_a_chain_of_five_can_be_deleted_from_the_top(store):
     assert store.check()
 
 
-def test_detaching_within_a_cut_run_copies_only_what_is_seen(store):
+def test_detaching_a_cut_run_copies_only_inherited_rows(store):
     """Messages behind the fork are gone with the parent; the copy is cut where the branch was."""
     a_session(store, runs=2)
     store.branch("chat", after=(1, 1), new_session_id="b")
@@ -242,7 +242,7 @@ def test_detaching_within_a_cut_run_copies_only_what_is_seen(store):
     assert rows_naming(store, "b")["agno_sessions_messages"] == 6
 
 
-def test_a_store_that_cannot_finish_a_delete_does_not_begin_it(store, monkeypatch):
+def test_a_refused_delete_changes_nothing(store, monkeypatch):
     """A failure in the middle of a detach leaves all as it was."""
     a_session(store)
     store.branch("chat", new_session_id="b1")

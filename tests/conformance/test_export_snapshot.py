@@ -10,7 +10,7 @@ from kern_nb.operations.export import read
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgres"])
-def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
+def test_an_export_is_one_snapshot(store, store_factory, monkeypatch):
     """Runs that others append, and sessions that they delete, between two parts of it."""
     monkeypatch.setattr(read, "_MOST_SESSIONS", 1)
     for name in ("a", "b", "c"):
@@ -29,7 +29,7 @@ def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
     assert store.get_session("c") is None
 
 
-def test_an_export_that_is_given_up_releases_the_store(store):
+def test_an_abandoned_export_releases_the_store(store):
     """Its transaction ends with it, on every engine."""
     a_session(store, "a", runs=1)
     parts = iter(read.Gathering(store, [Reference("a")]))

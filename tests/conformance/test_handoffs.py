@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import PAST, a_paused_run, asks, ids, stored
 from samples import a_session, a_small_run, everything, loaded, said
-from waiting import PAST, a_paused_run, asks, ids, stored
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -17,7 +17,7 @@ from kern_nb.errors import (
 from kern_nb.records import Message, Session
 
 
-def test_a_claimed_requirement_is_answered_by_the_one_who_claimed_it(store):
+def test_a_claimed_requirement_is_resolved_by_its_claimer(store):
     """Others are told who is at it, whatever they try, and nothing is changed; claiming it again is no harm."""
     a_paused_run(store)
     claimed = store.claim("ask", by="alice")
@@ -43,7 +43,7 @@ def test_a_claimed_requirement_is_answered_by_the_one_who_claimed_it(store):
         store.claim("ask", by="alice")
 
 
-def test_a_claim_is_no_answer(store):
+def test_a_claim_does_not_resolve(store):
     """The run still waits."""
     run = a_paused_run(store)
     store.claim("ask", by="alice")
@@ -53,7 +53,7 @@ def test_a_claim_is_no_answer(store):
     assert store.get_run(run.run_id).status == "PAUSED"
 
 
-def test_a_requirement_is_handed_to_a_person(store):
+def test_a_requirement_is_handed_off_to_a_person(store):
     """They find it in their inbox with the note; a claim of the one who hands it on is let go; anyone may answer it."""
     a_paused_run(store, "chat", asks("ask", assignee="alice"), asks("other"))
     store.claim("ask", by="alice")
@@ -70,7 +70,7 @@ def test_a_requirement_is_handed_to_a_person(store):
         store.handoff("ask", to="dave")
 
 
-def test_a_run_or_a_session_is_handed_on_with_all_that_waits(store):
+def test_a_handoff_of_a_run_or_session_reassigns_all_pending(store):
     """All at once; what is answered already stays as it is."""
     a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
     a_paused_run(store, "chat", asks("d"))
@@ -81,7 +81,7 @@ def test_a_run_or_a_session_is_handed_on_with_all_that_waits(store):
     assert ids(store.requirements(assignee="carol", status=None)) == ["a", "c", "d"]
 
 
-def test_of_several_all_are_handed_on_or_none(store):
+def test_a_handoff_of_several_is_atomic(store):
     """Where somebody is at one of them, the others stay where they were."""
     a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
     store.claim("b", by="alice")
@@ -95,7 +95,7 @@ def test_of_several_all_are_handed_on_or_none(store):
     assert ids(store.requirements(assignee="bob")) == ["a", "b", "c"]
 
 
-def test_a_session_is_handed_to_a_person(store):
+def test_a_session_is_handed_off_to_a_person(store):
     """A run of the session's own agent and owner waits for them, with the note as its input; it has the session's state."""
     store.append_run(
         "chat", a_small_run(agent_id="a", team_id="t", user_id="alice", run_type="team", session_state={"n": 1})
@@ -128,7 +128,7 @@ def test_a_session_is_handed_to_a_person(store):
         store.append_run("chat", a_small_run(), user_id="bob")
 
 
-def test_a_branch_is_handed_over_by_itself(store):
+def test_a_branch_is_handed_off_without_its_parent(store):
     """Its run is numbered on from the fork; the parent knows nothing of it."""
     a_session(store, "chat", runs=3)
     store.branch("chat", after=1, new_session_id="b")
@@ -141,7 +141,7 @@ def test_a_branch_is_handed_over_by_itself(store):
     assert store.handoff("b/2", to="carol").requirement_id == handed.requirement_id
 
 
-def test_a_session_that_is_handed_over_twice_waits_once(store):
+def test_a_second_session_handoff_adds_no_requirement(store):
     """The second hand-off moves the first on."""
     a_session(store, runs=1)
     first = store.handoff("chat", to="bob", note="a")
@@ -151,7 +151,7 @@ def test_a_session_that_is_handed_over_twice_waits_once(store):
     assert len(loaded(store, "chat").runs) == 2
 
 
-def test_what_is_not_there_cannot_be_handed_on(store):
+def test_an_unknown_reference_cannot_be_handed_off(store):
     """Nor what is not one thing; nothing is changed."""
     a_session(store, "chat 1", runs=1)
     a_session(store, "chat 2", runs=1)
@@ -165,7 +165,7 @@ def test_what_is_not_there_cannot_be_handed_on(store):
     assert everything(store) == before
 
 
-def test_people_and_notes_may_be_of_any_text(store):
+def test_assignees_and_notes_can_be_any_text(store):
     """Names that nearly are the same are different people."""
     texts = [
         "\x00",
@@ -191,7 +191,7 @@ def test_people_and_notes_may_be_of_any_text(store):
 
 
 @pytest.mark.parametrize("how", ["expired", "cancelled"])
-def test_what_is_past_answering_is_neither_claimed_nor_handed_on(store, how):
+def test_resolved_requirements_can_be_neither_claimed_nor_handed_off(store, how):
     """The one it is handed to could do nothing with it."""
     run = a_paused_run(store, "chat", asks("ask", expires_at=PAST if how == "expired" else None))
     if how == "cancelled":

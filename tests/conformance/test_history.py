@@ -58,7 +58,7 @@ def test_history_is_the_messages_of_all_runs_in_order(store):
     check_pairs(found)
 
 
-def test_runs_that_led_to_no_answer_are_left_out(store):
+def test_runs_without_an_answer_are_left_out(store):
     """Failed, cancelled, open, paused ones: a model is not shown them."""
     store.append_run("chat", a_run("first"))
     for status in STATUSES:
@@ -77,7 +77,7 @@ def test_system_messages_and_members_runs_are_left_out(store):
     assert said(store.history("chat")) == ["hi"]
 
 
-def test_last_runs_gives_the_newest(store):
+def test_last_runs_returns_the_newest_runs(store):
     """In their order; more than there are gives all, 0 none."""
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
@@ -85,7 +85,7 @@ def test_last_runs_gives_the_newest(store):
         assert said(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
 
 
-def test_last_messages_gives_the_newest(store):
+def test_last_messages_returns_the_newest_messages(store):
     """The end of the whole history, and never half a tool call."""
     a_session(store)
     whole = said(store.history("chat"))
@@ -100,7 +100,7 @@ def test_last_messages_gives_the_newest(store):
     assert said(store.history("chat", last_messages=4)) == ["chat 2", None, "found chat 2", "answer to chat 2"]
 
 
-def test_runs_without_messages_to_tell_do_not_use_up_the_limit(store):
+def test_runs_without_history_messages_do_not_count_towards_the_limit(store):
     """Runs without messages, or with only system ones: the limit counts what is told."""
     store.append_run("chat", a_small_run("first"))
     store.append_run("chat", Run(input="no messages"))
@@ -110,7 +110,7 @@ def test_runs_without_messages_to_tell_do_not_use_up_the_limit(store):
     assert said(store.history("chat", last_messages=1)) == ["answer to first"]
 
 
-def test_both_limits_hold_together(store):
+def test_both_limits_apply_together(store):
     """The last messages of the last runs."""
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
@@ -203,7 +203,7 @@ def test_history_across_five_forks(store):
     assert said(store.history("b5", last_runs=2))[::4] == ["4", "5"]
 
 
-def test_history_of_nothing(store):
+def test_history_of_an_empty_session(store):
     """An unknown session is told, also before the first write; one without runs has none."""
     with pytest.raises(SessionNotFound, match="chat"):
         store.history("chat")
@@ -231,7 +231,7 @@ def one_store():
 
 @settings(max_examples=60, phases=[Phase.generate, Phase.shrink])
 @given(runs=runs, n=st.integers(0, 12), cut=st.integers(0, 6))
-def test_any_history_can_be_given_to_a_model(one_store, runs, n, cut):
+def test_any_history_is_valid_for_a_model(one_store, runs, n, cut):
     """However sources mix calls and results, wherever a limit or a fork cuts: results follow their calls, calls have theirs."""
     session_id = str(uuid4())
     for of_run in runs:

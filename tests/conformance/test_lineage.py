@@ -24,7 +24,7 @@ def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_branch_at_the_end_sees_everything(store):
+def test_a_branch_at_the_end_inherits_everything(store):
     """Neither after nor before means the end: all runs, the same rows."""
     parent = a_session(store)
     branch = store.branch("chat", new_session_id="b")
@@ -34,7 +34,7 @@ def test_a_branch_at_the_end_sees_everything(store):
     assert [run.session_id for run in loaded(store, "b").runs] == ["chat"] * 3
 
 
-def test_a_branch_after_each_run_sees_it_and_those_before(store):
+def test_a_branch_after_a_run_inherits_it_and_earlier_runs(store):
     """By index, by id, by a prefix of the id."""
     a_session(store)
     runs = loaded(store, "chat").runs
@@ -46,7 +46,7 @@ def test_a_branch_after_each_run_sees_it_and_those_before(store):
             assert branch.fork_run_index == index
 
 
-def test_a_branch_before_each_run_does_not_see_it(store):
+def test_a_branch_before_a_run_does_not_inherit_it(store):
     """Before run 0 it sees nothing, and is a session all the same."""
     a_session(store)
     runs = loaded(store, "chat").runs
@@ -58,7 +58,7 @@ def test_a_branch_before_each_run_does_not_see_it(store):
             assert branch.fork_run_index == index - 1
 
 
-def test_a_branch_at_each_message_sees_it_and_those_before(store):
+def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
     """after=(run, message) takes the message, before=(run, message) does not; a run cut so has no output, usage or end."""
     a_session(store, runs=2)
     whole = loaded(store, "chat").runs
@@ -79,7 +79,7 @@ def test_a_branch_at_each_message_sees_it_and_those_before(store):
             assert all(a == b for a, b in zip(after.runs[:run], whole[:run], strict=True))
 
 
-def test_a_place_by_run_id_and_message_is_the_same_place(store):
+def test_a_branch_point_by_run_id_equals_one_by_index(store):
     """(run id, message) and (prefix, message) as (index, message)."""
     a_session(store)
     run_id = loaded(store, "chat").runs[1].run_id
@@ -88,7 +88,7 @@ def test_a_place_by_run_id_and_message_is_the_same_place(store):
     assert {(b.fork_run_index, b.fork_message_index) for b in branches} == {(1, 2)}
 
 
-def test_runs_of_a_branch_are_numbered_on_from_the_fork(store):
+def test_runs_of_a_branch_are_numbered_from_the_branch_point(store):
     """An index means one run in it, however many runs the parent adds meanwhile."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
@@ -105,7 +105,7 @@ def test_runs_of_a_branch_are_numbered_on_from_the_fork(store):
     assert inputs(loaded(store, "chat")) == ["chat 0", "chat 1", "chat 2", "later"]
 
 
-def test_a_run_saved_with_a_branch_is_numbered_on_from_the_fork(store):
+def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
     """save_session numbers like append_run, though the caller says nothing of the fork."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
@@ -126,7 +126,7 @@ def test_saving_a_loaded_branch_copies_nothing(store):
     assert loaded(store, "b").model_dump(exclude={"updated_at"}) == before.model_dump(exclude={"updated_at"})
 
 
-def test_what_the_parent_adds_after_the_fork_is_not_seen(store):
+def test_later_runs_of_the_parent_are_not_inherited(store):
     """Runs, and messages of a run that was open at the fork, whichever way the fork was named."""
     a_session(store, runs=1)
     run = store.start_run("chat", input="open")
@@ -152,7 +152,7 @@ def test_what_the_parent_adds_after_the_fork_is_not_seen(store):
 
 
 @pytest.mark.parametrize("status", ["PAUSED", "PENDING"])
-def test_a_branch_from_a_run_that_waits_does_not_move_on_with_it(store, status):
+def test_a_branch_after_a_paused_run_does_not_get_its_later_messages(store, status):
     """A paused run goes on when it is answered; the branch stays where it was taken."""
     run = store.start_run("chat", input="waits")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -199,7 +199,7 @@ def test_branches_of_branches_to_depth_five(store):
     assert [m for m in said(store.history("b5")) if str(m).startswith("b")] == expected
 
 
-def test_a_branch_of_a_branch_may_fork_in_the_grandparent(store):
+def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
     """At any run or message that the branch inherits: it then sees nothing of the branch's own."""
     a_session(store, "a", runs=4)
     store.branch("a", after=2, new_session_id="b")
@@ -216,7 +216,7 @@ def test_a_branch_of_a_branch_may_fork_in_the_grandparent(store):
     assert inputs(loaded(store, own.session_id)) == ["a 0", "a 1", "a 2", "b 0"]
 
 
-def test_a_run_that_is_cut_stays_cut_for_branches_of_the_branch(store):
+def test_a_cut_run_stays_cut_in_branches_of_the_branch(store):
     """Nobody down the line sees more of it, and the fork says where it ends."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 1), new_session_id="b")
@@ -240,7 +240,7 @@ def test_a_run_that_is_cut_stays_cut_for_branches_of_the_branch(store):
         store.branch("end", after=2)
 
 
-def test_a_branch_off_an_open_run_that_is_cut_says_where_it_ends(store):
+def test_a_branch_after_a_cut_open_run_has_the_cut_as_branch_point(store):
     """The fork of the branch of a branch is the last message that it sees, though the run has more by now."""
     run = store.start_run("a", input="open")
     store.append_messages(run.run_id, [Message(role="user", content=f"{i}") for i in range(2)])
@@ -252,7 +252,7 @@ def test_a_branch_off_an_open_run_that_is_cut_says_where_it_ends(store):
     assert (branch.fork_run_index, branch.fork_message_index) == (0, 1)
 
 
-def test_tool_calls_after_the_fork_are_not_seen(store):
+def test_tool_calls_after_the_branch_point_are_not_inherited(store):
     """A call is seen with its message; its result only where the result's message is seen too."""
     a_session(store, runs=1)
     for message, expected in {0: [], 1: [(None, "unknown")], 2: [("found chat 0", "completed")]}.items():
@@ -266,7 +266,7 @@ def test_tool_calls_after_the_fork_are_not_seen(store):
         assert frame.result.isna().tolist() == [result is None for result, _ in expected]
 
 
-def test_frames_show_a_cut_run_as_the_record_does(store):
+def test_frames_and_records_agree_on_a_cut_run(store):
     """What a run says of its whole, its output and its tokens, is not said of the part that a branch inherits."""
     store.append_run("chat", a_run(duration_s=2.0, error="late"))
     store.branch("chat", after=(0, 1), new_session_id="b")
@@ -292,7 +292,7 @@ def test_usage_and_title_are_not_inherited(store):
     assert totals[["input_tokens", "output_tokens", "total_tokens", "cost", "session_name"]].isna().all()
 
 
-def test_the_state_is_that_at_the_fork(store):
+def test_the_state_is_that_at_the_branch_point(store):
     """As it was after the run, or before the run that the fork cuts; what the parent does later is not seen, nor the reverse."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}", session_state={"n": i, f"k{i}": True}))
@@ -359,7 +359,7 @@ def test_a_branch_copies_no_rows(store):
     assert after == before | {"agno_sessions": before["agno_sessions"] + 1}
 
 
-def test_a_branch_costs_the_same_whatever_the_length(store):
+def test_branch_cost_does_not_depend_on_session_length(store):
     """As many statements, and as many rows read, from a session of 3 runs as from one of 60."""
     costs = []
     for name, runs in {"short": 3, "long": 60}.items():
@@ -386,7 +386,7 @@ def test_an_empty_session_can_be_branched(store):
     assert store.messages_df("b", lineage=True).inherited.tolist() == [False, False]
 
 
-def test_members_runs_are_inherited_with_the_teams(store):
+def test_members_runs_are_inherited_with_the_team_run(store):
     """Runs with a parent run count and are numbered like others."""
     team = store.append_run("chat", a_small_run("team", run_type="team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
@@ -396,7 +396,7 @@ def test_members_runs_are_inherited_with_the_teams(store):
     assert [run.parent_run_id for run in loaded(store, "b").runs] == [None, team.run_id]
 
 
-def test_a_run_may_be_open_in_the_parent_and_in_the_branch_at_once(store):
+def test_runs_can_be_open_in_parent_and_branch(store):
     """Each goes on by itself."""
     run = store.start_run("chat", input="parent")
     store.append_messages(run.run_id, [Message(role="user", content="1")])
@@ -412,7 +412,7 @@ def test_a_run_may_be_open_in_the_parent_and_in_the_branch_at_once(store):
     assert loaded(store, "b").runs[1].output == "branch"
 
 
-def test_places_that_are_not_there_are_refused_by_name(store):
+def test_unknown_branch_points_are_refused(store):
     """And no session is made."""
     a_session(store, runs=2)
     store.append_run("chat", Run(run_id="abc-1"))
@@ -443,7 +443,7 @@ def test_places_that_are_not_there_are_refused_by_name(store):
     assert everything(store) == before
 
 
-def test_a_run_id_goes_before_a_prefix_of_it(store):
+def test_an_exact_run_id_takes_precedence_over_a_prefix(store):
     """An id that is the beginning of another still names its own run."""
     store.append_run("chat", Run(run_id="r1"))
     store.append_run("chat", Run(run_id="r10"))
@@ -452,7 +452,7 @@ def test_a_run_id_goes_before_a_prefix_of_it(store):
     assert store.branch("chat", after="r10").fork_run_index == 1
 
 
-def test_runs_of_another_session_are_no_place_in_this_one(store):
+def test_runs_of_another_session_are_not_branch_points(store):
     """Nor those of the parent that lie after the fork."""
     a_session(store, "a")
     other = a_session(store, "other").runs[0]
@@ -463,7 +463,7 @@ def test_runs_of_another_session_are_no_place_in_this_one(store):
             store.branch(session_id, after=place)
 
 
-def test_texts_that_sql_would_read_are_only_ids(store):
+def test_sql_in_ids_is_not_executed(store):
     """% and _ in a run id match themselves."""
     store.append_run("chat", Run(run_id="a%c"))
     store.append_run("chat", Run(run_id="abc"))
@@ -474,7 +474,7 @@ def test_texts_that_sql_would_read_are_only_ids(store):
     assert store.branch("chat", after="x_").fork_run_index == 2
 
 
-def test_a_result_of_another_runs_call_is_not_taken_for_this_ones(store):
+def test_results_are_not_joined_across_runs(store):
     """Providers use ids again in the next run: a cut between call and result looks at the run itself."""
     for i in range(2):
         store.append_run(
@@ -529,7 +529,7 @@ def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
     assert len(store.history("after 0")) == 4
 
 
-def test_a_branch_after_a_run_keeps_its_members_when_the_parent_goes(store):
+def test_a_branch_keeps_members_runs_when_the_parent_is_deleted(store):
     """A copy of a run is whole, too, and its members are the copy's."""
     a_family(store)
     store.append_run("chat", a_small_run("next"))
@@ -541,7 +541,7 @@ def test_a_branch_after_a_run_keeps_its_members_when_the_parent_goes(store):
     assert [run.parent_run_id for run in runs] == [None, runs[0].run_id, runs[1].run_id, runs[0].run_id]
 
 
-def test_the_state_after_a_teams_run_is_the_teams(store):
+def test_the_state_after_a_team_run_is_the_teams(store):
     """What a leader sets after its members ended is in the branch; so is it before the next run."""
     top = store.start_run("chat", input="x", session_type="team")
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
@@ -554,7 +554,7 @@ def test_the_state_after_a_teams_run_is_the_teams(store):
     assert store.branch("chat", before=2).session_state == {"by": "leader"}
 
 
-def test_a_branch_from_a_team_at_work_does_not_move_on_with_it(store):
+def test_a_branch_after_an_open_team_run_does_not_get_later_messages(store):
     """Its leader's run is cut at its latest message, though a member's run has ended since."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
@@ -567,7 +567,7 @@ def test_a_branch_from_a_team_at_work_does_not_move_on_with_it(store):
     assert [said(run.messages) for run in loaded(store, "b").runs] == [["1"]]
 
 
-def test_a_branch_after_a_team_that_is_continued_stays_as_it_was(store):
+def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
     """A run that had failed gets more messages, and the branch has none of them."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
@@ -583,7 +583,7 @@ def test_a_branch_after_a_team_that_is_continued_stays_as_it_was(store):
 
 
 @pytest.mark.parametrize("how", ["start_run", "append_run", "default_state"])
-def test_a_branch_before_the_first_run_has_the_state_from_before_it(store, how):
+def test_a_branch_before_the_first_run_has_the_initial_state(store, how):
     """What was set without a run, or is the default of the agent."""
     if how == "default_state":
         run = store.start_run("chat", input="x", default_state={"set": 1})

@@ -27,7 +27,7 @@ def turn() -> list[Message]:
     ]
 
 
-def in_steps(store, session_id: str) -> Run:
+def write_in_steps(store, session_id: str) -> Run:
     """A run as an agent writes it, a transaction a step."""
     first, asked, result, last = turn()
     run = store.start_run(session_id, input="question", messages=[first])
@@ -42,11 +42,11 @@ def without_blank(found: list[str]) -> list[str]:
     return [statement for statement in found if not statement.startswith("BEGIN")]
 
 
-def test_a_run_in_steps_takes_three_times_the_statements_of_an_append_at_most(store):
+def test_a_live_run_needs_at_most_three_times_the_statements_of_an_append(store):
     """With one tool call, in four transactions."""
     whole = Run(input="question", output="answer", messages=turn())
     store.append_run("chat", whole)
-    in_steps(store, "chat")
+    write_in_steps(store, "chat")
     commits: list[object] = []
 
     def count(connection: sa.Connection) -> None:
@@ -56,7 +56,7 @@ def test_a_run_in_steps_takes_three_times_the_statements_of_an_append_at_most(st
         store.append_run("chat", Run(input="question", output="answer", messages=turn()))
     sa.event.listen(store.engine, "commit", count)
     with statements(store) as steps:
-        in_steps(store, "chat")
+        write_in_steps(store, "chat")
     sa.event.remove(store.engine, "commit", count)
 
     assert len(without_blank(steps)) <= 3 * len(without_blank(appended))
@@ -64,9 +64,9 @@ def test_a_run_in_steps_takes_three_times_the_statements_of_an_append_at_most(st
     assert len(commits) == 4
 
 
-def test_a_run_in_steps_is_stored_as_the_same_run_appended_at_once(store):
+def test_a_live_run_is_stored_as_an_appended_one(store):
     """But for its times and ids."""
-    in_steps(store, "steps")
+    write_in_steps(store, "steps")
     store.append_run("at once", Run(input="question", output="answer", messages=turn(), session_state={}))
     unlike = {"run_id", "session_id", "created_at", "finished_at", "duration_s", "message_id", "usage", "session_state"}
 
@@ -82,7 +82,7 @@ def test_a_run_in_steps_is_stored_as_the_same_run_appended_at_once(store):
     assert steps.duration_s >= 0
 
 
-def test_two_stores_may_write_one_run(store, other):
+def test_two_stores_can_write_one_run(store, other):
     """Each numbers on from what the other one wrote."""
     run = store.start_run("chat", input="x", messages=[Message(role="user", content="0")])
     numbers = []
@@ -103,7 +103,7 @@ def test_two_stores_may_write_one_run(store, other):
         store.finish_run(run.run_id)
 
 
-def test_a_deleted_run_takes_no_more(store, other):
+def test_a_deleted_run_cannot_be_written(store, other):
     """Though its writer remembers where it was, and another run stands there now."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -124,7 +124,7 @@ def test_a_deleted_run_takes_no_more(store, other):
     assert stored.session_state == {}
 
 
-def test_a_run_id_that_is_used_again_elsewhere_is_the_new_run(store, other):
+def test_a_reused_run_id_is_the_new_run(store, other):
     """A run of another session that took the id of a deleted one."""
     store.start_run("first", input="x", run_id="r")
     other.delete_session("first")
@@ -136,7 +136,7 @@ def test_a_run_id_that_is_used_again_elsewhere_is_the_new_run(store, other):
     assert (stored.status, stored.output, [m.content for m in stored.messages]) == ("COMPLETED", "done", ["hello"])
 
 
-def test_the_state_of_an_unchanged_run_is_the_sessions(store):
+def test_an_unchanged_state_is_the_sessions(store):
     """What another run set meanwhile is the state after this one."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")

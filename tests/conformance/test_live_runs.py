@@ -65,7 +65,7 @@ def test_rows_appear_as_they_happen(store, other):
     assert all(seen.created_at <= message.created_at <= seen.finished_at for message in seen.messages)
 
 
-def test_a_started_run_is_given_with_its_place_and_state(store):
+def test_a_started_run_has_its_index_and_state(store):
     """Index, session and the state it starts from."""
     a_session(store, runs=2, session_state={"n": 1})
     run = store.start_run("chat", input={"any": ["value"]}, session_type="team", team_id="t", parent_run_id="p")
@@ -94,7 +94,7 @@ def test_messages_are_numbered_across_writes(store):
     assert store.messages_df().content.tolist() == ["1", "3", "3", "3", "2", "2"]
 
 
-def test_a_tools_message_ends_the_call_it_answers(store):
+def test_a_tool_message_ends_its_call(store):
     """With its result, of any kind, and the time it took; other calls of the message are still running."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a", "b", "c", "d")])
@@ -123,7 +123,7 @@ def test_a_tool_that_failed_is_failed(store):
     assert store.sessions_df().n_tool_errors.tolist() == [1]
 
 
-def test_call_and_result_may_come_in_one_write(store):
+def test_call_and_result_can_be_in_one_write(store):
     """Also beside calls of earlier writes."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a")])
@@ -137,7 +137,7 @@ def test_call_and_result_may_come_in_one_write(store):
     ]
 
 
-def test_an_id_that_is_used_again_is_another_call(store):
+def test_a_reused_call_id_is_another_call(store):
     """A second call of an id in one run gets the second result, in whatever writes they come."""
     for batches in ([1, 1, 1, 1], [4], [2, 2], [1, 2, 1], [3, 1]):
         session_id = str(batches)
@@ -156,7 +156,7 @@ def test_an_id_that_is_used_again_is_another_call(store):
         assert said(store.history(session_id)) == [None, "first", None, "second"]
 
 
-def test_a_late_answer_does_not_change_an_ended_call(store):
+def test_a_late_result_does_not_change_an_ended_call(store):
     """The first result stands."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a"), result("a", "first")])
@@ -166,7 +166,7 @@ def test_a_late_answer_does_not_change_an_ended_call(store):
     assert said(loaded(store, "chat").runs[0].messages) == [None, "first", "again"]
 
 
-def test_calls_still_without_a_result_at_the_end_are_unknown(store):
+def test_calls_without_a_result_become_unknown_at_the_end(store):
     """Whatever the end was; those that ended keep their status."""
     for status in ("COMPLETED", "ERROR", "CANCELLED"):
         run = store.start_run(status, input="x")
@@ -178,7 +178,7 @@ def test_calls_still_without_a_result_at_the_end_are_unknown(store):
         assert loaded(store, status).runs[0].error == ("e" if status == "ERROR" else None)
 
 
-def test_a_paused_run_keeps_its_calls_open_and_goes_on(store):
+def test_a_paused_run_keeps_its_calls_open(store):
     """PAUSED is no end: nothing becomes unknown, there is no finishing time, and the answer may still come."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a")])
@@ -193,7 +193,7 @@ def test_a_paused_run_keeps_its_calls_open_and_goes_on(store):
     assert loaded(store, "chat").runs[0].status == "COMPLETED"
 
 
-def test_an_ended_run_takes_no_more(store):
+def test_an_ended_run_cannot_be_written(store):
     """RunClosed from either call, and what is stored stays as it is; an unknown run is told as such."""
     for status in ("COMPLETED", "ERROR", "CANCELLED"):
         run = store.start_run("chat", input="x")
@@ -213,13 +213,13 @@ def test_an_ended_run_takes_no_more(store):
             write()
 
 
-def test_an_unknown_run_is_told_before_the_first_write(store):
+def test_an_unknown_run_is_refused(store):
     """A store without tables has no runs; being asked for one is no reason for another error."""
     with pytest.raises(RunNotFound):
         store.finish_run("no such")
 
 
-def test_of_two_that_finish_one_does(store, other):
+def test_one_of_two_concurrent_finishes_succeeds(store, other):
     """Two threads end the same run at once: one end is stored whole, the other is told."""
     for attempt in range(4):
         run = store.start_run("chat", input="x")
@@ -248,7 +248,7 @@ def test_of_two_that_finish_one_does(store, other):
         assert stored.session_state == {"by": stored.runs[-1].output}
 
 
-def test_messages_of_two_writers_of_one_run_are_all_kept(store, other):
+def test_messages_of_concurrent_writers_are_all_stored(store, other):
     """Parallel tools write their results from threads: each message has a number of its own, none is lost."""
     run = store.start_run("chat", input="x")
     ids = [f"call {i}" for i in range(24)]
@@ -277,7 +277,7 @@ def test_messages_of_two_writers_of_one_run_are_all_kept(store, other):
     assert set(statuses(store).values()) == {"completed"}
 
 
-def test_a_call_that_says_how_it_ended_is_believed(store):
+def test_a_calls_own_status_takes_precedence(store):
     """A message may bring calls that have ended already, as importers and replays do."""
     ended = [
         ToolCall(tool_call_id="a", tool_name="t", status="failed", result="no", duration_s=0.5),
@@ -291,7 +291,7 @@ def test_a_call_that_says_how_it_ended_is_believed(store):
     assert loaded(store, "chat").runs[0].tool_calls[0].duration_s == 0.5
 
 
-def test_runs_open_at_once_in_one_session_are_told_apart(store):
+def test_concurrent_runs_of_one_session_are_separate(store):
     """Their messages and calls, though the ids of the calls are the same."""
     first, second = store.start_run("chat", input="1"), store.start_run("chat", input="2")
     for run, text in ((second, "two"), (first, "one")):

@@ -41,7 +41,7 @@ def chain(store):
     return link(store, LENGTH)
 
 
-def test_a_long_chain_is_read_from_its_end(store, chain):
+def test_a_long_chain_is_readable(store, chain):
     """All that reads a branch, of one that has hundreds of ancestors; a run that a branch cuts has one message."""
     cut = len([index for index in range(1, LENGTH) if index % 5 == 0])
     expected = 2 * LENGTH - cut
@@ -61,7 +61,7 @@ def test_a_long_chain_is_read_from_its_end(store, chain):
     assert store.check().problems == []
 
 
-def test_rows_behind_a_branch_point_stay_out_of_a_long_chain(store, chain):
+def test_rows_after_a_branch_point_are_not_in_a_long_chain(store, chain):
     """What an ancestor said after the branch is no part of it."""
     before = len(store.history(chain))
     store.append_run("s3", Run(messages=[Message(role="user", content="later")]))
@@ -71,7 +71,7 @@ def test_rows_behind_a_branch_point_stay_out_of_a_long_chain(store, chain):
     assert store.history("s3")[-1].content == "later"
 
 
-def test_a_chain_is_read_with_few_statements(store, chain):
+def test_a_chain_needs_few_statements(store, chain):
     """Resolving it takes no statement for each of its branches."""
     statements = []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from paused_runs import FUTURE, PAST, a_paused_run, asks, ids, stored
 from samples import a_run, difference, everything, loaded
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
 
 from kern_nb.errors import (
     AlreadyResolved,
@@ -16,7 +16,7 @@ from kern_nb.errors import (
 )
 
 
-def test_a_paused_run_waits(store):
+def test_a_paused_run_has_pending_requirements(store):
     """It is PAUSED, its call stays open, and what it waits for is seen in the run, the session, the inbox and by SQL."""
     run = store.start_run("chat", input="x", user_id="alice")
     returned = store.pause_run(
@@ -57,7 +57,7 @@ ANSWERS = [
 ]
 
 
-def test_an_answer_is_kept_as_it_was_given(store):
+def test_an_answer_is_stored_unchanged(store):
     """With who gave it, when, and their note; the question stays as it was."""
     run = a_paused_run(store, "chat", *(asks(f"ask {i:02}", kind) for i, (kind, *_) in enumerate(ANSWERS)))
     answered = {"status", "approved", "answer", "note", "resolved_by", "resolved_at"}
@@ -103,7 +103,7 @@ OF_THE_WRONG_KIND = [
         pytest.param(OF_THE_WRONG_KIND, id="kind"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_refused(store, wrong):
+def test_an_invalid_answer_is_refused(store, wrong):
     """With what would fit; nothing is changed, and a right answer is taken afterwards."""
     a_paused_run(store, "chat", *(asks(f"ask {i}", kind) for i, (kind, _) in enumerate(wrong)))
     before = everything(store)
@@ -116,7 +116,7 @@ def test_an_answer_that_does_not_fit_is_refused(store, wrong):
     assert all(store.resolve(f"ask {i}", approve=False).status == "resolved" for i in range(len(wrong)))
 
 
-def test_a_cell_of_a_data_frame_is_an_answer(store):
+def test_a_dataframe_cell_can_be_an_answer(store):
     """numpy's False refuses as Python's does, and its True approves."""
     a_paused_run(store, "chat", asks("a"), asks("b"))
 
@@ -124,14 +124,14 @@ def test_a_cell_of_a_data_frame_is_an_answer(store):
     assert store.resolve("b", approve=np.False_).approved is False
 
 
-def test_arguments_that_were_no_object_can_be_edited(store):
+def test_arguments_that_are_not_an_object_can_be_replaced(store):
     """The model wrote no JSON, a person writes what it meant."""
     a_paused_run(store, "chat", asks("ask", args='{"to": bob'))
 
     assert store.resolve("ask", args={"to": "bob"}).answer == {"to": "bob"}
 
 
-def test_an_answer_that_cannot_be_stored_is_refused(store):
+def test_an_unstorable_answer_is_refused(store):
     """A value that would not come back leaves the question open."""
     a_paused_run(store, "chat", asks("ask", "user_input"))
     before = everything(store)
@@ -142,7 +142,7 @@ def test_an_answer_that_cannot_be_stored_is_refused(store):
     assert everything(store) == before
 
 
-def test_arguments_that_the_tool_needs_are_asked_for(store):
+def test_required_arguments_are_required(store):
     """Those that the model gave count; an empty text is one; a refusal needs none."""
     needed = {"args": {"to": "bob"}, "extra": {"required": ["to", "text"]}}
     a_paused_run(store, "chat", asks("a", "user_input", **needed), asks("b", "user_input", **needed))
@@ -156,7 +156,7 @@ def test_arguments_that_the_tool_needs_are_asked_for(store):
     assert store.resolve("b", approve=False).approved is False
 
 
-def test_the_first_answer_stands(store):
+def test_the_first_answer_is_stored(store):
     """Whoever comes later is told who was faster and what they said; neither their answer nor their note is kept."""
     a_paused_run(store)
     first = store.resolve("ask", approve=False, note="no", by="alice")
@@ -167,14 +167,14 @@ def test_the_first_answer_stands(store):
         {"args": {"to": "eve"}},
         {"approve": True, "note": "late"},
     ):
-        with pytest.raises(AlreadyResolved, match="refused by alice"):
+        with pytest.raises(AlreadyResolved, match="rejected by alice"):
             store.resolve("ask", **again)
 
     assert everything(store) == before
     assert stored(store) == first
 
 
-def test_what_expired_takes_no_answer(store):
+def test_an_expired_requirement_cannot_be_resolved(store):
     """Nor does a later attempt; its expiry is kept, and what has time left is answered as ever."""
     a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
     for _ in range(2):
@@ -186,7 +186,7 @@ def test_what_expired_takes_no_answer(store):
     assert store.resolve("early", approve=True).approved
 
 
-def test_a_run_that_has_ended_takes_no_answer(store):
+def test_requirements_of_an_ended_run_cannot_be_resolved(store):
     """It waits no more, and what it waited for is over."""
     for status in ("COMPLETED", "CANCELLED", "ERROR", "REGENERATED"):
         run = a_paused_run(store, "chat", asks(status))
@@ -200,7 +200,7 @@ def test_a_run_that_has_ended_takes_no_answer(store):
         assert everything(store) == before
 
 
-def test_the_inbox_forgets_what_is_past_answering(store):
+def test_the_inbox_lists_only_resolvable_requirements(store):
     """What resolve would refuse is not listed as waiting."""
     a_paused_run(store, "chat", asks("expired", expires_at=PAST))
     run = a_paused_run(store, "chat", asks("cancelled"))
@@ -209,7 +209,7 @@ def test_the_inbox_forgets_what_is_past_answering(store):
     assert ids(store.requirements()) == []
 
 
-def test_a_run_that_does_not_exist_or_has_ended_cannot_pause(store):
+def test_an_unknown_or_ended_run_cannot_pause(store):
     """Nothing is stored for it."""
     run = store.append_run("chat", a_run())
     before = everything(store)

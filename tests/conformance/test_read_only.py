@@ -55,13 +55,13 @@ def test_everything_can_be_read(target):
         assert "read-only" in repr(store)
 
 
-def test_a_readers_sql_still_cannot_write(target):
+def test_sql_of_a_read_only_store_cannot_write(target):
     """Nor is there another way round."""
     with open_store(target, read_only=True) as store, pytest.raises(PermissionError):
         store.sql("DELETE FROM agno_sessions")
 
 
-def test_a_file_to_be_read_must_be_there(tmp_path):
+def test_a_read_only_file_must_exist(tmp_path):
     """There is nothing to read in a new one, and none is made."""
     for name in ("s.duckdb", "s.db"):
         with pytest.raises(StoreNotFound, match=name):
@@ -70,7 +70,7 @@ def test_a_file_to_be_read_must_be_there(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_file_without_permission_to_write_can_be_read(tmp_path):
+def test_a_write_protected_file_can_be_read(tmp_path):
     """A shared, protected file is read like any other."""
     for name in ("s.duckdb", "s.db"):
         path = Path(tmp_path / name)
@@ -81,7 +81,7 @@ def test_a_file_without_permission_to_write_can_be_read(tmp_path):
             assert len(store.messages_df()) == 4
 
 
-def test_a_reader_sees_what_a_writer_adds(target):
+def test_a_read_only_store_sees_new_rows(target):
     """In the same process and while both are open."""
     with open_store(target, read_only=True) as reader, open_store(target) as writer:
         assert len(reader.runs_df()) == 3

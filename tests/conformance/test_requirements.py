@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import FUTURE, PAST, a_paused_run, asks, ids, stored
 from samples import SPECIAL, a_session, everything, loaded, rows_naming
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
 
 from kern_nb.errors import (
     AlreadyResolved,
@@ -16,7 +16,7 @@ from kern_nb.records import Message, Run
 
 
 @pytest.mark.parametrize("id_", ["x" * 1001, "taken"])
-def test_a_requirement_whose_id_cannot_be_stored_pauses_nothing(store, id_):
+def test_a_requirement_with_an_unstorable_id_is_refused(store, id_):
     """The run goes on as it was."""
     a_paused_run(store, "other", asks("taken"))
     run = store.start_run("chat", input="x")
@@ -27,7 +27,7 @@ def test_a_requirement_whose_id_cannot_be_stored_pauses_nothing(store, id_):
     assert everything(store) == before
 
 
-def test_any_text_is_asked_and_answered(store):
+def test_requirements_and_answers_can_be_any_text(store):
     """NUL, lone surrogates, our own escapes, SQL: in ids, arguments, prompts, names, notes and answers, and as references."""
     texts = [text for text in SPECIAL if text.strip()]
     fields = [{"args": {t: [t]}, "prompt": t, "assignee": t, "tool_name": t, "note": t} for t in texts]
@@ -44,7 +44,7 @@ def test_any_text_is_asked_and_answered(store):
         assert (found.prompt, found.args, found.tool_name) == (text, {text: [text]}, text)
 
 
-def test_long_texts_are_asked_and_answered(store):
+def test_requirements_and_answers_can_be_long(store):
     """A megabyte in the arguments, the prompt, the note and the answer."""
     long = "x\x00\ud800" + "ü" * 1_000_000
     a_paused_run(store, "chat", asks("ask", "external_execution", args={"x": long}, prompt=long))
@@ -80,14 +80,14 @@ def test_requirements_are_filtered(store):
     assert store.requirements(run_id="nowhere") == []
 
 
-def test_what_a_run_asks_for_stays_in_order(store):
+def test_requirements_keep_their_order(store):
     """As the model made the calls, whatever their ids."""
     run = a_paused_run(store, "chat", asks("z"), asks("m"), asks("a"))
 
     assert ids(run.requirements) == ids(store.requirements()) == ["z", "m", "a"]
 
 
-def test_a_stored_run_brings_its_requirements(store):
+def test_a_loaded_run_has_its_requirements(store):
     """Answered ones and open ones come back as they went in, and the open ones can be answered."""
     answered = asks("old", status="resolved", approved=False, resolved_by="alice", resolved_at=PAST, created_at=PAST)
     run = Run(status="PAUSED", requirements=[answered, asks("new", created_at=FUTURE)])
@@ -109,7 +109,7 @@ def test_a_stored_requirement_has_a_time(store):
     assert stored(store).created_at is not None
 
 
-def test_a_deleted_session_waits_for_nothing(store):
+def test_a_deleted_session_has_no_requirements(store):
     """Its requirements go with it; those of other sessions stay."""
     a_paused_run(store, "other", asks("kept"))
     kept = everything(store)
@@ -123,7 +123,7 @@ def test_a_deleted_session_waits_for_nothing(store):
         store.resolve("ask", approve=True)
 
 
-def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_name):
+def test_a_read_only_store_cannot_resolve(store, store_factory, engine_name):
     """What waits can be read; nothing is answered, claimed, handed on or gone on with."""
     run = a_paused_run(store)
     before = everything(store)
@@ -151,7 +151,7 @@ def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_
     assert everything(reader) == before
 
 
-def test_a_store_without_tables_waits_for_nothing(store):
+def test_an_empty_store_has_no_requirements(store):
     """Nothing to answer is no error of the database's."""
     assert store.requirements() == []
     for call in (

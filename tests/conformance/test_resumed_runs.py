@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import a_paused_run
 from samples import a_run, loaded, said
-from waiting import a_paused_run
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -25,7 +25,7 @@ def calling():
     return Message(role="assistant", tool_calls=[ToolCall(tool_call_id="call", tool_name="send_mail")])
 
 
-def test_an_interrupted_run_is_gone_on_with(store):
+def test_an_interrupted_run_can_be_resumed(store):
     """Its messages are there, and what it had started is unknown: it is for the one who goes on to decide."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
@@ -39,7 +39,7 @@ def test_an_interrupted_run_is_gone_on_with(store):
     assert loaded(store, "chat").runs[0].status == "COMPLETED"
 
 
-def test_a_call_that_is_made_again_gets_its_own_result(store):
+def test_a_repeated_call_gets_its_own_result(store):
     """Where ids are used again, the interrupted call stays unknown: nobody saw how it ended."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
@@ -52,7 +52,7 @@ def test_a_call_that_is_made_again_gets_its_own_result(store):
     assert found == [("unknown", None), ("completed", "sent")]
 
 
-def test_an_interrupted_call_may_still_get_its_result(store):
+def test_an_interrupted_call_can_get_its_result(store):
     """The one who goes on has found out how it ended."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
@@ -63,7 +63,7 @@ def test_an_interrupted_call_may_still_get_its_result(store):
     assert [(call.status, call.result) for call in store.get_run(run.run_id).tool_calls] == [("completed", "was sent")]
 
 
-def test_a_message_that_was_read_can_be_written_again(store):
+def test_a_loaded_message_can_be_appended(store):
     """Its call is the new message's, wherever it stood before, and its result ends it."""
     read = a_paused_run(store, "other").messages[1]
     run = store.start_run("chat", input="x")
@@ -75,7 +75,7 @@ def test_a_message_that_was_read_can_be_written_again(store):
     assert [(call.status, call.result) for call in found.tool_calls] == [("completed", "sent")]
 
 
-def test_a_run_that_failed_is_gone_on_with(store):
+def test_a_failed_run_can_be_resumed(store):
     """The error and the end are taken back."""
     run = store.start_run("chat", input="x")
     store.finish_run(run.run_id, status="ERROR", error="the model is down", usage=Usage(input_tokens=3))
@@ -87,7 +87,7 @@ def test_a_run_that_failed_is_gone_on_with(store):
 
 
 @pytest.mark.parametrize("status", ["CANCELLED", "ERROR"])
-def test_a_run_that_ended_without_its_answer_goes_on_without_an_approval(store, status):
+def test_a_failed_run_with_an_expired_requirement_can_be_resumed(store, status):
     """Its question is over and was never answered, and its call is unknown: nothing runs because of it."""
     run = a_paused_run(store)
     store.finish_run(run.run_id, status=status)
@@ -98,7 +98,7 @@ def test_a_run_that_ended_without_its_answer_goes_on_without_an_approval(store, 
 
 
 @pytest.mark.parametrize("status", ["INTERRUPTED", "ERROR"])
-def test_a_branch_sees_a_run_as_it_was_when_it_was_taken(store, status):
+def test_a_branch_keeps_a_resumed_run_as_it_was(store, status):
     """Though the run is gone on with later."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -115,7 +115,7 @@ def test_a_branch_sees_a_run_as_it_was_when_it_was_taken(store, status):
     assert loaded(store, "b").runs[0].output is None
 
 
-def test_a_run_that_a_branch_has_passed_goes_on_in_its_sight(store):
+def test_a_branch_after_a_later_run_gets_messages_of_a_resumed_run(store):
     """A fork is one place: a run that was open before it is still its parent's, and what comes of it is seen."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -130,7 +130,7 @@ def test_a_run_that_a_branch_has_passed_goes_on_in_its_sight(store):
     assert said(loaded(store, "b").runs[0].messages) == ["before", "after"]
 
 
-def test_a_branch_of_a_branch_sees_a_run_as_it_was(store):
+def test_a_branch_of_a_branch_keeps_a_resumed_run_as_it_was(store):
     """Though its parent is not the session of the run."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])

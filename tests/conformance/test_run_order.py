@@ -25,14 +25,14 @@ def test_runs_are_numbered_from_0_in_the_order_they_were_appended(store):
     assert store.runs_df("chat").input.tolist() == inputs(session)
 
 
-def test_sessions_number_their_runs_each_for_itself(store):
+def test_each_session_numbers_its_own_runs(store):
     """A run's index is its place in its own session, however appends to several interleave."""
     for i in range(3):
         for name in ("a", "b", "a\x00"):
             assert store.append_run(name, a_small_run()).run_index == i
 
 
-def test_more_than_ten_messages_come_back_in_order(store):
+def test_more_than_ten_messages_keep_their_order(store):
     """Numbers, not their texts, give the order: message 10 comes after message 9."""
     contents = [f"message {i}" for i in range(25)]
     store.append_run("chat", Run(messages=[Message(role="user", content=text) for text in contents]))
@@ -43,7 +43,7 @@ def test_more_than_ten_messages_come_back_in_order(store):
     assert store.messages_df().message_index.tolist() == list(range(25))
 
 
-def test_tool_calls_come_back_in_the_order_of_the_calls(store):
+def test_tool_calls_keep_their_order(store):
     """By message and place in it, not by id: ids sort in no useful order."""
     ids = [["z", "y", "10"], ["9", "a", "B"]]
     messages = [
@@ -77,7 +77,7 @@ def test_calls_with_one_id_are_two_calls(store):
     assert len({call.tool_call_id for call in calls}) == 2
 
 
-def test_a_call_on_a_message_and_beside_it_is_one_call(store):
+def test_a_call_in_a_message_and_in_the_run_is_one_call(store):
     """The list beside the messages knows more of a call than the message; together they are one row."""
     on_message = ToolCall(tool_call_id="c", tool_name="look_up", args={"q": 1})
     beside = ToolCall(tool_call_id="c", tool_name="look_up", result=[1, 2], status="completed", duration_s=0.5)
@@ -91,7 +91,7 @@ def test_a_call_on_a_message_and_beside_it_is_one_call(store):
     assert (second.tool_call_id, second.status, second.is_error, second.message_index) == ("d", "failed", True, None)
 
 
-def test_calls_without_an_id_are_kept(store):
+def test_calls_without_an_id_are_stored(store):
     """A source that gives calls no ids loses none of them."""
     calls = [ToolCall(tool_name="a"), ToolCall(tool_name="b", tool_call_id="call_2"), ToolCall(tool_name="c")]
     store.append_run("chat", Run(messages=[Message(role="assistant", tool_calls=calls)]))
@@ -123,7 +123,7 @@ def test_a_run_id_is_stored_once(store):
     assert store.append_run("chat", a_run("third")).run_index == 1
 
 
-def test_the_stored_run_is_given_back(store):
+def test_the_stored_run_is_returned(store):
     """append_run gives what get_session gives, so that no second read is needed."""
     given_back = store.append_run("chat", a_run(session_state={"a": 1}), user_id="alice")
 
@@ -131,7 +131,7 @@ def test_the_stored_run_is_given_back(store):
     assert given_back.user_id == "alice"
 
 
-def test_the_records_handed_in_stay_as_they_were(store):
+def test_the_callers_records_are_not_changed(store):
     """Storing a run changes neither it nor its messages: a caller may store it again elsewhere."""
     run = a_run(run_id="r", session_state={"a": {"b": 1}})
     before = run.model_copy(deep=True)

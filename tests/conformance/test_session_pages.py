@@ -70,7 +70,7 @@ def test_pages_show_each_session_once(crowd):
         assert sorted(flat) == sorted([*times, *unknown])
 
 
-def test_sessions_come_newest_first_and_those_of_unknown_time_last(crowd):
+def test_sessions_are_sorted_newest_first_and_unknown_times_last(crowd):
     """The same order in pages, in one page and in the frame."""
     store, times, unknown = crowd
     found = [session_id for page in pages(store, 7) for session_id in page]
@@ -82,7 +82,7 @@ def test_sessions_come_newest_first_and_those_of_unknown_time_last(crowd):
     assert [name.replace("\ud800", "\ufffd") for name in found] == store.sessions_df().session_id.tolist()
 
 
-def test_sessions_before_1970_come_before_those_of_unknown_time(store):
+def test_sessions_before_1970_sort_before_unknown_times(store):
     """A time before 1970 is a time."""
     for session_id, created_at in {"old": -86_400, "older": -(10**9), "new": 10, "unknown": 0, "epoch": -1}.items():
         store.save_session(Session(session_id=session_id, created_at=created_at))
@@ -93,7 +93,7 @@ def test_sessions_before_1970_come_before_those_of_unknown_time(store):
     assert store.sessions_df().session_id.tolist() == ["new", "epoch", "old", "older", "unknown"]
 
 
-def test_pages_hold_while_sessions_come_and_go(store):
+def test_pages_are_stable_under_concurrent_changes(store):
     """What is stored or deleted between two pages makes no other session appear twice or not at all."""
     for i in range(12):
         store.save_session(Session(session_id=f"s{i:02}", created_at=1000 + i))
@@ -109,7 +109,7 @@ def test_pages_hold_while_sessions_come_and_go(store):
     assert found == [f"s{i:02}" for i in reversed(range(12))]
 
 
-def test_each_filter_gives_just_the_sessions_that_fit(store):
+def test_each_list_filter_returns_matching_sessions(store):
     """session_type, agent_id, team_id, workflow_id, user_id: each alone, and together, and page by page."""
     fields = {
         "session_type": ("agent", "team"),
@@ -132,7 +132,7 @@ def test_each_filter_gives_just_the_sessions_that_fit(store):
     assert ids(store, user_id="a'; --") == []
 
 
-def test_a_title_is_found_by_a_part_of_it_in_any_case(store):
+def test_a_title_matches_by_a_part_ignoring_case(store):
     """Letters of any language; %, _ and \\ are only themselves."""
     titles = {"1": "Großer ÄRGER", "2": "100 %_sure\\", "3": "it's \x00 odd", "4": "плановый Отчёт", "5": None}
     for session_id, title in titles.items():
@@ -150,7 +150,7 @@ def test_a_title_is_found_by_a_part_of_it_in_any_case(store):
     assert ids(store, name="needle") == []
 
 
-def test_sessions_are_found_by_the_status_of_their_latest_run(store):
+def test_sessions_are_filtered_by_the_status_of_their_latest_run(store):
     """The latest run decides, members' runs do not; a session without runs has no status."""
     for session_id, statuses in {
         "done": ["ERROR", "COMPLETED"],
@@ -220,14 +220,14 @@ def test_a_store_without_tables_lists_no_sessions(store):
     assert store.get_session("s") is None
 
 
-def test_a_page_of_no_sessions_is_refused(store):
+def test_a_limit_of_0_is_refused(store):
     """A limit below 1 would page for ever."""
     for limit in (0, -1):
         with pytest.raises(BadUsage, match=str(limit)):
             store.list_sessions(limit=limit)
 
 
-def test_a_cursor_of_another_make_is_refused(store):
+def test_an_invalid_cursor_is_refused(store):
     """What list_sessions did not give is not taken for the first page, nor for an error of Python's."""
     store.save_session(Session(session_id="s"))
     coded = [

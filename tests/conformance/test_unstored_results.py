@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import asks
 from samples import everything, loaded, said
-from waiting import asks
 
 from kern_nb.records import Message, ToolCall
 
@@ -49,7 +49,7 @@ def assert_nowhere(store, secret=SECRET):
     assert [name for name, what in places.items() if secret in repr(what)] == []
 
 
-def test_a_result_that_is_not_to_be_kept_is_nowhere(store):
+def test_an_unstored_result_is_in_no_table(store):
     """Of whatever kind; the calls have ended, each as it did, and took their time."""
     run = store.start_run("chat", input="x")
     names = [f"c{i}" for i in range(len(RESULTS))]
@@ -70,7 +70,7 @@ def test_a_result_that_is_not_to_be_kept_is_nowhere(store):
     assert all(call.args == {"q": 1} for call in loaded(store, "chat").runs[0].tool_calls)
 
 
-def test_the_messages_that_are_kept_are_numbered_without_a_hole(store):
+def test_stored_messages_are_numbered_without_gaps(store):
     """And each call stands on its message."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, Message(role="user", content="q"), calling("a"), result("a"), calling("b"))
@@ -86,7 +86,7 @@ def test_the_messages_that_are_kept_are_numbered_without_a_hole(store):
     assert_nowhere(store)
 
 
-def test_a_model_is_told_of_no_call_without_its_result(store):
+def test_calls_without_stored_results_are_not_in_the_history(store):
     """The history has what was said, without calls that have no answer."""
     run = store.start_run("chat", input="x")
     looking = calling("a").model_copy(update={"content": "let me look"})
@@ -98,7 +98,7 @@ def test_a_model_is_told_of_no_call_without_its_result(store):
     assert all(not message.tool_calls for message in store.history("chat"))
 
 
-def test_an_id_that_is_used_again_ends_the_right_call(store):
+def test_a_reused_call_id_ends_the_right_call(store):
     """First come, first served, in whatever writes they come; a result without a call is none."""
     for batches in ([1, 1, 1, 1], [4], [2, 2], [1, 2, 1], [3, 1]):
         store.start_run("chat", input="x", run_id=f"{batches}")
@@ -130,7 +130,7 @@ def test_the_first_result_ends_a_call(store):
     assert_nowhere(store)
 
 
-def test_a_result_that_stands_on_the_call_is_not_kept_either(store):
+def test_a_result_in_the_call_is_not_stored_either(store):
     """Where the call comes with its result, it has ended; what it says beside it is no result."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a", "b", result=SECRET), calling("c", result={"x": SECRET}, status="failed"))
@@ -142,7 +142,7 @@ def test_a_result_that_stands_on_the_call_is_not_kept_either(store):
     assert store.tool_calls_df().result.isna().all()
 
 
-def test_results_are_kept_again_when_asked_for(store):
+def test_results_are_stored_again_on_request(store):
     """The choice is of one write; what was not kept then stays unknown."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a", "b"), result("a"))
@@ -154,7 +154,7 @@ def test_results_are_kept_again_when_asked_for(store):
     }
 
 
-def test_a_paused_run_may_go_on_without_its_results(store):
+def test_a_paused_run_can_resume_without_results(store):
     """The call that waited ends."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a"))
@@ -168,7 +168,7 @@ def test_a_paused_run_may_go_on_without_its_results(store):
     assert_nowhere(store)
 
 
-def test_an_answer_can_be_forgotten_as_a_result_is(store):
+def test_answers_can_be_forgotten(store):
     """What a person gave as the result of a call; who gave it, and what was allowed, stays; other runs' answers too."""
     for name in ("other", "chat"):
         run = store.start_run(name, input="x")

@@ -97,7 +97,18 @@ WITHOUT = {"save_session"}  # whose session says its user
 OF_A_RUN = {"append_messages", "finish_run", "pause_run", "forget_answers", "release_run"}
 """Calls of the one who started or claimed a run, by its id."""
 
-OF_THE_STORE = {"sql", "ingest", "check", "put_blob", "get_blob", "close", "reopen", "exists", "write", "reading"}
+OF_THE_STORE = {
+    "sql",
+    "ingest",
+    "check",
+    "put_blob",
+    "get_blob",
+    "close",
+    "reopen",
+    "exists",
+    "write",
+    "read_connection",
+}
 OF_THE_STORE |= {"connect", "insert", "insert_rows", "arrow", "run_sql", "is_conflict", "is_there", "locked"}
 OF_THE_STORE |= {
     "nth_largest",
@@ -105,13 +116,13 @@ OF_THE_STORE |= {
     "has_tables",
     "require_harmless",
     "locate_tables",
-    "explain",
+    "translate_error",
     "after_fork",
 }
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
 
-def test_every_public_call_is_isolated_or_named_as_one_that_is_not():
+def test_every_public_method_is_isolated_or_listed():
     """A new method has to say which it is."""
     public = {name for name, value in inspect.getmembers(SessionStore, callable) if not name.startswith("_")}
 
@@ -133,7 +144,7 @@ def test_another_user_reads_nothing(shop, other):
         assert not any("alice" in session_id for session_id in call(shop, other)), name
 
 
-def test_the_owner_and_whoever_names_no_user_read_all(shop):
+def test_the_owner_and_calls_without_a_user_read_all(shop):
     """A user_id narrows; it takes nothing away from the owner."""
     for user in ("alice", None):
         for call, _ in READS.values():
@@ -159,7 +170,7 @@ def test_another_user_changes_nothing(shop):
 
 
 @pytest.mark.parametrize("user", ["alice", None])
-def test_the_owner_and_whoever_names_no_user_change_a_session(shop, user):
+def test_the_owner_and_calls_without_a_user_can_write(shop, user):
     """Each of the calls does what it does."""
     for call, _ in WRITES.values():
         call(shop, user)
@@ -195,7 +206,7 @@ def test_a_refused_delete_names_no_branch_of_another_user(store):
     assert [card.session_id for card in store.session_family("his", user_id="bob").cards] == ["his"]
 
 
-def test_a_branch_shows_its_owner_what_it_inherits_whoever_has_the_parent_now(store):
+def test_a_branch_shows_inherited_rows_after_the_parent_changed_hands(store):
     """It was told before the branch was taken; nothing that came to the parent later is in it."""
     store.append_run("trunk", run())
     store.branch("trunk", new_session_id="hers")
@@ -208,7 +219,7 @@ def test_a_branch_shows_its_owner_what_it_inherits_whoever_has_the_parent_now(st
     assert "bob" not in str(store.get_session("hers", user_id="alice"))
 
 
-def test_the_session_says_whose_a_run_is(store):
+def test_the_sessions_user_owns_a_run(store):
     """Whatever user the run's own row names, as an import may have it."""
     from kern_nb.records import Session
 
@@ -220,7 +231,7 @@ def test_the_session_says_whose_a_run_is(store):
     assert len(store.runs_df(user_id="bob")) == 0
 
 
-def test_a_run_of_another_session_is_no_members(store):
+def test_a_run_of_another_session_is_not_a_members_run(store):
     """A run that names another session's run as its parent is not made within that."""
     store.append_run("of alice", run(run_id="team"), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="team"), user_id="alice")
@@ -229,7 +240,7 @@ def test_a_run_of_another_session_is_no_members(store):
     assert [one.run_id for one in store.member_runs("team")] == ["member"]
 
 
-def test_an_export_of_a_user_holds_their_sessions_alone(shop, tmp_path):
+def test_an_export_of_a_user_has_only_their_sessions(shop, tmp_path):
     """By name another's is not there; of all, only theirs are written."""
     import kern_nb
 

@@ -35,7 +35,7 @@ def store_process(store, run_id):
         return connection.execute(sa.select(r.c.process).where(r.c.run_id == run_id)).scalar_one()
 
 
-def test_a_sound_store_has_no_problems(store):
+def test_a_valid_store_has_no_problems(store):
     """An empty store is sound, and so is one with runs and branches."""
     assert store.check()
     store.append_run("chat", Run(messages=[Message(role="user", content="hi")]))
@@ -47,14 +47,14 @@ def test_a_sound_store_has_no_problems(store):
     assert repr(report) == "No problems found."
 
 
-def test_a_run_that_is_being_written_is_no_problem(store):
+def test_a_running_run_is_not_a_problem(store):
     """A run of a living process is not interrupted."""
     store.start_run("chat", input="hi")
 
     assert store.check()
 
 
-def test_a_run_left_open_by_a_process_that_is_gone_is_listed(store):
+def test_a_run_of_a_dead_process_is_reported(store):
     """It is called interrupted, and looking changes nothing."""
     run = start_in_a_process_that_ends(store)
 
@@ -65,7 +65,7 @@ def test_a_run_left_open_by_a_process_that_is_gone_is_listed(store):
     assert store.runs_df()["status"].tolist() == ["RUNNING"]
 
 
-def test_repair_ends_an_interrupted_run_and_runs_no_tool(store):
+def test_repair_marks_an_interrupted_run_and_runs_no_tool(store):
     """Its messages stay, its status says so, and a tool that had started is unknown: nobody knows what it did."""
     start_in_a_process_that_ends(store)
 
@@ -77,7 +77,7 @@ def test_repair_ends_an_interrupted_run_and_runs_no_tool(store):
     assert store.check()
 
 
-def test_a_run_on_another_machine_is_listed_and_left_alone(store):
+def test_a_run_on_another_host_is_reported_and_not_changed(store):
     """Whether it still works cannot be seen from here."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
@@ -89,7 +89,7 @@ def test_a_run_on_another_machine_is_listed_and_left_alone(store):
     assert store.runs_df()["status"].tolist() == ["RUNNING"]
 
 
-def test_a_run_of_a_host_that_is_gone_is_ended_when_a_person_says_so(store):
+def test_runs_of_hosts_gone_are_marked_interrupted(store):
     """A container that was created anew has another name; the report names it and the way out."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
@@ -112,7 +112,7 @@ def test_a_run_of_a_host_that_is_gone_is_ended_when_a_person_says_so(store):
         (lambda t: t.tool_calls.update().values(status="started"), ["left started"]),
     ],
 )
-def test_what_a_hand_broke_is_named(store, damage, kind):
+def test_manual_damage_is_reported(store, damage, kind):
     """Rows without their session or run, a branch without its parent, a lost message, a call that never ended."""
     call = ToolCall(tool_call_id="c1", tool_name="f", result="ok")
     messages = [Message(role="user", content="hi"), Message(role="assistant", tool_calls=[call])]

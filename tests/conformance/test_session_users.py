@@ -35,7 +35,7 @@ def test_a_user_sees_only_their_own_sessions(shared):
         assert len(getattr(shared, f"{name}_df")(user_id="")) == 0
 
 
-def test_a_run_into_anothers_session_is_refused(shared):
+def test_a_run_in_another_users_session_is_refused(shared):
     """By append_run, whichever way the user is named, and start_run; nothing is written, not even the time."""
     before = everything(shared)
     for write in (
@@ -55,7 +55,7 @@ def test_a_run_into_anothers_session_is_refused(shared):
     assert everything(shared) == before
 
 
-def test_the_refusal_does_not_tell_whose_session_it_is(shared):
+def test_the_refusal_does_not_name_the_owner(shared):
     """The other user's name is not for everybody."""
     with pytest.raises(OwnerMismatch) as caught:
         shared.append_run("of bob", a_run(), user_id="alice")
@@ -65,7 +65,7 @@ def test_the_refusal_does_not_tell_whose_session_it_is(shared):
     assert "alice" in text
 
 
-def test_a_user_writes_into_their_own_session(shared):
+def test_a_user_can_write_to_their_own_session(shared):
     """And a run that names nobody may go into any: the owner stays."""
     assert shared.append_run("of alice", a_small_run(), user_id="alice").run_index == 2
     assert shared.append_run("of alice", a_small_run()).run_index == 3
@@ -77,7 +77,7 @@ def test_a_user_writes_into_their_own_session(shared):
     assert loaded(shared, "of alice").user_id == "alice"
 
 
-def test_the_first_user_to_write_owns_a_session_of_nobody(shared):
+def test_the_first_user_to_write_owns_a_session_without_a_user(shared):
     """From then on it is theirs alone."""
     shared.append_run("of nobody", a_small_run(), user_id="alice")
 
@@ -98,7 +98,7 @@ def test_a_branch_belongs_to_the_owner_of_its_parent(shared):
     assert len(shared.get_session("b", user_id="alice").runs) == 2
 
 
-def test_users_with_hostile_names_are_told_apart(store):
+def test_users_with_hostile_names_are_separate(store):
     """Names that differ in a NUL, in case or in their form of an accent are different users."""
     names = ["a", "A", "a\x00", "a\ud800", "á", "a\u0301", " a", "a ", "%", "_", ""]
     for i, name in enumerate(names):
@@ -111,7 +111,7 @@ def test_users_with_hostile_names_are_told_apart(store):
         assert store.get_session(f"s{i}", user_id=other) is None
 
 
-def test_of_users_at_once_one_owns_the_new_session(store):
+def test_one_of_several_concurrent_users_owns_a_new_session(store):
     """Four users write the same new session at the same time: one gets it, the others are refused, and all rows are the owner's."""
     for attempt in range(5):
         results: dict[str, str] = {}

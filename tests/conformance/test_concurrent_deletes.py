@@ -13,7 +13,7 @@ from kern_nb.db import open_store
 
 @pytest.mark.parametrize("branch_after", [0, None], ids=["of the parent's runs", "of its own"])
 @pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute"])
-def test_a_parent_and_its_branch_are_deleted_at_once(persistent_target, branch_after, moment):
+def test_concurrent_deletes_of_a_parent_and_its_branch(persistent_target, branch_after, moment):
     """While the parent is being deleted its branch is, too: a branch of that keeps all that it saw."""
     with open_store(persistent_target) as store, open_store(persistent_target) as other:
         a_session(store)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import asks
 from samples import SPECIAL, a_run, a_session, a_small_run, difference, everything, loaded, said
 from test_many_writers import at_once
-from waiting import asks
 
 from kern_nb.db import open_store
 from kern_nb.errors import RunClosed, RunNotFound, SessionNotFound, UnstorableValue
@@ -28,7 +28,7 @@ def reporting(store, run_id, state, *contents):
     return store.append_messages(run_id, [Message(role="user", content=c) for c in contents], session_state=state)
 
 
-def test_a_state_is_there_as_soon_as_it_is_reported(store, other):
+def test_an_appended_state_is_readable_immediately(store, other):
     """For others, for a new run and in a branch; a run that reports none changes nothing."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"n": 1}, "hi")
@@ -46,7 +46,7 @@ def test_a_state_is_there_as_soon_as_it_is_reported(store, other):
     assert state_of(other) == loaded(store, "chat").runs[0].session_state == {"n": 2}
 
 
-def test_a_reported_state_is_merged_with_what_others_wrote(store):
+def test_an_appended_state_is_merged_with_concurrent_changes(store):
     """Key by key, at every depth: what the run did not change since it last told is the other's; so at its end."""
     store.update_session_state("chat", {"kept": 0, "n": 0, "deep": {"x": 0}})
     run = store.start_run("chat", input="x")
@@ -63,7 +63,7 @@ def test_a_reported_state_is_merged_with_what_others_wrote(store):
     assert state_of(store) == loaded(store, "chat").runs[0].session_state == expected
 
 
-def test_a_key_that_was_reported_can_be_taken_back(store):
+def test_an_appended_key_can_be_removed(store):
     """Also all of them: an empty state is a state."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
@@ -76,7 +76,7 @@ def test_a_key_that_was_reported_can_be_taken_back(store):
     assert state_of(store) == {}
 
 
-def test_two_runs_that_report_as_they_go_keep_each_their_keys(store):
+def test_concurrent_live_runs_keep_their_keys(store):
     """In turn, whoever ends first; neither takes back what the other said."""
     a, b = store.start_run("chat", input="a"), store.start_run("chat", input="b")
     for i in range(3):
@@ -90,7 +90,7 @@ def test_two_runs_that_report_as_they_go_keep_each_their_keys(store):
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "ERROR", "CANCELLED"])
-def test_the_state_after_a_run_is_all_of_it(store, status):
+def test_the_state_after_a_live_run_is_complete(store, status):
     """What others wrote meanwhile included, though the run says nothing more at its end."""
     other, run = store.start_run("chat", input="other"), store.start_run("chat", input="x")
     store.finish_run(other.run_id, session_state={"theirs": 1})
@@ -103,7 +103,7 @@ def test_the_state_after_a_run_is_all_of_it(store, status):
     assert store.branch("chat", after=0).session_state == {"theirs": 1}
 
 
-def test_a_run_that_pauses_goes_on_from_its_state(store):
+def test_a_resumed_run_continues_from_its_state(store):
     """What others wrote while it waited stays."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"a": 1})
@@ -132,7 +132,7 @@ def test_any_value_is_a_state(store):
     )
 
 
-def test_what_cannot_be_stored_changes_nothing(store):
+def test_an_unstorable_state_changes_nothing(store):
     """Neither the messages nor the state: they are one write."""
     run = store.start_run("chat", input="x")
     ended = store.append_run("chat", a_run())
@@ -153,7 +153,7 @@ def test_what_cannot_be_stored_changes_nothing(store):
     assert everything(store) == before
 
 
-def test_keys_are_set_without_a_run(store):
+def test_state_can_be_updated_without_a_run(store):
     """At every depth, beside what is there and beside the title; a new session is made; a branch has its own."""
     assert store.update_session_state("chat", {"a": {"x": 1}}) == {"a": {"x": 1}} == state_of(store)
     store.rename_session("chat", "title")
@@ -167,7 +167,7 @@ def test_keys_are_set_without_a_run(store):
     assert session.session_state == {"a": {"x": 1, "y": 2}, "b": None}
 
 
-def test_a_summary_is_kept_and_taken_away(store):
+def test_a_summary_is_stored_and_removed(store):
     """And nothing else of the session is touched."""
     before = a_session(store, runs=1, session_state={"n": 1})
     summary = {"summary": "a\x00\ud800", "topics": ["x"] * 3, "n": 1.0}
@@ -177,7 +177,7 @@ def test_a_summary_is_kept_and_taken_away(store):
     assert loaded(store, "chat") == before
 
 
-def test_a_state_that_is_no_dict_is_none(store):
+def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
     """A record of another program may hold anything there; runs go on."""
     store.save_session(Session(session_id="chat", session_data={"session_state": [1], "other": 1}))
     run = store.start_run("chat", input="x")
@@ -189,7 +189,7 @@ def test_a_state_that_is_no_dict_is_none(store):
     assert state_of(store) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_states_reported_by_threads_at_once_are_all_kept(store, other):
+def test_states_of_concurrent_threads_are_all_kept(store, other):
     """Appended, finished and set without a run; nobody waits for ever, and no write is lost."""
 
     def work(who, n):
@@ -207,7 +207,7 @@ def test_states_reported_by_threads_at_once_are_all_kept(store, other):
     assert store.check().problems == []
 
 
-def test_a_kill_loses_nothing_of_a_state_that_was_reported(persistent_target, workers):
+def test_a_kill_does_not_lose_an_appended_state(persistent_target, workers):
     """Message and state are one write: the last one that is there is the state's, and the run goes on from it."""
     worker = workers(1)[0].begin("tell_state", target=persistent_target, session_id="chat")
     heard = [worker.hear() for _ in range(4)]
@@ -227,7 +227,7 @@ def test_a_kill_loses_nothing_of_a_state_that_was_reported(persistent_target, wo
         assert state_of(store) == state | {"after": 1}
 
 
-def test_the_state_after_an_interrupted_run_is_all_of_it(persistent_target, workers):
+def test_the_state_after_an_interrupted_run_is_complete(persistent_target, workers):
     """What others wrote beside it included."""
     worker = workers(1)[0]
     with open_store(persistent_target) as store:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from samples import a_small_run, loaded
 
-from kern_nb.db import session_writes
+from kern_nb.db import session_deletes
 from kern_nb.records import Message, Run
 
-PORTION = 4
+BATCH = 4
 
 
 @pytest.fixture(autouse=True)
-def small_portions(monkeypatch):
+def small_batches(monkeypatch):
     """A few runs a transaction."""
-    monkeypatch.setattr(session_writes, "PORTION_RUNS", PORTION)
+    monkeypatch.setattr(session_deletes, "BATCH_RUNS", BATCH)
 
 
 def family(store):
@@ -43,13 +43,13 @@ def contents(store, names):
     return result
 
 
-def test_portions_leave_every_branch_as_it_was(store):
+def test_batches_leave_every_branch_unchanged(store):
     """Their runs, messages and members' runs are the same after each portion, and after the session is deleted."""
     names = family(store)
     before = contents(store, names)
 
     sizes = []
-    while n := store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "cut")):
+    while n := store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut")):
         sizes.append(n)
         assert contents(store, names) == before
         assert store.check()
@@ -65,7 +65,7 @@ def test_an_interrupted_delete_is_continued(store):
     """After one portion both sessions are there, take new runs and messages, and a second call deletes."""
     names = family(store)
     before = contents(store, names)
-    store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "cut"))
+    store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut"))
     assert len(loaded(store, "chat").runs) == 15
 
     assert store.append_run("cut", a_small_run("later")).run_index == 14
@@ -81,9 +81,9 @@ def test_an_interrupted_delete_is_continued(store):
     assert store.check()
 
 
-def test_a_portion_holds_a_bounded_number_of_messages(store, monkeypatch):
+def test_a_batch_has_a_bounded_number_of_messages(store, monkeypatch):
     """A run of many messages is a portion by itself."""
-    monkeypatch.setattr(session_writes, "PORTION_MESSAGES", 10)
+    monkeypatch.setattr(session_deletes, "BATCH_MESSAGES", 10)
     for i in range(6):
         store.append_run(
             "chat", Run(messages=[Message(role="user", content=f"{i}.{j}") for j in range(3 + 20 * (i == 2))])
@@ -91,13 +91,13 @@ def test_a_portion_holds_a_bounded_number_of_messages(store, monkeypatch):
     store.branch("chat", new_session_id="all")
 
     sizes = []
-    while n := store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "all")):
+    while n := store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "all")):
         sizes.append(n)
     assert sizes == [3, 1, 2]
     assert len(store.messages_df("all")) == 5 * 3 + 23
 
 
-def test_branches_of_a_branch_copy_what_it_inherits(store):
+def test_branches_of_a_branch_copy_inherited_rows(store):
     """The session in the middle of three is deleted; the last keeps all, whatever the portions."""
     names = family(store)
     before = contents(store, names)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from paused_runs import a_paused_run, asks, ids, stored
 from samples import a_session, everything, loaded
-from waiting import a_paused_run, asks, ids, stored
 
 from kern_nb.errors import AmbiguousReference, HasBranches, KernError, RequirementNotFound
 
 
-def test_what_waits_has_many_names(store):
+def test_a_requirement_is_resolved_by_id_prefix_run_or_session(store):
     """The id, a prefix of it, the run by number, id or prefix, the session and a prefix of that: while it is the only one."""
     a_session(store, "chat 1", runs=1)
     a_paused_run(store, "other", asks("another"), asks("one more"))
@@ -21,7 +21,7 @@ def test_what_waits_has_many_names(store):
     assert store.resolve("chat 1/1", approve=True) == stored(store, "ask-1")
 
 
-def test_an_exact_id_goes_before_one_that_it_begins(store):
+def test_an_exact_id_takes_precedence_over_a_prefix(store):
     """As with sessions; so what is named in an inbox can always be answered."""
     a_paused_run(store, "chat", asks("a"), asks("ab"), asks("A"), asks("a%"), asks("a\x00"))
 
@@ -30,7 +30,7 @@ def test_an_exact_id_goes_before_one_that_it_begins(store):
     assert ids(store.requirements()) == ["ab", "a%", "a\x00"]
 
 
-def test_an_exact_id_is_handed_on_though_sessions_begin_so(store):
+def test_an_exact_id_takes_precedence_over_a_session_prefix_in_handoffs(store):
     """As it is claimed and answered."""
     a_paused_run(store, "chat", asks("a"))
     a_session(store, "a1", runs=1)
@@ -41,7 +41,7 @@ def test_an_exact_id_is_handed_on_though_sessions_begin_so(store):
     assert store.resolve("a", approve=True).requirement_id == "a"
 
 
-def test_several_are_not_answered_at_once(store):
+def test_several_pending_requirements_are_ambiguous(store):
     """A prefix of several ids, a run or a session that waits for several: each is named, and nothing is changed."""
     a_paused_run(store, "chat", asks("ask 1"), asks("ask 2"))
     a_paused_run(store, "more", asks("more 1"))
@@ -70,7 +70,7 @@ def test_a_prefix_of_several_sessions_is_ambiguous(store):
         store.resolve("chat", approve=True)
 
 
-def test_an_exact_session_goes_before_a_prefix_of_an_id(store):
+def test_an_exact_session_takes_precedence_over_an_id_prefix(store):
     """Ids begin with any letter, so a session named by one letter would answer another's question."""
     a_paused_run(store, "other", asks("abc"))
     a_paused_run(store, "a", asks("xyz"))
@@ -81,7 +81,7 @@ def test_an_exact_session_goes_before_a_prefix_of_an_id(store):
     assert store.handoff("ab", to="bob").session_id == "ab"
 
 
-def test_what_is_not_there_is_not_answered(store):
+def test_unknown_references_are_refused(store):
     """Unknown ids, sessions, runs and messages, a run that waits for nothing, texts that hurt: refused, and nothing is changed."""
     a_paused_run(store)
     a_session(store, "quiet", runs=1)
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_not_answered(store):
     assert everything(store) == before
 
 
-def test_a_number_that_no_run_can_have_is_refused(store):
+def test_a_run_index_out_of_range_is_refused(store):
     """It is no error of the database's."""
     a_paused_run(store)
     for name in ("chat/" + "9" * 20, "chat/0." + "9" * 20, "chat/" + "9" * 5000):
@@ -121,7 +121,7 @@ def test_a_number_that_no_run_can_have_is_refused(store):
             store.resolve(name, approve=True)
 
 
-def test_an_empty_name_answers_nothing(store):
+def test_an_empty_reference_is_refused(store):
     """A variable that was never set does not approve the only thing that waits."""
     a_paused_run(store)
     before = everything(store)
@@ -132,7 +132,7 @@ def test_an_empty_name_answers_nothing(store):
     assert everything(store) == before
 
 
-def test_a_run_is_named_while_it_waits(store):
+def test_a_run_reference_resolves_while_it_is_paused(store):
     """Once all is answered its number names nothing to answer; the id says that it is answered."""
     a_paused_run(store)
     store.resolve("chat/0", approve=True)
@@ -141,7 +141,7 @@ def test_a_run_is_named_while_it_waits(store):
             store.resolve(name, approve=True)
 
 
-def test_a_branch_does_not_answer_for_its_parent(store):
+def test_a_branch_does_not_resolve_its_parents_requirements(store):
     """It shows what the inherited run waited for; only the session that asked is answered, and deletes are as ever."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
@@ -157,7 +157,7 @@ def test_a_branch_does_not_answer_for_its_parent(store):
     assert store.resolve("chat/0", approve=True).requirement_id == "ask"
 
 
-def test_a_branch_that_took_its_own_copy_waits_for_nothing(store):
+def test_a_detached_branch_has_no_pending_requirements(store):
     """Nobody will go on with the copy: it was interrupted, and its call, which the branch saw without a result, is unknown."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
@@ -169,7 +169,7 @@ def test_a_branch_that_took_its_own_copy_waits_for_nothing(store):
     assert store.requirements(status=None) == store.check().problems == []
 
 
-def test_a_team_waits_for_its_members(store):
+def test_a_team_run_reference_includes_members_requirements(store):
     """Its run names what its members' runs wait for, at any depth; other runs of the session are not meant."""
     team = store.start_run("chat", input="x", session_type="team")
     member = a_paused_run(store, "chat", asks("of member"), parent_run_id=team.run_id)

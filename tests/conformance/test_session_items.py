@@ -11,7 +11,7 @@ from kern_nb.records import Run, Session
 ODD = "\x00\ud800 'q' “é”"
 
 
-def test_a_card_says_what_a_list_shows(store):
+def test_an_item_has_the_listed_fields(store):
     """The title, tags and owner; how many runs; what the first was asked, and how the latest of its own ended."""
     store.save_session(
         Session(session_id="chat", agent_id="clerk", user_id="ann", metadata={"tags": ["a", "b"]}, created_at=7)
@@ -28,7 +28,7 @@ def test_a_card_says_what_a_list_shows(store):
     assert (card.n_runs, card.asked, card.status) == (3, "what was asked", "ERROR")
 
 
-def test_cards_come_in_the_order_they_are_asked_for(store):
+def test_items_keep_the_requested_order(store):
     """Those that are not there are left out."""
     for name in "abc":
         store.append_run(name, a_small_run(name))
@@ -37,7 +37,7 @@ def test_cards_come_in_the_order_they_are_asked_for(store):
     assert store.session_cards([]) == []
 
 
-def test_a_session_without_runs_or_title_has_a_card(store):
+def test_a_session_without_runs_or_title_has_an_item(store):
     """What is not known is None."""
     store.save_session(Session(session_id="bare", workflow_id="nightly", session_type="workflow"))
     (card,) = store.session_cards(["bare"])
@@ -46,7 +46,7 @@ def test_a_session_without_runs_or_title_has_a_card(store):
     assert card.owner == "nightly"
 
 
-def test_texts_of_any_letters_come_back_in_cards(store):
+def test_items_can_have_any_unicode(store):
     """NUL and half surrogate pairs included; a long question only in part."""
     store.append_run(ODD, a_small_run(ODD + "x" * 5_000))
     store.rename_session(ODD, ODD)
@@ -59,7 +59,7 @@ def test_texts_of_any_letters_come_back_in_cards(store):
 
 
 @pytest.mark.parametrize("tags", ["one", 3, None, {"a": 1}, [1, None, "kept"]])
-def test_what_are_no_tags_are_none(store, tags):
+def test_invalid_tags_are_ignored(store, tags):
     """A source may use the word for something else."""
     store.save_session(Session(session_id="chat", metadata={"tags": tags}))
     (card,) = store.session_cards(["chat"])
@@ -67,7 +67,7 @@ def test_what_are_no_tags_are_none(store, tags):
     assert card.tags == (("kept",) if isinstance(tags, list) else ())
 
 
-def test_a_family_is_what_a_session_comes_from_and_what_comes_of_that(store):
+def test_a_tree_has_the_ancestors_and_their_branches(store):
     """The first of all, then its branches level by level, whichever of them is asked about; strangers are left out."""
     for _ in range(3):
         store.append_run("root", a_small_run())
@@ -84,7 +84,7 @@ def test_a_family_is_what_a_session_comes_from_and_what_comes_of_that(store):
     assert [card.session_id for card in store.session_family("stranger").cards] == ["stranger"]
 
 
-def test_a_large_family_is_cut_and_says_so(store):
+def test_a_large_tree_is_truncated(store):
     """But what a session comes from is always there."""
     store.append_run("root", a_small_run())
     for n in range(8):
@@ -98,7 +98,7 @@ def test_a_large_family_is_cut_and_says_so(store):
     assert not family.complete
 
 
-def test_a_session_that_is_not_there_has_no_family(store):
+def test_an_unknown_session_has_no_tree(store):
     """It is said."""
     store.append_run("chat", a_small_run())
     with pytest.raises(SessionNotFound):

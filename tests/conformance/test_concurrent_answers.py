@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
+from paused_runs import PAST, a_paused_run, asks, stored
 from samples import everything, loaded, row_counts
 from test_many_writers import at_once
-from waiting import PAST, a_paused_run, asks, stored
 
 from kern_nb.db import PostgresDb, open_store
 from kern_nb.errors import AlreadyClaimed, AlreadyResolved, KernError, RequirementNotFound, StillWaiting
@@ -21,7 +21,7 @@ NAMES = [f"ask {i}" for i in range(ROUNDS)]
 
 
 @pytest.fixture
-def waiting_runs(persistent_target):
+def paused_runs(persistent_target):
     """Runs that each wait for one value."""
     with open_store(persistent_target) as store:
         return [a_paused_run(store, "chat", asks(name, "external_execution")).run_id for name in NAMES]
@@ -36,11 +36,11 @@ def competing(workers, target, names, *calls):
     return list(zip(*(worker.end() for worker in hired), strict=True))
 
 
-def test_of_eight_processes_that_answer_at_once_one_does(persistent_target, waiting_runs, workers):
+def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers):
     """Its answer is what is stored; each of the others is told that it came too late."""
     rounds = competing(workers, persistent_target, NAMES, *["resolve"] * 8)
     with open_store(persistent_target) as store:
-        for name, run_id, told in zip(NAMES, waiting_runs, rounds, strict=True):
+        for name, run_id, told in zip(NAMES, paused_runs, rounds, strict=True):
             assert Counter(told) == {"won": 1, "AlreadyResolved": 7}
             winner = f"p{told.index('won')}"
             found = stored(store, name)
@@ -49,12 +49,12 @@ def test_of_eight_processes_that_answer_at_once_one_does(persistent_target, wait
         assert len(store.requirements(status=None)) == ROUNDS
 
 
-def test_of_eight_processes_that_go_on_with_a_run_one_does(persistent_target, waiting_runs, workers):
+def test_one_of_eight_processes_claims_a_run(persistent_target, paused_runs, workers):
     """The others are told that it is taken: its tool runs once."""
     with open_store(persistent_target) as store:
         for name in NAMES:
             store.resolve(name, value=1)
-    rounds = competing(workers, persistent_target, waiting_runs, *["claim_run"] * 8)
+    rounds = competing(workers, persistent_target, paused_runs, *["claim_run"] * 8)
 
     assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 7}] * ROUNDS
     with open_store(persistent_target) as store:
@@ -62,7 +62,7 @@ def test_of_eight_processes_that_go_on_with_a_run_one_does(persistent_target, wa
         assert store.check().problems == []
 
 
-def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target, waiting_runs, workers):
+def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_target, paused_runs, workers):
     """Who claims keeps the others out, who answers too; a hand-off came before the answer, or was refused."""
     calls = ["resolve", "claim", "handoff", "resolve", "claim", "handoff", "resolve", "handoff"]
     names = NAMES[:12]
@@ -81,7 +81,7 @@ def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target
             assert set(told) <= {"won", "AlreadyResolved" if found.resolved_by else "AlreadyClaimed"}
 
 
-def test_of_threads_that_answer_and_go_on_at_once_one_does(store):
+def test_one_of_several_threads_resolves_and_claims(store):
     """Of one store object, as of processes; also in memory."""
     for i in range(6):
         run = a_paused_run(store, "chat", asks(f"ask {i}", "user_input"))
@@ -98,7 +98,7 @@ def test_of_threads_that_answer_and_go_on_at_once_one_does(store):
         assert len(claims) == 6 - len(early)
 
 
-def test_runs_of_a_killed_process_are_each_gone_on_with_by_one(persistent_target, workers):
+def test_runs_of_a_killed_process_are_claimed_once(persistent_target, workers):
     """What they had started is unknown by then; while the process lived, nobody could take them."""
     worker = workers(1)[0]
     run_ids = worker.do("begin_many", target=persistent_target, session_id="chat", runs=10)
@@ -116,7 +116,7 @@ def test_runs_of_a_killed_process_are_each_gone_on_with_by_one(persistent_target
             assert (run.status, [call.status for call in run.tool_calls]) == ("RUNNING", ["unknown"])
 
 
-def test_a_run_whose_next_process_is_killed_too_is_gone_on_with_by_a_third(persistent_target, workers):
+def test_a_run_is_claimed_again_after_a_second_kill(persistent_target, workers):
     """The answers it got are still there: nobody is asked again."""
     with open_store(persistent_target) as store:
         run = a_paused_run(store)
@@ -135,7 +135,7 @@ def test_a_run_whose_next_process_is_killed_too_is_gone_on_with_by_a_third(persi
         store.finish_run(run.run_id)
 
 
-def test_a_kill_while_answering_loses_at_most_the_answer_that_was_being_given(persistent_target, workers):
+def test_a_kill_loses_at_most_the_answer_being_written(persistent_target, workers):
     """What was told to be stored is answered whole, the rest waits whole."""
     names = [f"ask {i:04}" for i in range(3000)]
     with open_store(persistent_target) as store:
@@ -242,7 +242,7 @@ def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
 
 
 @pytest.mark.parametrize("name", ["resolve", "claim", "handoff"])
-def test_what_is_deleted_meanwhile_is_not_there(postgres_store, name):
+def test_a_concurrent_delete_is_reported_as_not_found(postgres_store, name):
     """It is no error of the database's."""
     store = postgres_store
     a_paused_run(store)
@@ -257,7 +257,7 @@ def test_what_is_deleted_meanwhile_is_not_there(postgres_store, name):
     assert [type(error) for error in blocked.result()] == [RequirementNotFound]
 
 
-def test_a_run_goes_on_though_another_one_notes_the_expiry(postgres_store):
+def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_store):
     """Both saw that nobody answered in time: that is no reason to refuse."""
     store = postgres_store
     run = a_paused_run(store, "chat", asks("ask", expires_at=PAST))
@@ -268,7 +268,7 @@ def test_a_run_goes_on_though_another_one_notes_the_expiry(postgres_store):
     assert store.get_run(run.run_id).status == "RUNNING"
 
 
-def test_an_answer_and_a_delete_at_once_leave_no_orphan(store):
+def test_a_concurrent_answer_and_delete_leave_no_orphan(store):
     """The session is gone with all it waited for; the answer came first or is refused."""
     for i in range(6):
         a_paused_run(store, f"s{i}", asks(f"ask {i}"))

@@ -43,7 +43,7 @@ def run_with(extra):
     return Run(input="x", output="y", messages=messages, extra=extra)
 
 
-def test_foreign_keys_change_nothing_of_an_appended_run(store):
+def test_source_keys_in_extra_do_not_affect_an_appended_run(store):
     """Counts, tokens, history, calls are as without them, and the keys come back as they were."""
     for name, extra in FOREIGN.items():
         store.append_run(name, run_with(extra))
@@ -63,7 +63,7 @@ def test_foreign_keys_change_nothing_of_an_appended_run(store):
         assert not any(m.is_partial or m.internal for m in run.messages)
 
 
-def test_foreign_keys_change_nothing_of_a_run_written_as_it_happens(store):
+def test_source_keys_in_extra_do_not_affect_a_live_run(store):
     """A tool's message completes its call, which keeps its arguments and takes the time it took."""
     for name, extra in list(FOREIGN.items())[::3]:
         run = store.start_run(name, input="x", extra=extra)
@@ -79,7 +79,7 @@ def test_foreign_keys_change_nothing_of_a_run_written_as_it_happens(store):
     assert set(store.runs_df()["n_messages"]) == {4}
 
 
-def test_foreign_keys_of_an_imported_chat_change_nothing(store, tmp_path):
+def test_source_keys_in_extra_do_not_affect_an_imported_chat(store, tmp_path):
     """Each key of a message that the format does not know is kept, and has no effect."""
     lines = []
     for name, extra in FOREIGN.items():
@@ -96,7 +96,7 @@ def test_foreign_keys_of_an_imported_chat_change_nothing(store, tmp_path):
         assert [m.content for m in store.history(session_id)] == ["x", "y"]
 
 
-def test_a_bundle_keeps_foreign_keys_and_marks_apart(store, store_factory, tmp_path):
+def test_a_bundle_separates_source_keys_and_reserved_keys(store, store_factory, tmp_path):
     """Both come back as they were in another store."""
     import kern_nb
 
@@ -159,7 +159,7 @@ def old_store(store_factory):
     return store_factory("old")
 
 
-def test_marks_of_an_older_store_are_moved_and_foreign_keys_stay(old_store):
+def test_an_upgrade_moves_reserved_keys_and_keeps_source_keys(old_store):
     """What kern_nb wrote is known by its exact form."""
     run = old_store.get_run("r")
 
@@ -171,7 +171,7 @@ def test_marks_of_an_older_store_are_moved_and_foreign_keys_stay(old_store):
     assert run.extra == {"step": "a", "step_path": "1"}
 
 
-def test_marks_of_an_older_bundle_are_moved_the_same_way():
+def test_an_older_bundle_is_upgraded_as_a_store_is():
     """Whichever way a message of version 3 arrives."""
     for role, before, fields, extra in OLD:
         row = extra_keys.upgrade_row("messages", {"role": role, "extra": before})

@@ -49,7 +49,7 @@ def found(store, narrowing=None, **options):
         (SessionFilter(user="' OR 1=1 --"), []),
     ],
 )
-def test_each_narrowing_keeps_the_sessions_that_have_it(shop, narrowing, expected):
+def test_each_filter_returns_matching_sessions(shop, narrowing, expected):
     """Parts of title, id, owner and user are found in any case; signs of LIKE and JSON are letters; totals agree."""
     assert found(shop, narrowing) == expected
     assert shop.find_sessions(narrowing).total == len(expected)
@@ -57,7 +57,7 @@ def test_each_narrowing_keeps_the_sessions_that_have_it(shop, narrowing, expecte
 
 @pytest.mark.parametrize("order", SESSION_ORDERS)
 @pytest.mark.parametrize("descending", [True, False])
-def test_parts_of_the_list_put_together_are_the_list(shop, order, descending):
+def test_pages_concatenate_to_the_list(shop, order, descending):
     """Whatever the order, parts of any size meet without a gap or a repetition, and the two directions mirror."""
     whole = shop.find_sessions(order=order, descending=descending, limit=None)
     parts = [shop.find_sessions(order=order, descending=descending, offset=n, limit=2) for n in range(0, 5, 2)]
@@ -67,7 +67,7 @@ def test_parts_of_the_list_put_together_are_the_list(shop, order, descending):
     assert shop.find_sessions(order=order, descending=not descending, limit=None) == whole[::-1]
 
 
-def test_orders_follow_what_they_are_named_after(shop):
+def test_orders_sort_by_their_column(shop):
     """Created and updated by time, session by id, title in any case; what is unknown comes with the least."""
     by_time = ["alpha", "beta", "Gamma_1", "gammax1", "delta"]
     assert shop.find_sessions(order="created", descending=False) == by_time
@@ -81,7 +81,7 @@ def test_orders_follow_what_they_are_named_after(shop):
 @pytest.mark.parametrize(
     ("order", "column"), [("messages", "n_messages"), ("tokens", "total_tokens"), ("cost", "cost")]
 )
-def test_totals_order_sessions_as_the_frame_has_them(shop, order, column):
+def test_total_orders_match_the_frame(shop, order, column):
     """Of agents alone, without what a branch copied or a run was told again; the unknown comes with the least."""
     spent = {"alpha": [(3, 0.5), (4, 0.25)], "beta": [(9, None)], "Gamma_1": [(1, 2.0)], "gammax1": [(5, 0.0)]}
     for session_id, runs in spent.items():
@@ -105,7 +105,7 @@ def test_totals_order_sessions_as_the_frame_has_them(shop, order, column):
     assert narrowed == df[df["session_id"].str.contains("a")]["session_id"].tolist()
 
 
-def test_sessions_too_many_to_be_added_up_are_refused_where_that_takes_long(shop, monkeypatch):
+def test_too_many_sessions_for_a_total_order_are_refused(shop, monkeypatch):
     """By tokens and cost, with the way out; a column store adds them up all the same."""
     limited = shop.most_added_up is not None
     assert limited == (shop.engine.dialect.name != "duckdb")
@@ -115,24 +115,24 @@ def test_sessions_too_many_to_be_added_up_are_refused_where_that_takes_long(shop
     if not limited:
         assert len(shop.find_sessions(order="tokens")) == 5
     else:
-        with pytest.raises(BadUsage, match=r"5 sessions are too many for .* to be sorted by tokens"):
+        with pytest.raises(BadUsage, match=r"5 sessions are too many for .* to sort by tokens"):
             shop.find_sessions(order="tokens")
 
 
-def test_a_known_total_is_taken_as_it_is(shop):
+def test_a_given_total_is_not_counted_again(shop):
     """Who scrolls need not count again."""
     assert shop.find_sessions(offset=4, total=5) == ["alpha"]
     assert shop.find_sessions(offset=4, total=7).total == 7
 
 
 @pytest.mark.parametrize("options", [{"order": "price"}, {"offset": -1}, {"limit": -1}])
-def test_what_is_no_part_of_a_list_is_refused(shop, options):
+def test_invalid_pages_are_refused(shop, options):
     """The order is a word of a fixed list, never SQL."""
     with pytest.raises(BadUsage):
         shop.find_sessions(**options)
 
 
-def test_status_is_that_of_the_latest_run_of_the_sessions_own(store):
+def test_status_is_that_of_the_latest_own_run(store):
     """Earlier runs do not count, nor do members' runs, whichever status is asked for."""
     for session_id, statuses in {"good": ["ERROR", "COMPLETED"], "bad": ["COMPLETED", "ERROR"], "none": []}.items():
         store.save_session(Session(session_id=session_id))
@@ -154,7 +154,7 @@ def test_an_empty_store_has_no_sessions_to_find(store_factory):
     assert store.find_sessions(SessionFilter(text="x", status="COMPLETED")).total == 0
 
 
-def test_tags_replace_one_another_and_leave_the_rest_of_the_metadata(store):
+def test_tags_are_replaced_and_other_metadata_is_kept(store):
     """A session has the tags it was given last, each once; without tags its metadata is as before."""
     store.save_session(Session(session_id="chat", metadata={"task": 7}))
     tagged = store.tag_session("chat", ["to check", "a%", "to check"])
@@ -168,7 +168,7 @@ def test_tags_replace_one_another_and_leave_the_rest_of_the_metadata(store):
     assert found(store, SessionFilter(tag="a%")) == []
 
 
-def test_a_word_elsewhere_in_the_metadata_is_no_tag(store):
+def test_other_metadata_does_not_match_as_a_tag(store):
     """Only the list of tags is looked at."""
     store.save_session(Session(session_id="chat", metadata={"mood": "odd", "tags": ["even"]}))
 
@@ -176,7 +176,7 @@ def test_a_word_elsewhere_in_the_metadata_is_no_tag(store):
     assert found(store, SessionFilter(tag="even")) == ["chat"]
 
 
-def test_tags_of_any_letters_are_kept_and_found(store):
+def test_tags_of_any_unicode_are_stored_and_matched(store):
     """Quotes, NUL and half a surrogate pair included; a branch inherits them."""
     tag = "“q\" ' \\ \x00 \ud800 <b>"
     store.append_run("chat", a_small_run())
@@ -188,7 +188,7 @@ def test_tags_of_any_letters_are_kept_and_found(store):
 
 
 @pytest.mark.parametrize("tags", ["one", [""], ["x", 3], [" "]])
-def test_what_are_no_tags_is_refused(store, tags):
+def test_invalid_tags_are_refused(store, tags):
     """A text is not taken for a list of letters; nothing is written."""
     store.save_session(Session(session_id="chat"))
     before = store.get_session("chat").metadata
@@ -197,7 +197,7 @@ def test_what_are_no_tags_is_refused(store, tags):
     assert store.get_session("chat").metadata == before
 
 
-def test_a_session_that_is_not_there_gets_no_tags(store):
+def test_an_unknown_session_cannot_be_tagged(store):
     """It is said, and no session is made."""
     store.save_session(Session(session_id="chat"))
     with pytest.raises(SessionNotFound):
@@ -205,7 +205,7 @@ def test_a_session_that_is_not_there_gets_no_tags(store):
     assert found(store) == ["chat"]
 
 
-def test_runs_come_by_the_part_as_the_whole_session_has_them(store):
+def test_session_runs_pages_match_the_session(store):
     """Inherited runs come first, cut where the branch cuts them, with what they wait for."""
     said = [Message(role="user", content="one"), Message(role="assistant", content="two")]
     for _ in range(3):
@@ -224,7 +224,7 @@ def test_runs_come_by_the_part_as_the_whole_session_has_them(store):
     assert store.session_runs("what-if", start=3) == []
 
 
-def test_there_are_no_runs_of_a_session_that_is_not_there(store):
+def test_runs_of_an_unknown_session_are_refused(store):
     """A misspelt id is told from a session without runs."""
     store.save_session(Session(session_id="chat"))
     assert store.session_runs("chat") == []
