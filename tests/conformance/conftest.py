@@ -1,4 +1,4 @@
-"""What only the conformance tests need: other processes, and the same empty store on every engine at once."""
+"""Fixtures of the conformance tests: other processes, and an empty store of every engine at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def every_store(tmp_path: Path, postgres_database_url: str) -> Iterator[dict[str
 
 @pytest.fixture(scope="session")
 def hired() -> Iterator[list[Worker]]:
-    """The processes that were started so far: starting one takes longer than most tests."""
+    """The processes started so far: starting one takes longer than most tests."""
     workers: list[Worker] = []
     yield workers
     for worker in workers:
@@ -44,7 +44,7 @@ def hired() -> Iterator[list[Worker]]:
 
 @pytest.fixture
 def workers(hired: list[Worker]) -> Callable[[int], list[Worker]]:
-    """So many processes that wait for orders: `workers(4)`. A killed one is replaced."""
+    """``workers(4)`` returns so many idle processes. A killed one is replaced."""
     from processes import Worker
 
     def hire(n: int) -> list[Worker]:

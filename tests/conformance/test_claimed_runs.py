@@ -1,4 +1,4 @@
-"""A run that paused or was interrupted is gone on with by one process, once all its answers are there."""
+"""One process claims a paused or interrupted run, when its requirements are resolved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kern_nb.records import Message, Run
 
 
 def test_a_resolved_run_can_be_claimed(store):
-    """With all it said, its open call and the answer; what follows is written into it, and it ends as any run."""
+    """It has its messages, its open call and the answer; later messages are appended, and it ends like any run."""
     paused = a_paused_run(store, "chat", asks("ask"), user_id="alice", agent_id="a")
     store.resolve("ask", args={"to": "eve"}, note="not bob", by="alice")
     run = store.claim_run(paused.run_id)
@@ -45,7 +45,7 @@ def test_a_resolved_run_can_be_claimed(store):
 
 
 def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
-    """The answers that are there already are kept; the one that is missing is named; refused is answered too."""
+    """Earlier answers are stored; the error names the pending requirement; a rejection resolves, too."""
     run = a_paused_run(store, "chat", asks("a"), asks("b", "user_input"), asks("c"))
     store.resolve("a", approve=True)
     store.resolve("c", approve=False, note="no")
@@ -60,7 +60,7 @@ def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
 
 
 def test_expired_requirements_do_not_block_a_claim(store):
-    """It goes on and is told so; what has time left is waited for."""
+    """It is resumed with the expiry; a requirement that has not expired is pending."""
     run = a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
     with pytest.raises(StillWaiting, match="early") as caught:
         store.claim_run(run.run_id)
@@ -74,7 +74,7 @@ def test_expired_requirements_do_not_block_a_claim(store):
 
 
 def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
-    """At any depth."""
+    """At every depth."""
     team = store.start_run("chat", input="x", session_type="team")
     member = a_paused_run(store, "chat", asks("b"), parent_run_id=team.run_id)
     a_paused_run(store, "chat", asks("c"), parent_run_id=member.run_id)
@@ -88,7 +88,7 @@ def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
 
 
 def test_a_claimed_run_can_pause_again(store):
-    """Each time for something new; earlier answers stay with it."""
+    """With new requirements each time; earlier answers stay in the run."""
     run = a_paused_run(store, "chat", asks("first"))
     store.resolve("first", approve=True)
     store.claim_run(run.run_id)
@@ -101,7 +101,7 @@ def test_a_claimed_run_can_pause_again(store):
 
 
 def test_a_running_run_cannot_be_claimed(store):
-    """Neither one that runs here, nor one that has ended, nor one that is not there; nothing is changed."""
+    """Nor one that has ended or does not exist; nothing is changed."""
     running = store.start_run("chat", input="x")
     completed = store.append_run("chat", a_run())
     paused = a_paused_run(store)
@@ -121,7 +121,7 @@ def test_a_running_run_cannot_be_claimed(store):
 
 
 def test_a_released_run_is_unchanged(store):
-    """And can be taken on again; what was not taken on here is not changed."""
+    """It can be claimed again; a run that this process did not claim is not changed."""
     failed, waits = a_paused_run(store, "failed", asks("a")), a_paused_run(store, "waits", asks("b"))
     store.resolve("a", approve=True)
     store.resolve("b", approve=True)
@@ -143,7 +143,7 @@ def test_a_released_run_is_unchanged(store):
 
 @pytest.mark.parametrize("circle", [["a"], ["a", "b"]])
 def test_cyclic_parent_runs_do_not_hang(store, circle):
-    """Records may say anything; a look at what they wait for ends."""
+    """Records can have any parent; listing their requirements terminates."""
     for run_id, parent in zip(circle, circle[1:] + circle[:1], strict=True):
         run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[asks(f"of {run_id}")])
         store.append_run("chat", run)
@@ -158,7 +158,7 @@ def test_cyclic_parent_runs_do_not_hang(store, circle):
 
 
 def test_a_run_can_be_started_with_an_id(store):
-    """With what else is known of it; a name that is taken is refused, and nothing is changed."""
+    """With its other fields; an id in use is refused, and nothing is changed."""
     name, extra = "a\x00/\ud800.1", {"note\x00book": ["\ud800", {"cell": 1}]}
     run = store.start_run("chat", input="x", run_id=name, extra=extra, model="m", model_provider="p")
     assert store.get_run(name) == run == loaded(store, "chat").runs[0]

@@ -1,4 +1,4 @@
-"""However many try at once, a pause is answered once, and a run is gone on with by one."""
+"""Under concurrency a requirement is resolved once, and a run is claimed by one process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAMES = [f"ask {i}" for i in range(ROUNDS)]
 
 @pytest.fixture
 def paused_runs(persistent_target):
-    """Runs that each wait for one value."""
+    """Runs that each have one pending requirement."""
     with open_store(persistent_target) as store:
         return [a_paused_run(store, "chat", asks(name, "external_execution")).run_id for name in NAMES]
 
 
 def competing(workers, target, names, *calls):
-    """Processes that do each a call, at one instant in every round; round by round what became of each."""
+    """Processes that each make one call at the same instant; the outcomes, round by round."""
     hired = workers(len(calls))
     start = time.time() + 0.2
     for i, (worker, call) in enumerate(zip(hired, calls, strict=True)):
@@ -37,7 +37,7 @@ def competing(workers, target, names, *calls):
 
 
 def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers):
-    """Its answer is what is stored; each of the others is told that it came too late."""
+    """Its answer is stored; each of the others gets AlreadyResolved."""
     rounds = competing(workers, persistent_target, NAMES, *["resolve"] * 8)
     with open_store(persistent_target) as store:
         for name, run_id, told in zip(NAMES, paused_runs, rounds, strict=True):
@@ -50,7 +50,7 @@ def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers
 
 
 def test_one_of_eight_processes_claims_a_run(persistent_target, paused_runs, workers):
-    """The others are told that it is taken: its tool runs once."""
+    """The others get AlreadyClaimed: its tool runs once."""
     with open_store(persistent_target) as store:
         for name in NAMES:
             store.resolve(name, value=1)
@@ -63,7 +63,7 @@ def test_one_of_eight_processes_claims_a_run(persistent_target, paused_runs, wor
 
 
 def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_target, paused_runs, workers):
-    """Who claims keeps the others out, who answers too; a hand-off came before the answer, or was refused."""
+    """A claim and an answer exclude others; a handoff came before the answer, or was refused."""
     calls = ["resolve", "claim", "handoff", "resolve", "claim", "handoff", "resolve", "handoff"]
     names = NAMES[:12]
     rounds = competing(workers, persistent_target, names, *calls)
@@ -82,7 +82,7 @@ def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_targ
 
 
 def test_one_of_several_threads_resolves_and_claims(store):
-    """Of one store object, as of processes; also in memory."""
+    """With threads that share one store, as with processes; also in memory."""
     for i in range(6):
         run = a_paused_run(store, "chat", asks(f"ask {i}", "user_input"))
         answers = [lambda i=i, n=n: store.resolve(f"ask {i}", value=n, by=f"{n}") for n in range(6)]
@@ -99,7 +99,7 @@ def test_one_of_several_threads_resolves_and_claims(store):
 
 
 def test_runs_of_a_killed_process_are_claimed_once(persistent_target, workers):
-    """What they had started is unknown by then; while the process lived, nobody could take them."""
+    """Their started calls are unknown then; while the process lived, they could not be claimed."""
     worker = workers(1)[0]
     run_ids = worker.do("begin_many", target=persistent_target, session_id="chat", runs=10)
     with open_store(persistent_target) as store:
@@ -117,7 +117,7 @@ def test_runs_of_a_killed_process_are_claimed_once(persistent_target, workers):
 
 
 def test_a_run_is_claimed_again_after_a_second_kill(persistent_target, workers):
-    """The answers it got are still there: nobody is asked again."""
+    """Its answers are stored and not asked for again."""
     with open_store(persistent_target) as store:
         run = a_paused_run(store)
         store.resolve("ask", approve=False, note="no")
@@ -136,7 +136,7 @@ def test_a_run_is_claimed_again_after_a_second_kill(persistent_target, workers):
 
 
 def test_a_kill_loses_at_most_the_answer_being_written(persistent_target, workers):
-    """What was told to be stored is answered whole, the rest waits whole."""
+    """Acknowledged answers are complete, the others are pending."""
     names = [f"ask {i:04}" for i in range(3000)]
     with open_store(persistent_target) as store:
         run = store.start_run("chat", input="x")
@@ -169,7 +169,7 @@ def postgres_store(postgres_database_url):
 
 
 class Blocked:
-    """Work in a thread that waits for a lock which this test holds: what it does when it gets it is no matter of luck."""
+    """A thread that waits for a lock held by this test, so that the order of events is fixed."""
 
     def __init__(self, store, work):
         self.errors = []
@@ -191,7 +191,7 @@ class Blocked:
             self.errors.append(error)
 
     def result(self):
-        """The errors it ended with."""
+        """The errors of the threads."""
         self._thread.join()
         return self.errors
 
@@ -205,7 +205,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", ["append", "finish", "pause"])
 def test_writers_of_a_run_lock_its_session_first(postgres_store, name):
-    """One that holds the run and waits for the session, beside one that does it the other way round, would be a deadlock."""
+    """Locking the run before the session in one writer and after it in another would be a deadlock."""
     store = postgres_store
     run = store.start_run("chat", input="x")
     s, r = store.tables.sessions, store.tables.runs
@@ -220,7 +220,7 @@ def test_writers_of_a_run_lock_its_session_first(postgres_store, name):
 
 
 def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
-    """Threads that append with a state, finish, set keys and hand over: nobody waits for one that waits for them."""
+    """Threads that append with a state, finish, set keys and hand off: no cycle of locks."""
     with PostgresDb(postgres_database_url) as store:
 
         def work(n):
@@ -243,7 +243,7 @@ def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
 
 @pytest.mark.parametrize("name", ["resolve", "claim", "handoff"])
 def test_a_concurrent_delete_is_reported_as_not_found(postgres_store, name):
-    """It is no error of the database's."""
+    """The error is not a driver's."""
     store = postgres_store
     a_paused_run(store)
     calls = {
@@ -258,7 +258,7 @@ def test_a_concurrent_delete_is_reported_as_not_found(postgres_store, name):
 
 
 def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_store):
-    """Both saw that nobody answered in time: that is no reason to refuse."""
+    """Both saw the expiry: that does not refuse the claim."""
     store = postgres_store
     run = a_paused_run(store, "chat", asks("ask", expires_at=PAST))
     with store.engine.begin() as connection:
@@ -269,7 +269,7 @@ def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_s
 
 
 def test_a_concurrent_answer_and_delete_leave_no_orphan(store):
-    """The session is gone with all it waited for; the answer came first or is refused."""
+    """The session and its requirements are deleted; the answer came first or is refused."""
     for i in range(6):
         a_paused_run(store, f"s{i}", asks(f"ask {i}"))
         errors = at_once(

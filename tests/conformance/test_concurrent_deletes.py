@@ -1,4 +1,4 @@
-"""Two sessions of one family are deleted at once: no branch is left without a parent, no row without a session."""
+"""Concurrent deletes in one tree: no branch without a parent, no row without a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kern_nb.db import open_store
 @pytest.mark.parametrize("branch_after", [0, None], ids=["of the parent's runs", "of its own"])
 @pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute"])
 def test_concurrent_deletes_of_a_parent_and_its_branch(persistent_target, branch_after, moment):
-    """While the parent is being deleted its branch is, too: a branch of that keeps all that it saw."""
+    """A branch of a branch that is deleted together with its parent keeps its inherited rows."""
     with open_store(persistent_target) as store, open_store(persistent_target) as other:
         a_session(store)
         store.branch("chat", after=1, new_session_id="middle")
@@ -33,7 +33,7 @@ def test_concurrent_deletes_of_a_parent_and_its_branch(persistent_target, branch
 
         @sa.event.listens_for(store.engine, moment)
         def meanwhile(connection, cursor, statement, *rest):
-            """The parent's own row is locked by now, and its branches are looked for."""
+            """The parent's row is locked, and its branches are selected."""
             if "parent_session_id = " in statement and "SELECT" in statement and not deleting.ident:
                 deleting.start()
                 deleting.join(timeout=1.0)

@@ -1,4 +1,4 @@
-"""One damaged cell: its session is refused by name, everything else goes on, and a repair loses nothing."""
+"""One damaged cell: its session raises, all others are readable, and a repair loses nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import damaged_cells as cells
 
 @pytest.fixture
 def filled(store):
-    """A store with a session `bad` and a session `good` that know nothing of each other."""
+    """A store with two independent sessions, `bad` and `good`."""
     cells.fill(store)
     return store
 
@@ -30,7 +30,7 @@ JSON = ["{broken", '{"a": {"$type": "nope", "value": 1}}']
 
 @pytest.mark.parametrize("value", JSON)
 def test_a_damaged_session_raises_and_other_sessions_are_readable(filled, value):
-    """Its error names the table, the column and the session; lists and frames have every other session."""
+    """The error names the table, the column and the session; lists and frames have the other sessions."""
     assert cells.damage(filled, "sessions", "session_data", value)
 
     with pytest.raises(DamagedRow, match=r"agno_sessions\.session_data of session 'bad'") as raised:
@@ -56,7 +56,7 @@ def test_a_damaged_session_raises_and_other_sessions_are_readable(filled, value)
     ],
 )
 def test_the_error_names_the_row(filled, table, column, name):
-    """Run, message, tool call: what a person needs to find it."""
+    """Run, message and tool call: what a person needs to find the row."""
     assert cells.damage(filled, table, column, "{broken")
 
     with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad', .*{name}.* is damaged: not JSON"):
@@ -65,7 +65,7 @@ def test_the_error_names_the_row(filled, table, column, name):
 
 
 def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
-    """What was stored can be had again; the rest of the row is there."""
+    """The damaged value is readable there, and the rest of the row in its table."""
     cells.damage(filled, "sessions", "metadata", '{"tags": [broken')
     report = filled.check()
 
@@ -93,7 +93,7 @@ def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
     ("table", "column", "value"), [("runs", "status", "no such"), ("sessions", "created_at", 10**15)]
 )
 def test_values_outside_a_columns_range_are_damage(filled, table, column, value):
-    """An unknown status, a time in the year 300,000: refused for that session, missing in the frame."""
+    """An unknown status, a time in the year 300,000: an error for the session, NA in the frame."""
     assert cells.damage(filled, table, column, value)
 
     with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad'"):
@@ -109,7 +109,7 @@ def test_values_outside_a_columns_range_are_damage(filled, table, column, value)
 
 
 def test_a_blob_with_another_hash_is_refused(filled):
-    """Bytes under the hash of others are no longer what was stored; a repair takes them out."""
+    """Bytes stored under another hash are damage; a repair moves them out."""
     sha256 = filled.put_blob(cells.BLOB)
     cells.damage(filled, "blobs", "content", b"other bytes")
 
@@ -123,7 +123,7 @@ def test_a_blob_with_another_hash_is_refused(filled):
 
 
 def test_a_cycle_of_parents_raises(store):
-    """Three branches that lead back to themselves: read, refused; a repair makes one of them no branch."""
+    """Three branches in a cycle: reading raises; a repair makes one of them a session without a parent."""
     for name, parent in (("a", "c"), ("b", "a"), ("c", "b"), ("d", "c")):
         store.save_session(Session(session_id=name, created_at=ord(name), parent_session_id=parent, fork_run_index=-1))
 
@@ -137,7 +137,7 @@ def test_a_cycle_of_parents_raises(store):
 
 
 def test_a_branch_without_a_branch_point_inherits_nothing(filled):
-    """Without the place it branched at, nobody knows which runs it sees."""
+    """Without a branch point, the inherited runs are unknown."""
     s = filled.tables.sessions
     filled.write(lambda c: c.execute(s.update().where(s.c.session_id == "bad-branch").values(fork_run_index=None)))
 
@@ -149,7 +149,7 @@ def test_a_branch_without_a_branch_point_inherits_nothing(filled):
 
 
 def test_a_damaged_requirement_is_skipped_with_a_warning(filled):
-    """What others wait for is shown; the session's own list is refused."""
+    """Requirements of other sessions are listed; listing the session's own raises."""
     cells.damage(filled, "requirements", "args", "{broken")
 
     with pytest.warns(UserWarning, match=r"requirements\.args of session 'bad-waits'.*left out"):
@@ -159,7 +159,7 @@ def test_a_damaged_requirement_is_skipped_with_a_warning(filled):
 
 
 def test_invalid_utf8_is_damage(tmp_path):
-    """SQLite stores any bytes as text: a frame has none in their place, a search goes on, the session is named."""
+    """SQLite stores any bytes as text: NA in a frame, skipped by a search, and the error names the session."""
     store = SqliteDb(db_file=tmp_path / "s.db")
     cells.fill(store)
     assert cells.damage(store, "sessions", "user_id", sa.text("CAST(X'ff41' AS TEXT)"))
@@ -177,7 +177,7 @@ def test_invalid_utf8_is_damage(tmp_path):
 
 
 def test_bytes_in_any_sqlite_column_are_damage(tmp_path):
-    """One cell of each column at a time: no raw error, no other session hurt, nothing left after a repair."""
+    """One cell of each column at a time: no driver error, no other session affected, no problems after a repair."""
     base = SqliteDb(db_file=tmp_path / "base")
     cells.fill(base)
     base.close()
@@ -203,7 +203,7 @@ def test_bytes_in_any_sqlite_column_are_damage(tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("engine", "every"), [("sqlite", 250), ("duckdb", 270), ("postgres", 270)])
 def test_sampled_damage_raises_no_driver_error(engine, every, tmp_path, request):
-    """Everything public is called; `tests/stress/damaged_cells.py` does so for all cells."""
+    """Calls everything public; `tests/stress/damaged_cells.py` does so for all cells."""
     url = request.getfixturevalue("postgres_database_url") if engine == "postgres" else None
 
     result = cells.run(engine, tmp_path, every=every, first=5, url=url)

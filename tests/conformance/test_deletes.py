@@ -1,4 +1,4 @@
-"""Deleting takes all of a session and nothing of another's: what a branch inherits is kept, or copied first."""
+"""Deleting removes all rows of a session and none of another's: rows that a branch inherits are kept, or copied first."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kern_nb.records import Message, Session
 
 
 def nameless(messages):
-    """Messages without the ids of the runs they are in."""
+    """Messages without the ids of their runs."""
     return [m.model_dump() for m in messages]
 
 
 def test_a_delete_removes_all_rows_of_a_session(store):
-    """Session, runs, messages, tool calls, requirements, scores: no row in any table; others stay as they are."""
+    """Sessions, runs, messages, tool calls, requirements, scores: no row in any table; other sessions are unchanged."""
     a_session(store, "other")
     kept = everything(store)
     run = a_session(store, "chat").runs[0]
@@ -31,7 +31,7 @@ def test_a_delete_removes_all_rows_of_a_session(store):
 
 
 def test_the_id_of_a_deleted_session_can_be_reused(store):
-    """And begins anew."""
+    """Its runs start at 0."""
     a_session(store, "chat")
     store.delete_session("chat")
 
@@ -40,7 +40,7 @@ def test_the_id_of_a_deleted_session_can_be_reused(store):
 
 
 def test_an_unknown_session_cannot_be_deleted(store):
-    """It is named, and a similar one is offered."""
+    """The error names it, and the hint a similar one."""
     with pytest.raises(SessionNotFound, match="chat"):
         store.delete_session("chat")
     a_session(store, "conversation")
@@ -53,7 +53,7 @@ def test_an_unknown_session_cannot_be_deleted(store):
 
 
 def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
-    """All such branches are named, and nothing is deleted."""
+    """The error names all such branches, and nothing is deleted."""
     a_session(store)
     store.branch("chat", new_session_id="what-if")
     store.branch("chat", after=(0, 1), new_session_id="or-else")
@@ -68,7 +68,7 @@ def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
 
 
 def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
-    """A branch from before run 0, or of an empty session, becomes a session of its own."""
+    """A branch before run 0, or of an empty session, becomes a session without a parent."""
     a_session(store)
     store.branch("chat", before=0, new_session_id="b")
     store.append_run("b", a_small_run("own"))
@@ -87,7 +87,7 @@ def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
 
 
 def test_a_branch_can_be_deleted_without_its_parent(store):
-    """The parent keeps all of its rows."""
+    """The parent keeps all its rows."""
     before = a_session(store)
     store.branch("chat", new_session_id="b")
     a_session(store, "b", runs=2)
@@ -98,7 +98,7 @@ def test_a_branch_can_be_deleted_without_its_parent(store):
 
 
 def test_detached_branches_keep_their_inherited_rows(store):
-    """Runs, messages, tool calls, state, indexes, history: as before, apart from ids of rows that are now their own."""
+    """Runs, messages, tool calls, state, indexes, history: as before, except ids of copied rows."""
     a_session(store, runs=3, session_state={"n": 1}, duration_s=1.5)
     for i, place in enumerate(({}, {"after": 1}, {"after": (1, 1)}, {"before": (2, 3)}, {"before": 0})):
         store.branch("chat", **place, new_session_id=f"b{i}")
@@ -125,7 +125,7 @@ def test_detached_branches_keep_their_inherited_rows(store):
 
 
 def test_ids_are_unique_after_a_detach(store):
-    """Each copy is a run of its own, and its messages and calls are its."""
+    """Each copy is a run with a new id, and its messages and calls belong to it."""
     a_session(store)
     for name in ("b1", "b2"):
         store.branch("chat", new_session_id=name)
@@ -141,7 +141,7 @@ def test_ids_are_unique_after_a_detach(store):
 
 
 def test_detached_copies_are_not_counted_twice(store):
-    """What a branch copied was spent once, by the parent: the branch's tokens and cost are still its own."""
+    """Copied usage belongs to the parent: the branch's tokens and cost are its own."""
     a_session(store)
     for name in ("b1", "b2"):
         store.branch("chat", new_session_id=name)
@@ -155,7 +155,7 @@ def test_detached_copies_are_not_counted_twice(store):
 
 
 def test_copied_members_runs_keep_their_parent_run(store):
-    """parent_run_id names the copy of the team's run, not one that is gone."""
+    """parent_run_id is the copy of the team's run."""
     team = store.append_run("chat", a_small_run("team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
     store.branch("chat", new_session_id="b")
@@ -166,7 +166,7 @@ def test_copied_members_runs_keep_their_parent_run(store):
 
 
 def test_the_middle_of_a_chain_can_be_deleted(store):
-    """What lies below goes on seeing all that it saw, through the branch that took the copy."""
+    """Branches below keep their inherited rows, through the branch that got the copy."""
     a_session(store, "a", runs=2)
     store.branch("a", new_session_id="b")
     a_session(store, "b", runs=2)
@@ -186,7 +186,7 @@ def test_the_middle_of_a_chain_can_be_deleted(store):
 
 
 def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
-    """They become branches of the grandparent: nothing is copied, and they see what they saw, cuts included."""
+    """They become branches of the grandparent: nothing is copied, and inherited rows and cuts are the same."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 2), new_session_id="b")
     places = {
@@ -215,7 +215,7 @@ def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
 
 
 def test_a_chain_of_five_can_be_deleted_from_the_top(store):
-    """One by one, each branch takes its copy, and the last still sees all."""
+    """One after the other, each branch gets its copy, and the last still has all rows."""
     for depth in range(6):
         a_session(store, f"b{depth}", runs=1)
         if depth < 5:
@@ -230,7 +230,7 @@ def test_a_chain_of_five_can_be_deleted_from_the_top(store):
 
 
 def test_detaching_a_cut_run_copies_only_inherited_rows(store):
-    """Messages behind the fork are gone with the parent; the copy is cut where the branch was."""
+    """Messages after the branch point are deleted with the parent; the copy is cut at the branch point."""
     a_session(store, runs=2)
     store.branch("chat", after=(1, 1), new_session_id="b")
     store.branch("b", after=(1, 0), new_session_id="c")
@@ -243,7 +243,7 @@ def test_detaching_a_cut_run_copies_only_inherited_rows(store):
 
 
 def test_a_refused_delete_changes_nothing(store, monkeypatch):
-    """A failure in the middle of a detach leaves all as it was."""
+    """A failure in the middle of a detach changes nothing."""
     a_session(store)
     store.branch("chat", new_session_id="b1")
     store.branch("chat", new_session_id="b2")

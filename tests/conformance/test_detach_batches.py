@@ -1,4 +1,4 @@
-"""Branches of a session that is deleted copy what they inherit portion by portion; in between, all stays readable."""
+"""Branches of a deleted session copy their inherited rows in batches; in between, everything is readable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BATCH = 4
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    """A few runs a transaction."""
+    """A few runs per transaction."""
     monkeypatch.setattr(session_deletes, "BATCH_RUNS", BATCH)
 
 
 def family(store):
-    """A session of 15 runs, a branch that is cut within run 12, a branch of the branch, and one of the beginning."""
+    """A session of 15 runs, a branch that cuts run 12, a branch of the branch, and an early branch."""
     for i in range(15):
         parent = "run 5" if i in (6, 8) else None
         store.append_run("chat", a_small_run(f"{i}", run_id=f"run {i}", parent_run_id=parent, session_state={"at": i}))
@@ -32,7 +32,7 @@ def family(store):
 
 
 def contents(store, names):
-    """What each session shows: indexes, inputs, messages, and whose run each one belongs to."""
+    """The content of each session: indexes, inputs, messages, and the session of each run."""
     result = {}
     for name in names:
         runs = loaded(store, name).runs
@@ -44,7 +44,7 @@ def contents(store, names):
 
 
 def test_batches_leave_every_branch_unchanged(store):
-    """Their runs, messages and members' runs are the same after each portion, and after the session is deleted."""
+    """Their runs, messages and members' runs are the same after each batch, and after the delete."""
     names = family(store)
     before = contents(store, names)
 
@@ -62,7 +62,7 @@ def test_batches_leave_every_branch_unchanged(store):
 
 
 def test_an_interrupted_delete_is_continued(store):
-    """After one portion both sessions are there, take new runs and messages, and a second call deletes."""
+    """After one batch both sessions exist and can be appended to, and a second call completes the delete."""
     names = family(store)
     before = contents(store, names)
     store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut"))
@@ -82,7 +82,7 @@ def test_an_interrupted_delete_is_continued(store):
 
 
 def test_a_batch_has_a_bounded_number_of_messages(store, monkeypatch):
-    """A run of many messages is a portion by itself."""
+    """A run of many messages is a batch of its own."""
     monkeypatch.setattr(session_deletes, "BATCH_MESSAGES", 10)
     for i in range(6):
         store.append_run(
@@ -98,7 +98,7 @@ def test_a_batch_has_a_bounded_number_of_messages(store, monkeypatch):
 
 
 def test_branches_of_a_branch_copy_inherited_rows(store):
-    """The session in the middle of three is deleted; the last keeps all, whatever the portions."""
+    """The session in the middle of three is deleted; the last keeps all rows, whatever the batches."""
     names = family(store)
     before = contents(store, names)
     store.delete_session("cut", detach_branches=True, progress=False)

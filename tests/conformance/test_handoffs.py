@@ -1,4 +1,4 @@
-"""What waits is taken on by one and handed to another; a session in which nothing waits is handed over whole."""
+"""Requirements are claimed and handed off; a session without pending requirements is handed off as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kern_nb.records import Message, Session
 
 
 def test_a_claimed_requirement_is_resolved_by_its_claimer(store):
-    """Others are told who is at it, whatever they try, and nothing is changed; claiming it again is no harm."""
+    """Others get the claimer's name, whatever they call, and nothing is changed; claiming it again is allowed."""
     a_paused_run(store)
     claimed = store.claim("ask", by="alice")
     assert (claimed.status, claimed.claimed_by, claimed.assignee) == ("claimed", "alice", None)
@@ -44,7 +44,7 @@ def test_a_claimed_requirement_is_resolved_by_its_claimer(store):
 
 
 def test_a_claim_does_not_resolve(store):
-    """The run still waits."""
+    """The requirement stays pending."""
     run = a_paused_run(store)
     store.claim("ask", by="alice")
     with pytest.raises(KernError, match="ask"):
@@ -54,7 +54,7 @@ def test_a_claim_does_not_resolve(store):
 
 
 def test_a_requirement_is_handed_off_to_a_person(store):
-    """They find it in their inbox with the note; a claim of the one who hands it on is let go; anyone may answer it."""
+    """It is in their inbox with the note; the sender's claim is released; anyone can resolve it."""
     a_paused_run(store, "chat", asks("ask", assignee="alice"), asks("other"))
     store.claim("ask", by="alice")
     handed = store.handoff("ask", to="bob", note="you know better", by="alice")
@@ -71,7 +71,7 @@ def test_a_requirement_is_handed_off_to_a_person(store):
 
 
 def test_a_handoff_of_a_run_or_session_reassigns_all_pending(store):
-    """All at once; what is answered already stays as it is."""
+    """In one transaction; resolved requirements are unchanged."""
     a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
     a_paused_run(store, "chat", asks("d"))
     store.resolve("b", approve=False)
@@ -82,7 +82,7 @@ def test_a_handoff_of_a_run_or_session_reassigns_all_pending(store):
 
 
 def test_a_handoff_of_several_is_atomic(store):
-    """Where somebody is at one of them, the others stay where they were."""
+    """If one is claimed by somebody else, the others are not changed."""
     a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
     store.claim("b", by="alice")
     before = everything(store)
@@ -96,7 +96,7 @@ def test_a_handoff_of_several_is_atomic(store):
 
 
 def test_a_session_is_handed_off_to_a_person(store):
-    """A run of the session's own agent and owner waits for them, with the note as its input; it has the session's state."""
+    """A run of the session's agent and user, with the note as its input and the session's state, is paused for them."""
     store.append_run(
         "chat", a_small_run(agent_id="a", team_id="t", user_id="alice", run_type="team", session_state={"n": 1})
     )
@@ -129,7 +129,7 @@ def test_a_session_is_handed_off_to_a_person(store):
 
 
 def test_a_branch_is_handed_off_without_its_parent(store):
-    """Its run is numbered on from the fork; the parent knows nothing of it."""
+    """Its run index follows the branch point; the parent is unchanged."""
     a_session(store, "chat", runs=3)
     store.branch("chat", after=1, new_session_id="b")
     handed = store.handoff("b", to="bob")
@@ -142,7 +142,7 @@ def test_a_branch_is_handed_off_without_its_parent(store):
 
 
 def test_a_second_session_handoff_adds_no_requirement(store):
-    """The second hand-off moves the first on."""
+    """The second handoff reassigns the requirement."""
     a_session(store, runs=1)
     first = store.handoff("chat", to="bob", note="a")
     second = store.handoff("chat", to="carol", note="b")
@@ -152,7 +152,7 @@ def test_a_second_session_handoff_adds_no_requirement(store):
 
 
 def test_an_unknown_reference_cannot_be_handed_off(store):
-    """Nor what is not one thing; nothing is changed."""
+    """Nor an ambiguous one; nothing is changed."""
     a_session(store, "chat 1", runs=1)
     a_session(store, "chat 2", runs=1)
     before = everything(store)
@@ -166,7 +166,7 @@ def test_an_unknown_reference_cannot_be_handed_off(store):
 
 
 def test_assignees_and_notes_can_be_any_text(store):
-    """Names that nearly are the same are different people."""
+    """Similar names are different people."""
     texts = [
         "\x00",
         "a\x00b",
@@ -192,7 +192,7 @@ def test_assignees_and_notes_can_be_any_text(store):
 
 @pytest.mark.parametrize("how", ["expired", "cancelled"])
 def test_resolved_requirements_can_be_neither_claimed_nor_handed_off(store, how):
-    """The one it is handed to could do nothing with it."""
+    """The new assignee could not resolve it."""
     run = a_paused_run(store, "chat", asks("ask", expires_at=PAST if how == "expired" else None))
     if how == "cancelled":
         store.finish_run(run.run_id, status="CANCELLED")

@@ -1,4 +1,4 @@
-"""What a model would be given: completed runs in order, inherited ones too, a tool call and its result never parted."""
+"""The messages for a model: completed runs in order, inherited ones included, tool calls and results never separated."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ STATUSES = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED",
 
 
 def call(*ids: str, content: str | None = None) -> Message:
-    """An assistant's message that calls tools."""
+    """An assistant's message with tool calls."""
     return Message(role="assistant", content=content, tool_calls=[ToolCall(tool_call_id=i, tool_name="t") for i in ids])
 
 
 def result(tool_call_id: str) -> Message:
-    """A tool's answer."""
+    """A tool's message."""
     return Message(role="tool", tool_call_id=tool_call_id, content=f"result of {tool_call_id}")
 
 
 def say(text: str, role: str = "user") -> Message:
-    """A message without tools."""
+    """A message without tool calls."""
     return Message(role=role, content=text)
 
 
 def check_pairs(messages: list[Message]) -> None:
-    """Each call is followed by its result before anybody else speaks, and each result follows its call: models refuse else."""
+    """Each call is followed by its result before any other message, and each result follows its call, as models require."""
     waiting: Counter[str | None] = Counter()
     for message in messages:
         if message.role == "tool":
@@ -46,7 +46,7 @@ def check_pairs(messages: list[Message]) -> None:
 
 
 def test_history_is_the_messages_of_all_runs_in_order(store):
-    """Without limits, all of them, with their calls."""
+    """Without limits, all messages with their calls."""
     a_session(store, runs=2)
     found = store.history("chat")
 
@@ -59,7 +59,7 @@ def test_history_is_the_messages_of_all_runs_in_order(store):
 
 
 def test_runs_without_an_answer_are_left_out(store):
-    """Failed, cancelled, open, paused ones: a model is not shown them."""
+    """Failed, cancelled, open and paused runs."""
     store.append_run("chat", a_run("first"))
     for status in STATUSES:
         store.append_run("chat", a_run(status, status=status))
@@ -70,7 +70,7 @@ def test_runs_without_an_answer_are_left_out(store):
 
 
 def test_system_messages_and_members_runs_are_left_out(store):
-    """The agent that goes on has instructions of its own, and a team's members talk among themselves."""
+    """Each agent has its own instructions, and members' runs are internal to a team."""
     team = store.append_run("chat", Run(messages=[say("rules", "system"), say("hi"), say("new rules", "developer")]))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
 
@@ -78,7 +78,7 @@ def test_system_messages_and_members_runs_are_left_out(store):
 
 
 def test_last_runs_returns_the_newest_runs(store):
-    """In their order; more than there are gives all, 0 none."""
+    """In order; a larger limit returns all, 0 none."""
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
     for n in (0, 1, 2, 4, 9):
@@ -86,7 +86,7 @@ def test_last_runs_returns_the_newest_runs(store):
 
 
 def test_last_messages_returns_the_newest_messages(store):
-    """The end of the whole history, and never half a tool call."""
+    """The end of the history, never half a tool call."""
     a_session(store)
     whole = said(store.history("chat"))
     for n in range(15):
@@ -101,7 +101,7 @@ def test_last_messages_returns_the_newest_messages(store):
 
 
 def test_runs_without_history_messages_do_not_count_towards_the_limit(store):
-    """Runs without messages, or with only system ones: the limit counts what is told."""
+    """Runs without messages, or with system messages only: the limit counts history messages."""
     store.append_run("chat", a_small_run("first"))
     store.append_run("chat", Run(input="no messages"))
     store.append_run("chat", Run(messages=[say("rules", "system")]))
@@ -121,7 +121,7 @@ def test_both_limits_apply_together(store):
 
 
 def test_calls_without_results_and_results_without_calls_are_left_out(store):
-    """What else the message said is kept."""
+    """Other content of the message is kept."""
     messages = [
         say("question"),
         result("nobody asked"),
@@ -139,7 +139,7 @@ def test_calls_without_results_and_results_without_calls_are_left_out(store):
 
 
 def test_calls_that_share_an_id_keep_their_results(store):
-    """Within a run and from run to run: as many calls as results, in pairs."""
+    """Within a run and across runs: as many calls as results, in pairs."""
     for _ in range(2):
         store.append_run(
             "chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")])
@@ -151,7 +151,7 @@ def test_calls_that_share_an_id_keep_their_results(store):
 
 
 def test_parallel_calls_keep_all_their_results(store):
-    """A limit that cuts between parallel calls and their results leaves them out together."""
+    """A limit between parallel calls and their results leaves all of them out."""
     store.append_run(
         "chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")])
     )
@@ -162,7 +162,7 @@ def test_parallel_calls_keep_all_their_results(store):
 
 
 def test_history_of_a_branch_ends_at_the_fork(store):
-    """At each message: without the call whose result lies behind the fork; its own runs follow."""
+    """At each message: without a call whose result is after the branch point; its own runs follow."""
     a_session(store, runs=2)
     expected = {0: ["chat 1"], 1: ["chat 1"], 2: ["chat 1", None, "found chat 1"]}
     expected[3] = ["chat 1", None, "found chat 1", "answer to chat 1"]
@@ -179,7 +179,7 @@ def test_history_of_a_branch_ends_at_the_fork(store):
 
 
 def test_history_of_a_branch_includes_the_open_run_it_was_taken_in(store):
-    """Its messages up to the fork are what the branch goes on from, though the run itself never completed."""
+    """Its messages up to the branch point are in the history, though the run never completed."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [say("asked"), call("a"), result("a"), call("b")])
     branch = store.branch("chat").session_id
@@ -190,7 +190,7 @@ def test_history_of_a_branch_includes_the_open_run_it_was_taken_in(store):
 
 
 def test_history_across_five_forks(store):
-    """Each run once, in order, whoever's row it is."""
+    """Each run once, in order, whichever session it is in."""
     store.append_run("b0", a_run("0"))
     for depth in range(1, 6):
         store.branch(f"b{depth - 1}", new_session_id=f"b{depth}")
@@ -204,7 +204,7 @@ def test_history_across_five_forks(store):
 
 
 def test_history_of_an_empty_session(store):
-    """An unknown session is told, also before the first write; one without runs has none."""
+    """An unknown session raises, also before the first write; one without runs has an empty history."""
     with pytest.raises(SessionNotFound, match="chat"):
         store.history("chat")
     a_session(store, "other", runs=1)
@@ -232,7 +232,7 @@ def one_store():
 @settings(max_examples=60, phases=[Phase.generate, Phase.shrink])
 @given(runs=runs, n=st.integers(0, 12), cut=st.integers(0, 6))
 def test_any_history_is_valid_for_a_model(one_store, runs, n, cut):
-    """However sources mix calls and results, wherever a limit or a fork cuts: results follow their calls, calls have theirs."""
+    """For any mix of calls and results and any limit or branch point: results follow their calls, calls have results."""
     session_id = str(uuid4())
     for of_run in runs:
         one_store.append_run(session_id, Run(messages=of_run))

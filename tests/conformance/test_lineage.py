@@ -1,4 +1,4 @@
-"""A branch copies nothing, sees what its parent was at the fork and nothing of what it became, and counts on from there."""
+"""A branch copies nothing, inherits its parent up to the branch point and nothing later, and continues its numbering."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kern_nb.records import Message, Run, Session, ToolCall
 
 
 def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
-    """How many messages a session sees of each run, by the run's index; the frame must agree."""
+    """The number of messages of each run in a session, by run index; the frame must agree."""
     session = loaded(store, session_id)
     found = [(run.run_index, len(run.messages)) for run in session.runs]
     frame = store.messages_df(session_id, lineage=True)
@@ -47,7 +47,7 @@ def test_a_branch_after_a_run_inherits_it_and_earlier_runs(store):
 
 
 def test_a_branch_before_a_run_does_not_inherit_it(store):
-    """Before run 0 it sees nothing, and is a session all the same."""
+    """Before run 0 it inherits nothing, and is a session like any other."""
     a_session(store)
     runs = loaded(store, "chat").runs
     for index, run in enumerate(runs):
@@ -59,7 +59,7 @@ def test_a_branch_before_a_run_does_not_inherit_it(store):
 
 
 def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
-    """after=(run, message) takes the message, before=(run, message) does not; a run cut so has no output, usage or end."""
+    """after=(run, message) includes the message, before=(run, message) does not; a cut run has no output, usage or end."""
     a_session(store, runs=2)
     whole = loaded(store, "chat").runs
     for run in (0, 1):
@@ -80,7 +80,7 @@ def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
 
 
 def test_a_branch_point_by_run_id_equals_one_by_index(store):
-    """(run id, message) and (prefix, message) as (index, message)."""
+    """(run id, message) and (prefix, message) are the same as (index, message)."""
     a_session(store)
     run_id = loaded(store, "chat").runs[1].run_id
     branches = [store.branch("chat", after=(place, 2)) for place in (1, run_id, run_id[:13])]
@@ -89,7 +89,7 @@ def test_a_branch_point_by_run_id_equals_one_by_index(store):
 
 
 def test_runs_of_a_branch_are_numbered_from_the_branch_point(store):
-    """An index means one run in it, however many runs the parent adds meanwhile."""
+    """An index is one run in a branch, however many runs the parent adds."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
     store.branch("chat", before=0, new_session_id="from 0")
@@ -106,7 +106,7 @@ def test_runs_of_a_branch_are_numbered_from_the_branch_point(store):
 
 
 def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
-    """save_session numbers like append_run, though the caller says nothing of the fork."""
+    """save_session numbers like append_run, though the record has no branch point."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
     store.save_session(Session(session_id="b", runs=[a_small_run("own 2"), a_small_run("own 3")]))
@@ -116,7 +116,7 @@ def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
 
 
 def test_saving_a_loaded_branch_copies_nothing(store):
-    """Its inherited runs are the parent's; saving it as it was loaded adds no row and moves no fork."""
+    """Its inherited runs stay the parent's; saving it unchanged adds no row and does not move the branch point."""
     a_session(store)
     store.branch("chat", after=(1, 2), new_session_id="b")
     before, counts = loaded(store, "b"), row_counts(store)
@@ -127,7 +127,7 @@ def test_saving_a_loaded_branch_copies_nothing(store):
 
 
 def test_later_runs_of_the_parent_are_not_inherited(store):
-    """Runs, and messages of a run that was open at the fork, whichever way the fork was named."""
+    """Runs, and messages of a run that was open, however the branch point was named."""
     a_session(store, runs=1)
     run = store.start_run("chat", input="open")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -153,7 +153,7 @@ def test_later_runs_of_the_parent_are_not_inherited(store):
 
 @pytest.mark.parametrize("status", ["PAUSED", "PENDING"])
 def test_a_branch_after_a_paused_run_does_not_get_its_later_messages(store, status):
-    """A paused run goes on when it is answered; the branch stays where it was taken."""
+    """A paused run gets more messages when it is resumed; the branch does not."""
     run = store.start_run("chat", input="waits")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
     store.finish_run(run.run_id, status=status)
@@ -168,7 +168,7 @@ def test_a_branch_after_a_paused_run_does_not_get_its_later_messages(store, stat
 
 
 def test_an_open_run_without_messages_is_not_inherited(store):
-    """There is nothing of it to see yet."""
+    """It has no messages yet."""
     a_session(store, runs=1)
     store.start_run("chat", input="open")
     branch = store.branch("chat", new_session_id="b")
@@ -179,7 +179,7 @@ def test_an_open_run_without_messages_is_not_inherited(store):
 
 
 def test_branches_of_branches_to_depth_five(store):
-    """Each sees what its parent saw at the fork, and numbers its own runs on."""
+    """Each inherits its parent up to the branch point, and numbers its own runs after it."""
     a_session(store, "b0", runs=2)
     expected = ["b0 0", "b0 1"]
     for depth in range(1, 6):
@@ -200,7 +200,7 @@ def test_branches_of_branches_to_depth_five(store):
 
 
 def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
-    """At any run or message that the branch inherits: it then sees nothing of the branch's own."""
+    """At any inherited run or message: it then inherits nothing of the branch's own."""
     a_session(store, "a", runs=4)
     store.branch("a", after=2, new_session_id="b")
     a_session(store, "b", runs=2)
@@ -217,7 +217,7 @@ def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
 
 
 def test_a_cut_run_stays_cut_in_branches_of_the_branch(store):
-    """Nobody down the line sees more of it, and the fork says where it ends."""
+    """No descendant inherits more of it."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 1), new_session_id="b")
     forks = {
@@ -241,7 +241,7 @@ def test_a_cut_run_stays_cut_in_branches_of_the_branch(store):
 
 
 def test_a_branch_after_a_cut_open_run_has_the_cut_as_branch_point(store):
-    """The fork of the branch of a branch is the last message that it sees, though the run has more by now."""
+    """The branch point is the last inherited message, though the run has more by now."""
     run = store.start_run("a", input="open")
     store.append_messages(run.run_id, [Message(role="user", content=f"{i}") for i in range(2)])
     store.branch("a", new_session_id="b")
@@ -253,7 +253,7 @@ def test_a_branch_after_a_cut_open_run_has_the_cut_as_branch_point(store):
 
 
 def test_tool_calls_after_the_branch_point_are_not_inherited(store):
-    """A call is seen with its message; its result only where the result's message is seen too."""
+    """A call is inherited with its message; its result only with the result's message."""
     a_session(store, runs=1)
     for message, expected in {0: [], 1: [(None, "unknown")], 2: [("found chat 0", "completed")]}.items():
         branch = store.branch("chat", after=(0, message))
@@ -267,7 +267,7 @@ def test_tool_calls_after_the_branch_point_are_not_inherited(store):
 
 
 def test_frames_and_records_agree_on_a_cut_run(store):
-    """What a run says of its whole, its output and its tokens, is not said of the part that a branch inherits."""
+    """Output and tokens describe the whole run, not the part that a branch inherits."""
     store.append_run("chat", a_run(duration_s=2.0, error="late"))
     store.branch("chat", after=(0, 1), new_session_id="b")
     frame, run = store.runs_df("b", lineage=True).iloc[0], loaded(store, "b").runs[0]
@@ -278,7 +278,7 @@ def test_frames_and_records_agree_on_a_cut_run(store):
 
 
 def test_usage_and_title_are_not_inherited(store):
-    """The branch has spent nothing and is called as it is told; who it belongs to it does inherit."""
+    """The branch has no usage and its own title; it inherits the owner."""
     a_session(store, user_id="u", agent_id="a")
     store.rename_session("chat", "the parent")
     plain = store.branch("chat", new_session_id="plain")
@@ -293,7 +293,7 @@ def test_usage_and_title_are_not_inherited(store):
 
 
 def test_the_state_is_that_at_the_branch_point(store):
-    """As it was after the run, or before the run that the fork cuts; what the parent does later is not seen, nor the reverse."""
+    """After the run, or before the run that is cut; later changes of parent or branch do not affect each other."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}", session_state={"n": i, f"k{i}": True}))
     expected = {-1: {}, 0: {"n": 0, "k0": True}, 1: {"n": 1, "k0": True, "k1": True}}
@@ -317,7 +317,7 @@ def test_the_state_is_that_at_the_branch_point(store):
 
 
 def test_a_branch_at_the_end_has_the_parents_state(store):
-    """Also a state that was set without a run, and one that two runs at once made."""
+    """Also a state that was set without a run, and one that concurrent runs merged."""
     store.save_session(Session(session_id="set", session_data={"session_state": {"set": 1}}))
     store.append_run("set", a_small_run())
     first, second = store.start_run("two", input="1"), store.start_run("two", input="2")
@@ -329,7 +329,7 @@ def test_a_branch_at_the_end_has_the_parents_state(store):
 
 
 def test_a_branch_of_a_branch_without_runs_has_its_state(store):
-    """State passes down a chain of empty branches."""
+    """State is inherited through a chain of empty branches."""
     store.append_run("a", a_small_run(session_state={"n": 1}))
     store.branch("a", new_session_id="b")
     store.branch("b", new_session_id="c")
@@ -338,7 +338,7 @@ def test_a_branch_of_a_branch_without_runs_has_its_state(store):
 
 
 def test_the_state_of_a_branch_is_the_base_of_its_first_run(store):
-    """start_run gives the state at the fork, not the parent's of today."""
+    """start_run returns the state at the branch point, not the parent's current one."""
     store.append_run("a", a_small_run(session_state={"n": 1}))
     store.branch("a", new_session_id="b")
     store.append_run("a", a_small_run(session_state={"n": 2, "late": True}))
@@ -350,7 +350,7 @@ def test_the_state_of_a_branch_is_the_base_of_its_first_run(store):
 
 
 def test_a_branch_copies_no_rows(store):
-    """One row more, the session's, whatever it inherits."""
+    """One more row, the session's, whatever it inherits."""
     a_session(store, runs=4)
     before = row_counts(store)
     store.branch("chat", after=(2, 1))
@@ -360,7 +360,7 @@ def test_a_branch_copies_no_rows(store):
 
 
 def test_branch_cost_does_not_depend_on_session_length(store):
-    """As many statements, and as many rows read, from a session of 3 runs as from one of 60."""
+    """The same number of statements and of rows read for a session of 3 runs and of 60."""
     costs = []
     for name, runs in {"short": 3, "long": 60}.items():
         for i in range(runs):
@@ -375,7 +375,7 @@ def test_branch_cost_does_not_depend_on_session_length(store):
 
 
 def test_an_empty_session_can_be_branched(store):
-    """It has nothing to inherit yet, and what it gets later the branch does not see."""
+    """It inherits nothing, also not what the session gets later."""
     store.save_session(Session(session_id="s"))
     branch = store.branch("s", new_session_id="b")
     store.append_run("s", a_small_run("later"))
@@ -387,7 +387,7 @@ def test_an_empty_session_can_be_branched(store):
 
 
 def test_members_runs_are_inherited_with_the_team_run(store):
-    """Runs with a parent run count and are numbered like others."""
+    """Runs with a parent run are counted and numbered like others."""
     team = store.append_run("chat", a_small_run("team", run_type="team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
     store.append_run("chat", a_small_run("next", run_type="team"))
@@ -397,7 +397,7 @@ def test_members_runs_are_inherited_with_the_team_run(store):
 
 
 def test_runs_can_be_open_in_parent_and_branch(store):
-    """Each goes on by itself."""
+    """Each is written independently."""
     run = store.start_run("chat", input="parent")
     store.append_messages(run.run_id, [Message(role="user", content="1")])
     store.branch("chat", new_session_id="b")
@@ -413,7 +413,7 @@ def test_runs_can_be_open_in_parent_and_branch(store):
 
 
 def test_unknown_branch_points_are_refused(store):
-    """And no session is made."""
+    """And no session is created."""
     a_session(store, runs=2)
     store.append_run("chat", Run(run_id="abc-1"))
     store.append_run("chat", Run(run_id="abc-2"))
@@ -444,7 +444,7 @@ def test_unknown_branch_points_are_refused(store):
 
 
 def test_an_exact_run_id_takes_precedence_over_a_prefix(store):
-    """An id that is the beginning of another still names its own run."""
+    """An id that is a prefix of another is still its own run."""
     store.append_run("chat", Run(run_id="r1"))
     store.append_run("chat", Run(run_id="r10"))
 
@@ -453,7 +453,7 @@ def test_an_exact_run_id_takes_precedence_over_a_prefix(store):
 
 
 def test_runs_of_another_session_are_not_branch_points(store):
-    """Nor those of the parent that lie after the fork."""
+    """Nor those of the parent after the branch point."""
     a_session(store, "a")
     other = a_session(store, "other").runs[0]
     late = loaded(store, "a").runs[2]
@@ -475,7 +475,7 @@ def test_sql_in_ids_is_not_executed(store):
 
 
 def test_results_are_not_joined_across_runs(store):
-    """Providers use ids again in the next run: a cut between call and result looks at the run itself."""
+    """Providers reuse ids in the next run: only results of the same run count."""
     for i in range(2):
         store.append_run(
             "chat",
@@ -494,7 +494,7 @@ def test_results_are_not_joined_across_runs(store):
 
 
 def a_family(store, session_id="chat", leader="team", **fields):
-    """A run of a team or a workflow with two members' runs, one of which has a run within it: four runs."""
+    """A run of a team or a workflow with two members' runs, one of which has a run of its own: four runs."""
     top = store.append_run(session_id, a_small_run(leader, run_id=leader, run_type="team", **fields))
     first = store.append_run(session_id, a_small_run("one", run_id=f"{leader}.1", parent_run_id=top.run_id))
     store.append_run(session_id, a_small_run("deep", run_id=f"{leader}.1.1", parent_run_id=first.run_id))
@@ -503,7 +503,7 @@ def a_family(store, session_id="chat", leader="team", **fields):
 
 
 def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
-    """At every depth; before it there is none of them; a place at a member's run is a place at its leader's."""
+    """At every depth; before it there are none of them; a member's run stands for its top-level run."""
     first, second = a_family(store, leader="a"), a_family(store, leader="b")
     store.append_run("chat", a_small_run("last", run_id="last"))
     places = {
@@ -530,7 +530,7 @@ def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
 
 
 def test_a_branch_keeps_members_runs_when_the_parent_is_deleted(store):
-    """A copy of a run is whole, too, and its members are the copy's."""
+    """A copied run is complete, and its members' runs are the copy's."""
     a_family(store)
     store.append_run("chat", a_small_run("next"))
     store.branch("chat", after=0, new_session_id="b")
@@ -542,7 +542,7 @@ def test_a_branch_keeps_members_runs_when_the_parent_is_deleted(store):
 
 
 def test_the_state_after_a_team_run_is_the_teams(store):
-    """What a leader sets after its members ended is in the branch; so is it before the next run."""
+    """A state that a leader sets after its members ended is in the branch, also before the next run."""
     top = store.start_run("chat", input="x", session_type="team")
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
     store.finish_run(member.run_id, session_state={"by": "member"})
@@ -555,7 +555,7 @@ def test_the_state_after_a_team_run_is_the_teams(store):
 
 
 def test_a_branch_after_an_open_team_run_does_not_get_later_messages(store):
-    """Its leader's run is cut at its latest message, though a member's run has ended since."""
+    """The leader's run is cut at its latest message, though a member's run has ended since."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
@@ -568,7 +568,7 @@ def test_a_branch_after_an_open_team_run_does_not_get_later_messages(store):
 
 
 def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
-    """A run that had failed gets more messages, and the branch has none of them."""
+    """A failed run gets more messages when it is resumed, and the branch gets none of them."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
@@ -584,7 +584,7 @@ def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
 
 @pytest.mark.parametrize("how", ["start_run", "append_run", "default_state"])
 def test_a_branch_before_the_first_run_has_the_initial_state(store, how):
-    """What was set without a run, or is the default of the agent."""
+    """A state that was set without a run, or is the agent's default."""
     if how == "default_state":
         run = store.start_run("chat", input="x", default_state={"set": 1})
         store.finish_run(run.run_id, session_state={"set": 2})

@@ -1,4 +1,4 @@
-"""The state that a run reports with its messages is the session's at once, and stays whatever becomes of the run."""
+"""The state that a live run appends with its messages is merged immediately, and is kept whatever happens to the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kern_nb.records import Message, Session
 
 @pytest.fixture
 def other(store, store_factory, engine_name):
-    """A second store object on the same database, as another notebook has; in memory there is no second."""
+    """A second store on the same database, as in another notebook; in memory the same store."""
     return store if engine_name == "memory" else store_factory()
 
 
@@ -24,12 +24,12 @@ def state_of(store, session_id="chat"):
 
 
 def reporting(store, run_id, state, *contents):
-    """Append messages with the state that the run has now."""
+    """Append messages with the run's current state."""
     return store.append_messages(run_id, [Message(role="user", content=c) for c in contents], session_state=state)
 
 
 def test_an_appended_state_is_readable_immediately(store, other):
-    """For others, for a new run and in a branch; a run that reports none changes nothing."""
+    """For others, for a new run and in a branch; a run without a state changes nothing."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"n": 1}, "hi")
     assert state_of(other) == {"n": 1}
@@ -47,7 +47,7 @@ def test_an_appended_state_is_readable_immediately(store, other):
 
 
 def test_an_appended_state_is_merged_with_concurrent_changes(store):
-    """Key by key, at every depth: what the run did not change since it last told is the other's; so at its end."""
+    """Key by key, at every depth: keys that the run did not change keep the other's value; also at its end."""
     store.update_session_state("chat", {"kept": 0, "n": 0, "deep": {"x": 0}})
     run = store.start_run("chat", input="x")
     base = run.session_state
@@ -64,7 +64,7 @@ def test_an_appended_state_is_merged_with_concurrent_changes(store):
 
 
 def test_an_appended_key_can_be_removed(store):
-    """Also all of them: an empty state is a state."""
+    """All of them, too: an empty state is a state."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
     reporting(store, run.run_id, {"b": {"d": 1}})
@@ -77,7 +77,7 @@ def test_an_appended_key_can_be_removed(store):
 
 
 def test_concurrent_live_runs_keep_their_keys(store):
-    """In turn, whoever ends first; neither takes back what the other said."""
+    """In any order of ends; neither reverts the other's keys."""
     a, b = store.start_run("chat", input="a"), store.start_run("chat", input="b")
     for i in range(3):
         reporting(store, a.run_id, {"a": i, f"a{i}": i})
@@ -91,7 +91,7 @@ def test_concurrent_live_runs_keep_their_keys(store):
 
 @pytest.mark.parametrize("status", ["COMPLETED", "ERROR", "CANCELLED"])
 def test_the_state_after_a_live_run_is_complete(store, status):
-    """What others wrote meanwhile included, though the run says nothing more at its end."""
+    """Concurrent changes included, though the run has no state at its end."""
     other, run = store.start_run("chat", input="other"), store.start_run("chat", input="x")
     store.finish_run(other.run_id, session_state={"theirs": 1})
     reporting(store, run.run_id, {"ours": 1}, "x")
@@ -104,7 +104,7 @@ def test_the_state_after_a_live_run_is_complete(store, status):
 
 
 def test_a_resumed_run_continues_from_its_state(store):
-    """What others wrote while it waited stays."""
+    """Changes of others during the pause are kept."""
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"a": 1})
     store.pause_run(run.run_id, [asks("ask")], session_state={"a": 2})
@@ -120,7 +120,7 @@ def test_a_resumed_run_continues_from_its_state(store):
 
 
 def test_any_value_is_a_state(store):
-    """Hostile keys and values come back as they went in, also after a merge."""
+    """Hostile keys and values are read back unchanged, also after a merge."""
     state = {text: {text: [text, i]} for i, text in enumerate(SPECIAL)} | {"long": "\x00\ud800" + "ü" * 1_000_000}
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, state)
@@ -133,7 +133,7 @@ def test_any_value_is_a_state(store):
 
 
 def test_an_unstorable_state_changes_nothing(store):
-    """Neither the messages nor the state: they are one write."""
+    """Neither messages nor state: they are one transaction."""
     run = store.start_run("chat", input="x")
     ended = store.append_run("chat", a_run())
     before = everything(store)
@@ -154,7 +154,7 @@ def test_an_unstorable_state_changes_nothing(store):
 
 
 def test_state_can_be_updated_without_a_run(store):
-    """At every depth, beside what is there and beside the title; a new session is made; a branch has its own."""
+    """At every depth, beside other keys and the title; a new session is created; a branch has its own state."""
     assert store.update_session_state("chat", {"a": {"x": 1}}) == {"a": {"x": 1}} == state_of(store)
     store.rename_session("chat", "title")
     assert store.update_session_state("chat", {"a": {"y": 2}, "b": None}) == {"a": {"x": 1, "y": 2}, "b": None}
@@ -168,7 +168,7 @@ def test_state_can_be_updated_without_a_run(store):
 
 
 def test_a_summary_is_stored_and_removed(store):
-    """And nothing else of the session is touched."""
+    """Other fields of the session are not changed."""
     before = a_session(store, runs=1, session_state={"n": 1})
     summary = {"summary": "a\x00\ud800", "topics": ["x"] * 3, "n": 1.0}
     store.save_summary("chat", summary)
@@ -178,7 +178,7 @@ def test_a_summary_is_stored_and_removed(store):
 
 
 def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
-    """A record of another program may hold anything there; runs go on."""
+    """Another program's record can have any value there; runs work."""
     store.save_session(Session(session_id="chat", session_data={"session_state": [1], "other": 1}))
     run = store.start_run("chat", input="x")
     reporting(store, run.run_id, {"a": 1})
@@ -190,7 +190,7 @@ def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
 
 
 def test_states_of_concurrent_threads_are_all_kept(store, other):
-    """Appended, finished and set without a run; nobody waits for ever, and no write is lost."""
+    """Appended, finished and set without a run; no deadlock, and no lost write."""
 
     def work(who, n):
         for i in range(4):
@@ -208,7 +208,7 @@ def test_states_of_concurrent_threads_are_all_kept(store, other):
 
 
 def test_a_kill_does_not_lose_an_appended_state(persistent_target, workers):
-    """Message and state are one write: the last one that is there is the state's, and the run goes on from it."""
+    """Message and state are one transaction: the state is that of the last stored message, and the run continues from it."""
     worker = workers(1)[0].begin("tell_state", target=persistent_target, session_id="chat")
     heard = [worker.hear() for _ in range(4)]
     heard += worker.kill()
@@ -228,7 +228,7 @@ def test_a_kill_does_not_lose_an_appended_state(persistent_target, workers):
 
 
 def test_the_state_after_an_interrupted_run_is_complete(persistent_target, workers):
-    """What others wrote beside it included."""
+    """Concurrent changes included."""
     worker = workers(1)[0]
     with open_store(persistent_target) as store:
         other = store.start_run("chat", input="other")

@@ -1,4 +1,4 @@
-"""A run written step by step: what each step costs, and that what is remembered between steps misleads no step."""
+"""A live run: the cost of each step, and that cached keys never mislead a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kern_nb.records import Message, Run, ToolCall, Usage
 
 @pytest.fixture
 def other(store, store_factory, engine_name):
-    """A second store object on the same database; in memory there is no second."""
+    """A second store on the same database; in memory the same store."""
     return store if engine_name == "memory" else store_factory()
 
 
@@ -28,7 +28,7 @@ def turn() -> list[Message]:
 
 
 def write_in_steps(store, session_id: str) -> Run:
-    """A run as an agent writes it, a transaction a step."""
+    """A run as an agent writes it, one transaction per step."""
     first, asked, result, last = turn()
     run = store.start_run(session_id, input="question", messages=[first])
     store.append_messages(run.run_id, [asked])
@@ -38,7 +38,7 @@ def write_in_steps(store, session_id: str) -> Run:
 
 
 def without_blank(found: list[str]) -> list[str]:
-    """Statements, without what begins a transaction."""
+    """Statements without those that begin a transaction."""
     return [statement for statement in found if not statement.startswith("BEGIN")]
 
 
@@ -65,7 +65,7 @@ def test_a_live_run_needs_at_most_three_times_the_statements_of_an_append(store)
 
 
 def test_a_live_run_is_stored_as_an_appended_one(store):
-    """But for its times and ids."""
+    """Except times and ids."""
     write_in_steps(store, "steps")
     store.append_run("at once", Run(input="question", output="answer", messages=turn(), session_state={}))
     unlike = {"run_id", "session_id", "created_at", "finished_at", "duration_s", "message_id", "usage", "session_state"}
@@ -83,7 +83,7 @@ def test_a_live_run_is_stored_as_an_appended_one(store):
 
 
 def test_two_stores_can_write_one_run(store, other):
-    """Each numbers on from what the other one wrote."""
+    """Each numbers after the other's messages."""
     run = store.start_run("chat", input="x", messages=[Message(role="user", content="0")])
     numbers = []
     for n in range(1, 6):
@@ -104,7 +104,7 @@ def test_two_stores_can_write_one_run(store, other):
 
 
 def test_a_deleted_run_cannot_be_written(store, other):
-    """Though its writer remembers where it was, and another run stands there now."""
+    """Though its writer has cached its key, and another run has that key now."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
     other.delete_session("chat")
@@ -125,7 +125,7 @@ def test_a_deleted_run_cannot_be_written(store, other):
 
 
 def test_a_reused_run_id_is_the_new_run(store, other):
-    """A run of another session that took the id of a deleted one."""
+    """A run of another session with the id of a deleted one."""
     store.start_run("first", input="x", run_id="r")
     other.delete_session("first")
     other.start_run("second", input="y", run_id="r")
@@ -137,7 +137,7 @@ def test_a_reused_run_id_is_the_new_run(store, other):
 
 
 def test_an_unchanged_state_is_the_sessions(store):
-    """What another run set meanwhile is the state after this one."""
+    """Concurrent changes of another run are in the state after this one."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")
     store.update_session_state("chat", {"b": 2})
@@ -148,7 +148,7 @@ def test_an_unchanged_state_is_the_sessions(store):
 
 
 def test_another_users_session_is_refused_before_anything_is_written(store):
-    """With the first messages of a run."""
+    """With the run's first messages."""
     store.append_run("chat", a_small_run(), user_id="alice")
     with pytest.raises(OwnerMismatch):
         store.start_run("chat", input="x", user_id="bob", messages=[Message(role="user", content="x")])

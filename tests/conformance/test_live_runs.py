@@ -1,4 +1,4 @@
-"""A run written as it happens: each step is a row at once, seen by others, and an ended run takes no more."""
+"""A live run: each step is stored immediately and visible to others, and an ended run cannot be written."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kern_nb.records import Message, Run, ToolCall, Usage
 
 @pytest.fixture
 def other(store, store_factory, engine_name):
-    """A second store object on the same database, as another notebook has; in memory there is no second."""
+    """A second store on the same database, as in another notebook; in memory the same store."""
     return store if engine_name == "memory" else store_factory()
 
 
 def calling(*ids: str) -> Message:
-    """An assistant's message that calls tools."""
+    """An assistant's message with tool calls."""
     return Message(
         role="assistant", tool_calls=[ToolCall(tool_call_id=i, tool_name=f"tool {i}", args={"i": i}) for i in ids]
     )
 
 
 def result(tool_call_id: str, content: object = "done", **fields: object) -> Message:
-    """A tool's answer."""
+    """A tool's message."""
     return Message(role="tool", tool_call_id=tool_call_id, content=content, **fields)
 
 
@@ -82,7 +82,7 @@ def test_a_started_run_has_its_index_and_state(store):
 
 
 def test_messages_are_numbered_across_writes(store):
-    """As one list, whatever the batches; an empty batch is none."""
+    """Across batches; an empty batch adds none."""
     run = store.start_run("chat", input="x")
     numbers = []
     for n in (1, 3, 0, 2):
@@ -95,7 +95,7 @@ def test_messages_are_numbered_across_writes(store):
 
 
 def test_a_tool_message_ends_its_call(store):
-    """With its result, of any kind, and the time it took; other calls of the message are still running."""
+    """With its result, of any type, and its duration; other calls of the message are still started."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a", "b", "c", "d")])
     store.append_messages(run.run_id, [result("b", {"any": [1]})])
@@ -110,7 +110,7 @@ def test_a_tool_message_ends_its_call(store):
 
 
 def test_a_tool_that_failed_is_failed(store):
-    """Its message says so; what it said is kept."""
+    """Its message is marked so; its content is stored."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a", "b")])
     store.append_messages(run.run_id, [result("a", "Traceback", is_error=True), result("b", "fine", is_error=False)])
@@ -138,7 +138,7 @@ def test_call_and_result_can_be_in_one_write(store):
 
 
 def test_a_reused_call_id_is_another_call(store):
-    """A second call of an id in one run gets the second result, in whatever writes they come."""
+    """The second call with an id in one run gets the second result, in any split into writes."""
     for batches in ([1, 1, 1, 1], [4], [2, 2], [1, 2, 1], [3, 1]):
         session_id = str(batches)
         run = store.start_run(session_id, input="x")
@@ -157,7 +157,7 @@ def test_a_reused_call_id_is_another_call(store):
 
 
 def test_a_late_result_does_not_change_an_ended_call(store):
-    """The first result stands."""
+    """The first result is kept."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a"), result("a", "first")])
     store.append_messages(run.run_id, [result("a", "again")])
@@ -167,7 +167,7 @@ def test_a_late_result_does_not_change_an_ended_call(store):
 
 
 def test_calls_without_a_result_become_unknown_at_the_end(store):
-    """Whatever the end was; those that ended keep their status."""
+    """With any final status; ended calls keep theirs."""
     for status in ("COMPLETED", "ERROR", "CANCELLED"):
         run = store.start_run(status, input="x")
         store.append_messages(run.run_id, [calling("a", "b"), result("a")])
@@ -179,7 +179,7 @@ def test_calls_without_a_result_become_unknown_at_the_end(store):
 
 
 def test_a_paused_run_keeps_its_calls_open(store):
-    """PAUSED is no end: nothing becomes unknown, there is no finishing time, and the answer may still come."""
+    """PAUSED is not an end: no call becomes unknown, there is no finishing time, and the result can be appended."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling("a")])
     store.finish_run(run.run_id, status="PAUSED")
@@ -194,7 +194,7 @@ def test_a_paused_run_keeps_its_calls_open(store):
 
 
 def test_an_ended_run_cannot_be_written(store):
-    """RunClosed from either call, and what is stored stays as it is; an unknown run is told as such."""
+    """RunClosed from either call, and nothing is changed; an unknown run is RunNotFound."""
     for status in ("COMPLETED", "ERROR", "CANCELLED"):
         run = store.start_run("chat", input="x")
         store.append_messages(run.run_id, [Message(role="user", content="kept")])
@@ -214,13 +214,13 @@ def test_an_ended_run_cannot_be_written(store):
 
 
 def test_an_unknown_run_is_refused(store):
-    """A store without tables has no runs; being asked for one is no reason for another error."""
+    """A store without tables raises the same error."""
     with pytest.raises(RunNotFound):
         store.finish_run("no such")
 
 
 def test_one_of_two_concurrent_finishes_succeeds(store, other):
-    """Two threads end the same run at once: one end is stored whole, the other is told."""
+    """Two threads finish the same run: one end is stored, the other is refused."""
     for attempt in range(4):
         run = store.start_run("chat", input="x")
         outcomes: list[str] = []
@@ -249,7 +249,7 @@ def test_one_of_two_concurrent_finishes_succeeds(store, other):
 
 
 def test_messages_of_concurrent_writers_are_all_stored(store, other):
-    """Parallel tools write their results from threads: each message has a number of its own, none is lost."""
+    """Parallel tools write their results from threads: each message gets its own index, none is lost."""
     run = store.start_run("chat", input="x")
     ids = [f"call {i}" for i in range(24)]
     store.append_messages(run.run_id, [calling(*ids)])
@@ -278,7 +278,7 @@ def test_messages_of_concurrent_writers_are_all_stored(store, other):
 
 
 def test_a_calls_own_status_takes_precedence(store):
-    """A message may bring calls that have ended already, as importers and replays do."""
+    """A message can have calls that have ended already, as those of importers and replays."""
     ended = [
         ToolCall(tool_call_id="a", tool_name="t", status="failed", result="no", duration_s=0.5),
         ToolCall(tool_call_id="b", tool_name="t", result="yes"),
@@ -307,7 +307,7 @@ def test_concurrent_runs_of_one_session_are_separate(store):
 
 
 def test_a_run_appended_as_open_stays_open(store):
-    """A record of a run that never ended is stored as such, its unanswered calls as started."""
+    """A record of an open run is stored as such, its unanswered calls as started."""
     store.append_run("chat", Run(status="RUNNING", messages=[calling("a")]))
 
     assert statuses(store) == {"a": "started"}

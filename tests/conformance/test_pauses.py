@@ -1,4 +1,4 @@
-"""A paused run waits until it is answered: each answer is checked, kept and given once."""
+"""A paused run has requirements: each answer is checked and stored once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kern_nb.errors import (
 
 
 def test_a_paused_run_has_pending_requirements(store):
-    """It is PAUSED, its call stays open, and what it waits for is seen in the run, the session, the inbox and by SQL."""
+    """It is PAUSED, its call stays open, and its requirement is in the run, the session, the inbox and SQL."""
     run = store.start_run("chat", input="x", user_id="alice")
     returned = store.pause_run(
         run.run_id, [asks("ask", prompt="may I?", expires_at=FUTURE, extra={"fields": ["to"]})], output="waiting"
@@ -58,7 +58,7 @@ ANSWERS = [
 
 
 def test_an_answer_is_stored_unchanged(store):
-    """With who gave it, when, and their note; the question stays as it was."""
+    """With who gave it, when, and their note; the other fields are unchanged."""
     run = a_paused_run(store, "chat", *(asks(f"ask {i:02}", kind) for i, (kind, *_) in enumerate(ANSWERS)))
     answered = {"status", "approved", "answer", "note", "resolved_by", "resolved_at"}
     for before, (_, answer, approved, kept) in zip(run.requirements, ANSWERS, strict=True):
@@ -104,7 +104,7 @@ OF_THE_WRONG_KIND = [
     ],
 )
 def test_an_invalid_answer_is_refused(store, wrong):
-    """With what would fit; nothing is changed, and a right answer is taken afterwards."""
+    """The hint names a valid answer; nothing is changed, and a valid answer is stored afterwards."""
     a_paused_run(store, "chat", *(asks(f"ask {i}", kind) for i, (kind, _) in enumerate(wrong)))
     before = everything(store)
     for i, (_, answer) in enumerate(wrong):
@@ -117,7 +117,7 @@ def test_an_invalid_answer_is_refused(store, wrong):
 
 
 def test_a_dataframe_cell_can_be_an_answer(store):
-    """numpy's False refuses as Python's does, and its True approves."""
+    """numpy's False rejects as Python's does, and its True approves."""
     a_paused_run(store, "chat", asks("a"), asks("b"))
 
     assert store.resolve("a", approve=np.True_).approved is True
@@ -125,14 +125,14 @@ def test_a_dataframe_cell_can_be_an_answer(store):
 
 
 def test_arguments_that_are_not_an_object_can_be_replaced(store):
-    """The model wrote no JSON, a person writes what it meant."""
+    """The model's arguments are not JSON, and a person replaces them."""
     a_paused_run(store, "chat", asks("ask", args='{"to": bob'))
 
     assert store.resolve("ask", args={"to": "bob"}).answer == {"to": "bob"}
 
 
 def test_an_unstorable_answer_is_refused(store):
-    """A value that would not come back leaves the question open."""
+    """The requirement stays pending."""
     a_paused_run(store, "chat", asks("ask", "user_input"))
     before = everything(store)
     for name in ("value", "args"):
@@ -143,7 +143,7 @@ def test_an_unstorable_answer_is_refused(store):
 
 
 def test_required_arguments_are_required(store):
-    """Those that the model gave count; an empty text is one; a refusal needs none."""
+    """The model's arguments count; an empty text is a value; a rejection needs none."""
     needed = {"args": {"to": "bob"}, "extra": {"required": ["to", "text"]}}
     a_paused_run(store, "chat", asks("a", "user_input", **needed), asks("b", "user_input", **needed))
     before = everything(store)
@@ -157,7 +157,7 @@ def test_required_arguments_are_required(store):
 
 
 def test_the_first_answer_is_stored(store):
-    """Whoever comes later is told who was faster and what they said; neither their answer nor their note is kept."""
+    """Later answers get AlreadyResolved with the first; neither their answer nor their note is stored."""
     a_paused_run(store)
     first = store.resolve("ask", approve=False, note="no", by="alice")
     before = everything(store)
@@ -175,7 +175,7 @@ def test_the_first_answer_is_stored(store):
 
 
 def test_an_expired_requirement_cannot_be_resolved(store):
-    """Nor does a later attempt; its expiry is kept, and what has time left is answered as ever."""
+    """Nor by a second attempt; its expiry is stored, and a requirement that has not expired can be resolved."""
     a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
     for _ in range(2):
         with pytest.raises(AlreadyResolved, match="expired"):
@@ -187,7 +187,7 @@ def test_an_expired_requirement_cannot_be_resolved(store):
 
 
 def test_requirements_of_an_ended_run_cannot_be_resolved(store):
-    """It waits no more, and what it waited for is over."""
+    """They are expired."""
     for status in ("COMPLETED", "CANCELLED", "ERROR", "REGENERATED"):
         run = a_paused_run(store, "chat", asks(status))
         store.finish_run(run.run_id, status=status)
@@ -201,7 +201,7 @@ def test_requirements_of_an_ended_run_cannot_be_resolved(store):
 
 
 def test_the_inbox_lists_only_resolvable_requirements(store):
-    """What resolve would refuse is not listed as waiting."""
+    """Requirements that resolve would refuse are not listed as pending."""
     a_paused_run(store, "chat", asks("expired", expires_at=PAST))
     run = a_paused_run(store, "chat", asks("cancelled"))
     store.finish_run(run.run_id, status="CANCELLED")

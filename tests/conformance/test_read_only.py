@@ -1,4 +1,4 @@
-"""A store that was opened to be read refuses every write and changes nothing."""
+"""A read-only store refuses every write and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def target(persistent_target):
 
 
 def test_every_write_is_refused(target, tmp_path):
-    """By the store itself, with the way out, before the database is asked; nothing is written."""
+    """By the store itself, with a hint, before the database is used; nothing is written."""
     with open_store(target) as writer:
         before = everything(writer)
     with open_store(target, read_only=True) as store:
@@ -41,7 +41,7 @@ def test_every_write_is_refused(target, tmp_path):
 
 
 def test_everything_can_be_read(target):
-    """Frames, records and SQL are those of a store that may be written."""
+    """Frames, records and SQL are the same as those of a writable store."""
     with open_store(target) as writer, open_store(target, read_only=True) as store:
         expected = {name: read(writer) for name, read in READS.items() if name != "check"}
         writer.close()
@@ -56,13 +56,13 @@ def test_everything_can_be_read(target):
 
 
 def test_sql_of_a_read_only_store_cannot_write(target):
-    """Nor is there another way round."""
+    """In none of the ways that SQL offers."""
     with open_store(target, read_only=True) as store, pytest.raises(PermissionError):
         store.sql("DELETE FROM agno_sessions")
 
 
 def test_a_read_only_file_must_exist(tmp_path):
-    """There is nothing to read in a new one, and none is made."""
+    """A missing file is not created."""
     for name in ("s.duckdb", "s.db"):
         with pytest.raises(StoreNotFound, match=name):
             open_store(tmp_path / name, read_only=True)

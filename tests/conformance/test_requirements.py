@@ -1,4 +1,4 @@
-"""What waits is listed, kept with its run, gone with its session, and safe from those who only read."""
+"""Requirements are listed, stored with their run, deleted with their session, and not changed by a read-only store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kern_nb.records import Message, Run
 
 @pytest.mark.parametrize("id_", ["x" * 1001, "taken"])
 def test_a_requirement_with_an_unstorable_id_is_refused(store, id_):
-    """The run goes on as it was."""
+    """The run stays open."""
     a_paused_run(store, "other", asks("taken"))
     run = store.start_run("chat", input="x")
     before = everything(store)
@@ -55,7 +55,7 @@ def test_requirements_and_answers_can_be_long(store):
 
 
 def test_requirements_are_filtered(store):
-    """By session, run, owner of the session, assignee and status; oldest first, and by default what waits."""
+    """By session, run, user of the session, assignee and status; oldest first, and by default unresolved ones."""
     first = a_paused_run(store, "of alice", asks("a1", assignee="carol"), asks("a2"), user_id="alice")
     second = a_paused_run(store, "of alice", asks("a3", assignee="Carol"), user_id="alice")
     a_paused_run(store, "of bob", asks("b1", assignee="carol"), user_id="bob")
@@ -81,14 +81,14 @@ def test_requirements_are_filtered(store):
 
 
 def test_requirements_keep_their_order(store):
-    """As the model made the calls, whatever their ids."""
+    """In the order of the model's calls, whatever their ids."""
     run = a_paused_run(store, "chat", asks("z"), asks("m"), asks("a"))
 
     assert ids(run.requirements) == ids(store.requirements()) == ["z", "m", "a"]
 
 
 def test_a_loaded_run_has_its_requirements(store):
-    """Answered ones and open ones come back as they went in, and the open ones can be answered."""
+    """Resolved and pending ones are read back unchanged, and the pending ones can be resolved."""
     answered = asks("old", status="resolved", approved=False, resolved_by="alice", resolved_at=PAST, created_at=PAST)
     run = Run(status="PAUSED", requirements=[answered, asks("new", created_at=FUTURE)])
     returned = store.append_run("chat", run)
@@ -103,14 +103,14 @@ def test_a_loaded_run_has_its_requirements(store):
 
 
 def test_a_stored_requirement_has_a_time(store):
-    """So that the oldest comes first on every engine."""
+    """So that the oldest is first on every engine."""
     store.append_run("chat", Run(status="PAUSED", requirements=[asks("ask")]))
 
     assert stored(store).created_at is not None
 
 
 def test_a_deleted_session_has_no_requirements(store):
-    """Its requirements go with it; those of other sessions stay."""
+    """Its requirements are deleted with it; those of other sessions are kept."""
     a_paused_run(store, "other", asks("kept"))
     kept = everything(store)
     a_paused_run(store)
@@ -124,7 +124,7 @@ def test_a_deleted_session_has_no_requirements(store):
 
 
 def test_a_read_only_store_cannot_resolve(store, store_factory, engine_name):
-    """What waits can be read; nothing is answered, claimed, handed on or gone on with."""
+    """Requirements can be read, but not resolved, claimed, handed off or resumed."""
     run = a_paused_run(store)
     before = everything(store)
     if engine_name == "memory":
@@ -152,7 +152,7 @@ def test_a_read_only_store_cannot_resolve(store, store_factory, engine_name):
 
 
 def test_an_empty_store_has_no_requirements(store):
-    """Nothing to answer is no error of the database's."""
+    """The error is not a driver's."""
     assert store.requirements() == []
     for call in (
         lambda: store.resolve("ask", approve=True),

@@ -1,4 +1,4 @@
-"""What stands in ``extra`` belongs to the source: no key there changes a count, a history, a status or a call."""
+"""``extra`` belongs to the source: none of its keys changes a count, a history, a status or a call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOREIGN = {
 
 
 def run_with(extra):
-    """A run of four messages with a call, each of which has the foreign keys."""
+    """A run of four messages with a call, each with the source's keys."""
     call = ToolCall(tool_call_id="c", tool_name="look", args={"at": "sea"}, extra=extra)
     messages = [
         Message(role="user", content="x", extra=extra),
@@ -44,7 +44,7 @@ def run_with(extra):
 
 
 def test_source_keys_in_extra_do_not_affect_an_appended_run(store):
-    """Counts, tokens, history, calls are as without them, and the keys come back as they were."""
+    """Counts, tokens, history and calls are the same as without them, and the keys are read back unchanged."""
     for name, extra in FOREIGN.items():
         store.append_run(name, run_with(extra))
     runs = store.runs_df()
@@ -64,7 +64,7 @@ def test_source_keys_in_extra_do_not_affect_an_appended_run(store):
 
 
 def test_source_keys_in_extra_do_not_affect_a_live_run(store):
-    """A tool's message completes its call, which keeps its arguments and takes the time it took."""
+    """A tool's message ends its call, which keeps its arguments and gets the elapsed time."""
     for name, extra in list(FOREIGN.items())[::3]:
         run = store.start_run(name, input="x", extra=extra)
         finished = run_with(extra)
@@ -80,7 +80,7 @@ def test_source_keys_in_extra_do_not_affect_a_live_run(store):
 
 
 def test_source_keys_in_extra_do_not_affect_an_imported_chat(store, tmp_path):
-    """Each key of a message that the format does not know is kept, and has no effect."""
+    """Each unknown key of a message is stored, and has no effect."""
     lines = []
     for name, extra in FOREIGN.items():
         foreign = {key: value for key, value in extra.items() if key != "tool_calls"}
@@ -97,7 +97,7 @@ def test_source_keys_in_extra_do_not_affect_an_imported_chat(store, tmp_path):
 
 
 def test_a_bundle_separates_source_keys_and_reserved_keys(store, store_factory, tmp_path):
-    """Both come back as they were in another store."""
+    """Both are read back unchanged from another store."""
     import kern_nb
 
     run = run_with({"from_history": True, "partial": True, "internal": {"files": True}})
@@ -137,7 +137,7 @@ OLD = [
 
 @pytest.fixture
 def old_store(store_factory):
-    """A store as version 3 left it."""
+    """A store of schema version 3."""
     from kern_nb.db import schema
 
     store = store_factory("old")
@@ -160,7 +160,7 @@ def old_store(store_factory):
 
 
 def test_an_upgrade_moves_reserved_keys_and_keeps_source_keys(old_store):
-    """What kern_nb wrote is known by its exact form."""
+    """Values that kern_nb wrote have an exact form."""
     run = old_store.get_run("r")
 
     for message, (_, _, fields, extra) in zip(run.messages, OLD, strict=True):
@@ -172,7 +172,7 @@ def test_an_upgrade_moves_reserved_keys_and_keeps_source_keys(old_store):
 
 
 def test_an_older_bundle_is_upgraded_as_a_store_is():
-    """Whichever way a message of version 3 arrives."""
+    """However a message of version 3 is read."""
     for role, before, fields, extra in OLD:
         row = extra_keys.upgrade_row("messages", {"role": role, "extra": before})
         assert row == {"role": role, "extra": extra or None} | fields

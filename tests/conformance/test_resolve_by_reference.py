@@ -1,4 +1,4 @@
-"""What waits is named by its id, a prefix, its run or its session; where that is not one thing, nothing is answered."""
+"""A requirement is referenced by its id, a prefix, its run or its session; an ambiguous reference resolves nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kern_nb.errors import AmbiguousReference, HasBranches, KernError, Requireme
 
 
 def test_a_requirement_is_resolved_by_id_prefix_run_or_session(store):
-    """The id, a prefix of it, the run by number, id or prefix, the session and a prefix of that: while it is the only one."""
+    """The id, a prefix of it, the run by index, id or prefix, the session and a prefix of that: while it is the only one."""
     a_session(store, "chat 1", runs=1)
     a_paused_run(store, "other", asks("another"), asks("one more"))
     a_paused_run(store, "chat 1", asks("ask-1"), run_id="second run")
@@ -22,7 +22,7 @@ def test_a_requirement_is_resolved_by_id_prefix_run_or_session(store):
 
 
 def test_an_exact_id_takes_precedence_over_a_prefix(store):
-    """As with sessions; so what is named in an inbox can always be answered."""
+    """As with sessions; so each requirement of an inbox can be resolved."""
     a_paused_run(store, "chat", asks("a"), asks("ab"), asks("A"), asks("a%"), asks("a\x00"))
 
     assert store.resolve("a", approve=True).requirement_id == "a"
@@ -31,7 +31,7 @@ def test_an_exact_id_takes_precedence_over_a_prefix(store):
 
 
 def test_an_exact_id_takes_precedence_over_a_session_prefix_in_handoffs(store):
-    """As it is claimed and answered."""
+    """As in claims and answers."""
     a_paused_run(store, "chat", asks("a"))
     a_session(store, "a1", runs=1)
     a_session(store, "a2", runs=1)
@@ -42,7 +42,7 @@ def test_an_exact_id_takes_precedence_over_a_session_prefix_in_handoffs(store):
 
 
 def test_several_pending_requirements_are_ambiguous(store):
-    """A prefix of several ids, a run or a session that waits for several: each is named, and nothing is changed."""
+    """A prefix of several ids, a run or a session with several pending: the error names each, and nothing is changed."""
     a_paused_run(store, "chat", asks("ask 1"), asks("ask 2"))
     a_paused_run(store, "more", asks("more 1"))
     a_paused_run(store, "more", asks("more 2"))
@@ -63,7 +63,7 @@ def test_several_pending_requirements_are_ambiguous(store):
 
 
 def test_a_prefix_of_several_sessions_is_ambiguous(store):
-    """Both wait, so it is not true that nothing does."""
+    """Both are pending, so the error is not "none"."""
     a_paused_run(store, "chat 1", asks("a"))
     a_paused_run(store, "chat 2", asks("b"))
     with pytest.raises(AmbiguousReference, match="chat"):
@@ -71,7 +71,7 @@ def test_a_prefix_of_several_sessions_is_ambiguous(store):
 
 
 def test_an_exact_session_takes_precedence_over_an_id_prefix(store):
-    """Ids begin with any letter, so a session named by one letter would answer another's question."""
+    """Ids begin with any letter, so a session with a one-letter id would resolve another's requirement."""
     a_paused_run(store, "other", asks("abc"))
     a_paused_run(store, "a", asks("xyz"))
     a_session(store, "ab", runs=1)
@@ -82,7 +82,7 @@ def test_an_exact_session_takes_precedence_over_an_id_prefix(store):
 
 
 def test_unknown_references_are_refused(store):
-    """Unknown ids, sessions, runs and messages, a run that waits for nothing, texts that hurt: refused, and nothing is changed."""
+    """Unknown ids, sessions, runs and messages, a run without requirements, hostile texts: refused, and nothing is changed."""
     a_paused_run(store)
     a_session(store, "quiet", runs=1)
     before = everything(store)
@@ -114,7 +114,7 @@ def test_unknown_references_are_refused(store):
 
 
 def test_a_run_index_out_of_range_is_refused(store):
-    """It is no error of the database's."""
+    """The error is not a driver's."""
     a_paused_run(store)
     for name in ("chat/" + "9" * 20, "chat/0." + "9" * 20, "chat/" + "9" * 5000):
         with pytest.raises(KernError):
@@ -122,7 +122,7 @@ def test_a_run_index_out_of_range_is_refused(store):
 
 
 def test_an_empty_reference_is_refused(store):
-    """A variable that was never set does not approve the only thing that waits."""
+    """An unset variable does not approve the only pending requirement."""
     a_paused_run(store)
     before = everything(store)
     for call in (lambda: store.resolve("", approve=True), lambda: store.handoff("", to="bob")):
@@ -133,7 +133,7 @@ def test_an_empty_reference_is_refused(store):
 
 
 def test_a_run_reference_resolves_while_it_is_paused(store):
-    """Once all is answered its number names nothing to answer; the id says that it is answered."""
+    """When all are resolved, its reference matches none; the id raises AlreadyResolved."""
     a_paused_run(store)
     store.resolve("chat/0", approve=True)
     for name in ("chat/0", "chat"):
@@ -142,7 +142,7 @@ def test_a_run_reference_resolves_while_it_is_paused(store):
 
 
 def test_a_branch_does_not_resolve_its_parents_requirements(store):
-    """It shows what the inherited run waited for; only the session that asked is answered, and deletes are as ever."""
+    """It has the inherited run's requirement; only in its own session it can be resolved, and deletes work."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
     before = everything(store)
@@ -158,7 +158,7 @@ def test_a_branch_does_not_resolve_its_parents_requirements(store):
 
 
 def test_a_detached_branch_has_no_pending_requirements(store):
-    """Nobody will go on with the copy: it was interrupted, and its call, which the branch saw without a result, is unknown."""
+    """The copy of a paused run is interrupted, and its inherited call without a result is unknown."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
     store.delete_session("chat", detach_branches=True)
@@ -170,7 +170,7 @@ def test_a_detached_branch_has_no_pending_requirements(store):
 
 
 def test_a_team_run_reference_includes_members_requirements(store):
-    """Its run names what its members' runs wait for, at any depth; other runs of the session are not meant."""
+    """Its reference includes requirements of its members' runs, at every depth, but not those of other runs."""
     team = store.start_run("chat", input="x", session_type="team")
     member = a_paused_run(store, "chat", asks("of member"), parent_run_id=team.run_id)
     deeper = a_paused_run(store, "chat", asks("deeper"), parent_run_id=member.run_id)

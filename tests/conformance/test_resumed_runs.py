@@ -1,4 +1,4 @@
-"""A run that was interrupted, or failed, goes on; what others saw of it, and what it had started, stays as it was."""
+"""An interrupted or failed run is resumed; its inherited part and its started calls stay as they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kern_nb.records import Message, ToolCall, Usage
 
 
 def interrupted(store, run_id):
-    """Make a run look like one whose process is gone, and let `check` find it."""
+    """Make a run's process look dead, and let `check` repair it."""
     r = store.tables.runs
     nobody = r.update().where(r.c.run_id == run_id).values(process=None)
     store.write(lambda connection: connection.execute(nobody))
@@ -21,12 +21,12 @@ def interrupted(store, run_id):
 
 
 def calling():
-    """An assistant's message that calls a tool."""
+    """An assistant's message with a tool call."""
     return Message(role="assistant", tool_calls=[ToolCall(tool_call_id="call", tool_name="send_mail")])
 
 
 def test_an_interrupted_run_can_be_resumed(store):
-    """Its messages are there, and what it had started is unknown: it is for the one who goes on to decide."""
+    """It has its messages, and its started call is unknown: whoever resumes it decides."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
     interrupted(store, run.run_id)
@@ -40,7 +40,7 @@ def test_an_interrupted_run_can_be_resumed(store):
 
 
 def test_a_repeated_call_gets_its_own_result(store):
-    """Where ids are used again, the interrupted call stays unknown: nobody saw how it ended."""
+    """With a reused id, the interrupted call stays unknown."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
     interrupted(store, run.run_id)
@@ -53,7 +53,7 @@ def test_a_repeated_call_gets_its_own_result(store):
 
 
 def test_an_interrupted_call_can_get_its_result(store):
-    """The one who goes on has found out how it ended."""
+    """Whoever resumes it found out how it ended."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [calling()])
     interrupted(store, run.run_id)
@@ -64,7 +64,7 @@ def test_an_interrupted_call_can_get_its_result(store):
 
 
 def test_a_loaded_message_can_be_appended(store):
-    """Its call is the new message's, wherever it stood before, and its result ends it."""
+    """Its call belongs to the new message, and its result ends it."""
     read = a_paused_run(store, "other").messages[1]
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [read])
@@ -76,7 +76,7 @@ def test_a_loaded_message_can_be_appended(store):
 
 
 def test_a_failed_run_can_be_resumed(store):
-    """The error and the end are taken back."""
+    """The error and the finishing time are cleared."""
     run = store.start_run("chat", input="x")
     store.finish_run(run.run_id, status="ERROR", error="the model is down", usage=Usage(input_tokens=3))
     again = store.claim_run(run.run_id)
@@ -88,7 +88,7 @@ def test_a_failed_run_can_be_resumed(store):
 
 @pytest.mark.parametrize("status", ["CANCELLED", "ERROR"])
 def test_a_failed_run_with_an_expired_requirement_can_be_resumed(store, status):
-    """Its question is over and was never answered, and its call is unknown: nothing runs because of it."""
+    """Its requirement expired without an answer, and its call is unknown: no tool runs because of it."""
     run = a_paused_run(store)
     store.finish_run(run.run_id, status=status)
     again = store.claim_run(run.run_id)
@@ -99,7 +99,7 @@ def test_a_failed_run_with_an_expired_requirement_can_be_resumed(store, status):
 
 @pytest.mark.parametrize("status", ["INTERRUPTED", "ERROR"])
 def test_a_branch_keeps_a_resumed_run_as_it_was(store, status):
-    """Though the run is gone on with later."""
+    """Though the run is resumed later."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
     if status == "ERROR":
@@ -116,7 +116,7 @@ def test_a_branch_keeps_a_resumed_run_as_it_was(store, status):
 
 
 def test_a_branch_after_a_later_run_gets_messages_of_a_resumed_run(store):
-    """A fork is one place: a run that was open before it is still its parent's, and what comes of it is seen."""
+    """A branch point is one position: an open run before it is still the parent's, with its later messages."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
     store.pause_run(run.run_id, [])

@@ -1,4 +1,4 @@
-"""What lists and trees say of sessions: cards in the order they are asked for, families level by level."""
+"""Lists and trees of sessions: items in the requested order, trees level by level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ODD = "\x00\ud800 'q' “é”"
 
 
 def test_an_item_has_the_listed_fields(store):
-    """The title, tags and owner; how many runs; what the first was asked, and how the latest of its own ended."""
+    """The title, tags and owner; the number of runs; the first input, and the status of the latest own run."""
     store.save_session(
         Session(session_id="chat", agent_id="clerk", user_id="ann", metadata={"tags": ["a", "b"]}, created_at=7)
     )
@@ -29,7 +29,7 @@ def test_an_item_has_the_listed_fields(store):
 
 
 def test_items_keep_the_requested_order(store):
-    """Those that are not there are left out."""
+    """Unknown sessions are skipped."""
     for name in "abc":
         store.append_run(name, a_small_run(name))
 
@@ -38,7 +38,7 @@ def test_items_keep_the_requested_order(store):
 
 
 def test_a_session_without_runs_or_title_has_an_item(store):
-    """What is not known is None."""
+    """Unknown fields are None."""
     store.save_session(Session(session_id="bare", workflow_id="nightly", session_type="workflow"))
     (card,) = store.session_cards(["bare"])
 
@@ -47,7 +47,7 @@ def test_a_session_without_runs_or_title_has_an_item(store):
 
 
 def test_items_can_have_any_unicode(store):
-    """NUL and half surrogate pairs included; a long question only in part."""
+    """NUL and lone surrogates included; a long input is cut."""
     store.append_run(ODD, a_small_run(ODD + "x" * 5_000))
     store.rename_session(ODD, ODD)
     store.tag_session(ODD, [ODD])
@@ -60,7 +60,7 @@ def test_items_can_have_any_unicode(store):
 
 @pytest.mark.parametrize("tags", ["one", 3, None, {"a": 1}, [1, None, "kept"]])
 def test_invalid_tags_are_ignored(store, tags):
-    """A source may use the word for something else."""
+    """A source may use the key for something else."""
     store.save_session(Session(session_id="chat", metadata={"tags": tags}))
     (card,) = store.session_cards(["chat"])
 
@@ -68,7 +68,7 @@ def test_invalid_tags_are_ignored(store, tags):
 
 
 def test_a_tree_has_the_ancestors_and_their_branches(store):
-    """The first of all, then its branches level by level, whichever of them is asked about; strangers are left out."""
+    """The root, then its branches level by level, for any session of the tree; unrelated sessions are left out."""
     for _ in range(3):
         store.append_run("root", a_small_run())
     store.append_run("stranger", a_small_run())
@@ -85,7 +85,7 @@ def test_a_tree_has_the_ancestors_and_their_branches(store):
 
 
 def test_a_large_tree_is_truncated(store):
-    """But what a session comes from is always there."""
+    """Ancestors are always included."""
     store.append_run("root", a_small_run())
     for n in range(8):
         store.branch("root", new_session_id=f"b{n}")

@@ -1,4 +1,4 @@
-"""Lists of sessions: newest first, page by page, each filter on its own and all together."""
+"""Lists of sessions: newest first, page by page, each filter alone and all together."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def ids(store: SessionStore, **filters: Any) -> list[str]:
 
 
 def forget_time(store: SessionStore, session_id: str) -> None:
-    """Make a session one of unknown time, as importers of undated records do."""
+    """Set a session's time to unknown, as importers of undated records do."""
     s = store.tables.sessions
     store.write(lambda c: c.execute(s.update().where(s.c.session_id == session_id).values(created_at=None)))
 
 
 @pytest.fixture
 def crowd(store):
-    """Sessions of equal times, of unknown times and of hostile ids, in a shuffled order; with the order expected of them."""
+    """Sessions with equal, unknown and hostile times and ids, shuffled, with their expected order."""
     times = {f"s{i:02}": 100 + i // 5 for i in range(30)}
     times |= {"": 102, "\x00": 102, "\ud800": 102, "\U0001f600": 102, "é": 102, "Z": 102, "a%": 102, "'": 102}
     unknown = ["u1", "u2", "u3"]
@@ -59,7 +59,7 @@ def crowd(store):
 
 
 def test_pages_show_each_session_once(crowd):
-    """No session twice, none missed, whatever the page's size, though many were made in the same second."""
+    """No duplicate and none missing, for any page size, though many have the same time."""
     store, times, unknown = crowd
     for limit in (1, 4, 10, 41, 50):
         found = pages(store, limit)
@@ -94,7 +94,7 @@ def test_sessions_before_1970_sort_before_unknown_times(store):
 
 
 def test_pages_are_stable_under_concurrent_changes(store):
-    """What is stored or deleted between two pages makes no other session appear twice or not at all."""
+    """Rows stored or deleted between two pages make no other session appear twice or be missed."""
     for i in range(12):
         store.save_session(Session(session_id=f"s{i:02}", created_at=1000 + i))
     made = iter(range(100))
@@ -151,7 +151,7 @@ def test_a_title_matches_by_a_part_ignoring_case(store):
 
 
 def test_sessions_are_filtered_by_the_status_of_their_latest_run(store):
-    """The latest run decides, members' runs do not; a session without runs has no status."""
+    """The latest run counts, members' runs do not; a session without runs has no status."""
     for session_id, statuses in {
         "done": ["ERROR", "COMPLETED"],
         "failed": ["COMPLETED", "ERROR"],
@@ -173,7 +173,7 @@ def test_sessions_are_filtered_by_the_status_of_their_latest_run(store):
 
 
 def test_a_listed_session_has_its_fields_and_no_runs(store):
-    """Runs are None, which is not an empty list; all else is there."""
+    """Runs are None, not an empty list; all other fields are there."""
     a_session(store)
     store.save_session(
         Session(session_id="chat", session_data={"session_name": "t"}, metadata={"a": 1}, created_at=3, updated_at=4)
@@ -188,7 +188,7 @@ def test_a_listed_session_has_its_fields_and_no_runs(store):
 
 
 def test_empty_branches_are_listed(store):
-    """A branch without a run of its own is a session like any other, even one that inherits nothing."""
+    """A branch without own runs is listed like any other, even one that inherits nothing."""
     a_session(store)
     store.branch("chat", before=0, new_session_id="nothing")
     store.branch("chat", new_session_id="all")
@@ -198,7 +198,7 @@ def test_empty_branches_are_listed(store):
 
 
 def test_listing_never_reads_messages(store):
-    """Neither their table nor that of tool calls is named in what is sent, nor more rows fetched than shown."""
+    """Neither their table nor that of tool calls is queried, nor more rows fetched than listed."""
     for i in range(5):
         a_session(store, f"s{i}", runs=2)
     store.list_sessions()
@@ -213,7 +213,7 @@ def test_listing_never_reads_messages(store):
 
 
 def test_a_store_without_tables_lists_no_sessions(store):
-    """Before the first write there is nothing, and no error."""
+    """Before the first write there are none, and no error."""
     page = store.list_sessions(user_id="u", status="COMPLETED", name="x")
 
     assert (list(page), page.cursor) == ([], None)
@@ -221,14 +221,14 @@ def test_a_store_without_tables_lists_no_sessions(store):
 
 
 def test_a_limit_of_0_is_refused(store):
-    """A limit below 1 would page for ever."""
+    """A limit below 1 would page forever."""
     for limit in (0, -1):
         with pytest.raises(BadUsage, match=str(limit)):
             store.list_sessions(limit=limit)
 
 
 def test_an_invalid_cursor_is_refused(store):
-    """What list_sessions did not give is not taken for the first page, nor for an error of Python's."""
+    """It is neither the first page nor a Python error."""
     store.save_session(Session(session_id="s"))
     coded = [
         base64.urlsafe_b64encode(text).decode() for text in (b"null", b"[]", b'[null, "a"]', b'{"a": 1}', b"[{}, 1]")

@@ -1,4 +1,4 @@
-"""Sessions found among many: parts of the list wherever in it, each narrowing, each order; tags; runs by the part."""
+"""Search of sessions: any part of the list, each filter, each order; tags; pages of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kern_nb.records import Message, Requirement, Run, Session, Usage
 
 @pytest.fixture
 def shop(store):
-    """Five sessions that differ in all that can be looked for."""
+    """Five sessions that differ in everything that can be searched."""
     facts = {
         "alpha": {"agent_id": "support", "user_id": "ann", "session_data": {"session_name": "Refund 50% \\ off"}},
         "beta": {"team_id": "desk", "session_type": "team", "user_id": "Bob", "session_data": {"session_name": "b"}},
@@ -26,7 +26,7 @@ def shop(store):
 
 
 def found(store, narrowing=None, **options):
-    """The ids, sorted by letters."""
+    """The ids, sorted."""
     return sorted(store.find_sessions(narrowing, **options))
 
 
@@ -50,7 +50,7 @@ def found(store, narrowing=None, **options):
     ],
 )
 def test_each_filter_returns_matching_sessions(shop, narrowing, expected):
-    """Parts of title, id, owner and user are found in any case; signs of LIKE and JSON are letters; totals agree."""
+    """Parts of title, id, owner and user match ignoring case; LIKE and JSON syntax is literal; totals agree."""
     assert found(shop, narrowing) == expected
     assert shop.find_sessions(narrowing).total == len(expected)
 
@@ -58,7 +58,7 @@ def test_each_filter_returns_matching_sessions(shop, narrowing, expected):
 @pytest.mark.parametrize("order", SESSION_ORDERS)
 @pytest.mark.parametrize("descending", [True, False])
 def test_pages_concatenate_to_the_list(shop, order, descending):
-    """Whatever the order, parts of any size meet without a gap or a repetition, and the two directions mirror."""
+    """In every order, pages of any size have no gap and no duplicate, and the two directions mirror."""
     whole = shop.find_sessions(order=order, descending=descending, limit=None)
     parts = [shop.find_sessions(order=order, descending=descending, offset=n, limit=2) for n in range(0, 5, 2)]
 
@@ -68,7 +68,7 @@ def test_pages_concatenate_to_the_list(shop, order, descending):
 
 
 def test_orders_sort_by_their_column(shop):
-    """Created and updated by time, session by id, title in any case; what is unknown comes with the least."""
+    """Created and updated by time, session by id, title ignoring case; unknown values sort as the least."""
     by_time = ["alpha", "beta", "Gamma_1", "gammax1", "delta"]
     assert shop.find_sessions(order="created", descending=False) == by_time
     assert shop.find_sessions(order="updated", descending=True) == by_time
@@ -82,7 +82,7 @@ def test_orders_sort_by_their_column(shop):
     ("order", "column"), [("messages", "n_messages"), ("tokens", "total_tokens"), ("cost", "cost")]
 )
 def test_total_orders_match_the_frame(shop, order, column):
-    """Of agents alone, without what a branch copied or a run was told again; the unknown comes with the least."""
+    """The agent's usage only, without copies of a branch or a history; unknown values sort as the least."""
     spent = {"alpha": [(3, 0.5), (4, 0.25)], "beta": [(9, None)], "Gamma_1": [(1, 2.0)], "gammax1": [(5, 0.0)]}
     for session_id, runs in spent.items():
         for tokens, cost in runs:
@@ -106,7 +106,7 @@ def test_total_orders_match_the_frame(shop, order, column):
 
 
 def test_too_many_sessions_for_a_total_order_are_refused(shop, monkeypatch):
-    """By tokens and cost, with the way out; a column store adds them up all the same."""
+    """By tokens and cost, with a hint; a column store has no limit."""
     limited = shop.most_added_up is not None
     assert limited == (shop.engine.dialect.name != "duckdb")
     monkeypatch.setattr(type(shop), "most_added_up", 3 if limited else None)
@@ -120,20 +120,20 @@ def test_too_many_sessions_for_a_total_order_are_refused(shop, monkeypatch):
 
 
 def test_a_given_total_is_not_counted_again(shop):
-    """Who scrolls need not count again."""
+    """Scrolling need not count again."""
     assert shop.find_sessions(offset=4, total=5) == ["alpha"]
     assert shop.find_sessions(offset=4, total=7).total == 7
 
 
 @pytest.mark.parametrize("options", [{"order": "price"}, {"offset": -1}, {"limit": -1}])
 def test_invalid_pages_are_refused(shop, options):
-    """The order is a word of a fixed list, never SQL."""
+    """The order is one of a fixed list, never SQL."""
     with pytest.raises(BadUsage):
         shop.find_sessions(**options)
 
 
 def test_status_is_that_of_the_latest_own_run(store):
-    """Earlier runs do not count, nor do members' runs, whichever status is asked for."""
+    """Earlier runs and members' runs do not count, for any status."""
     for session_id, statuses in {"good": ["ERROR", "COMPLETED"], "bad": ["COMPLETED", "ERROR"], "none": []}.items():
         store.save_session(Session(session_id=session_id))
         for status in statuses:
@@ -148,14 +148,14 @@ def test_status_is_that_of_the_latest_own_run(store):
 
 
 def test_an_empty_store_has_no_sessions_to_find(store_factory):
-    """Nothing is written by looking."""
+    """Reading writes nothing."""
     store = store_factory("new")
     assert store.find_sessions() == []
     assert store.find_sessions(SessionFilter(text="x", status="COMPLETED")).total == 0
 
 
 def test_tags_are_replaced_and_other_metadata_is_kept(store):
-    """A session has the tags it was given last, each once; without tags its metadata is as before."""
+    """A session has its latest tags, each once; without tags its metadata is as before."""
     store.save_session(Session(session_id="chat", metadata={"task": 7}))
     tagged = store.tag_session("chat", ["to check", "a%", "to check"])
 
@@ -169,7 +169,7 @@ def test_tags_are_replaced_and_other_metadata_is_kept(store):
 
 
 def test_other_metadata_does_not_match_as_a_tag(store):
-    """Only the list of tags is looked at."""
+    """Only the list of tags matches."""
     store.save_session(Session(session_id="chat", metadata={"mood": "odd", "tags": ["even"]}))
 
     assert found(store, SessionFilter(tag="odd")) == []
@@ -177,7 +177,7 @@ def test_other_metadata_does_not_match_as_a_tag(store):
 
 
 def test_tags_of_any_unicode_are_stored_and_matched(store):
-    """Quotes, NUL and half a surrogate pair included; a branch inherits them."""
+    """Quotes, NUL and lone surrogates included; a branch inherits them."""
     tag = "“q\" ' \\ \x00 \ud800 <b>"
     store.append_run("chat", a_small_run())
     store.tag_session("chat", [tag])
@@ -189,7 +189,7 @@ def test_tags_of_any_unicode_are_stored_and_matched(store):
 
 @pytest.mark.parametrize("tags", ["one", [""], ["x", 3], [" "]])
 def test_invalid_tags_are_refused(store, tags):
-    """A text is not taken for a list of letters; nothing is written."""
+    """A string is not a list of letters; nothing is written."""
     store.save_session(Session(session_id="chat"))
     before = store.get_session("chat").metadata
     with pytest.raises(BadUsage):
@@ -198,7 +198,7 @@ def test_invalid_tags_are_refused(store, tags):
 
 
 def test_an_unknown_session_cannot_be_tagged(store):
-    """It is said, and no session is made."""
+    """SessionNotFound, and no session is created."""
     store.save_session(Session(session_id="chat"))
     with pytest.raises(SessionNotFound):
         store.tag_session("chta", ["x"])
@@ -206,7 +206,7 @@ def test_an_unknown_session_cannot_be_tagged(store):
 
 
 def test_session_runs_pages_match_the_session(store):
-    """Inherited runs come first, cut where the branch cuts them, with what they wait for."""
+    """Inherited runs first, cut at the branch point, with their requirements."""
     said = [Message(role="user", content="one"), Message(role="assistant", content="two")]
     for _ in range(3):
         store.append_run("chat", Run(input="x", messages=[m.model_copy() for m in said]))
@@ -225,7 +225,7 @@ def test_session_runs_pages_match_the_session(store):
 
 
 def test_runs_of_an_unknown_session_are_refused(store):
-    """A misspelt id is told from a session without runs."""
+    """A misspelt id is not a session without runs."""
     store.save_session(Session(session_id="chat"))
     assert store.session_runs("chat") == []
     with pytest.raises(SessionNotFound):

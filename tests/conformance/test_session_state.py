@@ -1,4 +1,4 @@
-"""Session state under runs at once: each run's changes are kept, key by key, and the state after any run can be had."""
+"""Session state under concurrent runs: each run's changes are kept, key by key, and the state after each run is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kern_nb.records import Session
 
 
 def at_once(store, base, first, second, session_id="chat"):
-    """The state after two runs that both started from ``base`` and left it as ``first`` and ``second``."""
+    """The state after two runs that both started from ``base`` and ended with ``first`` and ``second``."""
     store.save_session(Session(session_id=session_id, session_data={"session_state": base}))
     a, b = store.start_run(session_id, input="a"), store.start_run(session_id, input="b")
     store.finish_run(a.run_id, session_state=first)
@@ -24,7 +24,7 @@ def at_once(store, base, first, second, session_id="chat"):
 
 
 def test_concurrent_runs_keep_their_different_keys(store):
-    """In either order of their ends, at any depth."""
+    """In either order of ends, at every depth."""
     assert at_once(store, {}, {"a": 1}, {"b": 2}) == {"a": 1, "b": 2}
     assert at_once(store, {"n": 0}, {"n": 0, "a": 1}, {"n": 5}, "1") == {"n": 5, "a": 1}
     nested = at_once(store, {"x": {"y": {}}}, {"x": {"y": {"a": 1}}}, {"x": {"y": {"b": 2}, "z": 3}}, "2")
@@ -33,7 +33,7 @@ def test_concurrent_runs_keep_their_different_keys(store):
 
 
 def test_a_removed_key_is_removed(store):
-    """Unless the other run changed it; what the other added stays."""
+    """Unless the other run changed it; the other's new keys are kept."""
     assert at_once(store, {"old": 1, "kept": 2}, {"kept": 2}, {"old": 1, "kept": 2, "new": 3}) == {"kept": 2, "new": 3}
     assert at_once(store, {"old": 1}, {"old": 1, "new": 3}, {}, "1") == {"new": 3}
     assert at_once(store, {"x": {"a": 1, "b": 2}}, {"x": {"b": 2}}, {"x": {"a": 1, "b": 2, "c": 3}}, "2") == {
@@ -52,7 +52,7 @@ def test_the_later_finish_wins_for_the_same_key(store):
 
 
 def test_a_change_of_type_is_a_change(store):
-    """1 to True, 0 to False, 1 to 1.0, 0.0 to -0.0: equal in Python, and not the same."""
+    """1 to True, 0 to False, 1 to 1.0, 0.0 to -0.0: equal in Python, but not the same."""
     for i, (before, after) in enumerate([(1, True), (0, False), (True, 1), (1, 1.0), (0.0, -0.0), ([1], [True])]):
         state = at_once(store, {"x": before}, {"x": before}, {"x": after}, f"s{i}")
 
@@ -60,7 +60,7 @@ def test_a_change_of_type_is_a_change(store):
 
 
 def test_an_unchanged_value_does_not_overwrite(store):
-    """NaN is not a change of itself, nor is a tuple of the list it came back as, nor an array of its list."""
+    """NaN is no change from NaN, nor a tuple from its list, nor an array from its list."""
     nan = float("nan")
     for i, (before, returned) in enumerate(
         [(nan, nan), ([1, 2], (1, 2)), ([1, 2], np.array([1, 2])), ({"a": [nan]}, {"a": [nan]})]
@@ -71,7 +71,7 @@ def test_an_unchanged_value_does_not_overwrite(store):
 
 
 def test_values_that_do_not_compare_are_stored(store):
-    """Arrays, signalling NaN: merging compares what is stored, not what == says."""
+    """Arrays, signalling NaN: a merge compares stored values, without ==."""
     for i, value in enumerate((np.array([1, 2]), np.float64("nan"), Decimal("sNaN"), {"a": np.array([[1]])})):
         store.append_run(f"s{i}", a_small_run(session_state={"x": value}))
         store.append_run(f"s{i}", a_small_run(session_state={"x": value, "y": 1}))
@@ -82,7 +82,7 @@ def test_values_that_do_not_compare_are_stored(store):
 
 
 def test_a_finished_run_merges_key_by_key_when_appended(store):
-    """A stored run's state adds to the session's: another run's keys stay."""
+    """A stored run's state is merged into the session's: another run's keys are kept."""
     store.append_run("chat", a_small_run(session_state={"a": 1, "n": {"x": 1}}))
     store.append_run("chat", a_small_run(session_state={"b": 2, "n": {"y": 2}}))
     store.append_run("chat", a_small_run())
@@ -91,7 +91,7 @@ def test_a_finished_run_merges_key_by_key_when_appended(store):
 
 
 def test_the_state_after_each_run_is_stored(store):
-    """Each run keeps the state as it was after it, whatever came later."""
+    """Each run has the state after it, whatever followed."""
     for i in range(4):
         run = store.start_run("chat", input=f"{i}")
         state = (run.session_state or {}) | {f"k{i}": i}
@@ -103,7 +103,7 @@ def test_the_state_after_each_run_is_stored(store):
 
 
 def test_a_run_without_a_state_does_not_change_it(store):
-    """Neither removed nor set back to what it started from, though another run changed it meanwhile."""
+    """Neither removed nor reset, though another run changed it meanwhile."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     silent, other = store.start_run("chat", input="silent"), store.start_run("chat", input="other")
     store.finish_run(other.run_id, session_state={"a": 2, "b": 3})
@@ -113,7 +113,7 @@ def test_a_run_without_a_state_does_not_change_it(store):
 
 
 def test_an_empty_state_removes_the_initial_keys(store):
-    """An empty dict is a state, None says nothing of it."""
+    """An empty dict is a state, None is not."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")
     store.finish_run(run.run_id, session_state={})
@@ -123,7 +123,7 @@ def test_an_empty_state_removes_the_initial_keys(store):
 
 
 def test_state_does_not_affect_other_session_data(store):
-    """The title and what else session_data holds are untouched by runs, and the state by a title."""
+    """The title and other session_data are not changed by runs, nor the state by a title."""
     data = {"session_name": "title", "other": [1], "session_state": {"a": 1}}
     store.save_session(Session(session_id="chat", session_data=data))
     run = store.start_run("chat", input="x")
@@ -149,7 +149,7 @@ def one_store():
 @settings(max_examples=30)
 @given(base=flat, first=flat, second=flat)
 def test_every_change_of_concurrent_runs_is_kept(one_store, base, first, second):
-    """Whatever a run set or removed is so afterwards, unless the later one set or removed the same key."""
+    """Whatever a run set or removed is stored, unless the later one set or removed the same key."""
     one_store.save_session(Session(session_id="chat", session_data={"session_state": base}))
     state = at_once(one_store, base, first, second)
     missing = object()
@@ -164,7 +164,7 @@ def test_every_change_of_concurrent_runs_is_kept(one_store, base, first, second)
 @settings(max_examples=30)
 @given(state=states, other=states)
 def test_a_single_run_sets_the_state(one_store, state, other):
-    """Without another run in between, the state is exactly what the run handed back."""
+    """Without a concurrent run, the state is exactly the run's."""
     one_store.save_session(Session(session_id="alone", session_data={"session_state": state}))
     run = one_store.start_run("alone", input="x")
     one_store.finish_run(run.run_id, session_state=other)

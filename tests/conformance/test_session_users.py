@@ -1,4 +1,4 @@
-"""Sessions have owners: a user sees only their own, and writes into nobody else's."""
+"""Sessions have users: a user reads only their own, and cannot write to another user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kern_nb.records import Session
 
 @pytest.fixture
 def shared(store):
-    """A session of each of two users, and one of nobody."""
+    """A session of each of two users, and one without a user."""
     a_session(store, "of alice", runs=2, user_id="alice")
     a_session(store, "of bob", runs=1, user_id="bob")
     a_session(store, "of nobody", runs=1)
@@ -21,7 +21,7 @@ def shared(store):
 
 
 def test_a_user_sees_only_their_own_sessions(shared):
-    """In lists, frames and by name; without user_id, all."""
+    """In lists, frames and by id; without user_id, all."""
     assert [s.session_id for s in shared.list_sessions(user_id="alice")] == ["of alice"]
     assert len(shared.list_sessions()) == 3
     assert shared.get_session("of alice", user_id="alice").session_id == "of alice"
@@ -36,7 +36,7 @@ def test_a_user_sees_only_their_own_sessions(shared):
 
 
 def test_a_run_in_another_users_session_is_refused(shared):
-    """By append_run, whichever way the user is named, and start_run; nothing is written, not even the time."""
+    """By append_run, however the user is named, and start_run; nothing is written, not even the time."""
     before = everything(shared)
     for write in (
         lambda: shared.append_run("of bob", a_run(user_id="alice")),
@@ -56,7 +56,7 @@ def test_a_run_in_another_users_session_is_refused(shared):
 
 
 def test_the_refusal_does_not_name_the_owner(shared):
-    """The other user's name is not for everybody."""
+    """The other user's name is private."""
     with pytest.raises(OwnerMismatch) as caught:
         shared.append_run("of bob", a_run(), user_id="alice")
 
@@ -66,7 +66,7 @@ def test_the_refusal_does_not_name_the_owner(shared):
 
 
 def test_a_user_can_write_to_their_own_session(shared):
-    """And a run that names nobody may go into any: the owner stays."""
+    """A run without a user can be written to any session: the owner is unchanged."""
     assert shared.append_run("of alice", a_small_run(), user_id="alice").run_index == 2
     assert shared.append_run("of alice", a_small_run()).run_index == 3
     run = shared.start_run("of alice", input="x")
@@ -78,7 +78,7 @@ def test_a_user_can_write_to_their_own_session(shared):
 
 
 def test_the_first_user_to_write_owns_a_session_without_a_user(shared):
-    """From then on it is theirs alone."""
+    """Then the session is theirs."""
     shared.append_run("of nobody", a_small_run(), user_id="alice")
 
     assert loaded(shared, "of nobody").user_id == "alice"
@@ -88,7 +88,7 @@ def test_the_first_user_to_write_owns_a_session_without_a_user(shared):
 
 
 def test_a_branch_belongs_to_the_owner_of_its_parent(shared):
-    """What alice said is hers in every branch."""
+    """Alice's messages are hers in every branch."""
     shared.branch("of alice", new_session_id="b")
 
     assert loaded(shared, "b").user_id == "alice"
@@ -99,7 +99,7 @@ def test_a_branch_belongs_to_the_owner_of_its_parent(shared):
 
 
 def test_users_with_hostile_names_are_separate(store):
-    """Names that differ in a NUL, in case or in their form of an accent are different users."""
+    """Names that differ in a NUL, in case or in an accent's form are different users."""
     names = ["a", "A", "a\x00", "a\ud800", "á", "a\u0301", " a", "a ", "%", "_", ""]
     for i, name in enumerate(names):
         store.append_run(f"s{i}", a_small_run(), user_id=name)
@@ -112,7 +112,7 @@ def test_users_with_hostile_names_are_separate(store):
 
 
 def test_one_of_several_concurrent_users_owns_a_new_session(store):
-    """Four users write the same new session at the same time: one gets it, the others are refused, and all rows are the owner's."""
+    """Four users write the same new session at once: one gets it, the others are refused, and all rows are the owner's."""
     for attempt in range(5):
         results: dict[str, str] = {}
         start = threading.Barrier(4)

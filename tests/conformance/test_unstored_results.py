@@ -1,4 +1,4 @@
-"""Where results are not to be kept, none is, anywhere; that the tool has run, and how it ended, is."""
+"""Without stored results, no result is anywhere; that the tool has run, and how it ended, is stored."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ RESULTS = [SECRET, {"deep": [SECRET, {SECRET: 1}]}, [{"type": "text", "text": SE
 
 
 def calling(*ids, **fields) -> Message:
-    """An assistant's message that calls tools."""
+    """An assistant's message with tool calls."""
     return Message(role="assistant", tool_calls=[ToolCall(tool_call_id=i, tool_name="look_up", **fields) for i in ids])
 
 
 def result(tool_call_id, content=SECRET, **fields) -> Message:
-    """A tool's answer, that says its result wherever it can."""
+    """A tool's message with its result in every field."""
     return Message(
         role="tool", tool_call_id=tool_call_id, content=content, tool_name="look_up", extra={"raw": content}, **fields
     )
 
 
 def told(store, run_id, *messages):
-    """Append messages whose results are not to be kept."""
+    """Append messages without storing their results."""
     return store.append_messages(run_id, messages, store_results=False)
 
 
 def statuses(store):
-    """How each call ended."""
+    """The status of each call."""
     return {call.tool_call_id: call.status for call in loaded(store, "chat").runs[0].tool_calls}
 
 
@@ -50,7 +50,7 @@ def assert_nowhere(store, secret=SECRET):
 
 
 def test_an_unstored_result_is_in_no_table(store):
-    """Of whatever kind; the calls have ended, each as it did, and took their time."""
+    """Of any type; the calls have ended with their status and duration."""
     run = store.start_run("chat", input="x")
     names = [f"c{i}" for i in range(len(RESULTS))]
     told(store, run.run_id, Message(role="user", content="question"), calling(*names, args={"q": 1}))
@@ -71,7 +71,7 @@ def test_an_unstored_result_is_in_no_table(store):
 
 
 def test_stored_messages_are_numbered_without_gaps(store):
-    """And each call stands on its message."""
+    """And each call refers to its message."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, Message(role="user", content="q"), calling("a"), result("a"), calling("b"))
     kept = told(store, run.run_id, result("b"), Message(role="assistant", content="answer"))
@@ -87,7 +87,7 @@ def test_stored_messages_are_numbered_without_gaps(store):
 
 
 def test_calls_without_stored_results_are_not_in_the_history(store):
-    """The history has what was said, without calls that have no answer."""
+    """The history has no calls without results."""
     run = store.start_run("chat", input="x")
     looking = calling("a").model_copy(update={"content": "let me look"})
     told(store, run.run_id, Message(role="user", content="q"), looking, result("a"), calling("b"), result("b"))
@@ -99,7 +99,7 @@ def test_calls_without_stored_results_are_not_in_the_history(store):
 
 
 def test_a_reused_call_id_ends_the_right_call(store):
-    """First come, first served, in whatever writes they come; a result without a call is none."""
+    """In order, in any split into writes; a result without a call is ignored."""
     for batches in ([1, 1, 1, 1], [4], [2, 2], [1, 2, 1], [3, 1]):
         store.start_run("chat", input="x", run_id=f"{batches}")
         written = iter([calling("a"), result("a"), calling("a"), result("a", is_error=True)])
@@ -112,7 +112,7 @@ def test_a_reused_call_id_ends_the_right_call(store):
 
 
 def test_a_result_before_its_call_does_not_end_it(store):
-    """As where results are kept: a late answer to a call that has ended, before the next call of that id."""
+    """As with stored results: a late result of an ended call, before the next call with its id."""
     for keep in (True, False):
         run = store.start_run("chat", input="x")
         store.append_messages(run.run_id, [result("a", "early"), calling("a")], store_results=keep)
@@ -120,7 +120,7 @@ def test_a_result_before_its_call_does_not_end_it(store):
 
 
 def test_the_first_result_ends_a_call(store):
-    """Whatever number its message had elsewhere; later ones change nothing."""
+    """Whatever index its message had elsewhere; later ones change nothing."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, Message(role="user", content="q"), calling("a"))
     told(store, run.run_id, result("a", message_index=0))
@@ -131,7 +131,7 @@ def test_the_first_result_ends_a_call(store):
 
 
 def test_a_result_in_the_call_is_not_stored_either(store):
-    """Where the call comes with its result, it has ended; what it says beside it is no result."""
+    """A call with its result has ended; further results are ignored."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a", "b", result=SECRET), calling("c", result={"x": SECRET}, status="failed"))
     told(store, run.run_id, calling("d", result="", duration_s=0.5))
@@ -143,7 +143,7 @@ def test_a_result_in_the_call_is_not_stored_either(store):
 
 
 def test_results_are_stored_again_on_request(store):
-    """The choice is of one write; what was not kept then stays unknown."""
+    """The choice is per write; earlier unstored results stay unknown."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a", "b"), result("a"))
     store.append_messages(run.run_id, [result("b", "kept"), result("a", "again")])
@@ -155,7 +155,7 @@ def test_results_are_stored_again_on_request(store):
 
 
 def test_a_paused_run_can_resume_without_results(store):
-    """The call that waited ends."""
+    """The open call ends."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, calling("a"))
     store.pause_run(run.run_id, [asks("ask", tool_call_id="a")])
@@ -169,7 +169,7 @@ def test_a_paused_run_can_resume_without_results(store):
 
 
 def test_answers_can_be_forgotten(store):
-    """What a person gave as the result of a call; who gave it, and what was allowed, stays; other runs' answers too."""
+    """The value in a person's answer; who gave it, and the approval, is kept, and so are other runs' answers."""
     for name in ("other", "chat"):
         run = store.start_run(name, input="x")
         kinds = {"a": "external_execution", "b": "confirmation", "c": "user_input"}
@@ -188,7 +188,7 @@ def test_answers_can_be_forgotten(store):
 
 @pytest.mark.parametrize("place", [{}, {"after": 0}, {"after": (0, 1)}])
 def test_a_branch_has_no_results_either(store, place):
-    """Nor one that took its own copy."""
+    """Nor a detached one."""
     run = store.start_run("chat", input="x")
     told(store, run.run_id, Message(role="user", content="q"), calling("a"), result("a"), calling("b"))
     store.branch("chat", **place, new_session_id="b")

@@ -1,4 +1,4 @@
-"""Given a user_id, every call of a store sees and changes that user's sessions alone; without one it sees all."""
+"""With a user_id, every method of a store reads and changes that user's sessions only; without one, all."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SECRET = "alice's swordfish"
 
 
 def run(**fields):
-    """A finished run that tells a secret."""
+    """A finished run with a secret."""
     messages = [Message(role="user", content=SECRET), Message(role="assistant", content="noted")]
     return Run(input=SECRET, output="noted", messages=messages, **fields)
 
 
 @pytest.fixture
 def shop(store):
-    """Two sessions of Alice's, one a branch, with a paused run; one of Bob's; one of nobody."""
+    """Two sessions of Alice's, one a branch, with a paused run; one of Bob's; one without a user."""
     store.append_run("of alice", run(run_id="r0", session_state={"secret": SECRET}), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="r0"), user_id="alice")
     paused = store.start_run("of alice", input=SECRET, user_id="alice", run_id="r2")
@@ -123,7 +123,7 @@ OF_THE_STORE |= {
 
 
 def test_every_public_method_is_isolated_or_listed():
-    """A new method has to say which it is."""
+    """A new method has to be classified."""
     public = {name for name, value in inspect.getmembers(SessionStore, callable) if not name.startswith("_")}
 
     assert public - OF_THE_STORE - OF_A_RUN - WITHOUT - {*READS, *WRITES, *LISTS} == set()
@@ -133,7 +133,7 @@ def test_every_public_method_is_isolated_or_listed():
 
 @pytest.mark.parametrize("other", ["bob", "", "Alice", "alice ", "%"])
 def test_another_user_reads_nothing(shop, other):
-    """The error is the one of a session that is not there, and neither names nor hints at it."""
+    """The error is that of an unknown session, and neither names nor hints at it."""
     for name, (call, error) in READS.items():
         with pytest.raises(error) as refused:
             call(shop, other)
@@ -145,7 +145,7 @@ def test_another_user_reads_nothing(shop, other):
 
 
 def test_the_owner_and_calls_without_a_user_read_all(shop):
-    """A user_id narrows; it takes nothing away from the owner."""
+    """A user_id takes nothing away from the owner."""
     for user in ("alice", None):
         for call, _ in READS.values():
             assert call(shop, user) is not None
@@ -158,7 +158,7 @@ def test_the_owner_and_calls_without_a_user_read_all(shop):
 
 
 def test_another_user_changes_nothing(shop):
-    """Not in whichever way it is tried; every row is as before."""
+    """In no way; every row is as before."""
     before = everything(shop)
     for name, (call, error) in WRITES.items():
         for other in ("bob", ""):
@@ -171,7 +171,7 @@ def test_another_user_changes_nothing(shop):
 
 @pytest.mark.parametrize("user", ["alice", None])
 def test_the_owner_and_calls_without_a_user_can_write(shop, user):
-    """Each of the calls does what it does."""
+    """Each method does its work."""
     for call, _ in WRITES.values():
         call(shop, user)
 
@@ -180,7 +180,7 @@ def test_the_owner_and_calls_without_a_user_can_write(shop, user):
 
 
 def test_a_hint_names_only_sessions_of_the_user(shop):
-    """Neither a name spelt alike nor a prefix tells of another's session."""
+    """Neither a similar id nor a prefix reveals another's session."""
     shop.append_run("of bobby", run(), user_id="alice")
     for text in ("of alicf", "of al", "of bobb"):
         with pytest.raises(SessionNotFound) as refused:
@@ -191,7 +191,7 @@ def test_a_hint_names_only_sessions_of_the_user(shop):
 
 
 def test_a_refused_delete_names_no_branch_of_another_user(store):
-    """How a session came to have branches of two users: it was nobody's when they were taken."""
+    """How a session comes to have branches of two users: it had no user when they were created."""
     store.append_run("trunk", run())
     store.branch("trunk", new_session_id="hers")
     store.branch("trunk", new_session_id="his")
@@ -207,7 +207,7 @@ def test_a_refused_delete_names_no_branch_of_another_user(store):
 
 
 def test_a_branch_shows_inherited_rows_after_the_parent_changed_hands(store):
-    """It was told before the branch was taken; nothing that came to the parent later is in it."""
+    """Inherited rows only; nothing later of the parent's."""
     store.append_run("trunk", run())
     store.branch("trunk", new_session_id="hers")
     store.append_run("hers", run(), user_id="alice")
@@ -220,7 +220,7 @@ def test_a_branch_shows_inherited_rows_after_the_parent_changed_hands(store):
 
 
 def test_the_sessions_user_owns_a_run(store):
-    """Whatever user the run's own row names, as an import may have it."""
+    """Whatever user the run's own row has, as after an import."""
     from kern_nb.records import Session
 
     store.save_session(Session(session_id="of alice", user_id="alice", runs=[run(run_id="odd", user_id="bob")]))
@@ -232,7 +232,7 @@ def test_the_sessions_user_owns_a_run(store):
 
 
 def test_a_run_of_another_session_is_not_a_members_run(store):
-    """A run that names another session's run as its parent is not made within that."""
+    """A run that names another session's run as its parent is not its member's."""
     store.append_run("of alice", run(run_id="team"), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="team"), user_id="alice")
     store.append_run("of bob", run(run_id="intruder", parent_run_id="team"), user_id="bob")
@@ -241,7 +241,7 @@ def test_a_run_of_another_session_is_not_a_members_run(store):
 
 
 def test_an_export_of_a_user_has_only_their_sessions(shop, tmp_path):
-    """By name another's is not there; of all, only theirs are written."""
+    """By name another's is not found; of all, only theirs are written."""
     import kern_nb
 
     with pytest.raises(KernError):

@@ -1,4 +1,4 @@
-"""`check()` names every broken invariant, and mends what can be mended without guessing."""
+"""`check()` reports every broken invariant, and repairs what can be repaired without guessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def kinds(report):
 
 
 def start_in_a_process_that_ends(store):
-    """Open a run as another process that is gone by now would have."""
+    """Open a run in another process that then ends."""
     run = store.start_run("chat", input="look it up")
     call = ToolCall(tool_call_id="c1", tool_name="search", args={"q": "kern"})
     store.append_messages(run.run_id, [Message(role="assistant", tool_calls=[call])])
@@ -36,7 +36,7 @@ def store_process(store, run_id):
 
 
 def test_a_valid_store_has_no_problems(store):
-    """An empty store is sound, and so is one with runs and branches."""
+    """An empty store is valid, and so is one with runs and branches."""
     assert store.check()
     store.append_run("chat", Run(messages=[Message(role="user", content="hi")]))
     store.branch("chat", new_session_id="what-if")
@@ -55,7 +55,7 @@ def test_a_running_run_is_not_a_problem(store):
 
 
 def test_a_run_of_a_dead_process_is_reported(store):
-    """It is called interrupted, and looking changes nothing."""
+    """It is reported as interrupted, and checking changes nothing."""
     run = start_in_a_process_that_ends(store)
 
     report = store.check()
@@ -66,7 +66,7 @@ def test_a_run_of_a_dead_process_is_reported(store):
 
 
 def test_repair_marks_an_interrupted_run_and_runs_no_tool(store):
-    """Its messages stay, its status says so, and a tool that had started is unknown: nobody knows what it did."""
+    """Its messages stay, its status changes, and a started tool becomes unknown."""
     start_in_a_process_that_ends(store)
 
     assert store.check(repair=True)
@@ -78,7 +78,7 @@ def test_repair_marks_an_interrupted_run_and_runs_no_tool(store):
 
 
 def test_a_run_on_another_host_is_reported_and_not_changed(store):
-    """Whether it still works cannot be seen from here."""
+    """Whether it still runs is unknown here."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
     store.write(lambda c: c.execute(r.update().values(process="another-host:1:1")))
@@ -90,7 +90,7 @@ def test_a_run_on_another_host_is_reported_and_not_changed(store):
 
 
 def test_runs_of_hosts_gone_are_marked_interrupted(store):
-    """A container that was created anew has another name; the report names it and the way out."""
+    """A replaced container has another name; the report names it and the option."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
     store.write(lambda c: c.execute(r.update().values(process="3f2a9c41d0be:1:1")))
