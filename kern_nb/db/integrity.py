@@ -198,7 +198,7 @@ def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
         if row["parent"] is None:
             detail = f"its parent {row['parent_session_id']} does not exist, so its inherited runs are lost"
             yield Finding("no parent", row["session_id"], None, detail)
-        elif row["fork_run_index"] > row["last"]:
+        elif row["fork_run_index"] is not None and row["fork_run_index"] > row["last"]:
             detail = f"it inherits up to run {row['fork_run_index']} of a parent whose last is {row['last']}"
             yield Finding("fork beyond the parent", row["session_id"], None, detail)
 

@@ -13,16 +13,15 @@ from functools import cached_property
 from typing import Any, SupportsIndex
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec
-from kern_nb.db.schema import Tables, UnreadableCell, starts_with
+from kern_nb.db.schema import StoredRow, Tables, UnreadableCell, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
 from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES
 
-Row = Mapping[str, Any] | RowMapping
 _MAX_DEPTH = 10_000
 """A longer chain of parents is a cycle."""
 
@@ -102,7 +101,7 @@ class Lineage(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
         runs = ((rows.c.session_id == owner) & (rows.c.run_index == index) for owner, index in self._cuts)
         return sa.or_(sa.false(), *runs)
 
-    def cut(self, run: Row) -> int | None:
+    def cut(self, run: StoredRow) -> int | None:
         """The last inherited message of a run that a branch point cuts; None if it is not cut."""
         return self._cuts.get((run["session_id"], run["run_index"]))
 
@@ -228,7 +227,7 @@ def is_in_segments(spans: str, owner: object, run: object, message: object, part
     return isinstance(message, int) and (run, message) <= end
 
 
-def fork_point(session: Row) -> BranchPoint | None:
+def fork_point(session: StoredRow) -> BranchPoint | None:
     """The branch point of a session; None if it is not a branch.
 
     Raises:
@@ -241,7 +240,7 @@ def fork_point(session: Row) -> BranchPoint | None:
     return BranchPoint(session["fork_run_index"], session["fork_message_index"])
 
 
-def load_lineage(connection: Connection, tables: Tables, session: Row) -> Lineage:
+def load_lineage(connection: Connection, tables: Tables, session: StoredRow) -> Lineage:
     """The lineage of a session, from its row; runs a query only if it is a branch.
 
     Raises:
@@ -258,7 +257,7 @@ def load_lineage(connection: Connection, tables: Tables, session: Row) -> Lineag
     return Lineage(reversed(reversed_lineage))
 
 
-def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row]:
+def _ancestors(connection: Connection, tables: Tables, session: StoredRow) -> list[StoredRow]:
     """The rows of the ancestors, parent first."""
     if session["parent_session_id"] is None:
         return []
@@ -273,13 +272,13 @@ def _ancestors(connection: Connection, tables: Tables, session: Row) -> list[Row
         .join(chain, up.c.session_id == chain.c.parent_session_id)
         .where(chain.c.depth < _MAX_DEPTH)
     )
-    rows: list[Row] = list(connection.execute(sa.select(chain).order_by(chain.c.depth)).mappings())
+    rows: list[StoredRow] = list(connection.execute(sa.select(chain).order_by(chain.c.depth)).mappings())
     if len({row["session_id"] for row in rows} | {session["session_id"]}) <= len(rows):
         raise _cycle_error(session)
     return rows
 
 
-def _cycle_error(session: Row) -> UnreadableCell:
+def _cycle_error(session: StoredRow) -> UnreadableCell:
     return UnreadableCell(("sessions", "parent_session_id"), session["parent_session_id"], CYCLE, session)
 
 
@@ -290,13 +289,13 @@ _LINK_COLUMNS = ("session_id", "parent_session_id", "fork_run_index", "fork_mess
 _MAX_SINGLE_QUERIES = 3
 
 
-def _ancestors_by_scan(connection: Connection, tables: Tables, session: Row) -> list[Row]:
+def _ancestors_by_scan(connection: Connection, tables: Tables, session: StoredRow) -> list[StoredRow]:
     """As `_ancestors`, for an engine that scans: a few parents one by one, more in one scan."""
     s = tables.sessions
     query = sa.select(*(s.c[n] for n in _LINK_COLUMNS))
-    rows: list[Row] = []
+    rows: list[StoredRow] = []
     visited = {session["session_id"]}
-    parents: Mapping[str, Row] | None = None
+    parents: Mapping[str, StoredRow] | None = None
     parent_id = session["parent_session_id"]
     while parent_id is not None:
         if parent_id in visited:
@@ -315,7 +314,7 @@ def _ancestors_by_scan(connection: Connection, tables: Tables, session: Row) -> 
     return rows
 
 
-def find_run(connection: Connection, tables: Tables, lineage: Lineage, run: int | str) -> Row:
+def find_run(connection: Connection, tables: Tables, lineage: Lineage, run: int | str) -> StoredRow:
     """A run of a lineage, by its index, its id or a unique prefix of its id.
 
     Raises:
@@ -346,7 +345,7 @@ def find_run(connection: Connection, tables: Tables, lineage: Lineage, run: int 
 _RUN_COLUMNS = ("session_id", "run_index", "run_id", "parent_run_id", "status", "session_state")
 
 
-def _root_run(connection: Connection, tables: Tables, run: Row) -> Row:
+def _root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredRow:
     """The top-level run of a member's or a step's run; otherwise the run itself."""
     r, visited = tables.runs, {run["run_id"]}
     while run["parent_run_id"] is not None and run["parent_run_id"] not in visited:
@@ -360,7 +359,7 @@ def _root_run(connection: Connection, tables: Tables, run: Row) -> Row:
     return run
 
 
-def _last_member_index(connection: Connection, tables: Tables, run: Row) -> int:
+def _last_member_index(connection: Connection, tables: Tables, run: StoredRow) -> int:
     """The index of the last run among a run and its members' runs, at every depth."""
     r, last = tables.runs, int(run["run_index"])
     level, visited = [run["run_id"]], {run["run_id"]}
@@ -419,7 +418,7 @@ def resolve_branch_point(
 def _require_index(value: object, noun: str) -> int:
     """An integer of any type: a frame's are numpy's, which drivers do not take."""
     if not isinstance(value, SupportsIndex):
-        raise BadUsage(f"A {noun} index must be an int, got {value!r}.")
+        raise BadUsage(f"A {noun} index must be an int, got {value!r}.", "See the indexes with %kern show.")
     return value.__index__()
 
 
@@ -429,7 +428,7 @@ def _end_of_run(lineage: Lineage, run_index: int) -> BranchPoint:
     return BranchPoint(run_index, cuts[-1].message_index if cuts else None)
 
 
-def _after(connection: Connection, tables: Tables, lineage: Lineage, run: Row) -> BranchPoint:
+def _after(connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow) -> BranchPoint:
     """After a run. An open one counts up to its latest message, so that the branch does not get later ones."""
     m, index = tables.messages, int(run["run_index"])
     if run["status"] not in OPEN_STATUSES:
@@ -450,7 +449,9 @@ def _end(connection: Connection, tables: Tables, lineage: Lineage) -> BranchPoin
     return _after(connection, tables, lineage, _root_run(connection, tables, run))
 
 
-def _require_message(connection: Connection, tables: Tables, lineage: Lineage, run: Row, message_index: int) -> None:
+def _require_message(
+    connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow, message_index: int
+) -> None:
     m = tables.messages
     query = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], lineage.inside(m))
     last = connection.execute(query).scalar()

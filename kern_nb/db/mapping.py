@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
-
-from sqlalchemy.engine import RowMapping
 
 from kern_nb import records
 from kern_nb.db import codec
@@ -19,6 +17,7 @@ from kern_nb.db.schema import (
     USAGE,
     WORDS,
     Real,
+    StoredRow,
     Tables,
     UnreadableCell,
     micros_per_unit,
@@ -45,7 +44,6 @@ from kern_nb.records import (
 )
 
 Row = dict[str, Any]
-Stored = Mapping[str, Any] | RowMapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RESULT_ROLES = records.RESULT_ROLES
@@ -320,7 +318,7 @@ def _rules(table: str) -> _Rules:
     return _Rules(tuple(c.name for c in columns if not c.nullable), tuple(ranges), words)
 
 
-def require_valid(table: str, row: Stored) -> None:
+def require_valid(table: str, row: StoredRow) -> None:
     """Check that a row can be a row of its table.
 
     Args:
@@ -343,7 +341,7 @@ def require_valid(table: str, row: Stored) -> None:
             raise _invalid_cell(table, name, row)
 
 
-def _invalid_cell(table: str, name: str, row: Stored) -> UnreadableCell:
+def _invalid_cell(table: str, name: str, row: StoredRow) -> UnreadableCell:
     reason = problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
     return UnreadableCell((table, name), row[name], reason, row)
 
@@ -359,7 +357,7 @@ def session_row(session: Session) -> Row:
     return row | {name: unix_seconds(whole(value)) for name, value in times.items()}
 
 
-def session_from_row(row: Stored, runs: list[Run] | None = None) -> Session:
+def session_from_row(row: StoredRow, runs: list[Run] | None = None) -> Session:
     """The session of a row."""
     require_valid("sessions", row)
     return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
@@ -374,7 +372,7 @@ def listed_session(row: Row, damaged: Sequence[str]) -> Session:
     return session
 
 
-def run_from_row(row: Stored, messages: list[Message], tool_calls: list[ToolCall]) -> Run:
+def run_from_row(row: StoredRow, messages: list[Message], tool_calls: list[ToolCall]) -> Run:
     """The run of a row, with its messages and tool calls."""
     require_valid("runs", row)
     attach_calls(messages, tool_calls)
@@ -406,7 +404,7 @@ def attach_calls(messages: Iterable[Message], calls: Iterable[ToolCall]) -> None
         message.tool_calls = by_message.get(message.message_index, [])
 
 
-def message_from_row(row: Stored) -> Message:
+def message_from_row(row: StoredRow) -> Message:
     """The message of a row."""
     require_valid("messages", row)
     scalars = (
@@ -424,7 +422,7 @@ def message_from_row(row: Stored) -> Message:
     )
 
 
-def tool_call_from_row(row: Stored) -> ToolCall:
+def tool_call_from_row(row: StoredRow) -> ToolCall:
     """The tool call of a row."""
     require_valid("tool_calls", row)
     scalars = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
@@ -447,7 +445,7 @@ def requirement_row(requirement: Requirement) -> Row:
     return row | {"requirement_id": require_id(requirement.requirement_id), "extra": requirement.extra or None}
 
 
-def requirement_from_row(row: Stored) -> Requirement:
+def requirement_from_row(row: StoredRow) -> Requirement:
     """The requirement of a row."""
     require_valid("requirements", row)
     values = {name: row[name] for name in Requirement.model_fields}
@@ -455,12 +453,12 @@ def requirement_from_row(row: Stored) -> Requirement:
     return Requirement.model_construct(**values | {"extra": row["extra"] or {}})
 
 
-def _usage_from_row(row: Stored) -> Usage | None:
+def _usage_from_row(row: StoredRow) -> Usage | None:
     """The usage of a row; None if all of it is unknown."""
     usage = {name: row[name] for name in USAGE}
     return None if all(value is None for value in usage.values()) else Usage.model_construct(**usage)
 
 
-def _content(row: Stored, name: str) -> Any:
+def _content(row: StoredRow, name: str) -> Any:
     value = row[f"{name}_json"]
     return row[name] if value is None else value

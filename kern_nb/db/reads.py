@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage
-from kern_nb.db.schema import UNKNOWN_TIME, Tables, newest_first
+from kern_nb.db.schema import UNKNOWN_TIME, StoredRow, Tables, newest_first
 from kern_nb.db.views import json_text, latest_runs, lowered, told_again
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import RESULT_ROLES, Message, Requirement, Run, Session, ToolCall
@@ -22,7 +22,6 @@ from kern_nb.records import RESULT_ROLES, Message, Requirement, Run, Session, To
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
 
-Row = Mapping[str, Any] | RowMapping
 
 INSTRUCTION_ROLES = ("system", "developer")
 """Roles of instructions, which are not part of the history: each agent has its own."""
@@ -39,7 +38,9 @@ class SessionPage(list[Session]):
         self.cursor = cursor
 
 
-def session_row(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Row | None:
+def session_row(
+    connection: Connection, tables: Tables, session_id: str, user_id: str | None = None
+) -> StoredRow | None:
     """The row of a session; None if it does not exist or is another user's."""
     s = tables.sessions
     query = sa.select(s).where(s.c.session_id == session_id)
@@ -48,7 +49,7 @@ def session_row(connection: Connection, tables: Tables, session_id: str, user_id
     return connection.execute(query).mappings().first()
 
 
-def require_session(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> Row:
+def require_session(connection: Connection, tables: Tables, session_id: str, user_id: str | None = None) -> StoredRow:
     """The row of a session; with a ``user_id``, of that user's.
 
     Raises:
@@ -183,7 +184,7 @@ def run_tree_ids(connection: Connection, tables: Tables, run_id: str | None) -> 
     return run_ids
 
 
-def load_runs(connection: Connection, tables: Tables, lineage: Lineage, run_rows: Iterable[Row]) -> list[Run]:
+def load_runs(connection: Connection, tables: Tables, lineage: Lineage, run_rows: Iterable[StoredRow]) -> list[Run]:
     """Runs from their rows, with those of their messages and tool calls that are in the lineage."""
     run_rows = list(run_rows)
     m, t = tables.messages, tables.tool_calls

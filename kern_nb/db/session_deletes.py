@@ -10,19 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage_repair
-from kern_nb.db.lineage import (
-    CUT_RUN,
-    UNSEEN_RESULT,
-    BranchPoint,
-    Lineage,
-    Row,
-    Segment,
-    fork_point,
-    load_lineage,
-)
+from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, Segment, fork_point, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import owner_mismatch
-from kern_nb.db.schema import Tables
+from kern_nb.db.schema import StoredRow, Tables
 from kern_nb.db.session_writes import lock_session
 from kern_nb.errors import HasBranches
 from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
@@ -65,7 +56,7 @@ def delete_session(
     blobs.delete(connection, tables, blobs.unused(connection, tables, referenced))
 
 
-def _inherits_own_rows(branch: Row, parent: Row) -> bool:
+def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
     """Whether a branch inherits rows that are its parent's own, not only those the parent inherits itself."""
     fork, floor = fork_point(branch), fork_point(parent)
     return fork is not None and fork.run_index > (floor.run_index if floor else -1)

@@ -81,7 +81,7 @@ def find_sessions(
 ) -> SessionIds:
     """See `SessionStore.find_sessions`."""
     if order not in SESSION_ORDERS:
-        raise BadUsage(f"unknown order {order!r}.", f"Use one of {', '.join(SESSION_ORDERS)}.")
+        raise BadUsage(f"Unknown order {order!r}.", f"Use one of {', '.join(SESSION_ORDERS)}.")
     offset = validation.require_count("offset", offset)
     limit = None if limit is None else validation.require_count("limit", limit)
     total = None if total is None else validation.require_count("total", total)

@@ -22,7 +22,7 @@ def require_count(name: str, value: Any, *, least: int = 0) -> int:
         raise BadUsage(f"{name} must be an int, got {codec.shown(value)}.", f"For example: {name}=100")
     number = value.__index__()
     if number < least:
-        raise BadUsage(f"{name} must be at least {least}, got {codec.shown(number)}.")
+        raise BadUsage(f"{name} must be at least {least}, got {codec.shown(number)}.", f"For example: {name}={least}")
     return min(number, MAX_COUNT)
 
 
@@ -33,7 +33,7 @@ def require_text(name: str, value: Any) -> str:
         BadUsage: It is not a string.
     """
     if not isinstance(value, str):
-        raise BadUsage(f"{name} must be a str, got {codec.shown(value)}.")
+        raise BadUsage(f"{name} must be a str, got {codec.shown(value)}.", "Pass a str.")
     return value
 
 
