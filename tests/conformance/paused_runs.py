@@ -12,7 +12,7 @@ PAST = datetime.now(UTC) - timedelta(days=1)
 FUTURE = datetime.now(UTC) + timedelta(days=1)
 
 
-def asks(requirement_id: str, kind: str = "confirmation", **fields: Any) -> Requirement:
+def a_requirement(requirement_id: str, kind: str = "confirmation", **fields: Any) -> Requirement:
     """A requirement: to confirm sending mail, or for a value."""
     tool = {"tool_call_id": "call", "tool_name": "send_mail", "args": {"to": "bob", "text": "hi"}}
     return Requirement(**{"requirement_id": requirement_id, "kind": kind} | tool | fields)
@@ -25,11 +25,11 @@ def a_paused_run(store: SessionStore, session_id: str = "chat", *requirements: R
     store.append_messages(
         run.run_id, [Message(role="user", content="send it"), Message(role="assistant", tool_calls=[call])]
     )
-    store.pause_run(run.run_id, requirements or [asks("ask")])
+    store.pause_run(run.run_id, requirements or [a_requirement("ask")])
     return store.get_run(run.run_id)
 
 
-def stored(store: SessionStore, requirement_id: str = "ask") -> Requirement:
+def stored_requirement(store: SessionStore, requirement_id: str = "ask") -> Requirement:
     """A requirement as it is stored."""
     return next(r for r in store.requirements(status=None) if r.requirement_id == requirement_id)
 

@@ -45,10 +45,10 @@ def a_session(store: SessionStore, session_id: str = "chat", runs: int = 3, **fi
     """Store a session of ``runs`` runs with inputs ``<session_id> 0`` and so on; returns it as stored."""
     for index in range(runs):
         store.append_run(session_id, a_run(f"{session_id} {index}", **fields))
-    return loaded(store, session_id)
+    return load_session(store, session_id)
 
 
-def loaded(store: SessionStore, session_id: str) -> Session:
+def load_session(store: SessionStore, session_id: str) -> Session:
     """A session that exists."""
     session = store.get_session(session_id)
     assert session is not None
@@ -56,7 +56,7 @@ def loaded(store: SessionStore, session_id: str) -> Session:
     return session
 
 
-def said(messages: list[Message]) -> list[Any]:
+def message_contents(messages: list[Message]) -> list[Any]:
     """The contents of messages."""
     return [message.content for message in messages]
 
@@ -177,7 +177,7 @@ def table_names(store: SessionStore) -> list[str]:
         return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
 
 
-def everything(store: SessionStore) -> dict[str, list[Any]]:
+def all_rows(store: SessionStore) -> dict[str, list[Any]]:
     """All rows of all tables, in a fixed order: equal before and after means that nothing was written."""
     found = {}
     for name in table_names(store):
@@ -190,7 +190,7 @@ def everything(store: SessionStore) -> dict[str, list[Any]]:
 
 def row_counts(store: SessionStore) -> dict[str, int]:
     """The number of rows of each table of the store."""
-    return {name: len(rows) for name, rows in everything(store).items()}
+    return {name: len(rows) for name, rows in all_rows(store).items()}
 
 
 def rows_naming(store: SessionStore, session_id: str) -> dict[str, int]:

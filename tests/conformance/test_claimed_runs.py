@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from paused_runs import FUTURE, PAST, a_paused_run, asks, ids, stored
-from samples import a_run, everything, loaded, said
+from paused_runs import FUTURE, PAST, a_paused_run, a_requirement, ids, stored_requirement
+from samples import a_run, all_rows, load_session, message_contents
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -21,7 +21,7 @@ from kern_nb.records import Message, Run
 
 def test_a_resolved_run_can_be_claimed(store):
     """It has its messages, its open call and the answer; later messages are appended, and it ends like any run."""
-    paused = a_paused_run(store, "chat", asks("ask"), user_id="alice", agent_id="a")
+    paused = a_paused_run(store, "chat", a_requirement("ask"), user_id="alice", agent_id="a")
     store.resolve("ask", args={"to": "eve"}, note="not bob", by="alice")
     run = store.claim_run(paused.run_id)
 
@@ -35,24 +35,24 @@ def test_a_resolved_run_can_be_claimed(store):
     store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
     store.append_messages(run.run_id, [Message(role="assistant", content="done")])
     store.finish_run(run.run_id, output="done")
-    done = loaded(store, "chat").runs[0]
+    done = load_session(store, "chat").runs[0]
     assert (done.status, done.output, done.run_index) == ("COMPLETED", "done", 0)
     assert [m.message_index for m in done.messages] == [0, 1, 2, 3]
     assert [(call.status, call.result) for call in done.tool_calls] == [("completed", "sent")]
-    assert said(store.history("chat")) == ["send it", None, "sent", "done"]
+    assert message_contents(store.history("chat")) == ["send it", None, "sent", "done"]
     with pytest.raises(AlreadyResolved):
         store.resolve("ask", approve=False)
 
 
 def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
     """Earlier answers are stored; the error names the pending requirement; a rejection resolves, too."""
-    run = a_paused_run(store, "chat", asks("a"), asks("b", "user_input"), asks("c"))
+    run = a_paused_run(store, "chat", a_requirement("a"), a_requirement("b", "user_input"), a_requirement("c"))
     store.resolve("a", approve=True)
     store.resolve("c", approve=False, note="no")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(StillWaiting, match=r"chat/0 .*b \(send_mail\)"):
         store.claim_run(run.run_id)
-    assert everything(store) == before
+    assert all_rows(store) == before
 
     store.resolve("chat/0", value={"text": "bye"})
     found = {r.requirement_id: (r.approved, r.answer) for r in store.claim_run(run.run_id).requirements}
@@ -61,7 +61,7 @@ def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
 
 def test_expired_requirements_do_not_block_a_claim(store):
     """It is resumed with the expiry; a requirement that has not expired is pending."""
-    run = a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
+    run = a_paused_run(store, "chat", a_requirement("late", expires_at=PAST), a_requirement("early", expires_at=FUTURE))
     with pytest.raises(StillWaiting, match="early") as caught:
         store.claim_run(run.run_id)
     assert "late" not in str(caught.value)
@@ -76,9 +76,9 @@ def test_expired_requirements_do_not_block_a_claim(store):
 def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
     """At every depth."""
     team = store.start_run("chat", input="x", session_type="team")
-    member = a_paused_run(store, "chat", asks("b"), parent_run_id=team.run_id)
-    a_paused_run(store, "chat", asks("c"), parent_run_id=member.run_id)
-    store.pause_run(team.run_id, [asks("a")])
+    member = a_paused_run(store, "chat", a_requirement("b"), parent_run_id=team.run_id)
+    a_paused_run(store, "chat", a_requirement("c"), parent_run_id=member.run_id)
+    store.pause_run(team.run_id, [a_requirement("a")])
     for name in ("a", "b", "c"):
         with pytest.raises(StillWaiting, match=name):
             store.claim_run(team.run_id)
@@ -89,10 +89,10 @@ def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
 
 def test_a_claimed_run_can_pause_again(store):
     """With new requirements each time; earlier answers stay in the run."""
-    run = a_paused_run(store, "chat", asks("first"))
+    run = a_paused_run(store, "chat", a_requirement("first"))
     store.resolve("first", approve=True)
     store.claim_run(run.run_id)
-    store.pause_run(run.run_id, [asks("second", "user_input")])
+    store.pause_run(run.run_id, [a_requirement("second", "user_input")])
     with pytest.raises(StillWaiting, match="second"):
         store.claim_run(run.run_id)
     store.resolve("chat/0", value={"text": "x"})
@@ -107,7 +107,7 @@ def test_a_running_run_cannot_be_claimed(store):
     paused = a_paused_run(store)
     store.resolve("ask", approve=True)
     store.claim_run(paused.run_id)
-    before = everything(store)
+    before = all_rows(store)
     for run_id in (running.run_id, paused.run_id):
         with pytest.raises(AlreadyClaimed, match=run_id):
             store.claim_run(run_id)
@@ -117,16 +117,16 @@ def test_a_running_run_cannot_be_claimed(store):
         with pytest.raises(RunNotFound):
             store.claim_run(nowhere)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_a_released_run_is_unchanged(store):
     """It can be claimed again; a run that this process did not claim is not changed."""
-    failed, waits = a_paused_run(store, "failed", asks("a")), a_paused_run(store, "waits", asks("b"))
+    failed, waits = a_paused_run(store, "failed", a_requirement("a")), a_paused_run(store, "waits", a_requirement("b"))
     store.resolve("a", approve=True)
     store.resolve("b", approve=True)
     store.finish_run(failed.run_id, status="ERROR", error="the model is down")
-    untouched = a_paused_run(store, "other", asks("other"))
+    untouched = a_paused_run(store, "other", a_requirement("other"))
     for run_id in (failed.run_id, waits.run_id):
         before = store.get_run(run_id)
         store.update_session_state(before.session_id, {"n": 1})
@@ -145,7 +145,7 @@ def test_a_released_run_is_unchanged(store):
 def test_cyclic_parent_runs_do_not_hang(store, circle):
     """Records can have any parent; listing their requirements terminates."""
     for run_id, parent in zip(circle, circle[1:] + circle[:1], strict=True):
-        run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[asks(f"of {run_id}")])
+        run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[a_requirement(f"of {run_id}")])
         store.append_run("chat", run)
     sent = []
 
@@ -161,9 +161,9 @@ def test_a_run_can_be_started_with_an_id(store):
     """With its other fields; an id in use is refused, and nothing is changed."""
     name, extra = "a\x00/\ud800.1", {"note\x00book": ["\ud800", {"cell": 1}]}
     run = store.start_run("chat", input="x", run_id=name, extra=extra, model="m", model_provider="p")
-    assert store.get_run(name) == run == loaded(store, "chat").runs[0]
+    assert store.get_run(name) == run == load_session(store, "chat").runs[0]
     assert (run.run_id, run.extra, run.model_provider) == (name, extra, "p")
-    before = everything(store)
+    before = all_rows(store)
     for session_id in ("chat", "other"):
         with pytest.raises(RunExists):
             store.start_run(session_id, input="x", run_id=name)
@@ -171,14 +171,14 @@ def test_a_run_can_be_started_with_an_id(store):
         store.start_run("chat", input="x", run_id="x" * 1001)
     with pytest.raises(UnstorableValue):
         store.start_run("chat", input="x", extra={"x": object()})
-    assert everything(store) == before
+    assert all_rows(store) == before
 
-    store.pause_run(name, [asks("ask")])
+    store.pause_run(name, [a_requirement("ask")])
     store.resolve("ask", approve=True)
     store.claim_run(name)
     store.finish_run(name, model="n", model_provider="q", duration_s=0.5, time_to_first_token_s=0.25)
     done = store.get_run(name)
     assert (done.model, done.model_provider, done.duration_s, done.time_to_first_token_s) == ("n", "q", 0.5, 0.25)
-    assert (done.extra, stored(store).run_id) == (extra, name)
+    assert (done.extra, stored_requirement(store).run_id) == (extra, name)
     with pytest.raises(RunNotFound):
         store.get_run("a")

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
-from paused_runs import PAST, a_paused_run, asks, stored
-from samples import everything, loaded, row_counts
+from paused_runs import PAST, a_paused_run, a_requirement, stored_requirement
+from samples import all_rows, load_session, row_counts
 from test_many_writers import at_once
 
 from kern_nb.db import PostgresDb, open_store
@@ -24,16 +24,16 @@ NAMES = [f"ask {i}" for i in range(ROUNDS)]
 def paused_runs(persistent_target):
     """Runs that each have one pending requirement."""
     with open_store(persistent_target) as store:
-        return [a_paused_run(store, "chat", asks(name, "external_execution")).run_id for name in NAMES]
+        return [a_paused_run(store, "chat", a_requirement(name, "external_execution")).run_id for name in NAMES]
 
 
 def competing(workers, target, names, *calls):
     """Processes that each make one call at the same instant; the outcomes, round by round."""
-    hired = workers(len(calls))
+    processes = workers(len(calls))
     start = time.time() + 0.2
-    for i, (worker, call) in enumerate(zip(hired, calls, strict=True)):
+    for i, (worker, call) in enumerate(zip(processes, calls, strict=True)):
         worker.begin("compete", target=target, what=call, names=names, by=f"p{i}", start=start, apart=APART_S)
-    return list(zip(*(worker.end() for worker in hired), strict=True))
+    return list(zip(*(worker.end() for worker in processes), strict=True))
 
 
 def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers):
@@ -43,7 +43,7 @@ def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers
         for name, run_id, told in zip(NAMES, paused_runs, rounds, strict=True):
             assert Counter(told) == {"won": 1, "AlreadyResolved": 7}
             winner = f"p{told.index('won')}"
-            found = stored(store, name)
+            found = stored_requirement(store, name)
             assert (found.status, found.answer, found.resolved_by) == ("resolved", winner, winner)
             assert store.get_run(run_id).requirements == [found]
         assert len(store.requirements(status=None)) == ROUNDS
@@ -72,7 +72,7 @@ def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_targ
             won = [(call, f"p{i}") for i, (call, what) in enumerate(zip(calls, told, strict=True)) if what == "won"]
             takers = [by for call, by in won if call != "handoff"]
             movers = [by for call, by in won if call == "handoff"]
-            found = stored(store, name)
+            found = stored_requirement(store, name)
 
             assert len(takers) == 1, told
             assert takers[0] == (found.resolved_by or found.claimed_by)
@@ -84,14 +84,14 @@ def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_targ
 def test_one_of_several_threads_resolves_and_claims(store):
     """With threads that share one store, as with processes; also in memory."""
     for i in range(6):
-        run = a_paused_run(store, "chat", asks(f"ask {i}", "user_input"))
+        run = a_paused_run(store, "chat", a_requirement(f"ask {i}", "user_input"))
         answers = [lambda i=i, n=n: store.resolve(f"ask {i}", value=n, by=f"{n}") for n in range(6)]
         errors = at_once(*answers, lambda run=run: store.claim_run(run.run_id))
         late = [error for error in errors if isinstance(error, AlreadyResolved)]
         early = [error for error in errors if isinstance(error, StillWaiting)]
         assert len(late) == 5
         assert len(early) == len(errors) - 5 <= 1
-        assert stored(store, f"ask {i}").resolved_by == f"{stored(store, f'ask {i}').answer}"
+        assert stored_requirement(store, f"ask {i}").resolved_by == f"{stored_requirement(store, f'ask {i}').answer}"
 
         claims = at_once(*[lambda run=run: store.claim_run(run.run_id)] * 6)
         assert {type(error) for error in claims} == {AlreadyClaimed}
@@ -103,16 +103,16 @@ def test_runs_of_a_killed_process_are_claimed_once(persistent_target, workers):
     worker = workers(1)[0]
     run_ids = worker.do("begin_many", target=persistent_target, session_id="chat", runs=10)
     with open_store(persistent_target) as store:
-        before = everything(store)
+        before = all_rows(store)
         for run_id in run_ids:
             with pytest.raises(AlreadyClaimed, match=str(worker.process.pid)):
                 store.claim_run(run_id)
-        assert everything(store) == before
+        assert all_rows(store) == before
     worker.kill()
     rounds = competing(workers, persistent_target, run_ids, *["claim_run"] * 4)
     with open_store(persistent_target) as store:
         assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 3}] * len(run_ids)
-        for run in loaded(store, "chat").runs:
+        for run in load_session(store, "chat").runs:
             assert (run.status, [call.status for call in run.tool_calls]) == ("RUNNING", ["unknown"])
 
 
@@ -140,7 +140,7 @@ def test_a_kill_loses_at_most_the_answer_being_written(persistent_target, worker
     names = [f"ask {i:04}" for i in range(3000)]
     with open_store(persistent_target) as store:
         run = store.start_run("chat", input="x")
-        store.pause_run(run.run_id, [asks(name, "user_input") for name in names])
+        store.pause_run(run.run_id, [a_requirement(name, "user_input") for name in names])
     worker = workers(1)[0].begin("answer", target=persistent_target, names=names)
     heard = [worker.hear() for _ in range(5)]
     heard += worker.kill()
@@ -199,7 +199,7 @@ class Blocked:
 WRITERS = {
     "append": lambda store, run_id: store.append_messages(run_id, [Message(role="user")], session_state={"x": 1}),
     "finish": lambda store, run_id: store.finish_run(run_id, session_state={"x": 1}),
-    "pause": lambda store, run_id: store.pause_run(run_id, [asks("ask")], session_state={"x": 1}),
+    "pause": lambda store, run_id: store.pause_run(run_id, [a_requirement("ask")], session_state={"x": 1}),
 }
 
 
@@ -232,7 +232,7 @@ def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
                 store.finish_run(run.run_id, session_state=state)
 
         assert at_once(*(lambda n=n: work(n) for n in range(4))) == []
-        assert len(loaded(store, "chat").session_state) == 64
+        assert len(load_session(store, "chat").session_state) == 64
     with (
         PostgresDb(postgres_database_url) as store,
         store.engine.connect() as connection,
@@ -260,7 +260,7 @@ def test_a_concurrent_delete_is_reported_as_not_found(postgres_store, name):
 def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_store):
     """Both saw the expiry: that does not refuse the claim."""
     store = postgres_store
-    run = a_paused_run(store, "chat", asks("ask", expires_at=PAST))
+    run = a_paused_run(store, "chat", a_requirement("ask", expires_at=PAST))
     with store.engine.begin() as connection:
         connection.execute(store.tables.requirements.update().values(status="expired"))
         blocked = Blocked(store, lambda: store.claim_run(run.run_id))
@@ -271,7 +271,7 @@ def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_s
 def test_a_concurrent_answer_and_delete_leave_no_orphan(store):
     """The session and its requirements are deleted; the answer came first or is refused."""
     for i in range(6):
-        a_paused_run(store, f"s{i}", asks(f"ask {i}"))
+        a_paused_run(store, f"s{i}", a_requirement(f"ask {i}"))
         errors = at_once(
             lambda i=i: store.delete_session(f"s{i}"),
             lambda i=i: store.handoff(f"ask {i}", to="bob"),

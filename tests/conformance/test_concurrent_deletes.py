@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import sqlalchemy as sa
-from samples import a_run, a_session, inputs, loaded
+from samples import a_run, a_session, inputs, load_session
 
 from kern_nb.db import open_store
 
@@ -20,7 +20,7 @@ def test_concurrent_deletes_of_a_parent_and_its_branch(persistent_target, branch
         store.branch("chat", after=1, new_session_id="middle")
         store.append_run("middle", a_run("own"))
         store.branch("middle", after=branch_after, new_session_id="last")
-        before = inputs(loaded(store, "last"))
+        before = inputs(load_session(store, "last"))
         refused: list[Exception] = []
 
         def delete_the_branch() -> None:
@@ -44,5 +44,5 @@ def test_concurrent_deletes_of_a_parent_and_its_branch(persistent_target, branch
 
         assert not refused
         assert [session.session_id for session in store.list_sessions()] == ["last"]
-        assert inputs(loaded(store, "last")) == before
+        assert inputs(load_session(store, "last")) == before
         assert not store.check().problems

@@ -143,6 +143,7 @@ def test_a_branch_without_a_branch_point_inherits_nothing(filled):
 
     with pytest.raises(DamagedRow, match=r"fork_run_index of session 'bad-branch'"):
         filled.get_session("bad-branch")
+    assert [problem.kind for problem in filled.check().problems] == ["damaged"]
     assert filled.check(repair=True)
     assert filled.get_session("bad-branch").runs == []
     assert {value.column: value.value for value in filled.damaged_values()}["parent_session_id"] == "bad"

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, parts_of, row_counts, rows_naming, said
+from samples import (
+    a_run,
+    a_session,
+    a_small_run,
+    all_rows,
+    inputs,
+    load_session,
+    message_contents,
+    parts_of,
+    row_counts,
+    rows_naming,
+)
 
 from kern_nb.errors import HasBranches, SessionNotFound
 from kern_nb.records import Message, Session
@@ -17,7 +28,7 @@ def nameless(messages):
 def test_a_delete_removes_all_rows_of_a_session(store):
     """Sessions, runs, messages, tool calls, requirements, scores: no row in any table; other sessions are unchanged."""
     a_session(store, "other")
-    kept = everything(store)
+    kept = all_rows(store)
     run = a_session(store, "chat").runs[0]
     store.add_score("chat", "reward", 1)
     store.add_score("chat", "reward", 1, run_id=run.run_id)
@@ -27,7 +38,7 @@ def test_a_delete_removes_all_rows_of_a_session(store):
 
     assert store.get_session("chat") is None
     assert rows_naming(store, "chat") == {}
-    assert everything(store) == kept
+    assert all_rows(store) == kept
 
 
 def test_the_id_of_a_deleted_session_can_be_reused(store):
@@ -36,7 +47,7 @@ def test_the_id_of_a_deleted_session_can_be_reused(store):
     store.delete_session("chat")
 
     assert store.append_run("chat", a_small_run("new")).run_index == 0
-    assert inputs(loaded(store, "chat")) == ["new"]
+    assert inputs(load_session(store, "chat")) == ["new"]
 
 
 def test_an_unknown_session_cannot_be_deleted(store):
@@ -44,12 +55,12 @@ def test_an_unknown_session_cannot_be_deleted(store):
     with pytest.raises(SessionNotFound, match="chat"):
         store.delete_session("chat")
     a_session(store, "conversation")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(SessionNotFound) as caught:
         store.delete_session("conversatoin")
 
     assert "'conversation'" in caught.value.hint
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
@@ -57,14 +68,14 @@ def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
     a_session(store)
     store.branch("chat", new_session_id="what-if")
     store.branch("chat", after=(0, 1), new_session_id="or-else")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(HasBranches) as caught:
         store.delete_session("chat")
 
     assert "'what-if'" in str(caught.value)
     assert "'or-else'" in str(caught.value)
     assert "detach_branches" in caught.value.hint
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
@@ -78,9 +89,9 @@ def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
     store.delete_session("empty")
 
     for name in ("b", "of empty"):
-        session = loaded(store, name)
+        session = load_session(store, name)
         assert (session.parent_session_id, session.fork_run_index, session.fork_message_index) == (None, None, None)
-    assert inputs(loaded(store, "b")) == ["own"]
+    assert inputs(load_session(store, "b")) == ["own"]
     assert store.append_run("b", a_small_run()).run_index == 1
     assert store.append_run("of empty", a_small_run()).run_index == 0
     assert store.check()
@@ -93,7 +104,7 @@ def test_a_branch_can_be_deleted_without_its_parent(store):
     a_session(store, "b", runs=2)
     store.delete_session("b")
 
-    assert loaded(store, "chat").runs == before.runs
+    assert load_session(store, "chat").runs == before.runs
     assert rows_naming(store, "b") == {}
 
 
@@ -105,14 +116,14 @@ def test_detached_branches_keep_their_inherited_rows(store):
         if i % 2 == 0:
             store.append_run(f"b{i}", a_run("own"))
     names = [f"b{i}" for i in range(5)]
-    before = {name: loaded(store, name) for name in names}
+    before = {name: load_session(store, name) for name in names}
     history = {name: nameless(store.history(name)) for name in names}
     store.delete_session("chat", detach_branches=True)
 
     assert store.get_session("chat") is None
     assert rows_naming(store, "chat") == {}
     for name in names:
-        after = loaded(store, name)
+        after = load_session(store, name)
         assert parts_of(after) == parts_of(before[name]), name
         assert nameless(store.history(name)) == history[name], name
         apart = {"runs", "parent_session_id", "fork_run_index", "fork_message_index", "updated_at"}
@@ -160,7 +171,7 @@ def test_copied_members_runs_keep_their_parent_run(store):
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
     store.branch("chat", new_session_id="b")
     store.delete_session("chat", detach_branches=True)
-    first, second = loaded(store, "b").runs
+    first, second = load_session(store, "b").runs
 
     assert second.parent_run_id == first.run_id != team.run_id
 
@@ -173,16 +184,16 @@ def test_the_middle_of_a_chain_can_be_deleted(store):
     store.branch("b", after=2, new_session_id="c")
     a_session(store, "c", runs=2)
     store.branch("c", after=(3, 1), new_session_id="d")
-    before = {name: parts_of(loaded(store, name)) for name in "acd"}
+    before = {name: parts_of(load_session(store, name)) for name in "acd"}
     with pytest.raises(HasBranches, match="'c'"):
         store.delete_session("b")
     store.delete_session("b", detach_branches=True)
 
-    assert {name: parts_of(loaded(store, name)) for name in "acd"} == before
+    assert {name: parts_of(load_session(store, name)) for name in "acd"} == before
     assert rows_naming(store, "b") == {}
     assert store.check()
     store.delete_session("a")
-    assert parts_of(loaded(store, "d")) == before["d"]
+    assert parts_of(load_session(store, "d")) == before["d"]
 
 
 def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
@@ -200,13 +211,13 @@ def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
         store.branch("b", **place, new_session_id=name)
     store.append_run("b", a_run("own"))
     store.append_run("end", a_run("own of end"))
-    before = {name: parts_of(loaded(store, name)) for name in places}
+    before = {name: parts_of(load_session(store, name)) for name in places}
     counts = row_counts(store)["agno_sessions_runs"]
     store.delete_session("b")
 
     assert row_counts(store)["agno_sessions_runs"] == counts - 1
-    assert {name: parts_of(loaded(store, name)) for name in places} == before
-    assert loaded(store, "end").parent_session_id == "a"
+    assert {name: parts_of(load_session(store, name)) for name in places} == before
+    assert load_session(store, "end").parent_session_id == "a"
     assert store.append_run("at the cut", a_small_run()).run_index == 2
     assert store.append_run("none", a_small_run()).run_index == 0
     with pytest.raises(HasBranches):
@@ -220,11 +231,11 @@ def test_a_chain_of_five_can_be_deleted_from_the_top(store):
         a_session(store, f"b{depth}", runs=1)
         if depth < 5:
             store.branch(f"b{depth}", new_session_id=f"b{depth + 1}")
-    before = parts_of(loaded(store, "b5"))
+    before = parts_of(load_session(store, "b5"))
     for depth in range(5):
         store.delete_session(f"b{depth}", detach_branches=True)
 
-    assert parts_of(loaded(store, "b5")) == before
+    assert parts_of(load_session(store, "b5")) == before
     assert [s.session_id for s in store.list_sessions()] == ["b5"]
     assert store.check()
 
@@ -234,11 +245,11 @@ def test_detaching_a_cut_run_copies_only_inherited_rows(store):
     a_session(store, runs=2)
     store.branch("chat", after=(1, 1), new_session_id="b")
     store.branch("b", after=(1, 0), new_session_id="c")
-    before = {name: parts_of(loaded(store, name)) for name in "bc"}
+    before = {name: parts_of(load_session(store, name)) for name in "bc"}
     store.delete_session("chat", detach_branches=True)
 
-    assert {name: parts_of(loaded(store, name)) for name in "bc"} == before
-    assert said(loaded(store, "b").runs[1].messages) == ["chat 1", None]
+    assert {name: parts_of(load_session(store, name)) for name in "bc"} == before
+    assert message_contents(load_session(store, "b").runs[1].messages) == ["chat 1", None]
     assert rows_naming(store, "b")["agno_sessions_messages"] == 6
 
 
@@ -247,7 +258,7 @@ def test_a_refused_delete_changes_nothing(store, monkeypatch):
     a_session(store)
     store.branch("chat", new_session_id="b1")
     store.branch("chat", new_session_id="b2")
-    before = everything(store)
+    before = all_rows(store)
     original, inserted = store.insert_rows, []
 
     def failing(connection, table, rows):
@@ -260,4 +271,4 @@ def test_a_refused_delete_changes_nothing(store, monkeypatch):
     with pytest.raises(RuntimeError, match="disk"):
         store.delete_session("chat", detach_branches=True)
 
-    assert everything(store) == before
+    assert all_rows(store) == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import a_small_run, loaded
+from samples import a_small_run, load_session
 
 from kern_nb.db import session_deletes
 from kern_nb.records import Message, Run
@@ -35,7 +35,7 @@ def contents(store, names):
     """The content of each session: indexes, inputs, messages, and the session of each run."""
     result = {}
     for name in names:
-        runs = loaded(store, name).runs
+        runs = load_session(store, name).runs
         by_id = {run.run_id: run.run_index for run in runs}
         result[name] = [
             (run.run_index, run.input, [m.content for m in run.messages], by_id.get(run.parent_run_id)) for run in runs
@@ -54,7 +54,7 @@ def test_batches_leave_every_branch_unchanged(store):
         assert contents(store, names) == before
         assert store.check()
     assert sizes == [4, 4, 4, 1]
-    assert loaded(store, "cut").parent_session_id is None
+    assert load_session(store, "cut").parent_session_id is None
 
     store.delete_session("chat", detach_branches=True)
     assert contents(store, names) == before
@@ -66,7 +66,7 @@ def test_an_interrupted_delete_is_continued(store):
     names = family(store)
     before = contents(store, names)
     store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut"))
-    assert len(loaded(store, "chat").runs) == 15
+    assert len(load_session(store, "chat").runs) == 15
 
     assert store.append_run("cut", a_small_run("later")).run_index == 14
     assert store.append_run("chat", a_small_run("later")).run_index == 15
@@ -105,6 +105,6 @@ def test_branches_of_a_branch_copy_inherited_rows(store):
 
     rest = ("deep", "early", "whole")
     assert contents(store, rest) == {name: before[name] for name in rest}
-    assert loaded(store, "whole").parent_session_id is None
-    assert loaded(store, "deep").parent_session_id == "chat"
+    assert load_session(store, "whole").parent_session_id is None
+    assert load_session(store, "deep").parent_session_id == "chat"
     assert store.check()

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from samples import a_run, a_session, a_small_run, said
+from samples import a_run, a_session, a_small_run, message_contents
 
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import SessionNotFound
@@ -17,17 +17,17 @@ from kern_nb.records import Message, Run, ToolCall
 STATUSES = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
 
 
-def call(*ids: str, content: str | None = None) -> Message:
+def call_message(*ids: str, content: str | None = None) -> Message:
     """An assistant's message with tool calls."""
     return Message(role="assistant", content=content, tool_calls=[ToolCall(tool_call_id=i, tool_name="t") for i in ids])
 
 
-def result(tool_call_id: str) -> Message:
+def result_message(tool_call_id: str) -> Message:
     """A tool's message."""
     return Message(role="tool", tool_call_id=tool_call_id, content=f"result of {tool_call_id}")
 
 
-def say(text: str, role: str = "user") -> Message:
+def text_message(text: str, role: str = "user") -> Message:
     """A message without tool calls."""
     return Message(role=role, content=text)
 
@@ -50,7 +50,7 @@ def test_history_is_the_messages_of_all_runs_in_order(store):
     a_session(store, runs=2)
     found = store.history("chat")
 
-    assert said(found) == [
+    assert message_contents(found) == [
         *("chat 0", None, "found chat 0", "answer to chat 0"),
         *("chat 1", None, "found chat 1", "answer to chat 1"),
     ]
@@ -65,16 +65,19 @@ def test_runs_without_an_answer_are_left_out(store):
         store.append_run("chat", a_run(status, status=status))
     store.append_run("chat", a_run("last"))
 
-    assert said(store.history("chat"))[::4] == ["first", "last"]
-    assert said(store.history("chat", last_runs=2))[::4] == ["first", "last"]
+    assert message_contents(store.history("chat"))[::4] == ["first", "last"]
+    assert message_contents(store.history("chat", last_runs=2))[::4] == ["first", "last"]
 
 
 def test_system_messages_and_members_runs_are_left_out(store):
     """Each agent has its own instructions, and members' runs are internal to a team."""
-    team = store.append_run("chat", Run(messages=[say("rules", "system"), say("hi"), say("new rules", "developer")]))
+    team = store.append_run(
+        "chat",
+        Run(messages=[text_message("rules", "system"), text_message("hi"), text_message("new rules", "developer")]),
+    )
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
 
-    assert said(store.history("chat")) == ["hi"]
+    assert message_contents(store.history("chat")) == ["hi"]
 
 
 def test_last_runs_returns_the_newest_runs(store):
@@ -82,32 +85,37 @@ def test_last_runs_returns_the_newest_runs(store):
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
     for n in (0, 1, 2, 4, 9):
-        assert said(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
+        assert message_contents(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
 
 
 def test_last_messages_returns_the_newest_messages(store):
     """The end of the history, never half a tool call."""
     a_session(store)
-    whole = said(store.history("chat"))
+    whole = message_contents(store.history("chat"))
     for n in range(15):
         found = store.history("chat", last_messages=n)
 
         check_pairs(found)
         assert len(found) <= n
-        assert said(found) == (whole[-len(found) :] if found else [])
-    assert said(store.history("chat", last_messages=2)) == ["answer to chat 2"]
-    assert said(store.history("chat", last_messages=3)) == [None, "found chat 2", "answer to chat 2"]
-    assert said(store.history("chat", last_messages=4)) == ["chat 2", None, "found chat 2", "answer to chat 2"]
+        assert message_contents(found) == (whole[-len(found) :] if found else [])
+    assert message_contents(store.history("chat", last_messages=2)) == ["answer to chat 2"]
+    assert message_contents(store.history("chat", last_messages=3)) == [None, "found chat 2", "answer to chat 2"]
+    assert message_contents(store.history("chat", last_messages=4)) == [
+        "chat 2",
+        None,
+        "found chat 2",
+        "answer to chat 2",
+    ]
 
 
 def test_runs_without_history_messages_do_not_count_towards_the_limit(store):
     """Runs without messages, or with system messages only: the limit counts history messages."""
     store.append_run("chat", a_small_run("first"))
     store.append_run("chat", Run(input="no messages"))
-    store.append_run("chat", Run(messages=[say("rules", "system")]))
+    store.append_run("chat", Run(messages=[text_message("rules", "system")]))
 
-    assert said(store.history("chat", last_messages=2)) == ["first", "answer to first"]
-    assert said(store.history("chat", last_messages=1)) == ["answer to first"]
+    assert message_contents(store.history("chat", last_messages=2)) == ["first", "answer to first"]
+    assert message_contents(store.history("chat", last_messages=1)) == ["answer to first"]
 
 
 def test_both_limits_apply_together(store):
@@ -115,26 +123,26 @@ def test_both_limits_apply_together(store):
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
 
-    assert said(store.history("chat", last_runs=2, last_messages=3)) == ["answer to 2", "3", "answer to 3"]
-    assert said(store.history("chat", last_runs=1, last_messages=3)) == ["3", "answer to 3"]
-    assert said(store.history("chat", last_runs=3, last_messages=1)) == ["answer to 3"]
+    assert message_contents(store.history("chat", last_runs=2, last_messages=3)) == ["answer to 2", "3", "answer to 3"]
+    assert message_contents(store.history("chat", last_runs=1, last_messages=3)) == ["3", "answer to 3"]
+    assert message_contents(store.history("chat", last_runs=3, last_messages=1)) == ["answer to 3"]
 
 
 def test_calls_without_results_and_results_without_calls_are_left_out(store):
     """Other content of the message is kept."""
     messages = [
-        say("question"),
-        result("nobody asked"),
-        call("a", "b", content="thinking"),
-        result("a"),
-        call("c"),
-        say("answer", "assistant"),
+        text_message("question"),
+        result_message("nobody asked"),
+        call_message("a", "b", content="thinking"),
+        result_message("a"),
+        call_message("c"),
+        text_message("answer", "assistant"),
     ]
     store.append_run("chat", Run(messages=messages))
     found = store.history("chat")
 
     check_pairs(found)
-    assert said(found) == ["question", "thinking", "result of a", "answer"]
+    assert message_contents(found) == ["question", "thinking", "result of a", "answer"]
     assert [c.tool_call_id for c in found[1].tool_calls] == ["a"]
 
 
@@ -142,7 +150,17 @@ def test_calls_that_share_an_id_keep_their_results(store):
     """Within a run and across runs: as many calls as results, in pairs."""
     for _ in range(2):
         store.append_run(
-            "chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")])
+            "chat",
+            Run(
+                messages=[
+                    text_message("q"),
+                    call_message("x"),
+                    result_message("x"),
+                    call_message("x"),
+                    result_message("x"),
+                    text_message("a", "assistant"),
+                ]
+            ),
         )
     found = store.history("chat")
 
@@ -153,7 +171,17 @@ def test_calls_that_share_an_id_keep_their_results(store):
 def test_parallel_calls_keep_all_their_results(store):
     """A limit between parallel calls and their results leaves all of them out."""
     store.append_run(
-        "chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")])
+        "chat",
+        Run(
+            messages=[
+                text_message("q"),
+                call_message("x", "y", "z"),
+                result_message("x"),
+                result_message("y"),
+                result_message("z"),
+                text_message("a"),
+            ]
+        ),
     )
     for n in range(8):
         found = store.history("chat", last_messages=n)
@@ -172,20 +200,22 @@ def test_history_of_a_branch_ends_at_the_fork(store):
         found = store.history(branch)
 
         check_pairs(found)
-        assert said(found)[4:] == [*end, "own", "answer to own"]
-        assert said(store.history(branch, last_runs=1)) == ["own", "answer to own"]
-        assert said(store.history(branch, last_runs=2)) == [*end, "own", "answer to own"]
-        assert said(store.history("chat")) == said(store.history("chat", last_runs=9))
+        assert message_contents(found)[4:] == [*end, "own", "answer to own"]
+        assert message_contents(store.history(branch, last_runs=1)) == ["own", "answer to own"]
+        assert message_contents(store.history(branch, last_runs=2)) == [*end, "own", "answer to own"]
+        assert message_contents(store.history("chat")) == message_contents(store.history("chat", last_runs=9))
 
 
 def test_history_of_a_branch_includes_the_open_run_it_was_taken_in(store):
     """Its messages up to the branch point are in the history, though the run never completed."""
     run = store.start_run("chat", input="x")
-    store.append_messages(run.run_id, [say("asked"), call("a"), result("a"), call("b")])
+    store.append_messages(
+        run.run_id, [text_message("asked"), call_message("a"), result_message("a"), call_message("b")]
+    )
     branch = store.branch("chat").session_id
     store.finish_run(run.run_id, status="ERROR")
 
-    assert said(store.history(branch)) == ["asked", None, "result of a"]
+    assert message_contents(store.history(branch)) == ["asked", None, "result of a"]
     assert store.history("chat") == []
 
 
@@ -199,8 +229,8 @@ def test_history_across_five_forks(store):
     found = store.history("b5")
 
     check_pairs(found)
-    assert said(found)[::4] == ["0", "1", "2", "3", "4", "5"]
-    assert said(store.history("b5", last_runs=2))[::4] == ["4", "5"]
+    assert message_contents(found)[::4] == ["0", "1", "2", "3", "4", "5"]
+    assert message_contents(store.history("b5", last_runs=2))[::4] == ["4", "5"]
 
 
 def test_history_of_an_empty_session(store):
@@ -215,9 +245,9 @@ def test_history_of_an_empty_session(store):
 
 ids = st.sampled_from(["a", "b", "c"])
 messages = st.one_of(
-    st.builds(say, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
-    st.builds(lambda found: call(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),
-    st.builds(result, ids),
+    st.builds(text_message, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
+    st.builds(lambda found: call_message(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),
+    st.builds(result_message, ids),
 )
 runs = st.lists(st.lists(messages, max_size=7), min_size=1, max_size=3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from samples import a_small_run, loaded, said
+from samples import a_small_run, load_session, message_contents
 
 from kern_nb.db import open_store
 from kern_nb.errors import RunClosed
@@ -17,13 +17,13 @@ def test_a_run_killed_between_start_and_finish_is_there(persistent_target, worke
     run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=3)
     worker.kill()
     with open_store(persistent_target) as store:
-        run = loaded(store, "chat").runs[0]
+        run = load_session(store, "chat").runs[0]
 
         assert (run.run_id, run.status, run.input) == (run_id, "RUNNING", "unfinished")
-        assert said(run.messages) == ["message 0", "message 1", "message 2", None]
+        assert message_contents(run.messages) == ["message 0", "message 1", "message 2", None]
         assert [(call.tool_name, call.status) for call in run.tool_calls] == [("delete_everything", "started")]
         assert store.append_run("chat", a_small_run("next")).run_index == 1
-        assert said(store.history("chat")) == ["next", "answer to next"]
+        assert message_contents(store.history("chat")) == ["next", "answer to next"]
 
 
 def test_a_killed_run_is_reported_and_repaired(persistent_target, workers):
@@ -37,12 +37,12 @@ def test_a_killed_run_is_reported_and_repaired(persistent_target, workers):
         assert [(finding.kind, finding.session_id, finding.run_id) for finding in report.problems] == [
             ("interrupted", "chat", run_id)
         ]
-        assert loaded(store, "chat").runs[0].status == "RUNNING"
+        assert load_session(store, "chat").runs[0].status == "RUNNING"
 
         assert store.check(repair=True)
-        run = loaded(store, "chat").runs[0]
+        run = load_session(store, "chat").runs[0]
         assert run.status == "INTERRUPTED"
-        assert said(run.messages) == ["message 0", None]
+        assert message_contents(run.messages) == ["message 0", None]
         assert [call.status for call in run.tool_calls] == ["unknown"]
         assert store.tool_calls_df().is_error.isna().all()
         with pytest.raises(RunClosed, match="INTERRUPTED"):
@@ -68,7 +68,9 @@ def test_a_writer_killed_in_a_burst_of_runs_loses_nothing_it_was_told_was_stored
         worker.begin("append", target=persistent_target, session_id="chat", name=f"a{attempt}", runs=10**6, aloud=True)
         assert "appended" in worker.hear()
         time.sleep(seconds)
-        told = {f"a{attempt} 0"} | {said["appended"] for said in worker.kill() if "appended" in said}
+        told = {f"a{attempt} 0"} | {
+            message_contents["appended"] for message_contents in worker.kill() if "appended" in message_contents
+        }
         with open_store(persistent_target) as store:
             runs = store.runs_df("chat")
             messages = store.messages_df("chat")
@@ -92,14 +94,16 @@ def test_a_writer_killed_in_a_burst_of_messages_loses_at_most_the_one_it_was_wri
     worker.begin("write_messages", target=persistent_target, run_id=run.run_id)
     assert worker.hear() == {"written": 0}
     time.sleep(0.3)
-    told = max([0, *(said["written"] for said in worker.kill() if "written" in said)])
+    told = max(
+        [0, *(message_contents["written"] for message_contents in worker.kill() if "written" in message_contents)]
+    )
     with open_store(persistent_target) as store:
-        stored = loaded(store, "chat").runs[0].messages
+        stored = load_session(store, "chat").runs[0].messages
 
         assert len(stored) in (told + 1, told + 2)
-        assert said(stored) == [f"message {i}" for i in range(len(stored))]
+        assert message_contents(stored) == [f"message {i}" for i in range(len(stored))]
         store.finish_run(run.run_id, output="by another process")
-        assert loaded(store, "chat").runs[0].status == "COMPLETED"
+        assert load_session(store, "chat").runs[0].status == "COMPLETED"
 
 
 def test_a_process_that_is_killed_first_of_all_leaves_a_store_that_works(persistent_target, workers):
@@ -111,5 +115,5 @@ def test_a_process_that_is_killed_first_of_all_leaves_a_store_that_works(persist
         worker.kill()
         with open_store(persistent_target) as store:
             store.append_run("chat", a_small_run())
-            assert len(loaded(store, "chat").runs) == i + 1
+            assert len(load_session(store, "chat").runs) == i + 1
             assert store.check()

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, parts_of, row_counts, said, statements
+from samples import (
+    a_run,
+    a_session,
+    a_small_run,
+    all_rows,
+    inputs,
+    load_session,
+    message_contents,
+    parts_of,
+    row_counts,
+    statements,
+)
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound, SessionExists, SessionNotFound
@@ -14,7 +25,7 @@ from kern_nb.records import Message, Run, Session, ToolCall
 
 def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
     """The number of messages of each run in a session, by run index; the frame must agree."""
-    session = loaded(store, session_id)
+    session = load_session(store, session_id)
     found = [(run.run_index, len(run.messages)) for run in session.runs]
     frame = store.messages_df(session_id, lineage=True)
     assert [(int(index), int(n)) for index, n in frame.groupby("run_index").size().items()] == [
@@ -30,46 +41,46 @@ def test_a_branch_at_the_end_inherits_everything(store):
     branch = store.branch("chat", new_session_id="b")
 
     assert (branch.parent_session_id, branch.fork_run_index, branch.fork_message_index) == ("chat", 2, None)
-    assert loaded(store, "b").runs == parent.runs
-    assert [run.session_id for run in loaded(store, "b").runs] == ["chat"] * 3
+    assert load_session(store, "b").runs == parent.runs
+    assert [run.session_id for run in load_session(store, "b").runs] == ["chat"] * 3
 
 
 def test_a_branch_after_a_run_inherits_it_and_earlier_runs(store):
     """By index, by id, by a prefix of the id."""
     a_session(store)
-    runs = loaded(store, "chat").runs
+    runs = load_session(store, "chat").runs
     for index, run in enumerate(runs):
         for place in (index, run.run_id, run.run_id[:12]):
             branch = store.branch("chat", after=place)
 
-            assert loaded(store, branch.session_id).runs == runs[: index + 1]
+            assert load_session(store, branch.session_id).runs == runs[: index + 1]
             assert branch.fork_run_index == index
 
 
 def test_a_branch_before_a_run_does_not_inherit_it(store):
     """Before run 0 it inherits nothing, and is a session like any other."""
     a_session(store)
-    runs = loaded(store, "chat").runs
+    runs = load_session(store, "chat").runs
     for index, run in enumerate(runs):
         for place in (index, run.run_id):
             branch = store.branch("chat", before=place)
 
-            assert loaded(store, branch.session_id).runs == runs[:index]
+            assert load_session(store, branch.session_id).runs == runs[:index]
             assert branch.fork_run_index == index - 1
 
 
 def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
     """after=(run, message) includes the message, before=(run, message) does not; a cut run has no output, usage or end."""
     a_session(store, runs=2)
-    whole = loaded(store, "chat").runs
+    whole = load_session(store, "chat").runs
     for run in (0, 1):
         for message in range(4):
-            after = loaded(store, store.branch("chat", after=(run, message)).session_id)
-            before = loaded(store, store.branch("chat", before=(run, message)).session_id)
+            after = load_session(store, store.branch("chat", after=(run, message)).session_id)
+            before = load_session(store, store.branch("chat", before=(run, message)).session_id)
 
-            assert said(after.runs[run].messages) == said(whole[run].messages[: message + 1])
+            assert message_contents(after.runs[run].messages) == message_contents(whole[run].messages[: message + 1])
             assert len(after.runs) == run + 1
-            assert said(before.runs[run].messages if len(before.runs) > run else []) == said(
+            assert message_contents(before.runs[run].messages if len(before.runs) > run else []) == message_contents(
                 whole[run].messages[:message]
             )
             if message < 3:
@@ -82,7 +93,7 @@ def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
 def test_a_branch_point_by_run_id_equals_one_by_index(store):
     """(run id, message) and (prefix, message) are the same as (index, message)."""
     a_session(store)
-    run_id = loaded(store, "chat").runs[1].run_id
+    run_id = load_session(store, "chat").runs[1].run_id
     branches = [store.branch("chat", after=(place, 2)) for place in (1, run_id, run_id[:13])]
 
     assert {(b.fork_run_index, b.fork_message_index) for b in branches} == {(1, 2)}
@@ -98,11 +109,11 @@ def test_runs_of_a_branch_are_numbered_from_the_branch_point(store):
     assert store.append_run("b", a_small_run("own 2")).run_index == 2
     assert store.append_run("b", a_small_run("own 3")).run_index == 3
     assert store.start_run("b", input="own 4").run_index == 4
-    assert [run.run_index for run in loaded(store, "b").runs] == [0, 1, 2, 3, 4]
-    assert inputs(loaded(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3", "own 4"]
+    assert [run.run_index for run in load_session(store, "b").runs] == [0, 1, 2, 3, 4]
+    assert inputs(load_session(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3", "own 4"]
     assert store.append_run("from 0", a_small_run("own 0")).run_index == 0
-    assert inputs(loaded(store, "from 0")) == ["own 0"]
-    assert inputs(loaded(store, "chat")) == ["chat 0", "chat 1", "chat 2", "later"]
+    assert inputs(load_session(store, "from 0")) == ["own 0"]
+    assert inputs(load_session(store, "chat")) == ["chat 0", "chat 1", "chat 2", "later"]
 
 
 def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
@@ -111,19 +122,19 @@ def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
     store.branch("chat", after=1, new_session_id="b")
     store.save_session(Session(session_id="b", runs=[a_small_run("own 2"), a_small_run("own 3")]))
 
-    assert [run.run_index for run in loaded(store, "b").runs] == [0, 1, 2, 3]
-    assert inputs(loaded(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3"]
+    assert [run.run_index for run in load_session(store, "b").runs] == [0, 1, 2, 3]
+    assert inputs(load_session(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3"]
 
 
 def test_saving_a_loaded_branch_copies_nothing(store):
     """Its inherited runs stay the parent's; saving it unchanged adds no row and does not move the branch point."""
     a_session(store)
     store.branch("chat", after=(1, 2), new_session_id="b")
-    before, counts = loaded(store, "b"), row_counts(store)
+    before, counts = load_session(store, "b"), row_counts(store)
     store.save_session(before)
 
     assert row_counts(store) == counts
-    assert loaded(store, "b").model_dump(exclude={"updated_at"}) == before.model_dump(exclude={"updated_at"})
+    assert load_session(store, "b").model_dump(exclude={"updated_at"}) == before.model_dump(exclude={"updated_at"})
 
 
 def test_later_runs_of_the_parent_are_not_inherited(store):
@@ -139,16 +150,16 @@ def test_later_runs_of_the_parent_are_not_inherited(store):
     }
     for name, place in places.items():
         store.branch("chat", **place, new_session_id=name)
-    before = {name: parts_of(loaded(store, name)) for name in places}
+    before = {name: parts_of(load_session(store, name)) for name in places}
     store.append_messages(run.run_id, [Message(role="assistant", content="after")])
     store.finish_run(run.run_id, output="done")
     store.append_run("chat", a_small_run())
 
     for name in places:
         assert seen(store, name) == [(0, 4), (1, 1)], name
-        assert said(loaded(store, name).runs[1].messages) == ["before"]
-        assert loaded(store, name).runs[1].output is None
-        assert [p["messages"] for p in parts_of(loaded(store, name))] == [p["messages"] for p in before[name]]
+        assert message_contents(load_session(store, name).runs[1].messages) == ["before"]
+        assert load_session(store, name).runs[1].output is None
+        assert [p["messages"] for p in parts_of(load_session(store, name))] == [p["messages"] for p in before[name]]
 
 
 @pytest.mark.parametrize("status", ["PAUSED", "PENDING"])
@@ -164,7 +175,7 @@ def test_a_branch_after_a_paused_run_does_not_get_its_later_messages(store, stat
 
     for name in ("end", "run"):
         assert seen(store, name) == [(0, 1)]
-        assert loaded(store, name).runs[0].output is None
+        assert load_session(store, name).runs[0].output is None
 
 
 def test_an_open_run_without_messages_is_not_inherited(store):
@@ -184,19 +195,19 @@ def test_branches_of_branches_to_depth_five(store):
     expected = ["b0 0", "b0 1"]
     for depth in range(1, 6):
         store.branch(f"b{depth - 1}", new_session_id=f"b{depth}")
-        assert inputs(loaded(store, f"b{depth}")) == expected
+        assert inputs(load_session(store, f"b{depth}")) == expected
         for i in range(2):
             assert store.append_run(f"b{depth}", a_run(f"b{depth} {i}")).run_index == len(expected) + i
         expected += [f"b{depth} 0", f"b{depth} 1"]
     for depth in range(5):
         store.append_run(f"b{depth}", a_run("later"))
 
-    session = loaded(store, "b5")
+    session = load_session(store, "b5")
     assert inputs(session) == expected
     assert [run.run_index for run in session.runs] == list(range(12))
     assert [run.session_id for run in session.runs] == [f"b{i // 2}" for i in range(12)]
     assert seen(store, "b5") == [(i, 4) for i in range(12)]
-    assert [m for m in said(store.history("b5")) if str(m).startswith("b")] == expected
+    assert [m for m in message_contents(store.history("b5")) if str(m).startswith("b")] == expected
 
 
 def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
@@ -213,7 +224,7 @@ def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
         before = store.branch("b", before=(index, 1))
         assert seen(store, before.session_id) == [*((i, 4) for i in range(index)), (index, 1)]
     own = store.branch("b", before=4)
-    assert inputs(loaded(store, own.session_id)) == ["a 0", "a 1", "a 2", "b 0"]
+    assert inputs(load_session(store, own.session_id)) == ["a 0", "a 1", "a 2", "b 0"]
 
 
 def test_a_cut_run_stays_cut_in_branches_of_the_branch(store):
@@ -257,7 +268,7 @@ def test_tool_calls_after_the_branch_point_are_not_inherited(store):
     a_session(store, runs=1)
     for message, expected in {0: [], 1: [(None, "unknown")], 2: [("found chat 0", "completed")]}.items():
         branch = store.branch("chat", after=(0, message))
-        run = loaded(store, branch.session_id).runs[0]
+        run = load_session(store, branch.session_id).runs[0]
 
         assert [(call.result, call.status) for call in run.tool_calls] == expected, message
         assert [call.status for m in run.messages for call in m.tool_calls] == [status for _, status in expected]
@@ -270,7 +281,7 @@ def test_frames_and_records_agree_on_a_cut_run(store):
     """Output and tokens describe the whole run, not the part that a branch inherits."""
     store.append_run("chat", a_run(duration_s=2.0, error="late"))
     store.branch("chat", after=(0, 1), new_session_id="b")
-    frame, run = store.runs_df("b", lineage=True).iloc[0], loaded(store, "b").runs[0]
+    frame, run = store.runs_df("b", lineage=True).iloc[0], load_session(store, "b").runs[0]
 
     assert run.output is None
     assert frame.n_messages == len(run.messages) == 2
@@ -286,7 +297,7 @@ def test_usage_and_title_are_not_inherited(store):
 
     assert (plain.session_name, named.session_name) == (None, "what if")
     assert (plain.user_id, plain.agent_id, plain.session_type) == ("u", "a", "agent")
-    stored = loaded(store, "plain")
+    stored = load_session(store, "plain")
     assert stored.model_dump(exclude={"runs"}) == plain.model_dump(exclude={"runs"})
     totals = store.sessions_df("plain").iloc[0]
     assert totals[["input_tokens", "output_tokens", "total_tokens", "cost", "session_name"]].isna().all()
@@ -306,12 +317,12 @@ def test_the_state_is_that_at_the_branch_point(store):
             (store.branch("chat", before=(index, 1)), expected[index - 1]),
         ):
             assert branch.session_state == state
-            assert loaded(store, branch.session_id).session_state == state
+            assert load_session(store, branch.session_id).session_state == state
     store.append_run("chat", a_small_run(session_state={"n": 99}))
     branch = store.branch("chat", after=2, new_session_id="b")
     store.append_run("b", a_small_run(session_state={"own": 1}))
-    assert loaded(store, "b").session_state == expected[2] | {"own": 1}
-    assert loaded(store, "chat").session_state == expected[2] | {"n": 99}
+    assert load_session(store, "b").session_state == expected[2] | {"own": 1}
+    assert load_session(store, "chat").session_state == expected[2] | {"n": 99}
     assert store.branch("b", before=3).session_state == expected[2]
     assert branch.session_state == expected[2]
 
@@ -324,8 +335,8 @@ def test_a_branch_at_the_end_has_the_parents_state(store):
     store.finish_run(second.run_id, session_state={"b": 1})
     store.finish_run(first.run_id, session_state={"a": 1})
 
-    assert store.branch("set").session_state == loaded(store, "set").session_state == {"set": 1}
-    assert store.branch("two").session_state == loaded(store, "two").session_state == {"a": 1, "b": 1}
+    assert store.branch("set").session_state == load_session(store, "set").session_state == {"set": 1}
+    assert store.branch("two").session_state == load_session(store, "two").session_state == {"a": 1, "b": 1}
 
 
 def test_a_branch_of_a_branch_without_runs_has_its_state(store):
@@ -346,7 +357,7 @@ def test_the_state_of_a_branch_is_the_base_of_its_first_run(store):
     store.finish_run(run.run_id, session_state={"n": 1, "own": True})
 
     assert run.session_state == {"n": 1}
-    assert loaded(store, "b").session_state == {"n": 1, "own": True}
+    assert load_session(store, "b").session_state == {"n": 1, "own": True}
 
 
 def test_a_branch_copies_no_rows(store):
@@ -381,7 +392,7 @@ def test_an_empty_session_can_be_branched(store):
     store.append_run("s", a_small_run("later"))
 
     assert branch.fork_run_index == -1
-    assert loaded(store, "b").runs == []
+    assert load_session(store, "b").runs == []
     assert store.append_run("b", a_small_run()).run_index == 0
     assert store.messages_df("b", lineage=True).inherited.tolist() == [False, False]
 
@@ -393,7 +404,7 @@ def test_members_runs_are_inherited_with_the_team_run(store):
     store.append_run("chat", a_small_run("next", run_type="team"))
     store.branch("chat", after=1, new_session_id="b")
 
-    assert [run.parent_run_id for run in loaded(store, "b").runs] == [None, team.run_id]
+    assert [run.parent_run_id for run in load_session(store, "b").runs] == [None, team.run_id]
 
 
 def test_runs_can_be_open_in_parent_and_branch(store):
@@ -407,9 +418,9 @@ def test_runs_can_be_open_in_parent_and_branch(store):
     store.finish_run(own.run_id, output="branch")
     store.finish_run(run.run_id, output="parent")
 
-    assert [said(r.messages) for r in loaded(store, "chat").runs] == [["1", "2"]]
-    assert [said(r.messages) for r in loaded(store, "b").runs] == [["1"], ["own"]]
-    assert loaded(store, "b").runs[1].output == "branch"
+    assert [message_contents(r.messages) for r in load_session(store, "chat").runs] == [["1", "2"]]
+    assert [message_contents(r.messages) for r in load_session(store, "b").runs] == [["1"], ["own"]]
+    assert load_session(store, "b").runs[1].output == "branch"
 
 
 def test_unknown_branch_points_are_refused(store):
@@ -417,7 +428,7 @@ def test_unknown_branch_points_are_refused(store):
     a_session(store, runs=2)
     store.append_run("chat", Run(run_id="abc-1"))
     store.append_run("chat", Run(run_id="abc-2"))
-    before = everything(store)
+    before = all_rows(store)
     for place in (
         {"after": 4},
         {"after": -1},
@@ -440,7 +451,7 @@ def test_unknown_branch_points_are_refused(store):
     with pytest.raises(BadUsage):
         store.branch("chat", after=0, before=1)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_an_exact_run_id_takes_precedence_over_a_prefix(store):
@@ -456,7 +467,7 @@ def test_runs_of_another_session_are_not_branch_points(store):
     """Nor those of the parent after the branch point."""
     a_session(store, "a")
     other = a_session(store, "other").runs[0]
-    late = loaded(store, "a").runs[2]
+    late = load_session(store, "a").runs[2]
     store.branch("a", after=0, new_session_id="b")
     for session_id, place in (("a", other.run_id), ("b", late.run_id), ("b", 1)):
         with pytest.raises(RunNotFound):
@@ -487,7 +498,7 @@ def test_results_are_not_joined_across_runs(store):
             ),
         )
     branch = store.branch("chat", after=(1, 0))
-    runs = loaded(store, branch.session_id).runs
+    runs = load_session(store, branch.session_id).runs
 
     assert [run.tool_calls[0].result for run in runs] == ["0", None]
     assert [run.tool_calls[0].status for run in runs] == ["completed", "unknown"]
@@ -520,10 +531,10 @@ def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
     }
     for name, (place, expected) in places.items():
         branch = store.branch("chat", new_session_id=name, **place)
-        assert [run.run_id for run in loaded(store, name).runs] == expected, name
+        assert [run.run_id for run in load_session(store, name).runs] == expected, name
         assert sorted(store.runs_df(name, lineage=True)["run_id"]) == sorted(expected), name
         again = store.branch(name, new_session_id=f"again {name}")
-        assert [run.run_id for run in loaded(store, again.session_id).runs] == expected, name
+        assert [run.run_id for run in load_session(store, again.session_id).runs] == expected, name
         assert store.append_run(name, a_small_run()).run_index == branch.fork_run_index + 1
     assert [m.content for m in store.history("after 0")][:2] == ["a", "answer to a"]
     assert len(store.history("after 0")) == 4
@@ -535,7 +546,7 @@ def test_a_branch_keeps_members_runs_when_the_parent_is_deleted(store):
     store.append_run("chat", a_small_run("next"))
     store.branch("chat", after=0, new_session_id="b")
     store.delete_session("chat", detach_branches=True)
-    runs = loaded(store, "b").runs
+    runs = load_session(store, "b").runs
 
     assert [run.input for run in runs] == ["team", "one", "deep", "two"]
     assert [run.parent_run_id for run in runs] == [None, runs[0].run_id, runs[1].run_id, runs[0].run_id]
@@ -564,7 +575,7 @@ def test_a_branch_after_an_open_team_run_does_not_get_later_messages(store):
     store.append_messages(top.run_id, [Message(role="assistant", content="2")])
     store.finish_run(top.run_id, output="2")
 
-    assert [said(run.messages) for run in loaded(store, "b").runs] == [["1"]]
+    assert [message_contents(run.messages) for run in load_session(store, "b").runs] == [["1"]]
 
 
 def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
@@ -579,7 +590,7 @@ def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
     store.append_messages(top.run_id, [Message(role="assistant", content="2")])
     store.finish_run(top.run_id, output="2")
 
-    assert said(loaded(store, "b").runs[0].messages) == ["1"]
+    assert message_contents(load_session(store, "b").runs[0].messages) == ["1"]
 
 
 @pytest.mark.parametrize("how", ["start_run", "append_run", "default_state"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from paused_runs import asks
-from samples import SPECIAL, a_run, a_session, a_small_run, difference, everything, loaded, said
+from paused_runs import a_requirement
+from samples import SPECIAL, a_run, a_session, a_small_run, all_rows, difference, load_session, message_contents
 from test_many_writers import at_once
 
 from kern_nb.db import open_store
@@ -12,38 +12,32 @@ from kern_nb.errors import RunClosed, RunNotFound, SessionNotFound, UnstorableVa
 from kern_nb.records import Message, Session
 
 
-@pytest.fixture
-def other(store, store_factory, engine_name):
-    """A second store on the same database, as in another notebook; in memory the same store."""
-    return store if engine_name == "memory" else store_factory()
-
-
 def state_of(store, session_id="chat"):
     """A session's state."""
-    return loaded(store, session_id).session_state
+    return load_session(store, session_id).session_state
 
 
-def reporting(store, run_id, state, *contents):
+def append_state(store, run_id, state, *contents):
     """Append messages with the run's current state."""
     return store.append_messages(run_id, [Message(role="user", content=c) for c in contents], session_state=state)
 
 
-def test_an_appended_state_is_readable_immediately(store, other):
+def test_an_appended_state_is_readable_immediately(store, other_store):
     """For others, for a new run and in a branch; a run without a state changes nothing."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"n": 1}, "hi")
-    assert state_of(other) == {"n": 1}
-    assert other.start_run("chat", input="y").session_state == {"n": 1}
-    assert said(loaded(other, "chat").runs[0].messages) == ["hi"]
-    branch = other.branch("chat", new_session_id="b")
-    assert branch.session_state == state_of(other, "b") == {"n": 1}
+    append_state(store, run.run_id, {"n": 1}, "hi")
+    assert state_of(other_store) == {"n": 1}
+    assert other_store.start_run("chat", input="y").session_state == {"n": 1}
+    assert message_contents(load_session(other_store, "chat").runs[0].messages) == ["hi"]
+    branch = other_store.branch("chat", new_session_id="b")
+    assert branch.session_state == state_of(other_store, "b") == {"n": 1}
 
-    reporting(store, run.run_id, {"n": 2})
-    reporting(store, run.run_id, None, "more")
-    assert state_of(other) == {"n": 2}
-    assert state_of(other, "b") == {"n": 1}
+    append_state(store, run.run_id, {"n": 2})
+    append_state(store, run.run_id, None, "more")
+    assert state_of(other_store) == {"n": 2}
+    assert state_of(other_store, "b") == {"n": 1}
     store.finish_run(run.run_id)
-    assert state_of(other) == loaded(store, "chat").runs[0].session_state == {"n": 2}
+    assert state_of(other_store) == load_session(store, "chat").runs[0].session_state == {"n": 2}
 
 
 def test_an_appended_state_is_merged_with_concurrent_changes(store):
@@ -52,26 +46,26 @@ def test_an_appended_state_is_merged_with_concurrent_changes(store):
     run = store.start_run("chat", input="x")
     base = run.session_state
     store.update_session_state("chat", {"theirs": 1, "n": 1, "deep": {"y": 1}})
-    reporting(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}})
+    append_state(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}})
     assert state_of(store) == {"kept": 0, "n": 1, "theirs": 1, "ours": 1, "deep": {"x": 1, "y": 1}}
 
     store.update_session_state("chat", {"ours": 2, "n": 2})
-    reporting(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}, "last": 1})
+    append_state(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}, "last": 1})
     assert state_of(store) == {"kept": 0, "n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "last": 1}
     store.finish_run(run.run_id, session_state={"n": 0, "ours": 1, "deep": {"x": 1}, "end": 1})
     expected = {"n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "end": 1}
-    assert state_of(store) == loaded(store, "chat").runs[0].session_state == expected
+    assert state_of(store) == load_session(store, "chat").runs[0].session_state == expected
 
 
 def test_an_appended_key_can_be_removed(store):
     """All of them, too: an empty state is a state."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
-    reporting(store, run.run_id, {"b": {"d": 1}})
+    append_state(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
+    append_state(store, run.run_id, {"b": {"d": 1}})
     assert state_of(store) == {"b": {"d": 1}}
-    reporting(store, run.run_id, {})
+    append_state(store, run.run_id, {})
     assert state_of(store) == {}
-    reporting(store, run.run_id, {"a": 2})
+    append_state(store, run.run_id, {"a": 2})
     store.finish_run(run.run_id, session_state={})
     assert state_of(store) == {}
 
@@ -80,8 +74,8 @@ def test_concurrent_live_runs_keep_their_keys(store):
     """In any order of ends; neither reverts the other's keys."""
     a, b = store.start_run("chat", input="a"), store.start_run("chat", input="b")
     for i in range(3):
-        reporting(store, a.run_id, {"a": i, f"a{i}": i})
-        reporting(store, b.run_id, {"b": i, f"b{i}": i})
+        append_state(store, a.run_id, {"a": i, f"a{i}": i})
+        append_state(store, b.run_id, {"b": i, f"b{i}": i})
         assert state_of(store) == {"a": i, f"a{i}": i, "b": i, f"b{i}": i}
     store.finish_run(b.run_id, session_state={"b": 9})
     store.finish_run(a.run_id, session_state={"a": 9})
@@ -94,11 +88,11 @@ def test_the_state_after_a_live_run_is_complete(store, status):
     """Concurrent changes included, though the run has no state at its end."""
     other, run = store.start_run("chat", input="other"), store.start_run("chat", input="x")
     store.finish_run(other.run_id, session_state={"theirs": 1})
-    reporting(store, run.run_id, {"ours": 1}, "x")
+    append_state(store, run.run_id, {"ours": 1}, "x")
     store.finish_run(run.run_id, status=status)
 
     assert state_of(store) == {"theirs": 1, "ours": 1}
-    assert loaded(store, "chat").runs[1].session_state == {"theirs": 1, "ours": 1}
+    assert load_session(store, "chat").runs[1].session_state == {"theirs": 1, "ours": 1}
     assert store.branch("chat", after=1).session_state == {"theirs": 1, "ours": 1}
     assert store.branch("chat", after=0).session_state == {"theirs": 1}
 
@@ -106,13 +100,13 @@ def test_the_state_after_a_live_run_is_complete(store, status):
 def test_a_resumed_run_continues_from_its_state(store):
     """Changes of others during the pause are kept."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1})
-    store.pause_run(run.run_id, [asks("ask")], session_state={"a": 2})
+    append_state(store, run.run_id, {"a": 1})
+    store.pause_run(run.run_id, [a_requirement("ask")], session_state={"a": 2})
     store.update_session_state("chat", {"theirs": 1})
     assert state_of(store) == {"a": 2, "theirs": 1}
     store.resolve("ask", approve=True)
     state = store.claim_run(run.run_id).session_state
-    reporting(store, run.run_id, state | {"b": 1})
+    append_state(store, run.run_id, state | {"b": 1})
     store.finish_run(run.run_id, session_state=state | {"b": 2})
 
     assert state["a"] == 2
@@ -123,7 +117,7 @@ def test_any_value_is_a_state(store):
     """Hostile keys and values are read back unchanged, also after a merge."""
     state = {text: {text: [text, i]} for i, text in enumerate(SPECIAL)} | {"long": "\x00\ud800" + "ü" * 1_000_000}
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, state)
+    append_state(store, run.run_id, state)
     assert difference(state, state_of(store)) is None
     store.finish_run(run.run_id, session_state=state | {"n": 1})
     assert difference(state | {"n": 1}, state_of(store)) is None
@@ -136,12 +130,12 @@ def test_an_unstorable_state_changes_nothing(store):
     """Neither messages nor state: they are one transaction."""
     run = store.start_run("chat", input="x")
     ended = store.append_run("chat", a_run())
-    before = everything(store)
+    before = all_rows(store)
     for error, call in (
-        (UnstorableValue, lambda: reporting(store, run.run_id, {"x": object()}, "lost")),
-        (UnstorableValue, lambda: reporting(store, run.run_id, {"x": 1}, object())),
-        (RunClosed, lambda: reporting(store, ended.run_id, {"x": 1}, "late")),
-        (RunNotFound, lambda: reporting(store, "nowhere", {"x": 1}, "lost")),
+        (UnstorableValue, lambda: append_state(store, run.run_id, {"x": object()}, "lost")),
+        (UnstorableValue, lambda: append_state(store, run.run_id, {"x": 1}, object())),
+        (RunClosed, lambda: append_state(store, ended.run_id, {"x": 1}, "late")),
+        (RunNotFound, lambda: append_state(store, "nowhere", {"x": 1}, "lost")),
         (UnstorableValue, lambda: store.update_session_state("chat", {"x": object()})),
         (UnstorableValue, lambda: store.update_session_state("new", {"x": object()})),
         (UnstorableValue, lambda: store.save_summary("chat", {"x": object()})),
@@ -150,7 +144,7 @@ def test_an_unstorable_state_changes_nothing(store):
         with pytest.raises(error):
             call()
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_state_can_be_updated_without_a_run(store):
@@ -162,7 +156,7 @@ def test_state_can_be_updated_without_a_run(store):
     store.branch("chat", new_session_id="b")
     assert store.update_session_state("b", {"a": 5}) == {"a": 5, "b": None} == state_of(store, "b")
 
-    session = loaded(store, "chat")
+    session = load_session(store, "chat")
     assert (session.session_name, session.runs) == ("title", [])
     assert session.session_state == {"a": {"x": 1, "y": 2}, "b": None}
 
@@ -172,16 +166,16 @@ def test_a_summary_is_stored_and_removed(store):
     before = a_session(store, runs=1, session_state={"n": 1})
     summary = {"summary": "a\x00\ud800", "topics": ["x"] * 3, "n": 1.0}
     store.save_summary("chat", summary)
-    assert difference(summary, loaded(store, "chat").summary) is None
+    assert difference(summary, load_session(store, "chat").summary) is None
     store.save_summary("chat", None)
-    assert loaded(store, "chat") == before
+    assert load_session(store, "chat") == before
 
 
 def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
     """Another program's record can have any value there; runs work."""
     store.save_session(Session(session_id="chat", session_data={"session_state": [1], "other": 1}))
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1})
+    append_state(store, run.run_id, {"a": 1})
     store.finish_run(run.run_id, session_state={"a": 2})
     store.append_run("chat", a_small_run(session_state={"b": 1}))
     store.update_session_state("chat", {"c": 1})
@@ -189,17 +183,19 @@ def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
     assert state_of(store) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_states_of_concurrent_threads_are_all_kept(store, other):
+def test_states_of_concurrent_threads_are_all_kept(store, other_store):
     """Appended, finished and set without a run; no deadlock, and no lost write."""
 
     def work(who, n):
         for i in range(4):
             run = who.start_run("chat", input="x")
-            reporting(who, run.run_id, (run.session_state or {}) | {f"{n} {i}": "told"}, "x")
+            append_state(who, run.run_id, (run.session_state or {}) | {f"{n} {i}": "told"}, "x")
             who.update_session_state("chat", {f"set {n} {i}": i})
             who.finish_run(run.run_id, session_state=(run.session_state or {}) | {f"{n} {i}": "ended"})
 
-    errors = at_once(*(lambda who=who, n=n: work(who, n) for n, who in enumerate((store, other, store, other))))
+    errors = at_once(
+        *(lambda who=who, n=n: work(who, n) for n, who in enumerate((store, other_store, store, other_store)))
+    )
 
     assert errors == []
     expected = {f"{n} {i}": "ended" for n in range(4) for i in range(4)}
@@ -212,14 +208,14 @@ def test_a_kill_does_not_lose_an_appended_state(persistent_target, workers):
     worker = workers(1)[0].begin("tell_state", target=persistent_target, session_id="chat")
     heard = [worker.hear() for _ in range(4)]
     heard += worker.kill()
-    told = max(said["told"] for said in heard if "told" in said)
+    told = max(message_contents["told"] for message_contents in heard if "told" in message_contents)
     with open_store(persistent_target) as store:
-        messages = loaded(store, "chat").runs[0].messages
+        messages = load_session(store, "chat").runs[0].messages
         last = len(messages) - 1
         state = {"n": last} | {f"k{i % 5}": i for i in range(max(0, last - 4), last + 1)}
 
         assert last in (told, told + 1)
-        assert said(messages) == [f"message {i}" for i in range(last + 1)]
+        assert message_contents(messages) == [f"message {i}" for i in range(last + 1)]
         assert state_of(store) == state
         run = store.claim_run(heard[0]["run_id"])
         assert run.session_state == state

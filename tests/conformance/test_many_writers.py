@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from samples import a_run, a_session, a_small_run, loaded, row_counts
+from samples import a_run, a_session, a_small_run, load_session, row_counts
 
 from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import HasBranches, SessionNotFound
@@ -50,7 +50,7 @@ def test_four_processes_append_a_hundred_runs_each_to_one_session(persistent_tar
             seen = len(runs)
             time.sleep(0.3)
         indexes = [worker.end() for worker in four]
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
 
         assert sorted(index for of_process in indexes for index in of_process) == list(range(400))
         assert all(of_process == sorted(of_process) for of_process in indexes)
@@ -71,7 +71,7 @@ def test_two_processes_that_set_different_keys_keep_both(persistent_target, work
     for worker in two:
         worker.end()
     with open_store(persistent_target) as store:
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
 
         assert session.session_state == {f"p{i} {n}": n for n in range(20) for i in range(2)}
         assert len(session.runs) == 40
@@ -96,7 +96,7 @@ def test_threads_append_to_one_session(store):
     errors = at_once(
         *(lambda i=i: [store.append_run("chat", a_small_run(f"{i} {n}")) for n in range(12)] for i in range(8))
     )
-    session = loaded(store, "chat")
+    session = load_session(store, "chat")
 
     assert errors == []
     assert [run.run_index for run in session.runs] == list(range(96))
@@ -126,7 +126,7 @@ def test_stores_in_memory_are_apart(tmp_path):
         )
 
         assert errors == []
-        assert (len(loaded(one, "chat").runs), len(loaded(two, "chat").runs)) == (40, 40)
+        assert (len(load_session(one, "chat").runs), len(load_session(two, "chat").runs)) == (40, 40)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +141,7 @@ def test_a_branch_and_a_delete_at_once_leave_no_orphan(store, store_factory, eng
         )
         assert [type(error) for error in errors] in ([HasBranches], [SessionNotFound]), errors
         if isinstance(errors[0], HasBranches):
-            assert len(loaded(store, f"b{i}").runs) == 1
+            assert len(load_session(store, f"b{i}").runs) == 1
         else:
             assert store.get_session(f"b{i}") is None
     assert store.check()
@@ -158,8 +158,8 @@ def test_a_detach_and_an_append_to_the_branch_at_once(store, store_factory, engi
             lambda i=i: other.append_run(f"b{i}", a_small_run("own")),
         )
         assert errors == []
-        assert [run.input for run in loaded(store, f"b{i}").runs] == [f"s{i} 0", f"s{i} 1", f"s{i} 2", "own"]
-        assert [run.run_index for run in loaded(store, f"b{i}").runs] == [0, 1, 2, 3]
+        assert [run.input for run in load_session(store, f"b{i}").runs] == [f"s{i} 0", f"s{i} 1", f"s{i} 2", "own"]
+        assert [run.run_index for run in load_session(store, f"b{i}").runs] == [0, 1, 2, 3]
 
 
 def test_of_branches_of_one_name_at_once_one_is_made(store, store_factory, engine_name):
@@ -170,7 +170,7 @@ def test_of_branches_of_one_name_at_once_one_is_made(store, store_factory, engin
 
     assert len(errors) == 3
     assert {type(error).__name__ for error in errors} == {"SessionExists"}
-    assert len(loaded(store, "b").runs) == 2
+    assert len(load_session(store, "b").runs) == 2
 
 
 def test_titles_and_states_written_at_once_are_both_kept(store, store_factory, engine_name):
@@ -185,7 +185,7 @@ def test_titles_and_states_written_at_once_are_both_kept(store, store_factory, e
             lambda i=i: other.rename_session("chat", f"title {i}"),
         )
         assert errors == []
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
         assert session.session_name == f"title {i}"
         assert session.session_state == {f"k{j}": j for j in range(i + 1)}
         assert session.session_data["other"] == 1

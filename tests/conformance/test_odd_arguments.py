@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import a_session, loaded
+from samples import a_session, load_session
 
 from kern_nb.errors import BadUsage
 
@@ -18,7 +18,7 @@ def test_an_index_out_of_a_frame_names_the_run(store):
     assert store.branch("chat", before=index).fork_run_index == 0
     cut = store.branch("chat", after=(index, message))
     assert (cut.fork_run_index, cut.fork_message_index) == (1, 0)
-    assert len(loaded(store, cut.session_id).runs[1].messages) == 1
+    assert len(load_session(store, cut.session_id).runs[1].messages) == 1
     assert [run.run_index for run in store.session_runs("chat", start=index, limit=index)] == [1]
 
 
@@ -39,7 +39,7 @@ def test_an_id_that_is_no_text_is_refused(store):
     with pytest.raises(BadUsage, match="5 is no text"):
         store.get_session(5)
     with pytest.raises(BadUsage, match="5 is no text"):
-        store.append_run(5, loaded(store, "chat").runs[0])
+        store.append_run(5, load_session(store, "chat").runs[0])
     with pytest.raises(BadUsage, match="None is no text"):
         store.start_run(None, input="x")
     with pytest.raises(BadUsage, match="5 is no text"):
@@ -52,4 +52,4 @@ def test_an_empty_id_is_an_id(store):
     a_session(store)
 
     assert store.branch("chat", new_session_id="").session_id == ""
-    assert len(loaded(store, "").runs) == 3
+    assert len(load_session(store, "").runs) == 3

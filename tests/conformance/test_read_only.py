@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from samples import a_run, a_session, everything
+from samples import a_run, a_session, all_rows
 from test_schema_guard import READS, WRITES
 
 from kern_nb.db import open_store
@@ -26,7 +26,7 @@ def target(persistent_target):
 def test_every_write_is_refused(target, tmp_path):
     """By the store itself, with a hint, before the database is used; nothing is written."""
     with open_store(target) as writer:
-        before = everything(writer)
+        before = all_rows(writer)
     with open_store(target, read_only=True) as store:
         for name, write in WRITES.items():
             with pytest.raises(ReadOnlyStore) as caught:
@@ -37,7 +37,7 @@ def test_every_write_is_refused(target, tmp_path):
             store.write(lambda connection: None)
         (tmp_path / "runs.jsonl").write_text("{}\n")
     with open_store(target) as writer:
-        assert everything(writer) == before
+        assert all_rows(writer) == before
 
 
 def test_everything_can_be_read(target):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from samples import loaded
+from samples import load_session
 
 from kern_nb import extra_keys
 from kern_nb.records import Message, Run, ToolCall, Usage
@@ -57,7 +57,7 @@ def test_source_keys_in_extra_do_not_affect_an_appended_run(store):
     for name, extra in list(FOREIGN.items())[::5]:
         assert [m.role for m in store.history(name)] == ["user", "assistant", "tool", "assistant"]
         assert [m.role for m in store.history(name, last_messages=2)] == ["assistant"]
-        run = loaded(store, name).runs[0]
+        run = load_session(store, name).runs[0]
         assert [m.extra for m in run.messages] == [extra] * 4
         assert (run.extra, run.tool_calls[0].extra) == (extra, extra)
         assert not any(m.is_partial or m.internal for m in run.messages)
@@ -71,7 +71,7 @@ def test_source_keys_in_extra_do_not_affect_a_live_run(store):
         for message in finished.messages:
             store.append_messages(run.run_id, [message])
         store.finish_run(run.run_id, output="y")
-        [call] = loaded(store, name).runs[0].tool_calls
+        [call] = load_session(store, name).runs[0].tool_calls
 
         assert (call.status, call.result, call.args, call.extra) == ("completed", "blue", {"at": "sea"}, extra)
         assert call.duration_s != 1.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from paused_runs import a_paused_run
-from samples import a_run, loaded, said
+from samples import a_run, load_session, message_contents
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -12,7 +12,7 @@ from kern_nb.errors import (
 from kern_nb.records import Message, ToolCall, Usage
 
 
-def interrupted(store, run_id):
+def interrupt(store, run_id):
     """Make a run's process look dead, and let `check` repair it."""
     r = store.tables.runs
     nobody = r.update().where(r.c.run_id == run_id).values(process=None)
@@ -20,7 +20,7 @@ def interrupted(store, run_id):
     assert store.check(repair=True)
 
 
-def calling():
+def call_message():
     """An assistant's message with a tool call."""
     return Message(role="assistant", tool_calls=[ToolCall(tool_call_id="call", tool_name="send_mail")])
 
@@ -28,24 +28,24 @@ def calling():
 def test_an_interrupted_run_can_be_resumed(store):
     """It has its messages, and its started call is unknown: whoever resumes it decides."""
     run = store.start_run("chat", input="x")
-    store.append_messages(run.run_id, [calling()])
-    interrupted(store, run.run_id)
+    store.append_messages(run.run_id, [call_message()])
+    interrupt(store, run.run_id)
     found = store.claim_run(run.run_id)
 
     assert (found.status, [c.status for c in found.tool_calls]) == ("RUNNING", ["unknown"])
     with pytest.raises(AlreadyClaimed):
         store.claim_run(run.run_id)
     store.finish_run(run.run_id, output="after all")
-    assert loaded(store, "chat").runs[0].status == "COMPLETED"
+    assert load_session(store, "chat").runs[0].status == "COMPLETED"
 
 
 def test_a_repeated_call_gets_its_own_result(store):
     """With a reused id, the interrupted call stays unknown."""
     run = store.start_run("chat", input="x")
-    store.append_messages(run.run_id, [calling()])
-    interrupted(store, run.run_id)
+    store.append_messages(run.run_id, [call_message()])
+    interrupt(store, run.run_id)
     store.claim_run(run.run_id)
-    store.append_messages(run.run_id, [calling()])
+    store.append_messages(run.run_id, [call_message()])
     store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
 
     found = [(call.status, call.result) for call in store.get_run(run.run_id).tool_calls]
@@ -55,8 +55,8 @@ def test_a_repeated_call_gets_its_own_result(store):
 def test_an_interrupted_call_can_get_its_result(store):
     """Whoever resumes it found out how it ended."""
     run = store.start_run("chat", input="x")
-    store.append_messages(run.run_id, [calling()])
-    interrupted(store, run.run_id)
+    store.append_messages(run.run_id, [call_message()])
+    interrupt(store, run.run_id)
     store.claim_run(run.run_id)
     store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="was sent")])
 
@@ -83,7 +83,7 @@ def test_a_failed_run_can_be_resumed(store):
 
     assert (again.status, again.error, again.finished_at) == ("RUNNING", None, None)
     store.finish_run(run.run_id, output="done", usage=Usage(input_tokens=5))
-    assert loaded(store, "chat").runs[0].usage.input_tokens == 5
+    assert load_session(store, "chat").runs[0].usage.input_tokens == 5
 
 
 @pytest.mark.parametrize("status", ["CANCELLED", "ERROR"])
@@ -105,14 +105,14 @@ def test_a_branch_keeps_a_resumed_run_as_it_was(store, status):
     if status == "ERROR":
         store.finish_run(run.run_id, status="ERROR", error="e")
     else:
-        interrupted(store, run.run_id)
+        interrupt(store, run.run_id)
     store.branch("chat", new_session_id="b")
     store.claim_run(run.run_id)
     store.append_messages(run.run_id, [Message(role="assistant", content="after")])
     store.finish_run(run.run_id, output="after")
 
-    assert said(loaded(store, "b").runs[0].messages) == ["before"]
-    assert loaded(store, "b").runs[0].output is None
+    assert message_contents(load_session(store, "b").runs[0].messages) == ["before"]
+    assert load_session(store, "b").runs[0].output is None
 
 
 def test_a_branch_after_a_later_run_gets_messages_of_a_resumed_run(store):
@@ -126,8 +126,8 @@ def test_a_branch_after_a_later_run_gets_messages_of_a_resumed_run(store):
     store.append_messages(run.run_id, [Message(role="assistant", content="after")])
     store.finish_run(run.run_id, output="after")
 
-    assert loaded(store, "b").runs == loaded(store, "chat").runs
-    assert said(loaded(store, "b").runs[0].messages) == ["before", "after"]
+    assert load_session(store, "b").runs == load_session(store, "chat").runs
+    assert message_contents(load_session(store, "b").runs[0].messages) == ["before", "after"]
 
 
 def test_a_branch_of_a_branch_keeps_a_resumed_run_as_it_was(store):
@@ -141,4 +141,4 @@ def test_a_branch_of_a_branch_keeps_a_resumed_run_as_it_was(store):
     store.claim_run(run.run_id)
     store.append_messages(run.run_id, [Message(role="assistant", content="after")])
 
-    assert said(loaded(store, "c").runs[0].messages) == ["before"]
+    assert message_contents(load_session(store, "c").runs[0].messages) == ["before"]

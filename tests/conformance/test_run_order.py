@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import WHEN, a_run, a_small_run, inputs, loaded, said
+from samples import WHEN, a_run, a_small_run, inputs, load_session, message_contents
 
 from kern_nb.errors import KernError
 from kern_nb.records import Message, Run, ToolCall
@@ -17,7 +17,7 @@ def test_runs_are_numbered_from_0_in_the_order_they_were_appended(store):
         )
         for i in range(5)
     ]
-    session = loaded(store, "chat")
+    session = load_session(store, "chat")
 
     assert [run.run_index for run in appended] == [0, 1, 2, 3, 4]
     assert [run.run_index for run in session.runs] == [0, 1, 2, 3, 4]
@@ -37,8 +37,8 @@ def test_more_than_ten_messages_keep_their_order(store):
     contents = [f"message {i}" for i in range(25)]
     store.append_run("chat", Run(messages=[Message(role="user", content=text) for text in contents]))
 
-    assert said(loaded(store, "chat").runs[0].messages) == contents
-    assert said(store.history("chat")) == contents
+    assert message_contents(load_session(store, "chat").runs[0].messages) == contents
+    assert message_contents(store.history("chat")) == contents
     assert store.messages_df().content.tolist() == contents
     assert store.messages_df().message_index.tolist() == list(range(25))
 
@@ -51,7 +51,7 @@ def test_tool_calls_keep_their_order(store):
         for of_message in ids
     ]
     store.append_run("chat", Run(messages=messages))
-    run = loaded(store, "chat").runs[0]
+    run = load_session(store, "chat").runs[0]
 
     assert [[call.tool_call_id for call in m.tool_calls] for m in run.messages] == ids
     assert [call.tool_call_id for call in run.tool_calls] == [*ids[0], *ids[1]]
@@ -68,7 +68,7 @@ def test_calls_with_one_id_are_two_calls(store):
         Message(role="tool", tool_call_id="call_0", content="two"),
     ]
     store.append_run("chat", Run(messages=messages))
-    calls = loaded(store, "chat").runs[0].tool_calls
+    calls = load_session(store, "chat").runs[0].tool_calls
 
     assert [(call.tool_name, call.result, call.status) for call in calls] == [
         ("first", "one", "completed"),
@@ -84,7 +84,7 @@ def test_a_call_in_a_message_and_in_the_run_is_one_call(store):
     alone = ToolCall(tool_call_id="d", tool_name="other", status="failed", result="no")
     run = Run(messages=[Message(role="assistant", tool_calls=[on_message])], tool_calls=[beside, alone])
     store.append_run("chat", run)
-    first, second = loaded(store, "chat").runs[0].tool_calls
+    first, second = load_session(store, "chat").runs[0].tool_calls
 
     assert (first.tool_call_id, first.args, first.result, first.duration_s) == ("c", {"q": 1}, [1, 2], 0.5)
     assert first.message_index == 0
@@ -95,7 +95,7 @@ def test_calls_without_an_id_are_stored(store):
     """None is lost."""
     calls = [ToolCall(tool_name="a"), ToolCall(tool_name="b", tool_call_id="call_2"), ToolCall(tool_name="c")]
     store.append_run("chat", Run(messages=[Message(role="assistant", tool_calls=calls)]))
-    found = loaded(store, "chat").runs[0].tool_calls
+    found = load_session(store, "chat").runs[0].tool_calls
 
     assert [call.tool_name for call in found] == ["a", "b", "c"]
     assert len({call.tool_call_id for call in found}) == 3
@@ -118,7 +118,7 @@ def test_a_run_id_is_stored_once(store):
         with pytest.raises(KernError, match=r"'?r'?"):
             store.append_run(session_id, a_run("second", run_id="r"))
 
-    assert inputs(loaded(store, "chat")) == ["first"]
+    assert inputs(load_session(store, "chat")) == ["first"]
     assert store.get_session("other") is None
     assert store.append_run("chat", a_run("third")).run_index == 1
 
@@ -127,7 +127,7 @@ def test_the_stored_run_is_returned(store):
     """append_run returns what get_session returns, so that no second read is needed."""
     given_back = store.append_run("chat", a_run(session_state={"a": 1}), user_id="alice")
 
-    assert given_back.model_dump() == loaded(store, "chat").runs[0].model_dump()
+    assert given_back.model_dump() == load_session(store, "chat").runs[0].model_dump()
     assert given_back.user_id == "alice"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import a_small_run, loaded
+from samples import a_small_run, load_session
 
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Session
@@ -20,7 +20,7 @@ def at_once(store, base, first, second, session_id="chat"):
     a, b = store.start_run(session_id, input="a"), store.start_run(session_id, input="b")
     store.finish_run(a.run_id, session_state=first)
     store.finish_run(b.run_id, session_state=second)
-    return loaded(store, session_id).session_state
+    return load_session(store, session_id).session_state
 
 
 def test_concurrent_runs_keep_their_different_keys(store):
@@ -78,7 +78,7 @@ def test_values_that_do_not_compare_are_stored(store):
         run = store.start_run(f"s{i}", input="x")
         store.finish_run(run.run_id, session_state={"x": value, "z": 2})
 
-        assert set(loaded(store, f"s{i}").session_state) == {"x", "z"}
+        assert set(load_session(store, f"s{i}").session_state) == {"x", "z"}
 
 
 def test_a_finished_run_merges_key_by_key_when_appended(store):
@@ -87,7 +87,7 @@ def test_a_finished_run_merges_key_by_key_when_appended(store):
     store.append_run("chat", a_small_run(session_state={"b": 2, "n": {"y": 2}}))
     store.append_run("chat", a_small_run())
 
-    assert loaded(store, "chat").session_state == {"a": 1, "b": 2, "n": {"x": 1, "y": 2}}
+    assert load_session(store, "chat").session_state == {"a": 1, "b": 2, "n": {"x": 1, "y": 2}}
 
 
 def test_the_state_after_each_run_is_stored(store):
@@ -96,7 +96,7 @@ def test_the_state_after_each_run_is_stored(store):
         run = store.start_run("chat", input=f"{i}")
         state = (run.session_state or {}) | {f"k{i}": i}
         store.finish_run(run.run_id, session_state=state)
-    states = [run.session_state for run in loaded(store, "chat").runs]
+    states = [run.session_state for run in load_session(store, "chat").runs]
 
     assert states == [{f"k{j}": j for j in range(i + 1)} for i in range(4)]
     assert [store.branch("chat", after=i).session_state for i in range(4)] == states
@@ -109,7 +109,7 @@ def test_a_run_without_a_state_does_not_change_it(store):
     store.finish_run(other.run_id, session_state={"a": 2, "b": 3})
     store.finish_run(silent.run_id, output="x")
 
-    assert loaded(store, "chat").session_state == {"a": 2, "b": 3}
+    assert load_session(store, "chat").session_state == {"a": 2, "b": 3}
 
 
 def test_an_empty_state_removes_the_initial_keys(store):
@@ -118,8 +118,8 @@ def test_an_empty_state_removes_the_initial_keys(store):
     run = store.start_run("chat", input="x")
     store.finish_run(run.run_id, session_state={})
 
-    assert loaded(store, "chat").session_state == {}
-    assert loaded(store, "chat").runs[1].session_state == {}
+    assert load_session(store, "chat").session_state == {}
+    assert load_session(store, "chat").runs[1].session_state == {}
 
 
 def test_state_does_not_affect_other_session_data(store):
@@ -131,7 +131,7 @@ def test_state_does_not_affect_other_session_data(store):
     store.finish_run(run.run_id, session_state={"a": 1, "b": 2})
 
     expected = {"session_name": "new title", "other": [1], "session_state": {"a": 1, "b": 2}}
-    assert loaded(store, "chat").session_data == expected
+    assert load_session(store, "chat").session_data == expected
 
 
 values = st.one_of(st.integers(0, 2), st.just("x"))
@@ -169,4 +169,4 @@ def test_a_single_run_sets_the_state(one_store, state, other):
     run = one_store.start_run("alone", input="x")
     one_store.finish_run(run.run_id, session_state=other)
 
-    assert loaded(one_store, "alone").session_state == other
+    assert load_session(one_store, "alone").session_state == other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, loaded
+from samples import a_run, a_session, a_small_run, all_rows, load_session
 
 from kern_nb.errors import OwnerMismatch
 from kern_nb.records import Session
@@ -37,7 +37,7 @@ def test_a_user_sees_only_their_own_sessions(shared):
 
 def test_a_run_in_another_users_session_is_refused(shared):
     """By append_run, however the user is named, and start_run; nothing is written, not even the time."""
-    before = everything(shared)
+    before = all_rows(shared)
     for write in (
         lambda: shared.append_run("of bob", a_run(user_id="alice")),
         lambda: shared.append_run("of bob", a_run(), user_id="alice"),
@@ -52,7 +52,7 @@ def test_a_run_in_another_users_session_is_refused(shared):
             write()
         assert "of bob" in str(caught.value)
 
-    assert everything(shared) == before
+    assert all_rows(shared) == before
 
 
 def test_the_refusal_does_not_name_the_owner(shared):
@@ -72,26 +72,26 @@ def test_a_user_can_write_to_their_own_session(shared):
     run = shared.start_run("of alice", input="x")
     shared.finish_run(run.run_id)
 
-    assert loaded(shared, "of alice").user_id == "alice"
+    assert load_session(shared, "of alice").user_id == "alice"
     assert shared.save_session(Session(session_id="of alice", metadata={"a": 1})).user_id == "alice"
-    assert loaded(shared, "of alice").user_id == "alice"
+    assert load_session(shared, "of alice").user_id == "alice"
 
 
 def test_the_first_user_to_write_owns_a_session_without_a_user(shared):
     """Then the session is theirs."""
     shared.append_run("of nobody", a_small_run(), user_id="alice")
 
-    assert loaded(shared, "of nobody").user_id == "alice"
+    assert load_session(shared, "of nobody").user_id == "alice"
     with pytest.raises(OwnerMismatch):
         shared.append_run("of nobody", a_small_run(), user_id="bob")
-    assert len(loaded(shared, "of nobody").runs) == 2
+    assert len(load_session(shared, "of nobody").runs) == 2
 
 
 def test_a_branch_belongs_to_the_owner_of_its_parent(shared):
     """Alice's messages are hers in every branch."""
     shared.branch("of alice", new_session_id="b")
 
-    assert loaded(shared, "b").user_id == "alice"
+    assert load_session(shared, "b").user_id == "alice"
     assert shared.get_session("b", user_id="bob") is None
     with pytest.raises(OwnerMismatch):
         shared.append_run("b", a_small_run(), user_id="bob")
@@ -132,7 +132,7 @@ def test_one_of_several_concurrent_users_owns_a_new_session(store):
             thread.start()
         for thread in threads:
             thread.join()
-        session = loaded(store, f"s{attempt}")
+        session = load_session(store, f"s{attempt}")
 
         assert sorted(results.values()) == ["refused", "refused", "refused", "stored"]
         assert results[session.user_id] == "stored"

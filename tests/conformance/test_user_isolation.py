@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from samples import everything
+from samples import all_rows
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import (
@@ -159,14 +159,14 @@ def test_the_owner_and_calls_without_a_user_read_all(shop):
 
 def test_another_user_changes_nothing(shop):
     """In no way; every row is as before."""
-    before = everything(shop)
+    before = all_rows(shop)
     for name, (call, error) in WRITES.items():
         for other in ("bob", ""):
             with pytest.raises(error) as refused:
                 call(shop, other)
             assert "'alice'" not in f"{refused.value} {refused.value.hint}", name
 
-    assert everything(shop) == before
+    assert all_rows(shop) == before
 
 
 @pytest.mark.parametrize("user", ["alice", None])

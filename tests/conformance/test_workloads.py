@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, table_names
+from samples import a_run, a_session, a_small_run, all_rows, inputs, load_session, table_names
 
 from kern_nb.db import DuckDb, PostgresDb, SessionStore, SqliteDb, open_store
 from kern_nb.errors import ForeignLayout, KernError
@@ -34,8 +34,8 @@ def test_workloads_do_not_see_each_other(pair):
     one.branch("chat", new_session_id="b")
     one.add_score("chat", "reward", 1.0)
 
-    assert inputs(loaded(one, "chat")) == ["chat 0", "chat 1", "chat 2"]
-    assert inputs(loaded(two, "chat")) == ["other"]
+    assert inputs(load_session(one, "chat")) == ["chat 0", "chat 1", "chat 2"]
+    assert inputs(load_session(two, "chat")) == ["other"]
     assert two.get_session("b") is None
     assert [s.session_id for s in two.list_sessions()] == ["chat"]
     assert (len(one.runs_df()), len(two.runs_df())) == (3, 1)
@@ -43,7 +43,7 @@ def test_workloads_do_not_see_each_other(pair):
     for store, n in ((one, 3), (two, 1), (one, 3)):
         assert len(store.sql("SELECT * FROM runs")) == n
     two.delete_session("chat")
-    assert len(loaded(one, "chat").runs) == 3
+    assert len(load_session(one, "chat").runs) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +59,7 @@ def test_a_workload_may_have_any_name(store_factory, engine_name, name):
             store.sql(f"SELECT count(*) FROM {view}")
         store.append_run("chat", a_small_run("after sql"))
         store.rename_session("chat", "title")
-    assert inputs(loaded(store, "chat")) == ["chat 0", "chat 1", "after sql", "after sql"]
+    assert inputs(load_session(store, "chat")) == ["chat 0", "chat 1", "after sql", "after sql"]
     assert len(store.runs_df()) == 4
     assert name in table_names(store)
     if engine_name != "memory":
@@ -76,31 +76,31 @@ def test_workloads_of_the_views_names_beside_each_other(pair):
     for _ in range(2):
         assert one.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [2]
         assert two.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [1]
-        assert loaded(one, "chat").runs[0].input == "chat 0"
+        assert load_session(one, "chat").runs[0].input == "chat 0"
 
 
 def test_names_that_overlap_are_refused(pair):
     """The workload x has a table x_runs, which another workload cannot be; the first stays as it is."""
     one, two = pair("x", "x_runs")
     a_session(one, "chat")
-    before = everything(one)
+    before = all_rows(one)
     with pytest.raises(ForeignLayout, match="x_runs"):
         two.append_run("chat", a_run())
     with pytest.raises(KernError):
         two.save_session(Session(session_id="s"))
 
-    assert everything(one) == before
+    assert all_rows(one) == before
 
 
 def test_names_that_overlap_are_refused_the_other_way_round(pair):
     """Where x_runs is a workload already, x cannot be made."""
     two, one = pair("x_runs", "x")
     a_session(two, "chat")
-    before = everything(two)
+    before = all_rows(two)
     with pytest.raises(ForeignLayout, match="x_runs"):
         one.append_run("chat", a_run())
 
-    assert everything(two) == before
+    assert all_rows(two) == before
 
 
 FILES = ("main", "temp", "system", "a%20b", "no#1", "sp ace", "quo'te", 'dou"ble', "semi;colon", "ü.b.c")
