@@ -142,21 +142,21 @@ def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str])
 
 
 def load_tree(
-    connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None
+    connection: Connection, tables: Tables, session_id: str, limit: int, user_id: str | None = None
 ) -> SessionTree:
     """See `SessionStore.session_family`."""
-    most = validation.require_count("most", most)
+    limit = validation.require_count("most", limit)
     row = require_session(connection, tables, session_id, user_id)
     ancestors = [segment.session_id for segment in load_lineage(connection, tables, row)]
     s = tables.sessions
     ids = dict.fromkeys(ancestors)  # all of them, however many branches they have
     level = ancestors
-    while level and len(ids) <= most:
+    while level and len(ids) <= limit:
         query = sa.select(s.c.session_id).where(s.c.parent_session_id.in_(level)).order_by(s.c.session_id)
         if user_id is not None:
             query = query.where(s.c.user_id == user_id)
-        children = connection.execute(query.limit(most + len(ids) + 1)).scalars()
+        children = connection.execute(query.limit(limit + len(ids) + 1)).scalars()
         level = [child for child in children if child not in ids]
         ids |= dict.fromkeys(level)
-    listed = list(ids)[: max(most, len(ancestors))]
+    listed = list(ids)[: max(limit, len(ancestors))]
     return SessionTree(tuple(load_items(connection, tables, listed, user_id)), complete=len(listed) == len(ids))

@@ -70,7 +70,7 @@ class json_text_at(json_text):  # noqa: N801 - used like a function
 def find_sessions(
     connection: Connection,
     store: Database,
-    narrowing: SessionFilter,
+    filter_: SessionFilter,
     *,
     order: str,
     descending: bool,
@@ -87,11 +87,11 @@ def find_sessions(
     total = None if total is None else validation.require_count("total", total)
     tables = store.tables
     s = tables.sessions
-    matching = sa.select(s.c.session_id).where(*_conditions(tables, narrowing))
+    matching = sa.select(s.c.session_id).where(*_conditions(tables, filter_))
     if user_id is not None:
         matching = matching.where(s.c.user_id == user_id)
     if total is None:
-        by_status = narrowing if user_id is None else None
+        by_status = filter_ if user_id is None else None
         total = connection.execute(_count(tables, by_status, matching)).scalar() or 0
     if offset >= total or limit == 0:
         return SessionIds([], total)
@@ -100,7 +100,7 @@ def find_sessions(
             f"{total:,} sessions are too many for {connection.dialect.name} to sort by {order}.",
             f"Filter them to at most {store.most_added_up:,}, or use another order.",
         )
-    joins, key = _order_key(tables, order, matching if narrowing or user_id is not None else None)
+    joins, key = _order_key(tables, order, matching if filter_ or user_id is not None else None)
     for join in joins:
         matching = matching.outerjoin(join, join.c.session_id == s.c.session_id)
     direction = (key.desc(), s.c.session_id.desc()) if descending else (key, s.c.session_id)
@@ -112,10 +112,10 @@ def find_sessions(
     return SessionIds(ids, total)
 
 
-def _count(tables: Tables, narrowing: SessionFilter | None, matching: sa.Select[Any]) -> sa.Select[Any]:
+def _count(tables: Tables, filter_: SessionFilter | None, matching: sa.Select[Any]) -> sa.Select[Any]:
     """The number of matches. With a status as the only condition, latest runs are counted, without reading sessions."""
-    if narrowing is not None and narrowing.status is not None and narrowing == SessionFilter(status=narrowing.status):
-        matching = _latest_with(tables, narrowing.status)
+    if filter_ is not None and filter_.status is not None and filter_ == SessionFilter(status=filter_.status):
+        matching = _latest_with(tables, filter_.status)
     return matching.with_only_columns(sa.func.count(), maintain_column_froms=True)
 
 
@@ -169,29 +169,29 @@ def _message_count(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[
     return [copies], all_messages.scalar_subquery() - sa.func.coalesce(copies.c.n, 0)
 
 
-def _conditions(tables: Tables, narrowing: SessionFilter) -> list[sa.ColumnElement[bool]]:
+def _conditions(tables: Tables, filter_: SessionFilter) -> list[sa.ColumnElement[bool]]:
     s = tables.sessions.c
     where: list[sa.ColumnElement[bool]] = []
-    for field in fields(narrowing):
-        if getattr(narrowing, field.name) is not None:
-            validation.require_text(field.name, getattr(narrowing, field.name))
-    if narrowing.text is not None:
-        where.append(_has(s.session_id, narrowing.text) | _has_title(tables, narrowing.text))
-    if narrowing.owner is not None:
-        where.append(_has(_owner(tables), narrowing.owner))
-    if narrowing.user is not None:
-        where.append(_has(s.user_id, narrowing.user))
-    if narrowing.tag is not None:
-        where.append(_has_tag(tables, narrowing.tag))
-    if narrowing.status is not None:
-        where.append(_ended_as(tables, narrowing.status))
+    for field in fields(filter_):
+        if getattr(filter_, field.name) is not None:
+            validation.require_text(field.name, getattr(filter_, field.name))
+    if filter_.text is not None:
+        where.append(_contains_ignoring_case(s.session_id, filter_.text) | _has_title(tables, filter_.text))
+    if filter_.owner is not None:
+        where.append(_contains_ignoring_case(_owner(tables), filter_.owner))
+    if filter_.user is not None:
+        where.append(_contains_ignoring_case(s.user_id, filter_.user))
+    if filter_.tag is not None:
+        where.append(_has_tag(tables, filter_.tag))
+    if filter_.status is not None:
+        where.append(_has_latest_status(tables, filter_.status))
     return where
 
 
 def _has_title(tables: Tables, part: str) -> sa.ColumnElement[bool]:
     """A part of the title. JSON is parsed only if its text contains the part."""
-    anywhere = _has(tables.sessions.c.session_data, codec.dumps(part)[1:-1])
-    return sa.case((anywhere, _has(_title(tables), part)), else_=sa.false())
+    anywhere = _contains_ignoring_case(tables.sessions.c.session_data, codec.dumps(part)[1:-1])
+    return sa.case((anywhere, _contains_ignoring_case(_title(tables), part)), else_=sa.false())
 
 
 def _has_tag(tables: Tables, tag: str) -> sa.ColumnElement[bool]:
@@ -212,7 +212,7 @@ def _latest_with(tables: Tables, status: str) -> sa.Select[Any]:
     return sa.select(r.c.session_id).where(r.c.status == status, r.c.parent_run_id.is_(None), is_last)
 
 
-def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
+def _has_latest_status(tables: Tables, status: str) -> sa.ColumnElement[bool]:
     """Whether the latest run has a status.
 
     The most common status is looked up session by session, so that a page needs about a page of lookups. Runs of the
@@ -224,7 +224,7 @@ def _ended_as(tables: Tables, status: str) -> sa.ColumnElement[bool]:
     return matching.where(tables.runs.c.session_id == s.c.session_id).exists()
 
 
-def _has(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+def _contains_ignoring_case(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
     ignoring_case = _contains(lowered(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
     # SQLite lowers ASCII only: there, "Ä" matches at least itself.
     return ignoring_case if part.isascii() else ignoring_case | _contains(column, codec.encode_text(part))
