@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def find_requirement(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> RowMapping:
-    """The row of a requirement, by its id, by the session or run whose only one is unresolved, or by a unique prefix.
+    """Find a requirement by its id, a unique prefix, or its session or run if that has one unresolved requirement.
 
     Raises:
         RequirementNotFound: No requirement matches.
