@@ -1,8 +1,8 @@
-"""The nouns: what a store takes and gives. Pydantic validates them at the edges; inside the store, rows are rows.
+"""The records that a store reads and writes. Pydantic validates them at the edges; inside the store, rows are rows.
 
-A session holds runs, a run holds messages and tool calls. Field names are the columns of the frames
-(`docs/columns.md`). Times are aware datetimes in UTC, except a session's ``created_at`` and ``updated_at``, which are
-unix seconds as documented. Unknown is ``None``, never 0. What a source said beyond these fields is kept in ``extra``.
+A session has runs, a run has messages and tool calls. Field names are the columns of the frames (`docs/columns.md`).
+Times are aware datetimes in UTC, except a session's ``created_at`` and ``updated_at``, which are unix seconds as
+documented. Unknown is ``None``, never 0. Further data of a source is in ``extra``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
 ToolStatus = Literal["started", "completed", "failed", "unknown"]
 
-_SHORT = 80
+_MAX_REPR_LENGTH = 80
 
 OPEN_STATUSES = ("PENDING", "RUNNING", "PAUSED")
-"""A run in one of these may still be written to."""
+"""A run with one of these statuses can be written to."""
 
 RESULT_ROLES = ("tool", "function")
-"""The roles of messages that answer a call."""
+"""The roles of messages with a tool's result."""
 
 PART_TYPES = frozenset(
     {
@@ -49,56 +49,57 @@ PART_TYPES = frozenset(
         "tool_result", "server_tool_use", "web_search_tool_result", "search_result", "container_upload",
     }
 )  # fmt: skip
-"""The types of the parts that a content is made of: the store's own, and those of the formats of providers."""
+"""The types of message parts: the store's own, and those of the formats of providers."""
 
-UNANSWERED = ("pending", "claimed")
-"""A requirement in one of these waits."""
+UNRESOLVED_STATUSES = ("pending", "claimed")
+"""A requirement with one of these statuses has no answer."""
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"a string is needed, not {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
+        raise ValueError(f"must be a str, got {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
     return value
 
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"a dict is needed, not {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
+        raise ValueError(f"must be a dict, got {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
     return value
 
 
 YEARS = (-62_135_596_800, 253_402_300_799)
-"""Unix seconds from the year 1 to 9999: what Python and pandas know as times."""
+"""Unix seconds from the year 1 to 9999, the times of Python and pandas."""
 
-_TIMES = "Times are of the years 1 to 9999."
+_TIMES_HINT = "Times must be in the years 1 to 9999."
 
 
-def utc(value: datetime, name: str = "A time") -> datetime:
-    """A time in UTC. Naive times are read as UTC, as importers state in the session's metadata.
+def to_utc(value: datetime, name: str = "A time") -> datetime:
+    """Convert a time to UTC. Naive times are UTC, as importers state in the session's metadata.
 
     Raises:
-        UnstorableValue: it is no time, its zone has no answer, or it is outside the years 1 to 9999 in UTC.
+        UnstorableValue: It is not a datetime, its zone fails, or it is outside the years 1 to 9999 in UTC.
     """
     if not isinstance(value, datetime):
-        raise UnstorableValue(f"{name} is {_shortened(value)}, not a datetime.", _TIMES)
+        raise UnstorableValue(f"{name} must be a datetime, got {_short_repr(value)}.", _TIMES_HINT)
     if value.tzinfo is UTC:
         return value
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except Exception as error:  # a zone may raise anything
-        raise UnstorableValue(f"{name} cannot be told in UTC: {type(error).__name__}: {error}.", _TIMES) from error
+        message = f"{name} cannot be converted to UTC: {type(error).__name__}: {error}."
+        raise UnstorableValue(message, _TIMES_HINT) from error
 
 
 def unix_seconds(value: int, name: str = "A time") -> int:
-    """A time in unix seconds, of a year that every reader knows.
+    """Check a time in unix seconds.
 
     Raises:
-        UnstorableValue: it is not.
+        UnstorableValue: It is outside the years 1 to 9999.
     """
     if YEARS[0] <= value <= YEARS[1]:
         return value
-    hint = f"{_TIMES} Divide by 1,000 or 1,000,000 where it is in milliseconds or microseconds."
-    raise UnstorableValue(f"{name} is {_shortened(value)}: not a time in unix seconds.", hint)
+    hint = f"{_TIMES_HINT} Divide milliseconds by 1,000 and microseconds by 1,000,000."
+    raise UnstorableValue(f"{name} must be a time in unix seconds, got {_short_repr(value)}.", hint)
 
 
 def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> datetime:
@@ -108,17 +109,17 @@ def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: Validat
     try:
         time = handler(value)
     except ValidationError:
-        if isinstance(value, (int, float)):  # read as unix seconds, or milliseconds where it is large
-            raise UnstorableValue(f"{name} is {_shortened(value)}: not a unix time.", _TIMES) from None
+        if isinstance(value, (int, float)):  # unix seconds, or milliseconds if it is large
+            raise UnstorableValue(f"{name} must be a unix time, got {_short_repr(value)}.", _TIMES_HINT) from None
         raise
-    return utc(time, name)
+    return to_utc(time, name)
 
 
 def _seconds_field(value: int, info: ValidationInfo) -> int:
     return unix_seconds(value, str(info.field_name))
 
 
-# Pydantic's own str and dict refuse lone surrogates, which do occur in what models and tools return.
+# Pydantic's own str and dict refuse lone surrogates, which models and tools do return.
 Text = Annotated[str, PlainValidator(_text)]
 Object = Annotated[dict[str, Any], PlainValidator(_object)]
 Time = Annotated[datetime, WrapValidator(_time_field)]
@@ -126,18 +127,23 @@ Seconds = Annotated[int, AfterValidator(_seconds_field)]
 
 
 class Record(BaseModel):
-    """The common ground: unknown fields are refused, assignment is free."""
+    """The base of records: unknown fields are refused, assignment is not validated."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Only what is known."""
-        known = ((name, value) for name, value in super().__repr_args__() if value is not None)
-        return [(name, value) for name, value in known if not (isinstance(value, (list, dict)) and len(value) == 0)]
+        """Only fields with a value."""
+        fields = ((name, value) for name, value in super().__repr_args__() if value is not None)
+        return [(name, value) for name, value in fields if not (isinstance(value, (list, dict)) and len(value) == 0)]
 
 
 class Usage(Record):
-    """Tokens and money. ``cost`` is in the currency the source charges, US dollars unless it says otherwise."""
+    """Tokens and cost. ``cost`` is in the source's currency, US dollars unless it states another.
+
+    Example:
+        >>> Usage.total([Usage(input_tokens=10, output_tokens=2), Usage(input_tokens=5, cost=0.01)])
+        Usage(input_tokens=15, output_tokens=2, cost=0.01)
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -149,17 +155,17 @@ class Usage(Record):
 
     @classmethod
     def total(cls, usages: Iterable[Usage | None]) -> Usage | None:
-        """The sum of what is known; None where nothing is."""
-        known = [usage for usage in usages if usage is not None]
+        """The sum of each field over the usages that have it; None if there are no usages."""
+        present = [usage for usage in usages if usage is not None]
         sums = {}
         for name in Usage.model_fields:
-            values = [value for usage in known if (value := getattr(usage, name)) is not None]
+            values = [value for usage in present if (value := getattr(usage, name)) is not None]
             sums[name] = sum(values) if values else None
-        return Usage(**sums) if known else None
+        return Usage(**sums) if present else None
 
 
 class SessionMetrics(Usage):
-    """What a session took, computed from its rows: the agent's tokens, cost, calls and time."""
+    """The totals of a session, computed from its rows: the agent's tokens, cost, calls and time."""
 
     n_runs: int = 0
     n_messages: int = 0
@@ -171,9 +177,13 @@ class SessionMetrics(Usage):
 class ToolCall(Record):
     """One call of a tool.
 
-    ``args`` is the decoded object, or the source's text where that is no JSON. ``caller`` is "assistant", or "user"
-    where a simulated user calls tools. Without a ``status`` the store derives one: completed with a result, else
+    ``args`` is the decoded object, or the source's text if that is not JSON. ``caller`` is "assistant", or "user" for
+    the tools of a simulated user. Without a ``status`` the store derives one: completed with a result, otherwise
     started in an open run and unknown in a finished one.
+
+    Example:
+        >>> ToolCall(tool_call_id="1", name="search", args={"q": "x"}, result="found", status="completed").is_error
+        False
     """
 
     tool_call_id: Text | None = None
@@ -190,18 +200,21 @@ class ToolCall(Record):
 
     @property
     def is_error(self) -> bool | None:
-        """Whether the tool failed; None while or where that is not known."""
+        """Whether the tool failed; None if that is unknown."""
         return {"completed": False, "failed": True}.get(self.status or "")
 
 
 class Message(Record):
     """One message of a run.
 
-    ``content`` is text, a list of parts, any other JSON, or None. A tool's message carries ``tool_call_id``, and
-    ``is_error`` where the tool failed; an assistant's carries the ``tool_calls`` it made. ``message_index`` is given by
-    the store. ``from_history`` is set on a copy of an earlier run's message, which is not counted again, ``partial``
-    on the beginning of an answer that broke off. ``internal`` is what kern_nb notes for its own use; what stands in
-    ``extra`` has no meaning to it.
+    ``content`` is text, a list of parts, any other JSON, or None. A tool's message has ``tool_call_id``, and
+    ``is_error`` if the tool failed; an assistant's has its ``tool_calls``. The store assigns ``message_index``.
+    ``from_history`` marks a copy of an earlier run's message, which is not counted again, ``partial`` an answer that
+    was interrupted. ``internal`` is data of kern_nb, ``extra`` data of the source.
+
+    Example:
+        >>> Message(role="user", content="Hello")
+        Message(role='user', content='Hello')
     """
 
     role: Text
@@ -222,15 +235,19 @@ class Message(Record):
 
     @property
     def is_partial(self) -> bool:
-        """Whether it is the beginning of an answer whose end was never said; a model is not told it again."""
+        """Whether it is the beginning of an interrupted answer; it is not part of the history."""
         return self.partial is True
 
 
 class Requirement(Record):
-    """What a paused run waits for, and the answer it got.
+    """What a paused run requires from a person, and the answer.
 
-    ``approved`` says whether the call may go on. ``answer`` holds the arguments as the answerer edited them
-    (confirmation), or the value that was asked for. ``extra["fields"]`` names the arguments that a person is to fill.
+    ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
+    ``extra["fields"]`` lists the arguments that a person enters.
+
+    Example:
+        >>> Requirement(requirement_id="r1", kind="confirmation", tool_name="delete", args={"path": "x"})
+        Requirement(requirement_id='r1', kind='confirmation', status='pending', tool_name='delete', args={'path': 'x'})
     """
 
     requirement_id: Text = Field(default_factory=lambda: str(uuid4()))
@@ -255,11 +272,14 @@ class Requirement(Record):
 
 
 class Run(Record):
-    """One interaction of a session: an input, the messages and tool calls it led to, an output.
+    """One interaction of a session: an input, messages and tool calls, an output.
 
-    ``tool_calls`` lists every call of the run; a call that stands only on its message is added. In a branch, a run
-    whose ``session_id`` is not the branch's is inherited; one that the branch point cuts has only the messages up to
-    there and no output.
+    ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with
+    another ``session_id`` is inherited; one that the branch point cuts has the messages up to there and no output.
+
+    Example:
+        >>> Run(run_id="r1", input="Hello", output="Hi!", messages=[Message(role="user", content="Hello")])
+        <Run r1 COMPLETED, 1 message, 0 tool calls: 'Hi!'>
     """
 
     run_id: Text = Field(default_factory=lambda: str(uuid4()))
@@ -290,12 +310,11 @@ class Run(Record):
     internal: Object = Field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Where it stands, its status and its size; the fields hold the rest."""
-        place = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
-        messages, calls = len(self.messages), len(self.tool_calls)
-        said = "" if self.output is None else f": {_shortened(text_of(self.output) or self.output)}"
-        counts = f"{_counted(messages, 'message')}, {_counted(calls, 'tool call')}"
-        return visible(f"<Run {place} {self.status}, {counts}{said}>")
+        """Its reference, status, size and output."""
+        reference = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
+        output = "" if self.output is None else f": {_short_repr(text_of(self.output) or self.output)}"
+        counts = f"{_format_count(len(self.messages), 'message')}, {_format_count(len(self.tool_calls), 'tool call')}"
+        return visible(f"<Run {reference} {self.status}, {counts}{output}>")
 
     __str__ = __repr__
 
@@ -308,8 +327,12 @@ class Run(Record):
 class SessionSummary(Record):
     """A model's summary of a session, or of one of its runs.
 
-    ``last_run_index`` is the last run that a session's summary tells of, and ``runs_since`` how many ended after it;
-    None where nobody has looked. A summary with a ``run_index`` is of that run alone, and is not stored.
+    ``last_run_index`` is the last run that a session's summary includes, ``runs_since`` the number of runs that ended
+    after it; None if unknown. A summary with a ``run_index`` is of that run, and is not stored.
+
+    Example:
+        >>> SessionSummary(summary="Alice asks for a refund.", topics=["refund"]).topics
+        ['refund']
     """
 
     summary: Text
@@ -335,11 +358,15 @@ class SessionSummary(Record):
 
 
 class Session(Record):
-    """One conversation thread: the fifteen documented fields, and where it branched off.
+    """One conversation thread: the fifteen documented fields, and its branch point.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of
-    that run (None: all of it). ``duration_s`` is the wall time that a source states for the whole session. ``runs``
-    is None where a session was listed, not loaded.
+    that run (None: all of it). ``duration_s`` is the source's wall time of the whole session. ``runs`` is None if the
+    session was listed, not loaded.
+
+    Example:
+        >>> Session(session_id="chat", session_data={"session_name": "Refund"}, runs=[])
+        <Session chat 'Refund', 0 runs>
     """
 
     session_id: Text = Field(default_factory=lambda: str(uuid4()))
@@ -365,29 +392,29 @@ class Session(Record):
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """In a list: the fields that are None because what is stored of them is damaged; see `SessionStore.check`."""
+        """In a list: the fields that are None because their stored value is damaged; see `SessionStore.check`."""
         return self._damaged
 
     def note_damage(self, fields: Iterable[str]) -> None:
-        """Name the fields whose stored value is damaged."""
+        """Set `damaged`."""
         self._damaged = tuple(fields)
 
     @property
     def session_name(self) -> str | None:
-        """The title, which is kept in ``session_data`` as documented."""
+        """The title, stored in ``session_data`` as documented."""
         name = (self.session_data or {}).get("session_name")
         return name if isinstance(name, str) else None
 
     @property
     def session_state(self) -> dict[str, Any]:
-        """The state after the latest run, which is kept in ``session_data`` as documented."""
+        """The state after the latest run, stored in ``session_data`` as documented."""
         state = (self.session_data or {}).get("session_state")
         return state if isinstance(state, dict) else {}
 
     def __repr__(self) -> str:
-        """Its id, title, size and origin; the fields hold the rest."""
+        """Its id, title, size and origin."""
         title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
-        runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
+        runs = "" if self.runs is None else f", {_format_count(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
         return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
@@ -400,21 +427,21 @@ class Session(Record):
         return session_html(self)
 
 
-def _shortened(value: Any) -> str:
-    """A value as its repr, cut to what a line holds."""
+def _short_repr(value: Any) -> str:
+    """The repr of a value, cut to a part of a line."""
     try:
-        said = repr(value[:_SHORT] if isinstance(value, str) else value)
-    except Exception:  # noqa: BLE001 - a tool's value may not be able to show itself
-        said = f"<{type(value).__name__}>"
-    return said if len(said) <= _SHORT else said[: _SHORT - 1] + "…"
+        text = repr(value[:_MAX_REPR_LENGTH] if isinstance(value, str) else value)
+    except Exception:  # noqa: BLE001 - the repr of a tool's value may fail
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _MAX_REPR_LENGTH else text[: _MAX_REPR_LENGTH - 1] + "…"
 
 
-def _counted(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def is_parts(content: object) -> TypeGuard[list[Any]]:
-    """Whether a content is made of texts and files: a list with at least one part of a known type, and nothing else."""
+    """Whether a content is a list of message parts: strings, and at least one part of a known type."""
     if not isinstance(content, list):
         return False
     typed = [part for part in content if not isinstance(part, str)]
@@ -424,16 +451,16 @@ def is_parts(content: object) -> TypeGuard[list[Any]]:
 
 
 def message_text(message: Message) -> str | None:
-    """The text of a message; None where its content is a value. What a tool returned is a value, whatever its shape."""
+    """The text of a message; None if its content is a value, as a tool's result is, whatever its shape."""
     is_value = message.role in RESULT_ROLES and not isinstance(message.content, str)
     return None if is_value else text_of(message.content)
 
 
 def text_of(content: object) -> str | None:
-    """The text of what a person or a model says: text parts joined by a line break; None where there is none.
+    """The text of a person's or a model's content: text parts joined by a line break; None if it has none.
 
-    Parts are read in the shapes of the chat, responses and content-block formats: ``{"type": ..., "text": ...}``. Any
-    other list is a value, and has no text.
+    Parts have the shape of the chat, responses and content-block formats: ``{"type": ..., "text": ...}``. Any other
+    list is a value, without text.
     """
     if content is None or isinstance(content, str):
         return content

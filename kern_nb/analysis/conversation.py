@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from kern_nb import store_registry
 from kern_nb.control_characters import LONE_SURROGATE
 from kern_nb.db import codec
-from kern_nb.db.mapping import ANSWERS
-from kern_nb.db.reads import NOT_TOLD
+from kern_nb.db.mapping import RESULT_ROLES
+from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.errors import BadUsage
 from kern_nb.records import is_parts
 from kern_nb.text import formatting
@@ -96,7 +96,7 @@ class Turn(NamedTuple):
     @property
     def exact(self) -> str:
         """What is said, spelled so that no two values look alike: text in quotes, its odd characters as escapes."""
-        said = self.value or (json.dumps(self.text) if self.text or self.role in ANSWERS else "")
+        said = self.value or (json.dumps(self.text) if self.text or self.role in RESULT_ROLES else "")
         marks = [*(["(failed)"] if self.failed else []), *(["(broke off)"] if self.partial else [])]
         return " ".join(filter(None, [said, *marks]))
 
@@ -150,7 +150,7 @@ class Side:
         for run_id, run_index, index, role, tool, content in rows(self.messages, names):
             place, key = f"{self.session_id}/{run_index}.{index}", (run_id, index)
             value = self.details.contents.get(key)
-            exact = "null" if value is None and content is None and role in ANSWERS else canonical(value)
+            exact = "null" if value is None and content is None and role in RESULT_ROLES else canonical(value)
             turn = Turn(place, key, role, tool or "", _text(content, value, role), tuple(calls[key]), exact)
             failed, partial = self.details.failed.get(key, False), key in self.details.partial
             said[run_id].append(turn._replace(failed=failed, partial=partial))
@@ -177,7 +177,7 @@ class Side:
 
     def _calls(self) -> dict[tuple[str, int | None], list[Call]]:
         """The calls of each message, by its run and index; those of no message by their run alone."""
-        answers = self.messages[self.messages["role"].isin(ANSWERS)]
+        answers = self.messages[self.messages["role"].isin(RESULT_ROLES)]
         told = set(rows(answers, ("run_id", "tool_call_id")))
         calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
         names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result", "status")
@@ -195,7 +195,7 @@ _ENDS = ("run_id", "run_index", "input", "output", "agent_id")
 
 def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
     """Whether an agent was told just this before; what it is told now is kept in ``instructions``."""
-    if turn.role not in NOT_TOLD:
+    if turn.role not in INSTRUCTION_ROLES:
         return False
     before = instructions.get((agent_id, turn.role))
     instructions[agent_id, turn.role] = turn.text
@@ -204,7 +204,7 @@ def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], 
 
 def _text(content: str | None, value: Any, role: str) -> str:
     """What is said, with a line for each file of a content that is made of parts."""
-    parts = value if role not in ANSWERS and is_parts(value) else ()
+    parts = value if role not in RESULT_ROLES and is_parts(value) else ()
     return "\n".join([*([content] if content else []), *files(parts)])
 
 

@@ -27,7 +27,7 @@ class Blob(NamedTuple):
     content: bytes
 
 
-def put(connection: Connection, store: Connected, content: bytes, media_type: str | None) -> str:
+def put(connection: Connection, store: Database, content: bytes, media_type: str | None) -> str:
     """See `SessionStore.put_blob`."""
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise UnstorableValue(f"content must be bytes, got {codec.short_repr(content)}.", "Encode text: text.encode()")
@@ -39,7 +39,7 @@ def put(connection: Connection, store: Connected, content: bytes, media_type: st
     return sha256
 
 
-def get(connection: Connection, store: Connected, sha256: str) -> Blob | None:
+def get(connection: Connection, store: Database, sha256: str) -> Blob | None:
     """See `SessionStore.get_blob`."""
     b = store.tables.blobs
     query = sa.select(b.c.sha256, b.c.media_type, b.c.content).where(b.c.sha256 == sha256)

@@ -1,6 +1,6 @@
-"""`Connected`: a store's way to its database. Transactions, retries, the schema; what an engine's file must provide.
+"""`Database`: connections, transactions, retries and the schema of a store, and what each engine implements.
 
-Nothing here knows what a session is.
+It has no methods for sessions or runs.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from kern_nb.db.store import SessionStore
-
 T = TypeVar("T")
 
-_TRIES = 12
-_stores: weakref.WeakSet[Connected] = weakref.WeakSet()
+_MAX_TRIES = 12
+_stores: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A forked child opens connections of its own; the parent's stay the parent's."""
+    """Let a forked child open its own connections and leave the parent's alone."""
     for store in list(_stores):
         store.after_fork()
 
@@ -46,11 +44,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Connected(ABC):
-    """A database with a workload's tables. Nothing is written, and no file made, before the first write.
+class Database(ABC):
+    """A database with the tables of a workload. Before the first write, no file is created and nothing is written.
 
     Attributes:
-        url: Where it is, without any password.
+        url: The URL, without a password.
         tables: The SQLAlchemy tables.
         read_only: Whether writes are refused.
     """
@@ -60,11 +58,11 @@ class Connected(ABC):
         self.tables = tables
         self.read_only = read_only
         self._found = False
-        self.run_keys: OrderedDict[str, tuple[str, int]] = OrderedDict()  # see `appending.find_run`
+        self.run_keys: OrderedDict[str, tuple[str, int]] = OrderedDict()  # see `open_runs.find_run_key`
         _stores.add(self)
 
     def __repr__(self) -> str:
-        """The engine and the place."""
+        """The class and the URL."""
         return visible(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
@@ -76,18 +74,18 @@ class Connected(ABC):
         self.close()
 
     timeout: float = 30.0
-    """Seconds that a transaction is tried again while others are in its way, before `StoreBusy`."""
+    """Seconds to retry a transaction that conflicts with others, before `StoreBusy`."""
 
     @property
     def database(self) -> str:
-        """What tells one database from another: ``url``, which masks some of it, is only to be shown."""
+        """A unique name of the database; ``url``, which masks a part, is for display."""
         return self.url
 
-    # What differs between engines -------------------------------------------------------------------------------------
+    # Per engine -------------------------------------------------------------------------------------------------------
 
     most_added_up: int | None = 10_000
-    """So many sessions at most are ordered by a total, which is added up first: ten times as many take SQLite a second,
-    at every page. None where there is no such limit."""
+    """The most sessions that can be sorted by a total, which is computed first: SQLite needs a second for ten times as
+    many, at every page. None for no limit."""
 
     readers_share = True
     """Whether others may write while a long reading transaction is open."""
@@ -95,11 +93,11 @@ class Connected(ABC):
     @property
     @abstractmethod
     def engine(self) -> sa.Engine:
-        """The SQLAlchemy engine, made at first use."""
+        """The SQLAlchemy engine, created at first use."""
 
     @cached_property
     def statements(self) -> Statements:
-        """The statements that write runs."""
+        """The prepared statements that write runs."""
         return Statements(self)
 
     @abstractmethod
@@ -112,88 +110,88 @@ class Connected(ABC):
 
     @abstractmethod
     def arrow(self, query: sa.Select[Any]) -> pa.Table:
-        """The result of a query as Arrow columns, in the store's own encoding."""
+        """The result of a query as an Arrow table, in the store's encoding."""
 
     @abstractmethod
     def run_sql(self, query: str, params: Mapping[str, Any]) -> pa.Table:
-        """The result of a person's SQL over the views, which can only read."""
+        """The result of a user's read-only SQL over the views."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
-        """Whether a transaction failed only because of another one, and may be tried again."""
+        """Whether a transaction failed because of a concurrent one, and may be retried."""
 
-    def explain(self, error: Exception) -> BaseException | None:
-        """What to raise in place of an error of the driver's; None for one that is not about the store."""
+    def translate_error(self, error: Exception) -> BaseException | None:
+        """The error to raise in place of a driver's; None if it is not about the store."""
         if isinstance(error, sa.exc.StatementError) and isinstance(error.orig, KernError):
-            return error.orig  # a value that the codec refused
+            return error.orig  # a value that the codec rejected
         if not isinstance(error, sa.exc.OperationalError):
             return None
         return unavailable_error(self.url, error.orig, getattr(self, "db_file", None))
 
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
-        """The query, locking its rows (those ``of`` one table) where several transactions write at once."""
+        """The query with row locks (on one table, with ``of``), on an engine with concurrent writers."""
         return query
 
     def nth_largest(self, column: sa.ColumnElement[int], n: int) -> sa.ColumnElement[int] | None:
-        """An aggregate, the n-th largest value of a column, where the engine has no index to find a page's rows by."""
+        """An aggregate for the n-th largest value of a column, on an engine without an index to find a page's rows."""
         return None
 
-    def require_harmless(self, connection: Connection) -> None:  # noqa: B027 - engines without files have no such thing
-        """Check that a file's author put nothing in place of our tables and of what our statements call.
+    def require_harmless(self, connection: Connection) -> None:  # noqa: B027 - only engines with files need it
+        """Check that a file does not replace our tables or the functions that our statements call.
 
         Raises:
-            NotAStore: they did.
+            NotAStore: It does.
         """
 
     def is_there(self) -> bool:
-        """Whether there is a file or database to look into; never makes one."""
+        """Whether the file or database exists; does not create it."""
         return True
 
     def has_tables(self) -> bool:
-        """Whether it may have tables of ours, before a connection is opened that could change another program's file.
+        """Whether it may have our tables; called before a connection that could change another program's file.
 
         Raises:
-            ForeignLayout: it has tables, and none of ours.
+            ForeignLayout: It has tables, and none of ours.
         """
         return True
 
     def locate_tables(self, connection: Connection) -> None:  # noqa: B027 - most engines have one schema
-        """Find the schema that the tables are in, where the engine has several."""
+        """Find the schema of the tables, on an engine with several."""
 
     def close(self) -> None:
-        """Let go of the file or the connections. A later call opens the store again."""
+        """Close the file or the connections. A later call opens the store again."""
         self.engine.dispose()
 
     def after_fork(self) -> None:
-        """In a forked child: forget the parent's connections without closing them."""
-        if "engine" in vars(self):  # it is made at first use
+        """Drop the parent's connections in a forked child, without closing them."""
+        if "engine" in vars(self):  # it is created at first use
             self.engine.dispose(close=False)
 
     def reopen(self) -> None:
-        """Let go of the store, and look for its tables again: its server may have come back, its file be another one.
+        """Close the store and look for its tables again: its server may have restarted, its file may be another one.
 
         Raises:
-            StoreUnavailable: there is no file.
+            StoreUnavailable: The file does not exist.
         """
         self.close()
         if self._found and not self.is_there():
-            raise StoreUnavailable(f"{self.url} is still gone.", "Put its file back, or attach another.")
+            raise StoreUnavailable(f"{self.url} does not exist.", "Restore its file, or attach another store.")
         self._found = False
         self.exists()
 
     # Transactions -----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Whether the store's tables are there. Another program's database is left as it is, to the last byte.
+        """Whether the store's tables exist. Another program's database is not changed, not even by a byte.
 
         Raises:
-            SchemaTooNew: a newer kern_nb wrote them.
-            ForeignLayout: the database has tables and none of ours, or has another program's under one of our names.
-            StoreUnavailable: they were there, and the file is not any more.
+            SchemaTooNew: A newer kern_nb wrote them.
+            ForeignLayout: The database has tables and none of ours, or another program's with one of our names.
+            StoreUnavailable: The file was removed since.
         """
         if not self.is_there():
             if self._found:
-                raise StoreUnavailable(f"{self.url} is gone: its file was removed.", "Attach it again to start anew.")
+                raise StoreUnavailable(f"{self.url} was removed.", "Attach it again to create a new store.")
             return False
         if not self._found:
             if not self.has_tables():
@@ -201,36 +199,35 @@ class Connected(ABC):
             with self.connect() as connection:
                 self.locate_tables(connection)
                 self.require_harmless(connection)
-                found = schema_versions.read_version(connection, self.tables, **self._naming())
-            if found is not None and found < schema_versions.SCHEMA_VERSION:
-                self._upgrade(found)
-            self._found = found is not None
+                version = schema.version(connection, self.tables, **self._schema_options())
+            if version is not None and version < schema.SCHEMA_VERSION:
+                self._upgrade(version)
+            self._found = version is not None
         return self._found
 
-    def _upgrade(self, found: int) -> None:
+    def _upgrade(self, version: int) -> None:
         if self.read_only:
             raise ReadOnlyStore(
-                f"{self.url} is of schema version {found}, "
-                f"this kern_nb reads version {schema_versions.SCHEMA_VERSION}.",
-                "Open it once without read_only=True: it is upgraded in place.",
+                f"{self.url} has schema version {version}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
+                "Open it once without read_only=True to upgrade it in place.",
             )
         self._create()
 
     def _create(self) -> None:
-        self._transaction(lambda connection: schema_versions.create_tables(connection, self.tables, **self._naming()))
+        self._transaction(lambda connection: schema.create(connection, self.tables, **self._schema_options()))
 
-    def _naming(self) -> dict[str, Any]:
-        """What a look at the schema is told: whoever names a ``session_table`` agrees to ours beside others' tables."""
-        named = self.tables.name != schema.SESSION_TABLE
-        return {"beside_others": named and not self.read_only, "database": self.url}
+    def _schema_options(self) -> dict[str, Any]:
+        """Options for `schema`: with a ``session_table`` of their own, a user allows our tables beside others'."""
+        has_custom_name = self.tables.name != schema.SESSION_TABLE
+        return {"beside_others": has_custom_name and not self.read_only, "database": self.url}
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction; what the driver raises becomes an error of ours.
+        """A connection in a transaction; the driver's errors are translated.
 
         Raises:
-            StoreBusy: another process had the store locked. A writer gets the driver's error, to try again.
-            StoreUnavailable: it cannot be reached.
+            StoreBusy: Another process has locked the store. A writer gets the driver's error, to retry.
+            StoreUnavailable: It cannot be reached.
         """
         engine = self.engine.execution_options(kern_write=write)
         try:
@@ -239,39 +236,40 @@ class Connected(ABC):
         except KernError:
             raise
         except UnreadableCell as error:
-            raise damaged_rows.error_of(self, error) from error
+            raise damaged_rows.damaged_row_error(self, error) from error
         except Exception as error:
             if write and self.is_conflict(error):
                 raise
-            cause = self._busy(error) if self.is_conflict(error) else self.explain(error)
+            cause = self._busy(error) if self.is_conflict(error) else self.translate_error(error)
             if cause is None or cause is error:
                 raise
             raise cause from (error if isinstance(cause, KernError) else None)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection to read records; before the first write, to an empty store."""
+    def read_connection(self) -> Iterator[Connection]:
+        """A connection to read records, before the first write those of an empty store."""
         source = self._source()
         with source.connect() as connection:
-            if source is not self and self.tables.metadata.schema:  # its tables are in no schema
+            if source is not self and self.tables.metadata.schema:  # its tables have no schema
                 connection.execution_options(schema_translate_map={self.tables.metadata.schema: None})
             yield connection
 
-    def _source(self) -> Self | SessionStore:
-        """The store itself, or an empty one in its place before its tables exist."""
-        if self.exists():
-            return self
-        from kern_nb.db.memory import empty_store
+    def _source(self) -> Database:
+        """The store itself, or an empty one before its tables exist."""
+        return self if self.exists() else self._empty_store()
 
-        return empty_store(self.tables.name)
+    @abstractmethod
+    def _empty_store(self) -> Database:
+        """A store without rows, with tables of the same name."""
 
     def write(self, work: Callable[[Connection], T], *, small: bool = False) -> T:
-        """Run one writing transaction; again where another one was in the way.
+        """Run a write transaction; retry it after a conflict.
 
-        A ``small`` one may share its transaction with those of other threads, where the engine gains by that.
+        A ``small`` one may share its transaction with those of other threads, if that is faster on the engine.
 
         Raises:
-            ReadOnlyStore: the store was opened to be read.
+            ReadOnlyStore: The store is open read-only.
+            StoreBusy: Each try conflicted with another transaction.
         """
         if self.read_only:
             raise ReadOnlyStore(f"{self.url} is open read-only; nothing was written.", "Attach it without --read-only.")
@@ -281,19 +279,19 @@ class Connected(ABC):
         return self._small_transaction(work) if small else self._transaction(work)
 
     def _busy(self, error: Exception) -> Exception:
-        """What is raised in the end where other writers were in the way each time."""
+        """The error to raise when each try conflicted with other writers."""
         if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
-            cause = self.explain(error)
+            cause = self.translate_error(error)
             return cause if isinstance(cause, Exception) else error
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; try again when it is done.")
+        return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; retry when it has finished.")
 
     def _small_transaction(self, work: Callable[[Connection], T]) -> T:
         return self._transaction(work)
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         deadline = time.monotonic() + self.timeout
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_TRIES):
             try:
                 with self.connect(write=True) as connection:
                     return work(connection)
@@ -302,7 +300,7 @@ class Connected(ABC):
             except Exception as error:
                 if not self.is_conflict(error):
                     raise
-                if attempt == _TRIES - 1 or time.monotonic() >= deadline:
+                if attempt == _MAX_TRIES - 1 or time.monotonic() >= deadline:
                     raise self._busy(error) from error
                 time.sleep(0.002 * 2 ** min(attempt, 7))
         raise AssertionError("unreachable")

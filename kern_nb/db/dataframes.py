@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.db.database import Connected
+from kern_nb.db.database import Database
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Ma
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 TimeLike: TypeAlias = str | date | datetime | pd.Timestamp
 
@@ -172,7 +172,7 @@ def _time_conditions(
 def _has_id(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
     if isinstance(session_id, str):
         return column == session_id
-    ids = texts_of(sa.literal(codec.dumps(list(session_id)), sa.Text()))
+    ids = json_texts(sa.literal(codec.dumps(list(session_id)), sa.Text()))
     return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
 
 

@@ -1,17 +1,15 @@
-"""The store's health: what contradicts an invariant, and what can be mended.
+"""Check a store for broken invariants, and repair what can be repaired.
 
-A run left open by a process that is gone was interrupted: its messages are kept, its status becomes INTERRUPTED, and
-a tool call that had started becomes unknown, because nobody can tell whether it took effect. It is never run again by
-itself.
-
-A damaged value is moved to a table of its own (`damage`), so that it can be had again; `SessionStore.damaged_values`.
+A run whose process ended without finishing it is interrupted: its messages are kept, its status becomes INTERRUPTED,
+and tool calls that had started become unknown, because they may have taken effect. They are never run again
+automatically. `damage_repair` moves damaged values to a table of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,28 +18,29 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import visible
-from kern_nb.db import damaged_rows
-from kern_nb.db.process_identity import ProcessState, current_process, process_host
+from kern_nb.db import damage_repair
+from kern_nb.db.damaged_rows import describe_row
+from kern_nb.db.process_identity import State, host_of, this_process
 from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kern_nb.db.store import SessionStore
+    from kern_nb.db.database import Database
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """A broken invariant.
 
     Attributes:
         kind: ``damaged``, ``interrupted``, ``running elsewhere``, ``left started``, ``no session``, ``no run``,
             ``no parent``, ``fork beyond the parent``, ``cycle`` or ``gap``.
-        session_id: The session it concerns.
-        run_id: The run, where it concerns one.
-        detail: What was found, in words.
-        repaired: Whether it was mended.
+        session_id: The session.
+        run_id: The run, if one is concerned.
+        detail: A description.
+        repaired: Whether it was repaired.
     """
 
     kind: str
@@ -53,7 +52,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `SessionStore.check` found; true where nothing was, or all of it was mended."""
+    """The result of `SessionStore.check`; true if there are no problems, or all are repaired."""
 
     problems: list[Finding] = field(default_factory=list)
 
@@ -76,43 +75,43 @@ class CheckReport:
 
     @property
     def df(self) -> pd.DataFrame:
-        """One row a problem."""
+        """A DataFrame with one row per problem."""
         import pandas as pd
 
         names = ["kind", "session_id", "run_id", "detail", "repaired"]
         return pd.DataFrame([[getattr(p, n) for n in names] for p in self.problems], columns=names)
 
 
-def check(store: SessionStore, *, repair: bool, hosts_gone: Collection[str] = ()) -> CheckReport:
+def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) -> CheckReport:
     """See `SessionStore.check`."""
     tables = store.tables
     if not repair:
-        with store.reading() as connection:
-            damaged = [_of_cells(tables, row) for row in damaged_rows.scan(connection, tables)]
-            return CheckReport([*itertools.chain.from_iterable(damaged), *_findings(connection, tables, hosts_gone)])
+        with store.read_connection() as connection:
+            damage = [_damage_findings(tables, row) for row in damage_repair.scan(connection, tables)]
+            return CheckReport([*itertools.chain.from_iterable(damage), *_findings(connection, tables, hosts_gone)])
 
-    def mend(connection: Connection) -> CheckReport:
-        # First, as the other tests cannot read what is damaged, and see the rows as the repair leaves them.
+    def repair_all(connection: Connection) -> CheckReport:
+        # Damage first, as the other checks cannot read damaged values, and see the rows as the repair leaves them.
         problems = []
-        for row in damaged_rows.scan(connection, tables):
-            where = damaged_rows.repair(connection, store, row)
+        for row in damage_repair.scan(connection, tables):
+            location = damage_repair.repair(connection, store, row)
             problems += [
-                replace(finding, detail=f"{finding.detail}; {where}", repaired=True)
-                for finding in _of_cells(tables, row)
+                replace(finding, detail=f"{finding.detail}; {location}", repaired=True)
+                for finding in _damage_findings(tables, row)
             ]
-        found = list(_findings(connection, tables, hosts_gone))
-        return CheckReport([*problems, *(_repaired(connection, store, finding) for finding in found)])
+        findings = list(_findings(connection, tables, hosts_gone))
+        return CheckReport([*problems, *(_repair(connection, store, finding) for finding in findings)])
 
-    return store.write(mend)
+    return store.write(repair_all)
 
 
-def _of_cells(tables: Tables, row: damaged_rows.DamagedCells) -> list[Finding]:
-    """What is wrong with a row, a finding for each of its damaged cells."""
+def _damage_findings(tables: Tables, row: damage_repair.RowDamage) -> list[Finding]:
+    """A finding for each damaged cell of a row."""
     table = getattr(tables, row.attribute).name
-    where = damaged_rows.describe(row.attribute, row.row)
+    keys = describe_row(row.attribute, row.row)
     session_id, run_id = row.key("session_id") or "", row.key("run_id")
     return [
-        Finding("damaged", session_id, run_id, f"{table}.{cell.column} of {where}: {cell.reason}") for cell in row.cells
+        Finding("damaged", session_id, run_id, f"{table}.{cell.column} of {keys}: {cell.reason}") for cell in row.cells
     ]
 
 
@@ -120,43 +119,44 @@ _abandoned: set[str] = set()
 
 
 def abandon(run_id: str) -> None:
-    """Note that this process writes a run no more, though it could not say so in the store."""
+    """Record that this process no longer writes a run, where it could not update the store."""
     _abandoned.add(run_id)
 
 
 def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     open_runs = partial(_open_runs, hosts_gone=hosts_gone)
-    for test in (open_runs, _calls_left_started, _rows_without_owner, _broken_forks, _cycles, _gaps):
-        found = []
+    for check_rows in (open_runs, _started_calls, _orphans, _broken_forks, _cycles, _gaps):
+        findings = []
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
-            for finding in test(connection, tables):
-                found.append(finding)  # noqa: PERF402 - those before the damaged row count
-        yield from found
+            for finding in check_rows(connection, tables):
+                findings.append(finding)  # noqa: PERF402 - keep those before the damaged row
+        yield from findings
 
 
 def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     r = tables.runs
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
-        state, where = process_state(row["process"], row["run_id"])
-        host = process_host(row["process"])
+        state, detail = process_state(row["process"], row["run_id"])
+        host = host_of(row["process"])
         if state == "elsewhere" and host in hosts_gone:
-            state, where = "gone", f"its host {host} is gone"
+            state, detail = "gone", f"its host {host} is gone"
         elif state == "elsewhere":
-            where += f"; if that host is gone: store.check(repair=True, hosts_gone=[{host!r}])"
+            detail += f"; if that host is gone: store.check(repair=True, hosts_gone=[{host!r}])"
         if state != "alive":
             kind = "interrupted" if state == "gone" else "running elsewhere"
-            yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} was never finished; {where}")
+            detail = f"run {row['run_index']} is not finished; {detail}"
+            yield Finding(kind, row["session_id"], row["run_id"], detail)
 
 
-def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
-    """Whether the process that wrote a run is alive, gone or out of sight, and that in words; see `process`."""
-    if run_id in _abandoned and process == current_process():
-        return "gone", "its process gave it up"
+def process_state(process: str | None, run_id: str) -> tuple[State, str]:
+    """Whether the process that writes a run is alive, gone or on another host, and a description."""
+    if run_id in _abandoned and process == this_process():
+        return "gone", "its process abandoned it"
     return state_of_process(process)
 
 
-def _calls_left_started(connection: Connection, tables: Tables) -> Iterator[Finding]:
+def _started_calls(connection: Connection, tables: Tables) -> Iterator[Finding]:
     r, t = tables.runs, tables.tool_calls
     query = (
         sa.select(t.c.session_id, t.c.run_id, t.c.tool_call_id, t.c.tool_name)
@@ -164,20 +164,20 @@ def _calls_left_started(connection: Connection, tables: Tables) -> Iterator[Find
         .where(t.c.status == "started", r.c.status.not_in(("PENDING", "RUNNING", "PAUSED")))
     )
     for row in connection.execute(query).mappings():
-        detail = f"tool call {row['tool_call_id']} ({row['tool_name']}) started and never ended in a run that has"
+        detail = f"tool call {row['tool_call_id']} ({row['tool_name']}) started and did not end, though its run has"
         yield Finding("left started", row["session_id"], row["run_id"], detail)
 
 
-def _rows_without_owner(connection: Connection, tables: Tables) -> Iterator[Finding]:
+def _orphans(connection: Connection, tables: Tables) -> Iterator[Finding]:
     s, r = tables.sessions, tables.runs
-    lost_runs = sa.select(r.c.session_id, r.c.run_id, r.c.run_index).outerjoin(s, s.c.session_id == r.c.session_id)
-    for row in connection.execute(lost_runs.where(s.c.session_id.is_(None))).mappings():
+    query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index).outerjoin(s, s.c.session_id == r.c.session_id)
+    for row in connection.execute(query.where(s.c.session_id.is_(None))).mappings():
         yield Finding("no session", row["session_id"], row["run_id"], f"run {row['run_index']} has no session")
     for table in (tables.messages, tables.tool_calls, tables.requirements):
         count = sa.func.count().label("n")
-        lost = sa.select(table.c.session_id, table.c.run_id, count).outerjoin(r, r.c.run_id == table.c.run_id)
-        lost = lost.where(r.c.run_id.is_(None)).group_by(table.c.session_id, table.c.run_id)
-        for row in connection.execute(lost).mappings():
+        query = sa.select(table.c.session_id, table.c.run_id, count).outerjoin(r, r.c.run_id == table.c.run_id)
+        query = query.where(r.c.run_id.is_(None)).group_by(table.c.session_id, table.c.run_id)
+        for row in connection.execute(query).mappings():
             detail = f"{row['n']} rows of {table.name} have no run"
             yield Finding("no run", row["session_id"], row["run_id"], detail)
 
@@ -187,7 +187,7 @@ def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
     parent = s.alias()
     last = sa.select(r.c.session_id, sa.func.max(r.c.run_index).label("last")).group_by(r.c.session_id).subquery()
     query = (
-        sa.select(s.c.session_id, s.c.parent_session_id, s.c.fork_run_index, parent.c.session_id.label("found"))
+        sa.select(s.c.session_id, s.c.parent_session_id, s.c.fork_run_index, parent.c.session_id.label("parent"))
         .add_columns(sa.func.coalesce(last.c.last, parent.c.fork_run_index, -1).label("last"))
         .select_from(s)
         .outerjoin(parent, parent.c.session_id == s.c.parent_session_id)
@@ -195,16 +195,16 @@ def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
         .where(s.c.parent_session_id.is_not(None))
     )
     for row in connection.execute(query).mappings():
-        if row["found"] is None:
-            detail = f"its parent {row['parent_session_id']} is not there, so what it inherits is lost to it"
+        if row["parent"] is None:
+            detail = f"its parent {row['parent_session_id']} does not exist, so its inherited runs are lost"
             yield Finding("no parent", row["session_id"], None, detail)
-        elif row["fork_run_index"] > row["last"]:
+        elif row["fork_run_index"] is not None and row["fork_run_index"] > row["last"]:
             detail = f"it inherits up to run {row['fork_run_index']} of a parent whose last is {row['last']}"
             yield Finding("fork beyond the parent", row["session_id"], None, detail)
 
 
 def _cycles(connection: Connection, tables: Tables) -> Iterator[Finding]:
-    """Branches whose parents lead back to themselves; of each cycle, the session that was made first."""
+    """Branches that are their own ancestors; one finding for each cycle, with its oldest session."""
     s = tables.sessions
     branches = sa.select(s.c.session_id, s.c.parent_session_id, s.c.created_at).where(
         s.c.parent_session_id.is_not(None)
@@ -213,26 +213,20 @@ def _cycles(connection: Connection, tables: Tables) -> Iterator[Finding]:
     checked: set[str] = set()
     for start in rows:
         path: dict[str, None] = {}
-        at = start
-        while at in rows and at not in path and at not in checked:
-            path[at] = None
-            at = rows[at]["parent_session_id"]
-        if at in path:
-            members = list(path)[list(path).index(at) :]
-            first = min(members, key=lambda one: (rows[one]["created_at"] or 0, one))
+        session_id = start
+        while session_id in rows and session_id not in path and session_id not in checked:
+            path[session_id] = None
+            session_id = rows[session_id]["parent_session_id"]
+        if session_id in path:
+            members = list(path)[list(path).index(session_id) :]
+            first = min(members, key=lambda member: (rows[member]["created_at"] or 0, member))
             detail = f"its parent {rows[first]['parent_session_id']} is a branch of it: {len(members)} in a cycle"
             yield Finding("cycle", first, None, detail)
         checked.update(path)
 
 
-def _end_cycle(connection: Connection, store: SessionStore, finding: Finding) -> str:
-    """Make a session of a cycle one that is no branch."""
-    found = damaged_rows.link_of(connection, store.tables, finding.session_id)
-    return damaged_rows.repair(connection, store, found)
-
-
 def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
-    """Messages are numbered from 0 without a hole: a hole is a message that was lost."""
+    """Runs whose messages are not numbered from 0 without gaps: a gap is a lost message."""
     m = tables.messages
     n, last = sa.func.count(), sa.func.max(m.c.message_index)
     query = sa.select(m.c.session_id, m.c.run_id, n.label("n"), last.label("last")).group_by(m.c.session_id, m.c.run_id)
@@ -241,43 +235,39 @@ def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
         yield Finding("gap", row["session_id"], row["run_id"], detail)
 
 
-def _repaired(connection: Connection, store: SessionStore, finding: Finding) -> Finding:
-    """Mend one thing, where that is possible without guessing."""
-    repairs: dict[str, Callable[[Connection, Tables, Finding], Any]] = {
-        "interrupted": _mark_interrupted,
-        "left started": _end_calls,
-    }
+def _repair(connection: Connection, store: Database, finding: Finding) -> Finding:
+    """Repair a finding, if that is possible without guessing; the finding as it is then."""
+    detail = finding.detail
     if finding.kind == "cycle":
-        where = _end_cycle(connection, store, finding)
-        return replace(finding, detail=f"{finding.detail}; {where}", repaired=True)
-    if finding.kind not in repairs:
+        link = damage_repair.parent_link(connection, store.tables, finding.session_id)
+        detail += f"; {damage_repair.repair(connection, store, link)}"
+    elif finding.kind == "interrupted":
+        _mark_interrupted(connection, store.tables, finding)
+    elif finding.kind == "left started":
+        mark_unknown(connection, store.tables, finding.run_id or "")
+    else:
         return finding
-    repairs[finding.kind](connection, store.tables, finding)
-    return replace(finding, repaired=True)
+    return replace(finding, detail=detail, repaired=True)
 
 
 def _mark_interrupted(connection: Connection, tables: Tables, finding: Finding) -> None:
     r = tables.runs
-    still_open = (r.c.run_id == finding.run_id) & (r.c.status == "RUNNING")
-    ended = {"status": "INTERRUPTED", "process": None}
-    ended["session_state"] = session_state(connection, tables, finding.session_id)
-    connection.execute(r.update().where(still_open).values(**ended))
-    _end_calls(connection, tables, finding)
+    is_running = (r.c.run_id == finding.run_id) & (r.c.status == "RUNNING")
+    values = {"status": "INTERRUPTED", "process": None}
+    values["session_state"] = load_session_state(connection, tables, finding.session_id)
+    connection.execute(r.update().where(is_running).values(**values))
+    mark_unknown(connection, tables, finding.run_id or "")
 
 
-def session_state(connection: Connection, tables: Tables, session_id: str) -> Any:
-    """The state of a session as it stands."""
+def load_session_state(connection: Connection, tables: Tables, session_id: str) -> Any:
+    """The current state of a session."""
     s = tables.sessions
     data = connection.execute(sa.select(s.c.session_data).where(s.c.session_id == session_id)).scalar()
     return data.get("session_state") if isinstance(data, dict) else None
 
 
-def _end_calls(connection: Connection, tables: Tables, finding: Finding) -> None:
-    mark_unknown(connection, tables, finding.run_id or "")
-
-
 def mark_unknown(connection: Connection, tables: Tables, run_id: str) -> None:
-    """Calls that had started in a run whose process is gone: nobody can tell whether they took effect."""
+    """Mark the started calls of a run whose process is gone as unknown: they may have taken effect."""
     t = tables.tool_calls
-    left = (t.c.run_id == run_id) & (t.c.status == "started")
-    connection.execute(t.update().where(left).values(status="unknown"))
+    started = (t.c.run_id == run_id) & (t.c.status == "started")
+    connection.execute(t.update().where(started).values(status="unknown"))

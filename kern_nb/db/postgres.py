@@ -204,7 +204,7 @@ class PostgresDb(RowStore):
     def explain(self, error: Exception) -> BaseException | None:
         """Translate an error of psycopg or the pool."""
         translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
-        return translated or super().explain(error)
+        return translated or super().translate_error(error)
 
     def require_harmless(self, connection: Connection) -> None:
         """Refuse views in place of tables: they would run their owner's functions with the reader's rights."""

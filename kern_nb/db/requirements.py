@@ -1,7 +1,7 @@
-"""What runs wait for, and the answers. Each function works in one transaction.
+"""Requirements: find, list, resolve, claim and hand off. Each function works in one transaction.
 
-A requirement is answered by a compare-and-set on its row: of several who answer at once, one finds it unanswered, and
-the others are told who was faster.
+A requirement is resolved by a compare-and-set on its row: of several concurrent answers one finds it unresolved, and
+the others get an error that names the first.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import damaged_rows, mapping, reads, run_claims
-from kern_nb.db.references import Reference, locate
-from kern_nb.db.run_claims import NAMED
+from kern_nb.db.references import Reference, resolve_reference
+from kern_nb.db.run_claims import MAX_NAMES, current_micros, has_expired
 from kern_nb.db.schema import starts_with
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -25,76 +25,77 @@ from kern_nb.errors import (
     RequirementNotFound,
     RunClosed,
 )
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.extra_keys import REQUIRED_FIELDS
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 
-def find(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> RowMapping:
-    """The row of a requirement: by its id, or its session or run where that waits for one thing only; or by prefixes.
+def find_requirement(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> RowMapping:
+    """Find a requirement by its id, a unique prefix, or its session or run if that has one unresolved requirement.
 
     Raises:
-        RequirementNotFound, AmbiguousReference: it names none, or several.
+        RequirementNotFound: No requirement matches.
+        AmbiguousReference: Several match.
     """
     q, s = store.tables.requirements, store.tables.sessions
-    every = sa.select(q)
-    if user_id is not None:  # another user's are not there
-        every = every.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
-    exact = connection.execute(every.where(q.c.requirement_id == reference)).mappings().first()
+    query = sa.select(q)
+    if user_id is not None:
+        query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
+    exact = connection.execute(query.where(q.c.requirement_id == reference)).mappings().first()
     if exact is not None:
         return exact
-    place = _place(connection, store, reference, user_id) if reference else None
-    found: list[RowMapping] = [] if place is None else list(_of_place(connection, store, place))
-    if reference and not (place is not None and _is_exact(place, reference)):
-        by_prefix = every.where(starts_with(q.c.requirement_id, reference)).limit(NAMED + 1)
-        also = connection.execute(by_prefix).mappings().all()
-        known = {row["requirement_id"] for row in found}
-        found += [row for row in also if row["requirement_id"] not in known]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(f"{row['requirement_id']} ({row['tool_name'] or row['kind']})" for row in found[:NAMED])
-        raise AmbiguousReference(f"{reference!r} fits several requirements: {names}.", "Write one of their ids.")
-    if place is not None:
-        hint = f"See it: %kern show {place}; what waits elsewhere: %kern inbox"
-        raise RequirementNotFound(f"Nothing in {str(place)!r} waits for an answer.", hint)
-    raise RequirementNotFound(f"Nothing waits as {reference!r}.", "See what does: %kern inbox")
+    target = _find_target(connection, store, reference, user_id) if reference else None
+    matches: list[RowMapping] = [] if target is None else list(_unresolved(connection, store, target))
+    if reference and not (target is not None and _is_exact(target, reference)):
+        by_prefix = query.where(starts_with(q.c.requirement_id, reference)).limit(MAX_NAMES + 1)
+        ids = {row["requirement_id"] for row in matches}
+        matches += [row for row in connection.execute(by_prefix).mappings() if row["requirement_id"] not in ids]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = run_claims.join_names(matches)
+        raise AmbiguousReference(f"{reference!r} matches several requirements: {names}.", "Use one of their ids.")
+    if target is not None:
+        hint = f"See it with %kern show {target}, and all pending requirements with %kern inbox."
+        raise RequirementNotFound(f"No requirement of {str(target)!r} is pending.", hint)
+    raise RequirementNotFound(f"No pending requirement matches {reference!r}.", "List them with %kern inbox.")
 
 
-def _place(connection: Connection, store: Connected, reference: str, user_id: str | None = None) -> Reference | None:
-    """The session or run of a reference; None where there is none.
+def _find_target(
+    connection: Connection, store: Database, reference: str, user_id: str | None = None
+) -> Reference | None:
+    """The session or run of a reference; None if it does not exist.
 
     Raises:
-        AmbiguousReference: a prefix that fits several.
+        AmbiguousReference: A prefix matches several.
     """
     try:
-        return locate(connection, store.tables, reference, user_id)
+        return resolve_reference(connection, store.tables, reference, user_id)
     except KeyError:
         return None
 
 
-def _is_exact(place: Reference, reference: str) -> bool:
-    """Whether a reference spells its session out: what is spelt out goes before what is begun."""
-    return reference == place.session_id or reference.startswith(f"{place.session_id}/")
+def _is_exact(target: Reference, reference: str) -> bool:
+    """Whether a reference has the full session id: that takes precedence over a prefix of a requirement's id."""
+    return reference == target.session_id or reference.startswith(f"{target.session_id}/")
 
 
-def _of_place(connection: Connection, store: Connected, place: Reference) -> Sequence[RowMapping]:
-    """What is unanswered in a session or a run."""
+def _unresolved(connection: Connection, store: Database, target: Reference) -> Sequence[RowMapping]:
+    """The unresolved requirements of a session, or of a run and its members' runs."""
     q, r = store.tables.requirements, store.tables.runs
-    query = sa.select(q).where(q.c.session_id == place.session_id, q.c.status.in_(UNANSWERED))
-    if place.run_index is not None:
-        # A team's run waits for what its members' runs wait for.
-        at = sa.select(r.c.run_id).where(r.c.session_id == place.session_id, r.c.run_index == place.run_index)
-        query = query.where(
-            q.c.run_id.in_(reads.with_members(connection, store.tables, connection.execute(at).scalar()))
-        )
+    query = sa.select(q).where(q.c.session_id == target.session_id, q.c.status.in_(UNRESOLVED_STATUSES))
+    if target.run_index is not None:
+        run_id = sa.select(r.c.run_id).where(r.c.session_id == target.session_id, r.c.run_index == target.run_index)
+        run_ids = reads.run_tree_ids(connection, store.tables, connection.execute(run_id).scalar())
+        query = query.where(q.c.run_id.in_(run_ids))
     return connection.execute(query.order_by(q.c.created_at)).mappings().all()
 
 
-def requirements(
+def list_requirements(
     connection: Connection,
-    store: Connected,
+    store: Database,
     *,
     session_id: str | None,
     run_id: str | None,
@@ -111,31 +112,31 @@ def requirements(
     if session_id is not None:
         query = query.where(q.c.session_id == session_id)
     if run_id is not None:
-        query = query.where(q.c.run_id.in_(reads.with_members(connection, store.tables, run_id)))
+        query = query.where(q.c.run_id.in_(reads.run_tree_ids(connection, store.tables, run_id)))
     if user_id is not None:
         query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
     if assignee is not None:
         query = query.where(q.c.assignee == assignee)
-    wanted = [status] if isinstance(status, str) else status
-    if wanted is not None:
-        # Those whose time is over may not have been noted as such.
-        query = query.where(q.c.status.in_({*wanted, *(UNANSWERED if "expired" in wanted else ())}))
+    statuses = [status] if isinstance(status, str) else status
+    if statuses is not None:
+        # The stored status of an expired requirement may still be an unresolved one.
+        query = query.where(q.c.status.in_({*statuses, *(UNRESOLVED_STATUSES if "expired" in statuses else ())}))
     query = query.order_by(q.c.created_at, q.c.requirement_id).with_only_columns(
         *map(damaged_rows.raw, q.columns), maintain_column_froms=True
     )
-    every = []
-    for stored in connection.execute(query).mappings():
-        row, damaged = damaged_rows.readable(store.tables, "requirements", stored)
+    rows = []
+    for raw_row in connection.execute(query).mappings():
+        row, damaged = damaged_rows.decode_row(store.tables, "requirements", raw_row)
         if damaged:
-            damaged_rows.require_readable(store, "requirements", stored, only=session_id or run_id)
+            damaged_rows.report_damage(store, "requirements", raw_row, only=session_id or run_id)
             continue
-        every.append(row | {"status": "expired"} if run_claims.has_expired(row) else row)
-    return [mapping.requirement_of(row) for row in every if wanted is None or row["status"] in wanted]
+        rows.append(row | {"status": "expired"} if has_expired(row) else row)
+    return [mapping.requirement_from_row(row) for row in rows if statuses is None or row["status"] in statuses]
 
 
 def resolve(
     connection: Connection,
-    store: Connected,
+    store: Database,
     reference: str,
     *,
     approve: bool | None,
@@ -145,132 +146,136 @@ def resolve(
     by: str | None,
     user_id: str | None = None,
 ) -> Requirement:
-    """See `SessionStore.resolve`. An expired one comes back as such, so that its expiry is kept."""
-    row = find(connection, store, reference, user_id)
-    if run_claims.has_expired(row):
+    """See `SessionStore.resolve`. An expired requirement is returned, not raised, so that its expiry is committed."""
+    row = find_requirement(connection, store, reference, user_id)
+    if has_expired(row):
         return run_claims.expire(connection, store, row)
-    _require_waiting(connection, store, row)
-    approved, answer = _answer(row, approve=approve, args=args, value=value)
-    done = {
-        "status": "resolved",
-        "approved": approved,
-        "answer": answer,
-        "resolved_at": run_claims.micros_now(),
-        "resolved_by": by,
-    }
-    return _set(connection, store, row, done | ({} if note is None else {"note": note}), by)
+    _require_unresolved(connection, store, row)
+    approved, answer = _validate_answer(row, approve=approve, args=args, value=value)
+    values = {"status": "resolved", "approved": approved, "answer": answer}
+    values |= {"resolved_at": current_micros(), "resolved_by": by} | ({} if note is None else {"note": note})
+    return _compare_and_set(connection, store, row, values, by)
 
 
-def _require_waiting(connection: Connection, store: Connected, row: RowMapping) -> None:
-    """A run that ended, or was cancelled, waits no more.
+def _require_unresolved(connection: Connection, store: Database, row: RowMapping) -> None:
+    """Check that a requirement can be answered.
 
     Raises:
-        AlreadyResolved, RunClosed: it is answered, or its run does not wait.
+        AlreadyResolved: It is resolved or expired.
+        RunClosed: Its run is not paused.
     """
-    if row["status"] not in UNANSWERED or run_claims.has_expired(row):
-        raise _too_late(mapping.requirement_of({**row, "status": "expired"} if run_claims.has_expired(row) else row))
+    if has_expired(row):
+        raise resolved_error(mapping.requirement_from_row({**row, "status": "expired"}))
+    if row["status"] not in UNRESOLVED_STATUSES:
+        raise resolved_error(mapping.requirement_from_row(row))
     r = store.tables.runs
     status = connection.execute(sa.select(r.c.status).where(r.c.run_id == row["run_id"])).scalar()
     if status != "PAUSED":
         q = store.tables.requirements
-        again = sa.select(q).where(q.c.requirement_id == row["requirement_id"], q.c.status.not_in(UNANSWERED))
-        answered = connection.execute(again).mappings().first()
-        if answered is not None:  # since the row was read; and someone went on with the run already
-            raise _too_late(mapping.requirement_of(answered))
-        raise RunClosed(f"Run {row['run_id']} does not wait: it is {status}.", "Nothing was changed.")
+        query = sa.select(q).where(q.c.requirement_id == row["requirement_id"])
+        resolved = connection.execute(query.where(q.c.status.not_in(UNRESOLVED_STATUSES))).mappings().first()
+        if resolved is not None:  # after the row was read; and the run was resumed
+            raise resolved_error(mapping.requirement_from_row(resolved))
+        raise RunClosed(f"Run {row['run_id']} is {status}, not PAUSED.", "Nothing was changed.")
 
 
-def _answer(row: RowMapping, *, approve: bool | None, args: dict[str, Any] | None, value: Any) -> tuple[bool, Any]:
-    """Whether the call may go on, and the answer, checked against what was asked."""
+def _validate_answer(
+    row: RowMapping, *, approve: bool | None, args: dict[str, Any] | None, value: Any
+) -> tuple[bool, Any]:
+    """Whether the call is approved, and the answer, checked against the requirement's kind."""
     name = row["requirement_id"]
-    with contextlib.suppress(ValueError):  # of an array of several
-        approve = getattr(approve, "item", lambda: approve)()  # numpy's, from a cell of a frame
+    with contextlib.suppress(ValueError):  # an array of several values
+        approve = getattr(approve, "item", lambda: approve)()  # numpy's bool, from a cell of a DataFrame
     if not isinstance(approve, bool | None):
-        raise BadUsage(f"approve={approve!r} is neither True nor False.", f"Answer {name} with approve=True or False.")
+        raise BadUsage(f"approve must be a bool, got {approve!r}.", f"Resolve {name} with approve=True or False.")
     if not isinstance(args, dict | None):
-        raise BadUsage(f"args={args!r} is no dict.", "Give the arguments by name: args={'path': 'x'}.")
+        raise BadUsage(f"args must be a dict, got {args!r}.", "Give the arguments by name: args={'path': 'x'}.")
     if approve is False:
         if args is not None or value is not None:
-            raise BadUsage(f"A refusal of {name} takes no arguments and no value.", "Give the reason as note=.")
+            raise BadUsage(f"A rejection of {name} takes no args and no value.", "Give the reason as note=.")
         return False, None
     if row["kind"] == "confirmation":
         if value is not None or (approve is None and args is None):
-            raise BadUsage(
-                f"{name} asks whether {row['tool_name']} may run.", "Answer approve=True, approve=False or args={...}."
-            )
-        return True, None if args is None else {**(row["args"] if isinstance(row["args"], dict) else {}), **args}
+            hint = "Resolve it with approve=True, approve=False or args={...}."
+            raise BadUsage(f"{name} asks to confirm a call of {row['tool_name']}.", hint)
+        return True, None if args is None else {**_call_args(row), **args}
     if args is not None and value is not None:
-        raise BadUsage(f"{name} takes one answer, not both args and value.", "Give one of args= and value=.")
+        raise BadUsage(f"{name} takes args or value, not both.", "Give one of args= and value=.")
     answer = args if value is None else value
     _require_fields(row, answer)
     if answer is None and approve is None:
-        raise BadUsage(f"{name} asks for a value ({row['kind']}).", "Answer with value=, or refuse with approve=False.")
+        hint = "Resolve it with value=, or reject it with approve=False."
+        raise BadUsage(f"{name} asks for a value ({row['kind']}).", hint)
     return True, answer
 
 
+def _call_args(row: RowMapping) -> dict[str, Any]:
+    return row["args"] if isinstance(row["args"], dict) else {}
+
+
 def _require_fields(row: RowMapping, answer: Any) -> None:
-    """Of user input, arguments that the tool cannot do without.
+    """Check that user input has the arguments without which the tool cannot run.
 
     Raises:
-        BadUsage: one is missing.
+        BadUsage: One has no value.
     """
-    needed = (row["extra"] or {}).get("required")
-    if not isinstance(needed, list):
+    required = (row["extra"] or {}).get(REQUIRED_FIELDS)
+    if not isinstance(required, list) or not isinstance(answer, dict | None):
         return
-    if answer is None or isinstance(answer, dict):
-        given = {**(row["args"] if isinstance(row["args"], dict) else {}), **(answer or {})}
-        if missing := [name for name in needed if given.get(name) is None]:
-            fields = ", ".join(f"{name!r}: ..." for name in needed)
-            raise BadUsage(f"{row['tool_name']} needs {', '.join(missing)}.", f"Answer with value={{{fields}}}.")
+    args = {**_call_args(row), **(answer or {})}
+    if without_value := [name for name in required if args.get(name) is None]:
+        fields = ", ".join(f"{name!r}: ..." for name in required)
+        raise BadUsage(f"{row['tool_name']} needs {', '.join(without_value)}.", f"Resolve with value={{{fields}}}.")
 
 
-def _set(
-    connection: Connection, store: Connected, row: RowMapping, values: dict[str, Any], by: str | None
+def _compare_and_set(
+    connection: Connection, store: Database, row: RowMapping, values: dict[str, Any], by: str | None
 ) -> Requirement:
-    """The compare-and-set: of a requirement that is unanswered, and with nobody or with the one who answers.
+    """Update a requirement that is unresolved, and not claimed by anybody but ``by``.
 
     Raises:
-        AlreadyResolved, AlreadyClaimed, RequirementNotFound: the row is not so any more.
+        AlreadyResolved: It is resolved by now.
+        AlreadyClaimed: Somebody else claimed it.
+        RequirementNotFound: It was deleted.
     """
     q = store.tables.requirements
-    mine = q.c.claimed_by.is_(None) | (q.c.claimed_by == by) if by is not None else q.c.claimed_by.is_(None)
-    unchanged = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNANSWERED)
-    changed = connection.execute(q.update().where(unchanged & mine).values(**values).returning(q)).mappings().first()
-    if changed is not None:
-        return mapping.requirement_of(changed)
-    now = connection.execute(sa.select(q).where(q.c.requirement_id == row["requirement_id"])).mappings().first()
-    if now is None:
-        raise RequirementNotFound(f"Requirement {row['requirement_id']} was deleted.", "Its session is gone.")
-    raise _too_late(mapping.requirement_of(now))
+    is_claimable = q.c.claimed_by.is_(None) if by is None else q.c.claimed_by.is_(None) | (q.c.claimed_by == by)
+    is_this = q.c.requirement_id == row["requirement_id"]
+    update = q.update().where(is_this, q.c.status.in_(UNRESOLVED_STATUSES), is_claimable).values(**values)
+    updated = connection.execute(update.returning(q)).mappings().first()
+    if updated is not None:
+        return mapping.requirement_from_row(updated)
+    current = connection.execute(sa.select(q).where(is_this)).mappings().first()
+    if current is None:
+        raise RequirementNotFound(f"Requirement {row['requirement_id']} was deleted.", "Its session was deleted.")
+    raise resolved_error(mapping.requirement_from_row(current))
 
 
-def _too_late(found: Requirement) -> AlreadyResolved | AlreadyClaimed:
-    name = f"Requirement {found.requirement_id} ({found.tool_name or found.kind})"
-    if found.status in UNANSWERED:
-        return AlreadyClaimed(f"{name} is with {found.claimed_by}.", "Ask them, or answer as them: by=...")
-    if found.status == "expired":
-        return AlreadyResolved(f"{name} expired: nobody answered in time.", "Go on with the run: it is told so.")
-    who = f" by {found.resolved_by}" if found.resolved_by else ""
-    when = f" at {found.resolved_at:%Y-%m-%d %H:%M:%S} UTC" if found.resolved_at else ""
-    said = "approved" if found.approved else "refused"
-    return AlreadyResolved(f"{name} was {said}{who}{when}.", "Nothing was changed: a pause is answered once.")
+def resolved_error(requirement: Requirement) -> AlreadyResolved | AlreadyClaimed:
+    """The error of an answer to a requirement that is claimed by another, expired, or resolved."""
+    name = f"Requirement {requirement.requirement_id} ({requirement.tool_name or requirement.kind})"
+    if requirement.status in UNRESOLVED_STATUSES:
+        hint = "Ask them, or answer in their name with by=."
+        return AlreadyClaimed(f"{name} is claimed by {requirement.claimed_by}.", hint)
+    if requirement.status == "expired":
+        return AlreadyResolved(f"{name} expired before it was resolved.", "Resume the run: the model sees the expiry.")
+    actor = f" by {requirement.resolved_by}" if requirement.resolved_by else ""
+    time = f" at {requirement.resolved_at:%Y-%m-%d %H:%M:%S} UTC" if requirement.resolved_at else ""
+    outcome = "approved" if requirement.approved else "rejected"
+    hint = "Nothing was changed: a requirement is resolved once."
+    return AlreadyResolved(f"{name} was {outcome}{actor}{time}.", hint)
 
 
-def expired_error(found: Requirement) -> AlreadyResolved | AlreadyClaimed:
-    """What the one is told who answers after the time."""
-    return _too_late(found)
-
-
-def claim(connection: Connection, store: Connected, reference: str, by: str, user_id: str | None = None) -> Requirement:
+def claim(connection: Connection, store: Database, reference: str, by: str, user_id: str | None = None) -> Requirement:
     """See `SessionStore.claim`."""
-    row = find(connection, store, reference, user_id)
-    _require_waiting(connection, store, row)
-    return _set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)
+    row = find_requirement(connection, store, reference, user_id)
+    _require_unresolved(connection, store, row)
+    return _compare_and_set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)
 
 
 def hand_off(
     connection: Connection,
-    store: Connected,
+    store: Database,
     reference: str,
     *,
     to: str,
@@ -279,33 +284,28 @@ def hand_off(
     user_id: str | None = None,
 ) -> Requirement:
     """See `SessionStore.handoff`."""
-    named = _is_id(connection, store, reference)
-    place = _place(connection, store, reference, user_id) if reference and not named else None
-    if place is not None and _is_exact(place, reference):
-        waiting = _of_place(connection, store, place)
-        reassigned = [_reassign(connection, store, one, to, note, by) for one in waiting]
-        return (
-            reassigned[0]
-            if reassigned
-            else run_claims.hand_session_over(connection, store, place.session_id, to, note, by)
-        )
-    try:
-        return _reassign(connection, store, find(connection, store, reference, user_id), to, note, by)
-    except RequirementNotFound:
-        if place is None:
-            message = f"Neither a session nor a requirement is called {reference!r}."
-            raise RequirementNotFound(message, "See %kern inbox and %kern sessions.") from None
-        return run_claims.hand_session_over(connection, store, place.session_id, to, note, by)
-
-
-def _is_id(connection: Connection, store: Connected, reference: str) -> bool:
     q = store.tables.requirements
-    return connection.execute(sa.select(q.c.run_id).where(q.c.requirement_id == reference)).first() is not None
+    by_id = sa.select(q.c.run_id).where(q.c.requirement_id == reference)
+    is_id = connection.execute(by_id).first() is not None
+    target = _find_target(connection, store, reference, user_id) if reference and not is_id else None
+    if target is not None and _is_exact(target, reference):
+        pending = _unresolved(connection, store, target)
+        reassigned = [_reassign(connection, store, row, to, note, by) for row in pending]
+        if reassigned:
+            return reassigned[0]
+        return run_claims.hand_off_session(connection, store, target.session_id, to, note, by)
+    try:
+        return _reassign(connection, store, find_requirement(connection, store, reference, user_id), to, note, by)
+    except RequirementNotFound:
+        if target is None:
+            message = f"No session, run or requirement matches {reference!r}."
+            raise RequirementNotFound(message, "See %kern inbox and %kern sessions.") from None
+        return run_claims.hand_off_session(connection, store, target.session_id, to, note, by)
 
 
 def _reassign(
-    connection: Connection, store: Connected, row: RowMapping, to: str, note: str | None, by: str | None
+    connection: Connection, store: Database, row: RowMapping, to: str, note: str | None, by: str | None
 ) -> Requirement:
-    _require_waiting(connection, store, row)
+    _require_unresolved(connection, store, row)
     values = {"status": "pending", "claimed_by": None, "assignee": to} | ({} if note is None else {"note": note})
-    return _set(connection, store, row, values, by)
+    return _compare_and_set(connection, store, row, values, by)

@@ -1,8 +1,8 @@
-"""What a list says of its sessions, for as many as it shows: no totals, no messages, no state."""
+"""`SessionItem`: what a list shows of a session. Computed for listed sessions only, without messages or state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,30 +10,29 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
-from kern_nb.db.column_types import Text
-from kern_nb.db.lineage import segments
+from kern_nb.db.lineage import load_lineage
 from kern_nb.db.reads import require_session
-from kern_nb.db.schema import Tables
-from kern_nb.db.session_search import TAGS, named_text
+from kern_nb.db.schema import Tables, Text
+from kern_nb.db.session_search import TAGS, json_text_at
 
-_ASKED = 400
-_OWN = (
+_MAX_INPUT_LENGTH = 400
+_SESSION_COLUMNS = (
     "session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "parent_session_id",
     "fork_run_index", "fork_message_index", "created_at", "updated_at",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Card:
+class SessionItem:
     """A session in a list.
 
     Attributes:
         session_id: Its id; the other fields up to ``updated_at`` are those of `Session`, too.
         title: Its title.
         tags: Its tags.
-        n_runs: Its own runs, members' among them.
-        status: Of its latest run.
-        asked: The beginning of what its first own run was asked.
+        n_runs: The number of its own runs, members' included.
+        status: The status of its latest run.
+        asked: The beginning of its first own run's input.
     """
 
     session_id: str
@@ -60,103 +59,104 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Family:
-    """A session, what it comes from, and what comes from these.
+class SessionTree:
+    """A session, its ancestors, and the branches of these.
 
     Attributes:
-        cards: The first session of all, then its branches, level by level.
+        cards: The sessions, root first, then level by level.
         complete: Whether these are all.
     """
 
-    cards: tuple[Card, ...]
+    cards: tuple[SessionItem, ...]
     complete: bool
 
 
-def cards(connection: Connection, tables: Tables, ids: Sequence[str], user_id: str | None = None) -> list[Card]:
-    """Cards of these sessions, in this order; those that are not there are left out."""
+def load_items(
+    connection: Connection, tables: Tables, session_ids: Sequence[str], user_id: str | None = None
+) -> list[SessionItem]:
+    """See `SessionStore.session_cards`."""
     s = tables.sessions
-    title, tags = _as_text(named_text(s.c.session_data, "session_name")), _as_text(named_text(s.c["metadata"], TAGS))
-    own = (damaged_rows.raw(s.c[name]) for name in _OWN)
-    query = sa.select(*own, title.label("title"), tags.label("tags")).where(s.c.session_id.in_(ids))
+    title = _as_text(json_text_at(s.c.session_data, "session_name"))
+    tags = _as_text(json_text_at(s.c["metadata"], TAGS))
+    columns = (damaged_rows.raw(s.c[name]) for name in _SESSION_COLUMNS)
+    query = sa.select(*columns, title.label("title"), tags.label("tags")).where(s.c.session_id.in_(session_ids))
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
-    found = {}
+    sessions = {}
     for row in connection.execute(query).mappings():
-        # A damaged row is listed with what can be read of it.
-        values, _ = damaged_rows.readable(tables, "sessions", {name: row[name] for name in _OWN})
-        found[values["session_id"]] = values | {"title": row["title"], "tags": row["tags"]}
-    ends = _ends(connection, tables, list(found))
-    return [_card(found[one], ends.get(one, {})) for one in ids if one in found]
+        # Of a damaged row, the readable columns are listed.
+        values, _ = damaged_rows.decode_row(tables, "sessions", {name: row[name] for name in _SESSION_COLUMNS})
+        values["session_type"] = values["session_type"] or "agent"
+        sessions[values["session_id"]] = values | {"title": row["title"], "tags": parse_tags(row["tags"])}
+    runs = _load_run_fields(connection, tables, list(sessions))
+    return [SessionItem(**sessions[name], **runs.get(name, {})) for name in session_ids if name in sessions]
 
 
 def _as_text(value: sa.ColumnElement[Any]) -> sa.ColumnElement[str | None]:
-    """SQLite gives a number in JSON as a number."""
+    """Cast to text: SQLite returns a number in JSON as a number."""
     return sa.type_coerce(sa.cast(value, sa.Text()), Text())
 
 
-def _card(row: Mapping[str, Any], ends: Mapping[str, Any]) -> Card:
-    own = {name: row[name] for name in _OWN} | {"session_type": row["session_type"] or "agent"}
-    return Card(**own, title=row["title"], tags=tags_of(row["tags"]), **ends)
-
-
-def tags_of(text: str | None) -> tuple[str, ...]:
-    """The tags, from the JSON of their list; what is none is left out."""
+def parse_tags(text: str | None) -> tuple[str, ...]:
+    """The tags of a JSON list; what is not a tag is ignored."""
     try:
-        found = codec.loads(text) if text else []
-    except ValueError:  # a text of its own, where a list is expected
-        found = []
-    return tuple(tag for tag in found if isinstance(tag, str)) if isinstance(found, list) else ()
+        tags = codec.loads(text) if text else []
+    except ValueError:  # a plain text instead of a list
+        tags = []
+    return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
 
 
-def _ends(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Of each session with runs: how many, what the first was asked, how the last ended."""
+def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The fields of a `SessionItem` that come from runs, of each session that has runs."""
     r = tables.runs
-    main = sa.case((r.c.parent_run_id.is_(None), r.c.run_index))
+    top_level_index = sa.case((r.c.parent_run_id.is_(None), r.c.run_index))
     bounds = (
         sa.select(
             r.c.session_id,
             sa.func.count().label("n_runs"),
             sa.func.min(r.c.run_index).label("first"),
-            sa.func.max(main).label("last"),
+            sa.func.max(top_level_index).label("last"),
         )
         .where(r.c.session_id.in_(list(ids)))
         .group_by(r.c.session_id)
         .subquery()
     )
-    asked = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _ASKED)
-    kinds = {name: sa.type_coerce(bounds.c[name], sa.types.NullType()).label(name) for name in ("first", "last")}
-    own = (damaged_rows.raw(r.c[name]) for name in ("session_id", "run_index", "status"))
-    query = sa.select(*own, bounds.c.n_runs, *kinds.values(), asked.label("asked")).join(
+    first_input = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _MAX_INPUT_LENGTH)
+    indexes = [sa.type_coerce(bounds.c[name], sa.types.NullType()).label(name) for name in ("first", "last")]
+    columns = (damaged_rows.raw(r.c[name]) for name in ("session_id", "run_index", "status"))
+    query = sa.select(*columns, bounds.c.n_runs, *indexes, first_input.label("asked")).join(
         bounds,
         (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last]),
     )
-    # Named again beside the bounds: where there is an index, these rows are found by it.
-    found: dict[str, dict[str, Any]] = {}
+    # The ids again, beside the bounds: where there is an index, these rows are found by it.
+    fields: dict[str, dict[str, Any]] = {}
     for row in connection.execute(query.where(r.c.session_id.in_(list(ids)))).mappings():
         run = {name: row[name] for name in ("session_id", "run_index", "status")}
-        run, _ = damaged_rows.readable(tables, "runs", run)
-        ends = found.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
+        run, _ = damaged_rows.decode_row(tables, "runs", run)
+        of_session = fields.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
         if row["run_index"] == row["first"] and isinstance(row["asked"], str):
-            ends["asked"] = codec.decode_text(row["asked"])
+            of_session["asked"] = codec.decode_text(row["asked"])
         if row["run_index"] == row["last"]:
-            ends["status"] = run["status"]
-    return found
+            of_session["status"] = run["status"]
+    return fields
 
 
-def family(connection: Connection, tables: Tables, session_id: str, most: int, user_id: str | None = None) -> Family:
+def load_tree(
+    connection: Connection, tables: Tables, session_id: str, limit: int, user_id: str | None = None
+) -> SessionTree:
     """See `SessionStore.session_family`."""
-    most = validation.count("most", most)
+    limit = validation.require_count("most", limit)
     row = require_session(connection, tables, session_id, user_id)
-    line = [segment.session_id for segment in segments(connection, tables, row)]
+    ancestors = [segment.session_id for segment in load_lineage(connection, tables, row)]
     s = tables.sessions
-    ids = dict.fromkeys(line)  # what it comes from, however many branches these have
-    level = line
-    while level and len(ids) <= most:
-        children = sa.select(s.c.session_id).where(s.c.parent_session_id.in_(level)).order_by(s.c.session_id)
+    ids = dict.fromkeys(ancestors)  # all of them, however many branches they have
+    level = ancestors
+    while level and len(ids) <= limit:
+        query = sa.select(s.c.session_id).where(s.c.parent_session_id.in_(level)).order_by(s.c.session_id)
         if user_id is not None:
-            children = children.where(s.c.user_id == user_id)
-        found = connection.execute(children.limit(most + len(ids) + 1)).scalars()
-        level = [one for one in found if one not in ids]
+            query = query.where(s.c.user_id == user_id)
+        children = connection.execute(query.limit(limit + len(ids) + 1)).scalars()
+        level = [child for child in children if child not in ids]
         ids |= dict.fromkeys(level)
-    kept = list(ids)[: max(most, len(line))]
-    return Family(tuple(cards(connection, tables, kept, user_id)), complete=len(kept) == len(ids))
+    listed = list(ids)[: max(limit, len(ancestors))]
+    return SessionTree(tuple(load_items(connection, tables, listed, user_id)), complete=len(listed) == len(ids))

@@ -156,7 +156,7 @@ class SqliteDb(RowStore):
                     raise user_sql.not_select_error(text) from error
                 raise QueryFailed(str(error), "Set a variable of that name.") from error
             except sqlite3.DatabaseError as error:
-                if isinstance(cause := self.explain(error), (KeyboardInterrupt, StoreBusy)):
+                if isinstance(cause := self.translate_error(error), (KeyboardInterrupt, StoreBusy)):
                     raise cause from None
                 if "not authorized" in str(error) or "prohibited" in str(error):
                     raise (authorizer.denied or user_sql.not_select_error(text)) from error

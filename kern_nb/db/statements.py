@@ -15,7 +15,7 @@ from kern_nb.db.schema import USAGE_COLUMNS
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
 
 
 def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:
@@ -26,7 +26,7 @@ def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[
 class Statements:
     """The statements of one store; each is built at its first use."""
 
-    def __init__(self, store: Connected) -> None:
+    def __init__(self, store: Database) -> None:
         tables = store.tables
         self._sessions, self._runs = tables.sessions, tables.runs
         self._messages, self._tool_calls = tables.messages, tables.tool_calls

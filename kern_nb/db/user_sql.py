@@ -25,10 +25,10 @@ from kern_nb.db.dtypes import to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
-from kern_nb.records import utc
+from kern_nb.records import to_utc
 
 if TYPE_CHECKING:
-    from kern_nb.db.database import Connected
+    from kern_nb.db.database import Database
     from kern_nb.db.schema import Tables
 
 # Statements other than queries, refused with one clear error. Each engine prevents writes on its own as well.

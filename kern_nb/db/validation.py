@@ -1,4 +1,4 @@
-"""Arguments of store methods that are numbers: an engine's own complaint would say nothing to a reader."""
+"""Validate arguments of store methods: an engine's own error would not name the argument."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from typing import Any, SupportsIndex
 from kern_nb.db import codec
 from kern_nb.errors import BadUsage
 
-MOST = 2**62
-"""What any larger number is taken for: no store has so many rows, and engines add to a limit."""
+MAX_COUNT = 2**62
+"""Larger numbers are reduced to this one: no store has so many rows, and engines add to a limit."""
 
 
-def count(name: str, value: Any, *, least: int = 0) -> int:
-    """A whole number of any kind, numpy's among them.
+def require_count(name: str, value: Any, *, least: int = 0) -> int:
+    """An integer of any type, numpy's included.
 
     Raises:
-        BadUsage: it is no whole number, or less than the least.
+        BadUsage: It is not an integer, or less than ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise BadUsage(f"{name}={codec.short_repr(value)} is no whole number.", f"For example: {name}=100")
+        raise BadUsage(f"{name} must be an int, got {codec.shown(value)}.", f"For example: {name}=100")
     number = value.__index__()
     if number < least:
-        raise BadUsage(f"{name}={codec.short_repr(number)} is too small.", f"Give {name} a number of {least} or more.")
-    return min(number, MOST)
+        raise BadUsage(f"{name} must be at least {least}, got {codec.shown(number)}.", f"For example: {name}={least}")
+    return min(number, MAX_COUNT)
 
 
-def text(name: str, value: Any) -> str:
-    """A text.
+def require_text(name: str, value: Any) -> str:
+    """A string.
 
     Raises:
-        BadUsage: it is none.
+        BadUsage: It is not a string.
     """
     if not isinstance(value, str):
-        raise BadUsage(f"{name}={codec.short_repr(value)} is no text.", "Pass a str.")
+        raise BadUsage(f"{name} must be a str, got {codec.shown(value)}.", "Pass a str.")
     return value
 
 
-def texts(name: str, values: Any) -> list[str]:
-    """Several texts.
+def require_texts(name: str, values: Any) -> list[str]:
+    """A list of strings.
 
     Raises:
-        BadUsage: they are no list of texts.
+        BadUsage: It is not a list, or has an item that is not a string.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise BadUsage(f"{name}={codec.short_repr(values)} is no list.", f"For example: {name}=['a', 'b']")
-    return [text(name, value) for value in values]
+        raise BadUsage(f"{name} must be a list, got {codec.shown(values)}.", f"For example: {name}=['a', 'b']")
+    return [require_text(name, value) for value in values]

@@ -24,7 +24,7 @@ from typing import Any
 from kern_nb.db.blobs import Blob
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
-from kern_nb.extra_keys import upgraded
+from kern_nb.extra_keys import upgrade_row
 from kern_nb.ingest.bundle_merge import Bundled, Inherited
 from kern_nb.ingest.bundle_schema import Unpacking, restored
 from kern_nb.ingest.importer import Malformed, kind_of, need
@@ -140,9 +140,9 @@ def _upgraded(run: Any) -> Any:
     """A run of an older bundle, as this version writes it; what is not as it should be is reported by `Unpacking`."""
     if not isinstance(run, dict):
         return run
-    new = upgraded("runs", run)
+    new = upgrade_row("runs", run)
     if isinstance(run.get("messages"), list):
-        new["messages"] = [upgraded("messages", one) if isinstance(one, dict) else one for one in run["messages"]]
+        new["messages"] = [upgrade_row("messages", one) if isinstance(one, dict) else one for one in run["messages"]]
     return new
 
 

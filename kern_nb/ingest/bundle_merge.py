@@ -25,7 +25,7 @@ from kern_nb.db.store import SessionStore
 from kern_nb.ingest.bundle_schema import OF_RUN, Rows
 from kern_nb.ingest.diff import Changes
 from kern_nb.ingest.importer import Malformed, hash_of
-from kern_nb.records import OPEN_STATUSES, UNANSWERED
+from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES
 
 LOST, PAUSED = "INTERRUPTED", "PAUSED"
 _REPLACEABLE = (LOST, PAUSED)
@@ -277,7 +277,7 @@ def _close(draft: Bundled) -> None:
         if row["run_id"] in lost and row["status"] == "started":
             row["status"] = "unknown"
     for row in draft.rows["requirements"]:
-        if row["status"] in UNANSWERED:
+        if row["status"] in UNRESOLVED_STATUSES:
             row.update(status="pending" if row["run_id"] in paused else "expired", claimed_by=None)
 
 
@@ -303,9 +303,9 @@ def _has_gone_on(draft: Bundled, run: Row, stored: _Run, store: Known) -> bool:
         return True
     return any(
         row["run_id"] == run["run_id"]
-        and row["status"] not in UNANSWERED
+        and row["status"] not in UNRESOLVED_STATUSES
         and (known_as := store.requirements.get(row["requirement_id"])) is not None
-        and known_as.status in UNANSWERED
+        and known_as.status in UNRESOLVED_STATUSES
         for row in draft.rows["requirements"]
     )
 

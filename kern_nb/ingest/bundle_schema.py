@@ -133,8 +133,8 @@ class Unpacking:
             if value is not None and not field.fits(value):
                 raise Malformed(f"{name!r} of {what} is not {field.noun}")
         for name in _WITH_JSON.get(table, ()):
-            is_result = table == "tool_calls" or row.get("role") in mapping.ANSWERS
-            row[name], row[f"{name}_json"] = mapping.split(row[name], is_result=is_result)
+            is_result = table == "tool_calls" or row.get("role") in mapping.RESULT_ROLES
+            row[name], row[f"{name}_json"] = mapping.split_content(row[name], is_result=is_result)
         return row
 
 
@@ -158,7 +158,7 @@ def _fields_of(table: str, columns: sa.Table) -> dict[str, _Field]:
         if words:
             kind: tuple[Callable[[Any], bool], str] = words.__contains__, "one of " + ", ".join(words)
         elif (table, name) in _IDS:
-            kind = _is_id, f"text of up to {mapping.LONGEST_ID:,} characters"
+            kind = _is_id, f"text of up to {mapping.MAX_ID_LENGTH:,} characters"
         elif name in _WITH_JSON.get(table, ()) or name in _ANY_JSON:
             kind = _is_anything, "a value"
         elif name in _PLACES:
@@ -226,7 +226,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is str and len(value) <= mapping.LONGEST_ID
+    return type(value) is str and len(value) <= mapping.MAX_ID_LENGTH
 
 
 def _is_whole(value: Any) -> bool:

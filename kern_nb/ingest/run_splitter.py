@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
-from kern_nb.db.mapping import ended
+from kern_nb.db.mapping import result_status
 from kern_nb.ingest.importer import LONGEST_ID, hash_of, run_key
 from kern_nb.records import Message, Run, ToolCall
 
@@ -98,7 +98,7 @@ def _join(turns: Sequence[Sequence[Said]]) -> list[list[Any]]:
 
 
 def _answer(call: ToolCall, result: Message) -> None:
-    call.status = ended(result)
+    call.status = result_status(result)
     if result.tool_name is None:
         result.tool_name = call.tool_name
 
@@ -116,7 +116,7 @@ def _run(session_id: str, index: int, turn: Sequence[Said], model: str | None) -
         run_id=run_key(session_id, index),
         status="COMPLETED",
         model=models[-1] if models else model,
-        input=asked[0] if len(asked) == 1 else "\n".join(mapping.split(a)[0] or "" for a in asked) or None,
+        input=asked[0] if len(asked) == 1 else "\n".join(mapping.split_content(a)[0] or "" for a in asked) or None,
         output=answered[-1] if answered else None,
         messages=messages,
         created_at=start,

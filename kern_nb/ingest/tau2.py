@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
-from kern_nb.db.mapping import micros
+from kern_nb.db.mapping import to_micros
 from kern_nb.ingest.importer import AMISS, Draft, Malformed, hash_of, need, why
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
@@ -200,7 +200,7 @@ def _micros(record: dict[str, Any], key: str) -> int | None:
     if key not in record:
         return None
     time = datetime.fromisoformat(record[key])
-    return micros(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
+    return to_micros(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
 
 
 def _object(value: Any) -> dict[str, Any]:

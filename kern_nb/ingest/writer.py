@@ -110,7 +110,7 @@ class _Loading:
 
     def _is_first(self, draft: Draft | Bundled) -> bool:
         key = (draft.file, draft.session_id)
-        longest = mapping.LONGEST_ID if isinstance(draft, Bundled) else LONGEST_ID
+        longest = mapping.MAX_ID_LENGTH if isinstance(draft, Bundled) else LONGEST_ID
         if len(draft.session_id) > longest:
             self._report(draft, f"is left out: its id is longer than {longest} characters")
         elif key in self.seen:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.operations import agent_registry
 from kern_nb.operations.run_index import Places
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text.tables import Table
 from kern_nb.views import requirements as requirement_view
 
@@ -46,7 +46,7 @@ def inbox(
         run_id=run_id,
         user_id=user_id,
         assignee=assignee,
-        status=None if everything else UNANSWERED,
+        status=None if everything else UNRESOLVED_STATUSES,
     )
     narrowed = any(value is not None for value in (user_id, assignee, reference))
     places = Places(found, (one.session_id for one in requirements))
@@ -84,8 +84,8 @@ def requirement_named(store: SessionStore, reference: str) -> Requirement:
     """
     from kern_nb.db import mapping, requirements
 
-    with store.reading() as connection:
-        return mapping.requirement_of(requirements.find(connection, store, reference))
+    with store.read_connection() as connection:
+        return mapping.requirement_from_row(requirements.find_requirement(connection, store, reference))
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ from kern_nb.operations import agent_registry
 from kern_nb.operations.inbox import requirement_named, short_keys
 from kern_nb.operations.run_index import Places
 from kern_nb.operations.value_parser import value_of
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 
@@ -64,7 +64,7 @@ def approve(
     """
     found = agent_registry.store_of(store)
     one = requirement_named(found, reference)
-    if one.kind != "confirmation" and one.status in UNANSWERED:
+    if one.kind != "confirmation" and one.status in UNRESOLVED_STATUSES:
         way = requirements.lines(one, reference)[0]
         raise BadUsage(
             f"{requirements.asked(one)} waits for a value ({one.kind}), not for an approval.", f"Give it: {way}"
@@ -109,10 +109,10 @@ def answer(
     """
     found = agent_registry.store_of(store)
     one = requirement_named(found, reference)
-    if one.kind == "confirmation" and one.status in UNANSWERED:
+    if one.kind == "confirmation" and one.status in UNRESOLVED_STATUSES:
         ways = " or ".join(requirements.lines(one, reference))
         raise BadUsage(f"{requirements.asked(one)} waits for an approval, not for a value.", f"Decide: {ways}")
-    value = value_of(words, one) if one.status in UNANSWERED else None
+    value = value_of(words, one) if one.status in UNRESOLVED_STATUSES else None
     done = found.resolve(one.requirement_id, approve=True, value=value, note=note, by=by)
     given = f"“{formatting.cut(value, 120)}”" if isinstance(value, str) else formatting.compact(value, 120) or "nothing"
     return _answered(found, store, done, f"{formatting.GOOD} Answered {requirements.asked(done)} with {given}")

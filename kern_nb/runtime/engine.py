@@ -113,7 +113,7 @@ class Request:
     @property
     def internal(self) -> dict[str, Any]:
         """What is noted of the run: whoever runs it again passes the same state."""
-        return extra_keys.of_run(self.extra, copy.deepcopy(self.session_state))
+        return extra_keys.run_internal(self.extra, copy.deepcopy(self.session_state))
 
 
 async def begin(runner: Runner, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:

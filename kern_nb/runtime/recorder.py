@@ -21,9 +21,9 @@ from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.integrity import abandon
-from kern_nb.db.mapping import ended
-from kern_nb.db.reread import as_stored
+from kern_nb.db.mapping import result_status
 from kern_nb.db.run_writes import RunEnd
+from kern_nb.db.stored_run import as_stored
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
@@ -247,7 +247,7 @@ class Recorder:
         for message in stored:
             call = calls.get(message.tool_call_id) if message.role == "tool" else None
             if call is not None:
-                call.result, call.status = message.content, ended(message)
+                call.result, call.status = message.content, result_status(message)
                 call.duration_s = message.internal.get(DURATION_S)
             # A call may have ended otherwise: at an id that was used again, or without a time that is known here.
             if message.role == "tool" and (call is None or not isinstance(call.duration_s, float)):

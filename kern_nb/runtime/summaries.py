@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.db import SessionStore
-from kern_nb.db.reads import NOT_TOLD
+from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
 from kern_nb.records import Message, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
@@ -246,7 +246,7 @@ def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[
         return [_line(message) for message in ended[run_index]]
     runs = store.runs_df(session_id, lineage=True, columns=["run_index", "run_id"])
     run = store.get_run(str(runs["run_id"][runs["run_index"] == run_index].iloc[0]))
-    said = [m for m in run.messages if m.role not in NOT_TOLD and not m.from_history]
+    said = [m for m in run.messages if m.role not in INSTRUCTION_ROLES and not m.from_history]
     if not said:
         ends = (("user", run.input), ("assistant", run.output))
         said = [Message(role=role, content=content) for role, content in ends if content is not None]

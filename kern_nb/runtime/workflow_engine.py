@@ -275,7 +275,7 @@ class _Walk:
         owner = {"session_type": "workflow", "workflow_id": self.workflow.id, "user_id": self.user_id}
         seen = self.run.input if previous is None else previous
         extra = {"step": name, STEP_PATH: path}
-        place = {"parent_run_id": self.run.run_id, "extra": extra, "internal": extra_keys.of_run(extra)}
+        place = {"parent_run_id": self.run.run_id, "extra": extra, "internal": extra_keys.run_internal(extra)}
         run_id, session_id = str(uuid4()), self.context.session_id
 
         def start() -> Run:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kern_nb.records import UNANSWERED, Requirement, Run
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
 from kern_nb.text.html import Markup, block, container, flowing, foreign, join, preformatted, tag
@@ -40,7 +40,7 @@ class Waiting:
 
 def is_waiting(requirement: Requirement) -> bool:
     """Whether an answer is still awaited: there is none, and it is not too late."""
-    return requirement.status in UNANSWERED and not _is_late(requirement)
+    return requirement.status in UNRESOLVED_STATUSES and not _is_late(requirement)
 
 
 def _is_late(requirement: Requirement) -> bool:
@@ -100,9 +100,9 @@ def quoted(word: str) -> str:
 
 def state(requirement: Requirement) -> str:
     """Who is at it, or what became of it; empty while it is anyone's."""
-    if requirement.status == "expired" or (requirement.status in UNANSWERED and _is_late(requirement)):
+    if requirement.status == "expired" or (requirement.status in UNRESOLVED_STATUSES and _is_late(requirement)):
         return f"{BAD} expired"
-    if requirement.status in UNANSWERED:
+    if requirement.status in UNRESOLVED_STATUSES:
         return f"with {requirement.claimed_by}" if requirement.claimed_by else ""
     said = _SAID.get(requirement.kind, "answered")
     by = f" by {requirement.resolved_by}" if requirement.resolved_by else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kern_nb.records import UNANSWERED, Run, ToolCall
+from kern_nb.records import UNRESOLVED_STATUSES, Run, ToolCall
 from kern_nb.text import formatting, markdown
 from kern_nb.text.html import LONGEST, Markup, block, container, foreign, preformatted, tag
 from kern_nb.views.transcript import call_line
@@ -65,7 +65,7 @@ class Said:
 
 def waiting_line(run: Run) -> str:
     """What a paused run waits for, on one line."""
-    left = [r for r in run.requirements if r.status in UNANSWERED]
+    left = [r for r in run.requirements if r.status in UNRESOLVED_STATUSES]
     names = ", ".join(f"{r.kind} of {r.tool_name}" if r.tool_name else r.kind for r in left)
     return formatting.visible(f"Paused: waits for {names or 'an answer'}. See %kern inbox")
 

@@ -34,7 +34,7 @@ def left_running(store: SessionStore) -> list[tuple[str, int]]:
     """Runs that nobody works at any more and that say they run."""
     r = store.tables.runs
     query = sa.select(r.c.session_id, r.c.run_index).where(r.c.status.in_(("RUNNING", "PENDING")))
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         return [(row.session_id, row.run_index) for row in connection.execute(query)]
 
 

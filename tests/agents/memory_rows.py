@@ -16,7 +16,7 @@ def places_of(store: SessionStore, secret: str) -> list[str]:
     assert len(secret) >= 12, "too short to be told from other text"
     forms = [secret, *_in_base64(secret.encode())]
     found = []
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for table in store.tables.metadata.sorted_tables:
             for row in connection.execute(sa.select(table)).mappings():
                 found += [f"{table.name}.{name}" for name, value in row.items() if any(f in repr(value) for f in forms)]
@@ -31,5 +31,5 @@ def _in_base64(secret: bytes) -> list[str]:
 def blobs_of(store: SessionStore) -> list[tuple[str, int]]:
     """The kept files: hash and size."""
     b = store.tables.blobs
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         return [(row.sha256, row.size) for row in connection.execute(sa.select(b.c.sha256, b.c.size)).all()]

@@ -47,7 +47,7 @@ def recorded(store: Any, session_id: str = "chat", turns: Any = TURNS, **options
 def rows(store: Any, session_id: str | None = None) -> dict[str, list[Any]]:
     """All that is stored, of one session or of all, by table."""
     found = {}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for table in store.tables.metadata.sorted_tables:
             if "session_id" not in table.c:
                 continue

@@ -138,6 +138,6 @@ def test_nothing_of_one_session_is_in_another(persistent_target, at_once):
             cached = agent.get_session(f"of {name}")
             assert words(repr(cached.model_dump())) == {name}
             assert [run.run_id for run in cached.runs] == [run.run_id for run in session.runs]
-        with store.reading() as connection:  # a picture that was sent twice is kept once
+        with store.read_connection() as connection:  # a picture that was sent twice is kept once
             assert connection.execute(sa.select(sa.func.count()).select_from(store.tables.blobs)).scalar() == SESSIONS
         assert store.check()

@@ -54,7 +54,7 @@ def test_all_that_one_answer_asks_for_is_waited_for(store):
 
     for answered, (requirement, answer) in enumerate([(b, {"approve": True}), (q, {"value": "found"})], 1):
         store.resolve(requirement, **answer)
-        with pytest.raises(StillWaiting, match=rf"chat/0 waits for {3 - answered}") as caught:
+        with pytest.raises(StillWaiting, match=rf"chat/0 has {3 - answered} pending") as caught:
             agent.continue_run("chat/0")
         assert (a in str(caught.value), requirement in str(caught.value)) == (True, False)
         assert store.get_run(run.run_id).status == "PAUSED"

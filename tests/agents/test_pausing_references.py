@@ -190,6 +190,6 @@ def test_where_nothing_waits_any_more_it_says_so(store):
     agent.run("go")
     store.resolve("chat/0", approve=True)
     for place in ("chat/0", "chat"):
-        with pytest.raises(RequirementNotFound, match=f"Nothing in '{place}' waits") as late:
+        with pytest.raises(RequirementNotFound, match=f"No requirement of '{place}' is pending") as late:
             store.resolve(place, approve=True)
         assert f"%kern show {place}" in late.value.hint

@@ -91,7 +91,7 @@ def test_several_members_and_the_leader_itself_wait(store):
     assert sorted(one.args["to"] for one in run.requirements) == ["a1", "b1", "leader"]
     for left in (2, 1):
         store.resolve(ask(run, left), approve=True)
-        with pytest.raises(StillWaiting, match=f"waits for {left}"):
+        with pytest.raises(StillWaiting, match=f"has {left} pending"):
             team.continue_run("chat/0")
     store.resolve(ask(run, 0), approve=True)
     run = team.continue_run("chat/0")

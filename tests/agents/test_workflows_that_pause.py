@@ -130,7 +130,7 @@ def test_steps_at_once_all_end_or_wait_before_the_workflow_does(pipeline):
     for left in (2, 1):
         pipeline.store.resolve(next(r for r in run.requirements if r.status == "pending").requirement_id, approve=True)
         run = pipeline.store.get_run(run.run_id)
-        with pytest.raises(StillWaiting, match=f"waits for {left}"):
+        with pytest.raises(StillWaiting, match=f"has {left} pending"):
             pipeline.made(*made).continue_run("chat/0")
     pipeline.answer()
     done = pipeline.made(*made).continue_run("chat/0")

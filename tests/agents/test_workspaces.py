@@ -54,7 +54,7 @@ def test_sessions_have_their_own_files(store):
     assert agent.get_workspace("b").paths() == []
 
     agent.run("1", session_id="b")
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         assert len(connection.execute(store.tables.blobs.select()).all()) == 1
 
 

@@ -1,4 +1,4 @@
-"""What only the conformance tests need: other processes, and the same empty store on every engine at once."""
+"""Fixtures of the conformance tests: other processes, and an empty store of every engine at once."""
 
 from __future__ import annotations
 
@@ -33,9 +33,15 @@ def every_store(tmp_path: Path, postgres_database_url: str) -> Iterator[dict[str
         yield stores
 
 
+@pytest.fixture
+def other_store(store: SessionStore, store_factory: Callable[[], SessionStore], engine_name: str) -> SessionStore:
+    """A second store on the same database, as in another notebook; in memory the same store."""
+    return store if engine_name == "memory" else store_factory()
+
+
 @pytest.fixture(scope="session")
-def hired() -> Iterator[list[Worker]]:
-    """The processes that were started so far: starting one takes longer than most tests."""
+def started_workers() -> Iterator[list[Worker]]:
+    """The processes started so far: starting one takes longer than most tests."""
     workers: list[Worker] = []
     yield workers
     for worker in workers:
@@ -43,17 +49,17 @@ def hired() -> Iterator[list[Worker]]:
 
 
 @pytest.fixture
-def workers(hired: list[Worker]) -> Callable[[int], list[Worker]]:
-    """So many processes that wait for orders: `workers(4)`. A killed one is replaced."""
+def workers(started_workers: list[Worker]) -> Callable[[int], list[Worker]]:
+    """``workers(4)`` returns so many idle processes. A killed one is replaced."""
     from processes import Worker
 
-    def hire(n: int) -> list[Worker]:
-        for worker in hired:
+    def start(n: int) -> list[Worker]:
+        for worker in started_workers:
             if worker.busy:  # a test ended before it did
                 worker.kill()
-        alive = [worker for worker in hired if worker.process.poll() is None]
+        alive = [worker for worker in started_workers if worker.process.poll() is None]
         alive += [Worker() for _ in range(n - len(alive))]
-        hired[:] = alive
+        started_workers[:] = alive
         return [worker.ready() for worker in alive[:n]]
 
-    return hire
+    return start

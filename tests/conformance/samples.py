@@ -1,4 +1,4 @@
-"""What the conformance tests share: records to store, values that stores lose, and ways to look at what is stored."""
+"""Shared by the conformance tests: records to store, values that are hard to store, and ways to inspect what is stored."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ def a_small_run(text: str = "hello", **fields: Any) -> Run:
 
 
 def a_session(store: SessionStore, session_id: str = "chat", runs: int = 3, **fields: Any) -> Session:
-    """Store a session of so many runs, which say ``<session_id> 0`` and so on; give it as stored."""
+    """Store a session of ``runs`` runs with inputs ``<session_id> 0`` and so on; returns it as stored."""
     for index in range(runs):
         store.append_run(session_id, a_run(f"{session_id} {index}", **fields))
-    return loaded(store, session_id)
+    return load_session(store, session_id)
 
 
-def loaded(store: SessionStore, session_id: str) -> Session:
-    """A session that is there."""
+def load_session(store: SessionStore, session_id: str) -> Session:
+    """A session that exists."""
     session = store.get_session(session_id)
     assert session is not None
     assert session.runs is not None
     return session
 
 
-def said(messages: list[Message]) -> list[Any]:
+def message_contents(messages: list[Message]) -> list[Any]:
     """The contents of messages."""
     return [message.content for message in messages]
 
 
 def inputs(session: Session) -> list[Any]:
-    """What was asked, run by run."""
+    """The input of each run."""
     return [run.input for run in session.runs or []]
 
 
 def parts_of(session: Session) -> list[dict[str, Any]]:
-    """What a session shows of its runs, apart from ids that tell whose row it is."""
+    """The content of a session's runs, without ids that differ between copies."""
     return [run.model_dump(exclude={"run_id", "session_id", "parent_run_id"}) for run in session.runs or []]
 
 
@@ -130,7 +130,7 @@ values = st.recursive(
 
 
 def difference(went_in: Any, came_out: Any, path: str = "value") -> str | None:
-    """Where two values differ, types, signs of zero, order of keys and trailing zeros included; None where nowhere."""
+    """The first difference of two values, types, signs of zero, order of keys and trailing zeros included; None if equal."""
     if type(went_in) is not type(came_out):
         return f"{path}: {went_in!r} became {came_out!r} ({type(came_out).__name__})"
     if isinstance(went_in, dict):
@@ -151,7 +151,7 @@ def difference(went_in: Any, came_out: Any, path: str = "value") -> str | None:
 
 
 def assert_none(wrong: dict[Any, Any]) -> None:
-    """Fail with all findings of a test that tries many things."""
+    """Fail with all findings of a test with many cases."""
     assert not wrong, "\n" + "\n".join(f"{name}: {finding}" for name, finding in wrong.items())
 
 
@@ -169,7 +169,7 @@ def _exactly(value: Any) -> Any:
 
 
 def table_names(store: SessionStore) -> list[str]:
-    """The tables and views that are in the database, ours or not."""
+    """The tables and views of the database, ours or not."""
     if not store.is_there():
         return []
     with store.connect() as connection:
@@ -177,8 +177,8 @@ def table_names(store: SessionStore) -> list[str]:
         return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
 
 
-def everything(store: SessionStore) -> dict[str, list[Any]]:
-    """All rows of all tables of the database, in a fixed order: equal before and after means that nothing was written."""
+def all_rows(store: SessionStore) -> dict[str, list[Any]]:
+    """All rows of all tables, in a fixed order: equal before and after means that nothing was written."""
     found = {}
     for name in table_names(store):
         with store.connect() as connection:
@@ -189,12 +189,12 @@ def everything(store: SessionStore) -> dict[str, list[Any]]:
 
 
 def row_counts(store: SessionStore) -> dict[str, int]:
-    """How many rows each of the store's tables has."""
-    return {name: len(rows) for name, rows in everything(store).items()}
+    """The number of rows of each table of the store."""
+    return {name: len(rows) for name, rows in all_rows(store).items()}
 
 
 def rows_naming(store: SessionStore, session_id: str) -> dict[str, int]:
-    """In each table, the rows that belong to a session; tables without such rows are left out."""
+    """The rows of a session in each table; tables without such rows are left out."""
     found: dict[str, int] = {}
     for table in (store.tables.sessions, *store.tables.session_tables):
         with store.connect() as connection:
@@ -205,18 +205,18 @@ def rows_naming(store: SessionStore, session_id: str) -> dict[str, int]:
 
 
 class Statements(list[str]):
-    """The SQL a store sent, and how many rows came back for it."""
+    """The SQL that a store sent, and the number of rows returned."""
 
     rows = 0
 
     def about(self, word: str) -> list[str]:
-        """Those that name something."""
+        """Those that contain a text."""
         return [statement for statement in self if word in statement]
 
 
 @contextlib.contextmanager
 def statements(store: SessionStore) -> Iterator[Statements]:
-    """Listen to what a store says to its database."""
+    """Record the SQL that a store sends to its database."""
     heard = Statements()
 
     def listen(connection: Any, cursor: Any, statement: str, *args: Any) -> None:

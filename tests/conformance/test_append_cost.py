@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from samples import a_run, a_small_run, loaded, statements
+from samples import a_run, a_small_run, load_session, statements
 
 from kern_nb.db import SessionStore, SqliteDb
 from kern_nb.records import Message, ToolCall
@@ -44,7 +44,9 @@ WORK: dict[str, Callable[[SessionStore], Any]] = {
 def lengthen(store: SessionStore, length: int) -> None:
     """Extend a session to a number of runs in batches."""
     there = len(store.runs_df("chat"))
-    session = loaded(store, "chat").model_copy(update={"runs": [a_small_run(f"{i}") for i in range(there, length)]})
+    session = load_session(store, "chat").model_copy(
+        update={"runs": [a_small_run(f"{i}") for i in range(there, length)]}
+    )
     store.save_session(session)
 
 

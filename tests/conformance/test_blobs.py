@@ -6,7 +6,7 @@ import hashlib
 import threading
 
 import pytest
-from samples import SPECIAL, a_session, everything, row_counts
+from samples import SPECIAL, a_session, all_rows, row_counts
 from test_many_writers import at_once
 
 from kern_nb.db import open_store
@@ -83,12 +83,12 @@ def test_unknown_blob_is_none(store):
 def test_non_bytes_are_refused(store):
     """Text must be encoded first; nothing is stored."""
     a_session(store, runs=1)
-    before = everything(store)
+    before = all_rows(store)
     for content in ("text", None, 5, ["x"]):
         with pytest.raises(TypeError):
             store.put_blob(content)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_sessions_do_not_affect_unreferenced_blobs(store):

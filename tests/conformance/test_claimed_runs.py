@@ -1,11 +1,11 @@
-"""A run that paused or was interrupted is gone on with by one process, once all its answers are there."""
+"""One process claims a paused or interrupted run, when its requirements are resolved."""
 
 from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from samples import a_run, everything, loaded, said
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+from paused_runs import FUTURE, PAST, a_paused_run, a_requirement, ids, stored_requirement
+from samples import a_run, all_rows, load_session, message_contents
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -19,9 +19,9 @@ from kern_nb.errors import (
 from kern_nb.records import Message, Run
 
 
-def test_an_answered_run_is_gone_on_with(store):
-    """With all it said, its open call and the answer; what follows is written into it, and it ends as any run."""
-    paused = a_paused_run(store, "chat", asks("ask"), user_id="alice", agent_id="a")
+def test_a_resolved_run_can_be_claimed(store):
+    """It has its messages, its open call and the answer; later messages are appended, and it ends like any run."""
+    paused = a_paused_run(store, "chat", a_requirement("ask"), user_id="alice", agent_id="a")
     store.resolve("ask", args={"to": "eve"}, note="not bob", by="alice")
     run = store.claim_run(paused.run_id)
 
@@ -35,33 +35,33 @@ def test_an_answered_run_is_gone_on_with(store):
     store.append_messages(run.run_id, [Message(role="tool", tool_call_id="call", content="sent")])
     store.append_messages(run.run_id, [Message(role="assistant", content="done")])
     store.finish_run(run.run_id, output="done")
-    done = loaded(store, "chat").runs[0]
+    done = load_session(store, "chat").runs[0]
     assert (done.status, done.output, done.run_index) == ("COMPLETED", "done", 0)
     assert [m.message_index for m in done.messages] == [0, 1, 2, 3]
     assert [(call.status, call.result) for call in done.tool_calls] == [("completed", "sent")]
-    assert said(store.history("chat")) == ["send it", None, "sent", "done"]
+    assert message_contents(store.history("chat")) == ["send it", None, "sent", "done"]
     with pytest.raises(AlreadyResolved):
         store.resolve("ask", approve=False)
 
 
-def test_a_run_waits_for_its_last_answer(store):
-    """The answers that are there already are kept; the one that is missing is named; refused is answered too."""
-    run = a_paused_run(store, "chat", asks("a"), asks("b", "user_input"), asks("c"))
+def test_a_run_with_a_pending_requirement_cannot_be_claimed(store):
+    """Earlier answers are stored; the error names the pending requirement; a rejection resolves, too."""
+    run = a_paused_run(store, "chat", a_requirement("a"), a_requirement("b", "user_input"), a_requirement("c"))
     store.resolve("a", approve=True)
     store.resolve("c", approve=False, note="no")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(StillWaiting, match=r"chat/0 .*b \(send_mail\)"):
         store.claim_run(run.run_id)
-    assert everything(store) == before
+    assert all_rows(store) == before
 
     store.resolve("chat/0", value={"text": "bye"})
     found = {r.requirement_id: (r.approved, r.answer) for r in store.claim_run(run.run_id).requirements}
     assert found == {"a": (True, None), "b": (True, {"text": "bye"}), "c": (False, None)}
 
 
-def test_a_run_does_not_wait_for_what_expired(store):
-    """It goes on and is told so; what has time left is waited for."""
-    run = a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
+def test_expired_requirements_do_not_block_a_claim(store):
+    """It is resumed with the expiry; a requirement that has not expired is pending."""
+    run = a_paused_run(store, "chat", a_requirement("late", expires_at=PAST), a_requirement("early", expires_at=FUTURE))
     with pytest.raises(StillWaiting, match="early") as caught:
         store.claim_run(run.run_id)
     assert "late" not in str(caught.value)
@@ -73,12 +73,12 @@ def test_a_run_does_not_wait_for_what_expired(store):
         store.resolve("late", approve=True)
 
 
-def test_a_team_goes_on_when_its_members_have_their_answers(store):
-    """At any depth."""
+def test_a_team_run_can_be_claimed_when_its_members_are_resolved(store):
+    """At every depth."""
     team = store.start_run("chat", input="x", session_type="team")
-    member = a_paused_run(store, "chat", asks("b"), parent_run_id=team.run_id)
-    a_paused_run(store, "chat", asks("c"), parent_run_id=member.run_id)
-    store.pause_run(team.run_id, [asks("a")])
+    member = a_paused_run(store, "chat", a_requirement("b"), parent_run_id=team.run_id)
+    a_paused_run(store, "chat", a_requirement("c"), parent_run_id=member.run_id)
+    store.pause_run(team.run_id, [a_requirement("a")])
     for name in ("a", "b", "c"):
         with pytest.raises(StillWaiting, match=name):
             store.claim_run(team.run_id)
@@ -87,12 +87,12 @@ def test_a_team_goes_on_when_its_members_have_their_answers(store):
     assert store.claim_run(team.run_id).status == "RUNNING"
 
 
-def test_a_run_may_pause_again(store):
-    """Each time for something new; earlier answers stay with it."""
-    run = a_paused_run(store, "chat", asks("first"))
+def test_a_claimed_run_can_pause_again(store):
+    """With new requirements each time; earlier answers stay in the run."""
+    run = a_paused_run(store, "chat", a_requirement("first"))
     store.resolve("first", approve=True)
     store.claim_run(run.run_id)
-    store.pause_run(run.run_id, [asks("second", "user_input")])
+    store.pause_run(run.run_id, [a_requirement("second", "user_input")])
     with pytest.raises(StillWaiting, match="second"):
         store.claim_run(run.run_id)
     store.resolve("chat/0", value={"text": "x"})
@@ -100,14 +100,14 @@ def test_a_run_may_pause_again(store):
     assert ids(store.claim_run(run.run_id).requirements) == ["first", "second"]
 
 
-def test_a_run_is_not_taken_from_those_who_write_it(store):
-    """Neither one that runs here, nor one that has ended, nor one that is not there; nothing is changed."""
+def test_a_running_run_cannot_be_claimed(store):
+    """Nor one that has ended or does not exist; nothing is changed."""
     running = store.start_run("chat", input="x")
     completed = store.append_run("chat", a_run())
     paused = a_paused_run(store)
     store.resolve("ask", approve=True)
     store.claim_run(paused.run_id)
-    before = everything(store)
+    before = all_rows(store)
     for run_id in (running.run_id, paused.run_id):
         with pytest.raises(AlreadyClaimed, match=run_id):
             store.claim_run(run_id)
@@ -117,16 +117,16 @@ def test_a_run_is_not_taken_from_those_who_write_it(store):
         with pytest.raises(RunNotFound):
             store.claim_run(nowhere)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_a_run_that_is_given_back_is_as_it_was(store):
-    """And can be taken on again; what was not taken on here is not changed."""
-    failed, waits = a_paused_run(store, "failed", asks("a")), a_paused_run(store, "waits", asks("b"))
+def test_a_released_run_is_unchanged(store):
+    """It can be claimed again; a run that this process did not claim is not changed."""
+    failed, waits = a_paused_run(store, "failed", a_requirement("a")), a_paused_run(store, "waits", a_requirement("b"))
     store.resolve("a", approve=True)
     store.resolve("b", approve=True)
     store.finish_run(failed.run_id, status="ERROR", error="the model is down")
-    untouched = a_paused_run(store, "other", asks("other"))
+    untouched = a_paused_run(store, "other", a_requirement("other"))
     for run_id in (failed.run_id, waits.run_id):
         before = store.get_run(run_id)
         store.update_session_state(before.session_id, {"n": 1})
@@ -142,10 +142,10 @@ def test_a_run_that_is_given_back_is_as_it_was(store):
 
 
 @pytest.mark.parametrize("circle", [["a"], ["a", "b"]])
-def test_runs_that_are_their_own_members_do_not_hang_a_store(store, circle):
-    """Records may say anything; a look at what they wait for ends."""
+def test_cyclic_parent_runs_do_not_hang(store, circle):
+    """Records can have any parent; listing their requirements terminates."""
     for run_id, parent in zip(circle, circle[1:] + circle[:1], strict=True):
-        run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[asks(f"of {run_id}")])
+        run = Run(run_id=run_id, parent_run_id=parent, status="PAUSED", requirements=[a_requirement(f"of {run_id}")])
         store.append_run("chat", run)
     sent = []
 
@@ -157,13 +157,13 @@ def test_runs_that_are_their_own_members_do_not_hang_a_store(store, circle):
     assert ids(store.requirements(run_id="a")) == [f"of {run_id}" for run_id in circle]
 
 
-def test_a_run_is_started_under_a_name_of_its_own(store):
-    """With what else is known of it; a name that is taken is refused, and nothing is changed."""
+def test_a_run_can_be_started_with_an_id(store):
+    """With its other fields; an id in use is refused, and nothing is changed."""
     name, extra = "a\x00/\ud800.1", {"note\x00book": ["\ud800", {"cell": 1}]}
     run = store.start_run("chat", input="x", run_id=name, extra=extra, model="m", model_provider="p")
-    assert store.get_run(name) == run == loaded(store, "chat").runs[0]
+    assert store.get_run(name) == run == load_session(store, "chat").runs[0]
     assert (run.run_id, run.extra, run.model_provider) == (name, extra, "p")
-    before = everything(store)
+    before = all_rows(store)
     for session_id in ("chat", "other"):
         with pytest.raises(RunExists):
             store.start_run(session_id, input="x", run_id=name)
@@ -171,14 +171,14 @@ def test_a_run_is_started_under_a_name_of_its_own(store):
         store.start_run("chat", input="x", run_id="x" * 1001)
     with pytest.raises(UnstorableValue):
         store.start_run("chat", input="x", extra={"x": object()})
-    assert everything(store) == before
+    assert all_rows(store) == before
 
-    store.pause_run(name, [asks("ask")])
+    store.pause_run(name, [a_requirement("ask")])
     store.resolve("ask", approve=True)
     store.claim_run(name)
     store.finish_run(name, model="n", model_provider="q", duration_s=0.5, time_to_first_token_s=0.25)
     done = store.get_run(name)
     assert (done.model, done.model_provider, done.duration_s, done.time_to_first_token_s) == ("n", "q", 0.5, 0.25)
-    assert (done.extra, stored(store).run_id) == (extra, name)
+    assert (done.extra, stored_requirement(store).run_id) == (extra, name)
     with pytest.raises(RunNotFound):
         store.get_run("a")

@@ -1,4 +1,4 @@
-"""One damaged cell: its session is refused by name, everything else goes on, and a repair loses nothing."""
+"""One damaged cell: its session raises, all others are readable, and a repair loses nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import damaged_cells as cells
 
 @pytest.fixture
 def filled(store):
-    """A store with a session `bad` and a session `good` that know nothing of each other."""
+    """A store with two independent sessions, `bad` and `good`."""
     cells.fill(store)
     return store
 
@@ -29,8 +29,8 @@ JSON = ["{broken", '{"a": {"$type": "nope", "value": 1}}']
 
 
 @pytest.mark.parametrize("value", JSON)
-def test_a_damaged_session_is_refused_by_name_and_the_rest_goes_on(filled, value):
-    """Its error names the table, the column and the session; lists and frames have every other session."""
+def test_a_damaged_session_raises_and_other_sessions_are_readable(filled, value):
+    """The error names the table, the column and the session; lists and frames have the other sessions."""
     assert cells.damage(filled, "sessions", "session_data", value)
 
     with pytest.raises(DamagedRow, match=r"agno_sessions\.session_data of session 'bad'") as raised:
@@ -56,7 +56,7 @@ def test_a_damaged_session_is_refused_by_name_and_the_rest_goes_on(filled, value
     ],
 )
 def test_the_error_names_the_row(filled, table, column, name):
-    """Run, message, tool call: what a person needs to find it."""
+    """Run, message and tool call: what a person needs to find the row."""
     assert cells.damage(filled, table, column, "{broken")
 
     with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad', .*{name}.* is damaged: not JSON"):
@@ -64,8 +64,8 @@ def test_the_error_names_the_row(filled, table, column, name):
     assert len(filled.messages_df("bad")) == 8
 
 
-def test_a_repair_sets_the_value_aside_and_a_second_check_is_clean(filled):
-    """What was stored can be had again; the rest of the row is there."""
+def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
+    """The damaged value is readable there, and the rest of the row in its table."""
     cells.damage(filled, "sessions", "metadata", '{"tags": [broken')
     report = filled.check()
 
@@ -92,8 +92,8 @@ def test_a_repair_sets_the_value_aside_and_a_second_check_is_clean(filled):
 @pytest.mark.parametrize(
     ("table", "column", "value"), [("runs", "status", "no such"), ("sessions", "created_at", 10**15)]
 )
-def test_values_that_no_column_means_are_damage(filled, table, column, value):
-    """An unknown status, a time in the year 300,000: refused for that session, missing in the frame."""
+def test_values_outside_a_columns_range_are_damage(filled, table, column, value):
+    """An unknown status, a time in the year 300,000: an error for the session, NA in the frame."""
     assert cells.damage(filled, table, column, value)
 
     with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad'"):
@@ -108,8 +108,8 @@ def test_values_that_no_column_means_are_damage(filled, table, column, value):
     assert filled.get_session("bad")
 
 
-def test_a_file_whose_bytes_changed_is_refused(filled):
-    """Bytes under the hash of others are no longer what was stored; a repair takes them out."""
+def test_a_blob_with_another_hash_is_refused(filled):
+    """Bytes stored under another hash are damage; a repair moves them out."""
     sha256 = filled.put_blob(cells.BLOB)
     cells.damage(filled, "blobs", "content", b"other bytes")
 
@@ -122,8 +122,8 @@ def test_a_file_whose_bytes_changed_is_refused(filled):
     assert filled.check().problems == []
 
 
-def test_a_cycle_of_parents_ends_with_an_error(store):
-    """Three branches that lead back to themselves: read, refused; a repair makes one of them no branch."""
+def test_a_cycle_of_parents_raises(store):
+    """Three branches in a cycle: reading raises; a repair makes one of them a session without a parent."""
     for name, parent in (("a", "c"), ("b", "a"), ("c", "b"), ("d", "c")):
         store.save_session(Session(session_id=name, created_at=ord(name), parent_session_id=parent, fork_run_index=-1))
 
@@ -136,20 +136,21 @@ def test_a_cycle_of_parents_ends_with_an_error(store):
     assert store.check().problems == []
 
 
-def test_a_branch_that_lost_its_fork_inherits_nothing_by_guess(filled):
-    """Without the place it branched at, nobody knows which runs it sees."""
+def test_a_branch_without_a_branch_point_inherits_nothing(filled):
+    """Without a branch point, the inherited runs are unknown."""
     s = filled.tables.sessions
     filled.write(lambda c: c.execute(s.update().where(s.c.session_id == "bad-branch").values(fork_run_index=None)))
 
     with pytest.raises(DamagedRow, match=r"fork_run_index of session 'bad-branch'"):
         filled.get_session("bad-branch")
+    assert [problem.kind for problem in filled.check().problems] == ["damaged"]
     assert filled.check(repair=True)
     assert filled.get_session("bad-branch").runs == []
     assert {value.column: value.value for value in filled.damaged_values()}["parent_session_id"] == "bad"
 
 
-def test_a_damaged_requirement_is_left_out_of_the_inbox_with_a_warning(filled):
-    """What others wait for is shown; the session's own list is refused."""
+def test_a_damaged_requirement_is_skipped_with_a_warning(filled):
+    """Requirements of other sessions are listed; listing the session's own raises."""
     cells.damage(filled, "requirements", "args", "{broken")
 
     with pytest.warns(UserWarning, match=r"requirements\.args of session 'bad-waits'.*left out"):
@@ -158,8 +159,8 @@ def test_a_damaged_requirement_is_left_out_of_the_inbox_with_a_warning(filled):
         filled.requirements(session_id="bad-waits")
 
 
-def test_text_that_is_no_utf8_is_damage(tmp_path):
-    """SQLite stores any bytes as text: a frame has none in their place, a search goes on, the session is named."""
+def test_invalid_utf8_is_damage(tmp_path):
+    """SQLite stores any bytes as text: NA in a frame, skipped by a search, and the error names the session."""
     store = SqliteDb(db_file=tmp_path / "s.db")
     cells.fill(store)
     assert cells.damage(store, "sessions", "user_id", sa.text("CAST(X'ff41' AS TEXT)"))
@@ -176,8 +177,8 @@ def test_text_that_is_no_utf8_is_damage(tmp_path):
     store.close()
 
 
-def test_every_column_of_sqlite_may_hold_bytes(tmp_path):
-    """One cell of each column at a time: no raw error, no other session hurt, nothing left after a repair."""
+def test_bytes_in_any_sqlite_column_are_damage(tmp_path):
+    """One cell of each column at a time: no driver error, no other session affected, no problems after a repair."""
     base = SqliteDb(db_file=tmp_path / "base")
     cells.fill(base)
     base.close()
@@ -202,8 +203,8 @@ def test_every_column_of_sqlite_may_hold_bytes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("engine", "every"), [("sqlite", 250), ("duckdb", 270), ("postgres", 270)])
-def test_a_sample_of_damaged_stores_raises_no_raw_error(engine, every, tmp_path, request):
-    """Everything public is called; `tests/stress/damaged_cells.py` does so for all cells."""
+def test_sampled_damage_raises_no_driver_error(engine, every, tmp_path, request):
+    """Calls everything public; `tests/stress/damaged_cells.py` does so for all cells."""
     url = request.getfixturevalue("postgres_database_url") if engine == "postgres" else None
 
     result = cells.run(engine, tmp_path, every=every, first=5, url=url)

@@ -1,23 +1,34 @@
-"""Deleting takes all of a session and nothing of another's: what a branch inherits is kept, or copied first."""
+"""Deleting removes all rows of a session and none of another's: rows that a branch inherits are kept, or copied first."""
 
 from __future__ import annotations
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, parts_of, row_counts, rows_naming, said
+from samples import (
+    a_run,
+    a_session,
+    a_small_run,
+    all_rows,
+    inputs,
+    load_session,
+    message_contents,
+    parts_of,
+    row_counts,
+    rows_naming,
+)
 
 from kern_nb.errors import HasBranches, SessionNotFound
 from kern_nb.records import Message, Session
 
 
 def nameless(messages):
-    """Messages without the ids of the runs they are in."""
+    """Messages without the ids of their runs."""
     return [m.model_dump() for m in messages]
 
 
-def test_nothing_of_a_deleted_session_is_left(store):
-    """Session, runs, messages, tool calls, requirements, scores: no row in any table; others stay as they are."""
+def test_a_delete_removes_all_rows_of_a_session(store):
+    """Sessions, runs, messages, tool calls, requirements, scores: no row in any table; other sessions are unchanged."""
     a_session(store, "other")
-    kept = everything(store)
+    kept = all_rows(store)
     run = a_session(store, "chat").runs[0]
     store.add_score("chat", "reward", 1)
     store.add_score("chat", "reward", 1, run_id=run.run_id)
@@ -27,48 +38,48 @@ def test_nothing_of_a_deleted_session_is_left(store):
 
     assert store.get_session("chat") is None
     assert rows_naming(store, "chat") == {}
-    assert everything(store) == kept
+    assert all_rows(store) == kept
 
 
-def test_a_deleted_sessions_name_can_be_used_again(store):
-    """And begins anew."""
+def test_the_id_of_a_deleted_session_can_be_reused(store):
+    """Its runs start at 0."""
     a_session(store, "chat")
     store.delete_session("chat")
 
     assert store.append_run("chat", a_small_run("new")).run_index == 0
-    assert inputs(loaded(store, "chat")) == ["new"]
+    assert inputs(load_session(store, "chat")) == ["new"]
 
 
 def test_an_unknown_session_cannot_be_deleted(store):
-    """It is named, and a similar one is offered."""
+    """The error names it, and the hint a similar one."""
     with pytest.raises(SessionNotFound, match="chat"):
         store.delete_session("chat")
     a_session(store, "conversation")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(SessionNotFound) as caught:
         store.delete_session("conversatoin")
 
     assert "'conversation'" in caught.value.hint
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_a_session_whose_rows_a_branch_inherits_is_refused_by_name(store):
-    """All such branches are named, and nothing is deleted."""
+def test_deleting_an_inherited_session_is_refused_with_the_branches(store):
+    """The error names all such branches, and nothing is deleted."""
     a_session(store)
     store.branch("chat", new_session_id="what-if")
     store.branch("chat", after=(0, 1), new_session_id="or-else")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(HasBranches) as caught:
         store.delete_session("chat")
 
     assert "'what-if'" in str(caught.value)
     assert "'or-else'" in str(caught.value)
     assert "detach_branches" in caught.value.hint
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_branches_that_inherit_nothing_do_not_hold_their_parent(store):
-    """A branch from before run 0, or of an empty session, becomes a session of its own."""
+def test_branches_that_inherit_nothing_do_not_prevent_a_delete(store):
+    """A branch before run 0, or of an empty session, becomes a session without a parent."""
     a_session(store)
     store.branch("chat", before=0, new_session_id="b")
     store.append_run("b", a_small_run("own"))
@@ -78,41 +89,41 @@ def test_branches_that_inherit_nothing_do_not_hold_their_parent(store):
     store.delete_session("empty")
 
     for name in ("b", "of empty"):
-        session = loaded(store, name)
+        session = load_session(store, name)
         assert (session.parent_session_id, session.fork_run_index, session.fork_message_index) == (None, None, None)
-    assert inputs(loaded(store, "b")) == ["own"]
+    assert inputs(load_session(store, "b")) == ["own"]
     assert store.append_run("b", a_small_run()).run_index == 1
     assert store.append_run("of empty", a_small_run()).run_index == 0
     assert store.check()
 
 
 def test_a_branch_can_be_deleted_without_its_parent(store):
-    """The parent keeps all of its rows."""
+    """The parent keeps all its rows."""
     before = a_session(store)
     store.branch("chat", new_session_id="b")
     a_session(store, "b", runs=2)
     store.delete_session("b")
 
-    assert loaded(store, "chat").runs == before.runs
+    assert load_session(store, "chat").runs == before.runs
     assert rows_naming(store, "b") == {}
 
 
-def test_detached_branches_keep_exactly_what_they_saw(store):
-    """Runs, messages, tool calls, state, indexes, history: as before, apart from ids of rows that are now their own."""
+def test_detached_branches_keep_their_inherited_rows(store):
+    """Runs, messages, tool calls, state, indexes, history: as before, except ids of copied rows."""
     a_session(store, runs=3, session_state={"n": 1}, duration_s=1.5)
     for i, place in enumerate(({}, {"after": 1}, {"after": (1, 1)}, {"before": (2, 3)}, {"before": 0})):
         store.branch("chat", **place, new_session_id=f"b{i}")
         if i % 2 == 0:
             store.append_run(f"b{i}", a_run("own"))
     names = [f"b{i}" for i in range(5)]
-    before = {name: loaded(store, name) for name in names}
+    before = {name: load_session(store, name) for name in names}
     history = {name: nameless(store.history(name)) for name in names}
     store.delete_session("chat", detach_branches=True)
 
     assert store.get_session("chat") is None
     assert rows_naming(store, "chat") == {}
     for name in names:
-        after = loaded(store, name)
+        after = load_session(store, name)
         assert parts_of(after) == parts_of(before[name]), name
         assert nameless(store.history(name)) == history[name], name
         apart = {"runs", "parent_session_id", "fork_run_index", "fork_message_index", "updated_at"}
@@ -125,7 +136,7 @@ def test_detached_branches_keep_exactly_what_they_saw(store):
 
 
 def test_ids_are_unique_after_a_detach(store):
-    """Each copy is a run of its own, and its messages and calls are its."""
+    """Each copy is a run with a new id, and its messages and calls belong to it."""
     a_session(store)
     for name in ("b1", "b2"):
         store.branch("chat", new_session_id=name)
@@ -140,8 +151,8 @@ def test_ids_are_unique_after_a_detach(store):
     assert len(calls.merge(runs, on=["session_id", "run_id", "run_index"])) == 6
 
 
-def test_totals_do_not_double_with_the_copies(store):
-    """What a branch copied was spent once, by the parent: the branch's tokens and cost are still its own."""
+def test_detached_copies_are_not_counted_twice(store):
+    """Copied usage belongs to the parent: the branch's tokens and cost are its own."""
     a_session(store)
     for name in ("b1", "b2"):
         store.branch("chat", new_session_id=name)
@@ -154,39 +165,39 @@ def test_totals_do_not_double_with_the_copies(store):
     assert after.sort_index().to_dict() == before.sort_index().to_dict()
 
 
-def test_members_runs_keep_their_team_in_the_copy(store):
-    """parent_run_id names the copy of the team's run, not one that is gone."""
+def test_copied_members_runs_keep_their_parent_run(store):
+    """parent_run_id is the copy of the team's run."""
     team = store.append_run("chat", a_small_run("team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
     store.branch("chat", new_session_id="b")
     store.delete_session("chat", detach_branches=True)
-    first, second = loaded(store, "b").runs
+    first, second = load_session(store, "b").runs
 
     assert second.parent_run_id == first.run_id != team.run_id
 
 
 def test_the_middle_of_a_chain_can_be_deleted(store):
-    """What lies below goes on seeing all that it saw, through the branch that took the copy."""
+    """Branches below keep their inherited rows, through the branch that got the copy."""
     a_session(store, "a", runs=2)
     store.branch("a", new_session_id="b")
     a_session(store, "b", runs=2)
     store.branch("b", after=2, new_session_id="c")
     a_session(store, "c", runs=2)
     store.branch("c", after=(3, 1), new_session_id="d")
-    before = {name: parts_of(loaded(store, name)) for name in "acd"}
+    before = {name: parts_of(load_session(store, name)) for name in "acd"}
     with pytest.raises(HasBranches, match="'c'"):
         store.delete_session("b")
     store.delete_session("b", detach_branches=True)
 
-    assert {name: parts_of(loaded(store, name)) for name in "acd"} == before
+    assert {name: parts_of(load_session(store, name)) for name in "acd"} == before
     assert rows_naming(store, "b") == {}
     assert store.check()
     store.delete_session("a")
-    assert parts_of(loaded(store, "d")) == before["d"]
+    assert parts_of(load_session(store, "d")) == before["d"]
 
 
-def test_the_middle_goes_where_branches_see_only_the_grandparents_rows(store):
-    """They become branches of the grandparent: nothing is copied, and they see what they saw, cuts included."""
+def test_branches_of_a_deleted_middle_move_to_the_grandparent(store):
+    """They become branches of the grandparent: nothing is copied, and inherited rows and cuts are the same."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 2), new_session_id="b")
     places = {
@@ -200,13 +211,13 @@ def test_the_middle_goes_where_branches_see_only_the_grandparents_rows(store):
         store.branch("b", **place, new_session_id=name)
     store.append_run("b", a_run("own"))
     store.append_run("end", a_run("own of end"))
-    before = {name: parts_of(loaded(store, name)) for name in places}
+    before = {name: parts_of(load_session(store, name)) for name in places}
     counts = row_counts(store)["agno_sessions_runs"]
     store.delete_session("b")
 
     assert row_counts(store)["agno_sessions_runs"] == counts - 1
-    assert {name: parts_of(loaded(store, name)) for name in places} == before
-    assert loaded(store, "end").parent_session_id == "a"
+    assert {name: parts_of(load_session(store, name)) for name in places} == before
+    assert load_session(store, "end").parent_session_id == "a"
     assert store.append_run("at the cut", a_small_run()).run_index == 2
     assert store.append_run("none", a_small_run()).run_index == 0
     with pytest.raises(HasBranches):
@@ -215,39 +226,39 @@ def test_the_middle_goes_where_branches_see_only_the_grandparents_rows(store):
 
 
 def test_a_chain_of_five_can_be_deleted_from_the_top(store):
-    """One by one, each branch takes its copy, and the last still sees all."""
+    """One after the other, each branch gets its copy, and the last still has all rows."""
     for depth in range(6):
         a_session(store, f"b{depth}", runs=1)
         if depth < 5:
             store.branch(f"b{depth}", new_session_id=f"b{depth + 1}")
-    before = parts_of(loaded(store, "b5"))
+    before = parts_of(load_session(store, "b5"))
     for depth in range(5):
         store.delete_session(f"b{depth}", detach_branches=True)
 
-    assert parts_of(loaded(store, "b5")) == before
+    assert parts_of(load_session(store, "b5")) == before
     assert [s.session_id for s in store.list_sessions()] == ["b5"]
     assert store.check()
 
 
-def test_detaching_within_a_cut_run_copies_only_what_is_seen(store):
-    """Messages behind the fork are gone with the parent; the copy is cut where the branch was."""
+def test_detaching_a_cut_run_copies_only_inherited_rows(store):
+    """Messages after the branch point are deleted with the parent; the copy is cut at the branch point."""
     a_session(store, runs=2)
     store.branch("chat", after=(1, 1), new_session_id="b")
     store.branch("b", after=(1, 0), new_session_id="c")
-    before = {name: parts_of(loaded(store, name)) for name in "bc"}
+    before = {name: parts_of(load_session(store, name)) for name in "bc"}
     store.delete_session("chat", detach_branches=True)
 
-    assert {name: parts_of(loaded(store, name)) for name in "bc"} == before
-    assert said(loaded(store, "b").runs[1].messages) == ["chat 1", None]
+    assert {name: parts_of(load_session(store, name)) for name in "bc"} == before
+    assert message_contents(load_session(store, "b").runs[1].messages) == ["chat 1", None]
     assert rows_naming(store, "b")["agno_sessions_messages"] == 6
 
 
-def test_a_store_that_cannot_finish_a_delete_does_not_begin_it(store, monkeypatch):
-    """A failure in the middle of a detach leaves all as it was."""
+def test_a_refused_delete_changes_nothing(store, monkeypatch):
+    """A failure in the middle of a detach changes nothing."""
     a_session(store)
     store.branch("chat", new_session_id="b1")
     store.branch("chat", new_session_id="b2")
-    before = everything(store)
+    before = all_rows(store)
     original, inserted = store.insert_rows, []
 
     def failing(connection, table, rows):
@@ -260,4 +271,4 @@ def test_a_store_that_cannot_finish_a_delete_does_not_begin_it(store, monkeypatc
     with pytest.raises(RuntimeError, match="disk"):
         store.delete_session("chat", detach_branches=True)
 
-    assert everything(store) == before
+    assert all_rows(store) == before

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from samples import loaded
+from samples import load_session
 
 from kern_nb import Agent
 from kern_nb.analysis.compare import compare
@@ -57,7 +57,7 @@ def test_list_is_displayed_as_json_everywhere(store):
         assert results[results.session_id == f"s{n}"]["result"].tolist() == expected
         assert store.tool_calls_df(f"s{n}")["result"].tolist() == expected
         assert contents[contents.session_id == f"s{n}"]["content"].tolist() == expected[:2]
-        assert [run.tool_calls[0].result for run in loaded(store, f"s{n}").runs] == [value] * 3
+        assert [run.tool_calls[0].result for run in load_session(store, f"s{n}").runs] == [value] * 3
 
 
 def test_list_input_is_a_value_unless_texts_and_files(store):
@@ -71,7 +71,7 @@ def test_list_input_is_a_value_unless_texts_and_files(store):
     assert runs["input"].tolist()[:2] == ['["a", "b"]', "What is this?"]
     assert runs["output"].tolist()[:2] == ["[]", '[{"type": "refund", "text": "x"}]']
     assert store.messages_df("s")["content"].tolist() == ["What is this?", '["a"]']
-    assert [run.input for run in loaded(store, "s").runs][:2] == [["a", "b"], parts]
+    assert [run.input for run in load_session(store, "s").runs][:2] == [["a", "b"], parts]
 
 
 def test_transcript_displays_returned_list_as_json(store):

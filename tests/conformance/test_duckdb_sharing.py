@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 from processes import ROOT, environment
-from samples import a_run, a_session, a_small_run, loaded
+from samples import a_run, a_session, a_small_run, load_session
 
 from kern_nb.db import DuckDb, open_store
 from kern_nb.db.lease import LONGEST_HOLD_S
@@ -218,7 +218,7 @@ def test_file_is_released_after_use(path, workers):
     store.append_run("chat", a_run())
     store.close()
     assert worker.do("opens", target=str(path)) == ""
-    assert len(loaded(store, "chat").runs) == 3
+    assert len(load_session(store, "chat").runs) == 3
     store.close()
 
 
@@ -230,7 +230,7 @@ def test_process_that_never_pauses_lets_others_write(path, workers):
     durations = [other.do("time_one", target=str(path), session_id="chat", start=start + delay) for delay in (0.5, 1.2)]
     written = busy.end()
     with DuckDb(path) as store:
-        assert len(loaded(store, "chat").runs) == written + 2
+        assert len(load_session(store, "chat").runs) == written + 2
 
     assert max(durations) < 2.5
     assert written > 10
@@ -319,7 +319,7 @@ def test_forked_children_can_use_the_store(persistent_target):
             *(f"child {i}" for i in range(3)),
             *(f"parent after fork {i}" for i in range(3)),
         ]
-        assert sorted(run.input for run in loaded(store, "chat").runs) == sorted(expected)
+        assert sorted(run.input for run in load_session(store, "chat").runs) == sorted(expected)
         assert store.check()
 
 
@@ -330,7 +330,7 @@ def test_error_names_another_thread_as_the_holder(tmp_path):
         working, done = threading.Event(), threading.Event()
 
         def work() -> None:
-            with store.reading() as connection:
+            with store.read_connection() as connection:
                 connection.exec_driver_sql("SELECT 1")
                 working.set()
                 done.wait(60)

@@ -1,4 +1,4 @@
-"""An export shows the store as of one moment, whatever is written while its file grows."""
+"""An export is a snapshot of the store, whatever is written during the export."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kern_nb.operations.export import read
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgres"])
-def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
-    """Runs that others append, and sessions that they delete, between two parts of it."""
+def test_an_export_is_one_snapshot(store, store_factory, monkeypatch):
+    """Runs are appended and sessions deleted between two parts of it."""
     monkeypatch.setattr(read, "_MOST_SESSIONS", 1)
     for name in ("a", "b", "c"):
         a_session(store, name, runs=2)
@@ -29,8 +29,8 @@ def test_an_export_is_of_one_moment(store, store_factory, monkeypatch):
     assert store.get_session("c") is None
 
 
-def test_an_export_that_is_given_up_releases_the_store(store):
-    """Its transaction ends with it, on every engine."""
+def test_an_abandoned_export_releases_the_store(store):
+    """Its transaction ends on every engine."""
     a_session(store, "a", runs=1)
     parts = iter(read.Gathering(store, [Reference("a")]))
     next(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from samples import a_run, a_session, everything
+from samples import a_run, a_session, all_rows
 
 from kern_nb.db.columns import DTYPES, FRAMES, INHERITED
 from kern_nb.records import Run, Session
@@ -55,7 +55,7 @@ def test_frames_of_a_store_without_tables_have_their_columns(store):
         assert len(result) == 0
         check_shape(result, name)
         check_shape(frame(store, name, "no such", user_id="u", agent_id="a", since="2026-01-01", limit=1), name)
-    assert not store.is_there() or everything(store) == {}
+    assert not store.is_there() or all_rows(store) == {}
 
 
 def test_frames_of_empty_tables_have_their_columns(store):

@@ -1,10 +1,10 @@
-"""What waits is taken on by one and handed to another; a session in which nothing waits is handed over whole."""
+"""Requirements are claimed and handed off; a session without pending requirements is handed off as a whole."""
 
 from __future__ import annotations
 
 import pytest
-from samples import a_session, a_small_run, everything, loaded, said
-from waiting import PAST, a_paused_run, asks, ids, stored
+from paused_runs import PAST, a_paused_run, a_requirement, ids, stored_requirement
+from samples import a_session, a_small_run, all_rows, load_session, message_contents
 
 from kern_nb.errors import (
     AlreadyClaimed,
@@ -17,13 +17,13 @@ from kern_nb.errors import (
 from kern_nb.records import Message, Session
 
 
-def test_a_claimed_requirement_is_answered_by_the_one_who_claimed_it(store):
-    """Others are told who is at it, whatever they try, and nothing is changed; claiming it again is no harm."""
+def test_a_claimed_requirement_is_resolved_by_its_claimer(store):
+    """Others get the claimer's name, whatever they call, and nothing is changed; claiming it again is allowed."""
     a_paused_run(store)
     claimed = store.claim("ask", by="alice")
     assert (claimed.status, claimed.claimed_by, claimed.assignee) == ("claimed", "alice", None)
-    assert store.claim("ask", by="alice") == claimed == stored(store) == store.requirements()[0]
-    before = everything(store)
+    assert store.claim("ask", by="alice") == claimed == stored_requirement(store) == store.requirements()[0]
+    before = all_rows(store)
     for late in (
         lambda: store.resolve("ask", approve=True),
         lambda: store.resolve("ask", approve=False, by="bob"),
@@ -35,7 +35,7 @@ def test_a_claimed_requirement_is_answered_by_the_one_who_claimed_it(store):
     ):
         with pytest.raises(AlreadyClaimed, match="alice"):
             late()
-    assert everything(store) == before
+    assert all_rows(store) == before
 
     done = store.resolve("ask", approve=True, by="alice")
     assert (done.status, done.resolved_by, done.claimed_by) == ("resolved", "alice", "alice")
@@ -43,8 +43,8 @@ def test_a_claimed_requirement_is_answered_by_the_one_who_claimed_it(store):
         store.claim("ask", by="alice")
 
 
-def test_a_claim_is_no_answer(store):
-    """The run still waits."""
+def test_a_claim_does_not_resolve(store):
+    """The requirement stays pending."""
     run = a_paused_run(store)
     store.claim("ask", by="alice")
     with pytest.raises(KernError, match="ask"):
@@ -53,27 +53,27 @@ def test_a_claim_is_no_answer(store):
     assert store.get_run(run.run_id).status == "PAUSED"
 
 
-def test_a_requirement_is_handed_to_a_person(store):
-    """They find it in their inbox with the note; a claim of the one who hands it on is let go; anyone may answer it."""
-    a_paused_run(store, "chat", asks("ask", assignee="alice"), asks("other"))
+def test_a_requirement_is_handed_off_to_a_person(store):
+    """It is in their inbox with the note; the sender's claim is released; anyone can resolve it."""
+    a_paused_run(store, "chat", a_requirement("ask", assignee="alice"), a_requirement("other"))
     store.claim("ask", by="alice")
     handed = store.handoff("ask", to="bob", note="you know better", by="alice")
 
     assert (handed.status, handed.assignee, handed.claimed_by) == ("pending", "bob", None)
-    assert handed == stored(store) == store.requirements(assignee="bob")[0]
+    assert handed == stored_requirement(store) == store.requirements(assignee="bob")[0]
     assert handed.note == "you know better"
     assert store.requirements(assignee="alice") == []
     assert store.handoff("ask", to="carol").note == "you know better"
     assert store.resolve("ask", approve=True, by="bob").note == "you know better"
-    assert loaded(store, "chat").runs[0].status == "PAUSED"
+    assert load_session(store, "chat").runs[0].status == "PAUSED"
     with pytest.raises(AlreadyResolved, match="bob"):
         store.handoff("ask", to="dave")
 
 
-def test_a_run_or_a_session_is_handed_on_with_all_that_waits(store):
-    """All at once; what is answered already stays as it is."""
-    a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
-    a_paused_run(store, "chat", asks("d"))
+def test_a_handoff_of_a_run_or_session_reassigns_all_pending(store):
+    """In one transaction; resolved requirements are unchanged."""
+    a_paused_run(store, "chat", a_requirement("a"), a_requirement("b"), a_requirement("c"))
+    a_paused_run(store, "chat", a_requirement("d"))
     store.resolve("b", approve=False)
     assert store.handoff("chat/0", to="bob").requirement_id == "a"
     assert ids(store.requirements(assignee="bob", status=None)) == ["a", "c"]
@@ -81,22 +81,22 @@ def test_a_run_or_a_session_is_handed_on_with_all_that_waits(store):
     assert ids(store.requirements(assignee="carol", status=None)) == ["a", "c", "d"]
 
 
-def test_of_several_all_are_handed_on_or_none(store):
-    """Where somebody is at one of them, the others stay where they were."""
-    a_paused_run(store, "chat", asks("a"), asks("b"), asks("c"))
+def test_a_handoff_of_several_is_atomic(store):
+    """If one is claimed by somebody else, the others are not changed."""
+    a_paused_run(store, "chat", a_requirement("a"), a_requirement("b"), a_requirement("c"))
     store.claim("b", by="alice")
-    before = everything(store)
+    before = all_rows(store)
     for by in (None, "bob"):
         with pytest.raises(AlreadyClaimed, match="alice"):
             store.handoff("chat/0", to="bob", by=by)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
     store.handoff("chat/0", to="bob", by="alice")
     assert ids(store.requirements(assignee="bob")) == ["a", "b", "c"]
 
 
-def test_a_session_is_handed_to_a_person(store):
-    """A run of the session's own agent and owner waits for them, with the note as its input; it has the session's state."""
+def test_a_session_is_handed_off_to_a_person(store):
+    """A run of the session's agent and user, with the note as its input and the session's state, is paused for them."""
     store.append_run(
         "chat", a_small_run(agent_id="a", team_id="t", user_id="alice", run_type="team", session_state={"n": 1})
     )
@@ -113,60 +113,60 @@ def test_a_session_is_handed_to_a_person(store):
     assert run.requirements == [handed] == store.requirements(assignee="bob", user_id="alice")
     assert (run.session_id, run.run_index, run.status, run.input) == ("chat", 1, "PAUSED", "please call her")
     assert (run.agent_id, run.team_id, run.user_id, run.run_type) == ("a", "t", "alice", "team")
-    assert said(run.messages) == ["please call her"]
+    assert message_contents(run.messages) == ["please call her"]
     assert run.session_state == {"n": 1}
-    assert loaded(store, "chat").user_id == "alice"
+    assert load_session(store, "chat").user_id == "alice"
     assert store.check().problems == []
 
     store.resolve("chat", value="I called her", by="bob")
     assert store.claim_run(run.run_id).requirements[0].answer == "I called her"
     store.append_messages(run.run_id, [Message(role="assistant", content="good")])
     store.finish_run(run.run_id, output="good", session_state={"n": 2})
-    assert (loaded(store, "chat").runs[1].output, loaded(store, "chat").session_state) == ("good", {"n": 2})
+    assert (load_session(store, "chat").runs[1].output, load_session(store, "chat").session_state) == ("good", {"n": 2})
     assert store.append_run("chat", a_small_run()).run_index == 2
     with pytest.raises(OwnerMismatch):
         store.append_run("chat", a_small_run(), user_id="bob")
 
 
-def test_a_branch_is_handed_over_by_itself(store):
-    """Its run is numbered on from the fork; the parent knows nothing of it."""
+def test_a_branch_is_handed_off_without_its_parent(store):
+    """Its run index follows the branch point; the parent is unchanged."""
     a_session(store, "chat", runs=3)
     store.branch("chat", after=1, new_session_id="b")
     handed = store.handoff("b", to="bob")
 
     assert store.get_run(handed.run_id).run_index == 2
     assert handed.prompt
-    assert len(loaded(store, "chat").runs) == 3
+    assert len(load_session(store, "chat").runs) == 3
     assert store.requirements(session_id="chat") == []
     assert store.handoff("b/2", to="carol").requirement_id == handed.requirement_id
 
 
-def test_a_session_that_is_handed_over_twice_waits_once(store):
-    """The second hand-off moves the first on."""
+def test_a_second_session_handoff_adds_no_requirement(store):
+    """The second handoff reassigns the requirement."""
     a_session(store, runs=1)
     first = store.handoff("chat", to="bob", note="a")
     second = store.handoff("chat", to="carol", note="b")
 
     assert second == first.model_copy(update={"assignee": "carol", "note": "b"})
-    assert len(loaded(store, "chat").runs) == 2
+    assert len(load_session(store, "chat").runs) == 2
 
 
-def test_what_is_not_there_cannot_be_handed_on(store):
-    """Nor what is not one thing; nothing is changed."""
+def test_an_unknown_reference_cannot_be_handed_off(store):
+    """Nor an ambiguous one; nothing is changed."""
     a_session(store, "chat 1", runs=1)
     a_session(store, "chat 2", runs=1)
-    before = everything(store)
+    before = all_rows(store)
     for name in ("nowhere", "chat 1/7", "chat 1/0.99", "\x00", "\ud800", "%", "x" * 100_000):
         with pytest.raises(RequirementNotFound):
             store.handoff(name, to="bob")
     with pytest.raises(AmbiguousReference):
         store.handoff("chat", to="bob")
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_people_and_notes_may_be_of_any_text(store):
-    """Names that nearly are the same are different people."""
+def test_assignees_and_notes_can_be_any_text(store):
+    """Similar names are different people."""
     texts = [
         "\x00",
         "a\x00b",
@@ -191,9 +191,9 @@ def test_people_and_notes_may_be_of_any_text(store):
 
 
 @pytest.mark.parametrize("how", ["expired", "cancelled"])
-def test_what_is_past_answering_is_neither_claimed_nor_handed_on(store, how):
-    """The one it is handed to could do nothing with it."""
-    run = a_paused_run(store, "chat", asks("ask", expires_at=PAST if how == "expired" else None))
+def test_resolved_requirements_can_be_neither_claimed_nor_handed_off(store, how):
+    """The new assignee could not resolve it."""
+    run = a_paused_run(store, "chat", a_requirement("ask", expires_at=PAST if how == "expired" else None))
     if how == "cancelled":
         store.finish_run(run.run_id, status="CANCELLED")
     with pytest.raises(KernError):

@@ -1,4 +1,4 @@
-"""What a model would be given: completed runs in order, inherited ones too, a tool call and its result never parted."""
+"""The messages for a model: completed runs in order, inherited ones included, tool calls and results never separated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from samples import a_run, a_session, a_small_run, said
+from samples import a_run, a_session, a_small_run, message_contents
 
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import SessionNotFound
@@ -17,23 +17,23 @@ from kern_nb.records import Message, Run, ToolCall
 STATUSES = ("PENDING", "RUNNING", "PAUSED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED")
 
 
-def call(*ids: str, content: str | None = None) -> Message:
-    """An assistant's message that calls tools."""
+def call_message(*ids: str, content: str | None = None) -> Message:
+    """An assistant's message with tool calls."""
     return Message(role="assistant", content=content, tool_calls=[ToolCall(tool_call_id=i, tool_name="t") for i in ids])
 
 
-def result(tool_call_id: str) -> Message:
-    """A tool's answer."""
+def result_message(tool_call_id: str) -> Message:
+    """A tool's message."""
     return Message(role="tool", tool_call_id=tool_call_id, content=f"result of {tool_call_id}")
 
 
-def say(text: str, role: str = "user") -> Message:
-    """A message without tools."""
+def text_message(text: str, role: str = "user") -> Message:
+    """A message without tool calls."""
     return Message(role=role, content=text)
 
 
 def check_pairs(messages: list[Message]) -> None:
-    """Each call is followed by its result before anybody else speaks, and each result follows its call: models refuse else."""
+    """Each call is followed by its result before any other message, and each result follows its call, as models require."""
     waiting: Counter[str | None] = Counter()
     for message in messages:
         if message.role == "tool":
@@ -46,11 +46,11 @@ def check_pairs(messages: list[Message]) -> None:
 
 
 def test_history_is_the_messages_of_all_runs_in_order(store):
-    """Without limits, all of them, with their calls."""
+    """Without limits, all messages with their calls."""
     a_session(store, runs=2)
     found = store.history("chat")
 
-    assert said(found) == [
+    assert message_contents(found) == [
         *("chat 0", None, "found chat 0", "answer to chat 0"),
         *("chat 1", None, "found chat 1", "answer to chat 1"),
     ]
@@ -58,91 +58,109 @@ def test_history_is_the_messages_of_all_runs_in_order(store):
     check_pairs(found)
 
 
-def test_runs_that_led_to_no_answer_are_left_out(store):
-    """Failed, cancelled, open, paused ones: a model is not shown them."""
+def test_runs_without_an_answer_are_left_out(store):
+    """Failed, cancelled, open and paused runs."""
     store.append_run("chat", a_run("first"))
     for status in STATUSES:
         store.append_run("chat", a_run(status, status=status))
     store.append_run("chat", a_run("last"))
 
-    assert said(store.history("chat"))[::4] == ["first", "last"]
-    assert said(store.history("chat", last_runs=2))[::4] == ["first", "last"]
+    assert message_contents(store.history("chat"))[::4] == ["first", "last"]
+    assert message_contents(store.history("chat", last_runs=2))[::4] == ["first", "last"]
 
 
 def test_system_messages_and_members_runs_are_left_out(store):
-    """The agent that goes on has instructions of its own, and a team's members talk among themselves."""
-    team = store.append_run("chat", Run(messages=[say("rules", "system"), say("hi"), say("new rules", "developer")]))
+    """Each agent has its own instructions, and members' runs are internal to a team."""
+    team = store.append_run(
+        "chat",
+        Run(messages=[text_message("rules", "system"), text_message("hi"), text_message("new rules", "developer")]),
+    )
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
 
-    assert said(store.history("chat")) == ["hi"]
+    assert message_contents(store.history("chat")) == ["hi"]
 
 
-def test_last_runs_gives_the_newest(store):
-    """In their order; more than there are gives all, 0 none."""
+def test_last_runs_returns_the_newest_runs(store):
+    """In order; a larger limit returns all, 0 none."""
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
     for n in (0, 1, 2, 4, 9):
-        assert said(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
+        assert message_contents(store.history("chat", last_runs=n))[::2] == ["0", "1", "2", "3"][4 - min(n, 4) :]
 
 
-def test_last_messages_gives_the_newest(store):
-    """The end of the whole history, and never half a tool call."""
+def test_last_messages_returns_the_newest_messages(store):
+    """The end of the history, never half a tool call."""
     a_session(store)
-    whole = said(store.history("chat"))
+    whole = message_contents(store.history("chat"))
     for n in range(15):
         found = store.history("chat", last_messages=n)
 
         check_pairs(found)
         assert len(found) <= n
-        assert said(found) == (whole[-len(found) :] if found else [])
-    assert said(store.history("chat", last_messages=2)) == ["answer to chat 2"]
-    assert said(store.history("chat", last_messages=3)) == [None, "found chat 2", "answer to chat 2"]
-    assert said(store.history("chat", last_messages=4)) == ["chat 2", None, "found chat 2", "answer to chat 2"]
+        assert message_contents(found) == (whole[-len(found) :] if found else [])
+    assert message_contents(store.history("chat", last_messages=2)) == ["answer to chat 2"]
+    assert message_contents(store.history("chat", last_messages=3)) == [None, "found chat 2", "answer to chat 2"]
+    assert message_contents(store.history("chat", last_messages=4)) == [
+        "chat 2",
+        None,
+        "found chat 2",
+        "answer to chat 2",
+    ]
 
 
-def test_runs_without_messages_to_tell_do_not_use_up_the_limit(store):
-    """Runs without messages, or with only system ones: the limit counts what is told."""
+def test_runs_without_history_messages_do_not_count_towards_the_limit(store):
+    """Runs without messages, or with system messages only: the limit counts history messages."""
     store.append_run("chat", a_small_run("first"))
     store.append_run("chat", Run(input="no messages"))
-    store.append_run("chat", Run(messages=[say("rules", "system")]))
+    store.append_run("chat", Run(messages=[text_message("rules", "system")]))
 
-    assert said(store.history("chat", last_messages=2)) == ["first", "answer to first"]
-    assert said(store.history("chat", last_messages=1)) == ["answer to first"]
+    assert message_contents(store.history("chat", last_messages=2)) == ["first", "answer to first"]
+    assert message_contents(store.history("chat", last_messages=1)) == ["answer to first"]
 
 
-def test_both_limits_hold_together(store):
+def test_both_limits_apply_together(store):
     """The last messages of the last runs."""
     for i in range(4):
         store.append_run("chat", a_small_run(f"{i}"))
 
-    assert said(store.history("chat", last_runs=2, last_messages=3)) == ["answer to 2", "3", "answer to 3"]
-    assert said(store.history("chat", last_runs=1, last_messages=3)) == ["3", "answer to 3"]
-    assert said(store.history("chat", last_runs=3, last_messages=1)) == ["answer to 3"]
+    assert message_contents(store.history("chat", last_runs=2, last_messages=3)) == ["answer to 2", "3", "answer to 3"]
+    assert message_contents(store.history("chat", last_runs=1, last_messages=3)) == ["3", "answer to 3"]
+    assert message_contents(store.history("chat", last_runs=3, last_messages=1)) == ["answer to 3"]
 
 
 def test_calls_without_results_and_results_without_calls_are_left_out(store):
-    """What else the message said is kept."""
+    """Other content of the message is kept."""
     messages = [
-        say("question"),
-        result("nobody asked"),
-        call("a", "b", content="thinking"),
-        result("a"),
-        call("c"),
-        say("answer", "assistant"),
+        text_message("question"),
+        result_message("nobody asked"),
+        call_message("a", "b", content="thinking"),
+        result_message("a"),
+        call_message("c"),
+        text_message("answer", "assistant"),
     ]
     store.append_run("chat", Run(messages=messages))
     found = store.history("chat")
 
     check_pairs(found)
-    assert said(found) == ["question", "thinking", "result of a", "answer"]
+    assert message_contents(found) == ["question", "thinking", "result of a", "answer"]
     assert [c.tool_call_id for c in found[1].tool_calls] == ["a"]
 
 
 def test_calls_that_share_an_id_keep_their_results(store):
-    """Within a run and from run to run: as many calls as results, in pairs."""
+    """Within a run and across runs: as many calls as results, in pairs."""
     for _ in range(2):
         store.append_run(
-            "chat", Run(messages=[say("q"), call("x"), result("x"), call("x"), result("x"), say("a", "assistant")])
+            "chat",
+            Run(
+                messages=[
+                    text_message("q"),
+                    call_message("x"),
+                    result_message("x"),
+                    call_message("x"),
+                    result_message("x"),
+                    text_message("a", "assistant"),
+                ]
+            ),
         )
     found = store.history("chat")
 
@@ -151,9 +169,19 @@ def test_calls_that_share_an_id_keep_their_results(store):
 
 
 def test_parallel_calls_keep_all_their_results(store):
-    """A limit that cuts between parallel calls and their results leaves them out together."""
+    """A limit between parallel calls and their results leaves all of them out."""
     store.append_run(
-        "chat", Run(messages=[say("q"), call("x", "y", "z"), result("x"), result("y"), result("z"), say("a")])
+        "chat",
+        Run(
+            messages=[
+                text_message("q"),
+                call_message("x", "y", "z"),
+                result_message("x"),
+                result_message("y"),
+                result_message("z"),
+                text_message("a"),
+            ]
+        ),
     )
     for n in range(8):
         found = store.history("chat", last_messages=n)
@@ -162,7 +190,7 @@ def test_parallel_calls_keep_all_their_results(store):
 
 
 def test_history_of_a_branch_ends_at_the_fork(store):
-    """At each message: without the call whose result lies behind the fork; its own runs follow."""
+    """At each message: without a call whose result is after the branch point; its own runs follow."""
     a_session(store, runs=2)
     expected = {0: ["chat 1"], 1: ["chat 1"], 2: ["chat 1", None, "found chat 1"]}
     expected[3] = ["chat 1", None, "found chat 1", "answer to chat 1"]
@@ -172,25 +200,27 @@ def test_history_of_a_branch_ends_at_the_fork(store):
         found = store.history(branch)
 
         check_pairs(found)
-        assert said(found)[4:] == [*end, "own", "answer to own"]
-        assert said(store.history(branch, last_runs=1)) == ["own", "answer to own"]
-        assert said(store.history(branch, last_runs=2)) == [*end, "own", "answer to own"]
-        assert said(store.history("chat")) == said(store.history("chat", last_runs=9))
+        assert message_contents(found)[4:] == [*end, "own", "answer to own"]
+        assert message_contents(store.history(branch, last_runs=1)) == ["own", "answer to own"]
+        assert message_contents(store.history(branch, last_runs=2)) == [*end, "own", "answer to own"]
+        assert message_contents(store.history("chat")) == message_contents(store.history("chat", last_runs=9))
 
 
 def test_history_of_a_branch_includes_the_open_run_it_was_taken_in(store):
-    """Its messages up to the fork are what the branch goes on from, though the run itself never completed."""
+    """Its messages up to the branch point are in the history, though the run never completed."""
     run = store.start_run("chat", input="x")
-    store.append_messages(run.run_id, [say("asked"), call("a"), result("a"), call("b")])
+    store.append_messages(
+        run.run_id, [text_message("asked"), call_message("a"), result_message("a"), call_message("b")]
+    )
     branch = store.branch("chat").session_id
     store.finish_run(run.run_id, status="ERROR")
 
-    assert said(store.history(branch)) == ["asked", None, "result of a"]
+    assert message_contents(store.history(branch)) == ["asked", None, "result of a"]
     assert store.history("chat") == []
 
 
 def test_history_across_five_forks(store):
-    """Each run once, in order, whoever's row it is."""
+    """Each run once, in order, whichever session it is in."""
     store.append_run("b0", a_run("0"))
     for depth in range(1, 6):
         store.branch(f"b{depth - 1}", new_session_id=f"b{depth}")
@@ -199,12 +229,12 @@ def test_history_across_five_forks(store):
     found = store.history("b5")
 
     check_pairs(found)
-    assert said(found)[::4] == ["0", "1", "2", "3", "4", "5"]
-    assert said(store.history("b5", last_runs=2))[::4] == ["4", "5"]
+    assert message_contents(found)[::4] == ["0", "1", "2", "3", "4", "5"]
+    assert message_contents(store.history("b5", last_runs=2))[::4] == ["4", "5"]
 
 
-def test_history_of_nothing(store):
-    """An unknown session is told, also before the first write; one without runs has none."""
+def test_history_of_an_empty_session(store):
+    """An unknown session raises, also before the first write; one without runs has an empty history."""
     with pytest.raises(SessionNotFound, match="chat"):
         store.history("chat")
     a_session(store, "other", runs=1)
@@ -215,9 +245,9 @@ def test_history_of_nothing(store):
 
 ids = st.sampled_from(["a", "b", "c"])
 messages = st.one_of(
-    st.builds(say, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
-    st.builds(lambda found: call(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),
-    st.builds(result, ids),
+    st.builds(text_message, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
+    st.builds(lambda found: call_message(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),
+    st.builds(result_message, ids),
 )
 runs = st.lists(st.lists(messages, max_size=7), min_size=1, max_size=3)
 
@@ -231,8 +261,8 @@ def one_store():
 
 @settings(max_examples=60, phases=[Phase.generate, Phase.shrink])
 @given(runs=runs, n=st.integers(0, 12), cut=st.integers(0, 6))
-def test_any_history_can_be_given_to_a_model(one_store, runs, n, cut):
-    """However sources mix calls and results, wherever a limit or a fork cuts: results follow their calls, calls have theirs."""
+def test_any_history_is_valid_for_a_model(one_store, runs, n, cut):
+    """For any mix of calls and results and any limit or branch point: results follow their calls, calls have results."""
     session_id = str(uuid4())
     for of_run in runs:
         one_store.append_run(session_id, Run(messages=of_run))

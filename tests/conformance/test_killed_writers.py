@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from samples import a_small_run, loaded, said
+from samples import a_small_run, load_session, message_contents
 
 from kern_nb.db import open_store
 from kern_nb.errors import RunClosed
@@ -17,13 +17,13 @@ def test_run_killed_between_start_and_finish_is_stored(persistent_target, worker
     run_id = worker.do("begin", target=persistent_target, session_id="chat", messages=3)
     worker.kill()
     with open_store(persistent_target) as store:
-        run = loaded(store, "chat").runs[0]
+        run = load_session(store, "chat").runs[0]
 
         assert (run.run_id, run.status, run.input) == (run_id, "RUNNING", "unfinished")
-        assert said(run.messages) == ["message 0", "message 1", "message 2", None]
+        assert message_contents(run.messages) == ["message 0", "message 1", "message 2", None]
         assert [(call.tool_name, call.status) for call in run.tool_calls] == [("delete_everything", "started")]
         assert store.append_run("chat", a_small_run("next")).run_index == 1
-        assert said(store.history("chat")) == ["next", "answer to next"]
+        assert message_contents(store.history("chat")) == ["next", "answer to next"]
 
 
 def test_killed_run_is_reported_and_repaired(persistent_target, workers):
@@ -37,12 +37,12 @@ def test_killed_run_is_reported_and_repaired(persistent_target, workers):
         assert [(finding.kind, finding.session_id, finding.run_id) for finding in report.problems] == [
             ("interrupted", "chat", run_id)
         ]
-        assert loaded(store, "chat").runs[0].status == "RUNNING"
+        assert load_session(store, "chat").runs[0].status == "RUNNING"
 
         assert store.check(repair=True)
-        run = loaded(store, "chat").runs[0]
+        run = load_session(store, "chat").runs[0]
         assert run.status == "INTERRUPTED"
-        assert said(run.messages) == ["message 0", None]
+        assert message_contents(run.messages) == ["message 0", None]
         assert [call.status for call in run.tool_calls] == ["unknown"]
         assert store.tool_calls_df().is_error.isna().all()
         with pytest.raises(RunClosed, match="INTERRUPTED"):
@@ -94,12 +94,12 @@ def test_writer_killed_in_a_burst_of_messages_loses_at_most_one(persistent_targe
     time.sleep(0.3)
     acknowledged = max([0, *(event["written"] for event in worker.kill() if "written" in event)])
     with open_store(persistent_target) as store:
-        stored = loaded(store, "chat").runs[0].messages
+        stored = load_session(store, "chat").runs[0].messages
 
         assert len(stored) in (acknowledged + 1, acknowledged + 2)
         assert said(stored) == [f"message {i}" for i in range(len(stored))]
         store.finish_run(run.run_id, output="by another process")
-        assert loaded(store, "chat").runs[0].status == "COMPLETED"
+        assert load_session(store, "chat").runs[0].status == "COMPLETED"
 
 
 def test_store_works_after_its_first_writer_was_killed(persistent_target, workers):
@@ -111,5 +111,5 @@ def test_store_works_after_its_first_writer_was_killed(persistent_target, worker
         worker.kill()
         with open_store(persistent_target) as store:
             store.append_run("chat", a_small_run())
-            assert len(loaded(store, "chat").runs) == i + 1
+            assert len(load_session(store, "chat").runs) == i + 1
             assert store.check()

@@ -1,11 +1,22 @@
-"""A branch copies nothing, sees what its parent was at the fork and nothing of what it became, and counts on from there."""
+"""A branch copies nothing, inherits its parent up to the branch point and nothing later, and continues its numbering."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, parts_of, row_counts, said, statements
+from samples import (
+    a_run,
+    a_session,
+    a_small_run,
+    all_rows,
+    inputs,
+    load_session,
+    message_contents,
+    parts_of,
+    row_counts,
+    statements,
+)
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound, SessionExists, SessionNotFound
@@ -13,8 +24,8 @@ from kern_nb.records import Message, Run, Session, ToolCall
 
 
 def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
-    """How many messages a session sees of each run, by the run's index; the frame must agree."""
-    session = loaded(store, session_id)
+    """The number of messages of each run in a session, by run index; the frame must agree."""
+    session = load_session(store, session_id)
     found = [(run.run_index, len(run.messages)) for run in session.runs]
     frame = store.messages_df(session_id, lineage=True)
     assert [(int(index), int(n)) for index, n in frame.groupby("run_index").size().items()] == [
@@ -24,52 +35,52 @@ def seen(store: SessionStore, session_id: str) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_branch_at_the_end_sees_everything(store):
+def test_a_branch_at_the_end_inherits_everything(store):
     """Neither after nor before means the end: all runs, the same rows."""
     parent = a_session(store)
     branch = store.branch("chat", new_session_id="b")
 
     assert (branch.parent_session_id, branch.fork_run_index, branch.fork_message_index) == ("chat", 2, None)
-    assert loaded(store, "b").runs == parent.runs
-    assert [run.session_id for run in loaded(store, "b").runs] == ["chat"] * 3
+    assert load_session(store, "b").runs == parent.runs
+    assert [run.session_id for run in load_session(store, "b").runs] == ["chat"] * 3
 
 
-def test_a_branch_after_each_run_sees_it_and_those_before(store):
+def test_a_branch_after_a_run_inherits_it_and_earlier_runs(store):
     """By index, by id, by a prefix of the id."""
     a_session(store)
-    runs = loaded(store, "chat").runs
+    runs = load_session(store, "chat").runs
     for index, run in enumerate(runs):
         for place in (index, run.run_id, run.run_id[:12]):
             branch = store.branch("chat", after=place)
 
-            assert loaded(store, branch.session_id).runs == runs[: index + 1]
+            assert load_session(store, branch.session_id).runs == runs[: index + 1]
             assert branch.fork_run_index == index
 
 
-def test_a_branch_before_each_run_does_not_see_it(store):
-    """Before run 0 it sees nothing, and is a session all the same."""
+def test_a_branch_before_a_run_does_not_inherit_it(store):
+    """Before run 0 it inherits nothing, and is a session like any other."""
     a_session(store)
-    runs = loaded(store, "chat").runs
+    runs = load_session(store, "chat").runs
     for index, run in enumerate(runs):
         for place in (index, run.run_id):
             branch = store.branch("chat", before=place)
 
-            assert loaded(store, branch.session_id).runs == runs[:index]
+            assert load_session(store, branch.session_id).runs == runs[:index]
             assert branch.fork_run_index == index - 1
 
 
-def test_a_branch_at_each_message_sees_it_and_those_before(store):
-    """after=(run, message) takes the message, before=(run, message) does not; a run cut so has no output, usage or end."""
+def test_a_branch_after_a_message_inherits_it_and_earlier_messages(store):
+    """after=(run, message) includes the message, before=(run, message) does not; a cut run has no output, usage or end."""
     a_session(store, runs=2)
-    whole = loaded(store, "chat").runs
+    whole = load_session(store, "chat").runs
     for run in (0, 1):
         for message in range(4):
-            after = loaded(store, store.branch("chat", after=(run, message)).session_id)
-            before = loaded(store, store.branch("chat", before=(run, message)).session_id)
+            after = load_session(store, store.branch("chat", after=(run, message)).session_id)
+            before = load_session(store, store.branch("chat", before=(run, message)).session_id)
 
-            assert said(after.runs[run].messages) == said(whole[run].messages[: message + 1])
+            assert message_contents(after.runs[run].messages) == message_contents(whole[run].messages[: message + 1])
             assert len(after.runs) == run + 1
-            assert said(before.runs[run].messages if len(before.runs) > run else []) == said(
+            assert message_contents(before.runs[run].messages if len(before.runs) > run else []) == message_contents(
                 whole[run].messages[:message]
             )
             if message < 3:
@@ -79,17 +90,17 @@ def test_a_branch_at_each_message_sees_it_and_those_before(store):
             assert all(a == b for a, b in zip(after.runs[:run], whole[:run], strict=True))
 
 
-def test_a_place_by_run_id_and_message_is_the_same_place(store):
-    """(run id, message) and (prefix, message) as (index, message)."""
+def test_a_branch_point_by_run_id_equals_one_by_index(store):
+    """(run id, message) and (prefix, message) are the same as (index, message)."""
     a_session(store)
-    run_id = loaded(store, "chat").runs[1].run_id
+    run_id = load_session(store, "chat").runs[1].run_id
     branches = [store.branch("chat", after=(place, 2)) for place in (1, run_id, run_id[:13])]
 
     assert {(b.fork_run_index, b.fork_message_index) for b in branches} == {(1, 2)}
 
 
-def test_runs_of_a_branch_are_numbered_on_from_the_fork(store):
-    """An index means one run in it, however many runs the parent adds meanwhile."""
+def test_runs_of_a_branch_are_numbered_from_the_branch_point(store):
+    """An index is one run in a branch, however many runs the parent adds."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
     store.branch("chat", before=0, new_session_id="from 0")
@@ -98,36 +109,36 @@ def test_runs_of_a_branch_are_numbered_on_from_the_fork(store):
     assert store.append_run("b", a_small_run("own 2")).run_index == 2
     assert store.append_run("b", a_small_run("own 3")).run_index == 3
     assert store.start_run("b", input="own 4").run_index == 4
-    assert [run.run_index for run in loaded(store, "b").runs] == [0, 1, 2, 3, 4]
-    assert inputs(loaded(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3", "own 4"]
+    assert [run.run_index for run in load_session(store, "b").runs] == [0, 1, 2, 3, 4]
+    assert inputs(load_session(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3", "own 4"]
     assert store.append_run("from 0", a_small_run("own 0")).run_index == 0
-    assert inputs(loaded(store, "from 0")) == ["own 0"]
-    assert inputs(loaded(store, "chat")) == ["chat 0", "chat 1", "chat 2", "later"]
+    assert inputs(load_session(store, "from 0")) == ["own 0"]
+    assert inputs(load_session(store, "chat")) == ["chat 0", "chat 1", "chat 2", "later"]
 
 
-def test_a_run_saved_with_a_branch_is_numbered_on_from_the_fork(store):
-    """save_session numbers like append_run, though the caller says nothing of the fork."""
+def test_a_run_saved_with_a_branch_is_numbered_from_the_branch_point(store):
+    """save_session numbers like append_run, though the record has no branch point."""
     a_session(store)
     store.branch("chat", after=1, new_session_id="b")
     store.save_session(Session(session_id="b", runs=[a_small_run("own 2"), a_small_run("own 3")]))
 
-    assert [run.run_index for run in loaded(store, "b").runs] == [0, 1, 2, 3]
-    assert inputs(loaded(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3"]
+    assert [run.run_index for run in load_session(store, "b").runs] == [0, 1, 2, 3]
+    assert inputs(load_session(store, "b")) == ["chat 0", "chat 1", "own 2", "own 3"]
 
 
 def test_saving_a_loaded_branch_copies_nothing(store):
-    """Its inherited runs are the parent's; saving it as it was loaded adds no row and moves no fork."""
+    """Its inherited runs stay the parent's; saving it unchanged adds no row and does not move the branch point."""
     a_session(store)
     store.branch("chat", after=(1, 2), new_session_id="b")
-    before, counts = loaded(store, "b"), row_counts(store)
+    before, counts = load_session(store, "b"), row_counts(store)
     store.save_session(before)
 
     assert row_counts(store) == counts
-    assert loaded(store, "b").model_dump(exclude={"updated_at"}) == before.model_dump(exclude={"updated_at"})
+    assert load_session(store, "b").model_dump(exclude={"updated_at"}) == before.model_dump(exclude={"updated_at"})
 
 
-def test_what_the_parent_adds_after_the_fork_is_not_seen(store):
-    """Runs, and messages of a run that was open at the fork, whichever way the fork was named."""
+def test_later_runs_of_the_parent_are_not_inherited(store):
+    """Runs, and messages of a run that was open, however the branch point was named."""
     a_session(store, runs=1)
     run = store.start_run("chat", input="open")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
@@ -139,21 +150,21 @@ def test_what_the_parent_adds_after_the_fork_is_not_seen(store):
     }
     for name, place in places.items():
         store.branch("chat", **place, new_session_id=name)
-    before = {name: parts_of(loaded(store, name)) for name in places}
+    before = {name: parts_of(load_session(store, name)) for name in places}
     store.append_messages(run.run_id, [Message(role="assistant", content="after")])
     store.finish_run(run.run_id, output="done")
     store.append_run("chat", a_small_run())
 
     for name in places:
         assert seen(store, name) == [(0, 4), (1, 1)], name
-        assert said(loaded(store, name).runs[1].messages) == ["before"]
-        assert loaded(store, name).runs[1].output is None
-        assert [p["messages"] for p in parts_of(loaded(store, name))] == [p["messages"] for p in before[name]]
+        assert message_contents(load_session(store, name).runs[1].messages) == ["before"]
+        assert load_session(store, name).runs[1].output is None
+        assert [p["messages"] for p in parts_of(load_session(store, name))] == [p["messages"] for p in before[name]]
 
 
 @pytest.mark.parametrize("status", ["PAUSED", "PENDING"])
-def test_a_branch_from_a_run_that_waits_does_not_move_on_with_it(store, status):
-    """A paused run goes on when it is answered; the branch stays where it was taken."""
+def test_a_branch_after_a_paused_run_does_not_get_its_later_messages(store, status):
+    """A paused run gets more messages when it is resumed; the branch does not."""
     run = store.start_run("chat", input="waits")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
     store.finish_run(run.run_id, status=status)
@@ -164,11 +175,11 @@ def test_a_branch_from_a_run_that_waits_does_not_move_on_with_it(store, status):
 
     for name in ("end", "run"):
         assert seen(store, name) == [(0, 1)]
-        assert loaded(store, name).runs[0].output is None
+        assert load_session(store, name).runs[0].output is None
 
 
 def test_an_open_run_without_messages_is_not_inherited(store):
-    """There is nothing of it to see yet."""
+    """It has no messages yet."""
     a_session(store, runs=1)
     store.start_run("chat", input="open")
     branch = store.branch("chat", new_session_id="b")
@@ -179,28 +190,28 @@ def test_an_open_run_without_messages_is_not_inherited(store):
 
 
 def test_branches_of_branches_to_depth_five(store):
-    """Each sees what its parent saw at the fork, and numbers its own runs on."""
+    """Each inherits its parent up to the branch point, and numbers its own runs after it."""
     a_session(store, "b0", runs=2)
     expected = ["b0 0", "b0 1"]
     for depth in range(1, 6):
         store.branch(f"b{depth - 1}", new_session_id=f"b{depth}")
-        assert inputs(loaded(store, f"b{depth}")) == expected
+        assert inputs(load_session(store, f"b{depth}")) == expected
         for i in range(2):
             assert store.append_run(f"b{depth}", a_run(f"b{depth} {i}")).run_index == len(expected) + i
         expected += [f"b{depth} 0", f"b{depth} 1"]
     for depth in range(5):
         store.append_run(f"b{depth}", a_run("later"))
 
-    session = loaded(store, "b5")
+    session = load_session(store, "b5")
     assert inputs(session) == expected
     assert [run.run_index for run in session.runs] == list(range(12))
     assert [run.session_id for run in session.runs] == [f"b{i // 2}" for i in range(12)]
     assert seen(store, "b5") == [(i, 4) for i in range(12)]
-    assert [m for m in said(store.history("b5")) if str(m).startswith("b")] == expected
+    assert [m for m in message_contents(store.history("b5")) if str(m).startswith("b")] == expected
 
 
-def test_a_branch_of_a_branch_may_fork_in_the_grandparent(store):
-    """At any run or message that the branch inherits: it then sees nothing of the branch's own."""
+def test_a_branch_of_a_branch_can_have_a_branch_point_in_the_grandparent(store):
+    """At any inherited run or message: it then inherits nothing of the branch's own."""
     a_session(store, "a", runs=4)
     store.branch("a", after=2, new_session_id="b")
     a_session(store, "b", runs=2)
@@ -213,11 +224,11 @@ def test_a_branch_of_a_branch_may_fork_in_the_grandparent(store):
         before = store.branch("b", before=(index, 1))
         assert seen(store, before.session_id) == [*((i, 4) for i in range(index)), (index, 1)]
     own = store.branch("b", before=4)
-    assert inputs(loaded(store, own.session_id)) == ["a 0", "a 1", "a 2", "b 0"]
+    assert inputs(load_session(store, own.session_id)) == ["a 0", "a 1", "a 2", "b 0"]
 
 
-def test_a_run_that_is_cut_stays_cut_for_branches_of_the_branch(store):
-    """Nobody down the line sees more of it, and the fork says where it ends."""
+def test_a_cut_run_stays_cut_in_branches_of_the_branch(store):
+    """No descendant inherits more of it."""
     a_session(store, "a", runs=3)
     store.branch("a", after=(1, 1), new_session_id="b")
     forks = {
@@ -240,8 +251,8 @@ def test_a_run_that_is_cut_stays_cut_for_branches_of_the_branch(store):
         store.branch("end", after=2)
 
 
-def test_a_branch_off_an_open_run_that_is_cut_says_where_it_ends(store):
-    """The fork of the branch of a branch is the last message that it sees, though the run has more by now."""
+def test_a_branch_after_a_cut_open_run_has_the_cut_as_branch_point(store):
+    """The branch point is the last inherited message, though the run has more by now."""
     run = store.start_run("a", input="open")
     store.append_messages(run.run_id, [Message(role="user", content=f"{i}") for i in range(2)])
     store.branch("a", new_session_id="b")
@@ -252,12 +263,12 @@ def test_a_branch_off_an_open_run_that_is_cut_says_where_it_ends(store):
     assert (branch.fork_run_index, branch.fork_message_index) == (0, 1)
 
 
-def test_tool_calls_after_the_fork_are_not_seen(store):
-    """A call is seen with its message; its result only where the result's message is seen too."""
+def test_tool_calls_after_the_branch_point_are_not_inherited(store):
+    """A call is inherited with its message; its result only with the result's message."""
     a_session(store, runs=1)
     for message, expected in {0: [], 1: [(None, "unknown")], 2: [("found chat 0", "completed")]}.items():
         branch = store.branch("chat", after=(0, message))
-        run = loaded(store, branch.session_id).runs[0]
+        run = load_session(store, branch.session_id).runs[0]
 
         assert [(call.result, call.status) for call in run.tool_calls] == expected, message
         assert [call.status for m in run.messages for call in m.tool_calls] == [status for _, status in expected]
@@ -266,11 +277,11 @@ def test_tool_calls_after_the_fork_are_not_seen(store):
         assert frame.result.isna().tolist() == [result is None for result, _ in expected]
 
 
-def test_frames_show_a_cut_run_as_the_record_does(store):
-    """What a run says of its whole, its output and its tokens, is not said of the part that a branch inherits."""
+def test_frames_and_records_agree_on_a_cut_run(store):
+    """Output and tokens describe the whole run, not the part that a branch inherits."""
     store.append_run("chat", a_run(duration_s=2.0, error="late"))
     store.branch("chat", after=(0, 1), new_session_id="b")
-    frame, run = store.runs_df("b", lineage=True).iloc[0], loaded(store, "b").runs[0]
+    frame, run = store.runs_df("b", lineage=True).iloc[0], load_session(store, "b").runs[0]
 
     assert run.output is None
     assert frame.n_messages == len(run.messages) == 2
@@ -278,7 +289,7 @@ def test_frames_show_a_cut_run_as_the_record_does(store):
 
 
 def test_usage_and_title_are_not_inherited(store):
-    """The branch has spent nothing and is called as it is told; who it belongs to it does inherit."""
+    """The branch has no usage and its own title; it inherits the owner."""
     a_session(store, user_id="u", agent_id="a")
     store.rename_session("chat", "the parent")
     plain = store.branch("chat", new_session_id="plain")
@@ -286,14 +297,14 @@ def test_usage_and_title_are_not_inherited(store):
 
     assert (plain.session_name, named.session_name) == (None, "what if")
     assert (plain.user_id, plain.agent_id, plain.session_type) == ("u", "a", "agent")
-    stored = loaded(store, "plain")
+    stored = load_session(store, "plain")
     assert stored.model_dump(exclude={"runs"}) == plain.model_dump(exclude={"runs"})
     totals = store.sessions_df("plain").iloc[0]
     assert totals[["input_tokens", "output_tokens", "total_tokens", "cost", "session_name"]].isna().all()
 
 
-def test_the_state_is_that_at_the_fork(store):
-    """As it was after the run, or before the run that the fork cuts; what the parent does later is not seen, nor the reverse."""
+def test_the_state_is_that_at_the_branch_point(store):
+    """After the run, or before the run that is cut; later changes of parent or branch do not affect each other."""
     for i in range(3):
         store.append_run("chat", a_run(f"{i}", session_state={"n": i, f"k{i}": True}))
     expected = {-1: {}, 0: {"n": 0, "k0": True}, 1: {"n": 1, "k0": True, "k1": True}}
@@ -306,30 +317,30 @@ def test_the_state_is_that_at_the_fork(store):
             (store.branch("chat", before=(index, 1)), expected[index - 1]),
         ):
             assert branch.session_state == state
-            assert loaded(store, branch.session_id).session_state == state
+            assert load_session(store, branch.session_id).session_state == state
     store.append_run("chat", a_small_run(session_state={"n": 99}))
     branch = store.branch("chat", after=2, new_session_id="b")
     store.append_run("b", a_small_run(session_state={"own": 1}))
-    assert loaded(store, "b").session_state == expected[2] | {"own": 1}
-    assert loaded(store, "chat").session_state == expected[2] | {"n": 99}
+    assert load_session(store, "b").session_state == expected[2] | {"own": 1}
+    assert load_session(store, "chat").session_state == expected[2] | {"n": 99}
     assert store.branch("b", before=3).session_state == expected[2]
     assert branch.session_state == expected[2]
 
 
 def test_a_branch_at_the_end_has_the_parents_state(store):
-    """Also a state that was set without a run, and one that two runs at once made."""
+    """Also a state that was set without a run, and one that concurrent runs merged."""
     store.save_session(Session(session_id="set", session_data={"session_state": {"set": 1}}))
     store.append_run("set", a_small_run())
     first, second = store.start_run("two", input="1"), store.start_run("two", input="2")
     store.finish_run(second.run_id, session_state={"b": 1})
     store.finish_run(first.run_id, session_state={"a": 1})
 
-    assert store.branch("set").session_state == loaded(store, "set").session_state == {"set": 1}
-    assert store.branch("two").session_state == loaded(store, "two").session_state == {"a": 1, "b": 1}
+    assert store.branch("set").session_state == load_session(store, "set").session_state == {"set": 1}
+    assert store.branch("two").session_state == load_session(store, "two").session_state == {"a": 1, "b": 1}
 
 
 def test_a_branch_of_a_branch_without_runs_has_its_state(store):
-    """State passes down a chain of empty branches."""
+    """State is inherited through a chain of empty branches."""
     store.append_run("a", a_small_run(session_state={"n": 1}))
     store.branch("a", new_session_id="b")
     store.branch("b", new_session_id="c")
@@ -338,7 +349,7 @@ def test_a_branch_of_a_branch_without_runs_has_its_state(store):
 
 
 def test_the_state_of_a_branch_is_the_base_of_its_first_run(store):
-    """start_run gives the state at the fork, not the parent's of today."""
+    """start_run returns the state at the branch point, not the parent's current one."""
     store.append_run("a", a_small_run(session_state={"n": 1}))
     store.branch("a", new_session_id="b")
     store.append_run("a", a_small_run(session_state={"n": 2, "late": True}))
@@ -346,11 +357,11 @@ def test_the_state_of_a_branch_is_the_base_of_its_first_run(store):
     store.finish_run(run.run_id, session_state={"n": 1, "own": True})
 
     assert run.session_state == {"n": 1}
-    assert loaded(store, "b").session_state == {"n": 1, "own": True}
+    assert load_session(store, "b").session_state == {"n": 1, "own": True}
 
 
 def test_a_branch_copies_no_rows(store):
-    """One row more, the session's, whatever it inherits."""
+    """One more row, the session's, whatever it inherits."""
     a_session(store, runs=4)
     before = row_counts(store)
     store.branch("chat", after=(2, 1))
@@ -359,8 +370,8 @@ def test_a_branch_copies_no_rows(store):
     assert after == before | {"agno_sessions": before["agno_sessions"] + 1}
 
 
-def test_a_branch_costs_the_same_whatever_the_length(store):
-    """As many statements, and as many rows read, from a session of 3 runs as from one of 60."""
+def test_branch_cost_does_not_depend_on_session_length(store):
+    """The same number of statements and of rows read for a session of 3 runs and of 60."""
     costs = []
     for name, runs in {"short": 3, "long": 60}.items():
         for i in range(runs):
@@ -375,29 +386,29 @@ def test_a_branch_costs_the_same_whatever_the_length(store):
 
 
 def test_an_empty_session_can_be_branched(store):
-    """It has nothing to inherit yet, and what it gets later the branch does not see."""
+    """It inherits nothing, also not what the session gets later."""
     store.save_session(Session(session_id="s"))
     branch = store.branch("s", new_session_id="b")
     store.append_run("s", a_small_run("later"))
 
     assert branch.fork_run_index == -1
-    assert loaded(store, "b").runs == []
+    assert load_session(store, "b").runs == []
     assert store.append_run("b", a_small_run()).run_index == 0
     assert store.messages_df("b", lineage=True).inherited.tolist() == [False, False]
 
 
-def test_members_runs_are_inherited_with_the_teams(store):
-    """Runs with a parent run count and are numbered like others."""
+def test_members_runs_are_inherited_with_the_team_run(store):
+    """Runs with a parent run are counted and numbered like others."""
     team = store.append_run("chat", a_small_run("team", run_type="team"))
     store.append_run("chat", a_small_run("member", parent_run_id=team.run_id))
     store.append_run("chat", a_small_run("next", run_type="team"))
     store.branch("chat", after=1, new_session_id="b")
 
-    assert [run.parent_run_id for run in loaded(store, "b").runs] == [None, team.run_id]
+    assert [run.parent_run_id for run in load_session(store, "b").runs] == [None, team.run_id]
 
 
-def test_a_run_may_be_open_in_the_parent_and_in_the_branch_at_once(store):
-    """Each goes on by itself."""
+def test_runs_can_be_open_in_parent_and_branch(store):
+    """Each is written independently."""
     run = store.start_run("chat", input="parent")
     store.append_messages(run.run_id, [Message(role="user", content="1")])
     store.branch("chat", new_session_id="b")
@@ -407,17 +418,17 @@ def test_a_run_may_be_open_in_the_parent_and_in_the_branch_at_once(store):
     store.finish_run(own.run_id, output="branch")
     store.finish_run(run.run_id, output="parent")
 
-    assert [said(r.messages) for r in loaded(store, "chat").runs] == [["1", "2"]]
-    assert [said(r.messages) for r in loaded(store, "b").runs] == [["1"], ["own"]]
-    assert loaded(store, "b").runs[1].output == "branch"
+    assert [message_contents(r.messages) for r in load_session(store, "chat").runs] == [["1", "2"]]
+    assert [message_contents(r.messages) for r in load_session(store, "b").runs] == [["1"], ["own"]]
+    assert load_session(store, "b").runs[1].output == "branch"
 
 
-def test_places_that_are_not_there_are_refused_by_name(store):
-    """And no session is made."""
+def test_unknown_branch_points_are_refused(store):
+    """And no session is created."""
     a_session(store, runs=2)
     store.append_run("chat", Run(run_id="abc-1"))
     store.append_run("chat", Run(run_id="abc-2"))
-    before = everything(store)
+    before = all_rows(store)
     for place in (
         {"after": 4},
         {"after": -1},
@@ -440,11 +451,11 @@ def test_places_that_are_not_there_are_refused_by_name(store):
     with pytest.raises(BadUsage):
         store.branch("chat", after=0, before=1)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_a_run_id_goes_before_a_prefix_of_it(store):
-    """An id that is the beginning of another still names its own run."""
+def test_an_exact_run_id_takes_precedence_over_a_prefix(store):
+    """An id that is a prefix of another is still its own run."""
     store.append_run("chat", Run(run_id="r1"))
     store.append_run("chat", Run(run_id="r10"))
 
@@ -452,18 +463,18 @@ def test_a_run_id_goes_before_a_prefix_of_it(store):
     assert store.branch("chat", after="r10").fork_run_index == 1
 
 
-def test_runs_of_another_session_are_no_place_in_this_one(store):
-    """Nor those of the parent that lie after the fork."""
+def test_runs_of_another_session_are_not_branch_points(store):
+    """Nor those of the parent after the branch point."""
     a_session(store, "a")
     other = a_session(store, "other").runs[0]
-    late = loaded(store, "a").runs[2]
+    late = load_session(store, "a").runs[2]
     store.branch("a", after=0, new_session_id="b")
     for session_id, place in (("a", other.run_id), ("b", late.run_id), ("b", 1)):
         with pytest.raises(RunNotFound):
             store.branch(session_id, after=place)
 
 
-def test_texts_that_sql_would_read_are_only_ids(store):
+def test_sql_in_ids_is_not_executed(store):
     """% and _ in a run id match themselves."""
     store.append_run("chat", Run(run_id="a%c"))
     store.append_run("chat", Run(run_id="abc"))
@@ -474,8 +485,8 @@ def test_texts_that_sql_would_read_are_only_ids(store):
     assert store.branch("chat", after="x_").fork_run_index == 2
 
 
-def test_a_result_of_another_runs_call_is_not_taken_for_this_ones(store):
-    """Providers use ids again in the next run: a cut between call and result looks at the run itself."""
+def test_results_are_not_joined_across_runs(store):
+    """Providers reuse ids in the next run: only results of the same run count."""
     for i in range(2):
         store.append_run(
             "chat",
@@ -487,14 +498,14 @@ def test_a_result_of_another_runs_call_is_not_taken_for_this_ones(store):
             ),
         )
     branch = store.branch("chat", after=(1, 0))
-    runs = loaded(store, branch.session_id).runs
+    runs = load_session(store, branch.session_id).runs
 
     assert [run.tool_calls[0].result for run in runs] == ["0", None]
     assert [run.tool_calls[0].status for run in runs] == ["completed", "unknown"]
 
 
 def a_family(store, session_id="chat", leader="team", **fields):
-    """A run of a team or a workflow with two members' runs, one of which has a run within it: four runs."""
+    """A run of a team or a workflow with two members' runs, one of which has a run of its own: four runs."""
     top = store.append_run(session_id, a_small_run(leader, run_id=leader, run_type="team", **fields))
     first = store.append_run(session_id, a_small_run("one", run_id=f"{leader}.1", parent_run_id=top.run_id))
     store.append_run(session_id, a_small_run("deep", run_id=f"{leader}.1.1", parent_run_id=first.run_id))
@@ -503,7 +514,7 @@ def a_family(store, session_id="chat", leader="team", **fields):
 
 
 def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
-    """At every depth; before it there is none of them; a place at a member's run is a place at its leader's."""
+    """At every depth; before it there are none of them; a member's run stands for its top-level run."""
     first, second = a_family(store, leader="a"), a_family(store, leader="b")
     store.append_run("chat", a_small_run("last", run_id="last"))
     places = {
@@ -520,29 +531,29 @@ def test_a_branch_after_a_run_inherits_its_members_and_steps_runs(store):
     }
     for name, (place, expected) in places.items():
         branch = store.branch("chat", new_session_id=name, **place)
-        assert [run.run_id for run in loaded(store, name).runs] == expected, name
+        assert [run.run_id for run in load_session(store, name).runs] == expected, name
         assert sorted(store.runs_df(name, lineage=True)["run_id"]) == sorted(expected), name
         again = store.branch(name, new_session_id=f"again {name}")
-        assert [run.run_id for run in loaded(store, again.session_id).runs] == expected, name
+        assert [run.run_id for run in load_session(store, again.session_id).runs] == expected, name
         assert store.append_run(name, a_small_run()).run_index == branch.fork_run_index + 1
     assert [m.content for m in store.history("after 0")][:2] == ["a", "answer to a"]
     assert len(store.history("after 0")) == 4
 
 
-def test_a_branch_after_a_run_keeps_its_members_when_the_parent_goes(store):
-    """A copy of a run is whole, too, and its members are the copy's."""
+def test_a_branch_keeps_members_runs_when_the_parent_is_deleted(store):
+    """A copied run is complete, and its members' runs are the copy's."""
     a_family(store)
     store.append_run("chat", a_small_run("next"))
     store.branch("chat", after=0, new_session_id="b")
     store.delete_session("chat", detach_branches=True)
-    runs = loaded(store, "b").runs
+    runs = load_session(store, "b").runs
 
     assert [run.input for run in runs] == ["team", "one", "deep", "two"]
     assert [run.parent_run_id for run in runs] == [None, runs[0].run_id, runs[1].run_id, runs[0].run_id]
 
 
-def test_the_state_after_a_teams_run_is_the_teams(store):
-    """What a leader sets after its members ended is in the branch; so is it before the next run."""
+def test_the_state_after_a_team_run_is_the_teams(store):
+    """A state that a leader sets after its members ended is in the branch, also before the next run."""
     top = store.start_run("chat", input="x", session_type="team")
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
     store.finish_run(member.run_id, session_state={"by": "member"})
@@ -554,8 +565,8 @@ def test_the_state_after_a_teams_run_is_the_teams(store):
     assert store.branch("chat", before=2).session_state == {"by": "leader"}
 
 
-def test_a_branch_from_a_team_at_work_does_not_move_on_with_it(store):
-    """Its leader's run is cut at its latest message, though a member's run has ended since."""
+def test_a_branch_after_an_open_team_run_does_not_get_later_messages(store):
+    """The leader's run is cut at its latest message, though a member's run has ended since."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
@@ -564,11 +575,11 @@ def test_a_branch_from_a_team_at_work_does_not_move_on_with_it(store):
     store.append_messages(top.run_id, [Message(role="assistant", content="2")])
     store.finish_run(top.run_id, output="2")
 
-    assert [said(run.messages) for run in loaded(store, "b").runs] == [["1"]]
+    assert [message_contents(run.messages) for run in load_session(store, "b").runs] == [["1"]]
 
 
-def test_a_branch_after_a_team_that_is_continued_stays_as_it_was(store):
-    """A run that had failed gets more messages, and the branch has none of them."""
+def test_a_branch_after_a_team_run_is_unchanged_when_it_resumes(store):
+    """A failed run gets more messages when it is resumed, and the branch gets none of them."""
     top = store.start_run("chat", input="x", session_type="team")
     store.append_messages(top.run_id, [Message(role="user", content="1")])
     member = store.start_run("chat", input="y", parent_run_id=top.run_id)
@@ -579,12 +590,12 @@ def test_a_branch_after_a_team_that_is_continued_stays_as_it_was(store):
     store.append_messages(top.run_id, [Message(role="assistant", content="2")])
     store.finish_run(top.run_id, output="2")
 
-    assert said(loaded(store, "b").runs[0].messages) == ["1"]
+    assert message_contents(load_session(store, "b").runs[0].messages) == ["1"]
 
 
 @pytest.mark.parametrize("how", ["start_run", "append_run", "default_state"])
-def test_a_branch_before_the_first_run_has_the_state_from_before_it(store, how):
-    """What was set without a run, or is the default of the agent."""
+def test_a_branch_before_the_first_run_has_the_initial_state(store, how):
+    """A state that was set without a run, or is the agent's default."""
     if how == "default_state":
         run = store.start_run("chat", input="x", default_state={"set": 1})
         store.finish_run(run.run_id, session_state={"set": 2})

@@ -1,22 +1,16 @@
-"""A run written step by step: what each step costs, and that what is remembered between steps misleads no step."""
+"""A live run: the cost of each step, and that cached keys never mislead a step."""
 
 from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from samples import a_small_run, loaded, statements
+from samples import a_small_run, load_session, statements
 
 from kern_nb.errors import OwnerMismatch, RunClosed, RunNotFound
 from kern_nb.records import Message, Run, ToolCall, Usage
 
 
-@pytest.fixture
-def other(store, store_factory, engine_name):
-    """A second store object on the same database; in memory there is no second."""
-    return store if engine_name == "memory" else store_factory()
-
-
-def turn() -> list[Message]:
+def run_messages() -> list[Message]:
     """The messages of a run with one tool call."""
     call = ToolCall(tool_call_id="c", tool_name="t", args={"n": 1})
     return [
@@ -27,9 +21,9 @@ def turn() -> list[Message]:
     ]
 
 
-def in_steps(store, session_id: str) -> Run:
-    """A run as an agent writes it, a transaction a step."""
-    first, asked, result, last = turn()
+def write_in_steps(store, session_id: str) -> Run:
+    """A run as an agent writes it, one transaction per step."""
+    first, asked, result, last = run_messages()
     run = store.start_run(session_id, input="question", messages=[first])
     store.append_messages(run.run_id, [asked])
     store.append_messages(run.run_id, [result])
@@ -37,37 +31,37 @@ def in_steps(store, session_id: str) -> Run:
     return run
 
 
-def without_blank(found: list[str]) -> list[str]:
-    """Statements, without what begins a transaction."""
+def without_begin(found: list[str]) -> list[str]:
+    """Statements without those that begin a transaction."""
     return [statement for statement in found if not statement.startswith("BEGIN")]
 
 
-def test_a_run_in_steps_takes_three_times_the_statements_of_an_append_at_most(store):
+def test_a_live_run_needs_at_most_three_times_the_statements_of_an_append(store):
     """With one tool call, in four transactions."""
-    whole = Run(input="question", output="answer", messages=turn())
+    whole = Run(input="question", output="answer", messages=run_messages())
     store.append_run("chat", whole)
-    in_steps(store, "chat")
+    write_in_steps(store, "chat")
     commits: list[object] = []
 
     def count(connection: sa.Connection) -> None:
         commits.append(connection)
 
     with statements(store) as appended:
-        store.append_run("chat", Run(input="question", output="answer", messages=turn()))
+        store.append_run("chat", Run(input="question", output="answer", messages=run_messages()))
     sa.event.listen(store.engine, "commit", count)
     with statements(store) as steps:
-        in_steps(store, "chat")
+        write_in_steps(store, "chat")
     sa.event.remove(store.engine, "commit", count)
 
-    assert len(without_blank(steps)) <= 3 * len(without_blank(appended))
+    assert len(without_begin(steps)) <= 3 * len(without_begin(appended))
     assert len(steps) <= 3 * len(appended)
     assert len(commits) == 4
 
 
-def test_a_run_in_steps_is_stored_as_the_same_run_appended_at_once(store):
-    """But for its times and ids."""
-    in_steps(store, "steps")
-    store.append_run("at once", Run(input="question", output="answer", messages=turn(), session_state={}))
+def test_a_live_run_is_stored_as_an_appended_one(store):
+    """Except times and ids."""
+    write_in_steps(store, "steps")
+    store.append_run("at once", Run(input="question", output="answer", messages=run_messages(), session_state={}))
     unlike = {"run_id", "session_id", "created_at", "finished_at", "duration_s", "message_id", "usage", "session_state"}
 
     def comparable(run: Run) -> dict:
@@ -76,23 +70,23 @@ def test_a_run_in_steps_is_stored_as_the_same_run_appended_at_once(store):
         calls = [call.model_dump(exclude={"created_at", "duration_s"}) for call in run.tool_calls]
         return fields | {"messages": messages, "tool_calls": calls}
 
-    steps, at_once = loaded(store, "steps").runs[0], loaded(store, "at once").runs[0]
+    steps, at_once = load_session(store, "steps").runs[0], load_session(store, "at once").runs[0]
     assert comparable(steps) == comparable(at_once)
     assert steps.tool_calls[0].duration_s == 0.5
     assert steps.duration_s >= 0
 
 
-def test_two_stores_may_write_one_run(store, other):
-    """Each numbers on from what the other one wrote."""
+def test_two_stores_can_write_one_run(store, other_store):
+    """Each numbers after the other's messages."""
     run = store.start_run("chat", input="x", messages=[Message(role="user", content="0")])
     numbers = []
     for n in range(1, 6):
-        writer = store if n % 2 else other
+        writer = store if n % 2 else other_store
         call = ToolCall(tool_call_id="same", tool_name="t")
         stored = writer.append_messages(run.run_id, [Message(role="assistant", content=f"{n}", tool_calls=[call])])
         numbers += [message.message_index for message in stored]
-    other.finish_run(run.run_id, messages=[Message(role="assistant", content="end")])
-    stored_run = loaded(store, "chat").runs[0]
+    other_store.finish_run(run.run_id, messages=[Message(role="assistant", content="end")])
+    stored_run = load_session(store, "chat").runs[0]
 
     assert numbers == [1, 2, 3, 4, 5]
     assert [m.message_index for m in stored_run.messages] == [0, 1, 2, 3, 4, 5, 6]
@@ -103,12 +97,14 @@ def test_two_stores_may_write_one_run(store, other):
         store.finish_run(run.run_id)
 
 
-def test_a_deleted_run_takes_no_more(store, other):
-    """Though its writer remembers where it was, and another run stands there now."""
+def test_a_deleted_run_cannot_be_written(store, other_store):
+    """Though its writer has cached its key, and another run has that key now."""
     run = store.start_run("chat", input="x")
     store.append_messages(run.run_id, [Message(role="user", content="before")])
-    other.delete_session("chat")
-    later = other.start_run("chat", input="y", messages=[Message(role="assistant", tool_calls=turn()[1].tool_calls)])
+    other_store.delete_session("chat")
+    later = other_store.start_run(
+        "chat", input="y", messages=[Message(role="assistant", tool_calls=run_messages()[1].tool_calls)]
+    )
     assert later.run_index == run.run_index
 
     with pytest.raises(RunNotFound):
@@ -117,41 +113,41 @@ def test_a_deleted_run_takes_no_more(store, other):
         store.append_messages(run.run_id, [Message(role="tool", tool_call_id="c", content="z")])
     with pytest.raises(RunNotFound):
         store.finish_run(run.run_id, session_state={"mine": 1})
-    stored = loaded(store, "chat")
+    stored = load_session(store, "chat")
     assert [r.run_id for r in stored.runs] == [later.run_id]
     assert stored.runs[0].status == "RUNNING"
     assert [call.status for call in stored.runs[0].tool_calls] == ["started"]
     assert stored.session_state == {}
 
 
-def test_a_run_id_that_is_used_again_elsewhere_is_the_new_run(store, other):
-    """A run of another session that took the id of a deleted one."""
+def test_a_reused_run_id_is_the_new_run(store, other_store):
+    """A run of another session with the id of a deleted one."""
     store.start_run("first", input="x", run_id="r")
-    other.delete_session("first")
-    other.start_run("second", input="y", run_id="r")
+    other_store.delete_session("first")
+    other_store.start_run("second", input="y", run_id="r")
     store.append_messages("r", [Message(role="user", content="hello")])
     store.finish_run("r", output="done")
 
-    stored = loaded(store, "second").runs[0]
+    stored = load_session(store, "second").runs[0]
     assert (stored.status, stored.output, [m.content for m in stored.messages]) == ("COMPLETED", "done", ["hello"])
 
 
-def test_the_state_of_an_unchanged_run_is_the_sessions(store):
-    """What another run set meanwhile is the state after this one."""
+def test_an_unchanged_state_is_the_sessions(store):
+    """Concurrent changes of another run are in the state after this one."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")
     store.update_session_state("chat", {"b": 2})
     end = store.finish_run(run.run_id, state_unchanged=True)
 
-    assert end.session_state == loaded(store, "chat").runs[1].session_state == {"a": 1, "b": 2}
-    assert end.finished_at == loaded(store, "chat").runs[1].finished_at
+    assert end.session_state == load_session(store, "chat").runs[1].session_state == {"a": 1, "b": 2}
+    assert end.finished_at == load_session(store, "chat").runs[1].finished_at
 
 
 def test_another_users_session_is_refused_before_anything_is_written(store):
-    """With the first messages of a run."""
+    """With the run's first messages."""
     store.append_run("chat", a_small_run(), user_id="alice")
     with pytest.raises(OwnerMismatch):
         store.start_run("chat", input="x", user_id="bob", messages=[Message(role="user", content="x")])
 
-    assert len(loaded(store, "chat").runs) == 1
-    assert len(store.messages_df()) == len(loaded(store, "chat").runs[0].messages)
+    assert len(load_session(store, "chat").runs) == 1
+    assert len(store.messages_df()) == len(load_session(store, "chat").runs[0].messages)

@@ -1,4 +1,4 @@
-"""Chains of hundreds of branches: read as quickly as their messages, on every engine, and cut where they branch."""
+"""Chains of hundreds of branches: read as quickly as their messages, on every engine, and cut at their branch points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LENGTH = 600
 
 
 def link(store, length):
-    """Write a chain of branches, each of the one before: every fifth is taken within a run, which has two messages."""
+    """Write a chain of branches; every fifth cuts a run of two messages."""
     messages = [Message(role="user", content="question"), Message(role="assistant", content="answer")]
     made = {"sessions": [], "runs": [], "messages": []}
     for index in range(length):
@@ -41,8 +41,8 @@ def chain(store):
     return link(store, LENGTH)
 
 
-def test_a_long_chain_is_read_from_its_end(store, chain):
-    """All that reads a branch, of one that has hundreds of ancestors; a run that a branch cuts has one message."""
+def test_a_long_chain_is_readable(store, chain):
+    """Everything that reads a branch with hundreds of ancestors; a cut run has one message."""
     cut = len([index for index in range(1, LENGTH) if index % 5 == 0])
     expected = 2 * LENGTH - cut
 
@@ -61,8 +61,8 @@ def test_a_long_chain_is_read_from_its_end(store, chain):
     assert store.check().problems == []
 
 
-def test_rows_behind_a_branch_point_stay_out_of_a_long_chain(store, chain):
-    """What an ancestor said after the branch is no part of it."""
+def test_rows_after_a_branch_point_are_not_in_a_long_chain(store, chain):
+    """Rows of an ancestor after the branch point are not inherited."""
     before = len(store.history(chain))
     store.append_run("s3", Run(messages=[Message(role="user", content="later")]))
 
@@ -71,8 +71,8 @@ def test_rows_behind_a_branch_point_stay_out_of_a_long_chain(store, chain):
     assert store.history("s3")[-1].content == "later"
 
 
-def test_a_chain_is_read_with_few_statements(store, chain):
-    """Resolving it takes no statement for each of its branches."""
+def test_a_chain_needs_few_statements(store, chain):
+    """Resolving it needs no statement per branch."""
     statements = []
 
     @sa.event.listens_for(store.engine, "before_cursor_execute")

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from samples import a_run, a_session, a_small_run, loaded, row_counts
+from samples import a_run, a_session, a_small_run, load_session, row_counts
 
 from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import HasBranches, SessionNotFound
@@ -71,7 +71,7 @@ def test_two_processes_that_set_different_keys_keep_both(persistent_target, work
     for worker in processes:
         worker.end()
     with open_store(persistent_target) as store:
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
 
         assert session.session_state == {f"p{i} {n}": n for n in range(20) for i in range(2)}
         assert len(session.runs) == 40
@@ -96,7 +96,7 @@ def test_threads_append_to_one_session(store):
     errors = at_once(
         *(lambda i=i: [store.append_run("chat", a_small_run(f"{i} {n}")) for n in range(12)] for i in range(8))
     )
-    session = loaded(store, "chat")
+    session = load_session(store, "chat")
 
     assert errors == []
     assert [run.run_index for run in session.runs] == list(range(96))
@@ -144,7 +144,7 @@ def test_concurrent_branch_and_delete_leave_no_orphan(store, store_factory, engi
         )
         assert [type(error) for error in errors] in ([HasBranches], [SessionNotFound]), errors
         if isinstance(errors[0], HasBranches):
-            assert len(loaded(store, f"b{i}").runs) == 1
+            assert len(load_session(store, f"b{i}").runs) == 1
         else:
             assert store.get_session(f"b{i}") is None
     assert store.check()
@@ -161,8 +161,8 @@ def test_concurrent_detach_and_append_to_the_branch(store, store_factory, engine
             lambda i=i: other.append_run(f"b{i}", a_small_run("own")),
         )
         assert errors == []
-        assert [run.input for run in loaded(store, f"b{i}").runs] == [f"s{i} 0", f"s{i} 1", f"s{i} 2", "own"]
-        assert [run.run_index for run in loaded(store, f"b{i}").runs] == [0, 1, 2, 3]
+        assert [run.input for run in load_session(store, f"b{i}").runs] == [f"s{i} 0", f"s{i} 1", f"s{i} 2", "own"]
+        assert [run.run_index for run in load_session(store, f"b{i}").runs] == [0, 1, 2, 3]
 
 
 def test_one_of_several_concurrent_branches_of_one_name_is_created(store, store_factory, engine_name):
@@ -173,7 +173,7 @@ def test_one_of_several_concurrent_branches_of_one_name_is_created(store, store_
 
     assert len(errors) == 3
     assert {type(error).__name__ for error in errors} == {"SessionExists"}
-    assert len(loaded(store, "b").runs) == 2
+    assert len(load_session(store, "b").runs) == 2
 
 
 def test_concurrent_titles_and_states_are_both_stored(store, store_factory, engine_name):
@@ -188,7 +188,7 @@ def test_concurrent_titles_and_states_are_both_stored(store, store_factory, engi
             lambda i=i: other.rename_session("chat", f"title {i}"),
         )
         assert errors == []
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
         assert session.session_name == f"title {i}"
         assert session.session_state == {f"k{j}": j for j in range(i + 1)}
         assert session.session_data["other"] == 1

@@ -1,11 +1,11 @@
-"""A paused run waits until it is answered: each answer is checked, kept and given once."""
+"""A paused run has requirements: each answer is checked and stored once."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import a_run, difference, everything, loaded
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+from paused_runs import FUTURE, PAST, a_paused_run, a_requirement, ids, stored_requirement
+from samples import a_run, all_rows, difference, load_session
 
 from kern_nb.errors import (
     AlreadyResolved,
@@ -16,16 +16,18 @@ from kern_nb.errors import (
 )
 
 
-def test_a_paused_run_waits(store):
-    """It is PAUSED, its call stays open, and what it waits for is seen in the run, the session, the inbox and by SQL."""
+def test_a_paused_run_has_pending_requirements(store):
+    """It is PAUSED, its call stays open, and its requirement is in the run, the session, the inbox and SQL."""
     run = store.start_run("chat", input="x", user_id="alice")
     returned = store.pause_run(
-        run.run_id, [asks("ask", prompt="may I?", expires_at=FUTURE, extra={"fields": ["to"]})], output="waiting"
+        run.run_id,
+        [a_requirement("ask", prompt="may I?", expires_at=FUTURE, extra={"fields": ["to"]})],
+        output="waiting",
     )
     paused = store.get_run(run.run_id)
 
     assert (paused.status, paused.output, paused.finished_at) == ("PAUSED", "waiting", None)
-    assert returned == paused.requirements == loaded(store, "chat").runs[0].requirements == store.requirements()
+    assert returned == paused.requirements == load_session(store, "chat").runs[0].requirements == store.requirements()
     ask = returned[0]
     assert (ask.session_id, ask.run_id, ask.status, ask.approved, ask.answer) == (
         "chat",
@@ -37,7 +39,7 @@ def test_a_paused_run_waits(store):
     assert run.created_at <= ask.created_at < FUTURE == ask.expires_at
     assert (ask.prompt, ask.extra, ask.args) == ("may I?", {"fields": ["to"]}, {"to": "bob", "text": "hi"})
     assert store.sql("SELECT requirement_id, status FROM requirements").values.tolist() == [["ask", "pending"]]
-    assert [call.status for call in a_paused_run(store, "other", asks("b")).tool_calls] == ["started"]
+    assert [call.status for call in a_paused_run(store, "other", a_requirement("b")).tool_calls] == ["started"]
     assert store.check().problems == []
 
 
@@ -57,14 +59,14 @@ ANSWERS = [
 ]
 
 
-def test_an_answer_is_kept_as_it_was_given(store):
-    """With who gave it, when, and their note; the question stays as it was."""
-    run = a_paused_run(store, "chat", *(asks(f"ask {i:02}", kind) for i, (kind, *_) in enumerate(ANSWERS)))
+def test_an_answer_is_stored_unchanged(store):
+    """With who gave it, when, and their note; the other fields are unchanged."""
+    run = a_paused_run(store, "chat", *(a_requirement(f"ask {i:02}", kind) for i, (kind, *_) in enumerate(ANSWERS)))
     answered = {"status", "approved", "answer", "note", "resolved_by", "resolved_at"}
     for before, (_, answer, approved, kept) in zip(run.requirements, ANSWERS, strict=True):
         given = store.resolve(before.requirement_id, **answer, note="because", by="alice")
 
-        assert given == stored(store, before.requirement_id)
+        assert given == stored_requirement(store, before.requirement_id)
         assert (given.status, given.note, given.resolved_by) == ("resolved", "because", "alice")
         assert given.approved is approved
         assert difference(kept, given.answer) is None
@@ -103,119 +105,119 @@ OF_THE_WRONG_KIND = [
         pytest.param(OF_THE_WRONG_KIND, id="kind"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_refused(store, wrong):
-    """With what would fit; nothing is changed, and a right answer is taken afterwards."""
-    a_paused_run(store, "chat", *(asks(f"ask {i}", kind) for i, (kind, _) in enumerate(wrong)))
-    before = everything(store)
+def test_an_invalid_answer_is_refused(store, wrong):
+    """The hint names a valid answer; nothing is changed, and a valid answer is stored afterwards."""
+    a_paused_run(store, "chat", *(a_requirement(f"ask {i}", kind) for i, (kind, _) in enumerate(wrong)))
+    before = all_rows(store)
     for i, (_, answer) in enumerate(wrong):
         with pytest.raises(BadUsage) as caught:
             store.resolve(f"ask {i}", **answer)
         assert caught.value.hint
 
-    assert everything(store) == before
+    assert all_rows(store) == before
     assert all(store.resolve(f"ask {i}", approve=False).status == "resolved" for i in range(len(wrong)))
 
 
-def test_a_cell_of_a_data_frame_is_an_answer(store):
-    """numpy's False refuses as Python's does, and its True approves."""
-    a_paused_run(store, "chat", asks("a"), asks("b"))
+def test_a_dataframe_cell_can_be_an_answer(store):
+    """numpy's False rejects as Python's does, and its True approves."""
+    a_paused_run(store, "chat", a_requirement("a"), a_requirement("b"))
 
     assert store.resolve("a", approve=np.True_).approved is True
     assert store.resolve("b", approve=np.False_).approved is False
 
 
-def test_arguments_that_were_no_object_can_be_edited(store):
-    """The model wrote no JSON, a person writes what it meant."""
-    a_paused_run(store, "chat", asks("ask", args='{"to": bob'))
+def test_arguments_that_are_not_an_object_can_be_replaced(store):
+    """The model's arguments are not JSON, and a person replaces them."""
+    a_paused_run(store, "chat", a_requirement("ask", args='{"to": bob'))
 
     assert store.resolve("ask", args={"to": "bob"}).answer == {"to": "bob"}
 
 
-def test_an_answer_that_cannot_be_stored_is_refused(store):
-    """A value that would not come back leaves the question open."""
-    a_paused_run(store, "chat", asks("ask", "user_input"))
-    before = everything(store)
+def test_an_unstorable_answer_is_refused(store):
+    """The requirement stays pending."""
+    a_paused_run(store, "chat", a_requirement("ask", "user_input"))
+    before = all_rows(store)
     for name in ("value", "args"):
         with pytest.raises(UnstorableValue):
             store.resolve("ask", **{name: {"x": object()}})
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_arguments_that_the_tool_needs_are_asked_for(store):
-    """Those that the model gave count; an empty text is one; a refusal needs none."""
+def test_required_arguments_are_required(store):
+    """The model's arguments count; an empty text is a value; a rejection needs none."""
     needed = {"args": {"to": "bob"}, "extra": {"required": ["to", "text"]}}
-    a_paused_run(store, "chat", asks("a", "user_input", **needed), asks("b", "user_input", **needed))
-    before = everything(store)
+    a_paused_run(store, "chat", a_requirement("a", "user_input", **needed), a_requirement("b", "user_input", **needed))
+    before = all_rows(store)
     for answer in ({"value": {"to": "eve"}}, {"args": {"text": None}}, {"value": {}}, {"approve": True}):
         with pytest.raises(BadUsage, match="text"):
             store.resolve("a", **answer)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
     assert store.resolve("a", value={"text": ""}).answer == {"text": ""}
     assert store.resolve("b", approve=False).approved is False
 
 
-def test_the_first_answer_stands(store):
-    """Whoever comes later is told who was faster and what they said; neither their answer nor their note is kept."""
+def test_the_first_answer_is_stored(store):
+    """Later answers get AlreadyResolved with the first; neither their answer nor their note is stored."""
     a_paused_run(store)
     first = store.resolve("ask", approve=False, note="no", by="alice")
-    before = everything(store)
+    before = all_rows(store)
     for again in (
         {"approve": True, "by": "bob"},
         {"approve": False, "by": "alice"},
         {"args": {"to": "eve"}},
         {"approve": True, "note": "late"},
     ):
-        with pytest.raises(AlreadyResolved, match="refused by alice"):
+        with pytest.raises(AlreadyResolved, match="rejected by alice"):
             store.resolve("ask", **again)
 
-    assert everything(store) == before
-    assert stored(store) == first
+    assert all_rows(store) == before
+    assert stored_requirement(store) == first
 
 
-def test_what_expired_takes_no_answer(store):
-    """Nor does a later attempt; its expiry is kept, and what has time left is answered as ever."""
-    a_paused_run(store, "chat", asks("late", expires_at=PAST), asks("early", expires_at=FUTURE))
+def test_an_expired_requirement_cannot_be_resolved(store):
+    """Nor by a second attempt; its expiry is stored, and a requirement that has not expired can be resolved."""
+    a_paused_run(store, "chat", a_requirement("late", expires_at=PAST), a_requirement("early", expires_at=FUTURE))
     for _ in range(2):
         with pytest.raises(AlreadyResolved, match="expired"):
             store.resolve("late", approve=True, by="alice")
 
-        late = stored(store, "late")
+        late = stored_requirement(store, "late")
         assert (late.status, late.approved, late.resolved_by, late.resolved_at) == ("expired", None, None, None)
     assert store.resolve("early", approve=True).approved
 
 
-def test_a_run_that_has_ended_takes_no_answer(store):
-    """It waits no more, and what it waited for is over."""
+def test_requirements_of_an_ended_run_cannot_be_resolved(store):
+    """They are expired."""
     for status in ("COMPLETED", "CANCELLED", "ERROR", "REGENERATED"):
-        run = a_paused_run(store, "chat", asks(status))
+        run = a_paused_run(store, "chat", a_requirement(status))
         store.finish_run(run.run_id, status=status)
-        before = everything(store)
+        before = all_rows(store)
         with pytest.raises(AlreadyResolved, match=status):
             store.resolve(status, approve=True)
         with pytest.raises(RunClosed, match=status):
-            store.pause_run(run.run_id, [asks("more")])
+            store.pause_run(run.run_id, [a_requirement("more")])
 
-        assert everything(store) == before
+        assert all_rows(store) == before
 
 
-def test_the_inbox_forgets_what_is_past_answering(store):
-    """What resolve would refuse is not listed as waiting."""
-    a_paused_run(store, "chat", asks("expired", expires_at=PAST))
-    run = a_paused_run(store, "chat", asks("cancelled"))
+def test_the_inbox_lists_only_resolvable_requirements(store):
+    """Requirements that resolve would refuse are not listed as pending."""
+    a_paused_run(store, "chat", a_requirement("expired", expires_at=PAST))
+    run = a_paused_run(store, "chat", a_requirement("cancelled"))
     store.finish_run(run.run_id, status="CANCELLED")
 
     assert ids(store.requirements()) == []
 
 
-def test_a_run_that_does_not_exist_or_has_ended_cannot_pause(store):
+def test_an_unknown_or_ended_run_cannot_pause(store):
     """Nothing is stored for it."""
     run = store.append_run("chat", a_run())
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(RunNotFound):
-        store.pause_run("nowhere", [asks("ask")])
+        store.pause_run("nowhere", [a_requirement("ask")])
     with pytest.raises(RunClosed):
-        store.pause_run(run.run_id, [asks("ask")])
+        store.pause_run(run.run_id, [a_requirement("ask")])
 
-    assert everything(store) == before
+    assert all_rows(store) == before

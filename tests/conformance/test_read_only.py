@@ -1,4 +1,4 @@
-"""A store that was opened to be read refuses every write and changes nothing."""
+"""A read-only store refuses every write and changes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from samples import a_run, a_session, everything
+from samples import a_run, a_session, all_rows
 from test_schema_guard import READS, WRITES
 
 from kern_nb.db import open_store
@@ -24,9 +24,9 @@ def target(persistent_target):
 
 
 def test_every_write_is_refused(target, tmp_path):
-    """By the store itself, with the way out, before the database is asked; nothing is written."""
+    """By the store itself, with a hint, before the database is used; nothing is written."""
     with open_store(target) as writer:
-        before = everything(writer)
+        before = all_rows(writer)
     with open_store(target, read_only=True) as store:
         for name, write in WRITES.items():
             with pytest.raises(ReadOnlyStore) as caught:
@@ -37,11 +37,11 @@ def test_every_write_is_refused(target, tmp_path):
             store.write(lambda connection: None)
         (tmp_path / "runs.jsonl").write_text("{}\n")
     with open_store(target) as writer:
-        assert everything(writer) == before
+        assert all_rows(writer) == before
 
 
 def test_everything_can_be_read(target):
-    """Frames, records and SQL are those of a store that may be written."""
+    """Frames, records and SQL are the same as those of a writable store."""
     with open_store(target) as writer, open_store(target, read_only=True) as store:
         expected = {name: read(writer) for name, read in READS.items() if name != "check"}
         writer.close()
@@ -55,14 +55,14 @@ def test_everything_can_be_read(target):
         assert "read-only" in repr(store)
 
 
-def test_a_readers_sql_still_cannot_write(target):
-    """Nor is there another way round."""
+def test_sql_of_a_read_only_store_cannot_write(target):
+    """In none of the ways that SQL offers."""
     with open_store(target, read_only=True) as store, pytest.raises(PermissionError):
         store.sql("DELETE FROM agno_sessions")
 
 
-def test_a_file_to_be_read_must_be_there(tmp_path):
-    """There is nothing to read in a new one, and none is made."""
+def test_a_read_only_file_must_exist(tmp_path):
+    """A missing file is not created."""
     for name in ("s.duckdb", "s.db"):
         with pytest.raises(StoreNotFound, match=name):
             open_store(tmp_path / name, read_only=True)
@@ -70,7 +70,7 @@ def test_a_file_to_be_read_must_be_there(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_file_without_permission_to_write_can_be_read(tmp_path):
+def test_a_write_protected_file_can_be_read(tmp_path):
     """A shared, protected file is read like any other."""
     for name in ("s.duckdb", "s.db"):
         path = Path(tmp_path / name)
@@ -81,7 +81,7 @@ def test_a_file_without_permission_to_write_can_be_read(tmp_path):
             assert len(store.messages_df()) == 4
 
 
-def test_a_reader_sees_what_a_writer_adds(target):
+def test_a_read_only_store_sees_new_rows(target):
     """In the same process and while both are open."""
     with open_store(target, read_only=True) as reader, open_store(target) as writer:
         assert len(reader.runs_df()) == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import a_run, a_session, everything, loaded
+from samples import a_run, a_session, all_rows, load_session
 
 from kern_nb.db import PostgresDb
 from kern_nb.errors import KernError, QueryFailed, QueryRefused
@@ -201,32 +201,32 @@ def tried(store, query: str) -> str | None:
 def test_non_query_statements_are_refused(guarded):
     """Writes, transactions, settings, several statements, empty text."""
     store, _, _, listing = guarded
-    before, files = everything(store), listing()
+    before, files = all_rows(store), listing()
     wrong = {}
     for query in STATEMENTS:
         if finding := tried(store, query):
             wrong[query] = finding
-        now = everything(store)
+        now = all_rows(store)
         if now != before:
             wrong[query] = f"changed {[name for name in now if now[name] != before.get(name)]}"
             before = now
 
     assert wrong == {}
     assert listing() == files
-    assert len(loaded(store, "chat").runs) == 2
+    assert len(load_session(store, "chat").runs) == 2
 
 
 def test_queries_beyond_the_store_are_refused(guarded, engine_name):
     """Files, folders, extensions, other databases and server settings, in any form."""
     store, folder, file, listing = guarded
-    before, files = everything(store), listing()
+    before, files = all_rows(store), listing()
     wrong = {}
     for template in REACHES[engine_name]:
         query = template.format(file=file, folder=folder)
         finding = tried(store, query)
         if finding:
             wrong[template] = finding
-        now = everything(store)
+        now = all_rows(store)
         if now != before:
             wrong[template] = "changed the database"
             before = now

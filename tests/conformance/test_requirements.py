@@ -1,10 +1,10 @@
-"""What waits is listed, kept with its run, gone with its session, and safe from those who only read."""
+"""Requirements are listed, stored with their run, deleted with their session, and not changed by a read-only store."""
 
 from __future__ import annotations
 
 import pytest
-from samples import SPECIAL, a_session, everything, loaded, rows_naming
-from waiting import FUTURE, PAST, a_paused_run, asks, ids, stored
+from paused_runs import FUTURE, PAST, a_paused_run, a_requirement, ids, stored_requirement
+from samples import SPECIAL, a_session, all_rows, load_session, rows_naming
 
 from kern_nb.errors import (
     AlreadyResolved,
@@ -16,22 +16,24 @@ from kern_nb.records import Message, Run
 
 
 @pytest.mark.parametrize("id_", ["x" * 1001, "taken"])
-def test_a_requirement_whose_id_cannot_be_stored_pauses_nothing(store, id_):
-    """The run goes on as it was."""
-    a_paused_run(store, "other", asks("taken"))
+def test_a_requirement_with_an_unstorable_id_is_refused(store, id_):
+    """The run stays open."""
+    a_paused_run(store, "other", a_requirement("taken"))
     run = store.start_run("chat", input="x")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(KernError):
-        store.pause_run(run.run_id, [asks("good"), asks(id_)], session_state={"half": True})
+        store.pause_run(run.run_id, [a_requirement("good"), a_requirement(id_)], session_state={"half": True})
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_any_text_is_asked_and_answered(store):
+def test_requirements_and_answers_can_be_any_text(store):
     """NUL, lone surrogates, our own escapes, SQL: in ids, arguments, prompts, names, notes and answers, and as references."""
     texts = [text for text in SPECIAL if text.strip()]
     fields = [{"args": {t: [t]}, "prompt": t, "assignee": t, "tool_name": t, "note": t} for t in texts]
-    run = a_paused_run(store, "chat", *(asks(t, "user_input", **f) for t, f in zip(texts, fields, strict=True)))
+    run = a_paused_run(
+        store, "chat", *(a_requirement(t, "user_input", **f) for t, f in zip(texts, fields, strict=True))
+    )
     for text in texts:
         # Its own id is exact, though it may be a prefix of another's.
         store.resolve(text, value={text: text}, note=f"{text}!", by=text)
@@ -44,22 +46,22 @@ def test_any_text_is_asked_and_answered(store):
         assert (found.prompt, found.args, found.tool_name) == (text, {text: [text]}, text)
 
 
-def test_long_texts_are_asked_and_answered(store):
+def test_requirements_and_answers_can_be_long(store):
     """A megabyte in the arguments, the prompt, the note and the answer."""
     long = "x\x00\ud800" + "ü" * 1_000_000
-    a_paused_run(store, "chat", asks("ask", "external_execution", args={"x": long}, prompt=long))
+    a_paused_run(store, "chat", a_requirement("ask", "external_execution", args={"x": long}, prompt=long))
     answered = store.resolve("ask", value=long, note=long)
 
-    assert answered == stored(store)
+    assert answered == stored_requirement(store)
     assert (answered.args, answered.prompt, answered.note, answered.answer) == ({"x": long}, long, long, long)
 
 
 def test_requirements_are_filtered(store):
-    """By session, run, owner of the session, assignee and status; oldest first, and by default what waits."""
-    first = a_paused_run(store, "of alice", asks("a1", assignee="carol"), asks("a2"), user_id="alice")
-    second = a_paused_run(store, "of alice", asks("a3", assignee="Carol"), user_id="alice")
-    a_paused_run(store, "of bob", asks("b1", assignee="carol"), user_id="bob")
-    a_paused_run(store, "of nobody", asks("n1", expires_at=PAST))
+    """By session, run, user of the session, assignee and status; oldest first, and by default unresolved ones."""
+    first = a_paused_run(store, "of alice", a_requirement("a1", assignee="carol"), a_requirement("a2"), user_id="alice")
+    second = a_paused_run(store, "of alice", a_requirement("a3", assignee="Carol"), user_id="alice")
+    a_paused_run(store, "of bob", a_requirement("b1", assignee="carol"), user_id="bob")
+    a_paused_run(store, "of nobody", a_requirement("n1", expires_at=PAST))
     store.resolve("a1", approve=True)
     store.claim("a2", by="carol")
     with pytest.raises(AlreadyResolved):
@@ -80,20 +82,26 @@ def test_requirements_are_filtered(store):
     assert store.requirements(run_id="nowhere") == []
 
 
-def test_what_a_run_asks_for_stays_in_order(store):
-    """As the model made the calls, whatever their ids."""
-    run = a_paused_run(store, "chat", asks("z"), asks("m"), asks("a"))
+def test_requirements_keep_their_order(store):
+    """In the order of the model's calls, whatever their ids."""
+    run = a_paused_run(store, "chat", a_requirement("z"), a_requirement("m"), a_requirement("a"))
 
     assert ids(run.requirements) == ids(store.requirements()) == ["z", "m", "a"]
 
 
-def test_a_stored_run_brings_its_requirements(store):
-    """Answered ones and open ones come back as they went in, and the open ones can be answered."""
-    answered = asks("old", status="resolved", approved=False, resolved_by="alice", resolved_at=PAST, created_at=PAST)
-    run = Run(status="PAUSED", requirements=[answered, asks("new", created_at=FUTURE)])
+def test_a_loaded_run_has_its_requirements(store):
+    """Resolved and pending ones are read back unchanged, and the pending ones can be resolved."""
+    answered = a_requirement(
+        "old", status="resolved", approved=False, resolved_by="alice", resolved_at=PAST, created_at=PAST
+    )
+    run = Run(status="PAUSED", requirements=[answered, a_requirement("new", created_at=FUTURE)])
     returned = store.append_run("chat", run)
 
-    assert returned.requirements == store.get_run(run.run_id).requirements == loaded(store, "chat").runs[0].requirements
+    assert (
+        returned.requirements
+        == store.get_run(run.run_id).requirements
+        == load_session(store, "chat").runs[0].requirements
+    )
     expected = {"session_id": "chat", "run_id": run.run_id}
     assert returned.requirements == [r.model_copy(update=expected) for r in run.requirements]
     assert ids(store.requirements()) == ["new"]
@@ -103,30 +111,30 @@ def test_a_stored_run_brings_its_requirements(store):
 
 
 def test_a_stored_requirement_has_a_time(store):
-    """So that the oldest comes first on every engine."""
-    store.append_run("chat", Run(status="PAUSED", requirements=[asks("ask")]))
+    """So that the oldest is first on every engine."""
+    store.append_run("chat", Run(status="PAUSED", requirements=[a_requirement("ask")]))
 
-    assert stored(store).created_at is not None
+    assert stored_requirement(store).created_at is not None
 
 
-def test_a_deleted_session_waits_for_nothing(store):
-    """Its requirements go with it; those of other sessions stay."""
-    a_paused_run(store, "other", asks("kept"))
-    kept = everything(store)
+def test_a_deleted_session_has_no_requirements(store):
+    """Its requirements are deleted with it; those of other sessions are kept."""
+    a_paused_run(store, "other", a_requirement("kept"))
+    kept = all_rows(store)
     a_paused_run(store)
     store.delete_session("chat")
 
-    assert everything(store) == kept
+    assert all_rows(store) == kept
     assert rows_naming(store, "chat") == {}
     assert ids(store.requirements()) == ["kept"]
     with pytest.raises(RequirementNotFound):
         store.resolve("ask", approve=True)
 
 
-def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_name):
-    """What waits can be read; nothing is answered, claimed, handed on or gone on with."""
+def test_a_read_only_store_cannot_resolve(store, store_factory, engine_name):
+    """Requirements can be read, but not resolved, claimed, handed off or resumed."""
     run = a_paused_run(store)
-    before = everything(store)
+    before = all_rows(store)
     if engine_name == "memory":
         store.read_only = True
     else:
@@ -140,7 +148,7 @@ def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_
         lambda: reader.handoff("ask", to="bob"),
         lambda: reader.handoff("chat", to="bob"),
         lambda: reader.claim_run(run.run_id),
-        lambda: reader.pause_run(run.run_id, [asks("more")]),
+        lambda: reader.pause_run(run.run_id, [a_requirement("more")]),
         lambda: reader.append_messages(run.run_id, [Message(role="user")], session_state={"x": 1}),
         lambda: reader.update_session_state("chat", {"x": 1}),
         lambda: reader.save_summary("chat", None),
@@ -148,11 +156,11 @@ def test_a_store_that_is_read_only_takes_no_answer(store, store_factory, engine_
     ):
         with pytest.raises(PermissionError, match="read-only"):
             write()
-    assert everything(reader) == before
+    assert all_rows(reader) == before
 
 
-def test_a_store_without_tables_waits_for_nothing(store):
-    """Nothing to answer is no error of the database's."""
+def test_an_empty_store_has_no_requirements(store):
+    """The error is not a driver's."""
     assert store.requirements() == []
     for call in (
         lambda: store.resolve("ask", approve=True),

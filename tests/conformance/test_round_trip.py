@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from pydantic import BaseModel
-from samples import SPECIAL, WHEN, a_run, assert_none, difference, everything, loaded, texts, values
+from samples import SPECIAL, WHEN, a_run, all_rows, assert_none, difference, load_session, texts, values
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import UnstorableValue
@@ -37,14 +37,14 @@ def through_every_place(store: SessionStore, value: Any) -> dict[str, Any]:
     boxed = {"kept": value}
     data = dict.fromkeys(("session_data", "agent_data", "team_data", "workflow_data", "metadata", "summary"), boxed)
     store.save_session(Session(session_id=session_id, **data))
-    before = loaded(store, session_id)
+    before = load_session(store, session_id)
     call = ToolCall(tool_call_id="c", tool_name="t", args=value, result=value, extra=boxed)
     message = Message(role="assistant", content=value, tool_calls=[call], extra=boxed)
     store.append_run(
         session_id,
         Run(input=value, output=value, messages=[message], extra=boxed, session_state=boxed),
     )
-    session = loaded(store, session_id)
+    session = load_session(store, session_id)
     run = session.runs[0]
     found = {name: getattr(before, name)["kept"] for name in data}
     found |= {
@@ -72,7 +72,7 @@ def through_a_live_run(store: SessionStore, value: Any) -> dict[str, Any]:
     store.append_messages(run.run_id, [Message(role="assistant", content=value, tool_calls=[call])])
     store.append_messages(run.run_id, [Message(role="tool", tool_call_id="c", content=value)])
     store.finish_run(run.run_id, output=value, session_state={"kept": value})
-    session = loaded(store, session_id)
+    session = load_session(store, session_id)
     run = session.runs[0]
     return {
         "input": run.input,
@@ -128,7 +128,7 @@ def through_every_field(store: SessionStore, text: str) -> dict[str, Any]:
     store.append_run(unique, run)
     store.rename_session(unique, text)
     store.add_score(unique, text, 1.0, run_id=unique, source=text)
-    session = loaded(store, unique)
+    session = load_session(store, unique)
     got = session.runs[0]
     first, second = got.messages
     found = {name: getattr(got, name) for name in owners}
@@ -329,7 +329,7 @@ def test_megabyte_of_text_round_trips(store):
         call = ToolCall(tool_call_id="c", args={"text": text}, result=text)
         message = Message(role="user", content=text, tool_calls=[call])
         store.append_run("s", Run(input=text, output=[text], messages=[message]))
-        run = loaded(store, "s").runs[-1]
+        run = load_session(store, "s").runs[-1]
 
         assert run.input == run.output[0] == run.messages[0].content == text
         assert run.tool_calls[0].args["text"] == run.tool_calls[0].result == text
@@ -358,7 +358,7 @@ def test_empty_fields_are_not_missing(store):
     """Empty dicts of a session stay empty dicts, and missing ones missing."""
     store.save_session(Session(session_id="s", session_data={}, metadata={}, summary=None, agent_data={}))
     store.append_run("s", Run(session_state={}, messages=[Message(role="user", content="", message_id="", model="")]))
-    session = loaded(store, "s")
+    session = load_session(store, "s")
     run = session.runs[0]
 
     assert (session.session_data or {}).get("session_state", {}) == {}
@@ -432,7 +432,7 @@ def test_every_field_of_run_round_trips(store):
     )
 
     given_back = store.append_run("s", run)
-    stored = loaded(store, "s").runs[0]
+    stored = load_session(store, "s").runs[0]
 
     assert stored.model_dump() == run.model_dump()
     assert given_back.model_dump() == run.model_dump()
@@ -460,7 +460,7 @@ def test_every_field_of_session_round_trips(store):
     )
 
     given_back = store.save_session(session)
-    stored = loaded(store, "s")
+    stored = load_session(store, "s")
 
     assert stored.model_dump(exclude={"runs"}) == session.model_dump(exclude={"runs"})
     assert given_back.model_dump(exclude={"runs"}) == session.model_dump(exclude={"runs"})
@@ -472,7 +472,7 @@ def test_saving_session_again_keeps_unset_fields(store):
     """A session saved without created_at keeps it, and the result has it."""
     store.save_session(Session(session_id="s", created_at=0, metadata={"a": 1}, duration_s=2.0))
     given_back = store.save_session(Session(session_id="s", metadata={"a": 2}))
-    stored = loaded(store, "s")
+    stored = load_session(store, "s")
 
     assert (stored.created_at, stored.metadata, stored.duration_s) == (0, {"a": 2}, 2.0)
     assert given_back.model_dump(exclude={"runs"}) == stored.model_dump(exclude={"runs"})
@@ -493,7 +493,7 @@ def test_times_are_stored_to_the_microsecond(store):
     }
     for given_time, expected in times.items():
         store.append_run("s", Run(created_at=given_time, messages=[Message(role="user", created_at=given_time)]))
-        run = loaded(store, "s").runs[-1]
+        run = load_session(store, "s").runs[-1]
 
         assert difference(expected, run.created_at) is None
         assert difference(expected, run.messages[0].created_at) is None
@@ -505,7 +505,7 @@ def test_nat_is_a_missing_time(store):
     """NaT as the time of a message is None."""
     store.append_run("s", Run(messages=[Message(role="user", content="x", created_at=pd.NaT)]))
 
-    assert loaded(store, "s").runs[0].messages[0].created_at is None
+    assert load_session(store, "s").runs[0].messages[0].created_at is None
     assert store.messages_df().created_at.isna().all()
 
 
@@ -547,7 +547,7 @@ def test_frames_return_title_beside_any_session_data(store):
     }.items():
         store.save_session(Session(session_id=session_id, session_data=data))
 
-        assert loaded(store, session_id).session_name == "title\x00"
+        assert load_session(store, session_id).session_name == "title\x00"
         assert store.sessions_df(session_id).session_name.tolist() == ["title\x00"]
         assert session_id in [session.session_id for session in store.list_sessions(name="title")]
 
@@ -647,12 +647,12 @@ def refusal(store: SessionStore, write: Any) -> str | None:
 def test_unstorable_value_is_refused_and_writes_nothing(store):
     """UnstorableValue in every field, and no session, run or message is written."""
     store.append_run("there", a_run())
-    before = everything(store)
+    before = all_rows(store)
     tried = {(name, place): write for name, value in UNSTORABLE.items() for place, write in places(value).items()}
     wrong = {name: found for name, write in tried.items() if (found := refusal(store, write))}
 
     assert_none(wrong)
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_unstorable_value_is_refused_in_live_run(store):
@@ -669,7 +669,7 @@ def test_unstorable_value_is_refused_in_live_run(store):
             write()
     store.append_messages(run.run_id, [Message(role="user", content="b")])
     store.finish_run(run.run_id, output="done")
-    stored = loaded(store, "s").runs[0]
+    stored = load_session(store, "s").runs[0]
 
     assert [m.content for m in stored.messages] == ["b"]
     assert (stored.status, stored.output, stored.messages[0].message_index) == ("COMPLETED", "done", 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from samples import a_run, a_session, everything, loaded, table_names
+from samples import a_run, a_session, all_rows, load_session, table_names
 
 from kern_nb.errors import ForeignLayout, KernError, SchemaTooNew
 from kern_nb.records import Message, Session
@@ -82,7 +82,7 @@ def test_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_p
     a_session(store, "s", runs=1)
     version = store.tables.schema
     store.write(lambda connection: connection.execute(version.update().values(version=version.c.version + 1000)))
-    before = everything(store)
+    before = all_rows(store)
     if engine_name != "memory":
         store.close()
     files = fingerprint(tmp_path)
@@ -94,7 +94,7 @@ def test_newer_schema_is_refused_by_every_call(store_factory, engine_name, tmp_p
         assert "pgrade" in caught.value.hint, name
         newer.close() if engine_name != "memory" else None
     assert fingerprint(tmp_path) == files
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 @pytest.mark.parametrize("layout", ["Agno 2", "Agno 3", "own"])
@@ -105,7 +105,7 @@ def test_foreign_session_table_is_refused(store_factory, engine_name, tmp_path, 
     with store.engine.begin() as connection:
         for command in created:
             connection.exec_driver_sql(command)
-    before = everything(store)
+    before = all_rows(store)
     for name, call in WRITES.items():
         with pytest.raises(ForeignLayout) as caught:
             call(store)
@@ -113,12 +113,12 @@ def test_foreign_session_table_is_refused(store_factory, engine_name, tmp_path, 
         assert layout == "own" or layout in str(caught.value), name
         assert "session_table" in caught.value.hint, name
 
-    assert everything(store) == before
+    assert all_rows(store) == before
     beside = store if engine_name == "memory" else store_factory(session_table="kern_sessions")
     if engine_name != "memory":
         a_session(beside, "ours")
-        assert len(loaded(beside, "ours").runs) == 3
-        after = everything(store)
+        assert len(load_session(beside, "ours").runs) == 3
+        after = all_rows(store)
         assert {name: after[name] for name in before} == before
 
 
@@ -128,35 +128,35 @@ def test_foreign_table_of_any_own_name_is_refused(store, suffix):
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE agno_sessions{suffix} (run_id VARCHAR, run_data VARCHAR)")
         connection.exec_driver_sql(f"INSERT INTO agno_sessions{suffix} VALUES ('theirs', '{{}}')")
-    before = everything(store)
+    before = all_rows(store)
     for call in (WRITES["append_run"], WRITES["save_session"], WRITES["append_run"]):
         with pytest.raises(ForeignLayout, match=f"agno_sessions{suffix}"):
             call(store)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_view_of_own_name_is_refused(store):
     """kern_nb does not write into it."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW agno_sessions AS SELECT 1 AS session_id")
-    before = everything(store)
+    before = all_rows(store)
     with pytest.raises(KernError):
         WRITES["append_run"](store)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_foreign_kern_schema_table_is_refused(store):
     """A table of that name with other columns is left unchanged."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE kern_schema (id INTEGER)")
-    before = everything(store)
+    before = all_rows(store)
     for call in (WRITES["append_run"], READS["sessions_df"]):
         with pytest.raises(KernError, match="kern_schema"):
             call(store)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
 def test_opening_and_reading_create_nothing(store_factory, engine_name, tmp_path):
@@ -181,7 +181,7 @@ def test_failed_writes_create_no_session(store):
         with pytest.raises(KernError):
             WRITES[name](store)
 
-    assert all(rows == [] for table, rows in everything(store).items() if table != "kern_schema")
+    assert all(rows == [] for table, rows in all_rows(store).items() if table != "kern_schema")
 
 
 def test_reading_does_not_change_file(store_factory, engine_name, tmp_path):
@@ -212,5 +212,5 @@ def test_schema_is_created_once(store_factory, engine_name):
     store = store_factory()
     a_session(store, "s", runs=1)
 
-    assert len(everything(store)["kern_schema"]) == 1
-    assert len(loaded(store, "s").runs) == 2
+    assert len(all_rows(store)["kern_schema"]) == 1
+    assert len(load_session(store, "s").runs) == 2

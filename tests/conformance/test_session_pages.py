@@ -1,4 +1,4 @@
-"""Lists of sessions: newest first, page by page, each filter on its own and all together."""
+"""Lists of sessions: newest first, page by page, each filter alone and all together."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def ids(store: SessionStore, **filters: Any) -> list[str]:
 
 
 def forget_time(store: SessionStore, session_id: str) -> None:
-    """Make a session one of unknown time, as importers of undated records do."""
+    """Set a session's time to unknown, as importers of undated records do."""
     s = store.tables.sessions
     store.write(lambda c: c.execute(s.update().where(s.c.session_id == session_id).values(created_at=None)))
 
 
 @pytest.fixture
 def crowd(store):
-    """Sessions of equal times, of unknown times and of hostile ids, in a shuffled order; with the order expected of them."""
+    """Sessions with equal, unknown and hostile times and ids, shuffled, with their expected order."""
     times = {f"s{i:02}": 100 + i // 5 for i in range(30)}
     times |= {"": 102, "\x00": 102, "\ud800": 102, "\U0001f600": 102, "é": 102, "Z": 102, "a%": 102, "'": 102}
     unknown = ["u1", "u2", "u3"]
@@ -59,7 +59,7 @@ def crowd(store):
 
 
 def test_pages_show_each_session_once(crowd):
-    """No session twice, none missed, whatever the page's size, though many were made in the same second."""
+    """No duplicate and none missing, for any page size, though many have the same time."""
     store, times, unknown = crowd
     for limit in (1, 4, 10, 41, 50):
         found = pages(store, limit)
@@ -70,7 +70,7 @@ def test_pages_show_each_session_once(crowd):
         assert sorted(flat) == sorted([*times, *unknown])
 
 
-def test_sessions_come_newest_first_and_those_of_unknown_time_last(crowd):
+def test_sessions_are_sorted_newest_first_and_unknown_times_last(crowd):
     """The same order in pages, in one page and in the frame."""
     store, times, unknown = crowd
     found = [session_id for page in pages(store, 7) for session_id in page]
@@ -82,7 +82,7 @@ def test_sessions_come_newest_first_and_those_of_unknown_time_last(crowd):
     assert [name.replace("\ud800", "\ufffd") for name in found] == store.sessions_df().session_id.tolist()
 
 
-def test_sessions_before_1970_come_before_those_of_unknown_time(store):
+def test_sessions_before_1970_sort_before_unknown_times(store):
     """A time before 1970 is a time."""
     for session_id, created_at in {"old": -86_400, "older": -(10**9), "new": 10, "unknown": 0, "epoch": -1}.items():
         store.save_session(Session(session_id=session_id, created_at=created_at))
@@ -93,8 +93,8 @@ def test_sessions_before_1970_come_before_those_of_unknown_time(store):
     assert store.sessions_df().session_id.tolist() == ["new", "epoch", "old", "older", "unknown"]
 
 
-def test_pages_hold_while_sessions_come_and_go(store):
-    """What is stored or deleted between two pages makes no other session appear twice or not at all."""
+def test_pages_are_stable_under_concurrent_changes(store):
+    """Rows stored or deleted between two pages make no other session appear twice or be missed."""
     for i in range(12):
         store.save_session(Session(session_id=f"s{i:02}", created_at=1000 + i))
     made = iter(range(100))
@@ -109,7 +109,7 @@ def test_pages_hold_while_sessions_come_and_go(store):
     assert found == [f"s{i:02}" for i in reversed(range(12))]
 
 
-def test_each_filter_gives_just_the_sessions_that_fit(store):
+def test_each_list_filter_returns_matching_sessions(store):
     """session_type, agent_id, team_id, workflow_id, user_id: each alone, and together, and page by page."""
     fields = {
         "session_type": ("agent", "team"),
@@ -132,7 +132,7 @@ def test_each_filter_gives_just_the_sessions_that_fit(store):
     assert ids(store, user_id="a'; --") == []
 
 
-def test_a_title_is_found_by_a_part_of_it_in_any_case(store):
+def test_a_title_matches_by_a_part_ignoring_case(store):
     """Letters of any language; %, _ and \\ are only themselves."""
     titles = {"1": "Großer ÄRGER", "2": "100 %_sure\\", "3": "it's \x00 odd", "4": "плановый Отчёт", "5": None}
     for session_id, title in titles.items():
@@ -150,8 +150,8 @@ def test_a_title_is_found_by_a_part_of_it_in_any_case(store):
     assert ids(store, name="needle") == []
 
 
-def test_sessions_are_found_by_the_status_of_their_latest_run(store):
-    """The latest run decides, members' runs do not; a session without runs has no status."""
+def test_sessions_are_filtered_by_the_status_of_their_latest_run(store):
+    """The latest run counts, members' runs do not; a session without runs has no status."""
     for session_id, statuses in {
         "done": ["ERROR", "COMPLETED"],
         "failed": ["COMPLETED", "ERROR"],
@@ -173,7 +173,7 @@ def test_sessions_are_found_by_the_status_of_their_latest_run(store):
 
 
 def test_a_listed_session_has_its_fields_and_no_runs(store):
-    """Runs are None, which is not an empty list; all else is there."""
+    """Runs are None, not an empty list; all other fields are there."""
     a_session(store)
     store.save_session(
         Session(session_id="chat", session_data={"session_name": "t"}, metadata={"a": 1}, created_at=3, updated_at=4)
@@ -188,7 +188,7 @@ def test_a_listed_session_has_its_fields_and_no_runs(store):
 
 
 def test_empty_branches_are_listed(store):
-    """A branch without a run of its own is a session like any other, even one that inherits nothing."""
+    """A branch without own runs is listed like any other, even one that inherits nothing."""
     a_session(store)
     store.branch("chat", before=0, new_session_id="nothing")
     store.branch("chat", new_session_id="all")
@@ -198,7 +198,7 @@ def test_empty_branches_are_listed(store):
 
 
 def test_listing_never_reads_messages(store):
-    """Neither their table nor that of tool calls is named in what is sent, nor more rows fetched than shown."""
+    """Neither their table nor that of tool calls is queried, nor more rows fetched than listed."""
     for i in range(5):
         a_session(store, f"s{i}", runs=2)
     store.list_sessions()
@@ -213,22 +213,22 @@ def test_listing_never_reads_messages(store):
 
 
 def test_a_store_without_tables_lists_no_sessions(store):
-    """Before the first write there is nothing, and no error."""
+    """Before the first write there are none, and no error."""
     page = store.list_sessions(user_id="u", status="COMPLETED", name="x")
 
     assert (list(page), page.cursor) == ([], None)
     assert store.get_session("s") is None
 
 
-def test_a_page_of_no_sessions_is_refused(store):
-    """A limit below 1 would page for ever."""
+def test_a_limit_of_0_is_refused(store):
+    """A limit below 1 would page forever."""
     for limit in (0, -1):
         with pytest.raises(BadUsage, match=str(limit)):
             store.list_sessions(limit=limit)
 
 
-def test_a_cursor_of_another_make_is_refused(store):
-    """What list_sessions did not give is not taken for the first page, nor for an error of Python's."""
+def test_an_invalid_cursor_is_refused(store):
+    """It is neither the first page nor a Python error."""
     store.save_session(Session(session_id="s"))
     coded = [
         base64.urlsafe_b64encode(text).decode() for text in (b"null", b"[]", b'[null, "a"]', b'{"a": 1}', b"[{}, 1]")

@@ -1,4 +1,4 @@
-"""Session state under runs at once: each run's changes are kept, key by key, and the state after any run can be had."""
+"""Session state under concurrent runs: each run's changes are kept, key by key, and the state after each run is stored."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import a_small_run, loaded
+from samples import a_small_run, load_session
 
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Session
 
 
 def at_once(store, base, first, second, session_id="chat"):
-    """The state after two runs that both started from ``base`` and left it as ``first`` and ``second``."""
+    """The state after two runs that both started from ``base`` and ended with ``first`` and ``second``."""
     store.save_session(Session(session_id=session_id, session_data={"session_state": base}))
     a, b = store.start_run(session_id, input="a"), store.start_run(session_id, input="b")
     store.finish_run(a.run_id, session_state=first)
     store.finish_run(b.run_id, session_state=second)
-    return loaded(store, session_id).session_state
+    return load_session(store, session_id).session_state
 
 
-def test_two_runs_at_once_that_set_different_keys_keep_both(store):
-    """In either order of their ends, at any depth."""
+def test_concurrent_runs_keep_their_different_keys(store):
+    """In either order of ends, at every depth."""
     assert at_once(store, {}, {"a": 1}, {"b": 2}) == {"a": 1, "b": 2}
     assert at_once(store, {"n": 0}, {"n": 0, "a": 1}, {"n": 5}, "1") == {"n": 5, "a": 1}
     nested = at_once(store, {"x": {"y": {}}}, {"x": {"y": {"a": 1}}}, {"x": {"y": {"b": 2}, "z": 3}}, "2")
@@ -32,8 +32,8 @@ def test_two_runs_at_once_that_set_different_keys_keep_both(store):
     assert at_once(store, {}, {"x": {"a": 1}}, {"x": {"b": 2}}, "3") == {"x": {"a": 1, "b": 2}}
 
 
-def test_a_key_that_a_run_removed_is_gone(store):
-    """Unless the other run changed it; what the other added stays."""
+def test_a_removed_key_is_removed(store):
+    """Unless the other run changed it; the other's new keys are kept."""
     assert at_once(store, {"old": 1, "kept": 2}, {"kept": 2}, {"old": 1, "kept": 2, "new": 3}) == {"kept": 2, "new": 3}
     assert at_once(store, {"old": 1}, {"old": 1, "new": 3}, {}, "1") == {"new": 3}
     assert at_once(store, {"x": {"a": 1, "b": 2}}, {"x": {"b": 2}}, {"x": {"a": 1, "b": 2, "c": 3}}, "2") == {
@@ -43,7 +43,7 @@ def test_a_key_that_a_run_removed_is_gone(store):
     assert at_once(store, {"a": 1, "b": 1}, {"a": 1}, {"b": 1}, "4") == {}
 
 
-def test_of_two_runs_that_set_one_key_the_later_end_wins(store):
+def test_the_later_finish_wins_for_the_same_key(store):
     """There is one value; lists are values."""
     assert at_once(store, {"n": 0}, {"n": 1}, {"n": 2}) == {"n": 2}
     assert at_once(store, {"l": [0]}, {"l": [0, 1]}, {"l": [0, 2]}, "1") == {"l": [0, 2]}
@@ -51,16 +51,16 @@ def test_of_two_runs_that_set_one_key_the_later_end_wins(store):
     assert at_once(store, {"x": 5}, {"x": 5}, {"x": {"a": 1}}, "3") == {"x": {"a": 1}}
 
 
-def test_a_change_of_kind_is_a_change(store):
-    """1 to True, 0 to False, 1 to 1.0, 0.0 to -0.0: equal in Python, and not the same."""
+def test_a_change_of_type_is_a_change(store):
+    """1 to True, 0 to False, 1 to 1.0, 0.0 to -0.0: equal in Python, but not the same."""
     for i, (before, after) in enumerate([(1, True), (0, False), (True, 1), (1, 1.0), (0.0, -0.0), ([1], [True])]):
         state = at_once(store, {"x": before}, {"x": before}, {"x": after}, f"s{i}")
 
         assert repr(state) == repr({"x": after})
 
 
-def test_a_value_that_did_not_change_does_not_overwrite(store):
-    """NaN is not a change of itself, nor is a tuple of the list it came back as, nor an array of its list."""
+def test_an_unchanged_value_does_not_overwrite(store):
+    """NaN is no change from NaN, nor a tuple from its list, nor an array from its list."""
     nan = float("nan")
     for i, (before, returned) in enumerate(
         [(nan, nan), ([1, 2], (1, 2)), ([1, 2], np.array([1, 2])), ({"a": [nan]}, {"a": [nan]})]
@@ -70,60 +70,60 @@ def test_a_value_that_did_not_change_does_not_overwrite(store):
         assert state == {"x": "set by the other", "own": 1}
 
 
-def test_a_state_of_values_that_do_not_compare_is_stored(store):
-    """Arrays, signalling NaN: merging compares what is stored, not what == says."""
+def test_values_that_do_not_compare_are_stored(store):
+    """Arrays, signalling NaN: a merge compares stored values, without ==."""
     for i, value in enumerate((np.array([1, 2]), np.float64("nan"), Decimal("sNaN"), {"a": np.array([[1]])})):
         store.append_run(f"s{i}", a_small_run(session_state={"x": value}))
         store.append_run(f"s{i}", a_small_run(session_state={"x": value, "y": 1}))
         run = store.start_run(f"s{i}", input="x")
         store.finish_run(run.run_id, session_state={"x": value, "z": 2})
 
-        assert set(loaded(store, f"s{i}").session_state) == {"x", "z"}
+        assert set(load_session(store, f"s{i}").session_state) == {"x", "z"}
 
 
 def test_a_finished_run_merges_key_by_key_when_appended(store):
-    """A stored run's state adds to the session's: another run's keys stay."""
+    """A stored run's state is merged into the session's: another run's keys are kept."""
     store.append_run("chat", a_small_run(session_state={"a": 1, "n": {"x": 1}}))
     store.append_run("chat", a_small_run(session_state={"b": 2, "n": {"y": 2}}))
     store.append_run("chat", a_small_run())
 
-    assert loaded(store, "chat").session_state == {"a": 1, "b": 2, "n": {"x": 1, "y": 2}}
+    assert load_session(store, "chat").session_state == {"a": 1, "b": 2, "n": {"x": 1, "y": 2}}
 
 
-def test_the_state_after_any_run_can_be_had(store):
-    """Each run keeps the state as it was after it, whatever came later."""
+def test_the_state_after_each_run_is_stored(store):
+    """Each run has the state after it, whatever followed."""
     for i in range(4):
         run = store.start_run("chat", input=f"{i}")
         state = (run.session_state or {}) | {f"k{i}": i}
         store.finish_run(run.run_id, session_state=state)
-    states = [run.session_state for run in loaded(store, "chat").runs]
+    states = [run.session_state for run in load_session(store, "chat").runs]
 
     assert states == [{f"k{j}": j for j in range(i + 1)} for i in range(4)]
     assert [store.branch("chat", after=i).session_state for i in range(4)] == states
 
 
-def test_a_run_that_says_nothing_of_the_state_leaves_it(store):
-    """Neither removed nor set back to what it started from, though another run changed it meanwhile."""
+def test_a_run_without_a_state_does_not_change_it(store):
+    """Neither removed nor reset, though another run changed it meanwhile."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     silent, other = store.start_run("chat", input="silent"), store.start_run("chat", input="other")
     store.finish_run(other.run_id, session_state={"a": 2, "b": 3})
     store.finish_run(silent.run_id, output="x")
 
-    assert loaded(store, "chat").session_state == {"a": 2, "b": 3}
+    assert load_session(store, "chat").session_state == {"a": 2, "b": 3}
 
 
-def test_an_empty_state_removes_what_the_run_started_from(store):
-    """An empty dict is a state, None says nothing of it."""
+def test_an_empty_state_removes_the_initial_keys(store):
+    """An empty dict is a state, None is not."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")
     store.finish_run(run.run_id, session_state={})
 
-    assert loaded(store, "chat").session_state == {}
-    assert loaded(store, "chat").runs[1].session_state == {}
+    assert load_session(store, "chat").session_state == {}
+    assert load_session(store, "chat").runs[1].session_state == {}
 
 
-def test_state_lies_beside_the_other_session_data(store):
-    """The title and what else session_data holds are untouched by runs, and the state by a title."""
+def test_state_does_not_affect_other_session_data(store):
+    """The title and other session_data are not changed by runs, nor the state by a title."""
     data = {"session_name": "title", "other": [1], "session_state": {"a": 1}}
     store.save_session(Session(session_id="chat", session_data=data))
     run = store.start_run("chat", input="x")
@@ -131,7 +131,7 @@ def test_state_lies_beside_the_other_session_data(store):
     store.finish_run(run.run_id, session_state={"a": 1, "b": 2})
 
     expected = {"session_name": "new title", "other": [1], "session_state": {"a": 1, "b": 2}}
-    assert loaded(store, "chat").session_data == expected
+    assert load_session(store, "chat").session_data == expected
 
 
 values = st.one_of(st.integers(0, 2), st.just("x"))
@@ -148,8 +148,8 @@ def one_store():
 
 @settings(max_examples=30)
 @given(base=flat, first=flat, second=flat)
-def test_every_change_of_either_run_is_kept(one_store, base, first, second):
-    """Whatever a run set or removed is so afterwards, unless the later one set or removed the same key."""
+def test_every_change_of_concurrent_runs_is_kept(one_store, base, first, second):
+    """Whatever a run set or removed is stored, unless the later one set or removed the same key."""
     one_store.save_session(Session(session_id="chat", session_data={"session_state": base}))
     state = at_once(one_store, base, first, second)
     missing = object()
@@ -163,10 +163,10 @@ def test_every_change_of_either_run_is_kept(one_store, base, first, second):
 
 @settings(max_examples=30)
 @given(state=states, other=states)
-def test_a_run_alone_leaves_the_state_as_it_says(one_store, state, other):
-    """Without another run in between, the state is exactly what the run handed back."""
+def test_a_single_run_sets_the_state(one_store, state, other):
+    """Without a concurrent run, the state is exactly the run's."""
     one_store.save_session(Session(session_id="alone", session_data={"session_state": state}))
     run = one_store.start_run("alone", input="x")
     one_store.finish_run(run.run_id, session_state=other)
 
-    assert loaded(one_store, "alone").session_state == other
+    assert load_session(one_store, "alone").session_state == other

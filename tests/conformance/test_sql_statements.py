@@ -9,7 +9,7 @@ import re
 import sqlite3
 
 import pytest
-from samples import WHEN, a_session, everything
+from samples import WHEN, a_session, all_rows
 
 from kern_nb.db.sql_functions import DUCKDB, DUCKDB_TABLE_FUNCTIONS, POSTGRES, SQLITE
 from kern_nb.errors import KernError, QueryFailed, QueryRefused
@@ -285,7 +285,7 @@ def test_hostile_statements_change_nothing(chat, engine_name, tmp_path):
     file = tmp_path / "around" / "secret.csv"
     file.parent.mkdir()
     file.write_text("a,b\n1,2\n")
-    before, settings = everything(chat), settings_of(chat, engine_name)
+    before, settings = all_rows(chat), settings_of(chat, engine_name)
     wrong = []
     for template in HOSTILE + HOSTILE_HERE[engine_name]:
         statement = template.replace("{file}", str(file))
@@ -295,7 +295,7 @@ def test_hostile_statements_change_nothing(chat, engine_name, tmp_path):
             settings = now
 
     assert "\n".join(wrong) == ""
-    assert everything(chat) == before
+    assert all_rows(chat) == before
     assert [path.name for path in file.parent.iterdir()] == ["secret.csv"]
     assert chat.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [2]
 

@@ -1,11 +1,11 @@
-"""Given a user_id, every call of a store sees and changes that user's sessions alone; without one it sees all."""
+"""With a user_id, every method of a store reads and changes that user's sessions only; without one, all."""
 
 from __future__ import annotations
 
 import inspect
 
 import pytest
-from samples import everything
+from samples import all_rows
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import (
@@ -22,14 +22,14 @@ SECRET = "alice's swordfish"
 
 
 def run(**fields):
-    """A finished run that tells a secret."""
+    """A finished run with a secret."""
     messages = [Message(role="user", content=SECRET), Message(role="assistant", content="noted")]
     return Run(input=SECRET, output="noted", messages=messages, **fields)
 
 
 @pytest.fixture
 def shop(store):
-    """Two sessions of Alice's, one a branch, with a paused run; one of Bob's; one of nobody."""
+    """Two sessions of Alice's, one a branch, with a paused run; one of Bob's; one without a user."""
     store.append_run("of alice", run(run_id="r0", session_state={"secret": SECRET}), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="r0"), user_id="alice")
     paused = store.start_run("of alice", input=SECRET, user_id="alice", run_id="r2")
@@ -97,7 +97,18 @@ WITHOUT = {"save_session"}  # whose session says its user
 OF_A_RUN = {"append_messages", "finish_run", "pause_run", "forget_answers", "release_run"}
 """Calls of the one who started or claimed a run, by its id."""
 
-OF_THE_STORE = {"sql", "ingest", "check", "put_blob", "get_blob", "close", "reopen", "exists", "write", "reading"}
+OF_THE_STORE = {
+    "sql",
+    "ingest",
+    "check",
+    "put_blob",
+    "get_blob",
+    "close",
+    "reopen",
+    "exists",
+    "write",
+    "read_connection",
+}
 OF_THE_STORE |= {"connect", "insert", "insert_rows", "arrow", "run_sql", "is_conflict", "is_there", "locked"}
 OF_THE_STORE |= {
     "nth_largest",
@@ -105,14 +116,14 @@ OF_THE_STORE |= {
     "has_tables",
     "require_harmless",
     "locate_tables",
-    "explain",
+    "translate_error",
     "after_fork",
 }
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
 
-def test_every_public_call_is_isolated_or_named_as_one_that_is_not():
-    """A new method has to say which it is."""
+def test_every_public_method_is_isolated_or_listed():
+    """A new method has to be classified."""
     public = {name for name, value in inspect.getmembers(SessionStore, callable) if not name.startswith("_")}
 
     assert public - OF_THE_STORE - OF_A_RUN - WITHOUT - {*READS, *WRITES, *LISTS} == set()
@@ -122,7 +133,7 @@ def test_every_public_call_is_isolated_or_named_as_one_that_is_not():
 
 @pytest.mark.parametrize("other", ["bob", "", "Alice", "alice ", "%"])
 def test_another_user_reads_nothing(shop, other):
-    """The error is the one of a session that is not there, and neither names nor hints at it."""
+    """The error is that of an unknown session, and neither names nor hints at it."""
     for name, (call, error) in READS.items():
         with pytest.raises(error) as refused:
             call(shop, other)
@@ -133,8 +144,8 @@ def test_another_user_reads_nothing(shop, other):
         assert not any("alice" in session_id for session_id in call(shop, other)), name
 
 
-def test_the_owner_and_whoever_names_no_user_read_all(shop):
-    """A user_id narrows; it takes nothing away from the owner."""
+def test_the_owner_and_calls_without_a_user_read_all(shop):
+    """A user_id takes nothing away from the owner."""
     for user in ("alice", None):
         for call, _ in READS.values():
             assert call(shop, user) is not None
@@ -147,20 +158,20 @@ def test_the_owner_and_whoever_names_no_user_read_all(shop):
 
 
 def test_another_user_changes_nothing(shop):
-    """Not in whichever way it is tried; every row is as before."""
-    before = everything(shop)
+    """In no way; every row is as before."""
+    before = all_rows(shop)
     for name, (call, error) in WRITES.items():
         for other in ("bob", ""):
             with pytest.raises(error) as refused:
                 call(shop, other)
             assert "'alice'" not in f"{refused.value} {refused.value.hint}", name
 
-    assert everything(shop) == before
+    assert all_rows(shop) == before
 
 
 @pytest.mark.parametrize("user", ["alice", None])
-def test_the_owner_and_whoever_names_no_user_change_a_session(shop, user):
-    """Each of the calls does what it does."""
+def test_the_owner_and_calls_without_a_user_can_write(shop, user):
+    """Each method does its work."""
     for call, _ in WRITES.values():
         call(shop, user)
 
@@ -169,7 +180,7 @@ def test_the_owner_and_whoever_names_no_user_change_a_session(shop, user):
 
 
 def test_a_hint_names_only_sessions_of_the_user(shop):
-    """Neither a name spelt alike nor a prefix tells of another's session."""
+    """Neither a similar id nor a prefix reveals another's session."""
     shop.append_run("of bobby", run(), user_id="alice")
     for text in ("of alicf", "of al", "of bobb"):
         with pytest.raises(SessionNotFound) as refused:
@@ -180,7 +191,7 @@ def test_a_hint_names_only_sessions_of_the_user(shop):
 
 
 def test_a_refused_delete_names_no_branch_of_another_user(store):
-    """How a session came to have branches of two users: it was nobody's when they were taken."""
+    """How a session comes to have branches of two users: it had no user when they were created."""
     store.append_run("trunk", run())
     store.branch("trunk", new_session_id="hers")
     store.branch("trunk", new_session_id="his")
@@ -195,8 +206,8 @@ def test_a_refused_delete_names_no_branch_of_another_user(store):
     assert [card.session_id for card in store.session_family("his", user_id="bob").cards] == ["his"]
 
 
-def test_a_branch_shows_its_owner_what_it_inherits_whoever_has_the_parent_now(store):
-    """It was told before the branch was taken; nothing that came to the parent later is in it."""
+def test_a_branch_shows_inherited_rows_after_the_parent_changed_hands(store):
+    """Inherited rows only; nothing later of the parent's."""
     store.append_run("trunk", run())
     store.branch("trunk", new_session_id="hers")
     store.append_run("hers", run(), user_id="alice")
@@ -208,8 +219,8 @@ def test_a_branch_shows_its_owner_what_it_inherits_whoever_has_the_parent_now(st
     assert "bob" not in str(store.get_session("hers", user_id="alice"))
 
 
-def test_the_session_says_whose_a_run_is(store):
-    """Whatever user the run's own row names, as an import may have it."""
+def test_the_sessions_user_owns_a_run(store):
+    """Whatever user the run's own row has, as after an import."""
     from kern_nb.records import Session
 
     store.save_session(Session(session_id="of alice", user_id="alice", runs=[run(run_id="odd", user_id="bob")]))
@@ -220,8 +231,8 @@ def test_the_session_says_whose_a_run_is(store):
     assert len(store.runs_df(user_id="bob")) == 0
 
 
-def test_a_run_of_another_session_is_no_members(store):
-    """A run that names another session's run as its parent is not made within that."""
+def test_a_run_of_another_session_is_not_a_members_run(store):
+    """A run that names another session's run as its parent is not its member's."""
     store.append_run("of alice", run(run_id="team"), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="team"), user_id="alice")
     store.append_run("of bob", run(run_id="intruder", parent_run_id="team"), user_id="bob")
@@ -229,8 +240,8 @@ def test_a_run_of_another_session_is_no_members(store):
     assert [one.run_id for one in store.member_runs("team")] == ["member"]
 
 
-def test_an_export_of_a_user_holds_their_sessions_alone(shop, tmp_path):
-    """By name another's is not there; of all, only theirs are written."""
+def test_an_export_of_a_user_has_only_their_sessions(shop, tmp_path):
+    """By name another's is not found; of all, only theirs are written."""
     import kern_nb
 
     with pytest.raises(KernError):

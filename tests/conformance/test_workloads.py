@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from samples import a_run, a_session, a_small_run, everything, inputs, loaded, table_names
+from samples import a_run, a_session, a_small_run, all_rows, inputs, load_session, table_names
 
 from kern_nb.db import DuckDb, PostgresDb, SessionStore, SqliteDb, open_store
 from kern_nb.errors import ForeignLayout, KernError
@@ -59,7 +59,7 @@ def test_workload_may_have_any_name(store_factory, engine_name, name):
             store.sql(f"SELECT count(*) FROM {view}")
         store.append_run("chat", a_small_run("after sql"))
         store.rename_session("chat", "title")
-    assert inputs(loaded(store, "chat")) == ["chat 0", "chat 1", "after sql", "after sql"]
+    assert inputs(load_session(store, "chat")) == ["chat 0", "chat 1", "after sql", "after sql"]
     assert len(store.runs_df()) == 4
     assert name in table_names(store)
     if engine_name != "memory":

@@ -1,4 +1,4 @@
-"""`check()` names every broken invariant, and mends what can be mended without guessing."""
+"""`check()` reports every broken invariant, and repairs what can be repaired without guessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def kinds(report):
 
 
 def start_in_a_process_that_ends(store):
-    """Open a run as another process that is gone by now would have."""
+    """Open a run in another process that then ends."""
     run = store.start_run("chat", input="look it up")
     call = ToolCall(tool_call_id="c1", tool_name="search", args={"q": "kern"})
     store.append_messages(run.run_id, [Message(role="assistant", tool_calls=[call])])
@@ -35,8 +35,8 @@ def store_process(store, run_id):
         return connection.execute(sa.select(r.c.process).where(r.c.run_id == run_id)).scalar_one()
 
 
-def test_a_sound_store_has_no_problems(store):
-    """An empty store is sound, and so is one with runs and branches."""
+def test_a_valid_store_has_no_problems(store):
+    """An empty store is valid, and so is one with runs and branches."""
     assert store.check()
     store.append_run("chat", Run(messages=[Message(role="user", content="hi")]))
     store.branch("chat", new_session_id="what-if")
@@ -47,15 +47,15 @@ def test_a_sound_store_has_no_problems(store):
     assert repr(report) == "No problems found."
 
 
-def test_a_run_that_is_being_written_is_no_problem(store):
+def test_a_running_run_is_not_a_problem(store):
     """A run of a living process is not interrupted."""
     store.start_run("chat", input="hi")
 
     assert store.check()
 
 
-def test_a_run_left_open_by_a_process_that_is_gone_is_listed(store):
-    """It is called interrupted, and looking changes nothing."""
+def test_a_run_of_a_dead_process_is_reported(store):
+    """It is reported as interrupted, and checking changes nothing."""
     run = start_in_a_process_that_ends(store)
 
     report = store.check()
@@ -65,8 +65,8 @@ def test_a_run_left_open_by_a_process_that_is_gone_is_listed(store):
     assert store.runs_df()["status"].tolist() == ["RUNNING"]
 
 
-def test_repair_ends_an_interrupted_run_and_runs_no_tool(store):
-    """Its messages stay, its status says so, and a tool that had started is unknown: nobody knows what it did."""
+def test_repair_marks_an_interrupted_run_and_runs_no_tool(store):
+    """Its messages stay, its status changes, and a started tool becomes unknown."""
     start_in_a_process_that_ends(store)
 
     assert store.check(repair=True)
@@ -77,8 +77,8 @@ def test_repair_ends_an_interrupted_run_and_runs_no_tool(store):
     assert store.check()
 
 
-def test_a_run_on_another_machine_is_listed_and_left_alone(store):
-    """Whether it still works cannot be seen from here."""
+def test_a_run_on_another_host_is_reported_and_not_changed(store):
+    """Whether it still runs is unknown here."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
     store.write(lambda c: c.execute(r.update().values(process="another-host:1:1")))
@@ -89,8 +89,8 @@ def test_a_run_on_another_machine_is_listed_and_left_alone(store):
     assert store.runs_df()["status"].tolist() == ["RUNNING"]
 
 
-def test_a_run_of_a_host_that_is_gone_is_ended_when_a_person_says_so(store):
-    """A container that was created anew has another name; the report names it and the way out."""
+def test_runs_of_hosts_gone_are_marked_interrupted(store):
+    """A replaced container has another name; the report names it and the option."""
     run = store.start_run("chat", input="hi")
     r = store.tables.runs
     store.write(lambda c: c.execute(r.update().values(process="3f2a9c41d0be:1:1")))
@@ -112,7 +112,7 @@ def test_a_run_of_a_host_that_is_gone_is_ended_when_a_person_says_so(store):
         (lambda t: t.tool_calls.update().values(status="started"), ["left started"]),
     ],
 )
-def test_what_a_hand_broke_is_named(store, damage, kind):
+def test_manual_damage_is_reported(store, damage, kind):
     """Rows without their session or run, a branch without its parent, a lost message, a call that never ended."""
     call = ToolCall(tool_call_id="c1", tool_name="f", result="ok")
     messages = [Message(role="user", content="hi"), Message(role="assistant", tool_calls=[call])]

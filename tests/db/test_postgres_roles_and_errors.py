@@ -245,7 +245,7 @@ def test_terminated_connection_raises_store_error_and_next_call_works(owner, adm
     ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
 
     def read() -> None:
-        with owner.reading() as connection:
+        with owner.read_connection() as connection:
             admin.execute(ours)
             connection.exec_driver_sql("SELECT 1")
 
@@ -303,7 +303,7 @@ def test_exhausted_pool_raises_store_busy(postgres_database_url, owner):
         ready = threading.Barrier(16)
 
         def hold() -> None:
-            with store.reading():
+            with store.read_connection():
                 ready.wait(60)
                 release.wait(60)
 
@@ -330,11 +330,11 @@ def test_read_of_several_statements_sees_one_snapshot(owner, postgres_database_u
         before = connection.exec_driver_sql(count).one()
         other.append_run("chat", Run(messages=[Message(role="user", content="more")]))
         assert connection.exec_driver_sql(count).one() == before
-    with owner.reading() as connection:
+    with owner.read_connection() as connection:
         assert connection.exec_driver_sql(count).one() == (2, 2)
     error = None
     try:
-        with owner.reading() as connection:
+        with owner.read_connection() as connection:
             connection.exec_driver_sql("DELETE FROM agno_sessions")
     except KernError as caught:
         error = caught

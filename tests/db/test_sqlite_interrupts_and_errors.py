@@ -234,7 +234,7 @@ def test_unwritable_file_raises_read_only_store(store):
     with pytest.raises(sqlite3.OperationalError) as caught, contextlib.closing(raw):
         raw.execute("CREATE TABLE t (a)")
 
-    error = store.explain(caught.value)
+    error = store.translate_error(caught.value)
     assert isinstance(error, ReadOnlyStore)
     assert "writable" in error.hint
 

@@ -151,7 +151,7 @@ def test_nothing_of_a_simulation_is_lost(stored):
 
     store, document = stored
     tasks = {task["id"]: task for task in document["tasks"]}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         blobs = store.tables.blobs
         shared = dict(connection.execute(blobs.select().with_only_columns(blobs.c.sha256, blobs.c.content)).all())
     for simulation in document["simulations"]:

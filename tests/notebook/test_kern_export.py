@@ -118,7 +118,7 @@ def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
         ("alpha folder.json --force", "is a folder", "Name a file"),
         (f"alpha {'x' * 300}.json", "", ""),
         ("nobody chats.json", "There is no session 'nobody'", "%kern sessions"),
-        ("al chats.json", "fits several", "Write more"),
+        ("al chats.json", "matches several", "Use more"),
         ("alpha/1.0 chats.json", "is a message", "alpha/1"),
         ("alpha/9 alps chats.json", "has no run 9", "%kern show"),
     ],

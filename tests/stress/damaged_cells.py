@@ -42,7 +42,7 @@ BLOB = b"\x89PNG bytes"
 
 
 def fill(store: SessionStore) -> None:
-    """Two sessions that know nothing of each other, a branch of each, and one row of every other kind."""
+    """Two independent sessions, a branch of each, and one row of every other table."""
     sha256 = store.put_blob(BLOB, "image/png")
     for name in ("bad", "good"):
         call = ToolCall(tool_call_id="c1", tool_name="look", args={"q": name}, result={"n": 1}, duration_s=0.5)
@@ -71,7 +71,7 @@ def fill(store: SessionStore) -> None:
 
 
 def damages(store: SessionStore) -> Iterator[tuple[str, str, Any]]:
-    """What to put into which column, by table: values that no writer of ours puts there."""
+    """Values to put into each column, by table, that no writer of ours stores."""
     anything: list[Any] = []
     if store.engine.dialect.name == "sqlite":
         anything = [b"\xff\xfe\x00", "text", 1.5, 5, sa.text("CAST(X'ff41' AS TEXT)")]
@@ -93,7 +93,7 @@ _BY_KIND: dict[str, tuple[Any, ...]] = {
 
 
 def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
-    """Put a value into a column of one row, past every type; whether the engine took it."""
+    """Put a value into a column of one row, past every type; whether the engine accepted it."""
     owner = getattr(store.tables, table)
     target = {"sessions": "session_id = 'bad'", "blobs": "1 = 1", "requirements": "requirement_id = 'bad'"}.get(
         table, "session_id = 'bad'" + (" AND run_index = 0" if "run_index" in owner.c else "")
@@ -115,8 +115,8 @@ def damage(store: SessionStore, table: str, column: str, value: Any) -> bool:
 
 
 def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[], Any]]:
-    """Everything public that reads of one session, or of all."""
-    from kern_nb.db.session_search import Narrowing
+    """Everything public that reads one session, or all."""
+    from kern_nb.db.session_search import SessionFilter
     from kern_nb.operations.export import export
 
     def run_agent() -> None:
@@ -140,7 +140,7 @@ def reads(store: SessionStore, name: str, folder: Path) -> dict[str, Callable[[]
         "scores_df": lambda: repr(store.scores_df()),
         "filtered_df": lambda: store.messages_df([name], since="2020-01-01", until="2100-01-01", user_id="ann"),
         "by_agent_df": lambda: store.runs_df(agent_id="agent", limit=3),
-        "find_sessions": lambda: store.find_sessions(Narrowing(text="title", tag="tag"), order="tokens"),
+        "find_sessions": lambda: store.find_sessions(SessionFilter(text="title", tag="tag"), order="tokens"),
         "find_by_title": lambda: store.find_sessions(order="title"),
         "find_by_messages": lambda: store.find_sessions(order="messages"),
         "cards": lambda: store.session_cards([name, f"{name}-branch"]),
@@ -192,7 +192,7 @@ OF_ONE = frozenset(
 
 
 class Result:
-    """What was counted."""
+    """The counts."""
 
     def __init__(self, *, loud: bool = False) -> None:
         self.loud = loud
@@ -200,7 +200,7 @@ class Result:
         self.problems: list[str] = []
 
     def note(self, kind: str, text: str) -> None:
-        """Count something that is wrong."""
+        """Count a failure."""
         self.counts[kind] += 1
         self.problems.append(f"{kind}: {text}")
         if self.loud:
@@ -214,7 +214,7 @@ QUICK = frozenset(("get_session", "list_sessions", "sessions_df", "messages_df",
 def probe(
     store: SessionStore, what: str, table: str, folder: Path, result: Result, chosen: frozenset[str] | None = None
 ) -> None:
-    """Read all that is public of a damaged store, or what is chosen of it; then repair it, and look again."""
+    """Read everything public of a damaged store, or a part of it; then repair it, and check again."""
     result.counts["stores"] += 1
     for name in ("bad", "good"):
         for read, call in reads(store, name, folder).items():
@@ -241,7 +241,7 @@ def probe(
 
 
 def targets(engine: str, folder: Path, url: str | None) -> Iterator[SessionStore]:
-    """A fresh, filled store again and again; each is closed before the next."""
+    """A fresh, filled store for each iteration, closed before the next."""
     base = folder / "base"
     if engine != "postgres":
         made = SqliteDb(db_file=base) if engine == "sqlite" else DuckDb(db_file=base)
@@ -275,7 +275,7 @@ def run(
     only: str = "",
     loud: bool = False,
 ) -> Result:
-    """Damage every n-th cell of a list of all, each in a store of its own."""
+    """Damage every n-th cell of all, each in a store of its own."""
     result = Result(loud=loud)
     stores = targets(engine, folder, url)
     store = next(stores)
@@ -291,7 +291,7 @@ def run(
 
 
 def main() -> None:
-    """Run the engines that are named."""
+    """Run the given engines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", nargs="+", choices=("sqlite", "duckdb", "postgres"))
     parser.add_argument("--every", type=int, default=1)

@@ -165,7 +165,7 @@ def test_what_somebody_else_took_on_is_theirs(inbox, store):
     store.claim(RATE, by="carl")
 
     assert cards(inbox.look("", 20))[RATE]["state"] == "with carl"
-    assert "is with carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
+    assert "is claimed by carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
     inbox.answer_as("carl")
     assert "said" in inbox.answer(key(RATE), ["5"], False)
     assert stored(store, RATE).resolved_by == "carl"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kern_nb.analysis.dataframe import framed
 from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT
 from kern_nb.db.columns import Kind
-from kern_nb.db.mapping import ANSWERS
+from kern_nb.db.mapping import RESULT_ROLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ _COLUMNS: dict[str, Kind] = {
 def timed_calls(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> pd.DataFrame:
     """The agent's tool calls with ``timed`` beside ``duration_s``: stated, or the gap to the result, or missing."""
     calls = tool_calls[tool_calls["caller"] != "user"].reset_index(drop=True)
-    results = messages[messages["role"].isin(ANSWERS)]
+    results = messages[messages["role"].isin(RESULT_ROLES)]
     asked = _at(calls, messages, "message_index")
     ended = _at(calls, results, "tool_call_id")
     return _timed(calls, calls["duration_s"], calls["created_at"].fillna(asked), ended)

@@ -13,9 +13,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Segments, find_run, segments
-from kern_nb.db.mapping import ANSWERS, Row
-from kern_nb.db.reads import NOT_IN_HISTORY, require_session, session_row, with_members
+from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Lineage, find_run, load_lineage
+from kern_nb.db.mapping import RESULT_ROLES, Row
+from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
 from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
@@ -37,7 +37,7 @@ def detached(connection: Connection, tables: Tables, session_id: str) -> Rows | 
     if found is None:
         return None
     session = dict(found)
-    seen = segments(connection, tables, session)
+    seen = load_lineage(connection, tables, session)
     r = tables.runs
     runs = connection.execute(sa.select(r).where(seen.runs(r)).order_by(r.c.run_index)).mappings().all()
     rows = _read(connection, tables, seen, runs)
@@ -63,10 +63,10 @@ def one_run(connection: Connection, tables: Tables, place: Reference) -> Rows:
         SessionNotFound, RunNotFound: it is not there any more.
     """
     session = dict(require_session(connection, tables, place.session_id))
-    seen = segments(connection, tables, session)
+    seen = load_lineage(connection, tables, session)
     top = find_run(connection, tables, seen, place.run_index or 0)
     r = tables.runs
-    family = with_members(connection, tables, top["run_id"])
+    family = run_tree_ids(connection, tables, top["run_id"])
     query = sa.select(r).where(seen.runs(r), r.c.run_id.in_(family)).order_by(r.c.run_index)
     runs = connection.execute(query).mappings().all()
     rows = _read(connection, tables, seen, runs)
@@ -95,7 +95,7 @@ def one_run(connection: Connection, tables: Tables, place: Reference) -> Rows:
     return rows
 
 
-def _read(connection: Connection, tables: Tables, seen: Segments, runs: Iterable[RowMapping]) -> Rows:
+def _read(connection: Connection, tables: Tables, seen: Lineage, runs: Iterable[RowMapping]) -> Rows:
     """Runs as a session sees them, with what belongs to them."""
     runs = list(runs)
     found: Rows = {name: [] for name in TABLES}
@@ -115,8 +115,8 @@ def _read(connection: Connection, tables: Tables, seen: Segments, runs: Iterable
         if row["run_id"] in cut:
             row.update(CUT_RUN)
             # How the whole ended says nothing of a part, which a model is told.
-            row["status"] = "COMPLETED" if row["status"] in NOT_IN_HISTORY else row["status"]
-    answers = {(row["run_id"], row["tool_call_id"]) for row in found["messages"] if row["role"] in ANSWERS}
+            row["status"] = "COMPLETED" if row["status"] in STATUSES_WITHOUT_HISTORY else row["status"]
+    answers = {(row["run_id"], row["tool_call_id"]) for row in found["messages"] if row["role"] in RESULT_ROLES}
     for row in found["tool_calls"]:
         if row["run_id"] in cut and (row["run_id"], row["tool_call_id"]) not in answers:
             row.update(UNSEEN_RESULT)

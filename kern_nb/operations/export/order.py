@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from kern_nb.db.lineage import find_run, segments
+from kern_nb.db.lineage import find_run, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import sort_time
@@ -56,9 +56,9 @@ def _require_runs(store: SessionStore, places: Sequence[Reference]) -> None:
     Raises:
         RunNotFound: there is one that is not.
     """
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for session_id, run_index, _ in places:
-            seen = segments(connection, store.tables, require_session(connection, store.tables, session_id))
+            seen = load_lineage(connection, store.tables, require_session(connection, store.tables, session_id))
             find_run(connection, store.tables, seen, run_index or 0)
 
 
@@ -71,7 +71,7 @@ def _parents(
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
     found: dict[str, str | None] = {}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for some in [None] if ids is None else [ids[i : i + _AT_ONCE] for i in range(0, len(ids), _AT_ONCE)]:
             narrowed = query if some is None else query.where(s.c.session_id.in_(some))
             found |= {row.session_id: row.parent_session_id for row in connection.execute(narrowed)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.lineage import find_run, fork_of, segments
+from kern_nb.db.lineage import find_run, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
@@ -62,7 +62,7 @@ class Gathering:
         if not self._store.readers_share:
             yield from self._all()
             return
-        with self._store.reading() as snapshot:
+        with self._store.read_connection() as snapshot:
             self._snapshot = snapshot
             try:
                 yield from self._all()
@@ -74,7 +74,7 @@ class Gathering:
         if self._snapshot is not None:
             yield self._snapshot
             return
-        with self._store.reading() as connection:
+        with self._store.read_connection() as connection:
             yield connection
 
     def _all(self) -> Iterator[Found]:
@@ -118,11 +118,11 @@ class Gathering:
 
     def _inherited(self, connection: Connection, session: Row) -> Inherited | None:
         """The last run that a branch inherits, as it is exported."""
-        fork = fork_of(session)
+        fork = fork_point(session)
         if fork is None or fork.run_index < 0:
             return None
         try:
-            run = find_run(connection, self._tables, segments(connection, self._tables, session), fork.run_index)
+            run = find_run(connection, self._tables, load_lineage(connection, self._tables, session), fork.run_index)
         except RunNotFound:
             return None
         link = session["parent_session_id"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.db import SessionStore
-from kern_nb.db.reads import is_told
+from kern_nb.db.reads import is_in_history
 from kern_nb.errors import BadUsage
-from kern_nb.extra_keys import BY_TOOL, GIVEN_STATE, RETRY
+from kern_nb.extra_keys import BY_TOOL, RETRY, STATE_ARGUMENT
 from kern_nb.interop import media
 from kern_nb.records import Message, Run
 from kern_nb.text.missing_values import na_to_none
@@ -92,7 +92,7 @@ def plan(store: SessionStore, place: Reference, *, message: Any, onward: bool, a
             skipped.append(str(Input(None, of)))
         else:
             given = _given(content, replaced, store, as_it_is=as_it_is)
-            inputs.append(Input(given, of, run.internal.get(GIVEN_STATE) or {}))
+            inputs.append(Input(given, of, run.internal.get(STATE_ARGUMENT) or {}))
     if not inputs:
         raise BadUsage(f"No run of {place} has an input.", "There is nothing to give again.")
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))
@@ -158,7 +158,7 @@ def _at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:
     earlier = [m for m in run.messages if m.message_index is not None and m.message_index < index]
     said = next(m for m in run.messages if m.message_index == index)
     run_index = run.run_index or 0
-    before = (run_index, index) if any(map(is_told, earlier)) else run_index
+    before = (run_index, index) if any(map(is_in_history, earlier)) else run_index
     return before, (said.content or None if _is_users(said) else None)
 
 

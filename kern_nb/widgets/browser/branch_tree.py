@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from kern_nb.db.session_items import Card, Family
+from kern_nb.db.session_items import SessionItem, SessionTree
 from kern_nb.text import formatting
 from kern_nb.widgets.base import key_of
 
 _TITLE = 80
 
 
-def tree(family: Family, session_id: str) -> dict[str, Any]:
+def tree(family: SessionTree, session_id: str) -> dict[str, Any]:
     """The first session of all with its branches below it, and so on.
 
     Args:
@@ -20,7 +20,7 @@ def tree(family: Family, session_id: str) -> dict[str, Any]:
         session_id: The one that is shown.
     """
     there = {card.session_id for card in family.cards}
-    children: dict[str | None, list[Card]] = defaultdict(list)
+    children: dict[str | None, list[SessionItem]] = defaultdict(list)
     for card in family.cards:
         parent = card.parent_session_id
         children[parent if parent in there else None].append(card)
@@ -31,7 +31,7 @@ def tree(family: Family, session_id: str) -> dict[str, Any]:
     }
 
 
-def _node(card: Card, children: dict[str | None, list[Card]], session_id: str) -> dict[str, Any]:
+def _node(card: SessionItem, children: dict[str | None, list[SessionItem]], session_id: str) -> dict[str, Any]:
     """A session with its branches. A loop would do for a chain of a thousand; a page would not show it."""
     below = sorted(children[card.session_id], key=_point)
     title = card.title if card.title and card.title != card.session_id else card.asked
@@ -47,7 +47,7 @@ def _node(card: Card, children: dict[str | None, list[Card]], session_id: str) -
     }
 
 
-def _point(card: Card) -> tuple[float, float, str]:
+def _point(card: SessionItem) -> tuple[float, float, str]:
     run, message = card.fork_run_index, card.fork_message_index
     return (
         float("-inf") if run is None else run,
@@ -56,7 +56,7 @@ def _point(card: Card) -> tuple[float, float, str]:
     )
 
 
-def _at(card: Card) -> str:
+def _at(card: SessionItem) -> str:
     """Where it was taken, in words."""
     if card.parent_session_id is None:
         return ""

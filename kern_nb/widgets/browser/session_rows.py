@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kern_nb.db.session_items import Card
-from kern_nb.db.session_search import TAGS, Narrowing
+from kern_nb.db.session_items import SessionItem
+from kern_nb.db.session_search import TAGS, SessionFilter
 from kern_nb.records import Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BRANCH
@@ -20,7 +20,7 @@ _TAG = 40
 _MOST_TAGS = 20
 
 
-def row(card: Card) -> dict[str, Any]:
+def row(card: SessionItem) -> dict[str, Any]:
     """A row of the list, in words that are safe to be sent and shown."""
     title = card.title if card.title and card.title != card.session_id else None
     return {
@@ -39,14 +39,14 @@ def row(card: Card) -> dict[str, Any]:
     }
 
 
-def place(card: Card) -> str:
+def place(card: SessionItem) -> str:
     """Where a branch was taken."""
     run, message = card.fork_run_index, card.fork_message_index
     at = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
     return formatting.cut(card.parent_session_id or "", _SHORT_ID) + at
 
 
-def cells(card: Card) -> list[str]:
+def cells(card: SessionItem) -> list[str]:
     """A row of the still: id, title or question, owner, user, runs, status, time."""
     title = card.title if card.title and card.title != card.session_id else card.asked
     said = [card.session_id, title or "", card.owner or "", card.user_id or ""]
@@ -78,7 +78,7 @@ def _short(tags: Iterable[str]) -> list[str]:
     return [formatting.cut(tag, _TAG) for tag in tags][:_MOST_TAGS]
 
 
-def fields(narrowing: Narrowing) -> dict[str, str]:
+def fields(narrowing: SessionFilter) -> dict[str, str]:
     """What the fields of the filter hold."""
     text = narrowing.text if narrowing.tag is None else f"#{narrowing.tag}"
     found = {"text": text, "agent": narrowing.owner, "user": narrowing.user, "status": narrowing.status}
@@ -100,7 +100,7 @@ _HAS = "lower({column}) LIKE ${name} ESCAPE '!'"
 
 
 def query(
-    narrowing: Narrowing, ids: Sequence[str] | None, order: str, *, descending: bool
+    narrowing: SessionFilter, ids: Sequence[str] | None, order: str, *, descending: bool
 ) -> tuple[str, dict[str, Any]]:
     """The list as SQL over the view ``sessions``, and its parameters: no text of a store's or a person's is in the SQL.
 

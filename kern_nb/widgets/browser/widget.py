@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from kern_nb.db.session_search import ORDERS, Narrowing, Order
+from kern_nb.db.session_search import SESSION_ORDERS, SessionFilter, SessionOrder
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.records import RunStatus
 from kern_nb.text import formatting
@@ -41,7 +41,7 @@ def browse(
     agent: str | None = None,
     user: str | None = None,
     status: RunStatus | None = None,
-    order: Order = "created",
+    order: SessionOrder = "created",
     descending: bool = True,
 ) -> SessionBrowser:
     """Look through the sessions of a store: filter, sort, read, branch, compare, summarize, rename and tag them.
@@ -61,7 +61,7 @@ def browse(
     return SessionBrowser(store, narrowing_of(text, agent, user, status), order=order, descending=descending)
 
 
-def narrowing_of(text: str | None, agent: str | None, user: str | None, status: str | None) -> Narrowing:
+def narrowing_of(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
     """What the fields of the filter say; empty ones say nothing, and ``#`` begins a tag.
 
     Raises:
@@ -71,7 +71,7 @@ def narrowing_of(text: str | None, agent: str | None, user: str | None, status: 
         raise BadUsage(f"There is no status {status!r}.", f"There are {', '.join(STATUSES)}.")
     text = (text or "").strip()
     tag = text[1:].strip() if text.startswith("#") else ""
-    return Narrowing(
+    return SessionFilter(
         text=None if tag or text == "#" else text or None,
         tag=tag or None,
         owner=(agent or "").strip() or None,
@@ -100,15 +100,15 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
     def __init__(
         self,
         store: str | SessionStore | None = None,
-        narrowing: Narrowing | None = None,
+        narrowing: SessionFilter | None = None,
         *,
-        order: Order = "created",
+        order: SessionOrder = "created",
         descending: bool = True,
     ) -> None:
-        if order not in ORDERS:
-            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
-        self.narrowing = narrowing or Narrowing()
-        self.order: Order = order
+        if order not in SESSION_ORDERS:
+            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(SESSION_ORDERS)}.")
+        self.narrowing = narrowing or SessionFilter()
+        self.order: SessionOrder = order
         self.descending = descending
         self.place: str | None = None
         self.result: Any = None
@@ -173,7 +173,7 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
             "store": formatting.cut(self.store.url, 200),
             "read_only": self.store.read_only,
             "statuses": list(STATUSES),
-            "orders": list(ORDERS),
+            "orders": list(SESSION_ORDERS),
             "filter": session_rows.fields(self.narrowing),
             "descending": self.descending,
             "chosen": [key_of(one) for one in self._chosen],
@@ -185,8 +185,8 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
     def find(self, text: str, agent: str, user: str, status: str, order: str, descending: bool) -> dict[str, Any]:  # noqa: FBT001 - a call's arguments come by name
         """Another filter or order; the first rows of what fits."""
         narrowing = narrowing_of(text, agent, user, status)
-        if order not in ORDERS:
-            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(ORDERS)}.")
+        if order not in SESSION_ORDERS:
+            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(SESSION_ORDERS)}.")
         before = self.narrowing, self.order, self.descending, self._total, self._first
         self._total = self._total if narrowing == self.narrowing else None
         self.narrowing, self.order, self.descending = narrowing, order, descending  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What lists and trees say of sessions: cards in the order they are asked for, families level by level."""
+"""Lists and trees of sessions: items in the requested order, trees level by level."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kern_nb.records import Run, Session
 ODD = "\x00\ud800 'q' “é”"
 
 
-def test_a_card_says_what_a_list_shows(store):
-    """The title, tags and owner; how many runs; what the first was asked, and how the latest of its own ended."""
+def test_an_item_has_the_listed_fields(store):
+    """The title, tags and owner; the number of runs; the first input, and the status of the latest own run."""
     store.save_session(
         Session(session_id="chat", agent_id="clerk", user_id="ann", metadata={"tags": ["a", "b"]}, created_at=7)
     )
@@ -28,8 +28,8 @@ def test_a_card_says_what_a_list_shows(store):
     assert (card.n_runs, card.asked, card.status) == (3, "what was asked", "ERROR")
 
 
-def test_cards_come_in_the_order_they_are_asked_for(store):
-    """Those that are not there are left out."""
+def test_items_keep_the_requested_order(store):
+    """Unknown sessions are skipped."""
     for name in "abc":
         store.append_run(name, a_small_run(name))
 
@@ -37,8 +37,8 @@ def test_cards_come_in_the_order_they_are_asked_for(store):
     assert store.session_cards([]) == []
 
 
-def test_a_session_without_runs_or_title_has_a_card(store):
-    """What is not known is None."""
+def test_a_session_without_runs_or_title_has_an_item(store):
+    """Unknown fields are None."""
     store.save_session(Session(session_id="bare", workflow_id="nightly", session_type="workflow"))
     (card,) = store.session_cards(["bare"])
 
@@ -46,8 +46,8 @@ def test_a_session_without_runs_or_title_has_a_card(store):
     assert card.owner == "nightly"
 
 
-def test_texts_of_any_letters_come_back_in_cards(store):
-    """NUL and half surrogate pairs included; a long question only in part."""
+def test_items_can_have_any_unicode(store):
+    """NUL and lone surrogates included; a long input is cut."""
     store.append_run(ODD, a_small_run(ODD + "x" * 5_000))
     store.rename_session(ODD, ODD)
     store.tag_session(ODD, [ODD])
@@ -59,16 +59,16 @@ def test_texts_of_any_letters_come_back_in_cards(store):
 
 
 @pytest.mark.parametrize("tags", ["one", 3, None, {"a": 1}, [1, None, "kept"]])
-def test_what_are_no_tags_are_none(store, tags):
-    """A source may use the word for something else."""
+def test_invalid_tags_are_ignored(store, tags):
+    """A source may use the key for something else."""
     store.save_session(Session(session_id="chat", metadata={"tags": tags}))
     (card,) = store.session_cards(["chat"])
 
     assert card.tags == (("kept",) if isinstance(tags, list) else ())
 
 
-def test_a_family_is_what_a_session_comes_from_and_what_comes_of_that(store):
-    """The first of all, then its branches level by level, whichever of them is asked about; strangers are left out."""
+def test_a_tree_has_the_ancestors_and_their_branches(store):
+    """The root, then its branches level by level, for any session of the tree; unrelated sessions are left out."""
     for _ in range(3):
         store.append_run("root", a_small_run())
     store.append_run("stranger", a_small_run())
@@ -84,8 +84,8 @@ def test_a_family_is_what_a_session_comes_from_and_what_comes_of_that(store):
     assert [card.session_id for card in store.session_family("stranger").cards] == ["stranger"]
 
 
-def test_a_large_family_is_cut_and_says_so(store):
-    """But what a session comes from is always there."""
+def test_a_large_tree_is_truncated(store):
+    """Ancestors are always included."""
     store.append_run("root", a_small_run())
     for n in range(8):
         store.branch("root", new_session_id=f"b{n}")
@@ -98,7 +98,7 @@ def test_a_large_family_is_cut_and_says_so(store):
     assert not family.complete
 
 
-def test_a_session_that_is_not_there_has_no_family(store):
+def test_an_unknown_session_has_no_tree(store):
     """It is said."""
     store.append_run("chat", a_small_run())
     with pytest.raises(SessionNotFound):

@@ -1,4 +1,4 @@
-"""Runs that wait for an answer, and ways to look at what became of them."""
+"""Runs that are paused, and ways to inspect them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ PAST = datetime.now(UTC) - timedelta(days=1)
 FUTURE = datetime.now(UTC) + timedelta(days=1)
 
 
-def asks(requirement_id: str, kind: str = "confirmation", **fields: Any) -> Requirement:
-    """What a run waits for: whether it may send mail, or a value."""
+def a_requirement(requirement_id: str, kind: str = "confirmation", **fields: Any) -> Requirement:
+    """A requirement: to confirm sending mail, or for a value."""
     tool = {"tool_call_id": "call", "tool_name": "send_mail", "args": {"to": "bob", "text": "hi"}}
     return Requirement(**{"requirement_id": requirement_id, "kind": kind} | tool | fields)
 
 
 def a_paused_run(store: SessionStore, session_id: str = "chat", *requirements: Requirement, **fields: Any) -> Run:
-    """A run that called a tool and waits; by default for one approval, called ``ask``. As stored."""
+    """A run that called a tool and is paused, by default for one approval with the id ``ask``. As stored."""
     run = store.start_run(session_id, input="send it", **fields)
     call = ToolCall(tool_call_id="call", tool_name="send_mail", args={"to": "bob", "text": "hi"})
     store.append_messages(
         run.run_id, [Message(role="user", content="send it"), Message(role="assistant", tool_calls=[call])]
     )
-    store.pause_run(run.run_id, requirements or [asks("ask")])
+    store.pause_run(run.run_id, requirements or [a_requirement("ask")])
     return store.get_run(run.run_id)
 
 
-def stored(store: SessionStore, requirement_id: str = "ask") -> Requirement:
-    """A requirement as it is now."""
+def stored_requirement(store: SessionStore, requirement_id: str = "ask") -> Requirement:
+    """A requirement as it is stored."""
     return next(r for r in store.requirements(status=None) if r.requirement_id == requirement_id)
 
 
 def ids(requirements: list[Requirement]) -> list[str]:
-    """Which they are."""
+    """Their ids."""
     return [requirement.requirement_id for requirement in requirements]

@@ -1,11 +1,11 @@
-"""What stands in ``extra`` belongs to the source: no key there changes a count, a history, a status or a call."""
+"""``extra`` belongs to the source: none of its keys changes a count, a history, a status or a call."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from samples import loaded
+from samples import load_session
 
 from kern_nb import extra_keys
 from kern_nb.records import Message, Run, ToolCall, Usage
@@ -32,7 +32,7 @@ FOREIGN = {
 
 
 def run_with(extra):
-    """A run of four messages with a call, each of which has the foreign keys."""
+    """A run of four messages with a call, each with the source's keys."""
     call = ToolCall(tool_call_id="c", tool_name="look", args={"at": "sea"}, extra=extra)
     messages = [
         Message(role="user", content="x", extra=extra),
@@ -43,8 +43,8 @@ def run_with(extra):
     return Run(input="x", output="y", messages=messages, extra=extra)
 
 
-def test_foreign_keys_change_nothing_of_an_appended_run(store):
-    """Counts, tokens, history, calls are as without them, and the keys come back as they were."""
+def test_source_keys_in_extra_do_not_affect_an_appended_run(store):
+    """Counts, tokens, history and calls are the same as without them, and the keys are read back unchanged."""
     for name, extra in FOREIGN.items():
         store.append_run(name, run_with(extra))
     runs = store.runs_df()
@@ -57,21 +57,21 @@ def test_foreign_keys_change_nothing_of_an_appended_run(store):
     for name, extra in list(FOREIGN.items())[::5]:
         assert [m.role for m in store.history(name)] == ["user", "assistant", "tool", "assistant"]
         assert [m.role for m in store.history(name, last_messages=2)] == ["assistant"]
-        run = loaded(store, name).runs[0]
+        run = load_session(store, name).runs[0]
         assert [m.extra for m in run.messages] == [extra] * 4
         assert (run.extra, run.tool_calls[0].extra) == (extra, extra)
         assert not any(m.is_partial or m.internal for m in run.messages)
 
 
-def test_foreign_keys_change_nothing_of_a_run_written_as_it_happens(store):
-    """A tool's message completes its call, which keeps its arguments and takes the time it took."""
+def test_source_keys_in_extra_do_not_affect_a_live_run(store):
+    """A tool's message ends its call, which keeps its arguments and gets the elapsed time."""
     for name, extra in list(FOREIGN.items())[::3]:
         run = store.start_run(name, input="x", extra=extra)
         finished = run_with(extra)
         for message in finished.messages:
             store.append_messages(run.run_id, [message])
         store.finish_run(run.run_id, output="y")
-        [call] = loaded(store, name).runs[0].tool_calls
+        [call] = load_session(store, name).runs[0].tool_calls
 
         assert (call.status, call.result, call.args, call.extra) == ("completed", "blue", {"at": "sea"}, extra)
         assert call.duration_s != 1.5
@@ -79,8 +79,8 @@ def test_foreign_keys_change_nothing_of_a_run_written_as_it_happens(store):
     assert set(store.runs_df()["n_messages"]) == {4}
 
 
-def test_foreign_keys_of_an_imported_chat_change_nothing(store, tmp_path):
-    """Each key of a message that the format does not know is kept, and has no effect."""
+def test_source_keys_in_extra_do_not_affect_an_imported_chat(store, tmp_path):
+    """Each unknown key of a message is stored, and has no effect."""
     lines = []
     for name, extra in FOREIGN.items():
         foreign = {key: value for key, value in extra.items() if key != "tool_calls"}
@@ -96,8 +96,8 @@ def test_foreign_keys_of_an_imported_chat_change_nothing(store, tmp_path):
         assert [m.content for m in store.history(session_id)] == ["x", "y"]
 
 
-def test_a_bundle_keeps_foreign_keys_and_marks_apart(store, store_factory, tmp_path):
-    """Both come back as they were in another store."""
+def test_a_bundle_separates_source_keys_and_reserved_keys(store, store_factory, tmp_path):
+    """Both are read back unchanged from another store."""
     import kern_nb
 
     run = run_with({"from_history": True, "partial": True, "internal": {"files": True}})
@@ -137,8 +137,8 @@ OLD = [
 
 @pytest.fixture
 def old_store(store_factory):
-    """A store as version 3 left it."""
-    from kern_nb.db import schema_versions
+    """A store of schema version 3."""
+    from kern_nb.db import schema
 
     store = store_factory("old")
     messages = [Message(role=role, content=str(n), extra=extra) for n, (role, extra, _, _) in enumerate(OLD)]
@@ -159,8 +159,8 @@ def old_store(store_factory):
     return store_factory("old")
 
 
-def test_marks_of_an_older_store_are_moved_and_foreign_keys_stay(old_store):
-    """What kern_nb wrote is known by its exact form."""
+def test_an_upgrade_moves_reserved_keys_and_keeps_source_keys(old_store):
+    """Values that kern_nb wrote have an exact form."""
     run = old_store.get_run("r")
 
     for message, (_, _, fields, extra) in zip(run.messages, OLD, strict=True):
@@ -171,8 +171,8 @@ def test_marks_of_an_older_store_are_moved_and_foreign_keys_stay(old_store):
     assert run.extra == {"step": "a", "step_path": "1"}
 
 
-def test_marks_of_an_older_bundle_are_moved_the_same_way():
-    """Whichever way a message of version 3 arrives."""
+def test_an_older_bundle_is_upgraded_as_a_store_is():
+    """However a message of version 3 is read."""
     for role, before, fields, extra in OLD:
-        row = extra_keys.upgraded("messages", {"role": role, "extra": before})
+        row = extra_keys.upgrade_row("messages", {"role": role, "extra": before})
         assert row == {"role": role, "extra": extra or None} | fields

@@ -1,24 +1,24 @@
-"""Branches of a session that is deleted copy what they inherit portion by portion; in between, all stays readable."""
+"""Branches of a deleted session copy their inherited rows in batches; in between, everything is readable."""
 
 from __future__ import annotations
 
 import pytest
-from samples import a_small_run, loaded
+from samples import a_small_run, load_session
 
-from kern_nb.db import session_writes
+from kern_nb.db import session_deletes
 from kern_nb.records import Message, Run
 
-PORTION = 4
+BATCH = 4
 
 
 @pytest.fixture(autouse=True)
-def small_portions(monkeypatch):
-    """A few runs a transaction."""
-    monkeypatch.setattr(session_writes, "PORTION_RUNS", PORTION)
+def small_batches(monkeypatch):
+    """A few runs per transaction."""
+    monkeypatch.setattr(session_deletes, "BATCH_RUNS", BATCH)
 
 
 def family(store):
-    """A session of 15 runs, a branch that is cut within run 12, a branch of the branch, and one of the beginning."""
+    """A session of 15 runs, a branch that cuts run 12, a branch of the branch, and an early branch."""
     for i in range(15):
         parent = "run 5" if i in (6, 8) else None
         store.append_run("chat", a_small_run(f"{i}", run_id=f"run {i}", parent_run_id=parent, session_state={"at": i}))
@@ -32,10 +32,10 @@ def family(store):
 
 
 def contents(store, names):
-    """What each session shows: indexes, inputs, messages, and whose run each one belongs to."""
+    """The content of each session: indexes, inputs, messages, and the session of each run."""
     result = {}
     for name in names:
-        runs = loaded(store, name).runs
+        runs = load_session(store, name).runs
         by_id = {run.run_id: run.run_index for run in runs}
         result[name] = [
             (run.run_index, run.input, [m.content for m in run.messages], by_id.get(run.parent_run_id)) for run in runs
@@ -43,18 +43,18 @@ def contents(store, names):
     return result
 
 
-def test_portions_leave_every_branch_as_it_was(store):
-    """Their runs, messages and members' runs are the same after each portion, and after the session is deleted."""
+def test_batches_leave_every_branch_unchanged(store):
+    """Their runs, messages and members' runs are the same after each batch, and after the delete."""
     names = family(store)
     before = contents(store, names)
 
     sizes = []
-    while n := store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "cut")):
+    while n := store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut")):
         sizes.append(n)
         assert contents(store, names) == before
         assert store.check()
     assert sizes == [4, 4, 4, 1]
-    assert loaded(store, "cut").parent_session_id is None
+    assert load_session(store, "cut").parent_session_id is None
 
     store.delete_session("chat", detach_branches=True)
     assert contents(store, names) == before
@@ -62,11 +62,11 @@ def test_portions_leave_every_branch_as_it_was(store):
 
 
 def test_an_interrupted_delete_is_continued(store):
-    """After one portion both sessions are there, take new runs and messages, and a second call deletes."""
+    """After one batch both sessions exist and can be appended to, and a second call completes the delete."""
     names = family(store)
     before = contents(store, names)
-    store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "cut"))
-    assert len(loaded(store, "chat").runs) == 15
+    store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "cut"))
+    assert len(load_session(store, "chat").runs) == 15
 
     assert store.append_run("cut", a_small_run("later")).run_index == 14
     assert store.append_run("chat", a_small_run("later")).run_index == 15
@@ -81,9 +81,9 @@ def test_an_interrupted_delete_is_continued(store):
     assert store.check()
 
 
-def test_a_portion_holds_a_bounded_number_of_messages(store, monkeypatch):
-    """A run of many messages is a portion by itself."""
-    monkeypatch.setattr(session_writes, "PORTION_MESSAGES", 10)
+def test_a_batch_has_a_bounded_number_of_messages(store, monkeypatch):
+    """A run of many messages is a batch of its own."""
+    monkeypatch.setattr(session_deletes, "BATCH_MESSAGES", 10)
     for i in range(6):
         store.append_run(
             "chat", Run(messages=[Message(role="user", content=f"{i}.{j}") for j in range(3 + 20 * (i == 2))])
@@ -91,20 +91,20 @@ def test_a_portion_holds_a_bounded_number_of_messages(store, monkeypatch):
     store.branch("chat", new_session_id="all")
 
     sizes = []
-    while n := store.write(lambda connection: session_writes.detach_portion(connection, store, "chat", "all")):
+    while n := store.write(lambda connection: session_deletes.detach_batch(connection, store, "chat", "all")):
         sizes.append(n)
     assert sizes == [3, 1, 2]
     assert len(store.messages_df("all")) == 5 * 3 + 23
 
 
-def test_branches_of_a_branch_copy_what_it_inherits(store):
-    """The session in the middle of three is deleted; the last keeps all, whatever the portions."""
+def test_branches_of_a_branch_copy_inherited_rows(store):
+    """The session in the middle of three is deleted; the last keeps all rows, whatever the batches."""
     names = family(store)
     before = contents(store, names)
     store.delete_session("cut", detach_branches=True, progress=False)
 
     rest = ("deep", "early", "whole")
     assert contents(store, rest) == {name: before[name] for name in rest}
-    assert loaded(store, "whole").parent_session_id is None
-    assert loaded(store, "deep").parent_session_id == "chat"
+    assert load_session(store, "whole").parent_session_id is None
+    assert load_session(store, "deep").parent_session_id == "chat"
     assert store.check()

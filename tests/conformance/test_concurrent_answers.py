@@ -1,4 +1,4 @@
-"""However many try at once, a pause is answered once, and a run is gone on with by one."""
+"""Under concurrency a requirement is resolved once, and a run is claimed by one process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
-from samples import everything, loaded, row_counts
+from paused_runs import PAST, a_paused_run, a_requirement, stored_requirement
+from samples import all_rows, load_session, row_counts
 from test_many_writers import at_once
-from waiting import PAST, a_paused_run, asks, stored
 
 from kern_nb.db import PostgresDb, open_store
 from kern_nb.errors import AlreadyClaimed, AlreadyResolved, KernError, RequirementNotFound, StillWaiting
@@ -21,40 +21,40 @@ NAMES = [f"ask {i}" for i in range(ROUNDS)]
 
 
 @pytest.fixture
-def waiting_runs(persistent_target):
-    """Runs that each wait for one value."""
+def paused_runs(persistent_target):
+    """Runs that each have one pending requirement."""
     with open_store(persistent_target) as store:
-        return [a_paused_run(store, "chat", asks(name, "external_execution")).run_id for name in NAMES]
+        return [a_paused_run(store, "chat", a_requirement(name, "external_execution")).run_id for name in NAMES]
 
 
 def competing(workers, target, names, *calls):
-    """Processes that do each a call, at one instant in every round; round by round what became of each."""
-    hired = workers(len(calls))
+    """Processes that each make one call at the same instant; the outcomes, round by round."""
+    processes = workers(len(calls))
     start = time.time() + 0.2
-    for i, (worker, call) in enumerate(zip(hired, calls, strict=True)):
+    for i, (worker, call) in enumerate(zip(processes, calls, strict=True)):
         worker.begin("compete", target=target, what=call, names=names, by=f"p{i}", start=start, apart=APART_S)
-    return list(zip(*(worker.end() for worker in hired), strict=True))
+    return list(zip(*(worker.end() for worker in processes), strict=True))
 
 
-def test_of_eight_processes_that_answer_at_once_one_does(persistent_target, waiting_runs, workers):
-    """Its answer is what is stored; each of the others is told that it came too late."""
+def test_one_of_eight_processes_resolves(persistent_target, paused_runs, workers):
+    """Its answer is stored; each of the others gets AlreadyResolved."""
     rounds = competing(workers, persistent_target, NAMES, *["resolve"] * 8)
     with open_store(persistent_target) as store:
-        for name, run_id, told in zip(NAMES, waiting_runs, rounds, strict=True):
+        for name, run_id, told in zip(NAMES, paused_runs, rounds, strict=True):
             assert Counter(told) == {"won": 1, "AlreadyResolved": 7}
             winner = f"p{told.index('won')}"
-            found = stored(store, name)
+            found = stored_requirement(store, name)
             assert (found.status, found.answer, found.resolved_by) == ("resolved", winner, winner)
             assert store.get_run(run_id).requirements == [found]
         assert len(store.requirements(status=None)) == ROUNDS
 
 
-def test_of_eight_processes_that_go_on_with_a_run_one_does(persistent_target, waiting_runs, workers):
-    """The others are told that it is taken: its tool runs once."""
+def test_one_of_eight_processes_claims_a_run(persistent_target, paused_runs, workers):
+    """The others get AlreadyClaimed: its tool runs once."""
     with open_store(persistent_target) as store:
         for name in NAMES:
             store.resolve(name, value=1)
-    rounds = competing(workers, persistent_target, waiting_runs, *["claim_run"] * 8)
+    rounds = competing(workers, persistent_target, paused_runs, *["claim_run"] * 8)
 
     assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 7}] * ROUNDS
     with open_store(persistent_target) as store:
@@ -62,8 +62,8 @@ def test_of_eight_processes_that_go_on_with_a_run_one_does(persistent_target, wa
         assert store.check().problems == []
 
 
-def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target, waiting_runs, workers):
-    """Who claims keeps the others out, who answers too; a hand-off came before the answer, or was refused."""
+def test_concurrent_claims_answers_and_handoffs_leave_one_answer(persistent_target, paused_runs, workers):
+    """A claim and an answer exclude others; a handoff came before the answer, or was refused."""
     calls = ["resolve", "claim", "handoff", "resolve", "claim", "handoff", "resolve", "handoff"]
     names = NAMES[:12]
     rounds = competing(workers, persistent_target, names, *calls)
@@ -72,7 +72,7 @@ def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target
             won = [(call, f"p{i}") for i, (call, what) in enumerate(zip(calls, told, strict=True)) if what == "won"]
             takers = [by for call, by in won if call != "handoff"]
             movers = [by for call, by in won if call == "handoff"]
-            found = stored(store, name)
+            found = stored_requirement(store, name)
 
             assert len(takers) == 1, told
             assert takers[0] == (found.resolved_by or found.claimed_by)
@@ -81,43 +81,43 @@ def test_claims_answers_and_hand_offs_at_once_leave_one_answer(persistent_target
             assert set(told) <= {"won", "AlreadyResolved" if found.resolved_by else "AlreadyClaimed"}
 
 
-def test_of_threads_that_answer_and_go_on_at_once_one_does(store):
-    """Of one store object, as of processes; also in memory."""
+def test_one_of_several_threads_resolves_and_claims(store):
+    """With threads that share one store, as with processes; also in memory."""
     for i in range(6):
-        run = a_paused_run(store, "chat", asks(f"ask {i}", "user_input"))
+        run = a_paused_run(store, "chat", a_requirement(f"ask {i}", "user_input"))
         answers = [lambda i=i, n=n: store.resolve(f"ask {i}", value=n, by=f"{n}") for n in range(6)]
         errors = at_once(*answers, lambda run=run: store.claim_run(run.run_id))
         late = [error for error in errors if isinstance(error, AlreadyResolved)]
         early = [error for error in errors if isinstance(error, StillWaiting)]
         assert len(late) == 5
         assert len(early) == len(errors) - 5 <= 1
-        assert stored(store, f"ask {i}").resolved_by == f"{stored(store, f'ask {i}').answer}"
+        assert stored_requirement(store, f"ask {i}").resolved_by == f"{stored_requirement(store, f'ask {i}').answer}"
 
         claims = at_once(*[lambda run=run: store.claim_run(run.run_id)] * 6)
         assert {type(error) for error in claims} == {AlreadyClaimed}
         assert len(claims) == 6 - len(early)
 
 
-def test_runs_of_a_killed_process_are_each_gone_on_with_by_one(persistent_target, workers):
-    """What they had started is unknown by then; while the process lived, nobody could take them."""
+def test_runs_of_a_killed_process_are_claimed_once(persistent_target, workers):
+    """Their started calls are unknown then; while the process lived, they could not be claimed."""
     worker = workers(1)[0]
     run_ids = worker.do("begin_many", target=persistent_target, session_id="chat", runs=10)
     with open_store(persistent_target) as store:
-        before = everything(store)
+        before = all_rows(store)
         for run_id in run_ids:
             with pytest.raises(AlreadyClaimed, match=str(worker.process.pid)):
                 store.claim_run(run_id)
-        assert everything(store) == before
+        assert all_rows(store) == before
     worker.kill()
     rounds = competing(workers, persistent_target, run_ids, *["claim_run"] * 4)
     with open_store(persistent_target) as store:
         assert [Counter(told) for told in rounds] == [{"won": 1, "AlreadyClaimed": 3}] * len(run_ids)
-        for run in loaded(store, "chat").runs:
+        for run in load_session(store, "chat").runs:
             assert (run.status, [call.status for call in run.tool_calls]) == ("RUNNING", ["unknown"])
 
 
-def test_a_run_whose_next_process_is_killed_too_is_gone_on_with_by_a_third(persistent_target, workers):
-    """The answers it got are still there: nobody is asked again."""
+def test_a_run_is_claimed_again_after_a_second_kill(persistent_target, workers):
+    """Its answers are stored and not asked for again."""
     with open_store(persistent_target) as store:
         run = a_paused_run(store)
         store.resolve("ask", approve=False, note="no")
@@ -135,12 +135,12 @@ def test_a_run_whose_next_process_is_killed_too_is_gone_on_with_by_a_third(persi
         store.finish_run(run.run_id)
 
 
-def test_a_kill_while_answering_loses_at_most_the_answer_that_was_being_given(persistent_target, workers):
-    """What was told to be stored is answered whole, the rest waits whole."""
+def test_a_kill_loses_at_most_the_answer_being_written(persistent_target, workers):
+    """Acknowledged answers are complete, the others are pending."""
     names = [f"ask {i:04}" for i in range(3000)]
     with open_store(persistent_target) as store:
         run = store.start_run("chat", input="x")
-        store.pause_run(run.run_id, [asks(name, "user_input") for name in names])
+        store.pause_run(run.run_id, [a_requirement(name, "user_input") for name in names])
     worker = workers(1)[0].begin("answer", target=persistent_target, names=names)
     heard = [worker.hear() for _ in range(5)]
     heard += worker.kill()
@@ -169,7 +169,7 @@ def postgres_store(postgres_database_url):
 
 
 class Blocked:
-    """Work in a thread that waits for a lock which this test holds: what it does when it gets it is no matter of luck."""
+    """A thread that waits for a lock held by this test, so that the order of events is fixed."""
 
     def __init__(self, store, work):
         self.errors = []
@@ -191,7 +191,7 @@ class Blocked:
             self.errors.append(error)
 
     def result(self):
-        """The errors it ended with."""
+        """The errors of the threads."""
         self._thread.join()
         return self.errors
 
@@ -199,13 +199,13 @@ class Blocked:
 WRITERS = {
     "append": lambda store, run_id: store.append_messages(run_id, [Message(role="user")], session_state={"x": 1}),
     "finish": lambda store, run_id: store.finish_run(run_id, session_state={"x": 1}),
-    "pause": lambda store, run_id: store.pause_run(run_id, [asks("ask")], session_state={"x": 1}),
+    "pause": lambda store, run_id: store.pause_run(run_id, [a_requirement("ask")], session_state={"x": 1}),
 }
 
 
 @pytest.mark.parametrize("name", ["append", "finish", "pause"])
 def test_writers_of_a_run_lock_its_session_first(postgres_store, name):
-    """One that holds the run and waits for the session, beside one that does it the other way round, would be a deadlock."""
+    """Locking the run before the session in one writer and after it in another would be a deadlock."""
     store = postgres_store
     run = store.start_run("chat", input="x")
     s, r = store.tables.sessions, store.tables.runs
@@ -220,7 +220,7 @@ def test_writers_of_a_run_lock_its_session_first(postgres_store, name):
 
 
 def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
-    """Threads that append with a state, finish, set keys and hand over: nobody waits for one that waits for them."""
+    """Threads that append with a state, finish, set keys and hand off: no cycle of locks."""
     with PostgresDb(postgres_database_url) as store:
 
         def work(n):
@@ -232,7 +232,7 @@ def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
                 store.finish_run(run.run_id, session_state=state)
 
         assert at_once(*(lambda n=n: work(n) for n in range(4))) == []
-        assert len(loaded(store, "chat").session_state) == 64
+        assert len(load_session(store, "chat").session_state) == 64
     with (
         PostgresDb(postgres_database_url) as store,
         store.engine.connect() as connection,
@@ -242,8 +242,8 @@ def test_writers_of_one_session_do_not_deadlock(postgres_database_url):
 
 
 @pytest.mark.parametrize("name", ["resolve", "claim", "handoff"])
-def test_what_is_deleted_meanwhile_is_not_there(postgres_store, name):
-    """It is no error of the database's."""
+def test_a_concurrent_delete_is_reported_as_not_found(postgres_store, name):
+    """The error is not a driver's."""
     store = postgres_store
     a_paused_run(store)
     calls = {
@@ -257,10 +257,10 @@ def test_what_is_deleted_meanwhile_is_not_there(postgres_store, name):
     assert [type(error) for error in blocked.result()] == [RequirementNotFound]
 
 
-def test_a_run_goes_on_though_another_one_notes_the_expiry(postgres_store):
-    """Both saw that nobody answered in time: that is no reason to refuse."""
+def test_a_run_can_be_claimed_while_another_process_stores_the_expiry(postgres_store):
+    """Both saw the expiry: that does not refuse the claim."""
     store = postgres_store
-    run = a_paused_run(store, "chat", asks("ask", expires_at=PAST))
+    run = a_paused_run(store, "chat", a_requirement("ask", expires_at=PAST))
     with store.engine.begin() as connection:
         connection.execute(store.tables.requirements.update().values(status="expired"))
         blocked = Blocked(store, lambda: store.claim_run(run.run_id))
@@ -268,10 +268,10 @@ def test_a_run_goes_on_though_another_one_notes_the_expiry(postgres_store):
     assert store.get_run(run.run_id).status == "RUNNING"
 
 
-def test_an_answer_and_a_delete_at_once_leave_no_orphan(store):
-    """The session is gone with all it waited for; the answer came first or is refused."""
+def test_a_concurrent_answer_and_delete_leave_no_orphan(store):
+    """The session and its requirements are deleted; the answer came first or is refused."""
     for i in range(6):
-        a_paused_run(store, f"s{i}", asks(f"ask {i}"))
+        a_paused_run(store, f"s{i}", a_requirement(f"ask {i}"))
         errors = at_once(
             lambda i=i: store.delete_session(f"s{i}"),
             lambda i=i: store.handoff(f"ask {i}", to="bob"),

@@ -1,38 +1,46 @@
-"""What waits is named by its id, a prefix, its run or its session; where that is not one thing, nothing is answered."""
+"""A requirement is referenced by its id, a prefix, its run or its session; an ambiguous reference resolves nothing."""
 
 from __future__ import annotations
 
 import pytest
-from samples import a_session, everything, loaded
-from waiting import a_paused_run, asks, ids, stored
+from paused_runs import a_paused_run, a_requirement, ids, stored_requirement
+from samples import a_session, all_rows, load_session
 
 from kern_nb.errors import AmbiguousReference, HasBranches, KernError, RequirementNotFound
 
 
-def test_what_waits_has_many_names(store):
-    """The id, a prefix of it, the run by number, id or prefix, the session and a prefix of that: while it is the only one."""
+def test_a_requirement_is_resolved_by_id_prefix_run_or_session(store):
+    """The id, a prefix of it, the run by index, id or prefix, the session and a prefix of that: while it is the only one."""
     a_session(store, "chat 1", runs=1)
-    a_paused_run(store, "other", asks("another"), asks("one more"))
-    a_paused_run(store, "chat 1", asks("ask-1"), run_id="second run")
+    a_paused_run(store, "other", a_requirement("another"), a_requirement("one more"))
+    a_paused_run(store, "chat 1", a_requirement("ask-1"), run_id="second run")
     names = ["ask-1", "ask", "chat 1/1", "chat 1/second run", "chat 1/sec", "chat 1/1.1", "chat 1", "ch"]
     for name in names:
         assert store.claim(name, by=name).requirement_id == "ask-1"
         assert store.handoff(name, to="alice", by=name).status == "pending"
-    assert store.resolve("chat 1/1", approve=True) == stored(store, "ask-1")
+    assert store.resolve("chat 1/1", approve=True) == stored_requirement(store, "ask-1")
 
 
-def test_an_exact_id_goes_before_one_that_it_begins(store):
-    """As with sessions; so what is named in an inbox can always be answered."""
-    a_paused_run(store, "chat", asks("a"), asks("ab"), asks("A"), asks("a%"), asks("a\x00"))
+def test_an_exact_id_takes_precedence_over_a_prefix(store):
+    """As with sessions; so each requirement of an inbox can be resolved."""
+    a_paused_run(
+        store,
+        "chat",
+        a_requirement("a"),
+        a_requirement("ab"),
+        a_requirement("A"),
+        a_requirement("a%"),
+        a_requirement("a\x00"),
+    )
 
     assert store.resolve("a", approve=True).requirement_id == "a"
     assert store.resolve("A", approve=True).requirement_id == "A"
     assert ids(store.requirements()) == ["ab", "a%", "a\x00"]
 
 
-def test_an_exact_id_is_handed_on_though_sessions_begin_so(store):
-    """As it is claimed and answered."""
-    a_paused_run(store, "chat", asks("a"))
+def test_an_exact_id_takes_precedence_over_a_session_prefix_in_handoffs(store):
+    """As in claims and answers."""
+    a_paused_run(store, "chat", a_requirement("a"))
     a_session(store, "a1", runs=1)
     a_session(store, "a2", runs=1)
 
@@ -41,12 +49,12 @@ def test_an_exact_id_is_handed_on_though_sessions_begin_so(store):
     assert store.resolve("a", approve=True).requirement_id == "a"
 
 
-def test_several_are_not_answered_at_once(store):
-    """A prefix of several ids, a run or a session that waits for several: each is named, and nothing is changed."""
-    a_paused_run(store, "chat", asks("ask 1"), asks("ask 2"))
-    a_paused_run(store, "more", asks("more 1"))
-    a_paused_run(store, "more", asks("more 2"))
-    before = everything(store)
+def test_several_pending_requirements_are_ambiguous(store):
+    """A prefix of several ids, a run or a session with several pending: the error names each, and nothing is changed."""
+    a_paused_run(store, "chat", a_requirement("ask 1"), a_requirement("ask 2"))
+    a_paused_run(store, "more", a_requirement("more 1"))
+    a_paused_run(store, "more", a_requirement("more 2"))
+    before = all_rows(store)
     for name, several in {"ask": "ask", "chat/0": "ask", "chat": "ask", "more": "more"}.items():
         for call in (
             lambda name=name: store.resolve(name, approve=True),
@@ -57,23 +65,23 @@ def test_several_are_not_answered_at_once(store):
             assert f"{several} 1" in str(caught.value)
             assert f"{several} 2" in str(caught.value)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
     store.resolve("ask 1", approve=True)
     assert store.resolve("chat", approve=True).requirement_id == "ask 2"
 
 
 def test_a_prefix_of_several_sessions_is_ambiguous(store):
-    """Both wait, so it is not true that nothing does."""
-    a_paused_run(store, "chat 1", asks("a"))
-    a_paused_run(store, "chat 2", asks("b"))
+    """Both are pending, so the error is not "none"."""
+    a_paused_run(store, "chat 1", a_requirement("a"))
+    a_paused_run(store, "chat 2", a_requirement("b"))
     with pytest.raises(AmbiguousReference, match="chat"):
         store.resolve("chat", approve=True)
 
 
-def test_an_exact_session_goes_before_a_prefix_of_an_id(store):
-    """Ids begin with any letter, so a session named by one letter would answer another's question."""
-    a_paused_run(store, "other", asks("abc"))
-    a_paused_run(store, "a", asks("xyz"))
+def test_an_exact_session_takes_precedence_over_an_id_prefix(store):
+    """Ids begin with any letter, so a session with a one-letter id would resolve another's requirement."""
+    a_paused_run(store, "other", a_requirement("abc"))
+    a_paused_run(store, "a", a_requirement("xyz"))
     a_session(store, "ab", runs=1)
 
     assert store.handoff("a", to="bob").requirement_id == "xyz"
@@ -81,11 +89,11 @@ def test_an_exact_session_goes_before_a_prefix_of_an_id(store):
     assert store.handoff("ab", to="bob").session_id == "ab"
 
 
-def test_what_is_not_there_is_not_answered(store):
-    """Unknown ids, sessions, runs and messages, a run that waits for nothing, texts that hurt: refused, and nothing is changed."""
+def test_unknown_references_are_refused(store):
+    """Unknown ids, sessions, runs and messages, a run without requirements, hostile texts: refused, and nothing is changed."""
     a_paused_run(store)
     a_session(store, "quiet", runs=1)
-    before = everything(store)
+    before = all_rows(store)
     hostile = [
         "\x00",
         "\ud800",
@@ -110,30 +118,30 @@ def test_what_is_not_there_is_not_answered(store):
             assert caught.value.hint
             assert repr(name)[:50] in str(caught.value)
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_a_number_that_no_run_can_have_is_refused(store):
-    """It is no error of the database's."""
+def test_a_run_index_out_of_range_is_refused(store):
+    """The error is not a driver's."""
     a_paused_run(store)
     for name in ("chat/" + "9" * 20, "chat/0." + "9" * 20, "chat/" + "9" * 5000):
         with pytest.raises(KernError):
             store.resolve(name, approve=True)
 
 
-def test_an_empty_name_answers_nothing(store):
-    """A variable that was never set does not approve the only thing that waits."""
+def test_an_empty_reference_is_refused(store):
+    """An unset variable does not approve the only pending requirement."""
     a_paused_run(store)
-    before = everything(store)
+    before = all_rows(store)
     for call in (lambda: store.resolve("", approve=True), lambda: store.handoff("", to="bob")):
         with pytest.raises(RequirementNotFound):
             call()
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_a_run_is_named_while_it_waits(store):
-    """Once all is answered its number names nothing to answer; the id says that it is answered."""
+def test_a_run_reference_resolves_while_it_is_paused(store):
+    """When all are resolved, its reference matches none; the id raises AlreadyResolved."""
     a_paused_run(store)
     store.resolve("chat/0", approve=True)
     for name in ("chat/0", "chat"):
@@ -141,15 +149,15 @@ def test_a_run_is_named_while_it_waits(store):
             store.resolve(name, approve=True)
 
 
-def test_a_branch_does_not_answer_for_its_parent(store):
-    """It shows what the inherited run waited for; only the session that asked is answered, and deletes are as ever."""
+def test_a_branch_does_not_resolve_its_parents_requirements(store):
+    """It has the inherited run's requirement; only in its own session it can be resolved, and deletes work."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
-    before = everything(store)
+    before = all_rows(store)
     for name in ("b", "b/0"):
         with pytest.raises(RequirementNotFound):
             store.resolve(name, approve=True)
-    assert everything(store) == before
+    assert all_rows(store) == before
     with pytest.raises(HasBranches):
         store.delete_session("chat")
     store.delete_session("b")
@@ -157,24 +165,24 @@ def test_a_branch_does_not_answer_for_its_parent(store):
     assert store.resolve("chat/0", approve=True).requirement_id == "ask"
 
 
-def test_a_branch_that_took_its_own_copy_waits_for_nothing(store):
-    """Nobody will go on with the copy: it was interrupted, and its call, which the branch saw without a result, is unknown."""
+def test_a_detached_branch_has_no_pending_requirements(store):
+    """The copy of a paused run is interrupted, and its inherited call without a result is unknown."""
     a_paused_run(store)
     store.branch("chat", new_session_id="b")
     store.delete_session("chat", detach_branches=True)
-    copy = loaded(store, "b").runs[0]
+    copy = load_session(store, "b").runs[0]
 
     assert (copy.status, copy.requirements) == ("INTERRUPTED", [])
     assert [call.status for call in copy.tool_calls] == ["unknown"]
     assert store.requirements(status=None) == store.check().problems == []
 
 
-def test_a_team_waits_for_its_members(store):
-    """Its run names what its members' runs wait for, at any depth; other runs of the session are not meant."""
+def test_a_team_run_reference_includes_members_requirements(store):
+    """Its reference includes requirements of its members' runs, at every depth, but not those of other runs."""
     team = store.start_run("chat", input="x", session_type="team")
-    member = a_paused_run(store, "chat", asks("of member"), parent_run_id=team.run_id)
-    deeper = a_paused_run(store, "chat", asks("deeper"), parent_run_id=member.run_id)
-    a_paused_run(store, "chat", asks("apart"))
+    member = a_paused_run(store, "chat", a_requirement("of member"), parent_run_id=team.run_id)
+    deeper = a_paused_run(store, "chat", a_requirement("deeper"), parent_run_id=member.run_id)
+    a_paused_run(store, "chat", a_requirement("apart"))
     store.pause_run(team.run_id, [])
 
     assert ids(store.requirements(run_id=team.run_id)) == ["of member", "deeper"]

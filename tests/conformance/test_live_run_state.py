@@ -1,87 +1,81 @@
-"""The state that a run reports with its messages is the session's at once, and stays whatever becomes of the run."""
+"""The state that a live run appends with its messages is merged immediately, and is kept whatever happens to the run."""
 
 from __future__ import annotations
 
 import pytest
-from samples import SPECIAL, a_run, a_session, a_small_run, difference, everything, loaded, said
+from paused_runs import a_requirement
+from samples import SPECIAL, a_run, a_session, a_small_run, all_rows, difference, load_session, message_contents
 from test_many_writers import at_once
-from waiting import asks
 
 from kern_nb.db import open_store
 from kern_nb.errors import RunClosed, RunNotFound, SessionNotFound, UnstorableValue
 from kern_nb.records import Message, Session
 
 
-@pytest.fixture
-def other(store, store_factory, engine_name):
-    """A second store object on the same database, as another notebook has; in memory there is no second."""
-    return store if engine_name == "memory" else store_factory()
-
-
 def state_of(store, session_id="chat"):
     """A session's state."""
-    return loaded(store, session_id).session_state
+    return load_session(store, session_id).session_state
 
 
-def reporting(store, run_id, state, *contents):
-    """Append messages with the state that the run has now."""
+def append_state(store, run_id, state, *contents):
+    """Append messages with the run's current state."""
     return store.append_messages(run_id, [Message(role="user", content=c) for c in contents], session_state=state)
 
 
-def test_a_state_is_there_as_soon_as_it_is_reported(store, other):
-    """For others, for a new run and in a branch; a run that reports none changes nothing."""
+def test_an_appended_state_is_readable_immediately(store, other_store):
+    """For others, for a new run and in a branch; a run without a state changes nothing."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"n": 1}, "hi")
-    assert state_of(other) == {"n": 1}
-    assert other.start_run("chat", input="y").session_state == {"n": 1}
-    assert said(loaded(other, "chat").runs[0].messages) == ["hi"]
-    branch = other.branch("chat", new_session_id="b")
-    assert branch.session_state == state_of(other, "b") == {"n": 1}
+    append_state(store, run.run_id, {"n": 1}, "hi")
+    assert state_of(other_store) == {"n": 1}
+    assert other_store.start_run("chat", input="y").session_state == {"n": 1}
+    assert message_contents(load_session(other_store, "chat").runs[0].messages) == ["hi"]
+    branch = other_store.branch("chat", new_session_id="b")
+    assert branch.session_state == state_of(other_store, "b") == {"n": 1}
 
-    reporting(store, run.run_id, {"n": 2})
-    reporting(store, run.run_id, None, "more")
-    assert state_of(other) == {"n": 2}
-    assert state_of(other, "b") == {"n": 1}
+    append_state(store, run.run_id, {"n": 2})
+    append_state(store, run.run_id, None, "more")
+    assert state_of(other_store) == {"n": 2}
+    assert state_of(other_store, "b") == {"n": 1}
     store.finish_run(run.run_id)
-    assert state_of(other) == loaded(store, "chat").runs[0].session_state == {"n": 2}
+    assert state_of(other_store) == load_session(store, "chat").runs[0].session_state == {"n": 2}
 
 
-def test_a_reported_state_is_merged_with_what_others_wrote(store):
-    """Key by key, at every depth: what the run did not change since it last told is the other's; so at its end."""
+def test_an_appended_state_is_merged_with_concurrent_changes(store):
+    """Key by key, at every depth: keys that the run did not change keep the other's value; also at its end."""
     store.update_session_state("chat", {"kept": 0, "n": 0, "deep": {"x": 0}})
     run = store.start_run("chat", input="x")
     base = run.session_state
     store.update_session_state("chat", {"theirs": 1, "n": 1, "deep": {"y": 1}})
-    reporting(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}})
+    append_state(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}})
     assert state_of(store) == {"kept": 0, "n": 1, "theirs": 1, "ours": 1, "deep": {"x": 1, "y": 1}}
 
     store.update_session_state("chat", {"ours": 2, "n": 2})
-    reporting(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}, "last": 1})
+    append_state(store, run.run_id, base | {"ours": 1, "deep": {"x": 1}, "last": 1})
     assert state_of(store) == {"kept": 0, "n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "last": 1}
     store.finish_run(run.run_id, session_state={"n": 0, "ours": 1, "deep": {"x": 1}, "end": 1})
     expected = {"n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "end": 1}
-    assert state_of(store) == loaded(store, "chat").runs[0].session_state == expected
+    assert state_of(store) == load_session(store, "chat").runs[0].session_state == expected
 
 
-def test_a_key_that_was_reported_can_be_taken_back(store):
-    """Also all of them: an empty state is a state."""
+def test_an_appended_key_can_be_removed(store):
+    """All of them, too: an empty state is a state."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
-    reporting(store, run.run_id, {"b": {"d": 1}})
+    append_state(store, run.run_id, {"a": 1, "b": {"c": 1, "d": 1}})
+    append_state(store, run.run_id, {"b": {"d": 1}})
     assert state_of(store) == {"b": {"d": 1}}
-    reporting(store, run.run_id, {})
+    append_state(store, run.run_id, {})
     assert state_of(store) == {}
-    reporting(store, run.run_id, {"a": 2})
+    append_state(store, run.run_id, {"a": 2})
     store.finish_run(run.run_id, session_state={})
     assert state_of(store) == {}
 
 
-def test_two_runs_that_report_as_they_go_keep_each_their_keys(store):
-    """In turn, whoever ends first; neither takes back what the other said."""
+def test_concurrent_live_runs_keep_their_keys(store):
+    """In any order of ends; neither reverts the other's keys."""
     a, b = store.start_run("chat", input="a"), store.start_run("chat", input="b")
     for i in range(3):
-        reporting(store, a.run_id, {"a": i, f"a{i}": i})
-        reporting(store, b.run_id, {"b": i, f"b{i}": i})
+        append_state(store, a.run_id, {"a": i, f"a{i}": i})
+        append_state(store, b.run_id, {"b": i, f"b{i}": i})
         assert state_of(store) == {"a": i, f"a{i}": i, "b": i, f"b{i}": i}
     store.finish_run(b.run_id, session_state={"b": 9})
     store.finish_run(a.run_id, session_state={"a": 9})
@@ -90,29 +84,29 @@ def test_two_runs_that_report_as_they_go_keep_each_their_keys(store):
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "ERROR", "CANCELLED"])
-def test_the_state_after_a_run_is_all_of_it(store, status):
-    """What others wrote meanwhile included, though the run says nothing more at its end."""
+def test_the_state_after_a_live_run_is_complete(store, status):
+    """Concurrent changes included, though the run has no state at its end."""
     other, run = store.start_run("chat", input="other"), store.start_run("chat", input="x")
     store.finish_run(other.run_id, session_state={"theirs": 1})
-    reporting(store, run.run_id, {"ours": 1}, "x")
+    append_state(store, run.run_id, {"ours": 1}, "x")
     store.finish_run(run.run_id, status=status)
 
     assert state_of(store) == {"theirs": 1, "ours": 1}
-    assert loaded(store, "chat").runs[1].session_state == {"theirs": 1, "ours": 1}
+    assert load_session(store, "chat").runs[1].session_state == {"theirs": 1, "ours": 1}
     assert store.branch("chat", after=1).session_state == {"theirs": 1, "ours": 1}
     assert store.branch("chat", after=0).session_state == {"theirs": 1}
 
 
-def test_a_run_that_pauses_goes_on_from_its_state(store):
-    """What others wrote while it waited stays."""
+def test_a_resumed_run_continues_from_its_state(store):
+    """Changes of others during the pause are kept."""
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1})
-    store.pause_run(run.run_id, [asks("ask")], session_state={"a": 2})
+    append_state(store, run.run_id, {"a": 1})
+    store.pause_run(run.run_id, [a_requirement("ask")], session_state={"a": 2})
     store.update_session_state("chat", {"theirs": 1})
     assert state_of(store) == {"a": 2, "theirs": 1}
     store.resolve("ask", approve=True)
     state = store.claim_run(run.run_id).session_state
-    reporting(store, run.run_id, state | {"b": 1})
+    append_state(store, run.run_id, state | {"b": 1})
     store.finish_run(run.run_id, session_state=state | {"b": 2})
 
     assert state["a"] == 2
@@ -120,10 +114,10 @@ def test_a_run_that_pauses_goes_on_from_its_state(store):
 
 
 def test_any_value_is_a_state(store):
-    """Hostile keys and values come back as they went in, also after a merge."""
+    """Hostile keys and values are read back unchanged, also after a merge."""
     state = {text: {text: [text, i]} for i, text in enumerate(SPECIAL)} | {"long": "\x00\ud800" + "ü" * 1_000_000}
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, state)
+    append_state(store, run.run_id, state)
     assert difference(state, state_of(store)) is None
     store.finish_run(run.run_id, session_state=state | {"n": 1})
     assert difference(state | {"n": 1}, state_of(store)) is None
@@ -132,16 +126,16 @@ def test_any_value_is_a_state(store):
     )
 
 
-def test_what_cannot_be_stored_changes_nothing(store):
-    """Neither the messages nor the state: they are one write."""
+def test_an_unstorable_state_changes_nothing(store):
+    """Neither messages nor state: they are one transaction."""
     run = store.start_run("chat", input="x")
     ended = store.append_run("chat", a_run())
-    before = everything(store)
+    before = all_rows(store)
     for error, call in (
-        (UnstorableValue, lambda: reporting(store, run.run_id, {"x": object()}, "lost")),
-        (UnstorableValue, lambda: reporting(store, run.run_id, {"x": 1}, object())),
-        (RunClosed, lambda: reporting(store, ended.run_id, {"x": 1}, "late")),
-        (RunNotFound, lambda: reporting(store, "nowhere", {"x": 1}, "lost")),
+        (UnstorableValue, lambda: append_state(store, run.run_id, {"x": object()}, "lost")),
+        (UnstorableValue, lambda: append_state(store, run.run_id, {"x": 1}, object())),
+        (RunClosed, lambda: append_state(store, ended.run_id, {"x": 1}, "late")),
+        (RunNotFound, lambda: append_state(store, "nowhere", {"x": 1}, "lost")),
         (UnstorableValue, lambda: store.update_session_state("chat", {"x": object()})),
         (UnstorableValue, lambda: store.update_session_state("new", {"x": object()})),
         (UnstorableValue, lambda: store.save_summary("chat", {"x": object()})),
@@ -150,11 +144,11 @@ def test_what_cannot_be_stored_changes_nothing(store):
         with pytest.raises(error):
             call()
 
-    assert everything(store) == before
+    assert all_rows(store) == before
 
 
-def test_keys_are_set_without_a_run(store):
-    """At every depth, beside what is there and beside the title; a new session is made; a branch has its own."""
+def test_state_can_be_updated_without_a_run(store):
+    """At every depth, beside other keys and the title; a new session is created; a branch has its own state."""
     assert store.update_session_state("chat", {"a": {"x": 1}}) == {"a": {"x": 1}} == state_of(store)
     store.rename_session("chat", "title")
     assert store.update_session_state("chat", {"a": {"y": 2}, "b": None}) == {"a": {"x": 1, "y": 2}, "b": None}
@@ -162,26 +156,26 @@ def test_keys_are_set_without_a_run(store):
     store.branch("chat", new_session_id="b")
     assert store.update_session_state("b", {"a": 5}) == {"a": 5, "b": None} == state_of(store, "b")
 
-    session = loaded(store, "chat")
+    session = load_session(store, "chat")
     assert (session.session_name, session.runs) == ("title", [])
     assert session.session_state == {"a": {"x": 1, "y": 2}, "b": None}
 
 
-def test_a_summary_is_kept_and_taken_away(store):
-    """And nothing else of the session is touched."""
+def test_a_summary_is_stored_and_removed(store):
+    """Other fields of the session are not changed."""
     before = a_session(store, runs=1, session_state={"n": 1})
     summary = {"summary": "a\x00\ud800", "topics": ["x"] * 3, "n": 1.0}
     store.save_summary("chat", summary)
-    assert difference(summary, loaded(store, "chat").summary) is None
+    assert difference(summary, load_session(store, "chat").summary) is None
     store.save_summary("chat", None)
-    assert loaded(store, "chat") == before
+    assert load_session(store, "chat") == before
 
 
-def test_a_state_that_is_no_dict_is_none(store):
-    """A record of another program may hold anything there; runs go on."""
+def test_a_stored_state_that_is_not_a_dict_is_ignored(store):
+    """Another program's record can have any value there; runs work."""
     store.save_session(Session(session_id="chat", session_data={"session_state": [1], "other": 1}))
     run = store.start_run("chat", input="x")
-    reporting(store, run.run_id, {"a": 1})
+    append_state(store, run.run_id, {"a": 1})
     store.finish_run(run.run_id, session_state={"a": 2})
     store.append_run("chat", a_small_run(session_state={"b": 1}))
     store.update_session_state("chat", {"c": 1})
@@ -189,17 +183,19 @@ def test_a_state_that_is_no_dict_is_none(store):
     assert state_of(store) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_states_reported_by_threads_at_once_are_all_kept(store, other):
-    """Appended, finished and set without a run; nobody waits for ever, and no write is lost."""
+def test_states_of_concurrent_threads_are_all_kept(store, other_store):
+    """Appended, finished and set without a run; no deadlock, and no lost write."""
 
     def work(who, n):
         for i in range(4):
             run = who.start_run("chat", input="x")
-            reporting(who, run.run_id, (run.session_state or {}) | {f"{n} {i}": "told"}, "x")
+            append_state(who, run.run_id, (run.session_state or {}) | {f"{n} {i}": "told"}, "x")
             who.update_session_state("chat", {f"set {n} {i}": i})
             who.finish_run(run.run_id, session_state=(run.session_state or {}) | {f"{n} {i}": "ended"})
 
-    errors = at_once(*(lambda who=who, n=n: work(who, n) for n, who in enumerate((store, other, store, other))))
+    errors = at_once(
+        *(lambda who=who, n=n: work(who, n) for n, who in enumerate((store, other_store, store, other_store)))
+    )
 
     assert errors == []
     expected = {f"{n} {i}": "ended" for n in range(4) for i in range(4)}
@@ -207,19 +203,19 @@ def test_states_reported_by_threads_at_once_are_all_kept(store, other):
     assert store.check().problems == []
 
 
-def test_a_kill_loses_nothing_of_a_state_that_was_reported(persistent_target, workers):
-    """Message and state are one write: the last one that is there is the state's, and the run goes on from it."""
+def test_a_kill_does_not_lose_an_appended_state(persistent_target, workers):
+    """Message and state are one transaction: the state is that of the last stored message, and the run continues from it."""
     worker = workers(1)[0].begin("tell_state", target=persistent_target, session_id="chat")
     heard = [worker.hear() for _ in range(4)]
     heard += worker.kill()
-    told = max(said["told"] for said in heard if "told" in said)
+    told = max(message_contents["told"] for message_contents in heard if "told" in message_contents)
     with open_store(persistent_target) as store:
-        messages = loaded(store, "chat").runs[0].messages
+        messages = load_session(store, "chat").runs[0].messages
         last = len(messages) - 1
         state = {"n": last} | {f"k{i % 5}": i for i in range(max(0, last - 4), last + 1)}
 
         assert last in (told, told + 1)
-        assert said(messages) == [f"message {i}" for i in range(last + 1)]
+        assert message_contents(messages) == [f"message {i}" for i in range(last + 1)]
         assert state_of(store) == state
         run = store.claim_run(heard[0]["run_id"])
         assert run.session_state == state
@@ -227,8 +223,8 @@ def test_a_kill_loses_nothing_of_a_state_that_was_reported(persistent_target, wo
         assert state_of(store) == state | {"after": 1}
 
 
-def test_the_state_after_an_interrupted_run_is_all_of_it(persistent_target, workers):
-    """What others wrote beside it included."""
+def test_the_state_after_an_interrupted_run_is_complete(persistent_target, workers):
+    """Concurrent changes included."""
     worker = workers(1)[0]
     with open_store(persistent_target) as store:
         other = store.start_run("chat", input="other")

@@ -1,0 +1,396 @@
+"""Find every damaged value of a store, and repair it.
+
+A repair moves the value to a table of its own, ``<session_table>_damaged``, and puts a safe value in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from kern_nb.db import codec
+from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, find_damage, raw
+from kern_nb.db.lineage import CYCLE, NO_FORK
+from kern_nb.db.schema import Json, StoredRow, Tables, Text, Whole, problem
+
+if TYPE_CHECKING:
+    from kern_nb.db.database import Database
+
+_BATCH = 2_000
+
+
+# Find -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DamagedCell:
+    """A damaged cell.
+
+    Attributes:
+        column: Its column's name.
+        value: The stored value as the driver returns it.
+        reason: What is wrong with it.
+    """
+
+    column: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowDamage:
+    """The damaged cells of one row.
+
+    Attributes:
+        attribute: The table, by attribute of `Tables`.
+        address: The engine's address of the row.
+        row: All its columns as stored.
+        values: Its readable values; None for the others.
+        cells: The damaged cells.
+    """
+
+    attribute: str
+    address: Any
+    row: StoredRow
+    values: Mapping[str, Any]
+    cells: tuple[DamagedCell, ...]
+
+    def key(self, name: str) -> str | None:
+        """An id of the row as text, even if it is damaged itself."""
+        if name not in self.row or self.row[name] is None:
+            return None
+        value = self.values.get(name)
+        return value if isinstance(value, str) else codec.shown(self.row[name])
+
+
+def scan(connection: Connection, tables: Tables) -> Iterator[RowDamage]:
+    """Every damaged row of a store. Reads all of it, in batches."""
+    for attribute in KEY_COLUMNS:
+        # Completed before the connection is used again: some engines have one open result at a time.
+        yield from list(_scan_table(connection, tables, attribute))
+
+
+def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Iterator[RowDamage]:
+    table: sa.Table = getattr(tables, attribute)
+    columns = list(table.columns)
+    checks = [(index, column, _cell_check(attribute, column)) for index, column in enumerate(columns, 1)]
+    query = sa.select(_address(connection).label("kern_address"), *map(raw, columns))
+    streamed = connection.dialect.name == "postgresql"
+    result = connection.execute(query, execution_options={"stream_results": True} if streamed else {})
+    for batch in result.partitions(_BATCH):
+        for row in batch:
+            cells: list[DamagedCell] = [
+                DamagedCell(column.name, row[index], reason)
+                for index, column, check in checks
+                if (reason := check(row[index])) is not None
+            ]
+            stored: dict[str, Any] = {}
+            if cells or attribute in _ROW_CHECKS:
+                stored = {column.name: row[index] for index, column in enumerate(columns, 1)}
+            if attribute in _ROW_CHECKS:
+                cells += _ROW_CHECKS[attribute](stored, {cell.column for cell in cells})
+            if cells:
+                values, _ = decode_row(tables, attribute, stored)
+                values |= dict.fromkeys(cell.column for cell in cells)
+                yield RowDamage(attribute, row[0], stored, values, tuple(cells))
+
+
+def _cell_check(attribute: str, column: sa.Column[Any]) -> Callable[[Any], str | None]:
+    """`find_damage` for one column, quick for the many values that are NULL."""
+    null_reason = problem(attribute, column, None)
+    return lambda value: null_reason if value is None else find_damage(attribute, column, value)
+
+
+def _check_session(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
+    """A branch has a branch point."""
+    if row["parent_session_id"] is None or row["fork_run_index"] is not None or "parent_session_id" in damaged:
+        return []
+    return [DamagedCell("fork_run_index", None, NO_FORK)]
+
+
+def _check_blob(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
+    """Bytes match their hash."""
+    if damaged & {"sha256", "content"}:
+        return []
+    content = row["content"]
+    if not isinstance(content, (bytes, memoryview, bytearray)):
+        return [DamagedCell("content", content, "not bytes")]
+    if hashlib.sha256(content).hexdigest() == row["sha256"]:
+        return []
+    return [DamagedCell("content", bytes(content), "bytes that do not match their hash")]
+
+
+_ROW_CHECKS: dict[str, Callable[[Mapping[str, Any], set[str]], list[DamagedCell]]] = {
+    "sessions": _check_session,
+    "blobs": _check_blob,
+}
+
+
+def _address(connection: Connection) -> sa.ColumnElement[Any]:
+    """The engine's address of a row, which identifies it even if its key is damaged."""
+    return sa.literal_column("CAST(ctid AS TEXT)" if connection.dialect.name == "postgresql" else "rowid")
+
+
+def _has_address(connection: Connection, address: Any) -> sa.ColumnElement[bool]:
+    if connection.dialect.name == "postgresql":
+        return sa.literal_column("ctid") == sa.text("CAST(:kern_address AS tid)").bindparams(kern_address=address)
+    return sa.literal_column("rowid") == sa.literal(address, sa.BigInteger)
+
+
+def parent_link(connection: Connection, tables: Tables, session_id: str) -> RowDamage:
+    """A branch's link to its parent in a cycle, as damage."""
+    s = tables.sessions
+    query = sa.select(_address(connection).label("kern_address"), *map(raw, s.columns))
+    row = connection.execute(query.where(s.c.session_id == session_id)).one()
+    stored = {column.name: row[index] for index, column in enumerate(s.columns, 1)}
+    cell = DamagedCell("parent_session_id", stored["parent_session_id"], CYCLE)
+    return RowDamage("sessions", row[0], stored, decode_row(tables, "sessions", stored)[0], (cell,))
+
+
+# Repair ---------------------------------------------------------------------------------------------------------------
+
+
+class DamagedValue(NamedTuple):
+    """A damaged value that a repair moved out of its row.
+
+    Attributes:
+        damage_id: Its id.
+        table: The table it was in.
+        column: Its column; None if the whole row was moved, which is then the value, by column.
+        session_id: The session of the row, if known.
+        run_id: The run of the row, if known.
+        row: The keys of the row.
+        value: The value as it was stored.
+        reason: What is wrong with it.
+        at: When it was moved.
+    """
+
+    damage_id: str
+    table: str
+    column: str | None
+    session_id: str | None
+    run_id: str | None
+    row: str
+    value: Any
+    reason: str
+    at: datetime
+
+
+def _damaged_table(tables: Tables) -> sa.Table:
+    """The table of damaged values, created by the first repair that needs it."""
+    return sa.Table(
+        f"{tables.name}_damaged",
+        sa.MetaData(schema=tables.metadata.schema),
+        sa.Column("damage_id", Text, primary_key=True),
+        sa.Column("table_name", Text, nullable=False),
+        sa.Column("column_name", Text),
+        sa.Column("session_id", Text),
+        sa.Column("run_id", Text),
+        sa.Column("row_name", Text, nullable=False),
+        sa.Column("value", Json(any_value=True)),
+        sa.Column("reason", Text, nullable=False),
+        sa.Column("set_aside_at", Whole, nullable=False),
+    )
+
+
+def load_damaged_values(connection: Connection, tables: Tables) -> list[DamagedValue]:
+    """See `SessionStore.damaged_values`."""
+    table = _damaged_table(tables)
+    if not sa.inspect(connection).has_table(table.name, schema=table.schema):
+        return []
+    rows = connection.execute(sa.select(table).order_by(table.c.set_aside_at, table.c.damage_id)).all()
+    return [DamagedValue._make((*row[:-1], datetime.fromtimestamp(row[-1] / 1_000_000, UTC))) for row in rows]
+
+
+def delete_damaged_values(connection: Connection, tables: Tables, session_id: str) -> None:
+    """Delete the damaged values of a session."""
+    table = _damaged_table(tables)
+    if sa.inspect(connection).has_table(table.name, schema=table.schema):
+        connection.execute(table.delete().where(table.c.session_id == session_id))
+
+
+def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
+    """Move the damaged cells of a row out of it and put safe values in their place; says where they are now."""
+    tables = store.tables
+    damaged_table = _damaged_table(tables)
+    damaged_table.create(connection, checkfirst=True)
+    table: sa.Table = getattr(tables, damage.attribute)
+    safe = _SafeValues(connection, tables, damage).compute()
+    is_row = _has_address(connection, damage.address)
+    if safe is None:
+        reason = "; ".join(f"{cell.column}: {cell.reason}" for cell in damage.cells)
+        whole_row = {name: _to_bytes(value) for name, value in damage.row.items() if value is not None}
+        rows = [_damage_row(table, damage, None, whole_row, reason)]
+        connection.execute(table.delete().where(is_row))
+    else:
+        rows = [_damage_row(table, damage, cell.column, _to_bytes(cell.value), cell.reason) for cell in damage.cells]
+        cleared = [name for name in safe if name not in {cell.column for cell in damage.cells}]
+        rows += [
+            _damage_row(table, damage, name, _to_bytes(damage.row[name]), "it has no meaning without the damaged value")
+            for name in cleared
+            if damage.row[name] is not None
+        ]
+        connection.execute(table.update().where(is_row).values(**safe))
+    store.insert_rows(connection, damaged_table, rows)
+    subject = "the row is" if safe is None else "the value is"
+    return f"{subject} in {damaged_table.name} now, damage_id {', '.join(row['damage_id'] for row in rows)}"
+
+
+def _to_bytes(value: Any) -> Any:
+    return bytes(value) if isinstance(value, (memoryview, bytes, bytearray)) else value
+
+
+def _damage_row(table: sa.Table, damage: RowDamage, column: str | None, value: Any, reason: str) -> dict[str, Any]:
+    return {
+        "damage_id": uuid4().hex[:12],
+        "table_name": table.name,
+        "column_name": column,
+        "session_id": damage.key("session_id"),
+        "run_id": damage.key("run_id"),
+        "row_name": describe_row(damage.attribute, damage.row) or damage.attribute,
+        "value": value,
+        "reason": reason,
+        "set_aside_at": int(time.time() * 1_000_000),
+    }
+
+
+_SAFE_WORDS = {
+    "session_type": "agent", "run_type": "agent", "kind": "confirmation", "role": "unknown", "caller": "assistant",
+    "name": "unknown",
+}  # fmt: skip
+_SAFE_STATUSES = {"runs": "INTERRUPTED", "tool_calls": "unknown", "requirements": "expired"}
+_FORK_COLUMNS = ("parent_session_id", "fork_run_index", "fork_message_index")
+
+
+class _UnknownKey(Exception):
+    """A key that no other row of the store has."""
+
+
+class _SafeValues:
+    """Replacements for the damaged cells of a row: NULL, a word, or a key that other rows have."""
+
+    def __init__(self, connection: Connection, tables: Tables, damage: RowDamage) -> None:
+        self.connection, self.tables, self.damage = connection, tables, damage
+        self.values = dict(damage.values)
+
+    def compute(self) -> dict[str, Any] | None:
+        """The replacements by column; None if the row cannot stay, because its key is unknown."""
+        attribute = self.damage.attribute
+        table: sa.Table = getattr(self.tables, attribute)
+        safe: dict[str, Any] = {}
+        try:
+            for cell in self.damage.cells:
+                column = table.c[cell.column]
+                if cell.column == "status":
+                    safe[cell.column] = _SAFE_STATUSES[attribute]
+                elif cell.column in _SAFE_WORDS and not (attribute == "sessions" and cell.column == "name"):
+                    safe[cell.column] = _SAFE_WORDS[cell.column]
+                elif attribute == "blobs":
+                    safe[cell.column] = self._blob_value(cell.column)
+                elif attribute == "sessions" and cell.column in _FORK_COLUMNS[:2]:
+                    safe |= dict.fromkeys(_FORK_COLUMNS)  # the branch point is unknown: it inherits nothing
+                elif cell.column == "fork_message_index":
+                    safe.setdefault(cell.column, -1)  # NULL would be all of the run
+                elif column.nullable:
+                    safe[cell.column] = None
+                else:
+                    safe[cell.column] = self.values[cell.column] = self._find_key(cell.column)
+        except _UnknownKey:
+            return None
+        if safe.get("parent_session_id", "") is None:
+            safe |= dict.fromkeys(_FORK_COLUMNS)
+        return safe
+
+    def _blob_value(self, name: str) -> Any:
+        content = self.damage.row["content"]
+        if name == "media_type":
+            return None
+        if name == "size" and isinstance(content, (bytes, memoryview)):
+            return len(content)
+        raise _UnknownKey
+
+    def _find_key(self, name: str) -> Any:
+        """A key of the row, from the rows that belong to it, or a new one if it may be any."""
+        attribute, t = self.damage.attribute, self.tables
+        if attribute == "sessions":
+            return self._orphans_session()
+        if attribute == "runs":
+            if name == "run_index":
+                return self._free_run_index()
+            by = "run_id" if name == "session_id" else "session_id"
+            tables = (table for table in (t.messages, t.tool_calls) if by in table.c)
+            return self._only_value(name, by, *tables, or_new=name == "run_id")
+        if name in ("session_id", "run_index"):
+            return self._only_value(name, "run_id", t.runs)
+        if name == "run_id":
+            return self._only_value(name, "session_id", t.runs)
+        if name == "message_index":
+            return self._first_free(t.messages, name)
+        if name == "call_index":
+            return self._first_free(t.tool_calls, name)
+        return f"damaged-{uuid4().hex[:8]}"
+
+    def _only_value(self, name: str, by: str, *tables: sa.Table, or_new: bool = False) -> Any:
+        """The only value of a column in the rows of other tables that share this row's key ``by``."""
+        values: set[Any] = set()
+        for table in tables:
+            where = [table.c[by] == self.values[by]]
+            if by == "session_id" and "run_index" in table.c:
+                if self.values.get("run_index") is None:
+                    raise _UnknownKey
+                where.append(table.c.run_index == self.values["run_index"])
+            if self.values.get(by) is None:
+                break
+            query = sa.select(raw(table.c[name])).where(*where).distinct().limit(2)
+            for value in self.connection.execute(query).scalars():
+                try:
+                    values.add(decode(table.c[name], value))
+                except ValueError:
+                    continue
+        if name == "run_id" and self.damage.attribute == "runs":
+            run_id = self.tables.runs.c.run_id
+            query = sa.select(run_id)
+            values = {v for v in values if self.connection.execute(query.where(run_id == v)).first() is None}
+        if len(values) == 1:
+            return values.pop()
+        if or_new:
+            return str(uuid4())
+        raise _UnknownKey
+
+    def _orphans_session(self) -> str:
+        """The only session id that runs have and no session has, or a new one."""
+        s, r = self.tables.sessions, self.tables.runs
+        query = sa.select(raw(r.c.session_id)).where(r.c.session_id.not_in(sa.select(s.c.session_id))).distinct()
+        orphans = [id_ for id_ in self.connection.execute(query.limit(2)).scalars() if isinstance(id_, str)]
+        return codec.decode_text(orphans[0]) if len(orphans) == 1 else f"damaged-{uuid4().hex[:8]}"
+
+    def _free_run_index(self) -> int:
+        """The index that the run's messages have, if it is free; otherwise the next one."""
+        r, m = self.tables.runs, self.tables.messages
+        if self.values.get("session_id") is None:
+            raise _UnknownKey
+        query = sa.select(raw(r.c.run_index)).where(r.c.session_id == self.values["session_id"])
+        used = {index for index in self.connection.execute(query).scalars() if isinstance(index, int)}
+        if self.values.get("run_id") is not None:
+            query = sa.select(raw(m.c.run_index)).where(m.c.run_id == self.values["run_id"]).distinct()
+            for index in self.connection.execute(query).scalars():
+                if isinstance(index, int) and index >= 0 and index not in used:
+                    return index
+        return max(used, default=-1) + 1
+
+    def _first_free(self, table: sa.Table, name: str) -> int:
+        """The first number from 0 that no row of the run has."""
+        if self.values.get("run_id") is None:
+            raise _UnknownKey
+        query = sa.select(raw(table.c[name])).where(table.c.run_id == self.values["run_id"])
+        used = set(self.connection.execute(query).scalars())
+        return next(n for n in itertools.count() if n not in used)

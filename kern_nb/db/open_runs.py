@@ -1,0 +1,100 @@
+"""Runs that are being written: find, check and lock them, and merge their state into the session's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from kern_nb.db import codec
+from kern_nb.db.state_merge import merge
+from kern_nb.errors import RunClosed, RunNotFound
+from kern_nb.records import OPEN_STATUSES
+
+if TYPE_CHECKING:
+    from kern_nb.db.database import Database
+
+RunKey = tuple[str, int]
+"""The session id and run index of a run, by which its rows are clustered."""
+
+_MAX_RUN_KEYS = 4096
+
+
+def remember_run(store: Database, run_id: str, key: RunKey) -> None:
+    """Cache the key of a run that is being written, for `find_run_key`."""
+    store.run_keys[run_id] = key
+    while len(store.run_keys) > _MAX_RUN_KEYS:
+        store.run_keys.popitem(last=False)
+
+
+def find_run_key(connection: Connection, store: Database, run_id: str) -> RunKey:
+    """The key of a run, cached from its start: a run that is written step by step is looked up once.
+
+    The key of a run never changes, but the run can be deleted: statements that use the key also compare the run_id.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    key = store.run_keys.get(run_id)
+    if key is None:
+        row = connection.execute(store.statements.find_run, {"run_id": run_id}).first()
+        if row is None:
+            raise _run_not_found(run_id)
+        key = (row[0], row[1])
+        remember_run(store, run_id, key)
+    return key
+
+
+def key_params(key: RunKey) -> dict[str, Any]:
+    """The parameters of `Statements` for the rows of a run."""
+    return {"of_session": key[0], "of_index": key[1]}
+
+
+def require_open_run(connection: Connection, store: Database, run_id: str) -> RowMapping:
+    """The row of an open run, locked if the engine locks rows.
+
+    Raises:
+        RunNotFound: There is no such run.
+        RunClosed: It has ended.
+    """
+    r = store.tables.runs
+    query = sa.select(r.c.session_id, r.c.run_index, r.c.status, r.c.session_state, r.c.created_at)
+    row = connection.execute(store.locked(query.where(r.c.run_id == run_id))).mappings().first()
+    if row is None:
+        raise _run_not_found(run_id)
+    if row["status"] not in OPEN_STATUSES:
+        raise RunClosed(f"Run {run_id} has ended: {row['status']}.", "Start a new run; nothing was changed.")
+    return row
+
+
+def _run_not_found(run_id: str) -> RunNotFound:
+    return RunNotFound(f"There is no run {run_id!r}.", "Start one with start_run.")
+
+
+def lock_session_of_run(connection: Connection, store: Database, run_id: str) -> RowMapping | None:
+    """The session of a run, locked. Every writer locks it before the run: two writers never wait for each other."""
+    r, s = store.tables.runs, store.tables.sessions
+    of_run = sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
+    locked = store.locked(sa.select(s.c.session_data).where(s.c.session_id == of_run))
+    return connection.execute(locked).mappings().first()
+
+
+def merge_session_state(
+    connection: Connection,
+    store: Database,
+    session_id: str,
+    session_data: dict[str, Any] | None,
+    base: dict[str, Any],
+    new: dict[str, Any],
+) -> dict[str, Any]:
+    """Merge a run's changes of the state, from ``base`` to ``new``, into its session's; the session's row is locked."""
+    data = session_data or {}
+    current = data.get("session_state")
+    current = current if isinstance(current, dict) else {}  # an imported record may have any value
+    merged = merge(base, current, new)
+    if codec.dumps(merged) != codec.dumps(current):  # 1 and True are equal but not the same
+        s = store.tables.sessions
+        values = {"session_data": data | {"session_state": merged}}
+        connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+    return merged

@@ -1,0 +1,197 @@
+"""Delete sessions, and detach the branches that inherit their rows. Each function works in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from kern_nb.db import blobs, damage_repair
+from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, Segment, fork_point, load_lineage
+from kern_nb.db.reads import require_session
+from kern_nb.db.run_writes import owner_mismatch
+from kern_nb.db.schema import StoredRow, Tables
+from kern_nb.db.session_writes import lock_session
+from kern_nb.errors import HasBranches
+from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
+
+if TYPE_CHECKING:
+    from kern_nb.db.database import Database
+
+BATCH_MESSAGES, BATCH_RUNS = 2_000, 200
+"""A transaction copies about so many messages, of at most so many runs."""
+
+
+def delete_session(
+    connection: Connection, store: Database, session_id: str, *, detach_branches: bool, user_id: str | None = None
+) -> None:
+    """See `SessionStore.delete_session`."""
+    tables = store.tables
+    s = tables.sessions
+    row = lock_session(connection, store, session_id, user_id)
+    query = sa.select(s).where(s.c.parent_session_id == session_id)
+    branches = connection.execute(store.locked(query)).mappings().all()
+    heirs = [branch for branch in branches if _inherits_own_rows(branch, row)]
+    if heirs and not detach_branches:
+        own = [branch for branch in heirs if user_id in (None, branch["user_id"])]
+        unnamed = [f"{len(heirs) - len(own)} of another user"] if len(own) < len(heirs) else []
+        names = ", ".join([*(repr(branch["session_id"]) for branch in own), *unnamed])
+        raise HasBranches(
+            f"Branches inherit rows of session {session_id!r}: {names}.",
+            "Delete the branches first, or pass detach_branches=True: they then get their own copy.",
+        )
+    for branch in branches:
+        if branch in heirs:
+            _detach(connection, store, branch)
+        else:
+            _move_to_grandparent(connection, store, branch, row)
+    referenced = blobs.named_by(connection, tables, session_id)
+    for table in tables.of_session:
+        connection.execute(table.delete().where(table.c.session_id == session_id))
+    connection.execute(s.delete().where(s.c.session_id == session_id))
+    damage_repair.delete_damaged_values(connection, tables, session_id)
+    blobs.delete(connection, tables, blobs.unused(connection, tables, referenced))
+
+
+def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
+    """Whether a branch inherits rows that are its parent's own, not only those the parent inherits itself."""
+    fork, floor = fork_point(branch), fork_point(parent)
+    return fork is not None and fork.run_index > (floor.run_index if floor else -1)
+
+
+def _detach(connection: Connection, store: Database, branch: RowMapping) -> None:
+    """Give a branch its own copy of its inherited rows."""
+    tables = store.tables
+    inherited = load_lineage(connection, tables, branch)[:-1]
+    for name, copies in _copy_rows(connection, tables, inherited, branch["session_id"]).items():
+        store.insert_rows(connection, getattr(tables, name), copies)
+    _set_branch_point(connection, store, branch["session_id"], None, None)
+
+
+def _move_to_grandparent(connection: Connection, store: Database, branch: RowMapping, parent: RowMapping) -> None:
+    """Make a branch that inherits none of its parent's own rows a branch of the grandparent, or of no session."""
+    fork, floor = fork_point(branch), fork_point(parent)
+    grandparent = parent["parent_session_id"]
+    if grandparent is not None:  # a concurrent delete of that one has to see its new branch
+        s = store.tables.sessions
+        connection.execute(store.locked(sa.select(s.c.session_id).where(s.c.session_id == grandparent)))
+    point = fork.earlier(floor) if fork and floor else None
+    _set_branch_point(connection, store, branch["session_id"], grandparent, point)
+
+
+def _set_branch_point(
+    connection: Connection, store: Database, session_id: str, parent: str | None, point: BranchPoint | None
+) -> None:
+    s = store.tables.sessions
+    values = {
+        "parent_session_id": parent,
+        "fork_run_index": point.run_index if point else None,
+        "fork_message_index": point.message_index if point else None,
+    }
+    connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+
+
+def count_runs_to_detach(
+    connection: Connection, store: Database, session_id: str, user_id: str | None = None
+) -> dict[str, int]:
+    """The branches that inherit rows of a session, with the number of runs; empty if one transaction can copy all.
+
+    Raises:
+        SessionNotFound: There is no such session.
+        OwnerMismatch: It belongs to another user.
+    """
+    tables = store.tables
+    s, r, m = tables.sessions, tables.runs, tables.messages
+    row = require_session(connection, tables, session_id)
+    if user_id is not None and row["user_id"] not in (None, user_id):
+        raise owner_mismatch(session_id, user_id)
+    runs: dict[str, int] = {}
+    messages = 0
+    for branch in connection.execute(sa.select(s).where(s.c.parent_session_id == session_id)).mappings():
+        if _inherits_own_rows(branch, row):
+            inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
+            count = sa.select(sa.func.count())
+            runs[branch["session_id"]] = connection.execute(count.select_from(r).where(inherited.runs(r))).scalar_one()
+            messages += connection.execute(count.select_from(m).where(inherited.inside(m))).scalar_one()
+    return runs if sum(runs.values()) > BATCH_RUNS or messages > BATCH_MESSAGES else {}
+
+
+def detach_batch(connection: Connection, store: Database, session_id: str, branch_id: str) -> int:
+    """Give a branch its own copy of the last runs it inherits; their number, 0 if it inherits none.
+
+    Its branch point moves before them in the same transaction. So each run is always either inherited or the branch's
+    own, and the others can be copied later.
+    """
+    tables = store.tables
+    s, r, m = tables.sessions, tables.runs, tables.messages
+    lock_session(connection, store, session_id)
+    branch = connection.execute(store.locked(sa.select(s).where(s.c.session_id == branch_id))).mappings().first()
+    if branch is None or branch["parent_session_id"] != session_id or fork_point(branch) is None:
+        return 0
+    inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
+    query = sa.select(r.c.run_index).where(inherited.runs(r)).order_by(r.c.run_index.desc()).limit(BATCH_RUNS + 1)
+    indexes = list(connection.execute(query).scalars())
+    if not indexes:
+        _set_branch_point(connection, store, branch_id, None, None)
+        return 0
+    counted = sa.select(m.c.run_index, sa.func.count()).where(inherited.inside(m), m.c.run_index >= indexes[-1])
+    counts = connection.execute(counted.group_by(m.c.run_index))
+    sizes: dict[int, int] = {index: count for index, count in counts}  # noqa: C416 - rows, not tuples, to the types
+    n = size = 0
+    for index in indexes[:BATCH_RUNS]:
+        size += sizes.get(index, 0)
+        if n and size > BATCH_MESSAGES:
+            break
+        n += 1
+    after = indexes[n] if n < len(indexes) else -1
+    copies = _copy_rows(connection, tables, inherited, branch_id, after=after)
+    for name, rows in copies.items():
+        store.insert_rows(connection, getattr(tables, name), rows)
+    new_ids = {run["copied_from"]: run["run_id"] for run in copies["runs"]}
+    # Members' runs come after their parent's, and may have been copied before it.
+    members = sa.select(r.c.run_id, r.c.parent_run_id).where(r.c.session_id == branch_id)
+    for run_id, parent_id in connection.execute(members.where(r.c.parent_run_id.in_(new_ids))).all():
+        connection.execute(r.update().where(r.c.run_id == run_id).values(parent_run_id=new_ids[parent_id]))
+    point = None if after < 0 else BranchPoint(after)
+    _set_branch_point(connection, store, branch_id, session_id if point else None, point)
+    return len(copies["runs"])
+
+
+def _copy_rows(
+    connection: Connection, tables: Tables, segments: Iterable[Segment], session_id: str, *, after: int = -1
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of segments with a run index over ``after``, as rows of ``session_id``.
+
+    The runs get new ids, and each has the id it copies.
+    """
+    lineage = Lineage(segments)
+    new_ids: dict[str, str] = {}
+    cut_runs: set[str] = set()
+    copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
+    r = tables.runs
+    query = sa.select(r).where(lineage.runs(r), r.c.run_index > after).order_by(r.c.run_index)
+    for row in connection.execute(query).mappings():
+        new_ids[row["run_id"]] = new_id = str(uuid4())
+        cut = {} if lineage.cut(row) is None else CUT_RUN
+        cut_runs |= {new_id} if cut else set()
+        # The hash identifies an imported record: the copy is not that record.
+        own = {"session_id": session_id, "run_id": new_id, "copied_from": row["run_id"], "source_hash": None}
+        # No process writes the copy of an open run, and its requirements are not copied.
+        ended = {"status": "INTERRUPTED", "process": None} if row["status"] in OPEN_STATUSES else {}
+        copies["runs"].append({**row, **own, **cut, **ended})
+    for copy in copies["runs"]:
+        copy["parent_run_id"] = new_ids.get(copy["parent_run_id"], copy["parent_run_id"])
+    for name in ("messages", "tool_calls"):
+        table: sa.Table = getattr(tables, name)
+        query = sa.select(table).where(lineage.inside(table), table.c.run_index > after)
+        for row in connection.execute(query).mappings():
+            if row["run_id"] in new_ids:
+                copies[name].append({**row, "session_id": session_id, "run_id": new_ids[row["run_id"]]})
+    answered = {(m["run_id"], m["tool_call_id"]) for m in copies["messages"] if m["role"] in RESULT_ROLES}
+    for call in copies["tool_calls"]:
+        if call["run_id"] in cut_runs and (call["run_id"], call["tool_call_id"]) not in answered:
+            call.update(UNSEEN_RESULT)
+    return copies

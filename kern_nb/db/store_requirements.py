@@ -1,0 +1,184 @@
+"""`RequirementMethods`: the methods of a store for requirements and for runs that are paused and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kern_nb.db import requirements, run_claims
+from kern_nb.db.database import Database
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run, Usage
+
+
+class RequirementMethods(Database):
+    """Pause, resolve, hand off, claim and release. The work is in `requirements` and `run_claims`."""
+
+    def pause_run(
+        self,
+        run_id: str,
+        requirements: Sequence[Requirement],
+        *,
+        output: Any = None,
+        usage: Usage | None = None,
+        session_state: dict[str, Any] | None = None,
+        duration_s: float | None = None,
+    ) -> list[Requirement]:
+        """Pause an open run until its requirements are resolved. Its tool calls are not changed.
+
+        Args:
+            run_id: The open run.
+            requirements: New requirements, pending.
+            output: The run's output so far.
+            usage: The tokens and cost so far.
+            session_state: The whole state as the run has it; merged as in `finish_run`.
+            duration_s: The time the run took so far.
+
+        Returns:
+            The requirements as stored.
+
+        Raises:
+            RunNotFound: There is no such run.
+            RunClosed: It has ended.
+            RequirementExists: An id is in use.
+            BadUsage: A requirement is not pending.
+        """
+        values = {"output": output, "usage": usage, "session_state": session_state, "duration_s": duration_s}
+        return self.write(lambda connection: run_claims.pause_run(connection, self, run_id, requirements, **values))
+
+    def requirements(
+        self,
+        *,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        user_id: str | None = None,
+        assignee: str | None = None,
+        status: str | Sequence[str] | None = UNRESOLVED_STATUSES,
+        run_status: str | None = None,
+    ) -> list[Requirement]:
+        """List requirements, oldest first; by default those that are not resolved.
+
+        Args:
+            session_id: Only those of one session.
+            run_id: Only those of one run and its members' runs.
+            user_id: Only those of one user's sessions.
+            assignee: Only those assigned to one person.
+            status: One status or several; None for all.
+            run_status: Only those of runs with this status.
+
+        Returns:
+            The requirements.
+        """
+        filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
+        with self.read_connection() as connection:
+            return requirements.list_requirements(connection, self, **filters, status=status, run_status=run_status)
+
+    def resolve(
+        self,
+        requirement_id: str | Requirement,
+        *,
+        approve: bool | None = None,
+        args: dict[str, Any] | None = None,
+        value: Any = None,
+        note: str | None = None,
+        by: str | None = None,
+        user_id: str | None = None,
+    ) -> Requirement:
+        """Answer a requirement of a paused run. Of several concurrent answers, the first is stored.
+
+        Args:
+            requirement_id: The requirement, its id or a unique prefix of that; or its run (``chat/2``), if that has no
+                other unresolved requirement.
+            approve: Whether the tool may run; False rejects.
+            args: Arguments by name that replace the model's; approves.
+            value: The requested value: of user input the arguments by name, otherwise the tool's result.
+            note: A note for the model, such as the reason of a rejection.
+            by: Who answers.
+            user_id: The user of its session: another user's requirement is not found.
+
+        Returns:
+            The requirement with its answer. ``agent.continue_run`` resumes the run.
+
+        Raises:
+            RequirementNotFound: Nothing matches.
+            AmbiguousReference: Several match.
+            AlreadyResolved: It is resolved or expired; nothing was changed.
+            AlreadyClaimed: Somebody else claimed it.
+            RunClosed: Its run is not paused.
+            BadUsage: The answer does not fit the requirement's kind.
+        """
+        answer: dict[str, Any] = {"approve": approve, "args": args, "value": value, "note": note, "by": by}
+        answer["user_id"] = user_id
+        reference = requirement_id.requirement_id if isinstance(requirement_id, Requirement) else requirement_id
+        resolved = self.write(lambda connection: requirements.resolve(connection, self, reference, **answer))
+        if resolved.status == "expired":
+            raise requirements.resolved_error(resolved)
+        return resolved
+
+    def claim(self, requirement_id: str, *, by: str, user_id: str | None = None) -> Requirement:
+        """Claim a requirement before working on it: then only ``by`` may resolve it.
+
+        Args:
+            requirement_id: The requirement, as in `resolve`.
+            by: Who claims it.
+            user_id: The user of its session: another user's requirement is not found.
+
+        Returns:
+            The claimed requirement.
+
+        Raises:
+            RequirementNotFound: Nothing matches.
+            AlreadyClaimed: Somebody else claimed it.
+            AlreadyResolved: It is resolved or expired.
+        """
+        return self.write(lambda connection: requirements.claim(connection, self, requirement_id, by, user_id))
+
+    def handoff(
+        self, reference: str, *, to: str, note: str | None = None, by: str | None = None, user_id: str | None = None
+    ) -> Requirement:
+        """Assign pending requirements to a person; or, if none is pending, hand off the session.
+
+        A session that is handed off gets a paused run. When the person has answered it (``resolve(..., value=...)``),
+        the agent continues with the answer.
+
+        Args:
+            reference: A requirement, a run, or a session.
+            to: The person.
+            note: A note for the person.
+            by: Who hands it off.
+            user_id: The user of its session: another user's is not found.
+
+        Returns:
+            The requirement that is assigned to the person (the first of several).
+
+        Raises:
+            RequirementNotFound: Nothing matches.
+            AlreadyResolved: It is resolved or expired.
+            AlreadyClaimed: Somebody else claimed it.
+        """
+        options: dict[str, Any] = {"to": to, "note": note, "by": by, "user_id": user_id}
+        return self.write(lambda connection: requirements.hand_off(connection, self, reference, **options))
+
+    def claim_run(self, run_id: str, *, user_id: str | None = None) -> Run:
+        """Claim a paused or interrupted run, to resume it in this process. One of several concurrent claims succeeds.
+
+        Tool calls that had started when the run was interrupted become ``unknown``. With a ``user_id``, a run of
+        another user's session is not found, and a session without a user becomes theirs.
+
+        Returns:
+            The run with its messages, tool calls and answers; its status is RUNNING.
+
+        Raises:
+            RunNotFound: There is no such run.
+            RunClosed: It is completed.
+            StillWaiting: A requirement is pending.
+            AlreadyClaimed: Another process runs it.
+        """
+        return self.write(lambda connection: run_claims.claim_run(connection, self, run_id, user_id))
+
+    def forget_answers(self, run_id: str) -> None:
+        """Delete the values in a run's answers, for tools whose results are not stored; who answered is kept."""
+        self.write(lambda connection: run_claims.forget_answers(connection, self, run_id))
+
+    def release_run(self, before: Run) -> None:
+        """Release a claimed run that was not changed since: it is again as ``before`` `claim_run`."""
+        self.write(lambda connection: run_claims.release_run(connection, self, before))
