@@ -25,7 +25,7 @@ def half_a_call(tool_name: str) -> dict[int, DeltaToolCall]:
 class Breaking:
     """Gives these answers one after the other, each a list of pieces; an exception among the pieces is raised.
 
-    `told` is what it was told each time, `held` is set when an answer comes to a stand.
+    `to_messages` is what it was told each time, `held` is set when an answer comes to a stand.
     """
 
     def __init__(self, *answers: list[Any]) -> None:
@@ -35,7 +35,7 @@ class Breaking:
         self.model = FunctionModel(stream_function=self._stream, model_name="breaking")
 
     async def _stream(self, told: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
-        self.told.append(ours.told(told, None))
+        self.told.append(ours.to_messages(told, None))
         for piece in next(self._answers):
             if piece is HELD:
                 self.held.set()

@@ -84,10 +84,10 @@ def test_a_variant_shares_nothing_that_is_kept(db):
     before = dict(vars(agent))
     other = agent.variant(name="Other")
 
-    for name in ("_lock", "_cached", "_given_tools", "default_state", "_given"):
+    for name in ("_lock", "_cached", "_given_tools", "_default_state", "_arguments"):
         assert getattr(other, name) is not getattr(agent, name), name
     assert (other._loop, len(other._cached)) == (None, 0)
-    assert other.default_state["deep"] is not agent.default_state["deep"]
+    assert other._default_state["deep"] is not agent._default_state["deep"]
     assert vars(agent) == before
     assert (agent.id, other.id) == ("shop", "other")
 
@@ -120,9 +120,9 @@ def test_tools_are_those_of_the_constructor(db):
     agent = shop(db, tools=tools)
     tools.clear()
 
-    assert list(agent.variant().tools) == ["add"]
-    assert list(shop(db, tools=add).variant().tools) == ["add"]
-    assert list(agent.variant(tools=[]).tools) == []
+    assert list(agent.variant()._model_loop()[1]) == ["add"]
+    assert list(shop(db, tools=add).variant()._model_loop()[1]) == ["add"]
+    assert list(agent.variant(tools=[])._model_loop()[1]) == []
 
 
 def test_a_parameter_that_is_none_is_refused(db):
@@ -174,8 +174,8 @@ def test_a_class_of_ones_own_is_varied_too(db):
             super().__init__(Listener(), db=db, name="Grocer")
             self.stock = stock
 
-        def configuration(self):
-            return super().configuration() | {"stock": self.stock}
+        def _configuration(self):
+            return super()._configuration() | {"stock": self.stock}
 
     grocer = Grocer(["apple"])
     other = grocer.variant(instructions="Sell.")

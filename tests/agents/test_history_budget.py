@@ -9,7 +9,7 @@ from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Message, Run, ToolCall
-from kern_nb.runtime.history import tokens
+from kern_nb.runtime.history import estimate_tokens
 
 LONG = "word " * 400  # about 500 tokens
 
@@ -190,4 +190,4 @@ def test_a_branch_has_a_summary_of_its_own_lineage(db):
 )
 def test_whatever_a_message_holds_counts(message):
     """Four characters are about a token."""
-    assert tokens(message) == pytest.approx(1_000, rel=0.05)
+    assert estimate_tokens(message) == pytest.approx(1_000, rel=0.05)

@@ -14,7 +14,7 @@ from pydantic_ai.models.function import FunctionModel
 
 from kern_nb.agent import Agent
 from kern_nb.db import open_store
-from kern_nb.interop.media import to_content
+from kern_nb.interop.media import load_content
 
 SESSIONS = 20
 TURNS = 2
@@ -122,7 +122,7 @@ def test_nothing_of_one_session_is_in_another(persistent_target, at_once):
         # The file of the first turn comes again with the history of the second.
         assert answers == {name: [f"I know {name} by 1 files.", f"I know {name} by 2 files."] for name in NAMES}
         assert agent.session_id is None
-        assert agent.default_state == {"words": [], "deep": {"er": []}}
+        assert agent._default_state == {"words": [], "deep": {"er": []}}
         for name in NAMES:
             session = store.get_session(f"of {name}", user_id=f"user {name}")
             noted = [name] * TURNS
@@ -133,7 +133,7 @@ def test_nothing_of_one_session_is_in_another(persistent_target, at_once):
                 ["system", "user", "assistant", "tool", "assistant"]
             ] * TURNS
             for run in session.runs:
-                text, image = to_content(run.messages[1].content, store)
+                text, image = load_content(run.messages[1].content, store)
                 assert (text, image.data) == (f"note {name}", picture(name))
             cached = agent.get_session(f"of {name}")
             assert words(repr(cached.model_dump())) == {name}

@@ -66,7 +66,7 @@ def cancelled(model: Breaking, make) -> None:
 def stopped(model: Breaking, work) -> list:
     """Run it as a chat does, and stop it once an answer stands still; what was told meanwhile."""
     told, over = [], threading.Event()
-    running = background.Live(work, told.append, lambda *_: over.set())
+    running = background.BackgroundRun(work, told.append, lambda *_: over.set())
     assert model.held.wait(20)
     running.stop()
     assert over.wait(20)
@@ -99,7 +99,7 @@ def test_a_cancelled_answer_is_kept(store):
 def test_a_stopped_answer_is_kept(store):
     """A chat's Stop: what is stored is what it was told."""
     model = Breaking([*HALF, HELD])
-    told = stopped(model, background.begin(agent_of(model, store), "Tell me", session_id="chat"))
+    told = stopped(model, background.prepare_run(agent_of(model, store), "Tell me", session_id="chat"))
 
     (run,) = store.get_session("chat").runs
     assert (run.status, said(run)[-1]) == ("CANCELLED", PARTIAL)
@@ -210,7 +210,7 @@ def test_who_goes_on_is_not_told_what_broke_off(store):
 
 async def _streamed(agent: Agent) -> None:
     """Go on with the run, and listen."""
-    await background.proceed(agent, "0", session_id="chat")(lambda _: None)
+    await background.prepare_resume(agent, "0", session_id="chat")(lambda _: None)
 
 
 def test_an_answer_that_broke_off_is_not_taken_for_the_end(store):
@@ -263,7 +263,7 @@ def test_an_answer_is_kept_once(times):
                     loop.call_soon_threadsafe(task.cancel)
 
             sa.event.listen(store.engine, "before_cursor_execute", listen)
-            work = background.begin(agent, "x", session_id=f"chat {place}")
+            work = background.prepare_run(agent, "x", session_id=f"chat {place}")
             task = asyncio.ensure_future(work(lambda _: None))
             try:
                 await task

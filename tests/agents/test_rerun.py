@@ -87,7 +87,7 @@ def test_other_instructions_and_tools(db):
 
     done = rerun("chat/1", agent, model=ScriptedModel("Nothing to sell."), tools=[], name="c")
     assert (done.output, basket(db, "c")) == ("Nothing to sell.", {"apple": 1})
-    assert list(done.agent.tools) == []
+    assert list(done.agent._model_loop()[1]) == []
 
 
 def test_onward_gives_the_later_inputs_too(store):

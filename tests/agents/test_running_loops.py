@@ -202,7 +202,7 @@ def test_no_input_is_no_run(db):
 
 def test_an_interrupt_ends_also_what_kept_a_cancellation_to_itself(monkeypatch):
     """It is cancelled once more: nobody has to restart the kernel because a library swallowed the first."""
-    monkeypatch.setattr(event_loop, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(event_loop, "_CANCEL_AGAIN_S", 0.05)
     begun, swallowed = threading.Event(), []
 
     def interrupt():

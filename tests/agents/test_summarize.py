@@ -72,7 +72,7 @@ def test_it_goes_on_from_an_agents_own_summary(db):
     """There is one summary of a session, whoever asks for it."""
     mine = Listener(["FIRST"])
     agent = Agent(Listener(), db=db, session_id="chat", enable_session_summaries=True)
-    agent.summaries.model = mine
+    agent._summaries().model = mine
     agent.run("q0")
     assert agent.get_session_summary().summary == "FIRST"
     say(db, "chat", "q1")
@@ -249,7 +249,7 @@ def test_what_is_no_model_is_refused(db):
     """Before anything is stored."""
     say(db, "chat", "q0")
     for model, says in (
-        (5, "is no model"),
+        (5, "model must be a name or a model object, got 5"),
         ("nope", "nope"),
         (Workflow([lambda step: 1], db=db), "no model of its own"),
     ):

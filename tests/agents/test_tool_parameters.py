@@ -215,7 +215,7 @@ def test_tools_are_named_after_what_they_are(db):
         tools=[Weather("C").look, functools.partial(plain, 1), Weather("C"), tool(later, name="soon")],
     )
 
-    assert list(agent.tools) == ["look", "plain", "Weather", "soon"]
+    assert list(agent._model_loop()[1]) == ["look", "plain", "Weather", "soon"]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_what_the_run_fills_in_is_hidden_from_the_model(db):
         return [a, b, run_context.tool_call_id is not None, agent is run_context.agent]
 
     agent = Agent(calls_once("it", a=1), db=db, tools=[it])
-    assert agent.tools["it"].parameters == ["a", "b"]
+    assert agent._model_loop()[1]["it"].parameters == ["a", "b"]
     agent.run("x")
 
     assert agent.get_session().runs[0].tool_calls[0].result == [1, 2, True, True]

@@ -89,7 +89,7 @@ def test_a_store_may_be_given_by_its_path(tmp_path):
 
 def test_one_tool_may_be_given_by_itself(db):
     """What else could be meant?"""
-    assert list(Agent(Listener(), db=db, tools=nothing).tools) == ["nothing"]
+    assert list(Agent(Listener(), db=db, tools=nothing)._model_loop()[1]) == ["nothing"]
 
 
 def test_a_script_of_one_text_is_that_answer(db):
@@ -100,14 +100,14 @@ def test_a_script_of_one_text_is_that_answer(db):
 @pytest.mark.parametrize("wrong", [None, 3, call("look")])
 def test_what_is_no_script_is_refused(wrong):
     """When the model is made."""
-    with pytest.raises(BadUsage, match="is no script"):
+    with pytest.raises(BadUsage, match="script must be a list or a function"):
         ScriptedModel(wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {"a": 1}, [call("look"), 3]])
 def test_a_script_that_gives_no_answer_says_so(db, wrong):
     """The run's error says what it gave, and what an answer is."""
-    with pytest.raises(RunFailed, match="which is no answer") as failed:
+    with pytest.raises(RunFailed, match="must return answers, got") as failed:
         Agent(ScriptedModel(lambda _: wrong), db=db).run("x")
     assert "An answer is a string" in failed.value.hint
 
