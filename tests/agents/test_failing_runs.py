@@ -203,6 +203,6 @@ def test_a_run_that_fails_again_before_anything_came_of_it(store):
     with pytest.raises(RunFailed, match="second") as again:
         agent.continue_run("chat/0")
 
-    assert "as it was before" in again.value.hint
+    assert "The run is unchanged" in again.value.hint
     assert store.get_session("chat").runs[0].error == "ValueError: first"
     assert agent.continue_run("chat/0").output == "fine"

@@ -358,6 +358,6 @@ def test_instructions_that_yield_no_text_are_refused(db):
         yield 1
 
     model = Listener(["ok"])
-    with pytest.raises(RunFailed, match="no text"):
+    with pytest.raises(RunFailed, match="must return a text"):
         Agent(model, db=db, instructions=numbers).run("go")
     assert model.told == []

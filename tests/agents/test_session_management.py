@@ -53,7 +53,7 @@ def test_a_session_named_for_one_run_is_of_that_run(db):
     unbound = Agent(Listener(), db=db)
     unbound.run("x", session_id="somewhere")
     assert unbound.session_id is None
-    with pytest.raises(BadUsage, match="no session yet"):
+    with pytest.raises(BadUsage, match="has no session"):
         unbound.get_session()
 
 
@@ -152,7 +152,7 @@ def test_a_title_that_cannot_be_made_leaves_the_old_one(db):
     """The model's error is told."""
     agent = talk(db, "x", model=Listener(["hello", ValueError("boom")]))
     agent.set_session_name("old")
-    with pytest.raises(RunFailed, match="no title for session 'chat': ValueError: boom") as failed:
+    with pytest.raises(RunFailed, match="failed to title session 'chat': ValueError: boom") as failed:
         agent.set_session_name()
     assert "set_session_name(" in failed.value.hint
 

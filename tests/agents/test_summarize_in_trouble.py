@@ -144,7 +144,7 @@ def test_a_read_only_store_is_refused_before_a_model_is_asked(tmp_path):
         summarize("done", store=db, model=Listener(["MADE"]))
     model = Listener(["of the run"])
     with open_store(path, read_only=True) as db:
-        with pytest.raises(ReadOnlyStore, match="no model was asked") as refused:
+        with pytest.raises(ReadOnlyStore, match="the model was not called") as refused:
             summarize("chat", store=db, model=model)
         assert "--read-only" in refused.value.hint
         assert model.told == []

@@ -291,7 +291,7 @@ def test_a_tool_of_pydantic_ais_is_told_what_to_take(db):
     def it(ctx: PydanticContext[None], a: int) -> int:
         return a
 
-    with pytest.raises(BadUsage, match="ctx: the RunContext of pydantic-ai") as refused:
+    with pytest.raises(BadUsage, match="'ctx' has the RunContext of pydantic-ai") as refused:
         Agent(calls_once("it", a=1), db=db, session_id="refused", tools=[it]).run("x")
     assert db.get_session("refused") is None
     assert "from kern_nb.agent import RunContext" in refused.value.hint
