@@ -501,19 +501,4 @@ class Agent(SessionOwner):
 
             store, model, owner = self.store, self.model, self._user(user_id)
             session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        self._forget(self.store, target)
         return super().set_session_name(session_name, target, user_id=user_id)
-
-    def update_session_state(
-        self, updates: dict[str, Any], session_id: str | None = None, *, user_id: str | None = None
-    ) -> dict[str, Any]:
-        """Set keys of a session's state, and return the new state."""
-        self._forget(self.store, self._require_session_id(session_id))
-        return super().update_session_state(updates, session_id, user_id=user_id)
-
-    def delete_session(
-        self, session_id: str | None = None, *, detach_branches: bool = False, user_id: str | None = None
-    ) -> None:
-        """Delete a session with its runs; see `SessionStore.delete_session`."""
-        self._forget(self.store, self._require_session_id(session_id))
-        super().delete_session(session_id, detach_branches=detach_branches, user_id=user_id)

@@ -402,9 +402,7 @@ class SessionOwner(ABC):
     def _require_session_id(self, session_id: str | None) -> str:
         session_id = session_id or self.session_id
         if session_id is None:
-            raise BadUsage(
-                f"{self!r} has no session.", "Pass a session_id, here or to the constructor, or run it first."
-            )
+            raise BadUsage(f"{self!r} has no session.", "Pass a session_id, or run it first.")
         return session_id
 
     def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
@@ -455,9 +453,9 @@ class SessionOwner(ABC):
         Raises:
             OwnerMismatch: the session belongs to another user.
         """
-        return self.store.update_session_state(
-            self._require_session_id(session_id), updates, user_id=self._user(user_id)
-        )
+        session_id = self._require_session_id(session_id)
+        self._forget(self.store, session_id)
+        return self.store.update_session_state(session_id, updates, user_id=self._user(user_id))
 
     def get_session_name(self, session_id: str | None = None, *, user_id: str | None = None) -> str | None:
         """Return the title of a session."""
@@ -466,6 +464,7 @@ class SessionOwner(ABC):
     def set_session_name(self, session_name: str, session_id: str | None = None, *, user_id: str | None = None) -> str:
         """Set the title of a session, and return it."""
         session_id = self._require_session(session_id, user_id).session_id
+        self._forget(self.store, session_id)
         self.store.rename_session(session_id, session_name, user_id=self._user(user_id))
         return session_name
 
@@ -493,7 +492,9 @@ class SessionOwner(ABC):
         self, session_id: str | None = None, *, detach_branches: bool = False, user_id: str | None = None
     ) -> None:
         """Delete a session with its runs; see `SessionStore.delete_session`."""
-        session_id = self._require_session(session_id, user_id).session_id
+        session_id = self._require_session_id(session_id)
+        self._forget(self.store, session_id)
+        self._require_session(session_id, user_id)
         self.store.delete_session(session_id, detach_branches=detach_branches, user_id=self._user(user_id))
 
     def _require_session(self, session_id: str | None, user_id: str | None = None) -> Session:

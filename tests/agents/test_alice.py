@@ -15,7 +15,7 @@ def said(target: str, text: str) -> str:
     return done.stdout
 
 
-def test_the_name_told_in_one_process_is_known_in_another(persistent_target):
+def test_history_is_shared_between_processes(persistent_target):
     """By the session_id alone; and not in another session. The model answers from what it is told."""
     assert said(persistent_target, "My name is Alice") == "Nice to meet you.\n"
     assert said(persistent_target, "What's my name?") == "Your name is Alice.\n"

@@ -46,7 +46,7 @@ def paused(kind, pipeline):
 
 @pytest.mark.parametrize("kind", ["team", "workflow"])
 @pytest.mark.parametrize("named", ["place", "session", "requirement", "agent"])
-def test_a_teams_or_workflows_run_is_gone_on_with(store, variables, kind, named):
+def test_continue_team_or_workflow_from_cell(store, variables, kind, named):
     """By whichever name: what the member waits for stands for the run above it, which is what goes on."""
     pipeline = Pipeline(store)
     runner, ann, run = paused(kind, pipeline)
@@ -66,7 +66,7 @@ def test_a_teams_or_workflows_run_is_gone_on_with(store, variables, kind, named)
 
 
 @pytest.mark.parametrize("kind", ["team", "workflow"])
-def test_a_member_does_not_go_on_with_its_teams_run(store, variables, kind):
+def test_member_cannot_continue_team_run(store, variables, kind):
     """It is told whose run it is; nothing is changed."""
     pipeline = Pipeline(store)
     runner, ann, run = paused(kind, pipeline)
@@ -81,7 +81,7 @@ def test_a_member_does_not_go_on_with_its_teams_run(store, variables, kind):
     assert resume.continue_run("chat/0").status == "COMPLETED"
 
 
-def test_a_workflow_that_failed_is_gone_on_with_by_its_place(store, variables):
+def test_continue_failed_workflow_by_reference(store, variables):
     """It waits for nobody, so it is named itself."""
     pipeline = Pipeline(store)
     pipeline.down.add("b")

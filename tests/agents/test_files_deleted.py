@@ -26,7 +26,7 @@ def db():
         yield store
 
 
-def test_deleting_a_session_deletes_its_files(store):
+def test_deleting_session_deletes_its_files(store):
     """On every engine: files that no session has any more are gone, those that another one has are kept."""
     agent = Agent(Watcher().model, db=store)
     agent.run("look", images=[PNG, PNG + b"!"], session_id="a")
@@ -37,7 +37,7 @@ def test_deleting_a_session_deletes_its_files(store):
     assert blobs_of(store) == [(HASH, len(PNG))]
 
 
-def test_a_file_that_a_run_has_just_written_is_kept(db):
+def test_delete_keeps_file_of_active_run(db):
     """The same bytes in a session that is deleted at that moment."""
     Agent(Watcher().model, db=db, session_id="old").run("look", images=[PNG])
 
@@ -51,7 +51,7 @@ def test_a_file_that_a_run_has_just_written_is_kept(db):
     assert agent.get_workspace().read_bytes("sea.png") == PNG
 
 
-def test_what_names_a_file_keeps_it(db):
+def test_delete_keeps_referenced_files(db):
     """A branch, an earlier run's state, a model's own picture: whatever still shows it, when another session goes."""
     made = Watcher([TextPart("Here."), FilePart(content=BinaryContent(PNG, media_type="image/png"))])
     Agent(made.model, db=db, session_id="made").run("draw")

@@ -40,7 +40,7 @@ def names(messages):
     return [str(m.content).split()[0] for m in messages if m.role != "system"]
 
 
-def test_what_fits_is_told_whole_and_nothing_is_summarized(db):
+def test_history_within_budget_is_sent_in_full(db):
     """The summary's model is not even asked."""
     fill(db, 2)
     model, summary = Listener(), Listener()
@@ -50,7 +50,7 @@ def test_what_fits_is_told_whole_and_nothing_is_summarized(db):
     assert (model.instructions(), summary.told, db.get_session("chat").summary) == ("", [], None)
 
 
-def test_the_oldest_runs_are_told_by_the_summary(db):
+def test_summary_replaces_runs_over_budget(db):
     """The newest that fit are told as they were; the summary is told what it has to hold, and kept with the session."""
     fill(db, 5)
     model, summary = Listener(), Listener(['{"summary": "They counted to two.", "topics": ["counting"]}'])
@@ -63,7 +63,7 @@ def test_the_oldest_runs_are_told_by_the_summary(db):
     assert db.get_session("chat").summary["summary"] == "They counted to two."
 
 
-def test_a_summary_that_reaches_far_enough_is_not_made_again(db):
+def test_covering_summary_is_reused(db):
     """Only what it lacks is summarized, when it has to be."""
     fill(db, 5)
     model, summary = Listener(), Listener(["first", "second"])
@@ -80,7 +80,7 @@ def test_a_summary_that_reaches_far_enough_is_not_made_again(db):
     assert "second" in model.instructions()
 
 
-def test_a_summary_that_fails_does_not_fail_the_run(db, caplog):
+def test_failing_budget_summary_does_not_fail_run(db, caplog):
     """The run is told what fits; the next run has the summary."""
     fill(db, 5)
     model, summary = Listener(), Listener([ValueError("no summary today"), "at last"])
@@ -94,7 +94,7 @@ def test_a_summary_that_fails_does_not_fail_the_run(db, caplog):
     assert "at last" in model.instructions()
 
 
-def test_an_old_summary_is_told_where_a_new_one_fails(db, caplog):
+def test_old_summary_is_used_when_update_fails(db, caplog):
     """Better half of the past than none."""
     fill(db, 5)
     model, summary = Listener(), Listener(["they counted", ValueError("no")])
@@ -107,7 +107,7 @@ def test_an_old_summary_is_told_where_a_new_one_fails(db, caplog):
     assert "The summary of" in caplog.text
 
 
-def test_without_a_manager_the_agents_own_model_summarizes(db):
+def test_budget_summary_uses_agent_model_by_default(db):
     """A budget alone is enough."""
     fill(db, 5)
     model = Listener(["The past in short.", "answer"])
@@ -118,7 +118,7 @@ def test_without_a_manager_the_agents_own_model_summarizes(db):
 
 
 @pytest.mark.parametrize("budget", [0, 1])
-def test_a_budget_that_nothing_fits_leaves_the_summary(db, budget):
+def test_zero_budget_sends_only_summary(db, budget):
     """The new input is always told, however long it is."""
     fill(db, 2)
     model, summary = Listener(), Listener(["short"])
@@ -128,7 +128,7 @@ def test_a_budget_that_nothing_fits_leaves_the_summary(db, budget):
     assert "short" in model.instructions()
 
 
-def test_a_run_is_told_whole_or_not_at_all(db):
+def test_budget_keeps_runs_whole(db):
     """A long result takes its call and its question along."""
 
     def read() -> str:
@@ -144,7 +144,7 @@ def test_a_run_is_told_whole_or_not_at_all(db):
     assert "read it" in summary.heard()[-1][1]
 
 
-def test_the_budget_is_about_what_is_told(db):
+def test_budget_applies_to_selected_history(db):
     """Limits on runs and messages come first: what they leave out needs no summary."""
     fill(db, 10)
     model, summary = Listener(), Listener()
@@ -154,7 +154,7 @@ def test_the_budget_is_about_what_is_told(db):
     assert (names(model.told[-1]), summary.told) == (["a9", "now", "answer", "and"], [])
 
 
-def test_without_history_there_is_no_budget(db):
+def test_budget_without_history_has_no_effect(db):
     """Nothing told, nothing to fit."""
     fill(db, 5)
     model, summary = Listener(), Listener()
@@ -163,7 +163,7 @@ def test_without_history_there_is_no_budget(db):
     assert (said(model.told[-1]), summary.told) == ([("user", "now")], [])
 
 
-def test_a_branch_has_a_summary_of_its_own_lineage(db):
+def test_branch_budget_summary_covers_lineage(db):
     """What the parent said after the fork is in no summary of the branch."""
     fill(db, 6)
     parent = Listener(["of all six"])
@@ -188,6 +188,6 @@ def test_a_branch_has_a_summary_of_its_own_lineage(db):
     ],
     ids=["text", "parts", "a value", "arguments", "arguments that are no JSON"],
 )
-def test_whatever_a_message_holds_counts(message):
+def test_token_estimate_counts_all_content(message):
     """Four characters are about a token."""
     assert estimate_tokens(message) == pytest.approx(1_000, rel=0.05)

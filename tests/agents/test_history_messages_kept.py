@@ -31,7 +31,7 @@ def talk(store, *, keeps, runs=3, **options):
 ONE_RUN = ["user", "assistant", "tool", "assistant"]
 
 
-def test_by_default_a_run_keeps_its_own_messages_alone(db):
+def test_history_messages_are_not_stored_by_default(db):
     """What it was told stands where it was said."""
     run = talk(db, keeps=False)
 
@@ -39,7 +39,7 @@ def test_by_default_a_run_keeps_its_own_messages_alone(db):
     assert not any(m.from_history for m in run.messages)
 
 
-def test_copies_stand_before_its_own_messages(store):
+def test_history_copies_precede_own_messages(store):
     """On every engine: after the instructions, in the order they were told, marked."""
     run = talk(store, keeps=True)
 
@@ -49,7 +49,7 @@ def test_copies_stand_before_its_own_messages(store):
     assert [m.extra["tool_calls"][0]["tool_name"] for m in run.messages[1:9] if "tool_calls" in m.extra] == ["look"] * 2
 
 
-def test_tokens_and_calls_are_counted_once(db):
+def test_history_copies_do_not_count_tokens_and_calls(db):
     """With copies or without, a session took what it took."""
     with InMemoryDb() as other:
         talk(other, keeps=False)
@@ -61,7 +61,7 @@ def test_tokens_and_calls_are_counted_once(db):
     assert found.model_dump(include=counted) == expected.model_dump(include=counted)
 
 
-def test_messages_are_counted_once(db):
+def test_history_copies_do_not_count_as_messages(db):
     """A copy of a message is not another one."""
     with InMemoryDb() as other:
         talk(other, keeps=False)
@@ -71,7 +71,7 @@ def test_messages_are_counted_once(db):
     assert Agent(Listener(), db=db, session_id="chat").get_session_metrics().n_messages == expected.n_messages
 
 
-def test_what_was_said_is_said_once(db):
+def test_history_copies_are_not_repeated(db):
     """Of the history, of the chat's history, and of a branch."""
     talk(db, keeps=True)
     agent = Agent(Listener(), db=db, session_id="chat")
@@ -86,7 +86,7 @@ def test_what_was_said_is_said_once(db):
 
 
 @pytest.mark.parametrize("at", range(1, 14))
-def test_a_branch_at_any_message_of_such_a_run_hears_each_line_once(db, at):
+def test_branch_of_run_with_copies_has_no_duplicates(db, at):
     """Wherever it is cut, copies are not told again."""
     talk(db, keeps=True)
     db.branch("chat", after=(2, at - 1), new_session_id="fork")
@@ -97,14 +97,14 @@ def test_a_branch_at_any_message_of_such_a_run_hears_each_line_once(db, at):
     assert asked == ["q0", "q1", *(["q2"] if at > 9 else []), "now"]
 
 
-def test_limits_hold_for_what_is_copied(db):
+def test_history_limits_apply_to_copies(db):
     """A run keeps what it was told, not more."""
     run = talk(db, keeps=True, runs=4, num_history_runs=1)
 
     assert [m.content for m in run.messages if m.role == "user"] == ["q2", "q3"]
 
 
-def test_last_messages_are_told_past_the_copies(db):
+def test_last_messages_skip_copies(db):
     """num_history_messages counts messages, and copies are none."""
     talk(db, keeps=True)
     model = Listener()
