@@ -65,12 +65,12 @@ def calls(run: Run) -> list[tuple[str | None, str | None, Any]]:
     return [(call.tool_name, call.status, call.result) for call in run.tool_calls]
 
 
-def ask(run: Run, place: int = 0) -> str:
+def requirement_id(run: Run, place: int = 0) -> str:
     """The id of what a run waits for."""
     return run.requirements[place].requirement_id
 
 
-def unanswered(run: Run) -> list[str | None]:
+def pending_tools(run: Run) -> list[str | None]:
     """Which tools a run waits for."""
     return [one.tool_name for one in run.requirements if one.status == "pending"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from memory_models import Listener
+from recording_models import RecordingModel
 from rerun_shops import add, seller, shop
 from team_members import crew, member, task
 
@@ -94,15 +94,15 @@ def test_variant_shares_no_internal_state(db):
 
 def test_variant_does_not_copy_generated_session():
     """One that was given is; memory is each one's own."""
-    agent = Agent(Listener())
+    agent = Agent(RecordingModel())
     run = agent.run("hi")
-    other = agent.variant(model=Listener())
+    other = agent.variant(model=RecordingModel())
 
     assert agent.session_id == run.session_id
     assert other.session_id is None
     assert other.run("hi").session_id != run.session_id
     assert len(agent.store.list_sessions()) == len(other.store.list_sessions()) == 1
-    assert Agent(Listener(), session_id="chat").variant().session_id == "chat"
+    assert Agent(RecordingModel(), session_id="chat").variant().session_id == "chat"
 
 
 def test_variant_uses_current_attribute_values(db):
@@ -171,7 +171,7 @@ def test_variant_of_subclass(db):
 
     class Grocer(Agent):
         def __init__(self, stock):
-            super().__init__(Listener(), db=db, name="Grocer")
+            super().__init__(RecordingModel(), db=db, name="Grocer")
             self.stock = stock
 
         def _configuration(self):

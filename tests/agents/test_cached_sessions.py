@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener, calls_once
+from recording_models import RecordingModel, calls_once
 
 from kern_nb import Agent, Team, store_registry
 from kern_nb.agent import SessionSummaryManager, tool
@@ -31,7 +31,7 @@ def db():
 
 def caching(db, model=None, **options):
     """An agent in the session "chat" that keeps it in memory."""
-    return Agent(model or Listener(), db=db, session_id="chat", cache_session=True, **options)
+    return Agent(model or RecordingModel(), db=db, session_id="chat", cache_session=True, **options)
 
 
 def same_as_stored(agent, db):
@@ -47,7 +47,7 @@ def comparable(run):
 
 def test_no_cache_reads_store_each_time(db):
     """So that what others add is seen."""
-    agent = Agent(Listener(), db=db, session_id="chat")
+    agent = Agent(RecordingModel(), db=db, session_id="chat")
     agent.run("x")
     agent.get_session()
     agent.get_session()
@@ -70,7 +70,7 @@ def test_cached_session_is_read_once(db):
 def test_cached_runs_are_ordered_by_index(db):
     """A run that paused keeps its place."""
 
-    model = Listener([call("look"), "two", "one at last"])
+    model = RecordingModel([call("look"), "two", "one at last"])
     agent = caching(db, model, tools=[tool(lambda: 1, name="look", requires_confirmation=True)])
     paused = agent.run("one")
     agent.get_session()
@@ -84,7 +84,7 @@ def test_cached_runs_are_ordered_by_index(db):
 
 def test_cached_session_includes_failed_run(db):
     """It is one of the agent's own."""
-    agent = caching(db, Listener(["hello", ValueError("boom")]))
+    agent = caching(db, RecordingModel(["hello", ValueError("boom")]))
     agent.run("x")
     agent.get_session()
     with pytest.raises(RunFailed):
@@ -100,7 +100,7 @@ def test_cached_session_has_current_state_title_and_summary(db):
     def count(session_state):
         session_state["n"] = session_state.get("n", 0) + 1
 
-    manager = SessionSummaryManager(Listener(["FIRST", "SECOND"]))
+    manager = SessionSummaryManager(RecordingModel(["FIRST", "SECOND"]))
     options = {"enable_session_summaries": True, "session_summary_manager": manager}
     agent = caching(db, calls_once("count"), tools=[count], **options)
     agent.run("x")
@@ -118,7 +118,7 @@ def test_cached_session_has_current_state_title_and_summary(db):
 
 def test_cached_session_has_current_summary(db):
     """It is made by the agent itself."""
-    manager = SessionSummaryManager(Listener(["FIRST", "SECOND"]))
+    manager = SessionSummaryManager(RecordingModel(["FIRST", "SECOND"]))
     agent = caching(db, enable_session_summaries=True, session_summary_manager=manager)
     agent.run("x")
     agent.get_session()
@@ -143,8 +143,8 @@ def test_cached_session_is_copied_for_callers(db):
 
 def test_cached_session_includes_member_runs(db):
     """They are made within the team's own."""
-    leader = Listener(["hello", call("delegate_task_to_member", member_id="m", task="look"), "done"])
-    team = Team([Agent(Listener(), name="m")], leader, db=db, session_id="chat", cache_session=True)
+    leader = RecordingModel(["hello", call("delegate_task_to_member", member_id="m", task="look"), "done"])
+    team = Team([Agent(RecordingModel(), name="m")], leader, db=db, session_id="chat", cache_session=True)
     team.run("x")
     team.get_session()
     team.run("y")
@@ -154,7 +154,7 @@ def test_cached_session_includes_member_runs(db):
 
 def test_cache_is_per_store(db):
     """Where the attached store changes, so does the session."""
-    agent = Agent(Listener(), session_id="chat", cache_session=True)
+    agent = Agent(RecordingModel(), session_id="chat", cache_session=True)
     try:
         with InMemoryDb() as other:
             for store, name in ((db, "first"), (other, "second")):
@@ -174,16 +174,16 @@ def test_cached_session_ignores_changes_by_others(tmp_path):
         agent = caching(db)
         agent.run("x")
         agent.get_session()
-        Agent(Listener(), db=other, session_id="chat").run("y")
+        Agent(RecordingModel(), db=other, session_id="chat").run("y")
 
         assert len(agent.get_session().runs) == 1
-        assert len(Agent(Listener(), db=db, session_id="chat").get_session().runs) == 2
+        assert len(Agent(RecordingModel(), db=db, session_id="chat").get_session().runs) == 2
 
 
 def test_missing_session_is_not_cached(db):
     """That there is none is not kept."""
     agent = caching(db)
     assert agent.get_session() is None
-    Agent(Listener(), db=db, session_id="chat").run("x")
+    Agent(RecordingModel(), db=db, session_id="chat").run("x")
 
     assert len(agent.get_session().runs) == 1

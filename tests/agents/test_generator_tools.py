@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from memory_models import Listener, calls_once, results
+from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import tool
@@ -269,7 +269,7 @@ def test_cancelled_run_closes_endless_generator(db, kind):
 def test_tool_timeout_applies_to_generators(db, kind):
     """`timeout_s` counts the values, not only the call that makes the generator."""
     closed, started = threading.Event(), threading.Event()
-    model = Listener([call("read"), "gave up"])
+    model = RecordingModel([call("read"), "gave up"])
     function = tool(endless(closed, started)[kind], name="read", timeout_s=0.5)
     run = Agent(model, db=db, tools=[function]).run("go")
 
@@ -293,7 +293,7 @@ def test_confirmed_generator_runs_after_approval(db):
 def test_generators_in_team_members(db):
     """A member's tool is an agent's tool."""
     member = Agent(calls_once("pages"), id="member", tools=[pages])
-    script = Listener([call("delegate_task_to_member", member_id="member", task="read"), "done"])
+    script = RecordingModel([call("delegate_task_to_member", member_id="member", task="read"), "done"])
     team = Team([member], script, db=db, session_id="chat")
     run = team.run("go")
 
@@ -346,7 +346,7 @@ def test_generators_as_instructions(db, kind):
     async def returned():
         return ["Be kind.", "Be brief."]
 
-    model = Listener(["ok"])
+    model = RecordingModel(["ok"])
     Agent(model, db=db, instructions={"async": in_loop, "sync": in_thread, "coroutine": returned}[kind]).run("go")
     assert model.instructions() == "Be kind.\nBe brief."
 
@@ -357,7 +357,7 @@ def test_instructions_generator_must_yield_text(db):
     async def numbers():
         yield 1
 
-    model = Listener(["ok"])
+    model = RecordingModel(["ok"])
     with pytest.raises(RunFailed, match="must return a text"):
         Agent(model, db=db, instructions=numbers).run("go")
     assert model.told == []

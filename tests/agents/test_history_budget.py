@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener, calls_once, said
+from recording_models import RecordingModel, calls_once, said
 
 from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager
@@ -43,7 +43,7 @@ def names(messages):
 def test_history_within_budget_is_sent_in_full(db):
     """The summary's model is not even asked."""
     fill(db, 2)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary).run("now")
 
     assert names(model.told[-1]) == ["q0", "a0", "q1", "a1", "now"]
@@ -53,7 +53,7 @@ def test_history_within_budget_is_sent_in_full(db):
 def test_summary_replaces_runs_over_budget(db):
     """The newest that fit are told as they were; the summary is told what it has to hold, and kept with the session."""
     fill(db, 5)
-    model, summary = Listener(), Listener(['{"summary": "They counted to two.", "topics": ["counting"]}'])
+    model, summary = RecordingModel(), RecordingModel(['{"summary": "They counted to two.", "topics": ["counting"]}'])
     remembering(model, db, summary, instructions="Be kind.").run("now")
 
     assert names(model.told[-1]) == ["q3", "a3", "q4", "a4", "now"]
@@ -66,7 +66,7 @@ def test_summary_replaces_runs_over_budget(db):
 def test_covering_summary_is_reused(db):
     """Only what it lacks is summarized, when it has to be."""
     fill(db, 5)
-    model, summary = Listener(), Listener(["first", "second"])
+    model, summary = RecordingModel(), RecordingModel(["first", "second"])
     agent = remembering(model, db, summary)
     agent.run("now")
     agent.run("and now")
@@ -83,7 +83,7 @@ def test_covering_summary_is_reused(db):
 def test_failing_budget_summary_does_not_fail_run(db, caplog):
     """The run is told what fits; the next run has the summary."""
     fill(db, 5)
-    model, summary = Listener(), Listener([ValueError("no summary today"), "at last"])
+    model, summary = RecordingModel(), RecordingModel([ValueError("no summary today"), "at last"])
     agent = remembering(model, db, summary)
     run = agent.run("now")
 
@@ -97,7 +97,7 @@ def test_failing_budget_summary_does_not_fail_run(db, caplog):
 def test_old_summary_is_used_when_update_fails(db, caplog):
     """Better half of the past than none."""
     fill(db, 5)
-    model, summary = Listener(), Listener(["they counted", ValueError("no")])
+    model, summary = RecordingModel(), RecordingModel(["they counted", ValueError("no")])
     agent = remembering(model, db, summary)
     agent.run("now")
     fill(db, 5)
@@ -110,7 +110,7 @@ def test_old_summary_is_used_when_update_fails(db, caplog):
 def test_budget_summary_uses_agent_model_by_default(db):
     """A budget alone is enough."""
     fill(db, 5)
-    model = Listener(["The past in short.", "answer"])
+    model = RecordingModel(["The past in short.", "answer"])
     run = remembering(model, db, None).run("now")
 
     assert run.output == "answer"
@@ -121,7 +121,7 @@ def test_budget_summary_uses_agent_model_by_default(db):
 def test_zero_budget_sends_only_summary(db, budget):
     """The new input is always told, however long it is."""
     fill(db, 2)
-    model, summary = Listener(), Listener(["short"])
+    model, summary = RecordingModel(), RecordingModel(["short"])
     run = remembering(model, db, summary, history_token_budget=budget).run(LONG)
 
     assert (run.status, names(model.told[-1])) == ("COMPLETED", ["word"])
@@ -136,7 +136,7 @@ def test_budget_keeps_runs_whole(db):
 
     remembering(calls_once("read"), db, None, history_token_budget=None, tools=[read]).run("read it")
     fill(db, 1)
-    model, summary = Listener(), Listener(["It was read."])
+    model, summary = RecordingModel(), RecordingModel(["It was read."])
     remembering(model, db, summary).run("now")
 
     assert names(model.told[-1]) == ["q0", "a0", "now"]
@@ -147,7 +147,7 @@ def test_budget_keeps_runs_whole(db):
 def test_budget_applies_to_selected_history(db):
     """Limits on runs and messages come first: what they leave out needs no summary."""
     fill(db, 10)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary, num_history_runs=2).run("now")
     assert (names(model.told[-1]), summary.told) == (["q8", "a8", "q9", "a9", "now"], [])
     remembering(model, db, summary, num_history_messages=3).run("and now")
@@ -157,7 +157,7 @@ def test_budget_applies_to_selected_history(db):
 def test_budget_without_history_has_no_effect(db):
     """Nothing told, nothing to fit."""
     fill(db, 5)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary, add_history_to_context=False).run("now")
 
     assert (said(model.told[-1]), summary.told) == ([("user", "now")], [])
@@ -166,10 +166,10 @@ def test_budget_without_history_has_no_effect(db):
 def test_branch_budget_summary_covers_lineage(db):
     """What the parent said after the fork is in no summary of the branch."""
     fill(db, 6)
-    parent = Listener(["of all six"])
-    remembering(Listener(), db, parent).run("now")
+    parent = RecordingModel(["of all six"])
+    remembering(RecordingModel(), db, parent).run("now")
     db.branch("chat", after=4, new_session_id="fork")
-    model, summary = Listener(), Listener(["of the fork"])
+    model, summary = RecordingModel(), RecordingModel(["of the fork"])
     remembering(model, db, summary).run("go on", session_id="fork")
 
     assert "of the fork" in model.instructions()
