@@ -23,7 +23,7 @@ def store():
         yield found
 
 
-def asking(store, requirement_id, name: str, **options) -> Agent:
+def asking(store, ask, name: str, **options) -> Agent:
     """An agent that calls its one tool, and says what it gave."""
 
     def script(messages):
@@ -80,7 +80,7 @@ def test_fifty_runs_with_nested_runs(store):
         barrier.wait(PATIENCE_S)  # all of them are within their tools now
         return second.run("x", session_id=f"for {run_context.session_id}").output
 
-    first = asking(store, requirement_id, "first")
+    first = asking(store, ask, "first")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda n: first.run("x", session_id=f"chat {n}").output, range(AT_ONCE)))
 
