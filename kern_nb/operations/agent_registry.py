@@ -79,7 +79,7 @@ def store_of(store: str | SessionStore | None) -> SessionStore:
 
 def _stores() -> Iterator[SessionStore]:
     """The stores that agents here were given or have made."""
-    from kern_nb.runtime.session_owner import existing_store
+    from kern_nb.runtime.session_access import existing_store
 
     stores = (existing_store(owner) for owner in here().values())
     return (store for store in stores if store is not None)

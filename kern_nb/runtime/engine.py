@@ -64,32 +64,15 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
 
 
 async def _start(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit, model: Model) -> Run:
-    run_id = str(uuid4())
-    codec.dumps([settings.default_state, request.session_state])  # raises for a value that cannot be stored
     # The files themselves are stored with the first message, once the session is known to be the user's.
-    stored_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
+    run_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
     opening = await _static_opening(settings, request)
-
-    def write() -> Run:
-        return store.start_run(
-            request.session_id,
-            run_id=run_id,
-            input=stored_input,
-            user_id=request.user_id,
-            model=models.model_name(settings.model),
-            parent_run_id=request.parent.run_id if request.parent else None,
-            default_state=settings.session_defaults,
-            extra=request.extra,
-            internal=request.internal,
-            messages=opening or (),
-            **settings.owner_fields,
-        )
-
-    run = await store_start(store, run_id, write)
+    model_name = models.model_name(settings.model)
+    run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
     emit(Started(run))
     state = initial_state(settings, run.session_state, request)
     recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
-    context = RunContext(run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
+    context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
 
     async def load_input() -> _ModelInput:
         return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
@@ -125,6 +108,21 @@ async def _opening_input(
 async def _load_past(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
     run, options = context.recorder.run, settings.history
     return await history.load(context.store, run, options, settings.summaries, settings.model, context.user_id)
+
+
+async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
+    """Store the start of a requested run; a value that cannot be stored is refused before that."""
+    codec.dumps([settings.default_state, request.session_state])
+    run_id = str(uuid4())
+    fields |= settings.owner_fields | {
+        "run_id": run_id,
+        "user_id": request.user_id,
+        "parent_run_id": request.parent.run_id if request.parent else None,
+        "default_state": settings.session_defaults,
+        "extra": request.extra,
+        "internal": request.internal,
+    }
+    return await store_start(store, run_id, lambda: store.start_run(request.session_id, **fields))
 
 
 async def store_start(store: SessionStore, run_id: str, write: Callable[[], Run]) -> Run:

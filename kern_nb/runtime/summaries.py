@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
@@ -41,6 +41,8 @@ _BATCH_CHARACTERS = 60_000
 
 _MAX_JSON_STARTS = 100
 """The number of braces at which JSON is tried to be read: each attempt may scan the whole answer."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("kern_nb")
 
@@ -109,7 +111,8 @@ class SessionSummaryManager:
                 "Attach it without --read-only, or digest it without a model.",
             )
         summary = old
-        for batch in _batches(new):  # each is stored, so that a failure loses no other
+        for indexes in _batches(sorted(new), lambda index: sum(len(_line(message)) for message in new[index])):
+            batch = {index: new[index] for index in indexes}  # each is stored, so that a failure loses no other
             summary = await self._update_batch(store, session_id, summary, batch, model)
             if on_answer is not None:
                 on_answer()
@@ -169,8 +172,9 @@ class SessionSummaryManager:
             SummaryFailed: the model's answer is empty.
         """
         summary: dict[str, Any] = {"summary": old or "", "topics": []}
-        for text in _joined_batches(lines):
-            summary = _parse_answer(await self._ask(summary["summary"], f"{heading}\n{text}", model))
+        for batch in _batches(lines, len):
+            text = "\n".join([heading, *batch])
+            summary = _parse_answer(await self._ask(summary["summary"], text, model))
             if not summary["summary"].strip():
                 raise SummaryFailed("The model answered with an empty summary.", "Try again, or use another model.")
         return summary
@@ -224,32 +228,19 @@ def _input_and_output(run: Run) -> list[Message]:
     return [Message(role=role, content=content) for role, content in contents if content is not None]
 
 
-def _batches(runs: dict[int, list[Message]]) -> Iterator[dict[int, list[Message]]]:
-    """Group runs in order, as many as fit into one request."""
-    batch: dict[int, list[Message]] = {}
-    size = 0
-    for index in sorted(runs):
-        length = sum(len(_line(message)) for message in runs[index])
-        if batch and size + length > _BATCH_CHARACTERS:
+def _batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group items in order, as many as fit into one request."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        length = size(item)
+        if batch and total + length > _BATCH_CHARACTERS:
             yield batch
-            batch, size = {}, 0
-        batch[index], size = runs[index], size + length
+            batch, total = [], 0
+        batch.append(item)
+        total += length
     if batch:
         yield batch
-
-
-def _joined_batches(lines: Iterable[str]) -> Iterator[str]:
-    """Join lines, as many as fit into one request."""
-    batch: list[str] = []
-    size = 0
-    for line in lines:
-        if batch and size + len(line) > _BATCH_CHARACTERS:
-            yield "\n".join(batch)
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line)
-    if batch:
-        yield "\n".join(batch)
 
 
 def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from kern_nb import extra_keys
-from kern_nb.db import SessionStore, codec
+from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, KernError, RunFailed
 from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
@@ -52,23 +52,7 @@ async def start_run(settings: WorkflowSettings, store: SessionStore, request: Re
     Raises:
         RunFailed: a step failed; the run is stored with the error.
     """
-    run_id = str(uuid4())
-    codec.dumps([settings.default_state, request.session_state])  # raises for a value that cannot be stored
-
-    def write() -> Run:
-        return store.start_run(
-            request.session_id,
-            run_id=run_id,
-            input=plain_value(request.prompt),
-            user_id=request.user_id,
-            parent_run_id=request.parent.run_id if request.parent else None,
-            default_state=settings.session_defaults,
-            extra=request.extra,
-            internal=request.internal,
-            **settings.owner_fields,
-        )
-
-    run = await engine.store_start(store, run_id, write)
+    run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
     state = engine.initial_state(settings, run.session_state, request)
     return await _execute(_Execution(settings, store, run, state, emit, request.user_id))
 

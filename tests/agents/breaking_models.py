@@ -1,4 +1,4 @@
-"""A model whose answers break off while they are streamed, and what it was told."""
+"""A model whose answers break off while they are streamed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kern_nb.interop import messages as ours
 from kern_nb.records import Message
 
 HELD = object()
-"""In an answer: from here on nothing comes, until somebody gives up."""
+"""In an answer: the stream stalls here."""
 
 
 def half_a_call(tool_name: str) -> dict[int, DeltaToolCall]:
-    """The beginning of a tool call: its name, and half of its arguments."""
+    """Return the beginning of a tool call: its name, and half of its arguments."""
     return {5: DeltaToolCall(tool_name, '{"path": "im', tool_call_id="call_half")}
 
 
 class Breaking:
-    """Gives these answers one after the other, each a list of pieces; an exception among the pieces is raised.
+    """Streams these answers in order, each a list of pieces; an exception among the pieces is raised.
 
-    `told` is what it was told each time, `held` is set when an answer comes to a stand.
+    `told` records the requests, `held` is set when a stream stalls.
     """
 
     def __init__(self, *answers: list[Any]) -> None:

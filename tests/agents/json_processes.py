@@ -1,4 +1,4 @@
-"""Processes of their own, in which tests let agents work: a script of this folder, told what to do in lines of JSON."""
+"""Subprocesses that run a script of this folder, controlled by lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PATIENCE_S = 60
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that is to import kern_nb and the modules beside this file."""
+    """Return an environment in which kern_nb and the modules of this folder can be imported."""
     path = os.pathsep.join(filter(None, [str(ROOT), str(HERE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path}
 
 
-def ended(script: str, *arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-    """A script of this folder, run to its end: its output and how it ended. One that hangs fails the test."""
+def run_script(script: str, *arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder to its end; one that hangs fails the test."""
     command = [sys.executable, str(HERE / script), *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout, check=False)
 
 
 class JsonProcess:
-    """A process that takes lines of JSON and says lines of JSON.
+    """A process that reads and writes lines of JSON.
 
     Args:
         script: A script of this folder.
-        said: Where what it says is put, with ``from`` naming this process; a queue of its own where None.
+        said: The queue of its output, with ``from`` naming the process; its own queue where None.
         **options: For `subprocess.Popen`.
     """
 
@@ -59,24 +59,24 @@ class JsonProcess:
         self.said.put({"ended": True, "from": self.process.pid})
 
     def tell(self, **order: Any) -> None:
-        """Tell it something."""
+        """Send an order."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
-        """The next thing that is said; an error where the process ended instead."""
+        """Return the next line; an error if the process ended."""
         return heard(self.said)
 
     def hear_until(self, *keys: str) -> list[dict[str, Any]]:
-        """What is said, up to and with the first that has one of the keys."""
-        found = [self.hear()]
-        while not found[-1].keys() & set(keys):
-            found.append(self.hear())
-        return found
+        """Return the lines up to the first with one of the keys."""
+        lines = [self.hear()]
+        while not lines[-1].keys() & set(keys):
+            lines.append(self.hear())
+        return lines
 
     def stop(self) -> None:
-        """Let it end by itself; kill it if it does not."""
+        """Wait for its end; kill it after a timeout."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
@@ -90,15 +90,15 @@ class JsonProcess:
 
 
 def heard(said: Queue[dict[str, Any]]) -> dict[str, Any]:
-    """The next thing in a queue."""
+    """Return the next line in a queue."""
     try:
-        found = said.get(timeout=PATIENCE_S)
+        line = said.get(timeout=PATIENCE_S)
     except Empty:
-        raise TimeoutError(f"nothing was said for {PATIENCE_S} s") from None
-    assert "ended" not in found, f"process {found['from']} ended"
-    return found
+        raise TimeoutError(f"no output for {PATIENCE_S} s") from None
+    assert "ended" not in line, f"process {line['from']} ended"
+    return line
 
 
 def say(**said: Any) -> None:
-    """In such a process: tell the test something, at once and as one write."""
+    """In a subprocess: send a line to the test, as one unbuffered write."""
     os.write(1, (json.dumps(said) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Models that keep what they were told, and short ways to say what a test expects of that."""
+"""Models that record their requests, and helpers to inspect these."""
 
 from __future__ import annotations
 
@@ -17,71 +17,70 @@ if TYPE_CHECKING:
 
 
 class RecordingModel(ScriptedModel):
-    """A model that keeps in `told` what it was told each time it was asked.
+    """A model that records each of its requests in `told`.
 
-    It answers in turn what `answers` holds, then, and from the start without any, "answer 0", "answer 1" and so on; or what a function of the
-    messages gives.
+    It answers with `answers` in order, and then with "answer 0", "answer 1" and so on; or with the result of a function of the messages.
     """
 
     def __init__(self, answers: Sequence[Any] | Callable[[list[Message]], Any] = ()) -> None:
         self.told: list[list[Message]] = []
         self._answers = answers
-        self._one = threading.Lock()
+        self._lock_told = threading.Lock()
         super().__init__(self._hear, id="listener")
 
     def _hear(self, messages: list[Message]) -> Any:
-        with self._one:
+        with self._lock_told:
             self.told.append(messages)
-            at = len(self.told) - 1
+            index = len(self.told) - 1
         if callable(self._answers):
             return self._answers(messages)
-        answer = self._answers[at] if at < len(self._answers) else f"answer {at}"
+        answer = self._answers[index] if index < len(self._answers) else f"answer {index}"
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def heard(self, at: int = -1) -> list[tuple[str, str]]:
-        """Who said what, as the model was told; by default the last time."""
+        """Return role and content of the messages of a request; by default of the last."""
         return said(self.told[at])
 
     def instructions(self, at: int = -1) -> str:
-        """What its instructions were."""
+        """Return the instructions of a request."""
         return "\n".join(str(m.content) for m in self.told[at] if m.role == "system")
 
 
 def said(messages: Iterable[Message]) -> list[tuple[str, str]]:
-    """Who said what; a message that calls tools says which."""
+    """Return role and content of messages; of a message with calls, their names."""
     return [
-        (m.role, m.content or ", ".join(f"{one.tool_name}()" for one in m.tool_calls))
+        (m.role, m.content or ", ".join(f"{tool_call.tool_name}()" for tool_call in m.tool_calls))
         for m in messages
         if m.role != "system"
     ]
 
 
 def calls_once(tool_name: str, /, **args: Any) -> RecordingModel:
-    """A model that calls a tool once in each run, and then says "done"."""
+    """Create a model that calls a tool once in each run, and then answers "done"."""
     return calls(call(tool_name, **args))
 
 
-def calls(*asked: Any) -> RecordingModel:
-    """A model that in each run asks for these calls together, and then says "done"."""
+def calls(*tool_calls: Any) -> RecordingModel:
+    """Create a model that makes these calls together in each run, and then answers "done"."""
 
     def answer(messages: list[Message]) -> Any:
         own = messages[max(i for i, m in enumerate(messages) if m.role == "user") :]
-        return "done" if any(m.role == "tool" for m in own) else list(asked)
+        return "done" if any(m.role == "tool" for m in own) else list(tool_calls)
 
     return RecordingModel(answer)
 
 
 def results(model: RecordingModel) -> list[Any]:
-    """What the model was told that tools gave, the last time it was asked."""
+    """Return the tool results in the last request."""
     return [m.content for m in model.told[-1] if m.role == "tool"]
 
 
 class PartsModel:
-    """A model of pydantic-ai's own, which sees and says what no script can: files, thoughts, a provider's own tools.
+    """A pydantic-ai model for parts that a script cannot express: files, thinking, a provider's own tools.
 
-    It answers with these parts every time; `seen` is what it was sent each time.
+    It always answers with the same parts; `seen` records the requests.
     """
 
     def __init__(self, parts: Sequence[ModelResponsePart] = (TextPart("seen"),)) -> None:
@@ -94,6 +93,6 @@ class PartsModel:
         return ModelResponse(parts=self._parts)
 
     def inputs(self, at: int = -1) -> list[Any]:
-        """What users' messages held, the n-th time it was asked."""
+        """Return the contents of the user messages of a request."""
         parts = [part for message in self.seen[at] for part in message.parts]
         return [part.content for part in parts if isinstance(part, UserPromptPart)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from conversation_process import an_agent
-from json_processes import ended
+from json_processes import run_script
 
 from kern_nb.db import open_store
 
 
 def said(target: str, text: str) -> str:
     """What an agent in a new process answers."""
-    done = ended("conversation_process.py", target, text, "conversation_123")
+    done = run_script("conversation_process.py", target, text, "conversation_123")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -67,7 +67,7 @@ def test_rerun_respects_history_limits(db):
 class Summaries:
     """Says nothing of what was dropped."""
 
-    async def covering(self, *_):
+    async def ensure_covers(self, *_):
         return None
 
 
@@ -233,7 +233,7 @@ def test_missing_file_is_described(db):
     text, lost = watcher.inputs()[0]
     assert text == "Look"
     assert not isinstance(lost, BinaryContent)
-    assert "not kept" in lost
+    assert "not stored" in lost
 
 
 def test_rerun_skips_runs_without_input(db):

@@ -12,7 +12,7 @@ from collections import Counter
 import psutil
 import pytest
 from failing_agents import an_agent
-from json_processes import ended
+from json_processes import run_script
 
 from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb, open_store
@@ -24,7 +24,7 @@ QUIET = (0, "")
 def exiting(tmp_path, what: str, name: str = "s.db") -> tuple[tuple[int, str], list[str], Counter]:
     """Run such a program to its end: how it ended, what it printed, and the statuses of its runs."""
     target = str(tmp_path / name)
-    done = ended("exiting_process.py", target, what)
+    done = run_script("exiting_process.py", target, what)
     with open_store(target) as store:
         assert store.check(repair=True)
         return (done.returncode, done.stderr), done.stdout.splitlines(), Counter(store.runs_df().status)
