@@ -1,20 +1,18 @@
-"""`Agent`: a model with instructions and tools, whose every run is kept in a session.
+"""`Agent`: a model with instructions and tools, whose every run is stored in a session.
 
-pydantic-ai runs the model and the tools; `kern_nb.runtime` keeps the session. Making an agent imports neither.
+pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. Creating an agent imports neither.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
+from kern_nb._lazy import lazy_names
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner, require_state
 
@@ -22,122 +20,126 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, Session, SessionSummary, SessionType
+    from kern_nb.records import Run, Session, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.history import HistoryOptions
-    from kern_nb.runtime.recorder import Storage
-    from kern_nb.runtime.session_owner import Work
+    from kern_nb.runtime.session_owner import RunFunction
+    from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.tools import Tool, handoff, tool
 
 __all__ = ["Agent", "RunContext", "SessionSummaryManager", "Tool", "handoff", "tool"]
 
-_HOMES = {
-    "RunContext": "kern_nb.runtime.context",
-    "SessionSummaryManager": "kern_nb.runtime.summaries",
-    "Tool": "kern_nb.runtime.tools",
-    "handoff": "kern_nb.runtime.tools",
-    "tool": "kern_nb.runtime.tools",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "kern_nb.runtime.context": ["RunContext"],
+        "kern_nb.runtime.summaries": ["SessionSummaryManager"],
+        "kern_nb.runtime.tools": ["Tool", "handoff", "tool"],
+    },
+)
 
-
-def __getattr__(name: str) -> Any:
-    """Import what an agent is made with where it is first used: it brings pydantic-ai."""
-    if name in _HOMES:
-        import importlib
-
-        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-_INSTRUCTIONS = "Give a text, several, or a function that gives one."
+_INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
 Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
 
-def _require_counts(given: Mapping[str, Any]) -> None:
-    """Raises BadUsage for what is no number, or a negative one."""
-    for name, value in given.items():
+def _require_counts(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
-            raise BadUsage(f"{name}={value!r} is no count.", f"Give a number of 0 or more: {name}=3.")
+            raise BadUsage(f"{name} must be a number of at least 0, got {value!r}.", f"For example: {name}=3.")
 
 
-def _checked(tools: Sequence[Any]) -> list[Any]:
-    """Tools as far as they can be judged without pydantic-ai.
+def _require_tools(tools: Sequence[Any]) -> list[Any]:
+    """Check tools as far as possible without pydantic-ai.
 
     Raises:
-        BadUsage: something is no tool, or two have one name.
+        BadUsage: an item is not a tool, or two tools have the same name.
     """
     if not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise BadUsage(f"tools={tools!r} are no tools.", "Give a list of functions: tools=[search, refund].")
+        raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
-    for one in tools:
-        if not callable(one) and not hasattr(one, "get_tools"):
-            raise BadUsage(f"{one!r} is no tool.", "Give a function, tool(function, ...) or a pydantic-ai toolset.")
-        name = getattr(one, "name", None) or getattr(one, "__name__", None)
-        if callable(one) and isinstance(name, str):
+    for item in tools:
+        if not callable(item) and not hasattr(item, "get_tools"):
+            hint = "Pass a function, tool(function, ...) or a pydantic-ai toolset."
+            raise BadUsage(f"A tool must be a function or a toolset, got {item!r}.", hint)
+        name = getattr(item, "name", None) or getattr(item, "__name__", None)
+        if callable(item) and isinstance(name, str):
             if name in names:
-                raise BadUsage(f"Two tools are called {name!r}.", "Give one another name: tool(fn, name=...).")
+                raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
             names.add(name)
     return list(tools)
 
 
-def _asked(function: Callable[..., Any], context: RunContext) -> Any:
-    """Call a function for instructions. Its parameters are filled in by name, as a tool's are; any other is the run."""
-    known = context.by_name()
-    first: list[Any] = []
-    named: dict[str, Any] = {}
-    for one in inspect.signature(function).parameters.values():
-        has_default = one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) or one.default is not one.empty
-        if has_default and one.name not in known:
+def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:
+    """Call a function for instructions. Parameters are filled in by name, as a tool's are; any other gets the run."""
+    values = context.injectable_values()
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name not in values and (is_variadic or parameter.default is not parameter.empty):
             continue
-        value = known.get(one.name, context)
-        if one.kind is one.POSITIONAL_ONLY:
-            first.append(value)
+        value = values.get(parameter.name, context)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(value)
         else:
-            named[one.name] = value
-    return function(*first, **named)
+            keywords[parameter.name] = value
+    return function(*positional, **keywords)
 
 
 class Agent(SessionOwner):
-    """An agent that remembers.
+    """A model with instructions and tools that stores every run in a session.
 
-    One definition serves any number of sessions, users and threads at once; what belongs to a session is in the store.
-    ``run`` takes, beside the input, ``session_id``, ``user_id``, ``session_state`` (which goes before what is stored,
-    which goes before the agent's own) and files: ``images``, ``audio``, ``videos``, ``files`` (bytes, paths or URLs).
+    Example:
+        >>> from kern_nb import Agent, InMemoryDb
+        >>> from kern_nb.models.scripted import ScriptedModel
+        >>> model = ScriptedModel(["Hello Alice.", "You are Alice."])
+        >>> agent = Agent(model, db=InMemoryDb(), session_id="chat", add_history_to_context=True)
+        >>> agent.run("My name is Alice").output
+        'Hello Alice.'
+        >>> agent.run("What is my name?").output
+        'You are Alice.'
+        >>> [message.role for message in agent.get_chat_history()]
+        ['user', 'assistant', 'user', 'assistant']
+
+    One agent serves any number of sessions, users and threads at once; what belongs to a session is in the store.
 
     Args:
-        model: A name (``"openai:gpt-5.2"``), one of `kern_nb.models`, or a model of pydantic-ai's; where None, that of
+        model: A name (``"openai:gpt-5.2"``), an object of `kern_nb.models`, or a pydantic-ai model; where None, that of
             the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
-        db: The store, or a path or URL of one; the attached one where None, else one in memory.
-        session_id: The session it goes on in; where None, the first run makes one.
-        user_id: Whose sessions they are.
+        db: The store, or its path or URL; where None, the attached store, else one in memory.
+        session_id: The default session; where None, the first run creates one.
+        user_id: The default owner of its sessions.
         session_state: The state of a new session, and of keys that a stored one lacks.
-        instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it wants these) that
-            gives one.
-        role: What it is good for, in a sentence: what the leader of a team is told of it.
-        tools: Functions, what `tool` made of them, and toolsets of pydantic-ai's (MCP servers, for example).
-        name: A name for people.
-        id: The agent_id of its sessions; made of the name where None.
-        add_history_to_context: Tell the model of the session's earlier runs.
-        num_history_runs: Of so many of the latest.
-        num_history_messages: Of so many of the latest messages instead.
-        history_token_budget: About so many tokens of history at most: older runs are told by the summary instead.
-        read_chat_history: Give the model a tool that reads the session's history.
-        search_past_sessions: Give the model a tool that searches the same user's other sessions.
-        num_past_sessions_to_search: So many of the latest.
-        enable_session_summaries: Keep a summary of each session, made after a run without delaying its answer.
-        add_session_summary_to_context: Tell the model the summary.
-        session_summary_manager: Who makes the summaries, with which model and prompt; by itself it enables them.
-        store_media: Keep pictures and other files, each once, by its hash.
-        store_tool_messages: Keep what tools gave. Without it no result is kept anywhere; names and arguments are.
-        store_history_messages: Keep with each run a copy of the history the model was told.
-        cache_session: Keep a session that was read in memory until this agent changes it; others' changes are not seen.
-        overwrite_db_session_state: Let the state that is given replace what is stored.
-        timeout_s: The most seconds a run may take; it then ends with an error.
-        max_requests: How often a run may ask the model, so that one that goes in circles ends; None: without end.
+        instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it has such
+            parameters) that returns one.
+        tools: Functions, results of `tool`, and pydantic-ai toolsets (MCP servers, for example).
+        role: What it is good at, in a sentence for the leader of its team.
+        name: A display name.
+        id: The agent_id of its sessions; derived from the name where None.
+        add_history_to_context: Send the earlier runs of the session to the model.
+        num_history_runs: The number of latest runs to send.
+        num_history_messages: The number of latest messages to send, instead of runs.
+        history_token_budget: The approximate maximum of tokens of history: the summary replaces older runs.
+        read_chat_history: Add a tool that reads the session's history.
+        search_past_sessions: Add a tool that searches the other sessions of the same user.
+        num_past_sessions_to_search: The number of latest sessions that it searches.
+        enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
+        add_session_summary_to_context: Send the summary to the model.
+        session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
+            it also enables them.
+        store_media: Store images and other files, each once, by its hash.
+        store_tool_messages: Store the results of tools; otherwise only names and arguments are stored.
+        store_history_messages: Store with each run a copy of the history that the model received.
+        cache_session: Keep a session in memory once it was read, until this agent changes it; changes by others are
+            not seen.
+        overwrite_db_session_state: Let the state passed to a run replace the stored one.
+        timeout_s: The maximum duration of a run in seconds; it then ends with an error.
+        max_requests: The maximum number of model requests in a run; None for no limit.
+
+    Raises:
+        BadUsage: a parameter is not valid.
     """
 
     session_type: ClassVar[SessionType] = "agent"
@@ -173,139 +175,236 @@ class Agent(SessionOwner):
         timeout_s: float | None = None,
         max_requests: int | None = 50,
     ) -> None:
-        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__(db=db, session_id=session_id, user_id=user_id, name=name, id=id)
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(
+            db=db,
+            session_id=session_id,
+            user_id=user_id,
+            name=name,
+            id=id,
+            session_state=session_state,
+            overwrite_db_session_state=overwrite_db_session_state,
+            timeout_s=timeout_s,
+            session_summary_manager=session_summary_manager,
+        )
         self.model = model
-        self.default_state = require_state(session_state)
         self.instructions = instructions
         self.role = role
-        self.overwrite_db_session_state = overwrite_db_session_state
-        self.timeout_s = timeout_s
         self.max_requests = max_requests
         self.cache_session = cache_session
-        self._given_tools = _checked([tools] if callable(tools) else tools or ())
+        self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
         counts: dict[str, float | None] = {
             "num_history_runs": num_history_runs,
             "num_history_messages": num_history_messages,
+            "history_token_budget": history_token_budget,
+            "timeout_s": timeout_s,
+            "max_requests": max_requests,
+            "num_past_sessions_to_search": num_past_sessions_to_search,
         }
-        counts |= {"history_token_budget": history_token_budget, "timeout_s": timeout_s, "max_requests": max_requests}
-        _require_counts(counts | {"num_past_sessions_to_search": num_past_sessions_to_search})
-        if session_summary_manager is not None and not hasattr(session_summary_manager, "covering"):
-            hint = "SessionSummaryManager(model=...) makes one, from kern_nb.agent."
-            raise BadUsage(f"{session_summary_manager!r} makes no summaries.", hint)
+        _require_counts(counts)
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions={instructions!r} are no text.", _INSTRUCTIONS)
-        self._reads_history = read_chat_history
-        self._searches_sessions = num_past_sessions_to_search if search_past_sessions else 0
-        # Beside a token budget, a manager makes the summary that the budget needs, when it needs one.
-        by_itself = session_summary_manager is not None and history_token_budget is None
-        self._keeps_summaries = enable_session_summaries or by_itself
-        self._given_summaries = session_summary_manager
-        self._storage = {"media": store_media, "tool_messages": store_tool_messages}
-        self._storage["history_messages"] = store_history_messages
-        self._history: dict[str, Any] = {"add": add_history_to_context, "runs": num_history_runs}
-        self._history |= {"messages": num_history_messages, "token_budget": history_token_budget}
-        self._history["add_summary"] = add_session_summary_to_context
+            raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
+        # With a token budget, a manager only writes the summary when the budget needs it.
+        manager_enables = session_summary_manager is not None and history_token_budget is None
+        self._keeps_summaries = enable_session_summaries or manager_enables
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
         self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     def _parameters(self) -> dict[str, Any]:
-        own = {"tools": list(self._given_tools), "session_state": copy.deepcopy(self.default_state)}
-        return super()._parameters() | own
+        return super()._parameters() | {"tools": list(self._given_tools)}
 
-    def _make_anew(self, parameters: dict[str, Any]) -> None:
+    def _reinitialize(self, parameters: dict[str, Any]) -> None:
         Agent.__init__(self, **parameters)
 
-    # What the engine asks for (`kern_nb.runtime.engine.Runner`) -------------------------------------------------------
+    def _configuration(self) -> dict[str, Any]:
+        instructions = self.instructions if isinstance(self.instructions, str) else None
+        return {"model": models.model_name(self.model), "instructions": instructions}
 
-    @property
-    def storage(self) -> Storage:
-        """What of a run is kept."""
-        from kern_nb.runtime.recorder import Storage
+    # Settings of the engine -------------------------------------------------------------------------------------------
 
-        return Storage(**self._storage)
-
-    @property
-    def history(self) -> HistoryOptions:
-        """How much of the past goes into the model's context."""
+    def _settings(self) -> AgentSettings:
         from kern_nb.runtime.history import HistoryOptions
+        from kern_nb.runtime.recorder import Storage
+        from kern_nb.runtime.settings import AgentSettings
 
-        return HistoryOptions(**self._history)
+        pydantic_agent, tools = self._model_loop()
+        arguments = self._arguments
+        return AgentSettings(
+            owner=self,
+            owner_fields=self._owner_fields(),
+            default_state=self._default_state,
+            overwrite_state=self.overwrite_db_session_state,
+            timeout_s=self.timeout_s,
+            model=self.model,
+            max_requests=self.max_requests,
+            pydantic_agent=pydantic_agent,
+            tools=tools,
+            has_toolsets=any(hasattr(item, "get_tools") for item in self._given_tools),
+            storage=Storage(
+                media=arguments["store_media"],
+                tool_messages=arguments["store_tool_messages"],
+                history_messages=arguments["store_history_messages"],
+            ),
+            history=HistoryOptions(
+                add=arguments["add_history_to_context"],
+                runs=arguments["num_history_runs"],
+                messages=arguments["num_history_messages"],
+                token_budget=arguments["history_token_budget"],
+                add_summary=arguments["add_session_summary_to_context"],
+            ),
+            summaries=self._summaries(),
+            has_static_instructions=self._has_static_instructions(),
+            load_instructions=self._load_instructions,
+            load_member_results=self._load_member_results,
+        )
 
-    @property
-    def summaries(self) -> SessionSummaryManager:
-        """Who makes the summaries."""
-        from kern_nb.runtime.summaries import SessionSummaryManager
+    def _model_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
+        """Return pydantic-ai's agent, created once, and its tools by name.
+
+        Raises:
+            BadUsage: a tool cannot be used.
+        """
+        from pydantic_ai import Agent as PydanticAgent
+        from pydantic_ai import DeferredToolRequests
+
+        from kern_nb.runtime.context import RunContext
+        from kern_nb.runtime.tools import build_toolset, separate_toolsets
 
         with self._lock:
-            self._given_summaries = self._given_summaries or SessionSummaryManager()
-            return self._given_summaries
-
-    @property
-    def has_toolsets(self) -> bool:
-        """Whether it has tools that are known only when it runs, an MCP server's for example."""
-        return any(hasattr(one, "get_tools") for one in self._given_tools)
-
-    @property
-    def tools(self) -> Mapping[str, Tool]:
-        """Its tools by name."""
-        return self._made_loop()[1]
-
-    def loop(self) -> PydanticAgent[RunContext, Any]:
-        """pydantic-ai's agent with our tools, made once."""
-        return self._made_loop()[0]
-
-    def _made_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
-        from kern_nb.runtime import model_loop
-
-        with self._lock:
-            self._loop = self._loop or model_loop.make(self.name or self.id, self._every_tool())
+            if self._loop is None:
+                tools, toolsets = separate_toolsets(self._all_tools())
+                agent: PydanticAgent[RunContext, Any] = PydanticAgent(
+                    deps_type=RunContext,
+                    output_type=[str, DeferredToolRequests],
+                    toolsets=[build_toolset(tools, toolsets)],
+                    name=self.name or self.id,
+                )
+                self._loop = agent, tools
             return self._loop
 
-    def _every_tool(self) -> list[Any]:
+    def _check_tools(self) -> None:
+        self._model_loop()
+
+    def _all_tools(self) -> list[Any]:
         from kern_nb.runtime.history import chat_history_tool, past_sessions_tool
 
         tools = list(self._given_tools)
-        if self._reads_history:
+        if self._arguments["read_chat_history"]:
             tools.append(chat_history_tool())
-        if self._searches_sessions:
-            tools.append(past_sessions_tool(self._searches_sessions))
+        if self._arguments["search_past_sessions"] and (n := self._arguments["num_past_sessions_to_search"]):
+            tools.append(past_sessions_tool(n))
         return tools
 
-    @property
-    def has_fixed_instructions(self) -> bool:
-        """Whether its instructions are texts, known before a run starts."""
-        given = self.instructions
-        if isinstance(given, str | None):
+    def _has_static_instructions(self) -> bool:
+        if isinstance(self.instructions, str | None):
             return True
-        return isinstance(given, list | tuple) and all(isinstance(text, str) for text in given)
+        return isinstance(self.instructions, list | tuple) and all(isinstance(text, str) for text in self.instructions)
 
-    async def instructed(self, context: RunContext | None) -> str | None:
-        """The instructions for a run; None stands for one that has not started, where they are fixed."""
-        given = self.instructions
-        if callable(given) and context is not None:
+    async def _load_instructions(self, context: RunContext | None) -> str | None:
+        """Return the instructions of a run; static ones also without a context."""
+        value: Any = self.instructions
+        if callable(value) and context is not None:
             from kern_nb.runtime.iteration import IterationFailed, resolve
 
             try:
-                given = await resolve(_asked(given, context))
+                value = await resolve(_call_instructions(value, context))
             except IterationFailed as failed:
                 raise failed.cause from None
-        if not isinstance(given, str | Sequence | None) or not all(isinstance(line, str) for line in given or ()):
-            raise BadUsage(f"The function for instructions gave {given!r}, which is no text.", _INSTRUCTIONS)
-        return given if given is None or isinstance(given, str) else "\n".join(given)
+        if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
+            raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
+        return value if value is None or isinstance(value, str) else "\n".join(value)
 
-    async def known_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
-        """An agent has no members whose runs could give results."""
+    async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
+        """Return {}: an agent has no members."""
         return {}
-
-    def configuration(self) -> dict[str, Any]:
-        """What is kept of it with a new session."""
-        instructions = self.instructions if isinstance(self.instructions, str) else None
-        return {"model": models.name_of(self.model), "instructions": instructions}
 
     # Running ----------------------------------------------------------------------------------------------------------
 
-    def _prepared(  # type: ignore[override] # which options a run takes is the business of each kind
+    def run(
+        self,
+        input: Any,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        images: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+        files: Any = None,
+    ) -> Run:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        return self._run_sync(self._start(input, session_id, user_id, session_state, **media))
+
+    async def arun(
+        self,
+        input: Any,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        images: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+        files: Any = None,
+    ) -> Run:
+        """Run on an input. Every message is stored as it comes.
+
+        Args:
+            input: A text, a list of texts and files, or any other value, which becomes JSON.
+            session_id: The session; the agent's own where None, and a new one where it has none.
+            user_id: The owner of the session; the agent's default where None.
+            session_state: State that takes precedence over the stored one, which takes precedence over the agent's.
+            images: Images as bytes, paths or URLs, one or several; likewise the next three.
+            audio: Audio.
+            videos: Videos.
+            files: Documents.
+
+        Returns:
+            The run as stored; its status is PAUSED if it has pending requirements.
+
+        Raises:
+            RunFailed: the run ended with an error, and is stored with it.
+            OwnerMismatch: the session belongs to another user; nothing is stored.
+        """
+        from kern_nb.runtime.events import ignore
+
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        return await self._start(input, session_id, user_id, session_state, **media)(ignore)
+
+    def print_response(
+        self,
+        input: Any,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        images: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+        files: Any = None,
+    ) -> None:
+        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        self._print(self._start(input, session_id, user_id, session_state, **media))
+
+    async def aprint_response(
+        self,
+        input: Any,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        images: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+        files: Any = None,
+    ) -> None:
+        """Do `print_response` asynchronously."""
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        await self._aprint(self._start(input, session_id, user_id, session_state, **media))
+
+    def _prepare_run(  # type: ignore[override] # each kind has its own options
         self,
         input: Any,
         session_id: str,
@@ -317,23 +416,26 @@ class Agent(SessionOwner):
         videos: Any = None,
         files: Any = None,
         parent: RunContext | None = None,
-    ) -> Work:
+    ) -> RunFunction:
         from kern_nb.interop import media
         from kern_nb.runtime import engine
+        from kern_nb.runtime.settings import Request
 
-        prompt = media.prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
+        prompt = media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
         store = parent.store if parent else self.store
-        request = engine.Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
+        request = Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
 
         async def work(emit: Emit) -> Run:
             try:
-                return self._ended(store, await engine.begin(self, store, request, emit))
+                run = await engine.start_run(self._settings(), store, request, emit)
             finally:
                 self._forget(store, session_id)
+            self._start_summary(store, run)
+            return run
 
         return work
 
-    async def _proceed(
+    async def _resume_run(
         self,
         run_id: str | int | Run,
         session_id: str | None,
@@ -343,58 +445,35 @@ class Agent(SessionOwner):
         user_id: str | None = None,
     ) -> Run:
         from kern_nb.runtime import engine
-        from kern_nb.runtime.threads import in_thread
 
-        store = parent.store if parent else self.store
-        # What a leader or a workflow goes on with is known by its id, in its store.
-        user_id = None if parent else self._user(user_id)
-        find = partial(store.get_run, str(run_id)) if parent else partial(self._found, run_id, session_id, user_id)
-        before = await in_thread(find)
+        store, before, user_id = await self._load_run(run_id, session_id, user_id, parent)
         try:
-            return self._ended(store, await engine.proceed(self, store, before, emit, parent, user_id))
+            run = await engine.resume_run(self._settings(), store, before, emit, parent, user_id)
         finally:
             self._forget(store)
+        self._start_summary(store, run)
+        return run
 
     def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
-        """Drop what is cached of a session that changes, or of all in a store."""
         cached = self._cached.get(store, {})
-        for known in [session_id] if session_id else list(cached):
-            cached.pop(known, None)
-
-    def _ended(self, store: SessionStore, run: Run) -> Run:
-        """What follows a run and delays nobody."""
-        if self._keeps_summaries and run.status == "COMPLETED" and run.parent_run_id is None:
-            try:
-                made = self.summaries.start(store, run.session_id or "", self.model)
-                made.add_done_callback(lambda _: self._forget(store, run.session_id))
-            except Exception as error:  # noqa: BLE001 - the run is completed, and its answer is there
-                logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
-        return run
+        for key in [session_id] if session_id else list(cached):
+            cached.pop(key, None)
 
     # Sessions ---------------------------------------------------------------------------------------------------------
 
     def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
-        """A session with its runs; None where there is none, or it is another user's.
+        """Return a session with its runs; None if there is no such session of the user.
 
-        With ``cache_session`` it is read once, until this agent changes it; what others add is not seen.
+        With ``cache_session`` it is read once, until this agent changes it; changes by others are not seen.
         """
-        known, owner, store = self._known(session_id), self._user(user_id), self.store
-        cached = self._cached.get(store, {}).get(known)
-        if cached is None or owner not in (None, cached.user_id):
-            cached = super().get_session(session_id, user_id=user_id)
-            if not self.cache_session or cached is None:
-                return cached
-            self._cached.setdefault(store, {})[known] = cached
-        return cached.model_copy(deep=True)  # the cached one stays as it is stored
-
-    def get_session_summary(
-        self, session_id: str | None = None, *, user_id: str | None = None
-    ) -> SessionSummary | None:
-        """The summary of a session, None where none was made; one that is being made is waited for."""
-        known = self._required(session_id, user_id).session_id
-        if self._given_summaries is not None:
-            self._given_summaries.wait(self.store, known)
-        return super().get_session_summary(known, user_id=user_id)
+        session_id, owner, store = self._require_session_id(session_id), self._user(user_id), self.store
+        session = self._cached.get(store, {}).get(session_id)
+        if session is None or owner not in (None, session.user_id):
+            session = super().get_session(session_id, user_id=user_id)
+            if not self.cache_session or session is None:
+                return session
+            self._cached.setdefault(store, {})[session_id] = session
+        return session.model_copy(deep=True)  # the cached one must not be modified
 
     def set_session_name(
         self,
@@ -404,30 +483,22 @@ class Agent(SessionOwner):
         autogenerate: bool = False,
         user_id: str | None = None,
     ) -> str:
-        """Give a session a title, or (without one, or with ``autogenerate``) have the model make it; the title.
+        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
+
+        Args:
+            session_name: The title.
+            session_id: The session; the own session where None.
+            autogenerate: Whether the model writes the title.
+            user_id: The owner of the session.
 
         Raises:
-            SessionNotFound: there is no such session.
+            SessionNotFound: there is no such session of the user.
         """
-        known = self._required(session_id, user_id).session_id
+        target = self._require_session(session_id, user_id).session_id
         if session_name is None or autogenerate:
             from kern_nb.runtime import event_loop
-            from kern_nb.runtime.titles import made
+            from kern_nb.runtime.titles import generate_title
 
-            session_name = event_loop.run(lambda: made(self.store, known, self.model, self._user(user_id)))
-        self._forget(self.store, known)
-        return super().set_session_name(session_name, known, user_id=user_id)
-
-    def update_session_state(
-        self, updates: dict[str, Any], session_id: str | None = None, *, user_id: str | None = None
-    ) -> dict[str, Any]:
-        """Set keys of a session's state; the state as it is now."""
-        self._forget(self.store, self._known(session_id))
-        return super().update_session_state(updates, session_id, user_id=user_id)
-
-    def delete_session(
-        self, session_id: str | None = None, *, detach_branches: bool = False, user_id: str | None = None
-    ) -> None:
-        """Delete a session with all that is in it; see `SessionStore.delete_session`."""
-        self._forget(self.store, self._known(session_id))
-        super().delete_session(session_id, detach_branches=detach_branches, user_id=user_id)
+            store, model, owner = self.store, self.model, self._user(user_id)
+            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
+        return super().set_session_name(session_name, target, user_id=user_id)

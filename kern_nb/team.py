@@ -1,4 +1,4 @@
-"""`Team`: an agent that leads others. It delegates tasks to its members, whose runs stand in its session."""
+"""`Team`: an agent that delegates tasks to members, whose runs are stored in its session."""
 
 from __future__ import annotations
 
@@ -22,104 +22,111 @@ _DELEGATE = "delegate_task_to_member"
 class Team(Agent):
     """A leader with members.
 
-    The leader is an agent with one more tool, by which it gives a member a task and gets its answer. A member's run has
-    the leader's as its ``parent_run_id``, shares its session and its state, and is not part of the history that later
-    runs are told. Where a member's run pauses, so does the leader's; its ``requirements`` are the member's.
+    Example:
+        >>> from kern_nb import Agent, InMemoryDb, Team
+        >>> from kern_nb.models.scripted import ScriptedModel, call
+        >>> writer = Agent(ScriptedModel(["A poem."]), name="Writer", role="writes poems")
+        >>> task = call("delegate_task_to_member", member_id="writer", task="a poem")
+        >>> team = Team([writer], ScriptedModel([task, "Here it is: A poem."]), db=InMemoryDb())
+        >>> run = team.run("A poem, please")
+        >>> run.output
+        'Here it is: A poem.'
+        >>> [member_run.output for member_run in team.store.member_runs(run.run_id)]
+        ['A poem.']
+
+    The leader is an agent with one more tool, which gives a member a task and returns its answer. A member's run has
+    the leader's as its ``parent_run_id``, shares its session and its state, and is not part of the history of later
+    runs. If a member's run pauses, so does the leader's; its ``requirements`` are the member's.
 
     Args:
-        members: Agents or teams, each with an id of its own.
-        model: The leader's model; see `kern_nb.agent.Agent` for this and all else.
+        members: Agents or teams, each with its own id.
+        model: The leader's model.
         **options: As for `kern_nb.agent.Agent`.
 
     Raises:
-        BadUsage: it has no members, or two have one id.
+        BadUsage: there are no members, or two have the same id.
     """
 
     session_type: ClassVar[SessionType] = "team"
 
     def __init__(self, members: Sequence[Agent] = (), model: Any = None, **options: Any) -> None:
         super().__init__(model, **options)
-        self._given["members"] = list(members)
-        if strangers := [member for member in members if not isinstance(member, Agent)]:
-            raise BadUsage(f"{strangers[0]!r} is no member.", "Members are agents and teams.")
+        self._arguments["members"] = list(members)
+        if invalid := [member for member in members if not isinstance(member, Agent)]:
+            raise BadUsage(
+                f"A member must be an agent or a team, got {invalid[0]!r}.", "Team(members=[Agent(...), ...])"
+            )
         self.members = {member.id: member for member in members}
         if not members:
             raise BadUsage("A team needs members.", "Team(members=[Agent(...), Agent(...)], ...)")
         if len(self.members) < len(members):
             ids = ", ".join(member.id for member in members)
-            raise BadUsage(f"Two members have one id: {ids}.", "Give each a name or an id.")
+            raise BadUsage(f"Two members have the same id: {ids}.", "Pass each a name or an id.")
 
-    def _make_anew(self, parameters: dict[str, Any]) -> None:
+    def _reinitialize(self, parameters: dict[str, Any]) -> None:
         Team.__init__(self, **parameters)
 
-    def _every_tool(self) -> list[Any]:
-        return [*super()._every_tool(), self._delegate_tool()]
-
-    def _delegate_tool(self) -> Any:
+    def _all_tools(self) -> list[Any]:
+        from kern_nb.runtime.events import ignore
         from kern_nb.runtime.tools import Tool
 
         async def delegate(run_context: RunContext, member_id: str, task: str) -> Any:
-            from kern_nb.runtime.events import ignore  # what members say is not shown; their answers are
-
             member = self.members.get(member_id)
             if member is None:
                 known = ", ".join(self.members)
                 raise BadUsage(f"There is no member {member_id!r}.", did_you_mean(member_id, self.members, known))
-            place = {"tool_call_id": run_context.tool_call_id}
-            work = member._prepared(task, run_context.session_id, run_context.user_id, place, parent=run_context)  # noqa: SLF001 - a team runs its members
-            return _result(await work(ignore))
+            extra = {"tool_call_id": run_context.tool_call_id}
+            work = member._prepare_run(task, run_context.session_id, run_context.user_id, extra, parent=run_context)  # noqa: SLF001 - a team runs its members
+            return _output(await work(ignore))  # the events of members are not shown; their answers are
 
-        told = "Give a member of the team a task, with all it needs to know; the result is its answer."
-        return Tool(delegate, name=_DELEGATE, description=told)
+        description = "Give a member of the team a task, with all it needs to know; the result is its answer."
+        return [*super()._all_tools(), Tool(delegate, name=_DELEGATE, description=description)]
 
-    async def instructed(self, context: RunContext | None) -> str | None:
-        """The leader's instructions, and who its members are."""
-        own = await super().instructed(context)
+    async def _load_instructions(self, context: RunContext | None) -> str | None:
+        own = await super()._load_instructions(context)
         lines = [f"- {member.id}: {member.role or member.name or 'an agent'}" for member in self.members.values()]
         team = "You lead a team. Delegate to its members what they are good for:\n" + "\n".join(lines)
         return f"{own}\n\n{team}" if own else team
 
-    async def known_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
-        """What members answered whose runs paused or were interrupted; None where one waits again."""
+    async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
+        """Resume the members' runs of pending calls, and return their results by call; None if one is paused again."""
         from pydantic_ai.exceptions import ToolFailed
 
         from kern_nb.runtime import resume
+        from kern_nb.runtime.event_loop import in_thread
         from kern_nb.runtime.events import ignore
-        from kern_nb.runtime.threads import in_thread
 
-        made = await in_thread(lambda: context.store.member_runs(run.run_id))
-        by_call = {one.internal.get(TOOL_CALL_ID): one for one in made}
-        known: dict[str, Any] = {}
-        for call in resume.pending(run):
+        member_runs = await in_thread(lambda: context.store.member_runs(run.run_id))
+        by_call = {member_run.internal.get(TOOL_CALL_ID): member_run for member_run in member_runs}
+        results: dict[str, Any] = {}
+        for call in resume.pending_calls(run):
             member_run = by_call.get(call.tool_call_id)
             if call.tool_name != _DELEGATE or member_run is None:
                 continue
             if member_run.status not in ("COMPLETED", "ERROR"):
                 member = self._member_of(member_run)
                 try:
-                    member_run = await member._proceed(member_run.run_id, None, ignore, context)  # noqa: SLF001 - as above
+                    member_run = await member._resume_run(member_run.run_id, None, ignore, context)  # noqa: SLF001 - as above
                 except RunFailed:
                     member_run = await in_thread(partial(context.store.get_run, member_run.run_id))
-                    if member_run.status == "PAUSED":  # given back: nothing came of it, and the leader waits as before
+                    if member_run.status == "PAUSED":  # released unchanged, so the leader's run stays paused
                         raise
             if member_run.status == "PAUSED":
                 return None
             failed = ToolFailed(f"RunFailed: {member_run.error}")
-            known[call.tool_call_id or ""] = member_run.output if member_run.status == "COMPLETED" else failed
-        return known
+            results[call.tool_call_id or ""] = member_run.output if member_run.status == "COMPLETED" else failed
+        return results
 
     def _member_of(self, run: Run) -> Agent:
-        found = self.members.get(run.agent_id or run.team_id or "")
-        if found is None:
-            raise BadUsage(
-                f"Run {run.run_id} is of {run.agent_id or run.team_id!r}, who is no member of {self!r}.",
-                "Give the team the members it had.",
-            )
-        return found
+        member_id = run.agent_id or run.team_id or ""
+        if member_id not in self.members:
+            message = f"Run {run.run_id} belongs to {member_id!r}, which is not a member of {self!r}."
+            raise BadUsage(message, "Pass the team the members that it had.")
+        return self.members[member_id]
 
 
-def _result(run: Run) -> Any:
-    """A member's answer; where its run waits, the leader's waits with it."""
+def _output(run: Run) -> Any:
+    """Return a member's answer; if its run is paused, defer the leader's call."""
     if run.status == "PAUSED":
         from pydantic_ai.exceptions import CallDeferred
 

@@ -1,4 +1,4 @@
-"""Pictures, audio, video and documents: what a user sends beside text, and how it is kept.
+"""Media: images, audio, video and documents beside the text of a message, and how messages refer to them.
 
 In a message, a file is a part ``{"type": "image", "media_type": "image/png", "size": 67, "sha256": "..."}`` whose bytes
 are a blob of the store, or ``{"type": "image", "url": "..."}``. Without ``store_media`` the part has no hash.
@@ -24,137 +24,136 @@ from kern_nb.db.file_descriptors import open_binary
 from kern_nb.errors import BadUsage
 
 Keep = Callable[[bytes, str | None], str | None]
-"""Keeps bytes and gives their hash; or keeps nothing, and gives None."""
+"""Stores bytes and returns their hash, or returns None and stores nothing."""
 
 _URLS: dict[str, type[FileUrl]] = {"image": ImageUrl, "audio": AudioUrl, "video": VideoUrl, "document": DocumentUrl}
 _DEFAULTS = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "document": "application/octet-stream"}
+_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_SOURCES = "Pass bytes, a path or a URL."
 
 
-def forget(_content: bytes, _media_type: str | None) -> None:
-    """Keep nothing."""
+def discard(_content: bytes, _media_type: str | None) -> None:
+    """Store nothing."""
 
 
-def name_only(content: bytes, _media_type: str | None) -> str:
-    """The hash by which bytes will be kept."""
+def hash_only(content: bytes, _media_type: str | None) -> str:
+    """Return the hash under which bytes will be stored."""
     return hashlib.sha256(content).hexdigest()
 
 
-def prompt(given: Any, files: Mapping[str, Any]) -> Any:
-    """What pydantic-ai is given: the input as text or parts, with the files.
+def build_prompt(value: Any, files: Mapping[str, Any]) -> Any:
+    """Build the prompt for pydantic-ai: the input as text or parts, followed by the files.
 
     Args:
-        given: A text; a list of texts and files (bytes, paths, parts of pydantic-ai's); or a value or pydantic model,
-            which is written as JSON.
-        files: By kind (image, audio, video, document): bytes, paths or URLs, one or several.
+        value: A text; a list of texts and files (bytes, paths, pydantic-ai parts); or a value or pydantic model, which
+            becomes JSON.
+        files: Bytes, paths or URLs, one or several, by kind (image, audio, video, document).
 
     Raises:
-        BadUsage: there is no input, or a file cannot be read.
+        BadUsage: the input is empty, or a file cannot be read.
     """
-    several = list(given) if isinstance(given, (list, tuple)) and _is_prompt(given) else [given]
-    parts = [_file_of(one) if isinstance(one, (bytes, Path)) else one for one in several if one is not None]
+    items = list(value) if isinstance(value, (list, tuple)) and _is_prompt(value) else [value]
+    parts = [_detect_file(item) if isinstance(item, (bytes, Path)) else item for item in items if item is not None]
     parts = [part if isinstance(part, (str, BinaryContent, FileUrl)) else as_text(part) for part in parts]
-    for kind, found in files.items():
-        parts += [_file(kind, one) for one in _listed(found)]
+    for kind, sources in files.items():
+        parts += [_load_file(kind, source) for source in _as_list(sources)]
     if not parts:
-        raise BadUsage("There is no input.", "Give a text, or a list of texts and files.")
+        raise BadUsage("The input is empty.", "Pass a text, or a list of texts and files.")
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
 
 
-def _is_prompt(given: Sequence[Any]) -> bool:
-    """Whether a list is one of texts and files, and not a value of its own."""
-    return all(isinstance(one, (str, bytes, Path, BinaryContent, FileUrl)) for one in given)
+def _is_prompt(items: Sequence[Any]) -> bool:
+    """Whether a list consists of texts and files, rather than being one JSON value."""
+    return all(isinstance(item, (str, bytes, Path, BinaryContent, FileUrl)) for item in items)
 
 
-def _listed(found: Any) -> list[Any]:
-    if found is None:
+def _as_list(sources: Any) -> list[Any]:
+    if sources is None:
         return []
-    several = isinstance(found, Iterable) and not isinstance(found, (str, bytes, Path, BinaryContent, FileUrl))
-    return list(found) if several else [found]
+    is_single = isinstance(sources, (str, bytes, Path, BinaryContent, FileUrl)) or not isinstance(sources, Iterable)
+    return [sources] if is_single else list(sources)
 
 
-def tellable(value: Any) -> Any:
-    """A value that a provider can be sent: halves of characters, which no encoding has, are U+FFFD."""
+def printable(value: Any) -> Any:
+    """Replace lone surrogates, which no encoding has, by U+FFFD, so that a value can be sent to a provider."""
     if isinstance(value, str):
-        return replace_surrogates(value)
+        return _SURROGATES.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {tellable(key): tellable(one) for key, one in value.items()}
-    return [tellable(one) for one in value] if isinstance(value, list) else value
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
 
 
 def as_text(value: Any) -> str:
-    """Any value as text: JSON, where it is none."""
+    """Return a string as it is, and any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(plain_value(value), ensure_ascii=False)
 
 
-_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
+def _detect_file(source: bytes | Path) -> BinaryContent | FileUrl:
+    """Load a file; its kind follows from its name or its first bytes."""
+    if isinstance(source, Path):
+        kind = (mimetypes.guess_type(source.name)[0] or "").partition("/")[0]
+        return _load_file(kind if kind in _URLS else "document", source)
+    media_type = next((kind for start, kind in _SIGNATURES.items() if source.startswith(start)), _DEFAULTS["document"])
+    return BinaryContent(source, media_type=media_type)
 
 
-def _file_of(given: bytes | Path) -> BinaryContent | FileUrl:
-    """A file whose kind is seen from its name, or its first bytes."""
-    if isinstance(given, Path):
-        kind = (mimetypes.guess_type(given.name)[0] or "").partition("/")[0]
-        return _file(kind if kind in _URLS else "document", given)
-    found = next((kind for start, kind in _SIGNATURES.items() if given.startswith(start)), _DEFAULTS["document"])
-    return BinaryContent(given, media_type=found)
-
-
-def _file(kind: str, given: Any) -> BinaryContent | FileUrl:
-    if isinstance(given, (BinaryContent, FileUrl)):
-        return given
-    if isinstance(given, bytes):
-        return BinaryContent(given, media_type=_DEFAULTS[kind])
-    if isinstance(given, str) and given.startswith("data:"):
-        return BinaryContent.from_data_uri(given)
-    if isinstance(given, str) and "://" in given:
-        return _URLS[kind](given)
-    if not isinstance(given, (str, Path)):
-        raise BadUsage(f"{given!r} is no {kind}.", "Give bytes, a path or a URL.")
-    path = Path(given)
+def _load_file(kind: str, source: Any) -> BinaryContent | FileUrl:
+    if isinstance(source, (BinaryContent, FileUrl)):
+        return source
+    if isinstance(source, bytes):
+        return BinaryContent(source, media_type=_DEFAULTS[kind])
+    if isinstance(source, str) and source.startswith("data:"):
+        return BinaryContent.from_data_uri(source)
+    if isinstance(source, str) and "://" in source:
+        return _URLS[kind](source)
+    if not isinstance(source, (str, Path)):
+        raise BadUsage(f"{kind} must be bytes, a path or a URL, got {source!r}.", _SOURCES)
+    path = Path(source)
     try:
         with open_binary(path) as file:
             content = file.read()
     except OSError as error:
-        reason = f"The {kind} {str(path)!r} cannot be read: {error.strerror}."
-        raise BadUsage(reason, "Give bytes, a path or a URL.") from error
+        raise BadUsage(f"The {kind} {str(path)!r} cannot be read: {error.strerror}.", _SOURCES) from error
     return BinaryContent(content, media_type=mimetypes.guess_type(path.name)[0] or _DEFAULTS[kind])
 
 
-def of_content(content: str | Sequence[Any], keep: Keep) -> Any:
-    """A user's content as a message holds it."""
+def store_content(content: str | Sequence[Any], keep: Keep) -> Any:
+    """Return a user's content in the form of a message, with its bytes stored."""
     if isinstance(content, str):
         return content
-    return [_part(part, keep) for part in content]
+    return [_store_part(part, keep) for part in content]
 
 
-def _part(part: Any, keep: Keep) -> dict[str, Any]:
+def _store_part(part: Any, keep: Keep) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if isinstance(part, FileUrl):
         return {"type": next(kind for kind, url in _URLS.items() if isinstance(part, url)), "url": part.url}
     if isinstance(part, BinaryContent):
-        return _reference(part.data, part.media_type, keep)
+        return _store_bytes(part.data, part.media_type, keep)
     return {"type": "text", "text": str(getattr(part, "content", part))}
 
 
-def _reference(content: bytes, media_type: str, keep: Keep) -> dict[str, Any]:
+def _store_bytes(content: bytes, media_type: str, keep: Keep) -> dict[str, Any]:
     kind = media_type.partition("/")[0]
-    found: dict[str, Any] = {"type": kind if kind in _URLS else "document", "media_type": media_type}
+    part: dict[str, Any] = {"type": kind if kind in _URLS else "document", "media_type": media_type}
     sha256 = keep(content, media_type)
-    return found | {"size": len(content)} | ({} if sha256 is None else {"sha256": sha256})
+    return part | {"size": len(content)} | ({} if sha256 is None else {"sha256": sha256})
 
 
-def to_content(content: Any, store: SessionStore) -> Any:
-    """What pydantic-ai is given for a stored content."""
+def load_content(content: Any, store: SessionStore) -> Any:
+    """Return a stored content in the form that pydantic-ai takes, with its bytes loaded."""
     if not isinstance(content, list):
-        return tellable(content if isinstance(content, str) else as_text(content))
-    return [_loaded_part(part, store) for part in content]
+        return printable(content if isinstance(content, str) else as_text(content))
+    return [_load_part(part, store) for part in content]
 
 
-def _loaded_part(part: Any, store: SessionStore) -> Any:
+def _load_part(part: Any, store: SessionStore) -> Any:
     if not isinstance(part, dict):
-        return tellable(as_text(part))
+        return printable(as_text(part))
     kind = part.get("type")
-    if kind in ("image_url", "input_image"):  # OpenAI's, of an imported session
+    if kind in ("image_url", "input_image"):  # OpenAI's form, in an imported session
         url = part.get("image_url")
         url = url.get("url") if isinstance(url, dict) else url
         if isinstance(url, str):
@@ -166,59 +165,61 @@ def _loaded_part(part: Any, store: SessionStore) -> Any:
         kind = part.get("media_type") or blob.media_type
         return BinaryContent(blob.content, media_type=kind if isinstance(kind, str) else _DEFAULTS["document"])
     if "text" in part:
-        return tellable(as_text(part["text"]))
-    return f"[{kind or 'a file'} of {part.get('size', 'unknown')} bytes, which was not kept]"
+        return printable(as_text(part["text"]))
+    return f"[{kind or 'file'} of {part.get('size', 'unknown')} bytes, not stored]"
 
 
-def _told_bytes(part: dict[str, Any]) -> Any:
-    """Bytes of no known kind are told as before: by their number."""
-    return f"[{part.get('size')} bytes]" if part.get("media_type") == _DEFAULTS["document"] else part
-
-
-class Result(NamedTuple):
-    """What a tool gave.
+class ToolOutput(NamedTuple):
+    """What a tool returned.
 
     Attributes:
-        told: What the model is told.
-        stored: What is stored: files by their hash.
-        has_files: Whether there are files among it; data of a tool's own may look like one.
+        content: The content for the model.
+        stored: The content to store: files are replaced by references.
+        has_files: Whether it has files; a tool's own data may look like a reference.
     """
 
-    told: Any
+    content: Any
     stored: Any
     has_files: bool = False
 
 
-def result(value: Any, keep: Keep) -> Result:
-    """What a tool gave, ready to be told and stored."""
+def store_result(value: Any, keep: Keep) -> ToolOutput:
+    """Convert what a tool returned, and store its bytes."""
     if isinstance(value, (BinaryContent, FileUrl)):
-        return Result(value, _part(value, keep), has_files=True)
+        return ToolOutput(value, _store_part(value, keep), has_files=True)
     if isinstance(value, (bytes, bytearray)):
-        stored_as = _reference(bytes(value), _DEFAULTS["document"], keep)
-        return Result(f"[{len(value)} bytes]", stored_as, has_files=True)
-    if isinstance(value, (list, tuple)) and any(isinstance(one, (BinaryContent, FileUrl)) for one in value):
-        each = [result(one, keep) for one in value]
-        return Result([one.told for one in each], [one.stored for one in each], has_files=True)
+        reference = _store_bytes(bytes(value), _DEFAULTS["document"], keep)
+        return ToolOutput(f"[{len(value)} bytes]", reference, has_files=True)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (BinaryContent, FileUrl)) for item in value):
+        outputs = [store_result(item, keep) for item in value]
+        contents = [output.content for output in outputs]
+        return ToolOutput(contents, [output.stored for output in outputs], has_files=True)
     try:
         plain = plain_value(value)
-    except RecursionError:  # it holds itself, or is nested without end
+    except RecursionError:  # it contains itself, or is nested too deeply
         plain = f"<{type(value).__name__} that cannot be written as JSON>"
-    return Result(tellable(plain), plain)
+    return ToolOutput(printable(plain), plain)
 
 
-def to_result(content: Any, store: SessionStore) -> Any:
-    """What the model is told of a stored result that has files."""
-    parts = content if isinstance(content, list) else [content]
-    parts = [_told_bytes(part) if isinstance(part, dict) else part for part in parts]
-    loaded_parts = [_loaded_part(part, store) if isinstance(part, dict) else part for part in parts]
-    return loaded_parts if isinstance(content, list) else loaded_parts[0]
+def load_result(content: Any, store: SessionStore) -> Any:
+    """Return a stored tool result that has files in the form for the model."""
+    parts = [_load_result_part(part, store) for part in (content if isinstance(content, list) else [content])]
+    return parts if isinstance(content, list) else parts[0]
+
+
+def _load_result_part(part: Any, store: SessionStore) -> Any:
+    if not isinstance(part, dict):
+        return part
+    if part.get("media_type") == _DEFAULTS["document"]:  # as in `store_result`
+        return f"[{part.get('size')} bytes]"
+    return _load_part(part, store)
 
 
 def plain_value(value: Any) -> Any:
-    """Any value as JSON.
+    """Convert any value to plain JSON types.
 
-    Models and dataclasses are objects, frames lists of rows, numpy's and pandas' scalars the numbers they are; what has
-    no such form is text.
+    Models and dataclasses become objects, DataFrames lists of rows, numpy and pandas scalars numbers; any other value
+    becomes its text.
     """
     if value is None or type(value) in (str, bool, int, float):
         return value
@@ -227,9 +228,9 @@ def plain_value(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain_value(one) for key, one in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain_value(one) for one in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, bytes):
         return f"[{len(value)} bytes]"
     return _foreign_value(value)
@@ -246,30 +247,30 @@ def _foreign_value(value: Any) -> Any:
             return None
         return to_jsonable_python(value)
     except (TypeError, ValueError, PydanticSerializationError):
-        return None if type(value).__name__ == "NAType" else _described(value)
+        return None if type(value).__name__ == "NAType" else _safe_str(value)
 
 
-def _described(value: Any) -> str:
+def _safe_str(value: Any) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - a value of a tool's may raise what it likes
+    except Exception:  # noqa: BLE001 - a tool's own value may raise anything
         return f"<{type(value).__name__}>"
 
 
-def stored(value: Any, keep: Keep) -> Any:
-    """A dump of pydantic-ai's with its bytes kept as blobs."""
+def store_parts(value: Any, keep: Keep) -> Any:
+    """Store the bytes in a pydantic-ai dump as blobs, and replace them by references."""
     if isinstance(value, bytes):
         return {"$blob": keep(value, None), "size": len(value)}
     if isinstance(value, dict):
-        return {key: stored(one, keep) for key, one in value.items()}
-    return [stored(one, keep) for one in value] if isinstance(value, list) else value
+        return {key: store_parts(item, keep) for key, item in value.items()}
+    return [store_parts(item, keep) for item in value] if isinstance(value, list) else value
 
 
-def loaded(value: Any, store: SessionStore) -> Any:
-    """The reverse of `stored`; bytes that were not kept are empty."""
+def load_parts(value: Any, store: SessionStore) -> Any:
+    """Reverse `store_parts`; bytes that were not stored are empty."""
     if isinstance(value, dict) and "$blob" in value:
         blob = store.get_blob(value["$blob"]) if value["$blob"] else None
         return blob.content if blob else b""
     if isinstance(value, dict):
-        return {key: loaded(one, store) for key, one in value.items()}
-    return [loaded(one, store) for one in value] if isinstance(value, list) else value
+        return {key: load_parts(item, store) for key, item in value.items()}
+    return [load_parts(item, store) for item in value] if isinstance(value, list) else value

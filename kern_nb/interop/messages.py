@@ -1,7 +1,7 @@
-"""Messages of ours to pydantic-ai's and back.
+"""Conversion between `Message` and the messages of pydantic-ai.
 
-A response's text and calls are columns of ours. What a provider adds (thinking with its signature, ids, native tools)
-is kept as pydantic-ai dumps it, in ``internal["parts"]``, because the provider wants it back.
+A response's text and calls have columns. What a provider adds (thinking with its signature, ids, native tools) is kept
+as pydantic-ai's dump in ``internal["parts"]``, because the provider needs it in later requests.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ _TOOLS = ("tool", "function")
 _PLAIN = (pai.TextPart, pai.ToolCallPart)
 
 
-def of_prompt(content: Any) -> Message:
-    """A user's message."""
+def prompt_message(content: Any) -> Message:
+    """Create the message of a user's prompt."""
     return Message(role="user", content=content)
 
 
 def is_result(message: Message) -> bool:
-    """Whether a message holds what a tool gave, or said beside it."""
+    """Whether a message is a tool's result, or was added by a tool beside its result."""
     return message.role in _TOOLS or BY_TOOL in message.internal
 
 
-def of_part(part: Any, keep: media.Keep) -> Message | None:
-    """The message of a part of a request; None for what pydantic-ai notes for itself."""
+def part_to_message(part: Any, keep: media.Keep) -> Message | None:
+    """Convert a part of a request; None for a part that is internal to pydantic-ai."""
     if isinstance(part, pai.ToolReturnPart):
         failed = part.outcome != "success"
-        # What is wrong with arguments is a list, which the model is told as text.
-        said = part.model_response_str(wrap_if_error=False) if part.outcome == "retried" else part.content
-        result = media.result(said, keep)
-        return of_result(part.tool_call_id, part.tool_name, result, is_error=failed)
+        # Argument errors are a list, which the model receives as text.
+        content = part.model_response_str(wrap_if_error=False) if part.outcome == "retried" else part.content
+        output = media.store_result(content, keep)
+        return result_message(part.tool_call_id, part.tool_name, output, is_error=failed)
     if isinstance(part, pai.RetryPromptPart):
         text = part.model_response()
         if part.tool_name is None:
             return Message(role="user", content=text, internal={RETRY: True})
-        return of_result(part.tool_call_id, part.tool_name, media.Result(text, text), is_error=True)
+        return result_message(part.tool_call_id, part.tool_name, media.ToolOutput(text, text), is_error=True)
     if isinstance(part, pai.RetryFeedbackPart):
         return Message(role="user", content=media.plain_value(part.content), internal={RETRY: True})
-    if isinstance(part, pai.UserPromptPart):  # what a tool says beside its result
-        return Message(role="user", content=media.of_content(part.content, keep), internal={BY_TOOL: True})
+    if isinstance(part, pai.UserPromptPart):  # a tool's text beside its result
+        return Message(role="user", content=media.store_content(part.content, keep), internal={BY_TOOL: True})
     return None
 
 
-def of_result(tool_call_id: str, tool_name: str, result: media.Result, *, is_error: bool) -> Message:
-    """A tool's message."""
+def result_message(tool_call_id: str, tool_name: str, output: media.ToolOutput, *, is_error: bool) -> Message:
+    """Create the message of a tool's result."""
     message = Message(role="tool", tool_call_id=tool_call_id, tool_name=tool_name, is_error=is_error)
-    message.internal = {FILES: True} if result.has_files else {}
-    message.content = result.stored
+    message.internal = {FILES: True} if output.has_files else {}
+    message.content = output.stored
     return message
 
 
-def of_response(response: pai.ModelResponse, keep: media.Keep) -> Message:
-    """An assistant's message."""
+def response_to_message(response: pai.ModelResponse, keep: media.Keep) -> Message:
+    """Convert a model's response."""
     text = "".join(part.content for part in response.parts if isinstance(part, pai.TextPart))
     calls = [
         ToolCall(tool_call_id=part.tool_call_id, tool_name=part.tool_name, args=_args(part))
@@ -71,8 +71,8 @@ def of_response(response: pai.ModelResponse, keep: media.Keep) -> Message:
     ]
     extra: dict[str, Any] = {}
     internal: dict[str, Any] = {}
-    if any(_says_more(part) for part in response.parts):
-        internal[PARTS] = media.stored(_RESPONSE_PARTS.dump_python(list(response.parts), exclude_none=True), keep)
+    if any(_has_provider_data(part) for part in response.parts):
+        internal[PARTS] = media.store_parts(_RESPONSE_PARTS.dump_python(list(response.parts), exclude_none=True), keep)
     if response.finish_reason not in (None, "stop", "tool_call"):
         extra["finish_reason"] = response.finish_reason
     if response.provider_response_id is not None:
@@ -90,36 +90,36 @@ def of_response(response: pai.ModelResponse, keep: media.Keep) -> Message:
 
 
 def _args(part: pai.ToolCallPart) -> Any:
-    """The arguments as an object; as text where the model wrote no JSON object."""
+    """Return the arguments as a dict; as text where the model did not write a JSON object."""
     try:
         return part.args_as_dict(raise_if_invalid=True)
     except (ValueError, AssertionError):
         return part.args
 
 
-def _says_more(part: Any) -> bool:
-    """Whether a part holds what text and calls do not."""
+def _has_provider_data(part: Any) -> bool:
+    """Whether a part holds more than the text or call that has columns."""
     return not isinstance(part, _PLAIN) or bool(part.id or part.provider_details)
 
 
 def without_results(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parts of a response as dumped, without what a provider's own tools gave."""
+    """Remove the results of a provider's own tools from the dumped parts of a response."""
     return [part | {"content": None} if part.get("part_kind") == "builtin-tool-return" else part for part in parts]
 
 
 def usage_of(response: pai.ModelResponse) -> Usage | None:
-    """The tokens of a response, and its cost where the model's price is known."""
-    used = response.usage
-    if not used.has_values():
+    """Return the tokens of a response, and its cost where the model's price is known."""
+    usage = response.usage
+    if not usage.has_values():
         return None
-    details = used.details or {}
+    details = usage.details or {}
     return Usage(
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cache_read_tokens=used.cache_read_tokens or None,
-        cache_write_tokens=used.cache_write_tokens or None,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens or None,
+        cache_write_tokens=usage.cache_write_tokens or None,
         reasoning_tokens=details.get("reasoning_tokens") or None,
-        total_tokens=used.total_tokens,
+        total_tokens=usage.total_tokens,
         cost=_cost(response),
     )
 
@@ -128,24 +128,24 @@ def _cost(response: pai.ModelResponse) -> float | None:
     try:
         return float(response.cost().total_price)
     except (LookupError, AssertionError, ValueError):
-        return None  # a price nobody knows is not 0
+        return None  # an unknown price is not 0
 
 
 def to_pydantic(messages: Iterable[Message], store: SessionStore) -> list[pai.ModelMessage]:
-    """Messages of ours as a history for pydantic-ai; system messages are left out, an agent gives its own."""
+    """Convert messages to a history for pydantic-ai, without system messages: an agent passes its own instructions."""
     history: list[pai.ModelMessage] = []
-    users_own: set[str | None] = set()
+    user_call_ids: set[str | None] = set()
     for message in messages:
         if message.role in ("system", "developer"):
             continue
         if message.role in _ASSISTANTS:
-            users_own -= {call.tool_call_id for call in message.tool_calls}
+            user_call_ids -= {call.tool_call_id for call in message.tool_calls}
             history.append(_response(message, store))
             continue
-        # A simulated user's calls are not the model's business, nor are their results.
-        users_own |= {call.tool_call_id for call in message.tool_calls}
-        if message.role in _TOOLS and message.tool_call_id in users_own:
-            users_own.discard(message.tool_call_id)
+        # A simulated user's calls and their results are not part of the model's history.
+        user_call_ids |= {call.tool_call_id for call in message.tool_calls}
+        if message.role in _TOOLS and message.tool_call_id in user_call_ids:
+            user_call_ids.discard(message.tool_call_id)
             continue
         if message.content is None and message.role not in _TOOLS:
             continue
@@ -165,56 +165,58 @@ def _request_part(message: Message, store: SessionStore) -> pai.ModelRequestPart
             tool_call_id=message.tool_call_id or "",
             outcome="failed" if message.is_error else "success",
         )
-    return pai.UserPromptPart(media.to_content(message.content, store))
+    return pai.UserPromptPart(media.load_content(message.content, store))
 
 
 def _result(message: Message, store: SessionStore) -> Any:
-    """What the model is told of a stored result."""
-    return media.tellable(media.to_result(message.content, store) if FILES in message.internal else message.content)
+    """Return a stored result in the form for the model."""
+    return media.printable(media.load_result(message.content, store) if FILES in message.internal else message.content)
 
 
 def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
     if PARTS in message.internal:
-        parts = _with_results(_RESPONSE_PARTS.validate_python(media.loaded(message.internal[PARTS], store)), message)
+        parts = _drop_unanswered_calls(
+            _RESPONSE_PARTS.validate_python(media.load_parts(message.internal[PARTS], store)), message
+        )
     else:
         text = text_of(message.content)
         if isinstance(message.content, list) and all(isinstance(part, str) for part in message.content):
-            text = "\n".join(message.content)  # texts of an answer, in the shape of some formats
+            text = "\n".join(message.content)  # some formats store an answer as a list of texts
         if text is None and message.content not in (None, []):
             text = media.as_text(message.content)
-        parts = [pai.TextPart(media.tellable(text))] if text else []
+        parts = [pai.TextPart(media.printable(text))] if text else []
         parts += [
-            pai.ToolCallPart(call.tool_name or "tool", _given(call.args), call.tool_call_id or "")
+            pai.ToolCallPart(call.tool_name or "tool", _model_args(call.args), call.tool_call_id or "")
             for call in message.tool_calls
         ]
     provider_id = message.internal.get(RESPONSE_ID)
     return pai.ModelResponse(parts=parts, model_name=message.model, provider_response_id=provider_id)
 
 
-def _with_results(parts: list[pai.ModelResponsePart], message: Message) -> list[pai.ModelResponsePart]:
-    """The parts without the calls that the history left out, because a branch point parts them from their results."""
+def _drop_unanswered_calls(parts: list[pai.ModelResponsePart], message: Message) -> list[pai.ModelResponsePart]:
+    """Drop the calls that the message lacks, because a branch point separates them from their results."""
     calls = [part for part in parts if isinstance(part, pai.ToolCallPart)]
     if len(calls) == len(message.tool_calls):
         return parts
-    told = {call.tool_call_id for call in message.tool_calls}
-    return [part for part in parts if not isinstance(part, pai.ToolCallPart) or part.tool_call_id in told]
+    present = {call.tool_call_id for call in message.tool_calls}
+    return [part for part in parts if not isinstance(part, pai.ToolCallPart) or part.tool_call_id in present]
 
 
-def _given(args: Any) -> Any:
-    """Arguments as a model gives them: an object, or text where a record holds anything else."""
-    return media.tellable(args if args is None or isinstance(args, (str, dict)) else media.as_text(args))
+def _model_args(args: Any) -> Any:
+    """Return arguments in a model's form: an object, or text where a record holds anything else."""
+    return media.printable(args if args is None or isinstance(args, (str, dict)) else media.as_text(args))
 
 
-def told(messages: Sequence[pai.ModelMessage], instructions: str | None) -> list[Message]:
-    """What a model was told, as messages of ours: what a script's function is given."""
-    found = [Message(role="system", content=instructions)] if instructions else []
+def to_messages(messages: Sequence[pai.ModelMessage], instructions: str | None) -> list[Message]:
+    """Convert a model's input to messages, for a script's function."""
+    converted = [Message(role="system", content=instructions)] if instructions else []
     for message in messages:
         if isinstance(message, pai.ModelResponse):
-            found.append(of_response(message, media.forget))
+            converted.append(response_to_message(message, media.discard))
             continue
         for part in message.parts:
             if isinstance(part, pai.SystemPromptPart):
-                found.append(Message(role="system", content=part.content))
-            elif (one := of_part(part, media.forget)) is not None:
-                found.append(one)
-    return found
+                converted.append(Message(role="system", content=part.content))
+            elif (new := part_to_message(part, media.discard)) is not None:
+                converted.append(new)
+    return converted

@@ -1,7 +1,6 @@
-"""Model constructors. A model is named by a string (``"openai:gpt-5.2"``) or made by one of these classes.
+"""Models: a name (``"openai:gpt-5.2"``), or an object that builds a pydantic-ai model.
 
-`opened` turns either into what pydantic-ai runs. Making one of ours imports nothing heavy and needs no key; opening it
-does.
+Creating one of our model objects imports nothing heavy and needs no key; `open_model` does.
 """
 
 from __future__ import annotations
@@ -16,43 +15,47 @@ from kern_nb.errors import BadUsage
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
-DEFAULT = "openai-responses:gpt-5.2"
-"""The model of an agent that names none, unless the environment's KERN_MODEL does."""
+DEFAULT_MODEL = "openai-responses:gpt-5.2"
+"""The model of an agent without one, unless KERN_MODEL is set in the environment."""
 
 
 @runtime_checkable
 class Buildable(Protocol):
-    """One of our constructors."""
+    """A model object of kern_nb."""
 
     def build(self) -> Model:
-        """The model that pydantic-ai runs."""
+        """Build the pydantic-ai model."""
 
 
 @asynccontextmanager
-async def opened(spec: Any) -> AsyncIterator[Model]:
-    """The model of a constructor, a name, or (None) the default, with connections that end with the block.
+async def open_model(spec: Any) -> AsyncIterator[Model]:
+    """Open the model of an object, a name or (None) the default; its connections close with the block.
 
-    It is made anew each time, some 20 ms: keys and servers are those that the environment names now, and a connection
-    never meets another event loop than its own. A model of pydantic-ai's is its owner's to close.
+    It is built each time, in some 20 ms, so that keys and servers are read from the current environment, and a
+    connection never meets another event loop than its own. A pydantic-ai model is closed by its owner.
 
     Raises:
-        BadUsage: no model has that name, or it lacks a key or a package.
+        BadUsage: the model is unknown, or lacks a key or a package.
     """
     from pydantic_ai.models import Model
 
     if isinstance(spec, Model):
         yield spec
         return
-    async with _build(spec or os.environ.get("KERN_MODEL") or DEFAULT) as model:
+    async with _build(_name_or_default(spec)) as model:
         yield model
 
 
-def name_of(spec: Any) -> str:
-    """The name of a model, as a run keeps it before the model has answered."""
+def model_name(spec: Any) -> str:
+    """Return the name of a model, as a run stores it before the model has answered."""
     if spec is not None and not isinstance(spec, str):
         return str(getattr(spec, "id", None) or getattr(spec, "model_name", None) or type(spec).__name__)
-    name = spec or os.environ.get("KERN_MODEL") or DEFAULT
+    name: str = _name_or_default(spec)
     return name.partition(":")[2] or name
+
+
+def _name_or_default(spec: Any) -> Any:
+    return spec or os.environ.get("KERN_MODEL") or DEFAULT_MODEL
 
 
 def _build(spec: Any) -> Model:
@@ -60,24 +63,20 @@ def _build(spec: Any) -> Model:
     from pydantic_ai.models import infer_model
 
     if not isinstance(spec, (str, Buildable)):
-        raise BadUsage(
-            f"{spec!r} is no model.", 'Give a name like "openai:gpt-5.2", or OpenAIResponses(id=...) and its kin.'
-        )
+        hint = 'Pass a name like "openai:gpt-5.2", or a model object like OpenAIResponses(id=...).'
+        raise BadUsage(f"model must be a name or a model object, got {spec!r}.", hint)
     try:
         return infer_model(spec) if isinstance(spec, str) else spec.build()
     except ImportError as error:
-        raise BadUsage(f"The model {spec!r} needs a package: {error}.", _install(spec)) from error
+        provider = spec.partition(":")[0].partition("-")[0] if isinstance(spec, str) else "openai"
+        install = f"pip install 'pydantic-ai-slim[{provider}]'"
+        raise BadUsage(f"Model {spec!r} needs a missing package: {error}.", install) from error
     except (UserError, ValueError) as error:
         reason = str(error).partition(". ")[0].rstrip(".?")
-        raise BadUsage(f"The model {spec!r} cannot be used: {reason}.", _way_out(reason)) from error
+        raise BadUsage(f"Cannot use model {spec!r}: {reason}.", _hint(reason)) from error
 
 
-def _install(spec: Any) -> str:
-    provider = str(spec).partition(":")[0].partition("-")[0] if isinstance(spec, str) else "openai"
-    return f"pip install 'pydantic-ai-slim[{provider}]'"
-
-
-def _way_out(reason: str) -> str:
+def _hint(reason: str) -> str:
     if "api_key" in reason.lower():
-        return "Set the provider's key in the environment, or try ScriptedModel, which needs none."
-    return 'Names are written provider:name, for example "openai:gpt-5.2".'
+        return "Set the provider's key in the environment, or use ScriptedModel, which needs none."
+    return 'Write names as provider:name, for example "openai:gpt-5.2".'

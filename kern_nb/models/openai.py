@@ -1,4 +1,4 @@
-"""OpenAI's models, and servers that speak its protocols: the Responses API, and Chat Completions."""
+"""OpenAI's models, and servers with the same protocols: the Responses API, and Chat Completions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ if TYPE_CHECKING:
 
 
 class _OpenAI:
-    """What both protocols need.
-
-    Args:
-        id: The model's name, as the provider spells it.
-        api_key: The key; OPENAI_API_KEY of the environment where None.
-        base_url: The server; OPENAI_BASE_URL of the environment where None, else OpenAI's own.
-        timeout: Seconds that one request may take.
-        max_retries: How often a request that failed on the way is made again.
-        settings: What else the model is told: ``temperature``, ``max_tokens`` and so on, as pydantic-ai names them.
-    """
+    """The settings that both protocols share."""
 
     def __init__(
         self,
@@ -39,7 +30,7 @@ class _OpenAI:
         self._settings = settings
 
     def __repr__(self) -> str:
-        """The model; never the key."""
+        """Show the model; never the key."""
         return f"{type(self).__name__}(id={self.id!r})"
 
     def _provider(self) -> OpenAIProvider:
@@ -54,36 +45,36 @@ class _OpenAI:
             provider.client.max_retries = self._max_retries
         return provider
 
-    def _told(self) -> Any:
-        """The settings, as pydantic-ai takes them."""
-        given = {} if self._timeout is None else {"timeout": self._timeout}
-        return given | self._settings or None
+    def _model_settings(self) -> Any:
+        """Return the settings in pydantic-ai's form."""
+        timeout = {} if self._timeout is None else {"timeout": self._timeout}
+        return timeout | self._settings or None
 
 
 class OpenAIResponses(_OpenAI):
     """A model behind OpenAI's Responses API; arguments as for `OpenAIChat`."""
 
     def build(self) -> Model:
-        """The model that pydantic-ai runs."""
+        """Build the pydantic-ai model."""
         from pydantic_ai.models.openai import OpenAIResponsesModel
 
-        return OpenAIResponsesModel(self.id, provider=self._provider(), settings=self._told())
+        return OpenAIResponsesModel(self.id, provider=self._provider(), settings=self._model_settings())
 
 
 class OpenAIChat(_OpenAI):
-    """A model behind the Chat Completions API, which most other servers speak too.
+    """A model behind the Chat Completions API, which most other servers implement too.
 
     Args:
-        id: The model's name, as the provider spells it.
+        id: The provider's name of the model.
         api_key: The key; OPENAI_API_KEY of the environment where None.
         base_url: The server; OPENAI_BASE_URL of the environment where None, else OpenAI's own.
-        timeout: Seconds that one request may take.
-        max_retries: How often a request that failed on the way is made again.
-        settings: What else the model is told: ``temperature``, ``max_tokens`` and so on, as pydantic-ai names them.
+        timeout: The maximum duration of one request, in seconds.
+        max_retries: The maximum number of retries after a connection error.
+        settings: Further model settings of pydantic-ai: ``temperature``, ``max_tokens`` and so on.
     """
 
     def build(self) -> Model:
-        """The model that pydantic-ai runs."""
+        """Build the pydantic-ai model."""
         from pydantic_ai.models.openai import OpenAIChatModel
 
-        return OpenAIChatModel(self.id, provider=self._provider(), settings=self._told())
+        return OpenAIChatModel(self.id, provider=self._provider(), settings=self._model_settings())

@@ -1,7 +1,4 @@
-"""`ScriptedModel`: a model without a model. It says what it was told to, offline and the same each time.
-
-For tests, tours, and the tests of those who use kern_nb. Its token counts are estimates from the words.
-"""
+"""`ScriptedModel`: a deterministic offline model for tests and tours; it estimates token counts from words."""
 
 from __future__ import annotations
 
@@ -25,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call that a script makes; see `call`."""
+    """A tool call in a script; see `call`."""
 
     tool_name: str
     args: dict[str, Any] = field(default_factory=dict)
 
 
 def call(tool_name: str, /, **args: Any) -> Call:
-    """A call of a tool, as an answer of a script: ``call("get_weather", city="Paris")``."""
+    """Create a tool call, as an answer of a script: ``call("get_weather", city="Paris")``."""
     return Call(tool_name, args)
 
 
@@ -43,85 +40,95 @@ Script = Sequence[Answer | Exception] | Callable[[list[Message]], Answer | Await
 class ScriptedModel:
     """A model that follows a script.
 
-    A list is used in turn, across runs. A run that another process goes on with takes it up where the run stood: as
-    many answers are passed over as the run already has, if the list has more than that.
+    A list is consumed in order, across runs. When another process continues a run, the list starts after the answers
+    that the run already has, if it is longer than that.
+
+    Example:
+        >>> from kern_nb import Agent, InMemoryDb
+        >>> from kern_nb.models.scripted import ScriptedModel, call
+        >>> def add(a: int, b: int) -> int:
+        ...     return a + b
+        >>> model = ScriptedModel([call("add", a=1, b=2), "The sum is 3."])
+        >>> Agent(model, db=InMemoryDb(), tools=[add]).run("What is 1 + 2?").output
+        'The sum is 3.'
 
     Args:
-        script: Answers, each a string, a `call`, or a list of calls (and strings, said beside them); an exception
-            among them is raised. Or a function from the messages so far to one of these. Or one string, said each time.
+        script: Answers, each a string, a `call`, or a list of calls and strings; an exception among them is raised. Or
+            a function from the messages so far to one answer. Or one string, which is every answer.
         id: The model's name, as it is stored.
 
     Raises:
-        BadUsage: it is neither a list nor a function.
-        ScriptEnded: the list has no further answer (from the run that needs one).
+        BadUsage: the script is neither a list nor a function.
+        ScriptEnded: the list has no further answer (raised by the run that needs one).
     """
 
     def __init__(self, script: Script | str, *, id: str = "scripted") -> None:
         if not (isinstance(script, Sequence) or callable(script)):
             hint = 'ScriptedModel(["Hello.", call("look", city="Oslo"), "It rains."])'
-            raise BadUsage(f"{script!r} is no script.", hint)
+            raise BadUsage(f"script must be a list or a function, got {script!r}.", hint)
         self.id = id
-        said = script if isinstance(script, str) else ""
-        self._script: Script = (lambda _: said) if isinstance(script, str) else script
+        constant = script if isinstance(script, str) else ""
+        self._script: Script = (lambda _: constant) if isinstance(script, str) else script
         self._next = 0
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """The model's name."""
+        """Show the model's name."""
         return f"ScriptedModel(id={self.id!r})"
 
     def build(self) -> Model:
-        """The model that pydantic-ai runs."""
+        """Build the pydantic-ai model."""
         from pydantic_ai.models.function import FunctionModel
 
         return FunctionModel(self._respond, stream_function=self._stream, model_name=self.id)
 
     async def _answer(self, messages: list[ModelMessage], info: AgentInfo) -> list[Call | str]:
         try:
-            return await self._said(messages, info)
+            return await self._next_answer(messages, info)
         except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop
             raise RuntimeError(f"The script of {self.id!r} raised {type(error).__name__}.") from error
 
-    async def _said(self, messages: list[ModelMessage], info: AgentInfo) -> list[Call | str]:
+    async def _next_answer(self, messages: list[ModelMessage], info: AgentInfo) -> list[Call | str]:
         if callable(self._script):
             from anyio import to_thread
 
-            from kern_nb.interop.messages import told
+            from kern_nb.interop.messages import to_messages
 
-            # In a thread: a script may take its time, and other runs share the loop.
-            work = partial(self._script, told(messages, info.instructions))
-            found = await to_thread.run_sync(work, abandon_on_cancel=True)
-            answer: Any = await found if inspect.isawaitable(found) else found
+            # In a thread: a script may block, and other runs share the loop.
+            work = partial(self._script, to_messages(messages, info.instructions))
+            result = await to_thread.run_sync(work, abandon_on_cancel=True)
+            answer: Any = await result if inspect.isawaitable(result) else result
         else:
-            answer = self._in_turn(self._script, _given(messages))
+            answer = self._take(self._script, _count_answers(messages))
         if isinstance(answer, BaseException):
             raise answer
-        said = [answer] if isinstance(answer, (str, Call)) else answer
-        if not isinstance(said, (list, tuple)) or not all(isinstance(part, (str, Call)) for part in said):
+        parts = [answer] if isinstance(answer, (str, Call)) else answer
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, (str, Call)) for part in parts):
             raise BadUsage(
-                f"The script of {self.id!r} gave {answer!r}, which is no answer.",
+                f"The script of {self.id!r} must return answers, got {answer!r}.",
                 'An answer is a string, call("tool_name", ...), or a list of these.',
             )
-        return list(said)
+        return list(parts)
 
-    def _in_turn(self, script: Sequence[Answer | Exception], given: int) -> Any:
+    def _take(self, script: Sequence[Answer | Exception], n_answers: int) -> Any:
+        """Take the next answer; a run that already has answers starts after them."""
         with self._lock:
-            at = given if self._next == 0 and given < len(script) else self._next
-            if at >= len(script):
+            index = n_answers if self._next == 0 and n_answers < len(script) else self._next
+            if index >= len(script):
                 raise ScriptEnded(
-                    f"The script of {self.id!r} has {len(script)} answers, and a further one was asked for.",
-                    "Give ScriptedModel more answers, or a function.",
+                    f"The script of {self.id!r} has only {len(script)} answers.",
+                    "Pass ScriptedModel more answers, or a function.",
                 )
-            self._next = at + 1
-            return script[at]
+            self._next = index + 1
+            return script[index]
 
     async def _respond(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 
-        from kern_nb.interop.media import tellable  # as no service could send half a letter
+        from kern_nb.interop.media import printable  # no service could send a lone surrogate
 
         parts = [
-            TextPart(part) if isinstance(part, str) else ToolCallPart(part.tool_name, tellable(part.args), _new_id())
+            TextPart(part) if isinstance(part, str) else ToolCallPart(part.tool_name, printable(part.args), _new_id())
             for part in await self._answer(messages, info)
         ]
         return ModelResponse(parts=parts)
@@ -131,15 +138,16 @@ class ScriptedModel:
     ) -> AsyncIterator[str | dict[int, DeltaToolCall]]:
         from pydantic_ai.models.function import DeltaToolCall
 
-        from kern_nb.interop.media import tellable
+        from kern_nb.interop.media import printable
 
         for index, part in enumerate(await self._answer(messages, info)):
             if isinstance(part, str):
-                for word in part.splitlines(keepends=True) or [""]:
-                    for piece in _words(word):
+                for line in part.splitlines(keepends=True) or [""]:
+                    *words, last = line.split(" ")
+                    for piece in [*(word + " " for word in words), last]:
                         yield piece
             else:
-                args = json.dumps(tellable(part.args))
+                args = json.dumps(printable(part.args))
                 yield {index: DeltaToolCall(part.tool_name, args, tool_call_id=_new_id())}
 
 
@@ -147,13 +155,8 @@ def _new_id() -> str:
     return f"call_{uuid4().hex[:12]}"
 
 
-def _words(text: str) -> list[str]:
-    words = text.split(" ")
-    return [word + " " for word in words[:-1]] + words[-1:]
-
-
-def _given(messages: list[ModelMessage]) -> int:
-    """How many answers the run at hand already has: those since the latest prompt."""
+def _count_answers(messages: list[ModelMessage]) -> int:
+    """Count the answers of the current run: those since the latest prompt."""
     n = 0
     for message in reversed(messages):
         if message.kind == "response":

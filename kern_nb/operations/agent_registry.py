@@ -79,7 +79,10 @@ def store_of(store: str | SessionStore | None) -> SessionStore:
 
 def _stores() -> Iterator[SessionStore]:
     """The stores that agents here were given or have made."""
-    return (one.kept_in for one in here().values() if one.kept_in is not None)
+    from kern_nb.runtime.session_access import existing_store
+
+    stores = (existing_store(owner) for owner in here().values())
+    return (store for store in stores if store is not None)
 
 
 def _memory(store: SessionStore) -> int:

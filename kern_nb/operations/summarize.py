@@ -225,7 +225,7 @@ async def _summarized(
         made: SessionSummary | None
         with _Failing(str(place), _GO_ON if place.run_index is None else _AGAIN):
             if place.run_index is not None:
-                made = await manager.of_run(store, place.session_id, place.run_index)
+                made = await manager.summarize_run(store, place.session_id, place.run_index)
                 bar.answered()
             else:
                 made = await manager.update(store, place.session_id, on_answer=bar.answered)
@@ -246,14 +246,14 @@ async def _together(
     made: Sequence[SessionSummary], without: tuple[str, ...], manager: SessionSummaryManager
 ) -> Summaries:
     """One text over all summaries; of a single one it is that one's."""
-    from kern_nb.runtime.summaries import LONGEST, SessionSummaryManager
+    from kern_nb.runtime.summaries import MAX_MESSAGE_CHARACTERS, SessionSummaryManager
 
-    name = models.name_of(manager.model)
+    name = models.model_name(manager.model)
     if len(made) == 1:
         return Summaries(made[0].summary, tuple(made[0].topics), tuple(made), without, made[0].model)
-    lines = [f"{n}. {one.summary[:LONGEST]}" for n, one in enumerate(made, start=1)]
+    lines = [f"{n}. {one.summary[:MAX_MESSAGE_CHARACTERS]}" for n, one in enumerate(made, start=1)]
     with _Failing("all together", _GO_ON):
-        text = await SessionSummaryManager(manager.model, prompt=_TOGETHER).extended(None, lines, heading=_HEADING)
+        text = await SessionSummaryManager(manager.model, prompt=_TOGETHER).extend(None, lines, heading=_HEADING)
     return Summaries(text["summary"], tuple(text["topics"]), tuple(made), without, name)
 
 

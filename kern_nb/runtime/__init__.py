@@ -1,5 +1,5 @@
-"""What runs an agent: pydantic-ai does the model and the tools, this does the session.
+"""Running agents: pydantic-ai calls the model and the tools, this package stores the session.
 
-`engine` drives one run and `recorder` writes it as it happens; `history`, `summaries` and `media` decide what the model
-is told; `tools` and `context` are what a tool sees; `resume` goes on with a run that paused or was interrupted.
+`engine` drives one run and `recorder` writes it as it happens; `history` and `summaries` build the model's context;
+`tools` and `context` are the side of the tools; `resume` continues a run that paused or was interrupted.
 """

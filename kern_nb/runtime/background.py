@@ -1,4 +1,4 @@
-"""A run that nobody waits for: it goes on in the runs' own thread, is told of as it happens, and can be stopped."""
+"""Runs in the background: in the thread of the event loop, with events as they happen, and a way to stop them."""
 
 from __future__ import annotations
 
@@ -13,65 +13,78 @@ from kern_nb.runtime import event_loop
 if TYPE_CHECKING:
     from kern_nb.records import Run
     from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.session_owner import SessionOwner, Work
+    from kern_nb.runtime.session_owner import RunFunction, SessionOwner
 
 OnEnd = Callable[["Run | None", "BaseException | None"], None]
-"""Told once, when all is stored: the run, or what went wrong; neither where it was stopped."""
+"""Called once, after everything is stored, with the run, or with the error; with neither after a stop."""
 
 
-class Live:
-    """A run under way.
+class BackgroundRun:
+    """A run in the background, started at once.
 
     Args:
-        work: What makes the run.
-        emit: Told what happens, in the runs' thread; it must not wait for anything.
-        ended: Told of the end, in the same thread.
+        work: Makes the run.
+        emit: Receives the events, in the thread of the event loop; it must not block.
+        on_end: Called at the end, in the same thread.
     """
 
-    def __init__(self, work: Work, emit: Emit, ended: OnEnd) -> None:
-        self._work, self._emit, self._ended = work, emit, ended
+    def __init__(self, work: RunFunction, emit: Emit, on_end: OnEnd) -> None:
+        self._work, self._emit, self._on_end = work, emit, on_end
         self._lock = threading.Lock()
         self._cancel: Callable[[], object] | None = None
         self._is_stopped = False
-        event_loop.begin(self._watched)
+        event_loop.start_detached(self._run)
 
-    async def _watched(self) -> None:
+    async def _run(self) -> None:
         run: Run | None = None
-        failed: BaseException | None = None
+        error: BaseException | None = None
         try:
-            if self._may_begin():
+            if self._may_start():
                 run = await self._work(self._emit)
         except asyncio.CancelledError:  # by `stop`, or a library's own: either way nothing more comes
             pass
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - told to whoever watches
-            failed = error
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - passed to `on_end`
+            error = raised
         with self._lock:
             self._cancel = None
-        self._ended(run, failed)
+        self._on_end(run, error)
 
-    def _may_begin(self) -> bool:
-        task, here = asyncio.current_task(), asyncio.get_running_loop()
+    def _may_start(self) -> bool:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
         with self._lock:
-            self._cancel = None if task is None else partial(here.call_soon_threadsafe, task.cancel)
+            self._cancel = None if task is None else partial(loop.call_soon_threadsafe, task.cancel)
             return not self._is_stopped
 
     def stop(self) -> None:
-        """Cancel it. It is stored as CANCELLED, and ``ended`` is told then; a tool at work in a thread ends first."""
+        """Cancel the run. It is stored as CANCELLED before ``on_end`` is called; a tool in a thread ends first."""
         with self._lock:
             self._is_stopped = True
             if self._cancel is not None:
                 self._cancel()
 
 
-def begin(owner: SessionOwner, input: Any, *, session_id: str, user_id: str | None = None) -> Work:
-    """What makes a run on an input, as ``owner.run`` does.
+def prepare_run(owner: SessionOwner, input: Any, *, session_id: str, user_id: str | None = None) -> RunFunction:
+    """Prepare a run on an input, like ``owner.run``.
+
+    Args:
+        owner: The agent, team or workflow.
+        input: The input.
+        session_id: The session of the run.
+        user_id: The owner of the session.
 
     Raises:
-        BadUsage: the input is none.
+        BadUsage: the input is empty.
     """
-    return owner._begin(input, session_id, user_id, {})  # noqa: SLF001 - it is one of us
+    return owner._start(input, session_id, user_id)  # noqa: SLF001 - of this package
 
 
-def proceed(owner: SessionOwner, run_id: str, *, session_id: str, user_id: str | None = None) -> Work:
-    """What goes on with a run, as ``owner.continue_run`` does."""
-    return lambda emit: owner._proceed(run_id, session_id, emit, user_id=user_id)  # noqa: SLF001 - it is one of us
+def prepare_resume(owner: SessionOwner, run_id: str, *, session_id: str, user_id: str | None = None) -> RunFunction:
+    """Prepare the continuation of a run, like ``owner.continue_run``.
+
+    Args:
+        owner: The agent, team or workflow.
+        run_id: The run.
+        session_id: The session of the run.
+        user_id: The owner of the session.
+    """
+    return lambda emit: owner._resume_run(run_id, session_id, emit, user_id=user_id)  # noqa: SLF001 - of this package

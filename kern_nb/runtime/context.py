@@ -1,4 +1,4 @@
-"""`RunContext`: what a tool may know of the run it is called in."""
+"""`RunContext`: what a tool can read and change of its run."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ if TYPE_CHECKING:
     from kern_nb.runtime.workspace import Workspace
 
 
-ASKED_FOR = ("run_context", "session_state", "agent")
+INJECTABLE = ("run_context", "session_state", "agent")
+"""The parameter names that a run fills in, of a tool or of a function for instructions."""
 
 
 @dataclass
 class RunContext:
-    """The run at hand: what a tool gets as a parameter of this type, or of the name ``run_context``.
+    """The current run, for a tool's parameter of this type, or of the name ``run_context``.
 
     Attributes:
         run_id: The run.
         session_id: Its session.
-        user_id: Whose session it is.
-        session_state: The session's state. What a tool sets here is stored when the tool ends; another dict that is
-            assigned takes the place of all that is in it.
-        agent: The agent, team or workflow that runs.
-        store: Where the session is stored.
-        tool_call_id: In a tool, the call: the same one if the run is gone on with in another process.
+        user_id: The owner of the session.
+        session_state: The session's state. A tool's changes are stored when the tool ends; assigning another dict
+            replaces the whole content.
+        agent: The agent, team or workflow of the run.
+        store: The store of the session.
+        tool_call_id: In a tool, the call: the same id if another process resumes the run.
     """
 
     run_id: str
@@ -40,7 +41,7 @@ class RunContext:
     tool_call_id: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. The state is one dict, which all that works in the run shares: what is in it changes."""
+        """Set an attribute. The state stays one dict, shared by everything in the run: only its content is replaced."""
         if name == "session_state" and name in self.__dict__:
             value = dict(value)
             self.session_state.clear()
@@ -48,9 +49,9 @@ class RunContext:
         else:
             super().__setattr__(name, value)
 
-    def by_name(self) -> dict[str, Any]:
-        """What a tool, or a function for instructions, may ask for by the names of its parameters: see `ASKED_FOR`."""
-        return dict(zip(ASKED_FOR, (self, self.session_state, self.agent), strict=True))
+    def injectable_values(self) -> dict[str, Any]:
+        """Return the values of the parameters that a run fills in; see `INJECTABLE`."""
+        return dict(zip(INJECTABLE, (self, self.session_state, self.agent), strict=True))
 
     @property
     def workspace(self) -> Workspace:

@@ -1,7 +1,7 @@
-"""One run, driven from its input to its end, and written as it happens.
+"""One run of an agent or a team, from its input to its end, written as it happens.
 
-`begin` makes a run, `proceed` goes on with one; both end in `_drive`, which steps through pydantic-ai's loop and hands
-every message to the recorder before the next step is taken.
+`start_run` makes a run, `resume_run` continues one; both end in `_drive`, which iterates over pydantic-ai's loop and
+passes every message to the recorder before the next step.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from pydantic_ai import Agent as PydanticAgent
@@ -30,282 +30,15 @@ from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
 from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
+from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
-from kern_nb.runtime.history import HistoryOptions
-from kern_nb.runtime.recorder import Recorder, Storage, opening_messages
-from kern_nb.runtime.summaries import SessionSummaryManager
-from kern_nb.runtime.threads import in_thread
-from kern_nb.runtime.tools import Tool
-
-
-class _Timed(Protocol):
-    timeout_s: float | None
-
-
-class _Stateful(Protocol):
-    overwrite_db_session_state: bool
-    default_state: dict[str, Any]
-
-
-class Runner(_Timed, _Stateful, Protocol):
-    """What the engine needs to know of an agent or a team."""
-
-    model: Any
-    max_requests: int | None
-
-    @property
-    def tools(self) -> Mapping[str, Tool]:
-        """Its tools by name."""
-
-    @property
-    def has_toolsets(self) -> bool:
-        """Whether it has tools that are known only when it runs, an MCP server's for example."""
-
-    @property
-    def storage(self) -> Storage:
-        """What of a run is kept."""
-
-    @property
-    def history(self) -> HistoryOptions:
-        """How much of the past goes into the model's context."""
-
-    @property
-    def summaries(self) -> SessionSummaryManager:
-        """Who makes the summaries."""
-
-    def owner(self) -> dict[str, Any]:
-        """Whose run it is: session_type and the id of the agent or team."""
-
-    def loop(self) -> PydanticAgent[RunContext, Any]:
-        """pydantic-ai's agent with our tools."""
-
-    @property
-    def has_fixed_instructions(self) -> bool:
-        """Whether its instructions are known before a run starts."""
-
-    async def instructed(self, context: RunContext | None) -> str | None:
-        """The instructions for a run; None stands for one that has not started, where they are fixed."""
-
-    async def known_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
-        """Results of open calls that members' runs give; None where one of those waits again."""
+from kern_nb.runtime.recorder import Recorder, opening_messages
+from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
 
 
 @dataclass(frozen=True)
-class Request:
-    """A run to be made.
-
-    Attributes:
-        prompt: The input: a text, or texts and files.
-        session_id: The session it goes into.
-        user_id: Whose it is.
-        session_state: What the caller sets of the state.
-        parent: The run within which it is made, whose state it shares.
-        extra: What is kept with the run.
-    """
-
-    prompt: Any
-    session_id: str
-    user_id: str | None = None
-    session_state: dict[str, Any] = field(default_factory=dict)
-    parent: RunContext | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def internal(self) -> dict[str, Any]:
-        """What is noted of the run: whoever runs it again passes the same state."""
-        return extra_keys.run_internal(self.extra, copy.deepcopy(self.session_state))
-
-
-async def begin(runner: Runner, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
-    """Make a run, to its end or its pause; the run as stored.
-
-    Raises:
-        BadUsage: its model or its tools cannot be used; nothing was stored.
-        RunFailed: it ended with an error, and is stored with it.
-    """
-    async with models.opened(runner.model) as model:
-        return await _begun(runner, store, request, emit, model)
-
-
-async def _begun(runner: Runner, store: SessionStore, request: Request, emit: Emit, model: Model) -> Run:
-    run_id = str(uuid4())
-    runner.loop()  # tools that cannot be used are refused before anything is stored
-    codec.dumps([runner.default_state, request.session_state])  # what cannot be stored is refused before anything is
-    # The files themselves are kept with the first message, once the session is known to be the user's.
-    given = media.of_content(request.prompt, media.name_only if runner.storage.media else media.forget)
-    opening = await _fixed_opening(runner, request)
-
-    def start() -> Run:
-        return store.start_run(
-            request.session_id,
-            run_id=run_id,
-            input=given,
-            user_id=request.user_id,
-            model=models.name_of(runner.model),
-            parent_run_id=request.parent.run_id if request.parent else None,
-            default_state=defaults(runner),
-            extra=request.extra,
-            internal=request.internal,
-            messages=opening or (),
-            **runner.owner(),
-        )
-
-    run = await started(store, run_id, start)
-    emit(Started(run))
-    state = starting_state(runner, run.session_state, request)
-    recorder = Recorder(store, run, state, runner.storage, emit, is_new=True)
-    context = RunContext(run_id, request.session_id, request.user_id, state, runner, store, recorder)
-
-    async def work() -> None:
-        await _drive(
-            runner, context, model, lambda: _opened(runner, context, request.prompt, stored=opening is not None)
-        )
-
-    return await kept(runner, context, work)
-
-
-async def _fixed_opening(runner: Runner, request: Request) -> list[Message] | None:
-    """The first messages of a run, where they are known before it starts; else None.
-
-    They are not where the model is told of the past, nor where a function makes the instructions, which may look at the
-    run. Files are kept once the session is known to be the user's.
-    """
-    options = runner.history
-    past = options.add or options.add_summary or extra_keys.RERUN_OF in request.extra
-    if past or not runner.has_fixed_instructions or not isinstance(request.prompt, str):
-        return None
-    return opening_messages(_joined(await runner.instructed(None), None), [], request.prompt)
-
-
-async def _opened(runner: Runner, context: RunContext, prompt: Any, *, stored: bool = False) -> _Told:
-    """What a run begins with, written (unless it was ``stored`` with its start) and ready to be told."""
-    store, run = context.store, context.recorder.run
-    past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model, context.user_id)
-    instructions = _joined(await runner.instructed(context), summary)
-    if not stored:
-        await context.recorder.opening(instructions, past, prompt)
-    before = await in_thread(lambda: messages.to_pydantic(past, store))
-    said = [media.tellable(part) for part in prompt] if isinstance(prompt, list) else media.tellable(prompt)
-    return _Told(before, media.tellable(instructions), said)
-
-
-async def started(store: SessionStore, run_id: str, start: Callable[[], Run]) -> Run:
-    """Start a run; one that is cancelled meanwhile is stored as such."""
-    try:
-        return await in_thread(start)
-    except asyncio.CancelledError:
-        with contextlib.suppress(RunNotFound):  # it may not have come to be
-            await in_thread(lambda: store.finish_run(run_id, status="CANCELLED", error="cancelled"))
-        raise
-
-
-def starting_state(runner: _Stateful, kept: dict[str, Any] | None, request: Request) -> dict[str, Any]:
-    """The state that a run starts from: what the caller gives, before what is stored, before the agent's default."""
-    if request.parent is not None:
-        return request.parent.session_state
-    given = merge({}, copy.deepcopy(runner.default_state), copy.deepcopy(request.session_state))
-    if runner.overwrite_db_session_state and given:
-        return given
-    return merge({}, copy.deepcopy(kept or {}), copy.deepcopy(request.session_state))
-
-
-def defaults(runner: _Stateful) -> dict[str, Any]:
-    """What a session's state gets where it lacks it, before the run: so it is not what the run has set."""
-    return {} if runner.overwrite_db_session_state else runner.default_state
-
-
-def _joined(instructions: str | None, summary: str | None) -> str | None:
-    told = [instructions] if instructions else []
-    told += [f"Summary of the conversation so far:\n{summary}"] if summary else []
-    return "\n\n".join(told) or None
-
-
-async def proceed(
-    runner: Runner,
-    store: SessionStore,
-    before: Run,
-    emit: Emit = ignore,
-    parent: RunContext | None = None,
-    user_id: str | None = None,
-) -> Run:
-    """Go on with a run (``before``) that waits no more, or that was interrupted; the run as stored then.
-
-    With a ``user_id``, only in that user's session.
-
-    Raises:
-        StillWaiting, AlreadyClaimed, RunClosed, RunNotFound: it cannot be gone on with; see `SessionStore.claim_run`.
-        RunFailed: it ended with an error, and is stored with it.
-    """
-    require_kind(before, runner.owner()["session_type"])
-    runner.loop()
-    async with models.opened(runner.model) as model:
-        run = await claimed(store, before, user_id)
-        return await _gone_on_with(runner, store, run, before, emit, parent, model)
-
-
-async def owner_of(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:
-    """Whose history and sessions a run that goes on may see: what its session says, whatever the run's row does."""
-    if parent is not None:
-        return parent.user_id
-    session = await in_thread(lambda: store.get_session(run.session_id or "", runs=False))
-    return session.user_id if session else None
-
-
-async def claimed(store: SessionStore, before: Run, user_id: str | None = None) -> Run:
-    """Take a run on; one that is cancelled meanwhile is given back."""
-    taken: list[Run] = []
-    try:
-        await in_thread(lambda: taken.append(store.claim_run(before.run_id, user_id=user_id)))
-    except asyncio.CancelledError:
-        if taken:  # by us, not by another task of this process
-            await in_thread(lambda: store.release_run(before))
-        raise
-    return taken[0]
-
-
-async def _gone_on_with(
-    runner: Runner, store: SessionStore, run: Run, before: Run, emit: Emit, parent: RunContext | None, model: Model
-) -> Run:
-    emit(Started(run))
-    session_id = run.session_id or ""
-    state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-    recorder = Recorder(store, run, state, runner.storage, emit)
-    context = RunContext(run.run_id, session_id, await owner_of(store, run, parent), state, runner, store, recorder)
-
-    async def prepared() -> _Told | None:
-        if all(m.role == "system" for m in run.messages):  # it was interrupted before it was told anything
-            return await _opened(runner, context, media.to_content(run.input, store))
-        known = await runner.known_results(run, context)
-        if known is None:
-            return None
-        past, summary = await history.told(store, run, runner.history, runner.summaries, runner.model, context.user_id)
-        own = [m for m in run.messages if not m.from_history and not m.is_partial]
-        answers = resume.results(run, runner.tools, known)
-        resume.require_tools(answers, run, runner.tools, others=runner.has_toolsets)
-        recorder.unknown = resume.unknown(answers)
-        prompt = resume.handed_back(run)
-        if prompt is not None:
-            await recorder.prompt(prompt)
-        told_before = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
-        instructions = next((m.content for m in own if m.role == "system"), None)
-        if instructions is None and prompt is not None:  # the run was made by handing the session over
-            instructions = _joined(await runner.instructed(context), summary)
-            await recorder.instructions(instructions)
-        return _Told(told_before, instructions, prompt, answers)
-
-    async def work() -> None:
-        said = resume.last_answer(run)
-        if said is not None and not said.tool_calls and run.messages[-1] is said:
-            await recorder.finish("COMPLETED", output=said.content)  # only its end was lost
-        else:
-            await _drive(runner, context, model, prepared)
-
-    return await kept(runner, context, work, before=before)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What pydantic-ai is given."""
+class _ModelInput:
+    """The input of pydantic-ai's loop."""
 
     history: list[ModelMessage]
     instructions: str | None
@@ -313,129 +46,346 @@ class _Told:
     results: DeferredToolResults | None = None
 
 
-def require_kind(run: Run, kind: str) -> None:
-    """See that a run is an agent's, a team's or a workflow's.
+async def start_run(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
+    """Make a run, and return it as stored at its end or its pause.
+
+    Args:
+        settings: The agent's settings.
+        store: The store of the session.
+        request: The run to make.
+        emit: Receives the events of the run.
 
     Raises:
-        BadUsage: it is a run of another kind.
+        BadUsage: the model cannot be used; nothing is stored.
+        RunFailed: the run ended with an error, and is stored with it.
     """
-    if run.run_type != kind:
-        owner = run.agent_id or run.team_id or run.workflow_id
-        said = f"Run {run.run_id} is of the {run.run_type} {owner!r}, not of a {kind}."
-        raise BadUsage(said, "Go on with it by that one.")
+    async with models.open_model(settings.model) as model:
+        return await _start(settings, store, request, emit, model)
 
 
-async def kept(
-    runner: _Timed, context: RunContext, work: Callable[[], Awaitable[None]], *, before: Run | None = None
+async def _start(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit, model: Model) -> Run:
+    # The files themselves are stored with the first message, once the session is known to be the user's.
+    run_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
+    opening = await _static_opening(settings, request)
+    model_name = models.model_name(settings.model)
+    run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
+    emit(Started(run))
+    state = initial_state(settings, run.session_state, request)
+    recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
+    context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
+
+    async def load_input() -> _ModelInput:
+        return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
+
+    return await finish(settings, context, lambda: _drive(settings, context, model, load_input))
+
+
+async def _static_opening(settings: AgentSettings, request: Request) -> list[Message] | None:
+    """Return the first messages of a run, if they are known before it starts; else None.
+
+    They are not known with a history, with a function for instructions, which may read the run, or with files.
+    """
+    options = settings.history
+    has_past = options.add or options.add_summary or extra_keys.RERUN_OF in request.extra
+    if has_past or not settings.has_static_instructions or not isinstance(request.prompt, str):
+        return None
+    return opening_messages(_join(await settings.load_instructions(None), None), [], request.prompt)
+
+
+async def _opening_input(
+    settings: AgentSettings, context: RunContext, prompt: Any, *, is_stored: bool = False
+) -> _ModelInput:
+    """Load the input of a new run, and write its first messages unless they are stored."""
+    past, summary = await _load_past(settings, context)
+    instructions = _join(await settings.load_instructions(context), summary)
+    if not is_stored:
+        await context.recorder.write_opening(instructions, past, prompt)
+    model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
+    parts = [media.printable(part) for part in prompt] if isinstance(prompt, list) else media.printable(prompt)
+    return _ModelInput(model_history, media.printable(instructions), parts)
+
+
+async def _load_past(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
+    run, options = context.recorder.run, settings.history
+    return await history.load(context.store, run, options, settings.summaries, settings.model, context.user_id)
+
+
+async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
+    """Store the start of a requested run; a value that cannot be stored is refused before that."""
+    codec.dumps([settings.default_state, request.session_state])
+    run_id = str(uuid4())
+    fields |= settings.owner_fields | {
+        "run_id": run_id,
+        "user_id": request.user_id,
+        "parent_run_id": request.parent.run_id if request.parent else None,
+        "default_state": settings.session_defaults,
+        "extra": request.extra,
+        "internal": request.internal,
+    }
+    return await store_start(store, run_id, lambda: store.start_run(request.session_id, **fields))
+
+
+async def store_start(store: SessionStore, run_id: str, write: Callable[[], Run]) -> Run:
+    """Store the start of a run; if it is cancelled meanwhile, store that."""
+    try:
+        return await in_thread(write)
+    except asyncio.CancelledError:
+        with contextlib.suppress(RunNotFound):  # the start may not have been stored
+            await in_thread(lambda: store.finish_run(run_id, status="CANCELLED", error="cancelled"))
+        raise
+
+
+def initial_state(settings: OwnerSettings, stored: dict[str, Any] | None, request: Request) -> dict[str, Any]:
+    """Return the state at the start of a run: the caller's over the stored one over the agent's default."""
+    if request.parent is not None:
+        return request.parent.session_state
+    replacement = merge({}, copy.deepcopy(settings.default_state), copy.deepcopy(request.session_state))
+    if settings.overwrite_state and replacement:
+        return replacement
+    return merge({}, copy.deepcopy(stored or {}), copy.deepcopy(request.session_state))
+
+
+def _join(instructions: str | None, summary: str | None) -> str | None:
+    parts = [instructions] if instructions else []
+    parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
+    return "\n\n".join(parts) or None
+
+
+async def resume_run(
+    settings: AgentSettings,
+    store: SessionStore,
+    before: Run,
+    emit: Emit = ignore,
+    parent: RunContext | None = None,
+    user_id: str | None = None,
 ) -> Run:
-    """Do the work of a run; however that ends, the run is stored with its status, its error and its state.
+    """Resume a run that is ready or was interrupted, and return it as stored then.
 
-    A run that was gone on with, and failed before anything came of it, is given back as it was (``before``): its
-    answers stand, and it can be gone on with once the reason is mended.
+    Args:
+        settings: The agent's settings.
+        store: The store of the run.
+        before: The run as it is stored.
+        emit: Receives the events of the run.
+        parent: The leader's or workflow's run that resumes this one.
+        user_id: The user whose session it must be.
+
+    Raises:
+        StillWaiting: requirements are resume.
+        AlreadyClaimed: another caller resumed it.
+        RunClosed: it has ended.
+        RunNotFound: there is no such run of the user.
+        RunFailed: it ended with an error, and is stored with it.
+    """
+    require_type(before, settings.owner_fields["session_type"])
+    async with models.open_model(settings.model) as model:
+        run = await claim(store, before, user_id)
+        return await _resume(settings, store, run, before, emit, parent, model)
+
+
+async def load_owner(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:
+    """Return the user whose history and sessions a resumed run may read: the owner of its session."""
+    if parent is not None:
+        return parent.user_id
+    session = await in_thread(lambda: store.get_session(run.session_id or "", runs=False))
+    return session.user_id if session else None
+
+
+async def claim(store: SessionStore, before: Run, user_id: str | None = None) -> Run:
+    """Claim a run; release it if this is cancelled meanwhile."""
+    claimed: list[Run] = []
+    try:
+        await in_thread(lambda: claimed.append(store.claim_run(before.run_id, user_id=user_id)))
+    except asyncio.CancelledError:
+        if claimed:  # by this task, not by another one of this process
+            await in_thread(lambda: store.release_run(before))
+        raise
+    return claimed[0]
+
+
+async def _resume(
+    settings: AgentSettings,
+    store: SessionStore,
+    run: Run,
+    before: Run,
+    emit: Emit,
+    parent: RunContext | None,
+    model: Model,
+) -> Run:
+    emit(Started(run))
+    state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
+    recorder = Recorder(store, run, state, settings.storage, emit)
+    owner_id = await load_owner(store, run, parent)
+    context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
+
+    async def load_input() -> _ModelInput | None:
+        if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
+            return await _opening_input(settings, context, media.load_content(run.input, store))
+        return await _resume_input(settings, context, run)
+
+    async def work() -> None:
+        answer = resume.last_answer(run)
+        if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
+            await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
+        else:
+            await _drive(settings, context, model, load_input)
+
+    return await finish(settings, context, work, before=before)
+
+
+async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) -> _ModelInput | None:
+    """Load the input of a resumed run, with a result for every pending call; None if a member's run is paused."""
+    store, recorder = context.store, context.recorder
+    member_results = await settings.load_member_results(run, context)
+    if member_results is None:
+        return None
+    past, summary = await _load_past(settings, context)
+    own = [m for m in run.messages if not m.from_history and not m.is_partial]
+    results = resume.build_results(run, settings.tools, member_results)
+    resume.require_approved_tools(results, run, settings.tools, has_toolsets=settings.has_toolsets)
+    recorder.unknown_calls = resume.unknown_calls(results)
+    prompt = resume.handoff_prompt(run)
+    if prompt is not None:
+        await recorder.write_prompt(prompt)
+    model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
+    instructions = next((m.content for m in own if m.role == "system"), None)
+    if instructions is None and prompt is not None:  # the run was created by a handoff of the session
+        instructions = _join(await settings.load_instructions(context), summary)
+        await recorder.write_instructions(instructions)
+    return _ModelInput(model_history, instructions, prompt, results)
+
+
+def require_type(run: Run, run_type: str) -> None:
+    """Raise BadUsage if a run is not of the type (agent, team or workflow)."""
+    if run.run_type != run_type:
+        owner = run.agent_id or run.team_id or run.workflow_id
+        message = f"Run {run.run_id} belongs to the {run.run_type} {owner!r}, not to a {run_type}."
+        raise BadUsage(message, f"Continue it with the {run.run_type}.")
+
+
+async def finish(
+    settings: OwnerSettings, context: RunContext, work: Callable[[], Awaitable[None]], *, before: Run | None = None
+) -> Run:
+    """Do the work of a run; however it ends, the run is stored with its status, its error and its state.
+
+    Args:
+        settings: The settings with the time limit.
+        context: The run.
+        work: Does the work.
+        before: A resumed run as it was. If it fails before anything is written, it is released as it was: its answers
+            are kept, and it can be resumed again.
+
+    Raises:
+        RunFailed: the run failed, and is stored with the error.
     """
     recorder, store = context.recorder, context.store
     try:
-        async with asyncio.timeout(runner.timeout_s) as limit:
+        async with asyncio.timeout(settings.timeout_s) as limit:
             await work()
     except BaseException as error:
-        await _ended_badly(runner, context, error, before, expired=isinstance(error, TimeoutError) and limit.expired())
+        expired = isinstance(error, TimeoutError) and limit.expired()
+        reason = f"no answer within {settings.timeout_s:g} s" if expired else str(error) or "no reason given"
+        await _fail(context, error, before, reason)
         raise
-    run = recorder.stored
+    run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))
     recorder.emit(Ended(run))
     return run
 
 
-async def _ended_badly(
-    runner: _Timed, context: RunContext, error: BaseException, before: Run | None, *, expired: bool
-) -> None:
-    """Store how a run ended that did not end well, and raise what the caller is told.
+async def _fail(context: RunContext, error: BaseException, before: Run | None, reason: str) -> None:
+    """Store the end of a run that was cancelled or failed.
 
     Raises:
-        RunFailed: it failed. Nothing is raised where it was cancelled, which goes on as it is.
+        RunFailed: it failed. Nothing is raised for a cancelled run, whose CancelledError is propagated by the caller.
     """
     recorder, store = context.recorder, context.store
-    untouched = before is not None and before.status != "RUNNING" and not recorder.wrote
+    is_released = before is not None and before.status != "RUNNING" and not recorder.has_written
     task = asyncio.current_task()
-    # A library's own CancelledError looks like ours, but nobody has asked this task to end.
-    cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-    text = f"no answer within {runner.timeout_s:g} s" if expired else str(error) or "no reason given"
+    # A library's own CancelledError looks the same, but then nobody has cancelled this task.
+    is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
     name = "" if isinstance(error, RunFailed) else f"{type(error).__name__}: "
-    said = "cancelled" if cancelled else f"{name}{text}"
-    with contextlib.suppress(StoreBusy):  # what happened first is what is said
-        if untouched and before is not None:
+    text = "cancelled" if is_cancelled else f"{name}{reason}"
+    with contextlib.suppress(StoreBusy):  # the first error is the one to report
+        if is_released and before is not None:
             await in_thread(lambda: store.release_run(before))
         else:
-            await recorder.give_up(said, "CANCELLED" if cancelled else "ERROR")
-    if untouched and isinstance(error, (AlreadyClaimed, StillWaiting)):
-        raise error  # of a member's run; nothing failed
-    if not cancelled:
-        place = f"{context.session_id}/{recorder.run.run_index}"
-        stored = "It is as it was before: go on with it again." if untouched else f"It is stored: %kern show {place}"
+            await recorder.fail(text, "CANCELLED" if is_cancelled else "ERROR")
+    if is_released and isinstance(error, (AlreadyClaimed, StillWaiting)):
+        raise error  # from a member's run; nothing failed
+    if not is_cancelled:
+        ref = f"{context.session_id}/{recorder.run.run_index}"
+        stored = "The run is unchanged: continue it again." if is_released else f"It is stored: %kern show {ref}"
         hint = error.hint if isinstance(error, KernError) and error.hint else stored
-        raise RunFailed(f"Run {place} failed: {said}", hint) from error
+        raise RunFailed(f"Run {ref} failed: {text}", hint) from error
 
 
 async def _drive(
-    runner: Runner, context: RunContext, model: Model, prepared: Callable[[], Awaitable[_Told | None]]
+    settings: AgentSettings,
+    context: RunContext,
+    model: Model,
+    load_input: Callable[[], Awaitable[_ModelInput | None]],
 ) -> None:
     recorder = context.recorder
-    told = await prepared()
-    if told is None:  # a member's run waits again, and this one with it
+    model_input = await load_input()
+    if model_input is None:  # a member's run is paused again, and so is this one
         await recorder.pause([])
         return
     try:
-        result = await _loop(runner, context, told, model)
+        result = await _loop(settings, context, model_input, model)
     except UsageLimitExceeded as error:
-        hint = "Where that is no circle, give it more: Agent(..., max_requests=200)"
-        raise RunFailed(f"its model was asked {runner.max_requests} times, which is max_requests.", hint) from error
+        hint = "If the agent is not stuck in a loop, raise the limit: Agent(..., max_requests=200)"
+        raise RunFailed(
+            f"the limit of max_requests={settings.max_requests} model requests is reached.", hint
+        ) from error
     output = result.output if result else None
     if isinstance(output, DeferredToolRequests):
         last = result.new_messages()[-1:] if result else []
-        for message in last:  # what the calls beside it were answered, where no tool ran
+        for message in last:  # results of calls beside the deferred ones, for which no tool ran
             if message.kind == "request":
-                await recorder.request(message)
-        await recorder.pause(resume.requirements(output, runner.tools))
+                await recorder.write_request(message)
+        await recorder.pause(resume.build_requirements(output, settings.tools))
     else:
         await recorder.finish("COMPLETED", output=output)
 
 
-async def _loop(runner: Runner, context: RunContext, told: _Told, model: Model) -> AgentRunResult[Any] | None:
-    """Step through pydantic-ai's loop, and write each step before the next."""
+async def _loop(
+    settings: AgentSettings, context: RunContext, model_input: _ModelInput, model: Model
+) -> AgentRunResult[Any] | None:
+    """Iterate over pydantic-ai's loop, and write each step before the next."""
     recorder = context.recorder
-    resuming = told.results is not None  # the first answer is the one that the run goes on from
-    # A prompt in the first request is written: it is the run's, or the one that a run ended at that is gone on with.
-    opening = told.prompt is not None or not resuming
-    async with runner.loop().iter(
-        told.prompt,
-        message_history=told.history,
-        deferred_tool_results=told.results,
+    resuming = model_input.results is not None  # the first response is the stored one that the run resumes at
+    # The prompt in the first request is stored already: it is the run's, or the one at which the run was interrupted.
+    opening = model_input.prompt is not None or not resuming
+    async with settings.pydantic_agent.iter(
+        model_input.prompt,
+        message_history=model_input.history,
+        deferred_tool_results=model_input.results,
         deps=context,
         model=model,
-        instructions=told.instructions,
+        instructions=model_input.instructions,
         infer_name=False,
-        usage_limits=UsageLimits(request_limit=runner.max_requests),
+        usage_limits=UsageLimits(request_limit=settings.max_requests),
     ) as steps:
         async for node in steps:
             if PydanticAgent.is_model_request_node(node):
-                await recorder.request(node.request, opening=opening)
+                await recorder.write_request(node.request, opening=opening)
                 opening = False
                 if recorder.emit is not ignore:
                     async with node.stream(steps.ctx) as events:
                         async for event in events:
-                            _tell(event, recorder)
+                            _record_event(event, recorder)
             elif PydanticAgent.is_call_tools_node(node) and node.model_response is not None:
                 if not resuming:
-                    await recorder.response(node.model_response)
+                    await recorder.write_response(node.model_response)
                 resuming = False
-        if runner.has_toolsets:  # which are closed now: a server may take its time to end
-            await recorder.release()
+        if settings.has_toolsets:  # they are closed next: a server may take long to end
+            await recorder.flush()
         return steps.result
 
 
-def _tell(event: Any, recorder: Recorder) -> None:
-    """Pass on what the model says while it says it."""
+def _record_event(event: Any, recorder: Recorder) -> None:
+    """Pass a streamed event of the model on."""
     delta = ""
     if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
         delta = event.part.content
@@ -444,4 +394,4 @@ def _tell(event: Any, recorder: Recorder) -> None:
     if delta or isinstance(event, PartStartEvent):
         recorder.first_token()
     if delta:
-        recorder.said(delta)
+        recorder.add_text(delta)

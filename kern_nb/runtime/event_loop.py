@@ -1,7 +1,6 @@
-"""Async work from sync code: one event loop in a thread of its own, in which all sync runs of a process take place.
+"""Sync and async code: one event loop in a daemon thread for all sync runs of a process, and threads for blocking work.
 
-A notebook's cell runs inside an event loop already, so a sync call cannot start one in its thread. One loop for all
-serves any number of runs at once.
+A notebook's cell runs inside an event loop already, so a sync call cannot start one in its own thread.
 """
 
 from __future__ import annotations
@@ -17,52 +16,54 @@ from typing import Any, TypeVar
 
 from anyio import to_thread
 
+from kern_nb.errors import RunFailed
+
 T = TypeVar("T")
 
-_LAST_WORK_S = 60
-_LOOK_S = 0.2
-_AGAIN_S = 5
-"""So long an interrupted run has to put things in order before it is cancelled once more."""
+_EXIT_TIMEOUT_S = 60
+_POLL_S = 0.2
+_CANCEL_AGAIN_S = 5
+"""The time that an interrupted run has for its cleanup before it is cancelled again."""
 
 
-class _Loop(threading.Thread):
+class _LoopThread(threading.Thread):
     """A thread with an event loop."""
 
     def __init__(self) -> None:
         super().__init__(name="kern_nb runs", daemon=True)
         self.loop = asyncio.new_event_loop()
         self.start()
-        asyncio.run_coroutine_threadsafe(_unlimited_threads(), self.loop).result()
+        asyncio.run_coroutine_threadsafe(_lift_thread_limit(), self.loop).result()
 
     def run(self) -> None:
-        """Serve until stopped."""
+        """Run the loop until it is stopped."""
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
 
-async def _unlimited_threads() -> None:
-    """Tools, scripts and writes run in threads; were these limited, tools that wait for runs would starve them."""
+async def _lift_thread_limit() -> None:
+    """Tools, scripts and writes run in threads; with a limit, tools that wait for runs would starve them."""
     to_thread.current_default_thread_limiter().total_tokens = math.inf
 
 
 _lock = threading.Lock()
-_begun: set[Future[Any]] = set()
-_current: _Loop | None = None
+_awaited_at_exit: set[Future[Any]] = set()
+_current: _LoopThread | None = None
 
 
-def _submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Begin a coroutine in the loop that serves now.
+def _submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Schedule a coroutine in the current loop.
 
-    An async tool that runs an agent without awaiting it holds its loop up: a new one takes over then.
+    An async tool that runs an agent synchronously blocks its loop: a new loop takes over then.
     """
-    global _current  # noqa: PLW0603 - one a process is the point
+    global _current  # noqa: PLW0603 - one per process is the point
     with _lock:
         if _current is None or not _current.is_alive() or _current is threading.current_thread():
-            _current = _Loop()
-        return asyncio.run_coroutine_threadsafe(work, _current.loop)
+            _current = _LoopThread()
+        return asyncio.run_coroutine_threadsafe(coroutine, _current.loop)
 
 
-async def _kept(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def _contain(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return await make()
     except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
@@ -70,59 +71,86 @@ async def _kept(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def run(make: Callable[[], Coroutine[Any, Any, T]], watch: Callable[[Future[T]], None] | None = None) -> T:
-    """Run a coroutine to its end. An interrupt of the caller cancels it, and waits until it has put things in order.
+    """Run a coroutine to its end. An interrupt of the caller cancels it and waits for its cleanup.
 
     Args:
-        make: Makes the coroutine.
-        watch: Called in the caller's thread while it runs, and returns when it has ended: what streams into a cell.
+        make: Creates the coroutine.
+        watch: Called in the caller's thread; it must return when the future is done. It streams events into a cell.
     """
-    ended, given_up = threading.Event(), threading.Event()
+    finished, interrupted = threading.Event(), threading.Event()
     tasks: list[asyncio.Task[Any]] = []
 
     async def work() -> T:
         if (task := asyncio.current_task()) is not None:
             tasks.append(task)
         try:
-            if given_up.is_set():  # the interrupt came while this was handed over
+            if interrupted.is_set():  # the interrupt came while the coroutine was submitted
                 raise asyncio.CancelledError
-            return await _kept(make)
+            return await _contain(make)
         finally:
-            ended.set()
+            finished.set()
 
     future: Future[T] | None = None
     try:
         future = _submit(work())
         if watch is not None:
             watch(future)
-        while not wait([future], timeout=_LOOK_S).done:
-            pass  # where a library has signals restart what they interrupt, an interrupt is only seen in between
+        while not wait([future], timeout=_POLL_S).done:
+            pass  # where a library's signal handlers restart system calls, an interrupt is only seen between two waits
         return future.result()
     except BaseException:
-        given_up.set()
-        while tasks and not ended.is_set():
+        interrupted.set()
+        while tasks and not finished.is_set():
             for task in tasks:
                 task.get_loop().call_soon_threadsafe(task.cancel)
-            ended.wait(_AGAIN_S)  # then once more: some library on the way may have kept it to itself
+            finished.wait(_CANCEL_AGAIN_S)  # then cancel again: a library may have swallowed the cancellation
         raise
 
 
-def begin(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """Begin a coroutine that nobody waits for, not even Python when it ends. Cancelling the future cancels it."""
-    return _submit(_kept(make))
+def start_detached(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    """Start a coroutine that Python does not wait for at exit. Cancelling the future cancels the coroutine."""
+    return _submit(_contain(make))
 
 
 def start(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """Begin a coroutine, and wait for nothing before Python ends."""
+    """Start a coroutine; Python waits for it at exit."""
     future = _submit(make())
-    _begun.add(future)
-    future.add_done_callback(_begun.discard)
+    _awaited_at_exit.add(future)
+    future.add_done_callback(_awaited_at_exit.discard)
     return future
 
 
+def contain_exit(work: Callable[[], T]) -> T:
+    """Call a function; a SystemExit or KeyboardInterrupt becomes a RunFailed."""
+    try:
+        return work()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Call a function that may block, in a thread. A cancelled caller still waits until the function has returned.
+
+    Raises:
+        RunFailed: in place of a SystemExit or KeyboardInterrupt, which would end the loop, and every run with it.
+    """
+    task = asyncio.ensure_future(to_thread.run_sync(lambda: contain_exit(work)))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    task.exception()  # retrieved, so that asyncio does not log it as never retrieved
+    raise cancelled
+
+
 def _stop() -> None:
-    """Let nothing run while Python takes itself apart; what was begun may end first."""
+    """At exit: wait for started coroutines, then stop the loop, so that nothing runs while the interpreter ends."""
     global _current
-    wait(list(_begun), timeout=_LAST_WORK_S)
+    wait(list(_awaited_at_exit), timeout=_EXIT_TIMEOUT_S)
     with _lock:
         last, _current = _current, None
     if last is not None and last.is_alive():
@@ -132,13 +160,13 @@ def _stop() -> None:
             last.loop.close()
 
 
-def _forget() -> None:
-    """A forked child has no such thread."""
+def _reset_after_fork() -> None:
+    """Drop the loop: its thread does not exist in a forked child."""
     global _current, _lock
-    _begun.clear()
+    _awaited_at_exit.clear()
     _current, _lock = None, threading.Lock()
 
 
 atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""What happens in a run, as it is told to whoever watches: a cell that streams, a chat."""
+"""The events of a run, for a cell that streams or a chat."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kern_nb.records import Run
 
 @dataclass(frozen=True)
 class Started:
-    """The run is stored, and the model will be called."""
+    """The run is stored, and the model is called next."""
 
     run: Run
 
 
 @dataclass(frozen=True)
 class Text:
-    """The model said more of its answer."""
+    """The model added text to its answer."""
 
     delta: str
 
 
 @dataclass(frozen=True)
 class CallStarted:
-    """A tool is called."""
+    """A tool call starts."""
 
     tool_call_id: str
     tool_name: str
@@ -34,7 +34,7 @@ class CallStarted:
 
 @dataclass(frozen=True)
 class CallEnded:
-    """A tool gave its result, or failed."""
+    """A tool call ended, with a result or an error."""
 
     tool_call_id: str
     tool_name: str
@@ -44,7 +44,7 @@ class CallEnded:
 
 @dataclass(frozen=True)
 class Ended:
-    """The run ended or paused; this is how it is stored."""
+    """The run ended or paused, and is stored like this."""
 
     run: Run
 
@@ -54,4 +54,4 @@ Emit = Callable[[Event], None]
 
 
 def ignore(_event: Event) -> None:
-    """Nobody watches."""
+    """Ignore an event."""

@@ -1,4 +1,4 @@
-"""What of a session's past the model is told, and the tools by which it may ask for more."""
+"""The history of a session in the model's context, and the tools that read more of it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kern_nb.extra_keys import RERUN_OF
 from kern_nb.interop.media import as_text
 from kern_nb.records import Message, Run, Session, message_text
 from kern_nb.runtime.context import RunContext
-from kern_nb.runtime.threads import in_thread
+from kern_nb.runtime.event_loop import in_thread
 
 if TYPE_CHECKING:
     from kern_nb.runtime.summaries import SessionSummaryManager
 
-_CHARACTERS_A_TOKEN = 4
-_MOST_MESSAGES_FOUND = 20
-_EXCERPT = 500
-_LONGEST = 20_000
-"""Of one message, so many characters are given back."""
+_CHARACTERS_PER_TOKEN = 4
+_MAX_MATCHES = 20
+_EXCERPT_CHARACTERS = 500
+_MAX_CHARACTERS = 20_000
+"""The maximum length of a message in a tool's result."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class HistoryOptions:
     add_summary: bool = False
 
 
-async def told(
+async def load(
     store: SessionStore,
     run: Run,
     options: HistoryOptions,
@@ -44,9 +44,17 @@ async def told(
     model: Any,
     user_id: str | None = None,
 ) -> tuple[list[Message], str | None]:
-    """The messages of the session that a model is given before a run, and the summary where it is to have that.
+    """Load the messages for the model before a run, and the summary where it belongs to the context.
 
-    A run that is made again is told the whole conversation it goes on from, but for limits in messages or tokens.
+    A rerun gets the whole conversation before it, except for limits in messages or tokens.
+
+    Args:
+        store: The store of the session.
+        run: The run.
+        options: How much of the past to load.
+        summaries: The manager of the session's summary.
+        model: The model of the run.
+        user_id: The owner of the session.
     """
     session_id = run.session_id or ""
     if RERUN_OF in run.internal:
@@ -66,60 +74,60 @@ async def told(
     dropped = _over_budget(by_run, options.token_budget)
     summary = None
     if dropped:
-        kept = {run: messages for run, messages in by_run.items() if run not in dropped}
-        summary = await summaries.covering(store, session_id, dropped, model)
-        by_run = kept
+        by_run = {run: messages for run, messages in by_run.items() if run not in dropped}
+        summary = await summaries.ensure_covers(store, session_id, dropped, model)
     elif options.add_summary:
-        summary = summaries.text_of(await in_thread(lambda: store.get_session(session_id, user_id=user_id, runs=False)))
+        session = await in_thread(lambda: store.get_session(session_id, user_id=user_id, runs=False))
+        summary = summaries.text_of(session)
     return [message for messages in by_run.values() for message in messages], summary
 
 
 def _over_budget(by_run: dict[int, list[Message]], budget: int | None) -> set[int]:
-    """The oldest runs, those that do not fit; a run is kept or left out whole, so a call keeps its result."""
+    """Return the oldest runs that exceed the budget; whole runs, so that a call keeps its result."""
     if budget is None:
         return set()
-    dropped, left = set(by_run), budget
+    dropped, remaining = set(by_run), budget
     for run in sorted(by_run, reverse=True):
-        left -= sum(tokens(message) for message in by_run[run])
-        if left < 0:
+        remaining -= sum(estimate_tokens(message) for message in by_run[run])
+        if remaining < 0:
             break
         dropped.discard(run)
     return dropped
 
 
-def tokens(message: Message) -> int:
-    """An estimate, from the length of what a message holds: four characters are about one token."""
-    said = message_text(message) or ("" if message.content is None else codec.dumps(message.content))
+def estimate_tokens(message: Message) -> int:
+    """Estimate the tokens of a message from its length: four characters are about one token."""
+    text = message_text(message) or ("" if message.content is None else codec.dumps(message.content))
     calls = sum(len(codec.dumps([call.tool_name, call.args])) for call in message.tool_calls)
-    return 1 + (len(said) + calls) // _CHARACTERS_A_TOKEN
+    return 1 + (len(text) + calls) // _CHARACTERS_PER_TOKEN
 
 
 def chat_history_tool() -> Callable[..., Any]:
-    """The tool that `read_chat_history` gives a model."""
+    """Create the tool of `read_chat_history`."""
 
     def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
-        """Read the earlier conversation of this session; of the latest `num_runs` turns only, where that is given."""
+        """Read the earlier conversation of this session, or only its latest `num_runs` runs."""
         history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
         return json.dumps([_line(message) for message in history], ensure_ascii=False)
 
     return get_chat_history
 
 
-def past_sessions_tool(most_sessions: int) -> Callable[..., Any]:
-    """The tool that `search_past_sessions` gives a model. It sees the sessions of the run's own user, no one else's."""
+def past_sessions_tool(max_sessions: int) -> Callable[..., Any]:
+    """Create the tool of `search_past_sessions`. It reads only the sessions of the run's own user."""
 
     def search_past_sessions(run_context: RunContext, query: str) -> str:
-        """Search this user's earlier sessions for messages that hold all the words of `query`."""
+        """Search this user's earlier sessions for messages with all the words of `query`."""
         store, user_id = run_context.store, run_context.user_id
-        others = (s for s in _sessions_of(store, user_id) if s.session_id != run_context.session_id)
-        found = _search(store, islice(others, most_sessions), query.lower().split())
-        return json.dumps(found, ensure_ascii=False)
+        past = (s for s in _user_sessions(store, user_id) if s.session_id != run_context.session_id)
+        matches = _search(store, islice(past, max_sessions), query.lower().split())
+        return json.dumps(matches, ensure_ascii=False)
 
     return search_past_sessions
 
 
-def _sessions_of(store: SessionStore, user_id: str | None) -> Iterator[Session]:
-    """The sessions of one user, newest first; those of no user where there is none."""
+def _user_sessions(store: SessionStore, user_id: str | None) -> Iterator[Session]:
+    """Iterate over the sessions of a user, newest first; without a user, over those without an owner."""
     cursor = None
     while True:
         page = store.list_sessions(user_id=user_id, cursor=cursor)
@@ -129,29 +137,29 @@ def _sessions_of(store: SessionStore, user_id: str | None) -> Iterator[Session]:
 
 
 def _search(store: SessionStore, sessions: Iterable[Session], words: list[str]) -> list[dict[str, Any]]:
-    """The messages that hold all the words, of the newest session first."""
-    found: list[dict[str, Any]] = []
+    """Return the messages with all the words, in the order of the sessions."""
+    matches: list[dict[str, Any]] = []
     for session in sessions:
         for run, messages in store.history_by_run(session.session_id, user_id=session.user_id).items():
             for message in messages:
-                said = _said(message)
-                if words and all(word in said.lower() for word in words):
-                    found.append({"session": session.session_id, "run": run} | _line(message, _EXCERPT))
-            if len(found) >= _MOST_MESSAGES_FOUND:
-                return found[:_MOST_MESSAGES_FOUND]
-    return found
+                text = _text(message).lower()
+                if words and all(word in text for word in words):
+                    matches.append({"session": session.session_id, "run": run} | _line(message, _EXCERPT_CHARACTERS))
+            if len(matches) >= _MAX_MATCHES:
+                return matches[:_MAX_MATCHES]
+    return matches
 
 
-def _said(message: Message) -> str:
-    """The text of a message; JSON where it is another value."""
+def _text(message: Message) -> str:
+    """Return the text of a message; another content as JSON."""
     text = message_text(message)
     return ("" if message.content is None else as_text(message.content)) if text is None else text
 
 
-def _line(message: Message, longest: int = _LONGEST) -> dict[str, Any]:
-    said = _said(message)
-    cut = f"… ({len(said) - longest} more characters)" if len(said) > longest else ""
-    line: dict[str, Any] = {"role": message.role, "content": said[:longest] + cut}
+def _line(message: Message, max_characters: int = _MAX_CHARACTERS) -> dict[str, Any]:
+    text = _text(message)
+    cut = f"… ({len(text) - max_characters} more characters)" if len(text) > max_characters else ""
+    line: dict[str, Any] = {"role": message.role, "content": text[:max_characters] + cut}
     if message.tool_calls:
         line["calls"] = [call.tool_name for call in message.tool_calls]
     return line

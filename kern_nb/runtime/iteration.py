@@ -1,7 +1,7 @@
 """Resolve what a user's function returns: awaitables are awaited, generators and other iterators run to their end.
 
-A generator function only returns a generator; its body has not run yet. A tool, a step of a workflow and a function for
-instructions all want the values, so each of them passes its result through `resolve`.
+A generator function only returns a generator; its body has not run yet. Tools, workflow steps and functions for
+instructions need the values, so their results pass through `resolve`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anyio import to_thread
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _CONTAINERS = (list, tuple, dict)
 _DEPTH = 20
-"""Containers nested deeper than this are not searched; a list that contains itself would never end."""
+"""The maximum nesting depth that is searched: a list that contains itself would never end."""
 
 
 class IterationFailed(Exception):

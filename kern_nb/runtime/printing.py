@@ -1,65 +1,71 @@
-"""What a run says, shown as it is said: updated in the cell of a notebook, written to the terminal elsewhere."""
+"""Printing of a run's events: one updated output in a notebook's cell, lines on a terminal."""
 
 from __future__ import annotations
 
 import queue
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
-from kern_nb.views.stream import Said, said_html, said_text
 
-_EVERY_S = 0.1
-_PATIENCE_S = 0.2
+_UPDATE_S = 0.1
+_POLL_S = 0.2
 
 
-class Relay:
-    """Events from the loop's thread to the thread that shows them: only the cell's own may write to the cell."""
+class EventRelay:
+    """Passes events from the loop's thread to the calling thread: only that of the cell may write to the cell."""
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def put(self, event: Event) -> None:
-        """Called in the loop's thread."""
+    def send(self, event: Event) -> None:
+        """Add an event; called in the loop's thread."""
         self._events.put(event)
 
-    def pass_on(self, future: Future[Any], emit: Emit) -> None:
-        """Show what comes until the run has ended."""
+    def forward(self, future: Future[Any], emit: Emit) -> None:
+        """Emit events until the run has ended."""
         while not (future.done() and self._events.empty()):
             try:
-                emit(self._events.get(timeout=_PATIENCE_S))
+                emit(self._events.get(timeout=_POLL_S))
             except queue.Empty:
                 continue
 
 
 class _Screen(Protocol):
-    def show(self, said: Said, event: Event) -> None:
-        """Bring it up to date."""
+    def show(self, stream: Any, event: Event) -> None:
+        """Update the output."""
 
 
-@contextmanager
-def printer() -> Iterator[Emit]:
-    """Shows the events it is given."""
-    said = Said()
-    screen: _Screen = _Cell() if _in_notebook() else _Terminal()
+def printer() -> Emit:
+    """Return a function that prints the events of one run.
+
+    The view is imported here, because views are above the runtime.
+    """
+    from kern_nb.views.stream import Said, said_html, said_text
+
+    stream = Said()
+
+    def render() -> dict[str, str]:
+        return {"text/html": said_html(stream), "text/plain": said_text(stream)}
+
+    screen: _Screen = _Cell(render) if _in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
-            said.add_text(event.delta)
+            stream.add_text(event.delta)
         elif isinstance(event, CallStarted):
-            said.add_call(event.tool_call_id, event.tool_name, event.args)
+            stream.add_call(event.tool_call_id, event.tool_name, event.args)
         elif isinstance(event, CallEnded):
-            said.end_call(event.tool_call_id, event.result, failed=event.is_error)
+            stream.end_call(event.tool_call_id, event.result, failed=event.is_error)
         elif isinstance(event, Ended):
-            said.end(event.run)
-        screen.show(said, event)
+            stream.end(event.run)
+        screen.show(stream, event)
 
-    yield emit
+    return emit
 
 
 def _in_notebook() -> bool:
@@ -68,20 +74,21 @@ def _in_notebook() -> bool:
 
 
 class _Cell:
-    """One output of a cell, written over."""
+    """One output of a cell, updated in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, render: Callable[[], dict[str, str]]) -> None:
+        self._render = render
         self._handle: Any = None
-        self._shown = 0.0
+        self._updated_at = 0.0
 
-    def show(self, said: Said, event: Event) -> None:
+    def show(self, _stream: Any, event: Event) -> None:
         now = time.monotonic()
-        if isinstance(event, Text) and now - self._shown < _EVERY_S:
+        if isinstance(event, Text) and now - self._updated_at < _UPDATE_S:
             return
-        self._shown = now
+        self._updated_at = now
         from IPython.display import display
 
-        bundle = {"text/html": said_html(said), "text/plain": said_text(said)}
+        bundle = self._render()
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
@@ -89,22 +96,22 @@ class _Cell:
 
 
 class _Terminal:
-    """Lines of a terminal; what was written stays."""
+    """Lines of a terminal, written once."""
 
     def __init__(self) -> None:
         self._column = 0
         self._has_text = False
 
-    def show(self, said: Said, event: Event) -> None:
+    def show(self, stream: Any, event: Event) -> None:
         if isinstance(event, Text):
             self._has_text = True
             self._write(formatting.visible(event.delta))
         elif isinstance(event, CallEnded):
-            self._line(said.call_line(event.tool_call_id))
+            self._line(stream.call_line(event.tool_call_id))
         elif isinstance(event, Ended):
-            if not self._has_text and (text := said.unstreamed()):
+            if not self._has_text and (text := stream.unstreamed()):
                 self._line(formatting.visible(text))
-            for line in said.closing(event.run):
+            for line in stream.closing(event.run):
                 self._line(line)
             if self._column:
                 self._write("\n")

@@ -1,4 +1,4 @@
-"""How a run came about: the cell of the notebook that made it, asked by every run."""
+"""The provenance of a run: the notebook cell that made it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import sys
 from typing import Any
 
 
-def here() -> dict[str, Any] | None:
-    """The cell that is being executed by the calling thread, or that started it.
+def current_cell() -> dict[str, Any] | None:
+    """Return the cell that the calling thread executes, or that started the thread.
 
     Returns:
-        In a kernel ``{"notebook": path, "cell_id": id, "execution_count": n}``, each None where it is not known: not
-        every frontend says it, and a callback of a widget belongs to no cell. In IPython's terminal only the
-        ``execution_count``. Outside of IPython None. Never an error.
+        In a kernel ``{"notebook": path, "cell_id": id, "execution_count": n}``, with None for what is unknown: not
+        every frontend sends it, and a callback of a widget has no cell. In IPython's terminal only the
+        ``execution_count``. Outside of IPython, or after an error, None.
     """
     try:
-        return _here()
-    except Exception:  # noqa: BLE001 - a run must not fail because nobody knows where it was started
+        return _read_cell()
+    except Exception:  # noqa: BLE001 - a run must not fail because its origin is unknown
         return None
 
 
-def _here() -> dict[str, Any] | None:
-    ipython = sys.modules.get("IPython")  # where nobody imported it, this is no notebook
+def _read_cell() -> dict[str, Any] | None:
+    ipython = sys.modules.get("IPython")  # not imported: this is not a notebook
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
         return None
     if getattr(shell, "kernel", None) is None:
         return {"execution_count": shell.execution_count}
-    # ipykernel keeps it for each thread and task: several cells may be at work at once.
+    # ipykernel keeps one for each thread and task, because several cells may run concurrently.
     request = shell.get_parent() or {}
     is_cell = request.get("header", {}).get("msg_type") == "execute_request"
     return {
@@ -39,15 +39,15 @@ def _here() -> dict[str, Any] | None:
 
 
 def _notebook(variables: dict[str, Any]) -> str | None:
-    """The path: VS Code sets a variable, Jupyter's server the environment; for a console that is no path."""
+    """Return the path: VS Code sets a variable, Jupyter's server the environment; a console has no path."""
     path = variables.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME") or ""
     return path if isinstance(path, str) and os.path.splitext(path)[1] else None  # noqa: PTH122 - it may be a URL
 
 
 def _count(shell: Any, cell: dict[str, Any]) -> int | None:
-    """The number of the cell: it is that of the shell, or, in a task that outlives its cell, the one before."""
+    """Return the cell's execution count: the shell's, or in a task that outlives its cell, the previous one."""
     if not cell.get("store_history", True):
-        return None  # such a cell is not counted
+        return None  # such a cell has no count
     for count in (shell.execution_count, shell.execution_count - 1):
         if shell.user_ns.get(f"_i{count}") == cell["code"].rstrip("\n"):
             return int(count)

@@ -1,7 +1,7 @@
-"""`SessionSummaryManager`: a model's summary of a session, made after a run or when asked, and kept with the session.
+"""`SessionSummaryManager`: a model's summary of a session, stored with the session.
 
-It is incremental: the model is given the old summary and the runs since, never the whole again. ``last_run_index``,
-beside the summary, says up to where it goes.
+Summaries are incremental: the model receives the previous summary and the runs since. ``last_run_index`` is stored
+beside the summary.
 """
 
 from __future__ import annotations
@@ -15,43 +15,45 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
-from kern_nb.records import Message, Session, SessionSummary, message_text
+from kern_nb.records import Message, Run, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
-from kern_nb.runtime.threads import in_thread
+from kern_nb.runtime.event_loop import in_thread
 
 _PROMPT = """\
 You keep the summary of a conversation between a user and an assistant, for the assistant to go on from.
 Write what was asked, found, decided and left open, with names and numbers, in a few sentences.
 Answer with JSON: {"summary": "...", "topics": ["...", ...]}"""
 
-_SINCE = "What was said since:"
+_NEW_RUNS_HEADING = "New messages:"
 
-LONGEST = 4_000
-"""Of one message, so many characters are summarized."""
+MAX_MESSAGE_CHARACTERS = 4_000
+"""The number of characters of a message that are summarized."""
 
-_PORTION = 60_000
-"""So many characters at a time."""
+_BATCH_CHARACTERS = 60_000
+"""The number of characters in one request."""
 
-_MOST_STARTS = 100
-"""So many braces of an answer are looked at for its JSON; each may be followed to the end of the answer."""
+_MAX_JSON_STARTS = 100
+"""The number of braces at which JSON is tried to be read: each attempt may scan the whole answer."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("kern_nb")
 
 
 class SessionSummaryManager:
-    """Makes and keeps the summaries of sessions.
+    """Creates and stores the summaries of sessions.
 
     Args:
         model: The model that writes them; the agent's own where None.
-        prompt: What it is told; a prompt of ours where None. It should ask for JSON with ``summary`` and ``topics``;
-            an answer that is none is taken as the summary.
+        prompt: The instructions of the model; a default prompt where None. It should ask for JSON with ``summary`` and
+            ``topics``; any other answer is used as the summary.
     """
 
     def __init__(self, model: Any = None, *, prompt: str | None = None) -> None:
@@ -60,23 +62,23 @@ class SessionSummaryManager:
         self._pending: WeakKeyDictionary[SessionStore, dict[str, Future[None]]] = WeakKeyDictionary()
 
     def start(self, store: SessionStore, session_id: str, model: Any) -> Future[None]:
-        """Bring the summary up to date in the background; nobody waits for it."""
+        """Update the summary in the background."""
         pending = self._pending.setdefault(store, {})
-        before = pending.get(session_id)
+        previous = pending.get(session_id)
 
         async def work() -> None:
-            if before is not None:  # one after the other, so that each goes on from the last
-                await asyncio.wrap_future(before)
+            if previous is not None:  # in sequence, so that each extends the previous one
+                await asyncio.wrap_future(previous)
             try:
                 await self.update(store, session_id, model)
             except Exception as error:  # noqa: BLE001 - a summary that fails must not fail the run it follows
-                _log.warning("The summary of session %s was not made: %s", session_id, error)
+                _log.warning("The summary of session %s failed: %s", session_id, error)
 
-        pending[session_id] = begun = event_loop.start(work)
-        return begun
+        pending[session_id] = future = event_loop.start(work)
+        return future
 
     def wait(self, store: SessionStore, session_id: str) -> None:
-        """Wait for a summary that is being made."""
+        """Wait for a summary that is being written."""
         pending = self._pending.get(store, {}).pop(session_id, None)
         if pending is not None:
             pending.result()
@@ -84,116 +86,129 @@ class SessionSummaryManager:
     async def update(
         self, store: SessionStore, session_id: str, model: Any = None, *, on_answer: Callable[[], None] | None = None
     ) -> SessionSummary | None:
-        """The summary with the runs since it was made; None where there is nothing to summarize.
+        """Extend the summary by the runs since it was written; None where there is nothing to summarize.
 
         Args:
             store: The store of the session.
             session_id: The session.
             model: The model that writes it, where the manager has none of its own.
-            on_answer: Called whenever a further part is done, and stored.
+            on_answer: Called after each part that was summarized and stored.
 
         Raises:
             SessionNotFound: there is no such session.
-            ReadOnlyStore: there are new runs, and the summary could not be stored; no model was asked.
+            ReadOnlyStore: there are new runs, and the store is read-only; the model is not called.
         """
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
         old = (session.summary if session else None) or {}
-        last, missing = _covered(old)
-        new = await in_thread(lambda: _runs_since(store, session_id, session, last, missing))
+        last, unfinished = _coverage(old)
+        new = await in_thread(lambda: _runs_since(store, session_id, session, last, unfinished))
         if not new:
-            found = record(session)
-            return found.model_copy(update={"runs_since": 0}) if found else None
+            current = parse_summary(session)
+            return current.model_copy(update={"runs_since": 0}) if current else None
         if store.read_only:
             raise ReadOnlyStore(
-                f"{store.url} is open read-only: a summary of {session_id!r} could not be kept; no model was asked.",
+                f"Cannot store a summary of {session_id!r}: {store.url} is open read-only; the model was not called.",
                 "Attach it without --read-only, or digest it without a model.",
             )
         summary = old
-        for portion in _portions(new):  # each is saved, so that one that fails loses no other
-            summary = await self._extended(store, session_id, summary, portion, model)
+        for indexes in _batches(sorted(new), lambda index: sum(len(_line(message)) for message in new[index])):
+            batch = {index: new[index] for index in indexes}  # each is stored, so that a failure loses no other
+            summary = await self._update_batch(store, session_id, summary, batch, model)
             if on_answer is not None:
                 on_answer()
-        return _record(session_id, summary).model_copy(update={"runs_since": 0})
+        return _to_record(session_id, summary).model_copy(update={"runs_since": 0})
 
-    async def _extended(
+    async def _update_batch(
         self, store: SessionStore, session_id: str, old: dict[str, Any], runs: dict[int, list[Message]], model: Any
     ) -> dict[str, Any]:
-        """The summary with further runs, as it is stored."""
-        last, missing = _covered(old)
+        """Extend the summary by a batch of runs, and store it."""
+        last, unfinished = _coverage(old)
         reached = max(last, *runs)
-        left = await in_thread(lambda: store.unfinished_runs(session_id, upto=reached))
-        told = old.get("summary") if isinstance(old.get("summary"), str) else None
+        new_unfinished = await in_thread(lambda: store.unfinished_runs(session_id, upto=reached))
+        text = old.get("summary") if isinstance(old.get("summary"), str) else None
         lines = [_line(message) for messages in runs.values() for message in messages]
-        summary = await self.extended(told, lines, model)
+        summary = await self.extend(text, lines, model)
         summary |= {"updated_at": datetime.now(UTC).isoformat(), "last_run_index": reached}
-        summary["model"] = models.name_of(self.model or model)
-        late = sorted({index for index in (*left, *missing) if index not in runs})
-        if late:
-            summary["unfinished_runs"] = late
+        summary["model"] = models.model_name(self.model or model)
+        if unfinished_runs := sorted({index for index in (*new_unfinished, *unfinished) if index not in runs}):
+            summary["unfinished_runs"] = unfinished_runs
         await in_thread(lambda: store.save_summary(session_id, summary))
         return summary
 
-    async def of_run(self, store: SessionStore, session_id: str, run_index: int, model: Any = None) -> SessionSummary:
-        """A summary of one run alone, however it ended, or of what it said so far. It is not stored.
+    async def summarize_run(
+        self, store: SessionStore, session_id: str, run_index: int, model: Any = None
+    ) -> SessionSummary:
+        """Summarize one run, whatever its status. The summary is not stored.
+
+        Args:
+            store: The store of the session.
+            session_id: The session.
+            run_index: The index of the run.
+            model: The model that writes it, where the manager has none of its own.
 
         Raises:
-            BadUsage: nothing was said in it.
+            BadUsage: the run has no messages.
         """
         lines = await in_thread(lambda: _lines_of_run(store, session_id, run_index))
         if not lines:
-            place = f"{session_id}/{run_index}"
-            raise BadUsage(f"Nothing was said in run {place} yet.", f"See what there is with %kern show {place}")
-        made = await self.extended(None, lines, model)
-        made |= {"updated_at": datetime.now(UTC).isoformat(), "model": models.name_of(self.model or model)}
-        return _record(session_id, made).model_copy(update={"run_index": run_index})
+            ref = f"{session_id}/{run_index}"
+            raise BadUsage(f"Run {ref} has no messages.", f"Show it with %kern show {ref}")
+        summary = await self.extend(None, lines, model)
+        summary |= {"updated_at": datetime.now(UTC).isoformat(), "model": models.model_name(self.model or model)}
+        return _to_record(session_id, summary).model_copy(update={"run_index": run_index})
 
-    async def extended(
-        self, old: str | None, lines: Iterable[str], model: Any = None, *, heading: str = _SINCE
+    async def extend(
+        self, old: str | None, lines: Iterable[str], model: Any = None, *, heading: str = _NEW_RUNS_HEADING
     ) -> dict[str, Any]:
-        """The summary and topics of an old summary and of what was said since.
+        """Extend a summary by lines of text, in several requests if they are long; its ``summary`` and ``topics``.
 
-        The model is told at once what it can well take: of more, each answer goes on from the one before.
+        Args:
+            old: The summary to extend.
+            lines: The new text.
+            model: The model that writes it, where the manager has none of its own.
+            heading: The heading of the new text in the request.
 
         Raises:
-            SummaryFailed: the model answered nothing.
+            SummaryFailed: the model's answer is empty.
         """
-        made: dict[str, Any] = {"summary": old or "", "topics": []}
-        for piece in _pieces(lines):
-            made = _parsed(await self._ask(made["summary"], f"{heading}\n{piece}", model))
-            if not made["summary"].strip():
-                raise SummaryFailed("The model answered with an empty summary.", "Ask again, or ask another model.")
-        return made
+        summary: dict[str, Any] = {"summary": old or "", "topics": []}
+        for batch in _batches(lines, len):
+            text = "\n".join([heading, *batch])
+            summary = _parse_answer(await self._ask(summary["summary"], text, model))
+            if not summary["summary"].strip():
+                raise SummaryFailed("The model answered with an empty summary.", "Try again, or use another model.")
+        return summary
 
     async def _ask(self, old: str, new: str, model: Any) -> str:
         from pydantic_ai import Agent
 
-        told = f"The summary so far:\n{old}\n\n{new}" if old else new
-        async with models.opened(self.model or model) as opened:
-            return (await Agent(opened, instructions=self.prompt).run(told)).output
+        request = f"The summary so far:\n{old}\n\n{new}" if old else new
+        async with models.open_model(self.model or model) as opened:
+            return (await Agent(opened, instructions=self.prompt).run(request)).output
 
-    async def covering(self, store: SessionStore, session_id: str, runs: set[int], model: Any) -> str | None:
-        """A summary that tells of these runs, brought up to date if need be. None where it cannot be made."""
+    async def ensure_covers(self, store: SessionStore, session_id: str, runs: set[int], model: Any) -> str | None:
+        """Return the text of a summary that covers the runs, after an update if necessary; None where that fails."""
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
-        last, missing = _covered((session.summary if session else None) or {})
-        if any(run > last or run in missing for run in runs):
+        last, unfinished = _coverage((session.summary if session else None) or {})
+        if any(run > last or run in unfinished for run in runs):
             try:
                 await self.update(store, session_id, model)
-            except Exception as error:  # noqa: BLE001 - the run goes on with what is known
-                _log.warning("Session %s has no summary of its older runs: %s", session_id, error)
+            except Exception as error:  # noqa: BLE001 - the run continues without it
+                _log.warning("The summary of the older runs of session %s failed: %s", session_id, error)
             session = await in_thread(lambda: store.get_session(session_id, runs=False))
         return self.text_of(session)
 
     @staticmethod
     def text_of(session: Session | None) -> str | None:
-        """The summary's text."""
-        found = record(session)
-        return found.summary if found else None
+        """Return the text of a session's summary."""
+        summary = parse_summary(session)
+        return summary.summary if summary else None
 
 
 def _runs_since(
     store: SessionStore, session_id: str, session: Session | None, last: int, also: list[int]
 ) -> dict[int, list[Message]]:
-    """What was said in the runs after one and in some before it; a workflow's run is its input and its output."""
+    """Return the messages of the runs after ``last``, and of those in ``also``; of a workflow, input and output."""
     runs = store.history_by_run(session_id, after_run=last, also=also)
     if session is None or session.session_type != "workflow":
         return runs
@@ -201,76 +216,62 @@ def _runs_since(
         session_id, lineage=True, columns=["run_index", "run_id", "run_type", "status", "parent_run_id"]
     )
     is_new = (frame["run_index"] > last) | frame["run_index"].isin(also)
-    is_whole = (frame["run_type"] == "workflow") & frame["parent_run_id"].isna() & (frame["status"] == "COMPLETED")
-    for run_id in frame["run_id"][is_new & is_whole]:
+    is_complete = (frame["run_type"] == "workflow") & frame["parent_run_id"].isna() & (frame["status"] == "COMPLETED")
+    for run_id in frame["run_id"][is_new & is_complete]:
         run = store.get_run(str(run_id))
-        ends = (("user", run.input), ("assistant", run.output))
-        runs[run.run_index or 0] = [
-            Message(role=role, content=content) for role, content in ends if content is not None
-        ]
+        runs[run.run_index or 0] = _input_and_output(run)
     return runs
 
 
-def _portions(runs: dict[int, list[Message]]) -> Iterator[dict[int, list[Message]]]:
-    """Runs in order, together as many as a model can well be told at once."""
-    portion: dict[int, list[Message]] = {}
-    size = 0
-    for index in sorted(runs):
-        length = sum(len(_line(message)) for message in runs[index])
-        if portion and size + length > _PORTION:
-            yield portion
-            portion, size = {}, 0
-        portion[index], size = runs[index], size + length
-    if portion:
-        yield portion
+def _input_and_output(run: Run) -> list[Message]:
+    contents = (("user", run.input), ("assistant", run.output))
+    return [Message(role=role, content=content) for role, content in contents if content is not None]
 
 
-def _pieces(lines: Iterable[str]) -> Iterator[str]:
-    """Lines joined, together as many as a model can well be told at once."""
-    piece: list[str] = []
-    size = 0
-    for line in lines:
-        if piece and size + len(line) > _PORTION:
-            yield "\n".join(piece)
-            piece, size = [], 0
-        piece.append(line)
-        size += len(line)
-    if piece:
-        yield "\n".join(piece)
+def _batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group items in order, as many as fit into one request."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        length = size(item)
+        if batch and total + length > _BATCH_CHARACTERS:
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += length
+    if batch:
+        yield batch
 
 
 def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[str]:
-    """What was said in a run; of one without messages, what it was given and gave."""
+    """Return the messages of a run as lines; of one without messages, its input and output."""
     ended = store.history_by_run(session_id, after_run=run_index - 1, before_run=run_index + 1)
     if run_index in ended:
         return [_line(message) for message in ended[run_index]]
     runs = store.runs_df(session_id, lineage=True, columns=["run_index", "run_id"])
     run = store.get_run(str(runs["run_id"][runs["run_index"] == run_index].iloc[0]))
-    said = [m for m in run.messages if m.role not in INSTRUCTION_ROLES and not m.from_history]
-    if not said:
-        ends = (("user", run.input), ("assistant", run.output))
-        said = [Message(role=role, content=content) for role, content in ends if content is not None]
-    lines = [_line(message) for message in said]
+    messages = [m for m in run.messages if m.role not in NOT_TOLD and not m.from_history]
+    lines = [_line(message) for message in messages or _input_and_output(run)]
     return lines + ([f"The run ended as {run.status}: {run.error}"] if run.error else [])
 
 
-def _covered(summary: dict[str, Any]) -> tuple[int, list[int]]:
-    """The last run that a summary tells of, and earlier ones that had not ended then."""
-    last, missing = summary.get("last_run_index"), summary.get("unfinished_runs")
-    known = isinstance(last, int) and isinstance(summary.get("summary"), str)
-    return (last if known and isinstance(last, int) else -1), (missing if isinstance(missing, list) else [])
+def _coverage(summary: dict[str, Any]) -> tuple[int, list[int]]:
+    """Return the last run that a summary covers, or -1, and earlier runs that had not ended."""
+    last, unfinished = summary.get("last_run_index"), summary.get("unfinished_runs")
+    is_valid = isinstance(last, int) and isinstance(summary.get("summary"), str)
+    return (last if is_valid and isinstance(last, int) else -1), (unfinished if isinstance(unfinished, list) else [])
 
 
-def record(session: Session | None) -> SessionSummary | None:
-    """The summary of a session."""
+def parse_summary(session: Session | None) -> SessionSummary | None:
+    """Return the summary of a session as a record; None without one."""
     summary = session.summary if session else None
     if session is None or not summary or not isinstance(summary.get("summary"), str):
         return None
-    return _record(session.session_id, summary)
+    return _to_record(session.session_id, summary)
 
 
-def _record(session_id: str, summary: dict[str, Any]) -> SessionSummary:
-    last, _ = _covered(summary)
+def _to_record(session_id: str, summary: dict[str, Any]) -> SessionSummary:
+    last, _ = _coverage(summary)
     model = summary.get("model")
     return SessionSummary(
         summary=summary["summary"],
@@ -289,26 +290,28 @@ def _topics(summary: dict[str, Any]) -> list[str]:
 
 
 def _time(summary: dict[str, Any]) -> datetime | None:
-    """When it was made, as we write it or as unix seconds; another framework may write what it likes."""
-    at = summary.get("updated_at")
+    """Parse the time of a summary: ISO 8601, or unix seconds; None for a value of another framework."""
+    value = summary.get("updated_at")
     try:
-        return datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at, UTC) if at else None
+        if isinstance(value, str):
+            return datetime.fromisoformat(value)
+        return datetime.fromtimestamp(value, UTC) if value else None
     except (ValueError, TypeError, OverflowError, OSError):
         return None
 
 
 def _line(message: Message) -> str:
     calls = "".join(f" [calls {call.tool_name}]" for call in message.tool_calls)
-    said = message_text(message)
-    if said is None and message.content is not None:
-        said = json.dumps(message.content, default=str)
-    broke_off = " (partial: it broke off)" if message.is_partial else ""
-    return f"{message.role}{broke_off}: {(said or '')[:LONGEST]}{calls}"
+    text = message_text(message)
+    if text is None and message.content is not None:
+        text = json.dumps(message.content, default=str)
+    partial = " (partial: it broke off)" if message.is_partial else ""
+    return f"{message.role}{partial}: {(text or '')[:MAX_MESSAGE_CHARACTERS]}{calls}"
 
 
-def _parsed(answer: str) -> dict[str, Any]:
-    """The summary and topics of an answer: of the JSON in it, or the answer itself."""
-    for start in islice(re.finditer(r"\{", answer), _MOST_STARTS):
+def _parse_answer(answer: str) -> dict[str, Any]:
+    """Parse the summary and topics of an answer: its JSON, or else the whole answer."""
+    for start in islice(re.finditer(r"\{", answer), _MAX_JSON_STARTS):
         with contextlib.suppress(ValueError, RecursionError):
             value, _ = json.JSONDecoder().raw_decode(answer, start.start())
             if isinstance(value, dict) and isinstance(value.get("summary"), str):

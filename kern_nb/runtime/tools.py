@@ -1,7 +1,7 @@
 """Tools: Python functions that a model may call, some of them only after a person has answered.
 
-`tool` makes one that pauses. `toolset` is what pydantic-ai is given: it writes every call's end before anything else
-happens, and tells the model of a failure instead of ending the run.
+`tool` creates a tool that pauses. `build_toolset` wraps tools for pydantic-ai: the end of every call is stored before
+anything else happens, and a failure is reported to the model instead of ending the run.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from kern_nb.control_characters import visible
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.interop import media
 from kern_nb.records import Run
-from kern_nb.runtime.context import ASKED_FOR, RunContext
+from kern_nb.runtime.context import INJECTABLE, RunContext
+from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
-from kern_nb.runtime.threads import in_thread
 
 _CONTEXT = "_pydantic_context"
 
-# What a tool raises to speak to the loop: to be tried again, to wait.
+# Control flow exceptions of pydantic-ai: retry, or wait.
 _SIGNALS = (ModelRetry, ToolRetryError, CallDeferred, ApprovalRequired)
 
 
 class Tool:
-    """A function that a model may call, and what must happen before it runs; made by `tool`."""
+    """A function that a model may call, and what must happen before it runs; see `tool`."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Tool:
             "external_execution": external_execution,
             "handoff": handoff,
         }
-        asked = [kind for kind, is_set in kinds.items() if is_set]
-        if len(asked) > 1:
-            raise BadUsage(f"A tool waits for one thing, not for {' and '.join(asked)}.", "Choose one of them.")
+        selected = [kind for kind, is_set in kinds.items() if is_set]
+        if len(selected) > 1:
+            raise BadUsage(f"A tool has at most one kind of requirement, got {' and '.join(selected)}.", "Choose one.")
         self.function = function
-        named = function.func if isinstance(function, partial) else function
-        self.name = name or str(getattr(named, "__name__", type(named).__name__))
+        inner = function.func if isinstance(function, partial) else function
+        self.name = name or str(getattr(inner, "__name__", type(inner).__name__))
         self.description = description
-        self.kind = asked[0] if asked else None
+        self.kind = selected[0] if selected else None
         self.fields = tuple(user_input_fields)
         self.assignee = assignee
         self.prompt = prompt
@@ -89,16 +89,16 @@ class Tool:
         self.parameters = [name for name in declared if name not in self.injected]
         self.required_fields = tuple(n for n in self.fields if n in declared and declared[n].default is Parameter.empty)
         if unknown := set(self.fields) - set(self.parameters):
-            raise BadUsage(f"{self.name} has no parameter {min(unknown)!r}.", f"It has {self.parameters}.")
-        update_wrapper(self, function, updated=())  # attributes of a callable object are not ours
+            raise BadUsage(f"Tool {self.name} has no parameter {min(unknown)!r}.", f"It has {self.parameters}.")
+        update_wrapper(self, function, updated=())  # without the attributes of a callable object
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        """Its name, and what it waits for."""
-        return visible(f"<Tool {self.name}{f', waits for {self.kind}' if self.kind else ''}>")
+        """Show the name, and the kind of requirement."""
+        return visible(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
 
 
 def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
@@ -106,7 +106,7 @@ def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
         return inspect.signature(function)
     except (ValueError, TypeError) as error:
         hint = f"Wrap it: def {name}(x: str): ..., with type hints."
-        raise BadUsage(f"{name} says nothing of its parameters, so no model can call it.", hint) from error
+        raise BadUsage(f"{name} has no signature, so no model can call it.", hint) from error
 
 
 @overload
@@ -114,25 +114,25 @@ def tool(function: Callable[..., Any], **options: Any) -> Tool: ...
 @overload
 def tool(function: None = None, **options: Any) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """A tool from a function, which may pause the run; also as a decorator: ``@tool(requires_confirmation=True)``.
+    """Create a tool from a function, which may pause the run; also a decorator: ``@tool(requires_confirmation=True)``.
 
-    The function's parameters, type hints and docstring are what the model is told. Parameters named ``run_context`` or
-    of type `RunContext`, ``session_state`` (its dict) and ``agent`` are filled in by the run.
+    The model sees the function's parameters, type hints and docstring. Parameters named ``run_context`` or of type
+    `RunContext`, ``session_state`` (a dict) and ``agent`` are filled in by the run.
 
     Args:
         function: The function, plain or async.
-        **options: ``name`` and ``description``, where the function's own will not do;
-            ``requires_confirmation``: it runs once a person has approved, with the arguments as they edited them;
-            ``requires_user_input``: a person fills in arguments (``user_input_fields`` names which; the model then
-            does not see these) or gives the result;
-            ``external_execution``: it is never run here, a person or program gives its result;
-            ``handoff``: a person takes over, and what they answer is its result;
-            ``assignee``: who is to answer; ``prompt``: what they are asked;
-            ``expires_after_s``: after so many seconds it counts as refused;
-            ``timeout_s``: the most seconds it may run.
+        **options: ``name``, ``description`` (default: the function's own) and ``timeout_s``, the maximum duration of
+            a call. At most one kind of requirement:
+            ``requires_confirmation``: run after a person has approved, with the arguments as they edited them;
+            ``requires_user_input``: a person fills in arguments (``user_input_fields`` names them, and hides them from
+            the model) or the result;
+            ``external_execution``: never run here, a person or program supplies the result;
+            ``handoff``: a person takes over, and their answer is the result.
+            With it: ``assignee``, the person to answer; ``prompt=``, the question they see; ``expires_after_s``, the
+            seconds after which it counts as rejected.
 
     Raises:
-        BadUsage: two kinds of waiting at once, or a field that is no parameter.
+        BadUsage: there are two kinds of requirement, or a field is not a parameter.
     """
     if function is None:
         return lambda decorated: Tool(decorated, **options)
@@ -140,140 +140,142 @@ def tool(function: Callable[..., Any] | None = None, **options: Any) -> Tool | C
 
 
 def handoff(*, to: str | None = None, name: str = "hand_to_human", description: str | None = None) -> Tool:
-    """A ready-made tool with which a model hands the conversation to a person and waits for what they say.
+    """Create a tool with which a model hands the conversation to a person and waits for their answer.
 
     Args:
-        to: The person; None leaves it to whoever looks into the inbox.
+        to: The assignee; anyone where None.
         name: The tool's name.
-        description: When to use it; a sentence of ours where None.
+        description: When to use it; a default sentence where None.
     """
 
     def hand_over(reason: str) -> str:
         raise NotImplementedError(reason)  # never called: a person answers
 
-    told = description or "Hand the conversation to a human when you cannot or may not go on. Say why."
-    return Tool(hand_over, name=name, description=told, handoff=True, assignee=to)
+    text = description or "Hand the conversation to a human when you cannot or may not go on. Say why."
+    return Tool(hand_over, name=name, description=text, handoff=True, assignee=to)
 
 
-def normalized(given: Sequence[Any]) -> tuple[dict[str, Tool], list[AbstractToolset[RunContext]]]:
-    """The tools of an agent by name, and the toolsets of pydantic-ai among them (an MCP server's, for example).
+def separate_toolsets(items: Sequence[Any]) -> tuple[dict[str, Tool], list[AbstractToolset[RunContext]]]:
+    """Split an agent's tools into functions, by name, and pydantic-ai toolsets (an MCP server, for example).
 
     Raises:
-        BadUsage: two have one name.
+        BadUsage: two tools have the same name.
     """
     tools: dict[str, Tool] = {}
     toolsets: list[AbstractToolset[RunContext]] = []
-    for one in given:
-        if isinstance(one, AbstractToolset):
-            toolsets.append(one)
+    for item in items:
+        if isinstance(item, AbstractToolset):
+            toolsets.append(item)
             continue
-        made = one if isinstance(one, Tool) else Tool(one)
-        if made.name in tools:
-            raise BadUsage(f"Two tools are called {made.name!r}.", "Give one another name: tool(fn, name=...).")
-        tools[made.name] = made
+        new = item if isinstance(item, Tool) else Tool(item)
+        if new.name in tools:
+            raise BadUsage(f"Two tools are named {new.name!r}.", "Rename one: tool(fn, name=...).")
+        tools[new.name] = new
     return tools, toolsets
 
 
-def toolset(tools: Mapping[str, Tool], others: Sequence[AbstractToolset[RunContext]]) -> AbstractToolset[RunContext]:
-    """What pydantic-ai is given."""
-    functions: FunctionToolset[RunContext] = FunctionToolset([_pydantic_tool(one) for one in tools.values()])
-    return _Ledger(CombinedToolset([_Waiting(functions, tools), *others]))
+def build_toolset(
+    tools: Mapping[str, Tool], toolsets: Sequence[AbstractToolset[RunContext]]
+) -> AbstractToolset[RunContext]:
+    """Combine tools and toolsets into the toolset of a pydantic-ai agent."""
+    functions: FunctionToolset[RunContext] = FunctionToolset([_pydantic_tool(tool) for tool in tools.values()])
+    return _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
 
 
-def _pydantic_tool(one: Tool) -> PydanticTool[RunContext]:
-    """The tool as pydantic-ai knows it.
+def _pydantic_tool(tool: Tool) -> PydanticTool[RunContext]:
+    """Convert a tool.
 
     Raises:
-        BadUsage: a parameter has a type that a model cannot be told.
+        BadUsage: a parameter's type has no JSON schema.
     """
-    options: dict[str, Any] = {"name": one.name, "description": one.description, "timeout": one.timeout_s}
+    options: dict[str, Any] = {"name": tool.name, "description": tool.description, "timeout": tool.timeout_s}
     try:
-        return PydanticTool(_with_context(one), takes_ctx=True, **options)
+        return PydanticTool(_with_context(tool), takes_ctx=True, **options)
     except (PydanticUserError, UserError) as error:
         reason = str(error).splitlines()[0].partition(". Set ")[0]
-        raise BadUsage(f"{one.name} cannot be a tool: {reason}.", "Give its parameters types that JSON has.") from error
+        raise BadUsage(f"{tool.name} cannot be a tool: {reason}.", "Use parameter types that JSON has.") from error
 
 
-def _with_context(one: Tool) -> Callable[..., Any]:
-    """The function with pydantic-ai's context first, and without the parameters that the run fills in."""
-    function = one.function
+def _with_context(tool: Tool) -> Callable[..., Any]:
+    """Wrap the function: pydantic-ai's context comes first, and the parameters that the run fills in are hidden."""
+    function = tool.function
     signature = inspect.signature(function)
     hints = _hints(function, signature)
-    shown, blank = [], set(one.fields)
+    visible_parameters, optional = [], set(tool.fields)
     for parameter in signature.parameters.values():
-        if parameter.name in one.injected:
+        if parameter.name in tool.injected:
             continue
         hint = hints[parameter.name]
-        if parameter.name in one.fields or not _is_json(parameter.default):
-            # A person gives it, so the model need not; or the function's own default is nothing a model can read.
-            blank.add(parameter.name)
+        if parameter.name in tool.fields or not _is_json(parameter.default):
+            # A person fills it in, or the function's own default has no JSON form: the model may omit it.
+            optional.add(parameter.name)
             parameter = parameter.replace(default=None)  # noqa: PLW2901
             hint = hint | None if hint is not Any else Any
-        shown.append(parameter.replace(annotation=hint))
-    own = signature.replace(parameters=shown)
+        visible_parameters.append(parameter.replace(annotation=hint))
+    model_signature = signature.replace(parameters=visible_parameters)
 
-    def bound(ctx: PydanticContext[RunContext], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundArguments:
+    def bind(ctx: PydanticContext[RunContext], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundArguments:
         run = replace(ctx.deps, tool_call_id=ctx.tool_call_id)
-        known = run.by_name()
-        filled = {name: known[what] for name, what in one.injected.items()}
-        given = own.bind(*args, **kwargs).arguments | filled
-        left = [name for name in blank if given.get(name) is None]
-        if missing := [name for name in one.required_fields if name in left]:
-            raise ToolFailed(f"{one.name} was not told {', '.join(missing)}.")
-        given = {name: value for name, value in given.items() if name not in left}  # the function has its own default
-        found = BoundArguments(signature, {n: given[n] for n in signature.parameters if n in given})
-        found.apply_defaults()
-        return found
+        values = run.injectable_values()
+        injected = {name: values[key] for name, key in tool.injected.items()}
+        arguments = model_signature.bind(*args, **kwargs).arguments | injected
+        empty = [name for name in optional if arguments.get(name) is None]
+        if required := [name for name in tool.required_fields if name in empty]:
+            raise ToolFailed(f"{tool.name} needs a value for {', '.join(required)}.")
+        names = [name for name in signature.parameters if name in arguments and name not in empty]
+        bound = BoundArguments(signature, {name: arguments[name] for name in names})
+        bound.apply_defaults()
+        return bound
 
-    async def awaited(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
-        found = bound(ctx, args, kwargs)
-        return await _values(function(*found.args, **found.kwargs))
+    async def call_async(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
+        bound = bind(ctx, args, kwargs)
+        return await _resolve(function(*bound.args, **bound.kwargs))
 
-    def plain(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
-        found = bound(ctx, args, kwargs)
-        result = function(*found.args, **found.kwargs)
+    def call_sync(ctx: PydanticContext[RunContext], /, *args: Any, **kwargs: Any) -> Any:
+        bound = bind(ctx, args, kwargs)
+        result = function(*bound.args, **bound.kwargs)
         # pydantic-ai awaits a coroutine on the loop, within the tool's time limit.
-        return _values(result) if is_pending(result) else result
+        return _resolve(result) if is_pending(result) else result
 
-    facade: Any = awaited if inspect.iscoroutinefunction(function) else plain
+    wrapper: Any = call_async if inspect.iscoroutinefunction(function) else call_sync
     first = Parameter(_CONTEXT, Parameter.POSITIONAL_ONLY, annotation=PydanticContext[Any])
-    facade.__signature__ = own.replace(parameters=[first, *_after(shown)])
-    facade.__annotations__ = {_CONTEXT: PydanticContext[Any]} | {p.name: p.annotation for p in shown}
-    facade.__name__, facade.__doc__, facade.__module__ = one.name, inspect.getdoc(function), __name__
-    return facade  # type: ignore[no-any-return]
+    wrapper.__signature__ = model_signature.replace(parameters=[first, *_valid_order(visible_parameters)])
+    wrapper.__annotations__ = {_CONTEXT: PydanticContext[Any]} | {p.name: p.annotation for p in visible_parameters}
+    wrapper.__name__, wrapper.__doc__, wrapper.__module__ = tool.name, inspect.getdoc(function), __name__
+    return wrapper  # type: ignore[no-any-return]
 
 
 def _injected(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, str]:
-    """The parameters that are given by us and not shown to the model, and what: they say it by their name or type.
+    """Find the parameters that the run fills in, by name or type, and the value that each gets.
 
     Raises:
-        BadUsage: one asks for pydantic-ai's own context.
+        BadUsage: a parameter has the type of pydantic-ai's context.
     """
-    found = {name: name for name in ASKED_FOR if name in signature.parameters}
+    injected = {name: name for name in INJECTABLE if name in signature.parameters}
     for name, hint in _hints(function, signature).items():
         if hint is RunContext:
-            found[name] = "run_context"
-        elif name not in found and PydanticContext in (hint, typing.get_origin(hint)):
-            said = f"{name}: the RunContext of pydantic-ai is not given to tools here."
-            raise BadUsage(said, "Take ours: from kern_nb.agent import RunContext")
-    return found
+            injected[name] = "run_context"
+        elif name not in injected and PydanticContext in (hint, typing.get_origin(hint)):
+            message = f"Parameter {name!r} has the RunContext of pydantic-ai, which is not available here."
+            raise BadUsage(message, "Use that of kern_nb: from kern_nb.agent import RunContext")
+    return injected
 
 
 def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
-    """The type of each parameter; one that cannot be found out is no hint."""
+    """Return the type of each parameter; Any where it cannot be resolved."""
     try:
-        known = typing.get_type_hints(function, include_extras=True)
+        resolved = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
-        known = {}
+        resolved = {}
     hints = {}
     for name, parameter in signature.parameters.items():
-        written = parameter.annotation
-        hints[name] = known.get(name, Any if written is Parameter.empty or isinstance(written, str) else written)
+        raw = parameter.annotation
+        hints[name] = resolved.get(name, Any if raw is Parameter.empty or isinstance(raw, str) else raw)
     return hints
 
 
 def _is_json(default: Any) -> bool:
-    """Whether a default, if there is one, is something that a schema can state."""
+    """Whether a JSON schema can state a default; true without one."""
     if default is Parameter.empty:
         return True
     try:
@@ -283,45 +285,45 @@ def _is_json(default: Any) -> bool:
     return True
 
 
-def _after(shown: Sequence[Parameter]) -> list[Parameter]:
-    """Parameters in an order that a signature takes, once one of them got a default."""
+def _valid_order(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Make parameters keyword-only where one has a default, so that any order is a valid signature."""
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    if not any(p.kind in kinds and p.default is None for p in shown):
-        return list(shown)
-    return [p.replace(kind=Parameter.KEYWORD_ONLY) if p.kind in kinds else p for p in shown]
+    if not any(p.kind in kinds and p.default is None for p in parameters):
+        return list(parameters)
+    return [p.replace(kind=Parameter.KEYWORD_ONLY) if p.kind in kinds else p for p in parameters]
 
 
 @dataclass
-class _Waiting(WrapperToolset[RunContext]):
-    """Marks the tools that wait for an answer; pydantic-ai then asks for it instead of calling them."""
+class _PausingToolset(WrapperToolset[RunContext]):
+    """Marks the tools with a requirement; pydantic-ai then defers their calls."""
 
     tools: Mapping[str, Tool]
 
     async def get_tools(self, ctx: PydanticContext[RunContext]) -> dict[str, ToolsetTool[RunContext]]:
-        found = await super().get_tools(ctx)
-        return {name: self._marked(name, one) for name, one in found.items()}
+        return {name: self._mark(name, tool) for name, tool in (await super().get_tools(ctx)).items()}
 
-    def _marked(self, name: str, found: ToolsetTool[RunContext]) -> ToolsetTool[RunContext]:
-        ours = self.tools[name]
-        if ours.kind is None:
-            return found
-        schema = found.tool_def.parameters_json_schema
-        if ours.fields:
-            shown = {key: value for key, value in schema.get("properties", {}).items() if key not in ours.fields}
-            needed = [key for key in schema.get("required", []) if key not in ours.fields]
-            schema = {**schema, "properties": shown, "required": needed}
-        kind: Any = "unapproved" if ours.kind in ("confirmation", "user_input") else "external"
-        return replace(found, tool_def=replace(found.tool_def, kind=kind, parameters_json_schema=schema))
+    def _mark(self, name: str, toolset_tool: ToolsetTool[RunContext]) -> ToolsetTool[RunContext]:
+        tool = self.tools[name]
+        if tool.kind is None:
+            return toolset_tool
+        schema = toolset_tool.tool_def.parameters_json_schema
+        if tool.fields:
+            properties = {key: value for key, value in schema.get("properties", {}).items() if key not in tool.fields}
+            required = [key for key in schema.get("required", []) if key not in tool.fields]
+            schema = {**schema, "properties": properties, "required": required}
+        kind: Any = "unapproved" if tool.kind in ("confirmation", "user_input") else "external"
+        definition = replace(toolset_tool.tool_def, kind=kind, parameters_json_schema=schema)
+        return replace(toolset_tool, tool_def=definition)
 
 
-async def _values(result: Any) -> Any:
-    """The result of an awaitable, and the list of what a generator yields, also where the tool returns one.
+async def _resolve(result: Any) -> Any:
+    """Return the result of an awaitable, and the list of what a generator yields.
 
     Raises:
-        ToolFailed: a generator raised; the message includes what it had yielded.
+        ToolFailed: a generator raised; the message includes the values before that.
     """
     try:
-        return await resolve(result, _answer_of)
+        return await resolve(result, _unwrap_run)
     except IterationFailed as failed:
         error, items = failed.cause, failed.items
         if isinstance(error, _SIGNALS):
@@ -333,29 +335,29 @@ async def _values(result: Any) -> Any:
 
 
 def _error_text(error: BaseException) -> str:
-    """What the model is told of an error."""
+    """Return the text of an error for the model."""
     if isinstance(error, ToolFailed):
         return error.message
     hint = f" {error.hint}" if isinstance(error, KernError) and error.hint else ""
     return f"{type(error).__name__}: {error}{hint}"
 
 
-def _answer_of(result: Any) -> Any:
-    """What a tool gave; of an agent's run that it made, the answer.
+def _unwrap_run(result: Any) -> Any:
+    """Return a tool's result; of a `Run`, its output.
 
     Raises:
-        ToolFailed: that run waits, and no one would go on with it for this one.
+        ToolFailed: the run is not completed, and nothing would resume it for this call.
     """
     if not isinstance(result, Run):
         return result
     if result.status != "COMPLETED":
-        raise ToolFailed(f"The run {result.session_id}/{result.run_index} is {result.status}; it gave no answer.")
+        raise ToolFailed(f"Run {result.session_id}/{result.run_index} is {result.status} and has no output.")
     return result.output
 
 
 @dataclass
-class _Ledger(WrapperToolset[RunContext]):
-    """Stores the end of each call when it ends. What a tool raises is told to the model, and the run goes on."""
+class _RecordingToolset(WrapperToolset[RunContext]):
+    """Stores the end of each call when it ends. An error of a tool is sent to the model, and the run continues."""
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: PydanticContext[RunContext], tool: ToolsetTool[RunContext]
@@ -363,20 +365,18 @@ class _Ledger(WrapperToolset[RunContext]):
         recorder, call_id = ctx.deps.recorder, ctx.tool_call_id or ""
         recorder.call_started(call_id, name, tool_args)
         try:
-            result = _answer_of(await _values(await super().call_tool(name, tool_args, ctx, tool)))
+            result = _unwrap_run(await _resolve(await super().call_tool(name, tool_args, ctx, tool)))
         except _SIGNALS:
             raise
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise  # the run is; else it is the tool's own affair
-            told = _error_text(error)
-            await recorder.call_ended(call_id, name, media.Result(told, told), is_error=True)
-            raise ToolFailed(told) from error
-        if isinstance(result, ToolReturn):  # the tool says itself what the model is told
-            kept = await in_thread(lambda: media.result(result.return_value, recorder.keep_result))
-            await recorder.call_ended(call_id, name, kept, is_error=False)
-            return result
-        given = await in_thread(lambda: media.result(result, recorder.keep_result))
-        await recorder.call_ended(call_id, name, given, is_error=False)
-        return given.told
+                raise  # the run is cancelled; otherwise the tool raised it itself
+            text = _error_text(error)
+            await recorder.call_ended(call_id, name, media.ToolOutput(text, text), is_error=True)
+            raise ToolFailed(text) from error
+        value = result.return_value if isinstance(result, ToolReturn) else result
+        output = await in_thread(lambda: media.store_result(value, recorder.keep_result))
+        await recorder.call_ended(call_id, name, output, is_error=False)
+        # A ToolReturn has its own content for the model.
+        return result if isinstance(result, ToolReturn) else output.content

@@ -1,7 +1,7 @@
-"""One run of a workflow: walks its steps, each of which is a run of its own, and knows by these what is done.
+"""One run of a workflow: executes its steps, each of which is a run of its own, and skips those that are completed.
 
-A step is found again by its path (``1.0.2``: the third step of the first round of the loop that is step 1). What a
-condition decided is stored in the same way, so that a run that goes on takes the same turns.
+A step's run is found by its path (``1.0.2``: the third step in the first iteration of the loop that is step 1). The
+result of a condition is stored in the same way, so that a resumed run takes the same branches.
 """
 
 from __future__ import annotations
@@ -10,69 +10,55 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from kern_nb import extra_keys
-from kern_nb.db import SessionStore, codec
+from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, KernError, RunFailed
 from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
-from kern_nb.runtime.engine import Request
+from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.threads import in_thread
+from kern_nb.runtime.settings import Request, WorkflowSettings
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput
-
-if TYPE_CHECKING:
-    from kern_nb.workflow import Workflow
-
 
 _CONTENT = "previous_step_content"
 
 
 class _Paused(Exception):
-    """A step waits."""
+    """A step is paused."""
 
 
-class _Refused(Exception):
-    """A person said no to a step."""
+class _Rejected(Exception):
+    """A person rejected a step."""
 
 
-async def begin(workflow: Workflow, store: SessionStore, request: Request, emit: Emit) -> Run:
-    """Run a workflow, to its end or its pause; the run as stored.
+async def start_run(settings: WorkflowSettings, store: SessionStore, request: Request, emit: Emit) -> Run:
+    """Run a workflow, and return the run as stored at its end or its pause.
+
+    Args:
+        settings: The workflow's settings.
+        store: The store of the session.
+        request: The run to make.
+        emit: Receives the events of the run.
 
     Raises:
         RunFailed: a step failed; the run is stored with the error.
     """
-    run_id = str(uuid4())
-    codec.dumps([workflow.default_state, request.session_state])  # what cannot be stored is refused before anything is
-
-    def start() -> Run:
-        return store.start_run(
-            request.session_id,
-            run_id=run_id,
-            input=plain_value(request.prompt),
-            user_id=request.user_id,
-            parent_run_id=request.parent.run_id if request.parent else None,
-            default_state=engine.defaults(workflow),
-            extra=request.extra,
-            internal=request.internal,
-            **workflow.owner(),
-        )
-
-    run = await engine.started(store, run_id, start)
-    state = engine.starting_state(workflow, run.session_state, request)
-    return await _walk(workflow, _Walk(workflow, store, run, state, emit, request.user_id))
+    run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
+    state = engine.initial_state(settings, run.session_state, request)
+    return await _execute(_Execution(settings, store, run, state, emit, request.user_id))
 
 
-async def proceed(
-    workflow: Workflow,
+async def resume_run(
+    settings: WorkflowSettings,
     store: SessionStore,
     before: Run,
     emit: Emit,
@@ -81,276 +67,286 @@ async def proceed(
     rerun_interrupted: bool,
     user_id: str | None = None,
 ) -> Run:
-    """Go on with a run at the step where it stood; see `kern_nb.workflow.Workflow.acontinue_run`."""
-    engine.require_kind(before, "workflow")
-    made = await in_thread(lambda: store.member_runs(before.run_id))
-    run = await engine.claimed(store, before, user_id)
-    owner = await engine.owner_of(store, run, parent)
+    """Resume a run at the step where it stopped; see `kern_nb.workflow.Workflow.acontinue_run`."""
+    engine.require_type(before, "workflow")
+    step_runs = await in_thread(lambda: store.member_runs(before.run_id))
+    run = await engine.claim(store, before, user_id)
+    owner_id = await engine.load_owner(store, run, parent)
     state = parent.session_state if parent else dict(run.session_state or {})
-    walk = _Walk(workflow, store, run, state, emit, owner, rerun_interrupted=rerun_interrupted)
-    walk.made = {one.internal[STEP_PATH]: one for one in made if STEP_PATH in one.internal}
-    walk.asked = {one.extra["step_path"]: one for one in run.requirements if "step_path" in one.extra}
-    return await _walk(workflow, walk, before)
+    execution = _Execution(settings, store, run, state, emit, owner_id, rerun_interrupted=rerun_interrupted)
+    execution.step_runs = {step.internal[STEP_PATH]: step for step in step_runs if STEP_PATH in step.internal}
+    execution.requirements = {r.extra["step_path"]: r for r in run.requirements if "step_path" in r.extra}
+    return await _execute(execution, before)
 
 
-async def _walk(workflow: Workflow, walk: _Walk, before: Run | None = None) -> Run:
-    walk.emit(Started(walk.run))
+async def _execute(execution: _Execution, before: Run | None = None) -> Run:
+    recorder, run = execution.recorder, execution.run
+    execution.emit(Started(run))
 
     async def work() -> None:
-        if back := next(
-            (r for r in walk.run.requirements if r.kind == "handoff" and not r.extra.get("step_path")), None
-        ):
-            # The session was handed to a person, and this run is what they said: no step has a part in it.
-            if back.approved:
-                await walk.recorder.finish("COMPLETED", output=back.answer)
+        handoffs = (r for r in run.requirements if r.kind == "handoff" and not r.extra.get("step_path"))
+        if handoff := next(handoffs, None):
+            # The session was handed to a person, and this run is their answer: it has no steps.
+            if handoff.approved:
+                await recorder.finish("COMPLETED", output=handoff.answer)
             else:
-                await walk.recorder.finish("CANCELLED", error=back.note or "nobody took the session over")
+                await recorder.finish("CANCELLED", error=handoff.note or "nobody took the session over")
             return
         try:
-            output = await walk.several(workflow.steps.steps, "", None)
+            output = await execution.run_sequence(execution.settings.steps, "", None)
         except _Paused:
-            await walk.recorder.pause(walk.asking)
-        except _Refused as refused:
-            await walk.recorder.finish("CANCELLED", error=str(refused))
+            await recorder.pause(execution.new_requirements)
+        except _Rejected as rejected:
+            await recorder.finish("CANCELLED", error=str(rejected))
         else:
-            await walk.recorder.finish("COMPLETED", output=output)
+            await recorder.finish("COMPLETED", output=output)
 
-    run = await engine.kept(workflow, walk.context, work, before=before)
-    workflow.start_summary(walk.store, run)
+    run = await engine.finish(execution.settings, execution.context, work, before=before)
+    execution.settings.on_end(execution.store, run)
     return run
 
 
 @dataclass
-class _Walk:
-    """One walk through the steps of one run."""
+class _Execution:
+    """The execution of the steps of one run."""
 
-    workflow: Workflow
+    settings: WorkflowSettings
     store: SessionStore
     run: Run
     state: dict[str, Any]
     emit: Emit
     user_id: str | None
     rerun_interrupted: bool = False
-    made: dict[str, Run] = field(default_factory=dict)
-    asked: dict[str, Requirement] = field(default_factory=dict)
-    asking: list[Requirement] = field(default_factory=list)
+    step_runs: dict[str, Run] = field(default_factory=dict)
+    requirements: dict[str, Requirement] = field(default_factory=dict)
+    new_requirements: list[Requirement] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store, self.run, self.state, Storage(), self.emit)
+        session_id, owner = self.run.session_id or "", self.settings.owner
         self.context = RunContext(
-            self.run.run_id,
-            self.run.session_id or "",
-            self.user_id,
-            self.state,
-            self.workflow,
-            self.store,
-            self.recorder,
+            self.run.run_id, session_id, self.user_id, self.state, owner, self.store, self.recorder
         )
 
-    def _given(self, previous: Any) -> StepInput:
-        return StepInput(self.run.input, previous, dict(self.outputs), self.state, self.context)
-
-    async def several(self, steps: Sequence[Node], path: str, previous: Any) -> Any:
-        """Steps one after the other; what the last one gave."""
+    async def run_sequence(self, steps: Sequence[Node], path: str, previous: Any) -> Any:
+        """Run steps one after the other, and return the output of the last."""
         for index, step in enumerate(steps):
-            previous = await self.one(step, f"{path}{index}", previous)
+            previous = await self.run_node(step, f"{path}{index}", previous)
         return previous
 
-    async def one(self, node: Node, path: str, previous: Any) -> Any:
-        """A node of any kind; what it gave."""
+    async def run_node(self, node: Node, path: str, previous: Any) -> Any:
+        """Run a node of any kind, and return its output."""
         if isinstance(node, Step):
-            found = await self.step(node, path, previous)
+            output = await self.run_step(node, path, previous)
         elif isinstance(node, Parallel):
-            found = await self.at_once(node, path, previous)
+            output = await self.run_parallel(node, path, previous)
         elif isinstance(node, Condition):
-            found = await self.condition(node, path, previous)
+            output = await self.run_condition(node, path, previous)
         elif isinstance(node, Loop):
-            found = await self.loop(node, path, previous)
+            output = await self.run_loop(node, path, previous)
         else:
-            found = await self.several(node.steps, f"{path}.", previous)
-        self.outputs[_title(node)] = found
-        return found
+            output = await self.run_sequence(node.steps, f"{path}.", previous)
+        self.outputs[_title(node)] = output
+        return output
 
-    async def at_once(self, node: Parallel, path: str, previous: Any) -> dict[str, Any]:
-        """Steps at once. All of them end, or pause, before what one of them raised is."""
-        work = [self.one(step, f"{path}.{index}", previous) for index, step in enumerate(node.steps)]
-        found = await asyncio.gather(*work, return_exceptions=True)
-        raised = [one for one in found if isinstance(one, BaseException)]
-        for error in sorted(raised, key=lambda one: isinstance(one, _Paused)):
+    async def run_parallel(self, node: Parallel, path: str, previous: Any) -> dict[str, Any]:
+        """Run steps concurrently. All of them end, or pause, before an error of one is raised."""
+        work = [self.run_node(step, f"{path}.{index}", previous) for index, step in enumerate(node.steps)]
+        outputs = await asyncio.gather(*work, return_exceptions=True)
+        errors = [output for output in outputs if isinstance(output, BaseException)]
+        for error in sorted(errors, key=lambda error: isinstance(error, _Paused)):
             raise error
-        return {_title(step): one for step, one in zip(node.steps, found, strict=True)}
+        return {_title(step): output for step, output in zip(node.steps, outputs, strict=True)}
 
-    async def condition(self, node: Condition, path: str, previous: Any) -> Any:
-        """Steps if, or others if not; without any, what was given."""
-        holds = await self.function(node.evaluator, f"{node.name}: if", f"{path}.if", previous, bool)
-        chosen, way = (node.steps, "then") if holds else (node.else_steps, "else")
-        return await self.several(chosen, f"{path}.{way}.", previous)
+    async def run_condition(self, node: Condition, path: str, previous: Any) -> Any:
+        """Run the steps of the branch that the condition selects; an empty branch returns its input."""
+        holds = await self.run_function(node.evaluator, f"{node.name}: if", f"{path}.if", previous, bool)
+        steps, branch = (node.steps, "then") if holds else (node.else_steps, "else")
+        return await self.run_sequence(steps, f"{path}.{branch}.", previous)
 
-    async def loop(self, node: Loop, path: str, previous: Any) -> Any:
-        """Steps again, until it is enough."""
-        for turn in range(node.max_iterations):
-            previous = await self.several(node.steps, f"{path}.{turn}.", previous)
+    async def run_loop(self, node: Loop, path: str, previous: Any) -> Any:
+        """Repeat steps until the end condition holds."""
+        for iteration in range(node.max_iterations):
+            previous = await self.run_sequence(node.steps, f"{path}.{iteration}.", previous)
             if node.end_condition is not None:
-                name = f"{node.name}: until"
-                if await self.function(node.end_condition, name, f"{path}.{turn}.until", previous, bool):
+                name, end_path = f"{node.name}: until", f"{path}.{iteration}.until"
+                if await self.run_function(node.end_condition, name, end_path, previous, bool):
                     break
         return previous
 
-    async def step(self, step: Step, path: str, previous: Any) -> Any:
-        """One step, unless it has ended before."""
-        done = self.made.get(path)
-        if done is not None:
-            _require_same(step, done)
-        if done is not None and done.status == "COMPLETED":
-            return done.output
+    async def run_step(self, step: Step, path: str, previous: Any) -> Any:
+        """Run one step, unless it is completed."""
+        stored = self.step_runs.get(path)
+        if stored is not None:
+            _require_same(step, stored)
+            if stored.status == "COMPLETED":
+                return stored.output
         if step.requires_confirmation:
-            previous = self._confirmed(step, path, previous)
-        self.recorder.wrote |= done is None or not isinstance(step.executor, SessionOwner)
+            previous = self._require_confirmation(step, path, previous)
+        self.recorder.has_written |= stored is None or not isinstance(step.executor, SessionOwner)
         self.emit(CallStarted(path, step.title, {}))
         if isinstance(step.executor, SessionOwner):
-            found = await self.agent(step.executor, step.title, path, previous, done)
+            output = await self.run_agent(step.executor, step.title, path, previous)
         else:
-            found = await self.function(step.executor, step.title, path, previous)
-        self.emit(CallEnded(path, step.title, found, is_error=False))
-        return found
+            output = await self.run_function(step.executor, step.title, path, previous)
+        self.emit(CallEnded(path, step.title, output, is_error=False))
+        return output
 
-    def _confirmed(self, step: Step, path: str, previous: Any) -> Any:
-        """What the step is given, once a person has agreed: as it was, or as they edited it."""
-        answered = self.asked.get(path)
-        if answered is None:
+    def _require_confirmation(self, step: Step, path: str, previous: Any) -> Any:
+        """Return the step's input once a person has approved it, as they edited it; pause before that."""
+        requirement = self.requirements.get(path)
+        if requirement is None:
             args = {_CONTENT: plain_value(previous)}
-            asks = Requirement(kind="confirmation", tool_name=step.title, args=args, prompt=step.prompt)
-            asks.assignee, asks.extra = step.assignee, {"step_path": path}
-            self.asking.append(asks)
+            requirement = Requirement(kind="confirmation", tool_name=step.title, args=args, prompt=step.prompt)
+            requirement.assignee, requirement.extra = step.assignee, {"step_path": path}
+            self.new_requirements.append(requirement)
             raise _Paused
-        if not answered.approved:
-            reason = "nobody answered in time" if answered.status == "expired" else answered.note
-            raise _Refused(f"step {step.title} was refused" + (f": {reason}" if reason else ""))
-        edited = answered.answer if isinstance(answered.answer, dict) else {}
+        if not requirement.approved:
+            reason = "nobody answered in time" if requirement.status == "expired" else requirement.note
+            raise _Rejected(f"step {step.title} was rejected" + (f": {reason}" if reason else ""))
+        edited = requirement.answer if isinstance(requirement.answer, dict) else {}
         return edited.get(_CONTENT, previous)
 
-    async def agent(self, executor: Any, name: str, path: str, previous: Any, done: Run | None) -> Any:
-        """A step that is an agent, a team or a workflow: its own run, in this session."""
-        if done is not None:
-            again = (
-                {"rerun_interrupted": True} if self.rerun_interrupted and executor.session_type == "workflow" else {}
-            )
-            run = await executor._proceed(done.run_id, None, ignore, self.context, **again)  # noqa: SLF001 - a workflow runs its steps
-            self.recorder.wrote = True
+    async def run_agent(self, executor: Any, name: str, path: str, previous: Any) -> Any:
+        """Run a step that is an agent, a team or a workflow, as a run in this session."""
+        stored = self.step_runs.get(path)
+        if stored is not None:
+            is_rerun = self.rerun_interrupted and executor.session_type == "workflow"
+            options = {"rerun_interrupted": True} if is_rerun else {}
+            run = await executor._resume_run(stored.run_id, None, ignore, self.context, **options)  # noqa: SLF001 - a workflow runs its steps
+            self.recorder.has_written = True
         else:
-            given = self.run.input if previous is None else previous
-            place = {"step": name, "step_path": path}
-            work = executor._prepared(given, self.context.session_id, self.user_id, place, parent=self.context)  # noqa: SLF001
+            prompt = self.run.input if previous is None else previous
+            extra = {"step": name, "step_path": path}
+            work = executor._prepare_run(prompt, self.context.session_id, self.user_id, extra, parent=self.context)  # noqa: SLF001 - as above
             run = await work(ignore)
         if run.status == "PAUSED":
             raise _Paused
         if run.status == "CANCELLED" and run.run_type == "workflow":
-            raise _Refused(run.error)
+            raise _Rejected(run.error)
         if run.status != "COMPLETED":
             raise RunFailed(f"Step {name} ended as {run.status}: {run.error}")
         return run.output
 
-    async def function(
+    async def run_function(
         self,
         function: Callable[..., Any],
         name: str,
         path: str,
         previous: Any,
-        kind: Callable[[Any], Any] | None = None,
+        convert: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """A function: a run of the workflow's own, with what it was given and what it gave."""
-        done = self.made.get(path)
-        if done is not None and done.status == "COMPLETED":
-            return done.output
-        if done is not None and done.status in ("RUNNING", "INTERRUPTED", "CANCELLED") and not self.rerun_interrupted:
-            raise KernError(
-                f"Step {name} was interrupted, and may have taken effect.",
-                "Look, then run it again with continue_run(run_id, rerun_interrupted=True).",
-            )
-        if done is not None and done.status == "RUNNING":  # its process is gone
-            await in_thread(lambda: self.store.claim_run(done.run_id))
-            await in_thread(lambda: self.store.finish_run(done.run_id, status="INTERRUPTED"))
-        given = self._given(previous)
-        owner = {"session_type": "workflow", "workflow_id": self.workflow.id, "user_id": self.user_id}
-        seen = self.run.input if previous is None else previous
+        """Run a function, as a run of the workflow with the function's input and output.
+
+        Args:
+            function: The function.
+            name: The name of the step.
+            path: The path of the step.
+            previous: The output of the previous step.
+            convert: Converts the result; of a condition, `bool`.
+
+        Raises:
+            KernError: it was interrupted, and may have taken effect.
+        """
+        stored = self.step_runs.get(path)
+        if stored is not None and stored.status == "COMPLETED":
+            return stored.output
+        if stored is not None and stored.status in ("RUNNING", "INTERRUPTED", "CANCELLED"):
+            if not self.rerun_interrupted:
+                raise KernError(
+                    f"Step {name} was interrupted, and may have taken effect.",
+                    "Check, then run it again with continue_run(run_id, rerun_interrupted=True).",
+                )
+            if stored.status == "RUNNING":  # its process has ended
+                await in_thread(lambda: self.store.claim_run(stored.run_id))
+                await in_thread(lambda: self.store.finish_run(stored.run_id, status="INTERRUPTED"))
+        step_input = StepInput(self.run.input, previous, dict(self.outputs), self.state, self.context)
+        run_input = plain_value(self.run.input if previous is None else previous)
         extra = {"step": name, STEP_PATH: path}
-        place = {"parent_run_id": self.run.run_id, "extra": extra, "internal": extra_keys.run_internal(extra)}
+        fields: dict[str, Any] = {
+            "session_type": "workflow",
+            "workflow_id": self.settings.owner.id,
+            "user_id": self.user_id,
+            "parent_run_id": self.run.run_id,
+            "extra": extra,
+            "internal": extra_keys.of_run(extra),
+        }
         run_id, session_id = str(uuid4()), self.context.session_id
 
-        def start() -> Run:
-            return self.store.start_run(session_id, run_id=run_id, input=plain_value(seen), **owner, **place)  # type: ignore[arg-type]
+        def write() -> Run:
+            return self.store.start_run(session_id, run_id=run_id, input=run_input, **fields)
 
-        run = await engine.started(self.store, run_id, start)
+        run = await engine.store_start(self.store, run_id, write)
         recorder = Recorder(self.store, run, self.state, Storage(), ignore)
         try:
-            found = await _called(function, given)
-            found = await _resolved(name, found, kind)
+            result = await _call(function, step_input)
+            output = plain_value(await _resolve(name, result, convert))
         except asyncio.CancelledError:
-            await recorder.give_up("cancelled", "CANCELLED")
+            await recorder.fail("cancelled", "CANCELLED")
             raise
         except Exception as error:
             prefix = "" if isinstance(error, RunFailed) else f"{type(error).__name__}: "
-            await recorder.give_up(f"{prefix}{error}")
+            await recorder.fail(f"{prefix}{error}")
             raise
-        output = plain_value(found)
         await recorder.finish("COMPLETED", output=output)
         return output
 
 
-async def _called(function: Callable[..., Any], given: StepInput) -> Any:
+async def _call(function: Callable[..., Any], step_input: StepInput) -> Any:
     try:
         if inspect.iscoroutinefunction(function):
-            return await function(given)
-        result = await in_thread(lambda: function(given))
+            return await function(step_input)
+        result = await in_thread(lambda: function(step_input))
         return await result if inspect.isawaitable(result) else result
     except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
         raise RunFailed(f"{type(error).__name__}: {error}") from error
 
 
-async def _resolved(name: str, result: Any, kind: Callable[[Any], Any] | None) -> Any:
-    """What a function returned; of a generator, the list of what it yields.
+async def _resolve(name: str, result: Any, convert: Callable[[Any], Any] | None) -> Any:
+    """Return a function's result; of a generator, the list of its values.
 
     Raises:
         BadUsage: a condition's function is a generator, which is true whatever it yields.
     """
-    if kind is not None and is_pending(result):
+    if convert is not None and is_pending(result):
         raise BadUsage(f"{name!r} must return a value, got a generator.", "Use return instead of yield.")
     try:
-        content = _content(name, await resolve(result, lambda item: _content(name, item)))
+        content = _unwrap_run(name, await resolve(result, lambda item: _unwrap_run(name, item)))
     except IterationFailed as failed:
         if isinstance(failed.cause, (SystemExit, KeyboardInterrupt)):
             raise RunFailed(f"{type(failed.cause).__name__}: {failed.cause}") from failed.cause
         raise failed.cause from None
-    return kind(content) if kind else content
+    return convert(content) if convert else content
 
 
-def _content(name: str, found: Any) -> Any:
-    """What a function gave; of a run that it made, the output.
-
-    Raises:
-        BadUsage: that run waits, and nobody would go on with it.
-    """
-    if not isinstance(found, Run):
-        return found
-    if found.status != "COMPLETED":
-        raise BadUsage(f"Step {name} gave a run that is {found.status}.", "Make the agent itself the step.")
-    return found.output
-
-
-def _require_same(step: Step, done: Run) -> None:
-    """A step is found again by its place, so another one must not stand there now.
+def _unwrap_run(name: str, result: Any) -> Any:
+    """Return a function's result; of a `Run`, its output.
 
     Raises:
-        BadUsage: one does.
+        BadUsage: the run is not completed, and nothing would resume it.
     """
-    was, owner = done.extra.get("step"), done.agent_id or done.team_id
-    kind = step.executor.session_type if isinstance(step.executor, SessionOwner) else "workflow"
-    changed = kind != done.run_type or (owner is not None and owner != step.executor.id)
-    if was != step.title or changed:
-        place = f"Step {done.extra.get('step_path')}"
-        is_now = f"{step.title!r}" + (f" ({getattr(step.executor, 'id', 'a function')})" if changed else "")
-        raise BadUsage(f"{place} was {was!r}, and is {is_now} now.", "Go on with the steps it began with, or run anew.")
+    if not isinstance(result, Run):
+        return result
+    if result.status != "COMPLETED":
+        message = f"Step {name} returned a run with status {result.status}."
+        raise BadUsage(message, "Use the agent itself as the step.")
+    return result.output
+
+
+def _require_same(step: Step, stored: Run) -> None:
+    """Check that the step of a stored run, which is found by its path, is still the same.
+
+    Raises:
+        BadUsage: it is another step.
+    """
+    old_title, owner_id = stored.extra.get("step"), stored.agent_id or stored.team_id
+    run_type = step.executor.session_type if isinstance(step.executor, SessionOwner) else "workflow"
+    has_other_executor = run_type != stored.run_type or (owner_id is not None and owner_id != step.executor.id)
+    if old_title != step.title or has_other_executor:
+        executor = f" ({getattr(step.executor, 'id', 'a function')})" if has_other_executor else ""
+        message = f"Step {stored.extra.get('step_path')} was {old_title!r}, and is {step.title!r}{executor} now."
+        raise BadUsage(message, "Continue with the original steps, or start a new run.")
 
 
 def _title(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""The steps of a workflow, as they are written down: nodes that say what runs, and when."""
+"""The nodes of a workflow: steps, and how they are combined."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepInput:
-    """What a function that is a step, a condition or a loop's end is given.
+    """The argument of a function that is a step, a condition, or the end condition of a loop.
 
     Attributes:
         input: The workflow's input.
-        previous_step_content: What the step before gave; None for the first. After `Parallel`, a dict by step name.
-        previous_step_outputs: What every step so far gave, by its name; of a loop, the latest.
-        session_state: The session's state; what is set here is stored when the step ends.
+        previous_step_content: The output of the previous step, or None; after `Parallel`, a dict by step name.
+        previous_step_outputs: The outputs of all steps so far, by name; of a loop, the latest.
+        session_state: The session's state; changes are stored when the step ends.
         run_context: The workflow's run.
     """
 
@@ -34,14 +34,14 @@ class StepInput:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: an agent, a team, or a function of a `StepInput` (plain or async) that gives any JSON value.
+    """One step: an agent, a team, or a function of a `StepInput` (plain or async) that returns a JSON value.
 
     Attributes:
-        executor: What runs. An agent is given what the step before gave, the first one the workflow's input.
+        executor: What runs. An agent's input is the previous step's output; for the first step, the workflow's input.
         name: Its name; that of the agent or function where None.
-        requires_confirmation: Whether a person must agree before it runs. A refusal ends the workflow.
-        prompt: What that person is asked.
-        assignee: Who is to answer.
+        requires_confirmation: Whether a person must approve it before it runs. A rejection ends the workflow.
+        prompt: The question for that person.
+        assignee: The person to answer.
     """
 
     executor: Any
@@ -52,7 +52,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """The name under which its output is known."""
+        """The name of its output."""
         executor = self.executor
         own = getattr(executor, "name", None) or getattr(executor, "id", None) or getattr(executor, "__name__", None)
         return self.name or str(own or type(executor).__name__)
@@ -68,7 +68,7 @@ class Steps:
 
 @dataclass(frozen=True, init=False)
 class Parallel:
-    """Steps at once. Each is given what the step before them gave; together they give a dict by step name."""
+    """Steps that run concurrently, on the same input. The output is a dict by step name."""
 
     steps: Sequence[Any]
     name: str
@@ -80,7 +80,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Condition:
-    """Steps that run if a function of the `StepInput` says so, or others if not."""
+    """Steps that run if a function of the `StepInput` returns true, and others that run if not."""
 
     evaluator: Callable[[StepInput], Any]
     steps: Sequence[Any]
@@ -90,7 +90,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Loop:
-    """Steps that run again until a function of the `StepInput` says it is enough; at most ``max_iterations`` times."""
+    """Steps that repeat until a function of the `StepInput` returns true; at most ``max_iterations`` times."""
 
     steps: Sequence[Any]
     end_condition: Callable[[StepInput], Any] | None = None
@@ -101,44 +101,44 @@ class Loop:
 Node = Step | Steps | Parallel | Condition | Loop
 
 
-def normal(given: Any) -> Steps:
-    """Steps as nodes, whichever way they were given.
+def build_steps(steps: Any) -> Steps:
+    """Convert a step or a list of steps to nodes.
 
     Raises:
-        BadUsage: something is no step, or two steps side by side have one name.
+        BadUsage: an item is not a step, or two parallel steps have the same name.
     """
-    several = list(given) if isinstance(given, (list, tuple)) else [given]
-    nodes = [_node(one) for one in several]
-    return Steps(nodes)
+    return Steps([_build_node(step) for step in (steps if isinstance(steps, (list, tuple)) else [steps])])
 
 
-def _require_functions(one: Any) -> None:
-    """Raises BadUsage for a condition or a loop's end that is no function, and for a loop without a turn."""
-    asked = one.evaluator if isinstance(one, Condition) else getattr(one, "end_condition", None)
-    if (isinstance(one, Condition) or asked is not None) and isinstance(one, (Condition, Loop)) and not callable(asked):
-        raise BadUsage(f"{one.name}: {asked!r} is no function.", "Give a function of the StepInput.")
-    if isinstance(one, Loop) and one.max_iterations < 1:
-        raise BadUsage(f"{one.name} would never run: max_iterations={one.max_iterations}.", "Give 1 or more.")
+def _require_function(name: str, function: Any) -> None:
+    if not callable(function):
+        raise BadUsage(f"{name} must be a function, got {function!r}.", "Pass a function of the StepInput.")
 
 
-def _node(one: Any) -> Node:
-    if isinstance(one, (list, tuple)):
-        return normal(one)
-    if isinstance(one, Steps):
-        return Steps(normal(one.steps).steps, one.name)
-    if isinstance(one, Parallel):
-        nodes = normal(one.steps).steps
+def _build_node(item: Any) -> Node:
+    if isinstance(item, (list, tuple)):
+        return build_steps(item)
+    if isinstance(item, Steps):
+        return Steps(build_steps(item.steps).steps, item.name)
+    if isinstance(item, Parallel):
+        nodes = build_steps(item.steps).steps
         names = [getattr(node, "title", None) or node.name for node in nodes]
         if len(set(names)) < len(names):
-            raise BadUsage(f"Steps at once need names of their own: {', '.join(names)}.", "Step(agent, name=...)")
-        return Parallel(*nodes, name=one.name)
-    _require_functions(one)
-    if isinstance(one, Condition):
-        return Condition(one.evaluator, normal(one.steps).steps, normal(one.else_steps).steps, one.name)
-    if isinstance(one, Loop):
-        return Loop(normal(one.steps).steps, one.end_condition, one.max_iterations, one.name)
-    step = one if isinstance(one, Step) else Step(one)
+            raise BadUsage(f"Parallel steps need different names, got {', '.join(names)}.", "Step(agent, name=...)")
+        return Parallel(*nodes, name=item.name)
+    if isinstance(item, Condition):
+        _require_function(item.name, item.evaluator)
+        return Condition(item.evaluator, build_steps(item.steps).steps, build_steps(item.else_steps).steps, item.name)
+    if isinstance(item, Loop):
+        if item.end_condition is not None:
+            _require_function(item.name, item.end_condition)
+        if item.max_iterations < 1:
+            message = f"max_iterations of {item.name!r} must be at least 1, got {item.max_iterations}."
+            raise BadUsage(message, "For example: Loop(steps, max_iterations=3)")
+        return Loop(build_steps(item.steps).steps, item.end_condition, item.max_iterations, item.name)
+    step = item if isinstance(item, Step) else Step(item)
     executor = step.executor
     if isinstance(executor, SessionOwner) or (callable(executor) and not isinstance(executor, type)):
         return step
-    raise BadUsage(f"{one!r} is no step.", "Give an agent, a team, a function, Step, Parallel, Condition or Loop.")
+    hint = "Pass an agent, a team, a function, Step, Parallel, Condition or Loop."
+    raise BadUsage(f"A step must be an agent, a team or a function, got {item!r}.", hint)

@@ -1,6 +1,6 @@
-"""`Workspace`: the files of a session. Bytes are blobs of the store; which file is which stands in the session's state.
+"""`Workspace`: the files of a session. Their bytes are blobs of the store; the session's state lists them.
 
-So they are kept per run, inherited by branches as they were there, and apart from any other session's, as the state is.
+So, like the state, they are stored per run, and a branch inherits them as they were at its branch point.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from kern_nb.db.file_descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
 KEY = "workspace"
-"""The key of the session's state that lists the files."""
+"""The key of the session's state with the list of files."""
 
 
 class Workspace:
     """The files of one session, by relative path.
 
-    In a tool it is ``run_context.workspace``, and what is written becomes part of the session when the tool ends.
+    A tool has it as ``run_context.workspace``; changes are stored when the tool ends.
 
     Args:
-        store: Where the bytes are.
+        store: The store of the bytes.
         state: The session's state.
-        read_only: Whether writing is refused: outside of a run nobody would store the list.
+        read_only: Whether to refuse changes: outside of a run, the list would not be stored.
     """
 
     def __init__(self, store: SessionStore, state: dict[str, Any], *, read_only: bool = False) -> None:
@@ -36,68 +36,68 @@ class Workspace:
         self._read_only = read_only
 
     def __repr__(self) -> str:
-        """The paths."""
+        """Show the paths."""
         return visible(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
-        """The files, sorted."""
+        """Return the sorted paths of the files."""
         return sorted(self._files())
 
     def write(self, path: str, content: str | bytes) -> None:
-        """Write a file, or write it anew; text is kept as UTF-8.
+        """Write or overwrite a file; text is encoded as UTF-8.
 
         Raises:
-            BadUsage: the path leads out of the workspace, or this is not within a run.
+            BadUsage: the path leads out of the workspace, or this is outside of a run.
         """
-        name = self._checked(path)
+        name = self._normalize(path)
         self._require_run()
-        found = content.encode() if isinstance(content, str) else bytes(content)
-        sha256 = self._store.put_blob(found, mimetypes.guess_type(name)[0])
-        self._state.setdefault(KEY, {})[name] = {"sha256": sha256, "size": len(found)}
+        data = content.encode() if isinstance(content, str) else bytes(content)
+        sha256 = self._store.put_blob(data, mimetypes.guess_type(name)[0])
+        self._state.setdefault(KEY, {})[name] = {"sha256": sha256, "size": len(data)}
 
     def read_bytes(self, path: str) -> bytes:
-        """What is in a file.
+        """Return the content of a file.
 
         Raises:
-            FileNotInWorkspace: there is none.
+            FileNotInWorkspace: there is no such file.
         """
-        entry = self._files().get(self._checked(path))
+        entry = self._files().get(self._normalize(path))
         blob = self._store.get_blob(entry["sha256"]) if isinstance(entry, dict) and "sha256" in entry else None
         if blob is None:
-            raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"There are: {self.paths()}.")
+            raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"It has: {self.paths()}.")
         return blob.content
 
     def read_text(self, path: str) -> str:
-        """What is in a text file."""
+        """Return the content of a text file."""
         return self.read_bytes(path).decode()
 
     def delete(self, path: str) -> None:
-        """Take a file out; earlier runs and branches keep it.
+        """Delete a file; earlier runs and branches keep it.
 
         Raises:
-            FileNotInWorkspace: there is none.
+            FileNotInWorkspace: there is no such file.
         """
-        name = self._checked(path)
+        name = self._normalize(path)
         self._require_run()
         if self._files().pop(name, None) is None:
-            raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"There are: {self.paths()}.")
+            raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"It has: {self.paths()}.")
 
     def export(self, folder: str | Path) -> list[Path]:
-        """Write all files below a folder of the disk, which is made if need be; their paths.
+        """Write all files below a folder of the disk, which is created if missing, and return their paths.
 
-        New files may be read by their owner alone; a file that is there is overwritten and keeps its mode.
+        New files are readable by their owner only; an existing file is overwritten and keeps its mode.
 
         Raises:
-            BadUsage: a file would be written over a database, which may be the store itself.
+            BadUsage: a file would overwrite a database, which may be the store itself.
         """
         for name in self.paths():
-            if is_database(Path(folder) / self._checked(name)):
+            if is_database(Path(folder) / self._normalize(name)):
                 raise BadUsage(
-                    f"{name!r} is a database in {str(folder)!r}; nothing was written.", "Name another folder."
+                    f"{name!r} is a database in {str(folder)!r}; nothing was written.", "Pass another folder."
                 )
         written = []
         for name in self.paths():
-            target = Path(folder) / self._checked(name)  # a store's text is hostile: it stays below the folder
+            target = Path(folder) / self._normalize(name)  # never outside of the folder, whatever the store says
             target.parent.mkdir(parents=True, exist_ok=True)
             content = self.read_bytes(name)
             with open(target, "wb", opener=files.private_opener) as file:
@@ -106,16 +106,20 @@ class Workspace:
         return written
 
     def _files(self) -> dict[str, Any]:
-        found = self._state.get(KEY)
-        return found if isinstance(found, dict) else {}
+        entries = self._state.get(KEY)
+        return entries if isinstance(entries, dict) else {}
 
     def _require_run(self) -> None:
         if self._read_only:
-            raise BadUsage("Files are written within a run.", "In a tool: run_context.workspace.write(path, content)")
+            raise BadUsage(
+                "Files can only be changed in a run.", "In a tool: run_context.workspace.write(path, content)"
+            )
 
     @staticmethod
-    def _checked(path: str) -> str:
+    def _normalize(path: str) -> str:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\x00" in path or "\\" in path:
-            raise BadUsage(f"{path!r} is no path within a workspace.", "Use a relative one, like 'reports/may.csv'.")
+            raise BadUsage(
+                f"{path!r} is not a path inside a workspace.", "Use a relative path, like 'reports/may.csv'."
+            )
         return str(pure)

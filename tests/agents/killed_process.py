@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from told_processes import say
+from json_processes import say
 
 from kern_nb.agent import Agent
 from kern_nb.db import open_store
@@ -98,7 +98,7 @@ def forked(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.model_loop", "db.frame_queries"):
+    for name in ("db.duckdb", "db.sqlite", "db.postgres", "runtime.engine", "runtime.settings", "db.frame_queries"):
         importlib.import_module(f"kern_nb.{name}")  # what is imported at first use is used by every child
     importlib.import_module("pandas")
     process = 0

@@ -48,8 +48,8 @@ def refusal(body: Body) -> str | None:
         if item.get("id") in ids:
             return f"Duplicate item found with id {item['id']}. Remove duplicate items from your input and try again."
         ids |= {item["id"]} if item.get("id") else set()
-    if unanswered := sorted(asked - answered):
-        return f"No tool output found for function call {unanswered[0]}."
+    if pending_tools := sorted(asked - answered):
+        return f"No tool output found for function call {pending_tools[0]}."
     return None
 
 

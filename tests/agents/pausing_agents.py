@@ -1,4 +1,4 @@
-"""Agents whose tools wait for a person, and ways to look at what became of their runs."""
+"""Agents whose tools pause the run, and helpers to inspect their runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kern_nb.records import Message, Run
 
 
 def by_turn(*answers: Any, heard: list[list[Message]] | None = None) -> ScriptedModel:
-    """A model whose n-th answer in a run is the n-th of these, in whichever process; the last one is said again.
+    """Create a model whose n-th answer in a run is the n-th of these, in any process; the last one is repeated.
 
-    What it was told each time is added to ``heard``.
+    Its requests are appended to ``heard``.
     """
 
     def script(messages: list[Message]) -> Any:
@@ -34,7 +34,7 @@ def by_turn(*answers: Any, heard: list[list[Message]] | None = None) -> Scripted
 
 
 def sender(sent: list[Any], **options: Any) -> Tool:
-    """A tool that needs confirmation before it sends mail; what it sent is added to ``sent``."""
+    """Create a tool with confirmation; its calls are appended to ``sent``."""
 
     def send(to: str, copies: int = 1) -> str:
         """Send a letter."""
@@ -45,38 +45,38 @@ def sender(sent: list[Any], **options: Any) -> Tool:
 
 
 def clerk(db: Any, *answers: Any, tools: Any = (), heard: Any = None, **options: Any) -> Agent:
-    """An agent in the session ``chat`` that gives these answers in turn."""
+    """Create an agent in the session ``chat`` with these answers."""
     return Agent(by_turn(*answers, heard=heard), db=db, tools=list(tools), **{"session_id": "chat"} | options)
 
 
 def said(messages: Any) -> list[tuple[str, Any]]:
-    """Who said what; of an assistant that calls tools, their names."""
-    found = messages.messages if isinstance(messages, Run) else messages
-    return [(m.role, [c.tool_name for c in m.tool_calls] if m.tool_calls else m.content) for m in found]
+    """Return role and content of messages; of a message with calls, their names."""
+    items = messages.messages if isinstance(messages, Run) else messages
+    return [(m.role, [c.tool_name for c in m.tool_calls] if m.tool_calls else m.content) for m in items]
 
 
 def results(messages: Any) -> list[Any]:
-    """What the tools gave."""
+    """Return the tool results."""
     return [content for role, content in said(messages) if role == "tool"]
 
 
 def calls(run: Run) -> list[tuple[str | None, str | None, Any]]:
-    """The tool calls of a run: name, status, result."""
+    """Return name, status and result of the tool calls of a run."""
     return [(call.tool_name, call.status, call.result) for call in run.tool_calls]
 
 
-def ask(run: Run, place: int = 0) -> str:
-    """The id of what a run waits for."""
-    return run.requirements[place].requirement_id
+def requirement_id(run: Run, index: int = 0) -> str:
+    """Return the id of a requirement of a run."""
+    return run.requirements[index].requirement_id
 
 
-def unanswered(run: Run) -> list[str | None]:
-    """Which tools a run waits for."""
-    return [one.tool_name for one in run.requirements if one.status == "pending"]
+def pending_tools(run: Run) -> list[str | None]:
+    """Return the tools with pending requirements."""
+    return [requirement.tool_name for requirement in run.requirements if requirement.status == "pending"]
 
 
 def with_ids(*answers: Any) -> FunctionModel:
-    """A model whose calls have the ids it is told: each answer a text, or a list of (tool, arguments, id)."""
+    """Create a model whose calls have given ids: each answer a text, or a list of (tool, arguments, id)."""
     turns = iter(answers)
 
     def turn() -> list[Any]:
@@ -98,7 +98,7 @@ def with_ids(*answers: Any) -> FunctionModel:
 
 
 def failing_once(error: Exception, then: Callable[..., Any] | str = "fine") -> Callable[..., Any]:
-    """A function that raises the first time, and then gives something."""
+    """Create a function that raises on its first call, and then returns a value."""
     turns: Iterator[Any] = iter([error])
 
     def function(*_given: Any, **_named: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener, calls, calls_once
+from recording_models import RecordingModel, calls, calls_once
 
 from kern_nb import Agent
 from kern_nb.agent import tool
@@ -32,7 +32,7 @@ def remembering(model, db, **options):
 
 
 def turn(n):
-    """What run n of a `Listener` says."""
+    """What run n of a `RecordingModel` says."""
     return [("user", f"q{n}"), ("assistant", f"answer {n}")]
 
 
@@ -50,9 +50,9 @@ def paired(messages):
     return not open_calls
 
 
-def test_an_agent_is_told_nothing_of_the_past_unless_asked(db):
+def test_history_is_off_by_default(db):
     """History is opt-in."""
-    model = Listener()
+    model = RecordingModel()
     agent = Agent(model, db=db, session_id="chat")
     agent.run("q0")
     agent.run("q1")
@@ -60,9 +60,9 @@ def test_an_agent_is_told_nothing_of_the_past_unless_asked(db):
     assert model.heard() == [("user", "q1")]
 
 
-def test_the_last_three_runs_are_told_by_default(db):
+def test_history_defaults_to_the_last_three_runs(db):
     """num_history_runs is 3, oldest first, then the new input."""
-    model = Listener()
+    model = RecordingModel()
     agent = remembering(model, db)
     for n in range(6):
         agent.run(f"q{n}")
@@ -72,9 +72,9 @@ def test_the_last_three_runs_are_told_by_default(db):
 
 
 @pytest.mark.parametrize("runs", [0, 1, 4, 100])
-def test_as_many_runs_are_told_as_asked_for(db, runs):
+def test_num_history_runs_limits_runs(db, runs):
     """num_history_runs, of which there may be fewer."""
-    model = Listener()
+    model = RecordingModel()
     agent = remembering(model, db, num_history_runs=runs)
     for n in range(6):
         agent.run(f"q{n}")
@@ -84,9 +84,9 @@ def test_as_many_runs_are_told_as_asked_for(db, runs):
 
 
 @pytest.mark.parametrize("messages", [0, 1, 2, 3, 100])
-def test_as_many_messages_are_told_as_asked_for(db, messages):
+def test_num_history_messages_limits_messages(db, messages):
     """num_history_messages counts messages instead of runs."""
-    model = Listener()
+    model = RecordingModel()
     agent = remembering(model, db, num_history_messages=messages, num_history_runs=1)
     for n in range(4):
         agent.run(f"q{n}")
@@ -96,12 +96,12 @@ def test_as_many_messages_are_told_as_asked_for(db, messages):
 
 
 @pytest.mark.parametrize("messages", range(1, 11))
-def test_a_limit_never_parts_a_call_from_its_result(db, messages):
+def test_history_limit_keeps_call_and_result_together(db, messages):
     """Wherever num_history_messages cuts, a model gets neither a call without its result nor the reverse."""
     two = calls(call("look_up", city="Rome"), call("look_up", city="Oslo"))
     remembering(two, db, tools=[look_up]).run("both?")
     remembering(two, db, tools=[look_up]).run("again?")
-    model = Listener()
+    model = RecordingModel()
     remembering(model, db, num_history_messages=messages).run("and now?")
 
     assert paired(model.told[-1])
@@ -109,10 +109,10 @@ def test_a_limit_never_parts_a_call_from_its_result(db, messages):
     assert model.heard()[-2:] == [("assistant", "done"), ("user", "and now?")]
 
 
-def test_calls_and_results_of_earlier_runs_are_told(db):
+def test_history_includes_calls_and_results(db):
     """Arguments and results as they were."""
     remembering(calls_once("look_up", city="Rome"), db, tools=[look_up]).run("weather?")
-    model = Listener()
+    model = RecordingModel()
     remembering(model, db).run("thanks")
 
     assert model.heard() == [
@@ -122,9 +122,9 @@ def test_calls_and_results_of_earlier_runs_are_told(db):
     assert model.told[-1][1].tool_calls[0].args == {"city": "Rome"}
 
 
-def test_a_run_that_failed_is_not_told(db):
+def test_history_excludes_failed_runs(db):
     """Its question had no answer; the runs before it are told as if it had not been."""
-    model = Listener(["answer 0", ValueError("boom")])
+    model = RecordingModel(["answer 0", ValueError("boom")])
     agent = remembering(model, db, num_history_runs=1)
     agent.run("q0")
     with pytest.raises(RunFailed):
@@ -134,12 +134,12 @@ def test_a_run_that_failed_is_not_told(db):
     assert model.heard() == [*turn(0), ("user", "q1")]
 
 
-def test_a_paused_run_is_told_once_it_was_answered(db):
+def test_history_includes_paused_run_after_completion(db):
     """Not before: its call has no result yet."""
     wants = calls_once("look_up", city="Rome")
     agent = remembering(wants, db, tools=[tool(look_up, requires_confirmation=True)])
     paused = agent.run("weather?")
-    model = Listener()
+    model = RecordingModel()
     remembering(model, db).run("meanwhile")
     assert model.heard() == [("user", "meanwhile")]
 
@@ -150,9 +150,9 @@ def test_a_paused_run_is_told_once_it_was_answered(db):
     assert model.heard()[:3] == [("user", "weather?"), ("assistant", "look_up()"), ("tool", "sun over Rome")]
 
 
-def test_a_run_that_goes_on_is_told_what_came_before_it(db):
+def test_resumed_run_receives_earlier_history(db):
     """What was said after it began is not put before its own question."""
-    model = Listener([call("look_up", city="Rome"), "two"])
+    model = RecordingModel([call("look_up", city="Rome"), "two"])
     agent = remembering(model, db, tools=[tool(look_up, requires_confirmation=True)])
     paused = agent.run("ONE")
     agent.run("TWO")
@@ -163,20 +163,20 @@ def test_a_run_that_goes_on_is_told_what_came_before_it(db):
 
 
 @pytest.mark.parametrize("status", ["INTERRUPTED", "CANCELLED", "RUNNING", "ERROR", "PAUSED"])
-def test_runs_without_an_answer_are_not_told(db, status):
+def test_history_excludes_runs_without_answer(db, status):
     """Whoever left them: another process, a cancelled cell, a run that is being made now."""
     for name, ended in (("q0", "COMPLETED"), ("lost", status)):
         said_then = [Message(role="user", content=name), Message(role="assistant", content="answer 0")]
         db.append_run("chat", Run(status=ended, messages=said_then))
-    model = Listener()
+    model = RecordingModel()
     remembering(model, db).run("q1")
 
     assert model.heard() == [*turn(0), ("user", "q1")]
 
 
-def test_a_copy_of_the_history_is_not_told_again(db):
+def test_history_copies_are_not_sent_twice(db):
     """store_history_messages keeps what was told with each run; the next run hears each line once."""
-    model = Listener()
+    model = RecordingModel()
     agent = remembering(model, db, store_history_messages=True, instructions="Be kind.")
     for n in range(3):
         agent.run(f"q{n}")
@@ -185,9 +185,9 @@ def test_a_copy_of_the_history_is_not_told_again(db):
     assert len([m for m in model.told[-1] if m.role == "system"]) == 1
 
 
-def test_a_branch_goes_on_from_where_it_was_taken(store):
+def test_branch_history_ends_at_branch_point(store):
     """On every engine: the branch hears its parent's runs up to the fork and its own, the parent never the branch's."""
-    model = Listener()
+    model = RecordingModel()
     agent = Agent(model, db=store, add_history_to_context=True, num_history_runs=10)
     for n in range(3):
         agent.run(f"q{n}", session_id="main")
@@ -211,33 +211,33 @@ BOTH = [*ASKED, ("assistant", "look_up(), look_up()"), ("tool", "sun over Rome")
 @pytest.mark.parametrize(
     ("at", "told"), [(0, ASKED), (1, ASKED), (2, ONE), (3, BOTH), (4, [*BOTH, ("assistant", "done")])]
 )
-def test_a_branch_within_a_run_hears_only_whole_calls(db, at, told):
+def test_branch_within_run_receives_only_complete_calls(db, at, told):
     """Between a call and its result, both are left out; the agent goes on from the rest."""
     asks = [ToolCall(tool_call_id=city, tool_name="look_up", args={"city": city}) for city in ("Rome", "Oslo")]
     gives = [Message(role="tool", tool_call_id=c, tool_name="look_up", content=look_up(c)) for c in ("Rome", "Oslo")]
     answered = [Message(role="assistant", tool_calls=asks), *gives, Message(role="assistant", content="done")]
     db.append_run("chat", Run(messages=[Message(role="user", content="both?"), *answered]))
     db.branch("chat", after=(0, at), new_session_id="fork")
-    model = Listener()
+    model = RecordingModel()
     run = remembering(model, db).run("go on", session_id="fork")
 
     assert (model.heard(), run.status) == ([*told, ("user", "go on")], "COMPLETED")
     assert paired(model.told[-1])
 
 
-def test_the_last_messages_are_those_of_runs_that_are_told(store):
+def test_num_history_messages_counts_completed_runs_only(store):
     """What a run that failed said, or a team's members, does not use up the limit."""
-    remembering(Listener(), store).run("q0")
-    member = Agent(Listener(), id="ann")
+    remembering(RecordingModel(), store).run("q0")
+    member = Agent(RecordingModel(), id="ann")
     lead = Team([member], calls(*[call("delegate_task_to_member", member_id="ann", task="t")] * 3), db=store)
     lead.run("q1", session_id="chat")
     with pytest.raises(RunFailed):
-        remembering(Listener([call("look_up", city="Paris"), ValueError("no")]), store, tools=[look_up]).run("q2")
+        remembering(RecordingModel([call("look_up", city="Paris"), ValueError("no")]), store, tools=[look_up]).run("q2")
 
     whole = [m.content for m in store.history("chat")]
     assert len(whole) == 8
     for messages in (1, 6, 7, 8, 9):
         assert [m.content for m in store.history("chat", last_messages=messages)] == whole[-messages:]
-    model = Listener()
+    model = RecordingModel()
     remembering(model, store, num_history_messages=9).run("q3")
     assert model.heard()[:2] == turn(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from memory_models import Listener
+from recording_models import RecordingModel
 from rerun_shops import add, seller, shop
 from team_members import crew, member, task
 
@@ -63,7 +63,7 @@ def settings(agent):
     return {name: value for name, value in vars(agent).items() if name not in own}
 
 
-def test_a_variant_has_the_same_parameters(db):
+def test_variant_copies_parameters(db):
     """Every one that the constructor knows; the given ones aside."""
     given = every_parameter(db)
     assert list(given) == list(inspect.signature(Agent).parameters)
@@ -76,7 +76,7 @@ def test_a_variant_has_the_same_parameters(db):
         assert settings(agent.variant(**{name: inspect.signature(Agent).parameters[name].default})) == settings(plain)
 
 
-def test_a_variant_shares_nothing_that_is_kept(db):
+def test_variant_shares_no_internal_state(db):
     """No lock, cache, loop, memory or list; what one of them does, the other does not see."""
     agent = shop(db, session_id="chat", cache_session=True, session_state={"deep": {"n": 1}})
     agent.run("hi")
@@ -84,28 +84,28 @@ def test_a_variant_shares_nothing_that_is_kept(db):
     before = dict(vars(agent))
     other = agent.variant(name="Other")
 
-    for name in ("_lock", "_cached", "_given_tools", "default_state", "_given"):
+    for name in ("_lock", "_cached", "_given_tools", "_default_state", "_arguments"):
         assert getattr(other, name) is not getattr(agent, name), name
     assert (other._loop, len(other._cached)) == (None, 0)
-    assert other.default_state["deep"] is not agent.default_state["deep"]
+    assert other._default_state["deep"] is not agent._default_state["deep"]
     assert vars(agent) == before
     assert (agent.id, other.id) == ("shop", "other")
 
 
-def test_a_session_that_was_made_up_is_not_the_variants():
+def test_variant_does_not_copy_generated_session():
     """One that was given is; memory is each one's own."""
-    agent = Agent(Listener())
+    agent = Agent(RecordingModel())
     run = agent.run("hi")
-    other = agent.variant(model=Listener())
+    other = agent.variant(model=RecordingModel())
 
     assert agent.session_id == run.session_id
     assert other.session_id is None
     assert other.run("hi").session_id != run.session_id
     assert len(agent.store.list_sessions()) == len(other.store.list_sessions()) == 1
-    assert Agent(Listener(), session_id="chat").variant().session_id == "chat"
+    assert Agent(RecordingModel(), session_id="chat").variant().session_id == "chat"
 
 
-def test_what_was_set_since_counts(db):
+def test_variant_uses_current_attribute_values(db):
     """An agent whose model was exchanged is varied as it is now."""
     agent = shop(db)
     agent.model, agent.instructions, agent.timeout_s = "openai:other", "Be kind.", 3
@@ -114,18 +114,18 @@ def test_what_was_set_since_counts(db):
     assert (other.model, other.instructions, other.timeout_s, other.role) == ("openai:other", "Be kind.", 3, "sells")
 
 
-def test_tools_are_those_of_the_constructor(db):
+def test_variant_copies_constructor_tools(db):
     """A list that its owner changed afterwards is another matter."""
     tools = [add]
     agent = shop(db, tools=tools)
     tools.clear()
 
-    assert list(agent.variant().tools) == ["add"]
-    assert list(shop(db, tools=add).variant().tools) == ["add"]
-    assert list(agent.variant(tools=[]).tools) == []
+    assert list(agent.variant()._model_loop()[1]) == ["add"]
+    assert list(shop(db, tools=add).variant()._model_loop()[1]) == ["add"]
+    assert list(agent.variant(tools=[])._model_loop()[1]) == []
 
 
-def test_a_parameter_that_is_none_is_refused(db):
+def test_variant_rejects_unknown_parameter(db):
     """With the nearest one that is; and values that the constructor refuses."""
     agent = shop(db)
     with pytest.raises(BadUsage, match="'modle'") as refused:
@@ -136,7 +136,7 @@ def test_a_parameter_that_is_none_is_refused(db):
             agent.variant(**wrong)
 
 
-def test_a_team_is_varied_as_its_leader(db):
+def test_variant_of_team_changes_leader(db):
     """Its members stay, unless others are given."""
     ann, bob = member("Ann", "a"), member("Bob", "b")
     team = crew(db, [ann], task("ann"), "done", instructions="Lead.")
@@ -152,7 +152,7 @@ def test_a_team_is_varied_as_its_leader(db):
     assert team.variant(session_id="b").run("go").output == "done"
 
 
-def test_a_workflow_is_varied_but_for_what_its_steps_have(db):
+def test_variant_of_workflow_rejects_step_parameters(db):
     """Nested steps are built as before."""
     flow = Workflow([lambda step: step.input + 1, [lambda step: step.previous_step_content * 2]], db=db, name="Flow")
     other = flow.variant(name="Other", timeout_s=5)
@@ -166,16 +166,16 @@ def test_a_workflow_is_varied_but_for_what_its_steps_have(db):
         flow.variant(store_media=False)
 
 
-def test_a_class_of_ones_own_is_varied_too(db):
+def test_variant_of_subclass(db):
     """Whatever its constructor takes; what it keeps itself, the variant keeps."""
 
     class Grocer(Agent):
         def __init__(self, stock):
-            super().__init__(Listener(), db=db, name="Grocer")
+            super().__init__(RecordingModel(), db=db, name="Grocer")
             self.stock = stock
 
-        def configuration(self):
-            return super().configuration() | {"stock": self.stock}
+        def _configuration(self):
+            return super()._configuration() | {"stock": self.stock}
 
     grocer = Grocer(["apple"])
     other = grocer.variant(instructions="Sell.")

@@ -8,7 +8,7 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "agents.md"
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+def test_examples_of_agents_page_run(tmp_path, monkeypatch):
     """In order and in one place, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {}

@@ -63,7 +63,7 @@ def holder(request, tmp_path):
     found.store.close()
 
 
-def test_a_store_that_is_busy_in_the_middle_of_a_run(holder):
+def test_store_busy_during_run(holder):
     """The caller is told; when the store is back, the run is known to be over, and can be gone on with."""
     store = holder.store
     with pytest.raises(KernError) as caught:
@@ -80,7 +80,7 @@ def test_a_store_that_is_busy_in_the_middle_of_a_run(holder):
     assert "not known" in an_agent(store, holder.hold).continue_run(run.run_id).output
 
 
-def test_a_store_that_is_busy_from_the_start(holder):
+def test_store_busy_at_start(holder):
     """Nothing is stored, the caller is told why, and the next run works."""
     require_the_next_works(holder.store)
     holder.store.close()

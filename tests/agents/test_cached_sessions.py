@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener, calls_once
+from recording_models import RecordingModel, calls_once
 
 from kern_nb import Agent, Team, store_registry
 from kern_nb.agent import SessionSummaryManager, tool
@@ -31,7 +31,7 @@ def db():
 
 def caching(db, model=None, **options):
     """An agent in the session "chat" that keeps it in memory."""
-    return Agent(model or Listener(), db=db, session_id="chat", cache_session=True, **options)
+    return Agent(model or RecordingModel(), db=db, session_id="chat", cache_session=True, **options)
 
 
 def same_as_stored(agent, db):
@@ -45,9 +45,9 @@ def comparable(run):
     return run.run_index, run.status, run.output, [m.content for m in run.messages], run.session_state, run.error
 
 
-def test_without_it_each_read_is_a_read(db):
+def test_no_cache_reads_store_each_time(db):
     """So that what others add is seen."""
-    agent = Agent(Listener(), db=db, session_id="chat")
+    agent = Agent(RecordingModel(), db=db, session_id="chat")
     agent.run("x")
     agent.get_session()
     agent.get_session()
@@ -55,7 +55,7 @@ def test_without_it_each_read_is_a_read(db):
     assert db.reads == 2
 
 
-def test_a_cached_session_is_read_once(db):
+def test_cached_session_is_read_once(db):
     """However often it is asked for, until the agent itself changes it."""
     agent = caching(db)
     for n in (1, 2):
@@ -67,10 +67,10 @@ def test_a_cached_session_is_read_once(db):
     assert same_as_stored(agent, db)
 
 
-def test_runs_stand_in_order_whatever_order_they_end_in(db):
+def test_cached_runs_are_ordered_by_index(db):
     """A run that paused keeps its place."""
 
-    model = Listener([call("look"), "two", "one at last"])
+    model = RecordingModel([call("look"), "two", "one at last"])
     agent = caching(db, model, tools=[tool(lambda: 1, name="look", requires_confirmation=True)])
     paused = agent.run("one")
     agent.get_session()
@@ -82,9 +82,9 @@ def test_runs_stand_in_order_whatever_order_they_end_in(db):
     assert same_as_stored(agent, db)
 
 
-def test_a_run_that_failed_is_in_it(db):
+def test_cached_session_includes_failed_run(db):
     """It is one of the agent's own."""
-    agent = caching(db, Listener(["hello", ValueError("boom")]))
+    agent = caching(db, RecordingModel(["hello", ValueError("boom")]))
     agent.run("x")
     agent.get_session()
     with pytest.raises(RunFailed):
@@ -94,13 +94,13 @@ def test_a_run_that_failed_is_in_it(db):
     assert same_as_stored(agent, db)
 
 
-def test_state_title_and_summary_are_those_of_now(db):
+def test_cached_session_has_current_state_title_and_summary(db):
     """Whatever the agent itself has changed since the session was read."""
 
     def count(session_state):
         session_state["n"] = session_state.get("n", 0) + 1
 
-    manager = SessionSummaryManager(Listener(["FIRST", "SECOND"]))
+    manager = SessionSummaryManager(RecordingModel(["FIRST", "SECOND"]))
     options = {"enable_session_summaries": True, "session_summary_manager": manager}
     agent = caching(db, calls_once("count"), tools=[count], **options)
     agent.run("x")
@@ -116,9 +116,9 @@ def test_state_title_and_summary_are_those_of_now(db):
     assert agent.get_session() is None
 
 
-def test_the_summary_is_that_of_now(db):
+def test_cached_session_has_current_summary(db):
     """It is made by the agent itself."""
-    manager = SessionSummaryManager(Listener(["FIRST", "SECOND"]))
+    manager = SessionSummaryManager(RecordingModel(["FIRST", "SECOND"]))
     agent = caching(db, enable_session_summaries=True, session_summary_manager=manager)
     agent.run("x")
     agent.get_session()
@@ -128,7 +128,7 @@ def test_the_summary_is_that_of_now(db):
     assert agent.get_session().summary["summary"] == agent.get_session_summary().summary
 
 
-def test_what_a_caller_changes_is_the_callers(db):
+def test_cached_session_is_copied_for_callers(db):
     """The next one is given the session as it is stored."""
     agent = caching(db)
     agent.run("x")
@@ -141,10 +141,10 @@ def test_what_a_caller_changes_is_the_callers(db):
     assert same_as_stored(agent, db)
 
 
-def test_members_runs_are_in_it(db):
+def test_cached_session_includes_member_runs(db):
     """They are made within the team's own."""
-    leader = Listener(["hello", call("delegate_task_to_member", member_id="m", task="look"), "done"])
-    team = Team([Agent(Listener(), name="m")], leader, db=db, session_id="chat", cache_session=True)
+    leader = RecordingModel(["hello", call("delegate_task_to_member", member_id="m", task="look"), "done"])
+    team = Team([Agent(RecordingModel(), name="m")], leader, db=db, session_id="chat", cache_session=True)
     team.run("x")
     team.get_session()
     team.run("y")
@@ -152,9 +152,9 @@ def test_members_runs_are_in_it(db):
     assert same_as_stored(team, db)
 
 
-def test_each_store_has_its_own(db):
+def test_cache_is_per_store(db):
     """Where the attached store changes, so does the session."""
-    agent = Agent(Listener(), session_id="chat", cache_session=True)
+    agent = Agent(RecordingModel(), session_id="chat", cache_session=True)
     try:
         with InMemoryDb() as other:
             for store, name in ((db, "first"), (other, "second")):
@@ -168,22 +168,22 @@ def test_each_store_has_its_own(db):
             store_registry.detach(name)
 
 
-def test_what_others_add_is_not_seen(tmp_path):
+def test_cached_session_ignores_changes_by_others(tmp_path):
     """As documented: that is the price."""
     with SqliteDb(db_file=tmp_path / "s.db") as db, SqliteDb(db_file=tmp_path / "s.db") as other:
         agent = caching(db)
         agent.run("x")
         agent.get_session()
-        Agent(Listener(), db=other, session_id="chat").run("y")
+        Agent(RecordingModel(), db=other, session_id="chat").run("y")
 
         assert len(agent.get_session().runs) == 1
-        assert len(Agent(Listener(), db=db, session_id="chat").get_session().runs) == 2
+        assert len(Agent(RecordingModel(), db=db, session_id="chat").get_session().runs) == 2
 
 
-def test_a_session_that_is_not_there_is_asked_for_again(db):
+def test_missing_session_is_not_cached(db):
     """That there is none is not kept."""
     agent = caching(db)
     assert agent.get_session() is None
-    Agent(Listener(), db=db, session_id="chat").run("x")
+    Agent(RecordingModel(), db=db, session_id="chat").run("x")
 
     assert len(agent.get_session().runs) == 1

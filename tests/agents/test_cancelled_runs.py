@@ -99,7 +99,7 @@ async def settled(store: SessionStore) -> list[tuple[str, int]]:
     ("kind", "times", "step"),
     [("agent", 1, 1), ("team", 1, 2), ("workflow", 1, 2), ("agent", 2, 2), ("workflow", 3, 4)],
 )
-def test_a_run_cancelled_at_any_statement(kind, times, step, caplog):
+def test_cancel_run_at_any_statement(kind, times, step, caplog):
     """Once, or again while it is being dealt with: the caller gets CancelledError, the run is CANCELLED, no thread complains."""
     found: Counter = Counter()
     with InMemoryDb() as store:
@@ -126,7 +126,7 @@ def test_a_run_cancelled_at_any_statement(kind, times, step, caplog):
         require_the_next_works(store)
 
 
-def test_a_run_cancelled_on_each_engine(store):
+def test_cancel_run_on_each_engine(store):
     """At every second statement; a run that was cancelled can be gone on with."""
     agent = Agent(ScriptedModel(calls_in_turn("one", "two")), db=store, tools=[one, two])
 

@@ -177,7 +177,7 @@ def test_same_session_id_continues_the_conversation(run_snippet, openai_server, 
     assert {request.body["model"] for request in openai_server.requests} == {"gpt-5.2"}
 
 
-def test_without_history_or_in_another_session_nobody_knows_alice(run_snippet, tmp_path):
+def test_history_is_limited_to_own_session(run_snippet, tmp_path):
     """It is add_history_to_context, and the session_id, that make the agent remember."""
     from kern_nb.db import SqliteDb
 
@@ -191,7 +191,7 @@ def test_without_history_or_in_another_session_nobody_knows_alice(run_snippet, t
         assert session.runs[-1].output == "I do not know your name."
 
 
-def test_what_gets_stored(run_snippet, tmp_path):
+def test_stored_fields_of_session(run_snippet, tmp_path):
     """Messages, the model, the tokens the service counted, the time."""
     from kern_nb.db import SqliteDb
 
@@ -291,7 +291,7 @@ def test_works_with_teams_and_workflows(run_snippet):
     assert [run.output for run in steps] == ["You said: Write a page"]
 
 
-def test_alice_is_remembered_by_another_process(openai_server, tmp_path):
+def test_history_is_read_by_another_process(openai_server, tmp_path):
     """The first process ends before the second begins; a file, and HTTP, are all that they share."""
     opening = f"{IMPORTS}\ndb = SqliteDb(db_file='agent.db')\n"
 

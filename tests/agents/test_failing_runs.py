@@ -33,7 +33,7 @@ def look_up() -> str:
     return "found"
 
 
-def test_a_model_that_fails_after_a_tool(store):
+def test_model_fails_after_tool(store):
     """What the tool gave is kept; the run has the error; later runs are not told of it; it can be gone on with."""
     script = [call("look_up"), ConnectionError("the model is down"), "after all"]
     agent = Agent(ScriptedModel(script), db=store, tools=[look_up], session_id="chat")
@@ -51,7 +51,7 @@ def test_a_model_that_fails_after_a_tool(store):
     assert store.get_run(run.run_id).error is None
 
 
-def test_an_error_without_a_word(memory):
+def test_error_without_text(memory):
     """Is stored by its name."""
     with pytest.raises(RunFailed, match="TimeoutError"):
         an_agent(memory, script=[TimeoutError()]).run("x")
@@ -60,7 +60,7 @@ def test_an_error_without_a_word(memory):
     require_the_next_works(memory)
 
 
-def test_a_model_that_takes_too_long(memory, never):
+def test_model_exceeds_timeout(memory, never):
     """``timeout_s`` ends the run with an error that says so."""
 
     def slow(messages):
@@ -74,7 +74,7 @@ def test_a_model_that_takes_too_long(memory, never):
     require_the_next_works(memory)
 
 
-def test_a_tool_that_takes_too_long_for_its_run(memory, never):
+def test_tool_exceeds_run_timeout(memory, never):
     """It had started, and nobody knows what became of it."""
 
     def wait() -> str:
@@ -91,7 +91,7 @@ def test_a_tool_that_takes_too_long_for_its_run(memory, never):
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
-def test_a_tool_with_a_time_limit_of_its_own(memory, never, kind):
+def test_tool_exceeds_own_timeout(memory, never, kind):
     """The model is told that it took too long, and the run goes on."""
 
     def plain() -> str:
@@ -115,7 +115,7 @@ def test_a_tool_with_a_time_limit_of_its_own(memory, never, kind):
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit("bye"), KeyboardInterrupt(), asyncio.CancelledError()])
 @pytest.mark.parametrize("kind", ["plain", "async", "model"])
-def test_whatever_a_tool_or_a_model_raises(memory, error, kind):
+def test_any_exception_of_tool_or_model(memory, error, kind):
     """Even what would end a thread or a loop: an error of a tool is told to the model, that of a model ends the run."""
 
     def plain() -> str:
@@ -147,7 +147,7 @@ def test_whatever_a_tool_or_a_model_raises(memory, error, kind):
     require_the_next_works(memory)
 
 
-def test_a_tool_that_leaves_what_cannot_be_stored_in_the_state(store):
+def test_tool_sets_unstorable_state(store):
     """The tool ran, and that is known; the run ends with an error, and the state is the last one that could be stored."""
 
     def spoil(session_state: dict) -> str:
@@ -169,7 +169,7 @@ def test_a_tool_that_leaves_what_cannot_be_stored_in_the_state(store):
     assert require_the_next_works(store).session_state == {"noted": True}
 
 
-def test_a_state_that_cannot_be_stored_is_refused(memory):
+def test_unstorable_session_state_is_rejected(memory):
     """Before anything is stored."""
     for state in ({"x": object()}, {"x": threading.Lock()}):
         with pytest.raises(UnstorableValue):
@@ -179,7 +179,7 @@ def test_a_state_that_cannot_be_stored_is_refused(memory):
     require_the_next_works(memory)
 
 
-def test_results_that_are_no_json_do_not_fail_a_run(memory):
+def test_non_json_results_do_not_fail_run(memory):
     """The tool has run: the model gets words for what it gave, and the call is completed."""
     circle: list = []
     circle.append(circle)
@@ -194,7 +194,7 @@ def test_results_that_are_no_json_do_not_fail_a_run(memory):
     require_the_next_works(memory)
 
 
-def test_a_run_that_fails_again_before_anything_came_of_it(store):
+def test_repeated_failure_before_first_write(store):
     """It is given back as it was, with its own error; the one who went on is told so, and not that it is stored."""
     agent = an_agent(store, script=[ValueError("first"), ValueError("second"), "fine"])
     with pytest.raises(RunFailed, match="first") as failed:
@@ -203,6 +203,6 @@ def test_a_run_that_fails_again_before_anything_came_of_it(store):
     with pytest.raises(RunFailed, match="second") as again:
         agent.continue_run("chat/0")
 
-    assert "as it was before" in again.value.hint
+    assert "The run is unchanged" in again.value.hint
     assert store.get_session("chat").runs[0].error == "ValueError: first"
     assert agent.continue_run("chat/0").output == "fine"

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from memory_models import Listener, calls_once, results
+from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import tool
@@ -139,7 +139,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-def test_the_result_is_the_list_of_what_a_function_yields(db, function):
+def test_generator_result_is_list_of_values(db, function):
     """For the model, in the row, and in no other form than a function that returns the list."""
     model = calls_once("read")
     run = Agent(model, db=db, tools=[tool(function, name="read")]).run("go")
@@ -149,7 +149,7 @@ def test_the_result_is_the_list_of_what_a_function_yields(db, function):
     assert results(model) == [PAGES]
 
 
-def test_attributes_of_a_callable_object_do_not_change_the_tool(db):
+def test_callable_object_attributes_do_not_change_tool(db):
     """An object that is called may have a name and a timeout of its own."""
 
     class Named(Reader):
@@ -160,14 +160,14 @@ def test_attributes_of_a_callable_object_do_not_change_the_tool(db):
     assert (read.status, read.result) == ("completed", PAGES)
 
 
-def test_values_within_dicts_and_lists_are_resolved(db):
+def test_nested_awaitables_and_iterators_are_resolved(db):
     """A generator nested in what a function returns has its values in the result."""
     function = tool(lambda: {"a": pages(), "b": [sync_pages(), 1], "c": (asyncio.sleep(0, 2),)}, name="read")
     [read] = Agent(calls_once("read"), db=db, tools=[function]).run("go").tool_calls
     assert read.result == {"a": PAGES, "b": [PAGES, 1], "c": [2]}
 
 
-def test_a_toolset_of_pydantic_ai_is_resolved_too(db):
+def test_pydantic_ai_toolset_results_are_resolved(db):
     """What the user gives as a toolset goes the same way."""
     from pydantic_ai.toolsets import FunctionToolset
 
@@ -191,7 +191,7 @@ def broken(error):
 
 @pytest.mark.parametrize("at", [0, 1], ids=["async", "sync"])
 @pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(3), StopIteration(), asyncio.CancelledError()])
-def test_a_generator_that_raises_fails_and_what_it_yielded_is_stored(db, error, at):
+def test_failing_generator_stores_yielded_values(db, error, at):
     """The call is failed, not the run; the text says what went wrong and what came before."""
     run = Agent(calls_once("read"), db=db, tools=[tool(broken(error)[at], name="read")]).run("go")
 
@@ -202,7 +202,7 @@ def test_a_generator_that_raises_fails_and_what_it_yielded_is_stored(db, error, 
     assert read.result.startswith(f"{name}: ")
 
 
-def test_nested_generators_that_raise_lose_nothing(db):
+def test_failing_nested_generators_store_yielded_values(db):
     """What the inner one yielded is told with what the outer one did."""
 
     async def outer():
@@ -247,7 +247,7 @@ def endless(closed, started):
 
 
 @pytest.mark.parametrize("kind", ["waits", "never_waits", "in_thread"])
-def test_a_generator_that_never_ends_is_closed_when_its_run_is_cancelled(db, kind):
+def test_cancelled_run_closes_endless_generator(db, kind):
     """Stop ends it, its `finally` runs, and the run is stored as cancelled."""
     closed, started = threading.Event(), threading.Event()
     function = endless(closed, started)[kind]
@@ -266,10 +266,10 @@ def test_a_generator_that_never_ends_is_closed_when_its_run_is_cancelled(db, kin
 
 
 @pytest.mark.parametrize("kind", ["waits", "never_waits", "in_thread"])
-def test_the_time_limit_of_a_tool_holds_for_generators(db, kind):
+def test_tool_timeout_applies_to_generators(db, kind):
     """`timeout_s` counts the values, not only the call that makes the generator."""
     closed, started = threading.Event(), threading.Event()
-    model = Listener([call("read"), "gave up"])
+    model = RecordingModel([call("read"), "gave up"])
     function = tool(endless(closed, started)[kind], name="read", timeout_s=0.5)
     run = Agent(model, db=db, tools=[function]).run("go")
 
@@ -278,7 +278,7 @@ def test_the_time_limit_of_a_tool_holds_for_generators(db, kind):
     assert not started.is_set() or closed.wait(WAIT_S)
 
 
-def test_a_generator_with_a_confirmation_runs_once_approved(db):
+def test_confirmed_generator_runs_after_approval(db):
     """Nothing of its body runs before, all of it after."""
     agent = Agent(
         calls_once("read"), db=db, session_id="chat", tools=[tool(pages, name="read", requires_confirmation=True)]
@@ -290,10 +290,10 @@ def test_a_generator_with_a_confirmation_runs_once_approved(db):
     assert (read.status, read.result) == ("completed", PAGES)
 
 
-def test_members_of_a_team_have_generators(db):
+def test_generators_in_team_members(db):
     """A member's tool is an agent's tool."""
     member = Agent(calls_once("pages"), id="member", tools=[pages])
-    script = Listener([call("delegate_task_to_member", member_id="member", task="read"), "done"])
+    script = RecordingModel([call("delegate_task_to_member", member_id="member", task="read"), "done"])
     team = Team([member], script, db=db, session_id="chat")
     run = team.run("go")
 
@@ -302,7 +302,7 @@ def test_members_of_a_team_have_generators(db):
 
 
 @pytest.mark.parametrize("function", [lambda _: pages(), lambda _: sync_pages(), lambda _: Cursor()])
-def test_steps_of_a_workflow_may_be_generators(db, function):
+def test_generators_as_workflow_steps(db, function):
     """The step's output is what it yields, and the next step is given it."""
     seen = []
     workflow = Workflow([function, lambda step: seen.append(step.previous_step_content) or "end"], db=db)
@@ -312,7 +312,7 @@ def test_steps_of_a_workflow_may_be_generators(db, function):
     assert db.member_runs(run.run_id)[0].output == PAGES
 
 
-def test_a_step_that_raises_midway_fails_as_a_function_does(db):
+def test_failing_generator_step_fails_like_function(db):
     """Its own error is what is stored."""
     for function in broken(ValueError("boom")):
         workflow = Workflow([lambda _, function=function: function()], db=db)
@@ -320,7 +320,7 @@ def test_a_step_that_raises_midway_fails_as_a_function_does(db):
             workflow.run("go")
 
 
-def test_conditions_refuse_generators(db):
+def test_condition_rejects_generator(db):
     """A generator is true whatever it would yield; the wrong branch would be taken silently."""
     for make in (
         lambda function: Condition(evaluator=function, steps=[lambda _: "yes"]),
@@ -332,7 +332,7 @@ def test_conditions_refuse_generators(db):
 
 
 @pytest.mark.parametrize("kind", ["async", "sync", "coroutine"])
-def test_instructions_may_be_generators(db, kind):
+def test_generators_as_instructions(db, kind):
     """The lines that a function yields are the instructions."""
 
     async def in_loop():
@@ -346,18 +346,18 @@ def test_instructions_may_be_generators(db, kind):
     async def returned():
         return ["Be kind.", "Be brief."]
 
-    model = Listener(["ok"])
+    model = RecordingModel(["ok"])
     Agent(model, db=db, instructions={"async": in_loop, "sync": in_thread, "coroutine": returned}[kind]).run("go")
     assert model.instructions() == "Be kind.\nBe brief."
 
 
-def test_instructions_that_yield_no_text_are_refused(db):
+def test_instructions_generator_must_yield_text(db):
     """With an error of ours, before the model is asked."""
 
     async def numbers():
         yield 1
 
-    model = Listener(["ok"])
-    with pytest.raises(RunFailed, match="no text"):
+    model = RecordingModel(["ok"])
+    with pytest.raises(RunFailed, match="must return a text"):
         Agent(model, db=db, instructions=numbers).run("go")
     assert model.told == []

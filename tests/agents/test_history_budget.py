@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener, calls_once, said
+from recording_models import RecordingModel, calls_once, said
 
 from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Message, Run, ToolCall
-from kern_nb.runtime.history import tokens
+from kern_nb.runtime.history import estimate_tokens
 
 LONG = "word " * 400  # about 500 tokens
 
@@ -40,20 +40,20 @@ def names(messages):
     return [str(m.content).split()[0] for m in messages if m.role != "system"]
 
 
-def test_what_fits_is_told_whole_and_nothing_is_summarized(db):
+def test_history_within_budget_is_sent_in_full(db):
     """The summary's model is not even asked."""
     fill(db, 2)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary).run("now")
 
     assert names(model.told[-1]) == ["q0", "a0", "q1", "a1", "now"]
     assert (model.instructions(), summary.told, db.get_session("chat").summary) == ("", [], None)
 
 
-def test_the_oldest_runs_are_told_by_the_summary(db):
+def test_summary_replaces_runs_over_budget(db):
     """The newest that fit are told as they were; the summary is told what it has to hold, and kept with the session."""
     fill(db, 5)
-    model, summary = Listener(), Listener(['{"summary": "They counted to two.", "topics": ["counting"]}'])
+    model, summary = RecordingModel(), RecordingModel(['{"summary": "They counted to two.", "topics": ["counting"]}'])
     remembering(model, db, summary, instructions="Be kind.").run("now")
 
     assert names(model.told[-1]) == ["q3", "a3", "q4", "a4", "now"]
@@ -63,10 +63,10 @@ def test_the_oldest_runs_are_told_by_the_summary(db):
     assert db.get_session("chat").summary["summary"] == "They counted to two."
 
 
-def test_a_summary_that_reaches_far_enough_is_not_made_again(db):
+def test_covering_summary_is_reused(db):
     """Only what it lacks is summarized, when it has to be."""
     fill(db, 5)
-    model, summary = Listener(), Listener(["first", "second"])
+    model, summary = RecordingModel(), RecordingModel(["first", "second"])
     agent = remembering(model, db, summary)
     agent.run("now")
     agent.run("and now")
@@ -80,10 +80,10 @@ def test_a_summary_that_reaches_far_enough_is_not_made_again(db):
     assert "second" in model.instructions()
 
 
-def test_a_summary_that_fails_does_not_fail_the_run(db, caplog):
+def test_failing_budget_summary_does_not_fail_run(db, caplog):
     """The run is told what fits; the next run has the summary."""
     fill(db, 5)
-    model, summary = Listener(), Listener([ValueError("no summary today"), "at last"])
+    model, summary = RecordingModel(), RecordingModel([ValueError("no summary today"), "at last"])
     agent = remembering(model, db, summary)
     run = agent.run("now")
 
@@ -94,23 +94,23 @@ def test_a_summary_that_fails_does_not_fail_the_run(db, caplog):
     assert "at last" in model.instructions()
 
 
-def test_an_old_summary_is_told_where_a_new_one_fails(db, caplog):
+def test_old_summary_is_used_when_update_fails(db, caplog):
     """Better half of the past than none."""
     fill(db, 5)
-    model, summary = Listener(), Listener(["they counted", ValueError("no")])
+    model, summary = RecordingModel(), RecordingModel(["they counted", ValueError("no")])
     agent = remembering(model, db, summary)
     agent.run("now")
     fill(db, 5)
     agent.run("and now")
 
     assert "they counted" in model.instructions()
-    assert "was not made" in caplog.text or "no summary of its older runs" in caplog.text
+    assert "The summary of" in caplog.text
 
 
-def test_without_a_manager_the_agents_own_model_summarizes(db):
+def test_budget_summary_uses_agent_model_by_default(db):
     """A budget alone is enough."""
     fill(db, 5)
-    model = Listener(["The past in short.", "answer"])
+    model = RecordingModel(["The past in short.", "answer"])
     run = remembering(model, db, None).run("now")
 
     assert run.output == "answer"
@@ -118,17 +118,17 @@ def test_without_a_manager_the_agents_own_model_summarizes(db):
 
 
 @pytest.mark.parametrize("budget", [0, 1])
-def test_a_budget_that_nothing_fits_leaves_the_summary(db, budget):
+def test_zero_budget_sends_only_summary(db, budget):
     """The new input is always told, however long it is."""
     fill(db, 2)
-    model, summary = Listener(), Listener(["short"])
+    model, summary = RecordingModel(), RecordingModel(["short"])
     run = remembering(model, db, summary, history_token_budget=budget).run(LONG)
 
     assert (run.status, names(model.told[-1])) == ("COMPLETED", ["word"])
     assert "short" in model.instructions()
 
 
-def test_a_run_is_told_whole_or_not_at_all(db):
+def test_budget_keeps_runs_whole(db):
     """A long result takes its call and its question along."""
 
     def read() -> str:
@@ -136,7 +136,7 @@ def test_a_run_is_told_whole_or_not_at_all(db):
 
     remembering(calls_once("read"), db, None, history_token_budget=None, tools=[read]).run("read it")
     fill(db, 1)
-    model, summary = Listener(), Listener(["It was read."])
+    model, summary = RecordingModel(), RecordingModel(["It was read."])
     remembering(model, db, summary).run("now")
 
     assert names(model.told[-1]) == ["q0", "a0", "now"]
@@ -144,32 +144,32 @@ def test_a_run_is_told_whole_or_not_at_all(db):
     assert "read it" in summary.heard()[-1][1]
 
 
-def test_the_budget_is_about_what_is_told(db):
+def test_budget_applies_to_selected_history(db):
     """Limits on runs and messages come first: what they leave out needs no summary."""
     fill(db, 10)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary, num_history_runs=2).run("now")
     assert (names(model.told[-1]), summary.told) == (["q8", "a8", "q9", "a9", "now"], [])
     remembering(model, db, summary, num_history_messages=3).run("and now")
     assert (names(model.told[-1]), summary.told) == (["a9", "now", "answer", "and"], [])
 
 
-def test_without_history_there_is_no_budget(db):
+def test_budget_without_history_has_no_effect(db):
     """Nothing told, nothing to fit."""
     fill(db, 5)
-    model, summary = Listener(), Listener()
+    model, summary = RecordingModel(), RecordingModel()
     remembering(model, db, summary, add_history_to_context=False).run("now")
 
     assert (said(model.told[-1]), summary.told) == ([("user", "now")], [])
 
 
-def test_a_branch_has_a_summary_of_its_own_lineage(db):
+def test_branch_budget_summary_covers_lineage(db):
     """What the parent said after the fork is in no summary of the branch."""
     fill(db, 6)
-    parent = Listener(["of all six"])
-    remembering(Listener(), db, parent).run("now")
+    parent = RecordingModel(["of all six"])
+    remembering(RecordingModel(), db, parent).run("now")
     db.branch("chat", after=4, new_session_id="fork")
-    model, summary = Listener(), Listener(["of the fork"])
+    model, summary = RecordingModel(), RecordingModel(["of the fork"])
     remembering(model, db, summary).run("go on", session_id="fork")
 
     assert "of the fork" in model.instructions()
@@ -188,6 +188,6 @@ def test_a_branch_has_a_summary_of_its_own_lineage(db):
     ],
     ids=["text", "parts", "a value", "arguments", "arguments that are no JSON"],
 )
-def test_whatever_a_message_holds_counts(message):
+def test_token_estimate_counts_all_content(message):
     """Four characters are about a token."""
-    assert tokens(message) == pytest.approx(1_000, rel=0.05)
+    assert estimate_tokens(message) == pytest.approx(1_000, rel=0.05)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from memory_models import Listener, results
 from openai_server import Answer, Call, in_turn
+from recording_models import RecordingModel, results
 
 from kern_nb import Agent
 from kern_nb.agent import tool
@@ -59,7 +59,7 @@ def echo(word, more: dict | None = None):
     return {"echo": word, word[:50]: [more]}
 
 
-def test_it_is_stored_wherever_a_run_holds_text(store):
+def test_hostile_text_is_stored_in_all_fields(store):
     """On every engine: input, instructions, arguments, results, output, state, title, user, tool's error."""
 
     def fail(word):
@@ -68,7 +68,7 @@ def test_it_is_stored_wherever_a_run_holds_text(store):
     odd = "\n".join(text for name, text in TEXTS.items() if name != "a megabyte")
     for session_id, text in (("odd", odd), ("long", TEXTS["a megabyte"])):
         word = text.replace(TEXTS[HALF], "")
-        model = Listener([[text, call("echo", word=word, more={"key": word}), call("fail", word=word)], text])
+        model = RecordingModel([[text, call("echo", word=word, more={"key": word}), call("fail", word=word)], text])
         options = {"instructions": text, "session_state": {"word": text, text[:50]: [text]}, "user_id": text[:200]}
         agent = Agent(model, db=store, session_id=session_id, tools=[echo, fail], **options)
         run = agent.run(text)
@@ -89,9 +89,9 @@ def test_it_is_stored_wherever_a_run_holds_text(store):
         assert run.model_dump(exclude={"usage", "tool_calls", "messages"}) == stored.model_dump(exclude={"usage", "tool_calls", "messages"})  # fmt: skip
 
 
-def test_it_is_told_as_it_is(db, request, argument):
+def test_hostile_text_is_sent_unchanged(db, request, argument):
     """In the run, and as history."""
-    model = Listener([call("echo", word=argument, more={"key": argument}), argument, "again"])
+    model = RecordingModel([call("echo", word=argument, more={"key": argument}), argument, "again"])
     agent = Agent(model, db=db, session_id=request.node.name, tools=[echo], add_history_to_context=True)
     agent.run(argument)
     result = {"echo": argument, argument[:50]: [{"key": argument}]}
@@ -102,10 +102,10 @@ def test_it_is_told_as_it_is(db, request, argument):
     assert model.told[-1][1].tool_calls[0].args == {"word": argument, "more": {"key": argument}}
 
 
-def test_half_a_letter_is_told_as_one_that_is_missing(db):
+def test_lone_surrogate_is_sent_as_replacement_character(db):
     """It is stored as it is; no service could be sent it."""
     half = TEXTS[HALF]
-    model = Listener([call("give"), half, "again"])
+    model = RecordingModel([call("give"), half, "again"])
     agent = Agent(
         model,
         db=db,
@@ -123,9 +123,9 @@ def test_half_a_letter_is_told_as_one_that_is_missing(db):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_half_a_letter_as_an_argument_does_not_end_the_run(db, request, streamed):
+def test_lone_surrogate_in_argument(db, request, streamed):
     """Models do cut an emoji in two: what a script says of it is what a service could send."""
-    model = Listener([call("echo", word=TEXTS[HALF]), "done"])
+    model = RecordingModel([call("echo", word=TEXTS[HALF]), "done"])
     agent = Agent(model, db=db, session_id=request.node.name, tools=[echo])
     agent.print_response("x") if streamed else agent.run("x")
 
@@ -135,7 +135,7 @@ def test_half_a_letter_as_an_argument_does_not_end_the_run(db, request, streamed
 
 
 @pytest.mark.parametrize("model", [OpenAIResponses, OpenAIChat])
-def test_half_a_letter_from_a_service_does_not_end_the_run(db, request, openai_server, model):
+def test_lone_surrogate_from_service(db, request, openai_server, model):
     """It comes as an escape, which is no JSON that pydantic reads: the model is told so, now and as history."""
     asks = Answer(calls=[Call("echo", '{"word": "half \\ud83d"}')])
     openai_server.answer = in_turn(asks, "I see.", "Still here.")
@@ -145,13 +145,13 @@ def test_half_a_letter_from_a_service_does_not_end_the_run(db, request, openai_s
     assert agent.run("y").output == "Still here."
 
 
-def test_a_hinted_argument_is_given(db, request, argument):
+def test_hostile_text_in_typed_argument(db, request, argument):
     """As to one without a hint."""
 
     def hinted(word: str) -> str:
         return word
 
-    model = Listener([call("hinted", word=argument), "done"])
+    model = RecordingModel([call("hinted", word=argument), "done"])
     run = Agent(model, db=db, session_id=request.node.name, tools=[hinted]).run("x")
 
     assert run.output == "done"
@@ -159,9 +159,9 @@ def test_a_hinted_argument_is_given(db, request, argument):
     assert results(model) == [argument]
 
 
-def test_it_is_streamed(db, request, argument, capsys):
+def test_hostile_text_is_streamed(db, request, argument, capsys):
     """print_response shows it without what would drive the terminal, and stores it as it is."""
-    model = Listener([call("echo", word=argument), argument])
+    model = RecordingModel([call("echo", word=argument), argument])
     agent = Agent(model, db=db, session_id=request.node.name, tools=[echo])
     agent.print_response(argument)
 
@@ -172,9 +172,9 @@ def test_it_is_streamed(db, request, argument, capsys):
     assert not {"\x1b", "\x00", "\x10"} & set(shown)
 
 
-def test_it_crosses_a_pause(db, request, argument):
+def test_hostile_text_survives_pause(db, request, argument):
     """Arguments that a person approves, and what they say."""
-    model = Listener([call("echo", word=argument), "done"])
+    model = RecordingModel([call("echo", word=argument), "done"])
     guarded = tool(echo, requires_confirmation=True, prompt=argument)
     agent = Agent(model, db=db, session_id=request.node.name, tools=[guarded])
     (asked,) = agent.run(argument).requirements
@@ -186,9 +186,9 @@ def test_it_crosses_a_pause(db, request, argument):
     assert results(model)[0]["echo"] == f"{argument}!"
 
 
-def test_an_error_of_the_model_says_it(db, request, text):
+def test_hostile_text_in_model_error(db, request, text):
     """The run is stored with the error as it is; the message is one that can be printed."""
-    agent = Agent(Listener([ValueError(text)]), db=db, session_id=request.node.name)
+    agent = Agent(RecordingModel([ValueError(text)]), db=db, session_id=request.node.name)
     with pytest.raises(RunFailed) as failed:
         agent.run(text)
 
@@ -197,13 +197,13 @@ def test_an_error_of_the_model_says_it(db, request, text):
 
 
 @pytest.mark.parametrize("what", ["names", "ids"])
-def test_ids_and_names_may_be_odd(db, request, text, what):
+def test_hostile_text_in_ids_and_names(db, request, text, what):
     """As long as an id may be."""
     odd = text[:300]
     if what == "names":
-        agent = Agent(Listener(), db=db, session_id=request.node.name, name=odd)
+        agent = Agent(RecordingModel(), db=db, session_id=request.node.name, name=odd)
     else:
-        agent = Agent(Listener(), db=db, session_id=f"{odd} {request.node.name}", id=odd)
+        agent = Agent(RecordingModel(), db=db, session_id=f"{odd} {request.node.name}", id=odd)
     run = agent.run("x")
 
     assert agent.get_session().runs[0].run_id == run.run_id
@@ -211,9 +211,9 @@ def test_ids_and_names_may_be_odd(db, request, text, what):
 
 
 @pytest.mark.parametrize("given", ["", " ", "\n"])
-def test_an_input_of_nothing_is_an_input(db, request, given):
+def test_empty_input_is_valid(db, request, given):
     """A text without letters is a text."""
-    agent = Agent(Listener(), db=db, session_id=request.node.name)
+    agent = Agent(RecordingModel(), db=db, session_id=request.node.name)
     run = agent.run(given)
 
     assert (run.input, run.status, run.messages[0].content) == (given, "COMPLETED", given)

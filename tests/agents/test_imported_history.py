@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memory_models import Listener
+from recording_models import RecordingModel
 
 from kern_nb import Agent
 from kern_nb.db import InMemoryDb
@@ -23,7 +23,7 @@ def db():
 def tell(db, *messages, model=None):
     """Import a run of these messages, and go on with it; what the model was told of it."""
     db.append_run("chat", Run(messages=list(messages)))
-    model = model or Listener()
+    model = model or RecordingModel()
     run = Agent(model, db=db, session_id="chat", add_history_to_context=True).run("go on")
     assert run.status == "COMPLETED"
     told = model.told[-1]
@@ -47,14 +47,14 @@ def gives(tool_call_id, content="result", role="tool"):
     return Message(role=role, tool_call_id=tool_call_id, tool_name="t", content=content)
 
 
-def test_other_agents_instructions_are_not_told(db):
+def test_imported_instructions_are_not_sent(db):
     """System and developer messages are another agent's; the one that goes on has its own."""
     told = tell(db, Message(role="system", content="Be rude."), Message(role="developer", content="Ruder."), user())
 
     assert [(m.role, m.content) for m in told] == [("user", "hi")]
 
 
-def test_a_function_is_a_tool(db):
+def test_function_role_is_a_tool_result(db):
     """The older role of results."""
     told = tell(db, user(), asks("c"), gives("c", role="function"))
 
@@ -72,7 +72,7 @@ def test_a_function_is_a_tool(db):
     ],
     ids=["chat", "responses", "strings", "thinking"],
 )
-def test_an_assistants_parts_are_told_as_its_text(db, content, told):
+def test_assistant_parts_become_text(db, content, told):
     """In the shapes of the chat, responses and content-block formats."""
     assert tell(db, user(), Message(role="assistant", content=content))[1].content == told
 
@@ -85,7 +85,7 @@ def test_an_assistants_parts_are_told_as_its_text(db, content, told):
         [{"text": "one"}, {"text": "two"}],
     ],
 )
-def test_a_users_parts_are_told_as_they_are(db, content):
+def test_user_parts_are_sent_unchanged(db, content):
     """Each part by itself."""
     told = tell(db, user(content))[0].content
 
@@ -101,14 +101,14 @@ def test_a_users_parts_are_told_as_they_are(db, content):
     ],
     ids=["ours", "chat", "responses"],
 )
-def test_a_picture_by_its_address_is_told(db, part):
+def test_image_url_is_sent(db, part):
     """Whichever format wrote it."""
     told = tell(db, user([{"type": "text", "text": "look"}, part]))[0].content
 
     assert told[1] == {"type": "image", "url": "https://x.test/y.png"}
 
 
-def test_a_file_that_was_not_kept_is_named(db):
+def test_missing_file_is_described(db):
     """The model learns that there was one."""
     told = tell(db, user([{"type": "text", "text": "look"}, {"type": "image", "size": 7, "media_type": "image/png"}]))
 
@@ -116,12 +116,12 @@ def test_a_file_that_was_not_kept_is_named(db):
 
 
 @pytest.mark.parametrize(("content", "told"), [({"question": "why?"}, "why?"), (5, "5"), (1.5, "1.5"), (["a"], "a")])
-def test_a_user_who_sent_a_value_is_told_with_it(db, content, told):
+def test_user_value_is_sent_as_json(db, content, told):
     """Some sources send objects and numbers."""
     assert told in str(tell(db, user(content))[0].content)
 
 
-def test_calls_without_results_and_results_without_calls_are_left_out(db):
+def test_unmatched_calls_and_results_are_dropped(db):
     """What a model would be refused for is not sent; what was said beside them is."""
     first = [user(), asks("lost", content="Let me see."), gives("other")]
     told = tell(db, *first, user("well?"), asks("kept", "lost2"), gives("kept"))
@@ -132,14 +132,14 @@ def test_calls_without_results_and_results_without_calls_are_left_out(db):
     ]
 
 
-def test_arguments_that_are_no_json_are_told_as_text(db):
+def test_non_json_arguments_are_sent_as_text(db):
     """As the source's model wrote them."""
     told = tell(db, user(), asks("c", args="{not json"), gives("c"))
 
     assert told[1].tool_calls[0].args == "{not json"
 
 
-def test_a_simulated_users_calls_are_not_the_agents(db):
+def test_simulated_user_calls_are_dropped(db):
     """In tau2 users have tools of their own: the agent's model saw neither call nor result, and is told of neither."""
     calls = [ToolCall(tool_call_id="u", tool_name="restart_phone", caller="user")]
     told = tell(db, user(), Message(role="user", tool_calls=calls), gives("u"), Message(role="assistant", content="ok"))
@@ -148,7 +148,7 @@ def test_a_simulated_users_calls_are_not_the_agents(db):
 
 
 @pytest.mark.parametrize("role", ["ai", "model", "bot"])
-def test_an_assistant_by_another_name_is_one(db, role):
+def test_assistant_role_aliases(db, role):
     """LangChain says ai, Gemini says model."""
     told = tell(db, user(), Message(role=role, content="hello"), asks("c", role=role), gives("c"))
 
@@ -157,12 +157,12 @@ def test_an_assistant_by_another_name_is_one(db, role):
     assert [call.tool_call_id for call in told[1].tool_calls] == ["c"]
 
 
-def test_an_assistant_that_answered_with_an_object_is_told(db):
+def test_object_answer_is_sent_as_json(db):
     """Structured output is an answer."""
     assert "Paris" in tell(db, user(), Message(role="assistant", content={"city": "Paris"}))[1].content
 
 
-def test_one_id_used_in_two_runs_is_two_calls(db):
+def test_call_id_repeated_in_two_runs(db):
     """Providers number calls anew in each run."""
     db.append_run("chat", Run(messages=[user("first"), asks("call_0"), gives("call_0", "one")]))
     told = tell(db, user("second"), asks("call_0"), gives("call_0", "two"))
@@ -170,7 +170,7 @@ def test_one_id_used_in_two_runs_is_two_calls(db):
     assert [m.content for m in told if m.role == "tool"] == ["one", "two"]
 
 
-def test_a_tool_that_gave_nothing_is_told_to_have_ended(db):
+def test_empty_tool_result_is_sent(db):
     """Nothing is a result."""
     result = tell(db, user(), asks("c"), gives("c", None))[2]
 
@@ -199,7 +199,7 @@ HISTORIES = {
 
 @pytest.mark.parametrize("name", HISTORIES)
 @pytest.mark.parametrize("model", [OpenAIResponses, OpenAIChat])
-def test_a_service_takes_any_history(db, openai_server, model, name):
+def test_service_accepts_any_imported_history(db, openai_server, model, name):
     """The server refuses what the real one does: results of unknown calls, calls without results, ids twice."""
     db.append_run("chat", Run(messages=HISTORIES[name]))
     agent = Agent(model(max_retries=0), db=db, session_id="chat", add_history_to_context=True)
@@ -210,7 +210,7 @@ def test_a_service_takes_any_history(db, openai_server, model, name):
 
 
 @pytest.mark.parametrize("model", [OpenAIResponses, OpenAIChat])
-def test_a_service_takes_a_branch_at_any_message(db, openai_server, model):
+def test_service_accepts_branch_at_any_message(db, openai_server, model):
     """Between calls and results, in the middle of several: what is left is sent, and the service does not refuse it."""
     pair = [asks("a", "b"), gives("a"), gives("b"), asks("c", content="One more."), gives("c")]
     db.append_run("chat", Run(messages=[user(), *pair, Message(role="assistant", content="done")]))
@@ -222,7 +222,7 @@ def test_a_service_takes_a_branch_at_any_message(db, openai_server, model):
         assert len([role for role, _ in sent if role == "tool"]) == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2}.get(at, 3)
 
 
-def test_recorded_sessions_of_tau2_are_gone_on_with(db, shared_data, openai_server):
+def test_continue_tau2_sessions(db, shared_data, openai_server):
     """Every conversation of the sample, with its users' own tool calls, is taken by the service."""
     db.ingest(shared_data / "tau2", progress=False)
     sessions = db.list_sessions(limit=12)

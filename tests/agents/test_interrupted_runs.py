@@ -36,7 +36,7 @@ def interrupt_when(begun: threading.Event) -> threading.Thread:
 
 
 @pytest.mark.parametrize("how", ["run", "print_response"])
-def test_an_interrupt_while_the_model_thinks(store, never, how):
+def test_interrupt_during_model_request(store, never, how):
     """The caller gets KeyboardInterrupt at once, and by then the run is stored as cancelled."""
     begun = threading.Event()
 
@@ -55,7 +55,7 @@ def test_an_interrupt_while_the_model_thinks(store, never, how):
     require_the_next_works(store)
 
 
-def test_an_interrupt_while_a_tool_works(store, never):
+def test_interrupt_during_tool(store, never):
     """Nobody knows what becomes of it; what its thread still does is not waited for."""
     begun = threading.Event()
 
@@ -142,7 +142,7 @@ def kernel(tmp_path_factory):
 
 
 @pytest.mark.parametrize("cell", ["slow.run", "await slow.arun", "slow.print_response", "await slow.aprint_response"])
-def test_a_cell_is_interrupted(kernel, tmp_path, cell):
+def test_interrupt_cell(kernel, tmp_path, cell):
     """However it calls the agent, KeyboardInterrupt or a cancellation ends the cell, and the next cell's run works."""
     target = str(tmp_path / "s.db")
     kernel.run(SETUP.format(target=target))

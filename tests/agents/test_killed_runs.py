@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from json_processes import JsonProcess
 from killed_process import TOOLS
-from told_processes import Teller
 
 from kern_nb.db import open_store
 from kern_nb.errors import RunClosed
@@ -23,7 +23,7 @@ asked (four times, or two), that the three tools run, that it is done."""
 @pytest.fixture(scope="module")
 def forking():
     """A process that forks agents."""
-    teller = Teller("killed_process.py")
+    teller = JsonProcess("killed_process.py")
     yield teller
     teller.stop()
 
@@ -31,7 +31,7 @@ def forking():
 class Killed:
     """A run in a session of its own, that is killed, looked at and gone on with."""
 
-    def __init__(self, forking: Teller, target: str, folder: Path, at_once: bool = False, hangs: str = "") -> None:
+    def __init__(self, forking: JsonProcess, target: str, folder: Path, at_once: bool = False, hangs: str = "") -> None:
         folder.mkdir()
         self.forking, self.folder, self.session_id = forking, folder, folder.name
         self.order = {"target": target, "folder": str(folder), "session_id": folder.name, "run_id": None}
@@ -108,7 +108,7 @@ def finish(killed: Killed, store, run) -> None:
     assert store.check().problems == []
 
 
-def test_a_kill_at_any_instant(persistent_target, forking, tmp_path, request):
+def test_kill_at_any_instant(persistent_target, forking, tmp_path, request):
     """What was committed is there, the run says that it was interrupted, another process finishes it; no tool runs twice."""
     kills = KILLS[request.node.callspec.params["persistent_target"]]
     chance = random.Random(f"{kills} kills")
@@ -131,7 +131,7 @@ def test_a_kill_at_any_instant(persistent_target, forking, tmp_path, request):
     assert found["INTERRUPTED"] >= kills // 2, f"too few kills hit a run: {found}"
 
 
-def test_a_run_that_was_killed_before_its_first_message_is_gone_on_with(persistent_target, forking, tmp_path):
+def test_continue_run_killed_before_first_message(persistent_target, forking, tmp_path):
     """From its input: the row was there before anything else, and holds that."""
     killed = Killed(forking, persistent_target, tmp_path / "chat", hangs="instructions")
     killed.kill_after(2, 0.0)
@@ -141,7 +141,7 @@ def test_a_run_that_was_killed_before_its_first_message_is_gone_on_with(persiste
         finish(killed, store, run)
 
 
-def test_a_tool_that_was_killed_in_the_middle_is_unknown_and_not_run_again(persistent_target, forking, tmp_path):
+def test_killed_tool_is_unknown_and_not_repeated(persistent_target, forking, tmp_path):
     """It took effect, and nobody knows: the model is told so, and the store goes on saying so."""
     killed = Killed(forking, persistent_target, tmp_path / "chat", hangs="second")
     said = killed.kill_after(5, 0.0)

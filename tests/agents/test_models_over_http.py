@@ -38,7 +38,7 @@ def open_connections(server):
     return sum(1 for connection in found if connection.raddr and connection.raddr.port == server.server_port)
 
 
-def test_the_history_has_calls_and_results_in_the_form_the_service_takes(new_agent, openai_server):
+def test_history_is_in_service_format(new_agent, openai_server):
     """Of runs with several calls at once, too; the server refuses what the real one would."""
     two_calls = Answer("Let me see.", calls=[Call("add", {"a": 1}), Call("add", {"a": 2})])
     openai_server.answer = in_turn(two_calls, "1 and 2", "Quite.")
@@ -74,7 +74,7 @@ def test_the_history_has_calls_and_results_in_the_form_the_service_takes(new_age
     ],
     ids=["401", "429", "500", "500 in the middle", "dropped", "dropped in the middle"],
 )
-def test_an_error_of_the_service_is_told_and_stored(new_agent, openai_server, trouble, told):
+def test_service_error_is_raised_and_stored(new_agent, openai_server, trouble, told):
     """At the start of an answer and in the middle of it; the session goes on afterwards as if nothing had been said."""
     from kern_nb.errors import RunFailed
 
@@ -96,7 +96,7 @@ def test_an_error_of_the_service_is_told_and_stored(new_agent, openai_server, tr
     assert openai_server.requests[-1].conversation == [("user", "Hello")]
 
 
-def test_no_connection_outlives_its_run(new_agent, openai_server):
+def test_connections_close_with_run(new_agent, openai_server):
     """From sync code and in event loops that come and go, whether the run succeeds or not."""
     from kern_nb.errors import RunFailed
 
@@ -117,7 +117,7 @@ def test_no_connection_outlives_its_run(new_agent, openai_server):
     assert open_connections(openai_server) == 0
 
 
-def test_the_environment_is_that_of_each_run(new_agent, openai_server, monkeypatch):
+def test_environment_is_read_for_each_run(new_agent, openai_server, monkeypatch):
     """Who corrects a key or an address in a cell need not restart the kernel."""
     from kern_nb.agent import Agent
 

@@ -40,7 +40,7 @@ def chat(client, said, *, stream=False):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_response_says_the_text_and_counts_the_tokens(client, stream):
+def test_response_has_text_and_tokens(client, stream):
     """A word is a token: six were sent, six came back."""
     given = responses(client, "What is the capital of France?", stream=stream)
 
@@ -52,7 +52,7 @@ def test_a_response_says_the_text_and_counts_the_tokens(client, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_completion_says_the_text_and_counts_the_tokens(client, stream):
+def test_completion_has_text_and_tokens(client, stream):
     """The same answer by the older API."""
     given = chat(client, "What is the capital of France?", stream=stream)
 
@@ -62,7 +62,7 @@ def test_a_completion_says_the_text_and_counts_the_tokens(client, stream):
     assert given.id.startswith("chatcmpl_")
 
 
-def test_a_streamed_response_comes_event_by_event(client):
+def test_response_is_streamed(client):
     """In the order and with the numbers of the real service, so that a client may rely on them."""
     with client.responses.create(model="gpt-5.2", input="one two", stream=True) as stream:
         events = list(stream)
@@ -82,7 +82,7 @@ def test_a_streamed_response_comes_event_by_event(client):
     assert "".join(event.delta for event in events if event.type.endswith("delta")) == "You said: one two"
 
 
-def test_streamed_chunks_count_tokens_only_when_asked_to(client):
+def test_streamed_usage_is_optional(client):
     """As the real service: without stream_options there is no usage."""
     with client.chat.completions.create(model="gpt-5.2", messages=[], stream=True) as stream:
         chunks = list(stream)
@@ -92,7 +92,7 @@ def test_streamed_chunks_count_tokens_only_when_asked_to(client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_several_calls_come_in_one_answer(client, openai_server, stream):
+def test_several_calls_in_one_answer(client, openai_server, stream):
     """Text first, then the calls in their order, with the ids that the script gave them."""
     openai_server.answer = lambda _: TWO_CALLS
 
@@ -107,7 +107,7 @@ def test_several_calls_come_in_one_answer(client, openai_server, stream):
     assert older.finish_reason == "tool_calls"
 
 
-def test_cached_and_reasoning_tokens_are_stated_where_the_real_service_states_them(client, openai_server):
+def test_cached_and_reasoning_token_fields(client, openai_server):
     """Cached ones are among the input, reasoning ones among the output."""
     openai_server.answer = lambda _: Answer("Yes", cached_tokens=2, reasoning_tokens=7)
 
@@ -119,7 +119,7 @@ def test_cached_and_reasoning_tokens_are_stated_where_the_real_service_states_th
 
 
 @pytest.mark.parametrize("ask", [responses, chat])
-def test_it_remembers_only_what_it_is_sent(client, ask):
+def test_server_is_stateless(client, ask):
     """A name from an earlier request is unknown, one in the conversation is known."""
     past = [{"role": "user", "content": "My name is Alice"}, {"role": "assistant", "content": "Hello Alice"}]
     question = {"role": "user", "content": "What's my name?"}
@@ -141,7 +141,7 @@ def test_it_remembers_only_what_it_is_sent(client, ask):
 )
 @pytest.mark.parametrize("ask", [responses, chat])
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_error_is_in_the_form_that_the_client_understands(client, openai_server, status, error, code, ask, stream):
+def test_error_format(client, openai_server, status, error, code, ask, stream):
     """Its class, its code and its message, streamed or not."""
     openai_server.answer = lambda _: Answer(status=status, message="No, and that is final.")
 
@@ -150,7 +150,7 @@ def test_an_error_is_in_the_form_that_the_client_understands(client, openai_serv
     assert caught.value.code == code
 
 
-def test_a_client_that_tries_again_gets_the_next_answer(openai_server):
+def test_retry_gets_next_answer(openai_server):
     """A rate limit is over at the second attempt."""
     openai_server.answer = in_turn(Answer(status=429), "Hello")
 
@@ -161,7 +161,7 @@ def test_a_client_that_tries_again_gets_the_next_answer(openai_server):
 
 @pytest.mark.parametrize("ask", [responses, chat])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_dropped_connection_is_an_error_of_the_connection(client, openai_server, ask, stream):
+def test_dropped_connection_raises_connection_error(client, openai_server, ask, stream):
     """No status, no body."""
     openai_server.answer = lambda _: Answer(drop=True)
 
@@ -170,7 +170,7 @@ def test_a_dropped_connection_is_an_error_of_the_connection(client, openai_serve
 
 
 @pytest.mark.parametrize("ask", [responses, chat])
-def test_a_stream_may_be_cut_in_the_middle(client, openai_server, ask):
+def test_stream_cut_in_the_middle(client, openai_server, ask):
     """What had come is no answer."""
     openai_server.answer = lambda _: Answer("one two three", drop=True, after=3)
 
@@ -178,7 +178,7 @@ def test_a_stream_may_be_cut_in_the_middle(client, openai_server, ask):
         ask(client, "Hello", stream=True)
 
 
-def test_a_stream_may_end_with_an_error(client, openai_server):
+def test_stream_ends_with_error(client, openai_server):
     """A response is then marked as failed, a completion breaks off with the error."""
     openai_server.answer = lambda _: Answer("one two three", status=500, message="Out of order", after=3)
 
@@ -190,7 +190,7 @@ def test_a_stream_may_end_with_an_error(client, openai_server):
         chat(client, "Hello", stream=True)
 
 
-def test_an_answer_waits_for_its_gate(client, openai_server):
+def test_gated_answer(client, openai_server):
     """Three chunks arrive, and nothing more until the test says so."""
     gate = threading.Event()
     openai_server.answer = lambda _: Answer("one two three four", gate=gate, after=3)
@@ -203,7 +203,7 @@ def test_an_answer_waits_for_its_gate(client, openai_server):
     assert (first, "".join(rest)) == (["", "one", " two"], " three four")
 
 
-def test_a_delayed_answer_outlasts_an_impatient_client(openai_server):
+def test_delayed_answer_exceeds_client_timeout(openai_server):
     """The server itself does not wait for the delay when it stops."""
     openai_server.answer = lambda _: Answer("late", delay=3600)
 
@@ -211,7 +211,7 @@ def test_a_delayed_answer_outlasts_an_impatient_client(openai_server):
         responses(client, "Hello")
 
 
-def test_what_the_real_service_refuses_is_refused(client):
+def test_invalid_requests_are_rejected(client):
     """Calls and results that were parted, an item sent twice, a past that was not sent: marks of a badly kept history."""
     call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c1", "output": "3"}
@@ -230,7 +230,7 @@ def test_what_the_real_service_refuses_is_refused(client):
     assert responses(client, [call, result, user]).output_text == "You said: Hello"
 
 
-def test_requests_are_kept_as_they_came(client, openai_server):
+def test_requests_are_recorded(client, openai_server):
     """Path, headers and the decoded body."""
     responses(client, "Grüße 🙂")
     chat(client, "Hello")
@@ -242,7 +242,7 @@ def test_requests_are_kept_as_they_came(client, openai_server):
     assert first.conversation == [("user", "Grüße 🙂")]
 
 
-def test_a_script_that_ends_too_early_fails_the_test():
+def test_exhausted_script_fails_test():
     """The client sees an error of the server, and the test sees why."""
 
     def ask_once_more():

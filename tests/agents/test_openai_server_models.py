@@ -33,7 +33,7 @@ def with_agent(request, openai_server):
     return lambda use: asyncio.run(run(use))
 
 
-def test_both_calls_of_an_answer_are_made_and_their_results_sent_back(with_agent, openai_server):
+def test_parallel_calls_round_trip(with_agent, openai_server):
     """Then comes the final text; the tokens are those of both requests."""
     openai_server.answer = in_turn(TWO_CALLS, "1 and 2")
 
@@ -47,7 +47,7 @@ def test_both_calls_of_an_answer_are_made_and_their_results_sent_back(with_agent
     assert result.usage.output_tokens == tokens('Let me see. {"a": 1} {"a": 2} 1 and 2')
 
 
-def test_a_streamed_run_and_its_history(with_agent, openai_server):
+def test_streamed_run_and_history(with_agent, openai_server):
     """Text in pieces after a tool's call, and a history that the next run sends."""
     openai_server.answer = in_turn(Answer(calls=[Call("add", {"a": 1, "b": 2})]), "That makes three, Sir.", "Yes.")
 
@@ -65,7 +65,7 @@ def test_a_streamed_run_and_its_history(with_agent, openai_server):
     assert [text for text in texts if text != "Be brief."] == ["1 + 2?", "3", "That makes three, Sir.", "Sure?"]
 
 
-def test_errors_of_the_service_keep_their_status(with_agent, openai_server):
+def test_service_errors_keep_status(with_agent, openai_server):
     """A key that is refused."""
     openai_server.answer = lambda _: Answer(status=401)
 
@@ -74,7 +74,7 @@ def test_errors_of_the_service_keep_their_status(with_agent, openai_server):
     assert caught.value.status_code == 401
 
 
-def test_a_dropped_connection_has_no_status(with_agent, openai_server):
+def test_dropped_connection_has_no_status(with_agent, openai_server):
     """It is an error of the model's service all the same."""
     openai_server.answer = lambda _: Answer(drop=True)
 

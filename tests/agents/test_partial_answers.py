@@ -10,10 +10,10 @@ import threading
 
 import pytest
 import sqlalchemy as sa
-from broken_answers import HELD, Breaking, half_a_call
+from breaking_models import HELD, Breaking, half_a_call
 from failing_agents import left_running, require_the_next_works
-from memory_models import Listener
 from openai_server import Answer
+from recording_models import RecordingModel
 
 from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb
@@ -66,14 +66,14 @@ def cancelled(model: Breaking, make) -> None:
 def stopped(model: Breaking, work) -> list:
     """Run it as a chat does, and stop it once an answer stands still; what was told meanwhile."""
     told, over = [], threading.Event()
-    running = background.Live(work, told.append, lambda *_: over.set())
+    running = background.BackgroundRun(work, told.append, lambda *_: over.set())
     assert model.held.wait(20)
     running.stop()
     assert over.wait(20)
     return told
 
 
-def test_an_interrupted_answer_is_kept(store):
+def test_interrupted_answer_is_stored(store):
     """A cell that is stopped: what it showed is stored as an assistant's message, marked, of which no tokens are known."""
     model = Breaking([*HALF, HELD])
     interrupted(model, lambda: agent_of(model, store).print_response("Tell me"))
@@ -86,7 +86,7 @@ def test_an_interrupted_answer_is_kept(store):
     require_the_next_works(store)
 
 
-def test_a_cancelled_answer_is_kept(store):
+def test_cancelled_answer_is_stored(store):
     """The task of an `aprint_response`."""
     model = Breaking([*HALF, HELD])
     cancelled(model, lambda: agent_of(model, store).aprint_response("Tell me"))
@@ -96,17 +96,17 @@ def test_a_cancelled_answer_is_kept(store):
     require_the_next_works(store)
 
 
-def test_a_stopped_answer_is_kept(store):
+def test_stopped_answer_is_stored(store):
     """A chat's Stop: what is stored is what it was told."""
     model = Breaking([*HALF, HELD])
-    told = stopped(model, background.begin(agent_of(model, store), "Tell me", session_id="chat"))
+    told = stopped(model, background.prepare_run(agent_of(model, store), "Tell me", session_id="chat"))
 
     (run,) = store.get_session("chat").runs
     assert (run.status, said(run)[-1]) == ("CANCELLED", PARTIAL)
     assert "".join(getattr(event, "delta", "") for event in told) == "Once upon a "
 
 
-def test_an_answer_whose_model_dies_is_kept(store):
+def test_answer_of_failing_model_is_stored(store):
     """The run is an ERROR, with what was said before it."""
     model = Breaking([*HALF, DIED])
     with pytest.raises(RunFailed, match="the line is dead"):
@@ -117,7 +117,7 @@ def test_an_answer_whose_model_dies_is_kept(store):
     require_the_next_works(store)
 
 
-def test_an_answer_that_takes_too_long_is_kept(store):
+def test_timed_out_answer_is_stored(store):
     """A time limit ends it in the middle."""
     model = Breaking([*HALF, HELD])
     with pytest.raises(RunFailed, match=r"no answer within 0\.5 s"):
@@ -126,7 +126,7 @@ def test_an_answer_that_takes_too_long_is_kept(store):
 
 
 @pytest.mark.parametrize(("api", "events"), [("openai-responses", 8), ("openai-chat", 4)])
-def test_a_connection_that_dies_in_the_middle(openai_server, api, events):
+def test_connection_lost_during_answer(openai_server, api, events):
     """A real client and a real connection, which is cut: what had come is kept, and the run can be gone on with."""
     answers = iter([Answer("The way is long and dark.", after=events, drop=True), Answer("Short.")])
     openai_server.answer = lambda _: next(answers)
@@ -144,7 +144,7 @@ def test_a_connection_that_dies_in_the_middle(openai_server, api, events):
         assert openai_server.requests[-1].conversation == openai_server.requests[0].conversation
 
 
-def test_a_call_that_came_in_part_is_no_call(store):
+def test_partial_call_is_not_a_call(store):
     """What was said beside it is kept; nothing says that a tool was asked for."""
 
     def remove(path: str) -> str:
@@ -162,7 +162,7 @@ def test_a_call_that_came_in_part_is_no_call(store):
 
 
 @pytest.mark.parametrize("pieces", [[], ["", "  \n"], [half_a_call("remove")]])
-def test_where_nothing_was_seen_nothing_is_kept(pieces):
+def test_no_partial_answer_without_text(pieces):
     """An answer that broke off before a word leaves no message."""
     with InMemoryDb() as store:
         model = Breaking([*pieces, HELD])
@@ -170,7 +170,7 @@ def test_where_nothing_was_seen_nothing_is_kept(pieces):
         assert said(store.get_session("chat").runs[0]) == [("user", "Tell me", False)]
 
 
-def test_who_goes_on_is_not_told_what_broke_off(store):
+def test_resumed_run_does_not_receive_partial_answer(store):
     """However often: the model is told what is whole, messages are numbered on, and later runs are told the end alone."""
 
     def look() -> str:
@@ -194,7 +194,7 @@ def test_who_goes_on_is_not_told_what_broke_off(store):
     told = [[(m.role, m.content) for m in told] for told in model.told]
     assert told[1] == told[2] == told[3] == [(role, content) for role, content, _ in beginning]
 
-    later = Listener()
+    later = RecordingModel()
     for options in ({}, {"num_history_messages": 4}):
         Agent(later, db=store, session_id="chat", add_history_to_context=True, **options).run("And now?")
         assert ("assistant", "There is a house.") in later.heard()
@@ -210,10 +210,10 @@ def test_who_goes_on_is_not_told_what_broke_off(store):
 
 async def _streamed(agent: Agent) -> None:
     """Go on with the run, and listen."""
-    await background.proceed(agent, "0", session_id="chat")(lambda _: None)
+    await background.prepare_resume(agent, "0", session_id="chat")(lambda _: None)
 
 
-def test_an_answer_that_broke_off_is_not_taken_for_the_end(store):
+def test_partial_answer_does_not_complete_run(store):
     """The run's last message is what broke off: whoever goes on asks the model again."""
     model = Breaking([*HALF, HELD], ["Whole."])
     agent = agent_of(model, store)
@@ -225,19 +225,19 @@ def test_an_answer_that_broke_off_is_not_taken_for_the_end(store):
     assert [[m.content for m in told] for told in model.told] == [["Tell me"], ["Tell me"]]
 
 
-def test_a_branch_behind_what_broke_off(store):
+def test_branch_after_partial_answer(store):
     """It is shown there, and its model is told only what was whole."""
     model = Breaking([*HALF, HELD])
     cancelled(model, lambda: agent_of(model, store).aprint_response("Tell me"))
     store.branch("chat", after=(0, 1), new_session_id="other")
 
     assert said(store.get_session("other").runs[0])[-1] == PARTIAL
-    listener = Listener()
+    listener = RecordingModel()
     Agent(listener, db=store, session_id="other", add_history_to_context=True).run("Go on")
     assert listener.heard() == [("user", "Tell me"), ("user", "Go on")]
 
 
-def test_what_broke_off_is_shown_as_that(store):
+def test_partial_answer_is_marked(store):
     """In the run's text and markup."""
     model = Breaking([*HALF, HELD])
     cancelled(model, lambda: agent_of(model, store).aprint_response("Tell me"))
@@ -249,7 +249,7 @@ def test_what_broke_off_is_shown_as_that(store):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_answer_is_kept_once(times):
+def test_complete_answer_is_stored_once(times):
     """Cancelled at any statement, and again while that is dealt with: half of an answer never stands beside all of it."""
     found = set()
     with InMemoryDb() as store:
@@ -263,7 +263,7 @@ def test_an_answer_is_kept_once(times):
                     loop.call_soon_threadsafe(task.cancel)
 
             sa.event.listen(store.engine, "before_cursor_execute", listen)
-            work = background.begin(agent, "x", session_id=f"chat {place}")
+            work = background.prepare_run(agent, "x", session_id=f"chat {place}")
             task = asyncio.ensure_future(work(lambda _: None))
             try:
                 await task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from memory_models import Listener, calls_once, results
+from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.db import InMemoryDb
@@ -24,7 +24,7 @@ def db():
 
 def tell(db, user_id, session_id, text=SECRET):
     """Let a user say something in a session of theirs."""
-    Agent(Listener(["noted"]), db=db).run(text, session_id=session_id, user_id=user_id)
+    Agent(RecordingModel(["noted"]), db=db).run(text, session_id=session_id, user_id=user_id)
 
 
 def search(db, user_id, query="swordfish", session_id="now", **options):
@@ -34,7 +34,7 @@ def search(db, user_id, query="swordfish", session_id="now", **options):
     return [(line["session"], line["role"], line["content"]) for line in json.loads(results(model)[0])]
 
 
-def test_another_users_sessions_are_never_seen(store):
+def test_other_users_sessions_are_hidden(store):
     """On every engine: neither by a user nor by nobody, whatever is asked for; each finds their own."""
     for user in ("alice", "bob", None):
         tell(store, user, f"of {user}", f"{user}: {SECRET}")
@@ -44,7 +44,7 @@ def test_another_users_sessions_are_never_seen(store):
     assert search(store, "carol") == []
 
 
-def test_a_user_whom_another_users_name_contains_is_another_user(db):
+def test_user_names_are_matched_exactly(db):
     """Names are compared whole, case and all."""
     for user in ("alice2", "Alice", "lice", "a%"):
         tell(db, user, f"of {user}")
@@ -53,7 +53,7 @@ def test_a_user_whom_another_users_name_contains_is_another_user(db):
     assert search(db, "%", session_id="2") == []
 
 
-def test_sessions_of_users_do_not_hide_those_of_nobody(db):
+def test_sessions_without_owner_are_searched(db):
     """num_past_sessions_to_search counts the sessions that may be seen."""
     tell(db, None, "mine")
     for n in range(4):
@@ -62,7 +62,7 @@ def test_sessions_of_users_do_not_hide_those_of_nobody(db):
     assert search(db, None, num_past_sessions_to_search=2) == [("mine", "user", SECRET)]
 
 
-def test_the_session_at_hand_is_no_past_session(db):
+def test_current_session_is_not_searched(db):
     """Its own history is another tool's business."""
     tell(db, "alice", "earlier")
     tell(db, "alice", "now")
@@ -70,7 +70,7 @@ def test_the_session_at_hand_is_no_past_session(db):
     assert search(db, "alice", session_id="now") == [("earlier", "user", SECRET)]
 
 
-def test_all_words_must_be_there_in_any_case_and_order(db):
+def test_search_needs_all_words_in_any_order(db):
     """Answers are searched like questions."""
     tell(db, "alice", "one", "Paris has 2 million people")
     tell(db, "alice", "two", "Paris is in France")
@@ -81,7 +81,7 @@ def test_all_words_must_be_there_in_any_case_and_order(db):
 
 
 @pytest.mark.parametrize("query", ["", "   ", "%", "_", "*"])
-def test_a_query_that_names_nothing_finds_nothing(db, query):
+def test_empty_query_has_no_matches(db, query):
     """Signs of LIKE and of globs are letters like others."""
     tell(db, "alice", "one")
 
@@ -89,7 +89,7 @@ def test_a_query_that_names_nothing_finds_nothing(db, query):
 
 
 @pytest.mark.parametrize(("most", "found"), [(1, ["s3"]), (2, ["s3", "s2"]), (10, ["s3", "s2", "s1", "s0"])])
-def test_so_many_of_the_latest_are_searched(db, most, found):
+def test_search_limits_sessions(db, most, found):
     """num_past_sessions_to_search, newest first; the session at hand does not count."""
     for n in range(4):
         tell(db, "alice", f"s{n}")
@@ -100,7 +100,7 @@ def test_so_many_of_the_latest_are_searched(db, most, found):
     assert [session for session, *_ in search(db, "alice", num_past_sessions_to_search=most)] == found
 
 
-def test_a_branch_is_searched_with_what_it_inherits(db):
+def test_search_includes_inherited_messages(db):
     """A branch of one's own is a session of one's own."""
     tell(db, "alice", "main")
     db.branch("main", new_session_id="fork")
@@ -108,7 +108,7 @@ def test_a_branch_is_searched_with_what_it_inherits(db):
     assert {session for session, *_ in search(db, "alice")} == {"main", "fork"}
 
 
-def test_runs_without_an_answer_are_not_found(db):
+def test_search_excludes_runs_without_answer(db):
     """What is not told as history is not found either."""
     said = [Message(role="user", content=SECRET), Message(role="assistant", content="noted")]
     db.append_run("failed", Run(user_id="alice", status="ERROR", messages=said))
@@ -116,7 +116,7 @@ def test_runs_without_an_answer_are_not_found(db):
     assert search(db, "alice") == []
 
 
-def test_hostile_messages_are_found(db):
+def test_search_matches_hostile_text(db):
     """NUL, lone surrogates and parts are searched like other text; of a long one an excerpt is shown."""
     tell(db, "alice", "odd", "needle \x00 \ud800")
     parts = [{"type": "text", "text": "needle in parts"}, {"type": "image", "url": "https://x.test/y.png"}]
@@ -131,10 +131,10 @@ def test_hostile_messages_are_found(db):
     assert len(found["long"]) < 10_000
 
 
-def test_both_tools_may_be_given_at_once(db):
+def test_both_history_tools_together(db):
     """Reading the chat's history and searching other sessions go together, also with the history in the context."""
     tell(db, "alice", "earlier")
-    model = Listener([[call("get_chat_history"), call("search_past_sessions", query="swordfish")], "done"])
+    model = RecordingModel([[call("get_chat_history"), call("search_past_sessions", query="swordfish")], "done"])
     options = {"read_chat_history": True, "search_past_sessions": True, "add_history_to_context": True}
     run = Agent(model, db=db, user_id="alice", session_id="now", **options).run("both")
 

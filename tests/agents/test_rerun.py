@@ -26,7 +26,7 @@ def basket(store, session_id):
     return store.get_session(session_id).session_state.get("basket")
 
 
-def test_a_run_is_made_again_by_another_model(store):
+def test_rerun_with_other_model(store):
     """On every engine: in a branch before it, on its input, with the state as it was there; the original does not change by a byte."""
     agent, heard = recorded(store), []
     before, n = rows(store, "chat"), counts(store)
@@ -48,7 +48,7 @@ def test_a_run_is_made_again_by_another_model(store):
     assert store.check().problems == []
 
 
-def test_the_agent_itself_stays_as_it_is(db):
+def test_rerun_does_not_change_agent(db):
     """Its model, tools, session and store; it can be used while and after."""
     agent = recorded(db)
     given = dict(vars(agent))
@@ -62,7 +62,7 @@ def test_the_agent_itself_stays_as_it_is(db):
     assert done.agent.run("More pears").session_id == "b"
 
 
-def test_an_edited_message_is_said_in_place_of_the_input(store):
+def test_rerun_with_edited_message(store):
     """On every engine: the run's input and its first message are the new text."""
     agent = recorded(store)
     done = rerun("chat/2", agent, message="A bill, please")
@@ -72,7 +72,7 @@ def test_an_edited_message_is_said_in_place_of_the_input(store):
     assert [r.input for r in done.session.runs] == [*TURNS[:2], "A bill, please"]
 
 
-def test_other_instructions_and_tools(db):
+def test_rerun_with_other_instructions_and_tools(db):
     """The system prompt is the agent's own, as changed; a tool that is not there is none of the model's."""
     agent, heard = recorded(db), []
 
@@ -87,10 +87,10 @@ def test_other_instructions_and_tools(db):
 
     done = rerun("chat/1", agent, model=ScriptedModel("Nothing to sell."), tools=[], name="c")
     assert (done.output, basket(db, "c")) == ("Nothing to sell.", {"apple": 1})
-    assert list(done.agent.tools) == []
+    assert list(done.agent._model_loop()[1]) == []
 
 
-def test_onward_gives_the_later_inputs_too(store):
+def test_rerun_onward(store):
     """On every engine: in turn, the message in place of the first alone; each run is told those before it."""
     agent, heard = recorded(store), []
     done = rerun("chat/1", agent, message="Two pears", model=seller("pear", heard=heard), onward=True, name="b")
@@ -104,7 +104,7 @@ def test_onward_gives_the_later_inputs_too(store):
     assert done.left == ()
 
 
-def test_a_session_is_made_again_from_nothing(store):
+def test_rerun_whole_session(store):
     """On every engine: every run, from an empty state; also that of a branch, with what it inherits."""
     agent = recorded(store)
     before = rows(store, "chat")
@@ -121,7 +121,7 @@ def test_a_session_is_made_again_from_nothing(store):
     assert [r.input for r in again.runs] == [TURNS[0], "A melon"]
 
 
-def test_one_run_many_times(store):
+def test_rerun_repeatedly(store):
     """On every engine: each in a branch of its own, none of which sees another's."""
     agent = recorded(store)
     done = [rerun("chat/1", agent, model=seller(f"fruit {n}", name=f"model {n}")) for n in range(5)]
@@ -132,7 +132,7 @@ def test_one_run_many_times(store):
     assert len(store.list_sessions()) == 6
 
 
-def test_a_rerun_is_run_again(store):
+def test_rerun_of_rerun(store):
     """On every engine: a branch of a branch, also from a run that it inherits, and after its parent grew."""
     agent = recorded(store)
     rerun("chat/1", agent, message="A pear", model=seller("pear"), name="b")
@@ -148,7 +148,7 @@ def test_a_rerun_is_run_again(store):
 
 
 @pytest.mark.every_engine
-def test_where_it_comes_from_is_kept(store_factory, engine_name):
+def test_rerun_stores_origin(store_factory, engine_name):
     """On every engine, in the frames of a store that was opened again: in the session's metadata and in each run."""
     store = store_factory()
     agent = recorded(store)
@@ -174,7 +174,7 @@ def test_where_it_comes_from_is_kept(store_factory, engine_name):
     ]
 
 
-def test_what_a_benchmark_said_stays_but_for_the_model(db):
+def test_rerun_keeps_metadata_except_model(db):
     """The branch has its parent's metadata, so that its task is known; whose model it was is not true any more."""
     recorded(db)
     session = db.get_session("chat", runs=False)
@@ -194,7 +194,7 @@ def test_what_a_benchmark_said_stays_but_for_the_model(db):
     assert done.session.agent_data["tau2"] == {"task": 7}
 
 
-def test_the_branch_is_its_users(db):
+def test_rerun_branch_keeps_user(db):
     """The owner of the session is the owner of the branch, whoever the agent is otherwise for."""
     recorded(db, "ann's", user_id="ann")
     recorded(db, "nobody's")
@@ -204,7 +204,7 @@ def test_the_branch_is_its_users(db):
     assert rerun("nobody's/1", shop(db, user_id="ann")).session.user_id is None
 
 
-def test_the_comparison_is_of_what_was_run_again(db):
+def test_rerun_comparison(db):
     """Of a run with the run; of a session, or onward, of the sessions. It is made when it is asked for."""
     agent = recorded(db)
     one = rerun("chat/1", agent, model=seller("pear"), name="b")
@@ -216,7 +216,7 @@ def test_the_comparison_is_of_what_was_run_again(db):
     assert [s.label for s in rerun("chat", agent, name="d").comparison.sides] == ["chat", "d"]
 
 
-def test_in_a_running_loop(db):
+def test_rerun_inside_running_loop(db):
     """As a notebook's cell: blocking, and awaited; several at once."""
     agent = recorded(db)
 
@@ -231,7 +231,7 @@ def test_in_a_running_loop(db):
     assert found == [{"apple": 1, item: 1} for item in ("fig", "f0", "f1", "f2", "f3")]
 
 
-def test_an_agent_without_a_store_goes_where_the_session_is(db):
+def test_rerun_uses_store_of_session(db):
     """The store that is named, or the one in use; its own memory is left alone."""
     from kern_nb import store_registry
 
@@ -249,7 +249,7 @@ def test_an_agent_without_a_store_goes_where_the_session_is(db):
     assert agent.store.list_sessions() == []
 
 
-def test_a_run_or_session_is_named_by_itself(db):
+def test_rerun_accepts_run_or_session_object(db):
     """As an agent or a store gave it."""
     agent = recorded(db)
     run = db.get_session("chat").runs[1]
@@ -258,7 +258,7 @@ def test_a_run_or_session_is_named_by_itself(db):
     assert str(rerun(db.get_session("chat"), agent).original) == "chat"
 
 
-def test_without_an_agent_the_record_gives_its_instructions(db):
+def test_rerun_without_agent_uses_recorded_instructions(db):
     """And its id; with the model that is named, and tools where some were called."""
     heard = []
     recorded(db)

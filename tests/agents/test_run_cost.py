@@ -60,19 +60,19 @@ def require_the_same(found: dict[int, dict[str, int]]) -> None:
     assert found[2]["rows"] <= 30
 
 
-def test_run_200_costs_what_run_2_did(store):
+def test_run_200_has_statements_of_run_2(store):
     """Statements, bytes sent, rows and bytes read: exactly the same, where no history is asked for."""
     require_the_same(costs(store, an_agent(store)))
 
 
-def test_what_could_be_asked_of_the_past_costs_nothing():
+def test_unused_history_options_cost_nothing():
     """A tool that reads the history and is not called; a cache of sessions."""
     with InMemoryDb() as store:
         agent = an_agent(store, read_chat_history=True, search_past_sessions=True, cache_session=True)
         require_the_same(costs(store, agent))
 
 
-def test_with_history_run_200_costs_what_run_5_did(store):
+def test_run_200_with_history_has_statements_of_run_5(store):
     """The three runs that were asked for are read, and no others."""
     found = costs(store, an_agent(store, add_history_to_context=True, num_history_runs=3))
 

@@ -12,7 +12,7 @@ from collections import Counter
 import psutil
 import pytest
 from failing_agents import an_agent
-from told_processes import ended
+from json_processes import run_script
 
 from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb, open_store
@@ -24,18 +24,18 @@ QUIET = (0, "")
 def exiting(tmp_path, what: str, name: str = "s.db") -> tuple[tuple[int, str], list[str], Counter]:
     """Run such a program to its end: how it ended, what it printed, and the statuses of its runs."""
     target = str(tmp_path / name)
-    done = ended("exiting_process.py", target, what)
+    done = run_script("exiting_process.py", target, what)
     with open_store(target) as store:
         assert store.check(repair=True)
         return (done.returncode, done.stderr), done.stdout.splitlines(), Counter(store.runs_df().status)
 
 
-def test_threads_finish_their_runs(tmp_path):
+def test_non_daemon_threads_finish_runs_at_exit(tmp_path):
     """Python waits for them, so their runs are whole."""
     assert exiting(tmp_path, "threads") == (QUIET, [], {"COMPLETED": 13})
 
 
-def test_daemon_threads_are_left_behind_quietly(tmp_path):
+def test_daemon_threads_end_quietly_at_exit(tmp_path):
     """Python does not wait for them: the program ends, what they were at was interrupted, the store is well."""
     how, _, statuses = exiting(tmp_path, "daemon threads")
 
@@ -44,13 +44,13 @@ def test_daemon_threads_are_left_behind_quietly(tmp_path):
     assert 1 <= statuses["COMPLETED"] < 13
 
 
-def test_a_run_in_an_exit_handler_ends(tmp_path):
+def test_run_in_exit_handler(tmp_path):
     """Even in one that runs after those of kern_nb."""
     assert exiting(tmp_path, "exit handler") == (QUIET, ["done"], {"COMPLETED": 2})
 
 
 @pytest.mark.parametrize("name", ["s.db", "s.duckdb"])
-def test_a_forked_child_runs_agents(tmp_path, name):
+def test_run_in_forked_child(tmp_path, name):
     """It has no thread of its parent's, and makes its own."""
     assert exiting(tmp_path, "fork", name) == (QUIET, ["done", "done"], {"COMPLETED": 3})
 
@@ -60,7 +60,7 @@ def tool() -> str:
     return "x"
 
 
-def test_runs_leave_no_threads_and_no_objects():
+def test_runs_leak_no_threads_or_objects():
     """In whatever loop they were made: agents and models that nobody has any more are gone."""
     with InMemoryDb() as store:
         an_agent(store, tool).run("x")
@@ -81,7 +81,7 @@ def test_runs_leave_no_threads_and_no_objects():
         assert threading.active_count() <= before
 
 
-def test_runs_leave_no_connections(openai_server):
+def test_runs_leak_no_connections(openai_server):
     """To a model's server, nor warnings of any that were not closed."""
     agent = Agent(OpenAIResponses(id="gpt-5.2"), db=InMemoryDb(), session_id="chat")
     agent.run("x")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from memory_models import Listener, calls_once
+from recording_models import RecordingModel, calls_once
 
 from kern_nb import Agent, store_registry
 from kern_nb.db import InMemoryDb
@@ -23,7 +23,7 @@ def db():
 
 def talk(db, *inputs, model=None, **options):
     """An agent in the session "chat" that was told these."""
-    agent = Agent(model or Listener(), db=db, **{"session_id": "chat"} | options)
+    agent = Agent(model or RecordingModel(), db=db, **{"session_id": "chat"} | options)
     for one in inputs:
         agent.run(one)
     return agent
@@ -32,36 +32,36 @@ def talk(db, *inputs, model=None, **options):
 # Which session, which store
 
 
-def test_the_first_run_makes_a_session_and_later_ones_stay_in_it(db):
+def test_first_run_creates_session(db):
     """Without a session_id; the agent says which one it is."""
-    agent = Agent(Listener(), db=db)
+    agent = Agent(RecordingModel(), db=db)
     assert agent.session_id is None
     first, second = agent.run("x"), agent.run("y")
 
     assert first.session_id == second.session_id == agent.session_id
     assert agent.session_id in repr(agent)
     assert [run.run_index for run in agent.get_session().runs] == [0, 1]
-    assert Agent(Listener(), db=db).run("z").session_id != first.session_id
+    assert Agent(RecordingModel(), db=db).run("z").session_id != first.session_id
 
 
-def test_a_session_named_for_one_run_is_of_that_run(db):
+def test_session_id_of_run_is_not_remembered(db):
     """The agent's own stays what it was."""
     agent = talk(db, "x")
     assert agent.run("y", session_id="other").session_id == "other"
     assert agent.run("z").session_id == "chat"
 
-    unbound = Agent(Listener(), db=db)
+    unbound = Agent(RecordingModel(), db=db)
     unbound.run("x", session_id="somewhere")
     assert unbound.session_id is None
-    with pytest.raises(BadUsage, match="no session yet"):
+    with pytest.raises(BadUsage, match="has no session"):
         unbound.get_session()
 
 
-def test_threads_of_an_agent_without_a_session_share_one(db):
+def test_threads_share_generated_session(db):
     """Whichever runs first makes it."""
 
     async def at_once():
-        agent = Agent(Listener(), db=db)
+        agent = Agent(RecordingModel(), db=db)
         return await asyncio.gather(*(agent.arun("x") for _ in range(5)))
 
     runs = asyncio.run(at_once())
@@ -69,9 +69,9 @@ def test_threads_of_an_agent_without_a_session_share_one(db):
     assert sorted(run.run_index for run in runs) == list(range(5))
 
 
-def test_without_db_the_attached_store_is_used_at_each_run(db):
+def test_attached_store_is_resolved_at_each_run(db):
     """The one in use then, not the one when the agent was made; without any, one in memory."""
-    agent = Agent(Listener(), session_id="chat")
+    agent = Agent(RecordingModel(), session_id="chat")
     try:
         agent.run("nowhere")
         assert [len(agent.get_session().runs), db.get_session("chat")] == [1, None]
@@ -89,7 +89,7 @@ def test_without_db_the_attached_store_is_used_at_each_run(db):
     assert agent.get_session().runs[0].input == "nowhere"
 
 
-def test_a_store_of_its_own_goes_before_the_attached_one(db):
+def test_own_store_takes_precedence(db):
     """db= is meant."""
     with InMemoryDb() as other:
         store_registry.attach(other, name="other")
@@ -100,7 +100,7 @@ def test_a_store_of_its_own_goes_before_the_attached_one(db):
     assert db.get_session("chat") is not None
 
 
-def test_a_session_is_the_agents(store):
+def test_session_stores_agent_fields(store):
     """On every engine: its id, made of its name, and its settings are kept with a new session."""
     talk(store, "x", name="Weather Expert!", instructions="Be kind.", user_id="ann")
     session = store.get_session("chat")
@@ -114,7 +114,7 @@ def test_a_session_is_the_agents(store):
 # Titles
 
 
-def test_a_session_may_be_given_a_title(store):
+def test_set_session_name(store):
     """On every engine: by the agent, and seen wherever sessions are listed."""
     agent = talk(store, "x")
     assert agent.get_session_name() is None
@@ -137,9 +137,9 @@ def test_a_session_may_be_given_a_title(store):
     ],
     ids=["plain", "quoted", "two lines", "long", "empty"],
 )
-def test_the_model_may_make_the_title(db, answer, title):
+def test_model_generates_title(db, answer, title):
     """Of what was said first; one line, not too long, and never empty."""
-    model = Listener(["hello", answer])
+    model = RecordingModel(["hello", answer])
     agent = talk(db, "I plan a trip", model=model)
 
     assert agent.set_session_name(autogenerate=True) == title
@@ -148,20 +148,20 @@ def test_the_model_may_make_the_title(db, answer, title):
     assert agent.get_session_metrics().n_runs == 1
 
 
-def test_a_title_that_cannot_be_made_leaves_the_old_one(db):
+def test_failed_title_keeps_old_one(db):
     """The model's error is told."""
-    agent = talk(db, "x", model=Listener(["hello", ValueError("boom")]))
+    agent = talk(db, "x", model=RecordingModel(["hello", ValueError("boom")]))
     agent.set_session_name("old")
-    with pytest.raises(RunFailed, match="no title for session 'chat': ValueError: boom") as failed:
+    with pytest.raises(RunFailed, match="failed to title session 'chat': ValueError: boom") as failed:
         agent.set_session_name()
     assert "set_session_name(" in failed.value.hint
 
     assert agent.get_session_name() == "old"
 
 
-def test_there_is_no_title_of_a_session_that_is_not_there(db):
+def test_title_of_unknown_session(db):
     """Said as such, and none is made."""
-    agent = Agent(Listener(), db=db, session_id="chat")
+    agent = Agent(RecordingModel(), db=db, session_id="chat")
     for ask in (agent.get_session_name, agent.set_session_name, lambda: agent.set_session_name("x")):
         with pytest.raises(SessionNotFound, match="chat"):
             ask()
@@ -171,7 +171,7 @@ def test_there_is_no_title_of_a_session_that_is_not_there(db):
 # What it took
 
 
-def test_metrics_are_the_sum_of_the_sessions_rows(store):
+def test_session_metrics_are_sums(store):
     """On every engine: runs, messages, calls, failures, tokens, cost and time, whoever wrote them."""
 
     def fail():
@@ -189,24 +189,24 @@ def test_metrics_are_the_sum_of_the_sessions_rows(store):
     assert metrics.duration_s > 7
 
 
-def test_what_nobody_stated_is_unknown(db):
+def test_unknown_metrics_are_none(db):
     """A price that nobody knows is not 0."""
     metrics = talk(db, "x").get_session_metrics()
 
     assert (metrics.n_runs, metrics.cost, metrics.reasoning_tokens) == (1, None, None)
     with pytest.raises(SessionNotFound):
-        Agent(Listener(), db=db, session_id="none").get_session_metrics()
+        Agent(RecordingModel(), db=db, session_id="none").get_session_metrics()
 
 
-def test_failed_runs_count(db):
+def test_session_metrics_include_failed_runs(db):
     """They took what they took."""
     with pytest.raises(RunFailed):
         talk(db, "x", "y", model=ScriptedModel(["hello", ValueError("boom")]))
 
-    assert Agent(Listener(), db=db, session_id="chat").get_session_metrics().n_runs == 2
+    assert Agent(RecordingModel(), db=db, session_id="chat").get_session_metrics().n_runs == 2
 
 
-def test_a_branch_took_what_its_own_runs_took(db):
+def test_branch_metrics_exclude_inherited_runs(db):
     """Usage is not inherited."""
     agent = talk(db, "x", "y")
     db.branch("chat", new_session_id="fork")
@@ -218,7 +218,7 @@ def test_a_branch_took_what_its_own_runs_took(db):
 # Gone
 
 
-def test_a_deleted_session_is_gone(store):
+def test_delete_session(store):
     """On every engine; the next run begins it anew."""
     agent = talk(store, "x", session_state={"n": 1})
     agent.delete_session()
@@ -231,7 +231,7 @@ def test_a_deleted_session_is_gone(store):
         agent.delete_session("chat")
 
 
-def test_a_session_with_branches_is_deleted_only_when_they_are_seen_to(db):
+def test_delete_session_with_branches(db):
     """By name, or the branches take their own copy."""
     agent = talk(db, "x")
     db.branch("chat", new_session_id="fork")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from memory_models import Listener, calls, calls_once, results
+from recording_models import RecordingModel, calls, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
@@ -41,13 +41,13 @@ def changing(db, change, **options):
     return Agent(calls_once("change"), db=db, session_id="chat", tools=[tool(change, name="change")], **options)
 
 
-def test_a_new_session_starts_from_the_agents_state(db):
+def test_new_session_has_default_state(db):
     """And keeps it."""
     assert seen(db, default={"cart": [], "n": 1}) == {"cart": [], "n": 1}
     assert db.get_session("chat").session_state == {"cart": [], "n": 1}
 
 
-def test_what_is_stored_goes_before_the_agents_own(db):
+def test_stored_state_takes_precedence_over_default(db):
     """The agent's own state fills in what a stored one lacks, at every depth."""
     db.update_session_state("chat", {"n": 5, "user": {"name": "Ann"}})
 
@@ -55,7 +55,7 @@ def test_what_is_stored_goes_before_the_agents_own(db):
     assert seen(db, default=own) == {"n": 5, "user": {"name": "Ann", "age": None}, "cart": []}
 
 
-def test_what_the_run_is_given_goes_before_what_is_stored(db):
+def test_run_state_takes_precedence_over_stored(db):
     """At every depth; what it does not name stays."""
     db.update_session_state("chat", {"n": 5, "user": {"name": "Ann", "age": 3}, "list": [1, 2]})
 
@@ -64,14 +64,14 @@ def test_what_the_run_is_given_goes_before_what_is_stored(db):
     assert db.get_session("chat").session_state == found
 
 
-def test_the_precedence_holds_on_every_engine(store):
+def test_state_precedence_on_every_engine(store):
     """Default 1, stored 2, given 3, each in its turn."""
     assert seen(store, default={"a": 1, "b": 1, "c": 1}, given={"c": 3}) == {"a": 1, "b": 1, "c": 3}
     store.update_session_state("chat", {"b": 2, "c": 2})
     assert seen(store, default={"a": 0, "b": 0, "c": 0}, given={"c": 3}) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_a_given_state_may_overwrite_the_stored_one(db):
+def test_overwrite_db_session_state(db):
     """overwrite_db_session_state: the agent's own, and what the run is given, replace what is stored."""
     db.update_session_state("chat", {"n": 5, "old": True})
 
@@ -82,7 +82,7 @@ def test_a_given_state_may_overwrite_the_stored_one(db):
     assert seen(db, given={"k": 3}, **overwriting) == {"k": 3}
 
 
-def test_where_nothing_is_given_nothing_is_overwritten(db):
+def test_overwrite_without_state_keeps_stored(db):
     """overwrite_db_session_state lets what is given replace the stored state; nothing replaces nothing."""
     db.update_session_state("chat", {"n": 5})
 
@@ -90,7 +90,7 @@ def test_where_nothing_is_given_nothing_is_overwritten(db):
     assert db.get_session("chat").session_state == {"n": 5}
 
 
-def test_tools_write_the_state_by_either_name(db):
+def test_tools_write_state_by_either_parameter(db):
     """`session_state` and `run_context.session_state` are one dict, also in async tools; the model sees neither."""
 
     def first(session_state, run_context: RunContext, item: str) -> str:
@@ -101,7 +101,7 @@ def test_tools_write_the_state_by_either_name(db):
         run_context.session_state["total"] = len(run_context.session_state["cart"])
         return run_context.session_state["total"]
 
-    model = Listener([call("first", item="pen"), call("second"), "done"])
+    model = RecordingModel([call("first", item="pen"), call("second"), "done"])
     agent = Agent(model, db=db, session_id="chat", tools=[first, second])
     agent.run("a pen")
 
@@ -109,7 +109,7 @@ def test_tools_write_the_state_by_either_name(db):
     assert agent.get_session_state() == {"cart": ["pen"], "total": 1}
 
 
-def test_a_tool_may_remove_and_replace(db):
+def test_tool_removes_and_replaces_state_keys(db):
     """Keys that go are gone, at every depth."""
     db.update_session_state("chat", {"a": 1, "b": {"c": 1, "d": 2}, "e": [1]})
 
@@ -129,16 +129,16 @@ def test_a_tool_may_remove_and_replace(db):
         lambda run, /, style="well": f"Speak {run.session_state['language']} {style}.",
     ],
 )
-def test_a_function_for_instructions_asks_by_name(db, instructions):
+def test_instructions_function_parameters_by_name(db, instructions):
     """As a tool does: for the state, the agent; any other parameter is the run."""
-    model = Listener()
+    model = RecordingModel()
     Agent(model, db=db, id="clerk", instructions=instructions, session_state={"language": "Basque"}).run("x")
     assert model.instructions().startswith("Speak Basque")
 
 
-def test_instructions_see_the_state(db):
+def test_instructions_read_state(db):
     """A function that gives instructions may read it, and is given the run's own."""
-    model = Listener()
+    model = RecordingModel()
     agent = Agent(model, db=db, instructions=lambda run_context: f"Speak {run_context.session_state['language']}.")
     agent.run("x", session_id="a", session_state={"language": "French"})
     agent.run("x", session_id="b", session_state={"language": "Greek"})
@@ -146,7 +146,7 @@ def test_instructions_see_the_state(db):
     assert [model.instructions(0), model.instructions(1)] == ["Speak French.", "Speak Greek."]
 
 
-def test_the_agents_own_state_and_the_callers_stay_as_they_were(db):
+def test_default_and_passed_state_are_not_mutated(db):
     """A run works on its own copy: one definition serves many sessions."""
     default, given = {"cart": []}, {"user": {"seen": 0}}
 
@@ -163,7 +163,7 @@ def test_the_agents_own_state_and_the_callers_stay_as_they_were(db):
     assert agent.get_session_state("b") == {"cart": ["pen"], "user": {"seen": 1}}
 
 
-def test_the_state_after_each_run_is_kept(db):
+def test_state_after_each_run_is_stored(db):
     """With the run; and a tool's change is stored when the tool ends, not only when the run does."""
     stored = []
 
@@ -172,7 +172,10 @@ def test_the_state_after_each_run_is_kept(db):
         session_state["n"] = session_state.get("n", 0) + 1
 
     agent = Agent(
-        Listener([call("change"), call("change"), "a", call("change"), "b"]), db=db, session_id="chat", tools=[change]
+        RecordingModel([call("change"), call("change"), "a", call("change"), "b"]),
+        db=db,
+        session_id="chat",
+        tools=[change],
     )
     agent.run("x")
     agent.run("y")
@@ -181,7 +184,7 @@ def test_the_state_after_each_run_is_kept(db):
     assert [run.session_state for run in db.get_session("chat").runs] == [{"n": 2}, {"n": 3}]
 
 
-def test_values_come_back_as_they_were(db):
+def test_state_values_round_trip(db):
     """Any JSON, and what JSON lacks."""
     value = {
         "when": datetime(2026, 1, 2, tzinfo=UTC),
@@ -199,31 +202,31 @@ def test_values_come_back_as_they_were(db):
     assert db.get_session("chat").runs[1].session_state == value | {"long": "x" * 1_000_000}
 
 
-def test_there_is_none_of_a_session_that_is_not_there(db):
+def test_state_of_unknown_session(db):
     """Empty, not an error; and a state can be set before the first run."""
-    agent = Agent(Listener(), db=db, session_id="chat")
+    agent = Agent(RecordingModel(), db=db, session_id="chat")
     assert agent.get_session_state() == {}
     assert agent.update_session_state({"n": 1}) == {"n": 1}
     agent.run("x")
     assert agent.get_session_state() == {"n": 1}
 
 
-def test_updates_change_what_they_name(db):
+def test_update_session_state_merges_keys(db):
     """At every depth; and what comes back is the whole state."""
-    agent = Agent(Listener(), db=db, session_id="chat", session_state={"user": {"name": "Ann", "age": 3}, "n": 1})
+    agent = Agent(RecordingModel(), db=db, session_id="chat", session_state={"user": {"name": "Ann", "age": 3}, "n": 1})
     agent.run("x")
 
     assert agent.update_session_state({"user": {"age": 4}}) == {"user": {"name": "Ann", "age": 4}, "n": 1}
     assert seen(db) == {"user": {"name": "Ann", "age": 4}, "n": 1}
 
 
-def test_an_error_keeps_what_was_set_before_it(db):
+def test_state_survives_model_error(db):
     """The run fails, the state its tools left is stored, and the next run goes on from it."""
 
     def change(session_state):
         session_state["n"] = 1
 
-    agent = Agent(Listener([call("change"), ValueError("boom")]), db=db, session_id="chat", tools=[change])
+    agent = Agent(RecordingModel([call("change"), ValueError("boom")]), db=db, session_id="chat", tools=[change])
     with pytest.raises(RunFailed):
         agent.run("x")
 
@@ -231,7 +234,7 @@ def test_an_error_keeps_what_was_set_before_it(db):
     assert seen(db) == {"n": 1}
 
 
-def test_a_tool_that_fails_keeps_what_it_set(db):
+def test_state_survives_tool_error(db):
     """It did set it."""
 
     def change(session_state):
@@ -242,7 +245,7 @@ def test_a_tool_that_fails_keeps_what_it_set(db):
     assert seen(db) == {"n": 1}
 
 
-def test_a_cancelled_run_keeps_what_was_set_before(db):
+def test_state_survives_cancellation(db):
     """Also the next run works."""
 
     async def cancelled():
@@ -255,7 +258,7 @@ def test_a_cancelled_run_keeps_what_was_set_before(db):
             asked.set()
             await asyncio.Event().wait()
 
-        model = Listener([call("change"), call("wait")])
+        model = RecordingModel([call("change"), call("wait")])
         running = asyncio.ensure_future(Agent(model, db=db, tools=[change, wait]).arun("x", session_id="chat"))
         await asked.wait()
         running.cancel()
@@ -267,7 +270,7 @@ def test_a_cancelled_run_keeps_what_was_set_before(db):
     assert seen(db) == {"n": 1}
 
 
-def test_a_state_that_cannot_be_stored_is_an_error_of_the_run(db):
+def test_unstorable_state_fails_run(db):
     """The run ends with the error, what was stored before stays, and the next run works."""
     db.update_session_state("chat", {"n": 1})
 
@@ -283,17 +286,17 @@ def test_a_state_that_cannot_be_stored_is_an_error_of_the_run(db):
 
 
 @pytest.mark.parametrize("how", ["as a default", "with the run"])
-def test_a_given_state_that_cannot_be_stored_is_refused(db, how):
+def test_unstorable_passed_state_is_rejected(db, how):
     """Before anything is stored."""
     bad = {"lock": object()}
-    agent = Agent(Listener(), db=db, session_id="chat", session_state=bad if how == "as a default" else None)
+    agent = Agent(RecordingModel(), db=db, session_id="chat", session_state=bad if how == "as a default" else None)
     with pytest.raises(UnstorableValue):
         agent.run("x", session_state=bad if how == "with the run" else None)
 
     assert db.get_session("chat") is None
 
 
-def test_state_crosses_a_pause(db):
+def test_state_survives_pause(db):
     """What was set before is there after, and what others set meanwhile is not lost."""
 
     def before(session_state):
@@ -312,7 +315,7 @@ def test_state_crosses_a_pause(db):
     assert agent.get_session_state() == {"before": 1, "after": 2, "meanwhile": True}
 
 
-def test_a_state_that_a_tool_assigns_takes_the_place_of_all(store):
+def test_assigned_state_replaces_all_keys(store):
     """Not only what is set in the dict counts: another dict is the state from then on, for all that comes after."""
 
     def replace(run_context: RunContext) -> str:

@@ -10,7 +10,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from memory_models import Listener
+from recording_models import RecordingModel
 
 from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import SessionSummaryManager, tool
@@ -33,7 +33,7 @@ def db():
 def summarizing(db, summary, model=None, **options):
     """An agent in the session "chat" whose summaries this model makes."""
     given = {"session_summary_manager": SessionSummaryManager(summary)} | options
-    return Agent(model or Listener(), db=db, session_id="chat", enable_session_summaries=True, **given)
+    return Agent(model or RecordingModel(), db=db, session_id="chat", enable_session_summaries=True, **given)
 
 
 def asked(summary, at=-1):
@@ -41,10 +41,10 @@ def asked(summary, at=-1):
     return summary.heard(at)[-1][1]
 
 
-def test_a_summary_is_kept_with_the_session(store):
+def test_summary_is_stored_with_session(store):
     """On every engine: text, topics and time, from the agent as from the store."""
     before = datetime.now(UTC)
-    agent = summarizing(store, Listener([ANSWER]))
+    agent = summarizing(store, RecordingModel([ANSWER]))
     agent.run("I am Ann")
     found = agent.get_session_summary()
 
@@ -53,26 +53,26 @@ def test_a_summary_is_kept_with_the_session(store):
     assert store.get_session("chat").summary["summary"] == "They met."
 
 
-def test_without_asking_none_is_made(db):
+def test_summaries_are_off_by_default(db):
     """Summaries are opt-in; telling the model the summary makes none."""
-    model = Listener()
+    model = RecordingModel()
     agent = Agent(model, db=db, session_id="chat", add_session_summary_to_context=True)
     agent.run("x")
 
     assert (agent.get_session_summary(), len(model.told)) == (None, 1)
 
 
-def test_a_summary_manager_by_itself_makes_summaries(db):
+def test_summary_manager_enables_summaries(db):
     """Of an agent and of a team, with the manager's model and prompt, and of a variant of either."""
 
     def made(owner, session_id):
         owner.run("x", session_id=session_id)
         return owner.get_session_summary(session_id).summary
 
-    summary = Listener([f"summary {n}" for n in range(3)])
+    summary = RecordingModel([f"summary {n}" for n in range(3)])
     manager = SessionSummaryManager(summary, prompt="Sum up in Latin.")
-    agent = Agent(Listener(), db=db, session_summary_manager=manager)
-    team = Team([Agent(Listener(), id="member")], Listener(), db=db, session_summary_manager=manager)
+    agent = Agent(RecordingModel(), db=db, session_summary_manager=manager)
+    team = Team([Agent(RecordingModel(), id="member")], RecordingModel(), db=db, session_summary_manager=manager)
 
     assert made(agent, "a") == "summary 0"
     assert made(team, "t") == "summary 1"
@@ -80,9 +80,9 @@ def test_a_summary_manager_by_itself_makes_summaries(db):
     assert {summary.instructions(at) for at in range(3)} == {"Sum up in Latin."}
 
 
-def test_a_workflow_keeps_summaries_of_its_runs(store):
+def test_workflow_summaries(store):
     """On every engine: by a manager alone; of each run the input and the output, and of the new ones only."""
-    summary = Listener(["FIRST", "SECOND"])
+    summary = RecordingModel(["FIRST", "SECOND"])
     workflow = Workflow(
         [Agent(ScriptedModel(lambda _: "drafted"), id="a"), lambda step: f"{step.previous_step_content} and sent"],
         db=store,
@@ -102,17 +102,17 @@ def test_a_workflow_keeps_summaries_of_its_runs(store):
     )
 
 
-def test_a_workflow_without_a_manager_makes_no_summary(db):
+def test_workflow_summaries_are_off_by_default(db):
     """Summaries are opt-in."""
     workflow = Workflow([lambda _: "done"], db=db, session_id="w")
     workflow.run("x")
     assert workflow.get_session_summary() is None
 
 
-def test_each_summary_goes_on_from_the_last(db):
+def test_summaries_are_incremental(db):
     """The model is given the old summary and the new runs alone, with what tools gave, and no instructions of the agent's."""
-    summary = Listener(["FIRST", "SECOND"])
-    model = Listener([call("look"), "a0", "a1"])
+    summary = RecordingModel(["FIRST", "SECOND"])
+    model = RecordingModel([call("look"), "a0", "a1"])
     agent = summarizing(db, summary, model, tools=[tool(lambda: "the sea", name="look")], instructions="BE KIND")
     agent.run("q0")
     agent.get_session_summary()
@@ -126,14 +126,14 @@ def test_each_summary_goes_on_from_the_last(db):
     assert agent.get_session_summary().summary == "SECOND"
 
 
-def test_runs_of_other_agents_are_summarized_too(db):
+def test_summary_includes_runs_of_other_agents(db):
     """The summary is the session's: what was said in it by whomever, imported runs among it."""
     db.append_run("chat", Run(messages=[Message(role="user", content="imported")]))
-    summary = Listener(["ONE", "TWO"])
+    summary = RecordingModel(["ONE", "TWO"])
     agent = summarizing(db, summary)
     agent.run("mine")
     agent.get_session_summary()
-    Agent(Listener(), db=db, session_id="chat").run("of another")
+    Agent(RecordingModel(), db=db, session_id="chat").run("of another")
     agent.run("mine again")
     agent.get_session_summary()
 
@@ -141,22 +141,22 @@ def test_runs_of_other_agents_are_summarized_too(db):
     assert all(word in asked(summary, 1) for word in ("ONE", "of another", "mine again"))
 
 
-def test_the_manager_has_a_prompt_and_a_model_of_its_own(db):
+def test_manager_prompt_and_model(db):
     """Without a model it is the agent's, without a prompt ours."""
-    model, summary = Listener(), Listener(["short"])
+    model, summary = RecordingModel(), RecordingModel(["short"])
     manager = SessionSummaryManager(summary, prompt="Sum up in Latin.")
     summarizing(db, None, model, session_summary_manager=manager).run("x")
     manager.wait(db, "chat")
     assert (summary.instructions(), len(model.told)) == ("Sum up in Latin.", 1)
 
-    own = Listener(["the answer", "the summary"])
+    own = RecordingModel(["the answer", "the summary"])
     agent = summarizing(db, None, own, session_summary_manager=None)
     agent.run("y", session_id="other")
     assert agent.get_session_summary("other").summary == "the summary"
     assert "JSON" in own.instructions()
 
 
-def test_the_answer_does_not_wait_for_the_summary(db):
+def test_summary_does_not_delay_answer(db):
     """The run has ended, and the next one too, while the summary's model still thinks."""
     thinking, may_go_on = threading.Event(), threading.Event()
 
@@ -165,7 +165,7 @@ def test_the_answer_does_not_wait_for_the_summary(db):
         assert may_go_on.wait(WAIT_S)
         return "at last"
 
-    agent = summarizing(db, Listener(think))
+    agent = summarizing(db, RecordingModel(think))
     first = agent.run("x")
     assert thinking.wait(WAIT_S)
     assert first.status == "COMPLETED"
@@ -178,7 +178,7 @@ def test_the_answer_does_not_wait_for_the_summary(db):
     assert agent.get_session_summary().summary == "at last"
 
 
-def test_asking_for_a_summary_waits_for_it(db):
+def test_get_session_summary_waits(db):
     """Also for one that was begun while another was being made; each goes on from the last."""
     may_go_on = threading.Event()
     answers = iter(["FIRST", "SECOND"])
@@ -187,7 +187,7 @@ def test_asking_for_a_summary_waits_for_it(db):
         assert may_go_on.wait(WAIT_S)
         return next(answers)
 
-    summary = Listener(think)
+    summary = RecordingModel(think)
     agent = summarizing(db, summary)
     agent.run("q0")
     agent.run("q1")
@@ -198,11 +198,11 @@ def test_asking_for_a_summary_waits_for_it(db):
     assert (told.count("q0"), told.count("q1")) == (1, 1)
 
 
-def test_the_summary_is_told_on_request(db):
+def test_summary_is_added_to_context(db):
     """add_session_summary_to_context: after the instructions, with or without history."""
-    model = Listener()
+    model = RecordingModel()
     told = {"add_session_summary_to_context": True, "instructions": "Be kind."}
-    agent = summarizing(db, Listener([ANSWER]), model, **told)
+    agent = summarizing(db, RecordingModel([ANSWER]), model, **told)
     agent.run("q0")
     assert model.instructions() == "Be kind."
     agent.get_session_summary()
@@ -213,10 +213,10 @@ def test_the_summary_is_told_on_request(db):
     assert model.heard() == [("user", "q1")]
 
 
-def test_the_summary_is_not_told_unasked(db):
+def test_summary_is_not_added_by_default(db):
     """Keeping one is one thing, telling it another."""
-    model = Listener()
-    agent = summarizing(db, Listener([ANSWER]), model)
+    model = RecordingModel()
+    agent = summarizing(db, RecordingModel([ANSWER]), model)
     agent.run("q0")
     agent.get_session_summary()
     agent.run("q1")
@@ -224,9 +224,9 @@ def test_the_summary_is_not_told_unasked(db):
     assert model.instructions() == ""
 
 
-def test_a_failing_summary_leaves_the_run_and_the_old_summary(db, caplog):
+def test_failing_summary_keeps_run_and_old_summary(db, caplog):
     """It is logged; the next one is told what the failed one was to tell."""
-    summary = Listener(["FIRST", ValueError("no summary today"), "THIRD"])
+    summary = RecordingModel(["FIRST", ValueError("no summary today"), "THIRD"])
     agent = summarizing(db, summary)
     agent.run("q0")
     agent.get_session_summary()
@@ -239,10 +239,10 @@ def test_a_failing_summary_leaves_the_run_and_the_old_summary(db, caplog):
     assert all(word in asked(summary) for word in ("FIRST", "q1", "q2"))
 
 
-def test_runs_without_an_answer_are_not_summarized(db):
+def test_summary_excludes_runs_without_answer(db):
     """Failed ones never, paused ones once they have ended, though later ones were summarized before."""
-    model = Listener([call("look"), ValueError("boom"), "two", "the answer to ONE"])
-    summary = Listener(["FIRST", "SECOND"])
+    model = RecordingModel([call("look"), ValueError("boom"), "two", "the answer to ONE"])
+    summary = RecordingModel(["FIRST", "SECOND"])
     agent = summarizing(db, summary, model, tools=[tool(lambda: 1, name="look", requires_confirmation=True)])
     paused = agent.run("ONE")
     with pytest.raises(RunFailed):
@@ -260,12 +260,12 @@ def test_runs_without_an_answer_are_not_summarized(db):
     assert not any(word in asked(summary) for word in ("TWO", "LOST"))
 
 
-def test_a_long_past_is_summarized_in_portions(db):
+def test_long_history_is_summarized_in_batches(db):
     """None longer than a model takes; each goes on from the one before, and together they tell all."""
     for n in range(60):
         text = f"q{n}. " + "x" * 3_900
         db.append_run("chat", Run(messages=[Message(role="user", content=text)]))
-    summary = Listener()
+    summary = RecordingModel()
     agent = summarizing(db, summary)
     agent.run("the last")
     agent.get_session_summary()
@@ -277,9 +277,9 @@ def test_a_long_past_is_summarized_in_portions(db):
     assert all(f"answer {n}" in portion for n, portion in enumerate(portions[1:]))
 
 
-def test_summaries_are_no_runs(db):
+def test_summaries_create_no_runs(db):
     """What they took is not the session's."""
-    agent = summarizing(db, Listener([ANSWER]))
+    agent = summarizing(db, RecordingModel([ANSWER]))
     run = agent.run("x")
     agent.get_session_summary()
     metrics = agent.get_session_metrics()
@@ -288,9 +288,9 @@ def test_summaries_are_no_runs(db):
     assert metrics.total_tokens == run.usage.total_tokens
 
 
-def test_sessions_have_summaries_of_their_own(db):
+def test_sessions_have_separate_summaries(db):
     """One manager serves many sessions and agents; nobody is told of another's."""
-    summary = Listener(lambda messages: f"of {messages[-1].content.split()[-3]}")
+    summary = RecordingModel(lambda messages: f"of {messages[-1].content.split()[-3]}")
     manager = SessionSummaryManager(summary)
     for name in ("ann", "bob"):
         agent = summarizing(db, None, session_summary_manager=manager, user_id=name)
@@ -303,7 +303,7 @@ def test_sessions_have_summaries_of_their_own(db):
         agent.get_session_summary("of nobody")
 
 
-def test_a_deleted_session_stays_deleted(db):
+def test_summary_does_not_recreate_deleted_session(db):
     """A summary that comes late makes no session."""
     thinking, may_go_on = threading.Event(), threading.Event()
 
@@ -312,7 +312,7 @@ def test_a_deleted_session_stays_deleted(db):
         assert may_go_on.wait(WAIT_S)
         return "too late"
 
-    manager = SessionSummaryManager(Listener(think))
+    manager = SessionSummaryManager(RecordingModel(think))
     agent = summarizing(db, None, session_summary_manager=manager)
     agent.run("x")
     assert thinking.wait(WAIT_S)
@@ -323,7 +323,7 @@ def test_a_deleted_session_stays_deleted(db):
     assert db.get_session("chat") is None
 
 
-def test_a_program_that_ends_leaves_its_summary(tmp_path):
+def test_summary_is_finished_at_exit(tmp_path):
     """Python ends when the summary is there, not before."""
     program = """
 import sys, threading

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from memory_models import Listener
+from recording_models import RecordingModel
 
 from kern_nb import Agent, Workflow
 from kern_nb.agent import SessionSummaryManager
@@ -38,23 +38,23 @@ def asked(model, at=-1):
     return model.heard(at)[-1][1]
 
 
-def test_a_sessions_summary_is_given_and_stored(store):
+def test_summarize_returns_and_stores_summary(store):
     """On every engine: text, topics, time, the model, and up to which run it goes; an agent has the same."""
     say(store, "chat", "q0", "q1")
-    found = summarize("chat", store=store, model=Listener([ANSWER]))
+    found = summarize("chat", store=store, model=RecordingModel([ANSWER]))
 
     assert isinstance(found, SessionSummary)
     assert (found.summary, found.topics, found.model) == ("They met.", ["names", "greetings"], "listener")
     assert (found.session_id, found.run_index, found.last_run_index, found.runs_since) == ("chat", None, 1, 0)
-    kept = Agent(Listener(), db=store, session_id="chat").get_session_summary()
+    kept = Agent(RecordingModel(), db=store, session_id="chat").get_session_summary()
     assert kept == found.model_copy(update={"runs_since": None})
     assert store.get_session("chat").summary["last_run_index"] == 1
 
 
-def test_only_what_is_new_is_told(store):
+def test_summarize_sends_only_new_runs(store):
     """On every engine: the old summary and the runs since, and no model is asked where there are none."""
     say(store, "chat", "q0", "q1")
-    model = Listener(["FIRST", "SECOND"])
+    model = RecordingModel(["FIRST", "SECOND"])
     summarize("chat", store=store, model=model)
     say(store, "chat", "q2")
     second = summarize("chat", store=store, model=model)
@@ -68,15 +68,15 @@ def test_only_what_is_new_is_told(store):
     assert (second.summary, second.last_run_index) == ("SECOND", 2)
 
 
-def test_it_goes_on_from_an_agents_own_summary(db):
+def test_summarize_extends_agent_summary(db):
     """There is one summary of a session, whoever asks for it."""
-    mine = Listener(["FIRST"])
-    agent = Agent(Listener(), db=db, session_id="chat", enable_session_summaries=True)
-    agent.summaries.model = mine
+    mine = RecordingModel(["FIRST"])
+    agent = Agent(RecordingModel(), db=db, session_id="chat", enable_session_summaries=True)
+    agent._summaries().model = mine
     agent.run("q0")
     assert agent.get_session_summary().summary == "FIRST"
     say(db, "chat", "q1")
-    model = Listener(["SECOND"])
+    model = RecordingModel(["SECOND"])
     summarize("chat", store=db, model=model)
 
     assert "FIRST" in asked(model)
@@ -84,13 +84,13 @@ def test_it_goes_on_from_an_agents_own_summary(db):
     assert agent.get_session_summary().summary == "SECOND"
 
 
-def test_a_branch_has_a_summary_of_its_own(db):
+def test_branch_has_own_summary(db):
     """With what it inherits; its parent's stays."""
     say(db, "chat", "q0", "q1")
-    summarize("chat", store=db, model=Listener(["of the parent"]))
+    summarize("chat", store=db, model=RecordingModel(["of the parent"]))
     db.branch("chat", after=0, new_session_id="what-if")
     say(db, "what-if", "else")
-    model = Listener(["of the branch"])
+    model = RecordingModel(["of the branch"])
     summarize("what-if", store=db, model=model)
 
     assert all(word in asked(model) for word in ("q0", "else"))
@@ -99,10 +99,10 @@ def test_a_branch_has_a_summary_of_its_own(db):
     assert db.get_session("what-if").summary["summary"] == "of the branch"
 
 
-def test_a_run_is_summarized_alone_and_not_stored(store):
+def test_run_summary_is_not_stored(store):
     """On every engine: of a run that is named, only what was said in it is told, and the session keeps its summary."""
     say(store, "chat", "q0", "q1")
-    model = Listener([ANSWER])
+    model = RecordingModel([ANSWER])
     found = summarize("chat/1", store=store, model=model)
 
     assert (found.summary, found.run_index, found.last_run_index) == ("They met.", 1, None)
@@ -112,11 +112,11 @@ def test_a_run_is_summarized_alone_and_not_stored(store):
     assert store.get_session("chat").summary is None
 
 
-def test_a_run_that_failed_is_summarized_with_its_error(db):
+def test_failed_run_summary_includes_error(db):
     """Why it failed is what one would like to know; a session's summary waits for runs that end well."""
     said = [Message(role="system", content="BE KIND"), Message(role="user", content="q0")]
     db.append_run("chat", Run(input="q0", messages=said, status="ERROR", error="out of luck"))
-    model = Listener(["It failed."])
+    model = RecordingModel(["It failed."])
     summarize("chat/0", store=db, model=model)
 
     assert all(word in asked(model) for word in ("q0", "ERROR", "out of luck"))
@@ -125,24 +125,24 @@ def test_a_run_that_failed_is_summarized_with_its_error(db):
         summarize("chat", store=db, model=model)
 
 
-def test_an_inherited_or_a_members_run_is_summarized(db):
+def test_summarize_inherited_or_member_run(db):
     """By the branch's name; a step without messages by what it was given and gave."""
     say(db, "chat", "q0")
     leader = db.get_session("chat").runs[0]
     db.append_run("chat", Run(input="upper", output={"said": "UPPER"}, parent_run_id=leader.run_id))
     db.branch("chat", new_session_id="what-if")
-    model = Listener()
+    model = RecordingModel()
     summarize("what-if/0", store=db, model=model)
     assert "re: q0" in asked(model)
     summarize("what-if/1", store=db, model=model)
     assert all(word in asked(model) for word in ("upper", "UPPER"))
 
 
-def test_a_long_run_is_told_in_pieces(db):
+def test_long_run_is_summarized_in_batches(db):
     """None longer than a model takes; each goes on from the one before, and only the end is stored."""
     said = [Message(role="user", content=f"m{n}. " + "x" * 3_900) for n in range(60)]
     db.append_run("chat", Run(input="q", messages=said))
-    model = Listener()
+    model = RecordingModel()
     found = summarize("chat", store=db, model=model)
 
     pieces = [asked(model, n) for n in range(len(model.told))]
@@ -153,7 +153,7 @@ def test_a_long_run_is_told_in_pieces(db):
     assert found.summary == f"answer {len(pieces) - 1}"
 
 
-def test_several_are_summarized_each_and_together(store):
+def test_summarize_several_sessions(store):
     """On every engine: each session's summary is stored, the text over all is not."""
     say(store, "a", "apples")
     say(store, "b", "pears", "plums")
@@ -163,7 +163,7 @@ def test_several_are_summarized_each_and_together(store):
         told = messages[-1].content
         return "ALL" if told.startswith("Summaries") else f"of {[w for w in ('apples', 'plums') if w in told]}"
 
-    model = Listener(answer)
+    model = RecordingModel(answer)
     found = summarize("a", "b", "b/0", "new", store=store, model=model)
 
     assert (found.summary, found.without, found.model) == ("ALL", ("new",), "listener")
@@ -176,13 +176,13 @@ def test_several_are_summarized_each_and_together(store):
     assert found.df[["session_id", "summary"]].to_numpy().tolist()[0] == ["a", "of ['apples']"]
 
 
-def test_what_is_up_to_date_is_not_told_again_beside_others(db):
+def test_current_summaries_are_not_repeated(db):
     """Of several, only those with new runs are told, and then the text over all."""
     say(db, "a", "apples")
     say(db, "b", "pears")
-    summarize("a", "b", store=db, model=Listener())
+    summarize("a", "b", store=db, model=RecordingModel())
     say(db, "b", "plums")
-    model = Listener()
+    model = RecordingModel()
     summarize("a", "b", store=db, model=model)
 
     assert len(model.told) == 2
@@ -190,27 +190,27 @@ def test_what_is_up_to_date_is_not_told_again_beside_others(db):
     assert not any("apples" in asked(model, n) for n in range(2))
 
 
-def test_one_of_several_that_says_anything_speaks_for_all(db):
+def test_single_summary_of_several_sessions(db):
     """Nothing is there to put together, so nothing is asked."""
     say(db, "a", "apples")
     db.save_session(Session(session_id="new"))
-    model = Listener(["of a"])
+    model = RecordingModel(["of a"])
     found = summarize("a", "new", store=db, model=model)
 
     assert (found.summary, len(model.told)) == ("of a", 1)
 
 
-def test_a_group_is_summarized(db):
+def test_summarize_group(db):
     """By what its sessions say of themselves."""
     for n, domain in enumerate(("air", "shop", "air")):
         db.save_session(Session(session_id=f"s{n}", metadata={"domain": domain}, created_at=n))
         say(db, f"s{n}", f"q{n}")
-    found = summarize(where={"domain": "air"}, store=db, model=Listener())
+    found = summarize(where={"domain": "air"}, store=db, model=RecordingModel())
 
     assert [one.session_id for one in found.summaries] == ["s0", "s2"]
 
 
-def test_without_a_model_it_is_a_digest(db):
+def test_summarize_without_model_is_digest(db):
     """The same call, computed."""
     say(db, "chat", "q0")
 
@@ -218,11 +218,11 @@ def test_without_a_model_it_is_a_digest(db):
     assert summarize(where={}, store=db).items["item"].tolist() == ["chat"]
 
 
-def test_a_session_in_which_nothing_was_said_is_refused(db):
+def test_summarize_rejects_empty_session(db):
     """With what can be done; and nothing is stored, no model asked."""
     db.save_session(Session(session_id="new"))
     db.start_run("going", input="q")
-    model = Listener()
+    model = RecordingModel()
     for name in ("new", "going"):
         with pytest.raises(BadUsage, match="no run has ended") as refused:
             summarize(name, store=db, model=model)
@@ -234,10 +234,10 @@ def test_a_session_in_which_nothing_was_said_is_refused(db):
 
 
 @pytest.mark.parametrize("kind", ["agent", "manager", "name of an agent's model"])
-def test_a_model_may_be_an_agents_or_a_managers(db, kind):
+def test_summarize_with_agent_or_manager(db, kind):
     """An agent stands for its model; a manager has a prompt of its own."""
     say(db, "chat", "q0")
-    model = Listener(["made"])
+    model = RecordingModel(["made"])
     agent = Agent(model, db=db, instructions="BE KIND")
     given = {"agent": agent, "manager": SessionSummaryManager(model, prompt="In Latin.")}.get(kind, agent.model)
 
@@ -245,11 +245,11 @@ def test_a_model_may_be_an_agents_or_a_managers(db, kind):
     assert model.instructions() == "In Latin." if kind == "manager" else "JSON" in model.instructions()
 
 
-def test_what_is_no_model_is_refused(db):
+def test_summarize_rejects_invalid_model(db):
     """Before anything is stored."""
     say(db, "chat", "q0")
     for model, says in (
-        (5, "is no model"),
+        (5, "model must be a name or a model object, got 5"),
         ("nope", "nope"),
         (Workflow([lambda step: 1], db=db), "no model of its own"),
     ):
@@ -259,10 +259,10 @@ def test_what_is_no_model_is_refused(db):
     assert db.get_session("chat").summary is None
 
 
-def test_names_that_are_none_are_refused(db):
+def test_summarize_rejects_unknown_references(db):
     """Before a model is asked."""
     say(db, "chat", "q0")
-    model = Listener()
+    model = RecordingModel()
     for names, error in ((("nope",), SessionNotFound), (("chat", "nope"), SessionNotFound), (("chat/0.1",), BadUsage)):
         with pytest.raises(error):
             summarize(*names, store=db, model=model)
@@ -273,11 +273,11 @@ def test_names_that_are_none_are_refused(db):
     assert model.told == []
 
 
-def test_another_users_session_is_not_there(store):
+def test_summarize_hides_sessions_of_other_users(store):
     """On every engine: for a user, only their own are told, by name or all of them."""
     for name in ("ann", "bob"):
         say(store, f"of {name}", f"{name} speaks", user_id=name)
-    model = Listener()
+    model = RecordingModel()
     with pytest.raises(SessionNotFound, match="of ann"):
         summarize("of ann", store=store, model=model, user_id="bob")
     assert model.told == []
@@ -288,11 +288,11 @@ def test_another_users_session_is_not_there(store):
     assert store.get_session("of ann").summary is None
 
 
-def test_it_works_inside_a_running_loop(store):
+def test_summarize_inside_running_loop(store):
     """On every engine: as in a notebook's cell."""
     say(store, "chat", "q0")
 
     async def cell():
-        return summarize("chat", store=store, model=Listener([ANSWER]))
+        return summarize("chat", store=store, model=RecordingModel([ANSWER]))
 
     assert asyncio.run(cell()).summary == "They met."

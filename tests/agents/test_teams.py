@@ -24,7 +24,7 @@ def store(tmp_path):
         yield opened
 
 
-def test_a_leader_delegates_and_answers(store):
+def test_leader_delegates(store):
     """It is told who its members are and what they answered; its tools are its own, and so are a member's."""
     heard, tasks = [], []
     members = [member("Ann", "it is sunny", heard=tasks, role="Knows the weather"), member("Bob", "no")]
@@ -45,7 +45,7 @@ def test_a_leader_delegates_and_answers(store):
     assert results(heard[1]) == ["it is sunny"]
 
 
-def test_members_runs_stand_in_the_teams_session(store):
+def test_member_runs_are_in_team_session(store):
     """Each with its parent, its own id, input, output and usage; the session is the team's, and says so on all three ways."""
     team = crew(store, [member("Ann", "a"), member("Bob", "b")], task("ann", "1"), task("bob", "2"), "done")
     run = team.run("go")
@@ -63,7 +63,7 @@ def test_members_runs_stand_in_the_teams_session(store):
     assert team.get_session_metrics().total_tokens == frame["total_tokens"].sum()
 
 
-def test_later_runs_are_told_what_the_leader_said(store):
+def test_history_has_leader_answers_only(store):
     """And was told; not what its members did among themselves. A member is told the same, if it is to have history."""
     heard, tasks = [], []
     ann = member("Ann", "ann's answer", heard=tasks, add_history_to_context=True)
@@ -83,7 +83,7 @@ def test_later_runs_are_told_what_the_leader_said(store):
     assert [m for m in said(team.get_chat_history(last_runs=1)) if m[0] == "user"] == [("user", "second")]
 
 
-def test_state_is_shared_by_the_leader_and_its_members(store):
+def test_leader_and_members_share_state(store):
     """Whoever sets a key, the next one sees it; it is stored with the session and each run."""
 
     def note(session_state: dict, key: str) -> list:
@@ -104,7 +104,7 @@ def test_state_is_shared_by_the_leader_and_its_members(store):
     assert results(runs[2])[0] == ["a", "b", "l", "start"]
 
 
-def test_members_work_at_once(store):
+def test_members_run_concurrently(store):
     """Two tasks in one answer: each member is at work before the other ends; one member may have two tasks."""
     met = asyncio.Barrier(3)
 
@@ -125,7 +125,7 @@ def test_members_work_at_once(store):
     assert by_task == {"1": "ann", "2": "bob", "3": "ann"}
 
 
-def test_a_member_that_is_not_there_is_told_to_the_leader(store):
+def test_unknown_member_is_reported_to_leader(store):
     """With those that are, so that it may try again; nothing of a run is made."""
     heard = []
     team = crew(store, [member("Ann", "a")], task("anne"), task("ann"), "done", heard=heard)
@@ -137,7 +137,7 @@ def test_a_member_that_is_not_there_is_told_to_the_leader(store):
     assert [r.agent_id for r in team.get_session().runs[1:]] == ["ann"]
 
 
-def test_a_member_that_fails_is_told_to_the_leader(store):
+def test_member_failure_is_reported_to_leader(store):
     """Its run is stored with its error; the leader goes on, and other members were not disturbed."""
     heard = []
     members = [member("Ann", ConnectionError("ann is down")), member("Bob", "b")]
@@ -150,7 +150,7 @@ def test_a_member_that_fails_is_told_to_the_leader(store):
     assert runs == {"ann": ("ERROR", "ConnectionError: ann is down"), "bob": ("COMPLETED", None)}
 
 
-def test_a_leader_that_fails_leaves_its_members_runs(store):
+def test_leader_failure_keeps_member_runs(store):
     """As they ended; and the next run works."""
     team = crew(store, [member("Ann", "a")], task("ann"), ConnectionError("down"))
     with pytest.raises(RunFailed, match="down"):
@@ -163,7 +163,7 @@ def test_a_leader_that_fails_leaves_its_members_runs(store):
     assert again.run("next").output == "done"
 
 
-def test_a_team_is_a_member_of_a_team(store):
+def test_nested_teams(store):
     """Each run has the run above it as its parent."""
     inner = Team([member("Cat", "meow")], by_turn(task("cat"), "the cat said meow"), name="Zoo", role="Animals")
     team = crew(store, [inner, member("Bob", "b")], task("zoo"), "done")
@@ -179,7 +179,7 @@ def test_a_team_is_a_member_of_a_team(store):
     assert results(outer) == ["the cat said meow"]
 
 
-def test_members_are_the_same_agents_outside_of_the_team(store):
+def test_members_run_outside_team(store):
     """Their own session and store are left alone by the team's, and the other way round."""
     ann = member("Ann", "a", db=store, session_id="ann's own")
     ann.run("alone")
@@ -189,7 +189,7 @@ def test_members_are_the_same_agents_outside_of_the_team(store):
     assert [len(store.get_session(name).runs) for name in ("ann's own", "chat")] == [1, 2]
 
 
-def test_what_is_no_team_is_refused_when_it_is_made():
+def test_invalid_team_is_rejected():
     """No members, two of one id (the same agent twice, say), or members of another kind."""
     ann = member("Ann", "a")
     for members in ([], [ann, ann], [Agent(), Agent()], [Workflow([print])], [print], [None]):
@@ -197,7 +197,7 @@ def test_what_is_no_team_is_refused_when_it_is_made():
             Team(members, "openai:gpt-5.2")
 
 
-def test_a_team_is_cancelled_with_its_members(store):
+def test_cancel_team(store):
     """Nothing is left RUNNING; it can be gone on with, and then the member's run is the same one."""
 
     async def main():

@@ -9,9 +9,9 @@ from datetime import date
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from memory_models import Listener, calls_once, results
 from pydantic import BaseModel, Field
 from pydantic_ai import RunContext as PydanticContext
+from recording_models import RecordingModel, calls_once, results
 from typing_extensions import TypedDict
 
 from kern_nb import Agent
@@ -159,7 +159,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("function", "args", "expected"), CALLS, ids=lambda v: getattr(v, "__name__", None))
-def test_parameters_of_every_kind_are_filled(db, function, args, expected):
+def test_parameters_of_every_kind(db, function, args, expected):
     """Defaults, keyword-only, positional-only, *args, **kwargs, hints of every kind and none."""
     assert called(db, function, **args) == expected
 
@@ -202,20 +202,20 @@ class Weather:
         (functools.lru_cache(Weather.static), "Rome"),
     ],
 )
-def test_whatever_can_be_called_is_a_tool(db, function, expected):
+def test_callables_are_tools(db, function, expected):
     """Methods, callable objects, partial functions, lambdas, decorated functions."""
     assert called(db, function, city="Rome") == expected
 
 
-def test_tools_are_named_after_what_they_are(db):
+def test_tool_names(db):
     """Also a partial, and an object that can be called."""
     agent = Agent(
-        Listener(),
+        RecordingModel(),
         db=db,
         tools=[Weather("C").look, functools.partial(plain, 1), Weather("C"), tool(later, name="soon")],
     )
 
-    assert list(agent.tools) == ["look", "plain", "Weather", "soon"]
+    assert list(agent._model_loop()[1]) == ["look", "plain", "Weather", "soon"]
 
 
 @pytest.mark.parametrize(
@@ -228,9 +228,9 @@ def test_tools_are_named_after_what_they_are(db):
         (plain, {"a": 1, "b": "x", "extra": 2}, "extra"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told_to_the_model(db, function, args, wrong):
+def test_invalid_arguments_are_reported_to_model(db, function, args, wrong):
     """Which one, so that it may try again; the function is not called."""
-    model = Listener([call("it", **args), "I give up"])
+    model = RecordingModel([call("it", **args), "I give up"])
     run = Agent(model, db=db, tools=[tool(function, name="it")]).run("x")
 
     assert (run.status, run.output) == ("COMPLETED", "I give up")
@@ -238,7 +238,7 @@ def test_arguments_that_do_not_fit_are_told_to_the_model(db, function, args, wro
     assert f"'{wrong}'" in str(results(model)[0]).replace('"', "'")
 
 
-def test_what_the_run_fills_in_is_hidden_from_the_model(db):
+def test_injected_parameters_are_hidden(db):
     """run_context, session_state and agent, wherever they stand, with hints or without."""
 
     def it(run_context: RunContext, a: int, session_state, *, agent=None, b: int = 2) -> object:
@@ -246,20 +246,20 @@ def test_what_the_run_fills_in_is_hidden_from_the_model(db):
         return [a, b, run_context.tool_call_id is not None, agent is run_context.agent]
 
     agent = Agent(calls_once("it", a=1), db=db, tools=[it])
-    assert agent.tools["it"].parameters == ["a", "b"]
+    assert agent._model_loop()[1]["it"].parameters == ["a", "b"]
     agent.run("x")
 
     assert agent.get_session().runs[0].tool_calls[0].result == [1, 2, True, True]
     assert agent.get_session_state() == {"seen": True}
 
 
-def test_a_model_cannot_fill_in_what_the_run_does(db):
+def test_model_cannot_set_injected_parameters(db):
     """A call that names them gets what the run has."""
 
     def it(session_state, a: int = 1) -> object:
         return session_state
 
-    model = Listener([call("it", session_state={"forged": True}), call("it"), "done"])
+    model = RecordingModel([call("it", session_state={"forged": True}), call("it"), "done"])
     Agent(model, db=db, tools=[it], session_state={"real": 1}).run("x")
 
     assert {"forged": True} not in results(model)
@@ -269,12 +269,12 @@ def hinted_by_name(a: int, b: Unknown = None) -> Nowhere:  # noqa: F821 - that i
     return [a, b]
 
 
-def test_a_hint_that_cannot_be_found_is_no_obstacle(db):
+def test_unresolvable_type_hint(db):
     """As of names that are imported for type checkers alone."""
     assert called(db, hinted_by_name, a=1) == [1, None]
 
 
-def test_the_run_is_filled_in_by_its_type_too(db):
+def test_run_context_is_injected_by_type(db):
     """Whatever the parameter is called; the model does not see it."""
 
     def it(ctx: RunContext, a: int) -> object:
@@ -285,19 +285,19 @@ def test_the_run_is_filled_in_by_its_type_too(db):
     assert tool(it).parameters == ["a"]
 
 
-def test_a_tool_of_pydantic_ais_is_told_what_to_take(db):
+def test_pydantic_ai_context_is_rejected(db):
     """Its context is another one: refused before anything is stored, with the way out."""
 
     def it(ctx: PydanticContext[None], a: int) -> int:
         return a
 
-    with pytest.raises(BadUsage, match="ctx: the RunContext of pydantic-ai") as refused:
+    with pytest.raises(BadUsage, match="'ctx' has the RunContext of pydantic-ai") as refused:
         Agent(calls_once("it", a=1), db=db, session_id="refused", tools=[it]).run("x")
     assert db.get_session("refused") is None
     assert "from kern_nb.agent import RunContext" in refused.value.hint
 
 
-def test_a_parameter_called_ctx_is_one_of_the_users(db):
+def test_ctx_is_an_ordinary_parameter(db):
     """No name but the three is ours."""
 
     def it(ctx: str, self: int = 1, args: int = 2, kwargs: int = 3, tool: str = "t") -> object:
@@ -306,7 +306,7 @@ def test_a_parameter_called_ctx_is_one_of_the_users(db):
     assert called(db, it, ctx="c", kwargs=4) == ["c", 1, 2, 4, "t"]
 
 
-def test_a_default_that_json_lacks_is_a_default(db):
+def test_non_json_default(db):
     """The function gets it; the model is not shown it."""
 
     def it(a: object = Weather, b: Any = float("nan")) -> object:
@@ -318,6 +318,6 @@ def test_a_default_that_json_lacks_is_a_default(db):
 @pytest.mark.parametrize(
     ("function", "args", "expected"), [(len, {"obj": [1, 2]}, 2), (abs, {"x": -1}, 1), (str.upper, {"self": "a"}, "A")]
 )
-def test_other_builtins_are_tools(db, function, args, expected):
+def test_builtins_are_tools(db, function, args, expected):
     """Those whose parameters Python knows."""
     assert called(db, function, **args) == expected

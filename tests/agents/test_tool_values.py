@@ -15,9 +15,9 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pytest
-from memory_models import Listener, calls_once, results
 from openai_server import Answer, Call, in_turn
 from pydantic import BaseModel
+from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.agent import tool
@@ -112,7 +112,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_any_value_is_a_result(db, name):
+def test_any_value_as_result(db, name):
     """Told as it is stored; models, dataclasses and frames as objects, scalars of numpy and pandas as what they equal."""
     value, expected = VALUES[name]
     told, stored = given(db, value)
@@ -133,7 +133,7 @@ def test_any_value_is_a_result(db, name):
         ({"a": np.nan, "b": [np.inf]}, "{'a': nan, 'b': [inf]}"),
     ],
 )
-def test_what_is_no_number_is_told_and_stored(db, value, expected):
+def test_nan_and_infinity_results(db, value, expected):
     """NaN and infinity are what they are."""
     told, stored = given(db, value)
 
@@ -172,7 +172,7 @@ class _Odd:
 
 
 @pytest.mark.parametrize("make", [_circle, _deep, _Odd, _Broken])
-def test_values_without_end_or_sense_do_not_end_the_run(db, make):
+def test_recursive_and_broken_values(db, make):
     """Something is told, the call has ended, and the run goes on."""
     given(db, make())
 
@@ -189,7 +189,7 @@ IN_JSON = [name for name in VALUES if name not in ("a generator", "bytes")]
     ],
     ids=["responses", "chat", "bytes"],
 )
-def test_a_service_takes_any_result(db, openai_server, model, names):
+def test_service_accepts_any_result(db, openai_server, model, names):
     """All of these at once, over HTTP, now and as history, in the same words."""
     asks = Answer(calls=[Call("give", {"name": name}) for name in names])
     openai_server.answer = in_turn(asks, "I have them.", "I remember them.")
@@ -220,7 +220,7 @@ def _outputs(body):
     ("value", "seen"),
     [(pd.DataFrame({"city": ["Paris"], "n": [1]}), [{"city": "Paris", "n": 1}]), ([1, [2]], [1, [2]])],
 )
-def test_a_value_is_seen_in_the_frames(store, value, seen):
+def test_values_in_dataframes(store, value, seen):
     """A table's rows, numbers in a list, whatever holds no text: as JSON, wherever a person looks."""
     given(store, value)
     said = store.messages_df()
@@ -228,7 +228,7 @@ def test_a_value_is_seen_in_the_frames(store, value, seen):
     assert json.loads(said.content[said.role == "tool"].item()) == seen
 
 
-def test_arguments_that_do_not_fit_say_what_is_wrong(store):
+def test_invalid_arguments_error_text(store):
     """The call failed, and its result is the reason in words: in the record, the frames and the transcript."""
     model = calls_once("send", to=5)
 
@@ -244,7 +244,7 @@ def test_arguments_that_do_not_fit_say_what_is_wrong(store):
     assert "Input should be a valid string" in run._repr_html_()
 
 
-def test_what_a_tool_gave_may_change_afterwards(db):
+def test_result_mutated_after_return(db):
     """A list that the tool keeps and goes on filling was what it was when the call ended."""
     kept = []
 
@@ -252,7 +252,7 @@ def test_what_a_tool_gave_may_change_afterwards(db):
         kept.append(n)
         return kept
 
-    model = Listener([call("add", n=1), call("add", n=2), "done"])
+    model = RecordingModel([call("add", n=1), call("add", n=2), "done"])
     run = Agent(model, db=db, tools=[add]).run("x")
 
     assert [c.result for c in run.tool_calls] == [[1], [1, 2]]

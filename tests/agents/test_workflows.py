@@ -48,7 +48,7 @@ def steps(runner, run):
     return [(one.extra["step"], one.output) for one in runner.steps_of(run.run_id)]
 
 
-def test_steps_run_one_after_the_other(store):
+def test_steps_run_in_sequence(store):
     """Functions, plain and async, and an agent: each is given what the one before gave; the last one's is the run's."""
 
     async def exclaim(given):
@@ -64,7 +64,7 @@ def test_steps_run_one_after_the_other(store):
     assert steps(flow, run) == [("a", "ina"), ("exclaim", "ina!"), ("Ann", "Ann heard ina!"), ("<lambda>", 3)]
 
 
-def test_each_step_is_a_run_of_the_session(store):
+def test_steps_are_runs_of_session(store):
     """With its parent, input, output, status and times; the session says that it is a workflow's."""
     flow = workflow(store, adds("a"), member("Ann", "ann"), name="Flow", user_id="alice")
     run = flow.run("in")
@@ -91,7 +91,7 @@ def test_each_step_is_a_run_of_the_session(store):
     assert said(ann) == [("user", "ina"), ("assistant", "ann")]
 
 
-def test_a_step_is_told_what_came_before(store):
+def test_step_input(store):
     """The input, what the step before gave, what every step gave, and the run it is in."""
     seen = []
 
@@ -108,7 +108,7 @@ def test_a_step_is_told_what_came_before(store):
     assert run.output is None
 
 
-def test_state_is_shared_by_all_steps(store):
+def test_steps_share_state(store):
     """Functions, agents, conditions and steps at once see what was set before, and all that they set is stored."""
 
     def put(key):
@@ -138,7 +138,7 @@ def test_state_is_shared_by_all_steps(store):
     assert set(again.session_state) == {*run.session_state, "given"}
 
 
-def test_teams_and_workflows_are_steps(store):
+def test_teams_and_workflows_as_steps(store):
     """Their own members and steps have them as their parent."""
     zoo = Team([member("Cat", "meow")], by_turn(task("cat"), "the cat said meow"), name="Zoo")
     inner = Workflow([adds("x"), adds("y")], name="Inner")
@@ -155,7 +155,7 @@ def test_teams_and_workflows_are_steps(store):
     assert parents == [("zoo", None), ("cat", "Zoo"), ("Inner", None), ("x", "Inner"), ("y", "Inner")]
 
 
-def test_what_a_step_gives_is_stored_as_json(store):
+def test_step_output_is_stored_as_json(store):
     """Models and dataclasses as objects; what has no such form as text. The next step is given what is stored."""
 
     class Model(BaseModel):
@@ -179,7 +179,7 @@ def test_what_a_step_gives_is_stored_as_json(store):
     assert list(seen[0].previous_step_outputs.values()) == outputs[: len(given)]
 
 
-def test_a_function_may_give_the_run_of_an_agent(store):
+def test_function_returns_run(store):
     """It stands for the answer; the run itself is where the agent's session is."""
     ann = member("Ann", "ann's answer", db=store)
     flow = workflow(store, lambda given: ann.run(given.input, session_id="side"), adds("!"))
@@ -188,7 +188,7 @@ def test_a_function_may_give_the_run_of_an_agent(store):
     assert store.get_session("side").runs[0].output == "ann's answer"
 
 
-def test_functions_of_any_make_are_steps(store):
+def test_callables_are_steps(store):
     """A partial, an object that is called, an async one of them."""
 
     class Async:
@@ -201,7 +201,7 @@ def test_functions_of_any_make_are_steps(store):
     assert workflow(store, functools.partial(add, "a"), Async(), Step(print, name="p")).run("in").output is None
 
 
-def test_later_runs_of_a_session_stand_beside_earlier_ones(store):
+def test_consecutive_workflow_runs(store):
     """Each with its own steps; one definition serves several sessions at once."""
     flow = workflow(store, adds("a"), adds("b"))
 
@@ -222,14 +222,14 @@ def test_later_runs_of_a_session_stand_beside_earlier_ones(store):
     ],
     ids=repr,
 )
-def test_what_is_no_step_is_refused_when_it_is_made(bad):
+def test_invalid_step_is_rejected(bad):
     """Before anything runs."""
     with pytest.raises(BadUsage):
         Workflow(bad)
 
 
 @pytest.mark.parametrize("output", ["roses", {"n": [1]}])
-def test_what_a_workflow_gives_is_printed(store, output, capsys):
+def test_workflow_output_is_printed(store, output, capsys):
     """Nothing of it is streamed: what the last step gave stands below the steps, a text or a value."""
     poems = workflow(store, Step(lambda _: output, name="give"))
     poems.print_response("x")

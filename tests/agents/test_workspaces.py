@@ -21,7 +21,7 @@ def noting(store, *texts):
     return Agent(ScriptedModel(answers), db=store, tools=[note])
 
 
-def test_a_file_that_a_tool_wrote_is_there_in_the_next_run(store):
+def test_workspace_file_is_there_in_next_run(store):
     """It is part of the session, whoever opens the store."""
     noting(store, "bread").run("note bread", session_id="chat")
 
@@ -31,7 +31,7 @@ def test_a_file_that_a_tool_wrote_is_there_in_the_next_run(store):
     assert found.read_text("notes/today.txt") == "bread"
 
 
-def test_a_branch_has_the_files_as_they_were_there(store):
+def test_branch_has_files_at_branch_point(store):
     """What either side writes afterwards is its own."""
     agent = noting(store, "bread", "milk", "eggs")
     agent.run("1", session_id="chat")
@@ -46,7 +46,7 @@ def test_a_branch_has_the_files_as_they_were_there(store):
     assert agent.get_workspace("chat").read_text("notes/today.txt") == "milk"
 
 
-def test_sessions_have_their_own_files(store):
+def test_sessions_have_separate_files(store):
     """Another session of the same agent has none of them, though it may have written the same bytes."""
     agent = noting(store, "bread", "bread")
     agent.run("1", session_id="a")
@@ -59,20 +59,20 @@ def test_sessions_have_their_own_files(store):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b", "", ".", "a\x00b", "a\\b"])
-def test_a_path_never_leads_out_of_the_workspace(path, tmp_path):
+def test_path_traversal_is_rejected(path, tmp_path):
     """Neither when it is written nor, where a store's rows say so, when it is exported."""
     from kern_nb.db import InMemoryDb
 
     store = InMemoryDb()
-    with pytest.raises(BadUsage, match="no path"):
+    with pytest.raises(BadUsage, match="not a path"):
         Workspace(store, {}).write(path, "x")
 
     hostile = Workspace(store, {"workspace": {path: {"sha256": store.put_blob(b"x"), "size": 1}}})
-    with pytest.raises(BadUsage, match="no path"):
+    with pytest.raises(BadUsage, match="not a path"):
         hostile.export(tmp_path / "out")
 
 
-def test_a_file_that_is_not_there_is_told_with_those_that_are():
+def test_missing_file_error_lists_files():
     """Reading or deleting it changes nothing."""
     from kern_nb.db import InMemoryDb
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_not_there_is_told_with_those_that_are():
     assert files.paths() == []
 
 
-def test_files_are_not_written_over_a_database(tmp_path):
+def test_export_does_not_overwrite_database(tmp_path):
     """A workspace's file may have the name of the store that it lies in."""
     from kern_nb.db import SqliteDb
     from kern_nb.records import Run

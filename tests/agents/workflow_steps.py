@@ -1,4 +1,4 @@
-"""Steps of workflows that note when they run, wait for a person, or are down."""
+"""Workflow steps that record their calls, pause, or fail."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kern_nb.workflow import Step, StepInput, Workflow
 
 
 class Pipeline:
-    """Workflows in the session ``chat``, each made anew as another process would.
+    """Workflows in the session ``chat``, each constructed again, as another process would.
 
-    ``ran`` holds which steps ran, ``sent`` what their agents sent, ``down`` the names of what fails.
+    ``ran`` records the steps that ran, ``sent`` what their agents sent; ``down`` has the names of the steps that fail.
     """
 
     def __init__(self, store: SessionStore) -> None:
@@ -26,7 +26,7 @@ class Pipeline:
         self.down: set[str] = set()
 
     def adds(self, letter: str, **options: Any) -> Step:
-        """A step that adds a letter to what the step before gave, or to the input."""
+        """Create a step that appends a letter to the previous output, or to the input."""
 
         def add(given: StepInput) -> str:
             self.ran.append(letter)
@@ -37,11 +37,11 @@ class Pipeline:
         return Step(add, name=letter, **options)
 
     def asks(self, letter: str, **options: Any) -> Step:
-        """The same, once a person agrees."""
+        """Create the same step with a confirmation."""
         return self.adds(letter, requires_confirmation=True, **options)
 
     def agent(self, name: str) -> Agent:
-        """An agent that sends a letter, unasked, and then answers."""
+        """Create an agent that sends a letter, and then answers."""
 
         def answer(messages: list[Message]) -> Any:
             if messages[-1].role != "tool":
@@ -53,15 +53,15 @@ class Pipeline:
         return Agent(ScriptedModel(answer), name=name, tools=[sender(self.sent, name="send")])
 
     def made(self, *steps: Any, **options: Any) -> Workflow:
-        """The workflow of these steps."""
+        """Create the workflow of these steps."""
         return Workflow(list(steps), db=self.store, **{"session_id": "chat"} | options)
 
     def answer(self, **answer: Any) -> None:
-        """Answer everything that is waited for; approve it, unless told otherwise."""
-        for one in self.store.requirements():
-            self.store.resolve(one.requirement_id, **(answer or {"approve": True}))
+        """Resolve all pending requirements; approve them by default."""
+        for requirement in self.store.requirements():
+            self.store.resolve(requirement.requirement_id, **(answer or {"approve": True}))
 
     def runs(self) -> list[Any]:
-        """The runs of the session."""
+        """Return the runs of the session."""
         session = self.store.get_session("chat")
         return session.runs if session is not None and session.runs is not None else []

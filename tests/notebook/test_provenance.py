@@ -11,11 +11,11 @@ import sys
 import pytest
 from jupyter_client.manager import KernelManager
 
-from kern_nb.runtime.provenance import here
+from kern_nb.runtime.provenance import current_cell
 
 SETUP = """
 import asyncio, concurrent.futures, json, threading, time
-from kern_nb.runtime.provenance import here
+from kern_nb.runtime.provenance import current_cell as here
 def tell(found):
     print(json.dumps(found))
 """
@@ -161,14 +161,14 @@ def test_a_run_says_which_cell_made_it(kernel):
 
 def test_in_a_terminal_there_is_only_the_number(plain_notebook):
     """IPython without a kernel counts its lines, and has no cells."""
-    found = plain_notebook.run("from kern_nb.runtime.provenance import here\nhere()")
+    found = plain_notebook.run("from kern_nb.runtime.provenance import current_cell as here\nhere()")
 
     assert found == {"execution_count": plain_notebook.shell.execution_count}
 
 
 def test_outside_of_ipython_there_is_nothing_and_nothing_is_imported():
     """A script that starts a run does not get IPython for it."""
-    code = "import sys; from kern_nb.runtime.provenance import here; print(here(), 'IPython' in sys.modules)"
+    code = "import sys; from kern_nb.runtime.provenance import current_cell as here; print(here(), 'IPython' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout
 
     assert out.split() == ["None", "False"]
@@ -180,6 +180,6 @@ def test_a_strange_kernel_raises_nothing(plain_notebook, monkeypatch, broken):
     monkeypatch.setattr(plain_notebook.shell, "kernel", object(), raising=False)
     monkeypatch.setattr(plain_notebook.shell, "get_parent", lambda: broken, raising=False)
 
-    found = here()
+    found = current_cell()
 
     assert found is None or found["cell_id"] is None

@@ -177,8 +177,8 @@ def test_what_is_stopped_before_it_began_ends_all_the_same():
         done.set()
 
     blocked = threading.Event()
-    background.loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
-    begun = background.Live(work, lambda _: None, is_over)
+    background.event_loop.start_detached(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
+    begun = background.BackgroundRun(work, lambda _: None, is_over)
     begun.stop()
     blocked.set()
 

@@ -16,9 +16,9 @@ from kern_nb.operations.rerun.preparation import Wish, prepare
 from kern_nb.operations.rerun.result import Rerun, give
 from kern_nb.records import Run, Session
 from kern_nb.runtime import event_loop
-from kern_nb.runtime.provenance import here
-from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.threads import in_thread
+from kern_nb.runtime.event_loop import in_thread
+from kern_nb.runtime.provenance import current_cell
+from kern_nb.runtime.session_owner import SessionOwner, check_tools
 
 __all__ = ["Rerun", "arerun", "rerun"]
 
@@ -69,7 +69,7 @@ def rerun(
         RunFailed: a run could not even be stored; the hint names the branch, which remains.
     """
     wish = Wish(reference, agent, message, model, instructions, tools, name, onward, store)
-    made_by = here()
+    made_by = current_cell()
     return event_loop.run(lambda: _made(wish, made_by))
 
 
@@ -86,14 +86,14 @@ async def arerun(
     store: str | SessionStore | None = None,
 ) -> Rerun:
     """As `rerun`, to be awaited."""
-    return await _made(Wish(reference, agent, message, model, instructions, tools, name, onward, store), here())
+    return await _made(Wish(reference, agent, message, model, instructions, tools, name, onward, store), current_cell())
 
 
 async def _made(wish: Wish, made_by: dict[str, Any] | None) -> Rerun:
     prepared, branch = await in_thread(lambda: prepare(wish))
     if isinstance(prepared.agent, Agent):  # a model that cannot be used is refused before the branch is there
-        prepared.agent.loop()
-        async with models.opened(prepared.agent.model):
+        check_tools(prepared.agent)
+        async with models.open_model(prepared.agent.model):
             pass
     await in_thread(branch)
     return await give(prepared, made_by)

@@ -174,9 +174,9 @@ def _given(content: Any, message: Any, store: SessionStore, *, as_it_is: bool) -
     """An input as an agent takes it: a stored one with its files, of which the store may have lost some."""
     if as_it_is:
         return content if message is None else message
-    found = content if content is None or isinstance(content, str) else media.to_content(content, store)
+    found = content if content is None or isinstance(content, str) else media.load_content(content, store)
     if message is None:
-        return media.prompt(found, {})
+        return media.build_prompt(found, {})
     if isinstance(message, str) and isinstance(found, list):  # another text; the files beside it stay
-        return media.prompt([message, *(part for part in found if not isinstance(part, str))], {})
-    return media.prompt(message, {})
+        return media.build_prompt([message, *(part for part in found if not isinstance(part, str))], {})
+    return media.build_prompt(message, {})

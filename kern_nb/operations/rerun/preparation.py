@@ -16,7 +16,7 @@ from kern_nb.extra_keys import RERUN_OF
 from kern_nb.operations.rerun import planning
 from kern_nb.operations.rerun.result import Rerun
 from kern_nb.records import Run, Session, text_of
-from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.session_owner import SessionOwner, owner_fields
 from kern_nb.views.rerun import in_words
 
 _MADE_UP = 10
@@ -163,7 +163,7 @@ def _changed(wish: Wish, agent: SessionOwner) -> dict[str, Any]:
     """What differs by request, as the new session's metadata says it."""
     found: dict[str, Any] = {}
     if wish.model is not None:
-        found["model"] = models.name_of(wish.model)
+        found["model"] = models.model_name(wish.model)
     if wish.instructions is not None:
         given = wish.instructions
         listed = given if isinstance(given, str) or callable(given) else "\n".join(given)
@@ -178,7 +178,7 @@ def _fields(
     agent: SessionOwner, session: Session, place: Reference, run: Run, changed: dict[str, Any]
 ) -> dict[str, Any]:
     """The fields of the branch that are not its parent's: whose it is, and what it repeats."""
-    owner = agent.owner()
+    owner = owner_fields(agent)
     kind, data = owner["session_type"], owner.pop("owner_data")
     of: dict[str, Any] = {"session_id": place.session_id}
     if place.run_index is not None:
@@ -187,7 +187,7 @@ def _fields(
         of["message_index"] = place.message_index
     metadata = {RERUN_OF: of, "agent": agent.id, "changed": changed}
     if isinstance(agent, Agent):
-        metadata["model"] = models.name_of(agent.model)  # in place of what a benchmark said of the original
+        metadata["model"] = models.model_name(agent.model)  # in place of what a benchmark said of the original
     nobody = dict.fromkeys(("agent_id", "team_id", "workflow_id"))
     of_kind = {f"{kind}_data": (getattr(session, f"{kind}_data") or {}) | data}
     return nobody | owner | of_kind | {"metadata": (session.metadata or {}) | metadata}

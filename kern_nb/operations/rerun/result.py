@@ -13,10 +13,10 @@ from kern_nb.extra_keys import RERUN_OF
 from kern_nb.operations.rerun.planning import Input
 from kern_nb.records import Run, RunStatus, Session
 from kern_nb.runtime import event_loop
+from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import ignore
-from kern_nb.runtime.provenance import here
+from kern_nb.runtime.provenance import current_cell
 from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
@@ -97,12 +97,12 @@ class Rerun:
             StillWaiting, AlreadyClaimed, RunClosed: see `SessionOwner.continue_run`.
             BadUsage: all runs were completed.
         """
-        made_by = here()
+        made_by = current_cell()
         return event_loop.run(lambda: continued(self, made_by))
 
     async def acontinue_run(self) -> Rerun:
         """As `continue_run`, to be awaited."""
-        return await continued(self, here())
+        return await continued(self, current_cell())
 
     def __repr__(self) -> str:
         from kern_nb.views.rerun import rerun_text
@@ -129,7 +129,7 @@ async def _run(one: Rerun, given: Input, known: set[str], made_by: dict[str, Any
     agent = one.agent
     try:
         options = {"session_state": given.session_state} if given.session_state else {}
-        work = agent._prepared(given.content, one.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
+        work = agent._prepare_run(given.content, one.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
         return await work(ignore)
     except Exception as error:
         stored = await in_thread(lambda: _latest(one, known)) if isinstance(error, RunFailed) else None
@@ -158,7 +158,7 @@ async def continued(one: Rerun, made_by: dict[str, Any] | None) -> Rerun:
         raise BadUsage(f"{one.session_id}/{last.run_index} was completed.", "There is nothing to go on with.")
     if now.status != "COMPLETED":  # else somebody went on with it by %kern continue
         try:
-            now = await one.agent._proceed(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
+            now = await one.agent._resume_run(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
         except RunFailed:
             now = await in_thread(lambda: one.store.get_run(last.run_id))
             if now.status != "ERROR":  # nothing came of it, and it waits as before

@@ -15,7 +15,7 @@ from kern_nb.views.transcript import call_line
 from kern_nb.widgets.base import key_of
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.background import Live
+    from kern_nb.runtime.background import BackgroundRun
 
 EVERY_S = 0.08
 """So often at most the script is told of something new."""
@@ -44,7 +44,7 @@ class Talk:
         self.asked = asked
         self.before = before
         self.run_id: str | None = None
-        self.live: Live | None = None
+        self.live: BackgroundRun | None = None
         self.is_stopping = False
         self._tell = tell
         self._lock = threading.Lock()

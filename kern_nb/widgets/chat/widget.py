@@ -21,7 +21,7 @@ from kern_nb.widgets.requirements.actions import Answering
 from kern_nb.widgets.rpc import call, told
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.session_owner import SessionOwner, Work
+    from kern_nb.runtime.session_owner import RunFunction, SessionOwner
 
 LONGEST = 1_000_000
 """The most characters of a message."""
@@ -207,7 +207,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
             raise BadUsage("There is nothing to say.", "Write something.")
         if len(text) > LONGEST:
             raise BadUsage(f"The message has {len(text):,} characters.", f"The most are {LONGEST:,}.")
-        begin = partial(background.begin, self.agent, text, session_id=self.session_id, user_id=self.user_id)
+        begin = partial(background.prepare_run, self.agent, text, session_id=self.session_id, user_id=self.user_id)
         self._begin(Talk(self.tell, text), begin)
 
     @call
@@ -241,10 +241,11 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
         talk = Talk(self.tell, before=before)
         talk.run_id = run.run_id
         self._begin(
-            talk, lambda: background.proceed(self.agent, run.run_id, session_id=self.session_id, user_id=self.user_id)
+            talk,
+            lambda: background.prepare_resume(self.agent, run.run_id, session_id=self.session_id, user_id=self.user_id),
         )
 
-    def _begin(self, talk: Talk, make: Callable[[], Work]) -> None:
+    def _begin(self, talk: Talk, make: Callable[[], RunFunction]) -> None:
         from kern_nb.runtime import background
 
         if not resume.same_place(self.agent.store, self.store):
@@ -259,7 +260,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
             self._failed = None
             self._changes += 1
         try:
-            talk.live = background.Live(make(), talk.emit, partial(self._ended, talk))
+            talk.live = background.BackgroundRun(make(), talk.emit, partial(self._ended, talk))
         except BaseException as error:
             self._ended(talk, None, error)
             raise

@@ -223,8 +223,8 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
             if self._going.get(run_id, {}).get("state") == "going":
                 return {}
             self._going[run_id] = {"state": "going"}
-        work = background.proceed(owner, run_id, session_id=place.session_id)
-        background.Live(work, events.ignore, partial(self._ended, run_id))
+        work = background.prepare_resume(owner, run_id, session_id=place.session_id)
+        background.BackgroundRun(work, events.ignore, partial(self._ended, run_id))
         return {
             "said": f"Going on with {place}.",
             "line": self._continue_line(place, agent_registry.variable_of(place.owner)),

@@ -1,0 +1,114 @@
+"""What the engine knows of an agent, a team or a workflow, as a snapshot at the start of a run, and of the request."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai import Agent as PydanticAgent
+
+from kern_nb import extra_keys
+from kern_nb.db import SessionStore
+from kern_nb.records import Run
+from kern_nb.runtime.context import RunContext
+from kern_nb.runtime.history import HistoryOptions
+from kern_nb.runtime.recorder import Storage
+from kern_nb.runtime.summaries import SessionSummaryManager
+from kern_nb.runtime.tools import Tool
+from kern_nb.runtime.workflow_nodes import Node
+
+
+@dataclass(frozen=True)
+class OwnerSettings:
+    """Settings that agents, teams and workflows share.
+
+    Attributes:
+        owner: The agent, team or workflow: `RunContext.agent`.
+        owner_fields: Its kind, id and configuration, as parameters of `SessionStore.start_run`.
+        default_state: The state of a new session, and of keys that a stored one lacks.
+        overwrite_state: Whether the caller's state replaces the stored one.
+        timeout_s: The maximum duration of a run in seconds.
+    """
+
+    owner: Any
+    owner_fields: dict[str, Any]
+    default_state: dict[str, Any]
+    overwrite_state: bool
+    timeout_s: float | None
+
+    @property
+    def session_defaults(self) -> dict[str, Any]:
+        """The state that a session gets for keys it lacks, before the run, so that it is not a change by the run."""
+        return {} if self.overwrite_state else self.default_state
+
+
+@dataclass(frozen=True)
+class AgentSettings(OwnerSettings):
+    """Settings of an agent or a team.
+
+    Attributes:
+        model: The model: a name, a model object, or None for the default.
+        max_requests: The maximum number of model requests in a run.
+        pydantic_agent: pydantic-ai's agent with the tools.
+        tools: The tools by name.
+        has_toolsets: Whether some tools are known only in a run, like those of an MCP server.
+        storage: What is stored of a run.
+        history: How much of the past the model receives.
+        summaries: The manager of the session summaries.
+        has_static_instructions: Whether the instructions are known before the run starts.
+        load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
+        load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
+    """
+
+    model: Any
+    max_requests: int | None
+    pydantic_agent: PydanticAgent[RunContext, Any]
+    tools: Mapping[str, Tool]
+    has_toolsets: bool
+    storage: Storage
+    history: HistoryOptions
+    summaries: SessionSummaryManager
+    has_static_instructions: bool
+    load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
+    load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
+
+
+@dataclass(frozen=True)
+class WorkflowSettings(OwnerSettings):
+    """Settings of a workflow.
+
+    Attributes:
+        steps: Its steps.
+        on_end: Called with a run that ended.
+    """
+
+    steps: Sequence[Node]
+    on_end: Callable[[SessionStore, Run], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run to be made.
+
+    Attributes:
+        prompt: The input: a text, or texts and files.
+        session_id: The session of the run.
+        user_id: The owner of the session.
+        session_state: The caller's session state.
+        parent: The run that makes this one, and shares its state.
+        extra: What is stored with the run.
+    """
+
+    prompt: Any
+    session_id: str
+    user_id: str | None = None
+    session_state: dict[str, Any] = field(default_factory=dict)
+    parent: RunContext | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def internal(self) -> dict[str, Any]:
+        """The keys for kern_nb's own use; a rerun passes the same state."""
+        return extra_keys.of_run(self.extra, copy.deepcopy(self.session_state))
