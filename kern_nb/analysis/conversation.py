@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from kern_nb.db.references import Reference
     from kern_nb.records import Run, Session
 
-    Named: TypeAlias = str | Session | Run
+    ReferenceLike: TypeAlias = str | Session | Run
     """``chat`` or ``chat/2``; or a session or run as a store gave it."""
 
-    Comparand: TypeAlias = Named | tuple[Named, SessionStore | str]
+    Comparand: TypeAlias = ReferenceLike | tuple[ReferenceLike, SessionStore | str]
     """The same, or that with the store it is in."""
 
 
@@ -240,7 +240,7 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
     """
     named, store = one if isinstance(one, tuple) and len(one) == 2 else (one, store)  # noqa: PLR2004 - it and its store
     found = store_registry.find(store)
-    place = found.locate(reference_of(named))
+    place = found.locate(format_reference(named))
     if place.message_index is not None:
         hint = f"Name its run: {place.session_id}/{place.run_index}"
         raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
@@ -261,7 +261,7 @@ def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
     return Side(spelled(str(place)), place, found, runs, messages, tool_calls, scores, session, details)
 
 
-def reference_of(named: Named) -> str:
+def format_reference(named: ReferenceLike) -> str:
     """The name of a session or a run, as a person writes it.
 
     Raises:

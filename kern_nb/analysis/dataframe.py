@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def framed(made: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
+def build_frame(made: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
     """Rows as a frame with the dtypes of the store's frames."""
     import pandas as pd
 

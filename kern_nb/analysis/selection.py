@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.analysis.conversation import reference_of
+from kern_nb.analysis.conversation import format_reference
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import Named
+    from kern_nb.analysis.conversation import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import When
 
@@ -20,7 +20,7 @@ _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d{1,18})", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitting:
+class SessionFilter:
     """Which sessions are meant where none is named; see `kern_nb.analysis.groups.compare_groups` for the names."""
 
     where: Mapping[str, Any] | None = None
@@ -42,8 +42,8 @@ class Fitting:
         return ", ".join(parts)
 
 
-def chosen(
-    store: SessionStore, named: Sequence[Named], fitting: Fitting, user_id: str | None = None
+def select_sessions(
+    store: SessionStore, named: Sequence[ReferenceLike], fitting: SessionFilter, user_id: str | None = None
 ) -> list[Reference]:
     """The places that are meant, each once, in the order in which they are named; those that fit, oldest first.
 
@@ -65,7 +65,7 @@ def chosen(
             f"Both names are given and what fits: {fitting}.", "Name sessions, or say which ones: one of both."
         )
     if named:
-        return _located(store, list(dict.fromkeys(map(reference_of, named))), user_id)
+        return _located(store, list(dict.fromkeys(map(format_reference, named))), user_id)
     if not fitting.says and user_id is None:
         raise BadUsage(
             "No session or run is named.",
@@ -97,7 +97,7 @@ def _located(store: SessionStore, texts: list[str], user_id: str | None) -> list
     return list(places)
 
 
-def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list[str]:
+def _fitting(store: SessionStore, fitting: SessionFilter, user_id: str | None) -> list[str]:
     filters = {"user_id": user_id, "agent_id": fitting.agent_id, "since": fitting.since, "until": fitting.until}
     found = list(store.sessions_df(columns=["session_id"], **filters)["session_id"])  # type: ignore[arg-type]
     if not found:

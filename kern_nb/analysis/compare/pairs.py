@@ -13,7 +13,7 @@ from kern_nb.analysis import metric_directions
 from kern_nb.analysis.compare.alignment import Pair as Places
 from kern_nb.analysis.compare.alignment import aligned, common_prefix
 from kern_nb.analysis.conversation import Call, Side, Turn, rows, sorted_json
-from kern_nb.analysis.dataframe import framed
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.totals import metric_of, totals
 from kern_nb.db.columns import Kind
 
@@ -111,7 +111,7 @@ class Pair:
     def turns(self) -> pd.DataFrame:
         """The turns of both, aligned; see `Comparison.turns`."""
         kinds: dict[str, Kind] = {**dict.fromkeys(_TURNS, "text"), "turn": "count", "shared": "flag"}
-        return framed([tuple(row.values()) for row in self.rows], kinds)
+        return build_frame([tuple(row.values()) for row in self.rows], kinds)
 
     @cached_property
     def tool_calls(self) -> pd.DataFrame:
@@ -126,7 +126,7 @@ class Pair:
             made.append((_status(x, y, _called), one["tool_name"], one["caller"], *cells[0], *cells[1]))
         names = [f"{side}{name}" for side in "ab" for name in ("", "_args", "_status", "_result", "_duration_s")]
         kinds: dict[str, Kind] = dict.fromkeys(("status", "tool_name", "caller", *names), "text")
-        return framed(made, {**kinds, "a_duration_s": "number", "b_duration_s": "number"})
+        return build_frame(made, {**kinds, "a_duration_s": "number", "b_duration_s": "number"})
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -145,7 +145,7 @@ class Pair:
                 (name, x, y, delta, percent, _better(delta, 1 if is_score else metric_directions.direction(name)))
             )
         numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
-        return framed(made, {"metric": "text", **numbers, "better": "text"})
+        return build_frame(made, {"metric": "text", **numbers, "better": "text"})
 
 
 _TURNS = ("turn", "status", "shared", "role", "a", "a_text", "a_calls", "b", "b_text", "b_calls")

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from kern_nb import store_registry
-from kern_nb.analysis.dataframe import framed
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
-from kern_nb.analysis.selection import Fitting, chosen
+from kern_nb.analysis.selection import SessionFilter, select_sessions
 from kern_nb.analysis.totals import metric_of
 from kern_nb.db.columns import Kind
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kern_nb.analysis.conversation import Named
+    from kern_nb.analysis.conversation import ReferenceLike
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import When
@@ -34,7 +34,7 @@ _FEWEST = 8
 
 
 def digest(
-    *references: Named,
+    *references: ReferenceLike,
     store: SessionStore | str | None = None,
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
@@ -44,8 +44,8 @@ def digest(
 ) -> Digest:
     """What `kern_nb.summarize` gives without a model; see there."""
     found = store_registry.find(store)
-    fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
-    places = chosen(found, references, fitting, user_id)
+    fitting = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
+    places = select_sessions(found, references, fitting, user_id)
     return Digest(gathered(found, places), "" if references else str(fitting))
 
 
@@ -63,7 +63,7 @@ class Digest:
     """
 
     rows: Gathered
-    fitting: str = ""
+    filters: str = ""
 
     @property
     def items(self) -> pd.DataFrame:
@@ -121,7 +121,7 @@ class Digest:
         of_counted = self.scores[self.scores["item"].isin(counted["item"])]
         for score, values in of_counted.groupby("name", sort=True)["value"]:
             made.append((metric_of(str(score)), values.mean(), values.median(), int(values.count())))
-        return framed(made, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
+        return build_frame(made, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
 
     @cached_property
     def tools(self) -> pd.DataFrame:
@@ -215,4 +215,4 @@ def _outliers(items: pd.DataFrame) -> pd.DataFrame:
                 found.append((distance, item, status, metric, float(value), median))
     found.sort(key=lambda row: -row[0])
     kinds: dict[str, Kind] = {"item": "text", "status": "text", "metric": "text", "value": "number", "median": "number"}
-    return framed([row[1:] for row in found], kinds)
+    return build_frame([row[1:] for row in found], kinds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.analysis.dataframe import framed
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT
 from kern_nb.db.columns import Kind
 from kern_nb.db.mapping import ANSWERS
@@ -104,7 +104,7 @@ def longest(runs: pd.DataFrame, messages: pd.DataFrame, calls: pd.DataFrame, mos
         found += [(kind, *row) for row in slow.reindex(columns=kept).astype(object).itertuples(index=False, name=None)]
     found.sort(key=lambda row: -row[5])
     made = [(_place(*row[1:4]), row[0], *row[4:]) for row in found[:most]]
-    return framed(made, _COLUMNS)
+    return build_frame(made, _COLUMNS)
 
 
 def _place(session_id: str, run_index: int, message_index: int) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from kern_nb import store_registry
-from kern_nb.analysis.conversation import reference_of, spelled
+from kern_nb.analysis.conversation import format_reference, spelled
 from kern_nb.analysis.plots.branch_layout import RUNS, SESSIONS
 from kern_nb.analysis.plots.runs import COLUMNS, MOST_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
@@ -15,7 +15,7 @@ from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.text.formatting import cut
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import Named
+    from kern_nb.analysis.conversation import ReferenceLike
     from kern_nb.analysis.plots.figure import Plot
     from kern_nb.db import SessionStore
     from kern_nb.db.references import Reference
@@ -27,7 +27,9 @@ NEWEST = 200
 """So many sessions are looked at where none is named."""
 
 
-def plot(reference: Named | None = None, *, kind: str | None = None, store: str | SessionStore | None = None) -> Plot:
+def plot(
+    reference: ReferenceLike | None = None, *, kind: str | None = None, store: str | SessionStore | None = None
+) -> Plot:
     """Draw a session, or the newest ones.
 
     Args:
@@ -47,7 +49,7 @@ def plot(reference: Named | None = None, *, kind: str | None = None, store: str 
             f"There is no plot of kind {kind!r}.", did_you_mean(kind, KINDS, f"Kinds are {', '.join(KINDS)}.")
         )
     found = store_registry.find(store)
-    place = None if reference is None else found.locate(reference_of(reference))
+    place = None if reference is None else found.locate(format_reference(reference))
     if place is not None and (place.message_index is not None or (place.run_index is not None and kind != "tools")):
         what = "message" if place.message_index is not None else "run"
         raise BadUsage(f"{str(place)!r} is a {what}; {kind} are drawn of a session.", f"Name it: {place.session_id}")
