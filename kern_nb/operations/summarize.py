@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kern_nb.analysis.conversation import ReferenceLike
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.analysis.digest import Digest
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import When

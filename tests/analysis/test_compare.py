@@ -292,7 +292,7 @@ def test_what_cannot_be_compared_is_said(store, names, error):
 def test_a_run_that_is_in_no_store_is_not_compared(store):
     """Its place is not known."""
     save(store, "a", talk(0))
-    with pytest.raises(BadUsage, match="in no store"):
+    with pytest.raises(BadUsage, match="is not stored"):
         compare("a", talk(1), store=store)
 
 

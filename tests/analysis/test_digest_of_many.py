@@ -235,9 +235,9 @@ def test_a_group_that_there_is_not_is_refused(db):
     with pytest.raises(BadUsage, match="sea") as refused:
         digest(where={"domain": "sea"}, store=db)
     assert "air" in refused.value.hint
-    with pytest.raises(BadUsage, match="No session fits"):
+    with pytest.raises(BadUsage, match="No session matches"):
         digest(agent_id="nobody", store=db)
-    with pytest.raises(BadUsage, match="Both names are given"):
+    with pytest.raises(BadUsage, match="References exclude filters"):
         digest("a", where={"domain": "air"}, store=db)
 
 

@@ -331,28 +331,28 @@ def test_the_same_store_gives_the_same_figures(memory):
 @pytest.mark.parametrize(
     ("asked", "message", "hint"),
     [
-        ({"key": "tsk_id"}, "No session has a value of 'tsk_id'", "Did you mean 'task_id'?"),
-        ({"by": "metadata.modle"}, "No session has a value of 'metadata.modle'", "Did you mean 'model'?"),
-        ({"by": "zzz"}, "No session has a value of 'zzz'", "The metadata has task_id. Columns are model, "),
-        ({"by": "task_id"}, "by task_id there is only '1'", "Name something else in by."),
-        ({"groups": ["a", "bb"]}, "No session is of the group 'bb'", "Did you mean 'b'?"),
-        ({"groups": ["a", "zz"]}, "No session is of the group 'zz'", "The groups by model are: a, b."),
-        ({"groups": ["a"]}, "named is only 'a'", "The groups by model are: a, b."),
-        ({"groups": "a"}, "named is only 'a'", "The groups by model are: a, b."),
-        ({"groups": ["a", "b", "a"]}, "A group is named twice: a, b, a", "The groups by model are: a, b."),
-        ({"where": {"task_id": "7"}}, "No session has task_id '7'", "There are: 1."),
-        ({"user_id": "nobody"}, "There are no sessions to compare that fit", "Choose other filters."),
-        ({"confidence": 95}, "confidence=95 is no share", "For example: confidence=0.95"),
-        ({"key": []}, "No name is given", 'For example: key="task_id"'),
-        ({"key": None}, "None is no name", 'For example: "task_id"'),
-        ({"by": 3}, "3 is no name", 'For example: "task_id"'),
-        ({"by": ["model", ""]}, "'' is no name", 'For example: "task_id"'),
-        ({"by": "created_at"}, "'created_at' is a time", "Choose by time with since and until."),
-        ({"by": "team_id"}, "No session has a value of 'team_id'", "Name another. The metadata has task_id."),
-        ({"confidence": "95%"}, "confidence='95%' is no share", "For example: confidence=0.95"),
-        ({"success": "high"}, "success='high' is no number", "For example: success=1.0"),
-        ({"score": 3}, "score=3 is no name of a score", 'For example: score="reward"'),
-        ({"where": "task_id=1"}, "where='task_id=1' is no mapping", 'For example: where={"domain": "airline"}'),
+        ({"key": "tsk_id"}, "No session has a value for 'tsk_id'", "Did you mean 'task_id'?"),
+        ({"by": "metadata.modle"}, "No session has a value for 'metadata.modle'", "Did you mean 'model'?"),
+        ({"by": "zzz"}, "No session has a value for 'zzz'", "The metadata has task_id. Columns are model, "),
+        ({"by": "task_id"}, "by task_id there is only '1'", "Choose something else in by."),
+        ({"groups": ["a", "bb"]}, "No session is in the group 'bb'", "Did you mean 'b'?"),
+        ({"groups": ["a", "zz"]}, "No session is in the group 'zz'", "The groups by model are: a, b."),
+        ({"groups": ["a"]}, "compare_groups takes two or more groups, got only 'a'", "The groups by model are: a, b."),
+        ({"groups": "a"}, "compare_groups takes two or more groups, got only 'a'", "The groups by model are: a, b."),
+        ({"groups": ["a", "b", "a"]}, "groups must be distinct, got a, b, a", "The groups by model are: a, b."),
+        ({"where": {"task_id": "7"}}, "No session has task_id '7'", "Known values: 1."),
+        ({"user_id": "nobody"}, "There are no sessions to compare that match", "Choose other filters."),
+        ({"confidence": 95}, "confidence must be a number between 0 and 1, got 95", "For example: confidence=0.95"),
+        ({"key": []}, "A name to group or pair sessions by is required", 'For example: key="task_id"'),
+        ({"key": None}, "must be a non-empty str, got None", 'For example: "task_id"'),
+        ({"by": 3}, "must be a non-empty str, got 3", 'For example: "task_id"'),
+        ({"by": ["model", ""]}, "must be a non-empty str, got ''", 'For example: "task_id"'),
+        ({"by": "created_at"}, "'created_at' is a time", "Filter by time with since and until."),
+        ({"by": "team_id"}, "No session has a value for 'team_id'", "Choose another name. The metadata has task_id."),
+        ({"confidence": "95%"}, "confidence must be a number between 0 and 1, got '95%'", "For example: confidence=0.95"),
+        ({"success": "high"}, "success must be a number, got 'high'", "For example: success=1.0"),
+        ({"score": 3}, "score must be the name of a score, got 3", 'For example: score="reward"'),
+        ({"where": "task_id=1"}, "where must be a mapping of names to values, got 'task_id=1'", 'For example: where={"domain": "airline"}'),
     ],
 )
 def test_what_cannot_be_compared_is_refused(memory, asked, message, hint):
@@ -372,7 +372,7 @@ def test_sessions_that_are_all_torn_are_no_groups(memory):
 
     with pytest.raises(BadUsage, match="by model there is none") as refused:
         compare_groups(memory)
-    assert "Of 2 sessions it is unclear; of the first, its runs disagree on model: a, b." in refused.value.hint
+    assert "2 sessions have no group; of the first, its runs disagree on model: a, b." in refused.value.hint
 
 
 def test_very_many_groups_are_hardly_meant(memory):

@@ -47,13 +47,13 @@ def test_whatever_a_session_is_called_it_is_compared(odd_sessions):
     """By its id, as a session and as a run, which are found where they are; the texts are what frames hold."""
     for one, other in zip(ODD, ODD[1:] + ODD[:1], strict=True):
         found = compare(one, other, store=odd_sessions)
-        assert [side.place.session_id for side in found.sides] == [one, other]
+        assert [side.reference.session_id for side in found.sides] == [one, other]
         assert found.divergence is None
         assert found.turns.a[7].endswith("/1.3")
         assert repr(found)
         assert found._repr_html_()
         session = odd_sessions.get_session(one)
-        assert compare(session, *session.runs, store=odd_sessions).sides[2].place.run_index == 1
+        assert compare(session, *session.runs, store=odd_sessions).sides[2].reference.run_index == 1
 
 
 def test_whatever_a_session_is_called_it_is_summarized_and_drawn(odd_sessions):
@@ -92,15 +92,15 @@ def test_what_is_no_name_is_refused_in_two_lines(odd_sessions, named):
     calls = [lambda: compare(named, "1", store=odd_sessions), lambda: summarize(named, store=odd_sessions)]
     calls += [lambda: plot(named, store=odd_sessions)] if named is not None else []
     for call in calls:
-        with pytest.raises(BadUsage, match="names no session or run") as refused:
+        with pytest.raises(BadUsage, match="A reference must be a str, Session or Run") as refused:
             call()
-        assert not several or "one by one" in refused.value.hint
+        assert not several or "one argument per session" in refused.value.hint
     assert plot(odd_sessions.get_session("1"), store=odd_sessions).spec == plot("1", store=odd_sessions).spec
 
 
 def test_what_is_no_frame_or_no_condition_is_refused(odd_sessions):
     """As above."""
-    with pytest.raises(BadUsage, match="A list is no frame"):
+    with pytest.raises(BadUsage, match="A plot takes a DataFrame, got list"):
         over_runs([1])
-    with pytest.raises(BadUsage, match="where='model=x' is no mapping"):
+    with pytest.raises(BadUsage, match="where must be a mapping of names to values, got 'model=x'"):
         summarize(where="model=x", store=odd_sessions)

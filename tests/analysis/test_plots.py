@@ -34,9 +34,9 @@ def test_a_metric_that_no_run_has_is_left_out_with_a_word():
     """There is no empty panel, and no line at 0."""
     plot = plots.over_runs(runs({"total_tokens": 10, "duration_s": 1.0}, {"run_index": 1, "total_tokens": 20}))
 
-    assert plot.notes == ("Cost is not known of any run.",)
+    assert plot.notes == ("Cost is unknown for all runs.",)
     assert len(plot.spec["vconcat"]) == 2
-    assert "Cost is not known of any run." in repr(plot)
+    assert "Cost is unknown for all runs." in repr(plot)
 
 
 def test_the_newest_sessions_are_drawn_and_the_others_counted():
@@ -133,12 +133,12 @@ def test_better_and_worse_are_told_in_words_and_shapes():
     assert [(row["m"], row["v"], round(row["d"])) for row in values(plot) if row] == [
         ("cost", "better", -25),
         ("duration_s", "worse", 50),
-        ("reward", "as good", 0),
+        ("reward", "equal", 0),
         ("n_messages", "", 50),
     ]
     shapes = parts(plot, "shape")[0]["scale"]
-    assert len({shapes["range"][shapes["domain"].index(o)] for o in ("better", "worse", "as good")}) == 3
-    assert [row[-1] for row in plot.table.rows] == ["better", "worse", "as good", ""]
+    assert len({shapes["range"][shapes["domain"].index(o)] for o in ("better", "worse", "equal")}) == 3
+    assert [row[-1] for row in plot.table.rows] == ["better", "worse", "equal", ""]
 
 
 def test_differences_that_have_no_percentage_are_told():
@@ -153,9 +153,9 @@ def test_differences_that_have_no_percentage_are_told():
 
     assert plot.df["metric"].tolist() == ["total_tokens"]
     assert plot.notes == (
-        "No percentage of 0: n_tool_errors 0 → 3.",
-        "Known of one only: cost.",
-        "Bars with an arrow are longer than 200 %.",
+        "No percentage with a baseline of 0: n_tool_errors 0 → 3.",
+        "Known for one side only: cost.",
+        "Bars with an arrow exceed 200 %.",
     )
     (bar,) = (row for row in values(plot) if row)
     assert (bar["d"], bar["p"]) == (200, "→ +800%")
@@ -166,7 +166,7 @@ def test_from_nothing_to_nothing_is_no_difference():
     plot = plots.comparison(metrics({"metric": "n_tool_errors", "a": 0, "b": 0, "better": "neither"}))
 
     assert plot.notes == ()
-    assert [(row["d"], row["p"], row["v"]) for row in values(plot) if "p" in row] == [(0, "0%", "as good")]
+    assert [(row["d"], row["p"], row["v"]) for row in values(plot) if "p" in row] == [(0, "0%", "equal")]
 
 
 def test_each_contender_has_its_own_bars():
@@ -181,7 +181,7 @@ def test_each_contender_has_its_own_bars():
 
 
 def test_intervals_beside_a_line_at_zero():
-    """A point and its interval, in the metric's own unit; an interval that holds 0 is not clear, not as good."""
+    """A point and its interval, in the metric's own unit; an interval that holds 0 is not clear, not equal."""
     frame = metrics(
         {"metric": "reward", "n_pairs": 50, "a": 0.5, "b": 0.7, "low": 0.1, "high": 0.3, "better": "b"},
         {"metric": "tokens", "n_pairs": 50, "a": 5000, "b": 5400, "low": -90, "high": 890, "better": "neither"},
@@ -198,7 +198,7 @@ def test_intervals_beside_a_line_at_zero():
         ("cost", "", None, None, "1 pair"),
     ]
     assert [row["t"] for row in drawn][:2] == ["+0.2 (0.1 to 0.3)", "+400 (\N{MINUS SIGN}90 to 890)"]
-    assert plot.notes == ("No pair has values of time.", "A point without a line has too few pairs for an interval.")
+    assert plot.notes == ("No pair has a value for time.", "A point without a line has too few pairs for an interval.")
     assert len(plot.spec["vconcat"]) == 3
     assert all({"datum": 0} in [layer["encoding"].get("x") for layer in b["layer"]] for b in plot.spec["vconcat"])
 
@@ -256,7 +256,7 @@ def test_a_frame_that_lacks_columns_is_refused(name):
     with pytest.raises(BadUsage, match="has no column '") as refused:
         draw(pd.DataFrame({"x": [1]}))
 
-    assert refused.value.hint.startswith("Give it ")
+    assert refused.value.hint.startswith("Pass ")
 
 
 def test_values_that_are_no_numbers_are_not_known():

@@ -85,7 +85,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(BadUsage, match=r"'plot\.pdf'") as refused:
         MADE["runs"].save(tmp_path / "plot.pdf")
 
-    assert refused.value.hint == "Name a file that ends in .png, .svg, .html, .json."
+    assert refused.value.hint == "Use a name that ends in .png, .svg, .html, .json."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,7 +177,7 @@ def test_a_plot_of_a_store(store, reference, kind, title):
     assert plot.title == title
     assert plot.drawing is not None
     if reference:
-        assert plot.notes[0] == f"Of {reference}."
+        assert plot.notes[0] == f"{'Run' if '/' in reference else 'Session'} {reference}."
     else:
         assert plot.notes == (("Sessions without branches are left out.",) if kind == "tree" else ())
 
@@ -226,7 +226,7 @@ def test_a_large_family_is_drawn_around_the_session_that_is_named():
 
     assert {"root", "old", "older than most"} <= set(plot.df["session_id"])
     assert len(plot.df) == 40
-    assert plot.notes == ("Of older than most.", "40 of 63 sessions, the nearest first.")
+    assert plot.notes == ("Session older than most.", "40 of 63 sessions, the nearest first.")
 
 
 def test_without_branches_the_newest_sessions_are_the_tree():
@@ -249,7 +249,7 @@ def test_the_newest_sessions_of_many(monkeypatch):
         filled(store)
         tools, over = plots.plot(kind="tools", store=store), plots.plot(store=store)
 
-    assert tools.notes == ("Of the 2 newest sessions.",)
+    assert tools.notes == ("The 2 newest sessions.",)
     assert over.notes[0] == "The 2 newest sessions."
     assert over.df["session_id"].nunique() <= 2
 

@@ -54,7 +54,7 @@ def test_what_is_not_completed_has_a_shape_of_its_own(tree):
     """So has a branch that has no run yet, which is drawn where its first one would be."""
     assert dots(tree, "chat") == {0: "COMPLETED", 1: "COMPLETED", 2: "COMPLETED", 3: "COMPLETED", 4: "ERROR"}
     assert dots(tree, "earlier") == {2: "PAUSED"}
-    assert dots(tree, "nothing yet") == {5: "no run yet"}
+    assert dots(tree, "nothing yet") == {5: "no runs"}
     shapes = parts(tree, "shape")[0]["scale"]
     looks = {o: shapes["range"][shapes["domain"].index(o)] for o in ("COMPLETED", "ERROR", "PAUSED")}
     assert len(set(looks.values())) == 3
@@ -66,7 +66,7 @@ def test_the_table_tells_the_same(tree):
 
     assert said["↳ what-if"] == ["chat/2", "3", "COMPLETED"]
     assert said["↳ earlier"] == ["branch/1", "2", "PAUSED"]
-    assert said["↳ nothing yet"] == ["chat/4", "no run yet", "—"]
+    assert said["↳ nothing yet"] == ["chat/4", "no runs", "—"]
     assert said["chat"] == ["", "0 to 4", "✗ ERROR"]
 
 
@@ -79,8 +79,8 @@ def test_without_runs_their_number_is_known_and_the_last_status():
         )
     )
 
-    assert dots(plot, "chat") == {0: "status not known", 1: "status not known", 2: "ERROR"}
-    assert dots(plot, "b") == {1: "status not known", 2: "COMPLETED"}
+    assert dots(plot, "chat") == {0: "unknown status", 1: "unknown status", 2: "ERROR"}
+    assert dots(plot, "b") == {1: "unknown status", 2: "COMPLETED"}
 
 
 def test_a_branch_from_the_start_parts_before_the_first_run():
@@ -122,7 +122,7 @@ def test_many_sessions_and_deep_branches_are_cut_with_a_word():
     plot = plots.branch_tree(sessions(*chain))
 
     assert set(plot.df["session_id"]) == {f"s{n}" for n in range(1_460, 1_500)}
-    assert plot.notes == ("40 of 1,500 sessions: the first ones, and what they branch from.",)
+    assert plot.notes == ("40 of 1,500 sessions: the first ones and their ancestors.",)
 
 
 def test_many_runs_are_thinned_but_not_what_matters():
@@ -148,7 +148,7 @@ def test_many_runs_are_thinned_but_not_what_matters():
     assert len(values(plot)) <= 2_000
     assert {0, 111, 217, 399} <= set(dots(plot, "s0"))
     assert dots(plot, "s0")[217] == "ERROR"
-    assert plot.notes[0].startswith("Not every run has a dot")
+    assert plot.notes[0].startswith("Some runs have no dot")
 
 
 def test_sessions_of_one_name_stay_apart():

@@ -177,7 +177,7 @@ def test_a_failed_call_and_an_answer_that_broke_off_are_told_apart(store):
     for a, b, said in (
         ("fine", "failed", "(failed)"),
         ("call fine", "call failed", "failed"),
-        ("whole", "partial", "(broke off)"),
+        ("whole", "partial", "(partial)"),
     ):
         found = compare(a, b, store=store)
         assert found.turns["status"].tolist()[-1] == "changed"

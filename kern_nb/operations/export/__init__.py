@@ -14,7 +14,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import ReferenceLike
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 __all__ = ["Export", "export"]
@@ -90,7 +90,7 @@ def export(
         SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
         BadUsage: nothing is named, the path cannot be written, or a file is there already.
     """
-    from kern_nb.analysis.conversation import format_reference
+    from kern_nb.analysis.selection import format_reference
     from kern_nb.operations.export import write
     from kern_nb.operations.export.order import chosen
 

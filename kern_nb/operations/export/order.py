@@ -14,7 +14,7 @@ from kern_nb.db.schema import newest_first
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import ReferenceLike
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 
