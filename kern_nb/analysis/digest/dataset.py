@@ -119,11 +119,11 @@ def _read_several(store: SessionStore, references: Sequence[Reference]) -> Diges
     ids = list(dict.fromkeys(reference.session_id for reference in references))
     names = [name for name in TOTALS if name not in _RUNS_ONLY]
     sessions = store.sessions_df(ids, columns=["session_id", "parent_session_id", *names]).set_index("session_id")
-    missing = tuple(session_id for session_id in ids if session_id not in sessions.index)
+    missing_ids = tuple(session_id for session_id in ids if session_id not in sessions.index)
     references = [reference for reference in references if reference.session_id in sessions.index]
     if not references:
-        raise SessionNotFound(f"There is no session {missing[0]!r}.", "List them with %kern sessions.")
-    frames = _Frames(store, [session_id for session_id in ids if session_id not in missing])
+        raise SessionNotFound(f"There is no session {missing_ids[0]!r}.", "List them with %kern sessions.")
+    frames = _Frames(store, [session_id for session_id in ids if session_id not in missing_ids])
     item_runs = _item_runs(frames, references)
     sums = item_runs.groupby("n")[list(_RUN_TOTALS)].sum(min_count=1)
     totals = sums.assign(n_runs=item_runs.groupby("n").size()).reindex(range(len(references)))
@@ -141,7 +141,7 @@ def _read_several(store: SessionStore, references: Sequence[Reference]) -> Diges
     runs = item_runs.drop(columns="n").drop_duplicates("run_id").reset_index(drop=True)
     scores = _mean_scores(_item_scores(store, references, item_runs), items)
     is_counted = _is_counted(references, item_runs)
-    return DigestRows(items, is_counted, runs, messages, tool_calls, scores, missing=missing)
+    return DigestRows(items, is_counted, runs, messages, tool_calls, scores, missing=missing_ids)
 
 
 class _Frames:
@@ -203,8 +203,8 @@ def _is_root(item_runs: pd.DataFrame) -> pd.Series[bool]:
     import pandas as pd
 
     keys = list(iter_rows(item_runs, ("n", "run_id", "parent_run_id")))
-    known = {(n, run_id) for n, run_id, _ in keys}
-    flags = [parent_id is None or (n, parent_id) not in known for n, _, parent_id in keys]
+    item_run_ids = {(n, run_id) for n, run_id, _ in keys}
+    flags = [parent_id is None or (n, parent_id) not in item_run_ids for n, _, parent_id in keys]
     return pd.Series(flags, index=item_runs.index, dtype=bool)
 
 
@@ -276,8 +276,8 @@ def _is_counted(references: Sequence[Reference], item_runs: pd.DataFrame) -> pd.
     def is_counted(n: int) -> bool:
         if n not in run_ids:
             return True
-        others = (m for m in items_of[run_ids[n]] if m != n)
-        return not any(m not in run_ids or run_ids[m] != run_ids[n] or m < n for m in others)
+        duplicates = (m for m in items_of[run_ids[n]] if m != n)
+        return not any(m not in run_ids or run_ids[m] != run_ids[n] or m < n for m in duplicates)
 
     return pd.Series([is_counted(n) for n in range(len(references))])
 

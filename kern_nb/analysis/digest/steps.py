@@ -37,8 +37,8 @@ def time_calls(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> pd.DataFrame
     calls = tool_calls[tool_calls["caller"] != "user"].reset_index(drop=True)
     results = messages[messages["role"].isin(ANSWERS)]
     started = _message_times(calls, messages, "message_index")
-    ended = _message_times(calls, results, "tool_call_id")
-    return _add_durations(calls, calls["duration_s"], calls["created_at"].fillna(started), ended)
+    finished = _message_times(calls, results, "tool_call_id")
+    return _add_durations(calls, calls["duration_s"], calls["created_at"].fillna(started), finished)
 
 
 def _message_times(calls: pd.DataFrame, messages: pd.DataFrame, column: str) -> pd.Series[pd.Timestamp]:
@@ -57,10 +57,10 @@ def _lookup(keys: pd.Series[str], times: pd.Series[pd.Timestamp]) -> pd.Series[p
 
 
 def _add_durations(
-    df: pd.DataFrame, stated: pd.Series[float], started: pd.Series[pd.Timestamp], ended: pd.Series[pd.Timestamp]
+    df: pd.DataFrame, stated: pd.Series[float], started: pd.Series[pd.Timestamp], finished: pd.Series[pd.Timestamp]
 ) -> pd.DataFrame:
     """Add ``duration_s`` and ``timed``. A negative gap is unknown."""
-    gap = (ended - started).dt.total_seconds().astype(NUMBER)
+    gap = (finished - started).dt.total_seconds().astype(NUMBER)
     gap = gap.mask(gap < 0)
     is_gap = stated.isna() & gap.notna()
     timed = stated.notna().map({True: STATED, False: None}).astype(TEXT).mask(is_gap, GAP)

@@ -111,7 +111,7 @@ def compare_groups(
     group_labels, key_labels = reader.read_labels(by), reader.read_labels(key)
     names = _select_groups(group_labels, reader, groups)
     is_selected = group_labels.texts.isna() | group_labels.texts.isin(names)
-    others = group_labels.texts[~is_selected].value_counts()
+    unselected = group_labels.texts[~is_selected].value_counts()
     sessions = _build_sessions(reader, group_labels, key_labels, score, success)[is_selected.to_numpy()]
     compared = sessions[sessions["group"].notna() & sessions["key"].notna()].reset_index(drop=True)
     score_metric = f"score.{score}" if score in pairing.USAGE_METRICS else score
@@ -134,7 +134,7 @@ def compare_groups(
         score=score_metric,
         success=success,
         confidence=confidence,
-        others={str(group): int(n) for group, n in others.items()},
+        others={str(group): int(n) for group, n in unselected.items()},
     )
 
 
@@ -231,29 +231,29 @@ def _select_groups(labels: Labels, reader: LabelReader, requested: Sequence[Any]
     """Return the groups in order, the baseline first."""
     from kern_nb.analysis.groups.keys import join_first, label_text
 
-    known = labels.distinct()
-    known_hint = f"The groups by {labels.name} are: {join_first(known, 20)}." if known else ""
+    available = labels.distinct()
+    available_hint = f"The groups by {labels.name} are: {join_first(available, 20)}." if available else ""
     if requested is not None:
         names = [label_text(group) for group in ([requested] if isinstance(requested, str) else requested)]
         for name in names:
-            if name not in known:
-                raise BadUsage(f"No session is in the group {name!r}.", did_you_mean(name, known, known_hint))
+            if name not in available:
+                raise BadUsage(f"No session is in the group {name!r}.", did_you_mean(name, available, available_hint))
         if len(set(names)) < len(names):
-            raise BadUsage(f"groups must be distinct, got {join_first(names)}.", known_hint)
+            raise BadUsage(f"groups must be distinct, got {join_first(names)}.", available_hint)
     else:
         # By the time of the first session, then by name: the sort by time is stable.
         first = reader.sessions["created_at"].groupby(labels.texts, sort=True).min()
         names = [str(name) for name in first.sort_values(kind="stable", na_position="last").index]
     if len(names) < 2:  # noqa: PLR2004 - a baseline and a contender
-        found = f"only {names[0]!r}" if names else "none"
+        count = f"only {names[0]!r}" if names else "none"
         if requested is not None:
-            raise BadUsage(f"compare_groups takes two or more groups, got {found}.", known_hint)
+            raise BadUsage(f"compare_groups takes two or more groups, got {count}.", available_hint)
         problems = labels.problems.dropna()
         reason = (
             f" {len(problems):,} sessions have no group; of the first, {problems.iloc[0]}." if len(problems) else ""
         )
         raise BadUsage(
-            f"compare_groups takes two or more groups; by {labels.name} there is {found}.",
+            f"compare_groups takes two or more groups; by {labels.name} there is {count}.",
             f"Choose something else in by.{reason}",
         )
     if len(names) > MAX_GROUPS:

@@ -90,8 +90,8 @@ class LabelReader:
         text = label_text(value)
         is_match = (labels.texts == text).fillna(False).astype(bool)
         if not is_match.any():
-            known = labels.distinct()
-            hint = did_you_mean(text, known, f"Known values: {join_first(known, 20)}.")
+            available = labels.distinct()
+            hint = did_you_mean(text, available, f"Known values: {join_first(available, 20)}.")
             raise BadUsage(f"No session has {name} {text!r}.", hint)
         self._sessions = self._sessions[is_match]
         self._is_filtered = True
@@ -105,8 +105,8 @@ class LabelReader:
         ratings = self.read_frame("scores", ["session_id", "run_id", "name", "value"])
         matching = ratings[ratings["name"] == name]
         if matching.empty and not ratings.empty:
-            known = sorted(ratings["name"].unique())
-            hint = did_you_mean(name, known, f"Known scores: {join_first(known, 20)}.")
+            available = sorted(ratings["name"].unique())
+            hint = did_you_mean(name, available, f"Known scores: {join_first(available, 20)}.")
             raise BadUsage(f"No session has a score {name!r}.", hint)
         is_of_run = matching["run_id"].notna()
         parts = (matching[~is_of_run], matching[is_of_run])

@@ -32,9 +32,9 @@ def require_columns(df: pd.DataFrame, names: Iterable[str], source: str) -> None
     """
     if not hasattr(df, "columns"):
         raise BadUsage(f"A plot takes a DataFrame, got {type(df).__name__}.", f"Pass {source}.")
-    missing = [name for name in names if name not in df.columns]
-    if missing:
-        raise BadUsage(f"The frame has no column {', '.join(map(repr, missing))}.", f"Pass {source}.")
+    absent = [name for name in names if name not in df.columns]
+    if absent:
+        raise BadUsage(f"The frame has no column {', '.join(map(repr, absent))}.", f"Pass {source}.")
 
 
 def to_records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -59,21 +59,21 @@ def over_runs(runs: pd.DataFrame) -> Plot:
     require_columns(runs, [*_KEYS, *(m.column for m in _METRICS)], "the result of store.runs_df()")
     if runs.empty:
         return Plot(runs, _TITLE, Table("No runs to plot", [], []))
-    known = [m for m in _METRICS if runs[m.column].notna().any()]
-    notes = [m.note for m in _METRICS if m not in known]
-    if not known:
+    metrics = [m for m in _METRICS if runs[m.column].notna().any()]
+    notes = [m.note for m in _METRICS if m not in metrics]
+    if not metrics:
         return Plot(runs.iloc[:0], _TITLE, Table("Tokens, cost and time are unknown for all runs", [], []))
     sizes = runs["session_id"].value_counts()
     is_flat = len(sizes) > 1 and sizes.max() == 1
-    max_points = vega.MAX_POINTS // len(known)
+    max_points = vega.MAX_POINTS // len(metrics)
     selected, selection_notes = _select_newest(runs, max_points if is_flat else MAX_SESSIONS)
     selected, group_size = _merge_neighbours(selected, max_points)
     if group_size > 1:
         notes.append(f"A point is the mean of up to {group_size:,} adjacent runs.")
     df = selected[[*_KEYS, *(m.column for m in _METRICS)]].reset_index(drop=True)
     title = "Tokens, cost and time of sessions" if is_flat else _TITLE
-    drawing = _side_by_side(df, known) if is_flat else _lines(df, known)
-    return Plot(df, title, _table(title, df, known), (*selection_notes, *notes), drawing)
+    drawing = _side_by_side(df, metrics) if is_flat else _lines(df, metrics)
+    return Plot(df, title, _table(title, df, metrics), (*selection_notes, *notes), drawing)
 
 
 def _select_newest(runs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, list[str]]:
@@ -99,11 +99,11 @@ def _merge_neighbours(runs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, int
     return means.reset_index(level="session_id"), group_size
 
 
-def _lines(df: pd.DataFrame, known: list[_Metric]) -> dict[str, Any]:
+def _lines(df: pd.DataFrame, metrics: list[_Metric]) -> dict[str, Any]:
     ids = list(dict.fromkeys(df["session_id"]))
     names = dict(zip(ids, make_labels(ids), strict=True))
     rows = [
-        {"x": row["run_index"], "s": names[row["session_id"]], **{m.title: row[m.column] for m in known}}
+        {"x": row["run_index"], "s": names[row["session_id"]], **{m.title: row[m.column] for m in metrics}}
         for row in to_records(df, df.columns)
     ]
     domain = list(names.values())
@@ -111,7 +111,7 @@ def _lines(df: pd.DataFrame, known: list[_Metric]) -> dict[str, Any]:
     size = 45 if len(df) <= _MAX_LARGE_POINTS * len(ids) else 16
     points = {"type": "point", "filled": True, "size": size, "opacity": 1}
     panels = []
-    for encoding in _panels(known, rows, "run"):
+    for encoding in _panels(metrics, rows, "run"):
         # Equal legends are merged into one.
         session = {"field": "s", "type": "nominal", "legend": legend}
         color = session | {"scale": {"domain": domain, "range": list(vega.PALETTE[: len(ids)])}}
@@ -125,25 +125,25 @@ def _lines(df: pd.DataFrame, known: list[_Metric]) -> dict[str, Any]:
     return {"data": {"values": rows}, "vconcat": panels, "spacing": 14}
 
 
-def _side_by_side(df: pd.DataFrame, known: list[_Metric]) -> dict[str, Any]:
+def _side_by_side(df: pd.DataFrame, metrics: list[_Metric]) -> dict[str, Any]:
     rows = [
-        {"x": n, "s": name, **{m.title: row[m.column] for m in known}}
+        {"x": n, "s": name, **{m.title: row[m.column] for m in metrics}}
         for n, (name, row) in enumerate(zip(make_labels(df["session_id"]), to_records(df, df.columns), strict=True), 1)
     ]
     points = {"type": "point", "filled": True, "size": 40 if len(df) <= _MAX_LARGE_POINTS else 16, "opacity": 0.8}
     points["color"] = vega.BLUE
     tooltip = [{"field": "s", "title": "session"}]
-    panels = [_panel(axes, [{"mark": points}], tooltip) for axes in _panels(known, rows, "sessions, oldest first")]
+    panels = [_panel(axes, [{"mark": points}], tooltip) for axes in _panels(metrics, rows, "sessions, oldest first")]
     return {"data": {"values": rows}, "vconcat": panels, "spacing": 14}
 
 
-def _panels(known: list[_Metric], rows: list[dict[str, Any]], title: str) -> Iterator[dict[str, Any]]:
+def _panels(metrics: list[_Metric], rows: list[dict[str, Any]], title: str) -> Iterator[dict[str, Any]]:
     """The axes of each metric's panel. Only the last has a title and labels below."""
     ticks = vega.integer_ticks(min(row["x"] for row in rows), max(row["x"] for row in rows))
     scale = {"zero": False, "nice": False, "padding": 10}
     y_axis = {"tickCount": 4, "minExtent": _AXIS_WIDTH, "maxExtent": _AXIS_WIDTH, "labelExpr": vega.SHORT}
-    for metric in known:
-        is_last = metric == known[-1]
+    for metric in metrics:
+        is_last = metric == metrics[-1]
         x = {"field": "x", "type": "quantitative", "title": title if is_last else None, "scale": scale}
         y = {"field": metric.title, "type": "quantitative", "title": metric.title, "axis": y_axis}
         yield {"x": x | {"axis": ticks | {"labels": is_last}}, "y": y}
@@ -155,10 +155,10 @@ def _panel(encoding: dict[str, Any], layers: list[dict[str, Any]], tooltip: list
     return {"width": vega.WIDTH, "height": _HEIGHT, "encoding": encoding, "layer": layers}
 
 
-def _table(title: str, df: pd.DataFrame, known: list[_Metric]) -> Table:
-    columns = [Column("session"), Column("run", number=True), *(Column(m.title, number=True) for m in known)]
+def _table(title: str, df: pd.DataFrame, metrics: list[_Metric]) -> Table:
+    columns = [Column("session"), Column("run", number=True), *(Column(m.title, number=True) for m in metrics)]
     rows = [
-        [row["session_id"], f"{row['run_index']:g}", *(amount(m.column, row[m.column]) for m in known)]
+        [row["session_id"], f"{row['run_index']:g}", *(amount(m.column, row[m.column]) for m in metrics)]
         for row in to_records(df, df.columns)
     ]
     return Table(f"{title}, {plural(len(df), 'point')}", columns, rows)

@@ -69,11 +69,11 @@ def _count_by_tool(calls: pd.DataFrame) -> pd.DataFrame:
 
 def _bars(tools: pd.DataFrame) -> dict[str, Any]:
     rows = to_records(tools.head(MAX_TOOLS), tools.columns)
-    others = tools.iloc[MAX_TOOLS:]
+    overflow = tools.iloc[MAX_TOOLS:]
     names = make_labels(row["tool_name"] for row in rows)
-    if len(others):
-        names.append(plural(len(others), "other tool"))
-        rows.append({name: int(others[name].sum()) for name in tools.columns[1:]})
+    if len(overflow):
+        names.append(plural(len(overflow), "other tool"))
+        rows.append({name: int(overflow[name].sum()) for name in tools.columns[1:]})
     parts, ends = [], []
     for name, row in zip(names, rows, strict=True):
         for n, (column, outcome) in enumerate(zip(_COLUMNS, _OUTCOMES, strict=True)):

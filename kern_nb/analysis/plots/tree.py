@@ -86,9 +86,9 @@ def _dots(node: SessionNode, limit: int) -> list[dict[str, Any]]:
     indexes = sorted(node.runs)
     if len(indexes) > limit:
         ends = {child.fork for child in node.children} | {node.start, node.end}
-        others = [i for i in indexes if i not in ends]
-        notable = [i for i in others if node.runs[i] not in _ORDINARY]
-        ordinary = [i for i in others if node.runs[i] in _ORDINARY]
+        inner = [i for i in indexes if i not in ends]
+        notable = [i for i in inner if node.runs[i] not in _ORDINARY]
+        ordinary = [i for i in inner if node.runs[i] in _ORDINARY]
         by_priority, indexes = ([i for i in indexes if i in ends], notable, ordinary), []
         for group in by_priority:
             indexes += _spread(group, limit - len(indexes))
@@ -101,8 +101,8 @@ def _spread(indexes: list[int], limit: int) -> list[int]:
 
 
 def _dot(node: SessionNode, index: int, status: str) -> dict[str, Any]:
-    known = status if status in _STYLES else layout.UNKNOWN_STATUS
-    return {"y": node.label, "x": index, "o": known, "id": formatting.cut(node.session_id, _ID_WIDTH)}
+    style = status if status in _STYLES else layout.UNKNOWN_STATUS
+    return {"y": node.label, "x": index, "o": style, "id": formatting.cut(node.session_id, _ID_WIDTH)}
 
 
 def _links(nodes: list[SessionNode]) -> Iterator[dict[str, Any]]:

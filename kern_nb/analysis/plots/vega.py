@@ -158,8 +158,8 @@ def _recompress(png: bytes) -> bytes:
     chunks = list(_chunks(png))
     first = next(n for n, (kind, _) in enumerate(chunks) if kind == _PIXELS)
     pixels = zlib.decompress(b"".join(data for kind, data in chunks if kind == _PIXELS))
-    others = [chunk for chunk in chunks if chunk[0] != _PIXELS]
-    chunks = [*others[:first], (_PIXELS, zlib.compress(pixels, 9)), *others[first:]]
+    metadata = [chunk for chunk in chunks if chunk[0] != _PIXELS]
+    chunks = [*metadata[:first], (_PIXELS, zlib.compress(pixels, 9)), *metadata[first:]]
     return png[:_SIGNATURE_LENGTH] + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
