@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import frame_text, iter_rows
-from kern_nb.analysis.selection import format_reference, locate_session_or_run
+from kern_nb.analysis.selection import format_reference, require_session_or_run
 from kern_nb.db import codec
 from kern_nb.db.mapping import ANSWERS
 from kern_nb.db.reads import NOT_TOLD
@@ -248,7 +248,7 @@ def load_conversation(source: Comparand, store: SessionStore | str | None = None
     else:
         reference_like = source
     store = store_registry.find(store)
-    reference = locate_session_or_run(store, format_reference(reference_like))
+    reference = require_session_or_run(store.locate(format_reference(reference_like)))
     session_id = reference.session_id
     runs = store.runs_df(session_id, lineage=True)
     messages = store.messages_df(session_id, lineage=True)

@@ -39,11 +39,9 @@ class SessionFilter:
 
     def __str__(self) -> str:
         """The filters as a title shows them."""
-        parts = [f"{name} {value}" for name, value in (self.where or {}).items()]
-        parts += [f"agent {self.agent_id}"] if self.agent_id is not None else []
-        parts += [f"since {self.since}"] if self.since is not None else []
-        parts += [f"until {self.until}"] if self.until is not None else []
-        return ", ".join(parts)
+        fields = (("agent", self.agent_id), ("since", self.since), ("until", self.until))
+        parts = [*(self.where or {}).items(), *((name, value) for name, value in fields if value is not None)]
+        return ", ".join(f"{name} {value}" for name, value in parts)
 
 
 def format_reference(reference: ReferenceLike) -> str:
@@ -69,24 +67,12 @@ def format_reference(reference: ReferenceLike) -> str:
     return str(Reference(reference.session_id, run_index))
 
 
-def locate_session_or_run(store: SessionStore, text: str, user_id: str | None = None) -> Reference:
-    """Resolve the text of a reference to a session or a run.
-
-    Args:
-        store: The store to look in.
-        text: The reference: ``chat``, ``chat/2``, or a unique prefix of the session id.
-        user_id: The owner; sessions of other users do not exist for the lookup.
-
-    Returns:
-        The full reference.
+def require_session_or_run(reference: Reference) -> Reference:
+    """Return the reference.
 
     Raises:
-        SessionNotFound: No session matches.
-        RunNotFound: The session has no such run.
-        AmbiguousReference: Several sessions match.
-        BadUsage: The reference is to a message.
+        BadUsage: It is to a message.
     """
-    reference = store.locate(text, user_id=user_id)
     if reference.message_index is not None:
         hint = f"Name its run: {reference.session_id}/{reference.run_index}"
         raise BadUsage(f"{str(reference)!r} is a message, not a session or a run.", hint)
@@ -153,7 +139,7 @@ def _locate_all(store: SessionStore, texts: list[str], user_id: str | None) -> l
         elif run is not None and run["session"] in known_ids:
             reference = Reference(run["session"], int(run["run"]))
         else:
-            reference = locate_session_or_run(store, text, user_id)
+            reference = require_session_or_run(store.locate(text, user_id=user_id))
         references[reference] = None
     return list(references)
 

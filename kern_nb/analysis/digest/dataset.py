@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kern_nb.analysis.conversation import RunTree, load_conversation
-from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, frame_text, iter_rows
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, frame_text, iter_rows
 from kern_nb.analysis.totals import compute_totals
 from kern_nb.errors import RunNotFound, SessionNotFound
 
@@ -253,15 +253,10 @@ def _item_scores(store: SessionStore, references: Sequence[Reference], item_runs
 
 
 def _mean_scores(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
     means = scores.groupby(["n", "name"], sort=True)["value"].mean().reset_index()
-    columns = {
-        "item": pd.array(items["item"].iloc[means["n"].to_list()].tolist(), dtype=TEXT),
-        "name": pd.array(means["name"].tolist(), dtype=TEXT),
-        "value": pd.array(means["value"].tolist(), dtype=NUMBER),
-    }
-    return pd.DataFrame(columns)
+    names = items["item"].tolist()
+    rows = [(names[n], name, value) for n, name, value in iter_rows(means, ("n", "name", "value"))]
+    return build_frame(rows, {"item": "text", "name": "text", "value": "number"})
 
 
 def _is_counted(references: Sequence[Reference], item_runs: pd.DataFrame) -> pd.Series[bool]:

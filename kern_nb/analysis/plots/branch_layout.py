@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.plots.inputs import make_labels, to_records
+from kern_nb.db.columns import Kind
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ RUN_COLUMNS = ("session_id", "run_index", "status")
 UNKNOWN_STATUS = "unknown status"
 BEFORE_FIRST = -1
 """The fork index of a branch that inherits no run."""
+
+_FRAME_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("session_id", "session_name", "parent_session_id"), "text"),
+    **dict.fromkeys(("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs"), "count"),
+    "status": "text",
+}
 
 _ID_WIDTH = 40
 
@@ -145,17 +153,12 @@ def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
 
 def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
     """Build one row a node."""
-    import pandas as pd
-
-    columns = {
-        "session_id": pd.array([node.session_id for node in nodes], dtype="string"),
-        "session_name": pd.array([node.name for node in nodes], dtype="string"),
-        "parent_session_id": pd.array([node.parent_id for node in nodes], dtype="string"),
-        "fork_run_index": pd.array([None if node.parent_id is None else node.fork for node in nodes], dtype="Int64"),
-        "fork_message_index": pd.array([node.fork_message for node in nodes], dtype="Int64"),
-        "first_run": pd.array([min(node.runs, default=None) for node in nodes], dtype="Int64"),
-        "last_run": pd.array([max(node.runs, default=None) for node in nodes], dtype="Int64"),
-        "n_runs": pd.array([len(node.runs) for node in nodes], dtype="Int64"),
-        "status": pd.array([node.runs.get(node.end) for node in nodes], dtype="string"),
-    }
-    return pd.DataFrame(columns)
+    rows = [
+        (
+            *(node.session_id, node.name, node.parent_id),
+            *(None if node.parent_id is None else node.fork, node.fork_message),
+            *(min(node.runs, default=None), max(node.runs, default=None), len(node.runs), node.runs.get(node.end)),
+        )
+        for node in nodes
+    ]
+    return build_frame(rows, _FRAME_KINDS)

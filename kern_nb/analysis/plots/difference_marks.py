@@ -84,12 +84,6 @@ def verdict_encodings() -> dict[str, dict[str, Any]]:
     return encodings
 
 
-def row_axis(names: list[str], field: str) -> dict[str, Any]:
-    """Return the vertical axis: one row a name, in order."""
-    axis = {"ticks": False, "domain": False, "grid": False, "labelPadding": 8}
-    return {"field": field, "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
-
-
 def text_column(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
     """Return a column of text to the right of the plotting area."""
     mark = {"type": "text", "align": "left", "fontWeight": "bold" if bold else "normal"}

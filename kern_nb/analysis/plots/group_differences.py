@@ -82,7 +82,7 @@ def _forest(rows: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for name, row in zip(names, block_rows, strict=True)
         ]
-        encoding = {"y": marks.row_axis(names, "g"), "tooltip": tips}
+        encoding = {"y": vega.row_axis(names, "g", grid=False), "tooltip": tips}
         title = None if is_single else metric
         blocks.append(marks.block(title, values, encoding, marks.zero_line(), line, point, *texts))
     return {"vconcat": blocks, "spacing": 12}

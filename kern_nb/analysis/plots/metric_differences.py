@@ -91,7 +91,7 @@ def _bars(rows: list[dict[str, Any]], limit: float) -> dict[str, Any]:
     blocks = []
     for of in dict.fromkeys(row["of"] for row in rows):
         block_rows = [row for row in rows if row["of"] == of]
-        encoding = {"y": marks.row_axis([row["m"] for row in block_rows], "m"), "tooltip": tips}
+        encoding = {"y": vega.row_axis([row["m"] for row in block_rows], "m", grid=False), "tooltip": tips}
         title = None if of == formatting.MISSING else of
         blocks.append(
             marks.block(title, [_bar(row) for row in block_rows], encoding, bar, marks.zero_line(), sign, *texts)

@@ -80,8 +80,7 @@ def _bars(tools: pd.DataFrame) -> dict[str, Any]:
             if row[column]:
                 parts.append({"t": name, "n": row[column], "o": outcome, "k": n})
         ends.append({"t": name, "n": row["calls"], "l": _count_text(row)})
-    axis = {"ticks": False, "domain": False, "labelPadding": 8}
-    y = {"field": "t", "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
+    y = vega.row_axis(names, "t")
     longest = max(end["n"] for end in ends)
     x = {
         "field": "n",

@@ -130,9 +130,7 @@ def _drawing(nodes: list[SessionNode], dots: list[dict[str, Any]]) -> dict[str, 
     first, last = min(line["a"] for line in lines), max(line["b"] for line in lines)
     width = max(_MIN_WIDTH, min(vega.WIDTH - _STEP, 2 * _STEP * (last - first + 1)))
     is_wide = width / (last - first + 1) > _DOT_SPACE
-    axis = {"ticks": False, "domain": False, "labelPadding": 10, "grid": True, "gridDash": [1, 3]}
-    names = [node.label for node in nodes]
-    y = {"field": "y", "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
+    y = vega.row_axis([node.label for node in nodes], "y", labelPadding=10, grid=True, gridDash=[1, 3])
     scale = {"domain": [first, max(last, first + 1)], "nice": False, "padding": 14}
     x = {"field": "x", "type": "quantitative", "title": "run", "scale": scale}
     x["axis"] = vega.integer_ticks(max(0, first), last)

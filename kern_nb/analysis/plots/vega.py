@@ -37,12 +37,7 @@ _CONFIG: dict[str, Any] = {
     "background": "white",
     "padding": 10,
     "view": {"stroke": None, "continuousWidth": WIDTH},
-    "title": {
-        "anchor": "start",
-        "frame": "bounds",
-        "subtitleFontSize": 12,
-        "subtitlePadding": 4,
-    },
+    "title": {"anchor": "start", "frame": "bounds", "subtitleFontSize": 12, "subtitlePadding": 4},
     "axis": {
         "labelColor": TEXT,
         "titleColor": TEXT,
@@ -105,6 +100,12 @@ def build_specification(title: str, notes: Iterable[str], drawing: dict[str, Any
 def make_title(text: str) -> dict[str, Any]:
     """Return a title with its own colours: a host's theme takes precedence over the configuration."""
     return {"text": text, "color": TEXT, "subtitleColor": MUTED, "fontSize": 12}
+
+
+def row_axis(names: list[str], field: str, **axis: Any) -> dict[str, Any]:
+    """Return a vertical axis with one row a name, in order."""
+    axis = {"ticks": False, "domain": False, "labelPadding": 8, **axis}
+    return {"field": field, "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
 
 
 def describe(title: str, notes: Iterable[str]) -> str:
