@@ -242,7 +242,7 @@ def test_empty_plot_is_a_sentence(name, tmp_path):
 
     data, _ = plot._repr_mimebundle_()
     assert set(data) == {"text/plain", "text/html"}
-    assert data["text/plain"].startswith("There ")
+    assert data["text/plain"].startswith("No ")
     assert data["text/plain"].split(".")[0] in data["text/html"]
     assert len(plot.df) == 0
     assert plot.save(tmp_path / "nothing.png").read_bytes().startswith(b"\x89PNG")
