@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.analysis.digest import Digest
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import When
     from kern_nb.db.references import Reference
