@@ -1,21 +1,21 @@
-"""What is compared or summarized: a session or a run, read as the rows of its frames."""
+"""Conversations: a session or a run with its rows, and its messages in a comparable form."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from kern_nb import store_registry
-from kern_nb.control_characters import LONE_SURROGATE
+from kern_nb.analysis.dataframe import frame_text, iter_rows
+from kern_nb.analysis.selection import format_reference, require_session_or_run
 from kern_nb.db import codec
-from kern_nb.db.mapping import RESULT_ROLES
-from kern_nb.db.reads import INSTRUCTION_ROLES
-from kern_nb.errors import BadUsage
+from kern_nb.db.mapping import ANSWERS
+from kern_nb.db.reads import NOT_TOLD
 from kern_nb.records import is_parts
 from kern_nb.text import formatting
 from kern_nb.text.missing_values import na_to_none
@@ -23,31 +23,29 @@ from kern_nb.text.missing_values import na_to_none
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.reads import Details
     from kern_nb.db.references import Reference
-    from kern_nb.records import Run, Session
 
-    Named: TypeAlias = str | Session | Run
-    """``chat`` or ``chat/2``; or a session or run as a store gave it."""
-
-    Comparand: TypeAlias = Named | tuple[Named, SessionStore | str]
-    """The same, or that with the store it is in."""
+    Comparand: TypeAlias = ReferenceLike | tuple[ReferenceLike, SessionStore | str]
+    """A session or run, or a pair of it and its store."""
 
 
-_SHOWN = 60
-_OF_HASH = 12
+_KIND_WIDTH = 60
+_HASH_LENGTH = 12
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Call(NamedTuple):
-    """A tool call as it is compared.
+    """A tool call in a comparable form.
 
     Attributes:
         tool_name: The tool.
-        args: JSON with sorted keys, so that their order does not matter.
-        result: What it returned where no message says that; None where one does, or there is none.
-        value: The result as JSON with sorted keys, where it is no text.
-        failed: Whether it failed, where no message says that.
+        args: JSON with sorted keys.
+        result: The result where no message has it; None where one does, or there is no result.
+        value: The result as JSON with sorted keys, where it is not text.
+        failed: Whether it failed, where no message has that.
     """
 
     tool_name: str
@@ -57,27 +55,27 @@ class Call(NamedTuple):
     failed: bool = False
 
     @property
-    def same(self) -> tuple[Any, ...]:
-        """All that makes it the same as another; the order of keys does not."""
+    def key(self) -> tuple[Any, ...]:
+        """What equal calls have in common."""
         return self.tool_name, self.args, self.value or self.result, bool(self.value), self.failed
 
 
 class Turn(NamedTuple):
-    """One message of a conversation, as it is compared.
+    """A message in a comparable form.
 
     Attributes:
-        place: Where it stands, as a person writes it: ``chat/2.5``; ``chat/2`` where that is no message.
-        row: The row it is: its run's id and its index there. What two branches inherit is the same row.
-        role: Who speaks.
-        tool_name: On a tool's message: the tool.
-        text: What is said; empty where only tools are called.
-        calls: The tools it calls.
-        value: What is said as JSON with sorted keys, where it is no text.
-        failed: Whether it says that a call failed.
-        partial: Whether it broke off.
+        reference: The message's reference, ``chat/2.5``; ``chat/2`` where the turn is not a message.
+        row: The run's id and the index in it. Messages that two branches inherit are the same row.
+        role: The role.
+        tool_name: The tool, on a tool's message.
+        text: The text; empty where the message only calls tools.
+        calls: The tool calls.
+        value: The content as JSON with sorted keys, where it is not text.
+        failed: Whether the message reports a failed call.
+        partial: Whether the message is incomplete.
     """
 
-    place: str
+    reference: str
     row: tuple[str, int]
     role: str
     tool_name: str
@@ -88,42 +86,42 @@ class Turn(NamedTuple):
     partial: bool = False
 
     @property
-    def said(self) -> tuple[Any, ...]:
-        """All that makes it the same as another: ids, times and the order of keys do not."""
-        exact = (self.value or self.text, bool(self.value), self.failed, self.partial)
-        return self.role, self.tool_name, *exact, tuple(call.same for call in self.calls)
+    def key(self) -> tuple[Any, ...]:
+        """What equal turns have in common: not ids, times or the order of JSON keys."""
+        content = (self.value or self.text, bool(self.value), self.failed, self.partial)
+        return self.role, self.tool_name, *content, tuple(call.key for call in self.calls)
 
     @property
-    def exact(self) -> str:
-        """What is said, spelled so that no two values look alike: text in quotes, its odd characters as escapes."""
-        said = self.value or (json.dumps(self.text) if self.text or self.role in RESULT_ROLES else "")
-        marks = [*(["(failed)"] if self.failed else []), *(["(broke off)"] if self.partial else [])]
-        return " ".join(filter(None, [said, *marks]))
+    def literal(self) -> str:
+        """The content in a form that differs for different content: text in quotes, with escapes."""
+        content = self.value or (json.dumps(self.text) if self.text or self.role in ANSWERS else "")
+        marks = [*(["(failed)"] if self.failed else []), *(["(partial)"] if self.partial else [])]
+        return " ".join(filter(None, [content, *marks]))
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What makes another a version of it: who speaks, and which tools are called."""
+        """What two versions of a turn have in common: the role, and the tools called."""
         return self.role, self.tool_name, tuple(call.tool_name for call in self.calls)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """A session or a run with all it sees: what it inherits, too.
+class Conversation:
+    """A session or a run with its rows, inherited ones included.
 
     Attributes:
-        label: What it is called, as a person writes it.
-        place: What of which session.
-        store: The store it is in.
-        runs: One row a run, as ``store.runs_df`` has them; of one run, its members' runs too.
-        messages: One row a message, but for copies that a run keeps of what it was told of earlier runs.
+        label: The display name.
+        reference: The session or run.
+        store: Its store.
+        runs: One row a run, as in ``store.runs_df``; of one run, its members' runs too.
+        messages: One row a message, without copies of earlier runs' messages.
         tool_calls: One row a tool call.
-        scores: What rates it as a whole: the run where it is one, else the session.
+        scores: The scores of the run, or of the session as a whole.
         session: The session's row of ``store.sessions_df``.
-        details: What the frames do not tell: values that are no text, and marks.
+        details: What the frames lack: values that are not text, and marks.
     """
 
     label: str
-    place: Reference
+    reference: Reference
     store: SessionStore = field(repr=False)
     runs: pd.DataFrame = field(repr=False)
     messages: pd.DataFrame = field(repr=False)
@@ -134,189 +132,174 @@ class Side:
 
     @cached_property
     def session_id(self) -> str:
-        """Its session, as frames spell it."""
-        return spelled(self.place.session_id)
+        """The session's id as frames hold it."""
+        return frame_text(self.reference.session_id)
 
     @cached_property
     def turns(self) -> list[Turn]:
-        """Its messages in order; of a run that has none, its input and output.
+        """The messages in order; of a run without messages, its input and output.
 
-        Calls that no message made are a turn of their own, before the answer. A file is said as a line of its own.
-        Instructions that are told again, unchanged, in a later run are no turn.
+        Calls without a message form a turn of their own, before the answer. A file is a line of text. Instructions that
+        a later run repeats unchanged are left out.
         """
         calls = self._calls()
         names = ("run_id", "run_index", "message_index", "role", "tool_name", "content")
-        said: dict[str, list[Turn]] = defaultdict(list)
-        for run_id, run_index, index, role, tool, content in rows(self.messages, names):
-            place, key = f"{self.session_id}/{run_index}.{index}", (run_id, index)
-            value = self.details.contents.get(key)
-            exact = "null" if value is None and content is None and role in RESULT_ROLES else canonical(value)
-            turn = Turn(place, key, role, tool or "", _text(content, value, role), tuple(calls[key]), exact)
-            failed, partial = self.details.failed.get(key, False), key in self.details.partial
-            said[run_id].append(turn._replace(failed=failed, partial=partial))
-        found: list[Turn] = []
+        by_run: dict[str, list[Turn]] = defaultdict(list)
+        for run_id, run_index, index, role, tool, content in iter_rows(self.messages, names):
+            key = (run_id, index)
+            raw = self.details.contents.get(key)
+            by_run[run_id].append(
+                Turn(
+                    reference=f"{self.session_id}/{run_index}.{index}",
+                    row=key,
+                    role=role,
+                    tool_name=tool or "",
+                    text=_text(content, raw, role),
+                    calls=tuple(calls[key]),
+                    value="null" if raw is None and content is None and role in ANSWERS else canonical_json(raw),
+                    failed=self.details.failed.get(key, False),
+                    partial=key in self.details.partial,
+                )
+            )
+        turns: list[Turn] = []
         instructions: dict[tuple[str | None, str], str] = {}
-        for run in rows(self.runs, _ENDS):
-            turns = said.get(run[0]) or self._ends(*run[:4])
-            agent_id = run[4]
-            turns = [turn for turn in turns if not _is_told_again(turn, instructions, agent_id)]
-            if loose := calls.get((run[0], None)):
-                place = f"{self.session_id}/{run[1]}"
-                turns.insert(_answer(turns), Turn(place, (run[0], -1), "assistant", "", "", tuple(loose)))
-            found += turns
-        return found
+        for run_id, run_index, run_input, output, agent_id in iter_rows(self.runs, _RUN_COLUMNS):
+            run_turns = by_run.get(run_id) or self._input_and_output(run_id, run_index, run_input, output)
+            run_turns = [turn for turn in run_turns if not _is_repeated(turn, instructions, agent_id)]
+            if unattached := calls.get((run_id, None)):
+                turn = Turn(f"{self.session_id}/{run_index}", (run_id, -1), "assistant", "", "", tuple(unattached))
+                run_turns.insert(_answer_index(run_turns), turn)
+            turns += run_turns
+        return turns
 
-    def _ends(self, run_id: str, run_index: int, asked: str | None, answered: str | None) -> list[Turn]:
-        place, values = f"{self.session_id}/{run_index}", self.details.ends.get(run_id, (None, None))
-        ends = enumerate(zip(("user", "assistant"), (asked, answered), values, strict=True))
+    def _input_and_output(self, run_id: str, run_index: int, run_input: str | None, output: str | None) -> list[Turn]:
+        reference = f"{self.session_id}/{run_index}"
+        raw = self.details.ends.get(run_id, (None, None))
+        ends = enumerate(zip(("user", "assistant"), (run_input, output), raw, strict=True))
         return [
-            Turn(place, (run_id, i), role, "", _text(text, value, role), (), canonical(value))
+            Turn(reference, (run_id, i), role, "", _text(text, value, role), (), canonical_json(value))
             for i, (role, text, value) in ends
             if text is not None or value is not None
         ]
 
     def _calls(self) -> dict[tuple[str, int | None], list[Call]]:
-        """The calls of each message, by its run and index; those of no message by their run alone."""
-        answers = self.messages[self.messages["role"].isin(RESULT_ROLES)]
-        told = set(rows(answers, ("run_id", "tool_call_id")))
+        """Return the calls by run and message index; the index is None where no message has the call."""
+        answers = self.messages[self.messages["role"].isin(ANSWERS)]
+        answered = set(iter_rows(answers, ("run_id", "tool_call_id")))
         calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
         names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result", "status")
-        for run_id, index, name, args, call_id, result, status in rows(self.tool_calls, names):
-            call = Call(name or "", sorted_json(args))
-            if (run_id, call_id) not in told:
-                value = canonical(self.details.results.get((run_id, call_id)))
+        for run_id, index, name, args, call_id, result, status in iter_rows(self.tool_calls, names):
+            call = Call(name or "", sort_json(args))
+            if (run_id, call_id) not in answered:
+                value = canonical_json(self.details.results.get((run_id, call_id)))
                 call = call._replace(result=result, value=value, failed=status == "failed")
             calls[run_id, index].append(call)
         return calls
 
 
-_ENDS = ("run_id", "run_index", "input", "output", "agent_id")
+_RUN_COLUMNS = ("run_id", "run_index", "input", "output", "agent_id")
 
 
-def _is_told_again(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
-    """Whether an agent was told just this before; what it is told now is kept in ``instructions``."""
-    if turn.role not in INSTRUCTION_ROLES:
+def _is_repeated(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
+    """Whether these are the agent's latest ``instructions``, which are updated."""
+    if turn.role not in NOT_TOLD:
         return False
-    before = instructions.get((agent_id, turn.role))
+    previous = instructions.get((agent_id, turn.role))
     instructions[agent_id, turn.role] = turn.text
-    return before == turn.text
+    return previous == turn.text
 
 
 def _text(content: str | None, value: Any, role: str) -> str:
-    """What is said, with a line for each file of a content that is made of parts."""
-    parts = value if role not in RESULT_ROLES and is_parts(value) else ()
-    return "\n".join([*([content] if content else []), *files(parts)])
+    """Return the text of a content, with a line for each file in it."""
+    parts = value if role not in ANSWERS and is_parts(value) else ()
+    return "\n".join([*([content] if content else []), *_file_lines(parts)])
 
 
-def canonical(value: Any) -> str:
-    """A value that is no text, as JSON with its keys in order; empty for None."""
-    if isinstance(value, str):  # one that frames cannot show as it is
+def canonical_json(value: Any) -> str:
+    """Return a value as JSON with sorted keys; empty for None."""
+    if isinstance(value, str):  # text that frames cannot hold
         return json.dumps(value)
-    return "" if value is None else sorted_json(codec.dumps(value))
+    return "" if value is None else sort_json(codec.dumps(value))
 
 
-def files(content: Sequence[Any]) -> Iterator[str]:
-    """The files among the parts of a content, each told from another by its bytes or its address."""
+def _file_lines(content: Sequence[Any]) -> Iterator[str]:
+    """A line for each file in a content, identified by its hash or address."""
     for part in content:
         if not isinstance(part, dict) or isinstance(part.get("text"), str) or not isinstance(part.get("type"), str):
-            continue  # a text, or a record like a row of a table, which is said as JSON
+            continue  # text, or a record such as a table's row, which is compared as JSON
         kind = part.get("media_type") or part["type"]
         sha256 = part.get("sha256")
         if not isinstance(sha256, str):
             sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
-        yield f"[{spelled(formatting.cut(str(kind), _SHOWN))} {spelled(sha256[:_OF_HASH])}]"
+        yield f"[{frame_text(formatting.cut(str(kind), _KIND_WIDTH))} {frame_text(sha256[:_HASH_LENGTH])}]"
 
 
-def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
-    """The rows of a session or a run.
-
-    Args:
-        one: Which; see `Comparand`.
-        store: The store it is in, or the name of one; the one in use where None.
+def load_conversation(source: Comparand, store: SessionStore | str | None = None) -> Conversation:
+    """Read the rows of a session or a run.
 
     Raises:
-        SessionNotFound, RunNotFound, AmbiguousReference: it names nothing, or several things.
-        BadUsage: it is a message, or a run that is in no store.
+        SessionNotFound: No session matches.
+        RunNotFound: The session has no such run.
+        AmbiguousReference: Several sessions match.
+        BadUsage: The reference is to a message, or to a run that is not stored.
     """
-    named, store = one if isinstance(one, tuple) and len(one) == 2 else (one, store)  # noqa: PLR2004 - it and its store
-    found = store_registry.find(store)
-    place = found.locate(reference_of(named))
-    if place.message_index is not None:
-        hint = f"Name its run: {place.session_id}/{place.run_index}"
-        raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
-    runs = found.runs_df(place.session_id, lineage=True)
-    messages = found.messages_df(place.session_id, lineage=True)
-    tool_calls = found.tool_calls_df(place.session_id, lineage=True)
-    scores = found.scores_df(place.session_id)
-    if place.run_index is None:
+    if isinstance(source, tuple) and len(source) == 2:  # noqa: PLR2004 - a reference and its store
+        reference_like, store = source
+    else:
+        reference_like = source
+    store = store_registry.find(store)
+    reference = require_session_or_run(store.locate(format_reference(reference_like)))
+    session_id = reference.session_id
+    runs = store.runs_df(session_id, lineage=True)
+    messages = store.messages_df(session_id, lineage=True)
+    tool_calls = store.tool_calls_df(session_id, lineage=True)
+    scores = store.scores_df(session_id)
+    if reference.run_index is None:
         scores = scores[scores["run_id"].isna()]
     else:
-        run_ids = _with_members(runs, place.run_index)
+        run_ids = RunTree(runs).member_ids(reference.run_index)
         runs, messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (runs, messages, tool_calls))
         scores = scores[scores["run_id"] == run_ids[0]]
-    details = found.details(place.session_id)
-    if details.copies:  # frames have those too, and count them nowhere
-        messages = messages[[key not in details.copies for key in rows(messages, ("run_id", "message_index"))]]
-    session = {str(name): value for name, value in found.sessions_df(place.session_id).iloc[0].items()}
-    return Side(spelled(str(place)), place, found, runs, messages, tool_calls, scores, session, details)
+    details = store.details(session_id)
+    if details.copies:  # the frames have them too, but no total counts them
+        messages = messages[[key not in details.copies for key in iter_rows(messages, ("run_id", "message_index"))]]
+    session = {str(name): value for name, value in store.sessions_df(session_id).iloc[0].items()}
+    label = frame_text(str(reference))
+    return Conversation(label, reference, store, runs, messages, tool_calls, scores, session, details)
 
 
-def reference_of(named: Named) -> str:
-    """The name of a session or a run, as a person writes it.
+class RunTree:
+    """The runs of a session, and the members' runs of each."""
 
-    Raises:
-        BadUsage: it is in no store, or is neither.
-    """
-    from kern_nb.records import Run, Session
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self.by_index: dict[int, str] = {}
+        self._members: dict[str | None, list[str]] = defaultdict(list)
+        for run_id, index, parent_id in iter_rows(runs, ("run_id", "run_index", "parent_run_id")):
+            self.by_index[index] = run_id
+            self._members[parent_id].append(run_id)
 
-    if isinstance(named, str):
-        return named
-    if not isinstance(named, (Session, Run)):
-        several = isinstance(named, (list, tuple, set))
-        hint = "Name them one by one: compare('chat', 'what-if')." if several else "For example: 'chat', or 'chat/2'."
-        raise BadUsage(f"{formatting.cut(repr(named), _SHOWN)} names no session or run.", hint)
-    run_index = named.run_index if isinstance(named, Run) else None
-    if named.session_id is None or (isinstance(named, Run) and run_index is None):
-        raise BadUsage(f"{named!r} is in no store.", "Store it first: store.append_run(session_id, run)")
-    return named.session_id if run_index is None else f"{named.session_id}/{run_index}"
-
-
-def _with_members(runs: pd.DataFrame, run_index: int) -> list[str]:
-    """The ids of a run and of its members' runs, at every depth; its own first."""
-    members: dict[str | None, list[str]] = defaultdict(list)
-    found: list[str] = []
-    for run_id, index, parent in rows(runs, ("run_id", "run_index", "parent_run_id")):
-        members[parent].append(run_id)
-        found += [run_id] if index == run_index else []
-    for run_id in found:  # grows while it is read
-        found += [member for member in members[run_id] if member not in found]
-    return found
+    def member_ids(self, run_index: int) -> list[str]:
+        """Return the ids of a run and of its members' runs at every depth, its own first."""
+        run_ids = [self.by_index[run_index]]
+        visited = set(run_ids)  # a damaged store may have a cycle
+        for run_id in run_ids:  # the list grows during the loop
+            members = [member_id for member_id in self._members.get(run_id, ()) if member_id not in visited]
+            visited.update(members)
+            run_ids += members
+        return run_ids
 
 
-def _answer(turns: Sequence[Turn]) -> int:
-    """The place of a run's last turn, where that is not a user's; else the end."""
+def _answer_index(turns: Sequence[Turn]) -> int:
+    """The index of a run's last turn, unless it is the user's; else the end."""
     return len(turns) - 1 if turns and turns[-1].role != "user" else len(turns)
 
 
-def rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
-    """The rows of some columns as Python values, None where one is missing."""
-    columns = [na_to_none(df[name]).tolist() for name in names]
-    return zip(*columns, strict=True)
-
-
-def spelled(text: str) -> str:
-    """Text as frames have it: they hold no half of a surrogate pair."""
-    from kern_nb.control_characters import replace_surrogates
-
-    return replace_surrogates(text)
-
-
-def sorted_json(text: str | None) -> str:
-    """JSON with its keys in order and no spaces, half surrogate pairs as escapes; text that is no JSON as it is."""
+def sort_json(text: str | None) -> str:
+    """Return JSON with sorted keys and no spaces, lone surrogates as escapes; other text unchanged."""
     if not text:
         return ""
     try:
-        made = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        compact = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
-    return LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", made)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", compact)

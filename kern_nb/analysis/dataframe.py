@@ -1,8 +1,8 @@
-"""Rows that were computed, as a frame like those of a store: the same dtypes, missing values `pd.NA`."""
+"""Computed frames with the dtypes of the store's frames; missing values are `pd.NA`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.db.columns import DTYPES, Kind
@@ -10,11 +10,43 @@ from kern_nb.db.columns import DTYPES, Kind
 if TYPE_CHECKING:
     import pandas as pd
 
+TEXT: Any = DTYPES["text"]
+COUNT: Any = DTYPES["count"]
+NUMBER: Any = DTYPES["number"]
+FLAG: Any = DTYPES["flag"]
 
-def framed(made: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
-    """Rows as a frame with the dtypes of the store's frames."""
+
+def build_frame(rows: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
+    """Build a frame from rows, with a column for each kind."""
     import pandas as pd
 
-    columns = list(zip(*made, strict=True)) or [()] * len(kinds)
+    columns = list(zip(*rows, strict=True)) or [()] * len(kinds)
     arrays = ((name, list(values), DTYPES[kind]) for (name, kind), values in zip(kinds.items(), columns, strict=True))
     return pd.DataFrame({name: pd.array(values, dtype=dtype) for name, values, dtype in arrays})  # type: ignore[call-overload]
+
+
+def stack_frames(frames: Sequence[pd.DataFrame], column: str, labels: Iterable[str]) -> pd.DataFrame:
+    """Stack frames, with a first column that labels the rows of each; a single frame is returned as it is."""
+    import pandas as pd
+
+    if len(frames) == 1:
+        return frames[0]
+    parts = []
+    for frame, label in zip(frames, labels, strict=True):
+        first = pd.Series(label, index=frame.index, name=column, dtype=TEXT)
+        parts.append(pd.concat([first, frame], axis=1))
+    stacked: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return stacked
+
+
+def iter_rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+    """Iterate over the rows of some columns as Python values, None where one is missing."""
+    columns = [df[name].astype(object).where(df[name].notna(), None).tolist() for name in names]
+    return zip(*columns, strict=True)
+
+
+def frame_text(text: str) -> str:
+    """Return text as frames hold it: a lone surrogate is replaced."""
+    from kern_nb.db.dtypes import shown
+
+    return shown(text)

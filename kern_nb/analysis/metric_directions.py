@@ -1,6 +1,6 @@
-"""Which way is better, by the name of a metric: declared here, never guessed from a value.
+"""Which values of a metric are better, declared by its name.
 
-A count that may be good or bad (messages, tool calls, tokens read from a cache) is neutral: it has no better side.
+A count that may be good or bad (messages, tool calls, tokens read from a cache) is neutral.
 """
 
 from __future__ import annotations
@@ -26,13 +26,25 @@ DIRECTIONS: dict[str, int] = {
     "n_tool_errors": LOWER,
     "tool_errors": LOWER,
 }
-"""The metrics that have a better side. A score that a caller names is better when higher, whatever its name."""
+"""The metrics with a direction. A score that a caller names is better when higher, whatever its name."""
 
 _PASS_K = re.compile(r"pass_[1-9][0-9]*")
 
 
-def direction(metric: str) -> int:
-    """-1 where lower is better, 1 where higher is, 0 where neither."""
+def get_direction(metric: str) -> int:
+    """Return `LOWER`, `HIGHER` or `NEUTRAL`."""
     if _PASS_K.fullmatch(metric):
         return HIGHER
     return DIRECTIONS.get(metric, NEUTRAL)
+
+
+def better_side(low: float | None, high: float | None, direction: int) -> str | None:
+    """Return the better side by the interval of the difference b - a: "a", "b", or "neither" where it contains 0.
+
+    None where there is no interval or the metric is neutral.
+    """
+    if low is None or high is None or direction == NEUTRAL:
+        return None
+    if low <= 0 <= high:
+        return "neither"
+    return "b" if low * direction > 0 else "a"

@@ -1,27 +1,31 @@
-"""Which sessions and runs are meant: those that are named, or the sessions that fit."""
+"""Which sessions and runs a caller means: by references, or by filters."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kern_nb.analysis.conversation import reference_of
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
+from kern_nb.text import formatting
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import Named
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import TimeLike
+    from kern_nb.db.frame_queries import When
+    from kern_nb.records import Run, Session
+
+    ReferenceLike: TypeAlias = str | Session | Run
+    """``chat`` or ``chat/2``, or a stored session or run."""
 
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d{1,18})", re.DOTALL)
+_VALUE_WIDTH = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitting:
-    """Which sessions are meant where none is named; see `kern_nb.analysis.groups.compare_groups` for the names."""
+class SessionFilter:
+    """Filters on sessions; see `kern_nb.analysis.groups.compare_groups` for the names in ``where``."""
 
     where: Mapping[str, Any] | None = None
     agent_id: str | None = None
@@ -29,84 +33,127 @@ class Fitting:
     until: TimeLike | None = None
 
     @property
-    def says(self) -> bool:
-        """Whether it says anything at all; an empty ``where`` means every session."""
+    def is_set(self) -> bool:
+        """Whether any filter is set; an empty ``where`` selects every session."""
         return any(value is not None for value in (self.where, self.agent_id, self.since, self.until))
 
     def __str__(self) -> str:
-        """As a title has it."""
-        parts = [f"{name} {value}" for name, value in (self.where or {}).items()]
-        parts += [f"agent {self.agent_id}"] if self.agent_id is not None else []
-        parts += [f"since {self.since}"] if self.since is not None else []
-        parts += [f"until {self.until}"] if self.until is not None else []
-        return ", ".join(parts)
+        """The filters as a title shows them."""
+        fields = (("agent", self.agent_id), ("since", self.since), ("until", self.until))
+        parts = [*(self.where or {}).items(), *((name, value) for name, value in fields if value is not None)]
+        return ", ".join(f"{name} {value}" for name, value in parts)
 
 
-def chosen(
-    store: SessionStore, named: Sequence[Named], fitting: Fitting, user_id: str | None = None
-) -> list[Reference]:
-    """The places that are meant, each once, in the order in which they are named; those that fit, oldest first.
-
-    Args:
-        store: The store they are in.
-        named: Sessions and runs.
-        fitting: Which sessions, where none is named.
-        user_id: Whose: to others a session is not there.
+def format_reference(reference: ReferenceLike) -> str:
+    """Return the text that refers to a session or run.
 
     Raises:
-        SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
-        BadUsage: nothing is named, a message is, or nothing fits.
+        BadUsage: The session or run is not stored, or the value is of another type.
     """
-    if fitting.where is not None and not isinstance(fitting.where, Mapping):
-        hint = 'For example: where={"domain": "airline"}'
-        raise BadUsage(f"where={fitting.where!r} is no mapping of names to values.", hint)
-    if named and fitting.says:
+    from kern_nb.records import Run, Session
+
+    if isinstance(reference, str):
+        return reference
+    if not isinstance(reference, (Session, Run)):
+        is_collection = isinstance(reference, (list, tuple, set))
+        example = "compare('chat', 'what-if')" if is_collection else "'chat', or 'chat/2'"
         raise BadUsage(
-            f"Both names are given and what fits: {fitting}.", "Name sessions, or say which ones: one of both."
+            f"A reference must be a str, Session or Run, got {formatting.cut(repr(reference), _VALUE_WIDTH)}.",
+            f"Pass one argument per session: {example}." if is_collection else f"For example: {example}.",
         )
-    if named:
-        return _located(store, list(dict.fromkeys(map(reference_of, named))), user_id)
-    if not fitting.says and user_id is None:
+    run_index = reference.run_index if isinstance(reference, Run) else None
+    if reference.session_id is None or (isinstance(reference, Run) and run_index is None):
+        raise BadUsage(f"{reference!r} is not stored.", "Store it first: store.append_run(session_id, run)")
+    return str(Reference(reference.session_id, run_index))
+
+
+def require_session_or_run(reference: Reference) -> Reference:
+    """Return the reference.
+
+    Raises:
+        BadUsage: It is to a message.
+    """
+    if reference.message_index is not None:
+        hint = f"Name its run: {reference.session_id}/{reference.run_index}"
+        raise BadUsage(f"{str(reference)!r} is a message, not a session or a run.", hint)
+    return reference
+
+
+def require_mapping(where: Any) -> None:
+    """Check the type of a ``where`` filter.
+
+    Raises:
+        BadUsage: It is neither None nor a mapping.
+    """
+    if where is not None and not isinstance(where, Mapping):
+        hint = 'For example: where={"domain": "airline"}'
+        raise BadUsage(f"where must be a mapping of names to values, got {where!r}.", hint)
+
+
+def select_sessions(
+    store: SessionStore, references: Sequence[ReferenceLike], filters: SessionFilter, user_id: str | None = None
+) -> list[Reference]:
+    """Resolve references, or filters where there are no references.
+
+    Args:
+        store: The store to look in.
+        references: Sessions and runs.
+        filters: The filters on sessions.
+        user_id: The owner; sessions of other users do not exist for the lookup.
+
+    Returns:
+        Each reference once, in the given order; sessions that match the filters, oldest first.
+
+    Raises:
+        SessionNotFound: No session matches a reference.
+        RunNotFound: A session has no such run.
+        AmbiguousReference: Several sessions match a reference.
+        BadUsage: There is neither a reference nor a filter, or there are both; a reference is to a message; or no
+            session matches the filters.
+    """
+    require_mapping(filters.where)
+    if references and filters.is_set:
+        raise BadUsage(f"References exclude filters, got both: {filters}.", "Pass either references or filters.")
+    if references:
+        return _locate_all(store, list(dict.fromkeys(map(format_reference, references))), user_id)
+    if not filters.is_set and user_id is None:
         raise BadUsage(
             "No session or run is named.",
             "For example: %kern summarize conversation_123; in Python also summarize(where={'model': 'gpt-5.2'}).",
         )
-    return [Reference(session_id) for session_id in _fitting(store, fitting, user_id)]
+    return [Reference(session_id) for session_id in _matching_ids(store, filters, user_id)]
 
 
-def _located(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:
-    """The places of names. Whole ids are looked up together, however many they are; prefixes one by one."""
-    known: set[str] = set()
-    runs = {text: found for text in texts if (found := _RUN.fullmatch(text))}
+def _locate_all(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:
+    """Resolve the texts of references: full ids by one query, however many they are; prefixes one by one."""
+    known_ids: set[str] = set()
+    runs = {text: match for text in texts if (match := _RUN.fullmatch(text))}
     if len(texts) > 1:
-        ids = {*texts, *(found["session"] for found in runs.values())}
-        known = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
-    places: dict[Reference, None] = {}
+        ids = {*texts, *(match["session"] for match in runs.values())}
+        known_ids = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
+    references: dict[Reference, None] = {}
     for text in texts:
         run = runs.get(text)
-        if text in known:
-            place = Reference(text)
-        elif run is not None and run["session"] in known:
-            place = Reference(run["session"], int(run["run"]))
+        if text in known_ids:
+            reference = Reference(text)
+        elif run is not None and run["session"] in known_ids:
+            reference = Reference(run["session"], int(run["run"]))
         else:
-            place = store.locate(text, user_id=user_id)
-        if place.message_index is not None:
-            hint = f"Name its run: {place.session_id}/{place.run_index}"
-            raise BadUsage(f"{str(place)!r} is a message, not a session or a run.", hint)
-        places[place] = None
-    return list(places)
+            reference = require_session_or_run(store.locate(text, user_id=user_id))
+        references[reference] = None
+    return list(references)
 
 
-def _fitting(store: SessionStore, fitting: Fitting, user_id: str | None) -> list[str]:
-    filters = {"user_id": user_id, "agent_id": fitting.agent_id, "since": fitting.since, "until": fitting.until}
-    found = list(store.sessions_df(columns=["session_id"], **filters)["session_id"])  # type: ignore[arg-type]
-    if not found:
-        raise BadUsage("No session fits.", "%kern sessions lists all of them.")
-    if fitting.where:
-        from kern_nb.analysis.groups.keys import Reader
+def _matching_ids(store: SessionStore, filters: SessionFilter, user_id: str | None) -> list[str]:
+    params = {"user_id": user_id, "agent_id": filters.agent_id, "since": filters.since, "until": filters.until}
+    ids = list(store.sessions_df(columns=["session_id"], **params)["session_id"])  # type: ignore[arg-type]
+    if not ids:
+        raise BadUsage("No session matches.", "%kern sessions lists all of them.")
+    if not filters.where:
+        return ids[::-1]
+    from kern_nb.analysis.groups.keys import LabelReader
 
-        reader = Reader(store, (), filters)
-        for name, value in fitting.where.items():
-            reader.keep(name, value)
-        return [str(session_id) for session_id in reader.sessions["session_id"]]
-    return found[::-1]
+    reader = LabelReader(store, (), params)
+    for name, value in filters.where.items():
+        reader.filter(name, value)
+    return [str(session_id) for session_id in reader.sessions["session_id"]]

@@ -1,4 +1,4 @@
-"""What a session or a run took, in numbers: counts, tokens, cost, time, scores."""
+"""The totals of a conversation: counts, tokens, cost, time and scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kern_nb.analysis.conversation import Side
+    from kern_nb.analysis.conversation import Conversation
 
 _SUMS = (
     "n_tool_calls",
@@ -22,58 +22,59 @@ _SUMS = (
     "cost",
 )
 _NAMES = ("n_runs", "n_messages", *_SUMS, "duration_s")
-_OF_MESSAGES = ("input_tokens", "output_tokens", "cost")
+_MESSAGE_SUMS = ("input_tokens", "output_tokens", "cost")
 
 
-def totals(side: Side) -> dict[str, float | None]:
-    """Its totals by the names of the frames' columns, then its scores by theirs (see `metric_of`); None where unknown.
+def compute_totals(conversation: Conversation) -> dict[str, float | None]:
+    """Return the totals by column name, then the scores by `score_metric`; None where unknown.
 
-    What a branch inherits counts as what it saw: of a run that it inherits a part of, the tokens and the cost of that
-    part's messages. The time of a whole session is what its source states, else the sum of its runs. Members' runs
-    count with the run they belong to.
+    A branch includes what it inherits; of a run that it inherits in part, the tokens and cost of that part's messages.
+    The duration of a whole session is the stated one, else the sum over its runs. Members' runs are included, but their
+    time is within that of the run they belong to.
     """
-    runs = _with_messages(side)
-    alone = runs[~runs["parent_run_id"].isin(runs["run_id"])]  # a member's time is within that of the run it serves
-    found: dict[str, float | None] = {"n_runs": len(runs), "n_messages": len(side.messages)}
-    found |= {name: _sum(runs[name]) for name in _SUMS}
-    if found["cost"] == 0 and found["total_tokens"]:  # of a run that cost nothing beside those whose price nobody knew
-        found["cost"] = None
-    found["duration_s"] = _sum(alone["duration_s"])
-    if side.place.run_index is None and _missing(side.session["parent_session_id"]):
-        stated, tokens = (_known(side.session[name]) for name in ("duration_s", "total_tokens"))
-        # Of runs that a branch keeps a copy of the session does not count the time, nor the tokens: the parent does.
-        if stated is not None and tokens == found["total_tokens"]:
-            found["duration_s"] = stated
-    scores = side.scores.groupby("name", sort=True)["value"].mean()
-    return found | {metric_of(str(name)): _known(value) for name, value in scores.items()}
+    runs = _fill_from_messages(conversation)
+    roots = runs[~runs["parent_run_id"].isin(runs["run_id"])]
+    totals: dict[str, float | None] = {"n_runs": len(runs), "n_messages": len(conversation.messages)}
+    totals |= {name: _sum(runs[name]) for name in _SUMS}
+    if totals["cost"] == 0 and totals["total_tokens"]:  # free runs beside runs of unknown cost
+        totals["cost"] = None
+    totals["duration_s"] = _sum(roots["duration_s"])
+    session = conversation.session
+    if conversation.reference.run_index is None and _is_missing(session["parent_session_id"]):
+        stated, tokens = (_to_float(session[name]) for name in ("duration_s", "total_tokens"))
+        # The session excludes the time and tokens of runs that it copied: where they differ, the sum is right.
+        if stated is not None and tokens == totals["total_tokens"]:
+            totals["duration_s"] = stated
+    scores = conversation.scores.groupby("name", sort=True)["value"].mean()
+    return totals | {score_metric(str(name)): _to_float(value) for name, value in scores.items()}
 
 
-def metric_of(score: str) -> str:
-    """The name of a score among the metrics: its own, ``score.cost`` where a total has that."""
+def score_metric(score: str) -> str:
+    """Return the metric name of a score: its own, or ``score.cost`` where a total has that name."""
     return f"score.{score}" if score in _NAMES else score
 
 
-def _with_messages(side: Side) -> pd.DataFrame:
-    """The runs, with what their messages add up to where nothing is stated for the run."""
-    runs = side.runs.copy()
-    agents = side.messages[side.messages["role"] != "user"]
-    sums = agents.groupby("run_id")[list(_OF_MESSAGES)].sum(min_count=1)
-    for name in _OF_MESSAGES:
+def _fill_from_messages(conversation: Conversation) -> pd.DataFrame:
+    """Return the runs; where a run states no usage, with the sums over its messages (a run that is cut states none)."""
+    runs = conversation.runs.copy()
+    messages = conversation.messages[conversation.messages["role"] != "user"]
+    sums = messages.groupby("run_id")[list(_MESSAGE_SUMS)].sum(min_count=1)
+    for name in _MESSAGE_SUMS:
         runs[name] = runs[name].fillna(runs["run_id"].map(sums[name]).astype(runs[name].dtype))
-    both = runs[["input_tokens", "output_tokens"]].sum(axis=1, min_count=1)
-    runs["total_tokens"] = runs["total_tokens"].fillna(both.astype("Int64"))
+    tokens = runs[["input_tokens", "output_tokens"]].sum(axis=1, min_count=1)
+    runs["total_tokens"] = runs["total_tokens"].fillna(tokens.astype("Int64"))
     return runs
 
 
 def _sum(values: pd.Series[Any]) -> float | None:
-    return _known(values.sum(min_count=1))
+    return _to_float(values.sum(min_count=1))
 
 
-def _known(value: Any) -> float | None:
-    return None if _missing(value) or not math.isfinite(value) else float(value)
+def _to_float(value: Any) -> float | None:
+    return None if _is_missing(value) or not math.isfinite(value) else float(value)
 
 
-def _missing(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     import pandas as pd
 
     return bool(pd.isna(value))

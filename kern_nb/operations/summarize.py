@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kern_nb.analysis.conversation import Named
     from kern_nb.analysis.digest import Digest
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import TimeLike
     from kern_nb.db.references import Reference
@@ -67,13 +67,13 @@ class Summaries:
     @property
     def df(self) -> pd.DataFrame:
         """One row a summary, with the fields of `SessionSummary`; topics as one text."""
-        from kern_nb.analysis.dataframe import framed
+        from kern_nb.analysis.dataframe import build_frame
 
         names = ("session_id", "run_index", "summary", "topics", "last_run_index", "updated_at")
         kinds: dict[str, Any] = dict.fromkeys(names, "text")
         kinds |= {"run_index": "count", "last_run_index": "count", "updated_at": "time"}
         told = [one.model_copy(update={"topics": ", ".join(one.topics)}) for one in self.summaries]
-        return framed([tuple(getattr(one, name) for name in names) for one in told], kinds)
+        return build_frame([tuple(getattr(one, name) for name in names) for one in told], kinds)
 
     def __repr__(self) -> str:
         from kern_nb.views.summary import summaries_text
@@ -88,7 +88,7 @@ class Summaries:
 
 @overload
 def summarize(
-    *references: Named,
+    *references: ReferenceLike,
     store: SessionStore | str | None = None,
     model: None = None,
     where: Mapping[str, Any] | None = None,
@@ -102,7 +102,7 @@ def summarize(
 
 @overload
 def summarize(
-    *references: Named,
+    *references: ReferenceLike,
     store: SessionStore | str | None = None,
     model: Any,
     where: Mapping[str, Any] | None = None,
@@ -115,7 +115,7 @@ def summarize(
 
 
 def summarize(
-    *references: Named,
+    *references: ReferenceLike,
     store: SessionStore | str | None = None,
     model: Any = None,
     where: Mapping[str, Any] | None = None,
@@ -157,7 +157,7 @@ def summarize(
         SummaryFailed: the model failed. What was stored before stays, and the same call goes on from there.
     """
     from kern_nb.analysis.digest import digest
-    from kern_nb.analysis.selection import Fitting, chosen
+    from kern_nb.analysis.selection import SessionFilter, select_sessions
 
     if model is None:
         fits = {"where": where, "user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
@@ -166,8 +166,8 @@ def summarize(
 
     found = store_registry.find(store)
     manager = _manager(model)
-    fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
-    places = chosen(found, references, fitting, user_id)
+    fitting = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
+    places = select_sessions(found, references, fitting, user_id)
     with _Progress(len(places), shown=progress) as bar:
         made: SessionSummary | Summaries = event_loop.run(
             lambda: _summarized(found, places, manager, bar), watch=bar.follow

@@ -52,7 +52,7 @@ def _title(digest: Digest) -> str:
     n_runs = int(items["run_index"].notna().sum())
     told = [(len(items) - n_runs, "session"), (n_runs, "run")]
     what = " and ".join(formatting.plural(n, noun) for n, noun in told if n)
-    return what + (f" ({formatting.cut(digest.fitting, 2 * _LABEL)})" if digest.fitting else "")
+    return what + (f" ({formatting.cut(digest.filters, 2 * _LABEL)})" if digest.filters else "")
 
 
 def _size(digest: Digest) -> str:

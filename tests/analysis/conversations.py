@@ -5,10 +5,10 @@ from __future__ import annotations
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 MESSAGES = 4
-"""So many messages has a run that `talk` makes."""
+"""So many messages has a run that `make_run` makes."""
 
 
-def talk(n: int, answer: str = "", args: object = None, **more) -> Run:
+def make_run(n: int, answer: str = "", args: object = None, **more) -> Run:
     """A question, a tool call, its result and an answer."""
     call = ToolCall(tool_call_id="c1", tool_name=f"tool_{n % 3}", args={"n": n} if args is None else args, result="ok")
     return Run(

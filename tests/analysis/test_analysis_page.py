@@ -8,7 +8,7 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+def test_page_examples_run(tmp_path, monkeypatch):
     """In order and in one place, as a reader would type them."""
     from kern_nb import store_registry
 

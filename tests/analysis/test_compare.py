@@ -7,7 +7,7 @@ import time
 
 import pandas as pd
 import pytest
-from conversations import MESSAGES, save, talk
+from conversations import MESSAGES, make_run, save
 
 from kern_nb import Agent, summarize
 from kern_nb.analysis.compare import compare
@@ -23,10 +23,10 @@ def by_metric(comparison) -> dict[str, tuple]:
     return {row.metric: (row.a, row.b, row.delta, row.better) for row in rows.itertuples()}
 
 
-def test_the_same_conversation_has_no_divergence(store):
+def test_equal_conversations_have_no_divergence(store):
     """Its ids and times do not count: a copy in other words is the same only where the words are."""
-    save(store, "a", *(talk(n) for n in range(3)))
-    save(store, "b", *(talk(n) for n in range(3)))
+    save(store, "a", *(make_run(n) for n in range(3)))
+    save(store, "b", *(make_run(n) for n in range(3)))
     found = compare("a", "b", store=store)
 
     assert found.divergence is None
@@ -36,9 +36,9 @@ def test_the_same_conversation_has_no_divergence(store):
     assert {row[2] for row in by_metric(found).values()} == {0.0}
 
 
-def test_branches_part_at_the_right_message(store):
+def test_divergence_of_branches_is_the_first_different_message(store):
     """Forked at 50 random messages: what they inherit is the same rows, and the next message is where they part."""
-    save(store, "chat", *(talk(n) for n in range(25)))
+    save(store, "chat", *(make_run(n) for n in range(25)))
     chance = random.Random(20261125)
     places = [(chance.randrange(25), chance.randrange(MESSAGES)) for _ in range(50)]
     for number, (run, message) in enumerate(places):
@@ -56,21 +56,21 @@ def test_branches_part_at_the_right_message(store):
         assert found.divergence.b_text == f"else {number}"
 
 
-def test_a_branch_that_says_nothing_yet_parts_where_it_ends(store):
+def test_empty_branch_diverges_at_its_end(store):
     """An empty branch has inherited rows and none of its own."""
-    save(store, "chat", talk(0), talk(1))
+    save(store, "chat", make_run(0), make_run(1))
     store.branch("chat", after=0, new_session_id="empty")
     found = compare("chat", "empty", store=store).divergence
 
     assert (found.turn, found.a, found.b) == (4, "chat/1.0", None)
 
 
-def test_two_branches_share_what_both_inherit(store):
+def test_branches_share_inherited_turns(store):
     """By identity: the words after their forks are the same, and not shared."""
-    save(store, "chat", talk(0), talk(1))
+    save(store, "chat", make_run(0), make_run(1))
     for name in ("left", "right"):
         store.branch("chat", after=0, new_session_id=name)
-        store.append_run(name, talk(7))
+        store.append_run(name, make_run(7))
     turns = compare("left", "right", store=store).turns
 
     assert turns.shared.tolist() == [True] * 4 + [False] * 4
@@ -89,12 +89,12 @@ def test_two_branches_share_what_both_inherit(store):
         ("be\x00fore", "be\x01fore"),
     ],
 )
-def test_texts_that_are_nearly_the_same_are_told_apart(store, a, b):
+def test_similar_texts_are_changed(store, a, b):
     """In the last of 10 runs, the rest being the same; the turn is changed, not lost on one side and new on the other."""
-    save(store, "a", *(talk(n) for n in range(9)), talk(9, answer=a))
-    save(store, "b", *(talk(n) for n in range(9)), talk(9, answer=b))
+    save(store, "a", *(make_run(n) for n in range(9)), make_run(9, answer=a))
+    save(store, "b", *(make_run(n) for n in range(9)), make_run(9, answer=b))
     found = compare("a", "b", store=store)
-    if a == "":  # `talk` makes an answer up where it has none
+    if a == "":  # `make_run` makes an answer up where it has none
         return
 
     assert (found.divergence.a, found.divergence.b) == ("a/9.3", "b/9.3")
@@ -102,22 +102,22 @@ def test_texts_that_are_nearly_the_same_are_told_apart(store, a, b):
     assert found.turns.status.tolist() == ["matched"] * 39 + ["changed"]
 
 
-def test_arguments_are_the_same_in_any_order_of_their_keys(store):
+def test_order_of_argument_keys_is_ignored(store):
     """JSON objects have no order; a value that differs is a change of the call and of its turn."""
-    save(store, "a", talk(0, args={"x": 1, "y": [1, 2]}))
-    save(store, "b", talk(0, args={"y": [1, 2], "x": 1}))
-    save(store, "c", talk(0, args={"y": [2, 1], "x": 1}))
+    save(store, "a", make_run(0, args={"x": 1, "y": [1, 2]}))
+    save(store, "b", make_run(0, args={"y": [1, 2], "x": 1}))
+    save(store, "c", make_run(0, args={"y": [2, 1], "x": 1}))
 
     assert compare("a", "b", store=store).tool_calls.status.tolist() == ["matched"]
     assert compare("a", "c", store=store).tool_calls.status.tolist() == ["changed"]
     assert compare("a", "c", store=store).divergence.a == "a/0.1"
 
 
-def test_turns_that_only_one_has_are_said_to_be_its_own(store):
+def test_turns_of_one_side_only(store):
     """After what was inserted or left out, the two are side by side again."""
-    save(store, "a", talk(0), talk(1), talk(2))
-    save(store, "b", talk(0), talk(9), talk(1), talk(2))
-    save(store, "c", talk(0), talk(2))
+    save(store, "a", make_run(0), make_run(1), make_run(2))
+    save(store, "b", make_run(0), make_run(9), make_run(1), make_run(2))
+    save(store, "c", make_run(0), make_run(2))
 
     status = compare("a", "b", store=store).turns.status
     assert status.tolist() == ["matched"] * 4 + ["only in b"] * 4 + ["matched"] * 8
@@ -125,14 +125,16 @@ def test_turns_that_only_one_has_are_said_to_be_its_own(store):
     assert status.tolist() == ["matched"] * 4 + ["only in a"] * 4 + ["matched"] * 4
 
 
-def test_every_turn_and_call_of_both_is_there_once(store):
+def test_alignment_has_every_turn_and_call_once(store):
     """Whatever the alignment: nothing is lost and nothing twice, in the order of each."""
     chance = random.Random(7)
     for trial in range(20):
         names = [f"a{trial}", f"b{trial}"]
         for name in names:
             save(
-                store, name, *(talk(chance.randrange(6), args=chance.randrange(3)) for _ in range(chance.randrange(8)))
+                store,
+                name,
+                *(make_run(chance.randrange(6), args=chance.randrange(3)) for _ in range(chance.randrange(8))),
             )
         found = compare(*names, store=store)
         for name, side in zip(names, "ab", strict=True):
@@ -143,14 +145,14 @@ def test_every_turn_and_call_of_both_is_there_once(store):
 
 
 @pytest.mark.every_engine
-def test_metrics_say_what_each_took_and_which_is_better(store):
+def test_metrics_have_values_and_better_side(store):
     """Sums over the runs; fewer tokens, less cost and time are better, and more messages are neither."""
-    save(store, "a", talk(0), talk(1))
+    save(store, "a", make_run(0), make_run(1))
     failed = Message(role="tool", tool_call_id="c1", content="boom", is_error=True)
-    bad = talk(2)
+    bad = make_run(2)
     bad.messages[2], bad.tool_calls = failed, []
     bad.messages[1].tool_calls = [ToolCall(tool_call_id="c1", tool_name="tool_2", args={})]
-    save(store, "b", talk(0), talk(1), bad)
+    save(store, "b", make_run(0), make_run(1), bad)
     store.add_score("a", "reward", 0.0)
     store.add_score("b", "reward", 1.0)
     found = by_metric(compare("a", "b", store=store))
@@ -168,7 +170,7 @@ def test_metrics_say_what_each_took_and_which_is_better(store):
     assert percent["reward"] is pd.NA  # there is no percentage of 0
 
 
-def test_what_nobody_knows_is_missing_and_never_better(store):
+def test_unknown_values_are_missing_and_never_better(store):
     """A cost that only one states has no difference; what neither states is left out."""
     cheap = Run(input="x", usage=Usage(input_tokens=5, output_tokens=5, cost=0.0))
     store.append_run("a", cheap)
@@ -180,9 +182,9 @@ def test_what_nobody_knows_is_missing_and_never_better(store):
     assert "reasoning_tokens" not in found
 
 
-def test_a_branch_counts_with_what_it_inherits(store):
+def test_branch_metrics_include_inherited_runs(store):
     """So that the difference is what the two did differently; of a run cut in two, the messages it has."""
-    save(store, "chat", talk(0), talk(1))
+    save(store, "chat", make_run(0), make_run(1))
     store.branch("chat", after=(1, 1), new_session_id="b")
     found = by_metric(compare("chat", "b", store=store))
 
@@ -192,9 +194,9 @@ def test_a_branch_counts_with_what_it_inherits(store):
     assert found["n_tool_calls"] == (2, 2, 0, None)
 
 
-def test_runs_are_compared_by_themselves(store):
+def test_compare_runs(store):
     """A reference to a run takes that run alone, with its own scores."""
-    save(store, "chat", talk(0), talk(1), talk(0, answer="another answer"))
+    save(store, "chat", make_run(0), make_run(1), make_run(0, answer="another answer"))
     run = store.find_run("chat/2")
     store.add_score("chat", "liked", 1.0, run_id=run.run_id)
     store.add_score("chat", "liked", 0.0)
@@ -206,11 +208,11 @@ def test_runs_are_compared_by_themselves(store):
     assert by_metric(found)["liked"] == (None, 1.0, None, None)
 
 
-def test_runs_of_members_count_with_the_run_they_serve(store):
+def test_run_metrics_include_member_runs(store):
     """A team's run has the messages and tokens of its members' runs; their time is within its own."""
-    leader = store.append_run("team", talk(0))
-    store.append_run("team", talk(1, parent_run_id=leader.run_id))
-    store.append_run("team", talk(2))
+    leader = store.append_run("team", make_run(0))
+    store.append_run("team", make_run(1, parent_run_id=leader.run_id))
+    store.append_run("team", make_run(2))
     found = by_metric(compare("team/0", "team/2", store=store))
 
     assert found["n_runs"][:2] == (2, 1)
@@ -218,7 +220,7 @@ def test_runs_of_members_count_with_the_run_they_serve(store):
     assert found["duration_s"][:2] == (1.5, 1.5)
 
 
-def test_a_run_that_has_no_messages_is_compared_by_its_input_and_output(store):
+def test_run_without_messages_is_compared_by_input_and_output(store):
     """As its transcript shows it."""
     store.append_run("a", Run(input="hi", output="hello"))
     store.append_run("b", Run(input="hi", output="good day"))
@@ -230,11 +232,11 @@ def test_a_run_that_has_no_messages_is_compared_by_its_input_and_output(store):
     ]
 
 
-def test_of_three_each_is_beside_the_first(store):
+def test_contenders_are_stacked_beside_the_baseline(store):
     """The frames say which contender a row is about; the first of the divergences is the comparison's."""
-    save(store, "a", talk(0), talk(1))
-    save(store, "b", talk(0), talk(1, answer="late"))
-    save(store, "c", talk(5), talk(1))
+    save(store, "a", make_run(0), make_run(1))
+    save(store, "b", make_run(0), make_run(1, answer="late"))
+    save(store, "c", make_run(5), make_run(1))
     found = compare("a", "b", "c", store=store)
 
     assert found.metrics.contender.unique().tolist() == ["b", "c"]
@@ -244,10 +246,10 @@ def test_of_three_each_is_beside_the_first(store):
     assert found.turns.columns[0] == "contender"
 
 
-def test_sessions_of_two_stores_are_compared(store, store_factory):
+def test_compare_sessions_of_two_stores(store, store_factory):
     """Of one name, each is named with its store; the same run ids are not the same rows."""
     other = store_factory(name="other")
-    runs = [talk(n) for n in range(2)]
+    runs = [make_run(n) for n in range(2)]
     save(store, "chat", *runs)
     save(other, "chat", *(run.model_copy(update={"output": "x"}) for run in runs))
     found = compare("chat", ("chat", other), store=store)
@@ -258,10 +260,10 @@ def test_sessions_of_two_stores_are_compared(store, store_factory):
     assert set(found.turns.status) == {"matched"}
 
 
-def test_empty_sessions_are_compared(store):
+def test_compare_empty_sessions(store):
     """Nothing on either side is the same nothing."""
     save(store, "a")
-    save(store, "b", talk(0))
+    save(store, "b", make_run(0))
 
     assert compare("a", "a", store=store).divergence is None
     assert compare("a", "b", store=store).divergence.b == "b/0.0"
@@ -279,21 +281,21 @@ def test_empty_sessions_are_compared(store):
         (("a", "b"), AmbiguousReference),
     ],
 )
-def test_what_cannot_be_compared_is_said(store, names, error):
+def test_invalid_sides_raise_with_a_hint(store, names, error):
     """With the name, and what to do."""
     for name in ("a", "b1", "b2"):
-        save(store, name, talk(0))
+        save(store, name, make_run(0))
 
     with pytest.raises(error) as caught:
         compare(*names, store=store)
     assert caught.value.hint
 
 
-def test_a_run_that_is_in_no_store_is_not_compared(store):
+def test_run_that_is_not_stored_raises(store):
     """Its place is not known."""
-    save(store, "a", talk(0))
-    with pytest.raises(BadUsage, match="in no store"):
-        compare("a", talk(1), store=store)
+    save(store, "a", make_run(0))
+    with pytest.raises(BadUsage, match="is not stored"):
+        compare("a", make_run(1), store=store)
 
 
 def calling(args=None, result="sunny", text=None, *, of_message=True) -> Run:
@@ -308,7 +310,7 @@ def calling(args=None, result="sunny", text=None, *, of_message=True) -> Run:
 
 
 @pytest.mark.parametrize("of_message", [True, False])
-def test_a_result_that_no_message_says_is_compared(store, of_message):
+def test_result_without_a_message_is_compared(store, of_message):
     """Two sessions whose tools returned different things are not the same, whatever a source kept of it."""
     save(store, "a", calling(of_message=of_message))
     save(store, "b", calling(result="rainy", of_message=of_message))
@@ -323,16 +325,16 @@ def test_a_result_that_no_message_says_is_compared(store, of_message):
     assert compare("a", "a", store=store).divergence is None
 
 
-def test_a_result_that_a_message_says_is_said_once(store):
+def test_result_with_a_message_appears_once(store):
     """There it is a turn of its own."""
-    save(store, "a", talk(0))
-    save(store, "b", talk(0))
+    save(store, "a", make_run(0))
+    save(store, "b", make_run(0))
 
     assert compare("a", "b", store=store).turns.a_calls[1] == 'tool_0({"n":0})'
 
 
 @pytest.mark.parametrize(("x", "y"), [(1, 1.0), (1, "1"), (1, True), (0, None), ("", None)])
-def test_arguments_of_other_types_are_other_arguments(store, x, y):
+def test_argument_types_are_compared(store, x, y):
     """And the difference is in the text, beside words that are the same."""
     save(store, "a", calling(args={"x": x}, text="One moment."))
     save(store, "b", calling(args={"x": y}, text="One moment."))
@@ -345,10 +347,10 @@ def test_arguments_of_other_types_are_other_arguments(store, x, y):
     assert first.split("0.1")[1] != second.split("0.1")[1]
 
 
-def test_a_score_that_is_no_number_is_unknown(store):
+def test_non_numeric_score_is_unknown(store):
     """It is better than nothing, and worse than nothing."""
     for name in "ab":
-        save(store, name, talk(0))
+        save(store, name, make_run(0))
     store.add_score("a", "reward", float("nan"))
     store.add_score("b", "reward", 1.0)
 
@@ -359,10 +361,10 @@ def test_a_score_that_is_no_number_is_unknown(store):
     assert "reward" not in by_metric(compare("a", "a", store=store))
 
 
-def test_a_score_named_like_a_total_hides_none(store):
+def test_score_with_the_name_of_a_total_is_prefixed(store):
     """Both are there, the score under another name; and it is a score: higher is better."""
     for name, value in (("a", 3), ("b", 4)):
-        save(store, name, talk(0))
+        save(store, name, make_run(0))
         store.add_score(name, "cost", value)
         store.add_score(name, "total_tokens", value)
     found = by_metric(compare("a", "b", store=store))
@@ -373,10 +375,10 @@ def test_a_score_named_like_a_total_hides_none(store):
     assert found["score.total_tokens"] == (3, 4, 1, "b")
 
 
-def test_two_workloads_of_one_database_share_nothing(persistent_target):
+def test_session_tables_of_one_database_share_no_rows(persistent_target):
     """The same records under another table's name are equal, and not the same rows."""
     with open_store(persistent_target) as one, open_store(persistent_target, session_table="other") as other:
-        run = talk(0)
+        run = make_run(0)
         for store in (one, other):
             store.append_run("chat", run)
         turns = compare(("chat", one), ("chat", other)).turns
@@ -385,10 +387,10 @@ def test_two_workloads_of_one_database_share_nothing(persistent_target):
     assert not turns.shared.any()
 
 
-def test_of_very_many_contenders_the_first_are_shown(store):
+def test_display_is_limited_to_the_first_contenders(store):
     """As with turns: what is shown is bounded, and says what it leaves out; the frames have all."""
     for n in range(31):
-        save(store, f"chat-{n:02}", talk(n), talk(n + 1))
+        save(store, f"chat-{n:02}", make_run(n), make_run(n + 1))
     found = compare(*(f"chat-{n:02}" for n in range(31)), store=store)
 
     assert len(found._repr_html_()) < 100_000
@@ -400,7 +402,7 @@ def test_of_very_many_contenders_the_first_are_shown(store):
     assert found.turns.contender.nunique() == 30
 
 
-def test_ten_thousand_turns_that_differ_are_shown_at_once():
+def test_display_of_ten_thousand_changed_turns_is_fast():
     """Only what is shown is compared word by word."""
     with open_store(":memory:") as store:
         for name in "ab":
@@ -416,13 +418,13 @@ def test_ten_thousand_turns_that_differ_are_shown_at_once():
     assert all("9,976 turns more" in texts[0] or "9,940 turns more" in text for text in texts)
 
 
-def test_a_cost_that_nobody_knew_is_not_that_of_what_was_free(store):
+def test_unknown_cost_is_not_zero(store):
     """A greeting without a model cost nothing; the run beside it spent tokens at a price that nobody stated."""
     greeting = Run(messages=[Message(role="assistant", content="Hello!", usage=Usage(cost=0))])
     spent = Usage(input_tokens=10, output_tokens=1, cost=0)
     answer = Run(messages=[Message(role="assistant", content="Yes.", usage=spent)])
     save(store, "a", greeting, answer)
-    save(store, "b", talk(0))
+    save(store, "b", make_run(0))
     found = by_metric(compare("a", "b", store=store))
 
     assert store.sessions_df("a")["cost"].isna().all()
@@ -430,14 +432,14 @@ def test_a_cost_that_nobody_knew_is_not_that_of_what_was_free(store):
     assert summarize("a", store=store).items["cost"].isna().all()
 
 
-def test_the_other_way_round_is_the_same_comparison(store):
+def test_comparison_is_symmetric(store):
     """Whichever is the baseline: the same turns and calls are side by side, and what is better changes sides."""
     chance = random.Random(11)
     sides = {"only in a": "only in b", "only in b": "only in a", "a": "b", "b": "a"}
     for trial in range(30):
         names = [f"a{trial}", f"b{trial}"]
         for name in names:
-            save(store, name, *(talk(chance.randrange(5), args=chance.randrange(4)) for _ in range(6)))
+            save(store, name, *(make_run(chance.randrange(5), args=chance.randrange(4)) for _ in range(6)))
         found, turned = compare(*names, store=store), compare(*names[::-1], store=store)
 
         for frame in ("turns", "tool_calls"):
@@ -450,12 +452,12 @@ def test_the_other_way_round_is_the_same_comparison(store):
         } == other
 
 
-def test_a_branch_that_was_detached_counts_as_before(store):
+def test_detached_branch_has_the_same_metrics(store):
     """Its copies of what it inherited count with it, as the rows did: tokens, cost and time alike."""
-    save(store, "chat", talk(0), talk(1))
+    save(store, "chat", make_run(0), make_run(1))
     store.branch("chat", after=0, new_session_id="branch")
     store.branch("chat", after=0, new_session_id="empty")
-    store.append_run("branch", talk(2))
+    store.append_run("branch", make_run(2))
     before = by_metric(compare("branch", "empty", store=store))
     store.delete_session("chat", detach_branches=True)
     after = by_metric(compare("branch", "empty", store=store))
@@ -464,7 +466,7 @@ def test_a_branch_that_was_detached_counts_as_before(store):
     assert after["duration_s"][:2] == (3.0, 1.5)
 
 
-def test_what_a_run_was_told_again_is_no_turn(store):
+def test_copies_of_earlier_messages_are_not_turns(store):
     """An agent that keeps the history with each run says the same as one that does not."""
     for name, keeps in (("keeps", True), ("does not", False)):
         agent = Agent(

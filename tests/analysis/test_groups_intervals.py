@@ -25,7 +25,7 @@ def percentile(means, share):
     return means[low] + (at - low) * (means[min(low + 1, len(means) - 1)] - means[low])
 
 
-def test_of_four_pairs_it_is_that_of_all_256_resamples():
+def test_interval_of_four_pairs_matches_all_256_resamples():
     """With so few, every resample can be listed: the percentiles of these are met within the chance of the draws."""
     deltas = [-1.0, 0.5, 2.0, 7.0]
     means = every_resample(deltas)
@@ -40,7 +40,7 @@ def test_of_four_pairs_it_is_that_of_all_256_resamples():
     assert min(abs(low - mean) for mean in means) < 0.05
 
 
-def test_it_is_what_a_plain_bootstrap_finds():
+def test_interval_matches_a_plain_bootstrap():
     """A loop over the random module, with other draws, ends up at the same ends."""
     chance = random.Random(7)
     deltas = [chance.gauss(1, 3) for _ in range(60)]
@@ -52,7 +52,7 @@ def test_it_is_what_a_plain_bootstrap_finds():
     assert high == pytest.approx(percentile(means, 0.975), abs=0.04 * width)
 
 
-def test_it_holds_the_mean_as_often_as_it_says():
+def test_interval_coverage_matches_the_confidence():
     """Of 90 % intervals of samples of 40, nine in ten hold the mean they were drawn from."""
     chance = random.Random(11)
     held = 0
@@ -65,7 +65,7 @@ def test_it_holds_the_mean_as_often_as_it_says():
 
 @settings(max_examples=20)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
-def test_the_same_data_give_the_same_interval(deltas):
+def test_interval_is_deterministic(deltas):
     """It is drawn from a generator that always starts at the same place; it is within the data, and around the mean."""
     low, high = mean_interval(deltas)
     slack = 1e-9 * max(map(abs, deltas))
@@ -74,7 +74,7 @@ def test_the_same_data_give_the_same_interval(deltas):
     assert min(deltas) - slack <= low <= high <= max(deltas) + slack
 
 
-def test_more_confidence_is_a_wider_interval():
+def test_higher_confidence_widens_the_interval():
     """Confidence is what the interval is asked for."""
     deltas = [float(n) for n in range(20)]
     narrow, wide = mean_interval(deltas, 0.5), mean_interval(deltas, 0.99)
@@ -90,7 +90,7 @@ def test_degenerate_data():
     assert mean_interval([0.0, 0.0]) == (0.0, 0.0)
 
 
-def test_very_many_pairs_are_no_trouble():
+def test_many_pairs_are_fast():
     """So many are drawn less often, in parts that fit into memory; the interval is that of the normal distribution."""
     chance = random.Random(3)
     deltas = [chance.gauss(0, 1) for _ in range(20_000)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from trials import row, table, trial, trials
+from trials import row, save_trial, save_trials, table
 
 from kern_nb import store_registry
 from kern_nb.analysis.groups import compare_groups
@@ -23,8 +23,8 @@ def memory():
 
 def test_trials_are_averaged_before_groups_are_compared(store):
     """A key with many trials weighs as much as any other; on every engine."""
-    trials(store, "a", {"1": [1, 0], "2": [0, 0, 0]}, tokens=100)
-    trials(store, "b", {"1": [1], "2": [1, 1, 0]}, tokens=40)
+    save_trials(store, "a", {"1": [1, 0], "2": [0, 0, 0]}, tokens=100)
+    save_trials(store, "b", {"1": [1], "2": [1, 1, 0]}, tokens=40)
     found = compare_groups(store)
     reward, tokens = row(found.metrics, metric="reward"), row(found.metrics, metric="tokens")
 
@@ -43,10 +43,10 @@ def test_trials_are_averaged_before_groups_are_compared(store):
     assert found.ambiguous.empty
 
 
-def test_frames_have_the_dtypes_of_the_stores(memory):
+def test_group_frames_have_store_dtypes(memory):
     """Text, Int64 and Float64, so that they join with the store's frames, even where nothing is known."""
-    trials(memory, "a", {"1": [1], "2": [1]}, cost=None)
-    trials(memory, "b", {"1": [1], "3": [None]}, cost=None)
+    save_trials(memory, "a", {"1": [1], "2": [1]}, cost=None)
+    save_trials(memory, "b", {"1": [1], "3": [None]}, cost=None)
     found = compare_groups(memory)
     names = {
         "string": ["group", "key", "metric", "better", "reason", "session_id"],
@@ -62,13 +62,13 @@ def test_frames_have_the_dtypes_of_the_stores(memory):
             assert dtype == expected.get(name, "Int64" if counted else "Float64"), name
 
 
-def test_an_unknown_cost_is_missing_and_not_free(memory):
+def test_unknown_cost_is_missing_not_zero(memory):
     """It is left out of means, sums and pairs, and of how many sessions they are is told."""
-    trial(memory, "a1", "a", "1", 1, cost=3.0)
-    trial(memory, "a2", "a", "1", 1, cost=None)
-    trial(memory, "a3", "a", "2", 1, cost=0)  # beside spent tokens
-    trial(memory, "b1", "b", "1", 1, cost=1.0)
-    trial(memory, "b2", "b", "2", 1, cost=5.0)
+    save_trial(memory, "a1", "a", "1", 1, cost=3.0)
+    save_trial(memory, "a2", "a", "1", 1, cost=None)
+    save_trial(memory, "a3", "a", "2", 1, cost=0)  # beside spent tokens
+    save_trial(memory, "b1", "b", "1", 1, cost=1.0)
+    save_trial(memory, "b2", "b", "2", 1, cost=5.0)
     found = compare_groups(memory)
     a, cost = row(found.groups, group="a"), row(found.metrics, metric="cost")
 
@@ -79,14 +79,14 @@ def test_an_unknown_cost_is_missing_and_not_free(memory):
     assert "Cost of a: known of 1 of 3 sessions." in repr(found)
 
 
-def test_every_session_is_in_a_group_or_told_of(store):
+def test_every_session_is_compared_or_ambiguous(store):
     """Without a key, without a group, of runs that disagree, without a score: each with its reason; on every engine."""
-    trials(store, "a", {"1": [1], "2": [0]})
-    trials(store, "b", {"1": [0], "3": [1]})
-    trial(store, "unscored", "b", "2", tokens=70)
-    trial(store, "no key", "a", None, 1)
-    trial(store, "torn", None, "1", 1, runs=[Run(model="b"), Run(model="a"), Run()])
-    trial(store, "no runs", None, None, runs=[])
+    save_trials(store, "a", {"1": [1], "2": [0]})
+    save_trials(store, "b", {"1": [0], "3": [1]})
+    save_trial(store, "unscored", "b", "2", tokens=70)
+    save_trial(store, "no key", "a", None, 1)
+    save_trial(store, "torn", None, "1", 1, runs=[Run(model="b"), Run(model="a"), Run()])
+    save_trial(store, "no runs", None, None, runs=[])
     found = compare_groups(store)
     told = {row[0]: row[1:] for row in table(found.ambiguous)}
 
@@ -108,21 +108,21 @@ def test_every_session_is_in_a_group_or_told_of(store):
     assert "Unmatched: 1 key in some groups only" in text
 
 
-def test_a_session_is_of_the_model_its_own_runs_agree_on(memory):
+def test_model_of_a_session_is_that_of_its_own_runs(memory):
     """Runs of a team's members say nothing about the group, nor do runs that name no model."""
     leader = Run(run_id="r1", model="a")
     member = Run(model="tiny", parent_run_id="r1")
-    trial(memory, "team", None, "1", 1, runs=[leader, member, Run()])
-    trial(memory, "b", "b", "1", 1)
+    save_trial(memory, "team", None, "1", 1, runs=[leader, member, Run()])
+    save_trial(memory, "b", "b", "1", 1)
 
     assert dict(table(compare_groups(memory).sessions[["session_id", "group"]])) == {"team": "a", "b": "b"}
 
 
-def test_three_groups_are_each_beside_the_baseline(memory):
+def test_two_contenders_are_stacked_beside_the_baseline(memory):
     """A column says which contender is b; a key that one of them lacks is still compared with the other."""
-    trials(memory, "a", {"1": [0], "2": [1]}, created_at=100)
-    trials(memory, "c", {"1": [1], "2": [0]}, created_at=200)
-    trials(memory, "b", {"1": [1]}, created_at=300)
+    save_trials(memory, "a", {"1": [0], "2": [1]}, created_at=100)
+    save_trials(memory, "c", {"1": [1], "2": [0]}, created_at=200)
+    save_trials(memory, "b", {"1": [1]}, created_at=300)
     found = compare_groups(memory)
 
     assert (found.baseline, found.contenders) == ("a", ["c", "b"])
@@ -136,11 +136,11 @@ def test_three_groups_are_each_beside_the_baseline(memory):
     assert "baseline" in found._repr_html_()
 
 
-def test_the_baseline_is_the_group_that_began_first(memory):
+def test_baseline_is_the_group_with_the_oldest_session(memory):
     """Or the one named first; by name where both began at once. What is not named is counted, not compared."""
-    trials(memory, "new", {"1": [1]}, created_at=300)
-    trials(memory, "old", {"1": [0]}, created_at=100)
-    trials(memory, "mid", {"1": [0], "2": [1]}, created_at=100)
+    save_trials(memory, "new", {"1": [1]}, created_at=300)
+    save_trials(memory, "old", {"1": [0]}, created_at=100)
+    save_trials(memory, "mid", {"1": [0], "2": [1]}, created_at=100)
 
     assert compare_groups(memory).groups.group.tolist() == ["mid", "old", "new"]
     found = compare_groups(memory, groups=["new", "old"])
@@ -151,10 +151,10 @@ def test_the_baseline_is_the_group_that_began_first(memory):
     assert "Not asked for: 2 sessions of mid." in repr(found)
 
 
-def test_groups_by_a_column_of_the_session(store):
+def test_groups_by_a_session_column(store):
     """A column of sessions_df comes before a metadata key of that name, which the prefix reaches."""
     for n, agent in enumerate(("fast", "slow")):
-        trial(store, f"s{n}", "m", "1", n, agent_id=agent)
+        save_trial(store, f"s{n}", "m", "1", n, agent_id=agent)
         store.save_session(
             store.get_session(f"s{n}").model_copy(update={"metadata": {"task_id": "1", "agent_id": str(n)}})
         )
@@ -167,7 +167,7 @@ def test_groups_by_a_state_key(store):
     """A key of the session state, by its bare name or with its prefix; numbers and objects are written as JSON."""
     for n, plan in enumerate(({"depth": 1}, {"depth": 2})):
         state = {"plan": plan, "task": {"name": "x"}}
-        trial(store, f"s{n}", "m", None, n, session_data={"session_state": state})
+        save_trial(store, f"s{n}", "m", None, n, session_data={"session_state": state})
     found = compare_groups(store, by="state.plan.depth", key="state.task.name")
 
     assert found.groups.group.tolist() == ["1", "2"]
@@ -176,10 +176,10 @@ def test_groups_by_a_state_key(store):
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, str])
-def test_values_are_named_as_they_are(memory, kind):
+def test_labels_of_values(memory, kind):
     """A number as a number, of numpy too: as it stands in the metadata and comes out of a frame."""
     for n in range(3):
-        trial(memory, f"s{n}", "m", "1", n)
+        save_trial(memory, f"s{n}", "m", "1", n)
         made = memory.get_session(f"s{n}")
         memory.save_session(made.model_copy(update={"metadata": {"task_id": "1", "n": n, "odd": bool(n % 2)}}))
     found = compare_groups(memory, by="n", groups=[kind(2), kind(0)], success=np.float32(2))
@@ -190,11 +190,11 @@ def test_values_are_named_as_they_are(memory, kind):
     assert one.groups.group.tolist() == ["0 / 1", "2 / 1"]
 
 
-def test_several_names_make_one_key(memory):
+def test_several_names_are_combined_into_one_key(memory):
     """What one name does not tell apart, two do; a session that lacks one of them has no key."""
     for n, (model, domain, task) in enumerate([("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("b", None, "1")]):
         metadata = {"task": task} | ({"domain": domain} if domain else {})
-        trial(memory, f"s{n}", model, None, n % 2)
+        save_trial(memory, f"s{n}", model, None, n % 2)
         memory.save_session(memory.get_session(f"s{n}").model_copy(update={"metadata": metadata}))
     found = compare_groups(memory, key=["domain", "task"])
 
@@ -204,26 +204,26 @@ def test_several_names_make_one_key(memory):
     assert table(found.ambiguous) == [("s3", "no domain", "b", None)]
 
 
-def test_keys_that_would_read_alike_stay_apart(memory):
+def test_ambiguous_combined_keys_are_json(memory):
     """A value may hold what stands between two values."""
     for n, (one, two) in enumerate([("x / y", "z"), ("x", "y / z")]):
         for model in "ab":
-            trial(memory, f"{model}{n}", model, None, n)
+            save_trial(memory, f"{model}{n}", model, None, n)
             made = memory.get_session(f"{model}{n}")
             memory.save_session(made.model_copy(update={"metadata": {"one": one, "two": two}}))
 
     assert set(compare_groups(memory, key=["one", "two"]).pairs.key) == {'["x / y", "z"]', '["x", "y / z"]'}
 
 
-def test_only_what_fits_is_compared(memory):
+def test_filters_limit_the_sessions(memory):
     """Filters and conditions narrow sessions, and with them scores, runs and what is reported."""
     for n, domain in enumerate(("air", "sea")):
         for model in "ab":
             name = f"{domain}-{model}"
-            trial(memory, name, model, "1", n, created_at=100 * n, user_id=domain, tokens=1 + n)
+            save_trial(memory, name, model, "1", n, created_at=100 * n, user_id=domain, tokens=1 + n)
             made = memory.get_session(name)
             memory.save_session(made.model_copy(update={"metadata": {"task_id": "1", "domain": domain, "n": n}}))
-    trial(memory, "other", "c", "9", user_id="nobody", created_at=500)
+    save_trial(memory, "other", "c", "9", user_id="nobody", created_at=500)
     ways = [{"where": {"domain": "sea"}}, {"where": {"metadata.n": 1}}, {"user_id": "sea"}]
     ways += [{"since": pd.Timestamp(100, unit="s"), "until": pd.Timestamp(200, unit="s")}]
 
@@ -237,22 +237,22 @@ def test_only_what_fits_is_compared(memory):
     assert "c" in set(compare_groups(memory).groups.group)
 
 
-def test_a_session_is_rated_by_its_own_ratings_before_its_runs(memory):
+def test_session_scores_take_precedence_over_run_scores(memory):
     """The mean of several sources; where only runs are rated, the mean of theirs."""
-    trial(memory, "a", "a", "1", 0.5)
+    save_trial(memory, "a", "a", "1", 0.5)
     memory.add_score("a", "reward", 1.0, source="ann")
     memory.add_score("a", "reward", 0.0, run_id=memory.get_session("a").runs[0].run_id)
-    trial(memory, "b", "b", "1", runs=[Run(run_id="r1", model="b"), Run(run_id="r2", model="b")])
+    save_trial(memory, "b", "b", "1", runs=[Run(run_id="r1", model="b"), Run(run_id="r2", model="b")])
     memory.add_score("b", "reward", 0.25, run_id="r1")
     memory.add_score("b", "reward", 0.75, run_id="r2")
 
     assert compare_groups(memory).sessions.score.tolist() == [0.75, 0.5]
 
 
-def test_scores_need_not_be_there(memory):
+def test_comparison_without_scores(memory):
     """With no score asked for, or none there, what sessions took is compared; a wrong name is refused."""
-    trials(memory, "a", {"1": [None]})
-    trials(memory, "b", {"1": [None]})
+    save_trials(memory, "a", {"1": [None]})
+    save_trials(memory, "b", {"1": [None]})
     plain, unscored = compare_groups(memory, score=None), compare_groups(memory)
 
     assert "tokens" in plain.metrics.metric.tolist()
@@ -267,11 +267,11 @@ def test_scores_need_not_be_there(memory):
     assert refused.value.hint == "Did you mean 'rewrad'?"
 
 
-def test_a_score_may_be_called_like_a_metric(memory):
+def test_score_may_have_the_name_of_a_metric(memory):
     """It is told apart, and higher is better for it."""
     for name, value in (("a", 1), ("b", 2)):
         for task in "12":
-            trial(memory, name + task, name, task)
+            save_trial(memory, name + task, name, task)
             memory.add_score(name + task, "cost", value)
     found = compare_groups(memory, score="cost")
 
@@ -279,11 +279,11 @@ def test_a_score_may_be_called_like_a_metric(memory):
     assert row(found.metrics, metric="cost")["better"] == "neither"
 
 
-def test_one_pair_and_no_pair(memory):
+def test_single_pair_and_no_pair(memory):
     """One pair has no interval, and speaks for nobody; groups that share no key have all of theirs unmatched."""
-    trials(memory, "a", {"1": [1]})
-    trials(memory, "b", {"1": [0], "2": [1]})
-    trials(memory, "c", {"3": [1]})
+    save_trials(memory, "a", {"1": [1]})
+    save_trials(memory, "b", {"1": [0], "2": [1]})
+    save_trials(memory, "c", {"3": [1]})
     one, none = compare_groups(memory, groups=["a", "b"]), compare_groups(memory, groups=["a", "c"])
 
     assert row(one.metrics, metric="reward") | {"a": 1, "b": 0} == row(one.metrics, metric="reward")
@@ -295,10 +295,10 @@ def test_one_pair_and_no_pair(memory):
     assert "No key is in both." in repr(none)
 
 
-def test_a_group_whose_sessions_have_no_key_is_there_and_empty(memory):
+def test_group_without_keys_is_empty(memory):
     """It is asked for, so it is shown, with nothing in it."""
-    trials(memory, "a", {"1": [1]})
-    trial(memory, "b", "b", None, 1)
+    save_trials(memory, "a", {"1": [1]})
+    save_trial(memory, "b", "b", None, 1)
     found = compare_groups(memory)
 
     assert table(found.groups[["group", "n_sessions", "tokens", "pass_1"]]) == [("a", 1, 10, 1), ("b", 0, None, None)]
@@ -306,21 +306,21 @@ def test_a_group_whose_sessions_have_no_key_is_there_and_empty(memory):
     assert "1 session left out" in repr(found)
 
 
-def test_differences_of_rounding_are_none(memory):
+def test_rounding_differences_are_zero(memory):
     """0.1 + 0.2 is as good as 0.3: no key moved, and no side is better."""
     for task in "12":
-        trials(memory, "a", {task: [0.1, 0.2]})
-        trials(memory, "b", {task: [0.15, 0.15000000000000002]})
+        save_trials(memory, "a", {task: [0.1, 0.2]})
+        save_trials(memory, "b", {task: [0.15, 0.15000000000000002]})
     found = compare_groups(memory)
 
     assert len(found.better) == len(found.worse) == 0
     assert row(found.metrics, metric="reward")["better"] == "neither"
 
 
-def test_the_same_store_gives_the_same_figures(memory):
+def test_comparison_is_deterministic(memory):
     """The bootstrap too."""
-    trials(memory, "a", {str(n): [n % 3] for n in range(30)}, tokens=20)
-    trials(memory, "b", {str(n): [n % 4] for n in range(30)}, tokens=20)
+    save_trials(memory, "a", {str(n): [n % 3] for n in range(30)}, tokens=20)
+    save_trials(memory, "b", {str(n): [n % 4] for n in range(30)}, tokens=20)
     first, again = compare_groups(memory), compare_groups(memory)
 
     pd.testing.assert_frame_equal(first.metrics, again.metrics)
@@ -331,69 +331,77 @@ def test_the_same_store_gives_the_same_figures(memory):
 @pytest.mark.parametrize(
     ("asked", "message", "hint"),
     [
-        ({"key": "tsk_id"}, "No session has a value of 'tsk_id'", "Did you mean 'task_id'?"),
-        ({"by": "metadata.modle"}, "No session has a value of 'metadata.modle'", "Did you mean 'model'?"),
-        ({"by": "zzz"}, "No session has a value of 'zzz'", "The metadata has task_id. Columns are model, "),
-        ({"by": "task_id"}, "by task_id there is only '1'", "Name something else in by."),
-        ({"groups": ["a", "bb"]}, "No session is of the group 'bb'", "Did you mean 'b'?"),
-        ({"groups": ["a", "zz"]}, "No session is of the group 'zz'", "The groups by model are: a, b."),
-        ({"groups": ["a"]}, "named is only 'a'", "The groups by model are: a, b."),
-        ({"groups": "a"}, "named is only 'a'", "The groups by model are: a, b."),
-        ({"groups": ["a", "b", "a"]}, "A group is named twice: a, b, a", "The groups by model are: a, b."),
-        ({"where": {"task_id": "7"}}, "No session has task_id '7'", "There are: 1."),
-        ({"user_id": "nobody"}, "There are no sessions to compare that fit", "Choose other filters."),
-        ({"confidence": 95}, "confidence=95 is no share", "For example: confidence=0.95"),
-        ({"key": []}, "No name is given", 'For example: key="task_id"'),
-        ({"key": None}, "None is no name", 'For example: "task_id"'),
-        ({"by": 3}, "3 is no name", 'For example: "task_id"'),
-        ({"by": ["model", ""]}, "'' is no name", 'For example: "task_id"'),
-        ({"by": "created_at"}, "'created_at' is a time", "Choose by time with since and until."),
-        ({"by": "team_id"}, "No session has a value of 'team_id'", "Name another. The metadata has task_id."),
-        ({"confidence": "95%"}, "confidence='95%' is no share", "For example: confidence=0.95"),
-        ({"success": "high"}, "success='high' is no number", "For example: success=1.0"),
-        ({"score": 3}, "score=3 is no name of a score", 'For example: score="reward"'),
-        ({"where": "task_id=1"}, "where='task_id=1' is no mapping", 'For example: where={"domain": "airline"}'),
+        ({"key": "tsk_id"}, "No session has a value for 'tsk_id'", "Did you mean 'task_id'?"),
+        ({"by": "metadata.modle"}, "No session has a value for 'metadata.modle'", "Did you mean 'model'?"),
+        ({"by": "zzz"}, "No session has a value for 'zzz'", "The metadata has task_id. Columns are model, "),
+        ({"by": "task_id"}, "by task_id there is only '1'", "Choose something else in by."),
+        ({"groups": ["a", "bb"]}, "No session is in the group 'bb'", "Did you mean 'b'?"),
+        ({"groups": ["a", "zz"]}, "No session is in the group 'zz'", "The groups by model are: a, b."),
+        ({"groups": ["a"]}, "compare_groups takes two or more groups, got only 'a'", "The groups by model are: a, b."),
+        ({"groups": "a"}, "compare_groups takes two or more groups, got only 'a'", "The groups by model are: a, b."),
+        ({"groups": ["a", "b", "a"]}, "groups must be distinct, got a, b, a", "The groups by model are: a, b."),
+        ({"where": {"task_id": "7"}}, "No session has task_id '7'", "Known values: 1."),
+        ({"user_id": "nobody"}, "There are no sessions to compare that match", "Choose other filters."),
+        ({"confidence": 95}, "confidence must be a number between 0 and 1, got 95", "For example: confidence=0.95"),
+        ({"key": []}, "A name to group or pair sessions by is required", 'For example: key="task_id"'),
+        ({"key": None}, "must be a non-empty str, got None", 'For example: "task_id"'),
+        ({"by": 3}, "must be a non-empty str, got 3", 'For example: "task_id"'),
+        ({"by": ["model", ""]}, "must be a non-empty str, got ''", 'For example: "task_id"'),
+        ({"by": "created_at"}, "'created_at' is a time", "Filter by time with since and until."),
+        ({"by": "team_id"}, "No session has a value for 'team_id'", "Choose another name. The metadata has task_id."),
+        (
+            {"confidence": "95%"},
+            "confidence must be a number between 0 and 1, got '95%'",
+            "For example: confidence=0.95",
+        ),
+        ({"success": "high"}, "success must be a number, got 'high'", "For example: success=1.0"),
+        ({"score": 3}, "score must be the name of a score, got 3", 'For example: score="reward"'),
+        (
+            {"where": "task_id=1"},
+            "where must be a mapping of names to values, got 'task_id=1'",
+            'For example: where={"domain": "airline"}',
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(memory, asked, message, hint):
+def test_invalid_arguments_raise_with_a_hint(memory, asked, message, hint):
     """With what there is in its place."""
-    trials(memory, "a", {"1": [1]})
-    trials(memory, "b", {"1": [1]})
+    save_trials(memory, "a", {"1": [1]})
+    save_trials(memory, "b", {"1": [1]})
 
     with pytest.raises(BadUsage, match=message.replace(".", r"\.")) as refused:
         compare_groups(memory, **asked)
     assert refused.value.hint.startswith(hint)
 
 
-def test_sessions_that_are_all_torn_are_no_groups(memory):
+def test_sessions_whose_runs_disagree_have_no_group(memory):
     """Why there is no group is told."""
     for name in ("s1", "s2"):
-        trial(memory, name, None, "1", 1, runs=[Run(model="b"), Run(model="a")])
+        save_trial(memory, name, None, "1", 1, runs=[Run(model="b"), Run(model="a")])
 
     with pytest.raises(BadUsage, match="by model there is none") as refused:
         compare_groups(memory)
-    assert "Of 2 sessions it is unclear; of the first, its runs disagree on model: a, b." in refused.value.hint
+    assert "2 sessions have no group; of the first, its runs disagree on model: a, b." in refused.value.hint
 
 
-def test_very_many_groups_are_hardly_meant(memory):
+def test_too_many_groups_raise(memory):
     """Groups by an id are refused before anything is computed."""
     for n in range(51):
-        trial(memory, f"s{n}", "m", str(n), 1)
+        save_trial(memory, f"s{n}", "m", str(n), 1)
 
     with pytest.raises(BadUsage, match="By session_id there are 51 groups"):
         compare_groups(memory, by="session_id")
 
 
-def test_an_empty_store_has_nothing_to_compare(store):
+def test_empty_store_raises(store):
     """On every engine."""
     with pytest.raises(BadUsage, match="There are no sessions to compare"):
         compare_groups(store)
 
 
-def test_the_store_in_use_is_compared(memory):
+def test_current_store_is_the_default(memory):
     """None is the attached store, a text its name."""
-    trials(memory, "a", {"1": [1]})
-    trials(memory, "b", {"1": [1]})
+    save_trials(memory, "a", {"1": [1]})
+    save_trials(memory, "b", {"1": [1]})
     with pytest.raises(NoStore):
         compare_groups("trials of models")
     store_registry.attach(memory, name="trials of models")
@@ -403,12 +411,12 @@ def test_the_store_in_use_is_compared(memory):
         store_registry.detach("trials of models")
 
 
-def test_usage_counts_members_with_their_team(memory):
+def test_usage_includes_team_members(memory):
     """What a session took is what sessions_df says, members' runs included."""
     member = Run(model="tiny", parent_run_id="r1", usage=Usage(input_tokens=5, output_tokens=1))
     leader = Run(run_id="r1", model="a", usage=Usage(input_tokens=10, output_tokens=4))
-    trial(memory, "team", None, "1", 1, runs=[leader, member])
-    trial(memory, "b", "b", "1", 1)
+    save_trial(memory, "team", None, "1", 1, runs=[leader, member])
+    save_trial(memory, "b", "b", "1", 1)
 
     assert (
         row(compare_groups(memory).groups, group="a")["tokens_total"]
@@ -417,10 +425,10 @@ def test_usage_counts_members_with_their_team(memory):
     )
 
 
-def test_it_can_be_plotted(memory):
+def test_group_comparison_plots(memory):
     """The plot draws the metrics that are known, with their intervals."""
-    trials(memory, "a", {"1": [1], "2": [0]}, cost=None)
-    trials(memory, "b", {"1": [1], "2": [1]})
+    save_trials(memory, "a", {"1": [1], "2": [0]}, cost=None)
+    save_trials(memory, "b", {"1": [1], "2": [1]})
     found = compare_groups(memory)
 
     assert set(found.plot().df.metric) == set(found.metrics.metric) - {"cost"}

@@ -43,20 +43,20 @@ def odd_sessions(store):
     return store
 
 
-def test_whatever_a_session_is_called_it_is_compared(odd_sessions):
+def test_odd_session_ids_are_compared(odd_sessions):
     """By its id, as a session and as a run, which are found where they are; the texts are what frames hold."""
     for one, other in zip(ODD, ODD[1:] + ODD[:1], strict=True):
         found = compare(one, other, store=odd_sessions)
-        assert [side.place.session_id for side in found.sides] == [one, other]
+        assert [side.reference.session_id for side in found.sides] == [one, other]
         assert found.divergence is None
         assert found.turns.a[7].endswith("/1.3")
         assert repr(found)
         assert found._repr_html_()
         session = odd_sessions.get_session(one)
-        assert compare(session, *session.runs, store=odd_sessions).sides[2].place.run_index == 1
+        assert compare(session, *session.runs, store=odd_sessions).sides[2].reference.run_index == 1
 
 
-def test_whatever_a_session_is_called_it_is_summarized_and_drawn(odd_sessions):
+def test_odd_session_ids_are_summarized_and_plotted(odd_sessions):
     """The items are told apart, and none is lost."""
     for one in ODD:
         made = summarize(one, store=odd_sessions)
@@ -68,7 +68,7 @@ def test_whatever_a_session_is_called_it_is_summarized_and_drawn(odd_sessions):
     assert len(summarize(*ODD, store=odd_sessions).items) + 1 == len(ODD)
 
 
-def test_whatever_groups_and_scores_are_called_they_are_compared(odd_sessions):
+def test_odd_group_and_score_names_are_compared(odd_sessions):
     """By their names as they were given to the store."""
     for n, one in enumerate(ODD):
         odd_sessions.add_score(one, "half \ud800 nul \x00", n)
@@ -86,21 +86,21 @@ def test_whatever_groups_and_scores_are_called_they_are_compared(odd_sessions):
 
 
 @pytest.mark.parametrize("named", [3, None, ["a/b", "1"], {"a/b"}, ("a/b", "1", "/"), 1.5, object()])
-def test_what_is_no_name_is_refused_in_two_lines(odd_sessions, named):
+def test_invalid_reference_types_raise(odd_sessions, named):
     """A list in place of several names, a number, a frame: with what to write instead."""
     several = isinstance(named, (list, set))
     calls = [lambda: compare(named, "1", store=odd_sessions), lambda: summarize(named, store=odd_sessions)]
     calls += [lambda: plot(named, store=odd_sessions)] if named is not None else []
     for call in calls:
-        with pytest.raises(BadUsage, match="names no session or run") as refused:
+        with pytest.raises(BadUsage, match="A reference must be a str, Session or Run") as refused:
             call()
-        assert not several or "one by one" in refused.value.hint
+        assert not several or "one argument per session" in refused.value.hint
     assert plot(odd_sessions.get_session("1"), store=odd_sessions).spec == plot("1", store=odd_sessions).spec
 
 
-def test_what_is_no_frame_or_no_condition_is_refused(odd_sessions):
+def test_invalid_frame_or_filter_raises(odd_sessions):
     """As above."""
-    with pytest.raises(BadUsage, match="A list is no frame"):
+    with pytest.raises(BadUsage, match="A plot takes a DataFrame, got list"):
         over_runs([1])
-    with pytest.raises(BadUsage, match="where='model=x' is no mapping"):
+    with pytest.raises(BadUsage, match="where must be a mapping of names to values, got 'model=x'"):
         summarize(where="model=x", store=odd_sessions)

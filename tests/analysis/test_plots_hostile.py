@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from drawn import calls, metrics, runs, sessions, values
+from plot_inputs import calls, metrics, runs, sessions, values
 
 from kern_nb.analysis import plots
 
@@ -52,7 +52,7 @@ def drawn_with(text: str) -> list[plots.Plot]:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_texts_are_values_and_draw(name):
+def test_hostile_texts_are_data_values(name):
     """Each is cut and visible, under names of ours, and the specification is as small as of any other."""
     for plot in drawn_with(TEXTS[name]):
         spec = json.dumps(plot.spec)
@@ -75,7 +75,7 @@ def test_texts_are_values_and_draw(name):
 
 
 @pytest.mark.parametrize("name", ["script", "separators", "megabyte"])
-def test_a_picture_can_be_drawn_of_any_text(name):
+def test_any_text_can_be_drawn(name):
     """What a notebook keeps is as small as of any other."""
     for plot in drawn_with(TEXTS[name]):
         data, metadata = plot._repr_mimebundle_()
@@ -84,7 +84,7 @@ def test_a_picture_can_be_drawn_of_any_text(name):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_no_text_is_in_an_expression(name):
+def test_hostile_texts_are_not_in_expressions(name):
     """What Vega evaluates is the same, whatever the names are."""
 
     def evaluated(plot):
@@ -96,7 +96,7 @@ def test_no_text_is_in_an_expression(name):
         assert evaluated(plot)
 
 
-def test_a_page_has_no_more_scripts_than_its_own(tmp_path):
+def test_page_has_only_its_own_scripts(tmp_path):
     """A name cannot end the script that it stands in; the drawing has it as text."""
     for number, (plot, harmless) in enumerate(zip(drawn_with(TEXTS["script"]), drawn_with("a"), strict=True)):
         page = plot.save(tmp_path / f"{number}.html").read_text()

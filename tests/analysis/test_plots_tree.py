@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from drawn import filled, parts, runs, sessions, values
+from plot_inputs import fill_store, parts, runs, sessions, values
 
 from kern_nb.analysis import plots
 from kern_nb.db import InMemoryDb
@@ -28,11 +28,11 @@ def dots(plot: plots.Plot, lane: str) -> dict[int, str]:
 def tree() -> plots.Plot:
     """The tree of a store."""
     with InMemoryDb() as store:
-        filled(store)
+        fill_store(store)
         return plots.branch_tree(store.sessions_df(), store.runs_df())
 
 
-def test_a_link_leads_from_the_run_that_is_shared_last(tree):
+def test_link_starts_at_the_last_shared_run(tree):
     """Of a branch of a branch that parts before its parent did, from the run that both inherit, in the lane it is in."""
     assert links(tree) == {
         "nothing yet": ("chat", 4, 5),
@@ -41,7 +41,7 @@ def test_a_link_leads_from_the_run_that_is_shared_last(tree):
     }
 
 
-def test_each_branch_is_below_what_it_branches_from(tree):
+def test_branches_are_below_their_parents(tree):
     """Families stay together."""
     order = tree.df["session_id"].tolist()
 
@@ -50,27 +50,27 @@ def test_each_branch_is_below_what_it_branches_from(tree):
     assert order.index("chat") < order.index("empty")
 
 
-def test_what_is_not_completed_has_a_shape_of_its_own(tree):
+def test_runs_that_did_not_complete_have_other_shapes(tree):
     """So has a branch that has no run yet, which is drawn where its first one would be."""
     assert dots(tree, "chat") == {0: "COMPLETED", 1: "COMPLETED", 2: "COMPLETED", 3: "COMPLETED", 4: "ERROR"}
     assert dots(tree, "earlier") == {2: "PAUSED"}
-    assert dots(tree, "nothing yet") == {5: "no run yet"}
+    assert dots(tree, "nothing yet") == {5: "no runs"}
     shapes = parts(tree, "shape")[0]["scale"]
     looks = {o: shapes["range"][shapes["domain"].index(o)] for o in ("COMPLETED", "ERROR", "PAUSED")}
     assert len(set(looks.values())) == 3
 
 
-def test_the_table_tells_the_same(tree):
+def test_tree_table(tree):
     """Where each branch parts, as one would write it, and its runs."""
     said = {row[0]: row[1:] for row in tree.table.rows}
 
     assert said["↳ what-if"] == ["chat/2", "3", "COMPLETED"]
     assert said["↳ earlier"] == ["branch/1", "2", "PAUSED"]
-    assert said["↳ nothing yet"] == ["chat/4", "no run yet", "—"]
+    assert said["↳ nothing yet"] == ["chat/4", "no runs", "—"]
     assert said["chat"] == ["", "0 to 4", "✗ ERROR"]
 
 
-def test_without_runs_their_number_is_known_and_the_last_status():
+def test_tree_without_runs_has_the_last_status_only():
     """What the sessions say is drawn; what they do not say is marked as not known."""
     plot = plots.branch_tree(
         sessions(
@@ -79,18 +79,18 @@ def test_without_runs_their_number_is_known_and_the_last_status():
         )
     )
 
-    assert dots(plot, "chat") == {0: "status not known", 1: "status not known", 2: "ERROR"}
-    assert dots(plot, "b") == {1: "status not known", 2: "COMPLETED"}
+    assert dots(plot, "chat") == {0: "unknown status", 1: "unknown status", 2: "ERROR"}
+    assert dots(plot, "b") == {1: "unknown status", 2: "COMPLETED"}
 
 
-def test_a_branch_from_the_start_parts_before_the_first_run():
+def test_branch_without_inherited_runs_starts_before_the_first():
     """It inherits nothing, and is a branch all the same."""
     rows = [{"session_id": "chat"}, {"session_id": "b", "parent_session_id": "chat", "fork_run_index": -1}]
 
     assert links(plots.branch_tree(sessions(*rows))) == {"b": ("chat", -1, 0)}
 
 
-def test_a_parent_that_is_not_in_the_frame_leaves_a_stub():
+def test_parent_outside_the_frame_leaves_a_stub():
     """The branch is drawn from where it parts."""
     row = {"session_id": "b", "parent_session_id": "elsewhere", "fork_run_index": 3}
 
@@ -100,7 +100,7 @@ def test_a_parent_that_is_not_in_the_frame_leaves_a_stub():
     assert plot.table.rows[0][1] == "elsewhere/3"
 
 
-def test_parents_in_a_circle_end_somewhere():
+def test_cycle_of_parents_terminates():
     """A store that is broken is still drawn, each session once."""
     rows = [
         {"session_id": "a", "parent_session_id": "c", "fork_run_index": 0},
@@ -112,7 +112,7 @@ def test_parents_in_a_circle_end_somewhere():
     assert sorted(plots.branch_tree(sessions(*rows)).df["session_id"]) == ["a", "b", "c", "d"]
 
 
-def test_many_sessions_and_deep_branches_are_cut_with_a_word():
+def test_tree_is_limited_with_a_note():
     """Forty lanes: of a chain that is longer, the nearest; of many, the first with what they branch from."""
     chain = [
         {"session_id": f"s{n}", "parent_session_id": f"s{n - 1}" if n else None, "fork_run_index": n - 1 if n else None}
@@ -122,10 +122,10 @@ def test_many_sessions_and_deep_branches_are_cut_with_a_word():
     plot = plots.branch_tree(sessions(*chain))
 
     assert set(plot.df["session_id"]) == {f"s{n}" for n in range(1_460, 1_500)}
-    assert plot.notes == ("40 of 1,500 sessions: the first ones, and what they branch from.",)
+    assert plot.notes == ("40 of 1,500 sessions: the first ones and their ancestors.",)
 
 
-def test_many_runs_are_thinned_but_not_what_matters():
+def test_notable_runs_are_kept_among_many():
     """Errors, ends and forks keep their dots, and no more than 2,000 marks are drawn."""
     of_each = 400
     named = [f"s{n}" for n in range(30)]
@@ -148,10 +148,10 @@ def test_many_runs_are_thinned_but_not_what_matters():
     assert len(values(plot)) <= 2_000
     assert {0, 111, 217, 399} <= set(dots(plot, "s0"))
     assert dots(plot, "s0")[217] == "ERROR"
-    assert plot.notes[0].startswith("Not every run has a dot")
+    assert plot.notes[0].startswith("Some runs have no dot")
 
 
-def test_sessions_of_one_name_stay_apart():
+def test_sessions_with_equal_names_have_distinct_labels():
     """Each has a lane of its own, and the frame has the names as they are."""
     rows = [{"session_id": f"s{n}", "session_name": "what-if " + "x" * 100} for n in range(3)]
 

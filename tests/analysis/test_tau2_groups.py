@@ -68,7 +68,7 @@ def close(value):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_groups_are_as_in_the_files(samples, domain):
+def test_groups_match_the_files(samples, domain):
     """Success rate, pass^1, mean and sum of tokens, cost and time of each model."""
     store, raw, tuned = samples
     found = compare_groups(store, where={"metadata.domain": domain}, groups=[BASE, tuned])
@@ -88,7 +88,7 @@ def test_groups_are_as_in_the_files(samples, domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_paired_differences_are_as_in_the_files(samples, domain):
+def test_paired_differences_match_the_files(samples, domain):
     """Of every task and every metric, and their means; the intervals hold them."""
     store, raw, tuned = samples
     found = compare_groups(store, where={"domain": domain}, groups=[BASE, tuned])
@@ -113,7 +113,7 @@ def test_paired_differences_are_as_in_the_files(samples, domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_price_of_the_tuned_model_is_unknown(samples, domain):
+def test_cost_of_the_tuned_model_is_unknown(samples, domain):
     """Its agent_cost is 0 beside spent tokens: nobody knew the price. It is missing everywhere, and it is said."""
     store, _, tuned = samples
     found = compare_groups(store, where={"domain": domain}, groups=[BASE, tuned])
@@ -126,7 +126,7 @@ def test_the_price_of_the_tuned_model_is_unknown(samples, domain):
     assert f"known of 0 of {group['n_sessions']} sessions" in repr(found)
 
 
-def test_domains_together(samples):
+def test_domains_combined(samples):
     """With the domain in the key, all tasks of all domains are compared at once, and none is mixed with another's."""
     store, raw, tuned = samples
     found = compare_groups(store, key=["domain", "task_id"], groups=[BASE, tuned])

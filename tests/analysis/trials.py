@@ -5,7 +5,7 @@ from __future__ import annotations
 from kern_nb.records import Run, Session, Usage
 
 
-def trial(store, session_id, model, task, reward=None, *, tokens=10, cost=0.5, time=2.0, runs=None, **fields):
+def save_trial(store, session_id, model, task, reward=None, *, tokens=10, cost=0.5, time=2.0, runs=None, **fields):
     """One session: a task tried by a model, and what it was given for it."""
     usage = Usage(input_tokens=tokens, output_tokens=0, cost=cost)
     store.save_session(
@@ -20,11 +20,11 @@ def trial(store, session_id, model, task, reward=None, *, tokens=10, cost=0.5, t
         store.add_score(session_id, "reward", reward)
 
 
-def trials(store, model, rewards, **more):
+def save_trials(store, model, rewards, **more):
     """Sessions of a model: for each task its rewards, one a trial."""
     for task, given in rewards.items():
         for n, reward in enumerate(given):
-            trial(store, f"{model}-{task}-{n}", model, task, reward, **more)
+            save_trial(store, f"{model}-{task}-{n}", model, task, reward, **more)
 
 
 def table(frame):

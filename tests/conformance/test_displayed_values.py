@@ -177,7 +177,7 @@ def test_failed_call_and_partial_answer_differ(store):
     for a, b, label in (
         ("fine", "failed", "(failed)"),
         ("call fine", "call failed", "failed"),
-        ("whole", "partial", "(broke off)"),
+        ("whole", "partial", "(partial)"),
     ):
         found = compare(a, b, store=store)
         assert found.turns["status"].tolist()[-1] == "changed"

@@ -1,4 +1,4 @@
-"""`compare`: two or more sessions, runs or branches beside each other; the first is the baseline."""
+"""`compare`: sessions, runs or branches beside a baseline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from kern_nb import store_registry
 from kern_nb.analysis.compare.pairs import Divergence, Pair
-from kern_nb.analysis.conversation import Side, load
+from kern_nb.analysis.conversation import Conversation, load_conversation
+from kern_nb.analysis.dataframe import stack_frames
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -24,37 +25,51 @@ __all__ = ["Comparison", "Divergence", "compare"]
 
 
 def compare(*sides: Comparand, store: SessionStore | str | None = None) -> Comparison:
-    """Put sessions, runs or branches beside each other.
+    """Compare sessions, runs or branches with a baseline.
 
     Args:
         *sides: Two or more, the baseline first: ``"chat"``, ``"chat/2"``, a `Session` or a `Run`; each may be a pair
-            of that and the store it is in, ``("chat", "prod")``.
-        store: The store of those that name none, or its name; the one in use where None.
+            with its store, ``("chat", "prod")``.
+        store: The store, or its name, for sides without one; the current store where None.
 
     Returns:
-        What each took beside the baseline, their turns aligned, and where they part.
+        The metrics of each beside the baseline, the aligned turns and tool calls, and the first divergence.
 
     Raises:
-        BadUsage: fewer than two are named.
-        SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
+        BadUsage: There are fewer than two sides, or a side is not a stored session or run.
+        SessionNotFound: No session matches a reference.
+        RunNotFound: A session has no such run.
+        AmbiguousReference: Several sessions match a reference.
+        NoStore: No store has that name, or there is no current store.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Run, compare
+        >>> store = InMemoryDb()
+        >>> _ = store.append_run("chat", Run(input="Where is my parcel?", output="Which order?"))
+        >>> _ = store.append_run("what-if", Run(input="Where is my parcel?", output="It was shipped."))
+        >>> comparison = compare("chat", "what-if", store=store)
+        >>> comparison.turns[["status", "a_text", "b_text"]].to_dict("records")[1]
+        {'status': 'changed', 'a_text': 'Which order?', 'b_text': 'It was shipped.'}
+        >>> comparison.divergence.a, comparison.divergence.b
+        ('chat/0', 'what-if/0')
     """
-    if len(sides) < 2:  # noqa: PLR2004 - one alone compares with nothing
+    if len(sides) < 2:  # noqa: PLR2004 - a baseline and a contender
         raise BadUsage(
-            f"A comparison takes two or more sessions or runs, not {len(sides)}.",
+            f"compare takes two or more sessions or runs, got {len(sides)}.",
             "For example: %kern compare conversation_123 what-if",
         )
-    loaded = [load(side, store) for side in sides]
-    return Comparison(tuple(_told_apart(loaded)))
+    conversations = [load_conversation(side, store) for side in sides]
+    return Comparison(tuple(_with_unique_labels(conversations)))
 
 
-def _told_apart(sides: Sequence[Side]) -> Iterator[Side]:
-    """The sides with labels that differ: of one name in two stores, each gets its store's; else a number."""
-    names = [side.label for side in sides]
+def _with_unique_labels(sides: Sequence[Conversation]) -> Iterator[Conversation]:
+    """Add the store to labels that two stores have in common, and a number to those that are still equal."""
+    labels = [side.label for side in sides]
     used: Counter[str] = Counter()
     stores = {id(side.store) for side in sides}
     for side in sides:
         label = side.label
-        if names.count(label) > 1 and len(stores) > 1:
+        if labels.count(label) > 1 and len(stores) > 1:
             label = f"{label} in {store_registry.name_of(side.store)}"
         used[label] += 1
         yield replace(side, label=label if used[label] == 1 else f"{label} ({used[label]})")
@@ -62,61 +77,58 @@ def _told_apart(sides: Sequence[Side]) -> Iterator[Side]:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
-    """Sessions or runs beside a baseline. In the frames the baseline is ``a`` and the other is ``b``.
+    """Sessions or runs beside a baseline. In the frames ``a`` is the baseline and ``b`` a contender.
 
-    Of three or more, each of the frames begins with a column ``contender`` that says which side is ``b``, and has the
-    rows of all of them, one contender after the other.
+    With two or more contenders, the frames are stacked, and a first column ``contender`` has the label of ``b``.
 
     Attributes:
-        sides: What is compared, the baseline first.
+        sides: The sessions or runs, the baseline first.
     """
 
-    sides: tuple[Side, ...]
+    sides: tuple[Conversation, ...]
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
-        """Each of the others beside the baseline."""
+        """Each contender beside the baseline."""
         return tuple(Pair(self.sides[0], side) for side in self.sides[1:])
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """What each took.
+        """One row a metric that is known of a side.
 
-        One row a metric: ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where both have a
-        name), ``a``, ``b``, ``delta`` (b - a), ``delta_pct`` (of a, in percent), ``better``: a, b or neither; missing
-        where no direction is declared or a value is unknown. Fewer tokens, errors and seconds and less cost are better;
-        so are higher scores. A branch counts with all that it inherits. Metrics that are known of neither are left out.
-        Tokens and cost are the agent's.
+        ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where a column has that name),
+        ``a``, ``b``, ``delta`` (b - a), ``delta_pct`` (percent of a), and ``better``: "a", "b" or "neither"; missing
+        where the metric has no direction or a value is unknown. Fewer tokens, errors and seconds and less cost are
+        better; so are higher scores. A branch includes what it inherits; tokens and cost are the agent's.
         """
-        return self._stacked(lambda pair: pair.metrics)
+        return self._stack(lambda pair: pair.metrics)
 
     @cached_property
     def turns(self) -> pd.DataFrame:
-        """The conversations, aligned.
+        """The aligned messages, one row a turn.
 
-        One row a turn: ``turn`` from 0, ``status`` (matched, changed, only in a, only in b), ``shared`` (it is the same
-        row in both, which they inherit), ``role``; then for each side where it stands (``a``, as ``chat/2.5``), what it
-        says (``a_text``) and which tools it calls (``a_calls``, with what they return where no message has that).
-        Calls that no message made are a turn before their run's answer. Matched turns say and call the same; ids and
-        times do not count.
+        ``turn`` from 0, ``status`` (matched, changed, only in a, only in b), ``shared`` (both inherit the same row),
+        ``role``; then for each side its reference (``a``, as ``chat/2.5``), text (``a_text``) and tool calls
+        (``a_calls``, with the results that no message has). Calls without a message form a turn before their run's
+        answer. Matched turns have equal content and calls; ids and times do not count.
         """
-        return self._stacked(lambda pair: pair.turns)
+        return self._stack(lambda pair: pair.turns)
 
     @cached_property
     def tool_calls(self) -> pd.DataFrame:
-        """The tool calls in their order, aligned.
+        """The aligned tool calls in order, one row a call.
 
-        One row a call: ``status`` as in `turns` (matched calls have the same arguments, changed ones call the same
-        tool), ``tool_name``, ``caller``; for each side where it stands, ``a_args``, ``a_status``, ``a_result`` and
+        ``status`` as in `turns` (matched calls have equal arguments, changed ones only the same tool), ``tool_name``,
+        ``caller``; then for each side its reference (``a``), ``a_args``, ``a_status``, ``a_result`` and
         ``a_duration_s``.
         """
-        return self._stacked(lambda pair: pair.tool_calls)
+        return self._stack(lambda pair: pair.tool_calls)
 
     @cached_property
     def divergence(self) -> Divergence | None:
-        """The first place where any of them parts from the baseline; None where all say the same to the end."""
-        found = [pair.divergence for pair in self.pairs if pair.divergence is not None]
-        return min(found, key=lambda one: one.turn, default=None)
+        """The first turn where a contender differs from the baseline; None where all are equal."""
+        divergences = [pair.divergence for pair in self.pairs if pair.divergence is not None]
+        return min(divergences, key=lambda divergence: divergence.turn, default=None)
 
     @property
     def df(self) -> pd.DataFrame:
@@ -124,7 +136,7 @@ class Comparison:
         return self.metrics
 
     def plot(self) -> Plot:
-        """The metrics as bars: how far each is from the baseline."""
+        """Plot the metrics: the difference from the baseline in percent."""
         from kern_nb.analysis import plots
 
         return plots.comparison(self.metrics)
@@ -139,14 +151,6 @@ class Comparison:
 
         return comparison_html(self)
 
-    def _stacked(self, frame_of: Callable[[Pair], pd.DataFrame]) -> pd.DataFrame:
-        if len(self.pairs) == 1:
-            return frame_of(self.pairs[0])
-        import pandas as pd
-
-        frames = []
-        for pair in self.pairs:
-            frame = frame_of(pair)
-            named = pd.Series(pair.b.label, index=frame.index, name="contender", dtype="string")
-            frames.append(pd.concat([named, frame], axis=1))
-        return pd.concat(frames, ignore_index=True)
+    def _stack(self, frame_of: Callable[[Pair], pd.DataFrame]) -> pd.DataFrame:
+        frames = [frame_of(pair) for pair in self.pairs]
+        return stack_frames(frames, "contender", (pair.b.label for pair in self.pairs))

@@ -1,4 +1,4 @@
-"""`digest`: what was asked, how it ended, what it took, of a run, a session or many; computed, no model is asked."""
+"""`digest`: a summary of runs or sessions that is computed without a model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from kern_nb import store_registry
-from kern_nb.analysis.dataframe import framed
-from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT, TOTALS, Gathered, gathered
-from kern_nb.analysis.selection import Fitting, chosen
-from kern_nb.analysis.totals import metric_of
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame
+from kern_nb.analysis.digest.dataset import TOTALS, DigestRows, read_rows
+from kern_nb.analysis.selection import SessionFilter, select_sessions
+from kern_nb.analysis.totals import score_metric
 from kern_nb.db.columns import Kind
 
 if TYPE_CHECKING:
@@ -18,23 +18,21 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kern_nb.analysis.conversation import Named
     from kern_nb.analysis.plots import Plot
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import TimeLike
 
 __all__ = ["Digest", "digest"]
 
-_LOOKED_AT = ("total_tokens", "cost", "duration_s", "n_tool_calls")
-"""What an outlier may be one in."""
-
+_OUTLIER_METRICS = ("total_tokens", "cost", "duration_s", "n_tool_calls")
 _FENCE = 1.5
-_FEWEST = 8
-"""Of fewer items, quartiles say little."""
+_MIN_ITEMS = 8
+"""Quartiles of fewer items say little."""
 
 
 def digest(
-    *references: Named,
+    *references: ReferenceLike,
     store: SessionStore | str | None = None,
     where: Mapping[str, Any] | None = None,
     user_id: str | None = None,
@@ -42,36 +40,36 @@ def digest(
     since: TimeLike | None = None,
     until: TimeLike | None = None,
 ) -> Digest:
-    """What `kern_nb.summarize` gives without a model; see there."""
-    found = store_registry.find(store)
-    fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
-    places = chosen(found, references, fitting, user_id)
-    return Digest(gathered(found, places), "" if references else str(fitting))
+    """Compute what `kern_nb.summarize` returns without a model; see there for arguments and errors."""
+    store = store_registry.find(store)
+    filters = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
+    rows = read_rows(store, select_sessions(store, references, filters, user_id))
+    return Digest(rows, "" if references else str(filters))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Digest:
     """A digest of a run, a session, or several of either.
 
-    One alone is digested with all it sees, a branch with what it inherits. Of several, sessions count with their own
-    rows, and a run that is within another item counts there: nothing is counted twice. A run's members' runs count with
-    it. Tokens, cost and tool calls are the agent's: a simulated user's are left out. What nobody knows is missing.
+    A single item includes what a branch inherits. Several sessions count with their own rows, and a run that another
+    item includes counts there: nothing is counted twice. A run includes its members' runs. Tokens, cost and tool calls
+    are the agent's, without those of a simulated user. Unknown values are missing.
 
     Attributes:
         rows: The rows it is computed from; ``rows.runs``, ``rows.messages`` and ``rows.tool_calls`` are frames.
-        fitting: Which sessions were asked for, in words; empty where they were named.
+        filters: The filters that selected the sessions, as text; empty for references.
     """
 
-    rows: Gathered
-    fitting: str = ""
+    rows: DigestRows
+    filters: str = ""
 
     @property
     def items(self) -> pd.DataFrame:
         """One row an item.
 
-        ``item`` (as a person writes it), ``session_id``, ``run_index`` (missing where it is a session), ``status`` (of
-        its latest run), ``asked`` (its first input), ``n_asked`` (how many inputs it has), ``output`` (its latest),
-        ``error`` (of its latest run), ``created_at`` (when its first run began), and its totals, named as in `metrics`.
+        ``item`` (its reference), ``session_id``, ``run_index`` (missing for a session), ``status`` (of the latest run),
+        ``asked`` (the first input), ``n_asked`` (the number of inputs), ``output`` (the latest), ``error`` (of the
+        latest run), ``created_at`` (the start of the first run), and the totals, named as in `metrics`.
         """
         return self.rows.items
 
@@ -87,91 +85,91 @@ class Digest:
 
     @property
     def asked(self) -> str | None:
-        """What was asked first; None where nobody knows, and of several items. Likewise those that follow."""
+        """The first input; None where it is unknown, or there are several items."""
         return self._only("asked")
 
     @property
     def status(self) -> str | None:
-        """How it ended: the status of the latest run."""
+        """The status of the latest run; None for several items."""
         return self._only("status")
 
     @property
     def output(self) -> str | None:
-        """The latest output, of whichever run."""
+        """The latest output; None for several items."""
         return self._only("output")
 
     @property
     def error(self) -> str | None:
-        """The error of the latest run."""
+        """The error of the latest run; None for several items."""
         return self._only("error")
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """What it took.
+        """One row a metric, named as in `Comparison.metrics`.
 
-        One row a metric, named as in `Comparison.metrics`: ``metric``, ``value`` (the sum over the items, of a score
-        the mean), ``median`` (over the items), ``n_known`` (of how many items it is known; the others are left out).
-        A score of a total's name is ``score.cost``.
+        ``metric``, ``value`` (the sum over the items; of a score, the mean), ``median`` (over the items), ``n_known``
+        (the number of items with a known value; the others are left out). A score with the name of a total is
+        ``score.cost``.
         """
         counted = self.items[self.rows.counted.to_numpy()]
-        made: list[tuple[Any, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         for name in TOTALS:
             values = counted[name]
-            made.append((name, values.sum(min_count=1), values.median(), int(values.count())))
-        of_counted = self.scores[self.scores["item"].isin(counted["item"])]
-        for score, values in of_counted.groupby("name", sort=True)["value"]:
-            made.append((metric_of(str(score)), values.mean(), values.median(), int(values.count())))
-        return framed(made, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
+            rows.append((name, values.sum(min_count=1), values.median(), int(values.count())))
+        scores = self.scores[self.scores["item"].isin(counted["item"])]
+        for score, values in scores.groupby("name", sort=True)["value"]:
+            rows.append((score_metric(str(score)), values.mean(), values.median(), int(values.count())))
+        return build_frame(rows, {"metric": "text", "value": "number", "median": "number", "n_known": "count"})
 
     @cached_property
     def tools(self) -> pd.DataFrame:
-        """The tools, those called most first.
+        """One row a tool, by the number of calls.
 
-        ``tool_name``, ``calls``, ``failed``, ``unknown`` (calls that nobody knows to have ended), ``median_duration_s``
-        and ``total_duration_s``, and ``timed``: whether durations are "stated", the "gap" between messages, or both.
+        ``tool_name``, ``calls``, ``failed``, ``unknown`` (calls of unknown outcome), ``median_duration_s``,
+        ``total_duration_s``, and ``timed``: whether durations are "stated", the "gap" between messages, or "both".
         """
-        from kern_nb.analysis.digest.steps import by_tool
+        from kern_nb.analysis.digest.steps import aggregate_by_tool
 
-        return by_tool(self._calls)
+        return aggregate_by_tool(self._calls)
 
     @cached_property
     def longest(self) -> pd.DataFrame:
-        """The slowest tool calls and answers of a model, the slowest first, ten at most.
+        """The ten longest tool calls and model answers, the longest first.
 
-        ``place`` (``chat/2.5``), ``kind`` ("tool call"; "answer"; or "step", a workflow's step that is a function),
-        ``name`` (the tool, the model, the function), ``duration_s``, ``timed`` ("stated", or "gap": the time between
-        two messages), ``status`` (of a tool call or step).
+        ``place`` (the reference, ``chat/2.5``), ``kind`` ("tool call"; "answer"; or "step", a workflow's step that is a
+        function), ``name`` (of the tool, model or function), ``duration_s``, ``timed`` ("stated", or "gap": the time
+        between two messages), ``status`` (of a tool call or step).
         """
-        from kern_nb.analysis.digest.steps import longest
+        from kern_nb.analysis.digest.steps import longest_steps
 
-        return longest(self.rows.runs, self.rows.messages, self._calls)
+        return longest_steps(self.rows.runs, self.rows.messages, self._calls)
 
     @cached_property
     def by_status(self) -> pd.DataFrame:
-        """How the items ended: ``status``, ``n_items``, and the medians of tokens, cost, seconds and tool calls."""
-        by = self.items.groupby("status", dropna=False, sort=True)
-        made = by[list(_LOOKED_AT)].median().astype(NUMBER)
-        made.insert(0, "n_items", by.size().astype(COUNT))
-        made = made.reset_index().sort_values("n_items", ascending=False, kind="stable", ignore_index=True)
-        return made.astype({"status": TEXT})
+        """One row a status: ``status``, ``n_items``, and the medians of tokens, cost, seconds and tool calls."""
+        by_status = self.items.groupby("status", dropna=False, sort=True)
+        frame = by_status[list(_OUTLIER_METRICS)].median().astype(NUMBER)
+        frame.insert(0, "n_items", by_status.size().astype(COUNT))
+        frame = frame.reset_index().sort_values("n_items", ascending=False, kind="stable", ignore_index=True)
+        return frame.astype({"status": TEXT})
 
     @cached_property
     def outliers(self) -> pd.DataFrame:
-        """Items far from those that ended alike: beyond the quartiles by more than 1.5 times what lies between them.
+        """Items beyond the quartiles of their status by more than 1.5 times the interquartile range.
 
-        ``item``, ``status``, ``metric`` (total_tokens, cost, duration_s, n_tool_calls), ``value``, ``median`` (of those
-        of its status), the farthest first. Of fewer than eight that ended alike none is looked for. Source of the rule:
+        ``item``, ``status``, ``metric`` (total_tokens, cost, duration_s, n_tool_calls), ``value``, ``median`` (of the
+        items of its status), the farthest first; none where a status has fewer than eight items. Source of the rule:
         Tukey, "Exploratory Data Analysis", 1977.
         """
         return _outliers(self.items)
 
     @property
     def n_user_calls(self) -> int:
-        """How many tool calls a simulated user made, which are left out."""
+        """The number of tool calls of a simulated user, which are left out."""
         return int((self.rows.tool_calls["caller"] == "user").sum())
 
     def plot(self, of: Literal["runs", "tools"] | None = None) -> Plot:
-        """Tokens, cost and time over the runs, or the use of the tools; of several items the tools, where None."""
+        """Plot tokens, cost and time over the runs, or the use of the tools; where None, the runs of a single item."""
         from kern_nb.analysis import plots
 
         of = of or ("runs" if len(self.items) == 1 else "tools")
@@ -189,9 +187,9 @@ class Digest:
 
     @cached_property
     def _calls(self) -> pd.DataFrame:
-        from kern_nb.analysis.digest.steps import timed_calls
+        from kern_nb.analysis.digest.steps import time_calls
 
-        return timed_calls(self.rows.messages, self.rows.tool_calls)
+        return time_calls(self.rows.messages, self.rows.tool_calls)
 
     def _only(self, column: str) -> str | None:
         import pandas as pd
@@ -201,18 +199,18 @@ class Digest:
 
 
 def _outliers(items: pd.DataFrame) -> pd.DataFrame:
-    found: list[tuple[Any, ...]] = []
-    for status, alike in items.groupby("status", dropna=False, sort=True):
-        for metric in _LOOKED_AT:
-            values = alike[metric].astype(NUMBER)
-            if values.count() < _FEWEST:
+    outliers: list[tuple[Any, ...]] = []
+    for status, group in items.groupby("status", dropna=False, sort=True):
+        for metric in _OUTLIER_METRICS:
+            values = group[metric].astype(NUMBER)
+            if values.count() < _MIN_ITEMS:
                 continue
             low, median, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
             reach = _FENCE * (high - low)
-            far = ((values < low - reach) | (values > high + reach)).fillna(False).astype(bool)
-            for item, value in zip(alike.loc[far, "item"], values[far], strict=True):
+            is_outlier = ((values < low - reach) | (values > high + reach)).fillna(False).astype(bool)
+            for item, value in zip(group.loc[is_outlier, "item"], values[is_outlier], strict=True):
                 distance = (abs(value - median) / (high - low)) if high > low else float("inf")
-                found.append((distance, item, status, metric, float(value), median))
-    found.sort(key=lambda row: -row[0])
+                outliers.append((distance, item, status, metric, float(value), median))
+    outliers.sort(key=lambda row: -row[0])
     kinds: dict[str, Kind] = {"item": "text", "status": "text", "metric": "text", "value": "number", "median": "number"}
-    return framed([row[1:] for row in found], kinds)
+    return build_frame([row[1:] for row in outliers], kinds)

@@ -1,15 +1,15 @@
-"""The rows of what a digest is of, and one row for each of it. However many there are, each frame is read once."""
+"""The rows a digest is computed from. Each frame of the store is read once, however many items there are."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kern_nb.analysis.conversation import load, rows, spelled
-from kern_nb.analysis.totals import totals
-from kern_nb.db.columns import DTYPES
+from kern_nb.analysis.conversation import RunTree, load_conversation
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, frame_text, iter_rows
+from kern_nb.analysis.totals import compute_totals
 from kern_nb.errors import RunNotFound, SessionNotFound
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
     from kern_nb.db.references import Reference
-
-TEXT: Any = DTYPES["text"]
-COUNT: Any = DTYPES["count"]
-NUMBER: Any = DTYPES["number"]
 
 COUNTS = (
     "n_runs",
@@ -36,32 +32,39 @@ COUNTS = (
 )
 TOTALS = (*COUNTS, "cost", "duration_s")
 
-_OF_RUNS = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-"""What the frame of sessions does not have."""
+_RUN_TOTALS = tuple(name for name in TOTALS if name != "n_runs")
+_RUNS_ONLY = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+"""The totals that the frame of sessions lacks."""
 
-_PLACE = ("session_id", "run_id", "run_index", "message_index")
-_RUN = (
-    *("session_id", "run_index", "run_id", "parent_run_id", "agent_id", "status", "model", "input", "output", "error"),
-    *(name for name in TOTALS if name != "n_runs"),
-    "created_at",
-)
-_MESSAGE = (*_PLACE, "role", "tool_call_id", "model", "created_at")
-_CALL = (*_PLACE, "tool_call_id", "tool_name", "caller", "status", "is_error", "duration_s", "created_at")
+_KEYS = ("session_id", "run_id", "run_index", "message_index")
+_COLUMNS = {
+    "runs": (
+        *("session_id", "run_index", "run_id", "parent_run_id", "agent_id"),
+        *("status", "model", "input", "output", "error"),
+        *_RUN_TOTALS,
+        "created_at",
+    ),
+    "messages": (*_KEYS, "role", "tool_call_id", "model", "created_at"),
+    "tool_calls": (
+        *_KEYS,
+        *("tool_call_id", "tool_name", "caller", "status", "is_error", "duration_s", "created_at"),
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """What a digest is computed from.
+class DigestRows:
+    """The rows of a digest.
 
     Attributes:
-        items: One row a session or run that is meant; see `kern_nb.analysis.digest.Digest`.
-        counted: One flag an item: False where its rows are another item's, too, and count there.
+        items: One row a session or run; see `kern_nb.analysis.digest.Digest`.
+        counted: One flag an item: False where another item includes its rows.
         runs: One row a run, without its messages.
         messages: One row a message, without its content.
         tool_calls: One row a tool call, without arguments and result.
-        scores: One row an item and name of a score: the mean of its ratings.
-        inherited: How many of the runs a branch inherits; of several items none is gathered for a session.
-        missing: Sessions that were deleted meanwhile, or whose id frames cannot hold: half a surrogate pair is in it.
+        scores: One row an item and score name: the mean of its ratings.
+        inherited: The number of inherited runs, of a single item.
+        missing: Sessions that were deleted meanwhile, or whose id has a lone surrogate, which frames cannot hold.
     """
 
     items: pd.DataFrame
@@ -74,218 +77,207 @@ class Gathered:
     missing: tuple[str, ...] = ()
 
 
-def gathered(store: SessionStore, places: Sequence[Reference]) -> Gathered:
-    """The rows of sessions and runs.
+def read_rows(store: SessionStore, references: Sequence[Reference]) -> DigestRows:
+    """Read the rows of sessions and runs.
 
-    One alone is taken with all it sees: a branch with what it inherits. Of several, each session is taken with its own
-    rows, so that nothing which two branches share is counted twice. A run is taken with its members' runs.
+    A single item includes what a branch inherits. Several sessions have their own rows only, so that nothing that two
+    branches share is counted twice. A run includes its members' runs.
 
     Raises:
-        SessionNotFound, RunNotFound: there is none such.
+        SessionNotFound: None of the sessions exists.
+        RunNotFound: A session has no such run.
     """
-    return _one(store, places[0]) if len(places) == 1 else _several(store, places)
+    return _read_single(store, references[0]) if len(references) == 1 else _read_several(store, references)
 
 
-def _one(store: SessionStore, place: Reference) -> Gathered:
+def _read_single(store: SessionStore, reference: Reference) -> DigestRows:
     import pandas as pd
 
-    side = load(str(place), store)
-    frames = (side.runs[list(_RUN)], side.messages[list(_MESSAGE)], side.tool_calls[list(_CALL)])
-    runs, messages, tool_calls = (frame.reset_index(drop=True) for frame in frames)
-    # As the branch has them: that is where they are found again.
+    conversation = load_conversation(str(reference), store)
     runs, messages, tool_calls = (
-        df.assign(session_id=pd.array([side.session_id] * len(df), dtype=TEXT)) for df in (runs, messages, tool_calls)
+        # With the branch's session id: its reference finds them.
+        df[list(_COLUMNS[name])]
+        .reset_index(drop=True)
+        .assign(session_id=pd.array([conversation.session_id] * len(df), dtype=TEXT))
+        for name, df in (
+            ("runs", conversation.runs),
+            ("messages", conversation.messages),
+            ("tool_calls", conversation.tool_calls),
+        )
     )
-    found = totals(side)
-    took = _typed(pd.DataFrame([{name: found[name] for name in TOTALS}]))
-    scores = side.scores[["name", "value"]].assign(n=0)
-    items = _items([place], runs.assign(n=0), took)
-    inherited = int(side.runs["inherited"].sum())
-    return Gathered(items, pd.Series([True]), runs, messages, tool_calls, _means(scores, items), inherited)
+    computed = compute_totals(conversation)
+    totals = _set_dtypes(pd.DataFrame([{name: computed[name] for name in TOTALS}]))
+    scores = conversation.scores[["name", "value"]].assign(n=0)
+    items = _build_items([reference], runs.assign(n=0), totals)
+    inherited = int(conversation.runs["inherited"].sum())
+    return DigestRows(items, pd.Series([True]), runs, messages, tool_calls, _mean_scores(scores, items), inherited)
 
 
-def _several(store: SessionStore, places: Sequence[Reference]) -> Gathered:
+def _read_several(store: SessionStore, references: Sequence[Reference]) -> DigestRows:
     import pandas as pd
 
-    ids = list(dict.fromkeys(place.session_id for place in places))
-    taken = [name for name in TOTALS if name not in _OF_RUNS]
-    sessions = store.sessions_df(ids, columns=["session_id", "parent_session_id", *taken]).set_index("session_id")
-    missing = tuple(session_id for session_id in ids if session_id not in sessions.index)
-    places = [place for place in places if place.session_id in sessions.index]
-    if not places:
-        raise SessionNotFound(f"There is no session {missing[0]!r}.", "List them with %kern sessions.")
-    frames = _Frames(store, [session_id for session_id in ids if session_id not in missing])
-    whole = pd.DataFrame([(p.session_id, n) for n, p in enumerate(places) if p.run_index is None], columns=["id", "n"])
-    parts = [(n, run_id) for n, p in enumerate(places) if p.run_index is not None for run_id in frames.members(p)]
-    of_part = pd.DataFrame(parts, columns=["n", "run_id"])
-    member_rows = [
-        frames.runs.merge(whole, left_on="session_id", right_on="id").drop(columns="id"),
-        frames.runs.merge(of_part, on="run_id"),
-    ]
-    told = pd.concat([df for df in member_rows if len(df)] or member_rows[:1], ignore_index=True)
-    told = told.sort_values(["n", "run_index"], kind="stable")
-    sums = told.groupby("n")[[name for name in TOTALS if name != "n_runs"]].sum(min_count=1)
-    took = sums.assign(n_runs=told.groupby("n").size()).reindex(range(len(places)))
-    of_session = sessions[taken].reindex([p.session_id for p in places]).reset_index(drop=True)
-    is_whole = pd.Series([p.run_index is None for p in places])
-    # What a branch keeps a copy of was spent by its parent, which the runs do not say.
-    copied = is_whole & (of_session["total_tokens"] != took["total_tokens"]).fillna(False).astype(bool)
-    took[list(_OF_RUNS)] = took[list(_OF_RUNS)].mask(copied)
-    alone = told[_is_root(told)].groupby("n")["duration_s"].sum(min_count=1)  # a member's time is within its leader's
-    took["duration_s"] = alone.reindex(took.index)
-    took[taken] = took[taken].where(~is_whole, of_session)
-    items = _items(places, told, _typed(took))
-    needed = set(told["run_id"])
-    messages, tool_calls = (df[df["run_id"].isin(needed)] for df in (frames.messages, frames.tool_calls))
-    runs = told.drop(columns="n").drop_duplicates("run_id").reset_index(drop=True)
-    scores = _means(_scores(store, places, told), items)
-    return Gathered(items, _counted(places, told), runs, messages, tool_calls, scores, missing=missing)
+    ids = list(dict.fromkeys(reference.session_id for reference in references))
+    names = [name for name in TOTALS if name not in _RUNS_ONLY]
+    sessions = store.sessions_df(ids, columns=["session_id", "parent_session_id", *names]).set_index("session_id")
+    missing_ids = tuple(session_id for session_id in ids if session_id not in sessions.index)
+    references = [reference for reference in references if reference.session_id in sessions.index]
+    if not references:
+        raise SessionNotFound(f"There is no session {missing_ids[0]!r}.", "List them with %kern sessions.")
+    frames = _Frames(store, [session_id for session_id in ids if session_id not in missing_ids])
+    item_runs = _item_runs(frames, references)
+    sums = item_runs.groupby("n")[list(_RUN_TOTALS)].sum(min_count=1)
+    totals = sums.assign(n_runs=item_runs.groupby("n").size()).reindex(range(len(references)))
+    session_totals = sessions[names].reindex([r.session_id for r in references]).reset_index(drop=True)
+    is_session = pd.Series([r.run_index is None for r in references])
+    # Sessions do not count what a branch copied from its parent, and the runs do: such sums are unknown.
+    has_copies = is_session & (session_totals["total_tokens"] != totals["total_tokens"]).fillna(False).astype(bool)
+    totals[list(_RUNS_ONLY)] = totals[list(_RUNS_ONLY)].mask(has_copies)
+    durations = item_runs[_is_root(item_runs)].groupby("n")["duration_s"].sum(min_count=1)
+    totals["duration_s"] = durations.reindex(totals.index)
+    totals[names] = totals[names].where(~is_session, session_totals)
+    items = _build_items(references, item_runs, _set_dtypes(totals))
+    run_ids = set(item_runs["run_id"])
+    messages, tool_calls = (df[df["run_id"].isin(run_ids)] for df in (frames.messages, frames.tool_calls))
+    runs = item_runs.drop(columns="n").drop_duplicates("run_id").reset_index(drop=True)
+    scores = _mean_scores(_item_scores(store, references, item_runs), items)
+    is_counted = _is_counted(references, item_runs)
+    return DigestRows(items, is_counted, runs, messages, tool_calls, scores, missing=missing_ids)
 
 
 class _Frames:
-    """The rows of some sessions, and of what is named in them of their parents'."""
+    """The rows of some sessions, and of the inherited runs that are items."""
 
     def __init__(self, store: SessionStore, ids: list[str]) -> None:
         self._store = store
-        self.runs = store.runs_df(ids, columns=_RUN)
-        self.messages = store.messages_df(ids, columns=_MESSAGE)
-        self.tool_calls = store.tool_calls_df(ids, columns=_CALL)
-        self._families: dict[str, _Family] = {}
+        self.runs = store.runs_df(ids, columns=_COLUMNS["runs"])
+        self.messages = store.messages_df(ids, columns=_COLUMNS["messages"])
+        self.tool_calls = store.tool_calls_df(ids, columns=_COLUMNS["tool_calls"])
+        self._trees: dict[str, RunTree] = {}
 
-    def members(self, place: Reference) -> list[str]:
-        """The ids of a run and its members' runs, its own first.
+    def member_ids(self, reference: Reference) -> list[str]:
+        """Return the ids of a run and of its members' runs, its own first.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: There is no such run.
         """
-        index = place.run_index or 0
-        if place.session_id not in self._families:
-            self._families[place.session_id] = _Family(self.runs[self.runs["session_id"] == place.session_id])
-        if index not in self._families[place.session_id].by_index:
-            self._store.locate(str(place))  # raises where there is none
-            self._add_inherited(place.session_id)
-        family = self._families[place.session_id]
-        if index not in family.by_index:
-            raise RunNotFound(f"There is no run {str(place)!r}.", f"See %kern show {place.session_id}")
-        return family.of(index)
+        index, session_id = reference.run_index or 0, reference.session_id
+        if session_id not in self._trees:
+            self._trees[session_id] = RunTree(self.runs[self.runs["session_id"] == session_id])
+        if index not in self._trees[session_id].by_index:
+            self._store.locate(str(reference))  # raises where there is no such run
+            self._add_inherited(session_id)
+        if index not in self._trees[session_id].by_index:
+            raise RunNotFound(f"There is no run {str(reference)!r}.", f"See %kern show {session_id}")
+        return self._trees[session_id].member_ids(index)
 
     def _add_inherited(self, session_id: str) -> None:
         import pandas as pd
 
-        seen = self._store.runs_df(session_id, lineage=True)
-        self._families[session_id] = _Family(seen)
-        new = set(seen["run_id"]) - set(self.runs["run_id"])
-        for name, columns in (("runs", _RUN), ("messages", _MESSAGE), ("tool_calls", _CALL)):
+        lineage = self._store.runs_df(session_id, lineage=True)
+        self._trees[session_id] = RunTree(lineage)
+        new = set(lineage["run_id"]) - set(self.runs["run_id"])
+        for name, columns in _COLUMNS.items():
             df = getattr(self._store, f"{name}_df")(session_id, lineage=True)[list(columns)]
             df = df[df["run_id"].isin(new)]
             if len(df):
                 setattr(self, name, pd.concat([getattr(self, name), df], ignore_index=True))
 
 
-class _Family:
-    """The runs of a session, and which were made within which."""
-
-    def __init__(self, runs: pd.DataFrame) -> None:
-        self.by_index: dict[int, str] = {}
-        self._members: dict[str | None, list[str]] = defaultdict(list)
-        for run_id, index, parent in rows(runs, ("run_id", "run_index", "parent_run_id")):
-            self.by_index[index] = run_id
-            self._members[parent].append(run_id)
-
-    def of(self, index: int) -> list[str]:
-        """A run and all that was made within it."""
-        found = [self.by_index[index]]
-        for run_id in found:  # grows while it is read
-            found += self._members[run_id]
-        return found
-
-
-def _is_root(told: pd.DataFrame) -> pd.Series[bool]:
-    """Whether each run of an item was made within none of the item's other runs."""
+def _item_runs(frames: _Frames, references: Sequence[Reference]) -> pd.DataFrame:
+    """The runs of each item in order, with the item's number as ``n``."""
     import pandas as pd
 
-    keys = list(rows(told, ("n", "run_id", "parent_run_id")))
-    there = {(n, run_id) for n, run_id, _ in keys}
-    flags = [parent is None or (n, parent) not in there for n, _, parent in keys]
-    return pd.Series(flags, index=told.index, dtype=bool)
+    numbers = list(enumerate(references))
+    session_items = pd.DataFrame([(r.session_id, n) for n, r in numbers if r.run_index is None], columns=["id", "n"])
+    members = [(n, run_id) for n, r in numbers if r.run_index is not None for run_id in frames.member_ids(r)]
+    parts = [
+        frames.runs.merge(session_items, left_on="session_id", right_on="id").drop(columns="id"),
+        frames.runs.merge(pd.DataFrame(members, columns=["n", "run_id"]), on="run_id"),
+    ]
+    stacked = pd.concat([df for df in parts if len(df)] or parts[:1], ignore_index=True)
+    return stacked.sort_values(["n", "run_index"], kind="stable")
 
 
-def _items(places: Sequence[Reference], told: pd.DataFrame, took: pd.DataFrame) -> pd.DataFrame:
-    """One row a place; ``told`` are its runs in order, with its number as ``n``."""
+def _is_root(item_runs: pd.DataFrame) -> pd.Series[bool]:
+    """Flag the runs of an item that are not members of its other runs: their time includes the members'."""
     import pandas as pd
 
-    roots = told[_is_root(told)]
-    ends = roots.groupby("n").tail(1).set_index("n").reindex(range(len(places)))
-    asked = roots.groupby("n")["input"]
-    made = pd.DataFrame(
+    keys = list(iter_rows(item_runs, ("n", "run_id", "parent_run_id")))
+    item_run_ids = {(n, run_id) for n, run_id, _ in keys}
+    flags = [parent_id is None or (n, parent_id) not in item_run_ids for n, _, parent_id in keys]
+    return pd.Series(flags, index=item_runs.index, dtype=bool)
+
+
+def _build_items(references: Sequence[Reference], item_runs: pd.DataFrame, totals: pd.DataFrame) -> pd.DataFrame:
+    """One row an item."""
+    import pandas as pd
+
+    roots = item_runs[_is_root(item_runs)]
+    latest = roots.groupby("n").tail(1).set_index("n").reindex(range(len(references)))
+    inputs = roots.groupby("n")["input"]
+    items = pd.DataFrame(
         {
-            "item": pd.array([spelled(str(place)) for place in places], dtype=TEXT),
-            "session_id": pd.array([spelled(place.session_id) for place in places], dtype=TEXT),
-            "run_index": pd.array([place.run_index for place in places], dtype=COUNT),
-            "status": ends["status"].astype(TEXT),
-            "asked": asked.first().reindex(ends.index).astype(TEXT),
-            "n_asked": asked.count().reindex(ends.index, fill_value=0).astype(COUNT),
-            "output": roots.groupby("n")["output"].last().reindex(ends.index).astype(TEXT),
-            "error": ends["error"].astype(TEXT),
-            "created_at": roots.groupby("n")["created_at"].min().reindex(ends.index),
+            "item": pd.array([frame_text(str(r)) for r in references], dtype=TEXT),
+            "session_id": pd.array([frame_text(r.session_id) for r in references], dtype=TEXT),
+            "run_index": pd.array([r.run_index for r in references], dtype=COUNT),
+            "status": latest["status"].astype(TEXT),
+            "asked": inputs.first().reindex(latest.index).astype(TEXT),
+            "n_asked": inputs.count().reindex(latest.index, fill_value=0).astype(COUNT),
+            "output": roots.groupby("n")["output"].last().reindex(latest.index).astype(TEXT),
+            "error": latest["error"].astype(TEXT),
+            "created_at": roots.groupby("n")["created_at"].min().reindex(latest.index),
         }
     )
-    counts = took[["n_runs", "n_messages", "n_tool_calls", "n_tool_errors"]].fillna(0)
-    return pd.concat([made.rename_axis(None), took.assign(**counts)[list(TOTALS)].rename_axis(None)], axis=1)
+    counts = totals[["n_runs", "n_messages", "n_tool_calls", "n_tool_errors"]].fillna(0)
+    return pd.concat([items.rename_axis(None), totals.assign(**counts)[list(TOTALS)].rename_axis(None)], axis=1)
 
 
-def _typed(took: pd.DataFrame) -> pd.DataFrame:
-    kinds = {name: COUNT if name in COUNTS else NUMBER for name in TOTALS}
-    return took.astype(dict.fromkeys(TOTALS, NUMBER)).astype(kinds)
+def _set_dtypes(totals: pd.DataFrame) -> pd.DataFrame:
+    dtypes = {name: COUNT if name in COUNTS else NUMBER for name in TOTALS}
+    return totals.astype(dict.fromkeys(TOTALS, NUMBER)).astype(dtypes)
 
 
-def _scores(store: SessionStore, places: Sequence[Reference], told: pd.DataFrame) -> pd.DataFrame:
-    """What rates the items as wholes, with the item's number: the sessions themselves, or the runs that are meant."""
+def _item_scores(store: SessionStore, references: Sequence[Reference], item_runs: pd.DataFrame) -> pd.DataFrame:
+    """The ratings of the items as wholes, with the item's number as ``n``."""
     import pandas as pd
 
-    rated = store.scores_df({*(p.session_id for p in places), *told["session_id"]})
-    numbers = {p.session_id: n for n, p in enumerate(places) if p.run_index is None}
-    of_sessions = rated[rated["run_id"].isna()]
-    found = [of_sessions.assign(n=of_sessions["session_id"].astype(object).map(numbers))]
-    heads = pd.DataFrame(_heads(places, told).items(), columns=["n", "run_id"]).astype({"run_id": TEXT})
-    found.append(rated[rated["run_id"].notna()].merge(heads, on="run_id"))
-    scores = pd.concat([df[["name", "value", "n"]] for df in found if len(df)] or [found[0][["name", "value", "n"]]])
-    return scores.dropna(subset=["n"]).astype({"n": int})
+    columns = ["name", "value", "n"]
+    ratings = store.scores_df({*(r.session_id for r in references), *item_runs["session_id"]})
+    numbers = {r.session_id: n for n, r in enumerate(references) if r.run_index is None}
+    of_sessions = ratings[ratings["run_id"].isna()]
+    of_sessions = of_sessions.assign(n=of_sessions["session_id"].astype(object).map(numbers))
+    run_ids = pd.DataFrame(_item_run_ids(references, item_runs).items(), columns=["n", "run_id"])
+    of_runs = ratings[ratings["run_id"].notna()].merge(run_ids.astype({"run_id": TEXT}), on="run_id")
+    parts = [df[columns] for df in (of_sessions, of_runs) if len(df)] or [of_sessions[columns]]
+    return pd.concat(parts).dropna(subset=["n"]).astype({"n": int})
 
 
-def _means(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
+def _mean_scores(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     means = scores.groupby(["n", "name"], sort=True)["value"].mean().reset_index()
-    made = {
-        "item": pd.array(items["item"].iloc[means["n"].to_list()].tolist(), dtype=TEXT),
-        "name": pd.array(means["name"].tolist(), dtype=TEXT),
-        "value": pd.array(means["value"].tolist(), dtype=NUMBER),
-    }
-    return pd.DataFrame(made)
+    names = items["item"].tolist()
+    rows = [(names[n], name, value) for n, name, value in iter_rows(means, ("n", "name", "value"))]
+    return build_frame(rows, {"item": "text", "name": "text", "value": "number"})
 
 
-def _counted(places: Sequence[Reference], told: pd.DataFrame) -> pd.Series[bool]:
-    """Whether each item counts in sums: one whose run is within another item, or is named twice, counts there."""
+def _is_counted(references: Sequence[Reference], item_runs: pd.DataFrame) -> pd.Series[bool]:
+    """Flag the items that count in sums: not a run that another item includes, nor a run's second mention."""
     import pandas as pd
 
-    if all(place.run_index is None for place in places):
-        return pd.Series([True] * len(places))
-    heads = _heads(places, told)
-    within: dict[str, list[int]] = defaultdict(list)
-    for n, run_id in rows(told, ("n", "run_id")):
-        within[run_id].append(n)
+    run_ids = _item_run_ids(references, item_runs)
+    items_of: dict[str, list[int]] = defaultdict(list)
+    for n, run_id in iter_rows(item_runs, ("n", "run_id")):
+        items_of[run_id].append(n)
 
-    def counts(n: int) -> bool:
-        if n not in heads:
+    def is_counted(n: int) -> bool:
+        if n not in run_ids:
             return True
-        others = (m for m in within[heads[n]] if m != n)
-        return not any(m not in heads or heads[m] != heads[n] or m < n for m in others)
+        duplicates = (m for m in items_of[run_ids[n]] if m != n)
+        return not any(m not in run_ids or run_ids[m] != run_ids[n] or m < n for m in duplicates)
 
-    return pd.Series([counts(n) for n in range(len(places))])
+    return pd.Series([is_counted(n) for n in range(len(references))])
 
 
-def _heads(places: Sequence[Reference], told: pd.DataFrame) -> dict[int, str]:
+def _item_run_ids(references: Sequence[Reference], item_runs: pd.DataFrame) -> dict[int, str]:
     """The ids of the runs that are items, by the item's number."""
-    meant = {(n, place.run_index) for n, place in enumerate(places) if place.run_index is not None}
-    return {n: run_id for n, index, run_id in rows(told, ("n", "run_index", "run_id")) if (n, index) in meant}
+    items = {(n, r.run_index) for n, r in enumerate(references) if r.run_index is not None}
+    return {n: run_id for n, index, run_id in iter_rows(item_runs, ("n", "run_index", "run_id")) if (n, index) in items}

@@ -1,7 +1,8 @@
-"""What a session is called by: a column of its own, what its runs agree on, a key of its metadata or of its state.
+"""Labels of sessions, by which they are grouped, paired and filtered.
 
-A name is looked for in that order, and the first place where any session has a value is what it means. ``metadata.``
-or ``state.`` before it says where to look.
+A name is looked up in this order, and the first source with a value for any session is used: columns of the session,
+columns on which its runs agree, keys of its metadata, keys of its state. The prefix ``metadata.`` or ``state.`` selects
+the source.
 """
 
 from __future__ import annotations
@@ -13,207 +14,211 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kern_nb.analysis.conversation import spelled
+from kern_nb.analysis.dataframe import TEXT, frame_text
 from kern_nb.db.columns import SESSIONS
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-TEXT = pd.StringDtype()
-OF_RUNS = ("model", "model_provider")
-"""The columns of ``runs_df`` that say something of a session, where its runs agree."""
+RUN_COLUMNS = ("model", "model_provider")
+"""The columns of ``runs_df`` that label a session where its runs agree."""
 
-_OF_SESSIONS = tuple(c.name for c in SESSIONS if c.kind in ("text", "count", "number"))
-_TIMES = tuple(c.name for c in SESSIONS if c.kind == "time")
+_SESSION_COLUMNS = tuple(c.name for c in SESSIONS if c.kind in ("text", "count", "number"))
+_TIME_COLUMNS = tuple(c.name for c in SESSIONS if c.kind == "time")
 _PREFIXES = ("metadata.", "state.")
-_BETWEEN = " / "
-_NAMED = 5
+_SEPARATOR = " / "
+_MAX_LISTED = 5
 _SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What sessions say under a name.
+    """The labels of sessions under a name.
 
     Attributes:
-        name: The name, as it was asked for.
+        name: The requested name.
         texts: One text a session, missing where it has none.
-        problems: Why a session has none, where there is more to say than that; missing elsewhere.
+        problems: Why a session has none, where there is a particular reason; else missing.
     """
 
     name: str
     texts: pd.Series[Any]
     problems: pd.Series[Any]
 
-    def found(self) -> list[str]:
-        """The values there are."""
+    def distinct(self) -> list[str]:
+        """Return the distinct labels, sorted."""
         return sorted(self.texts.dropna().unique())
 
 
-class Reader:
-    """Reads labels of the sessions that fit the filters; each place is read once.
+class LabelReader:
+    """Reads labels of the sessions that match some filters.
 
     Args:
         store: The store.
-        columns: What else is wanted of the sessions: columns of ``sessions_df``.
-        filters: What `SessionStore.sessions_df` takes: user_id, agent_id, since, until.
+        columns: Further columns of ``sessions_df`` to read.
+        filters: Arguments of `SessionStore.sessions_df`: user_id, agent_id, since, until.
+
+    Raises:
+        BadUsage: No session matches.
     """
 
     def __init__(self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any]) -> None:
         self._store = store
         self._filters = {name: value for name, value in filters.items() if value is not None}
-        self._narrowed = bool(self._filters)
+        self._is_filtered = bool(self._filters)
         df = store.sessions_df(columns=["session_id", "created_at", *columns], **self._filters)
         self._sessions = df.set_index("session_id", drop=False).rename_axis(None).iloc[::-1]
         if self._sessions.empty:
             raise BadUsage(
-                "There are no sessions to compare" + (" that fit." if self._filters else "."),
-                "Choose other filters." if self._filters else "Recorded ones come in with %kern import PATH.",
+                "There are no sessions to compare" + (" that match." if self._filters else "."),
+                "Choose other filters." if self._filters else "Import recorded sessions with %kern import PATH.",
             )
 
     @property
     def sessions(self) -> pd.DataFrame:
-        """The sessions, oldest first, by their id."""
+        """The sessions, oldest first, with their ids as the index."""
         return self._sessions
 
-    def keep(self, name: str, value: Any) -> None:
-        """Go on with the sessions that say this under a name.
+    def filter(self, name: str, value: Any) -> None:
+        """Keep the sessions with this label under a name.
 
         Raises:
-            BadUsage: no session has a value of that name, or none has this one.
+            BadUsage: No session has the name, or the label.
         """
-        labels = self.labels(name)
-        text = text_of(value)
-        kept = (labels.texts == text).fillna(False).astype(bool)
-        if not kept.any():
-            there = labels.found()
-            known = f"There are: {listed(there, 20)}."
-            raise BadUsage(f"No session has {name} {text!r}.", did_you_mean(text, there, known))
-        self._sessions = self._sessions[kept]
-        self._narrowed = True
+        labels = self.read_labels(name)
+        text = label_text(value)
+        is_match = (labels.texts == text).fillna(False).astype(bool)
+        if not is_match.any():
+            available = labels.distinct()
+            hint = did_you_mean(text, available, f"Known values: {join_first(available, 20)}.")
+            raise BadUsage(f"No session has {name} {text!r}.", hint)
+        self._sessions = self._sessions[is_match]
+        self._is_filtered = True
 
-    def scores(self, name: str) -> pd.Series[Any]:
-        """What each session was given: the mean of its ratings of that name, or else of those of its runs.
+    def read_scores(self, name: str) -> pd.Series[Any]:
+        """Return the score of each session: the mean of its ratings, or else of its runs' ratings.
 
         Raises:
-            BadUsage: the sessions have scores, but none of that name.
+            BadUsage: The sessions have scores, but none of that name.
         """
-        rated = self.rows("scores", ["session_id", "run_id", "name", "value"])
-        mine = rated[rated["name"] == name]
-        if mine.empty and not rated.empty:
-            there = sorted(rated["name"].unique())
-            raise BadUsage(
-                f"No session has a score {name!r}.", did_you_mean(name, there, f"There are: {listed(there, 20)}.")
-            )
-        of_run = mine["run_id"].notna()
-        own, of_runs = (part.groupby("session_id")["value"].mean() for part in (mine[~of_run], mine[of_run]))
+        ratings = self.read_frame("scores", ["session_id", "run_id", "name", "value"])
+        matching = ratings[ratings["name"] == name]
+        if matching.empty and not ratings.empty:
+            available = sorted(ratings["name"].unique())
+            hint = did_you_mean(name, available, f"Known scores: {join_first(available, 20)}.")
+            raise BadUsage(f"No session has a score {name!r}.", hint)
+        is_of_run = matching["run_id"].notna()
+        parts = (matching[~is_of_run], matching[is_of_run])
+        of_sessions, of_runs = (part.groupby("session_id")["value"].mean() for part in parts)
         ids = self._sessions.index
-        return own.reindex(ids).fillna(of_runs.reindex(ids)).astype(float)
+        return of_sessions.reindex(ids).fillna(of_runs.reindex(ids)).astype(float)
 
-    def rows(self, frame: str, columns: Sequence[str]) -> pd.DataFrame:
-        """Rows of another frame that belong to these sessions, and of none but those written in between."""
-        narrowed = {"session_id": list(self._sessions.index)} if self._narrowed else {}
-        df: pd.DataFrame = getattr(self._store, f"{frame}_df")(columns=list(columns), **narrowed)
+    def read_frame(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        """Read the rows of another frame; unfiltered, they may include sessions written meanwhile."""
+        ids = {"session_id": list(self._sessions.index)} if self._is_filtered else {}
+        df: pd.DataFrame = getattr(self._store, f"{name}_df")(columns=list(columns), **ids)
         return df
 
-    def labels(self, names: str | Sequence[str]) -> Labels:
-        """What the sessions say under a name, or under several names together.
+    def read_labels(self, names: str | Sequence[str]) -> Labels:
+        """Read the labels under a name, or under several names combined.
 
         Raises:
-            BadUsage: no session has a value of that name.
+            BadUsage: No session has a value for a name.
         """
-        listed_ = [names] if isinstance(names, str) or not isinstance(names, Iterable) else names
-        parts = [self._labels(name) for name in listed_]
+        name_list = [names] if isinstance(names, str) or not isinstance(names, Iterable) else names
+        parts = [self._read_label(name) for name in name_list]
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            raise BadUsage("No name is given to tell sessions apart by.", 'For example: key="task_id"')
-        return _joined(parts)
+            raise BadUsage("A name to group or pair sessions by is required.", 'For example: key="task_id"')
+        return _combine(parts)
 
-    def _labels(self, name: str) -> Labels:
+    def _read_label(self, name: str) -> Labels:
         if not isinstance(name, str) or not name:
-            raise BadUsage(f"{name!r} is no name to tell sessions apart by.", 'For example: "task_id"')
-        nothing = pd.Series(pd.NA, index=self._sessions.index, dtype=TEXT)
-        if not name.startswith(_PREFIXES):
-            if name in _OF_SESSIONS:
-                own = self._read([name])[name]
-                if own.notna().any():
-                    return Labels(name, own.astype(TEXT), nothing)
-            if name in OF_RUNS:
-                found = self._agreed(name)
-                if found.texts.notna().any() or found.problems.notna().any():
-                    return found
-        places = [name] if name.startswith(_PREFIXES) else [prefix + name for prefix in _PREFIXES]
-        inside = self._read([], places)
-        for place in places:
-            if inside[place].notna().any():
-                return Labels(name, inside[place].astype(TEXT), nothing)
-        raise self._unknown(name)
+            hint = 'For example: "task_id"'
+            raise BadUsage(f"A name to group or pair sessions by must be a non-empty str, got {name!r}.", hint)
+        no_problems = pd.Series(pd.NA, index=self._sessions.index, dtype=TEXT)
+        if name in _SESSION_COLUMNS:
+            own = self._read([name])[name]
+            if own.notna().any():
+                return Labels(name, own.astype(TEXT), no_problems)
+        if name in RUN_COLUMNS:
+            labels = self._read_run_label(name)
+            if labels.texts.notna().any() or labels.problems.notna().any():
+                return labels
+        paths = [name] if name.startswith(_PREFIXES) else [prefix + name for prefix in _PREFIXES]
+        expanded = self._read([], paths)
+        for path in paths:
+            if expanded[path].notna().any():
+                return Labels(name, expanded[path].astype(TEXT), no_problems)
+        raise self._unknown_name(name)
 
     def _read(self, columns: Sequence[str], expand: Sequence[str] = ()) -> pd.DataFrame:
-        """More of the sessions, in their order."""
-        wanted = list(dict.fromkeys(["session_id", *columns]))
-        df = self._store.sessions_df(columns=wanted, expand=expand, **self._filters)
+        """Read more columns of the sessions, in their order."""
+        names = list(dict.fromkeys(["session_id", *columns]))
+        df = self._store.sessions_df(columns=names, expand=expand, **self._filters)
         return df.set_index("session_id", drop=False).reindex(self._sessions.index)
 
-    def _agreed(self, name: str) -> Labels:
-        """The value that a session's runs agree on. Members' runs do not count, nor do runs that state none."""
-        runs = self.rows("runs", ["session_id", "parent_run_id", name])
-        told = runs[runs["parent_run_id"].isna() & runs[name].notna()][["session_id", name]].drop_duplicates()
-        several = told["session_id"].duplicated(keep=False)
-        agreed = told[~several].set_index("session_id")[name]
-        apart = told[several].groupby("session_id")[name].agg(list).map(lambda found: listed(sorted(found)))
-        reasons = f"its runs disagree on {name}: " + apart.astype(TEXT)
+    def _read_run_label(self, name: str) -> Labels:
+        """Read the value on which a session's runs agree, without members' runs and those with no value."""
+        runs = self.read_frame("runs", ["session_id", "parent_run_id", name])
+        is_relevant = runs["parent_run_id"].isna() & runs[name].notna()
+        values = runs[is_relevant][["session_id", name]].drop_duplicates()
+        disagree = values["session_id"].duplicated(keep=False)
+        agreed = values[~disagree].set_index("session_id")[name]
+        lists = values[disagree].groupby("session_id")[name].agg(list).map(lambda names: join_first(sorted(names)))
+        problems = f"its runs disagree on {name}: " + lists.astype(TEXT)
         index = self._sessions.index
-        return Labels(name, agreed.reindex(index).astype(TEXT), reasons.reindex(index).astype(TEXT))
+        return Labels(name, agreed.reindex(index).astype(TEXT), problems.reindex(index).astype(TEXT))
 
-    def _unknown(self, name: str) -> BadUsage:
-        inside = self._metadata_keys()
-        keys = f"The metadata has {listed(inside, 30)}. " if inside else ""
-        columns = [*OF_RUNS, *_OF_SESSIONS]
+    def _unknown_name(self, name: str) -> BadUsage:
+        keys = self._metadata_keys()
+        keys_hint = f"The metadata has {join_first(keys, 30)}. " if keys else ""
+        columns = [*RUN_COLUMNS, *_SESSION_COLUMNS]
         if name in columns:
-            return BadUsage(f"No session has a value of {name!r}.", f"Name another. {keys}".strip())
-        if name in _TIMES:
-            return BadUsage(f"{name!r} is a time, which makes no groups.", "Choose by time with since and until.")
-        hint = did_you_mean(name.split(".", 1)[-1], [*inside, *columns], f"{keys}Columns are {', '.join(columns)}.")
-        return BadUsage(f"No session has a value of {name!r}.", hint)
+            return BadUsage(f"No session has a value for {name!r}.", f"Choose another name. {keys_hint}".strip())
+        if name in _TIME_COLUMNS:
+            return BadUsage(f"{name!r} is a time and cannot group sessions.", "Filter by time with since and until.")
+        otherwise = f"{keys_hint}Columns are {', '.join(columns)}."
+        hint = did_you_mean(name.split(".", 1)[-1], [*keys, *columns], otherwise)
+        return BadUsage(f"No session has a value for {name!r}.", hint)
 
     def _metadata_keys(self) -> list[str]:
-        """The keys of the metadata of some of the sessions."""
+        """The metadata keys of a sample of the sessions."""
         df = self._store.sessions_df(columns=["metadata"], limit=_SAMPLE, **self._filters)
-        told = (json.loads(text) for text in df["metadata"].dropna())
-        return list(dict.fromkeys(key for one in told if isinstance(one, dict) for key in one))
+        values = (json.loads(text) for text in df["metadata"].dropna())
+        return list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
 
 
-def text_of(value: Any) -> str:
-    """A value as labels spell it: text as it is, all else as JSON."""
+def label_text(value: Any) -> str:
+    """Return a value as a label: text unchanged, anything else as JSON."""
     if isinstance(value, str):
-        return spelled(value)
+        return frame_text(value)
     try:
-        return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # of numpy, as Python has it
+        return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # numpy values as Python's
     except TypeError:
         return str(value)
 
 
-def listed(values: Sequence[str], most: int = _NAMED) -> str:
-    """The first of some values, for a sentence, with a word on how many more there are."""
-    return ", ".join(values[:most]) + (f" and {len(values) - most:,} more" if len(values) > most else "")
+def join_first(values: Sequence[str], limit: int = _MAX_LISTED) -> str:
+    """Join the first values for a sentence, with the number of the others."""
+    return ", ".join(values[:limit]) + (f" and {len(values) - limit:,} more" if len(values) > limit else "")
 
 
-def _joined(parts: Sequence[Labels]) -> Labels:
-    """Several labels as one; a session that lacks one of them has none."""
+def _combine(parts: Sequence[Labels]) -> Labels:
+    """Combine several labels into one; missing where a session lacks any of them."""
     frame = pd.concat([part.texts for part in parts], axis=1)
-    whole = frame.notna().all(axis=1)
-    rows = [tuple(row) for row in frame[whole].to_numpy()]
-    texts = {row: _BETWEEN.join(row) for row in set(rows)}
-    if len(set(texts.values())) < len(texts):  # a value that holds what stands between: JSON keeps them apart
+    is_complete = frame.notna().all(axis=1)
+    rows = [tuple(row) for row in frame[is_complete].to_numpy()]
+    texts = {row: _SEPARATOR.join(row) for row in set(rows)}
+    if len(set(texts.values())) < len(texts):  # a value contains the separator: JSON is unambiguous
         texts = {row: json.dumps(row, ensure_ascii=False) for row in texts}
-    values = pd.Series([texts[row] for row in rows], index=frame.index[whole], dtype=TEXT).reindex(frame.index)
+    values = pd.Series([texts[row] for row in rows], index=frame.index[is_complete], dtype=TEXT).reindex(frame.index)
     problems = parts[0].problems
     for part in parts[1:]:
         problems = problems.fillna(part.problems)
-    lacking = pd.Series(pd.NA, index=frame.index, dtype=TEXT)
+    absent = pd.Series(pd.NA, index=frame.index, dtype=TEXT)
     for part in reversed(parts):
-        lacking = lacking.mask(part.texts.isna(), f"no {part.name}")
-    return Labels(_BETWEEN.join(part.name for part in parts), values, problems.fillna(lacking))
+        absent = absent.mask(part.texts.isna(), f"no {part.name}")
+    return Labels(_SEPARATOR.join(part.name for part in parts), values, problems.fillna(absent))

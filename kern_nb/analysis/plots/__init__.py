@@ -1,7 +1,7 @@
-"""Plots: DataFrames in, a `Plot` out; and `plot`, which gets the frames from a store.
+"""Plots: functions that turn DataFrames into a `Plot`, and `plot`, which reads the frames from a store.
 
-A plot shows itself in JupyterLab, in what nbconvert makes and on GitHub, without a network. Drawing needs the extra
-``plots``; without it, a plot is the table of its data.
+A plot displays in JupyterLab, in nbconvert's output and on GitHub, without a network. Drawing needs the extra
+``plots``; without it, a plot displays as the table of its data.
 """
 
 from kern_nb.analysis.plots.api import KINDS, plot

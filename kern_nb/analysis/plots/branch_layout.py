@@ -1,4 +1,4 @@
-"""The lanes of a tree: sessions as nodes, each with its own runs, in the order in which they are drawn."""
+"""The layout of a branch tree: one node a session, with its own runs, in the order of the rows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from kern_nb.analysis.plots.inputs import labels, records
+from kern_nb.analysis.dataframe import build_frame
+from kern_nb.analysis.plots.inputs import make_labels, to_records
+from kern_nb.db.columns import Kind
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SESSIONS = (
+SESSION_COLUMNS = (
     "session_id",
     "session_name",
     "parent_session_id",
@@ -23,133 +25,140 @@ SESSIONS = (
     "n_runs",
     "status",
 )
-RUNS = ("session_id", "run_index", "status")
+RUN_COLUMNS = ("session_id", "run_index", "status")
 
-NOT_KNOWN = "status not known"
-BEFORE_ALL = -1
-"""What stands for the run before the first."""
+UNKNOWN_STATUS = "unknown status"
+BEFORE_FIRST = -1
+"""The fork index of a branch that inherits no run."""
 
-_ID = 40
+_FRAME_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("session_id", "session_name", "parent_session_id"), "text"),
+    **dict.fromkeys(("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs"), "count"),
+    "status": "text",
+}
+
+_ID_WIDTH = 40
 
 
 @dataclass(eq=False)
-class Lane:
-    """One session: where it parts from which lane, and its runs by index with their status.
+class SessionNode:
+    """A session in the tree.
 
     Attributes:
         session_id: The session.
         name: Its title, or its id.
         parent_id: The session it branches from.
-        fork: The last run that it inherits; `BEFORE_ALL` where there is none.
-        cut_at: The last message that it inherits of that run; None where it inherits all.
-        runs: Its own runs.
-        label: Its name as it is shown.
-        parent: The lane it branches from, where that is shown.
-        children: The lanes that branch from it.
+        fork: The index of the last run that it inherits, or `BEFORE_FIRST`.
+        fork_message: The index of the last message that it inherits of that run; None where it inherits all.
+        runs: The status of its own runs by index.
+        label: The displayed name.
+        parent: The node it branches from, where that is shown.
+        children: The nodes that branch from it.
     """
 
     session_id: str
     name: str
     parent_id: str | None
     fork: int
-    cut_at: int | None
+    fork_message: int | None
     runs: dict[int, str]
     label: str = ""
-    parent: Lane | None = None
-    children: list[Lane] = field(default_factory=list)
+    parent: SessionNode | None = None
+    children: list[SessionNode] = field(default_factory=list)
 
     @property
-    def place(self) -> str:
-        """Where it parts from another, as a person names it: ``chat/3``."""
+    def fork_reference(self) -> str:
+        """The reference of the branch point: ``chat/3``."""
         if self.parent_id is None:
             return ""
-        run = "" if self.fork == BEFORE_ALL else f"/{self.fork}"
-        return f"{formatting.cut(self.parent_id, _ID)}{run}" + ("" if self.cut_at is None else f".{self.cut_at}")
+        run = "" if self.fork == BEFORE_FIRST else f"/{self.fork}"
+        message = "" if self.fork_message is None else f".{self.fork_message}"
+        return f"{formatting.cut(self.parent_id, _ID_WIDTH)}{run}{message}"
 
     @property
     def start(self) -> int:
-        """The index of its first run, or of the one it would have."""
+        """The index of its first run, or of the next one where it has none."""
         return min(self.runs, default=self.fork + 1 if self.parent_id is not None else 0)
 
     @property
     def end(self) -> int:
-        """The index of its last run, or of the first one it would have."""
+        """The index of its last run, or of the next one where it has none."""
         return max(self.runs, default=self.start)
 
-    def owner_of(self, index: int) -> Lane:
-        """The lane whose own run has this index: the parent, or one that it inherits from in its turn."""
-        lane = self
-        while lane.parent is not None and index <= lane.fork:
-            lane = lane.parent
-        return lane
+    def owner_of(self, index: int) -> SessionNode:
+        """Return the node that owns a run: this one or an ancestor."""
+        node = self
+        while node.parent is not None and index <= node.fork:
+            node = node.parent
+        return node
 
 
-def lanes_of(sessions: pd.DataFrame, runs: pd.DataFrame | None) -> list[Lane]:
-    """Every session as a lane, in the order of the frame, linked to what it branches from."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for run in records(runs, RUNS) if runs is not None else ():
-        found[run["session_id"]][int(run["run_index"])] = run["status"] or NOT_KNOWN
-    lanes: dict[str, Lane] = {}
-    for row in records(sessions, SESSIONS):
-        fork = BEFORE_ALL if row["fork_run_index"] is None else int(row["fork_run_index"])
-        name, parent = row["session_name"] or row["session_id"], row["parent_session_id"]
-        first = 0 if parent is None else fork + 1
-        own = found[row["session_id"]] if runs is not None else _guessed(first, int(row["n_runs"] or 0), row["status"])
-        lanes[row["session_id"]] = Lane(row["session_id"], name, parent, fork, row["fork_message_index"], own)
-    for lane in lanes.values():
-        parent_lane = lanes.get(lane.parent_id or "")
-        if parent_lane is not None and lane not in line_of(parent_lane):  # a circle, in a store that is broken
-            lane.parent = parent_lane
-            parent_lane.children.append(lane)
-    return list(lanes.values())
+def build_nodes(sessions: pd.DataFrame, runs: pd.DataFrame | None) -> list[SessionNode]:
+    """Build the nodes in the order of the frame, linked to their parents."""
+    statuses: dict[str, dict[int, str]] = defaultdict(dict)
+    for run in to_records(runs, RUN_COLUMNS) if runs is not None else ():
+        statuses[run["session_id"]][int(run["run_index"])] = run["status"] or UNKNOWN_STATUS
+    nodes: dict[str, SessionNode] = {}
+    for row in to_records(sessions, SESSION_COLUMNS):
+        session_id, parent_id = row["session_id"], row["parent_session_id"]
+        fork = BEFORE_FIRST if row["fork_run_index"] is None else int(row["fork_run_index"])
+        if runs is None:
+            own = _assume_runs(0 if parent_id is None else fork + 1, int(row["n_runs"] or 0), row["status"])
+        else:
+            own = statuses[session_id]
+        name = row["session_name"] or session_id
+        nodes[session_id] = SessionNode(session_id, name, parent_id, fork, row["fork_message_index"], own)
+    for node in nodes.values():
+        parent = nodes.get(node.parent_id or "")
+        if parent is not None and node not in iter_ancestors(parent):  # a damaged store may have a cycle
+            node.parent = parent
+            parent.children.append(node)
+    return list(nodes.values())
 
 
-def _guessed(first: int, number: int, last: str | None) -> dict[int, str]:
-    return dict.fromkeys(range(first, first + number - 1), NOT_KNOWN) | (
-        {first + number - 1: last or NOT_KNOWN} if number else {}
-    )
+def _assume_runs(first: int, n_runs: int, last_status: str | None) -> dict[int, str]:
+    """The runs of a session by their number: only the status of the last one is known."""
+    statuses = dict.fromkeys(range(first, first + n_runs), UNKNOWN_STATUS)
+    if n_runs:
+        statuses[first + n_runs - 1] = last_status or UNKNOWN_STATUS
+    return statuses
 
 
-def line_of(lane: Lane | None) -> Iterator[Lane]:
-    """A lane and those it comes from."""
-    while lane is not None:
-        yield lane
-        lane = lane.parent
+def iter_ancestors(node: SessionNode | None) -> Iterator[SessionNode]:
+    """Iterate over a node and its ancestors."""
+    while node is not None:
+        yield node
+        node = node.parent
 
 
-def in_order(lanes: list[Lane], most: int) -> list[Lane]:
-    """The first lanes with those they come from, each followed by its branches, those that part last first."""
-    kept: set[Lane] = set()
-    for lane in lanes:
-        line = set(islice(line_of(lane), most))
-        if len(kept | line) <= most:
-            kept |= line
-    for lane in kept:
-        lane.parent = lane.parent if lane.parent in kept else None
-        lane.children = sorted(kept.intersection(lane.children), key=lambda child: (child.fork, child.session_id))
-    # A stack, not a recursion: a branch of a branch may be a thousand deep.
-    ordered, stack = [], [lane for lane in reversed(lanes) if lane in kept and lane.parent is None]
+def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
+    """Return the first nodes with their ancestors, each followed by its branches, the latest fork first."""
+    selected: set[SessionNode] = set()
+    for node in nodes:
+        chain = set(islice(iter_ancestors(node), limit))
+        if len(selected | chain) <= limit:
+            selected |= chain
+    for node in selected:
+        node.parent = node.parent if node.parent in selected else None
+        node.children = sorted(selected.intersection(node.children), key=lambda child: (child.fork, child.session_id))
+    # A stack, not recursion: a chain of branches may be a thousand deep.
+    ordered, stack = [], [node for node in reversed(nodes) if node in selected and node.parent is None]
     while stack:
         ordered.append(stack.pop())
         stack += ordered[-1].children
-    for lane, label in zip(ordered, labels(lane.name for lane in ordered), strict=True):
-        lane.label = label
+    for node, label in zip(ordered, make_labels(node.name for node in ordered), strict=True):
+        node.label = label
     return ordered
 
 
-def frame(lanes: list[Lane]) -> pd.DataFrame:
-    """One row a lane."""
-    import pandas as pd
-
-    columns = {
-        "session_id": pd.array([lane.session_id for lane in lanes], dtype="string"),
-        "session_name": pd.array([lane.name for lane in lanes], dtype="string"),
-        "parent_session_id": pd.array([lane.parent_id for lane in lanes], dtype="string"),
-        "fork_run_index": pd.array([None if lane.parent_id is None else lane.fork for lane in lanes], dtype="Int64"),
-        "fork_message_index": pd.array([lane.cut_at for lane in lanes], dtype="Int64"),
-        "first_run": pd.array([min(lane.runs, default=None) for lane in lanes], dtype="Int64"),
-        "last_run": pd.array([max(lane.runs, default=None) for lane in lanes], dtype="Int64"),
-        "n_runs": pd.array([len(lane.runs) for lane in lanes], dtype="Int64"),
-        "status": pd.array([lane.runs.get(lane.end) for lane in lanes], dtype="string"),
-    }
-    return pd.DataFrame(columns)
+def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
+    """Build one row a node."""
+    rows = [
+        (
+            *(node.session_id, node.name, node.parent_id),
+            *(None if node.parent_id is None else node.fork, node.fork_message),
+            *(min(node.runs, default=None), max(node.runs, default=None), len(node.runs), node.runs.get(node.end)),
+        )
+        for node in nodes
+    ]
+    return build_frame(rows, _FRAME_KINDS)

@@ -1,4 +1,4 @@
-"""What the two plots of differences share: better and worse by colour, by shape and in words, and texts in columns."""
+"""Marks that the plots of differences share: verdicts by colour, shape and text, and columns of text."""
 
 from __future__ import annotations
 
@@ -6,99 +6,99 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.plots import vega
-from kern_nb.analysis.plots.inputs import labels, records
+from kern_nb.analysis.plots.inputs import make_labels, to_records
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ROWS = 200
+MAX_ROWS = 200
 WIDTH = 360
-"""Of the plotting area: there are columns of texts to the right of it."""
+"""The width of the plotting area, left of the columns of text."""
 STEP = 24
 POINT: dict[str, Any] = {"type": "point", "filled": True, "size": 90, "opacity": 1}
 
 NO_VERDICT = "none"
-_LOOKS = {
+_STYLES = {
     "better": ("triangle-up", vega.BLUE),
     "worse": ("triangle-down", vega.ORANGE),
-    "as good": ("square", vega.GREY),
+    "equal": ("square", vega.GREY),
     "not clear": ("circle", vega.GREY),
     NO_VERDICT: ("circle", vega.GREY),
 }
-_NAMED = 6
-_CUT = 60
+_MAX_NAMES = 6
+_NAME_WIDTH = 60
 
 
-def read(
+def select_rows(
     df: pd.DataFrame, names: Iterable[str], of: str, verdicts: Mapping[str, str]
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], list[str]]:
-    """The rows to draw.
+    """Select the rows to draw.
+
+    Args:
+        df: The metrics.
+        names: The columns to read.
+        of: The column that names the contender, where there are several.
+        verdicts: The verdict for each value of ``better``.
 
     Returns:
-        The frame of them; the same as records, with ``m`` and ``of``, the labels of the metric and of whom it tells,
-        and ``o`` and ``v``, the verdict as a kind and in words; and a sentence where some are left out.
+        The frame of the rows; the rows as records, with ``m`` and ``of``, the labels of metric and contender, and ``o``
+        and ``v``, the verdict as a kind and as text; and a note where rows are left out.
     """
-    df = df.head(MOST_ROWS + 1)
-    notes = [f"Only the first {MOST_ROWS} are drawn."] if len(df) > MOST_ROWS else []
-    df = df.head(MOST_ROWS).reset_index(drop=True)
-    rows = records(df, [*names, *([of] if of in df else [])])
+    df = df.head(MAX_ROWS + 1)
+    notes = [f"Only the first {MAX_ROWS} are drawn."] if len(df) > MAX_ROWS else []
+    df = df.head(MAX_ROWS).reset_index(drop=True)
+    rows = to_records(df, [*names, *([of] if of in df else [])])
     for row in rows:
         row["metric"] = row["metric"] or ""
         row["o"] = verdicts.get(row["better"], NO_VERDICT)
         row["v"] = "" if row["o"] == NO_VERDICT else row["o"]
     for column, label in (("metric", "m"), (of, "of")):
         distinct = list(dict.fromkeys(row.get(column) for row in rows))
-        shown = dict(zip(distinct, labels(distinct), strict=True))
+        labels = dict(zip(distinct, make_labels(distinct), strict=True))
         for row in rows:
-            row[label] = shown[row.get(column)]
+            row[label] = labels[row.get(column)]
     return df, rows, notes
 
 
-def finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
-    """Where a value is known, and a number that can be drawn."""
+def is_finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """Flag the rows with a known and finite value."""
     import pandas as pd
 
-    return pd.Series([row[column] is not None for row in records(df, [column])], index=df.index, dtype=bool)
+    return pd.Series([row[column] is not None for row in to_records(df, [column])], index=df.index, dtype=bool)
 
 
-def named(names: Iterable[str | None]) -> str:
-    """A few names in a sentence."""
-    distinct = formatting.apart([name or "" for name in dict.fromkeys(names)], _CUT)
-    left = len(distinct) - _NAMED
-    return ", ".join(distinct[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")
+def join_names(names: Iterable[str | None]) -> str:
+    """Join the first names for a sentence, with the number of the others."""
+    distinct = formatting.apart([name or "" for name in dict.fromkeys(names)], _NAME_WIDTH)
+    omitted = len(distinct) - _MAX_NAMES
+    return ", ".join(distinct[:_MAX_NAMES]) + (f" and {omitted:,} more" if omitted > 0 else "")
 
 
-def looks() -> dict[str, dict[str, Any]]:
-    """The encodings of better and worse."""
-    made = {}
+def verdict_encodings() -> dict[str, dict[str, Any]]:
+    """Return the encodings of the verdict."""
+    encodings = {}
     for part, channel in enumerate(("shape", "color")):
-        scale = {"domain": list(_LOOKS), "range": [look[part] for look in _LOOKS.values()]}
-        made[channel] = {"field": "o", "type": "nominal", "legend": None, "scale": scale}
-    return made
+        scale = {"domain": list(_STYLES), "range": [style[part] for style in _STYLES.values()]}
+        encodings[channel] = {"field": "o", "type": "nominal", "legend": None, "scale": scale}
+    return encodings
 
 
-def rows_of(names: list[str], field: str) -> dict[str, Any]:
-    """The vertical axis: one row a name, in order."""
-    axis = {"ticks": False, "domain": False, "grid": False, "labelPadding": 8}
-    return {"field": field, "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
-
-
-def beside(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
-    """A column of texts to the right of the plotting area."""
+def text_column(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
+    """Return a column of text to the right of the plotting area."""
     mark = {"type": "text", "align": "left", "fontWeight": "bold" if bold else "normal"}
     return {"mark": mark, "encoding": {"x": {"value": WIDTH + offset}, "text": {"field": column}}}
 
 
 def zero_line() -> dict[str, Any]:
-    """Where there is no difference."""
+    """Return the line of no difference."""
     mark = {"type": "rule", "color": vega.MUTED, "strokeWidth": 1}
-    place = {"x": {"datum": 0}, "y": {"value": 0}, "y2": {"value": "height"}}
-    return {"data": {"values": [{}]}, "mark": mark, "encoding": place | {"tooltip": None}}
+    position = {"x": {"datum": 0}, "y": {"value": 0}, "y2": {"value": "height"}}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": position | {"tooltip": None}}
 
 
 def block(title: str | None, values: list[dict[str, Any]], encoding: dict[str, Any], *layers: Any) -> dict[str, Any]:
-    """One of the blocks below each other that a plot is made of."""
-    made = {"data": {"values": values}, "width": WIDTH, "height": {"step": STEP}}
-    made |= {"encoding": encoding, "layer": list(layers)}
-    return made if title is None else made | {"title": vega.heading(title) | {"offset": 6}}
+    """Return one of the stacked blocks of a plot."""
+    spec = {"data": {"values": values}, "width": WIDTH, "height": {"step": STEP}}
+    spec |= {"encoding": encoding, "layer": list(layers)}
+    return spec if title is None else spec | {"title": vega.make_title(title) | {"offset": 6}}

@@ -1,7 +1,8 @@
-"""`Plot`: what is drawn, as data, as a specification, and in the forms that a notebook can show."""
+"""`Plot`: the data, the specification, and the formats in which a notebook or a file shows it."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-_ROWS_AS_TEXT = 20
-_ROWS_AS_TABLE = 100
+_TEXT_ROWS = 20
+_TABLE_ROWS = 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plot:
-    """A picture and the data in it.
+    """A plot and its data.
 
-    In a notebook it shows as an interactive chart (JupyterLab), as a picture (nbconvert, GitHub), or as text. Where the
-    extra ``plots`` is not installed, it shows as a table.
+    A notebook shows an interactive chart (JupyterLab), an image (nbconvert, GitHub), or text. Without the extra
+    ``plots`` it shows a table.
 
     Attributes:
-        df: What is drawn, one row a mark.
-        title: What it shows.
-        notes: What is left out, drawn together or not known, in sentences.
-        table: The same for those who read rather than look.
+        df: The data, one row a mark.
+        title: The title.
+        notes: Sentences on what is left out, merged or unknown.
+        table: The data as a table.
         drawing: The marks, as a part of a Vega-Lite specification; None where there is nothing to draw.
     """
 
@@ -47,8 +48,8 @@ class Plot:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification, its data included."""
-        return vega.specification(self.title, self.notes, self.drawing)
+        """The Vega-Lite specification with its data."""
+        return vega.build_specification(self.title, self.notes, self.drawing)
 
     @property
     def chart(self) -> alt.Chart:
@@ -57,38 +58,37 @@ class Plot:
         Raises:
             BadUsage: Altair is not installed.
         """
-        chart: alt.Chart = vega.altair().Chart.from_dict(self.spec)
+        chart: alt.Chart = vega.import_altair().Chart.from_dict(self.spec)
         return chart
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file that needs no network to be looked at.
+        """Write the plot to a file that needs no network.
 
         Args:
-            path: It ends in ``.png``, ``.svg``, ``.html`` (interactive, about 1 MB) or ``.json`` (the `spec`).
+            path: A path that ends in ``.png``, ``.svg``, ``.html`` (interactive, about 1 MB) or ``.json`` (the `spec`).
 
         Returns:
             The path.
 
         Raises:
-            BadUsage: it ends in something else, or what draws is not installed.
+            BadUsage: The path has another suffix, or the extra ``plots`` is not installed.
         """
         path = Path(path).expanduser()
-        write = _FORMATS.get(path.suffix.lower())
-        if write is None:
-            raise BadUsage(
-                f"No plot can be saved as {path.name!r}.", f"Name a file that ends in {', '.join(_FORMATS)}."
-            )
-        content = write(self)
-        with open(path, "wb", opener=files.private_opener) as file:
+        render = _FORMATS.get(path.suffix.lower())
+        if render is None:
+            hint = f"Use a name that ends in {', '.join(_FORMATS)}."
+            raise BadUsage(f"{path.name!r} has no suffix of a plot format.", hint)
+        content = render(self)
+        with open(path, "wb", opener=files.private) as file:
             file.write(content)
         return path
 
     def with_notes(self, *notes: str) -> Plot:
-        """The same plot, with more to say, in front."""
+        """Return the plot with more notes in front."""
         return replace(self, notes=(*notes, *self.notes))
 
     def __repr__(self) -> str:
-        return str(self._told(_ROWS_AS_TEXT))
+        return str(self._truncated_table(_TEXT_ROWS))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a notebook stores (IPython's protocol).
@@ -97,12 +97,12 @@ class Plot:
         """
         bundle: dict[str, Any] = {"text/plain": repr(self)}
         if self.drawing is None:
-            return bundle | {"text/html": self._told(_ROWS_AS_TABLE).html()}, {}
+            return bundle | {"text/html": self._truncated_table(_TABLE_ROWS).html()}, {}
         if not vega.can_draw():
-            return bundle | {"text/html": self._told(_ROWS_AS_TABLE, vega.HOW_TO_DRAW).html()}, {}
-        bundle |= {vega.MIME: self._vega, "image/png": vega.base64_of(self._png)}
-        width, height = vega.size_of(self._png)
-        alt_text = vega.description(self.title, self.notes)
+            return bundle | {"text/html": self._truncated_table(_TABLE_ROWS, vega.INSTALL_HINT).html()}, {}
+        bundle |= {vega.MIME: self._vega, "image/png": base64.b64encode(self._png).decode()}
+        width, height = vega.png_size(self._png)
+        alt_text = vega.describe(self.title, self.notes)
         return bundle, {
             vega.MIME: {"embed_options": vega.EMBED_OPTIONS},
             "image/png": {"width": width, "height": height, "alt": alt_text},
@@ -110,23 +110,22 @@ class Plot:
 
     @cached_property
     def _vega(self) -> dict[str, Any]:
-        return vega.compiled(self.spec)
+        return vega.compile_spec(self.spec)
 
     @cached_property
     def _png(self) -> bytes:
-        return vega.png(self._vega)
+        return vega.render_png(self._vega)
 
-    def _told(self, most: int, *more: str) -> Table:
-        """The table, cut to so many rows, with the notes below."""
-        left = len(self.table.rows) - most
-        cut = [f"{plural(left, 'more row')} in .df."] if left > 0 else []
-        note = " ".join([*cut, *self.notes, *more])
-        return replace(self.table, rows=self.table.rows[:most], note=note)
+    def _truncated_table(self, max_rows: int, *notes: str) -> Table:
+        """The table, cut to some rows, with the notes below."""
+        omitted = len(self.table.rows) - max_rows
+        omission = [f"{plural(omitted, 'more row')} in .df."] if omitted > 0 else []
+        return replace(self.table, rows=self.table.rows[:max_rows], note=" ".join([*omission, *self.notes, *notes]))
 
 
 _FORMATS: dict[str, Callable[[Plot], bytes]] = {
     ".png": lambda plot: plot._png,  # noqa: SLF001 - these are the plot's own
-    ".svg": lambda plot: vega.svg(plot._vega).encode(),  # noqa: SLF001
-    ".html": lambda plot: page(vega.html, vega.compiled(plot.spec, vega.NEWEST)).encode(),
+    ".svg": lambda plot: vega.render_svg(plot._vega).encode(),  # noqa: SLF001
+    ".html": lambda plot: page(vega.render_html, vega.compile_spec(plot.spec, vega.NEWEST)).encode(),
     ".json": lambda plot: json.dumps(plot.spec, indent=1).encode(),
 }

@@ -1,12 +1,13 @@
-"""Paired differences between groups, with their intervals."""
+"""The plot of paired differences between groups, with their intervals."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.analysis.plots import difference_marks, vega
+from kern_nb.analysis.plots import difference_marks as marks
+from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.inputs import require
+from kern_nb.analysis.plots.inputs import require_columns
 from kern_nb.text import formatting
 from kern_nb.text.metrics import amount, difference
 from kern_nb.text.tables import Column, Table
@@ -16,35 +17,35 @@ if TYPE_CHECKING:
 
 _TITLE = "Paired differences from the baseline"
 _COLUMNS = ("metric", "n_pairs", "a", "b", "delta", "low", "high", "better")
-# The interval of "neither" holds 0: that is no proof that they are alike.
+# The interval of "neither" contains 0, which does not prove that the groups are equal.
 _VERDICTS = {"b": "better", "a": "worse", "neither": "not clear"}
 
 
 def groups(metrics: pd.DataFrame) -> Plot:
-    """The mean paired difference of each metric with its interval, beside a line at zero; each metric in its own unit.
+    """Plot the mean paired difference of each metric with its interval, each in its own unit.
 
     Args:
-        metrics: As ``GroupComparison.metrics``: metric, n_pairs, a, b, delta, low, high, better, and group where there
-            are several.
+        metrics: ``GroupComparison.metrics``: metric, n_pairs, a, b, delta, low, high, better, and group where there are
+            several.
 
     Returns:
-        A plot; its ``df`` are the metrics that are drawn. Those whose difference is not known are told in the notes.
+        A plot; its ``df`` has the metrics that are drawn. The notes name those of unknown difference.
 
     Raises:
-        BadUsage: columns are missing.
+        BadUsage: A column is missing.
     """
-    require(metrics, _COLUMNS, "the metrics of a GroupComparison")
-    drawn = difference_marks.finite(metrics, "delta")
-    df, rows, notes = difference_marks.read(metrics[drawn], _COLUMNS, "group", _VERDICTS)
-    if not drawn.all():
-        notes.append(f"No pair has values of {difference_marks.named(metrics['metric'][~drawn])}.")
+    require_columns(metrics, _COLUMNS, "the metrics of a GroupComparison")
+    is_known = marks.is_finite(metrics, "delta")
+    df, rows, notes = marks.select_rows(metrics[is_known], _COLUMNS, "group", _VERDICTS)
+    if not is_known.all():
+        notes.append(f"No pair has a value for {marks.join_names(metrics['metric'][~is_known])}.")
     if not rows:
-        return Plot(df, _TITLE, Table("There are no paired differences to draw", [], []), tuple(notes))
+        return Plot(df, _TITLE, Table("No paired differences to plot", [], []), tuple(notes))
     for row in rows:
         low, high = (amount(row["metric"], row[end]) for end in ("low", "high"))
-        has_both = row["low"] is not None and row["high"] is not None
-        row["interval"] = f"{low} to {high}" if has_both else ""
-        row["t"] = difference(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_both else "")
+        has_interval = row["low"] is not None and row["high"] is not None
+        row["interval"] = f"{low} to {high}" if has_interval else ""
+        row["t"] = difference(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_interval else "")
         row["n"] = "" if row["n_pairs"] is None else formatting.plural(int(row["n_pairs"]), "pair")
     if not all(row["interval"] for row in rows):
         notes.append("A point without a line has too few pairs for an interval.")
@@ -52,25 +53,25 @@ def groups(metrics: pd.DataFrame) -> Plot:
 
 
 def _forest(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One block a metric: a point a group, with its interval, and what it says to the right."""
+    """One block a metric: a point a group with its interval, and texts to the right."""
     x: dict[str, Any] = {"field": "d", "type": "quantitative", "title": None, "scale": {"zero": True, "padding": 12}}
     x["axis"] = {"tickCount": 6, "labelExpr": vega.SHORT}
-    looks = difference_marks.looks()
-    ends: dict[str, Any] = {"x": x | {"field": "l"}, "x2": {"field": "h"}, "color": looks["color"]}
+    encodings = marks.verdict_encodings()
+    ends: dict[str, Any] = {"x": x | {"field": "l"}, "x2": {"field": "h"}, "color": encodings["color"]}
     line = {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends}
-    point = {"mark": difference_marks.POINT, "encoding": {"x": x, **looks}}
+    point = {"mark": marks.POINT, "encoding": {"x": x, **encodings}}
     texts = [
-        difference_marks.beside("v", 12, bold=True),
-        difference_marks.beside("t", 72),
-        difference_marks.beside("n", 240),
+        marks.text_column("v", 12, bold=True),
+        marks.text_column("t", 72),
+        marks.text_column("n", 240),
     ]
     tips = [{"field": "m", "title": "metric"}, {"field": "g", "title": "group"}, {"field": "t", "title": "difference"}]
     tips += [{"field": "v", "title": "b is"}, {"field": "n", "title": "pairs"}]
     blocks = []
     for metric in dict.fromkeys(row["m"] for row in rows):
-        mine = [row for row in rows if row["m"] == metric]
-        is_alone = all(row["of"] == formatting.MISSING for row in mine)
-        names = [metric if is_alone else row["of"] for row in mine]
+        block_rows = [row for row in rows if row["m"] == metric]
+        is_single = all(row["of"] == formatting.MISSING for row in block_rows)
+        names = [metric if is_single else row["of"] for row in block_rows]
         values = [
             {
                 "g": name,
@@ -79,13 +80,11 @@ def _forest(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 "h": row["high"],
                 **{k: row[k] for k in ("m", "o", "v", "t", "n")},
             }
-            for name, row in zip(names, mine, strict=True)
+            for name, row in zip(names, block_rows, strict=True)
         ]
-        encoding = {"y": difference_marks.rows_of(names, "g"), "tooltip": tips}
-        title = None if is_alone else metric
-        blocks.append(
-            difference_marks.block(title, values, encoding, difference_marks.zero_line(), line, point, *texts)
-        )
+        encoding = {"y": vega.row_axis(names, "g", grid=False), "tooltip": tips}
+        title = None if is_single else metric
+        blocks.append(marks.block(title, values, encoding, marks.zero_line(), line, point, *texts))
     return {"vconcat": blocks, "spacing": 12}
 
 

@@ -1,4 +1,4 @@
-"""From frames to what a specification may hold: plain values, texts that are cut and visible, labels that differ."""
+"""Frames as input of plots: column checks, rows as plain values, and labels that are distinct and safe to show."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from kern_nb.text import formatting
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = 36
-"""Names longer than this are cut on axes and in legends: a UUID is not."""
+LABEL_WIDTH = 36
+"""Longer names are cut on axes and in legends; a UUID is not."""
 
-_ROOM = 6
-"""So much of a label goes to what tells it from another of the same name."""
+_SUFFIX_WIDTH = 6
+"""The part of a label that is reserved for a number, where names are equal."""
 
 
-def require(df: pd.DataFrame, names: Iterable[str], like: str) -> None:
-    """Refuse a frame that lacks columns.
+def require_columns(df: pd.DataFrame, names: Iterable[str], source: str) -> None:
+    """Check that a frame has some columns.
+
+    Args:
+        df: The frame.
+        names: The columns.
+        source: Where such a frame comes from, for the hint.
 
     Raises:
-        BadUsage: it does, or is no frame; the hint says which frame has them.
+        BadUsage: It lacks a column, or is not a frame.
     """
     if not hasattr(df, "columns"):
-        raise BadUsage(f"A {type(df).__name__} is no frame.", f"Give it {like}.")
-    missing = [name for name in names if name not in df.columns]
-    if missing:
-        raise BadUsage(f"The frame has no column {', '.join(map(repr, missing))}.", f"Give it {like}.")
+        raise BadUsage(f"A plot takes a DataFrame, got {type(df).__name__}.", f"Pass {source}.")
+    absent = [name for name in names if name not in df.columns]
+    if absent:
+        raise BadUsage(f"The frame has no column {', '.join(map(repr, absent))}.", f"Pass {source}.")
 
 
-def records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows of some columns as plain values; None where one is missing or is no finite number."""
-    columns = {name: [_plain(value) for value in df[name].astype(object)] for name in names}
+def to_records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the rows of some columns as plain values; None where one is missing or not finite."""
+    columns = {name: [_to_plain(value) for value in df[name].astype(object)] for name in names}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     import pandas as pd
 
     if isinstance(value, str):
@@ -49,16 +54,16 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
-    """Names as they are shown: on one line, cut, nothing in them acts; and no two alike, though the names may be."""
-    made: dict[str, None] = {}
-    tried: dict[str, int] = {}
-    given = [name or "" for name in names]
-    for name, cut in zip(given, formatting.apart(given, width), strict=True):
+def make_labels(names: Iterable[str | None], width: int = LABEL_WIDTH) -> list[str]:
+    """Return a distinct label for each name: on one line, cut, control characters made visible."""
+    labels: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    texts = [name or "" for name in names]
+    for text, cut in zip(texts, formatting.apart(texts, width), strict=True):
         label = cut or formatting.MISSING
-        while label in made:
-            first = formatting.cut(name, width - _ROOM) or formatting.MISSING
-            tried[first] = tried.get(first, 1) + 1
-            label = f"{first} ({tried[first]})"
-        made[label] = None
-    return list(made)
+        while label in labels:
+            prefix = formatting.cut(text, width - _SUFFIX_WIDTH) or formatting.MISSING
+            numbers[prefix] = numbers.get(prefix, 1) + 1
+            label = f"{prefix} ({numbers[prefix]})"
+        labels[label] = None
+    return list(labels)

@@ -1,4 +1,4 @@
-"""Which tools were called, and how often that failed."""
+"""The plot of tool calls by outcome."""
 
 from __future__ import annotations
 
@@ -6,88 +6,93 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.inputs import labels, records, require
+from kern_nb.analysis.plots.inputs import make_labels, require_columns, to_records
 from kern_nb.text.formatting import plural
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_TOOLS = 30
+MAX_TOOLS = 30
 
 _TITLE = "Tool calls"
-_OUTCOMES = ("succeeded", "failed", "outcome not known")
+_COLUMNS = ("succeeded", "failed", "not_known")
+_OUTCOMES = ("succeeded", "failed", "unknown outcome")
 _STEP = 24
 
 
 def tool_use(tool_calls: pd.DataFrame) -> Plot:
-    """Calls of each tool, most called first: those that succeeded, failed, and of which that is not known.
+    """Plot the calls of each tool by outcome, the most called first.
 
-    Calls by a simulated user are not counted. Tools beyond the 30 most called are drawn as one.
+    Calls by a simulated user are not counted. Tools beyond the 30 most called are one bar.
 
     Args:
-        tool_calls: As ``store.tool_calls_df()`` gives it.
+        tool_calls: The result of ``store.tool_calls_df()``.
 
     Returns:
         A plot; its ``df`` has tool_name, calls, succeeded, failed and not_known.
 
     Raises:
-        BadUsage: columns are missing.
+        BadUsage: A column is missing.
     """
-    require(tool_calls, ("tool_name", "is_error"), "what store.tool_calls_df() gives")
+    require_columns(tool_calls, ("tool_name", "is_error"), "the result of store.tool_calls_df()")
     calls, notes = tool_calls, []
     if "caller" in calls:
         by_user = (calls["caller"] == "user").fillna(value=False).astype(bool)
         calls = calls[~by_user]
         notes = [f"{plural(int(by_user.sum()), 'call')} by a simulated user not counted."] if by_user.any() else []
-    counted = _counted(calls)
-    if counted.empty:
-        return Plot(counted, _TITLE, Table("There are no tool calls to draw", [], [], " ".join(notes)), tuple(notes))
+    tools = _count_by_tool(calls)
+    if tools.empty:
+        return Plot(tools, _TITLE, Table("No tool calls to plot", [], [], " ".join(notes)), tuple(notes))
     table = Table(
         f"{_TITLE} by tool",
         [Column("tool"), *(Column(title, number=True) for title in ("calls", *_OUTCOMES))],
         [
-            [row["tool_name"] or "", *(f"{row[n]:,}" for n in counted.columns[1:])]
-            for row in records(counted, counted.columns)
+            [row["tool_name"] or "", *(f"{row[n]:,}" for n in tools.columns[1:])]
+            for row in to_records(tools, tools.columns)
         ],
     )
-    return Plot(counted, _TITLE, table, tuple(notes), _bars(counted))
+    return Plot(tools, _TITLE, table, tuple(notes), _bars(tools))
 
 
-def _counted(calls: pd.DataFrame) -> pd.DataFrame:
+def _count_by_tool(calls: pd.DataFrame) -> pd.DataFrame:
     failed = calls["is_error"].astype("boolean")
-    each = calls[["tool_name"]].assign(
+    flags = calls[["tool_name"]].assign(
         calls=1,
         succeeded=(~failed).fillna(value=False).astype(int),
         failed=failed.fillna(value=False).astype(int),
         not_known=failed.isna().astype(int),
     )
-    sums = each.groupby("tool_name", dropna=False, sort=True).sum().reset_index()
+    sums = flags.groupby("tool_name", dropna=False, sort=True).sum().reset_index()
     return sums.sort_values("calls", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _bars(counted: pd.DataFrame) -> dict[str, Any]:
-    rows = records(counted.head(MOST_TOOLS), counted.columns)
-    rest = counted.iloc[MOST_TOOLS:]
-    names = labels(row["tool_name"] for row in rows)
-    if len(rest):
-        names.append(plural(len(rest), "other tool"))
-        rows.append({name: int(rest[name].sum()) for name in counted.columns[1:]})
+def _bars(tools: pd.DataFrame) -> dict[str, Any]:
+    rows = to_records(tools.head(MAX_TOOLS), tools.columns)
+    overflow = tools.iloc[MAX_TOOLS:]
+    names = make_labels(row["tool_name"] for row in rows)
+    if len(overflow):
+        names.append(plural(len(overflow), "other tool"))
+        rows.append({name: int(overflow[name].sum()) for name in tools.columns[1:]})
     parts, ends = [], []
     for name, row in zip(names, rows, strict=True):
-        for place, (column, outcome) in enumerate(zip(("succeeded", "failed", "not_known"), _OUTCOMES, strict=True)):
+        for n, (column, outcome) in enumerate(zip(_COLUMNS, _OUTCOMES, strict=True)):
             if row[column]:
-                parts.append({"t": name, "n": row[column], "o": outcome, "k": place})
-        ends.append({"t": name, "n": row["calls"], "l": _said(row)})
-    axis = {"ticks": False, "domain": False, "labelPadding": 8}
-    y = {"field": "t", "type": "nominal", "title": None, "scale": {"domain": names}, "axis": axis}
-    most = max(end["n"] for end in ends)
-    x = {"field": "n", "type": "quantitative", "title": "calls", "axis": vega.whole_ticks(0, most) | {"grid": True}}
-    # Full where it succeeded, hollow where it failed: the difference is not one of colour alone.
+                parts.append({"t": name, "n": row[column], "o": outcome, "k": n})
+        ends.append({"t": name, "n": row["calls"], "l": _count_text(row)})
+    y = vega.row_axis(names, "t")
+    longest = max(end["n"] for end in ends)
+    x = {
+        "field": "n",
+        "type": "quantitative",
+        "title": "calls",
+        "axis": vega.integer_ticks(0, longest) | {"grid": True},
+    }
+    # Full for success, hollow for failure: colour alone is not enough.
     outline = {"domain": list(_OUTCOMES), "range": [vega.BLUE, vega.ORANGE, vega.GREY]}
-    inside = {"domain": list(_OUTCOMES), "range": [vega.BLUE, "#ffffff", "#d4d4d4"]}
-    seen = [o for o in _OUTCOMES if any(part["o"] == o for part in parts)]
-    legend = {"title": None, "orient": "top", "values": seen, "symbolStrokeWidth": 1.5}
+    fill = {"domain": list(_OUTCOMES), "range": [vega.BLUE, "#ffffff", "#d4d4d4"]}
+    present = [o for o in _OUTCOMES if any(part["o"] == o for part in parts)]
+    legend = {"title": None, "orient": "top", "values": present, "symbolStrokeWidth": 1.5}
     tips = [{"field": "t", "title": "tool"}, {"field": "o", "title": "outcome"}, {"field": "n", "title": "calls"}]
     bars = {
         "data": {"values": parts},
@@ -95,20 +100,20 @@ def _bars(counted: pd.DataFrame) -> dict[str, Any]:
         "encoding": {
             "y": y,
             "x": x,
-            "fill": {"field": "o", "type": "nominal", "scale": inside, "legend": legend},
+            "fill": {"field": "o", "type": "nominal", "scale": fill, "legend": legend},
             "stroke": {"field": "o", "type": "nominal", "scale": outline, "legend": legend},
             "order": {"field": "k"},
             "tooltip": tips,
         },
     }
-    said = {
+    texts = {
         "data": {"values": ends},
         "mark": {"type": "text", "align": "left", "dx": 6},
         "encoding": {"y": y, "x": x, "text": {"field": "l"}},
     }
-    return {"width": vega.WIDTH - 120, "height": {"step": _STEP}, "layer": [bars, said]}
+    return {"width": vega.WIDTH - 120, "height": {"step": _STEP}, "layer": [bars, texts]}
 
 
-def _said(row: dict[str, Any]) -> str:
+def _count_text(row: dict[str, Any]) -> str:
     failed = f", {row['failed']:,} failed" if row["failed"] else ""
     return f"{row['calls']:,}{failed}"

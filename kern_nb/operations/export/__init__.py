@@ -14,7 +14,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import Named
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 __all__ = ["Export", "export"]
@@ -60,7 +60,7 @@ class Export:
 
 
 def export(
-    *references: Named,
+    *references: ReferenceLike,
     path: str | Path,
     everything: bool = False,
     overwrite: bool = False,
@@ -90,7 +90,7 @@ def export(
         SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
         BadUsage: nothing is named, the path cannot be written, or a file is there already.
     """
-    from kern_nb.analysis.conversation import reference_of
+    from kern_nb.analysis.selection import format_reference
     from kern_nb.operations.export import write
     from kern_nb.operations.export.order import chosen
 
@@ -104,7 +104,7 @@ def export(
     items = chosen(found, references, user_id)
     write_items = write.bundle if kind == BUNDLE else write.page
     counts = write.safely(target, lambda file: write_items(file, found, items, progress=progress), overwrite=overwrite)
-    named = ("--all",) if everything else tuple(reference_of(one) for one in references)
+    named = ("--all",) if everything else tuple(format_reference(one) for one in references)
     words = ("export", *named, str(path), *(("--force",) if overwrite else ()))
     return Export(path=target, format=kind, size=target.stat().st_size, words=words, **counts)
 

@@ -14,7 +14,7 @@ from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.conversation import Named
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 
@@ -22,7 +22,7 @@ _AT_ONCE = 5_000
 """So many parameters every engine takes."""
 
 
-def chosen(store: SessionStore, references: Sequence[Named], user_id: str | None = None) -> list[Reference]:
+def chosen(store: SessionStore, references: Sequence[ReferenceLike], user_id: str | None = None) -> list[Reference]:
     """The sessions and runs that are named, each once; all sessions (of a user), oldest first, where none is.
 
     Raises:
@@ -43,11 +43,11 @@ def chosen(store: SessionStore, references: Sequence[Named], user_id: str | None
     return [*map(Reference, _parents_first(wanted, _parents(store, wanted))), *runs]
 
 
-def _named(store: SessionStore, references: Sequence[Named], user_id: str | None) -> list[Reference]:
-    from kern_nb.analysis.selection import Fitting
-    from kern_nb.analysis.selection import chosen as located
+def _named(store: SessionStore, references: Sequence[ReferenceLike], user_id: str | None) -> list[Reference]:
+    from kern_nb.analysis.selection import SessionFilter
+    from kern_nb.analysis.selection import select_sessions as located
 
-    return located(store, references, Fitting(), user_id)
+    return located(store, references, SessionFilter(), user_id)
 
 
 def _require_runs(store: SessionStore, places: Sequence[Reference]) -> None:

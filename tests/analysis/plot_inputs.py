@@ -13,7 +13,7 @@ from kern_nb.records import Message, Run, ToolCall, Usage
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-BEGAN = datetime(2026, 11, 20, tzinfo=UTC)
+START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def runs(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def metrics(*rows: dict[str, Any]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(numbers, "Float64") | {"metric": "string", "better": "string"})
 
 
-def filled(store: SessionStore) -> SessionStore:
+def fill_store(store: SessionStore) -> SessionStore:
     """A store with a session of five runs, a branch of it, a branch of that, an empty one, and another session."""
 
     def run(minute: int, status: str = "COMPLETED", **fields: Any) -> Run:
@@ -77,7 +77,7 @@ def filled(store: SessionStore) -> SessionStore:
             Message(role="assistant", content=None, tool_calls=used),
             Message(role="tool", tool_call_id="1", content="Here."),
         ]
-        begun = BEGAN + timedelta(minutes=minute)
+        begun = START + timedelta(minutes=minute)
         return Run(status=status, messages=messages, created_at=begun, duration_s=1.5, **fields)
 
     for minute in range(5):

@@ -31,7 +31,7 @@ def asked(store, session_id: str, *parts: object) -> None:
         (picture(url="https://a.example/1.png"), picture(url="https://a.example/2.png")),
     ],
 )
-def test_messages_that_differ_in_a_picture_only_are_told_apart(store, one, other):
+def test_messages_that_differ_in_an_image_are_changed(store, one, other):
     """By its bytes or its address, none of which is fetched; the same picture is the same."""
     for name, part in (("a", one), ("again", one), ("b", other)):
         asked(store, name, part)
@@ -46,7 +46,7 @@ def test_messages_that_differ_in_a_picture_only_are_told_apart(store, one, other
     assert text.splitlines()[1] != others.splitlines()[1]
 
 
-def test_a_picture_is_shown_as_words(store):
+def test_image_is_displayed_as_text(store):
     """What kind of file it is, and how its hash begins; with every style stripped, too."""
     asked(store, "a", picture(sha256="a" * 64))
     asked(store, "b")
@@ -57,7 +57,7 @@ def test_a_picture_is_shown_as_words(store):
         assert "image/png" in shown
 
 
-def test_a_list_of_records_has_no_files(store):
+def test_list_of_records_has_no_files(store):
     """It is said as JSON, and as nothing else."""
     rows = [{"id": 1, "price": 2.5}, {"id": 2, "price": None}]
     for name in ("a", "b"):
@@ -69,7 +69,7 @@ def test_a_list_of_records_has_no_files(store):
     )
 
 
-def test_a_picture_that_a_branch_inherits_is_shared(store):
+def test_inherited_image_is_shared(store):
     """It is the same row."""
     asked(store, "a", picture(sha256="a" * 64))
     store.branch("a", new_session_id="b")
@@ -79,7 +79,7 @@ def test_a_picture_that_a_branch_inherits_is_shared(store):
     assert found.turns["shared"].all()
 
 
-def test_a_call_that_failed_is_another_than_one_that_did_not(store):
+def test_failed_and_completed_calls_differ(store):
     """Though the tool, its arguments and the text that came back are the same."""
     for name, status in (("a", "completed"), ("b", "failed"), ("c", "failed")):
         call = ToolCall(tool_call_id="c", tool_name="pay", args={"n": 1}, status=status, result="42")
@@ -91,7 +91,7 @@ def test_a_call_that_failed_is_another_than_one_that_did_not(store):
     assert compare("b", "c", store=store).tool_calls["status"].tolist() == ["matched"]
 
 
-def test_instructions_told_again_are_no_turn(store):
+def test_repeated_instructions_are_not_turns(store):
     """Each run of an agent begins with them; only new ones are something that is said."""
     brief = Agent(ScriptedModel(["Hello.", "Bye."]), db=store, id="clerk", instructions="Be brief.")
     brief.run("Hi", session_id="a")

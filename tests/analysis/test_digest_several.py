@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from conversations import save, talk
+from conversations import make_run, save
 
 from kern_nb.analysis.digest import digest
 from kern_nb.db import InMemoryDb, SqliteDb
@@ -39,10 +39,10 @@ def spent(tokens, **more):
     return Run(input="q", output="a", usage=Usage(input_tokens=tokens), **more)
 
 
-def test_several_sessions_are_one_row_each_and_their_sums(store):
+def test_digest_has_a_row_per_session_and_sums(store):
     """On every engine: sums, medians, and of how many a value is known; the order is that of the names."""
-    save(store, "b", talk(0), talk(1))
-    save(store, "a", talk(2))
+    save(store, "b", make_run(0), make_run(1))
+    save(store, "a", make_run(2))
     save(store, "c", Run(input="lost", status="ERROR", error="no", usage=Usage(input_tokens=5)))
     found = digest("b", "a", "c", store=store)
 
@@ -59,12 +59,12 @@ def test_several_sessions_are_one_row_each_and_their_sums(store):
     assert "2 of 3" in repr(found)
 
 
-def test_rows_are_those_of_the_sessions_frame(store):
+def test_items_match_the_sessions_frame(store):
     """The totals of each session are what `sessions_df` says of it."""
-    save(store, "a", talk(0), talk(1))
-    save(store, "b", talk(2), duration_s=99.5)
+    save(store, "a", make_run(0), make_run(1))
+    save(store, "b", make_run(2), duration_s=99.5)
     store.branch("a", after=0, new_session_id="what-if")
-    store.append_run("what-if", talk(3))
+    store.append_run("what-if", make_run(3))
     found = digest("a", "b", "what-if", store=store).items.set_index("item")
     frame = store.sessions_df().set_index("session_id").loc[found.index]
     for name in ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "input_tokens", "output_tokens"):
@@ -73,7 +73,7 @@ def test_rows_are_those_of_the_sessions_frame(store):
         assert found[name].tolist() == frame[name].tolist(), name
 
 
-def test_what_branches_share_is_counted_once(store):
+def test_shared_runs_are_counted_once(store):
     """Of several, a branch counts with its own rows: the sum is what was spent."""
     save(store, "chat", spent(10), spent(20))
     for name in ("one", "two"):
@@ -86,7 +86,7 @@ def test_what_branches_share_is_counted_once(store):
     assert values(digest("one", store=store))["input_tokens"] == 31
 
 
-def test_a_branch_that_was_detached_counts_what_it_spent(db):
+def test_detached_branch_counts_its_own_usage(db):
     """Its copies of its parent's runs were paid for by the parent."""
     usage = Usage(input_tokens=10, cache_read_tokens=7)
     save(db, "chat", Run(input="q", usage=usage))
@@ -99,7 +99,7 @@ def test_a_branch_that_was_detached_counts_what_it_spent(db):
     assert items(found, "input_tokens", "cache_read_tokens") == [(1, None), (10, 7)]
 
 
-def test_what_is_within_another_is_counted_once(store):
+def test_nested_items_are_counted_once(store):
     """A run of a session that is named too, a member's run beside its leader's, one run by two names."""
     leader = store.append_run("team", spent(100))
     store.append_run("team", spent(10, parent_run_id=leader.run_id))
@@ -120,18 +120,18 @@ def test_what_is_within_another_is_counted_once(store):
         assert ("counted once" in repr(found)) == (False in counted)
 
 
-def test_a_name_given_twice_is_one_item(db):
+def test_duplicate_reference_is_one_item(db):
     """By whichever name."""
-    save(db, "chat", talk(0))
-    save(db, "other", talk(0))
+    save(db, "chat", make_run(0))
+    save(db, "other", make_run(0))
 
     assert digest("chat", "chat", "cha", "other", store=db).items["item"].tolist() == ["chat", "other"]
 
 
-def test_several_runs_are_one_row_each(store):
+def test_digest_has_a_row_per_run(store):
     """Of one session and of several, inherited ones by the branch's name."""
-    save(store, "a", talk(0), talk(1))
-    save(store, "b", talk(2))
+    save(store, "a", make_run(0), make_run(1))
+    save(store, "b", make_run(2))
     store.branch("a", after=0, new_session_id="what-if")
     run = store.get_session("a").runs[1]
     store.add_score("a", "good", 0.5, run_id=run.run_id)
@@ -148,10 +148,10 @@ def test_several_runs_are_one_row_each(store):
     assert "3 runs" in repr(found)
 
 
-def test_the_figures_of_several_are_those_of_each(store):
+def test_totals_of_several_match_single_digests(store):
     """What one alone says, it says beside others."""
-    save(store, "a", talk(0), talk(1))
-    save(store, "b", talk(2))
+    save(store, "a", make_run(0), make_run(1))
+    save(store, "b", make_run(2))
     store.add_score("a", "reward", 1)
     both = digest("a", "b/0", store=store)
     for n, name in enumerate(("a", "b/0")):
@@ -160,10 +160,10 @@ def test_the_figures_of_several_are_those_of_each(store):
     assert both.scores.to_numpy().tolist() == [["a", "reward", 1.0]]
 
 
-def test_scores_are_means(db):
+def test_scores_are_averaged(db):
     """Over the ratings of an item, then over the items that have any."""
     for name, ratings in {"a": (0, 1), "b": (1,), "c": ()}.items():
-        save(db, name, talk(0))
+        save(db, name, make_run(0))
         for n, rating in enumerate(ratings):
             db.add_score(name, "reward", rating, source=str(n))
     found = digest("a", "b", "c", store=db)
@@ -172,10 +172,10 @@ def test_scores_are_means(db):
     assert "reward (mean)" in repr(found)
 
 
-def test_a_score_may_be_called_like_a_metric(db):
+def test_score_may_have_the_name_of_a_metric(db):
     """Names of scores are a store's: they take no other figure's place."""
-    save(db, "a", talk(0))
-    save(db, "b", talk(0))
+    save(db, "a", make_run(0))
+    save(db, "b", make_run(0))
     db.add_score("a", "cost", 7)
     db.add_score("a", "item", 8)
     found = digest("a", "b", store=db)
@@ -185,7 +185,7 @@ def test_a_score_may_be_called_like_a_metric(db):
     assert found.items["item"].tolist() == ["a", "b"]
 
 
-def test_those_far_from_the_rest_that_ended_alike_are_named(db):
+def test_outliers_by_status(db):
     """By Tukey's fences, worked by hand: of 1 to 9 the quartiles are 3 and 7, so what is beyond -3 and 13 is far."""
     for n in range(1, 10):
         save(db, f"s{n}", spent(n))
@@ -199,7 +199,7 @@ def test_those_far_from_the_rest_that_ended_alike_are_named(db):
     assert found.to_numpy().tolist() == [["far", "COMPLETED", "total_tokens", 40.0, 5.5]]
 
 
-def test_few_have_no_outliers(db):
+def test_few_items_have_no_outliers(db):
     """Of seven that ended alike, quartiles say nothing."""
     for n in range(7):
         save(db, f"s{n}", spent(1 if n else 1_000))
@@ -207,7 +207,7 @@ def test_few_have_no_outliers(db):
     assert digest(*(f"s{n}" for n in range(7)), store=db).outliers.empty
 
 
-def test_groups_are_named_by_what_their_sessions_say(store):
+def test_filters_select_sessions(store):
     """A column of theirs, what their runs agree on, their metadata or state; all that is said must fit."""
     for n, (domain, model) in enumerate([("air", "x"), ("air", "y"), ("shop", "x"), ("air", "x")]):
         runs = [Run(input="q", model=model, usage=Usage(input_tokens=10**n), created_at=f"2026-11-2{n}T00:00:00Z")]
@@ -229,22 +229,22 @@ def test_groups_are_named_by_what_their_sessions_say(store):
     assert digest(where={}, since="2023-11-14T22:13:22Z", store=store).items["item"].tolist() == ["s2", "s3"]
 
 
-def test_a_group_that_there_is_not_is_refused(db):
+def test_filters_without_a_match_raise(db):
     """With the values there are."""
-    save(db, "a", talk(0), metadata={"domain": "air"})
+    save(db, "a", make_run(0), metadata={"domain": "air"})
     with pytest.raises(BadUsage, match="sea") as refused:
         digest(where={"domain": "sea"}, store=db)
     assert "air" in refused.value.hint
-    with pytest.raises(BadUsage, match="No session fits"):
+    with pytest.raises(BadUsage, match="No session matches"):
         digest(agent_id="nobody", store=db)
-    with pytest.raises(BadUsage, match="Both names are given"):
+    with pytest.raises(BadUsage, match="References exclude filters"):
         digest("a", where={"domain": "air"}, store=db)
 
 
-def test_a_user_has_digests_of_their_own_sessions(store):
+def test_digest_is_limited_to_the_user(store):
     """Another's are not there, by name or among all."""
-    save(store, "of ann", talk(0), user_id="ann")
-    save(store, "of bob", talk(0), user_id="bob")
+    save(store, "of ann", make_run(0), user_id="ann")
+    save(store, "of bob", make_run(0), user_id="bob")
 
     assert digest(user_id="ann", store=store).items["item"].tolist() == ["of ann"]
     assert digest("of ann", store=store, user_id="ann").asked == "question 0"
@@ -254,18 +254,18 @@ def test_a_user_has_digests_of_their_own_sessions(store):
             digest(*names, store=store, user_id="ann")
 
 
-def test_a_run_that_is_not_there_is_told_by_name(store):
+def test_unknown_run_raises_with_its_name(store):
     """Among many that are."""
-    save(store, "a", talk(0))
+    save(store, "a", make_run(0))
     for names in (("a/0", "a/7"), ("a", "a/7")):
         with pytest.raises(RunNotFound, match="7"):
             digest(*names, store=store)
 
 
-def test_a_session_whose_name_looks_like_a_run_is_a_session(db):
+def test_session_id_with_a_slash_takes_precedence(db):
     """An id may hold a slash."""
-    save(db, "a", talk(0), talk(1))
-    save(db, "a/1", talk(5))
+    save(db, "a", make_run(0), make_run(1))
+    save(db, "a/1", make_run(5))
     found = digest("a/1", "a/0", store=db)
 
     assert items(found, "asked", "run_index") == [("question 5", None), ("question 0", 0)]
@@ -284,12 +284,12 @@ def counted(store):
     sa.event.remove(store.engine, "before_cursor_execute", count)
 
 
-def test_however_many_there_are_each_frame_is_read_once(tmp_path):
+def test_number_of_queries_is_constant(tmp_path):
     """As many statements for 200 sessions, or 200 runs, as for 20, and the figures are there."""
     with SqliteDb(db_file=tmp_path / "s.db") as db:
         for n in range(200):
-            save(db, f"s{n}", talk(n))
-        save(db, "long", *(talk(n) for n in range(200)))
+            save(db, f"s{n}", make_run(n))
+        save(db, "long", *(make_run(n) for n in range(200)))
         for names in ([f"s{n}" for n in range(200)], [f"long/{n}" for n in range(200)]):
             sent = []
             for many in (20, 200):
@@ -302,7 +302,7 @@ def test_however_many_there_are_each_frame_is_read_once(tmp_path):
             assert sent[0] == sent[1] < 30
 
 
-def test_a_message_has_a_place_in_its_own_session(db):
+def test_longest_steps_refer_to_their_own_session(db):
     """Of several, the longest steps say which session they are of."""
     for name, wait in (("a", 5), ("b", 9)):
         messages = [

@@ -32,7 +32,7 @@ def samples(shared_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_sums_are_those_of_the_file(samples, file):
+def test_sums_match_the_file(samples, file):
     """Tokens, cost, calls, errors, time and reward; a simulated user's tokens and calls are left out."""
     store, ids, expected = samples
     found, said = digest(*ids[file], store=store), expected[file]
@@ -56,7 +56,7 @@ def test_sums_are_those_of_the_file(samples, file):
         assert len(found.tools) == said["distinct_tools"]
 
 
-def test_a_group_is_the_file(samples):
+def test_filter_selects_the_sessions_of_a_file(samples):
     """By what the sessions say of themselves, the same as by their ids."""
     store, ids, expected = samples
     file = FILES[0]
@@ -65,7 +65,7 @@ def test_a_group_is_the_file(samples):
     assert set(found.items["item"]) == set(ids[file])
 
 
-def test_the_longest_answer_is_the_longest_in_the_file(samples, shared_data):
+def test_longest_answer_matches_the_file(samples, shared_data):
     """Between the messages before and after, in the simulation and at the place that the digest names."""
     store, ids, _ = samples
     file = FILES[3]  # one run a simulation: the message's index is its place in the file

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from conversations import save, talk
+from conversations import make_run, save
 
 from kern_nb.analysis.compare import compare
 from kern_nb.analysis.digest import digest
@@ -41,10 +41,10 @@ def metric(found, name):
     return None if pd.isna(value) else value
 
 
-def test_a_session_tells_its_first_input_and_its_latest_end(store):
+def test_session_digest_has_first_input_and_latest_status(store):
     """On every engine: what was asked first, how many inputs there are, and the status, output and error of the end."""
     failed = Run(input="question 2", status="ERROR", error="out of luck", created_at=at(20))
-    save(store, "chat", talk(0, created_at=at(0)), talk(1, created_at=at(10)), failed)
+    save(store, "chat", make_run(0, created_at=at(0)), make_run(1, created_at=at(10)), failed)
     found = digest("chat", store=store)
 
     assert (found.asked, found.output, found.status, found.error) == ("question 0", "answer 1", "ERROR", "out of luck")
@@ -56,9 +56,9 @@ def test_a_session_tells_its_first_input_and_its_latest_end(store):
         assert text in found._repr_html_()
 
 
-def test_a_run_is_digested_alone(store):
+def test_digest_of_a_run(store):
     """Its own input and output, tokens and calls, and not those of the session around it."""
-    save(store, "chat", talk(0), talk(1), talk(2))
+    save(store, "chat", make_run(0), make_run(1), make_run(2))
     found = digest("chat/1", store=store)
 
     assert (found.asked, found.output) == ("question 1", "answer 1")
@@ -67,13 +67,13 @@ def test_a_run_is_digested_alone(store):
     assert rows(found.tools, "tool_name", "calls") == [("tool_1", 1)]
 
 
-def test_metrics_are_those_of_a_comparison(store):
+def test_digest_metrics_match_a_comparison(store):
     """The same names and numbers, for a session, a run and a branch with what it inherits."""
-    save(store, "chat", talk(0), talk(1), talk(2))
+    save(store, "chat", make_run(0), make_run(1), make_run(2))
     store.add_score("chat", "reward", 0.5)
     store.add_score("chat", "reward", 1.0, source="ann")
     store.branch("chat", after=(1, 1), new_session_id="what-if")
-    store.append_run("what-if", talk(7))
+    store.append_run("what-if", make_run(7))
     for one in ("chat", "chat/1", "what-if"):
         compared = compare(one, "chat/0", store=store).metrics.set_index("metric")["a"]
         found = digest(one, store=store).metrics.set_index("metric")["value"].dropna()
@@ -82,11 +82,11 @@ def test_metrics_are_those_of_a_comparison(store):
     assert metric(digest("chat", store=store), "reward") == 0.75
 
 
-def test_a_branch_is_digested_with_what_it_inherits(store):
+def test_branch_digest_includes_inherited_runs(store):
     """And says how much that is; places are named as the branch has them."""
-    save(store, "chat", talk(0), talk(1))
+    save(store, "chat", make_run(0), make_run(1))
     store.branch("chat", after=0, new_session_id="what-if")
-    store.append_run("what-if", talk(5))
+    store.append_run("what-if", make_run(5))
     found = digest("what-if", store=store)
 
     assert (found.asked, found.output, metric(found, "n_runs")) == ("question 0", "answer 5", 2)
@@ -94,7 +94,7 @@ def test_a_branch_is_digested_with_what_it_inherits(store):
     assert set(found.rows.runs["session_id"]) == {"what-if"}
 
 
-def test_what_nobody_knows_is_missing(db):
+def test_unknown_values_are_missing(db):
     """A cost that is not stated is not 0, neither in the frame nor on the screen."""
     save(db, "chat", Run(input="q", output="a", messages=[Message(role="user", content="q")]))
     found = digest("chat", store=db)
@@ -106,7 +106,7 @@ def test_what_nobody_knows_is_missing(db):
     assert line.split() == ["cost", "—"]
 
 
-def test_tools_say_how_their_calls_ended(db):
+def test_tools_by_outcome(db):
     """Failed ones, and those that nobody knows to have ended; a simulated user's calls are not the agent's."""
     calls = [
         ToolCall(tool_call_id="1", tool_name="look", status="completed", result="x", duration_s=1.0),
@@ -127,7 +127,7 @@ def test_tools_say_how_their_calls_ended(db):
     assert "1 tool call of a simulated user not counted" in repr(found)
 
 
-def test_the_longest_steps_are_stated_or_lie_between_messages(db):
+def test_longest_steps_are_stated_or_gaps(db):
     """A stated duration goes first; else the time between two messages, which is said; clocks that run backwards say nothing."""
     call = ToolCall(tool_call_id="1", tool_name="slow", args={})
     stated = ToolCall(tool_call_id="2", tool_name="stated", args={}, duration_s=0.5, status="failed", result="no")
@@ -155,7 +155,7 @@ def test_the_longest_steps_are_stated_or_lie_between_messages(db):
     assert "stated" in lines[3]
 
 
-def test_a_tool_is_timed_by_both_where_some_durations_are_stated(db):
+def test_tool_with_stated_and_gap_durations_is_timed_both(db):
     """The median is over both kinds, and the table says so."""
     calls = [ToolCall(tool_call_id="1", tool_name="t", duration_s=1), ToolCall(tool_call_id="2", tool_name="t")]
     messages = [
@@ -168,7 +168,7 @@ def test_a_tool_is_timed_by_both_where_some_durations_are_stated(db):
     assert rows(digest("chat", store=db).tools, "total_duration_s", "timed") == [(6.0, "both")]
 
 
-def test_ten_steps_are_the_longest(db):
+def test_longest_has_ten_steps(db):
     """Of very many only these are kept, the slowest first."""
     calls = [ToolCall(tool_call_id=str(n), tool_name=f"t{n}", duration_s=n, result="x") for n in range(1, 40)]
     save(db, "chat", Run(input="q", messages=[Message(role="assistant", tool_calls=calls)]))
@@ -176,7 +176,7 @@ def test_ten_steps_are_the_longest(db):
     assert digest("chat", store=db).longest["name"].tolist() == [f"t{n}" for n in range(39, 29, -1)]
 
 
-def test_what_a_run_keeps_of_earlier_ones_is_none_of_its_steps(db):
+def test_copies_of_earlier_messages_are_not_steps(db):
     """store_history_messages keeps copies: what passed between these passed in another run."""
     copies = [
         Message(role="user", content="old", created_at=at(0), extra={"from_history": True}),
@@ -191,12 +191,12 @@ def test_what_a_run_keeps_of_earlier_ones_is_none_of_its_steps(db):
     assert rows(digest("chat", store=db).longest, "place", "duration_s") == [("chat/0.3", 3.0)]
 
 
-def test_members_count_with_the_run_they_serve(store):
+def test_run_digest_includes_member_runs(store):
     """A team's run takes its members' runs along; its input is the leader's, and a step without messages is a step."""
     leader = store.append_run("team", Run(input="plan", output="done", usage=Usage(input_tokens=5), duration_s=9))
     member = {"parent_run_id": leader.run_id, "agent_id": "writer"}
     store.append_run("team", Run(input="write", output="w", usage=Usage(input_tokens=7), duration_s=4, **member))
-    store.append_run("team", talk(3))
+    store.append_run("team", make_run(3))
     found = digest("team/0", store=store)
 
     assert (found.asked, found.output, found.items["n_asked"].iloc[0]) == ("plan", "done", 1)
@@ -204,7 +204,7 @@ def test_members_count_with_the_run_they_serve(store):
     assert rows(found.longest, "place", "kind", "name", "duration_s") == [("team/1", "step", "writer", 4.0)]
 
 
-def test_an_empty_session_has_a_digest(store):
+def test_digest_of_an_empty_session(store):
     """Nothing was asked, no tool called, and nobody knows what it took."""
     store.save_session(Session(session_id="new"))
     found = digest("new", store=store)
@@ -217,28 +217,28 @@ def test_an_empty_session_has_a_digest(store):
     assert "No tools were called" in found._repr_html_()
 
 
-def test_frames_have_the_dtypes_of_the_store(db):
+def test_digest_frames_have_store_dtypes(db):
     """Also where they are empty, so that digests can be put together."""
     db.save_session(Session(session_id="new"))
-    save(db, "chat", talk(0))
+    save(db, "chat", make_run(0))
     full, empty = digest("chat", store=db), digest("new", store=db)
     for name in ("metrics", "tools", "longest", "items", "scores", "by_status", "outliers"):
         assert getattr(full, name).dtypes.to_dict() == getattr(empty, name).dtypes.to_dict(), name
         assert not {str(kind) for kind in getattr(full, name).dtypes} & {"object", "float64", "int64"}, name
 
 
-def test_records_are_taken_for_names(db):
+def test_records_are_references(db):
     """A session or a run as a store gave it."""
-    save(db, "chat", talk(0), talk(1))
+    save(db, "chat", make_run(0), make_run(1))
     session = db.get_session("chat")
 
     assert digest(session, store=db).items["item"].tolist() == ["chat"]
     assert digest(session.runs[1], store=db).items["item"].tolist() == ["chat/1"]
 
 
-def test_plots_are_of_its_runs_or_its_tools(db):
+def test_plot_of_runs_or_tools(db):
     """Without a word, of the runs of one."""
-    save(db, "chat", talk(0), talk(1))
+    save(db, "chat", make_run(0), make_run(1))
     found = digest("chat", store=db)
 
     assert found.plot().title != found.plot("tools").title
@@ -254,10 +254,10 @@ def test_plots_are_of_its_runs_or_its_tools(db):
         ("chat/0.1", BadUsage, "is a message"),
     ],
 )
-def test_a_name_that_is_none_is_refused(db, reference, error, says):
+def test_invalid_reference_raises(db, reference, error, says):
     """With the next action, alone and beside others."""
-    save(db, "chat", talk(0))
-    save(db, "chatter", talk(0))
+    save(db, "chat", make_run(0))
+    save(db, "chatter", make_run(0))
     for others in ((), ("chat",)):
         with pytest.raises(error) as refused:
             digest(reference, *others, store=db)
@@ -265,7 +265,7 @@ def test_a_name_that_is_none_is_refused(db, reference, error, says):
         assert refused.value.hint
 
 
-def test_nothing_named_is_refused_with_an_example(db):
+def test_no_reference_raises_with_an_example(db):
     """Not everything there is: that may be much."""
     with pytest.raises(BadUsage, match="No session or run is named") as refused:
         digest(store=db)

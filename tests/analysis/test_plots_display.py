@@ -10,7 +10,7 @@ import sys
 
 import nbformat
 import pytest
-from drawn import calls, filled, metrics, runs, sessions
+from plot_inputs import calls, fill_store, metrics, runs, sessions
 
 from kern_nb.analysis import plots
 from kern_nb.db import InMemoryDb
@@ -34,7 +34,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_a_notebook_keeps_a_chart_a_picture_and_a_text(name):
+def test_notebook_stores_chart_image_and_text(name):
     """Vega 5 for JupyterLab, a PNG for every other host, a table for a terminal; no HTML, which would go before them."""
     data, metadata = MADE[name]._repr_mimebundle_()
 
@@ -49,7 +49,7 @@ def test_a_notebook_keeps_a_chart_a_picture_and_a_text(name):
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_the_chart_is_one_that_altair_takes(name):
+def test_chart_is_valid_for_altair(name):
     """The specification follows Vega-Lite's schema, so the chart can be changed and combined."""
     chart = MADE[name].chart
 
@@ -58,7 +58,7 @@ def test_the_chart_is_one_that_altair_takes(name):
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_nothing_in_a_chart_is_loaded(name):
+def test_chart_loads_nothing(name):
     """No data, picture or link comes from an address; schemas are names, not addresses."""
     for spec in (MADE[name].spec, MADE[name]._repr_mimebundle_()[0][VEGA]):
         found = re.findall(r"\"[^\"]*://[^\"]*\"", json.dumps(spec))
@@ -67,7 +67,7 @@ def test_nothing_in_a_chart_is_loaded(name):
         assert not re.search(r'"(url|href)"', json.dumps(spec))
 
 
-def test_what_is_saved_needs_no_network(tmp_path):
+def test_saved_files_need_no_network(tmp_path):
     """A picture, a drawing, a page with its scripts in it, and the specification."""
     plot = MADE["tree"]
 
@@ -80,12 +80,12 @@ def test_what_is_saved_needs_no_network(tmp_path):
     assert plot.title in page
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
+def test_unknown_file_format_raises(tmp_path):
     """The hint names the kinds there are; nothing is written."""
     with pytest.raises(BadUsage, match=r"'plot\.pdf'") as refused:
         MADE["runs"].save(tmp_path / "plot.pdf")
 
-    assert refused.value.hint == "Name a file that ends in .png, .svg, .html, .json."
+    assert refused.value.hint == "Use a name that ends in .png, .svg, .html, .json."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ for ask in (lambda: plot.chart, lambda: plot.save(sys.argv[1] + "/p.png")):
 """
 
 
-def test_without_the_extra_a_plot_is_its_table(tmp_path):
+def test_plot_without_the_extra_is_a_table(tmp_path):
     """One line says what to install; so do the errors of what cannot be done without."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT, tmp_path], capture_output=True, text=True, check=False
@@ -127,7 +127,7 @@ def test_without_the_extra_a_plot_is_its_table(tmp_path):
     assert all('%pip install "kern-nb[plots]"' in hint for hint in hints)
 
 
-def test_drawing_needs_no_altair():
+def test_drawing_does_not_need_altair():
     """It takes a second to import, which only those pay who ask for the chart."""
     code = (
         "import sys; from kern_nb.analysis import plots\n"
@@ -140,7 +140,7 @@ def test_drawing_needs_no_altair():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_what_nbconvert_makes_shows_the_picture():
+def test_nbconvert_output_has_the_image():
     """In a page it is within the page; in Markdown it is a file beside it."""
     from nbconvert import HTMLExporter, MarkdownExporter
 
@@ -170,22 +170,22 @@ def test_what_nbconvert_makes_shows_the_picture():
         ("twig", "tree", "Sessions and their branches"),
     ],
 )
-def test_a_plot_of_a_store(store, reference, kind, title):
+def test_plot_of_a_store(store, reference, kind, title):
     """Every kind, of what is named or of the newest sessions, on every engine."""
-    plot = plots.plot(reference, kind=kind, store=filled(store))
+    plot = plots.plot(reference, kind=kind, store=fill_store(store))
 
     assert plot.title == title
     assert plot.drawing is not None
     if reference:
-        assert plot.notes[0] == f"Of {reference}."
+        assert plot.notes[0] == f"{'Run' if '/' in reference else 'Session'} {reference}."
     else:
         assert plot.notes == (("Sessions without branches are left out.",) if kind == "tree" else ())
 
 
-def test_a_branch_is_drawn_with_what_it_inherits():
+def test_branch_plot_includes_inherited_runs():
     """Its parent's runs lead up to its own."""
     with InMemoryDb() as store:
-        plot = plots.plot("branch", store=filled(store))
+        plot = plots.plot("branch", store=fill_store(store))
 
     assert list(zip(plot.df["session_id"], plot.df["run_index"], strict=True)) == [
         ("chat", 0),
@@ -195,26 +195,26 @@ def test_a_branch_is_drawn_with_what_it_inherits():
     ]
 
 
-def test_of_a_run_only_its_tools_are_drawn():
+def test_plot_of_the_tools_of_a_run():
     """Those of its session's other runs are not counted."""
     with InMemoryDb() as store:
-        plot = plots.plot("chat/2", kind="tools", store=filled(store))
+        plot = plots.plot("chat/2", kind="tools", store=fill_store(store))
 
     assert plot.df.to_dict("records") == [
         {"tool_name": "tool-2", "calls": 1, "succeeded": 0, "failed": 1, "not_known": 0}
     ]
 
 
-def test_a_tree_has_the_whole_family_and_nobody_else():
+def test_tree_has_all_related_sessions_only():
     """Whichever of its members is named."""
     with InMemoryDb() as store:
-        filled(store)
+        fill_store(store)
         for name in ("chat", "twig", "empty"):
             plot = plots.plot(name, kind="tree", store=store)
             assert set(plot.df["session_id"]) == {"chat", "branch", "twig", "empty"}, name
 
 
-def test_a_large_family_is_drawn_around_the_session_that_is_named():
+def test_large_tree_is_limited_to_the_nearest_sessions():
     """It and what it comes from first, however old they are; what is left out is counted."""
     with InMemoryDb() as store:
         store.append_run("root", Run())
@@ -226,10 +226,10 @@ def test_a_large_family_is_drawn_around_the_session_that_is_named():
 
     assert {"root", "old", "older than most"} <= set(plot.df["session_id"])
     assert len(plot.df) == 40
-    assert plot.notes == ("Of older than most.", "40 of 63 sessions, the nearest first.")
+    assert plot.notes == ("Session older than most.", "40 of 63 sessions, the nearest first.")
 
 
-def test_without_branches_the_newest_sessions_are_the_tree():
+def test_tree_without_branches_has_the_newest_sessions():
     """It is said that there is no branch."""
     with InMemoryDb() as store:
         for n in range(3):
@@ -240,21 +240,21 @@ def test_without_branches_the_newest_sessions_are_the_tree():
     assert plot.notes == ("No session has a branch.",)
 
 
-def test_the_newest_sessions_of_many(monkeypatch):
+def test_plot_is_limited_to_the_newest_sessions(monkeypatch):
     """The others are not read, and are spoken of."""
     from kern_nb.analysis.plots import api
 
     monkeypatch.setattr(api, "NEWEST", 2)
     with InMemoryDb() as store:
-        filled(store)
+        fill_store(store)
         tools, over = plots.plot(kind="tools", store=store), plots.plot(store=store)
 
-    assert tools.notes == ("Of the 2 newest sessions.",)
+    assert tools.notes == ("The 2 newest sessions.",)
     assert over.notes[0] == "The 2 newest sessions."
     assert over.df["session_id"].nunique() <= 2
 
 
-def test_an_empty_store_has_nothing_to_draw():
+def test_plot_of_an_empty_store():
     """Whichever kind is asked for."""
     with InMemoryDb() as store:
         drawn = [plots.plot(kind=kind, store=store) for kind in plots.KINDS]
@@ -262,10 +262,10 @@ def test_an_empty_store_has_nothing_to_draw():
     assert [plot.drawing for plot in drawn] == [None, None, None]
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_invalid_kind_or_reference_raises():
     """A kind that there is not, a message, and a run where a session is meant; each with the way on."""
     with InMemoryDb() as store:
-        filled(store)
+        fill_store(store)
         with pytest.raises(BadUsage, match="kind 'tres'") as unknown:
             plots.plot(kind="tres", store=store)
         with pytest.raises(BadUsage, match=r"'chat/2' is a run") as a_run:
@@ -277,7 +277,7 @@ def test_what_cannot_be_drawn_is_refused():
     assert a_run.value.hint == "Name it: chat"
 
 
-def test_the_page_names_every_kind_and_function():
+def test_page_documents_every_kind_and_function():
     """What can be drawn can be read about."""
     from pathlib import Path
 
@@ -287,7 +287,7 @@ def test_the_page_names_every_kind_and_function():
     assert [kind for kind in plots.KINDS if f"| `{kind}` |" not in page] == []
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+def test_page_examples_run(tmp_path, monkeypatch):
     """In order and in one place, as a reader would type them."""
     import re
     from pathlib import Path

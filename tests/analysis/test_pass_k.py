@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trials import row, table, trials
+from trials import row, save_trials, table
 
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.analysis.groups.statistics import pass_hat_k
@@ -40,7 +40,7 @@ UNEQUAL_PASS = {1: (Fraction(2, 3), 4), 2: (Fraction(2, 3), 2), 3: (Fraction(0),
 
 
 @pytest.mark.parametrize("k", EQUAL_PASS)
-def test_a_table_worked_by_hand(k):
+def test_pass_k_matches_a_table_by_hand(k):
     """Four tasks, four trials each."""
     found = pass_hat_k(EQUAL, k)
 
@@ -59,7 +59,7 @@ def test_unequal_numbers_of_trials():
 
 
 @given(st.lists(st.lists(st.booleans(), max_size=6), max_size=5), st.integers(1, 6))
-def test_it_is_the_share_of_choices_that_all_succeed(tasks, k):
+def test_pass_k_is_the_share_of_successful_subsets(tasks, k):
     """The estimator is what counting every choice of k trials gives."""
     shares = [
         Fraction(sum(all(chosen) for chosen in combinations(task, k)), len(list(combinations(task, k))))
@@ -72,16 +72,16 @@ def test_it_is_the_share_of_choices_that_all_succeed(tasks, k):
     assert found.value == (pytest.approx(float(sum(shares) / len(shares))) if shares else None)
 
 
-def test_a_thousand_trials_of_a_key_are_no_trouble():
+def test_thousand_trials_of_a_key():
     """The numbers of choices are longer than a float is wide."""
     assert pass_hat_k([(2000, 1999)], 1000).value == pytest.approx(0.5)
 
 
-def test_in_a_comparison():
+def test_pass_k_in_a_comparison():
     """Each group has pass_1 to pass_k up to the most trials of any key of any group; success_rate is of sessions."""
     with InMemoryDb() as store:
-        trials(store, "a", UNEQUAL)
-        trials(store, "b", {"A": [1], "B": [0]})
+        save_trials(store, "a", UNEQUAL)
+        save_trials(store, "b", {"A": [1], "B": [0]})
         found = compare_groups(store)
     a, b = row(found.groups, group="a"), row(found.groups, group="b")
 
@@ -92,11 +92,11 @@ def test_in_a_comparison():
     assert [row[3] for row in table(found.pass_k)] == [4, 2, 1, 2, 0, 0]
 
 
-def test_what_a_success_is():
+def test_success_threshold():
     """A reward that floats make 0.9999999 is one; with a lower bar, so is half a point. Unscored trials do not count."""
     with InMemoryDb() as store:
-        trials(store, "a", {"A": [0.9999999, 0.99, None], "B": [1.0000001]})
-        trials(store, "b", {"A": [0.5], "B": [0.4]})
+        save_trials(store, "a", {"A": [0.9999999, 0.99, None], "B": [1.0000001]})
+        save_trials(store, "b", {"A": [0.5], "B": [0.4]})
         strict, easy = compare_groups(store), compare_groups(store, success=0.5)
 
     assert table(strict.groups[["n_sessions", "n_scored", "success_rate"]]) == [(4, 3, pytest.approx(2 / 3)), (2, 2, 0)]
