@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard
 from uuid import uuid4
 
 from pydantic import (
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from kern_nb.control_characters import visible
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
@@ -254,13 +255,15 @@ class Requirement(Record):
     extra: Object = Field(default_factory=dict)
 
 
-class Run(Record):
+class Run(DisplayMixin, Record):
     """One interaction of a session: an input, the messages and tool calls it led to, an output.
 
     ``tool_calls`` lists every call of the run; a call that stands only on its message is added. In a branch, a run
     whose ``session_id`` is not the branch's is inherited; one that the branch point cuts has only the messages up to
     there and no output.
     """
+
+    _view: ClassVar[str] = "kern_nb.views.transcript:run"
 
     run_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_id: Text | None = None
@@ -297,20 +300,15 @@ class Run(Record):
         counts = f"{_counted(messages, 'message')}, {_counted(calls, 'tool call')}"
         return visible(f"<Run {place} {self.status}, {counts}{said}>")
 
-    __str__ = __repr__
 
-    def _repr_html_(self) -> str:
-        from kern_nb.views.transcript import run_html
-
-        return run_html(self)
-
-
-class SessionSummary(Record):
+class SessionSummary(DisplayMixin, Record):
     """A model's summary of a session, or of one of its runs.
 
     ``last_run_index`` is the last run that a session's summary tells of, and ``runs_since`` how many ended after it;
     None where nobody has looked. A summary with a ``run_index`` is of that run alone, and is not stored.
     """
+
+    _view: ClassVar[str] = "kern_nb.views.summary:summary"
 
     summary: Text
     topics: list[str] = Field(default_factory=list)
@@ -321,26 +319,16 @@ class SessionSummary(Record):
     runs_since: int | None = None
     model: Text | None = None
 
-    def __repr__(self) -> str:
-        from kern_nb.views.summary import summary_text
 
-        return summary_text(self)
-
-    __str__ = __repr__
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.summary import summary_html
-
-        return summary_html(self)
-
-
-class Session(Record):
+class Session(DisplayMixin, Record):
     """One conversation thread: the fifteen documented fields, and where it branched off.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of
     that run (None: all of it). ``duration_s`` is the wall time that a source states for the whole session. ``runs``
     is None where a session was listed, not loaded.
     """
+
+    _view: ClassVar[str] = "kern_nb.views.transcript:session"
 
     session_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_type: SessionType = "agent"
@@ -391,13 +379,6 @@ class Session(Record):
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
         return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
-
-    __str__ = __repr__
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.transcript import session_html
-
-        return session_html(self)
 
 
 def _shortened(value: Any) -> str:

@@ -24,6 +24,7 @@ from kern_nb.db import damaged_rows
 from kern_nb.db.process_identity import State, host_of, this_process
 from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(DisplayMixin):
     """What `SessionStore.check` found; true where nothing was, or all of it was mended."""
+
+    _view = "kern_nb.views.reports:check"
 
     problems: list[Finding] = field(default_factory=list)
 
@@ -68,11 +71,6 @@ class CheckReport:
             run = f" run {p.run_id}" if p.run_id else ""
             lines.append(f"  {'repaired ' if p.repaired else ''}{p.kind}: session {p.session_id}{run}: {p.detail}")
         return visible("\n".join(lines))
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.reports import check_html
-
-        return check_html(self)
 
     @property
     def df(self) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting, worddiff
-from kern_nb.text.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.text.html import Markup, block, container, details, foreign, join, preformatted, short, tag
 from kern_nb.text.metrics import amount, difference, percent, records
 from kern_nb.text.tables import LEFT, Column, Table
 
@@ -65,6 +65,11 @@ def divergence_text(parted: Divergence) -> str:
         said = " | ".join(filter(None, (text, called))) or _NOTHING
         lines.append(f"  {side}: {ends[side] if place is None else f'{formatting.cut(place, _LABEL)} {said}'}")
     return "\n".join(lines)
+
+
+def divergence_html(divergence: Divergence) -> str:
+    """The same as a whole output."""
+    return container(preformatted(divergence_text(divergence)))
 
 
 def comparison_text(comparison: Comparison) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kern_nb import store_registry
 from kern_nb.analysis.compare.pairs import Divergence, Pair
 from kern_nb.analysis.conversation import Side, load
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _told_apart(sides: Sequence[Side]) -> Iterator[Side]:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Comparison:
+class Comparison(DisplayMixin):
     """Sessions or runs beside a baseline. In the frames the baseline is ``a`` and the other is ``b``.
 
     Of three or more, each of the frames begins with a column ``contender`` that says which side is ``b``, and has the
@@ -70,6 +71,8 @@ class Comparison:
     Attributes:
         sides: What is compared, the baseline first.
     """
+
+    _view = "kern_nb.views.comparison:comparison"
 
     sides: tuple[Side, ...]
 
@@ -128,16 +131,6 @@ class Comparison:
         from kern_nb.analysis import plots
 
         return plots.comparison(self.metrics)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.comparison import comparison_text
-
-        return comparison_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.comparison import comparison_html
-
-        return comparison_html(self)
 
     def _stacked(self, frame_of: Callable[[Pair], pd.DataFrame]) -> pd.DataFrame:
         if len(self.pairs) == 1:

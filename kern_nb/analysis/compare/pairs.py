@@ -16,6 +16,7 @@ from kern_nb.analysis.conversation import Call, Side, Turn, rows, sorted_json
 from kern_nb.analysis.dataframe import framed
 from kern_nb.analysis.totals import metric_of, totals
 from kern_nb.db.columns import Kind
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ MATCHED, CHANGED, ONLY_A, ONLY_B = "matched", "changed", "only in a", "only in b
 
 
 @dataclass(frozen=True, repr=False)
-class Divergence:
+class Divergence(DisplayMixin):
     """The first place where two conversations part.
 
     Attributes:
@@ -42,6 +43,8 @@ class Divergence:
         b_calls: The same of the other.
     """
 
+    _view = "kern_nb.views.comparison:divergence"
+
     turn: int
     a: str | None
     b: str | None
@@ -50,12 +53,6 @@ class Divergence:
     contender: str
     a_calls: str | None = None
     b_calls: str | None = None
-
-    def __repr__(self) -> str:
-        """Where it is, and what each says there."""
-        from kern_nb.views.comparison import divergence_text
-
-        return divergence_text(self)
 
 
 class Pair:

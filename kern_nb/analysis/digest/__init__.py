@@ -12,6 +12,7 @@ from kern_nb.analysis.digest.dataset import COUNT, NUMBER, TEXT, TOTALS, Gathere
 from kern_nb.analysis.selection import Fitting, chosen
 from kern_nb.analysis.totals import metric_of
 from kern_nb.db.columns import Kind
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ def digest(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Digest:
+class Digest(DisplayMixin):
     """A digest of a run, a session, or several of either.
 
     One alone is digested with all it sees, a branch with what it inherits. Of several, sessions count with their own
@@ -61,6 +62,8 @@ class Digest:
         rows: The rows it is computed from; ``rows.runs``, ``rows.messages`` and ``rows.tool_calls`` are frames.
         fitting: Which sessions were asked for, in words; empty where they were named.
     """
+
+    _view = "kern_nb.views.digest:digest"
 
     rows: Gathered
     fitting: str = ""
@@ -176,16 +179,6 @@ class Digest:
 
         of = of or ("runs" if len(self.items) == 1 else "tools")
         return plots.over_runs(self.rows.runs) if of == "runs" else plots.tool_use(self.rows.tool_calls)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.digest import digest_text
-
-        return digest_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.digest import digest_html
-
-        return digest_html(self)
 
     @cached_property
     def _calls(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from kern_nb import store_registry
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def compare_groups(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class GroupComparison:
+class GroupComparison(DisplayMixin):
     """Groups of sessions beside a baseline, the first of them. It is ``a`` in the frames, and a contender is ``b``.
 
     Of three groups or more, ``pairs``, ``metrics``, ``better`` and ``worse`` begin with a column ``group`` that says
@@ -155,6 +156,8 @@ class GroupComparison:
         confidence: Of the intervals.
         others: How many sessions are of groups that were not asked for, by group.
     """
+
+    _view = "kern_nb.views.groups:groups"
 
     groups: pd.DataFrame
     pairs: pd.DataFrame
@@ -192,16 +195,6 @@ class GroupComparison:
         from kern_nb.analysis import plots
 
         return plots.groups(self.metrics)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.groups import groups_text
-
-        return groups_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.groups import groups_html
-
-        return groups_html(self)
 
 
 def _is_number(value: Any) -> bool:
