@@ -8,7 +8,7 @@ import re
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Text whose control characters are seen instead of acting: ``␀`` for NUL, ``⟨U+202E⟩`` for an override."""
     return _UNSEEN.sub(_sign, text.replace("\r\n", "\n"))
 

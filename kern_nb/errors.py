@@ -44,7 +44,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 
 _LINE = 500
 
@@ -59,8 +59,8 @@ class KernError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         # Both may name what a store or a model said, and end in a terminal.
-        super().__init__(visible(message))
-        self.hint = visible(hint)
+        super().__init__(escape_controls(message))
+        self.hint = escape_controls(hint)
 
     def __str__(self) -> str:
         """The message itself; KeyError would quote it."""

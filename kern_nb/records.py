@@ -26,7 +26,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
 
@@ -298,7 +298,7 @@ class Run(DisplayMixin, Record):
         messages, calls = len(self.messages), len(self.tool_calls)
         said = "" if self.output is None else f": {_shortened(text_of(self.output) or self.output)}"
         counts = f"{_counted(messages, 'message')}, {_counted(calls, 'tool call')}"
-        return visible(f"<Run {place} {self.status}, {counts}{said}>")
+        return escape_controls(f"<Run {place} {self.status}, {counts}{said}>")
 
 
 class SessionSummary(DisplayMixin, Record):
@@ -378,7 +378,7 @@ class Session(DisplayMixin, Record):
         runs = "" if self.runs is None else f", {_counted(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
-        return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
+        return escape_controls(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
 
 
 def _shortened(value: Any) -> str:

@@ -224,7 +224,7 @@ def files(content: Sequence[Any]) -> Iterator[str]:
         sha256 = part.get("sha256")
         if not isinstance(sha256, str):
             sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
-        yield f"[{spelled(formatting.cut(str(kind), _SHOWN))} {spelled(sha256[:_OF_HASH])}]"
+        yield f"[{spelled(formatting.truncate(str(kind), _SHOWN))} {spelled(sha256[:_OF_HASH])}]"
 
 
 def load(one: Comparand, store: SessionStore | str | None = None) -> Side:
@@ -274,7 +274,7 @@ def reference_of(named: Named) -> str:
     if not isinstance(named, (Session, Run)):
         several = isinstance(named, (list, tuple, set))
         hint = "Name them one by one: compare('chat', 'what-if')." if several else "For example: 'chat', or 'chat/2'."
-        raise BadUsage(f"{formatting.cut(repr(named), _SHOWN)} names no session or run.", hint)
+        raise BadUsage(f"{formatting.truncate(repr(named), _SHOWN)} names no session or run.", hint)
     run_index = named.run_index if isinstance(named, Run) else None
     if named.session_id is None or (isinstance(named, Run) and run_index is None):
         raise BadUsage(f"{named!r} is in no store.", "Store it first: store.append_run(session_id, run)")

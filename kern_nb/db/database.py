@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import damaged_rows, schema
 from kern_nb.db.disk_space import unavailable
 from kern_nb.db.schema import Tables, UnreadableCell
@@ -65,7 +65,7 @@ class Connected(ABC):
 
     def __repr__(self) -> str:
         """The engine and the place."""
-        return visible(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
+        return escape_controls(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
         """Close the store at the end of the block."""

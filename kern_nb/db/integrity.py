@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import damaged_rows
 from kern_nb.db.process_identity import State, host_of, this_process
 from kern_nb.db.process_identity import process_state as state_of_process
@@ -70,7 +70,7 @@ class CheckReport(DisplayMixin):
         for p in self.problems:
             run = f" run {p.run_id}" if p.run_id else ""
             lines.append(f"  {'repaired ' if p.repaired else ''}{p.kind}: session {p.session_id}{run}: {p.detail}")
-        return visible("\n".join(lines))
+        return escape_controls("\n".join(lines))
 
     @property
     def df(self) -> pd.DataFrame:

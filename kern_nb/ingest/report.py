@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 
 _SHOWN = 5
@@ -66,7 +66,7 @@ class IngestReport(DisplayMixin):
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN]]
         if len(self.errors) > _SHOWN:
             lines.append(f"  and {len(self.errors) - _SHOWN} more in .errors")
-        return visible("\n".join(lines))
+        return escape_controls("\n".join(lines))
 
 
 def _count(number: int, noun: str) -> str:

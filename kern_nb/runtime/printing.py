@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
-from kern_nb.views.stream import Said, said_html, said_text
+from kern_nb.views.stream import RunStream, stream_html, stream_text
 
 _EVERY_S = 0.1
 _PATIENCE_S = 0.2
@@ -38,14 +38,14 @@ class Relay:
 
 
 class _Screen(Protocol):
-    def show(self, said: Said, event: Event) -> None:
+    def show(self, said: RunStream, event: Event) -> None:
         """Bring it up to date."""
 
 
 @contextmanager
 def printer() -> Iterator[Emit]:
     """Shows the events it is given."""
-    said = Said()
+    said = RunStream()
     screen: _Screen = _Cell() if _in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
@@ -74,14 +74,14 @@ class _Cell:
         self._handle: Any = None
         self._shown = 0.0
 
-    def show(self, said: Said, event: Event) -> None:
+    def show(self, said: RunStream, event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Text) and now - self._shown < _EVERY_S:
             return
         self._shown = now
         from IPython.display import display
 
-        bundle = {"text/html": said_html(said), "text/plain": said_text(said)}
+        bundle = {"text/html": stream_html(said), "text/plain": stream_text(said)}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
@@ -95,15 +95,15 @@ class _Terminal:
         self._column = 0
         self._has_text = False
 
-    def show(self, said: Said, event: Event) -> None:
+    def show(self, said: RunStream, event: Event) -> None:
         if isinstance(event, Text):
             self._has_text = True
-            self._write(formatting.visible(event.delta))
+            self._write(formatting.escape_controls(event.delta))
         elif isinstance(event, CallEnded):
             self._line(said.call_line(event.tool_call_id))
         elif isinstance(event, Ended):
             if not self._has_text and (text := said.unstreamed()):
-                self._line(formatting.visible(text))
+                self._line(formatting.escape_controls(text))
             for line in said.closing(event.run):
                 self._line(line)
             if self._column:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import uuid4
 
 from kern_nb import store_registry
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNotFound, did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class SessionOwner(ABC):
     def __repr__(self) -> str:
         """Its kind and id, and the session it goes on in."""
         session = f" session_id={self.session_id!r}" if self.session_id else ""
-        return visible(f"<{type(self).__name__} {self.id}{session}>")
+        return escape_controls(f"<{type(self).__name__} {self.id}{session}>")
 
     @property
     def db(self) -> SessionStore | None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kern_nb import files
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import SessionStore
 from kern_nb.db.file_descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace
@@ -37,7 +37,7 @@ class Workspace:
 
     def __repr__(self) -> str:
         """The paths."""
-        return visible(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
+        return escape_controls(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
         """The files, sorted."""

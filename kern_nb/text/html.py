@@ -10,9 +10,9 @@ from __future__ import annotations
 import html
 import re
 
-from kern_nb.text.formatting import count, cut, visible
+from kern_nb.text.formatting import escape_controls, format_count, truncate
 
-LONGEST = 20_000
+MAX_LENGTH = 20_000
 """The most characters that are rendered of one text."""
 
 FOLDED_FROM = 1_500
@@ -33,7 +33,7 @@ class Markup(str):
 
 def escape(value: object) -> Markup:
     """Any value as markup: escaped for elements and attributes, its control characters made visible."""
-    return value if isinstance(value, Markup) else Markup(html.escape(visible(str(value)), quote=True))
+    return value if isinstance(value, Markup) else Markup(html.escape(escape_controls(str(value)), quote=True))
 
 
 def join(*parts: object, by: str = "") -> Markup:
@@ -52,25 +52,25 @@ def tag(name: str, *children: object, **attributes: str | bool | int | None) -> 
     return Markup(f"<{opening}>{join(*children)}</{name}>")
 
 
-def foreign(text: str) -> Markup:
+def isolate(text: str) -> Markup:
     """A short text from a store within a line of ours: its direction does not turn ours around."""
     return tag("bdi", text)
 
 
-def short(text: str, width: int) -> Markup:
+def abbreviate(text: str, width: int) -> Markup:
     """A text on one line; where it is cut, the whole is its title."""
-    return titled(cut(text, width), text)
+    return titled(truncate(text, width), text)
 
 
 def titled(line: str, text: str) -> Markup:
     """A line that a text was cut to; where that is not all of it, the whole is its title."""
-    whole = cut(text, FIRST_SHOWN)
+    whole = truncate(text, FIRST_SHOWN)
     return escape(line) if line == whole else tag("abbr", line, title=whole)
 
 
 def flowing(text: str) -> Markup:
     """A text that keeps its line breaks and indents with every style stripped, and wraps where it has no spaces."""
-    escaped = [escape(piece) for piece in _pieces(visible(text))]
+    escaped = [escape(piece) for piece in _pieces(escape_controls(text))]
     return Markup("<wbr>".join(escaped).replace("\n", "<br>"))
 
 
@@ -79,16 +79,16 @@ def _pieces(text: str) -> list[str]:
     return _UNBROKEN.sub(lambda found: found[0] + "\x00", spaced).split("\x00")
 
 
-def block(text: str, limit: int = LONGEST) -> Markup:
+def render_text(text: str, limit: int = MAX_LENGTH) -> Markup:
     """A text of any length: its beginning, the rest folded away, and of a huge one only ``limit`` characters."""
     if len(text) <= FOLDED_FROM:
         return flowing(text)
-    summary = f"… {count(len(text) - FIRST_SHOWN)} more characters"
+    summary = f"… {format_count(len(text) - FIRST_SHOWN)} more characters"
     folded = details(summary, flowing(text[FIRST_SHOWN:limit]), unseen(text, limit))
     return join(flowing(text[:FIRST_SHOWN]), folded)
 
 
-def preformatted(text: str, limit: int = LONGEST) -> Markup:
+def preformatted(text: str, limit: int = MAX_LENGTH) -> Markup:
     """Code or data as it is, cut at ``limit`` characters with a word about it."""
     return join(tag("pre", text[:limit]), unseen(text, limit))
 
@@ -96,7 +96,7 @@ def preformatted(text: str, limit: int = LONGEST) -> Markup:
 def unseen(text: str, limit: int) -> Markup | None:
     """What is not shown of a text, in words."""
     left = len(text) - limit
-    return tag("p", tag("em", f"… {count(left)} more characters are not shown.")) if left > 0 else None
+    return tag("p", tag("em", f"… {format_count(left)} more characters are not shown.")) if left > 0 else None
 
 
 def details(summary: object, *body: object, open_: bool = False, class_: str | None = None) -> Markup:

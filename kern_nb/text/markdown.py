@@ -1,11 +1,11 @@
-"""What models say, which is Markdown: read into a small tree of elements from a short list, and written from it.
+"""Parse the Markdown of models into a small tree of allowed elements, and render that tree.
 
-The tree is all that leaves this module: `block` writes it as markup, and a widget's script builds elements from it. It
-holds nothing that acts. HTML within a text is text. Nothing is fetched: of a picture its words and its address are
-shown. A link leads to where a browser shows it, or is no link. And nothing vanishes: what Markdown would take for a
-definition, a comment or an address that goes nowhere is shown.
+Only the tree leaves this module: `render_markdown` renders it as markup, and a widget's script builds DOM elements from
+it. It contains nothing active: HTML in a text stays text; images are shown as alt text and address and never fetched; a
+link leads to an allowed address or is no link. Nothing is dropped: what Markdown would treat as a definition, a comment
+or a dead address stays visible.
 
-A text that has none of Markdown's marks is left as it is, line for line; so is one that is too long to be read.
+A text without Markdown syntax, or one that is too long to parse, is shown unchanged, line by line.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kern_nb.text import html
-from kern_nb.text.formatting import count, cut, visible
-from kern_nb.text.html import FIRST_SHOWN, FOLDED_FROM, LONGEST, Markup, details, flowing, join, tag
+from kern_nb.text.formatting import escape_controls, format_count, truncate
+from kern_nb.text.html import FIRST_SHOWN, FOLDED_FROM, MAX_LENGTH, Markup, details, flowing, join, tag
 from kern_nb.text.tables import LEFT
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ class Element(NamedTuple):
 Node = str | Element
 
 
-def tree(text: str) -> tuple[Node, ...] | None:
+def parse(text: str) -> tuple[Node, ...] | None:
     """A text as a tree; None where it is not Markdown, and is to be shown as it is."""
     if len(text) > MOST or not _SIGNS.search(text):
         return None
-    return _tree(text)
+    return _parse(text)
 
 
 @lru_cache(maxsize=256)
-def _tree(text: str) -> tuple[Node, ...] | None:
+def _parse(text: str) -> tuple[Node, ...] | None:
     try:
-        tokens = _reader()(visible(text))
+        tokens = _reader()(escape_controls(text))
         nodes = tuple(_nodes(tokens if isinstance(tokens, list) else []))
     except Exception:  # noqa: BLE001 - whatever a text does to its reader, it can be read as it is
         return None
@@ -106,13 +106,13 @@ def _reader() -> Markdown:
         def __call__(self, s: str, env: MutableMapping[str, Any]) -> list[dict[str, Any]]:
             return [token for piece in _pieces(s) for token in super(PiecewiseParser, self).__call__(piece, env)]
 
-    block = BlockParser(block_quote_rules=_BLOCKS, list_rules=_BLOCKS, max_nested_level=_DEPTH)
+    render_markdown = BlockParser(block_quote_rules=_BLOCKS, list_rules=_BLOCKS, max_nested_level=_DEPTH)
     inline = PiecewiseParser(max_nested_level=_DEPTH)
-    made = Markdown(renderer=None, block=block, inline=inline, plugins=[strikethrough])
-    block.register("table", _TABLE, _table)
-    block.register("atx_heading", None, _atx_heading)
+    made = Markdown(renderer=None, block=render_markdown, inline=inline, plugins=[strikethrough])
+    render_markdown.register("table", _TABLE, _table)
+    render_markdown.register("atx_heading", None, _atx_heading)
     inline.register("literal", _LITERAL, _literal, before="emphasis", start_chars=list("_*"))
-    block.rules, inline.rules = list(_BLOCKS), list(_INLINES)
+    render_markdown.rules, inline.rules = list(_BLOCKS), list(_INLINES)
     inline.specification |= {"escape": _ESCAPE, "softbreak": r" *\n"}  # the indent of the next line stays
     return made
 
@@ -209,7 +209,7 @@ def _text(raw: str) -> str:
     from mistune.util import unescape
 
     # A character that was named by its number is as invisible as one that stands there.
-    return visible(unescape(raw))
+    return escape_controls(unescape(raw))
 
 
 def _heading(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
@@ -227,13 +227,13 @@ def _cell(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
 
 
 def _code(token: dict[str, Any], _: tuple[Node, ...]) -> Iterator[Node]:
-    info = cut(str(token.get("attrs", {}).get("info", "")), _INFO)
+    info = truncate(str(token.get("attrs", {}).get("info", "")), _INFO)
     yield _element("pre", (token["raw"].removesuffix("\n"),), title=info)
 
 
 def _link(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
     """A link that a browser may follow; else its words, and where it leads."""
-    address, title = str(token["attrs"]["url"]), visible(str(token["attrs"].get("title") or ""))
+    address, title = str(token["attrs"]["url"]), escape_controls(str(token["attrs"].get("title") or ""))
     if token["type"] == "link" and _ADDRESS.fullmatch(address):
         yield _element("a", inside or (address,), href=address, title=title)
         return
@@ -241,7 +241,7 @@ def _link(token: dict[str, Any], inside: tuple[Node, ...]) -> Iterator[Node]:
         yield _element("em", ("picture: ", *inside) if inside else ("picture",))
     else:
         yield from inside
-    yield f" ({visible(address)}{f' “{title}”' if title else ''})"
+    yield f" ({escape_controls(address)}{f' “{title}”' if title else ''})"
 
 
 _MADE: dict[str, Callable[[dict[str, Any], tuple[Node, ...]], Iterator[Node]]] = {
@@ -288,17 +288,17 @@ def _halves(node: Element, length: int, room: int) -> tuple[Node | None, Node]:
     return node._replace(children=first), node._replace(children=second, attributes=attributes)
 
 
-def block(text: str, limit: int = LONGEST) -> Markup:
+def render_markdown(text: str, limit: int = MAX_LENGTH) -> Markup:
     """What a model said, of any length: as `html.block`, and where it is Markdown, as that."""
-    nodes = tree(text[:limit])
+    nodes = parse(text[:limit])
     if nodes is None:
-        return html.block(text, limit)
+        return html.render_text(text, limit)
     shown, rest = split(nodes, FIRST_SHOWN) if size(nodes) > FOLDED_FROM else (nodes, ())
     unseen = html.unseen(text, limit)
     if not rest:
         return join(markup(shown), unseen)
     more = size(rest) + max(0, len(text) - limit)
-    return join(markup(shown), details(f"… {count(more)} more characters", markup(rest), unseen))
+    return join(markup(shown), details(f"… {format_count(more)} more characters", markup(rest), unseen))
 
 
 def markup(nodes: Sequence[Node]) -> Markup:

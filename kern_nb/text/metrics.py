@@ -21,19 +21,19 @@ _LEAST_TIME = 0.005
 """Below these, as many digits as elsewhere would say nothing."""
 
 
-def amount(metric: str, number: float | None) -> str:
+def format_metric(metric: str, number: float | None) -> str:
     """A value of a metric: seconds, money, whole numbers, or three digits; the names are those of the results."""
     if number is None:
         return formatting.MISSING
     sign, size = (_MINUS if number < 0 else ""), abs(number)
     if metric == "time" or metric.endswith("_s"):
-        return sign + formatting.seconds(size)
+        return sign + formatting.format_seconds(size)
     if metric == "cost" and not 0 < size < _LEAST_MONEY:
-        return sign + formatting.money(size)
+        return sign + formatting.format_money(size)
     return f"{sign}{size:,.0f}" if size >= _LARGE or float(size).is_integer() else f"{sign}{size:.3g}"
 
 
-def difference(metric: str, number: float | None) -> str:
+def format_delta(metric: str, number: float | None) -> str:
     """A difference of two values, with its sign."""
     if number is None:
         return formatting.MISSING
@@ -41,10 +41,10 @@ def difference(metric: str, number: float | None) -> str:
     size = abs(number)
     if (metric == "time" or metric.endswith("_s")) and 0 < size < _LEAST_TIME:
         return f"{sign}{1_000 * size:.2g} ms"
-    return sign + amount(metric, size)
+    return sign + format_metric(metric, size)
 
 
-def percent(number: float | None) -> str:
+def format_percent(number: float | None) -> str:
     """A difference in percent, with its sign."""
     if number is None:
         return formatting.MISSING
@@ -52,12 +52,12 @@ def percent(number: float | None) -> str:
     return "0%" if text[1:] == "0" else f"{text}%"
 
 
-def share(part: float | None) -> str:
+def format_share(part: float | None) -> str:
     """A share of one, in percent."""
     return formatting.MISSING if part is None else f"{100 * part:.1f}%"
 
 
-def records(df: pd.DataFrame) -> list[dict[str, Any]]:
+def to_records(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame, None where a value is missing."""
     cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
     return [dict(zip(df.columns, row, strict=True)) for row in cells]

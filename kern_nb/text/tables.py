@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kern_nb.text.formatting import MISSING, apart, cut
+from kern_nb.text.formatting import MISSING, truncate, truncate_distinct
 from kern_nb.text.html import Markup, container, tag, titled
 
 LEFT = "text-align:left;vertical-align:top"
@@ -59,7 +59,7 @@ class Table:
         """The table itself."""
         if not self.rows:
             return tag("p", f"{self.caption}.")
-        head = tag("tr", *(_cell("th", c, cut(c.title, c.width), c.title, scope="col") for c in self.columns))
+        head = tag("tr", *(_cell("th", c, truncate(c.title, c.width), c.title, scope="col") for c in self.columns))
         lines = self._cut([c.width for c in self.columns])
         body = [
             tag(
@@ -86,7 +86,7 @@ class Table:
     def _cut(self, widths: Sequence[int]) -> list[list[str]]:
         """The rows, their values cut."""
         columns = zip(zip(*self.rows, strict=True), widths, strict=True)
-        shown = [apart([value or MISSING for value in values], width) for values, width in columns]
+        shown = [truncate_distinct([value or MISSING for value in values], width) for values, width in columns]
         return [list(row) for row in zip(*shown, strict=True)]
 
 

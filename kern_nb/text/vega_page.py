@@ -9,7 +9,7 @@ from typing import Any
 _HERE = {"kern": "the specification"}
 
 
-def page(made_by: Callable[[dict[str, Any]], str], spec: dict[str, Any]) -> str:
+def build_page(made_by: Callable[[dict[str, Any]], str], spec: dict[str, Any]) -> str:
     """A page for a specification, whose texts cannot end the script they stand in.
 
     Args:

@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from kern_nb.text.formatting import count, cut, visible
+from kern_nb.text.formatting import escape_controls, format_count, truncate
 from kern_nb.text.html import Markup, flowing, join, tag
 
-LONGEST = 2_000
+MAX_LENGTH = 2_000
 """So many characters of each are compared, from shortly before the first difference on."""
 
 _BEFORE = 160
@@ -46,17 +46,21 @@ def parted(a: str, b: str, before: int = _BEFORE) -> tuple[list[Piece], list[Pie
         b: The other.
         before: So many characters are shown that are alike, before the first difference.
     """
-    a, b = (visible(a), visible(b)) if visible(a) != visible(b) else (_line_ends(a), _line_ends(b))
+    a, b = (
+        (escape_controls(a), escape_controls(b))
+        if escape_controls(a) != escape_controls(b)
+        else (_line_ends(a), _line_ends(b))
+    )
     alike = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
     start = max(0, alike - before) if alike > 2 * before else 0
-    x, y = (_WORD.findall(text[start : start + LONGEST]) for text in (a, b))
+    x, y = (_WORD.findall(text[start : start + MAX_LENGTH]) for text in (a, b))
     # Spaces count only where nothing else differs.
     bare_x, bare_y = ([word.rstrip() for word in words] for words in (x, y))
     stretches = list(_stretches(*((x, y) if bare_x == bare_y else (bare_x, bare_y))))
     alike = sum(i2 - i1 for alone, i1, i2, _, _ in stretches if not alone)
     if 2 * alike < _UNLIKE * (len(x) + len(y)) and _look("".join(x)) != _look("".join(y)):
         stretches = [(False, 0, len(x), 0, len(y))]
-    of_a: list[Piece] = [(False, f"… {count(start)} characters alike … ")] if start else []
+    of_a: list[Piece] = [(False, f"… {format_count(start)} characters alike … ")] if start else []
     of_b = of_a.copy()
     for alone, i1, i2, j1, j2 in stretches:
         of_a.append((alone, "".join(x[i1:i2])))
@@ -84,7 +88,7 @@ def _stretches(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int
 
 
 def _line_ends(text: str) -> str:
-    return visible(text.replace("\r\n", "\u240d\n"))
+    return escape_controls(text.replace("\r\n", "\u240d\n"))
 
 
 def _look(text: str) -> str:
@@ -127,17 +131,17 @@ def _code(found: str | re.Match[str]) -> str:
 
 def beginning(text: str) -> list[Piece]:
     """A text by itself, no longer than is well read."""
-    left = len(text) - LONGEST
-    more = [(False, f" … {count(left)} more characters")] if left > 0 else []
-    return [(False, visible(text[:LONGEST])), *more] if text else []
+    left = len(text) - MAX_LENGTH
+    more = [(False, f" … {format_count(left)} more characters")] if left > 0 else []
+    return [(False, escape_controls(text[:MAX_LENGTH])), *more] if text else []
 
 
 def _rest(text: str, start: int) -> list[Piece]:
-    left = len(text) - start - LONGEST
-    return [(False, f" … {count(left)} more characters")] if left > 0 else []
+    left = len(text) - start - MAX_LENGTH
+    return [(False, f" … {format_count(left)} more characters")] if left > 0 else []
 
 
-def marked(a: str, b: str) -> tuple[Markup, Markup]:
+def diff_markup(a: str, b: str) -> tuple[Markup, Markup]:
     """Both texts as markup: what ``b`` lacks is deleted in ``a``, what ``a`` lacks inserted in ``b``."""
     x, y = versions(a, b)
     return _marked("del", x), _marked("ins", y)
@@ -147,7 +151,7 @@ def _marked(name: str, pieces: list[Piece]) -> Markup:
     return join(*(tag(name, flowing(text)) if alone else flowing(text) for alone, text in pieces))
 
 
-def in_line(a: str, b: str, width: int = LONGEST) -> str:
+def inline_diff(a: str, b: str, width: int = MAX_LENGTH) -> str:
     """Both texts as one, as `wdiff` writes them: ``The price is [-20-] {+25+} euros``.
 
     Args:
@@ -159,17 +163,17 @@ def in_line(a: str, b: str, width: int = LONGEST) -> str:
     if a != b and not any(alone for alone, _ in (*x, *y)):
         old, new = _line(x, width // 2), _line(y, width // 2)
         return " ".join(filter(None, (f"[-{old}-]" if old else "", f"{{+{new}+}}" if new else "")))
-    return cut("".join(_in_line(x, y)), width)
+    return truncate("".join(_in_line(x, y)), width)
 
 
-def beside(a: str, b: str, width: int) -> tuple[str, str]:
+def diff_lines(a: str, b: str, width: int) -> tuple[str, str]:
     """Both texts on a line each, from shortly before their first difference on."""
     x, y = versions(a, b, width // 4)
     return _line(x, width), _line(y, width)
 
 
 def _line(pieces: list[Piece], width: int) -> str:
-    return cut("".join(text for _, text in pieces), width)
+    return truncate("".join(text for _, text in pieces), width)
 
 
 def _in_line(x: list[Piece], y: list[Piece]) -> Iterator[str]:

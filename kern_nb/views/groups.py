@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting
-from kern_nb.text.html import container, foreign, join, tag
-from kern_nb.text.metrics import amount, difference, records, share
+from kern_nb.text.html import container, isolate, join, tag
+from kern_nb.text.metrics import format_delta, format_metric, format_share, to_records
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ _TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 def groups_html(comparison: GroupComparison) -> str:
     """A comparison of groups as a whole output."""
-    names = [foreign(name) for name in _names(comparison)]
+    names = [isolate(name) for name in _names(comparison)]
     more = _unnamed(comparison)
     head = tag("p", names[0], " (baseline) beside ", join(*names[1:], by=", "), more, _paired(comparison))
     tables = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(comparison)]
-    return container(head, *tables, *(tag("p", foreign(line)) for line in _remarks(comparison)))
+    return container(head, *tables, *(tag("p", isolate(line)) for line in _remarks(comparison)))
 
 
 def groups_text(comparison: GroupComparison) -> str:
@@ -48,7 +48,7 @@ def groups_text(comparison: GroupComparison) -> str:
 
 def _names(comparison: GroupComparison) -> list[str]:
     """The baseline and the contenders, as they are called in sentences and headings."""
-    return formatting.apart([comparison.baseline, *comparison.contenders[:_MOST_GROUPS]], _LABEL)
+    return formatting.truncate_distinct([comparison.baseline, *comparison.contenders[:_MOST_GROUPS]], _LABEL)
 
 
 def _unnamed(comparison: GroupComparison) -> str:
@@ -57,19 +57,19 @@ def _unnamed(comparison: GroupComparison) -> str:
 
 
 def _paired(comparison: GroupComparison) -> str:
-    by, key = (formatting.cut(name, _LABEL) for name in (comparison.by, comparison.key))
+    by, key = (formatting.truncate(name, _LABEL) for name in (comparison.by, comparison.key))
     return f", by {by}, paired by {key}."
 
 
 def _label(name: str) -> str:
-    return formatting.cut(name, _LABEL)
+    return formatting.truncate(name, _LABEL)
 
 
 def _tables(comparison: GroupComparison) -> Iterator[Table]:
     yield _group_table(comparison)
     yield _metric_table(comparison)
     if comparison.score is not None:
-        score = formatting.cut(comparison.score, _LABEL)
+        score = formatting.truncate(comparison.score, _LABEL)
         yield from _keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
         yield from _keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
     yield from _unmatched(comparison)
@@ -78,20 +78,20 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
 
 def _group_table(comparison: GroupComparison) -> Table:
     """One row a group: how many, how well, and what a session took on average."""
-    rows = records(comparison.groups)
+    rows = to_records(comparison.groups)
     columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
-    cells = [[r["group"], formatting.count(r["n_sessions"]), formatting.count(r["n_keys"])] for r in rows]
+    cells = [[r["group"], formatting.format_count(r["n_sessions"]), formatting.format_count(r["n_keys"])] for r in rows]
     scored = comparison.score is not None
     if scored and any(r["n_scored"] < r["n_sessions"] for r in rows):
-        _add(columns, cells, "scored", [formatting.count(r["n_scored"]) for r in rows])
+        _add(columns, cells, "scored", [formatting.format_count(r["n_scored"]) for r in rows])
     if scored and any(r["score"] != r["success_rate"] for r in rows):
-        _add(columns, cells, _label(str(comparison.score)), [amount("score", r["score"]) for r in rows])
+        _add(columns, cells, _label(str(comparison.score)), [format_metric("score", r["score"]) for r in rows])
     if scored:
-        _add(columns, cells, "success", [share(r["success_rate"]) for r in rows])
+        _add(columns, cells, "success", [format_share(r["success_rate"]) for r in rows])
         for k in _some_k(int(comparison.pass_k["k"].max())):
             _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
     for name in _TOOK:
-        _add(columns, cells, _SHOWN.get(name, name), [amount(name, r[name]) for r in rows])
+        _add(columns, cells, _SHOWN.get(name, name), [format_metric(name, r[name]) for r in rows])
     return Table("Groups, with means per session", columns, cells, " ".join(_unknown(rows)))
 
 
@@ -111,12 +111,12 @@ def _some_k(most: int) -> list[int]:
 
 def _pass_cells(comparison: GroupComparison, rows: Sequence[dict[str, Any]], k: int) -> list[str]:
     """pass^k of each group; where not all of its keys have k trials, of how many it is."""
-    found = {r["group"]: r for r in records(comparison.pass_k[comparison.pass_k["k"] == k])}
+    found = {r["group"]: r for r in to_records(comparison.pass_k[comparison.pass_k["k"] == k])}
     cells = []
     for row in rows:
         one = found[row["group"]]
         part = f" ({one['n_keys']:,} of {row['n_keys']:,} keys)" if 0 < one["n_keys"] < row["n_keys"] else ""
-        cells.append(share(one["pass_k"]) + part)
+        cells.append(format_share(one["pass_k"]) + part)
     return cells
 
 
@@ -126,16 +126,16 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not any(row[f"{name}_known"] for row in rows):
             yield f"{name.capitalize()}: not known of any session."
             continue
-        for row, group in zip(rows, formatting.apart([row["group"] for row in rows], _LABEL), strict=True):
+        for row, group in zip(rows, formatting.truncate_distinct([row["group"] for row in rows], _LABEL), strict=True):
             if row[f"{name}_known"] < row["n_sessions"]:
-                known = f"known of {row[f'{name}_known']:,} of {formatting.plural(row['n_sessions'], 'session')}"
+                known = f"known of {row[f'{name}_known']:,} of {formatting.pluralize(row['n_sessions'], 'session')}"
                 yield f"{name.capitalize()} of {group}: {known}."
 
 
 def _metric_table(comparison: GroupComparison) -> Table:
     """One row a metric and contender: the means over the pairs, their difference, and what it says."""
     several, titles = _sides(comparison)
-    rows = [row for row in records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
+    rows = [row for row in to_records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
     columns = [Column("group", width=_LABEL)] if several else []
     columns += [
         Column("metric", width=_LABEL),
@@ -148,16 +148,16 @@ def _metric_table(comparison: GroupComparison) -> Table:
     for row in rows:
         name = row["metric"]
         kind = "score" if name == comparison.score else name
-        interval = "" if row["low"] is None else f"{difference(kind, row['low'])} … {difference(kind, row['high'])}"
+        interval = "" if row["low"] is None else f"{format_delta(kind, row['low'])} … {format_delta(kind, row['high'])}"
         values = [
             _SHOWN.get(name, name),
-            amount(kind, row["a"]),
-            amount(kind, row["b"]),
-            difference(kind, row["delta"]),
+            format_metric(kind, row["a"]),
+            format_metric(kind, row["b"]),
+            format_delta(kind, row["delta"]),
         ]
         verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
         cells.append(
-            [*([row["group"]] if several else []), *values, interval, verdict, formatting.count(row["n_pairs"])]
+            [*([row["group"]] if several else []), *values, interval, verdict, formatting.format_count(row["n_pairs"])]
         )
     most = int(comparison.metrics["n_pairs"].max())
     note = "Means over the keys of both; intervals of the mean difference, by bootstrap over keys."
@@ -186,12 +186,12 @@ def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupCompariso
         [
             *([r["group"]] if several else []),
             r["key"],
-            *(amount("score", r[n]) for n in "ab"),
-            difference("score", r["delta"]),
+            *(format_metric("score", r[n]) for n in "ab"),
+            format_delta("score", r["delta"]),
         ]
-        for r in records(keys.head(MOST_ROWS))
+        for r in to_records(keys.head(MOST_ROWS))
     ]
-    yield Table(f"{title}: {formatting.plural(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
+    yield Table(f"{title}: {formatting.pluralize(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
 
 
 def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
@@ -199,9 +199,9 @@ def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
     lacking = comparison.unmatched
     if lacking.empty:
         return
-    rows = [[r["key"], r["group"]] for r in records(lacking.head(MOST_ROWS))]
+    rows = [[r["key"], r["group"]] for r in to_records(lacking.head(MOST_ROWS))]
     columns = [Column(_label(comparison.key)), Column("no session in", width=_LABEL)]
-    count = formatting.plural(lacking["key"].nunique(), "key")
+    count = formatting.pluralize(lacking["key"].nunique(), "key")
     yield Table(f"Unmatched: {count} in some groups only", columns, rows, _more(len(lacking), ".unmatched"))
 
 
@@ -210,11 +210,11 @@ def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
     found = comparison.ambiguous
     if found.empty:
         return
-    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in records(found.head(MOST_ROWS))]
+    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in to_records(found.head(MOST_ROWS))]
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
     out = int((found["group"].isna() | found["key"].isna()).sum())
-    counts = [formatting.plural(out, "session") + " left out"] if out else []
-    counts += [formatting.plural(len(found) - out, "session") + " without a score"] if len(found) > out else []
+    counts = [formatting.pluralize(out, "session") + " left out"] if out else []
+    counts += [formatting.pluralize(len(found) - out, "session") + " without a score"] if len(found) > out else []
     yield Table(", ".join(counts), columns, rows, _more(len(found), ".ambiguous"))
 
 
@@ -223,12 +223,12 @@ def _remarks(comparison: GroupComparison) -> Iterator[str]:
     if comparison.unmatched.empty and comparison.ambiguous.empty:
         yield "Every key is in every group, and no session is left out."
     if comparison.others:
-        total = formatting.plural(sum(comparison.others.values()), "session")
-        names = formatting.apart(list(comparison.others)[:_MOST_GROUPS], _LABEL)
+        total = formatting.pluralize(sum(comparison.others.values()), "session")
+        names = formatting.truncate_distinct(list(comparison.others)[:_MOST_GROUPS], _LABEL)
         more = len(comparison.others) - len(names)
         also = f" and {more:,} more" if more else ""
         yield f"Not asked for: {total} of {', '.join(names)}{also}."
 
 
 def _more(rows: int, frame: str) -> str:
-    return f"… {formatting.count(rows - MOST_ROWS)} more; {frame} has all." if rows > MOST_ROWS else ""
+    return f"… {formatting.format_count(rows - MOST_ROWS)} more; {frame} has all." if rows > MOST_ROWS else ""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kern_nb.text.formatting import cut
-from kern_nb.text.html import Markup, escape, foreign, join, tag
+from kern_nb.text.formatting import truncate
+from kern_nb.text.html import Markup, escape, isolate, join, tag
 
 _TITLE = 120
 
@@ -38,21 +38,21 @@ footer { margin-top: 3rem; opacity: .7; font-size: .9rem; }
 )
 
 
-def beginning(title: str, contents: Sequence[str] = ()) -> str:
+def page_start(title: str, contents: Sequence[str] = ()) -> str:
     """The page up to its first section; where there are several, with what they are called."""
-    named = cut(title, _TITLE)
+    named = truncate(title, _TITLE)
     head = join(Markup('<!DOCTYPE html>\n<html lang="en">\n<head>\n'), _HEAD, tag("title", named))
-    links = (tag("li", tag("a", foreign(cut(name, _TITLE)), href=f"#s{n}")) for n, name in enumerate(contents, 1))
+    links = (tag("li", tag("a", isolate(truncate(name, _TITLE)), href=f"#s{n}")) for n, name in enumerate(contents, 1))
     listed = tag("nav", tag("ol", *links)) if contents else None
-    return str(join(head, Markup("\n</head>\n<body>\n"), tag("h1", foreign(named)), listed, Markup("\n")))
+    return str(join(head, Markup("\n</head>\n<body>\n"), tag("h1", isolate(named)), listed, Markup("\n")))
 
 
-def section(number: int, title: str, parts: Sequence[Markup], *, alone: bool) -> str:
+def page_section(number: int, title: str, parts: Sequence[Markup], *, alone: bool) -> str:
     """One conversation; ``alone`` where the page has no other, and its heading says it all."""
-    heading = None if alone else tag("h2", foreign(cut(title, _TITLE)))
+    heading = None if alone else tag("h2", isolate(truncate(title, _TITLE)))
     return str(join(tag("section", heading, *parts, id=f"s{number}"), Markup("\n")))
 
 
-def ending(made: str) -> str:
+def page_end(made: str) -> str:
     """The page from its last section on, with a word on how it was made."""
     return str(join(tag("footer", escape(made)), Markup("\n</body>\n</html>\n")))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from kern_nb.records import UNANSWERED, Requirement, Run
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import Markup, block, container, flowing, foreign, join, preformatted, tag
+from kern_nb.text.html import Markup, container, flowing, isolate, join, preformatted, render_text, tag
 from kern_nb.text.tables import Column, Table
 
 KEY = 8
@@ -22,7 +22,7 @@ _SAID = {"confirmation": "approved"}
 
 
 @dataclass(frozen=True)
-class Waiting:
+class InboxRow:
     """A row of the inbox.
 
     Attributes:
@@ -38,7 +38,7 @@ class Waiting:
     agent: str
 
 
-def is_waiting(requirement: Requirement) -> bool:
+def is_pending(requirement: Requirement) -> bool:
     """Whether an answer is still awaited: there is none, and it is not too late."""
     return requirement.status in UNANSWERED and not _is_late(requirement)
 
@@ -47,14 +47,14 @@ def _is_late(requirement: Requirement) -> bool:
     return requirement.expires_at is not None and requirement.expires_at <= datetime.now(UTC)
 
 
-def fields(requirement: Requirement) -> list[str]:
+def field_names(requirement: Requirement) -> list[str]:
     """The arguments that a person is to fill in."""
     named = requirement.extra.get("fields")
     found = [one.get("name") if isinstance(one, Mapping) else one for one in named] if isinstance(named, list) else []
     return [one for one in found if isinstance(one, str)]
 
 
-def keys(ids: Iterable[str], every: Iterable[str]) -> dict[str, str]:
+def shortest_prefixes(ids: Iterable[str], every: Iterable[str]) -> dict[str, str]:
     """For each id its shortest prefix of 8 or more characters that no other id begins with."""
     ordered = sorted({*every, *ids})
     places = {one: place for place, one in enumerate(ordered)}
@@ -75,30 +75,30 @@ def call(requirement: Requirement, width: int = _CALL) -> str:
     """The tool call on one line: ``delete_file(path="x")``; empty where no tool waits."""
     if requirement.tool_name is None:
         return ""
-    return f"{formatting.cut(requirement.tool_name, 60)}({formatting.compact(requirement.args, width)})"
+    return f"{formatting.truncate(requirement.tool_name, 60)}({formatting.format_arguments(requirement.args, width)})"
 
 
-def asked(requirement: Requirement, width: int = _CALL) -> str:
+def describe(requirement: Requirement, width: int = _CALL) -> str:
     """What is asked, in a few words: the call, else the question."""
-    question = f" “{formatting.cut(requirement.prompt, width)}”" if requirement.prompt else ""
+    question = f" “{formatting.truncate(requirement.prompt, width)}”" if requirement.prompt else ""
     return call(requirement, width) or f"{requirement.kind}{question}"
 
 
-def lines(requirement: Requirement, key: str) -> list[str]:
+def answer_commands(requirement: Requirement, key: str) -> list[str]:
     """What answers it, and what refuses it."""
-    word = quoted(key)
+    word = quote(key)
     if requirement.kind == "confirmation":
         return [f"%kern approve {word}", f"%kern reject {word}"]
-    values = " ".join(f"{quoted(name)}=VALUE" for name in fields(requirement)) or "VALUE"
+    values = " ".join(f"{quote(name)}=VALUE" for name in field_names(requirement)) or "VALUE"
     return [f"%kern answer {word} {values}", f"%kern reject {word}"]
 
 
-def quoted(word: str) -> str:
+def quote(word: str) -> str:
     """A word as it is written in a line."""
-    return shlex.quote(formatting.visible(word).replace("\n", "␤"))
+    return shlex.quote(formatting.escape_controls(word).replace("\n", "␤"))
 
 
-def state(requirement: Requirement) -> str:
+def describe_state(requirement: Requirement) -> str:
     """Who is at it, or what became of it; empty while it is anyone's."""
     if requirement.status == "expired" or (requirement.status in UNANSWERED and _is_late(requirement)):
         return f"{BAD} expired"
@@ -109,7 +109,7 @@ def state(requirement: Requirement) -> str:
     return f"{BAD} refused{by}" if requirement.approved is False else f"{GOOD} {said}{by}"
 
 
-def table(rows: Sequence[Waiting], *, empty: str, store: str = "") -> Table:
+def inbox_table(rows: Sequence[InboxRow], *, empty: str, store: str = "") -> Table:
     """The inbox.
 
     Args:
@@ -122,15 +122,15 @@ def table(rows: Sequence[Waiting], *, empty: str, store: str = "") -> Table:
     titles = ("id", "kind", "run", "agent", "tool call", "question", "for", "fields", "note", "state")
     wide = {"tool call": _CALL, "question": _CALL}
     columns = [*(Column(title, width=wide.get(title, 80)) for title in titles), Column("waiting since (UTC)")]
-    waiting = [row.requirement for row in rows if is_waiting(row.requirement)]
-    caption = f"{formatting.plural(len(waiting), 'requirement')} to answer"
+    waiting = [row.requirement for row in rows if is_pending(row.requirement)]
+    caption = f"{formatting.pluralize(len(waiting), 'requirement')} to answer"
     done = len(rows) - len(waiting)
     caption += f", {done:,} answered or too late" if done else ""
     note = _verbs(waiting, store)
     return Table(caption, columns, [_cells(row) for row in rows], note).without_empty_columns()
 
 
-def _cells(row: Waiting) -> list[str]:
+def _cells(row: InboxRow) -> list[str]:
     one = row.requirement
     return [
         row.key,
@@ -140,10 +140,10 @@ def _cells(row: Waiting) -> list[str]:
         call(one),
         one.prompt or "",
         one.assignee or "",
-        ", ".join(fields(one)),
+        ", ".join(field_names(one)),
         one.note or "",
-        state(one),
-        formatting.when(one.created_at),
+        describe_state(one),
+        formatting.format_time(one.created_at),
     ]
 
 
@@ -151,7 +151,7 @@ def _verbs(waiting: Sequence[Requirement], store: str) -> str:
     """The lines that answer what there is."""
     if not waiting:
         return ""
-    ends = f" --store {quoted(store)}" if store else ""
+    ends = f" --store {quote(store)}" if store else ""
     ways = ["%kern approve ID", "%kern reject ID"] if any(one.kind == "confirmation" for one in waiting) else []
     ways += ["%kern answer ID VALUE"] if any(one.kind != "confirmation" for one in waiting) else []
     ways += ["%kern handoff ID --to WHO"]
@@ -159,10 +159,10 @@ def _verbs(waiting: Sequence[Requirement], store: str) -> str:
     return f"Answer with {', '.join(way + ends for way in ways)}; then %kern continue RUN{ends}. {look}"
 
 
-def continue_line(run: str, agent: str | None = None, store: str = "") -> str:
+def continue_command(run: str, agent: str | None = None, store: str = "") -> str:
     """The line that goes on with a run."""
-    with_agent = f" --agent {quoted(agent)}" if agent else ""
-    return f"%kern continue {quoted(run)}{with_agent}" + (f" --store {quoted(store)}" if store else "")
+    with_agent = f" --agent {quote(agent)}" if agent else ""
+    return f"%kern continue {quote(run)}{with_agent}" + (f" --store {quote(store)}" if store else "")
 
 
 def run_markup(run: Run, family: Iterable[Run], limit: int) -> list[tuple[str, Markup]]:
@@ -176,9 +176,9 @@ def run_text(run: Run, family: Iterable[Run]) -> list[str]:
     """The same as lines of text."""
     text = []
     for one, key in _of_run(run):
-        ways = " or ".join(lines(one, key)) if is_waiting(one) else state(one)
-        whom = f" from {formatting.cut(one.assignee, 60)}" if one.assignee else ""
-        text.append(f"{_role(one)} {asked(one)}{whom}: {formatting.cut(ways, _LINE)}")
+        ways = " or ".join(answer_commands(one, key)) if is_pending(one) else describe_state(one)
+        whom = f" from {formatting.truncate(one.assignee, 60)}" if one.assignee else ""
+        text.append(f"{_role(one)} {describe(one)}{whom}: {formatting.truncate(ways, _LINE)}")
     line = _next(run, family)
     return [*text, ": ".join(line)] if line else text
 
@@ -187,13 +187,13 @@ def _of_run(run: Run) -> list[tuple[Requirement, str]]:
     """What a paused run waits or waited for, each with what stands for it in a line."""
     if run.status != "PAUSED":
         return []
-    short = keys([one.requirement_id for one in run.requirements], ())
+    short = shortest_prefixes([one.requirement_id for one in run.requirements], ())
     return [(one, short[one.requirement_id]) for one in run.requirements]
 
 
 def _next(run: Run, family: Iterable[Run]) -> tuple[str, str] | None:
     """What to type where a paused run itself asks nothing more. A team's run waits for its members' runs."""
-    if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_waiting, run.requirements)):
+    if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_pending, run.requirements)):
         return None
     ids, known = {run.run_id}, list(family)
     while more := {one.run_id for one in known if one.parent_run_id in ids} - ids:
@@ -201,9 +201,9 @@ def _next(run: Run, family: Iterable[Run]) -> tuple[str, str] | None:
     asked_of_members = [one for r in known if r.run_id in ids - {run.run_id} for one in r.requirements]
     if not (asked_of_members or run.requirements) and run.run_type == "agent":
         return None  # another framework's, of which no more is known
-    if any(map(is_waiting, asked_of_members)) or not (asked_of_members or run.requirements):
-        return "waits for its members", f"%kern inbox --session {quoted(_reference(run))}"
-    return "go on", continue_line(_reference(run))
+    if any(map(is_pending, asked_of_members)) or not (asked_of_members or run.requirements):
+        return "waits for its members", f"%kern inbox --session {quote(_reference(run))}"
+    return "go on", continue_command(_reference(run))
 
 
 def _reference(run: Run) -> str:
@@ -211,28 +211,28 @@ def _reference(run: Run) -> str:
 
 
 def _role(requirement: Requirement) -> str:
-    return "waits for" if is_waiting(requirement) else "waited for"
+    return "waits for" if is_pending(requirement) else "waited for"
 
 
 def _requirement(one: Requirement, key: str, limit: int) -> Markup:
     """A requirement with its whole arguments: who approves should see what."""
     tool = call(one)
-    facts = [tool and one.kind, one.assignee and f"for {one.assignee}", state(one)]
-    head = join(tag("strong", foreign(tool or one.kind)), *map(foreign, filter(None, facts)), by=" · ")
-    args = None if one.args is None else preformatted(formatting.pretty(one.args), limit)
-    note = tag("p", "note: ", flowing(formatting.cut(one.note, _LINE))) if one.note else None
-    named = fields(one)
-    to_fill = tag("p", "to fill in: ", foreign(formatting.cut(", ".join(named), _LINE))) if named else None
-    typed = tag("pre", "\n".join(lines(one, key))) if is_waiting(one) else None
-    prompt = tag("div", block(one.prompt, limit)) if one.prompt else None
+    facts = [tool and one.kind, one.assignee and f"for {one.assignee}", describe_state(one)]
+    head = join(tag("strong", isolate(tool or one.kind)), *map(isolate, filter(None, facts)), by=" · ")
+    args = None if one.args is None else preformatted(formatting.format_value(one.args), limit)
+    note = tag("p", "note: ", flowing(formatting.truncate(one.note, _LINE))) if one.note else None
+    named = field_names(one)
+    to_fill = tag("p", "to fill in: ", isolate(formatting.truncate(", ".join(named), _LINE))) if named else None
+    typed = tag("pre", "\n".join(answer_commands(one, key))) if is_pending(one) else None
+    prompt = tag("div", render_text(one.prompt, limit)) if one.prompt else None
     return join(tag("p", head), prompt, args, to_fill, note, typed)
 
 
 def sentences_text(said: Sequence[str]) -> str:
     """Sentences, a line each."""
-    return "\n".join(formatting.visible(one) for one in said)
+    return "\n".join(formatting.escape_controls(one) for one in said)
 
 
 def sentences_html(said: Sequence[str]) -> str:
     """Sentences, a paragraph each."""
-    return container(*(tag("p", foreign(one)) for one in said))
+    return container(*(tag("p", isolate(one)) for one in said))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.errors import KernError
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import Markup, container, foreign, tag
+from kern_nb.text.html import Markup, container, isolate, tag
 from kern_nb.views import requirements
 from kern_nb.views.comparison import comparison_html
 
@@ -35,29 +35,31 @@ def rerun_text(rerun: Rerun) -> str:
 def rerun_html(rerun: Rerun) -> str:
     """The result as a whole output."""
     last = rerun.runs[-1]
-    failed = [tag("p", foreign(line)) for line in _failed(rerun)]
+    failed = [tag("p", isolate(line)) for line in _failed(rerun)]
     asked = requirements.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
     rows = [tag("div", tag("p", tag("em", role)), body) for role, body in asked]
-    notes = [tag("p", foreign(line)) for line in _notes(rerun)]
+    notes = [tag("p", isolate(line)) for line in _notes(rerun)]
     try:
         compared = Markup(comparison_html(rerun.comparison))
     except KernError as error:
-        compared = tag("p", foreign(_uncompared(error)))
-    return container(tag("p", foreign(_headline(rerun))), *failed, *rows, *notes, compared)
+        compared = tag("p", isolate(_uncompared(error)))
+    return container(tag("p", isolate(_headline(rerun))), *failed, *rows, *notes, compared)
 
 
 def _headline(rerun: Rerun) -> str:
     """Which run again, as which, by whom and with what, and how it ended."""
     sign = {"COMPLETED": GOOD, "PAUSED": "…"}.get(rerun.status, BAD)
     first, last = rerun.runs[0], rerun.runs[-1]
-    name = formatting.cut(rerun.session_id, _NAME)
-    several = f"{name}/{first.run_index} to {name}/{last.run_index} ({formatting.plural(len(rerun.runs), 'run')})"
+    name = formatting.truncate(rerun.session_id, _NAME)
+    several = f"{name}/{first.run_index} to {name}/{last.run_index} ({formatting.pluralize(len(rerun.runs), 'run')})"
     where = several if len(rerun.runs) > 1 else f"{name}/{first.run_index}"
-    by = formatting.cut(", ".join([f"by {rerun.agent.name or rerun.agent.id}", *in_words(rerun.changed)]), 2 * _NAME)
-    return f"{sign} {formatting.cut(str(rerun.original), _NAME)} again as {where}, {by}: {rerun.status}"
+    by = formatting.truncate(
+        ", ".join([f"by {rerun.agent.name or rerun.agent.id}", *describe_changes(rerun.changed)]), 2 * _NAME
+    )
+    return f"{sign} {formatting.truncate(str(rerun.original), _NAME)} again as {where}, {by}: {rerun.status}"
 
 
-def in_words(changed: Mapping[str, Any]) -> list[str]:
+def describe_changes(changed: Mapping[str, Any]) -> list[str]:
     """What differs by request, as people say it."""
     tools = changed.get("tools")
     words = {
@@ -71,11 +73,11 @@ def in_words(changed: Mapping[str, Any]) -> list[str]:
 
 def _failed(rerun: Rerun) -> list[str]:
     """Why it did not end well."""
-    return [formatting.cut(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
+    return [formatting.truncate(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
 
 
 def _uncompared(error: KernError) -> str:
-    return f"There is nothing to compare: {formatting.cut(str(error), _ERROR)}"
+    return f"There is nothing to compare: {formatting.truncate(str(error), _ERROR)}"
 
 
 def _notes(rerun: Rerun) -> list[str]:
@@ -84,7 +86,7 @@ def _notes(rerun: Rerun) -> list[str]:
     place = f"{rerun.session_id}/{rerun.runs[-1].run_index}"
     if rerun.status != "COMPLETED":
         then = "Once that is answered" if rerun.status == "PAUSED" else "To try again"
-        line = requirements.continue_line(place, rerun.agent.id)
+        line = requirements.continue_command(place, rerun.agent.id)
         # An agent of the notebook lacks the changes.
         varied = rerun.changed.keys() - {"message"}
         notes.append(f"{then}: .continue_run() of this result" + ("" if varied else f", or {line}"))
@@ -93,7 +95,7 @@ def _notes(rerun: Rerun) -> list[str]:
 
 
 def _named(what: str, inputs: tuple[Any, ...]) -> list[str]:
-    names = [formatting.cut(str(one), _NAME) for one in inputs[:_MOST_PLACES]]
+    names = [formatting.truncate(str(one), _NAME) for one in inputs[:_MOST_PLACES]]
     more = len(inputs) - len(names)
-    names += [f"and {formatting.count(more)} more"] if more else []
+    names += [f"and {formatting.format_count(more)} more"] if more else []
     return [f"{what}: {', '.join(names)}"] if inputs else []

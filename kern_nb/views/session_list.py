@@ -69,7 +69,7 @@ def metrics_html(df: pd.DataFrame) -> str:
     rows = [_metrics(row["session_id"], row, row["status"]) for row in records]
     if len(records) > 1:
         rows.append(_metrics(f"all {len(records):,}", {name: _sum(records, name) for name in _SUMMED}, None))
-    caption = f"Metrics of {formatting.plural(len(records), 'session')}"
+    caption = f"Metrics of {formatting.pluralize(len(records), 'session')}"
     note = "Tokens and cost are the agent's own; — is what nobody knows."
     return Table(caption, columns, rows, note).without_empty_columns().html()
 
@@ -89,8 +89,12 @@ def _sum(records: Sequence[dict[str, Any]], name: str) -> Any:
 
 def _metrics(name: str, row: dict[str, Any], status: str | None) -> list[str]:
     failed = row["n_tool_errors"]
-    counts = [formatting.count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")]
-    counts.append(f"{BAD} {failed:,}" if failed else formatting.count(failed))
-    tokens = [formatting.count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")]
-    ends = [formatting.money(row["cost"]), formatting.seconds(row["duration_s"]), formatting.status(status)]
+    counts = [formatting.format_count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")]
+    counts.append(f"{BAD} {failed:,}" if failed else formatting.format_count(failed))
+    tokens = [formatting.format_count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")]
+    ends = [
+        formatting.format_money(row["cost"]),
+        formatting.format_seconds(row["duration_s"]),
+        formatting.format_status(status),
+    ]
     return [name, *counts, *tokens, *ends]

@@ -7,12 +7,12 @@ from typing import Any
 
 from kern_nb.records import UNANSWERED, Run, ToolCall
 from kern_nb.text import formatting, markdown
-from kern_nb.text.html import LONGEST, Markup, block, container, foreign, preformatted, tag
+from kern_nb.text.html import MAX_LENGTH, Markup, container, isolate, preformatted, render_text, tag
 from kern_nb.views.transcript import call_line
 
 
 @dataclass
-class Said:
+class RunStream:
     """What was said so far, in order: texts, and tool calls."""
 
     parts: list[str | ToolCall] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Said:
     def unstreamed(self) -> str:
         """What a run gave that told nothing while it was made, as a workflow's does."""
         texts = [part for part in self.parts if isinstance(part, str)]
-        return "\n".join(texts) if self.value is None else formatting.pretty(self.value)
+        return "\n".join(texts) if self.value is None else formatting.format_value(self.value)
 
     def call_line(self, tool_call_id: str) -> str:
         """A call on one line."""
@@ -67,29 +67,29 @@ def waiting_line(run: Run) -> str:
     """What a paused run waits for, on one line."""
     left = [r for r in run.requirements if r.status in UNANSWERED]
     names = ", ".join(f"{r.kind} of {r.tool_name}" if r.tool_name else r.kind for r in left)
-    return formatting.visible(f"Paused: waits for {names or 'an answer'}. See %kern inbox")
+    return formatting.escape_controls(f"Paused: waits for {names or 'an answer'}. See %kern inbox")
 
 
-def said_html(said: Said) -> str:
+def stream_html(said: RunStream) -> str:
     """What was said so far, as a whole output."""
-    value = None if said.value is None else preformatted(formatting.pretty(said.value))
+    value = None if said.value is None else preformatted(formatting.format_value(said.value))
     return container(*(_part(part, whole=said.run is not None) for part in said.parts), value, *_closing(said))
 
 
 def _part(part: str | ToolCall, *, whole: bool) -> Markup:
     """A text or a call. What is half written is no Markdown yet."""
     if not isinstance(part, str):
-        return tag("p", tag("code", foreign(call_line(part))))
-    nodes = markdown.tree(part[:LONGEST]) if whole else None
-    return tag("p", block(part)) if nodes is None else tag("div", markdown.block(part))
+        return tag("p", tag("code", isolate(call_line(part))))
+    nodes = markdown.parse(part[:MAX_LENGTH]) if whole else None
+    return tag("p", render_text(part)) if nodes is None else tag("div", markdown.render_markdown(part))
 
 
-def _closing(said: Said) -> list[Markup]:
-    return [] if said.run is None else [tag("p", tag("em", foreign(line))) for line in said.closing(said.run)]
+def _closing(said: RunStream) -> list[Markup]:
+    return [] if said.run is None else [tag("p", tag("em", isolate(line))) for line in said.closing(said.run)]
 
 
-def said_text(said: Said) -> str:
+def stream_text(said: RunStream) -> str:
     """What was said so far, as text."""
-    lines = [formatting.visible(part) if isinstance(part, str) else call_line(part) for part in said.parts]
-    lines += [] if said.value is None else [formatting.visible(formatting.pretty(said.value))]
+    lines = [formatting.escape_controls(part) if isinstance(part, str) else call_line(part) for part in said.parts]
+    lines += [] if said.value is None else [formatting.escape_controls(formatting.format_value(said.value))]
     return "\n".join([*lines, *(said.closing(said.run) if said.run else [])])

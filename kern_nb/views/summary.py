@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kern_nb.text import formatting
-from kern_nb.text.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.text.html import Markup, abbreviate, container, details, isolate, join, render_text, tag
 
 if TYPE_CHECKING:
     from kern_nb.operations.summarize import Summaries
@@ -29,11 +29,13 @@ def summary_html(summary: SessionSummary) -> str:
 
 def _summary(summary: SessionSummary) -> Iterator[Markup]:
     name = _place(summary)
-    yield tag("p", tag("strong", "Summary", *((" of ", foreign(formatting.cut(name, 2 * _LABEL))) if name else ())))
-    yield tag("div", block(summary.summary, _LONGEST))
+    yield tag(
+        "p", tag("strong", "Summary", *((" of ", isolate(formatting.truncate(name, 2 * _LABEL))) if name else ()))
+    )
+    yield tag("div", render_text(summary.summary, _LONGEST))
     if summary.topics:
         yield tag(
-            "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
+            "p", tag("strong", "topics"), ": ", join(*(abbreviate(topic, _LABEL) for topic in summary.topics), by=", ")
         )
     if state := _state(summary):
         yield tag("p", tag("em", state))
@@ -42,11 +44,12 @@ def _summary(summary: SessionSummary) -> Iterator[Markup]:
 def summary_text(summary: SessionSummary) -> str:
     """The same as plain text, cut."""
     name = _place(summary)
-    lines = [
-        f"Summary{f' of {formatting.cut(name, 2 * _LABEL)}' if name else ''}: {formatting.cut(summary.summary, _TOLD)}"
-    ]
+    of = f" of {formatting.truncate(name, 2 * _LABEL)}" if name else ""
+    lines = [f"Summary{of}: {formatting.truncate(summary.summary, _TOLD)}"]
     lines += (
-        [f"topics: {', '.join(formatting.cut(topic, _LABEL) for topic in summary.topics)}"] if summary.topics else []
+        [f"topics: {', '.join(formatting.truncate(topic, _LABEL) for topic in summary.topics)}"]
+        if summary.topics
+        else []
     )
     return "\n".join([*lines, *filter(None, [_state(summary)])])
 
@@ -65,12 +68,12 @@ def _state(summary: SessionSummary) -> str:
     elif summary.last_run_index is not None:
         parts.append(f"up to run {summary.last_run_index}")
     if summary.runs_since is not None:
-        since = formatting.plural(summary.runs_since, "run")
+        since = formatting.pluralize(summary.runs_since, "run")
         parts.append(f"{since} since then" if summary.runs_since else "up to date")
     if summary.updated_at is not None:
-        parts.append(f"written {formatting.when(summary.updated_at)} UTC")
+        parts.append(f"written {formatting.format_time(summary.updated_at)} UTC")
     if summary.model is not None:
-        parts.append(f"by {formatting.cut(summary.model, _LABEL)}")
+        parts.append(f"by {formatting.truncate(summary.model, _LABEL)}")
     text = ", ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
@@ -79,13 +82,14 @@ def summaries_html(found: Summaries) -> str:
     """One text over all, and each of them folded away."""
     parts = [
         tag("p", tag("strong", f"Summary of {_together(found.summaries)}")),
-        tag("div", block(found.summary, _LONGEST)),
+        tag("div", render_text(found.summary, _LONGEST)),
     ]
     if found.topics:
-        topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
+        topics = join(*(abbreviate(topic, _LABEL) for topic in found.topics), by=", ")
         parts.append(tag("p", tag("strong", "topics"), ": ", topics))
     folded = [
-        details(foreign(formatting.cut(_place(one), 2 * _LABEL)), *_summary(one)) for one in found.summaries[:MOST_ROWS]
+        details(isolate(formatting.truncate(_place(one), 2 * _LABEL)), *_summary(one))
+        for one in found.summaries[:MOST_ROWS]
     ]
     more = _more(len(found.summaries))
     notes = [tag("p", tag("em", note)) for note in (more, *_left(found)) if note]
@@ -94,26 +98,32 @@ def summaries_html(found: Summaries) -> str:
 
 def summaries_text(found: Summaries) -> str:
     """The same as plain text, cut."""
-    lines = [f"Summary of {_together(found.summaries)}: {formatting.cut(found.summary, _TOLD)}"]
-    lines += [f"topics: {', '.join(formatting.cut(topic, _LABEL) for topic in found.topics)}"] if found.topics else []
+    lines = [f"Summary of {_together(found.summaries)}: {formatting.truncate(found.summary, _TOLD)}"]
+    lines += (
+        [f"topics: {', '.join(formatting.truncate(topic, _LABEL) for topic in found.topics)}"] if found.topics else []
+    )
     for one in found.summaries[:MOST_ROWS]:
-        lines.append(f"  {formatting.cut(_place(one), _LABEL)}: {formatting.cut(one.summary, _LINE)}")
+        lines.append(f"  {formatting.truncate(_place(one), _LABEL)}: {formatting.truncate(one.summary, _LINE)}")
     return "\n".join([*lines, *filter(None, [_more(len(found.summaries)), *_left(found)])])
 
 
 def _together(summaries: Sequence[SessionSummary]) -> str:
     n_runs = sum(one.run_index is not None for one in summaries)
     told = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
-    return " and ".join(formatting.plural(n, noun) for n, noun in told if n)
+    return " and ".join(formatting.pluralize(n, noun) for n, noun in told if n)
 
 
 def _left(found: Summaries) -> Iterator[str]:
     yield "The text over all is not stored; each session's summary is."
     if found.without:
-        names = ", ".join(formatting.cut(name, _LABEL) for name in found.without[:MOST_ROWS])
-        more = f" and {formatting.count(len(found.without) - MOST_ROWS)} more" if len(found.without) > MOST_ROWS else ""
+        names = ", ".join(formatting.truncate(name, _LABEL) for name in found.without[:MOST_ROWS])
+        more = (
+            f" and {formatting.format_count(len(found.without) - MOST_ROWS)} more"
+            if len(found.without) > MOST_ROWS
+            else ""
+        )
         yield f"Nothing to summarize yet in {names}{more}."
 
 
 def _more(n: int) -> str:
-    return f"… {formatting.count(n - MOST_ROWS)} more; .df has all." if n > MOST_ROWS else ""
+    return f"… {formatting.format_count(n - MOST_ROWS)} more; .df has all." if n > MOST_ROWS else ""

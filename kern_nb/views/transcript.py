@@ -10,7 +10,7 @@ from typing import Any
 from kern_nb.records import RESULT_ROLES, Message, Run, Session, ToolCall, is_parts, message_text, text_of
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BAD, BRANCH, GOOD
-from kern_nb.text.html import LONGEST, Markup, block, container, details, foreign, join, preformatted, tag
+from kern_nb.text.html import MAX_LENGTH, Markup, container, details, isolate, join, preformatted, render_text, tag
 from kern_nb.text.tables import LEFT, Column, Table
 from kern_nb.views import requirements
 
@@ -58,7 +58,7 @@ def run_html(run: Run) -> str:
     """A run by itself."""
     session = Session(session_id=run.session_id or "", runs=[run])
     place = run.run_id if run.run_index is None else f"{run.session_id}/{run.run_index}"
-    return container(tag("p", tag("strong", "Run ", foreign(place))), *_parts(Conversation(session, [run])))
+    return container(tag("p", tag("strong", "Run ", isolate(place))), *_parts(Conversation(session, [run])))
 
 
 def fork(session: Session) -> str:
@@ -75,7 +75,7 @@ def fork(session: Session) -> str:
 def _title(session: Session) -> str:
     """The title in quotes, where there is one that says more than the id."""
     title = session.session_name
-    return "" if title in (None, "", session.session_id) else f"“{formatting.cut(str(title), _LINE)}”"
+    return "" if title in (None, "", session.session_id) else f"“{formatting.truncate(str(title), _LINE)}”"
 
 
 def _card(session: Session) -> Table:
@@ -86,7 +86,7 @@ def _card(session: Session) -> Table:
         "inherits": fork(session),
         session.session_type: owner,
         "user": session.user_id or "",
-        "created (UTC)": formatting.when(session.created_at),
+        "created (UTC)": formatting.format_time(session.created_at),
     }
     inherits = "No row was copied. " if session.parent_session_id else ""
     note = f"{inherits}%kern show {session.session_id} shows its runs."
@@ -103,7 +103,7 @@ def conversation_parts(shown: Conversation) -> Iterator[Markup]:
     """A conversation's head and all of its runs, whatever their number, for a page that has room for them."""
     yield tag("p", _head(shown))
     for run, messages in shown.turns():
-        yield _run(shown.session, run, messages, LONGEST)
+        yield _run(shown.session, run, messages, MAX_LENGTH)
 
 
 def _parts(shown: Conversation) -> Iterator[Markup]:
@@ -139,15 +139,17 @@ def _parts(shown: Conversation) -> Iterator[Markup]:
 def _limit(messages: list[Message]) -> int:
     """How much of one text is shown, so that all of them together stay readable."""
     texts = [len(content(message)) for message in messages]
-    texts += [len(formatting.pretty(value)) for m in messages for c in m.tool_calls for value in (c.args, c.result)]
-    return LONGEST if sum(texts) <= MOST_CHARACTERS else max(_SHORTEST, MOST_CHARACTERS // len(texts))
+    texts += [
+        len(formatting.format_value(value)) for m in messages for c in m.tool_calls for value in (c.args, c.result)
+    ]
+    return MAX_LENGTH if sum(texts) <= MOST_CHARACTERS else max(_SHORTEST, MOST_CHARACTERS // len(texts))
 
 
 def _gap(session: Session, runs: list[Run]) -> Markup:
     middle = runs[len(runs) // 2]
     place = f"%kern show {session.session_id}/{middle.run_index}"
     return tag(
-        "p", tag("em", f"… {formatting.plural(len(runs), 'message')} not shown here; {place} shows a run of them.")
+        "p", tag("em", f"… {formatting.pluralize(len(runs), 'message')} not shown here; {place} shows a run of them.")
     )
 
 
@@ -159,11 +161,11 @@ def _head(shown: Conversation) -> Markup:
         session.team_id and f"team {session.team_id}",
         session.workflow_id and f"workflow {session.workflow_id}",
         session.user_id and f"user {session.user_id}",
-        formatting.plural(len(shown.runs), "run"),
+        formatting.pluralize(len(shown.runs), "run"),
         fork(session),
     ]
-    said = (foreign(formatting.cut(fact, _LINE)) for fact in facts if fact)
-    return join(tag("strong", "Session ", foreign(session.session_id)), *said, by=" · ")
+    said = (isolate(formatting.truncate(fact, _LINE)) for fact in facts if fact)
+    return join(tag("strong", "Session ", isolate(session.session_id)), *said, by=" · ")
 
 
 def run_facts(session: Session, run: Run) -> list[str]:
@@ -174,14 +176,14 @@ def run_facts(session: Session, run: Run) -> list[str]:
     inherited = _is_inherited(session, run)
     cut = session.fork_message_index
     facts = [
-        formatting.status(run.status) if is_whole(session, run) else f"cut after message {cut}",
+        formatting.format_status(run.status) if is_whole(session, run) else f"cut after message {cut}",
         run.model,
-        formatting.plural(len(run.messages), "message"),
-        formatting.plural(calls, "tool call") + (f", {BAD} {failed} failed" if failed else "") if calls else None,
-        usage and usage.total_tokens is not None and f"{formatting.count(usage.total_tokens)} tokens",
-        run.duration_s is not None and formatting.seconds(run.duration_s),
+        formatting.pluralize(len(run.messages), "message"),
+        formatting.pluralize(calls, "tool call") + (f", {BAD} {failed} failed" if failed else "") if calls else None,
+        usage and usage.total_tokens is not None and f"{formatting.format_count(usage.total_tokens)} tokens",
+        run.duration_s is not None and formatting.format_seconds(run.duration_s),
         run.parent_run_id and f"member's run of {run.parent_run_id}",
-        inherited and f"{BRANCH} inherited from {formatting.cut(str(run.session_id), _ID)}",
+        inherited and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), _ID)}",
     ]
     return [fact for fact in facts if fact]
 
@@ -198,7 +200,7 @@ def is_whole(session: Session, run: Run) -> bool:
 
 def _run(session: Session, run: Run, messages: list[Message], limit: int, *, ends: bool = True) -> Markup:
     name = "Run" if run.run_index is None else f"Run {run.run_index}"
-    summary = join(tag("strong", name), *(foreign(fact) for fact in run_facts(session, run)), by=" · ")
+    summary = join(tag("strong", name), *(isolate(fact) for fact in run_facts(session, run)), by=" · ")
     rows = [_row(_place(run, m), m.role, _message(run, m, limit)) for m in messages]
     if ends:
         rows += _endings(session, run, limit)
@@ -214,13 +216,13 @@ def _endings(session: Session, run: Run, limit: int) -> Iterator[Markup]:
     if loose:
         yield _row("", "tool calls", join(*(_call(call, limit) for call in loose)))
     if run.error:
-        yield _row("", f"{BAD} error", block(run.error, limit))
+        yield _row("", f"{BAD} error", render_text(run.error, limit))
     for role, body in requirements.run_markup(run, session.runs or (), limit) if is_whole(session, run) else ():
         yield _row("", role, body)
 
 
 def _row(place: str, role: str, body: Markup) -> Markup:
-    cells = (place, tag("strong", foreign(role)), body)
+    cells = (place, tag("strong", isolate(role)), body)
     return tag("tr", *(tag("td", cell, align="left", style=LEFT) for cell in cells))
 
 
@@ -231,11 +233,11 @@ def _place(run: Run, message: Message) -> str:
 def _message(run: Run, message: Message, limit: int) -> Markup:
     call = answered(run, message)
     if call is not None:
-        result = foreign(formatting.cut(content(message), _LINE))
-        return join(foreign(f"{BRANCH} {call.tool_name or 'tool'}: "), result)
+        result = isolate(formatting.truncate(content(message), _LINE))
+        return join(isolate(f"{BRANCH} {call.tool_name or 'tool'}: "), result)
     text = content(message)
     calls = [_call(call, limit) for call in message.tool_calls]
-    said = markdown.block if is_markdown(message) else block
+    said = markdown.render_markdown if is_markdown(message) else render_text
     return join(said(text, limit) if text else None, *calls)
 
 
@@ -243,15 +245,16 @@ def _call(call: ToolCall, limit: int) -> Markup:
     parts = [tag("p", tag("em", "called by the user"))] if call.caller == "user" else []
     for name, value in (("args", call.args), ("result", call.result)):
         if value is not None:
-            parts += [tag("strong", name), preformatted(formatting.pretty(value), limit)]
-    took = "" if call.duration_s is None else f" · {formatting.seconds(call.duration_s)}"
-    return details(join(foreign(call_line(call)), took), *parts, class_="kern-call")
+            parts += [tag("strong", name), preformatted(formatting.format_value(value), limit)]
+    took = "" if call.duration_s is None else f" · {formatting.format_seconds(call.duration_s)}"
+    return details(join(isolate(call_line(call)), took), *parts, class_="kern-call")
 
 
 def call_line(call: ToolCall, width: int = 100) -> str:
     """A tool call on one line: ``✓ get_order(order_id="W1")``."""
     sign = _SIGNS.get(call.status or "", "")
-    return f"{sign} {formatting.cut(call.tool_name or 'tool', 60)}({formatting.compact(call.args, width)})".strip()
+    name, args = formatting.truncate(call.tool_name or "tool", 60), formatting.format_arguments(call.args, width)
+    return f"{sign} {name}({args})".strip()
 
 
 def answered(run: Run, message: Message) -> ToolCall | None:
@@ -277,7 +280,7 @@ def _content(message: Message) -> str:
     """The text of a message; parts that are no text are named, other values are JSON."""
     text = message_text(message)
     if message.role in RESULT_ROLES or not is_parts(message.content):
-        return formatting.pretty(message.content) if text is None and message.content is not None else text or ""
+        return formatting.format_value(message.content) if text is None and message.content is not None else text or ""
     others = [
         str(part.get("type", "part")) for part in message.content if isinstance(part, dict) and "text" not in part
     ]
@@ -295,24 +298,24 @@ def _messages(run: Run) -> list[Message]:
 def conversation_text(shown: Conversation) -> str:
     """A conversation as plain text, cut to what a screen or two hold."""
     session = shown.session
-    facts = [_title(session), formatting.plural(len(shown.runs), "run"), fork(session)]
-    text = [formatting.visible(f"Session {session.session_id}: {', '.join(filter(None, facts))}")]
+    facts = [_title(session), formatting.pluralize(len(shown.runs), "run"), fork(session)]
+    text = [formatting.escape_controls(f"Session {session.session_id}: {', '.join(filter(None, facts))}")]
     lines: list[str] = []
     paused: list[str] = []
     for run, messages in shown.turns():
-        lines.append(formatting.visible(f"Run {run.run_index}: {', '.join(run_facts(session, run))}"))
+        lines.append(formatting.escape_controls(f"Run {run.run_index}: {', '.join(run_facts(session, run))}"))
         for message in messages:
             said = [content(message)] if content(message) else []
             said += [call_line(call, _LINE) for call in message.tool_calls]
-            start = f"  {_place(run, message):>6} {formatting.cut(message.role, 20)}: "
-            lines += [start + formatting.cut(line, _LINE) for line in said or [""]]
+            start = f"  {_place(run, message):>6} {formatting.truncate(message.role, 20)}: "
+            lines += [start + formatting.truncate(line, _LINE) for line in said or [""]]
         ends = requirements.run_text(run, session.runs or ()) if is_whole(session, run) else []
         if len(lines) + len(ends) <= _MOST_LINES:
             lines += [f"  {line}" for line in ends]
         else:  # what a run waits for is said, however long the conversation is
-            paused += [formatting.visible(f"Run {run.run_index} {line}") for line in ends]
+            paused += [formatting.escape_controls(f"Run {run.run_index} {line}") for line in ends]
     text += lines[:_MOST_LINES]
     if len(lines) > _MOST_LINES:
-        text.append(f"… {formatting.plural(len(lines) - _MOST_LINES, 'line')} more; .messages has every message.")
+        text.append(f"… {formatting.pluralize(len(lines) - _MOST_LINES, 'line')} more; .messages has every message.")
     text += paused
     return "\n".join(text)

@@ -190,7 +190,7 @@ class Widget(anywidget.AnyWidget):
     def line(self, verb: str, *words: str) -> str:
         """The magic that does the same; it names the store where that is not the one in use."""
         named = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
-        return formatting.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
+        return formatting.escape_controls(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class ComparisonView(Widget, script="comparison"):
     @call
     def start(self) -> dict[str, Any]:
         """The sides, what each took, and which of them can be put beside the baseline."""
-        names = [formatting.visible(label(side.label)) for side in self.comparison.sides]
+        names = [formatting.escape_controls(label(side.label)) for side in self.comparison.sides]
         return {"baseline": names[0], "contenders": names[1:], "metrics": metrics_html(self.comparison)}
 
     @call
@@ -70,7 +70,7 @@ class ComparisonView(Widget, script="comparison"):
             found.append([part[0]["turn"], len(part), same, sum(bool(row["shared"]) for row in part)])
         parts = next((turn for turn, _, same, _ in found if not same), None)
         unseen = sum(number for _, number, _, _ in found[_MOST_STRETCHES:])
-        said = formatting.visible(sentence(pair))
+        said = formatting.escape_controls(sentence(pair))
         return {"said": said, "stretches": found[:_MOST_STRETCHES], "parts": parts, "unseen": unseen}
 
     @call
@@ -85,9 +85,11 @@ class ComparisonView(Widget, script="comparison"):
         turns = self._turns(contender)
         if side not in ("a", "b") or not 0 <= turn < len(turns):
             raise BadUsage(f"There is no turn {turn} of side {side!r}.", "Run the cell again.")
-        text = formatting.visible("\n".join(filter(None, (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"]))))
+        text = formatting.escape_controls(
+            "\n".join(filter(None, (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"])))
+        )
         left = len(text) - _LONGEST
-        return text if left <= 0 else f"{text[:_LONGEST]}… {formatting.count(left)} more characters"
+        return text if left <= 0 else f"{text[:_LONGEST]}… {formatting.format_count(left)} more characters"
 
     def _pair(self, contender: int) -> Pair:
         if not 0 <= contender < len(self.comparison.pairs):
@@ -100,16 +102,16 @@ class ComparisonView(Widget, script="comparison"):
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"turn": row["turn"], "status": row["status"], "sign": SIGNS[row["status"]]}
-    made["role"] = formatting.visible(formatting.cut(row["role"] or "", 20))
+    made["role"] = formatting.escape_controls(formatting.truncate(row["role"] or "", 20))
     texts = _pieces(row, "text")
     calls = _pieces(row, "calls")
     for n, side in enumerate("ab"):
         place = row[side]
         made[side] = place and {
-            "place": formatting.visible(formatting.cut(place, _PLACE)),
+            "place": formatting.escape_controls(formatting.truncate(place, _PLACE)),
             "text": texts[n],
             "calls": calls[n],
-            "cut": len(row[f"{side}_text"] or "") + len(row[f"{side}_calls"] or "") > worddiff.LONGEST,
+            "cut": len(row[f"{side}_text"] or "") + len(row[f"{side}_calls"] or "") > worddiff.MAX_LENGTH,
         }
     return made
 

@@ -70,10 +70,10 @@ def _url(part: dict[str, Any]) -> str | None:
 def _described(part: dict[str, Any]) -> str:
     url, kind, size = _url(part), part.get("media_type"), part.get("size")
     if url is not None and not url.startswith("data:"):
-        return f"picture at {formatting.cut(url, 80)}"
+        return f"picture at {formatting.truncate(url, 80)}"
     if url is not None:
         kind = url[5:].partition(";")[0].partition(",")[0]
-    facts = [formatting.cut(kind, 60) if isinstance(kind, str) and kind else "file"]
+    facts = [formatting.truncate(kind, 60) if isinstance(kind, str) and kind else "file"]
     if isinstance(size, int):
         facts.append(f"{size:,} bytes")
     return ", ".join(facts)

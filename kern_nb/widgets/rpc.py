@@ -9,7 +9,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from sqlalchemy.exc import DBAPIError
 
 from kern_nb.errors import BadUsage, KernError, NotAStore, StoreBusy, StoreNotFound, StoreUnavailable
-from kern_nb.text.formatting import cut, one_line
+from kern_nb.text.formatting import single_line, truncate
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def told(error: BaseException) -> dict[str, Any]:
     kind = type(error).__name__
     return {
         "kind": kind,
-        "message": cut(one_line(message), _LONGEST),
-        "hint": cut(one_line(hint), _LONGEST),
+        "message": truncate(single_line(message), _LONGEST),
+        "hint": truncate(single_line(hint), _LONGEST),
         "gone": gone,
     }

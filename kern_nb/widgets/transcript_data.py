@@ -76,8 +76,8 @@ def whole(session: Session, run: Run, place: int, what: Part, call: int) -> dict
     except IndexError:
         name = f"{session.session_id}/{run.run_index}"
         raise MessageNotFound(f"Run {name} has no such message any more.", f"See %kern show {name}.") from None
-    told = {"text": formatting.visible(text[:MOST]), "left": max(0, len(text) - MOST)}
-    nodes = markdown.tree(text) if what == "content" and is_markdown(said[place]) else None
+    told = {"text": formatting.escape_controls(text[:MOST]), "left": max(0, len(text) - MOST)}
+    nodes = markdown.parse(text) if what == "content" and is_markdown(said[place]) else None
     return told if nodes is None else told | {"tree": nodes}
 
 
@@ -103,7 +103,7 @@ def _text(run: Run, said: list[Message], place: int, what: Part, call: int) -> s
     if what == "content":
         return content(said[place])
     found = _loose(run, said)[call] if place < 0 else said[place].tool_calls[call]
-    return formatting.pretty(found.args if what == "args" else found.result)
+    return formatting.format_value(found.args if what == "args" else found.result)
 
 
 def _turns(session: Session, runs: list[Run]) -> list[tuple[Run, list[Message]]]:
@@ -117,8 +117,8 @@ def _run(
     told = {
         "index": run.run_index,
         "name": "Run" if run.run_index is None else f"Run {run.run_index}",
-        "facts": [formatting.one_line(fact) for fact in run_facts(session, run)],
-        "asked": formatting.cut(asked, _LINE),
+        "facts": [formatting.single_line(fact) for fact in run_facts(session, run)],
+        "asked": formatting.truncate(asked, _LINE),
         "continued": first > 0,
         "messages": [_message(run, message, first + n) for n, message in enumerate(said)],
         "ends": [],
@@ -135,48 +135,48 @@ def _message(run: Run, message: Message, place: int) -> dict[str, Any]:
         "place": place,
         "index": index,
         "at": "" if index is None else f"{run.run_index}.{index}",
-        "role": formatting.cut(message.role, 40),
+        "role": formatting.truncate(message.role, 40),
         "pictures": media.found_in(message.content),
         "calls": [_call(one, n) for n, one in enumerate(message.tool_calls)],
     }
     if call is None:
         return told | (beginning if is_markdown(message) else _cut)(content(message))
-    line = formatting.cut(content(message), _LINE)  # the call has it in full
+    line = formatting.truncate(content(message), _LINE)  # the call has it in full
     return told | {
-        "text": f"{BRANCH} {formatting.cut(call.tool_name or 'tool', 60)}: {line}",
+        "text": f"{BRANCH} {formatting.truncate(call.tool_name or 'tool', 60)}: {line}",
         "left": 0,
         "answer": True,
     }
 
 
 def _call(call: ToolCall, number: int) -> dict[str, Any]:
-    took = "" if call.duration_s is None else f" · {formatting.seconds(call.duration_s)}"
+    took = "" if call.duration_s is None else f" · {formatting.format_seconds(call.duration_s)}"
     told: dict[str, Any] = {
         "number": number,
-        "line": formatting.one_line(call_line(call))
+        "line": formatting.single_line(call_line(call))
         + took
         + (" · called by the user" if call.caller == "user" else ""),
         "pictures": media.found_in(call.result),
     }
     for name, value in (("args", call.args), ("result", call.result)):
-        told[name] = None if value is None else _cut(formatting.pretty(value))
+        told[name] = None if value is None else _cut(formatting.format_value(value))
     return told
 
 
 def _cut(text: str, length: int = SHOWN) -> dict[str, Any]:
     """The beginning of a text, and how much of it is left."""
     shown = text if len(text) <= length + length // 4 else text[:length]
-    return {"text": formatting.visible(shown), "left": len(text) - len(shown)}
+    return {"text": formatting.escape_controls(shown), "left": len(text) - len(shown)}
 
 
 def beginning(text: str, length: int = SHOWN) -> dict[str, Any]:
-    """The beginning of what a model said; where it is Markdown, as a ``tree`` of `render.markdown`, too."""
-    nodes = None if len(text) > markdown.MOST else markdown.tree(text[:_READ])
+    """The beginning of what a model said; where it is Markdown, as a ``parse`` of `render.markdown`, too."""
+    nodes = None if len(text) > markdown.MOST else markdown.parse(text[:_READ])
     if nodes is None:
         return _cut(text, length)
     shown, rest = markdown.split(nodes, length) if markdown.size(nodes) > length + length // 4 else (nodes, ())
     left = markdown.size(rest) + max(0, len(text) - _READ)
-    return {"text": formatting.visible(text[:length]), "left": left, "tree": shown}
+    return {"text": formatting.escape_controls(text[:length]), "left": left, "tree": shown}
 
 
 def _endings(session: Session, run: Run, family: list[Run], said: list[Message]) -> Iterator[dict[str, Any]]:
@@ -188,7 +188,7 @@ def _endings(session: Session, run: Run, family: list[Run], said: list[Message])
         yield {"kind": "error", **_cut(run.error)}
     lines = requirements.run_text(run, family) if is_whole(session, run) else []
     if lines:
-        yield {"kind": "waiting", "text": "\n".join(formatting.one_line(line) for line in lines)}
+        yield {"kind": "waiting", "text": "\n".join(formatting.single_line(line) for line in lines)}
 
 
 def _loose(run: Run, said: list[Message]) -> list[ToolCall]:

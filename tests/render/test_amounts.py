@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kern_nb.text.metrics import amount, difference, percent
+from kern_nb.text.metrics import format_delta, format_metric, format_percent
 
 
 @pytest.mark.parametrize(
@@ -29,29 +29,29 @@ from kern_nb.text.metrics import amount, difference, percent
 )
 def test_amounts(metric, number, shown):
     """Numbers as people read them."""
-    assert amount(metric, number) == shown
+    assert format_metric(metric, number) == shown
 
 
 def test_differences_carry_their_sign():
     """A minus that is as wide as a plus; nothing in between for none."""
-    assert [difference("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
+    assert [format_delta("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
 
 
 def test_small_differences_are_not_none():
     """Of time and money, of which less than a hundredth is still something."""
     minus = "\N{MINUS SIGN}"
-    assert [difference("duration_s", n) for n in (0.0024, -0.0024, 0.006, 0.0)] == [
+    assert [format_delta("duration_s", n) for n in (0.0024, -0.0024, 0.006, 0.0)] == [
         "+2.4 ms",
         f"{minus}2.4 ms",
         "+0.01 s",
         "±0.00 s",
     ]
-    assert [difference("cost", n) for n in (0.00002, -0.00002, 0.0002)] == ["+2e-05", f"{minus}2e-05", "+0.0002"]
+    assert [format_delta("cost", n) for n in (0.00002, -0.00002, 0.0002)] == ["+2e-05", f"{minus}2e-05", "+0.0002"]
 
 
 def test_percentages_carry_their_sign():
     """One digit at most, none where it says nothing."""
-    assert [percent(n) for n in (-33.333, 0.0, -0.01, 50.0, 1184.19, None)] == [
+    assert [format_percent(n) for n in (-33.333, 0.0, -0.01, 50.0, 1184.19, None)] == [
         "\N{MINUS SIGN}33.3%",
         "0%",
         "0%",

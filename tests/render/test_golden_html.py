@@ -27,7 +27,7 @@ from kern_nb.operations.show import SessionTable
 from kern_nb.records import Session
 from kern_nb.store_registry import AttachedStore, StoreTable
 from kern_nb.text.tables import Column, Table
-from kern_nb.views.requirements import Waiting
+from kern_nb.views.requirements import InboxRow
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -84,7 +84,8 @@ def ingest_report() -> str:
 
 def inbox() -> str:
     rows = [
-        Waiting(one, one.requirement_id[:8], f"{one.session_id}/2", HOSTILE["script"]) for one in hostile_requirements()
+        InboxRow(one, one.requirement_id[:8], f"{one.session_id}/2", HOSTILE["script"])
+        for one in hostile_requirements()
     ]
     return Inbox(rows, store=HOSTILE["quotes"])._repr_html_()
 

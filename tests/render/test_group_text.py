@@ -9,7 +9,7 @@ from markup import Markup
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Run, Session
-from kern_nb.text.metrics import difference
+from kern_nb.text.metrics import format_delta
 
 
 @pytest.mark.parametrize("contenders", [1, 2])
@@ -36,8 +36,8 @@ def test_text_and_markup_say_the_same(made):
         assert (sign in text) == (sign in markup.text), sign
     for row in found.metrics.astype(object).where(found.metrics.notna(), None).itertuples():
         kind = "score" if row.metric == found.score else row.metric
-        assert difference(kind, row.delta) in text
-        assert difference(kind, row.delta) in markup.text
+        assert format_delta(kind, row.delta) in text
+        assert format_delta(kind, row.delta) in markup.text
 
 
 def test_long_lists_are_cut_with_a_word():

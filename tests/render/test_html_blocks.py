@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from markup import Markup as Read
 
 from kern_nb.text import formatting
-from kern_nb.text.html import LONGEST, Markup, block, container, escape, flowing, join, preformatted, short, tag
+from kern_nb.text.html import (
+    MAX_LENGTH,
+    Markup,
+    abbreviate,
+    container,
+    escape,
+    flowing,
+    join,
+    preformatted,
+    render_text,
+    tag,
+)
 from kern_nb.text.tables import Column, Table
 
 # Lone surrogates too: models and tools do return them.
@@ -25,7 +36,7 @@ def test_any_text_is_escaped_for_elements_and_attributes(text):
 
     assert read.problems == []
     assert read.elements == ["p"]
-    assert read.text == formatting.visible(text)
+    assert read.text == formatting.escape_controls(text)
     read.text.encode("utf-8")
 
 
@@ -35,17 +46,17 @@ def test_flowing_text_reads_the_same(text):
     read = Read(flowing(text))
 
     assert read.problems == []
-    assert read.text.replace("\u00a0", " ") == formatting.visible(text).replace("\u00a0", " ")
+    assert read.text.replace("\u00a0", " ") == formatting.escape_controls(text).replace("\u00a0", " ")
 
 
 @given(any_text, st.integers(2, 40))
 def test_a_cut_line_is_one_line_and_no_longer(text, width):
-    """`cut` gives at most that many characters, all of them visible, and marks what it left out."""
-    line = formatting.cut(text, width)
+    """`truncate` gives at most that many characters, all of them visible, and marks what it left out."""
+    line = formatting.truncate(text, width)
 
     assert len(line) <= width
     assert "\n" not in line
-    assert line == formatting.one_line(text) or line.endswith("…")
+    assert line == formatting.single_line(text) or line.endswith("…")
 
 
 def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
@@ -73,21 +84,21 @@ def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
 )
 def test_what_would_act_is_seen(text, seen):
     """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
-    assert formatting.visible(text) == seen
+    assert formatting.escape_controls(text) == seen
 
 
 def test_a_megabyte_is_cut_and_counted():
     """The beginning is there, the rest is folded or not rendered, and each says how much it is."""
-    shown = block(MEGABYTE)
+    shown = render_text(MEGABYTE)
     read = Read(shown)
 
-    assert len(shown) < 8 * LONGEST
+    assert len(shown) < 8 * MAX_LENGTH
     assert read.text.startswith(MEGABYTE[:900])
     assert "… 999,000 more characters" in read.text
     assert "… 980,000 more characters are not shown." in read.text
     assert "… 980,000 more characters are not shown." in Read(preformatted(MEGABYTE)).text
-    assert len(short(MEGABYTE, 40)) < 10_000
-    assert "details" not in Read(block("short\ntext")).elements
+    assert len(abbreviate(MEGABYTE, 40)) < 10_000
+    assert "details" not in Read(render_text("short\ntext")).elements
 
 
 def test_indents_and_spaces_stay_without_any_style():
@@ -129,7 +140,7 @@ def test_numbers_stand_right_with_and_without_styles():
 
 def test_a_cut_value_keeps_its_whole_as_a_title():
     """And a title is an attribute: quotes do not end it."""
-    shown = short('a "quoted" <value> ' * 3, 20)
+    shown = abbreviate('a "quoted" <value> ' * 3, 20)
 
     assert shown.startswith('<abbr title="a &quot;quoted&quot; &lt;value&gt; a')
     assert stdlib_html.unescape(Read(shown).text).endswith("…")
@@ -145,30 +156,30 @@ def test_empty_columns_can_be_left_out():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (formatting.count(1234567), "1,234,567"),
-        (formatting.count(None), "—"),
-        (formatting.count(0), "0"),
-        (formatting.money(0.00123), "0.0012"),
-        (formatting.money(12.345), "12.35"),
-        (formatting.money(0), "0.00"),
-        (formatting.money(None), "—"),
-        (formatting.seconds(0.123), "0.12 s"),
-        (formatting.seconds(12.34), "12.3 s"),
-        (formatting.seconds(200), "3 min 20 s"),
-        (formatting.seconds(59.99), "1 min 0 s"),
-        (formatting.seconds(7500), "2 h 5 min"),
-        (formatting.seconds(None), "—"),
-        (formatting.when(0), "1970-01-01 00:00"),
-        (formatting.when(None), "—"),
-        (formatting.plural(1, "run"), "1 run"),
-        (formatting.plural(1204, "run"), "1,204 runs"),
-        (formatting.status("ERROR"), "✗ ERROR"),
-        (formatting.status("COMPLETED"), "COMPLETED"),
-        (formatting.status(None), "—"),
-        (formatting.compact({"a": "x", "n": 2}, 40), 'a="x", n=2'),
-        (formatting.compact(None, 40), ""),
-        (formatting.compact("not json", 40), "not json"),
-        (formatting.compact([1, 2], 40), "[ 1, 2 ]"),
+        (formatting.format_count(1234567), "1,234,567"),
+        (formatting.format_count(None), "—"),
+        (formatting.format_count(0), "0"),
+        (formatting.format_money(0.00123), "0.0012"),
+        (formatting.format_money(12.345), "12.35"),
+        (formatting.format_money(0), "0.00"),
+        (formatting.format_money(None), "—"),
+        (formatting.format_seconds(0.123), "0.12 s"),
+        (formatting.format_seconds(12.34), "12.3 s"),
+        (formatting.format_seconds(200), "3 min 20 s"),
+        (formatting.format_seconds(59.99), "1 min 0 s"),
+        (formatting.format_seconds(7500), "2 h 5 min"),
+        (formatting.format_seconds(None), "—"),
+        (formatting.format_time(0), "1970-01-01 00:00"),
+        (formatting.format_time(None), "—"),
+        (formatting.pluralize(1, "run"), "1 run"),
+        (formatting.pluralize(1204, "run"), "1,204 runs"),
+        (formatting.format_status("ERROR"), "✗ ERROR"),
+        (formatting.format_status("COMPLETED"), "COMPLETED"),
+        (formatting.format_status(None), "—"),
+        (formatting.format_arguments({"a": "x", "n": 2}, 40), 'a="x", n=2'),
+        (formatting.format_arguments(None, 40), ""),
+        (formatting.format_arguments("not json", 40), "not json"),
+        (formatting.format_arguments([1, 2], 40), "[ 1, 2 ]"),
     ],
 )
 def test_values_read_well(shown, expected):

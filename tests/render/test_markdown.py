@@ -15,7 +15,7 @@ from markup import Markup as Read
 
 from kern_nb.records import Message, Run, Session
 from kern_nb.text import html, markdown
-from kern_nb.text.markdown import Element, block, size, split, tree
+from kern_nb.text.markdown import Element, parse, render_markdown, size, split
 
 NAMES = frozenset(
     "a blockquote br code del em hr li ol p pre strong table tbody td th thead tr ul".split()  # noqa: SIM905
@@ -80,7 +80,7 @@ def elements(nodes):
 
 def test_markdown_is_elements():
     """Words, lists, quotes, tables, code and links are what they are meant to be."""
-    found = Read(str(block(MARKDOWN["all"])))
+    found = Read(str(render_markdown(MARKDOWN["all"])))
 
     assert found.problems == []
     for name in ("strong", "em", "del", "code", "ol", "ul", "blockquote", "table", "th", "pre", "hr"):
@@ -105,23 +105,23 @@ def test_markdown_is_elements():
 )
 def test_a_text_without_markdown_is_shown_as_it_always_was(text):
     """To the character: no element is added and none of its lines is joined to another."""
-    assert tree(text) is None
-    assert block(text) == html.block(text)
+    assert parse(text) is None
+    assert render_markdown(text) == html.render_text(text)
 
 
 def test_what_is_too_long_is_left_as_it_is():
     """A text of megabytes is not taken apart to be shown."""
     text = "**bold** " * markdown.MOST
 
-    assert tree(text) is None
-    assert len(block(text)) < 3 * html.LONGEST
+    assert parse(text) is None
+    assert len(render_markdown(text)) < 3 * html.MAX_LENGTH
 
 
 @given(TEXTS)
 @example("\n".join(MARKDOWN.values()))
 def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
     """Only elements of the list, only links that a browser follows to where it says, no character that is unseen."""
-    nodes = tree(text)
+    nodes = parse(text)
     if nodes is None:
         return
 
@@ -134,14 +134,14 @@ def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
         assert text_of.count(word) >= text.count(word)
     assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in text_of)
     json.dumps(nodes, ensure_ascii=False).encode()
-    assert Read(str(block(text))).problems == []
+    assert Read(str(render_markdown(text))).problems == []
 
 
 @example("> word00xword00x" * 4, 15)
 @given(TEXTS.map(lambda text: text * 4), st.integers(0, 300))
 def test_a_tree_is_cut_in_two_without_a_loss(text, room):
     """The beginning is no longer than it may be; both parts together say all, and each is a tree by itself."""
-    nodes = tree(text)
+    nodes = parse(text)
     if nodes is None:
         return
     first, rest = split(nodes, room)
@@ -158,8 +158,8 @@ def test_a_numbered_list_that_is_cut_goes_on_counting():
     """Its second half begins where the first ended; a row of a table is not cut in two."""
     numbered = "\n".join(f"{n}. {'word ' * 20}" for n in range(3, 30))
     rows = "| a | b |\n|--|--|\n" + f"| {'x' * 50} | {'y' * 50} |\n" * 30
-    first, second = split(tree(numbered), 1_000)
-    upper, lower = split(tree(rows), 1_000)
+    first, second = split(parse(numbered), 1_000)
+    upper, lower = split(parse(rows), 1_000)
 
     assert first[0].attributes["start"] == "3"
     assert int(second[0].attributes["start"]) == 3 + len(first[0].children)
@@ -169,7 +169,7 @@ def test_a_numbered_list_that_is_cut_goes_on_counting():
 def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
     """As of any text; of a huge one it says what is missing."""
     long = "\n\n".join(f"**{n}** {'word ' * 40}" for n in range(20))
-    found, huge = Read(str(block(long))), Read(str(block(long * 50)))
+    found, huge = Read(str(render_markdown(long))), Read(str(render_markdown(long * 50)))
 
     assert found.problems == huge.problems == []
     assert found.elements.count("details") == huge.elements.count("details") == 1
@@ -180,7 +180,7 @@ def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
 
 def test_a_table_of_which_a_row_has_a_cell_too_many_is_a_table():
     """Models write such; the text of the last cells stands together, and a missing one is empty."""
-    found = tree("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
+    found = parse("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
     cells = [said(cell.children) for cell in elements(found) if cell.name in ("td", "th")]
 
     assert cells == ["a", "b", "1", "", "2", "3 | 4 | 5"]
@@ -235,7 +235,7 @@ for piece in {pieces!r}:
 def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
     """It is read in pieces; nothing is lost where they meet, and what stands within one is read as ever."""
     text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
-    html = markdown.block(text, len(text))
+    html = markdown.render_markdown(text, len(text))
 
     assert 7 * markdown._PIECE < len(text) <= markdown.MOST
     for n in range(1_000):
@@ -248,7 +248,7 @@ def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
 def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
     """A cell or two are often missing; a thousand are no table, and are shown as they are."""
     head = "|a" * 300 + "|\n" + "|-" * 300 + "|\n"
-    few, many = (markdown.tree(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
+    few, many = (markdown.parse(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
 
     assert [node.name for node in few] == ["table"]
     assert [node.name for node in many] == ["table", "p"]
@@ -257,12 +257,12 @@ def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
 
 def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
     """Signs that close a heading are not shown, others are; a rule has signs in every cell."""
-    assert markdown.markup(markdown.tree("# a  ##  ")) == markdown.markup(markdown.tree("# a"))
-    assert "a##" in markdown.markup(markdown.tree("# a##"))
-    assert "a # b" in markdown.markup(markdown.tree("## a # b #"))
-    assert [node.name for node in markdown.tree("a|b\n:-|-:\nc|d")] == ["table"]
+    assert markdown.markup(markdown.parse("# a  ##  ")) == markdown.markup(markdown.parse("# a"))
+    assert "a##" in markdown.markup(markdown.parse("# a##"))
+    assert "a # b" in markdown.markup(markdown.parse("## a # b #"))
+    assert [node.name for node in markdown.parse("a|b\n:-|-:\nc|d")] == ["table"]
     for rule in ("-|", "- -|-", "|--|:|", "||", ":|:"):
-        nodes = markdown.tree(f"a|b\n{rule}\n*c*|d") or ()
+        nodes = markdown.parse(f"a|b\n{rule}\n*c*|d") or ()
         assert "table" not in [node.name for node in nodes if not isinstance(node, str)]
 
 

@@ -15,7 +15,7 @@ def test_what_differs_at_the_end_is_cut_in_the_middle():
     """Only those that would read alike are; the others are cut as ever."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail", f"{MODEL[:30]}, which is another one", "gpt-4.1"]
 
-    assert formatting.apart(names, 40) == [
+    assert formatting.truncate_distinct(names, 40) == [
         "ft:gpt-4.1-20…ull-sft:BzrYdMNm / telecom",
         "ft:gpt-4.1-20…ull-sft:BzrYdMNm / retail",
         "ft:gpt-4.1-2025-04-14:sierra:t, which i…",
@@ -27,7 +27,7 @@ def test_what_differs_in_the_middle_is_shown_from_there():
     """With what comes shortly before it."""
     a, b = (f"{'same ' * 20}{word}{' and on' * 20}" for word in ("left", "right"))
 
-    assert formatting.apart([a, b, a], 24) == [
+    assert formatting.truncate_distinct([a, b, a], 24) == [
         "same sam…me left and on…",
         "same sam…me right and o…",
         "same sam…me left and on…",
@@ -37,7 +37,7 @@ def test_what_differs_in_the_middle_is_shown_from_there():
 @given(st.lists(st.text("ab", max_size=60).map(lambda end: "a" * 30 + end), max_size=8), st.integers(40, 60))
 def test_texts_that_differ_read_differently(texts, width):
     """Of whatever lengths, within the width."""
-    shown = formatting.apart(texts, width)
+    shown = formatting.truncate_distinct(texts, width)
 
     assert all(len(line) <= width for line in shown)
     assert len(set(shown)) == len(set(texts))

@@ -13,21 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markup import Markup
 
-from kern_nb.text.worddiff import LONGEST, beside, in_line, marked, parted, versions
+from kern_nb.text.worddiff import MAX_LENGTH, diff_lines, diff_markup, inline_diff, parted, versions
 
 
 def test_the_words_that_differ_are_marked():
     """In each text those that the other lacks, and no more."""
-    a, b = marked("The price is 20 euros today.", "The price is 25 euros.")
+    a, b = diff_markup("The price is 20 euros today.", "The price is 25 euros.")
 
     assert a == "The price is <del>20 </del>euros <del>today</del>."
     assert b == "The price is <ins>25 </ins>euros."
-    assert in_line("The price is 20 euros.", "The price is 25 euros.") == "The price is [-20-] {+25+} euros."
+    assert inline_diff("The price is 20 euros.", "The price is 25 euros.") == "The price is [-20-] {+25+} euros."
 
 
 def test_texts_that_have_little_in_common_are_not_marked():
     """They are two texts, not two versions of one; marks on every other word would say nothing."""
-    a, b = marked("I cannot refund a delivered order.", "Yes, your tent arrives on Thursday, before noon!")
+    a, b = diff_markup("I cannot refund a delivered order.", "Yes, your tent arrives on Thursday, before noon!")
 
     assert "<del>" not in a
     assert "<ins>" not in b
@@ -35,22 +35,22 @@ def test_texts_that_have_little_in_common_are_not_marked():
 
 def test_long_texts_are_shown_from_shortly_before_their_first_difference():
     """What is alike before is counted, and so is what follows."""
-    a, b = marked("word " * 2_000 + "left" + " end" * 2_000, "word " * 2_000 + "right" + " end" * 2_000)
+    a, b = diff_markup("word " * 2_000 + "left" + " end" * 2_000, "word " * 2_000 + "right" + " end" * 2_000)
 
     assert a.startswith("… 9,840 characters alike … ")
     assert "<del>left </del>" in a
     assert "<ins>right </ins>" in b
     assert a.endswith(" more characters")
-    assert len(a) < 2 * LONGEST
+    assert len(a) < 2 * MAX_LENGTH
 
 
 @given(st.text(), st.text())
 def test_nothing_of_a_text_is_lost(a, b):
     """The pieces of each are its text, whatever is marked."""
-    from kern_nb.text.formatting import visible
+    from kern_nb.text.formatting import escape_controls
 
     for text, pieces in zip((a, b), parted(a, b), strict=True):
-        assert "".join(piece for _, piece in pieces).replace("\u240d\n", "\n") == visible(text)
+        assert "".join(piece for _, piece in pieces).replace("\u240d\n", "\n") == escape_controls(text)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_what_differs_is_seen_where_nobody_would_see_it(a, b):
         inked = unicodedata.normalize("NFC", re.sub("<[^>]*>", " ", text))
         return " ".join("".join(c for c in inked if unicodedata.category(c) not in ("Cf", "Mn")).split())
 
-    for x, y in (beside(a, b, 150), marked(a, b)):
+    for x, y in (diff_lines(a, b, 150), diff_markup(a, b)):
         assert seen(x) != seen(y)
-    assert re.search(r"\[-.+-\]|\{\+.+\+\}", in_line(a, b, 150))
+    assert re.search(r"\[-.+-\]|\{\+.+\+\}", inline_diff(a, b, 150))
     assert ["".join(text for _, text in pieces) for pieces in versions("a b", "a  c")] == ["a b", "a  c"]
 
 
@@ -88,15 +88,15 @@ def test_a_line_shows_the_difference_wherever_it_is():
     for alike in (0, 100, 200, 300, 5_000):
         text = ("one moment please " * 300)[:alike]
         a, b = text + "You owe 20 euros." + " bye" * 90, text + "You owe 25 euros." + " bye" * 90
-        line = in_line(a, b, 150)
+        line = inline_diff(a, b, 150)
         assert "[-20-] {+25+}" in line
         assert len(line) <= 150
-        for side, amount in zip(beside(a, b, 150), ("20", "25"), strict=True):
+        for side, amount in zip(diff_lines(a, b, 150), ("20", "25"), strict=True):
             assert f"You owe {amount} euros" in side
             assert len(side) <= 150
-    assert in_line("hello", "good bye now") == "[-hello-] {+good bye now+}"
-    assert in_line("hello", "") == "[-hello-]"
-    assert in_line('f({"x":1})', 'f({"x":"1"})') == 'f({"x":{+"+}1{+"+}})'
+    assert inline_diff("hello", "good bye now") == "[-hello-] {+good bye now+}"
+    assert inline_diff("hello", "") == "[-hello-]"
+    assert inline_diff('f({"x":1})', 'f({"x":"1"})') == 'f({"x":{+"+}1{+"+}})'
 
 
 def test_hostile_texts_stay_text():
@@ -105,7 +105,7 @@ def test_hostile_texts_stay_text():
     texts = list(HOSTILE.values())
     for text in texts:
         other = chance.choice(texts)
-        for markup in marked(text, text + other):
+        for markup in diff_markup(text, text + other):
             found = Markup(f"<td>{markup}</td>")
             assert found.problems == []
             assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in found.text)

@@ -12,7 +12,7 @@ from kern_nb.analysis.plots.runs import COLUMNS, MOST_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MOST_LANES, branch_tree
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.text.formatting import cut
+from kern_nb.text.formatting import truncate
 
 if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Named
@@ -52,7 +52,7 @@ def plot(reference: Named | None = None, *, kind: str | None = None, store: str 
         what = "message" if place.message_index is not None else "run"
         raise BadUsage(f"{str(place)!r} is a {what}; {kind} are drawn of a session.", f"Name it: {place.session_id}")
     drawn = {"runs": _runs, "tools": _tools, "tree": _tree}[kind](found, place)
-    return drawn if place is None else drawn.with_notes(f"Of {cut(str(place), 60)}.")
+    return drawn if place is None else drawn.with_notes(f"Of {truncate(str(place), 60)}.")
 
 
 def _newest(store: SessionStore, most: int) -> tuple[list[str], bool]:

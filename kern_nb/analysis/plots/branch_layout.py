@@ -64,7 +64,7 @@ class Lane:
         if self.parent_id is None:
             return ""
         run = "" if self.fork == BEFORE_ALL else f"/{self.fork}"
-        return f"{formatting.cut(self.parent_id, _ID)}{run}" + ("" if self.cut_at is None else f".{self.cut_at}")
+        return f"{formatting.truncate(self.parent_id, _ID)}{run}" + ("" if self.cut_at is None else f".{self.cut_at}")
 
     @property
     def start(self) -> int:

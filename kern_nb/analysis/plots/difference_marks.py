@@ -64,7 +64,7 @@ def finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 def named(names: Iterable[str | None]) -> str:
     """A few names in a sentence."""
-    distinct = formatting.apart([name or "" for name in dict.fromkeys(names)], _CUT)
+    distinct = formatting.truncate_distinct([name or "" for name in dict.fromkeys(names)], _CUT)
     left = len(distinct) - _NAMED
     return ", ".join(distinct[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")
 

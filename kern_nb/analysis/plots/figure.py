@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import files
 from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
-from kern_nb.text.formatting import plural
+from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Table
-from kern_nb.text.vega_page import page
+from kern_nb.text.vega_page import build_page
 
 if TYPE_CHECKING:
     import altair as alt
@@ -119,7 +119,7 @@ class Plot:
     def _told(self, most: int, *more: str) -> Table:
         """The table, cut to so many rows, with the notes below."""
         left = len(self.table.rows) - most
-        cut = [f"{plural(left, 'more row')} in .df."] if left > 0 else []
+        cut = [f"{pluralize(left, 'more row')} in .df."] if left > 0 else []
         note = " ".join([*cut, *self.notes, *more])
         return replace(self.table, rows=self.table.rows[:most], note=note)
 
@@ -127,6 +127,6 @@ class Plot:
 _FORMATS: dict[str, Callable[[Plot], bytes]] = {
     ".png": lambda plot: plot._png,  # noqa: SLF001 - these are the plot's own
     ".svg": lambda plot: vega.svg(plot._vega).encode(),  # noqa: SLF001
-    ".html": lambda plot: page(vega.html, vega.compiled(plot.spec, vega.NEWEST)).encode(),
+    ".html": lambda plot: build_page(vega.html, vega.compiled(plot.spec, vega.NEWEST)).encode(),
     ".json": lambda plot: json.dumps(plot.spec, indent=1).encode(),
 }

@@ -8,7 +8,7 @@ from kern_nb.analysis.plots import difference_marks, vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import require
 from kern_nb.text import formatting
-from kern_nb.text.metrics import amount, difference
+from kern_nb.text.metrics import format_delta, format_metric
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def groups(metrics: pd.DataFrame) -> Plot:
     if not rows:
         return Plot(df, _TITLE, Table("There are no paired differences to draw", [], []), tuple(notes))
     for row in rows:
-        low, high = (amount(row["metric"], row[end]) for end in ("low", "high"))
+        low, high = (format_metric(row["metric"], row[end]) for end in ("low", "high"))
         has_both = row["low"] is not None and row["high"] is not None
         row["interval"] = f"{low} to {high}" if has_both else ""
-        row["t"] = difference(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_both else "")
-        row["n"] = "" if row["n_pairs"] is None else formatting.plural(int(row["n_pairs"]), "pair")
+        row["t"] = format_delta(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_both else "")
+        row["n"] = "" if row["n_pairs"] is None else formatting.pluralize(int(row["n_pairs"]), "pair")
     if not all(row["interval"] for row in rows):
         notes.append("A point without a line has too few pairs for an interval.")
     return Plot(df, _TITLE, _table(rows), tuple(notes), _forest(rows))
@@ -95,9 +95,17 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     cells = []
     for row in rows:
         pairs = None if row["n_pairs"] is None else int(row["n_pairs"])
-        values = (amount(row["metric"], row[side]) for side in ("a", "b"))
-        delta = difference(row["metric"], row["delta"])
+        values = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
+        delta = format_delta(row["metric"], row["delta"])
         cells.append(
-            [row.get("group") or "", row["metric"], formatting.count(pairs), *values, delta, row["interval"], row["v"]]
+            [
+                row.get("group") or "",
+                row["metric"],
+                formatting.format_count(pairs),
+                *values,
+                delta,
+                row["interval"],
+                row["v"],
+            ]
         )
     return Table(_TITLE, [*columns, Column("interval"), Column("b is")], cells).without_empty_columns()

@@ -54,10 +54,10 @@ def labels(names: Iterable[str | None], width: int = LABEL) -> list[str]:
     made: dict[str, None] = {}
     tried: dict[str, int] = {}
     given = [name or "" for name in names]
-    for name, cut in zip(given, formatting.apart(given, width), strict=True):
+    for name, cut in zip(given, formatting.truncate_distinct(given, width), strict=True):
         label = cut or formatting.MISSING
         while label in made:
-            first = formatting.cut(name, width - _ROOM) or formatting.MISSING
+            first = formatting.truncate(name, width - _ROOM) or formatting.MISSING
             tried[first] = tried.get(first, 1) + 1
             label = f"{first} ({tried[first]})"
         made[label] = None

@@ -8,7 +8,7 @@ from kern_nb.analysis.plots import difference_marks, vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import records, require
 from kern_nb.text import formatting
-from kern_nb.text.metrics import amount, percent
+from kern_nb.text.metrics import format_metric, format_percent
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def comparison(metrics: pd.DataFrame) -> Plot:
     if not rows:
         return Plot(df, _TITLE, Table("There is no difference in percent to draw", [], []), tuple(notes))
     for row in rows:
-        row["t"] = f"{amount(row['metric'], row['a'])} → {amount(row['metric'], row['b'])}"
-        row["pct"] = percent(row["delta_pct"])
+        row["t"] = f"{format_metric(row['metric'], row['a'])} → {format_metric(row['metric'], row['b'])}"
+        row["pct"] = format_percent(row["delta_pct"])
     longest = max(abs(row["delta_pct"]) for row in rows)
     if longest > FARTHEST:
         notes.append(f"Bars with an arrow are longer than {FARTHEST} %.")
@@ -58,8 +58,8 @@ def _without(left: pd.DataFrame) -> list[str]:
     """What there is to say of metrics that have no percentage."""
     rows = records(left, ("metric", "a", "b", *(["contender"] if "contender" in left else [])))
     from_zero = [
-        f"{formatting.cut(row['metric'] or '', _CUT)} 0 → {amount(row['metric'] or '', row['b'])}"
-        + (f" ({formatting.cut(row['contender'], _CUT)})" if row.get("contender") else "")
+        f"{formatting.truncate(row['metric'] or '', _CUT)} 0 → {format_metric(row['metric'] or '', row['b'])}"
+        + (f" ({formatting.truncate(row['contender'], _CUT)})" if row.get("contender") else "")
         for row in rows
         if row["a"] == 0 and row["b"] is not None
     ]
@@ -101,9 +101,9 @@ def _bars(rows: list[dict[str, Any]], reach: float) -> dict[str, Any]:
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    percent = row["delta_pct"]
-    arrow = "" if abs(percent) <= FARTHEST else "→ " if percent > 0 else "← "
-    shown = {"d": max(-FARTHEST, min(FARTHEST, percent)), "p": arrow + row["pct"]}
+    format_percent = row["delta_pct"]
+    arrow = "" if abs(format_percent) <= FARTHEST else "→ " if format_percent > 0 else "← "
+    shown = {"d": max(-FARTHEST, min(FARTHEST, format_percent)), "p": arrow + row["pct"]}
     return shown | {key: row[key] for key in ("m", "o", "v", "t")}
 
 
@@ -111,6 +111,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     columns = [Column("contender"), Column("metric"), *(Column(n, number=True) for n in ("a", "b", "difference"))]
     cells = []
     for row in rows:
-        values = (amount(row["metric"], row[side]) for side in ("a", "b"))
+        values = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
         cells.append([row.get("contender") or "", row["metric"], *values, row["pct"], row["v"]])
     return Table(_TITLE, [*columns, Column("b is")], cells).without_empty_columns()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import labels, records, require
-from kern_nb.text.formatting import plural
+from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def tool_use(tool_calls: pd.DataFrame) -> Plot:
     if "caller" in calls:
         by_user = (calls["caller"] == "user").fillna(value=False).astype(bool)
         calls = calls[~by_user]
-        notes = [f"{plural(int(by_user.sum()), 'call')} by a simulated user not counted."] if by_user.any() else []
+        notes = [f"{pluralize(int(by_user.sum()), 'call')} by a simulated user not counted."] if by_user.any() else []
     counted = _counted(calls)
     if counted.empty:
         return Plot(counted, _TITLE, Table("There are no tool calls to draw", [], [], " ".join(notes)), tuple(notes))
@@ -71,7 +71,7 @@ def _bars(counted: pd.DataFrame) -> dict[str, Any]:
     rest = counted.iloc[MOST_TOOLS:]
     names = labels(row["tool_name"] for row in rows)
     if len(rest):
-        names.append(plural(len(rest), "other tool"))
+        names.append(pluralize(len(rest), "other tool"))
         rows.append({name: int(rest[name].sum()) for name in counted.columns[1:]})
     parts, ends = [], []
     for name, row in zip(names, rows, strict=True):

@@ -102,7 +102,7 @@ def _evenly(indexes: list[int], most: int) -> list[int]:
 
 def _dot(lane: Lane, index: int, status: str) -> dict[str, Any]:
     known = status if status in _LOOKS else tree.NOT_KNOWN
-    return {"y": lane.label, "x": index, "o": known, "id": formatting.cut(lane.session_id, _ID)}
+    return {"y": lane.label, "x": index, "o": known, "id": formatting.truncate(lane.session_id, _ID)}
 
 
 def _links(lanes: list[Lane]) -> Iterator[dict[str, Any]]:
@@ -177,5 +177,5 @@ def _table(lanes: list[Lane]) -> Table:
     for lane in lanes:
         name = lane.label if lane.parent_id is None else f"{formatting.BRANCH} {lane.label}"
         own = _NONE if not lane.runs else f"{lane.start}" + (f" to {lane.end}" if lane.end > lane.start else "")
-        rows.append([name, lane.place, own, formatting.status(lane.runs.get(lane.end))])
+        rows.append([name, lane.place, own, formatting.format_status(lane.runs.get(lane.end))])
     return Table(_TITLE, columns, rows)

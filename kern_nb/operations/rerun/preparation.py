@@ -17,7 +17,7 @@ from kern_nb.operations.rerun import planning
 from kern_nb.operations.rerun.result import Rerun
 from kern_nb.records import Run, Session, text_of
 from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.views.rerun import in_words
+from kern_nb.views.rerun import describe_changes
 
 _MADE_UP = 10
 """So many random digits tell reruns apart; a whole UUID would fill the tables that compare them."""
@@ -194,5 +194,5 @@ def _fields(
 
 
 def _title(place: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
-    what = f", {said}" if (said := ", ".join(in_words(changed))) else ""
+    what = f", {said}" if (said := ", ".join(describe_changes(changed))) else ""
     return f"{place} again, by {agent.name or agent.id}{what}"

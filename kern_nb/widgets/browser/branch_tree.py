@@ -37,11 +37,11 @@ def _node(card: Card, children: dict[str | None, list[Card]], session_id: str) -
     title = card.title if card.title and card.title != card.session_id else card.asked
     return {
         "key": key_of(card.session_id),
-        "id": formatting.cut(card.session_id, _TITLE),
-        "title": formatting.cut(title or "", _TITLE),
+        "id": formatting.truncate(card.session_id, _TITLE),
+        "title": formatting.truncate(title or "", _TITLE),
         "at": _at(card),
-        "runs": formatting.plural(card.n_runs, "run"),
-        "status": "" if card.status is None else formatting.status(card.status),
+        "runs": formatting.pluralize(card.n_runs, "run"),
+        "status": "" if card.status is None else formatting.format_status(card.status),
         "here": card.session_id == session_id,
         "children": [_node(child, children, session_id) for child in below],
     }

@@ -39,7 +39,7 @@ class Acting(Widget):
         self.result = made
         named = ["--as", name] if name else []
         line = self.line("branch", str(Reference(session_id, run_index, message_index)), *named)
-        return {"key": key_of(made.session_id), "name": formatting.cut(made.session_id, 60), "line": line}
+        return {"key": key_of(made.session_id), "name": formatting.truncate(made.session_id, 60), "line": line}
 
     @call
     def rename(self, key: str, name: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Acting(Widget):
 
         ids = _some(keys)
         self.result = export(*ids, path=_new_file(ids, {"bundle": ".json", "page": ".html"}[kind]), store=self.store)
-        return {"said": formatting.visible(repr(self.result)), "line": self.line(*self.result.words)}
+        return {"said": formatting.escape_controls(repr(self.result)), "line": self.line(*self.result.words)}
 
     @call(slow=True)
     def metrics(self, keys: list[str]) -> dict[str, str]:
@@ -112,7 +112,7 @@ class Acting(Widget):
                 "kern_nb.store_registry",
                 f"kern_nb.store_registry.find({store_registry.name_of(self.store)!r})",
             )
-        return {"line": formatting.visible(f"import {module}\ndf = {store}.{frame}_df({ids!r})")}
+        return {"line": formatting.escape_controls(f"import {module}\ndf = {store}.{frame}_df({ids!r})")}
 
 
 def _new_file(ids: Sequence[str], suffix: str) -> str:

@@ -69,7 +69,7 @@ class Shown(Widget):
     def point(self, key: str, run_index: int | None, message_index: int | None) -> str:
         """Remember what was clicked; the reference to it."""
         self.place = str(Reference(id_of(key), run_index, message_index))
-        return formatting.visible(self.place)
+        return formatting.escape_controls(self.place)
 
     def _session(self, session_id: str) -> Session:
         session = self.store.get_session(session_id, runs=False)

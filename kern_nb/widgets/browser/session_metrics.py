@@ -27,12 +27,12 @@ def totals(store: SessionStore, ids: Sequence[str]) -> dict[str, dict[str, str]]
 def _words(row: dict[str, Any]) -> dict[str, str]:
     calls, failed = row["n_tool_calls"], row["n_tool_errors"]
     told = {
-        "messages": formatting.plural(row["n_messages"], "message"),
-        "calls": formatting.plural(calls, "tool call") + (f" ({BAD} {failed:,} failed)" if failed else "")
+        "messages": formatting.pluralize(row["n_messages"], "message"),
+        "calls": formatting.pluralize(calls, "tool call") + (f" ({BAD} {failed:,} failed)" if failed else "")
         if calls
         else "",
-        "tokens": "" if row["total_tokens"] is None else formatting.plural(row["total_tokens"], "token"),
-        "cost": "" if row["cost"] is None else f"cost {formatting.money(row['cost'])}",
+        "tokens": "" if row["total_tokens"] is None else formatting.pluralize(row["total_tokens"], "token"),
+        "cost": "" if row["cost"] is None else f"cost {formatting.format_money(row['cost'])}",
     }
     return told | {"said": " · ".join(filter(None, told.values()))}
 
@@ -50,5 +50,5 @@ def plot(store: SessionStore, ids: Sequence[str], kind: Kind) -> dict[str, Any]:
     if picture is None:
         return {"rendered": data["text/html"]}
     packed = picture if isinstance(picture, str) else base64.b64encode(picture).decode()
-    alt = metadata.get("image/png", {}).get("alt") or formatting.cut(drawn.title, 200)
+    alt = metadata.get("image/png", {}).get("alt") or formatting.truncate(drawn.title, 200)
     return {"source": f"data:image/png;base64,{packed}", "alt": alt}

@@ -25,16 +25,16 @@ def row(card: Card) -> dict[str, Any]:
     title = card.title if card.title and card.title != card.session_id else None
     return {
         "key": key_of(card.session_id),
-        "id": formatting.cut(card.session_id, _SHORT_ID),
-        "whole": formatting.cut(card.session_id, _TITLE),
-        "title": None if title is None else formatting.cut(title, _TITLE),
-        "asked": None if not card.asked else formatting.cut(card.asked, _TITLE),
-        "owner": formatting.cut(card.owner or "", _ID),
-        "user": formatting.cut(card.user_id or "", _ID),
+        "id": formatting.truncate(card.session_id, _SHORT_ID),
+        "whole": formatting.truncate(card.session_id, _TITLE),
+        "title": None if title is None else formatting.truncate(title, _TITLE),
+        "asked": None if not card.asked else formatting.truncate(card.asked, _TITLE),
+        "owner": formatting.truncate(card.owner or "", _ID),
+        "user": formatting.truncate(card.user_id or "", _ID),
         "tags": _short(card.tags),
-        "status": "" if card.status is None else formatting.status(card.status),
-        "runs": formatting.plural(card.n_runs, "run"),
-        "created": formatting.when(card.created_at),
+        "status": "" if card.status is None else formatting.format_status(card.status),
+        "runs": formatting.pluralize(card.n_runs, "run"),
+        "created": formatting.format_time(card.created_at),
         "branch": "" if card.parent_session_id is None else f"{BRANCH} {place(card)}",
     }
 
@@ -43,14 +43,19 @@ def place(card: Card) -> str:
     """Where a branch was taken."""
     run, message = card.fork_run_index, card.fork_message_index
     at = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return formatting.cut(card.parent_session_id or "", _SHORT_ID) + at
+    return formatting.truncate(card.parent_session_id or "", _SHORT_ID) + at
 
 
 def cells(card: Card) -> list[str]:
     """A row of the still: id, title or question, owner, user, runs, status, time."""
     title = card.title if card.title and card.title != card.session_id else card.asked
     said = [card.session_id, title or "", card.owner or "", card.user_id or ""]
-    return [*said, formatting.count(card.n_runs), formatting.status(card.status), formatting.when(card.created_at)]
+    return [
+        *said,
+        formatting.format_count(card.n_runs),
+        formatting.format_status(card.status),
+        formatting.format_time(card.created_at),
+    ]
 
 
 def head(session: Session) -> dict[str, Any]:
@@ -63,26 +68,26 @@ def head(session: Session) -> dict[str, Any]:
         session.team_id and f"team {session.team_id}",
         session.workflow_id and f"workflow {session.workflow_id}",
         session.user_id and f"user {session.user_id}",
-        f"created {formatting.when(session.created_at)} UTC" if session.created_at is not None else None,
+        f"created {formatting.format_time(session.created_at)} UTC" if session.created_at is not None else None,
         fork(session) or None,
     ]
     return {
-        "id": formatting.cut(session.session_id, _TITLE),
-        "title": formatting.cut(title or "", _TITLE),
+        "id": formatting.truncate(session.session_id, _TITLE),
+        "title": formatting.truncate(title or "", _TITLE),
         "tags": _short(tags),
-        "facts": [formatting.cut(fact, _TITLE) for fact in facts if fact],
+        "facts": [formatting.truncate(fact, _TITLE) for fact in facts if fact],
     }
 
 
 def _short(tags: Iterable[str]) -> list[str]:
-    return [formatting.cut(tag, _TAG) for tag in tags][:_MOST_TAGS]
+    return [formatting.truncate(tag, _TAG) for tag in tags][:_MOST_TAGS]
 
 
 def fields(narrowing: Narrowing) -> dict[str, str]:
     """What the fields of the filter hold."""
     text = narrowing.text if narrowing.tag is None else f"#{narrowing.tag}"
     found = {"text": text, "agent": narrowing.owner, "user": narrowing.user, "status": narrowing.status}
-    return {name: formatting.visible(value or "") for name, value in found.items()}
+    return {name: formatting.escape_controls(value or "") for name, value in found.items()}
 
 
 _ORDERED_BY = {

@@ -150,9 +150,9 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
 
     def __repr__(self) -> str:
         """How many sessions are listed and selected."""
-        shown = "" if self._total is None else f", {formatting.plural(self._total, 'session')}"
+        shown = "" if self._total is None else f", {formatting.pluralize(self._total, 'session')}"
         chosen = f", {len(self._chosen):,} selected" if self._chosen else ""
-        return formatting.visible(f"<SessionBrowser of {self.store.url}{shown}{chosen}>")
+        return formatting.escape_controls(f"<SessionBrowser of {self.store.url}{shown}{chosen}>")
 
     def still(self) -> str:
         """The part of the list that was last on screen, what was shown of a session, and the last result."""
@@ -170,7 +170,7 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         """What the script starts with."""
         self._total = None
         return {
-            "store": formatting.cut(self.store.url, 200),
+            "store": formatting.truncate(self.store.url, 200),
             "read_only": self.store.read_only,
             "statuses": list(STATUSES),
             "orders": list(ORDERS),

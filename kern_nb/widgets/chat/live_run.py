@@ -60,7 +60,7 @@ class Talk:
         """All that was said so far; ``next`` is the number of the step that comes."""
         with self._lock:
             return {
-                "asked": formatting.visible(self.asked),
+                "asked": formatting.escape_controls(self.asked),
                 "on": None if self.before is None else self.before["key"],
                 "run": None if self.run_id is None else key_of(self.run_id),
                 "parts": [dict(part) for part in self._parts],
@@ -117,7 +117,7 @@ class Talk:
     def _add_text(self, delta: str) -> None:
         text = self._half + delta
         self._half = "\r" if text.endswith("\r") else ""  # its line feed comes with the next piece
-        text = formatting.visible(text.removesuffix("\r"))
+        text = formatting.escape_controls(text.removesuffix("\r"))
         last = self._parts[-1] if self._parts else {}
         if last.get("kind") == "text":
             last["text"] += text
@@ -134,9 +134,9 @@ class Talk:
 
 
 def _told(call: ToolCall) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": key_of(call.tool_call_id or ""), "line": formatting.one_line(call_line(call))}
+    told: dict[str, Any] = {"id": key_of(call.tool_call_id or ""), "line": formatting.single_line(call_line(call))}
     for name, value in (("args", call.args), ("result", call.result)):
-        text = formatting.pretty(value)
+        text = formatting.format_value(value)
         left = max(0, len(text) - _SHOWN)
-        told[name] = None if value is None else {"text": formatting.visible(text[:_SHOWN]), "left": left}
+        told[name] = None if value is None else {"text": formatting.escape_controls(text[:_SHOWN]), "left": left}
     return told

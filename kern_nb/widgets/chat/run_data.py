@@ -67,14 +67,14 @@ def turn(
     return {
         "key": key_of(run.run_id),
         "index": run.run_index,
-        "at": f"{formatting.cut(session.session_id, _ID)}/{run.run_index}",
+        "at": f"{formatting.truncate(session.session_id, _ID)}/{run.run_index}",
         "status": run.status if is_whole(session, run) else "",
         "facts": shown["facts"],
         "messages": list(_said(run, shown["messages"], {one.tool_call_id for one in asked})),
         "more": told["next"] is not None and told["next"].run_index == run.run_index,
         "ends": [one for one in shown["ends"] if one["kind"] != "waiting"],
         "cards": [card(one, names[one.requirement_id]) for one in asked],
-        "ready": bool(asked) and not any(map(requirements.is_waiting, asked)),
+        "ready": bool(asked) and not any(map(requirements.is_pending, asked)),
         "again": is_ours and run.status in _GO_ON,
     }
 

@@ -80,7 +80,8 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
 
     def __repr__(self) -> str:
         """Who talks where."""
-        return f"<Chat with {formatting.cut(self.agent.id, _NAME)} in session {formatting.cut(self.session_id, _NAME)}>"
+        agent, session = (formatting.truncate(name, _NAME) for name in (self.agent.id, self.session_id))
+        return f"<Chat with {agent} in session {session}>"
 
     def still(self) -> str:
         """The latest turns as a transcript."""
@@ -146,7 +147,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
             shown.append(session.updated_at)
             for run in runs:
                 asked = [
-                    (one.status, one.assignee, one.claimed_by, requirements.is_waiting(one)) for one in run.requirements
+                    (one.status, one.assignee, one.claimed_by, requirements.is_pending(one)) for one in run.requirements
                 ]
                 if (run.run_index or 0) >= self._last:
                     shown.append((run.run_id, run.status, len(run.messages), asked))
@@ -162,11 +163,11 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
         parent = session.parent_session_id if session else None
         return {
             **shown,
-            "agent": formatting.cut(self.agent.name or self.agent.id, _NAME),
-            "session": formatting.visible(self.session_id),
-            "title": formatting.cut((session and session.session_name) or "", _NAME),
-            "fork": formatting.one_line(fork(session)) if session else "",
-            "parent": None if parent is None else {"key": key_of(parent), "name": formatting.cut(parent, _NAME)},
+            "agent": formatting.truncate(self.agent.name or self.agent.id, _NAME),
+            "session": formatting.escape_controls(self.session_id),
+            "title": formatting.truncate((session and session.session_name) or "", _NAME),
+            "fork": formatting.single_line(fork(session)) if session else "",
+            "parent": None if parent is None else {"key": key_of(parent), "name": formatting.truncate(parent, _NAME)},
             "live": None if talk is None else talk.view(),
             "failed": failed,
         }
@@ -273,7 +274,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
             if error is not None:
                 self.last_error = error
                 place = None if talk.run_id is None else key_of(talk.run_id)
-                self._failed = {"asked": formatting.visible(talk.asked), "run": place, "error": told(error)}
+                self._failed = {"asked": formatting.escape_controls(talk.asked), "run": place, "error": told(error)}
             self._talk = None
             self._changes += 1
         self.tell({"event": "ended"})
@@ -290,7 +291,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
         run = self.store.get_run(done.run_id)
         while run.parent_run_id is not None:  # of a member
             run = self.store.get_run(run.parent_run_id)
-        if run.status == "PAUSED" and not any(map(requirements.is_waiting, run.requirements)):
+        if run.status == "PAUSED" and not any(map(requirements.is_pending, run.requirements)):
             self._go_on(run)
 
     @call
@@ -300,7 +301,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
         made = self.store.branch(self.session_id, after=run.run_index)
         return {
             "key": key_of(made.session_id),
-            "name": formatting.visible(made.session_id),
+            "name": formatting.escape_controls(made.session_id),
             "line": self.line("branch", f"{self.session_id}/{run.run_index}"),
         }
 
@@ -323,5 +324,5 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
 
 def _tells(turn: dict[str, Any], failed: dict[str, Any]) -> bool:
     """Whether a turn says what failed: the run is stored with that error. One that was given back has its old one."""
-    errors = [formatting.one_line(one["text"])[:_NAME] for one in turn["ends"] if one["kind"] == "error"]
+    errors = [formatting.single_line(one["text"])[:_NAME] for one in turn["ends"] if one["kind"] == "error"]
     return turn["key"] == failed["run"] and any(one in failed["error"]["message"] for one in errors)

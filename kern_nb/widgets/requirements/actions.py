@@ -70,7 +70,7 @@ class Answering(Widget):
             text_fields = form.text_fields(one, form.owner_here(self.owner_of(one)))
             value = form.value(one, texts, text_fields, as_text=as_text)
             done = self.store.resolve(one.requirement_id, approve=True, value=value, by=self.by)
-            return done, form.words(value, by_field=bool(requirements.fields(one)))
+            return done, form.words(value, by_field=bool(requirements.field_names(one)))
 
         return self._give(key, "answer", f"{formatting.GOOD} Answered", do)
 
@@ -108,7 +108,7 @@ class Answering(Widget):
             return {"refused": told(error)}
         self.answered(done)
         by = [] if self.by in (None, login()) else _option("--by", str(self.by))
-        return {"said": f"{said} {requirements.asked(done)}.", "line": self.line(verb, name, *words, *by)}
+        return {"said": f"{said} {requirements.describe(done)}.", "line": self.line(verb, name, *words, *by)}
 
     @call
     def answer_as(self, by: str) -> None:
@@ -136,7 +136,7 @@ def login() -> str | None:
 
 
 def _note(note: str) -> list[str]:
-    return _option("--note", formatting.one_line(note)) if note else []
+    return _option("--note", formatting.single_line(note)) if note else []
 
 
 def _option(flag: str, value: str) -> list[str]:

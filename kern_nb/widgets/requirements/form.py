@@ -50,44 +50,53 @@ def card(one: Requirement, name: str, texts: Collection[str] = ()) -> dict[str, 
     changed = one.answer if is_edit else {}
     required = one.extra.get("required")
     needed = required if isinstance(required, list) else []
-    fields = requirements.fields(one)[:_MOST]
+    fields = requirements.field_names(one)[:_MOST]
     return {
         "key": key_of(one.requirement_id),
-        "name": formatting.visible(name),
+        "name": formatting.escape_controls(name),
         "kind": one.kind,
         "title": TITLES[one.kind],
-        "tool": formatting.cut(one.tool_name or "", _NAME),
+        "tool": formatting.truncate(one.tool_name or "", _NAME),
         "prompt": _beginning(one.prompt or ""),
         "args": [_argument(key, value, changed) for key, value in list(told.items())[:_MOST] if key not in fields],
         "more": max(0, len(args) - _MOST),
-        "raw": None if one.args is None or isinstance(one.args, dict) else _beginning(formatting.pretty(one.args)),
+        "raw": None
+        if one.args is None or isinstance(one.args, dict)
+        else _beginning(formatting.format_value(one.args)),
         "fields": [_field(key, args.get(key), key in texts, key in needed) for key in fields],
-        "for": formatting.cut(one.assignee or "", _NAME),
+        "for": formatting.truncate(one.assignee or "", _NAME),
         "note": _beginning(one.note or ""),
-        "since": "" if one.created_at is None else f"{formatting.when(one.created_at)} UTC",
+        "since": "" if one.created_at is None else f"{formatting.format_time(one.created_at)} UTC",
         "at": None if one.created_at is None else one.created_at.timestamp(),
-        "until": "" if one.expires_at is None else f"{formatting.when(one.expires_at)} UTC",
-        "waiting": requirements.is_waiting(one),
-        "state": formatting.cut(requirements.state(one), _NAME),
-        "answer": "" if is_edit or one.answer is None else formatting.visible(formatting.pretty(one.answer)[:SHOWN]),
+        "until": "" if one.expires_at is None else f"{formatting.format_time(one.expires_at)} UTC",
+        "waiting": requirements.is_pending(one),
+        "state": formatting.truncate(requirements.describe_state(one), _NAME),
+        "answer": ""
+        if is_edit or one.answer is None
+        else formatting.escape_controls(formatting.format_value(one.answer)[:SHOWN]),
     }
 
 
 def _argument(name: str, value: Any, changed: dict[str, Any]) -> dict[str, Any]:
-    text = formatting.pretty(value)
-    whole = formatting.visible(text) if len(text) <= EDITED else None
-    told = {"name": formatting.cut(name, _NAME), "is_text": isinstance(value, str), "whole": whole, **_beginning(text)}
+    text = formatting.format_value(value)
+    whole = formatting.escape_controls(text) if len(text) <= EDITED else None
+    told = {
+        "name": formatting.truncate(name, _NAME),
+        "is_text": isinstance(value, str),
+        "whole": whole,
+        **_beginning(text),
+    }
     now = changed.get(name, value)
-    return told | {"now": None if now == value else formatting.visible(formatting.pretty(now)[:SHOWN])}
+    return told | {"now": None if now == value else formatting.escape_controls(formatting.format_value(now)[:SHOWN])}
 
 
 def _field(name: str, value: Any, is_text: bool, is_needed: bool) -> dict[str, Any]:  # noqa: FBT001 - two facts of it
-    filled = "" if value is None else formatting.visible(formatting.pretty(value)[:EDITED])
-    return {"name": formatting.cut(name, _NAME), "filled": filled, "is_text": is_text, "needed": is_needed}
+    filled = "" if value is None else formatting.escape_controls(formatting.format_value(value)[:EDITED])
+    return {"name": formatting.truncate(name, _NAME), "filled": filled, "is_text": is_text, "needed": is_needed}
 
 
 def _beginning(text: str) -> dict[str, Any]:
-    return {"text": formatting.visible(text[:SHOWN]), "left": max(0, len(text) - SHOWN)}
+    return {"text": formatting.escape_controls(text[:SHOWN]), "left": max(0, len(text) - SHOWN)}
 
 
 def text_fields(one: Requirement, owner: SessionOwner | None) -> set[str]:
@@ -134,7 +143,7 @@ def _json(name: str, text: str) -> Any:
     try:
         return value_parser.json_value(text)
     except (ValueError, RecursionError) as error:
-        wrong = f"{formatting.cut(name, _NAME)} is no JSON: {error}."
+        wrong = f"{formatting.truncate(name, _NAME)} is no JSON: {error}."
         raise BadUsage(wrong, 'Write a number, true, false, null, "text", a list or an object.') from None
 
 
@@ -151,7 +160,7 @@ def value(one: Requirement, texts: Sequence[str], asked: Collection[str], *, as_
         BadUsage: nothing was given.
     """
     read = str if as_text else value_parser.read
-    names = requirements.fields(one)
+    names = requirements.field_names(one)
     if not names:
         if not "".join(texts):
             raise BadUsage("There is no answer yet.", "Write a text, or JSON.")

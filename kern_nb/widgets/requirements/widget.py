@@ -75,8 +75,8 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
 
     def __repr__(self) -> str:
         """How much there is to answer, as it was last seen."""
-        left = sum(map(requirements.is_waiting, list(self._seen.values())))
-        return f"<InboxWidget {formatting.plural(left, 'requirement')} to answer>"
+        left = sum(map(requirements.is_pending, list(self._seen.values())))
+        return f"<InboxWidget {formatting.pluralize(left, 'requirement')} to answer>"
 
     def still(self) -> str:
         """The inbox as a table."""
@@ -115,7 +115,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         """Take what is answered off the screen."""
         with self._lock:
             self._going = {run_id: one for run_id, one in self._going.items() if one["state"] == "going"}
-        self._seen = {name: one for name, one in self._seen.items() if requirements.is_waiting(one)}
+        self._seen = {name: one for name, one in self._seen.items() if requirements.is_pending(one)}
 
     @call
     def conversation(self, key: str) -> str:
@@ -127,7 +127,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         found = self.store.requirements(user_id=self.user_id, status=None, run_status="PAUSED")
         here = {one.requirement_id: one for one in found}
         for run_id in {
-            one.run_id for name, one in self._seen.items() if name not in here and requirements.is_waiting(one)
+            one.run_id for name, one in self._seen.items() if name not in here and requirements.is_pending(one)
         }:
             # Answered, and its run gone on with elsewhere.
             after = self.store.requirements(run_id=run_id, status=None)
@@ -148,17 +148,17 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         shown = dict(list(groups.items())[:most])
         names = short_keys(self.store, [one for of_run in shown.values() for one in of_run])
         self._seen |= {one.requirement_id: one for of_run in shown.values() for one in of_run}
-        people = {one.assignee for one in found if one.assignee and requirements.is_waiting(one)}
+        people = {one.assignee for one in found if one.assignee and requirements.is_pending(one)}
         return {
             "runs": [self._run(run_id, of_run, by_run[run_id], names) for run_id, of_run in shown.items()],
             "more": len(groups) - len(shown),
-            "left": sum(requirements.is_waiting(one) for of_run in groups.values() for one in of_run),
+            "left": sum(requirements.is_pending(one) for of_run in groups.values() for one in of_run),
             "assignee": key_of(self.assignee) if self.assignee else "",
             "people": [
-                {"key": key_of(name), "name": formatting.cut(name, _NAME)}
+                {"key": key_of(name), "name": formatting.truncate(name, _NAME)}
                 for name in sorted(people | ({self.assignee} if self.assignee else set()))
             ],
-            "by": formatting.visible(self.by or ""),
+            "by": formatting.escape_controls(self.by or ""),
         }
 
     def _of_interest(self, run_id: str, of_run: list[Requirement]) -> list[Requirement]:
@@ -167,27 +167,29 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         Answers that only wait for the run to go on are shown, too: of its latest pause.
         """
         mine = [one for one in of_run if self.assignee in (None, one.assignee) or one.requirement_id in self._seen]
-        if not any(map(requirements.is_waiting, of_run)) and run_id not in self._going:
+        if not any(map(requirements.is_pending, of_run)) and run_id not in self._going:
             return latest_pause(mine)
-        return [one for one in mine if requirements.is_waiting(one) or one.requirement_id in self._seen]
+        return [one for one in mine if requirements.is_pending(one) or one.requirement_id in self._seen]
 
     def _run(self, run_id: str, shown: list[Requirement], every: list[Requirement], names: Any) -> dict[str, Any]:
         place = self._places.find(run_id) if self._places else None
         variable = agent_registry.variable_of(place.owner) if place else None
-        left = sum(map(requirements.is_waiting, every))
+        left = sum(map(requirements.is_pending, every))
         with self._lock:
             going = self._going.get(run_id)
         status = place.status if place else None
         return {
             "key": key_of(run_id),
-            "place": formatting.cut(str(place), _LINE) if place else formatting.cut(str(every[0].session_id), _LINE),
-            "agent": formatting.cut((place and place.owner) or "", _LINE),
-            "asked": formatting.cut((place and place.input) or "", _LINE),
+            "place": formatting.truncate(str(place), _LINE)
+            if place
+            else formatting.truncate(str(every[0].session_id), _LINE),
+            "agent": formatting.truncate((place and place.owner) or "", _LINE),
+            "asked": formatting.truncate((place and place.input) or "", _LINE),
             "cards": [self.card(one, names[one.requirement_id]) for one in shown],
             "left": left,
-            "elsewhere": left - sum(map(requirements.is_waiting, shown)),
+            "elsewhere": left - sum(map(requirements.is_pending, shown)),
             "ready": not left and status == "PAUSED" and going is None,
-            "status": "" if status in (None, "PAUSED") else formatting.status(status),
+            "status": "" if status in (None, "PAUSED") else formatting.format_status(status),
             "here": variable or "",
             "line": self._continue_line(place, variable) if place else "",
             "going": going,
@@ -243,7 +245,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
 def _state(one: Requirement) -> tuple[Any, ...]:
     """What of a requirement changes."""
     who = (one.assignee, one.claimed_by, one.resolved_by)
-    return one.requirement_id, one.status, requirements.is_waiting(one), one.note, *who
+    return one.requirement_id, one.status, requirements.is_pending(one), one.note, *who
 
 
 def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
@@ -251,5 +253,9 @@ def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
         return {"state": "failed", "error": told(error)}
     if run is None:
         return {"state": "stopped"}
-    answer = text_of(run.output) or ("" if run.output is None else formatting.pretty(run.output))
-    return {"state": "ended", "status": formatting.status(run.status), **transcript_data.beginning(answer, _ANSWER)}
+    answer = text_of(run.output) or ("" if run.output is None else formatting.format_value(run.output))
+    return {
+        "state": "ended",
+        "status": formatting.format_status(run.status),
+        **transcript_data.beginning(answer, _ANSWER),
+    }
