@@ -208,7 +208,7 @@ class Widget(anywidget.AnyWidget):
         return {**(data or {}), **self._still_output()}
 
     def _still_output(self) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": fallback.still_html(self.still())}
+        return {"text/plain": repr(self), "text/html": fallback.fallback_html(self.still())}
 
 
 def key_of(identity: str) -> str:

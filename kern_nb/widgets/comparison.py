@@ -119,5 +119,5 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 def _pieces(row: dict[str, Any], what: str) -> tuple[list[worddiff.Piece], list[worddiff.Piece]]:
     a, b = row[f"a_{what}"] or "", row[f"b_{what}"] or ""
     if row["status"] == "changed":
-        return worddiff.versions(a, b)
-    return worddiff.beginning(a), worddiff.beginning(b)
+        return worddiff.diff(a, b)
+    return worddiff.preview(a), worddiff.preview(b)

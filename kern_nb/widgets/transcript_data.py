@@ -171,11 +171,11 @@ def _cut(text: str, length: int = SHOWN) -> dict[str, Any]:
 
 def beginning(text: str, length: int = SHOWN) -> dict[str, Any]:
     """The beginning of what a model said; where it is Markdown, as a ``parse`` of `render.markdown`, too."""
-    nodes = None if len(text) > markdown.MOST else markdown.parse(text[:_READ])
+    nodes = None if len(text) > markdown.MAX_PARSED_LENGTH else markdown.parse(text[:_READ])
     if nodes is None:
         return _cut(text, length)
-    shown, rest = markdown.split(nodes, length) if markdown.size(nodes) > length + length // 4 else (nodes, ())
-    left = markdown.size(rest) + max(0, len(text) - _READ)
+    shown, rest = markdown.split(nodes, length) if markdown.text_length(nodes) > length + length // 4 else (nodes, ())
+    left = markdown.text_length(rest) + max(0, len(text) - _READ)
     return {"text": formatting.escape_controls(text[:length]), "left": left, "tree": shown}
 
 

@@ -17,9 +17,9 @@ from kern_nb.text.html import (
     abbreviate,
     container,
     escape,
-    flowing,
     join,
     preformatted,
+    preserve_whitespace,
     render_text,
     tag,
 )
@@ -43,7 +43,7 @@ def test_any_text_is_escaped_for_elements_and_attributes(text):
 @given(any_text)
 def test_flowing_text_reads_the_same(text):
     """Line breaks and words stay, whatever is put in to break lines."""
-    read = Read(flowing(text))
+    read = Read(preserve_whitespace(text))
 
     assert read.problems == []
     assert read.text.replace("\u00a0", " ") == formatting.escape_controls(text).replace("\u00a0", " ")
@@ -103,12 +103,14 @@ def test_a_megabyte_is_cut_and_counted():
 
 def test_indents_and_spaces_stay_without_any_style():
     """Spaces that HTML would swallow become no-break ones; single spaces let lines wrap."""
-    assert Read(flowing("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
+    assert (
+        Read(preserve_whitespace("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
+    )
 
 
 def test_long_words_can_wrap():
     """An unbroken run of characters has places to break, which are no characters."""
-    shown = flowing("x" * 200)
+    shown = preserve_whitespace("x" * 200)
 
     assert shown.count("<wbr>") == 3
     assert Read(shown).text == "x" * 200

@@ -15,7 +15,7 @@ from markup import Markup as Read
 
 from kern_nb.records import Message, Run, Session
 from kern_nb.text import html, markdown
-from kern_nb.text.markdown import Element, parse, render_markdown, size, split
+from kern_nb.text.markdown import Element, parse, render_markdown, split, text_length
 
 NAMES = frozenset(
     "a blockquote br code del em hr li ol p pre strong table tbody td th thead tr ul".split()  # noqa: SIM905
@@ -111,7 +111,7 @@ def test_a_text_without_markdown_is_shown_as_it_always_was(text):
 
 def test_what_is_too_long_is_left_as_it_is():
     """A text of megabytes is not taken apart to be shown."""
-    text = "**bold** " * markdown.MOST
+    text = "**bold** " * markdown.MAX_PARSED_LENGTH
 
     assert parse(text) is None
     assert len(render_markdown(text)) < 3 * html.MAX_LENGTH
@@ -146,8 +146,8 @@ def test_a_tree_is_cut_in_two_without_a_loss(text, room):
         return
     first, rest = split(nodes, room)
 
-    assert size(first) <= room
-    assert size(first) + size(rest) == size(nodes)
+    assert text_length(first) <= room
+    assert text_length(first) + text_length(rest) == text_length(nodes)
     plain = [re.sub("<[^>]*>", "", str(markdown.markup(part))) for part in ((*first, *rest), nodes)]
     # A space on which the second part begins is kept as one that no line swallows; it reads the same.
     assert plain[0].replace("\u00a0", " ") == plain[1].replace("\u00a0", " ")
@@ -237,7 +237,7 @@ def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
     text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
     html = markdown.render_markdown(text, len(text))
 
-    assert 7 * markdown._PIECE < len(text) <= markdown.MOST
+    assert 7 * markdown._PIECE < len(text) <= markdown.MAX_PARSED_LENGTH
     for n in range(1_000):
         assert f"word{n} " in html
         assert f"bold{n}" in html

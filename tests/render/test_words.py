@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markup import Markup
 
-from kern_nb.text.worddiff import MAX_LENGTH, diff_lines, diff_markup, inline_diff, parted, versions
+from kern_nb.text.worddiff import MAX_LENGTH, diff, diff_lines, diff_markup, diff_raw, inline_diff
 
 
 def test_the_words_that_differ_are_marked():
@@ -49,7 +49,7 @@ def test_nothing_of_a_text_is_lost(a, b):
     """The pieces of each are its text, whatever is marked."""
     from kern_nb.text.formatting import escape_controls
 
-    for text, pieces in zip((a, b), parted(a, b), strict=True):
+    for text, pieces in zip((a, b), diff_raw(a, b), strict=True):
         assert "".join(piece for _, piece in pieces).replace("\u240d\n", "\n") == escape_controls(text)
 
 
@@ -80,7 +80,7 @@ def test_what_differs_is_seen_where_nobody_would_see_it(a, b):
     for x, y in (diff_lines(a, b, 150), diff_markup(a, b)):
         assert seen(x) != seen(y)
     assert re.search(r"\[-.+-\]|\{\+.+\+\}", inline_diff(a, b, 150))
-    assert ["".join(text for _, text in pieces) for pieces in versions("a b", "a  c")] == ["a b", "a  c"]
+    assert ["".join(text for _, text in pieces) for pieces in diff("a b", "a  c")] == ["a b", "a  c"]
 
 
 def test_a_line_shows_the_difference_wherever_it_is():
@@ -119,6 +119,6 @@ def test_texts_of_few_signs_are_compared_at_once():
         ("|---" * 1_000, "|--|" * 1_000),
         ("a b " * 1_000, "b " * 2_000),
     ):
-        versions(a, b)
+        diff(a, b)
 
     assert time.thread_time() - begun < 2
