@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
 from kern_nb.text import formatting, worddiff
-from kern_nb.views.comparison import SIGNS, comparison_html, label, metrics_html, sentence
+from kern_nb.views.comparison import SIGNS, comparison_html, headline, label, metrics_html
 from kern_nb.widgets.base import Widget
 from kern_nb.widgets.rpc import call
 
@@ -70,7 +70,7 @@ class ComparisonView(Widget, script="comparison"):
             found.append([part[0]["turn"], len(part), same, sum(bool(row["shared"]) for row in part)])
         parts = next((turn for turn, _, same, _ in found if not same), None)
         unseen = sum(number for _, number, _, _ in found[_MOST_STRETCHES:])
-        said = formatting.escape_controls(sentence(pair))
+        said = formatting.escape_controls(headline(pair))
         return {"said": said, "stretches": found[:_MOST_STRETCHES], "parts": parts, "unseen": unseen}
 
     @call

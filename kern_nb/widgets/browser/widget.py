@@ -156,12 +156,12 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
 
     def still(self) -> str:
         """The part of the list that was last on screen, what was shown of a session, and the last result."""
-        ids = self._find(self._first, session_list.STILL_ROWS)
+        ids = self._find(self._first, session_list.FALLBACK_ROWS)
         session = None if self._shown is None else self.store.get_session(self._shown, runs=False)
         runs = [] if session is None else self.store.session_runs(session.session_id, limit=transcript_data.RUNS)
         rows = [session_rows.cells(card) for card in self.store.session_cards(ids)]
         first = (self._first, self._total or 0)
-        return session_list.still(rows, first, session, runs, self.result, self._chosen)
+        return session_list.fallback_html(rows, first, session, runs, self.result, self._chosen)
 
     # The list ---------------------------------------------------------------------------------------------------------
 
