@@ -41,8 +41,8 @@ def comparison_html(comparison: Comparison) -> str:
     else:
         names = [isolate(label(pair.b.label)) for pair in pairs]
         parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
-    more = [tag("p", line) for line in _more_contenders(comparison)]
-    return container(*heads, _metrics(comparison).markup(), *parts, *more)
+    notes = [tag("p", line) for line in _more_contenders(comparison)]
+    return container(*heads, _metrics(comparison).markup(), *parts, *notes)
 
 
 def _more_contenders(comparison: Comparison) -> list[str]:
@@ -182,9 +182,9 @@ def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
     for turn in turns[:MAX_TURNS]:
         line = f"{turn['role']}: {formatting.truncate(turn['a_text'] or turn['a_calls'] or '', _LINE)}"
         lines.append(tag("p", isolate(line)))
-    more = tag("p", "…") if len(turns) > MAX_TURNS else None
+    ellipsis = tag("p", "…") if len(turns) > MAX_TURNS else None
     refs = f"{first} to {last}" if len(turns) > 1 else first
-    folded = details(join(summary, ": ", isolate(formatting.truncate(refs, 2 * _LABEL))), *lines, more)
+    folded = details(join(summary, ": ", isolate(formatting.truncate(refs, 2 * _LABEL))), *lines, ellipsis)
     cell = tag("td", folded, colspan=3, align="left", style=LEFT)
     return tag("tr", tag("td", SIGNS["matched"], align="left", style=LEFT), cell)
 

@@ -216,8 +216,8 @@ def _next_step(run: Run, runs: Iterable[Run]) -> tuple[str, str] | None:
     if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_pending, run.requirements)):
         return None
     ids, runs = {run.run_id}, list(runs)
-    while more := {other.run_id for other in runs if other.parent_run_id in ids} - ids:
-        ids |= more
+    while members := {other.run_id for other in runs if other.parent_run_id in ids} - ids:
+        ids |= members
     of_members = [requirement for r in runs if r.run_id in ids - {run.run_id} for requirement in r.requirements]
     if not (of_members or run.requirements) and run.run_type == "agent":
         return None  # a run of another framework, whose requirements are unknown

@@ -84,8 +84,8 @@ _SUMMED = (
 
 def _sum(records: Sequence[dict[str, Any]], name: str) -> Any:
     """Sum the known values."""
-    known = [row[name] for row in records if row[name] is not None]
-    return sum(known) if known else None
+    values = [row[name] for row in records if row[name] is not None]
+    return sum(values) if values else None
 
 
 def _metrics(name: str, row: dict[str, Any], status: str | None) -> list[str]:

@@ -10,7 +10,15 @@ from kern_nb.records import Message, Run, Session, ToolCall
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BRANCH
 from kern_nb.views import requirements
-from kern_nb.views.transcript import Conversation, answered, call_line, content, is_markdown, is_whole, run_facts
+from kern_nb.views.transcript import (
+    Conversation,
+    answered_call,
+    call_line,
+    content,
+    is_complete,
+    is_markdown,
+    run_facts,
+)
 from kern_nb.widgets import media
 
 RUNS = 20
@@ -107,7 +115,7 @@ def _text(run: Run, said: list[Message], place: int, what: Part, call: int) -> s
 
 
 def _turns(session: Session, runs: list[Run]) -> list[tuple[Run, list[Message]]]:
-    return Conversation(session, runs).turns()
+    return Conversation(session, runs).messages_by_run()
 
 
 def _run(
@@ -129,7 +137,7 @@ def _run(
 
 
 def _message(run: Run, message: Message, place: int) -> dict[str, Any]:
-    call = answered(run, message)
+    call = answered_call(run, message)
     index = message.message_index
     told: dict[str, Any] = {
         "place": place,
@@ -186,7 +194,7 @@ def _endings(session: Session, run: Run, family: list[Run], said: list[Message])
         yield {"kind": "calls", "calls": [_call(call, n) for n, call in enumerate(loose)]}
     if run.error:
         yield {"kind": "error", **_cut(run.error)}
-    lines = requirements.run_text(run, family) if is_whole(session, run) else []
+    lines = requirements.run_text(run, family) if is_complete(session, run) else []
     if lines:
         yield {"kind": "waiting", "text": "\n".join(formatting.single_line(line) for line in lines)}
 

@@ -6,7 +6,7 @@ import pytest
 from markup import Markup as Read
 
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
-from kern_nb.views.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
+from kern_nb.views.transcript import MAX_CHARACTERS, MAX_MESSAGES, Conversation, conversation_html, conversation_text
 
 
 def run(index: int, n: int, *, text: str = "text", **fields: object) -> Run:
@@ -40,11 +40,11 @@ def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
     found = read(session(*runs))
     total, last = sum(sizes), len(sizes) - 1
 
-    assert found.text.count("usertext") == MOST_MESSAGES
+    assert found.text.count("usertext") == MAX_MESSAGES
     assert "0.0usertext" in found.text
     assert f"{last}.{sizes[-1] - 1}usertext" in found.text
     assert found.text.count("not shown here") == 1
-    assert f"… {total - MOST_MESSAGES} messages not shown here; %kern show chat/" in found.text
+    assert f"… {total - MAX_MESSAGES} messages not shown here; %kern show chat/" in found.text
 
 
 def test_a_run_that_is_cut_tells_its_error_once():
@@ -59,7 +59,7 @@ def test_many_long_texts_are_each_cut_shorter():
     """The whole stays of a size that a browser opens, and each cut says how much is missing."""
     html = session(run(0, 150, text="x" * 19_000))._repr_html_()
 
-    assert len(html) < 2 * MOST_CHARACTERS
+    assert len(html) < 2 * MAX_CHARACTERS
     assert "more characters are not shown." in html
 
 

@@ -9,7 +9,7 @@ from kern_nb.operations.inbox import short_keys
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements
-from kern_nb.views.transcript import is_whole
+from kern_nb.views.transcript import is_complete
 from kern_nb.widgets import transcript_data
 from kern_nb.widgets.base import key_of
 from kern_nb.widgets.requirements.actions import latest_pause
@@ -68,7 +68,7 @@ def turn(
         "key": key_of(run.run_id),
         "index": run.run_index,
         "at": f"{formatting.truncate(session.session_id, _ID)}/{run.run_index}",
-        "status": run.status if is_whole(session, run) else "",
+        "status": run.status if is_complete(session, run) else "",
         "facts": shown["facts"],
         "messages": list(_said(run, shown["messages"], {one.tool_call_id for one in asked})),
         "more": told["next"] is not None and told["next"].run_index == run.run_index,
