@@ -65,9 +65,9 @@ def _size(digest: Digest) -> str:
     size = f"{formatting.pluralize(counts['n_runs'], 'run')}, {formatting.pluralize(counts['n_messages'], 'message')}"
     if len(digest.items) > 1:
         return size
-    status = formatting.truncate(formatting.format_status(digest.status), _LABEL) if digest.status else "no runs"
+    status = f"{formatting.truncate(formatting.format_status(digest.status), _LABEL)}, " if digest.status else ""
     inherited = digest.rows.inherited
-    return f"{status}, {size}" + (f" ({formatting.pluralize(inherited, 'run')} inherited)" if inherited else "")
+    return status + size + (f" ({formatting.pluralize(inherited, 'run')} inherited)" if inherited else "")
 
 
 def _story(digest: Digest) -> Iterator[tuple[str, str]]:

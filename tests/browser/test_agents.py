@@ -57,7 +57,7 @@ def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
 
     notebook.page.evaluate(RUN_CELL, 0)
     notebook.page.evaluate(RUN_CELL, 1)
-    expect(output(1)).to_contain_text("… started wait_for_gate")
+    expect(output(1)).to_contain_text("… started: wait_for_gate")
 
     gate.touch()
 
@@ -67,7 +67,7 @@ def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
 
     gate.unlink()
     notebook.page.evaluate(RUN_CELL, 2)
-    expect(output(2)).to_contain_text("started wait_for_gate")
+    expect(output(2)).to_contain_text("started: wait_for_gate")
     notebook.page.evaluate(INTERRUPT)
 
     expect(output(2)).to_contain_text("KeyboardInterrupt")

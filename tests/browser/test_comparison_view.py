@@ -22,14 +22,14 @@ def test_a_comparison_is_moved_about_in(open_notebook, tmp_path):
     widget = notebook.page.get_by_role("region", name="Comparison", exact=True)
     turns = widget.locator("tr.kern-turn")
 
-    expect(widget.locator(".kern-said")).to_contain_text("begin with 4 turns alike")
+    expect(widget.locator(".kern-said")).to_contain_text("have 4 turns in common")
     expect(turns.first).to_contain_text("find_order")
     expect(turns.first.locator("abbr")).to_have_text("≠")
     expect(turns.first.locator("del")).to_have_text("#")
     widget.get_by_role("button", name="First difference").click()
     expect(turns.first).to_be_focused()
 
-    fold = widget.get_by_role("button", name="4 turns the same")
+    fold = widget.get_by_role("button", name="4 identical turns")
     expect(fold).to_have_attribute("aria-expanded", "false")
     fold.press("Enter")
     expect(fold).to_have_attribute("aria-expanded", "true")
@@ -43,7 +43,7 @@ def test_a_comparison_is_moved_about_in(open_notebook, tmp_path):
         notebook.use_theme(theme)
         assert notebook.page.evaluate(FAINT, READABLE) == [], theme
 
-    widget.get_by_label("Beside the baseline").select_option("large-1-where-is-it-0")
+    widget.get_by_label("Compare with the baseline").select_option("large-1-where-is-it-0")
     expect(widget.locator(".kern-said")).to_contain_text("large-1-where-is-it-0")
     expect(widget.locator(".kern-sides thead th").last).to_have_text("large-1-where-is-it-0")
     assert notebook.foreign == []

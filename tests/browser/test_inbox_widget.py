@@ -69,7 +69,7 @@ class Clicking:
         for index in (0, 1, 2):
             self.page.evaluate(RUN_CELL, index)
         self.inbox = self.page.get_by_role("region", name="Inbox", exact=True)
-        expect(self.inbox).to_contain_text("to answer")
+        expect(self.inbox).to_contain_text("pending")
 
     def run(self, session: str):
         return self.inbox.get_by_role("region", name=f"Run {session}/0")
@@ -97,7 +97,7 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     amount = mugs.get_by_role("textbox", name="amount, JSON")
     expect(mugs.get_by_role("textbox", name="order_id, text")).to_be_focused()
     amount.fill("25,8")
-    expect(mugs).to_contain_text("✗ no JSON")
+    expect(mugs).to_contain_text("✗ Invalid JSON")
     mugs.get_by_role("button", name="Approve as edited").press("Enter")
     expect(amount).to_be_focused()
     amount.fill("20")
@@ -122,21 +122,21 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     expect(prompt).to_have_text("[*]:")
     ann.gate.touch()
 
-    plates.get_by_role("button", name="Hand on…").click()
+    plates.get_by_role("button", name="Hand off…").click()
     plates.get_by_role("combobox", name="To").fill("bob")
-    plates.get_by_role("textbox", name="What they should know").fill("These were a gift.")
-    plates.get_by_role("button", name="Hand on", exact=True).click()
+    plates.get_by_role("textbox", name="Note").fill("These were a gift.")
+    plates.get_by_role("button", name="Hand off", exact=True).click()
     expect(plates).to_contain_text("for bob")
     expect(plates).to_contain_text("Note: These were a gift.")
     expect(ann.line("%kern handoff")).to_contain_text("--to bob --note 'These were a gift.'")
     plates.get_by_role("button", name="Reject…").click()
-    plates.get_by_role("textbox", name="Why? The model is told.").fill("Not without a picture.")
+    plates.get_by_role("textbox", name="Reason (sent to the model)").fill("Not without a picture.")
     plates.get_by_role("button", name="Reject", exact=True).click()
-    expect(plates).to_contain_text("✗ refused by ann")
+    expect(plates).to_contain_text("✗ rejected by ann")
     plates.get_by_role("button", name="Continue").click()
     expect(plates).to_contain_text("Done: Not without a picture.")
 
-    ann.inbox.get_by_role("button", name="Clear answered").click()
+    ann.inbox.get_by_role("button", name="Clear resolved").click()
     expect(mugs).to_have_count(0)
     expect(prompt).to_have_text("[4]:")
     assert ann.notebook.problems() == []
@@ -168,14 +168,14 @@ def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(cli
     chat = ann.page.get_by_role("region", name="Chat", exact=True)
     expect(chat.get_by_role("log")).to_contain_text("<img src=x onerror='window.hurt = 1'>")
     ann.inbox.get_by_role("button", name="Edit…").click()
-    ann.inbox.get_by_text("What was said").click()
+    ann.inbox.get_by_text("Messages").click()
     expect(ann.inbox.locator(".kern-rendered")).to_contain_text("<img src=x onerror")
-    for name in ("Reject…", "Hand on…"):
+    for name in ("Reject…", "Hand off…"):
         ann.inbox.get_by_role("button", name=name).last.click()
     assert ann.page.evaluate(UNHARMED) == [0, 0, 0, 2]
     for told in (chat.get_by_role("log"), ann.inbox.locator(".kern-rendered")):  # what the agent said, as Markdown
         expect(told.locator("strong", has_text=re.compile("^b$")).first).to_be_visible()
-        expect(told).to_contain_text("x (javascript:window.hurt=1) picture: p (http://127.0.0.1:9/spy.png)")
+        expect(told).to_contain_text("x (javascript:window.hurt=1) image: p (http://127.0.0.1:9/spy.png)")
         expect(told.locator("a")).to_have_count(0)
 
     db, away = tmp_path / "inbox.db", tmp_path / "away"
@@ -188,6 +188,6 @@ def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(cli
         file.rename(tmp_path / file.name)
     alert.get_by_role("button", name="Attach again").click()
     expect(alert).to_be_empty()
-    expect(ann.inbox).to_contain_text("3 to answer")
+    expect(ann.inbox).to_contain_text("3 pending")
     assert db.exists()
     assert ann.notebook.foreign == []

@@ -133,7 +133,7 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     expect(ticked.first).to_contain_text("where is it?")
 
     press(page, "Home", "Enter")
-    head = page.get_by_role("region", name="The session")
+    head = page.get_by_role("region", name="Session")
     expect(head.get_by_role("heading")).to_have_text("refund")
     expect(head.get_by_text("certainly").first).to_be_visible()
     page.get_by_role("button", name=re.compile("Run 1")).first.focus()
@@ -186,7 +186,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     expect(tree.get_by_role("treeitem")).to_have_count(3)
     tree.get_by_role("treeitem").first.focus()
     press(page, "ArrowLeft", "ArrowRight", "ArrowRight", "ArrowRight", "Enter")
-    expect(page.get_by_role("region", name="The session").get_by_role("heading")).to_have_text("deep")
+    expect(page.get_by_role("region", name="Session").get_by_role("heading")).to_have_text("deep")
     expect(tree.locator("[aria-current=true]")).to_contain_text("deep")
 
     page.get_by_label("Find").fill("")
@@ -206,7 +206,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator(".kern-b-panel").get_by_text("What each took")).to_be_visible()
+    expect(page.locator(".kern-b-panel").get_by_text("Totals")).to_be_visible()
     expect(page.get_by_text("%kern compare lost long", exact=True)).to_be_visible()
     assert value_of(notebook, 1) == "'Comparison'"
 
@@ -265,7 +265,7 @@ def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
     press(page, "Space")
     expect(page.get_by_text("40 sessions, 1 selected")).to_be_visible()
     page.mouse.up()
-    expect(page.get_by_role("region", name="The session").get_by_text("refund me 0", exact=True)).to_be_visible()
+    expect(page.get_by_role("region", name="Session").get_by_text("refund me 0", exact=True)).to_be_visible()
     row.locator("[data-tick]").hover()
     page.mouse.down()
     press(page, "ArrowDown")
@@ -302,7 +302,7 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     page = notebook.page
 
     rows(page).last.click()
-    page.get_by_role("button", name="Unfold all").click()
+    page.get_by_role("button", name="Expand all").click()
     for summary in page.locator(".kern-w details > summary").all():
         summary.click()
     for button in page.get_by_role("button", name="Show all").all()[:2]:
@@ -314,10 +314,10 @@ def test_hostile_texts_do_nothing_and_break_nothing(
         page.wait_for_timeout(200)
     answers = page.locator(".kern-w .kern-md")
     expect(answers).to_have_count(2)
-    expect(answers.last).to_contain_text("picture: p (http://127.0.0.1:9/spy.png)")
+    expect(answers.last).to_contain_text("image: p (http://127.0.0.1:9/spy.png)")
     expect(answers.locator("a")).to_have_count(0)
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator(".kern-b-panel").get_by_text("What each took")).to_be_visible()
+    expect(page.locator(".kern-b-panel").get_by_text("Totals")).to_be_visible()
     page.get_by_role("button", name="Tag…").click()
     page.keyboard.press("Enter")
     expect(page.get_by_text("Tagged.")).to_be_visible()

@@ -41,7 +41,7 @@ def test_no_megabyte_is_rendered(name):
 def test_every_figure_has_a_name_and_every_table_a_caption():
     """Without styles a reader knows what each number is."""
     text = shown(hostile_digest(several=True))
-    for caption in ("How they ended", "What they took", "Tools", "The longest steps", "Far from those", "Each of them"):
+    for caption in ("Status", "Totals", "Tools", "Longest steps", "Outliers", "Items"):
         assert caption in text
     markup = hostile_digest(several=True)._repr_html_()
     assert markup.count("<table") == markup.count("<caption") == markup.count("<thead")
@@ -60,17 +60,17 @@ def test_what_is_left_out_is_said():
     """A simulated user's calls, items within others, sessions that cannot be read, rows that are not shown."""
     for text in (shown(hostile_digest(several=True)), repr(hostile_digest(several=True))):
         assert "2 tool calls of a simulated user not counted" in text
-        assert "1 item within another: counted once" in text
+        assert "1 item contained in another: counted once" in text
         assert "1 session could not be read" in text
-        assert "4 more; .items has all" in text
+        assert "4 more; see .items" in text
 
 
 def test_a_summary_says_how_far_it_goes():
     """Up to which run, whether there are more since, whether it is stored, when and by whom it was written."""
     for text in (shown(summaries()), repr(summary(runs_since=0)) + repr(summary(run_index=2)) + repr(summaries())):
         assert "not stored" in text
-        assert "Nothing to summarize yet" in text
+        assert "No runs to summarize" in text
     assert "Up to run 7, up to date, written 2026-11-20 19:00 UTC, by " in repr(summary(runs_since=0))
-    assert "Up to run 7, 2 runs since then" in repr(summary(runs_since=2))
+    assert "Up to run 7, 2 newer runs" in repr(summary(runs_since=2))
     assert "Of this run alone, not stored" in repr(summary(run_index=2))
     assert set(hostile_digests.CASES) >= {"summary", "summaries"}

@@ -46,8 +46,8 @@ def test_long_lists_are_cut_with_a_word():
 
     assert len(found.better) == 25
     for shown in (repr(found), found._repr_html_()):
-        assert "… 5 more; .better has all." in shown
-        assert "Not asked for: 30 sessions of else." in shown
+        assert "… 5 more; see .better." in shown
+        assert "Not selected: 30 sessions of else." in shown
 
 
 def test_few_pairs_are_a_warning():
@@ -61,5 +61,5 @@ def test_few_pairs_are_a_warning():
             store.add_score(f"s{n}", "reward", n)
         found = compare_groups(store, by="agent_id", key="task")
 
-    assert "3 keys are few: such intervals come out too narrow." in repr(found)
+    assert "With only 3 keys, intervals are too narrow." in repr(found)
     assert "too narrow" not in repr(many())

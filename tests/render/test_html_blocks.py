@@ -95,8 +95,8 @@ def test_a_megabyte_is_cut_and_counted():
     assert len(shown) < 8 * MAX_LENGTH
     assert read.text.startswith(MEGABYTE[:900])
     assert "… 999,000 more characters" in read.text
-    assert "… 980,000 more characters are not shown." in read.text
-    assert "… 980,000 more characters are not shown." in Read(preformatted(MEGABYTE)).text
+    assert "… 980,000 more characters not shown." in read.text
+    assert "… 980,000 more characters not shown." in Read(preformatted(MEGABYTE)).text
     assert len(abbreviate(MEGABYTE, 40)) < 10_000
     assert "details" not in Read(render_text("short\ntext")).elements
 

@@ -15,7 +15,7 @@ def test_hostile_text_does_not_act():
     for shown in (repr(failed()), repr(paused())):
         assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in shown)
         assert "and 4 more" in shown
-        assert "Left out, as there is no input: a<script>" in shown
+        assert "Skipped, no input: a<script>" in shown
 
 
 def test_a_rerun_is_said_in_one_line():
@@ -28,7 +28,7 @@ def test_a_rerun_is_said_in_one_line():
         assert lines[0] == (
             "✓ chat/0 again as what-if/0, by Clerk, with model b, without tools, with another message: COMPLETED"
         )
-        assert lines[1].startswith("chat/0 and what-if/0 part at once")
+        assert lines[1].startswith("chat/0 and what-if/0 have no turns in common")
         assert "<table" in done._repr_html_()
         titles = store.sessions_df()["session_name"].fillna("").tolist()
         assert "what-if" in titles
@@ -36,5 +36,5 @@ def test_a_rerun_is_said_in_one_line():
         store.delete_session("what-if")
         gone = rerun("chat/0", agent, name="gone")
         store.delete_session("gone")
-        assert "There is nothing to compare" in repr(gone)
-        assert "There is nothing to compare" in gone._repr_html_()
+        assert "No comparison: " in repr(gone)
+        assert "No comparison: " in gone._repr_html_()

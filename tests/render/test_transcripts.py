@@ -43,8 +43,8 @@ def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
     assert found.text.count("usertext") == MAX_MESSAGES
     assert "0.0usertext" in found.text
     assert f"{last}.{sizes[-1] - 1}usertext" in found.text
-    assert found.text.count("not shown here") == 1
-    assert f"… {total - MAX_MESSAGES} messages not shown here; %kern show chat/" in found.text
+    assert found.text.count("not shown; see") == 1
+    assert f"… {total - MAX_MESSAGES} messages not shown; see for example %kern show chat/" in found.text
 
 
 def test_a_run_that_is_cut_tells_its_error_once():
@@ -52,7 +52,7 @@ def test_a_run_that_is_cut_tells_its_error_once():
     text = read(session(run(0, 500, error="it broke"))).text
 
     assert text.count("it broke") == 1
-    assert text.index("not shown here") < text.index("it broke")
+    assert text.index("not shown; see") < text.index("it broke")
 
 
 def test_many_long_texts_are_each_cut_shorter():
@@ -60,7 +60,7 @@ def test_many_long_texts_are_each_cut_shorter():
     html = session(run(0, 150, text="x" * 19_000))._repr_html_()
 
     assert len(html) < 2 * MAX_CHARACTERS
-    assert "more characters are not shown." in html
+    assert "more characters not shown." in html
 
 
 def test_a_call_is_folded_with_its_arguments_and_result():
@@ -131,7 +131,7 @@ def test_plain_text_is_cut_to_a_screen_or_two():
 
     assert len(text) < 12_000
     assert text.splitlines()[0] == "Session chat: 1 run"
-    assert text.splitlines()[-1] == "… 261 lines more; .messages has every message."
+    assert text.splitlines()[-1] == "… 261 more lines; see .messages."
 
 
 def test_part_of_a_run_starts_at_a_message():
@@ -221,7 +221,7 @@ def test_what_waits_is_said_however_long_the_conversation_is():
     """Plain text is cut, but not that; nor does markup lose it."""
     for text in texts(session(run(0, 500), paused(ask(), index=1), run(2, 500))):
         assert text.count("%kern approve 0a000000") == 1
-    assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 waits for rm(")
+    assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 pending rm(")
 
 
 def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
@@ -245,7 +245,7 @@ def test_arguments_of_any_size_are_shown_to_who_approves():
     html, text = shown._repr_html_(), conversation_text(Conversation(shown, shown.runs))
 
     assert html.count("x" * 10_000) == 1
-    assert "more characters are not shown." in html
+    assert "more characters not shown." in html
     assert len(html) < 40_000
     assert len(text) < 1_000
 

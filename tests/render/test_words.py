@@ -37,7 +37,7 @@ def test_long_texts_are_shown_from_shortly_before_their_first_difference():
     """What is alike before is counted, and so is what follows."""
     a, b = diff_markup("word " * 2_000 + "left" + " end" * 2_000, "word " * 2_000 + "right" + " end" * 2_000)
 
-    assert a.startswith("… 9,840 characters alike … ")
+    assert a.startswith("… 9,840 identical characters … ")
     assert "<del>left </del>" in a
     assert "<ins>right </ins>" in b
     assert a.endswith(" more characters")

@@ -11,7 +11,7 @@ from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Message, Run
 from kern_nb.widgets import transcript_data
-from kern_nb.widgets.base import key_of
+from kern_nb.widgets.base import encode_key
 from kern_nb.widgets.browser.widget import browse
 from kern_nb.widgets.chat.widget import chat
 
@@ -34,7 +34,7 @@ def store():
 
 def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_else(store):
     """Beside the text; a list of names, children and attributes, in which texts are visible."""
-    shown = Page(browse()).ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"]
+    shown = Page(browse()).ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"]
     trees = [message.get("tree") for message in shown]
 
     assert [tree is not None for tree in trees] == [False, True, False, True, False, False, False]
@@ -49,11 +49,11 @@ def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_els
 def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(store):
     """The cut falls where a text is cut, and what is left is counted."""
     page = Page(browse())
-    shown = page.ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"][3]
-    whole = page.ask("text", key=key_of("chat"), run_index=0, place=3, part="content", number=0)
-    users = page.ask("text", key=key_of("chat"), run_index=0, place=2, part="content", number=0)
+    shown = page.ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"][3]
+    whole = page.ask("text", key=encode_key("chat"), run_index=0, position=3, part="content", number=0)
+    users = page.ask("text", key=encode_key("chat"), run_index=0, position=2, part="content", number=0)
 
-    assert str(shown["tree"]).count("word") < transcript_data.SHOWN / len("word")
+    assert str(shown["tree"]).count("word") < transcript_data.PREVIEW_LENGTH / len("word")
     assert shown["left"] > 0
     assert str(whole["tree"]).count("word") == LONG.count("word")
     assert whole["left"] == 0
@@ -63,7 +63,7 @@ def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(sto
 def test_the_chat_gets_the_same_once_the_turn_is_whole(store):
     """Streamed text is plain."""
     opened = chat(Agent(ScriptedModel(["**Yes**"]), db=store, id="clerk"), "chat")
-    found = opened.look("")
+    found = opened.poll("")
 
     assert [m["role"] for m in found["turns"][0]["messages"] if "tree" in m] == ["assistant", "assistant"]
     assert found["turns"][0]["messages"][1]["tree"][0].children[0].name == "strong"

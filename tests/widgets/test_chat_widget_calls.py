@@ -16,8 +16,8 @@ from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
 from kern_nb.runtime import background
 from kern_nb.team import Team
-from kern_nb.widgets.chat.live_run import Talk
-from kern_nb.widgets.chat.run_data import TURNS
+from kern_nb.widgets.chat.live_run import LiveRun
+from kern_nb.widgets.chat.run_data import PAGE_RUNS
 from kern_nb.widgets.chat.widget import chat
 from kern_nb.workflow import Workflow
 
@@ -51,7 +51,7 @@ def talking(store, script, session_id="chat", tools=(), **options):
 
 def ended(opened):
     """Wait until nothing is under way; what is shown then."""
-    return until(lambda: (found := opened.look(""))["live"] is None and found)
+    return until(lambda: (found := opened.poll(""))["live"] is None and found)
 
 
 def said(found):
@@ -68,26 +68,26 @@ def test_what_is_said_is_answered_and_stored(store):
     assert said(found) == [[("user", "Hello"), ("assistant", "You said Hello.")]]
     assert (found["agent"], found["session"], found["earlier"]) == ("clerk", "chat", None)
     assert [(run.status, run.agent_id) for run in store.get_session("chat").runs] == [("COMPLETED", "clerk")]
-    assert said(talking(store, echo).look("")) == said(found)
+    assert said(talking(store, echo).poll("")) == said(found)
 
 
 def test_runs_made_elsewhere_are_part_of_the_conversation(store):
     """Also those that are made while it is open: the next look finds them, and one that finds nothing says only so."""
     store.append_run("chat", Run(input="before", output="yes"))
     opened = talking(store, echo)
-    mark = opened.look("")["mark"]
+    mark = opened.poll("")["mark"]
 
-    assert opened.look(mark) == {"mark": mark}
+    assert opened.poll(mark) == {"mark": mark}
 
     Agent(ScriptedModel("Elsewhere."), db=store).run("And?", session_id="chat")
-    found = opened.look(mark)
+    found = opened.poll(mark)
     assert said(found)[1] == [("user", "And?"), ("assistant", "Elsewhere.")]
     mark = found["mark"]
-    assert opened.look(mark) == {"mark": mark}
+    assert opened.poll(mark) == {"mark": mark}
     waits = pause(store, CONFIRM)
-    mark = opened.look(mark)["mark"]
+    mark = opened.poll(mark)["mark"]
     store.resolve(waits.requirements[0].requirement_id, approve=True, by="eve")
-    assert opened.look(mark)["turns"][2]["cards"][0]["state"] == "✓ approved by eve"
+    assert opened.poll(mark)["turns"][2]["cards"][0]["state"] == "✓ approved by eve"
 
 
 def test_nobody_waits_while_it_answers(store):
@@ -101,15 +101,15 @@ def test_nobody_waits_while_it_answers(store):
 
     opened = talking(store, [[call("wait"), "Let me see."], "It is open.", "Yes."], tools=[wait])
     opened.say("Is it open?")
-    under_way = until(lambda: (found := opened.look("")["live"])["parts"][1:] and found)
+    under_way = until(lambda: (found := opened.poll("")["live"])["parts"][1:] and found)
 
     assert under_way["asked"] == "Is it open?"
     assert {part["kind"] for part in under_way["parts"]} == {"text", "call"}
-    assert opened.look("")["turns"] == []
-    with pytest.raises(BadUsage, match="under way"):
+    assert opened.poll("")["turns"] == []
+    with pytest.raises(BadUsage, match="in progress"):
         opened.say("Well?")
-    mark = opened.look("")["mark"]
-    assert opened.look(mark) == {"mark": mark}
+    mark = opened.poll("")["mark"]
+    assert opened.poll(mark) == {"mark": mark}
 
     gate.set()
     (turn,) = ended(opened)["turns"]
@@ -151,7 +151,7 @@ def test_an_answer_is_stopped_and_the_next_message_works(store):
 
     opened = talking(store, script)
     opened.say("slow")
-    until(lambda: opened.look("")["live"]["run"])
+    until(lambda: opened.poll("")["live"]["run"])
     opened.stop()
     found = ended(opened)
     gate.set()
@@ -160,7 +160,7 @@ def test_an_answer_is_stopped_and_the_next_message_works(store):
     opened.say("quick")
     assert said(ended(opened))[1] == [("user", "quick"), ("assistant", "You said quick.")]
     assert [run.status for run in store.get_session("chat").runs] == ["CANCELLED", "COMPLETED"]
-    opened.go_on(found["turns"][0]["key"])
+    opened.resume(found["turns"][0]["key"])
     assert said(ended(opened))[0] == [("user", "slow"), ("assistant", "You said slow.")]
     opened.stop()  # nothing is under way
 
@@ -229,7 +229,7 @@ def test_what_was_said_in_a_run_stands_while_it_goes_on(store):
     opened.say("Write.")
     (turn,) = ended(opened)["turns"]
     opened.approve(turn["cards"][0]["key"], {})
-    found = until(lambda: (found := opened.look(""))["live"]["parts"] and found)
+    found = until(lambda: (found := opened.poll(""))["live"]["parts"] and found)
 
     assert found["live"]["on"] == turn["key"]
     assert [part["kind"] for part in found["live"]["parts"]] == ["call"]
@@ -244,7 +244,7 @@ def test_who_answers_second_is_told_in_place(store):
     agent = Agent(ScriptedModel([call("send", to="bob"), "Sent."]), db=store, tools=[mailer(sent)])
     run = agent.run("Write.", session_id="chat")
     opened = chat(agent, "chat")
-    (card,) = opened.look("")["turns"][0]["cards"]
+    (card,) = opened.poll("")["turns"][0]["cards"]
     store.resolve(run.requirements[0].requirement_id, approve=True, by="eve")
     agent.continue_run(run.run_id)
 
@@ -263,7 +263,7 @@ def test_an_error_is_told_in_its_turn_and_the_run_can_be_tried_again(store):
     assert (turn["status"], turn["again"], found["failed"]) == ("ERROR", True, None)
     assert "no such host" in turn["ends"][0]["text"]
     assert opened.last_error is not None
-    assert opened.go_on(turn["key"])["line"].startswith("%kern continue chat/0")
+    assert opened.resume(turn["key"])["line"].startswith("%kern continue chat/0")
     assert said(ended(opened)) == [[("user", "Hello?"), ("assistant", "Here I am.")]]
 
 
@@ -288,9 +288,9 @@ def test_a_branch_is_made_from_any_turn_and_gone_on_in(store):
     for text in ("one", "two"):
         opened.say(text)
         ended(opened)
-    made = opened.branch(opened.look("")["turns"][0]["key"])
+    made = opened.branch(opened.poll("")["turns"][0]["key"])
 
-    assert opened.look("")["session"] == "chat"
+    assert opened.poll("")["session"] == "chat"
     assert made["line"] == "%kern branch chat/0"
     assert typed(made["line"]).fork_run_index == store.get_session(made["name"]).fork_run_index == 0
     opened.move(made["key"])
@@ -300,7 +300,7 @@ def test_a_branch_is_made_from_any_turn_and_gone_on_in(store):
     assert (found["parent"]["name"], found["session"]) == ("chat", made["name"])
     assert "up to run 0" in found["fork"]
     opened.move(found["parent"]["key"])
-    assert [turn[0][1] for turn in said(opened.look(""))] == ["one", "two"]
+    assert [turn[0][1] for turn in said(opened.poll(""))] == ["one", "two"]
     with pytest.raises(SessionNotFound):
         opened.move(key("nowhere"))
     assert opened.session_id == "chat"
@@ -310,27 +310,27 @@ def test_inherited_turns_are_not_answered_in_a_branch(store):
     """What waits there waits in the session that it belongs to."""
     pause(store, CONFIRM)
     branch = store.branch("chat")
-    (turn,) = talking(store, echo, branch.session_id).look("")["turns"]
+    (turn,) = talking(store, echo, branch.session_id).poll("")["turns"]
 
     assert (turn["cards"], turn["again"], turn["ready"]) == ([], False, False)
 
 
 def test_only_the_latest_turns_are_read_at_first(store):
     """And as many more as are asked for, in order; a long text comes whole when it is asked for."""
-    for n in range(2 * TURNS + 3):
+    for n in range(2 * PAGE_RUNS + 3):
         store.append_run("chat", Run(messages=[Message(role="user", content=f"{n} " + "x" * 5_000)]))
     opened = talking(store, echo)
-    found = opened.look("")
+    found = opened.poll("")
     before = opened.earlier(found["earlier"])
     first = opened.earlier(before["earlier"])
 
     shown = [turn["index"] for part in (first, before, found) for turn in part["turns"]]
-    assert shown == list(range(2 * TURNS + 3))
+    assert shown == list(range(2 * PAGE_RUNS + 3))
     assert first["earlier"] is None
     message = found["turns"][-1]["messages"][0]
     assert message["left"] > 0
-    whole = opened.text(found["turns"][-1]["index"], message["place"], "content", 0)
-    assert whole["text"] == f"{2 * TURNS + 2} " + "x" * 5_000
+    whole = opened.text(found["turns"][-1]["index"], message["position"], "content", 0)
+    assert whole["text"] == f"{2 * PAGE_RUNS + 2} " + "x" * 5_000
 
 
 def test_another_users_session_is_not_opened(store):
@@ -353,7 +353,7 @@ def test_an_agent_that_writes_elsewhere_now_is_told_of(store):
     opened = chat(Agent(ScriptedModel(echo)), "chat")
     attach(":memory:", name="other")
 
-    with pytest.raises(BadUsage, match="now keeps its runs in"):
+    with pytest.raises(BadUsage, match="now stores its runs in"):
         opened.say("Hello")
 
 
@@ -370,7 +370,7 @@ def test_an_agent_without_a_session_gets_one_that_it_keeps():
 
 def test_what_is_no_agent_is_refused():
     """At once, not at the first message."""
-    with pytest.raises(BadUsage, match="is no agent"):
+    with pytest.raises(BadUsage, match="agent must be an agent"):
         chat(object())
     with pytest.raises(BadUsage, match="No agent is called 'clark'"):
         chat("clark")
@@ -422,12 +422,12 @@ def test_pictures_are_given_where_they_are_pictures():
             "chat", Run(messages=[Message(role="user", content=[{"type": "text", "text": "Look"}, *parts])])
         )
         opened = talking(store, echo)
-        (message,) = opened.look("")["turns"][0]["messages"]
+        (message,) = opened.poll("")["turns"][0]["messages"]
 
         assert len(message["pictures"]) == 2
-        assert opened.picture(0, message["place"], 0, None)["source"].startswith("data:image/png;base64,")
+        assert opened.picture(0, message["position"], 0, None)["source"].startswith("data:image/png;base64,")
         with pytest.raises(BadUsage):
-            opened.picture(0, message["place"], 1, None)
+            opened.picture(0, message["position"], 1, None)
 
 
 def test_hostile_texts_cross_as_text(store):
@@ -444,7 +444,7 @@ def test_hostile_texts_cross_as_text(store):
         text = json.dumps(told, ensure_ascii=False)
         text.encode()
         assert not {"\x00", "\u202e", "\n"} & set(text)
-    assert "<img" not in opened.still()
+    assert "<img" not in opened.fallback_html()
     assert stored(store, json.loads(found["turns"][0]["cards"][0]["key"])).approved
 
 
@@ -452,16 +452,16 @@ def test_the_still_is_the_transcript():
     """What a saved notebook shows without its kernel."""
     with InMemoryDb() as store:
         opened = talking(store, echo)
-        assert "chat" in opened.still()
+        assert "chat" in opened.fallback_html()
         opened.say("Hello")
         ended(opened)
-        assert "You said Hello." in opened.still()
+        assert "You said Hello." in opened.fallback_html()
 
 
 def test_a_script_that_has_all_gets_no_step_twice():
     """What a view holds is numbered with it: the steps that are still on their way are known."""
     heard = []
-    talk = Talk(heard.append, "Hello")
+    talk = LiveRun(heard.append, "Hello")
     from kern_nb.runtime.events import Text
 
     for n in range(3):

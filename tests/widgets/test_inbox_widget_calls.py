@@ -50,7 +50,7 @@ def cards(found):
 @pytest.mark.every_engine
 def test_it_shows_what_is_waited_for_by_run(inbox):
     """What would be called with what, who is to answer, since when; and what the run was asked."""
-    found = inbox.look("", 20)
+    found = inbox.poll("", 20)
     (run,) = found["runs"]
     one, fill, result = run["cards"]
 
@@ -70,18 +70,18 @@ def test_it_shows_what_is_waited_for_by_run(inbox):
     assert [arg["name"] for arg in fill["args"]] == ["seats"]
     assert (result["fields"], result["waiting"], result["state"]) == ([], True, "")
     assert (found["left"], found["people"], found["by"]) == (3, [{"key": key("ann"), "name": "ann"}], "bob")
-    assert repr(inbox) == "<InboxWidget 3 requirements to answer>"
+    assert repr(inbox) == "<InboxWidget: 3 pending requirements>"
     json.dumps(found).encode()
 
 
 def test_a_look_at_what_is_as_it_was_says_only_so(inbox, store):
     """A poll of an inbox in which nothing happens costs no more than the question; what happens is seen."""
-    mark = inbox.look("", 20)["mark"]
+    mark = inbox.poll("", 20)["mark"]
 
-    assert inbox.look(mark, 20) == {"mark": mark}
+    assert inbox.poll(mark, 20) == {"mark": mark}
 
     pause(store, CONFIRM, session_id="other")
-    assert [run["place"] for run in inbox.look(mark, 20)["runs"]] == ["chat/0", "other/0"]
+    assert [run["place"] for run in inbox.poll(mark, 20)["runs"]] == ["chat/0", "other/0"]
 
 
 CLICKS = {
@@ -94,7 +94,7 @@ CLICKS = {
     "result": (RATE, lambda w: w.answer(key(RATE), ['{"stars": 5}'], False)),
     "result as text": (RATE, lambda w: w.answer(key(RATE), ["42"], True)),
     "result in lines": (RATE, lambda w: w.answer(key(RATE), ["a\n\tb"], False)),
-    "hand on": (DELETE, lambda w: w.hand_on(key(DELETE), "carl", "You know the file.")),
+    "hand off": (DELETE, lambda w: w.hand_off(key(DELETE), "carl", "You know the file.")),
 }
 
 
@@ -113,7 +113,7 @@ def test_the_line_does_what_the_click_did(click, attached_stores):
             answers.append((one.status, one.approved, one.answer, one.note, one.resolved_by, one.assignee))
             attached_stores.detach("main")
     assert answers[0] == answers[1]
-    assert answers[0][0] == ("pending" if click == "hand on" else "resolved")
+    assert answers[0][0] == ("pending" if click == "hand off" else "resolved")
 
 
 def test_edited_arguments_keep_their_kind(inbox, store):
@@ -121,7 +121,7 @@ def test_edited_arguments_keep_their_kind(inbox, store):
     inbox.approve(key(DELETE), {"0": "42", "1": "42"})
 
     assert stored(store, DELETE).answer == {"path": "42", "times": 42}
-    shown = cards(inbox.look("", 20))[DELETE]
+    shown = cards(inbox.poll("", 20))[DELETE]
     assert (shown["state"], [arg["now"] for arg in shown["args"]]) == ("✓ approved by bob", ["42", "42"])
 
 
@@ -129,10 +129,10 @@ def test_what_cannot_be_read_is_told_at_the_requirement_and_answers_nothing(inbo
     """Which argument, and what would do; nobody's answer is spent."""
     told = inbox.approve(key(DELETE), {"1": "3,5"})["refused"]
 
-    assert "times is no JSON" in told["message"]
-    assert told["hint"].startswith("Write a number")
-    assert inbox.answer(key(RATE), [""], False)["refused"]["message"] == "There is no answer yet."
-    assert inbox.hand_on(key(RATE), " ", "")["refused"]["message"] == "Nobody was named."
+    assert "times must be JSON" in told["message"]
+    assert told["hint"].startswith("Enter a number")
+    assert inbox.answer(key(RATE), [""], False)["refused"]["message"] == "The answer must not be empty."
+    assert inbox.hand_off(key(RATE), " ", "")["refused"]["message"] == "The assignee must not be empty."
     assert [one.status for one in store.requirements(status=None)] == ["pending"] * 3
 
 
@@ -149,7 +149,7 @@ def test_a_field_that_a_tool_cannot_do_without_is_asked_for_again(inbox, store):
 def test_of_two_who_click_one_wins_and_the_other_is_told_who(inbox, store):
     """At the requirement itself: who was faster, and when; the answer stands as it was given."""
     other = inbox_widget(store, by="eve")
-    other.look("", 20)
+    other.poll("", 20)
 
     assert "said" in inbox.approve(key(DELETE), {})
     refused = other.reject(key(DELETE), "no")["refused"]
@@ -157,14 +157,14 @@ def test_of_two_who_click_one_wins_and_the_other_is_told_who(inbox, store):
     assert refused["kind"] == "AlreadyResolved"
     assert "was approved by bob at" in refused["message"]
     assert stored(store, DELETE).approved is True
-    assert cards(other.look("", 20))[DELETE]["state"] == "✓ approved by bob"
+    assert cards(other.poll("", 20))[DELETE]["state"] == "✓ approved by bob"
 
 
 def test_what_somebody_else_took_on_is_theirs(inbox, store):
     """Who is at it is shown, and told to who answers all the same; they themselves may."""
     store.claim(RATE, by="carl")
 
-    assert cards(inbox.look("", 20))[RATE]["state"] == "with carl"
+    assert cards(inbox.poll("", 20))[RATE]["state"] == "claimed by carl"
     assert "is with carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
     inbox.answer_as("carl")
     assert "said" in inbox.answer(key(RATE), ["5"], False)
@@ -174,14 +174,14 @@ def test_what_somebody_else_took_on_is_theirs(inbox, store):
 def test_what_is_for_one_person_is_shown_to_them_alone(inbox):
     """Others' requirements are counted with the run, not shown."""
     inbox.narrow(key("ann"))
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
 
     assert [card["tool"] for card in run["cards"]] == ["delete_file"]
     assert (run["left"], run["elsewhere"]) == (3, 2)
-    inbox.hand_on(key(DELETE), "carl", "")
-    assert cards(inbox.look("", 20))[DELETE]["for"] == "carl"  # it stays in view until the inbox is narrowed again
+    inbox.hand_off(key(DELETE), "carl", "")
+    assert cards(inbox.poll("", 20))[DELETE]["for"] == "carl"  # it stays in view until the inbox is narrowed again
     inbox.narrow(key("ann"))
-    assert inbox.look("", 20)["runs"] == []
+    assert inbox.poll("", 20)["runs"] == []
 
 
 def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store, variables):
@@ -201,23 +201,23 @@ def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store
     )
     waiting = agent.run("Away with it.", session_id="chat").requirements[0].requirement_id
     inbox = inbox_widget()
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"]) == (False, "")
 
     inbox.approve(key(waiting), {"0": "y.txt"})
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"], run["line"]) == (True, "", "%kern continue chat/0")
 
     variables["boss"] = agent
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"], run["line"]) == (True, "boss", "%kern continue chat/0 --agent boss")
-    assert inbox.go_on(run["key"])["line"] == run["line"]
-    going = until(lambda: [one["going"] for one in inbox.look("", 20)["runs"] if one["going"]["state"] == "ended"])
+    assert inbox.resume(run["key"])["line"] == run["line"]
+    going = until(lambda: [one["going"] for one in inbox.poll("", 20)["runs"] if one["going"]["state"] == "ended"])
 
     assert going == [{"state": "ended", "status": "COMPLETED", "text": "It is gone.", "left": 0}]
     assert shredded == ["y.txt"]
     inbox.clear()
-    assert inbox.look("", 20)["runs"] == []
+    assert inbox.poll("", 20)["runs"] == []
 
 
 def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, variables):
@@ -231,14 +231,14 @@ def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, v
     variables["asker"] = agent
     waiting = agent.run("?", session_id="chat").requirements[0].requirement_id
     inbox = inbox_widget()
-    run = inbox.look("", 20)["runs"][0]
+    run = inbox.poll("", 20)["runs"][0]
     inbox.approve(key(waiting), {})
-    inbox.go_on(run["key"])
-    ended = until(lambda: [one for one in inbox.look("", 20)["runs"] if one["going"]["state"] != "going"])
+    inbox.resume(run["key"])
+    ended = until(lambda: [one for one in inbox.poll("", 20)["runs"] if one["going"]["state"] != "going"])
 
     assert ended[0]["going"]["state"] == "failed"
     assert "no such host" in ended[0]["going"]["error"]["message"]
-    inbox.go_on(run["key"])
+    inbox.resume(run["key"])
     until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
 
 
@@ -247,7 +247,7 @@ def test_answers_that_only_wait_for_the_run_to_go_on_are_shown(inbox, store):
     for requirement_id in (DELETE, BOOK):
         store.resolve(requirement_id, approve=True)
     store.resolve(RATE, value=5, by="ann")
-    (run,) = inbox_widget(store).look("", 20)["runs"]
+    (run,) = inbox_widget(store).poll("", 20)["runs"]
 
     assert run["ready"]
     assert [card["state"] for card in run["cards"]] == ["✓ approved", "✓ answered", "✓ answered by ann"]
@@ -255,17 +255,17 @@ def test_answers_that_only_wait_for_the_run_to_go_on_are_shown(inbox, store):
 
 def test_what_is_answered_and_gone_on_with_elsewhere_stays_as_it_became(inbox, store):
     """The card does not vanish under the hand; it says who answered, and that the run went on."""
-    inbox.look("", 20)
+    inbox.poll("", 20)
     for requirement_id in (DELETE, BOOK, RATE):
         store.resolve(requirement_id, approve=False, by="eve")
     run_id = store.requirements(status=None)[0].run_id
     store.claim_run(run_id)
     store.finish_run(run_id)
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
 
-    assert {card["state"] for card in run["cards"]} == {"✗ refused by eve"}
+    assert {card["state"] for card in run["cards"]} == {"✗ rejected by eve"}
     assert (run["ready"], run["status"]) == (False, "COMPLETED")
-    assert inbox_widget(store).look("", 20)["runs"] == []
+    assert inbox_widget(store).poll("", 20)["runs"] == []
 
 
 def test_what_is_too_late_says_so(store):
@@ -275,7 +275,7 @@ def test_what_is_too_late_says_so(store):
     attach(store, name="main")
     pause(store, CONFIRM | {"requirement_id": DELETE, "expires_at": datetime.now(UTC) - timedelta(days=1)})
     inbox = inbox_widget(store)
-    found = inbox.look("", 20)
+    found = inbox.poll("", 20)
 
     assert cards(found)[DELETE]["state"] == "✗ expired"
     assert found["left"] == 0
@@ -288,7 +288,7 @@ def test_a_members_pause_is_its_teams(store):
     leader = store.start_run("led", input="lead", session_type="team", team_id="crew")
     pause(store, CONFIRM | {"requirement_id": DELETE}, session_id="led", parent=leader.run_id, agent_id="member")
     store.pause_run(leader.run_id, [])
-    (run,) = inbox_widget(store).look("", 20)["runs"]
+    (run,) = inbox_widget(store).poll("", 20)["runs"]
 
     assert (run["place"], run["agent"], run["left"]) == ("led/0", "crew", 1)
 
@@ -298,7 +298,7 @@ def test_many_runs_come_in_portions(store):
     attach(store, name="main")
     for n in range(5):
         pause(store, CONFIRM, session_id=f"s{n}")
-    found = inbox_widget(store).look("", 3)
+    found = inbox_widget(store).poll("", 3)
 
     assert ([run["place"] for run in found["runs"]], found["more"], found["left"]) == (["s0/0", "s1/0", "s2/0"], 2, 5)
 
@@ -316,20 +316,20 @@ def test_hostile_texts_cross_as_text(store):
         said=HOSTILE,
     )
     inbox = inbox_widget(store)
-    found = inbox.look("", 20)
+    found = inbox.poll("", 20)
 
     json.dumps(found).encode()
     assert not {"\x00", "\u202e", "\ud83d"} & set(json.dumps(found, ensure_ascii=False))
     assert "<img" not in inbox.conversation(found["runs"][0]["key"])
-    done = inbox.hand_on(key("x"), "a\nb", HOSTILE)
+    done = inbox.hand_off(key("x"), "a\nb", HOSTILE)
     assert "\n" not in done["line"]
-    assert "<img" not in inbox.still()
+    assert "<img" not in inbox.fallback_html()
 
 
 def test_the_still_is_the_table_of_the_inbox(inbox):
     """What a saved notebook shows without its kernel."""
-    assert "3 requirements to answer" in inbox.still()
-    assert "delete_file" in inbox.still()
+    assert "3 pending requirements" in inbox.fallback_html()
+    assert "delete_file" in inbox.fallback_html()
 
 
 def test_a_store_that_is_only_read_says_so_at_the_requirement(tmp_path):

@@ -13,7 +13,7 @@ from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import BadUsage, ReadOnlyStore, StoreBusy, StoreUnavailable
 from kern_nb.records import Run
 from kern_nb.text.html import container, tag
-from kern_nb.widgets.base import Widget, id_of, key_of, line_of
+from kern_nb.widgets.base import Widget, decode_key, encode_key, join_words
 from kern_nb.widgets.rpc import call
 
 
@@ -28,7 +28,7 @@ class Counter(Widget):
     def __repr__(self):
         return f"Counter at {self.count}"
 
-    def still(self):
+    def fallback_html(self):
         return container(tag("p", f"{self.count}"))
 
     def secret(self):
@@ -83,7 +83,7 @@ def test_only_what_is_marked_can_be_called(page, name):
     told = page.refused(name)
 
     assert told["kind"] == "BadUsage"
-    assert "is no call of this widget" in told["message"]
+    assert "Unknown call" in told["message"]
 
 
 @pytest.mark.parametrize(
@@ -162,15 +162,15 @@ def test_what_is_no_call_is_passed_over(page, content):
 @pytest.mark.parametrize("identity", ["", "chat", "a/b.c", "\x00\x1f", "\ud83d", "\U0001f600", '"\\', "A" * 1_000_000])
 def test_an_id_of_any_letters_goes_to_the_page_and_back(identity):
     """As a key of ASCII, which every transport carries."""
-    assert key_of(identity).isascii()
-    assert id_of(key_of(identity)) == identity
+    assert encode_key(identity).isascii()
+    assert decode_key(encode_key(identity)) == identity
 
 
 @pytest.mark.parametrize("key", ["", "chat", "3", "[1]", "null", '"', "\x00"])
 def test_what_is_no_key_is_refused(key):
     """A page that sends an id in place of a key is wrong."""
-    with pytest.raises(BadUsage, match="is no key"):
-        id_of(key)
+    with pytest.raises(BadUsage, match="is not a valid key"):
+        decode_key(key)
 
 
 def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
@@ -182,7 +182,7 @@ def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
         assert Counter(other).line("branch", "it's/2", "--as", "") == """%kern branch 'it'"'"'s/2' --as ''"""
         assert Counter(one).line("show", "chat") == "%kern show chat --store 'my store'"
         assert Counter(one).line("show", "a\nb\x00") == "%kern show 'a␤b␀' --store 'my store'"
-    assert line_of("a b", "c") == "'a b' c"
+    assert join_words("a b", "c") == "'a b' c"
 
 
 def test_a_widget_of_a_store_by_name_or_the_one_in_use():
@@ -296,7 +296,7 @@ def test_a_still_and_the_widget_are_put_out_beside_each_other():
             widget = Counter(store)
             widget._ipython_display_()
             widget.count = 7
-            Page(widget).ask("keep_still")
+            Page(widget).ask("renew_fallback")
         first, second, third = captured.outputs
         assert "<p>0</p>" in first.data["text/html"]
         assert second.data["text/html"] == ""
