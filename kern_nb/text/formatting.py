@@ -14,8 +14,8 @@ from kern_nb.control_characters import escape_controls
 
 __all__ = [
     "BAD", "BRANCH", "GOOD", "MISSING", "escape_controls", "format_arguments", "format_count", "format_money",
-    "format_seconds", "format_status", "format_time", "format_value", "pluralize", "single_line", "truncate",
-    "truncate_distinct",
+    "format_seconds", "format_status", "format_time", "format_value", "more_note", "pluralize", "single_line",
+    "truncate", "truncate_distinct",
 ]  # fmt: skip
 
 MISSING = "—"
@@ -101,6 +101,13 @@ def format_time(time: datetime | float | None) -> str:
 def pluralize(number: int, noun: str, plural_noun: str = "") -> str:
     """Format a number with its noun: ``1 run``, ``1,204 runs``."""
     return f"{number:,} {noun if number == 1 else plural_noun or noun + 's'}"
+
+
+def more_note(total: int, limit: int, attribute: str, noun: str = "") -> str:
+    """State how many items exceed a limit, ``… 5 more rows; see .df.``, and where they are; empty if none do."""
+    n_more = total - limit
+    more = pluralize(n_more, f"more {noun}") if noun else f"{n_more:,} more"
+    return f"… {more}; see {attribute}." if n_more > 0 else ""
 
 
 def format_status(name: str | None) -> str:

@@ -92,3 +92,14 @@ def _cell(name: str, column: Column, line: str, value: str, scope: str | None = 
     align, style = ("right", RIGHT) if column.number else ("left", LEFT)
     style += _NO_WRAP if len(value) <= _TEXT_WIDTH else ""  # else ids and times break at their hyphens
     return tag(name, with_title(line, value), scope=scope, align=align, style=style)
+
+
+def text_cell(content: object, *, is_head: bool = False, colspan: int | None = None) -> Markup:
+    """Build a cell that is aligned to the left."""
+    name, scope = ("th", "col") if is_head else ("td", None)
+    return tag(name, content, colspan=colspan, scope=scope, align="left", style=LEFT)
+
+
+def text_row(*cells: object, is_head: bool = False) -> Markup:
+    """Build a row of cells that are aligned to the left."""
+    return tag("tr", *(text_cell(cell, is_head=is_head) for cell in cells))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.text import formatting, worddiff
 from kern_nb.text.html import Markup, abbreviate, container, details, isolate, join, preformatted, render_text, tag
 from kern_nb.text.metrics import format_delta, format_metric, format_percent, to_records
-from kern_nb.text.tables import LEFT, Column, Table
+from kern_nb.text.tables import Column, Table, text_cell, text_row
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
@@ -46,8 +46,8 @@ def comparison_html(comparison: Comparison) -> str:
 
 
 def _more_contenders(comparison: Comparison) -> list[str]:
-    n_more = len(comparison.pairs) - MAX_CONTENDERS
-    return [f"… {formatting.pluralize(n_more, 'more contender')}; see .metrics and .turns."] if n_more > 0 else []
+    note = formatting.more_note(len(comparison.pairs), MAX_CONTENDERS, ".metrics and .turns", "contender")
+    return [note] if note else []
 
 
 def metrics_html(comparison: Comparison) -> str:
@@ -79,10 +79,10 @@ def comparison_text(comparison: Comparison) -> str:
     text.append(str(_metrics(comparison)))
     for pair in pairs:
         lines = list(map(_turn_line, islice(_differing(pair), _MAX_LINES)))
-        n_more = sum(1 for _ in _differing(pair)) - _MAX_LINES
+        note = formatting.more_note(sum(1 for _ in _differing(pair)), _MAX_LINES, ".turns", "turn")
         text += [f"Differing turns of {label(pair.b.label)}:"] if lines else []
         text += lines
-        text += [f"… {formatting.pluralize(n_more, 'more turn')}; see .turns."] if n_more > 0 else []
+        text += [note] if note else []
     return "\n".join([*text, *_more_contenders(comparison)])
 
 
@@ -132,9 +132,8 @@ def _calls(pair: Pair) -> Markup:
     n_same = len(calls) - len(rows)
     if not rows:
         return tag("p", f"All tool calls are identical: {formatting.pluralize(n_same, 'call')}.")
-    n_more = len(rows) - _MAX_CALLS
     columns = [Column(""), Column("tool"), *(Column(label(side.label), width=160) for side in (pair.a, pair.b))]
-    note = f"… {formatting.format_count(n_more)} more; see .tool_calls." if n_more > 0 else ""
+    note = formatting.more_note(len(rows), _MAX_CALLS, ".tool_calls")
     caption = f"Differing tool calls ({formatting.format_count(n_same)} identical)"
     return Table(caption, columns, rows[:_MAX_CALLS], note).markup(with_note=True)
 
@@ -153,7 +152,7 @@ def _call_row(call: dict[str, Any]) -> list[str]:
 def _turns(pair: Pair) -> Iterator[Markup]:
     """Render the turns side by side; identical ones are folded, and only the first differing ones are shown."""
     titles = ("", "role", label(pair.a.label), label(pair.b.label))
-    head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in titles))
+    head = text_row(*titles, is_head=True)
     rows: list[Markup] = []
     n_differing = 0
     for is_same, group in groupby(pair.rows, key=lambda row: row["status"] == "matched"):
@@ -167,9 +166,8 @@ def _turns(pair: Pair) -> Iterator[Markup]:
             break
     caption = tag("caption", "Turns side by side", align="left", style="text-align:left")
     yield tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="kern-table kern-turns")
-    n_more = sum(1 for _ in _differing(pair)) - MAX_TURNS
-    if n_more > 0:
-        yield tag("p", f"… {formatting.pluralize(n_more, 'more differing turn')}; see .turns.")
+    if note := formatting.more_note(sum(1 for _ in _differing(pair)), MAX_TURNS, ".turns", "differing turn"):
+        yield tag("p", note)
 
 
 def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
@@ -185,8 +183,7 @@ def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
     ellipsis = tag("p", "…") if len(turns) > MAX_TURNS else None
     refs = f"{first} to {last}" if len(turns) > 1 else first
     folded = details(join(summary, ": ", isolate(formatting.truncate(refs, 2 * _LABEL))), *lines, ellipsis)
-    cell = tag("td", folded, colspan=3, align="left", style=LEFT)
-    return tag("tr", tag("td", SIGNS["matched"], align="left", style=LEFT), cell)
+    return tag("tr", text_cell(SIGNS["matched"]), text_cell(folded, colspan=3))
 
 
 def _turn(turn: dict[str, Any]) -> Markup:
@@ -199,7 +196,7 @@ def _turn(turn: dict[str, Any]) -> Markup:
     cells = [_cell(turn[side], text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
     sign = tag("abbr", SIGNS[turn["status"]], title=turn["status"])
     role = tag("strong", isolate(formatting.truncate(turn["role"] or "", 20)))
-    return tag("tr", *(tag("td", cell, align="left", style=LEFT) for cell in (sign, role, *cells)))
+    return text_row(sign, role, *cells)
 
 
 def _cell(ref: str | None, text: Markup, calls: Markup) -> Markup:

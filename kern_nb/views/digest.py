@@ -164,7 +164,7 @@ def _tools(digest: Digest) -> Table:
         ]
         for row in tools[:MAX_ROWS]
     ]
-    return Table("Tools", columns, rows, _more(len(tools), ".tools")).without_empty_columns()
+    return Table("Tools", columns, rows, formatting.more_note(len(tools), MAX_ROWS, ".tools")).without_empty_columns()
 
 
 def _longest_steps(digest: Digest, ref_width: int) -> Table:
@@ -206,7 +206,7 @@ def _outliers(digest: Digest) -> Table:
         ]
         for row in outliers[:MAX_ROWS]
     ]
-    return Table("Outliers", columns, rows, _more(len(outliers), ".outliers"))
+    return Table("Outliers", columns, rows, formatting.more_note(len(outliers), MAX_ROWS, ".outliers"))
 
 
 def _items(digest: Digest) -> Table:
@@ -233,8 +233,6 @@ def _items(digest: Digest) -> Table:
                 *(format_metric(title, scores.get((row["item"], n))) for n, title in zip(names, titles, strict=True)),
             ]
         )
-    return Table("Items", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
-
-
-def _more(n_rows: int, attribute: str) -> str:
-    return f"… {formatting.format_count(n_rows - MAX_ROWS)} more; see {attribute}." if n_rows > MAX_ROWS else ""
+    return Table(
+        "Items", columns, rows, formatting.more_note(len(digest.items), MAX_ROWS, ".items")
+    ).without_empty_columns()

@@ -198,7 +198,12 @@ def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupCompariso
         ]
         for r in to_records(keys.head(MAX_ROWS))
     ]
-    yield Table(f"{title}: {formatting.pluralize(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
+    yield Table(
+        f"{title}: {formatting.pluralize(len(keys), 'key')}",
+        columns,
+        rows,
+        formatting.more_note(len(keys), MAX_ROWS, frame),
+    )
 
 
 def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
@@ -209,7 +214,12 @@ def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
     rows = [[r["key"], r["group"]] for r in to_records(unmatched.head(MAX_ROWS))]
     columns = [Column(_label(comparison.key)), Column("missing in", width=_LABEL)]
     n_keys = formatting.pluralize(unmatched["key"].nunique(), "key")
-    yield Table(f"Unmatched: {n_keys} in some groups only", columns, rows, _more(len(unmatched), ".unmatched"))
+    yield Table(
+        f"Unmatched: {n_keys} in some groups only",
+        columns,
+        rows,
+        formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"),
+    )
 
 
 def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
@@ -225,7 +235,7 @@ def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
     n_unscored = len(ambiguous) - n_excluded
     counts = [formatting.pluralize(n_excluded, "session") + " excluded"] if n_excluded else []
     counts += [formatting.pluralize(n_unscored, "session") + " without a score"] if n_unscored else []
-    yield Table(", ".join(counts), columns, rows, _more(len(ambiguous), ".ambiguous"))
+    yield Table(", ".join(counts), columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
 
 
 def _remarks(comparison: GroupComparison) -> Iterator[str]:
@@ -238,7 +248,3 @@ def _remarks(comparison: GroupComparison) -> Iterator[str]:
         n_more = len(comparison.others) - len(names)
         names += [f"and {n_more:,} more"] if n_more else []
         yield f"Not selected: {total} of {', '.join(names)}."
-
-
-def _more(n_rows: int, attribute: str) -> str:
-    return f"… {formatting.format_count(n_rows - MAX_ROWS)} more; see {attribute}." if n_rows > MAX_ROWS else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.text.formatting import BAD, GOOD, format_count, pluralize
+from kern_nb.text.formatting import BAD, GOOD, format_count, more_note, pluralize
 from kern_nb.text.html import container, tag
 from kern_nb.text.tables import Column, Table
 
@@ -26,7 +26,9 @@ def check_html(report: CheckReport) -> str:
     columns = [Column("state"), Column("problem"), Column("session"), Column("run"), Column("detail", width=200)]
     n_repaired = sum(p.repaired for p in problems)
     caption = f"{pluralize(len(problems), 'problem')} found, {format_count(n_repaired)} repaired"
-    note = _more(len(problems), ".df") or ("" if n_repaired else "%kern check --repair repairs what it can.")
+    note = more_note(len(problems), MAX_ROWS, ".df") or (
+        "" if n_repaired else "%kern check --repair repairs what it can."
+    )
     return Table(caption, columns, rows[:MAX_ROWS], note).without_empty_columns().html()
 
 
@@ -41,9 +43,5 @@ def ingest_html(report: IngestReport) -> str:
     rows = [[p.file, "" if p.line is None else format_count(p.line), p.reason] for p in report.errors[:MAX_ROWS]]
     columns = [Column("file"), Column("line", number=True), Column("reason", width=300)]
     caption = f"{BAD} {pluralize(len(report.errors), 'problem')}: not imported"
-    table = Table(caption, columns, rows, _more(len(report.errors), ".errors")).without_empty_columns()
+    table = Table(caption, columns, rows, more_note(len(report.errors), MAX_ROWS, ".errors")).without_empty_columns()
     return container(stored, table.markup(with_note=True))
-
-
-def _more(n_rows: int, attribute: str) -> str:
-    return f"… {format_count(n_rows - MAX_ROWS)} more; see {attribute}." if n_rows > MAX_ROWS else ""

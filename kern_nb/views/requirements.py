@@ -10,16 +10,7 @@ from datetime import UTC, datetime
 from kern_nb.records import UNANSWERED, Requirement, Run
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import (
-    Markup,
-    container,
-    isolate,
-    join,
-    preformatted,
-    preserve_whitespace,
-    render_text,
-    tag,
-)
+from kern_nb.text.html import Markup, container, isolate, join, preformatted, preserve_whitespace, render_text, tag
 from kern_nb.text.tables import Column, Table
 
 MIN_PREFIX = 8

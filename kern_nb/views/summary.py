@@ -105,9 +105,8 @@ def _count(summaries: Sequence[SessionSummary]) -> str:
 
 
 def _notes(result: Summaries) -> Iterator[str]:
-    n_more = len(result.summaries) - MAX_ROWS
-    if n_more > 0:
-        yield f"… {formatting.format_count(n_more)} more; see .df."
+    if note := formatting.more_note(len(result.summaries), MAX_ROWS, ".df"):
+        yield note
     yield "The combined summary is not stored; the summaries of sessions are."
     if result.without:
         names = ", ".join(formatting.truncate(name, _LABEL) for name in result.without[:MAX_ROWS])

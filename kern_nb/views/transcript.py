@@ -11,7 +11,7 @@ from kern_nb.records import RESULT_ROLES, Message, Run, Session, ToolCall, is_pa
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BAD, BRANCH, GOOD
 from kern_nb.text.html import MAX_LENGTH, Markup, container, details, isolate, join, preformatted, render_text, tag
-from kern_nb.text.tables import LEFT, Column, Table
+from kern_nb.text.tables import Column, Table, text_row
 from kern_nb.views import requirements
 
 MAX_MESSAGES = 200
@@ -153,17 +153,16 @@ def _gap(session: Session, runs: list[Run]) -> Markup:
 
 def _head(conversation: Conversation) -> Markup:
     session = conversation.session
-    facts = [
-        _title(session),
-        session.agent_id and f"agent {session.agent_id}",
-        session.team_id and f"team {session.team_id}",
-        session.workflow_id and f"workflow {session.workflow_id}",
-        session.user_id and f"user {session.user_id}",
-        formatting.pluralize(len(conversation.runs), "run"),
-        fork(session),
-    ]
+    n_runs = formatting.pluralize(len(conversation.runs), "run")
+    facts = [_title(session), *owner_facts(session), n_runs, fork(session)]
     texts = (isolate(formatting.truncate(fact, _LINE)) for fact in facts if fact)
     return join(tag("strong", "Session ", isolate(session.session_id)), *texts, by=" · ")
+
+
+def owner_facts(session: Session) -> list[str]:
+    """Return the agent, team, workflow and user of a session."""
+    names = ("agent", "team", "workflow", "user")
+    return [f"{name} {value}" for name in names if (value := getattr(session, f"{name}_id"))]
 
 
 def run_facts(session: Session, run: Run) -> list[str]:
@@ -204,7 +203,7 @@ def _run(session: Session, run: Run, messages: list[Message], limit: int, *, wit
     rows = [_row(_index(run, m), m.role, _message(run, m, limit)) for m in messages]
     if with_end:
         rows += _end(session, run, limit)
-    head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in ("#", "role", "content")))
+    head = text_row("#", "role", "content", is_head=True)
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="kern-table kern-messages") if rows else None
     return details(summary, table, open_=True, class_="kern-run")
 
@@ -226,8 +225,7 @@ def unattached_calls(run: Run, messages: Sequence[Message]) -> list[ToolCall]:
 
 
 def _row(index: str, role: str, body: Markup) -> Markup:
-    cells = (index, tag("strong", isolate(role)), body)
-    return tag("tr", *(tag("td", cell, align="left", style=LEFT) for cell in cells))
+    return text_row(index, tag("strong", isolate(role)), body)
 
 
 def _index(run: Run, message: Message) -> str:
@@ -317,7 +315,5 @@ def conversation_text(conversation: Conversation) -> str:
         else:  # requirements are shown however long the conversation is
             pending += [formatting.escape_controls(f"Run {run.run_index} {line}") for line in end]
     text += lines[:_MAX_LINES]
-    if len(lines) > _MAX_LINES:
-        text.append(f"… {formatting.pluralize(len(lines) - _MAX_LINES, 'more line')}; see .messages.")
-    text += pending
-    return "\n".join(text)
+    note = formatting.more_note(len(lines), _MAX_LINES, ".messages", "line")
+    return "\n".join([*text, *([note] if note else []), *pending])

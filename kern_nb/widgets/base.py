@@ -1,43 +1,29 @@
 """The base class of all widgets: calls between script and kernel, errors, and the fallback without a kernel.
 
-A widget is a class here and a script in `static/`: ``class InboxWidget(Widget, script="inbox")`` uses
-`static/inbox.js`. There is no build step.
+**Script.** ``class InboxWidget(Widget, script="inbox")`` uses `static/inbox.js`, without a build step. In the page
+there are no relative imports, so `Widget` joins `static/kern.js` (helpers), the shared ``parts`` and the widget's file,
+which ends in ``export default { render }``; likewise their style sheets, with every rule below ``.kern-w``. Text from a
+store reaches the page through ``textContent`` only (``h()``), a model's Markdown as the tree of
+`kern_nb.text.markdown`, markup of `kern_nb.text` through ``putRendered()``, the only use of ``innerHTML``.
 
-**Script.** It travels to the page as one text, in which relative imports are impossible. So `Widget` joins
-`static/kern.js` (helpers), the ``parts`` that several widgets share, and the widget's own file, which ends in
-``export default { render }``. The style sheet is `static/kern.css`, with every rule below ``.kern-w``, plus those of
-the same names. Text from a store reaches the page through ``textContent`` only (``h()``), a model's Markdown as the
-tree of `kern_nb.text.markdown`, markup of `kern_nb.text` through ``putRendered()``, the only use of ``innerHTML``.
-
-**Calls.** A script calls those methods that are marked ``@call`` (see `rpc`):
-
-    @call
-    def rename(self, key: str, name: str) -> dict[str, Any]: ...
-
-    const page = await shell.ask("rename", { key, name });
-
-One custom message goes each way: ``{id, call, args}``, and ``{id, value}`` or ``{id, error}``. Arguments are validated
-against the annotations. No call takes SQL or a path. ``@call(slow=True)`` runs in a thread. `Widget.tell` sends a
-message that was not requested. JupyterLab handles widget messages in a thread of the kernel, so calls are answered
-while a cell runs, and must not rely on the main thread; other hosts answer them after the cell.
+**Calls.** A script calls methods that are marked ``@call`` (see `rpc`): ``await shell.ask("rename", { key, name })``
+sends ``{id, call, args}`` and receives ``{id, value}`` or ``{id, error}``. No call takes SQL or a path. `Widget.tell`
+sends an unrequested message. JupyterLab handles these messages in a thread of the kernel, so calls are answered while a
+cell runs, and must not rely on the main thread; other hosts answer them after the cell.
 
 **Keys.** A session id may contain anything, NUL and lone surrogates included, which not every transport preserves.
-`encode_key` encodes an id as ASCII, `decode_key` decodes it; scripts pass keys and show escaped texts.
+Scripts pass keys (`encode_key`, `decode_key`) and show escaped texts.
 
-**Errors.** An exception of a call is shown in a region with ``role="alert"``: the message, then the hint. The
-exception itself is ``widget.last_error``. If the store is gone (`rpc.STORE_GONE`), a button calls `attach_again`.
-
-**Commands.** The result of an action contains ``line``, the equivalent magic, which the script shows with a copy
-button; see `Widget.line`.
+**Errors.** An exception of a call is shown in a region with ``role="alert"``, and is ``widget.last_error``. If the
+store is gone (`rpc.STORE_GONE`), a button calls `attach_again`. An action returns ``line``, the equivalent magic.
 
 **Fallback.** JupyterLab stores no widget state by default, and a reopened notebook shows "Error displaying widget:
 model not found" even if the same output has HTML. So a widget displays *two* outputs: first the fallback (plain HTML of
 the last view), then the widget. The style of the fallback (`kern_nb.text.fallback`) hides it while a live widget
-follows, and hides whatever follows while that is not live. Live means that the kernel has answered. The script calls
-``shell.seen()`` after each change of the view, and the kernel updates the fallback under its display id, so that a
-saved notebook contains it. An untrusted notebook, nbconvert and GitHub show the fallback only, as the second output
-has empty HTML. After a reload of the page in the same kernel the fallback is not updated until the cell runs again:
-JupyterLab forgets display ids with the page.
+follows, and hides whatever follows while that is not live, that is, until the kernel has answered. After each change of
+the view the kernel updates the fallback under its display id, so that a saved notebook contains it. An untrusted
+notebook, nbconvert and GitHub show the fallback only, as the second output has empty HTML. After a reload of the page
+the fallback is not updated until the cell runs again: JupyterLab forgets display ids with the page.
 """
 
 from __future__ import annotations

@@ -56,11 +56,11 @@ def error_payload(error: BaseException) -> dict[str, Any]:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         error = BadUsage(f"Invalid {name or 'argument'} from the widget: {first['msg']}.", "Run the cell again.")
-    gone = isinstance(error, STORE_GONE) or (isinstance(error, OSError) and not isinstance(error, KernError))
+    is_gone = isinstance(error, STORE_GONE) or (isinstance(error, OSError) and not isinstance(error, KernError))
     if isinstance(error, KernError):
         message, hint = str(error), error.hint
     elif isinstance(error, DBAPIError):  # its text includes the SQL
-        message, hint, gone = str(error.orig).partition("\n")[0], "Attach the store again.", True
+        message, hint, is_gone = str(error.orig).partition("\n")[0], "Attach the store again.", True
     else:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         hint = "The full traceback is in .last_error of the widget."
@@ -69,5 +69,5 @@ def error_payload(error: BaseException) -> dict[str, Any]:
         "kind": kind,
         "message": truncate(single_line(message), _MAX_LENGTH),
         "hint": truncate(single_line(hint), _MAX_LENGTH),
-        "gone": gone,
+        "gone": is_gone,
     }

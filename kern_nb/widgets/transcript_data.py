@@ -9,17 +9,7 @@ from kern_nb.errors import MessageNotFound
 from kern_nb.records import Message, Run, Session, ToolCall
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BRANCH
-from kern_nb.views import requirements
-from kern_nb.views.transcript import (
-    Conversation,
-    answered_call,
-    call_line,
-    content,
-    is_complete,
-    is_markdown,
-    run_facts,
-    unattached_calls,
-)
+from kern_nb.views import requirements, transcript
 from kern_nb.widgets import media
 
 MAX_RUNS = 20
@@ -35,6 +25,7 @@ MAX_LENGTH = 1_000_000
 """The most characters of a full text."""
 
 _LINE = 160
+_TOLERANCE = 0.25
 _MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH
 """The most characters of a text that are parsed for its preview."""
 
@@ -58,7 +49,7 @@ def transcript_part(session: Session, runs: list[Run], start: Start) -> dict[str
     """
     items: list[dict[str, Any]] = []
     remaining = MAX_MESSAGES
-    for run, messages in Conversation(session, runs).messages_by_run():
+    for run, messages in transcript.Conversation(session, runs).messages_by_run():
         first = start.position if run.run_index == start.run_index else 0
         part = messages[first : first + remaining]
         is_end = first + len(part) == len(messages)
@@ -99,7 +90,7 @@ def full_text(session: Session, run: Run, position: int, part: Part, number: int
     except IndexError:
         raise _not_found(session, run) from None
     answer = {"text": formatting.escape_controls(text[:MAX_LENGTH]), "left": max(0, len(text) - MAX_LENGTH)}
-    nodes = markdown.parse(text) if part == "content" and is_markdown(messages[position]) else None
+    nodes = markdown.parse(text) if part == "content" and transcript.is_markdown(messages[position]) else None
     return answer if nodes is None else answer | {"tree": nodes}
 
 
@@ -131,25 +122,25 @@ def _text(run: Run, messages: list[Message], position: int, part: Part, number: 
     if part == "error":
         return run.error or ""
     if part == "content":
-        return content(messages[position])
+        return transcript.content(messages[position])
     call = _calls_at(run, messages, position)[number]
     return formatting.format_value(call.args if part == "args" else call.result)
 
 
 def _calls_at(run: Run, messages: list[Message], position: int) -> list[ToolCall]:
-    return unattached_calls(run, messages) if position < 0 else messages[position].tool_calls
+    return transcript.unattached_calls(run, messages) if position < 0 else messages[position].tool_calls
 
 
 def _messages(session: Session, run: Run) -> list[Message]:
-    return Conversation(session, [run]).messages_by_run()[0][1]
+    return transcript.Conversation(session, [run]).messages_by_run()[0][1]
 
 
 def _run_header(session: Session, run: Run) -> dict[str, Any]:
-    prompt = next((content(message) for message in run.messages if message.role == "user"), "")
+    prompt = next((transcript.content(message) for message in run.messages if message.role == "user"), "")
     return {
         "index": run.run_index,
         "name": "Run" if run.run_index is None else f"Run {run.run_index}",
-        "facts": [formatting.single_line(fact) for fact in run_facts(session, run)],
+        "facts": [formatting.single_line(fact) for fact in transcript.run_facts(session, run)],
         "asked": formatting.truncate(prompt, _LINE),
     }
 
@@ -164,10 +155,10 @@ def _message(run: Run, message: Message, position: int) -> dict[str, Any]:
         "pictures": media.describe_files(message.content),
         "calls": [_call(call, number) for number, call in enumerate(message.tool_calls)],
     }
-    call = answered_call(run, message)
+    call = transcript.answered_call(run, message)
     if call is None:
-        return item | (preview if is_markdown(message) else _truncate)(content(message))
-    result = formatting.truncate(content(message), _LINE)  # the call has it in full
+        return item | (preview if transcript.is_markdown(message) else _clip)(transcript.content(message))
+    result = formatting.truncate(transcript.content(message), _LINE)  # the call has it in full
     text = f"{BRANCH} {formatting.truncate(call.tool_name or 'tool', 60)}: {result}"
     return item | {"text": text, "left": 0, "answer": True}
 
@@ -177,26 +168,30 @@ def _call(call: ToolCall, number: int) -> dict[str, Any]:
     caller = " · called by the user" if call.caller == "user" else ""
     item: dict[str, Any] = {
         "number": number,
-        "line": formatting.single_line(call_line(call)) + duration + caller,
+        "line": formatting.single_line(transcript.call_line(call)) + duration + caller,
         "pictures": media.describe_files(call.result),
     }
     for name, value in (("args", call.args), ("result", call.result)):
-        item[name] = None if value is None else _truncate(formatting.format_value(value))
+        item[name] = None if value is None else _clip(formatting.format_value(value))
     return item
 
 
-def _truncate(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
-    """Return the beginning of a text, and the number of remaining characters."""
-    start = text if len(text) <= length + length // 4 else text[:length]
+def clip(text: str, length: int, *, tolerance: float = 0) -> dict[str, Any]:
+    """Return the beginning of a text, and the number of remaining characters; a few more are kept with a tolerance."""
+    start = text if len(text) <= length + int(length * tolerance) else text[:length]
     return {"text": formatting.escape_controls(start), "left": len(text) - len(start)}
+
+
+def _clip(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
+    return clip(text, length, tolerance=_TOLERANCE)
 
 
 def preview(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
     """Return the beginning of a model's text; Markdown also as a ``tree`` of `text.markdown`."""
     nodes = None if len(text) > markdown.MAX_PARSED_LENGTH else markdown.parse(text[:_MAX_PARSED_PREVIEW])
     if nodes is None:
-        return _truncate(text, length)
-    is_long = markdown.text_length(nodes) > length + length // 4
+        return _clip(text, length)
+    is_long = markdown.text_length(nodes) > length + int(length * _TOLERANCE)
     head, tail = markdown.split(nodes, length) if is_long else (nodes, ())
     remaining = markdown.text_length(tail) + max(0, len(text) - _MAX_PARSED_PREVIEW)
     return {"text": formatting.escape_controls(text[:length]), "left": remaining, "tree": head}
@@ -204,10 +199,10 @@ def preview(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
 
 def _end(session: Session, run: Run, runs: list[Run], messages: list[Message]) -> Iterator[dict[str, Any]]:
     """Yield what belongs to a run but to none of its messages."""
-    if calls := unattached_calls(run, messages):
+    if calls := transcript.unattached_calls(run, messages):
         yield {"kind": "calls", "calls": [_call(call, number) for number, call in enumerate(calls)]}
     if run.error:
-        yield {"kind": "error", **_truncate(run.error)}
-    lines = requirements.run_text(run, runs) if is_complete(session, run) else []
+        yield {"kind": "error", **_clip(run.error)}
+    lines = requirements.run_text(run, runs) if transcript.is_complete(session, run) else []
     if lines:
         yield {"kind": "waiting", "text": "\n".join(map(formatting.single_line, lines))}

@@ -34,9 +34,7 @@ RUN_CELL = "index => { const c = window.jupyterapp.shell.currentWidget.content; 
 INTERRUPT = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
 
 
-def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
-    tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
+def test_cell_shows_a_run_and_can_be_interrupted(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """A tool that works is seen before it ends; an interrupted run is stored as such, and the next one works."""
     gate = tmp_path / "gate"
     notebook = open_notebook(

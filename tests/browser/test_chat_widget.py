@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from chat_agents import CLERK, RUN_CELL
 from harness import write_notebook
 from playwright.sync_api import expect
-from talking_agents import CLERK, RUN_CELL
 from test_tour import FAINT, READABLE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def talking(open_notebook, tmp_path):
     return lambda *cells: Talking(open_notebook, tmp_path, *cells)
 
 
-def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
+def test_approve_in_place_and_branch(talking):
     """By keyboard, from the first message on; what was said is the session, in a branch and opened again, too."""
     chat = talking("chat('clerk', 'mugs')")
     chat.say("Two of my mugs are broken.")
@@ -116,7 +116,7 @@ def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
     assert chat.notebook.foreign == []
 
 
-def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
+def test_response_while_a_cell_runs_and_stop(talking):
     """What is typed meanwhile is kept; Shift+Enter is a new line, not the cell. What failed is tried again."""
     chat = talking("import time\nwhile not gate.exists(): time.sleep(0.02)", "' '.join(store.runs_df()['status'])")
     chat.run(2)
@@ -153,7 +153,7 @@ def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
     assert chat.notebook.foreign == []
 
 
-def test_a_page_that_is_loaded_again_shows_the_answer_under_way(talking):
+def test_reloaded_page_shows_the_response_in_progress(talking):
     """The agent answered on; what it had said, and what it says, is there."""
     chat = talking()
     chat.say("And the gate?")
@@ -167,7 +167,7 @@ def test_a_page_that_is_loaded_again_shows_the_answer_under_way(talking):
     expect(chat.widget.get_by_role("button", name="Send")).to_be_visible()
 
 
-def test_what_is_typed_before_the_kernel_has_taken_the_last_message_is_kept(talking):
+def test_input_is_kept_while_a_message_is_sent(talking):
     """However slow it is: what was sent is seen at once, the next one waits, and what is refused is given back."""
     chat = talking(SLOWLY, REFUSING)
     chat.run(2)

@@ -9,9 +9,9 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
+from chat_agents import CLERK, RUN_CELL
 from harness import write_notebook
 from playwright.sync_api import expect
-from talking_agents import CLERK, RUN_CELL
 from test_tour import FAINT, READABLE
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def clicking(open_notebook, tmp_path):
     return lambda by, paused="": Clicking(open_notebook, tmp_path, paused=paused, by=by)
 
 
-def test_what_is_waited_for_is_answered_by_a_click(clicking):
+def test_requirements_are_resolved_by_click(clicking):
     """Approved as edited, rejected with a reason, handed on, filled in; each told as a line. Then the run goes on."""
     ann = clicking("ann", PAUSED)
     mugs, plates = ann.run("mugs"), ann.run("plates")
@@ -143,7 +143,7 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     assert ann.notebook.foreign == []
 
 
-def test_of_two_people_one_wins_and_the_other_is_told(clicking):
+def test_of_two_people_one_wins(clicking):
     """In two kernels: who comes second is told at the requirement who was faster; who only looks sees it, too."""
     ann = clicking("ann", PAUSED)
     bob = clicking("bob")
@@ -162,7 +162,7 @@ def test_of_two_people_one_wins_and_the_other_is_told(clicking):
     assert ann.notebook.foreign == bob.notebook.foreign == []
 
 
-def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(clicking, tmp_path):
+def test_hostile_texts_and_attaching_again(clicking, tmp_path):
     """In the inbox and the chat, in every field; nothing runs, and nothing is wider than its cell."""
     ann = clicking("ann", HOSTILE)
     chat = ann.page.get_by_role("region", name="Chat", exact=True)

@@ -63,7 +63,7 @@ FAINT = """least => {
 }"""
 
 
-def test_plots_show_in_both_themes_and_nothing_runs(
+def test_plots_in_both_themes_run_no_script(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook], chromium: Browser
 ) -> None:
     """Each kind is drawn by JupyterLab itself, can be read, loads nothing and takes no name for anything but text."""

@@ -107,9 +107,7 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
-def test_sessions_are_found_and_read_with_the_keyboard_alone(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
+def test_keyboard_navigation(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """Filter, walk, tick, open, unfold, branch, rename; nothing of it is taken for a command on the cell."""
     notebook = opened(
         open_notebook, tmp_path, shop, "browser.selected", "browser.store.get_session('what-if').fork_run_index"
@@ -168,7 +166,7 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     assert notebook.foreign == []
 
 
-def test_the_branch_tree_metrics_plots_and_a_comparison(
+def test_branch_tree_metrics_plots_and_comparison(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
     """Each in its tab, of what is selected; all text can be read in both themes."""
@@ -219,7 +217,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     assert notebook.foreign == []
 
 
-def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
+def test_long_list_and_long_text_are_loaded_on_demand(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
     """Few rows are in the page, the last of thousands is one key away, and a text is whole on request."""
@@ -252,9 +250,7 @@ def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
     assert value_of(notebook, 1) == "'seed/0.3'"
 
 
-def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
+def test_click_survives_a_redraw(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """While a button of the mouse is down, rows are ticked and walked to: the session opens, its box is ticked."""
     page = opened(open_notebook, tmp_path, shop).page
     row = rows(page).filter(has_text="refund me 0")
@@ -273,9 +269,7 @@ def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
     expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
 
 
-def test_hostile_texts_do_nothing_and_break_nothing(
-    tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
+def test_hostile_texts_are_inert(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """No script of a store runs, no name widens the page, a right-to-left override stays in its place."""
     path = tmp_path / "hostile.duckdb"
     wide = "W" * 1_000_000
@@ -336,9 +330,7 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     assert notebook.foreign == []
 
 
-def test_errors_are_shown_and_a_store_that_went_away_can_be_attached_again(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
+def test_errors_and_attaching_again(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """In the widget, in two lines, read out; once the file is back, one button goes on."""
     notebook = opened(open_notebook, tmp_path, shop, "browser.store.close()")
     page = notebook.page
@@ -369,7 +361,7 @@ def test_errors_are_shown_and_a_store_that_went_away_can_be_attached_again(
     expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
 
 
-def test_a_saved_notebook_without_its_kernel_shows_what_was_last_seen(
+def test_saved_notebook_shows_the_fallback(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
     """As plain HTML, without an error beside it; while the widget lives, it alone is seen."""

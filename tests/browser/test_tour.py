@@ -50,7 +50,7 @@ def tour() -> Path:
     return NOTEBOOKS / "tour.ipynb"
 
 
-def test_the_tour_runs_and_reads_well_in_both_themes(tour: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+def test_tour_in_both_themes(tour: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
     """Every cell runs without an error, nothing leaves the machine, and every table can be read, light or dark."""
     notebook = open_notebook(tour)
 

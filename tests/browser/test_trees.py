@@ -26,7 +26,7 @@ TREE = [
 ]  # fmt: skip
 
 
-def test_only_what_is_on_the_list_is_built(chromium: Browser) -> None:
+def test_only_allowed_elements_are_built(chromium: Browser) -> None:
     """Words of what is not are shown as words."""
     script = "\n".join((STATIC / f"{name}.js").read_text() for name in ("kern", "texts"))
     page = chromium.new_page()

@@ -105,7 +105,7 @@ def test_what_is_claimed_late_or_over_says_so(notebook, main):
     everything = notebook.run("%kern inbox --all")
 
     assert "1 pending requirement:" in shown
-    assert "with ann" in shown
+    assert "claimed by ann" in shown
     assert "expired" not in shown
     assert "1 pending requirement, 2 resolved or expired:" in repr(everything)
     assert repr(everything).count("✗ expired") == 2

@@ -23,7 +23,7 @@ def shown(result):
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_text_shows_controls_and_obeys_none(name):
+def test_text_escapes_control_characters(name):
     """No NUL, escape or override goes to a terminal, and no line is endless."""
     lines = repr(RESULTS[name]()).splitlines()
 
@@ -33,12 +33,12 @@ def test_text_shows_controls_and_obeys_none(name):
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_no_megabyte_is_rendered(name):
+def test_long_texts_are_truncated(name):
     """A store may hold it in any cell."""
     assert len(RESULTS[name]()._repr_html_()) < 60_000
 
 
-def test_every_figure_has_a_name_and_every_table_a_caption():
+def test_every_metric_has_a_name_and_every_table_a_caption():
     """Without styles a reader knows what each number is."""
     text = shown(hostile_digest(several=True))
     for caption in ("Status", "Totals", "Tools", "Longest steps", "Outliers", "Items"):
@@ -48,7 +48,7 @@ def test_every_figure_has_a_name_and_every_table_a_caption():
     assert '<th scope="col"' in markup
 
 
-def test_bad_ends_have_a_sign():
+def test_failures_have_a_sign():
     """Not only a colour: errors, failed calls, calls that nobody knows the end of."""
     text = shown(hostile_digest())
     for sign in ("✗ ERROR", "✗ error", "✗ 2", "? 2", "✗ failed"):
@@ -56,7 +56,7 @@ def test_bad_ends_have_a_sign():
         assert sign in repr(hostile_digest())
 
 
-def test_what_is_left_out_is_said():
+def test_omissions_are_stated():
     """A simulated user's calls, items within others, sessions that cannot be read, rows that are not shown."""
     for text in (shown(hostile_digest(several=True)), repr(hostile_digest(several=True))):
         assert "2 tool calls of a simulated user not counted" in text
@@ -65,7 +65,7 @@ def test_what_is_left_out_is_said():
         assert "4 more; see .items" in text
 
 
-def test_a_summary_says_how_far_it_goes():
+def test_summary_states_what_it_covers():
     """Up to which run, whether there are more since, whether it is stored, when and by whom it was written."""
     for text in (shown(summaries()), repr(summary(runs_since=0)) + repr(summary(run_index=2)) + repr(summaries())):
         assert "not stored" in text

@@ -120,7 +120,7 @@ for more in (hostile_comparisons, hostile_digests, hostile_groups, hostile_rerun
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_markup_is_as_it_was_found_good(name):
+def test_markup_equals_its_golden_file(name):
     """The markup has not changed by accident."""
     file = GOLDEN / f"{name}.html"
     html = CASES[name]() + "\n"
@@ -131,7 +131,7 @@ def test_markup_is_as_it_was_found_good(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_markup_survives_every_host(name):
+def test_markup_uses_only_allowed_elements(name):
     """Balanced elements that JupyterLab's sanitizer keeps, no script, handler, link, style sheet, colour or control."""
     found = Markup(CASES[name]())
 
@@ -139,7 +139,7 @@ def test_markup_survives_every_host(name):
     assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in found.text)
 
 
-def test_golden_files_are_small_and_all_in_use():
+def test_golden_files_are_small_and_all_used():
     """A reviewer can read them, and none is left over."""
     assert {file.stem for file in GOLDEN.iterdir()} == set(CASES)
     assert max(file.stat().st_size for file in GOLDEN.iterdir()) < 40_000

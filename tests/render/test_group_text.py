@@ -13,7 +13,7 @@ from kern_nb.text.metrics import format_delta
 
 
 @pytest.mark.parametrize("contenders", [1, 2])
-def test_hostile_names_are_shown_and_cut(contenders):
+def test_hostile_names_are_escaped_and_truncated(contenders):
     """No control acts, no line is endless, and the frames have the names as they are."""
     found = hostile_groups(contenders=contenders)
     text = repr(found)
@@ -26,7 +26,7 @@ def test_hostile_names_are_shown_and_cut(contenders):
 
 
 @pytest.mark.parametrize("made", [hostile_groups, many])
-def test_text_and_markup_say_the_same(made):
+def test_text_and_markup_have_the_same_content(made):
     """Every number of the text stands in the markup, with all styles stripped: signs carry the meaning."""
     found = made()
     text, markup = repr(found), Markup(found._repr_html_())
@@ -40,7 +40,7 @@ def test_text_and_markup_say_the_same(made):
         assert format_delta(kind, row.delta) in markup.text
 
 
-def test_long_lists_are_cut_with_a_word():
+def test_long_lists_are_truncated_with_a_note():
     """Twenty keys are shown; how many more there are is said, and where."""
     found = many()
 
@@ -50,7 +50,7 @@ def test_long_lists_are_cut_with_a_word():
         assert "Not selected: 30 sessions of else." in shown
 
 
-def test_few_pairs_are_a_warning():
+def test_few_pairs_show_a_warning():
     """Of three pairs the interval is not much of one, and the reader is told; of a hundred nothing is said."""
     with InMemoryDb() as store:
         for n in range(6):

@@ -30,7 +30,7 @@ any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
 
 
 @given(any_text)
-def test_any_text_is_escaped_for_elements_and_attributes(text):
+def test_text_is_escaped_in_elements_and_attributes(text):
     """What is read back from the markup is the text, its controls made visible; it adds no element or attribute."""
     read = Read(tag("p", text, title=text))
 
@@ -41,7 +41,7 @@ def test_any_text_is_escaped_for_elements_and_attributes(text):
 
 
 @given(any_text)
-def test_flowing_text_reads_the_same(text):
+def test_preserved_whitespace_reads_the_same(text):
     """Line breaks and words stay, whatever is put in to break lines."""
     read = Read(preserve_whitespace(text))
 
@@ -50,7 +50,7 @@ def test_flowing_text_reads_the_same(text):
 
 
 @given(any_text, st.integers(2, 40))
-def test_a_cut_line_is_one_line_and_no_longer(text, width):
+def test_truncated_text_is_one_line_of_limited_width(text, width):
     """`truncate` gives at most that many characters, all of them visible, and marks what it left out."""
     line = formatting.truncate(text, width)
 
@@ -59,7 +59,7 @@ def test_a_cut_line_is_one_line_and_no_longer(text, width):
     assert line == formatting.single_line(text) or line.endswith("…")
 
 
-def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
+def test_text_is_escaped_on_insertion_and_markup_is_not():
     """Only what is `Markup` counts as safe; what string methods make of it is text again."""
     assert tag("p", "<b>", Markup("<b></b>"), None, 3) == "<p>&lt;b&gt;<b></b>3</p>"
     assert join("a", None, "<", by=" & ") == "a &amp; &lt;"
@@ -82,12 +82,12 @@ def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
         ("e\u0301 \U0001f600 \u0645", "e\u0301 \U0001f600 \u0645"),
     ],
 )
-def test_what_would_act_is_seen(text, seen):
+def test_control_characters_are_visible(text, seen):
     """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
     assert formatting.escape_controls(text) == seen
 
 
-def test_a_megabyte_is_cut_and_counted():
+def test_a_megabyte_is_truncated_with_a_count():
     """The beginning is there, the rest is folded or not rendered, and each says how much it is."""
     shown = render_text(MEGABYTE)
     read = Read(shown)
@@ -101,7 +101,7 @@ def test_a_megabyte_is_cut_and_counted():
     assert "details" not in Read(render_text("short\ntext")).elements
 
 
-def test_indents_and_spaces_stay_without_any_style():
+def test_indents_and_spaces_are_preserved_without_styles():
     """Spaces that HTML would swallow become no-break ones; single spaces let lines wrap."""
     assert (
         Read(preserve_whitespace("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
@@ -116,13 +116,13 @@ def test_long_words_can_wrap():
     assert Read(shown).text == "x" * 200
 
 
-def test_no_output_is_taken_for_a_formula():
+def test_output_is_not_typeset_as_formula():
     """MathJax would set what stands between two dollar signs; the container tells it not to look."""
     for name in ("tex2jax_ignore", "mathjax_ignore"):
         assert name in container("$5 or $6")
 
 
-def test_a_table_says_the_same_in_text_and_markup():
+def test_table_has_the_same_content_in_text_and_markup():
     """Caption, headings, values, the sign for what is missing, and the note."""
     table = Table("Things", [Column("name"), Column("n", number=True)], [["a", "1,234"], ["b", ""]], "That is all.")
     text, read = str(table), Read(table.html())
@@ -133,14 +133,14 @@ def test_a_table_says_the_same_in_text_and_markup():
     assert text.splitlines()[1:4] == ["name      n", "a     1,234", "b         —"]
 
 
-def test_numbers_stand_right_with_and_without_styles():
+def test_numbers_are_aligned_right_with_and_without_styles():
     """The attribute serves hosts that drop styles, the style those whose own would win."""
     shown = Table("T", [Column("n", number=True)], [["1"]]).html()
 
     assert shown.count('align="right"') == shown.count("text-align:right") == 2
 
 
-def test_a_cut_value_keeps_its_whole_as_a_title():
+def test_truncated_value_has_the_full_text_as_title():
     """And a title is an attribute: quotes do not end it."""
     shown = abbreviate('a "quoted" <value> ' * 3, 20)
 
@@ -148,7 +148,7 @@ def test_a_cut_value_keeps_its_whole_as_a_title():
     assert stdlib_html.unescape(Read(shown).text).endswith("…")
 
 
-def test_empty_columns_can_be_left_out():
+def test_empty_columns_can_be_removed():
     """A column without a value in any row says nothing."""
     table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", formatting.MISSING, "3"]])
 
@@ -184,7 +184,7 @@ def test_empty_columns_can_be_left_out():
         (formatting.format_arguments([1, 2], 40), "[ 1, 2 ]"),
     ],
 )
-def test_values_read_well(shown, expected):
+def test_formatted_values(shown, expected):
     """Unknown is a dash, never 0."""
     assert shown == expected
 

@@ -78,7 +78,7 @@ def elements(nodes):
             yield from elements(node.children)
 
 
-def test_markdown_is_elements():
+def test_markdown_becomes_elements():
     """Words, lists, quotes, tables, code and links are what they are meant to be."""
     found = Read(str(render_markdown(MARKDOWN["all"])))
 
@@ -103,13 +103,13 @@ def test_markdown_is_elements():
         "",
     ],
 )
-def test_a_text_without_markdown_is_shown_as_it_always_was(text):
+def test_text_without_markdown_is_unchanged(text):
     """To the character: no element is added and none of its lines is joined to another."""
     assert parse(text) is None
     assert render_markdown(text) == html.render_text(text)
 
 
-def test_what_is_too_long_is_left_as_it_is():
+def test_text_that_is_too_long_is_not_parsed():
     """A text of megabytes is not taken apart to be shown."""
     text = "**bold** " * markdown.MAX_PARSED_LENGTH
 
@@ -119,7 +119,7 @@ def test_what_is_too_long_is_left_as_it_is():
 
 @given(TEXTS)
 @example("\n".join(MARKDOWN.values()))
-def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
+def test_no_text_is_active_and_no_word_is_lost(text):
     """Only elements of the list, only links that a browser follows to where it says, no character that is unseen."""
     nodes = parse(text)
     if nodes is None:
@@ -139,7 +139,7 @@ def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
 
 @example("> word00xword00x" * 4, 15)
 @given(TEXTS.map(lambda text: text * 4), st.integers(0, 300))
-def test_a_tree_is_cut_in_two_without_a_loss(text, room):
+def test_split_loses_nothing(text, room):
     """The beginning is no longer than it may be; both parts together say all, and each is a tree by itself."""
     nodes = parse(text)
     if nodes is None:
@@ -154,7 +154,7 @@ def test_a_tree_is_cut_in_two_without_a_loss(text, room):
     assert Read(str(markdown.markup(first))).problems == Read(str(markdown.markup(rest))).problems == []
 
 
-def test_a_numbered_list_that_is_cut_goes_on_counting():
+def test_split_numbered_list_continues_counting():
     """Its second half begins where the first ended; a row of a table is not cut in two."""
     numbered = "\n".join(f"{n}. {'word ' * 20}" for n in range(3, 30))
     rows = "| a | b |\n|--|--|\n" + f"| {'x' * 50} | {'y' * 50} |\n" * 30
@@ -166,7 +166,7 @@ def test_a_numbered_list_that_is_cut_goes_on_counting():
     assert {len(row.children) for row in elements((*upper, *lower)) if row.name == "tr"} == {2}
 
 
-def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
+def test_long_answer_is_folded_after_its_preview():
     """As of any text; of a huge one it says what is missing."""
     long = "\n\n".join(f"**{n}** {'word ' * 40}" for n in range(20))
     found, huge = Read(str(render_markdown(long))), Read(str(render_markdown(long * 50)))
@@ -178,7 +178,7 @@ def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
     assert "more characters not shown." not in found.text
 
 
-def test_a_table_of_which_a_row_has_a_cell_too_many_is_a_table():
+def test_table_with_too_many_cells_is_a_table():
     """Models write such; the text of the last cells stands together, and a missing one is empty."""
     found = parse("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
     cells = [said(cell.children) for cell in elements(found) if cell.name in ("td", "th")]
@@ -187,7 +187,7 @@ def test_a_table_of_which_a_row_has_a_cell_too_many_is_a_table():
     assert [one.attributes.get("align") for one in elements(found) if one.name == "th"] == ["left", "right"]
 
 
-def test_only_what_a_model_said_is_read_as_markdown():
+def test_only_model_messages_are_parsed_as_markdown():
     """Users and tools are shown as they wrote; so is an answer that is data."""
     text = "**bold**"
     messages = [Message(role=role, content=text) for role in ("user", "tool", "system", "assistant")]
@@ -199,7 +199,7 @@ def test_only_what_a_model_said_is_read_as_markdown():
     assert shown.text.count("**bold**") == 4
 
 
-def test_no_text_blows_the_reader_up():
+def test_parser_handles_pathological_texts():
     """Of texts that invite it to try all ways, each as long as is read, it reads seventeen in a minute of a processor."""
     pieces = [
         "[",
@@ -232,7 +232,7 @@ for piece in {pieces!r}:
     assert done.returncode == 0
 
 
-def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
+def test_long_paragraph_keeps_words_and_emphasis():
     """It is read in pieces; nothing is lost where they meet, and what stands within one is read as ever."""
     text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
     html = markdown.render_markdown(text, len(text))
@@ -245,7 +245,7 @@ def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
     assert html.count("<code>") > 950
 
 
-def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
+def test_short_table_rows_are_padded_up_to_a_limit():
     """A cell or two are often missing; a thousand are no table, and are shown as they are."""
     head = "|a" * 300 + "|\n" + "|-" * 300 + "|\n"
     few, many = (markdown.parse(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
@@ -255,7 +255,7 @@ def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
     assert json.dumps(many).count('"c"') + json.dumps(many).count("|c") == 50
 
 
-def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
+def test_headings_and_table_rules_are_distinguished_from_similar_text():
     """Signs that close a heading are not shown, others are; a rule has signs in every cell."""
     assert markdown.markup(markdown.parse("# a  ##  ")) == markdown.markup(markdown.parse("# a"))
     assert "a##" in markdown.markup(markdown.parse("# a##"))
@@ -266,7 +266,7 @@ def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
         assert "table" not in [node.name for node in nodes if not isinstance(node, str)]
 
 
-def test_the_reader_is_loaded_when_there_is_something_to_read():
+def test_parser_is_imported_on_demand():
     """Not with the package, nor with what writes transcripts."""
     code = (
         "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"

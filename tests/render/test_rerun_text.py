@@ -10,7 +10,7 @@ from kern_nb.models.scripted import ScriptedModel
 from kern_nb.operations.rerun import rerun
 
 
-def test_hostile_text_does_not_act():
+def test_hostile_text_is_escaped():
     """Control characters are shown, and each part is on the lines it needs."""
     for shown in (repr(failed()), repr(paused())):
         assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in shown)
@@ -18,7 +18,7 @@ def test_hostile_text_does_not_act():
         assert "Skipped, no input: a<script>" in shown
 
 
-def test_a_rerun_is_said_in_one_line():
+def test_rerun_headline():
     """Which run, as which, by whom, with what, and how it ended; then the comparison."""
     with InMemoryDb() as store:
         agent = Agent(ScriptedModel("hi"), db=store, name="Clerk", session_id="chat")

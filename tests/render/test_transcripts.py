@@ -24,7 +24,7 @@ def read(shown: Session) -> Read:
     return found
 
 
-def test_each_message_stands_under_its_place():
+def test_each_message_has_its_index():
     """The place is what `%kern branch chat/1.0` takes."""
     text = read(session(run(0, 2), run(1, 1))).text
 
@@ -34,7 +34,7 @@ def test_each_message_stands_under_its_place():
 
 
 @pytest.mark.parametrize("sizes", [[500], [50] * 10, [1] * 400, [150, 0, 150], [10, 480, 10]])
-def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
+def test_middle_messages_are_omitted_and_counted(sizes):
     """The first and the last are there, with one word about how many are not, and how to see them."""
     runs = [run(index, n) for index, n in enumerate(sizes)]
     found = read(session(*runs))
@@ -47,7 +47,7 @@ def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
     assert f"… {total - MAX_MESSAGES} messages not shown; see for example %kern show chat/" in found.text
 
 
-def test_a_run_that_is_cut_tells_its_error_once():
+def test_truncated_run_shows_its_error_once():
     """At its end."""
     text = read(session(run(0, 500, error="it broke"))).text
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_cut_tells_its_error_once():
     assert text.index("not shown; see") < text.index("it broke")
 
 
-def test_many_long_texts_are_each_cut_shorter():
+def test_many_long_texts_are_each_truncated_further():
     """The whole stays of a size that a browser opens, and each cut says how much is missing."""
     html = session(run(0, 150, text="x" * 19_000))._repr_html_()
 
@@ -63,7 +63,7 @@ def test_many_long_texts_are_each_cut_shorter():
     assert "more characters not shown." in html
 
 
-def test_a_call_is_folded_with_its_arguments_and_result():
+def test_call_is_folded_with_arguments_and_result():
     """Good, failed, open and unknown calls differ by sign and word."""
     statuses = {"completed": "✓ f(", "failed": "✗ failed f(", "started": "… started f(", "unknown": "? unknown f("}
     for status, start in statuses.items():
@@ -80,7 +80,7 @@ def test_a_call_is_folded_with_its_arguments_and_result():
         assert ", ✗ 1 failed" in found.text if status == "failed" else "✗" not in found.text
 
 
-def test_a_result_is_rendered_in_full_only_once():
+def test_result_is_rendered_in_full_once():
     """Beside its call; the tool's message repeats the beginning of it."""
     result = "word " * 200
     call = ToolCall(tool_call_id="1", tool_name="f", result=result, status="completed", message_index=0)
@@ -101,7 +101,7 @@ def test_calls_without_a_message_are_shown():
     assert "✓ loose()" in read(session(run(0, 1, tool_calls=[loose]))).text
 
 
-def test_a_run_without_messages_shows_its_input_and_output():
+def test_run_without_messages_shows_input_and_output():
     """Some sources record no more."""
     text = read(session(Run(session_id="chat", run_index=0, input="ask", output={"answer": 42}))).text
 
@@ -124,7 +124,7 @@ def test_inherited_runs_are_marked():
     assert "↳ parent, none of its runs" in read(nothing).text
 
 
-def test_plain_text_is_cut_to_a_screen_or_two():
+def test_plain_text_is_truncated():
     """Some lines, each of some length, and how many are missing."""
     shown = session(run(0, 300, text="x" * 1000))
     text = conversation_text(Conversation(shown, shown.runs))
@@ -144,7 +144,7 @@ def test_part_of_a_run_starts_at_a_message():
     assert "text 1.0" in html
 
 
-def test_records_have_short_plain_forms():
+def test_records_have_a_short_repr():
     """Neither a session nor a run writes out everything it holds."""
     named = session(run(0, 3), session_data={"session_name": "A trip"}, parent_session_id="parent", fork_run_index=0)
 
@@ -166,7 +166,7 @@ def texts(shown: Session) -> list[str]:
     return [read(shown).text, conversation_text(Conversation(shown, shown.runs))]
 
 
-def test_a_paused_run_ends_with_what_it_waits_for():
+def test_paused_run_ends_with_its_requirements():
     """The call, who is to answer, and the lines that answer it, after its messages."""
     asked = ask("0b000000-2", "user_input", extra={"fields": ["city", "a b"]})
     for text in texts(session(run(0, 1), paused(ask(assignee="ann"), asked, index=1))):
@@ -181,14 +181,14 @@ def test_a_paused_run_ends_with_what_it_waits_for():
         assert "%kern continue" not in text
 
 
-def test_lines_name_enough_of_an_id():
+def test_commands_use_unique_prefixes():
     """Of those that begin alike, as much as tells them apart."""
     for text in texts(session(paused(ask("0a000000-12"), ask("0a000000-13"), ask("short")))):
         for key in ("0a000000-12", "0a000000-13", "short"):
             assert f"%kern approve {key}" in text
 
 
-def test_a_paused_run_with_its_answers_says_how_to_go_on():
+def test_resolved_run_shows_the_resume_command():
     """Who said what, and the line; a run that ended says nothing of what it once waited for."""
     done = ask(status="resolved", approved=True, resolved_by="ann")
     late = ask("0b000000-2", status="expired")
@@ -202,7 +202,7 @@ def test_a_paused_run_with_its_answers_says_how_to_go_on():
         assert "%kern" not in text
 
 
-def test_a_team_waits_for_its_members():
+def test_team_run_waits_for_members():
     """Its own run says where to look; when they have their answers, it says how to go on, and they do not."""
     member = {"parent_run_id": "r0", "index": 1}
     team = paused(run_type="team")
@@ -217,14 +217,14 @@ def test_a_team_waits_for_its_members():
     assert "%kern" not in paused()._repr_html_()
 
 
-def test_what_waits_is_said_however_long_the_conversation_is():
+def test_requirements_are_shown_in_long_conversations():
     """Plain text is cut, but not that; nor does markup lose it."""
     for text in texts(session(run(0, 500), paused(ask(), index=1), run(2, 500))):
         assert text.count("%kern approve 0a000000") == 1
     assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 pending rm(")
 
 
-def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
+def test_branch_of_a_truncated_paused_run_has_no_requirements():
     """How a run ended says nothing of its beginning; one that is inherited whole is named as the parent's."""
     inherited = paused(ask(status="resolved", approved=False)).model_copy(update={"session_id": "parent"})
     cut = session(inherited, parent_session_id="parent", fork_run_index=0, fork_message_index=0)
@@ -237,7 +237,7 @@ def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
         assert "%kern continue parent/0" in text
 
 
-def test_arguments_of_any_size_are_shown_to_who_approves():
+def test_long_arguments_are_shown_for_approval():
     """All that a browser can bear, and how much is left; the line says the beginning."""
     asked = ask()
     asked.args = {"text": "x" * 1_000_000}
@@ -250,7 +250,7 @@ def test_arguments_of_any_size_are_shown_to_who_approves():
     assert len(text) < 1_000
 
 
-def test_a_run_by_itself_shows_its_messages_and_what_it_waits_for():
+def test_single_run_shows_messages_and_requirements():
     """As the last value of a cell; its plain form stays one line."""
     found = Read(paused(ask())._repr_html_())
 

@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from paused import CONFIRM, key, pause, stored, typed, until
+from pending_requirements import CONFIRM, key, pause, stored, typed, until
 
 from kern_nb import attach
 from kern_nb.agent import Agent, tool
@@ -59,7 +59,7 @@ def said(found):
     return [[(one["role"], one["text"]) for one in turn["messages"] if one["text"]] for turn in found["turns"]]
 
 
-def test_what_is_said_is_answered_and_stored(store):
+def test_message_is_answered_and_stored(store):
     """In the session; whoever opens it again sees it."""
     opened = talking(store, echo)
     opened.say("Hello")
@@ -71,7 +71,7 @@ def test_what_is_said_is_answered_and_stored(store):
     assert said(talking(store, echo).poll("")) == said(found)
 
 
-def test_runs_made_elsewhere_are_part_of_the_conversation(store):
+def test_runs_of_others_appear_in_the_conversation(store):
     """Also those that are made while it is open: the next look finds them, and one that finds nothing says only so."""
     store.append_run("chat", Run(input="before", output="yes"))
     opened = talking(store, echo)
@@ -90,7 +90,7 @@ def test_runs_made_elsewhere_are_part_of_the_conversation(store):
     assert opened.poll(mark)["turns"][2]["cards"][0]["state"] == "✓ approved by eve"
 
 
-def test_nobody_waits_while_it_answers(store):
+def test_response_does_not_block(store):
     """The call is over before the answer is; meanwhile what was said is shown, and nothing else can be said."""
     gate = threading.Event()
 
@@ -118,7 +118,7 @@ def test_nobody_waits_while_it_answers(store):
     assert opened.heard[-1] == {"event": "ended"}
 
 
-def test_steps_are_numbered_without_a_gap_and_add_up_to_what_was_said(store):
+def test_steps_are_contiguous_and_complete(store):
     """So a script that missed one knows; in batches, not a message for each word."""
     text = "word " * 2_000 + "end\r\nof it"
     opened = talking(
@@ -140,7 +140,7 @@ def test_steps_are_numbered_without_a_gap_and_add_up_to_what_was_said(store):
     assert len(opened.heard) < 200
 
 
-def test_an_answer_is_stopped_and_the_next_message_works(store):
+def test_stopped_response_allows_the_next_message(store):
     """Its run is stored as CANCELLED, whenever it was stopped; it can be gone on with."""
     gate = threading.Event()
 
@@ -165,7 +165,7 @@ def test_an_answer_is_stopped_and_the_next_message_works(store):
     opened.stop()  # nothing is under way
 
 
-def test_what_is_stopped_before_it_began_ends_all_the_same():
+def test_stop_before_the_start_ends_the_run():
     """However early: whoever watches is told of the end, and nothing was done."""
     told, done = [], threading.Event()
 
@@ -191,7 +191,7 @@ async def _blocking(event):
     event.wait(20)
 
 
-def test_a_tool_is_approved_in_place_and_the_run_goes_on(store):
+def test_approval_in_place_resumes_the_run(store):
     """With the arguments as they were edited, once, by the click alone; what else is asked is waited for first."""
     sent = []
     opened = talking(store, [[call("send", to="bob"), call("send", to="eve", copies=2)], "Sent."], tools=[mailer(sent)])
@@ -215,7 +215,7 @@ def test_a_tool_is_approved_in_place_and_the_run_goes_on(store):
     assert [(c["result"] or {}).get("text") for c in turn["messages"][1]["calls"]] == ["sent 1 to carl", "Not her."]
 
 
-def test_what_was_said_in_a_run_stands_while_it_goes_on(store):
+def test_resumed_run_keeps_its_messages(store):
     """The turn is shown as it was, with what comes; it is not told twice."""
     gate = threading.Event()
 
@@ -238,7 +238,7 @@ def test_what_was_said_in_a_run_stands_while_it_goes_on(store):
     assert said(ended(opened))[0][-1] == ("assistant", "Sent.")
 
 
-def test_who_answers_second_is_told_in_place(store):
+def test_second_answer_is_refused_in_place(store):
     """Another person was faster; the run, which they have gone on with, is not gone on with again."""
     sent = []
     agent = Agent(ScriptedModel([call("send", to="bob"), "Sent."]), db=store, tools=[mailer(sent)])
@@ -253,7 +253,7 @@ def test_who_answers_second_is_told_in_place(store):
     assert sent == [("bob", 1)]
 
 
-def test_an_error_is_told_in_its_turn_and_the_run_can_be_tried_again(store):
+def test_failed_run_shows_its_error_and_can_be_retried(store):
     """The same run: it goes on from what is stored of it."""
     opened = talking(store, [RuntimeError("no such host"), "Here I am."])
     opened.say("Hello?")
@@ -267,7 +267,7 @@ def test_an_error_is_told_in_its_turn_and_the_run_can_be_tried_again(store):
     assert said(ended(opened)) == [[("user", "Hello?"), ("assistant", "Here I am.")]]
 
 
-def test_what_fails_before_anything_is_stored_is_told_with_what_was_said(store):
+def test_failure_before_the_run_is_stored_shows_the_prompt(store):
     """Nothing is lost: it can be said again."""
     opened = talking(store, echo)
     model, opened.agent.model = opened.agent.model, "nobody:knows"
@@ -281,7 +281,7 @@ def test_what_fails_before_anything_is_stored_is_told_with_what_was_said(store):
     assert (ended(opened)["failed"], len(ended(opened)["turns"])) == (None, 1)
 
 
-def test_a_branch_is_made_from_any_turn_and_gone_on_in(store):
+def test_branch_from_any_run_can_be_continued(store):
     """It inherits up to there; the session that it came from goes on as it was. The line makes the same branch."""
     attach(store, name="main")
     opened = talking(store, echo)
@@ -306,7 +306,7 @@ def test_a_branch_is_made_from_any_turn_and_gone_on_in(store):
     assert opened.session_id == "chat"
 
 
-def test_inherited_turns_are_not_answered_in_a_branch(store):
+def test_inherited_runs_have_no_forms(store):
     """What waits there waits in the session that it belongs to."""
     pause(store, CONFIRM)
     branch = store.branch("chat")
@@ -315,7 +315,7 @@ def test_inherited_turns_are_not_answered_in_a_branch(store):
     assert (turn["cards"], turn["again"], turn["ready"]) == ([], False, False)
 
 
-def test_only_the_latest_turns_are_read_at_first(store):
+def test_only_the_latest_runs_are_loaded_at_first(store):
     """And as many more as are asked for, in order; a long text comes whole when it is asked for."""
     for n in range(2 * PAGE_RUNS + 3):
         store.append_run("chat", Run(messages=[Message(role="user", content=f"{n} " + "x" * 5_000)]))
@@ -333,7 +333,7 @@ def test_only_the_latest_turns_are_read_at_first(store):
     assert whole["text"] == f"{2 * PAGE_RUNS + 2} " + "x" * 5_000
 
 
-def test_another_users_session_is_not_opened(store):
+def test_session_of_another_user_is_refused(store):
     """Nor moved to; a new session is the user's."""
     store.append_run("hers", Run(input="x"), user_id="ann")
 
@@ -347,7 +347,7 @@ def test_another_users_session_is_not_opened(store):
         opened.move(key("hers"))
 
 
-def test_an_agent_that_writes_elsewhere_now_is_told_of(store):
+def test_agent_with_another_store_is_refused(store):
     """The chat goes on showing what it showed, and says nothing into another store."""
     attach(store, name="main")
     opened = chat(Agent(ScriptedModel(echo)), "chat")
@@ -357,7 +357,7 @@ def test_an_agent_that_writes_elsewhere_now_is_told_of(store):
         opened.say("Hello")
 
 
-def test_an_agent_without_a_session_gets_one_that_it_keeps():
+def test_agent_without_a_session_gets_one():
     """What is said in the chat is what the agent remembers."""
     with InMemoryDb() as store:
         agent = Agent(ScriptedModel(echo), db=store)
@@ -368,7 +368,7 @@ def test_an_agent_without_a_session_gets_one_that_it_keeps():
         assert chat(agent).session_id == opened.session_id
 
 
-def test_what_is_no_agent_is_refused():
+def test_chat_needs_an_agent():
     """At once, not at the first message."""
     with pytest.raises(BadUsage, match="agent must be an agent"):
         chat(object())
@@ -376,7 +376,7 @@ def test_what_is_no_agent_is_refused():
         chat("clark")
 
 
-def test_empty_and_endless_messages_are_refused():
+def test_empty_and_long_messages_are_refused():
     """Before anything is stored."""
     with InMemoryDb() as store:
         opened = talking(store, echo)
@@ -386,7 +386,7 @@ def test_empty_and_endless_messages_are_refused():
         assert len(store.runs_df()) == 0
 
 
-def test_a_team_and_a_workflow_are_talked_to_alike(store):
+def test_chat_with_a_team_and_a_workflow(store):
     """A member's pause is answered in the leader's turn, and the team goes on."""
     sent = []
     ann = Agent(ScriptedModel([call("send", to="bob"), "Ann has sent it."]), id="ann", tools=[mailer(sent)])
@@ -411,7 +411,7 @@ def test_a_team_and_a_workflow_are_talked_to_alike(store):
     assert said(ended(opened)) == [[("user", "Hello"), ("assistant", "Hello!")]]
 
 
-def test_pictures_are_given_where_they_are_pictures():
+def test_only_images_are_sent():
     """Those of a message and of a tool's result; what only says that it is one is not shown."""
     with InMemoryDb() as store:
         parts = [
@@ -430,7 +430,7 @@ def test_pictures_are_given_where_they_are_pictures():
             opened.picture(0, message["position"], 1, None)
 
 
-def test_hostile_texts_cross_as_text(store):
+def test_hostile_texts_are_sent_as_text(store):
     """In what is said, streamed and stored, and in every name."""
     sent = []
     opened = talking(store, [[call("send", to=HOSTILE), HOSTILE], HOSTILE], HOSTILE, tools=[mailer(sent)], name=HOSTILE)
@@ -448,7 +448,7 @@ def test_hostile_texts_cross_as_text(store):
     assert stored(store, json.loads(found["turns"][0]["cards"][0]["key"])).approved
 
 
-def test_the_still_is_the_transcript():
+def test_fallback_is_the_transcript():
     """What a saved notebook shows without its kernel."""
     with InMemoryDb() as store:
         opened = talking(store, echo)
@@ -458,7 +458,7 @@ def test_the_still_is_the_transcript():
         assert "You said Hello." in opened.fallback_html()
 
 
-def test_a_script_that_has_all_gets_no_step_twice():
+def test_steps_after_a_view_are_not_repeated():
     """What a view holds is numbered with it: the steps that are still on their way are known."""
     heard = []
     talk = LiveRun(heard.append, "Hello")

@@ -23,7 +23,7 @@ def store():
         yield made
 
 
-def test_what_is_the_same_is_folded_and_what_differs_is_not(store):
+def test_identical_turns_are_folded(store):
     """Stretches of turns: where each begins, how long it is, whether it is the same."""
     found = view("a", "b", store=store).stretches(0)
 
@@ -32,7 +32,7 @@ def test_what_is_the_same_is_folded_and_what_differs_is_not(store):
     assert "have 3 turns in common" in found["said"]
 
 
-def test_the_words_of_one_side_alone_are_marked(store):
+def test_words_of_one_side_are_marked(store):
     """Both sides of a turn, each with where it stands."""
     store.save_session(Session(session_id="long", runs=[Run(input="the price is 20 euros")]))
     store.save_session(Session(session_id="other", runs=[Run(input="the price is 25 euros")]))
@@ -44,7 +44,7 @@ def test_the_words_of_one_side_alone_are_marked(store):
     assert row["a"]["place"] == "long/0"
 
 
-def test_turns_come_in_portions_however_many_are_asked_for(store):
+def test_turns_are_limited_per_request(store):
     """And none beyond the last."""
     store.save_session(Session(session_id="many", runs=[Run(input=f"{n}") for n in range(120)]))
     shown = view("a", "many", store=store)
@@ -54,7 +54,7 @@ def test_turns_come_in_portions_however_many_are_asked_for(store):
     assert shown.rows(0, 10_000, 10) == []
 
 
-def test_a_long_text_is_cut_and_can_be_had_whole(store):
+def test_long_text_is_truncated_and_available_in_full(store):
     """The beginning, how much is missing, and all of it on request."""
     text = "word " * 5_000
     store.append_run("a", Run(messages=[Message(role="user", content=text)]))
@@ -66,7 +66,7 @@ def test_a_long_text_is_cut_and_can_be_had_whole(store):
     assert shown.whole(0, last["turn"], "a") == text
 
 
-def test_each_of_several_contenders_is_beside_the_baseline(store):
+def test_each_contender_is_compared_with_the_baseline(store):
     """By its number; what each took is there once."""
     shown = view("a", "b", "c", store=store)
 
@@ -75,7 +75,7 @@ def test_each_of_several_contenders_is_beside_the_baseline(store):
     assert [shown.stretches(n)["parts"] for n in (0, 1)] == [3, 3]
 
 
-def test_hostile_texts_cross_as_text(store):
+def test_hostile_texts_are_sent_as_text(store):
     """Everything is JSON, with its controls made visible; nothing is markup but what the renderer wrote."""
     shown = view("a", "c", store=store)
     sent = json.dumps([shown.start(), shown.stretches(0), shown.rows(0, 0, 50)]).encode()
@@ -87,7 +87,7 @@ def test_hostile_texts_cross_as_text(store):
 
 
 @pytest.mark.parametrize("call", [("stretches", 7), ("stretches", -1), ("whole", 0, 99, "a"), ("whole", 0, 0, "z")])
-def test_what_is_not_there_is_refused(store, call):
+def test_unknown_turn_is_refused(store, call):
     """A stale or forged request gets an error that the widget shows."""
     name, *args = call
     shown = view("a", "b", store=store)
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_refused(store, call):
         getattr(shown, name)(*args)
 
 
-def test_the_still_is_the_comparison(store):
+def test_fallback_is_the_comparison(store):
     """What a saved notebook shows without a kernel."""
     shown = view("a", "b", store=store)
 

@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from paused import BOOK, CONFIRM, DELETE, EXTERNAL, FILL, RATE, key, pause, stored, typed, until
+from pending_requirements import BOOK, CONFIRM, DELETE, EXTERNAL, FILL, RATE, key, pause, stored, typed, until
 
 from kern_nb import attach
 from kern_nb.agent import Agent, tool
@@ -48,7 +48,7 @@ def cards(found):
 
 
 @pytest.mark.every_engine
-def test_it_shows_what_is_waited_for_by_run(inbox):
+def test_requirements_are_grouped_by_run(inbox):
     """What would be called with what, who is to answer, since when; and what the run was asked."""
     found = inbox.poll("", 20)
     (run,) = found["runs"]
@@ -74,7 +74,7 @@ def test_it_shows_what_is_waited_for_by_run(inbox):
     json.dumps(found).encode()
 
 
-def test_a_look_at_what_is_as_it_was_says_only_so(inbox, store):
+def test_poll_without_changes_returns_the_mark(inbox, store):
     """A poll of an inbox in which nothing happens costs no more than the question; what happens is seen."""
     mark = inbox.poll("", 20)["mark"]
 
@@ -99,7 +99,7 @@ CLICKS = {
 
 
 @pytest.mark.parametrize("click", CLICKS)
-def test_the_line_does_what_the_click_did(click, attached_stores):
+def test_command_equals_its_click(click, attached_stores):
     """Typed in the same place, the line of a click stores the same answer."""
     requirement_id, clicked = CLICKS[click]
     answers, lines = [], []
@@ -116,7 +116,7 @@ def test_the_line_does_what_the_click_did(click, attached_stores):
     assert answers[0][0] == ("pending" if click == "hand off" else "resolved")
 
 
-def test_edited_arguments_keep_their_kind(inbox, store):
+def test_edited_arguments_keep_their_type(inbox, store):
     """Text stays text, also where it could be a number; the rest is read as JSON."""
     inbox.approve(key(DELETE), {"0": "42", "1": "42"})
 
@@ -125,7 +125,7 @@ def test_edited_arguments_keep_their_kind(inbox, store):
     assert (shown["state"], [arg["now"] for arg in shown["args"]]) == ("✓ approved by bob", ["42", "42"])
 
 
-def test_what_cannot_be_read_is_told_at_the_requirement_and_answers_nothing(inbox, store):
+def test_invalid_input_is_refused_at_the_requirement(inbox, store):
     """Which argument, and what would do; nobody's answer is spent."""
     told = inbox.approve(key(DELETE), {"1": "3,5"})["refused"]
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_told_at_the_requirement_and_answers_nothing(inbo
     assert [one.status for one in store.requirements(status=None)] == ["pending"] * 3
 
 
-def test_a_field_that_a_tool_cannot_do_without_is_asked_for_again(inbox, store):
+def test_required_field_must_not_be_empty(inbox, store):
     """An empty field is not given; the store says which one is needed."""
     extra = {"fields": ["city", "date"], "required": ["city"]}
     pause(store, FILL | {"requirement_id": "need", "extra": extra}, session_id="needed")
@@ -146,7 +146,7 @@ def test_a_field_that_a_tool_cannot_do_without_is_asked_for_again(inbox, store):
     assert stored(store, "need").answer == {"city": "Paris"}
 
 
-def test_of_two_who_click_one_wins_and_the_other_is_told_who(inbox, store):
+def test_of_two_clicks_one_wins(inbox, store):
     """At the requirement itself: who was faster, and when; the answer stands as it was given."""
     other = inbox_widget(store, by="eve")
     other.poll("", 20)
@@ -160,7 +160,7 @@ def test_of_two_who_click_one_wins_and_the_other_is_told_who(inbox, store):
     assert cards(other.poll("", 20))[DELETE]["state"] == "✓ approved by bob"
 
 
-def test_what_somebody_else_took_on_is_theirs(inbox, store):
+def test_claimed_requirement_is_refused(inbox, store):
     """Who is at it is shown, and told to who answers all the same; they themselves may."""
     store.claim(RATE, by="carl")
 
@@ -171,7 +171,7 @@ def test_what_somebody_else_took_on_is_theirs(inbox, store):
     assert stored(store, RATE).resolved_by == "carl"
 
 
-def test_what_is_for_one_person_is_shown_to_them_alone(inbox):
+def test_filter_by_assignee(inbox):
     """Others' requirements are counted with the run, not shown."""
     inbox.narrow(key("ann"))
     (run,) = inbox.poll("", 20)["runs"]
@@ -184,7 +184,7 @@ def test_what_is_for_one_person_is_shown_to_them_alone(inbox):
     assert inbox.poll("", 20)["runs"] == []
 
 
-def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store, variables):
+def test_resolved_run_can_be_resumed_with_its_agent(store, variables):
     """Else the line that goes on with it is there. What became of the run is told, and stays until it is cleared."""
     attach(store, name="main")
     shredded = []
@@ -220,7 +220,7 @@ def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store
     assert inbox.poll("", 20)["runs"] == []
 
 
-def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, variables):
+def test_failed_resume_shows_its_error_and_can_be_retried(store, variables):
     """Its error is told where the run is, with what to do next."""
     attach(store, name="main")
     agent = Agent(
@@ -242,7 +242,7 @@ def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, v
     until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
 
 
-def test_answers_that_only_wait_for_the_run_to_go_on_are_shown(inbox, store):
+def test_resolved_requirements_of_a_paused_run_are_shown(inbox, store):
     """Also to who opens the inbox afterwards: the run has everything, and stands still."""
     for requirement_id in (DELETE, BOOK):
         store.resolve(requirement_id, approve=True)
@@ -253,7 +253,7 @@ def test_answers_that_only_wait_for_the_run_to_go_on_are_shown(inbox, store):
     assert [card["state"] for card in run["cards"]] == ["✓ approved", "✓ answered", "✓ answered by ann"]
 
 
-def test_what_is_answered_and_gone_on_with_elsewhere_stays_as_it_became(inbox, store):
+def test_requirements_resolved_elsewhere_stay_on_screen(inbox, store):
     """The card does not vanish under the hand; it says who answered, and that the run went on."""
     inbox.poll("", 20)
     for requirement_id in (DELETE, BOOK, RATE):
@@ -268,7 +268,7 @@ def test_what_is_answered_and_gone_on_with_elsewhere_stays_as_it_became(inbox, s
     assert inbox_widget(store).poll("", 20)["runs"] == []
 
 
-def test_what_is_too_late_says_so(store):
+def test_expired_requirement_is_marked(store):
     """It can no longer be answered, and nobody waits for it."""
     from datetime import UTC, datetime, timedelta
 
@@ -282,7 +282,7 @@ def test_what_is_too_late_says_so(store):
     assert "expired" in inbox.approve(key(DELETE), {})["refused"]["message"]
 
 
-def test_a_members_pause_is_its_teams(store):
+def test_member_requirement_belongs_to_the_team_run(store):
     """The run that goes on is the team's, and what the member asks stands there."""
     attach(store, name="main")
     leader = store.start_run("led", input="lead", session_type="team", team_id="crew")
@@ -293,7 +293,7 @@ def test_a_members_pause_is_its_teams(store):
     assert (run["place"], run["agent"], run["left"]) == ("led/0", "crew", 1)
 
 
-def test_many_runs_come_in_portions(store):
+def test_runs_are_limited(store):
     """As many as are asked for; how many more there are is said."""
     attach(store, name="main")
     for n in range(5):
@@ -303,7 +303,7 @@ def test_many_runs_come_in_portions(store):
     assert ([run["place"] for run in found["runs"]], found["more"], found["left"]) == (["s0/0", "s1/0", "s2/0"], 2, 5)
 
 
-def test_hostile_texts_cross_as_text(store):
+def test_hostile_texts_are_sent_as_text(store):
     """In every field; the line that is told is one line, whatever the ids are."""
     attach(store, name="main")
     asked = {"tool_name": HOSTILE, "args": {HOSTILE: HOSTILE, "n": [HOSTILE]}, "prompt": HOSTILE, "note": HOSTILE}
@@ -326,13 +326,13 @@ def test_hostile_texts_cross_as_text(store):
     assert "<img" not in inbox.fallback_html()
 
 
-def test_the_still_is_the_table_of_the_inbox(inbox):
+def test_fallback_is_the_inbox_table(inbox):
     """What a saved notebook shows without its kernel."""
     assert "3 pending requirements" in inbox.fallback_html()
     assert "delete_file" in inbox.fallback_html()
 
 
-def test_a_store_that_is_only_read_says_so_at_the_requirement(tmp_path):
+def test_read_only_store_is_refused_at_the_requirement(tmp_path):
     """It is no store that went away."""
     from kern_nb.db import SqliteDb
 

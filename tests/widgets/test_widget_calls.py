@@ -6,7 +6,7 @@ import re
 import threading
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.db import InMemoryDb, open_store
@@ -69,7 +69,7 @@ def page():
         yield Page(Counter(store))
 
 
-def test_a_call_is_answered_by_its_id(page):
+def test_answer_has_the_id_of_its_call(page):
     """Arguments come by name; what may be left out may be left out."""
     assert page.ask("add", step=2) == 2
     assert page.ask("add", step=1, words=["x", "y"]) == 5
@@ -78,7 +78,7 @@ def test_a_call_is_answered_by_its_id(page):
 @pytest.mark.parametrize(
     "name", ["secret", "close", "send", "__init__", "still", "store", "nothing", "", None, 3, ["add"]]
 )
-def test_only_what_is_marked_can_be_called(page, name):
+def test_only_marked_methods_can_be_called(page, name):
     """No other method of the widget, nor of what it is made of, whatever the page sends."""
     told = page.refused(name)
 
@@ -100,7 +100,7 @@ def test_only_what_is_marked_can_be_called(page, name):
         None,
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_before_anything_is_done(page, args):
+def test_invalid_arguments_are_refused(page, args):
     """A text is no number, and an argument too many is one."""
     page.send("add", args)
 
@@ -108,7 +108,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_done(page, arg
     assert page.widget.count == 0
 
 
-def test_an_error_is_told_in_two_lines_and_kept(page):
+def test_error_has_message_and_hint(page):
     """What happened, on one line; what to do next; the exception itself is at hand in Python."""
     told = page.refused("fail", kind="kern")
 
@@ -122,12 +122,12 @@ def test_an_error_is_told_in_two_lines_and_kept(page):
 
 
 @pytest.mark.parametrize(("kind", "gone"), [("gone", True), ("busy", True), ("disk", True), ("bug", False)])
-def test_errors_of_a_store_that_went_away_offer_to_attach_again(page, kind, gone):
+def test_errors_of_a_lost_store_offer_to_attach_again(page, kind, gone):
     """Others do not: attaching again would not help."""
     assert page.refused("fail", kind=kind)["gone"] is gone
 
 
-def test_an_error_that_nobody_foresaw_is_told_like_any_other(page):
+def test_unexpected_error_is_reported(page):
     """With its type, and where the traceback is; however long or odd its text."""
     assert page.refused("fail", kind="bug")["message"] == "ZeroDivisionError: division by zero"
     assert "last_error" in page.refused("fail", kind="bug")["hint"]
@@ -137,12 +137,12 @@ def test_an_error_that_nobody_foresaw_is_told_like_any_other(page):
 
 
 @pytest.mark.parametrize("kind", ["nan", "bytes", "half", "self"])
-def test_what_cannot_be_sent_is_an_error_and_not_a_silence(page, kind):
+def test_result_that_cannot_be_sent_is_an_error(page, kind):
     """A value that is no JSON, or no Unicode, would otherwise be lost in the kernel's log."""
     assert page.refused("odd", kind=kind)["message"]
 
 
-def test_a_slow_call_does_not_hold_up_the_next(page):
+def test_slow_call_does_not_block(page):
     """It runs in a thread; its answer comes when it is ready."""
     slow = page.send("wait", {})
     assert page.ask("add", step=1) == 1
@@ -152,7 +152,7 @@ def test_a_slow_call_does_not_hold_up_the_next(page):
 
 
 @pytest.mark.parametrize("content", ["x", None, [], {}, {"call": "add"}, {"id": 1, "call": "add", "args": {"step": 1}}])
-def test_what_is_no_call_is_passed_over(page, content):
+def test_other_messages_are_ignored(page, content):
     """Another library may talk on the same line."""
     page.widget._handle_custom_msg(content, [])
 
@@ -160,20 +160,20 @@ def test_what_is_no_call_is_passed_over(page, content):
 
 
 @pytest.mark.parametrize("identity", ["", "chat", "a/b.c", "\x00\x1f", "\ud83d", "\U0001f600", '"\\', "A" * 1_000_000])
-def test_an_id_of_any_letters_goes_to_the_page_and_back(identity):
+def test_key_round_trip(identity):
     """As a key of ASCII, which every transport carries."""
     assert encode_key(identity).isascii()
     assert decode_key(encode_key(identity)) == identity
 
 
 @pytest.mark.parametrize("key", ["", "chat", "3", "[1]", "null", '"', "\x00"])
-def test_what_is_no_key_is_refused(key):
+def test_invalid_key_is_refused(key):
     """A page that sends an id in place of a key is wrong."""
     with pytest.raises(BadUsage, match="is not a valid key"):
         decode_key(key)
 
 
-def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
+def test_commands_are_quoted_and_name_the_store():
     """So that they do what the click did wherever they are pasted."""
     with InMemoryDb() as one, InMemoryDb() as other:
         store_registry.attach(one, name="my store")
@@ -185,7 +185,7 @@ def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
     assert join_words("a b", "c") == "'a b' c"
 
 
-def test_a_widget_of_a_store_by_name_or_the_one_in_use():
+def test_widget_of_a_named_or_current_store():
     """As everywhere else."""
     with InMemoryDb() as store:
         store_registry.attach(store, name="s")
@@ -202,7 +202,7 @@ class Reader(Counter):
 
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
-def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, ending):
+def test_restored_file_can_be_attached_again(tmp_path, ending):
     """While it is gone, the call and the attempt both say so; then the same widget goes on."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
@@ -223,7 +223,7 @@ def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, e
 
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
-def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, ending):
+def test_replaced_file_is_reported_and_attached_again(tmp_path, ending):
     """What the engine says, without its SQL; then the store is what its file holds."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
@@ -244,7 +244,7 @@ def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, end
     assert page.ask("total") == 0
 
 
-def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url):
+def test_lost_server_can_be_attached_again(postgres_database_url):
     """The session goes on over a new connection."""
     import psycopg
 
@@ -261,7 +261,7 @@ def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url)
     assert page.ask("total") == 1
 
 
-def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
+def test_memory_store_survives_attaching_again():
     """There is nowhere it could be read from again."""
     with InMemoryDb() as store:
         store.append_run("chat", Run(input="x"))
@@ -271,7 +271,7 @@ def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
         assert page.ask("total") == 1
 
 
-def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
+def test_script_has_no_imports_and_styles_have_fallbacks():
     """Relative imports would mean nothing in the page, others would need a network."""
     from kern_nb.widgets.browser.widget import SessionBrowser
 
@@ -284,7 +284,7 @@ def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
     assert re.findall(r"var\(--jp-[a-z0-9-]+\)", look) == []
 
 
-def test_a_still_and_the_widget_are_put_out_beside_each_other():
+def test_fallback_and_widget_are_displayed_together():
     """First the still, under a name by which it is renewed; then the widget, which says nothing in HTML."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output

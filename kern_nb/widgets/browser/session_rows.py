@@ -10,7 +10,7 @@ from kern_nb.db.session_search import TAGS, Narrowing
 from kern_nb.records import Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BRANCH
-from kern_nb.views.transcript import fork
+from kern_nb.views.transcript import fork, owner_facts
 from kern_nb.widgets.base import encode_key
 
 _TITLE = 160
@@ -64,14 +64,8 @@ def session_header(session: Session) -> dict[str, Any]:
     tags = (session.metadata or {}).get(TAGS)
     tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     title = session.session_name if session.session_name != session.session_id else None
-    facts = [
-        session.agent_id and f"agent {session.agent_id}",
-        session.team_id and f"team {session.team_id}",
-        session.workflow_id and f"workflow {session.workflow_id}",
-        session.user_id and f"user {session.user_id}",
-        f"created {formatting.format_time(session.created_at)} UTC" if session.created_at is not None else None,
-        fork(session) or None,
-    ]
+    created = "" if session.created_at is None else f"created {formatting.format_time(session.created_at)} UTC"
+    facts = [*owner_facts(session), created, fork(session)]
     return {
         "id": formatting.truncate(session.session_id, _TITLE),
         "title": formatting.truncate(title or "", _TITLE),

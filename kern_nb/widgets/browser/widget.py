@@ -64,10 +64,10 @@ def browse(
     Example:
         >>> from kern_nb import browse
         >>> from kern_nb.db import InMemoryDb
+        >>> from kern_nb.records import Session
         >>> db = InMemoryDb()
-        >>> session = db.save_session({"session_id": "chat", "user_id": "ann"})
-        >>> browser = browse(db, user="ann")
-        >>> list(browser.df()["session_id"])
+        >>> session = db.save_session(Session(session_id="chat", user_id="ann"))
+        >>> list(browse(db, user="ann").df()["session_id"])
         ['chat']
     """
     return SessionBrowser(store, parse_filter(text, agent, user, status), order=order, descending=descending)

@@ -13,14 +13,13 @@ from kern_nb.runtime.events import CallEnded, CallStarted, Event, Started, Text
 from kern_nb.text import formatting
 from kern_nb.views.transcript import call_line
 from kern_nb.widgets.base import encode_key
+from kern_nb.widgets.transcript_data import PREVIEW_LENGTH, clip
 
 if TYPE_CHECKING:
     from kern_nb.runtime.background import Live
 
 INTERVAL_S = 0.08
 """The shortest time between two messages to the script."""
-
-_PREVIEW_LENGTH = 1_200
 
 
 class LiveRun:
@@ -134,10 +133,5 @@ def _call_item(call: ToolCall) -> dict[str, Any]:
         "line": formatting.single_line(call_line(call)),
     }
     for name, value in (("args", call.args), ("result", call.result)):
-        text = formatting.format_value(value)
-        part = {
-            "text": formatting.escape_controls(text[:_PREVIEW_LENGTH]),
-            "left": max(0, len(text) - _PREVIEW_LENGTH),
-        }
-        item[name] = None if value is None else part
+        item[name] = None if value is None else clip(formatting.format_value(value), PREVIEW_LENGTH)
     return item

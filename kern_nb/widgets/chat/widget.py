@@ -98,8 +98,8 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         """Render the latest runs as a transcript."""
         session = self._session()
         runs = [] if session is None else run_data.load_latest(self.store, self.session_id)
-        shown = session or Session(session_id=self.session_id)
-        return conversation_html(Conversation(shown, [run for run in runs if run.parent_run_id is None]))
+        runs = [run for run in runs if run.parent_run_id is None]
+        return conversation_html(Conversation(session or Session(session_id=self.session_id), runs))
 
     # The view ---------------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ from kern_nb.records import Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 from kern_nb.widgets.base import encode_key
+from kern_nb.widgets.transcript_data import clip
 
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import SessionOwner
 
 PREVIEW_LENGTH = 1_500
-"""The most characters of an argument that are shown."""
+"""The most characters of an argument that are visible."""
 
 MAX_EDITABLE = 20_000
 """The most characters of an argument that can be edited."""
@@ -45,7 +46,9 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         text_names: The fields that take text only.
     """
     args = requirement.args if isinstance(requirement.args, dict) else {}
-    shown = {key: value for key, value in args.items() if requirement.kind != "handoff" or value != requirement.prompt}
+    visible = {
+        key: value for key, value in args.items() if requirement.kind != "handoff" or value != requirement.prompt
+    }
     is_edited = requirement.kind == "confirmation" and isinstance(requirement.answer, dict)
     edits = requirement.answer if is_edited else {}
     answer = "" if is_edited or requirement.answer is None else formatting.format_value(requirement.answer)
@@ -60,16 +63,16 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         "kind": requirement.kind,
         "title": TITLES[requirement.kind],
         "tool": formatting.truncate(requirement.tool_name or "", _NAME),
-        "prompt": _preview(requirement.prompt or ""),
-        "args": [_argument(k, v, edits) for k, v in list(shown.items())[:_MAX_ARGUMENTS] if k not in fields],
+        "prompt": clip(requirement.prompt or "", PREVIEW_LENGTH),
+        "args": [_argument(k, v, edits) for k, v in list(visible.items())[:_MAX_ARGUMENTS] if k not in fields],
         "more": max(0, len(args) - _MAX_ARGUMENTS),
-        "raw": _preview(formatting.format_value(requirement.args)) if is_raw else None,
+        "raw": clip(formatting.format_value(requirement.args), PREVIEW_LENGTH) if is_raw else None,
         "fields": [
             _field(field, args.get(field), is_text=field in text_names, is_required=field in required)
             for field in fields
         ],
         "for": formatting.truncate(requirement.assignee or "", _NAME),
-        "note": _preview(requirement.note or ""),
+        "note": clip(requirement.note or "", PREVIEW_LENGTH),
         "since": "" if created is None else f"{formatting.format_time(created)} UTC",
         "at": None if created is None else created.timestamp(),
         "until": "" if expires is None else f"{formatting.format_time(expires)} UTC",
@@ -87,7 +90,7 @@ def _argument(name: str, value: Any, edits: dict[str, Any]) -> dict[str, Any]:
         "name": formatting.truncate(name, _NAME),
         "is_text": isinstance(value, str),
         "whole": formatting.escape_controls(text) if len(text) <= MAX_EDITABLE else None,
-        **_preview(text),
+        **clip(text, PREVIEW_LENGTH),
         "now": None if new_text is None else formatting.escape_controls(new_text),
     }
 
@@ -95,10 +98,6 @@ def _argument(name: str, value: Any, edits: dict[str, Any]) -> dict[str, Any]:
 def _field(name: str, value: Any, *, is_text: bool, is_required: bool) -> dict[str, Any]:
     text = "" if value is None else formatting.escape_controls(formatting.format_value(value)[:MAX_EDITABLE])
     return {"name": formatting.truncate(name, _NAME), "filled": text, "is_text": is_text, "needed": is_required}
-
-
-def _preview(text: str) -> dict[str, Any]:
-    return {"text": formatting.escape_controls(text[:PREVIEW_LENGTH]), "left": max(0, len(text) - PREVIEW_LENGTH)}
 
 
 def text_fields(requirement: Requirement, owner: SessionOwner | None) -> set[str]:
@@ -133,12 +132,12 @@ def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str,
         BadUsage: a text is not valid JSON, or there is no such argument.
     """
     args = requirement.args if isinstance(requirement.args, dict) else {}
-    shown = list(args.items())[:_MAX_ARGUMENTS]
+    visible = list(args.items())[:_MAX_ARGUMENTS]
     result = {}
     for index, text in edits.items():
-        if not index.isdecimal() or int(index) >= len(shown):
+        if not index.isdecimal() or int(index) >= len(visible):
             raise BadUsage(f"No argument {index!r}.", "Run the cell again.")
-        name, original = shown[int(index)]
+        name, original = visible[int(index)]
         result[name] = text if isinstance(original, str) else _parse_json(name, text)
     return result or None
 

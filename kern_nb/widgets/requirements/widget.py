@@ -92,7 +92,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
 
     def _poll(self, mark: str, limit: int) -> dict[str, Any]:
         try:
-            found = self._load()
+            every = self._load()
         except StoreBusy:
             if mark:
                 return {"mark": mark, "busy": True}
@@ -100,9 +100,9 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         with self._lock:
             outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
         agents = sorted(agent_registry.here())
-        state = [*map(_requirement_state, found), outcomes, agents, self.assignee, self.by, limit]
+        state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
         new_mark = str(hash(repr(state)))
-        return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(found, min(limit, MAX_RUNS))}
+        return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(every, min(limit, MAX_RUNS))}
 
     @call
     def narrow(self, assignee: str) -> None:
@@ -136,10 +136,10 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         every = by_id | self._on_screen
         return sorted(every.values(), key=lambda r: (r.created_at is None, r.created_at, r.requirement_id))
 
-    def _view(self, found: list[Requirement], limit: int) -> dict[str, Any]:
-        self._runs = runs = Places(self.store, (r.session_id for r in found))
+    def _view(self, every: list[Requirement], limit: int) -> dict[str, Any]:
+        self._runs = runs = Places(self.store, (r.session_id for r in every))
         by_run: dict[str, list[Requirement]] = {}
-        for requirement in found:
+        for requirement in every:
             top = runs.top(requirement.run_id)
             by_run.setdefault(top.run_id if top else str(requirement.run_id), []).append(requirement)
         groups = {run_id: self._select(run_id, of_run) for run_id, of_run in by_run.items()}
@@ -147,7 +147,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         visible = dict(list(groups.items())[:limit])
         names = short_keys(self.store, [r for of_run in visible.values() for r in of_run])
         self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
-        people = {r.assignee for r in found if r.assignee and requirements.is_pending(r)}
+        people = {r.assignee for r in every if r.assignee and requirements.is_pending(r)}
         people |= {self.assignee} if self.assignee else set()
         return {
             "runs": [self._run(run_id, of_run, by_run[run_id], names) for run_id, of_run in visible.items()],

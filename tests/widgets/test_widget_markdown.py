@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.agent import Agent
@@ -32,7 +32,7 @@ def store():
         yield made
 
 
-def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_else(store):
+def test_session_browser_gets_trees_of_model_messages_only(store):
     """Beside the text; a list of names, children and attributes, in which texts are visible."""
     shown = Page(browse()).ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"]
     trees = [message.get("tree") for message in shown]
@@ -46,7 +46,7 @@ def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_els
     assert "**0.**" in shown[3]["text"]
 
 
-def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(store):
+def test_long_answer_is_a_preview_and_available_in_full(store):
     """The cut falls where a text is cut, and what is left is counted."""
     page = Page(browse())
     shown = page.ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"][3]
@@ -60,7 +60,7 @@ def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(sto
     assert "tree" not in users
 
 
-def test_the_chat_gets_the_same_once_the_turn_is_whole(store):
+def test_chat_gets_a_tree_of_a_finished_run(store):
     """Streamed text is plain."""
     opened = chat(Agent(ScriptedModel(["**Yes**"]), db=store, id="clerk"), "chat")
     found = opened.poll("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.analysis.compare import Comparison
@@ -68,7 +68,7 @@ def ids(answer):
 # The list ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_begins_with_the_newest_and_says_how_many_there_are(page):
+def test_list_starts_with_the_newest_and_has_a_total(page):
     """With what a row says: title or question, owner, user, tags, runs, status, time, in words."""
     answer = page.ask("start")
 
@@ -115,7 +115,7 @@ def test_filters_and_orders(page, fields, expected):
     assert by_sql == ids(answer)
 
 
-def test_rows_can_be_had_from_anywhere_in_the_list(store):
+def test_rows_from_any_offset(store):
     """Parts meet without a gap; beyond the end there are none; no answer is larger than is good for a page."""
     for n in range(230):
         store.save_session(Session(session_id=f"s{n:03}", created_at=n))
@@ -130,7 +130,7 @@ def test_rows_can_be_had_from_anywhere_in_the_list(store):
     assert ids(page.ask("rows", offset=-5, limit=-5)) == ["s229"]
 
 
-def test_sessions_that_come_and_go_meanwhile_are_seen_at_the_next_refresh(page, shop):
+def test_refresh_shows_new_and_deleted_sessions(page, shop):
     """A part of a list that got shorter is short, not an error."""
     page.ask("start")
     shop.delete_session("alpha")
@@ -142,7 +142,7 @@ def test_sessions_that_come_and_go_meanwhile_are_seen_at_the_next_refresh(page, 
     assert (answer["total"], ids(answer)) == (2, ["gamma", "beta"])
 
 
-def test_totals_are_the_agents_in_words(page):
+def test_totals_are_formatted(page):
     """By key, for the rows that are on screen."""
     totals = page.ask("totals", keys=[encode_key("alpha"), encode_key("beta")])
 
@@ -154,14 +154,14 @@ def test_totals_are_the_agents_in_words(page):
 
 
 @pytest.mark.parametrize("fields", [{"status": "DONE"}, {"order": "price"}, {"text": 3}, {"descending": 1}])
-def test_a_filter_that_makes_no_sense_is_told_and_changes_nothing(page, fields):
+def test_invalid_filter_is_refused_and_changes_nothing(page, fields):
     """The list stays as it was."""
     page.ask("find", **ANY | {"user": "ann"})
     assert page.refused("find", **ANY | fields)["kind"] == "BadUsage"
     assert page.widget.narrowing.user == "ann"
 
 
-def test_a_browser_may_begin_with_a_filter(shop):
+def test_browser_with_initial_filter(shop):
     """As its fields show."""
     answer = Page(browse(text="#to check", user="ann", order="user", descending=False)).ask("start")
 
@@ -173,7 +173,7 @@ def test_a_browser_may_begin_with_a_filter(shop):
         browse(order="price")
 
 
-def test_an_empty_store_has_an_empty_list(store):
+def test_empty_store_has_an_empty_list(store):
     """And nothing is made of it by looking."""
     page = Page(browse(store))
     assert page.ask("start")["total"] == 0
@@ -184,7 +184,7 @@ def test_an_empty_store_has_an_empty_list(store):
 # What is selected ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_ticked_is_at_hand_in_python(page):
+def test_selection_is_available_in_python(page):
     """In the order it was ticked in; else what is shown; else all that is listed."""
     browser: SessionBrowser = page.widget
     assert (browser.selected, browser.place) == ([], None)
@@ -204,7 +204,7 @@ def test_what_is_ticked_is_at_hand_in_python(page):
     assert browser.selected == []
 
 
-def test_more_than_can_be_looked_at_is_not_selected(page):
+def test_selection_has_a_limit(page):
     """A page that runs wild does not fill the kernel."""
     assert page.refused("choose", keys=[encode_key(str(n)) for n in range(1_001)])["kind"] == "BadUsage"
 
@@ -225,7 +225,7 @@ def everything(page, key):
         answer = page.ask("more", key=key, run_index=answer["next"][0], position=answer["next"][1])
 
 
-def test_a_transcript_of_any_length_comes_in_parts_that_meet(shop, page):
+def test_transcript_parts_are_contiguous(shop, page):
     """Many runs, and one run of more messages than a part holds; a branch reads what it inherits, up to the cut."""
     for n in range(45):
         shop.append_run("long", a_run(f"q{n}"))
@@ -241,7 +241,7 @@ def test_a_transcript_of_any_length_comes_in_parts_that_meet(shop, page):
     assert everything(page, encode_key("cut"))[0] == expected[: 45 * 4 + 101]
 
 
-def test_runs_say_what_they_took_and_how_they_ended(page):
+def test_runs_have_totals_and_status(page):
     """The facts above the messages, the call beside its result, the error below."""
     (run,) = page.ask("show", key=encode_key("beta"))["transcript"]["runs"]
 
@@ -253,7 +253,7 @@ def test_runs_say_what_they_took_and_how_they_ended(page):
     assert run["ends"] == [{"kind": "error", "text": "no money", "left": 0}]
 
 
-def test_a_long_text_is_cut_and_can_be_had_whole(shop, page):
+def test_long_text_is_truncated_and_available_in_full(shop, page):
     """Of messages, arguments, results and errors; a huge one up to a limit, with a word about the rest."""
     long = "word " * 2_000
     call = ToolCall(tool_call_id="c", tool_name="t", args={"x": long}, result=long)
@@ -276,7 +276,7 @@ def test_a_long_text_is_cut_and_can_be_had_whole(shop, page):
         assert page.refused("text", **{**at, "part": "content", "number": 0, **wrong})["message"]
 
 
-def test_a_run_without_messages_shows_its_input_and_output(shop, page):
+def test_run_without_messages_shows_input_and_output(shop, page):
     """As other transcripts do; calls that no message made stand at its end."""
     shop.append_run("bare", Run(input="in", output="out", tool_calls=[ToolCall(tool_call_id="c", tool_name="t")]))
     (run,) = page.ask("show", key=encode_key("bare"))["transcript"]["runs"]
@@ -286,7 +286,7 @@ def test_a_run_without_messages_shows_its_input_and_output(shop, page):
     assert run["ends"][0]["calls"][0]["line"] == "? outcome unknown: t()"
 
 
-def test_pictures_of_pixels_are_given_as_data_and_nothing_else_is(shop, page):
+def test_only_raster_images_are_sent(shop, page):
     """Kept bytes and data URLs; what they are is read from them. Documents, lies and pictures elsewhere are told."""
     sha = shop.put_blob(PNG, "image/svg+xml")
     evil = shop.put_blob(b"<svg onload='alert(1)'/>", "image/png")
@@ -322,7 +322,7 @@ def test_pictures_of_pixels_are_given_as_data_and_nothing_else_is(shop, page):
         assert reason in page.refused("picture", **at, position=0, number=number, tool_call=None)["message"]
 
 
-def test_a_picture_that_is_too_large_is_not_sent(shop, page, monkeypatch):
+def test_large_image_is_not_sent(shop, page, monkeypatch):
     """It would freeze the page; its size is told."""
     monkeypatch.setattr(media, "MAX_BYTES", 10)
     sha = shop.put_blob(PNG, "image/png")
@@ -332,7 +332,7 @@ def test_a_picture_that_is_too_large_is_not_sent(shop, page, monkeypatch):
     assert "too large" in page.refused("picture", **at)["message"]
 
 
-def test_the_branch_tree_is_nested_in_the_order_of_the_branch_points(shop, page):
+def test_branch_tree_is_nested_in_branch_order(shop, page):
     """From the first session of all down, with where each was taken; the one that is shown is marked."""
     shop.branch("alpha", after=1, new_session_id="late")
     shop.branch("alpha", after=(0, 1), new_session_id="early")
@@ -361,7 +361,7 @@ def run_line(line):
 @pytest.mark.parametrize(
     ("run_index", "message_index", "fork"), [(None, None, (1, None)), (0, None, (0, None)), (0, 1, (0, 1))]
 )
-def test_branching_does_what_its_line_does(page, shop, run_index, message_index, fork):
+def test_branch_equals_its_command(page, shop, run_index, message_index, fork):
     """At the end, after a run, after a message; with a name, which is the id and the title."""
     answer = page.ask(
         "branch", key=encode_key("alpha"), run_index=run_index, message_index=message_index, name="what if"
@@ -375,7 +375,7 @@ def test_branching_does_what_its_line_does(page, shop, run_index, message_index,
     assert page.widget.result.session_id == "what if"
 
 
-def test_a_branch_without_a_name_gets_an_id(page, shop):
+def test_branch_without_a_name_gets_an_id(page, shop):
     """And its line names none."""
     answer = page.ask("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="  ")
 
@@ -383,7 +383,7 @@ def test_a_branch_without_a_name_gets_an_id(page, shop):
     assert answer["line"] == "%kern branch alpha/0"
 
 
-def test_a_branch_whose_name_is_taken_is_told(page, shop):
+def test_branch_name_in_use_is_refused(page, shop):
     """Nothing is made."""
     assert (
         page.refused("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="beta")["kind"]
@@ -392,7 +392,7 @@ def test_a_branch_whose_name_is_taken_is_told(page, shop):
     assert shop.find_sessions().total == 3
 
 
-def test_renaming_and_tagging(page, shop):
+def test_rename_and_tag(page, shop):
     """Each with the line that does the same; an empty title is refused, no tags take the tags away."""
     renamed = page.ask("rename", key=encode_key("alpha"), name=" It's “here” ")
     tagged = page.ask("tag", key=encode_key("alpha"), tags="#one, two words ,,one")
@@ -407,7 +407,7 @@ def test_renaming_and_tagging(page, shop):
 
 
 @pytest.mark.parametrize("action", ["rename", "tag"])
-def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
+def test_rename_and_tag_equal_their_commands(page, shop, action):
     """Run as they are, they leave the session as the click left it."""
     args = {"rename": {"name": "It's “here”"}, "tag": {"tags": "one, two words"}}[action]
     line = page.ask(action, key=encode_key("alpha"), **args)["line"]
@@ -420,7 +420,7 @@ def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
     assert (after.session_name, after.metadata) == (clicked.session_name, clicked.metadata)
 
 
-def test_exporting(page, tmp_path, monkeypatch):
+def test_export(page, tmp_path, monkeypatch):
     """A new file beside the notebook each time, never over another; the line writes the same."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -446,7 +446,7 @@ def test_exporting(page, tmp_path, monkeypatch):
     assert page.refused("export", keys=[one], kind="../x")["kind"] == "BadUsage"
 
 
-def test_comparing_and_summarizing(page):
+def test_compare_and_summarize(page):
     """The result is in Python, its HTML goes to the page, and the line names the sessions in order."""
     keys = [encode_key("alpha"), encode_key("beta")]
     compared = page.ask("compare", keys=keys)
@@ -464,7 +464,7 @@ def test_comparing_and_summarizing(page):
     assert page.refused("summarize", keys=[])["message"] == "No session is selected."
 
 
-def test_metrics_and_plots_of_what_is_selected(page):
+def test_metrics_and_plots_of_the_selection(page):
     """A table with a row each and one for all; a picture with a text in its place."""
     keys = [encode_key("alpha"), encode_key("beta")]
     rendered = page.ask("metrics", keys=keys)["rendered"]
@@ -481,7 +481,7 @@ def test_metrics_and_plots_of_what_is_selected(page):
     assert page.refused("plot", keys=keys, kind="secret")["kind"] == "BadUsage"
 
 
-def test_without_what_draws_a_plot_is_a_table(page, monkeypatch):
+def test_plot_without_renderer_is_a_table(page, monkeypatch):
     """It says how to get what is missing."""
     from kern_nb.analysis.plots import vega
 
@@ -491,7 +491,7 @@ def test_without_what_draws_a_plot_is_a_table(page, monkeypatch):
     assert "<table" in drawn["rendered"]
 
 
-def test_the_text_of_a_cell_loads_what_is_selected(page, shop):
+def test_cell_text_loads_the_selection(page, shop):
     """One session by the magic, several by a call."""
     one = page.ask("cell", keys=[encode_key("alpha")], frame="messages")["line"]
     two = page.ask("cell", keys=[encode_key("alpha"), encode_key("beta")], frame="runs")["line"]
@@ -504,7 +504,7 @@ def test_the_text_of_a_cell_loads_what_is_selected(page, shop):
     assert page.refused("cell", keys=[encode_key("alpha")], frame="secrets")["kind"] == "BadUsage"
 
 
-def test_lines_of_a_store_that_is_not_in_use_name_it(page, shop, store_factory):
+def test_commands_name_a_store_that_is_not_current(page, shop, store_factory):
     """So do the lines of cells, for one session or several."""
     other = store_factory("other")
     other.append_run("x", a_run("q"))
@@ -519,7 +519,7 @@ def test_lines_of_a_store_that_is_not_in_use_name_it(page, shop, store_factory):
     assert len(names["df"]) == 3
 
 
-def test_a_store_that_may_only_be_read_says_so(store_factory, engine_name):
+def test_read_only_store_refuses_changes(store_factory, engine_name):
     """Nothing is changed, and the list goes on."""
     if engine_name == "memory":
         pytest.skip("a store in memory is never opened to be read")
@@ -540,7 +540,7 @@ def test_a_store_that_may_only_be_read_says_so(store_factory, engine_name):
 
 
 @pytest.mark.parametrize("call", ["show", "more", "text", "branch", "rename", "tag"])
-def test_a_session_that_was_deleted_meanwhile_is_told(page, shop, call):
+def test_deleted_session_is_reported(page, shop, call):
     """By whatever is done with it next."""
     args = {
         "show": {},
@@ -579,7 +579,7 @@ def hostile(store):
     return store
 
 
-def test_hostile_texts_reach_the_page_as_plain_text_and_cut(hostile):
+def test_hostile_texts_are_plain_and_truncated(hostile):
     """Controls are seen, not sent; a name of a megabyte is short; keys lead back to the very ids."""
     page = Page(browse(hostile))
     start = page.ask("start")
@@ -596,7 +596,7 @@ def test_hostile_texts_reach_the_page_as_plain_text_and_cut(hostile):
 
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE.replace("\ud83d", "")], ids=["with half a pair", "without"])
-def test_what_is_rendered_for_the_page_and_what_is_left_are_escaped(store, text):
+def test_rendered_markup_and_fallback_are_escaped(store, text):
     """Comparisons, digests, metrics and the still: no element comes from a store."""
     fill_with(store, text)
     page = Page(browse(store))
@@ -615,7 +615,7 @@ def test_what_is_rendered_for_the_page_and_what_is_left_are_escaped(store, text)
     assert "alert(1)" in page.widget.fallback_html()
 
 
-def test_the_still_holds_what_was_last_seen(page):
+def test_fallback_shows_the_last_view(page):
     """The part of the list, ticks, the transcript that is open, and the last result."""
     page.ask("start")
     assert "where is it?" in page.widget.fallback_html()
@@ -634,7 +634,7 @@ def test_the_still_holds_what_was_last_seen(page):
     assert "Sessions 3 to 3 of 3" in page.widget.fallback_html()
 
 
-def test_the_still_of_a_filter_shows_what_fits(page):
+def test_fallback_shows_matching_sessions(page):
     """It begins anew with each filter."""
     page.ask("set_offset", offset=2)
     page.ask("find", **ANY | {"user": "bob"})

@@ -11,7 +11,7 @@ from kern_nb.text.tables import Column, Table
 MODEL = "ft:gpt-4.1-2025-04-14:sierra:tau2-full-sft:BzrYdMNm"
 
 
-def test_what_differs_at_the_end_is_cut_in_the_middle():
+def test_difference_at_the_end_shortens_the_middle():
     """Only those that would read alike are; the others are cut as ever."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail", f"{MODEL[:30]}, which is another one", "gpt-4.1"]
 
@@ -23,7 +23,7 @@ def test_what_differs_at_the_end_is_cut_in_the_middle():
     ]
 
 
-def test_what_differs_in_the_middle_is_shown_from_there():
+def test_difference_in_the_middle_is_shown():
     """With what comes shortly before it."""
     a, b = (f"{'same ' * 20}{word}{' and on' * 20}" for word in ("left", "right"))
 
@@ -35,7 +35,7 @@ def test_what_differs_in_the_middle_is_shown_from_there():
 
 
 @given(st.lists(st.text("ab", max_size=60).map(lambda end: "a" * 30 + end), max_size=8), st.integers(40, 60))
-def test_texts_that_differ_read_differently(texts, width):
+def test_different_texts_stay_distinct(texts, width):
     """Of whatever lengths, within the width."""
     shown = formatting.truncate_distinct(texts, width)
 
@@ -43,7 +43,7 @@ def test_texts_that_differ_read_differently(texts, width):
     assert len(set(shown)) == len(set(texts))
 
 
-def test_a_table_tells_long_names_apart():
+def test_table_keeps_long_names_distinct():
     """As text and as markup, which has the whole as a title."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail"]
     table = Table("Groups", [Column("group", width=40)], [[name] for name in names])

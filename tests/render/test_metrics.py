@@ -27,17 +27,17 @@ from kern_nb.text.metrics import format_delta, format_metric, format_percent
         ("score", None, "—"),
     ],
 )
-def test_amounts(metric, number, shown):
+def test_metric_values(metric, number, shown):
     """Numbers as people read them."""
     assert format_metric(metric, number) == shown
 
 
-def test_differences_carry_their_sign():
+def test_deltas_have_a_sign():
     """A minus that is as wide as a plus; nothing in between for none."""
     assert [format_delta("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
 
 
-def test_small_differences_are_not_none():
+def test_small_deltas_are_not_rounded_to_zero():
     """Of time and money, of which less than a hundredth is still something."""
     minus = "\N{MINUS SIGN}"
     assert [format_delta("duration_s", n) for n in (0.0024, -0.0024, 0.006, 0.0)] == [
@@ -49,7 +49,7 @@ def test_small_differences_are_not_none():
     assert [format_delta("cost", n) for n in (0.00002, -0.00002, 0.0002)] == ["+2e-05", f"{minus}2e-05", "+0.0002"]
 
 
-def test_percentages_carry_their_sign():
+def test_percentages_have_a_sign():
     """One digit at most, none where it says nothing."""
     assert [format_percent(n) for n in (-33.333, 0.0, -0.01, 50.0, 1184.19, None)] == [
         "\N{MINUS SIGN}33.3%",

@@ -16,7 +16,7 @@ from markup import Markup
 from kern_nb.text.worddiff import MAX_LENGTH, diff, diff_lines, diff_markup, diff_raw, inline_diff
 
 
-def test_the_words_that_differ_are_marked():
+def test_differing_words_are_marked():
     """In each text those that the other lacks, and no more."""
     a, b = diff_markup("The price is 20 euros today.", "The price is 25 euros.")
 
@@ -25,7 +25,7 @@ def test_the_words_that_differ_are_marked():
     assert inline_diff("The price is 20 euros.", "The price is 25 euros.") == "The price is [-20-] {+25+} euros."
 
 
-def test_texts_that_have_little_in_common_are_not_marked():
+def test_dissimilar_texts_are_not_marked():
     """They are two texts, not two versions of one; marks on every other word would say nothing."""
     a, b = diff_markup("I cannot refund a delivered order.", "Yes, your tent arrives on Thursday, before noon!")
 
@@ -33,7 +33,7 @@ def test_texts_that_have_little_in_common_are_not_marked():
     assert "<ins>" not in b
 
 
-def test_long_texts_are_shown_from_shortly_before_their_first_difference():
+def test_long_texts_start_before_their_first_difference():
     """What is alike before is counted, and so is what follows."""
     a, b = diff_markup("word " * 2_000 + "left" + " end" * 2_000, "word " * 2_000 + "right" + " end" * 2_000)
 
@@ -45,7 +45,7 @@ def test_long_texts_are_shown_from_shortly_before_their_first_difference():
 
 
 @given(st.text(), st.text())
-def test_nothing_of_a_text_is_lost(a, b):
+def test_diff_loses_nothing(a, b):
     """The pieces of each are its text, whatever is marked."""
     from kern_nb.text.formatting import escape_controls
 
@@ -70,7 +70,7 @@ def test_nothing_of_a_text_is_lost(a, b):
         ("soft\u00adhyphen", "softhyphen"),
     ],
 )
-def test_what_differs_is_seen_where_nobody_would_see_it(a, b):
+def test_invisible_differences_are_spelled_out(a, b):
     """Spaces, line ends, accents, signs without ink: on one line, side by side, and as markup without its elements."""
 
     def seen(text: str) -> str:
@@ -83,7 +83,7 @@ def test_what_differs_is_seen_where_nobody_would_see_it(a, b):
     assert ["".join(text for _, text in pieces) for pieces in diff("a b", "a  c")] == ["a b", "a  c"]
 
 
-def test_a_line_shows_the_difference_wherever_it_is():
+def test_line_shows_the_difference_anywhere():
     """Far behind what fits into a line; and of texts that have nothing in common, both."""
     for alike in (0, 100, 200, 300, 5_000):
         text = ("one moment please " * 300)[:alike]
@@ -99,7 +99,7 @@ def test_a_line_shows_the_difference_wherever_it_is():
     assert inline_diff('f({"x":1})', 'f({"x":"1"})') == 'f({"x":{+"+}1{+"+}})'
 
 
-def test_hostile_texts_stay_text():
+def test_hostile_texts_are_escaped():
     """Whatever is compared with whatever."""
     chance = random.Random(3)
     texts = list(HOSTILE.values())
@@ -111,7 +111,7 @@ def test_hostile_texts_stay_text():
             assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in found.text)
 
 
-def test_texts_of_few_signs_are_compared_at_once():
+def test_repetitive_texts_are_compared_quickly():
     """Rulers and tables are the same sign over and over."""
     begun = time.thread_time()
     for a, b in (
