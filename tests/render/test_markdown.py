@@ -225,7 +225,7 @@ import resource
 from kern_nb.text import html, markdown
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for piece in {pieces!r}:
-    markdown._tree.__wrapped__(piece * (html.LONGEST // len(piece)))
+    markdown._parse.__wrapped__(piece * (html.MAX_LENGTH // len(piece)))
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
 
@@ -269,7 +269,7 @@ def test_headings_and_table_rules_are_distinguished_from_similar_text():
 def test_parser_is_imported_on_demand():
     """Not with the package, nor with what writes transcripts."""
     code = (
-        "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"
+        "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.parse('plain'); print('mistune' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

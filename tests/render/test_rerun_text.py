@@ -26,7 +26,7 @@ def test_rerun_headline():
         done = rerun("chat/0", agent, model=ScriptedModel("ho", id="b"), tools=[], message="Hello", name="what-if")
         lines = repr(done).splitlines()
         assert lines[0] == (
-            "✓ chat/0 again as what-if/0, by Clerk, with model b, without tools, with another message: COMPLETED"
+            "✓ Rerun of chat/0 as what-if/0, by Clerk, with model b, without tools, with a new message: COMPLETED"
         )
         assert lines[1].startswith("chat/0 and what-if/0 have no turns in common")
         assert "<table" in done._repr_html_()

@@ -65,7 +65,12 @@ def test_many_long_texts_are_each_truncated_further():
 
 def test_call_is_folded_with_arguments_and_result():
     """Good, failed, open and unknown calls differ by sign and word."""
-    statuses = {"completed": "✓ f(", "failed": "✗ failed f(", "started": "… started f(", "unknown": "? unknown f("}
+    statuses = {
+        "completed": "✓ f(",
+        "failed": "✗ failed: f(",
+        "started": "… started: f(",
+        "unknown": "? outcome unknown: f(",
+    }
     for status, start in statuses.items():
         call = ToolCall(
             tool_call_id="1", tool_name="f", args={"q": "x"}, result="found", status=status, message_index=0

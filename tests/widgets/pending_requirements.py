@@ -1,4 +1,4 @@
-"""Runs that wait, for the tests of the inbox and the chat, and the lines that their clicks are told as."""
+"""Paused runs for the tests of the inbox and the chat, and the commands that equal their clicks."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ FILL = {"kind": "user_input", "tool_name": "book", "args": {"seats": 2}, "extra"
 EXTERNAL = {"kind": "external_execution", "tool_name": "rate", "args": {"hotel": "Le Nid"}}
 
 
-def pause(store, *asked, session_id="chat", parent=None, user_id=None, agent_id="clerk", said="Do it."):
-    """A run that waits for these; as stored."""
-    run = store.start_run(session_id, input=said, agent_id=agent_id, parent_run_id=parent, user_id=user_id)
-    calls = [
-        ToolCall(tool_call_id=str(n), tool_name=q.get("tool_name"), args=q.get("args")) for n, q in enumerate(asked)
-    ]
-    store.append_messages(run.run_id, [Message(role="user", content=said), Message(role="assistant", tool_calls=calls)])
-    store.pause_run(run.run_id, [Requirement(**q, tool_call_id=str(n)) for n, q in enumerate(asked)])
+def pause(store, *requirements, session_id="chat", parent=None, user_id=None, agent_id="clerk", prompt="Do it."):
+    """Store a run that is paused with these requirements, and return it."""
+    run = store.start_run(session_id, input=prompt, agent_id=agent_id, parent_run_id=parent, user_id=user_id)
+    numbered = [(str(n), fields) for n, fields in enumerate(requirements)]
+    calls = [ToolCall(tool_call_id=n, tool_name=f.get("tool_name"), args=f.get("args")) for n, f in numbered]
+    messages = [Message(role="user", content=prompt), Message(role="assistant", tool_calls=calls)]
+    store.append_messages(run.run_id, messages)
+    store.pause_run(run.run_id, [Requirement(**fields, tool_call_id=n) for n, fields in numbered])
     return store.get_run(run.run_id)
 
 
-def typed(line):
-    """What a line does when it is typed."""
+def run_command(line):
+    """Run a command as if it were typed."""
     words = parser.split(line.removeprefix("%kern "), {})
     verb = parser.find_verb(words[0])
     return verb.call(parser.parse(verb, words[1:]))
 
 
-def stored(store, requirement_id):
-    """A requirement as it is now."""
-    return next(one for one in store.requirements(status=None) if one.requirement_id == requirement_id)
+def load_requirement(store, requirement_id):
+    """Load a requirement."""
+    return next(r for r in store.requirements(status=None) if r.requirement_id == requirement_id)
 
 
 def key(requirement_id):
-    """A requirement as scripts name it."""
+    """Encode the id of a requirement as scripts do."""
     return json.dumps(requirement_id)
 
 
-def until(condition, seconds=20):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
+def wait_until(condition, timeout_s=20):
+    """Wait until a condition is true, and return its value."""
+    end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.01)
-    raise AssertionError(f"not so within {seconds} s")
+    raise AssertionError(f"The condition was not true within {timeout_s} s")

@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from pending_requirements import CONFIRM, key, pause, stored, typed, until
+from pending_requirements import CONFIRM, key, load_requirement, pause, run_command, wait_until
 
 from kern_nb import attach
 from kern_nb.agent import Agent, tool
@@ -51,7 +51,7 @@ def talking(store, script, session_id="chat", tools=(), **options):
 
 def ended(opened):
     """Wait until nothing is under way; what is shown then."""
-    return until(lambda: (found := opened.poll(""))["live"] is None and found)
+    return wait_until(lambda: (found := opened.poll(""))["live"] is None and found)
 
 
 def said(found):
@@ -101,7 +101,7 @@ def test_response_does_not_block(store):
 
     opened = talking(store, [[call("wait"), "Let me see."], "It is open.", "Yes."], tools=[wait])
     opened.say("Is it open?")
-    under_way = until(lambda: (found := opened.poll("")["live"])["parts"][1:] and found)
+    under_way = wait_until(lambda: (found := opened.poll("")["live"])["parts"][1:] and found)
 
     assert under_way["asked"] == "Is it open?"
     assert {part["kind"] for part in under_way["parts"]} == {"text", "call"}
@@ -151,7 +151,7 @@ def test_stopped_response_allows_the_next_message(store):
 
     opened = talking(store, script)
     opened.say("slow")
-    until(lambda: opened.poll("")["live"]["run"])
+    wait_until(lambda: opened.poll("")["live"]["run"])
     opened.stop()
     found = ended(opened)
     gate.set()
@@ -177,7 +177,7 @@ def test_stop_before_the_start_ends_the_run():
         done.set()
 
     blocked = threading.Event()
-    background.loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
+    background.event_loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
     begun = background.Live(work, lambda _: None, is_over)
     begun.stop()
     blocked.set()
@@ -208,7 +208,7 @@ def test_approval_in_place_resumes_the_run(store):
     assert sent == []
 
     opened.reject(second["key"], "Not her.")
-    (turn,) = until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
+    (turn,) = wait_until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
     assert sent == [("carl", 1)]
     assert turn["cards"] == []
     assert turn["messages"][-1]["text"] == "Sent."
@@ -229,7 +229,7 @@ def test_resumed_run_keeps_its_messages(store):
     opened.say("Write.")
     (turn,) = ended(opened)["turns"]
     opened.approve(turn["cards"][0]["key"], {})
-    found = until(lambda: (found := opened.poll(""))["live"]["parts"] and found)
+    found = wait_until(lambda: (found := opened.poll(""))["live"]["parts"] and found)
 
     assert found["live"]["on"] == turn["key"]
     assert [part["kind"] for part in found["live"]["parts"]] == ["call"]
@@ -292,7 +292,7 @@ def test_branch_from_any_run_can_be_continued(store):
 
     assert opened.poll("")["session"] == "chat"
     assert made["line"] == "%kern branch chat/0"
-    assert typed(made["line"]).fork_run_index == store.get_session(made["name"]).fork_run_index == 0
+    assert run_command(made["line"]).fork_run_index == store.get_session(made["name"]).fork_run_index == 0
     opened.move(made["key"])
     opened.say("else")
     found = ended(opened)
@@ -400,7 +400,7 @@ def test_chat_with_a_team_and_a_workflow(store):
     (card,) = turn["cards"]
     assert (turn["status"], card["tool"]) == ("PAUSED", "send")
     opened.approve(card["key"], {})
-    (turn,) = until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
+    (turn,) = wait_until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
     assert turn["messages"][-1]["text"] == "All done."
     assert sent == [("bob", 1)]
 
@@ -438,14 +438,14 @@ def test_hostile_texts_are_sent_as_text(store):
     found = ended(opened)
     branch = opened.branch(found["turns"][0]["key"])
     opened.approve(found["turns"][0]["cards"][0]["key"], {})
-    after = until(lambda: (found := ended(opened))["turns"][0]["status"] == "COMPLETED" and found)
+    after = wait_until(lambda: (found := ended(opened))["turns"][0]["status"] == "COMPLETED" and found)
 
     for told in (found, branch, after, opened.heard):
         text = json.dumps(told, ensure_ascii=False)
         text.encode()
         assert not {"\x00", "\u202e", "\n"} & set(text)
     assert "<img" not in opened.fallback_html()
-    assert stored(store, json.loads(found["turns"][0]["cards"][0]["key"])).approved
+    assert load_requirement(store, json.loads(found["turns"][0]["cards"][0]["key"])).approved
 
 
 def test_fallback_is_the_transcript():

@@ -7,7 +7,19 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from pending_requirements import BOOK, CONFIRM, DELETE, EXTERNAL, FILL, RATE, key, pause, stored, typed, until
+from pending_requirements import (
+    BOOK,
+    CONFIRM,
+    DELETE,
+    EXTERNAL,
+    FILL,
+    RATE,
+    key,
+    load_requirement,
+    pause,
+    run_command,
+    wait_until,
+)
 
 from kern_nb import attach
 from kern_nb.agent import Agent, tool
@@ -103,13 +115,13 @@ def test_command_equals_its_click(click, attached_stores):
     """Typed in the same place, the line of a click stores the same answer."""
     requirement_id, clicked = CLICKS[click]
     answers, lines = [], []
-    for act in (lambda: lines.append(clicked(inbox_widget(by="bob"))["line"]), lambda: typed(lines[0])):
+    for act in (lambda: lines.append(clicked(inbox_widget(by="bob"))["line"]), lambda: run_command(lines[0])):
         with InMemoryDb() as store:
             attached_stores.attach(store, name="main")
             for asked, name in ((CONFIRM, DELETE), (FILL, BOOK), (EXTERNAL, RATE)):
                 pause(store, asked | {"requirement_id": name}, session_id=name)
             act()
-            one = stored(store, requirement_id)
+            one = load_requirement(store, requirement_id)
             answers.append((one.status, one.approved, one.answer, one.note, one.resolved_by, one.assignee))
             attached_stores.detach("main")
     assert answers[0] == answers[1]
@@ -120,7 +132,7 @@ def test_edited_arguments_keep_their_type(inbox, store):
     """Text stays text, also where it could be a number; the rest is read as JSON."""
     inbox.approve(key(DELETE), {"0": "42", "1": "42"})
 
-    assert stored(store, DELETE).answer == {"path": "42", "times": 42}
+    assert load_requirement(store, DELETE).answer == {"path": "42", "times": 42}
     shown = cards(inbox.poll("", 20))[DELETE]
     assert (shown["state"], [arg["now"] for arg in shown["args"]]) == ("✓ approved by bob", ["42", "42"])
 
@@ -143,7 +155,7 @@ def test_required_field_must_not_be_empty(inbox, store):
 
     assert "needs city" in inbox.answer(key("need"), ["", "Monday"], False)["refused"]["message"]
     assert "said" in inbox.answer(key("need"), ["Paris", ""], False)
-    assert stored(store, "need").answer == {"city": "Paris"}
+    assert load_requirement(store, "need").answer == {"city": "Paris"}
 
 
 def test_of_two_clicks_one_wins(inbox, store):
@@ -156,7 +168,7 @@ def test_of_two_clicks_one_wins(inbox, store):
 
     assert refused["kind"] == "AlreadyResolved"
     assert "was approved by bob at" in refused["message"]
-    assert stored(store, DELETE).approved is True
+    assert load_requirement(store, DELETE).approved is True
     assert cards(other.poll("", 20))[DELETE]["state"] == "✓ approved by bob"
 
 
@@ -168,7 +180,7 @@ def test_claimed_requirement_is_refused(inbox, store):
     assert "is with carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
     inbox.answer_as("carl")
     assert "said" in inbox.answer(key(RATE), ["5"], False)
-    assert stored(store, RATE).resolved_by == "carl"
+    assert load_requirement(store, RATE).resolved_by == "carl"
 
 
 def test_filter_by_assignee(inbox):
@@ -212,7 +224,7 @@ def test_resolved_run_can_be_resumed_with_its_agent(store, variables):
     (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"], run["line"]) == (True, "boss", "%kern continue chat/0 --agent boss")
     assert inbox.resume(run["key"])["line"] == run["line"]
-    going = until(lambda: [one["going"] for one in inbox.poll("", 20)["runs"] if one["going"]["state"] == "ended"])
+    going = wait_until(lambda: [one["going"] for one in inbox.poll("", 20)["runs"] if one["going"]["state"] == "ended"])
 
     assert going == [{"state": "ended", "status": "COMPLETED", "text": "It is gone.", "left": 0}]
     assert shredded == ["y.txt"]
@@ -234,12 +246,12 @@ def test_failed_resume_shows_its_error_and_can_be_retried(store, variables):
     run = inbox.poll("", 20)["runs"][0]
     inbox.approve(key(waiting), {})
     inbox.resume(run["key"])
-    ended = until(lambda: [one for one in inbox.poll("", 20)["runs"] if one["going"]["state"] != "going"])
+    ended = wait_until(lambda: [one for one in inbox.poll("", 20)["runs"] if one["going"]["state"] != "going"])
 
     assert ended[0]["going"]["state"] == "failed"
     assert "no such host" in ended[0]["going"]["error"]["message"]
     inbox.resume(run["key"])
-    until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
+    wait_until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
 
 
 def test_resolved_requirements_of_a_paused_run_are_shown(inbox, store):
@@ -313,7 +325,7 @@ def test_hostile_texts_are_sent_as_text(store):
         FILL | {"extra": {"fields": [HOSTILE]}},
         session_id=HOSTILE,
         agent_id=HOSTILE,
-        said=HOSTILE,
+        prompt=HOSTILE,
     )
     inbox = inbox_widget(store)
     found = inbox.poll("", 20)

@@ -1,4 +1,4 @@
-"""A page in a test: it sends a widget what its script would send, and keeps what comes back."""
+"""A page in a test: it sends a widget the messages of its script, and collects the answers."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ import json
 import queue
 from typing import Any
 
-SECONDS = 30
+TIMEOUT_S = 30
 
 
 class Refused(Exception):
-    """A call that was answered with an error; `told` is what the page shows."""
+    """A call that failed; `payload` is the error as the page shows it."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(told["message"])
-        self.told = told
+    def __init__(self, payload: dict[str, Any]) -> None:
+        super().__init__(payload["message"])
+        self.payload = payload
 
 
 class Page:
-    """One page that shows a widget."""
+    """A page that shows a widget."""
 
     def __init__(self, widget: Any) -> None:
         self.widget = widget
-        self.came: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.count = 0
-        widget.comm.publish_msg = self._take  # the end of the line: what is sent from here on is on its way to the page
+        widget.comm.publish_msg = self._receive  # replaces the transport to the page
 
-    def _take(self, msg_type: str, data: Any = None, **_: Any) -> None:
+    def _receive(self, msg_type: str, data: Any = None, **_: Any) -> None:
         if msg_type == "comm_msg" and data["method"] == "custom":
-            self.came.put(json.loads(json.dumps(data["content"], ensure_ascii=False).encode()))
+            self.messages.put(json.loads(json.dumps(data["content"], ensure_ascii=False).encode()))
 
     def send(self, call: Any, args: Any) -> str:
-        """Send a call as a script does; its id."""
+        """Send a call like a script, and return its id."""
         self.count += 1
         self.widget._handle_custom_msg({"id": f"page:{self.count}", "call": call, "args": args}, [])
         return f"page:{self.count}"
 
     def answer(self) -> dict[str, Any]:
-        """The next message that comes."""
-        return self.came.get(timeout=SECONDS)
+        """Return the next message."""
+        return self.messages.get(timeout=TIMEOUT_S)
 
     def ask(self, call: Any, **args: Any) -> Any:
-        """The value of a call, or `Refused`."""
-        sent = self.send(call, args)
+        """Return the value of a call, or raise `Refused`."""
+        call_id = self.send(call, args)
         answer = self.answer()
-        assert answer["id"] == sent
+        assert answer["id"] == call_id
         if "error" in answer:
             raise Refused(answer["error"])
         return answer["value"]
 
     def refused(self, call: Any, **args: Any) -> dict[str, Any]:
-        """What is told of a call that must fail."""
+        """Return the error of a call that must fail."""
         try:
             value = self.ask(call, **args)
         except Refused as error:
-            return error.told
-        raise AssertionError(f"{call} was answered with {value!r}")
+            return error.payload
+        raise AssertionError(f"{call} returned {value!r}")

@@ -48,11 +48,7 @@ def _node(item: Card, children: dict[str | None, list[Card]], session_id: str) -
 
 def _branch_point(item: Card) -> tuple[float, float, str]:
     run, message = item.fork_run_index, item.fork_message_index
-    return (
-        float("-inf") if run is None else run,
-        float("inf") if message is None else message,
-        item.session_id,
-    )
+    return (float("-inf") if run is None else run, float("inf") if message is None else message, item.session_id)
 
 
 def _describe_branch_point(item: Card) -> str:

@@ -236,12 +236,7 @@ class SessionBrowser(
 
     def _find(self, offset: int, limit: int) -> list[str]:
         ids = self.store.find_sessions(
-            self.narrowing,
-            order=self.order,
-            descending=self.descending,
-            offset=offset,
-            limit=limit,
-            total=self._total,
+            self.narrowing, order=self.order, descending=self.descending, offset=offset, limit=limit, total=self._total
         )
         self._total = ids.total
         return ids

@@ -128,10 +128,7 @@ class LiveRun:
 
 
 def _call_item(call: ToolCall) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        "id": encode_key(call.tool_call_id or ""),
-        "line": formatting.single_line(call_line(call)),
-    }
+    item: dict[str, Any] = {"id": encode_key(call.tool_call_id or ""), "line": formatting.single_line(call_line(call))}
     for name, value in (("args", call.args), ("result", call.result)):
         item[name] = None if value is None else clip(formatting.format_value(value), PREVIEW_LENGTH)
     return item
