@@ -295,7 +295,7 @@ def _split_element(node: Element, length: int) -> tuple[Node | None, Node]:
 
 
 def render_markdown(text: str, limit: int = MAX_LENGTH) -> Markup:
-    """What a model said, of any length: as `html.block`, and where it is Markdown, as that."""
+    """Render a text of a model, of any length, as Markdown if it has any, else like `html.render_text`."""
     nodes = parse(text[:limit])
     if nodes is None:
         return html.render_text(text, limit)

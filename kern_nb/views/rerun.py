@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kern_nb.errors import KernError
 from kern_nb.text import formatting
@@ -13,12 +13,29 @@ from kern_nb.views import requirements
 from kern_nb.views.comparison import comparison_html
 
 if TYPE_CHECKING:
-    from kern_nb.operations.rerun import Rerun
+    from kern_nb.analysis.compare import Comparison
+    from kern_nb.db.references import Reference
+    from kern_nb.records import Run
 
 _NAME = 80
 _ERROR = 2_000
 _MAX_INPUTS = 8
 _ARGS = 4_000
+
+
+class Rerun(Protocol):
+    """What is shown of `kern_nb.operations.rerun.Rerun`."""
+
+    original: Reference
+    session_id: str
+    runs: list[Run]
+    agent: Any
+    status: str
+    error: str | None
+    changed: dict[str, Any]
+    left: Sequence[object]
+    skipped: Sequence[object]
+    comparison: Comparison
 
 
 def rerun_text(rerun: Rerun) -> str:
@@ -94,7 +111,7 @@ def _notes(rerun: Rerun) -> list[str]:
     return notes + _list_inputs("Skipped, no input", rerun.skipped)
 
 
-def _list_inputs(title: str, inputs: tuple[Any, ...]) -> list[str]:
+def _list_inputs(title: str, inputs: Sequence[object]) -> list[str]:
     names = [formatting.truncate(str(value), _NAME) for value in inputs[:_MAX_INPUTS]]
     n_more = len(inputs) - len(names)
     names += [f"and {formatting.format_count(n_more)} more"] if n_more else []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kern_nb.text import formatting
 from kern_nb.text.html import Markup, abbreviate, container, details, isolate, join, render_text, tag
 
 if TYPE_CHECKING:
-    from kern_nb.operations.summarize import Summaries
     from kern_nb.records import SessionSummary
 
 MAX_ROWS = 10
@@ -20,6 +19,15 @@ _TEXT = 600
 _LINE = 160
 _MAX_LENGTH = 4_000
 """The most characters of one summary."""
+
+
+class Summaries(Protocol):
+    """What is shown of `kern_nb.operations.summarize.Summaries`."""
+
+    summary: str
+    topics: Sequence[str]
+    summaries: Sequence[SessionSummary]
+    without: Sequence[str]
 
 
 def summary_html(summary: SessionSummary) -> str:

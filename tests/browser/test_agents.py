@@ -35,7 +35,7 @@ INTERRUPT = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.
 
 
 def test_cell_shows_a_run_and_can_be_interrupted(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """A tool that works is seen before it ends; an interrupted run is stored as such, and the next one works."""
+    """A running tool is shown before it ends; an interrupted run is stored as such, and the next one works."""
     gate = tmp_path / "gate"
     notebook = open_notebook(
         write_notebook(

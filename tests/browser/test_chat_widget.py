@@ -65,7 +65,7 @@ def talking(open_notebook, tmp_path):
 
 
 def test_approve_in_place_and_branch(talking):
-    """By keyboard, from the first message on; what was said is the session, in a branch and opened again, too."""
+    """By keyboard only; the branch and a second chat show the same session."""
     chat = talking("chat('clerk', 'mugs')")
     chat.say("Two of my mugs are broken.")
     expect(chat.message).to_have_value("")
@@ -117,7 +117,7 @@ def test_approve_in_place_and_branch(talking):
 
 
 def test_response_while_a_cell_runs_and_stop(talking):
-    """What is typed meanwhile is kept; Shift+Enter is a new line, not the cell. What failed is tried again."""
+    """Typed text is kept; Shift+Enter is a new line. A failed run is retried."""
     chat = talking("import time\nwhile not gate.exists(): time.sleep(0.02)", "' '.join(store.runs_df()['status'])")
     chat.run(2)
     prompt = chat.cells.nth(2).locator(".jp-InputPrompt")
@@ -154,7 +154,7 @@ def test_response_while_a_cell_runs_and_stop(talking):
 
 
 def test_reloaded_page_shows_the_response_in_progress(talking):
-    """The agent answered on; what it had said, and what it says, is there."""
+    """Both the earlier output and the new one are shown."""
     chat = talking()
     chat.say("And the gate?")
     expect(chat.log).to_contain_text("It is shut")
@@ -168,7 +168,7 @@ def test_reloaded_page_shows_the_response_in_progress(talking):
 
 
 def test_input_is_kept_while_a_message_is_sent(talking):
-    """However slow it is: what was sent is seen at once, the next one waits, and what is refused is given back."""
+    """A sent message is shown at once, the next one waits, and a refused one is restored."""
     chat = talking(SLOWLY, REFUSING)
     chat.run(2)
     expect(chat.cells.nth(2).locator(".jp-InputPrompt")).to_have_text("[3]:")

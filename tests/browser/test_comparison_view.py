@@ -15,7 +15,7 @@ view("small-1-refund-mugs-1", "large-1-refund-mugs-1", "large-1-where-is-it-0")
 
 
 def test_comparison_navigation(open_notebook, tmp_path):
-    """Jump to the first difference, open what is the same, choose another contender; colour only repeats the signs."""
+    """Jump to the first difference, unfold identical turns, choose a contender; colour only repeats the signs."""
     notebook = open_notebook(write_notebook(tmp_path / "compare.ipynb", CELL))
     notebook.run_all()
     assert notebook.problems() == []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_tab_completes_verbs(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """The pop-up names the verbs, and choosing one writes it."""
+    """The pop-up lists the verbs, and choosing one inserts it."""
     notebook = open_notebook(write_notebook(tmp_path / "verbs.ipynb", "%load_ext kern_nb", ""))
     notebook.run_all()
     assert notebook.problems() == []

@@ -85,7 +85,7 @@ def clicking(open_notebook, tmp_path):
 
 
 def test_requirements_are_resolved_by_click(clicking):
-    """Approved as edited, rejected with a reason, handed on, filled in; each told as a line. Then the run goes on."""
+    """Approved with edits, rejected with a reason, handed off, filled in; each shows its command. Then the run resumes."""
     ann = clicking("ann", PAUSED)
     mugs, plates = ann.run("mugs"), ann.run("plates")
     expect(mugs).to_contain_text("“Two mugs are broken.”")
@@ -144,7 +144,7 @@ def test_requirements_are_resolved_by_click(clicking):
 
 
 def test_of_two_people_one_wins(clicking):
-    """In two kernels: who comes second is told at the requirement who was faster; who only looks sees it, too."""
+    """In two kernels: the second is told who was faster; other inboxes show it, too."""
     ann = clicking("ann", PAUSED)
     bob = clicking("bob")
     bob.page.evaluate(UNSEEN)
@@ -163,7 +163,7 @@ def test_of_two_people_one_wins(clicking):
 
 
 def test_hostile_texts_and_attaching_again(clicking, tmp_path):
-    """In the inbox and the chat, in every field; nothing runs, and nothing is wider than its cell."""
+    """In every field of inbox and chat no script runs, and nothing is wider than its cell."""
     ann = clicking("ann", HOSTILE)
     chat = ann.page.get_by_role("region", name="Chat", exact=True)
     expect(chat.get_by_role("log")).to_contain_text("<img src=x onerror='window.hurt = 1'>")

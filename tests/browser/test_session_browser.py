@@ -108,7 +108,7 @@ def press(page: Page, *keys: str) -> None:
 
 
 def test_keyboard_navigation(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """Filter, walk, tick, open, unfold, branch, rename; nothing of it is taken for a command on the cell."""
+    """Filter, move, select, open, unfold, branch, rename; no key reaches JupyterLab's shortcuts."""
     notebook = opened(
         open_notebook, tmp_path, shop, "browser.selected", "browser.store.get_session('what-if').fork_run_index"
     )
@@ -169,7 +169,7 @@ def test_keyboard_navigation(tmp_path: Path, shop: Path, open_notebook: Callable
 def test_branch_tree_metrics_plots_and_comparison(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """Each in its tab, of what is selected; all text can be read in both themes."""
+    """Each in its tab, for the selection; all text is readable in both themes."""
     with DuckDb(shop) as store:
         store.branch("refund", after=0, new_session_id="early")
         store.branch("early", new_session_id="deep")
@@ -220,7 +220,7 @@ def test_branch_tree_metrics_plots_and_comparison(
 def test_long_list_and_long_text_are_loaded_on_demand(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """Few rows are in the page, the last of thousands is one key away, and a text is whole on request."""
+    """Few rows are in the page, the last of thousands is one key away, and a text is complete on request."""
     path = tmp_path / "many.duckdb"
     with DuckDb(path) as store:
         sha = store.put_blob(PNG, "image/png")
@@ -251,7 +251,7 @@ def test_long_list_and_long_text_are_loaded_on_demand(
 
 
 def test_click_survives_a_redraw(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """While a button of the mouse is down, rows are ticked and walked to: the session opens, its box is ticked."""
+    """Rows redrawn while the mouse button is down still open or select their session."""
     page = opened(open_notebook, tmp_path, shop).page
     row = rows(page).filter(has_text="refund me 0")
     expect(row).to_contain_text("tokens")
@@ -270,7 +270,7 @@ def test_click_survives_a_redraw(tmp_path: Path, shop: Path, open_notebook: Call
 
 
 def test_hostile_texts_are_inert(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """No script of a store runs, no name widens the page, a right-to-left override stays in its place."""
+    """No script of a store runs, no name widens the page, and overrides affect only their text."""
     path = tmp_path / "hostile.duckdb"
     wide = "W" * 1_000_000
     with DuckDb(path) as store:
@@ -331,7 +331,7 @@ def test_hostile_texts_are_inert(tmp_path: Path, open_notebook: Callable[[Path],
 
 
 def test_errors_and_attaching_again(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """In the widget, in two lines, read out; once the file is back, one button goes on."""
+    """Errors have two lines and are announced; once the file is back, one button continues."""
     notebook = opened(open_notebook, tmp_path, shop, "browser.store.close()")
     page = notebook.page
     rows(page).first.click()
@@ -364,7 +364,7 @@ def test_errors_and_attaching_again(tmp_path: Path, shop: Path, open_notebook: C
 def test_saved_notebook_shows_the_fallback(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """As plain HTML, without an error beside it; while the widget lives, it alone is seen."""
+    """As plain HTML without an error; with a kernel only the widget is visible."""
     notebook = opened(open_notebook, tmp_path, shop)
     page = notebook.page
     still = page.locator(".kern-still")

@@ -51,7 +51,7 @@ def tour() -> Path:
 
 
 def test_tour_in_both_themes(tour: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """Every cell runs without an error, nothing leaves the machine, and every table can be read, light or dark."""
+    """Every cell runs without errors, nothing leaves the machine, and every table is readable."""
     notebook = open_notebook(tour)
 
     notebook.run_all()

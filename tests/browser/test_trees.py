@@ -27,7 +27,7 @@ TREE = [
 
 
 def test_only_allowed_elements_are_built(chromium: Browser) -> None:
-    """Words of what is not are shown as words."""
+    """The text of others is shown."""
     script = "\n".join((STATIC / f"{name}.js").read_text() for name in ("kern", "texts"))
     page = chromium.new_page()
     page.set_content("<main></main>")

@@ -24,7 +24,7 @@ def shown(result):
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_text_escapes_control_characters(name):
-    """No NUL, escape or override goes to a terminal, and no line is endless."""
+    """No NUL, escape or override reaches a terminal, and lines are limited."""
     lines = repr(RESULTS[name]()).splitlines()
 
     assert lines
@@ -34,12 +34,12 @@ def test_text_escapes_control_characters(name):
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_long_texts_are_truncated(name):
-    """A store may hold it in any cell."""
+    """A store may contain a megabyte in any cell."""
     assert len(RESULTS[name]()._repr_html_()) < 60_000
 
 
 def test_every_metric_has_a_name_and_every_table_a_caption():
-    """Without styles a reader knows what each number is."""
+    """Without styles each number is still labelled."""
     text = shown(hostile_digest(several=True))
     for caption in ("Status", "Totals", "Tools", "Longest steps", "Outliers", "Items"):
         assert caption in text
@@ -49,7 +49,7 @@ def test_every_metric_has_a_name_and_every_table_a_caption():
 
 
 def test_failures_have_a_sign():
-    """Not only a colour: errors, failed calls, calls that nobody knows the end of."""
+    """Errors, failed calls and calls with an unknown outcome do not rely on colour."""
     text = shown(hostile_digest())
     for sign in ("✗ ERROR", "✗ error", "✗ 2", "? 2", "✗ failed"):
         assert sign in text
@@ -57,7 +57,7 @@ def test_failures_have_a_sign():
 
 
 def test_omissions_are_stated():
-    """A simulated user's calls, items within others, sessions that cannot be read, rows that are not shown."""
+    """User calls, nested items, unreadable sessions and omitted rows are counted."""
     for text in (shown(hostile_digest(several=True)), repr(hostile_digest(several=True))):
         assert "2 tool calls of a simulated user not counted" in text
         assert "1 item contained in another: counted once" in text
@@ -66,7 +66,7 @@ def test_omissions_are_stated():
 
 
 def test_summary_states_what_it_covers():
-    """Up to which run, whether there are more since, whether it is stored, when and by whom it was written."""
+    """The last run, newer runs, whether it is stored, when and by which model it was written."""
     for text in (shown(summaries()), repr(summary(runs_since=0)) + repr(summary(run_index=2)) + repr(summaries())):
         assert "not stored" in text
         assert "No runs to summarize" in text

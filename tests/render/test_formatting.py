@@ -12,7 +12,7 @@ MODEL = "ft:gpt-4.1-2025-04-14:sierra:tau2-full-sft:BzrYdMNm"
 
 
 def test_difference_at_the_end_shortens_the_middle():
-    """Only those that would read alike are; the others are cut as ever."""
+    """Only texts that would look the same are affected."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail", f"{MODEL[:30]}, which is another one", "gpt-4.1"]
 
     assert formatting.truncate_distinct(names, 40) == [
@@ -24,7 +24,7 @@ def test_difference_at_the_end_shortens_the_middle():
 
 
 def test_difference_in_the_middle_is_shown():
-    """With what comes shortly before it."""
+    """With a few characters before it."""
     a, b = (f"{'same ' * 20}{word}{' and on' * 20}" for word in ("left", "right"))
 
     assert formatting.truncate_distinct([a, b, a], 24) == [
@@ -36,7 +36,7 @@ def test_difference_in_the_middle_is_shown():
 
 @given(st.lists(st.text("ab", max_size=60).map(lambda end: "a" * 30 + end), max_size=8), st.integers(40, 60))
 def test_different_texts_stay_distinct(texts, width):
-    """Of whatever lengths, within the width."""
+    """For any lengths, within the width."""
     shown = formatting.truncate_distinct(texts, width)
 
     assert all(len(line) <= width for line in shown)
@@ -44,7 +44,7 @@ def test_different_texts_stay_distinct(texts, width):
 
 
 def test_table_keeps_long_names_distinct():
-    """As text and as markup, which has the whole as a title."""
+    """In text and in markup, which has the full name as a title."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail"]
     table = Table("Groups", [Column("group", width=40)], [[name] for name in names])
 

@@ -121,7 +121,7 @@ for more in (hostile_comparisons, hostile_digests, hostile_groups, hostile_rerun
 
 @pytest.mark.parametrize("name", CASES)
 def test_markup_equals_its_golden_file(name):
-    """The markup has not changed by accident."""
+    """Accidental changes of the markup fail."""
     file = GOLDEN / f"{name}.html"
     html = CASES[name]() + "\n"
     if os.environ.get("KERN_GOLDEN") == "renew":
@@ -132,7 +132,7 @@ def test_markup_equals_its_golden_file(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_markup_uses_only_allowed_elements(name):
-    """Balanced elements that JupyterLab's sanitizer keeps, no script, handler, link, style sheet, colour or control."""
+    """Elements are balanced and pass JupyterLab's sanitizer; no script, handler, style sheet, colour or control."""
     found = Markup(CASES[name]())
 
     assert found.problems == []
@@ -140,6 +140,6 @@ def test_markup_uses_only_allowed_elements(name):
 
 
 def test_golden_files_are_small_and_all_used():
-    """A reviewer can read them, and none is left over."""
+    """They stay readable for a reviewer."""
     assert {file.stem for file in GOLDEN.iterdir()} == set(CASES)
     assert max(file.stat().st_size for file in GOLDEN.iterdir()) < 40_000

@@ -14,7 +14,7 @@ from kern_nb.text.metrics import format_delta
 
 @pytest.mark.parametrize("contenders", [1, 2])
 def test_hostile_names_are_escaped_and_truncated(contenders):
-    """No control acts, no line is endless, and the frames have the names as they are."""
+    """Controls are escaped and lines limited; the frames have the original names."""
     found = hostile_groups(contenders=contenders)
     text = repr(found)
 
@@ -27,7 +27,7 @@ def test_hostile_names_are_escaped_and_truncated(contenders):
 
 @pytest.mark.parametrize("made", [hostile_groups, many])
 def test_text_and_markup_have_the_same_content(made):
-    """Every number of the text stands in the markup, with all styles stripped: signs carry the meaning."""
+    """Every number of the text is in the markup without styles."""
     found = made()
     text, markup = repr(found), Markup(found._repr_html_())
 
@@ -41,7 +41,7 @@ def test_text_and_markup_have_the_same_content(made):
 
 
 def test_long_lists_are_truncated_with_a_note():
-    """Twenty keys are shown; how many more there are is said, and where."""
+    """Twenty keys are shown; the note counts the others and names the frame."""
     found = many()
 
     assert len(found.better) == 25
@@ -51,7 +51,7 @@ def test_long_lists_are_truncated_with_a_note():
 
 
 def test_few_pairs_show_a_warning():
-    """Of three pairs the interval is not much of one, and the reader is told; of a hundred nothing is said."""
+    """Three pairs show it, a hundred do not."""
     with InMemoryDb() as store:
         for n in range(6):
             made = Session(

@@ -31,7 +31,7 @@ any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
 
 @given(any_text)
 def test_text_is_escaped_in_elements_and_attributes(text):
-    """What is read back from the markup is the text, its controls made visible; it adds no element or attribute."""
+    """Parsing the markup returns the text with visible controls, and no other element or attribute."""
     read = Read(tag("p", text, title=text))
 
     assert read.problems == []
@@ -42,7 +42,7 @@ def test_text_is_escaped_in_elements_and_attributes(text):
 
 @given(any_text)
 def test_preserved_whitespace_reads_the_same(text):
-    """Line breaks and words stay, whatever is put in to break lines."""
+    """Line breaks and words stay."""
     read = Read(preserve_whitespace(text))
 
     assert read.problems == []
@@ -51,7 +51,7 @@ def test_preserved_whitespace_reads_the_same(text):
 
 @given(any_text, st.integers(2, 40))
 def test_truncated_text_is_one_line_of_limited_width(text, width):
-    """`truncate` gives at most that many characters, all of them visible, and marks what it left out."""
+    """All characters are visible, and an omission is marked."""
     line = formatting.truncate(text, width)
 
     assert len(line) <= width
@@ -60,7 +60,7 @@ def test_truncated_text_is_one_line_of_limited_width(text, width):
 
 
 def test_text_is_escaped_on_insertion_and_markup_is_not():
-    """Only what is `Markup` counts as safe; what string methods make of it is text again."""
+    """Only `Markup` counts as safe; its string methods return text."""
     assert tag("p", "<b>", Markup("<b></b>"), None, 3) == "<p>&lt;b&gt;<b></b>3</p>"
     assert join("a", None, "<", by=" & ") == "a &amp; &lt;"
     assert tag("p", Markup("<i></i>") + "x") == "<p>&lt;i&gt;&lt;/i&gt;x</p>"
@@ -83,12 +83,12 @@ def test_text_is_escaped_on_insertion_and_markup_is_not():
     ],
 )
 def test_control_characters_are_visible(text, seen):
-    """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
+    """Controls of terminals and text direction are visible; letters, accents and emoji are unchanged."""
     assert formatting.escape_controls(text) == seen
 
 
 def test_a_megabyte_is_truncated_with_a_count():
-    """The beginning is there, the rest is folded or not rendered, and each says how much it is."""
+    """The beginning is shown, the remainder is folded or omitted, each with its length."""
     shown = render_text(MEGABYTE)
     read = Read(shown)
 
@@ -102,14 +102,14 @@ def test_a_megabyte_is_truncated_with_a_count():
 
 
 def test_indents_and_spaces_are_preserved_without_styles():
-    """Spaces that HTML would swallow become no-break ones; single spaces let lines wrap."""
+    """Collapsible spaces become no-break spaces; single spaces allow wrapping."""
     assert (
         Read(preserve_whitespace("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
     )
 
 
 def test_long_words_can_wrap():
-    """An unbroken run of characters has places to break, which are no characters."""
+    """Break opportunities add no characters."""
     shown = preserve_whitespace("x" * 200)
 
     assert shown.count("<wbr>") == 3
@@ -117,13 +117,13 @@ def test_long_words_can_wrap():
 
 
 def test_output_is_not_typeset_as_formula():
-    """MathJax would set what stands between two dollar signs; the container tells it not to look."""
+    """The container tells MathJax to ignore dollar signs."""
     for name in ("tex2jax_ignore", "mathjax_ignore"):
         assert name in container("$5 or $6")
 
 
 def test_table_has_the_same_content_in_text_and_markup():
-    """Caption, headings, values, the sign for what is missing, and the note."""
+    """Caption, headings, values, the sign for missing values, and the note."""
     table = Table("Things", [Column("name"), Column("n", number=True)], [["a", "1,234"], ["b", ""]], "That is all.")
     text, read = str(table), Read(table.html())
 
@@ -134,14 +134,14 @@ def test_table_has_the_same_content_in_text_and_markup():
 
 
 def test_numbers_are_aligned_right_with_and_without_styles():
-    """The attribute serves hosts that drop styles, the style those whose own would win."""
+    """The attribute is for hosts that drop styles, the style for hosts that override the attribute."""
     shown = Table("T", [Column("n", number=True)], [["1"]]).html()
 
     assert shown.count('align="right"') == shown.count("text-align:right") == 2
 
 
 def test_truncated_value_has_the_full_text_as_title():
-    """And a title is an attribute: quotes do not end it."""
+    """Quotes do not end the attribute."""
     shown = abbreviate('a "quoted" <value> ' * 3, 20)
 
     assert shown.startswith('<abbr title="a &quot;quoted&quot; &lt;value&gt; a')
@@ -149,7 +149,7 @@ def test_truncated_value_has_the_full_text_as_title():
 
 
 def test_empty_columns_can_be_removed():
-    """A column without a value in any row says nothing."""
+    """A column without any value is removed."""
     table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", formatting.MISSING, "3"]])
 
     assert [column.title for column in table.without_empty_columns().columns] == ["a", "c"]
@@ -190,5 +190,5 @@ def test_formatted_values(shown, expected):
 
 
 def test_hostile_values_are_all_covered():
-    """Each kind of trouble is in the corpus that the golden files are made of."""
+    """The golden files contain each kind of hostile value."""
     assert {"script", "quotes", "override", "nul", "surrogate"} <= set(HOSTILE)

@@ -79,7 +79,7 @@ def elements(nodes):
 
 
 def test_markdown_becomes_elements():
-    """Words, lists, quotes, tables, code and links are what they are meant to be."""
+    """Words, lists, quotes, tables, code and links become their elements."""
     found = Read(str(render_markdown(MARKDOWN["all"])))
 
     assert found.problems == []
@@ -104,13 +104,13 @@ def test_markdown_becomes_elements():
     ],
 )
 def test_text_without_markdown_is_unchanged(text):
-    """To the character: no element is added and none of its lines is joined to another."""
+    """No element is added and no lines are joined."""
     assert parse(text) is None
     assert render_markdown(text) == html.render_text(text)
 
 
 def test_text_that_is_too_long_is_not_parsed():
-    """A text of megabytes is not taken apart to be shown."""
+    """A text of megabytes is shown without parsing."""
     text = "**bold** " * markdown.MAX_PARSED_LENGTH
 
     assert parse(text) is None
@@ -120,7 +120,7 @@ def test_text_that_is_too_long_is_not_parsed():
 @given(TEXTS)
 @example("\n".join(MARKDOWN.values()))
 def test_no_text_is_active_and_no_word_is_lost(text):
-    """Only elements of the list, only links that a browser follows to where it says, no character that is unseen."""
+    """Only allowed elements and links appear, and no invisible character."""
     nodes = parse(text)
     if nodes is None:
         return
@@ -140,7 +140,7 @@ def test_no_text_is_active_and_no_word_is_lost(text):
 @example("> word00xword00x" * 4, 15)
 @given(TEXTS.map(lambda text: text * 4), st.integers(0, 300))
 def test_split_loses_nothing(text, room):
-    """The beginning is no longer than it may be; both parts together say all, and each is a tree by itself."""
+    """The first part has at most the given length, and both parts are trees that contain the whole text."""
     nodes = parse(text)
     if nodes is None:
         return
@@ -155,7 +155,7 @@ def test_split_loses_nothing(text, room):
 
 
 def test_split_numbered_list_continues_counting():
-    """Its second half begins where the first ended; a row of a table is not cut in two."""
+    """The second part starts with the next number; a table row is not split."""
     numbered = "\n".join(f"{n}. {'word ' * 20}" for n in range(3, 30))
     rows = "| a | b |\n|--|--|\n" + f"| {'x' * 50} | {'y' * 50} |\n" * 30
     first, second = split(parse(numbered), 1_000)
@@ -167,7 +167,7 @@ def test_split_numbered_list_continues_counting():
 
 
 def test_long_answer_is_folded_after_its_preview():
-    """As of any text; of a huge one it says what is missing."""
+    """A huge answer states how many characters are missing."""
     long = "\n\n".join(f"**{n}** {'word ' * 40}" for n in range(20))
     found, huge = Read(str(render_markdown(long))), Read(str(render_markdown(long * 50)))
 
@@ -179,7 +179,7 @@ def test_long_answer_is_folded_after_its_preview():
 
 
 def test_table_with_too_many_cells_is_a_table():
-    """Models write such; the text of the last cells stands together, and a missing one is empty."""
+    """The text of extra cells is joined, and a missing cell is empty."""
     found = parse("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
     cells = [said(cell.children) for cell in elements(found) if cell.name in ("td", "th")]
 
@@ -188,7 +188,7 @@ def test_table_with_too_many_cells_is_a_table():
 
 
 def test_only_model_messages_are_parsed_as_markdown():
-    """Users and tools are shown as they wrote; so is an answer that is data."""
+    """Messages of users and tools, and answers that are data, are unchanged."""
     text = "**bold**"
     messages = [Message(role=role, content=text) for role in ("user", "tool", "system", "assistant")]
     messages.append(Message(role="assistant", content={"said": text}))
@@ -200,7 +200,7 @@ def test_only_model_messages_are_parsed_as_markdown():
 
 
 def test_parser_handles_pathological_texts():
-    """Of texts that invite it to try all ways, each as long as is read, it reads seventeen in a minute of a processor."""
+    """Seventeen texts that provoke backtracking, of the maximum length, take less than a minute of processor time."""
     pieces = [
         "[",
         "![",
@@ -233,7 +233,7 @@ for piece in {pieces!r}:
 
 
 def test_long_paragraph_keeps_words_and_emphasis():
-    """It is read in pieces; nothing is lost where they meet, and what stands within one is read as ever."""
+    """It is parsed in pieces; nothing is lost between them, and emphasis within one is kept."""
     text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
     html = markdown.render_markdown(text, len(text))
 
@@ -246,7 +246,7 @@ def test_long_paragraph_keeps_words_and_emphasis():
 
 
 def test_short_table_rows_are_padded_up_to_a_limit():
-    """A cell or two are often missing; a thousand are no table, and are shown as they are."""
+    """A few cells may be missing; with too many the table ends."""
     head = "|a" * 300 + "|\n" + "|-" * 300 + "|\n"
     few, many = (markdown.parse(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
 
@@ -256,7 +256,7 @@ def test_short_table_rows_are_padded_up_to_a_limit():
 
 
 def test_headings_and_table_rules_are_distinguished_from_similar_text():
-    """Signs that close a heading are not shown, others are; a rule has signs in every cell."""
+    """Closing signs of a heading are hidden, others are not; a rule has signs in every cell."""
     assert markdown.markup(markdown.parse("# a  ##  ")) == markdown.markup(markdown.parse("# a"))
     assert "a##" in markdown.markup(markdown.parse("# a##"))
     assert "a # b" in markdown.markup(markdown.parse("## a # b #"))
@@ -267,7 +267,7 @@ def test_headings_and_table_rules_are_distinguished_from_similar_text():
 
 
 def test_parser_is_imported_on_demand():
-    """Not with the package, nor with what writes transcripts."""
+    """Importing the package or the transcript view does not import it."""
     code = (
         "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.parse('plain'); print('mistune' in sys.modules)"
     )

@@ -28,17 +28,17 @@ from kern_nb.text.metrics import format_delta, format_metric, format_percent
     ],
 )
 def test_metric_values(metric, number, shown):
-    """Numbers as people read them."""
+    """Durations, money, counts and fractions are formatted by the name of the metric."""
     assert format_metric(metric, number) == shown
 
 
 def test_deltas_have_a_sign():
-    """A minus that is as wide as a plus; nothing in between for none."""
+    """The minus is as wide as the plus; a zero has neither."""
     assert [format_delta("runs", n) for n in (-1.5, 0.0, 2.0, None)] == ["\N{MINUS SIGN}1.5", "±0", "+2", "—"]
 
 
 def test_small_deltas_are_not_rounded_to_zero():
-    """Of time and money, of which less than a hundredth is still something."""
+    """Small differences of time and money keep significant digits."""
     minus = "\N{MINUS SIGN}"
     assert [format_delta("duration_s", n) for n in (0.0024, -0.0024, 0.006, 0.0)] == [
         "+2.4 ms",
@@ -50,7 +50,7 @@ def test_small_deltas_are_not_rounded_to_zero():
 
 
 def test_percentages_have_a_sign():
-    """One digit at most, none where it says nothing."""
+    """They have at most one decimal."""
     assert [format_percent(n) for n in (-33.333, 0.0, -0.01, 50.0, 1184.19, None)] == [
         "\N{MINUS SIGN}33.3%",
         "0%",

@@ -11,7 +11,7 @@ from kern_nb.operations.rerun import rerun
 
 
 def test_hostile_text_is_escaped():
-    """Control characters are shown, and each part is on the lines it needs."""
+    """Control characters are visible, and each part is on its own line."""
     for shown in (repr(failed()), repr(paused())):
         assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in shown)
         assert "and 4 more" in shown
@@ -19,7 +19,7 @@ def test_hostile_text_is_escaped():
 
 
 def test_rerun_headline():
-    """Which run, as which, by whom, with what, and how it ended; then the comparison."""
+    """It names the original, the new run, the agent, the changes and the status; the comparison follows."""
     with InMemoryDb() as store:
         agent = Agent(ScriptedModel("hi"), db=store, name="Clerk", session_id="chat")
         agent.run("hello")

@@ -25,7 +25,7 @@ def read(shown: Session) -> Read:
 
 
 def test_each_message_has_its_index():
-    """The place is what `%kern branch chat/1.0` takes."""
+    """The index is what `%kern branch chat/1.0` takes."""
     text = read(session(run(0, 2), run(1, 1))).text
 
     for place in ("0.0usertext 0.0", "0.1usertext 0.1", "1.0usertext 1.0"):
@@ -35,7 +35,7 @@ def test_each_message_has_its_index():
 
 @pytest.mark.parametrize("sizes", [[500], [50] * 10, [1] * 400, [150, 0, 150], [10, 480, 10]])
 def test_middle_messages_are_omitted_and_counted(sizes):
-    """The first and the last are there, with one word about how many are not, and how to see them."""
+    """The first and last messages are shown, with one note about the omitted ones."""
     runs = [run(index, n) for index, n in enumerate(sizes)]
     found = read(session(*runs))
     total, last = sum(sizes), len(sizes) - 1
@@ -48,7 +48,7 @@ def test_middle_messages_are_omitted_and_counted(sizes):
 
 
 def test_truncated_run_shows_its_error_once():
-    """At its end."""
+    """The error is at its end."""
     text = read(session(run(0, 500, error="it broke"))).text
 
     assert text.count("it broke") == 1
@@ -56,7 +56,7 @@ def test_truncated_run_shows_its_error_once():
 
 
 def test_many_long_texts_are_each_truncated_further():
-    """The whole stays of a size that a browser opens, and each cut says how much is missing."""
+    """The total stays readable, and each text states how much is missing."""
     html = session(run(0, 150, text="x" * 19_000))._repr_html_()
 
     assert len(html) < 2 * MAX_CHARACTERS
@@ -64,7 +64,7 @@ def test_many_long_texts_are_each_truncated_further():
 
 
 def test_call_is_folded_with_arguments_and_result():
-    """Good, failed, open and unknown calls differ by sign and word."""
+    """Completed, failed, started and unknown calls differ by sign and word."""
     statuses = {
         "completed": "✓ f(",
         "failed": "✗ failed: f(",
@@ -86,7 +86,7 @@ def test_call_is_folded_with_arguments_and_result():
 
 
 def test_result_is_rendered_in_full_once():
-    """Beside its call; the tool's message repeats the beginning of it."""
+    """It is next to its call; the tool's message repeats its beginning."""
     result = "word " * 200
     call = ToolCall(tool_call_id="1", tool_name="f", result=result, status="completed", message_index=0)
     messages = [
@@ -100,14 +100,14 @@ def test_result_is_rendered_in_full_once():
 
 
 def test_calls_without_a_message_are_shown():
-    """An importer may know a call and not who made it."""
+    """An importer may know a call but not its message."""
     loose = ToolCall(tool_call_id="1", tool_name="loose", status="completed")
 
     assert "✓ loose()" in read(session(run(0, 1, tool_calls=[loose]))).text
 
 
 def test_run_without_messages_shows_input_and_output():
-    """Some sources record no more."""
+    """Some sources record only these."""
     text = read(session(Run(session_id="chat", run_index=0, input="ask", output={"answer": 42}))).text
 
     assert "userask" in text
@@ -115,7 +115,7 @@ def test_run_without_messages_shows_input_and_output():
 
 
 def test_inherited_runs_are_marked():
-    """By a sign and the parent's name; the session says up to where."""
+    """They have a sign and the parent's name; the session states up to which run."""
     own = run(1, 1)
     inherited = run(0, 1).model_copy(update={"session_id": "parent"})
     branch = session(inherited, own, parent_session_id="parent", fork_run_index=0, fork_message_index=3)
@@ -130,7 +130,7 @@ def test_inherited_runs_are_marked():
 
 
 def test_plain_text_is_truncated():
-    """Some lines, each of some length, and how many are missing."""
+    """Lines are limited in number and length, and missing ones are counted."""
     shown = session(run(0, 300, text="x" * 1000))
     text = conversation_text(Conversation(shown, shown.runs))
 
@@ -140,7 +140,7 @@ def test_plain_text_is_truncated():
 
 
 def test_part_of_a_run_starts_at_a_message():
-    """Of the first run that is shown, messages before the place are left out."""
+    """Earlier messages of the first run are omitted."""
     shown = session(run(0, 3), run(1, 3))
     html = conversation_html(Conversation(shown, shown.runs, first_message=2))
 
@@ -150,7 +150,7 @@ def test_part_of_a_run_starts_at_a_message():
 
 
 def test_records_have_a_short_repr():
-    """Neither a session nor a run writes out everything it holds."""
+    """Neither a session nor a run shows all its contents."""
     named = session(run(0, 3), session_data={"session_name": "A trip"}, parent_session_id="parent", fork_run_index=0)
 
     assert repr(named) == str(named) == "<Session chat 'A trip', 1 run, branch of parent>"
@@ -172,7 +172,7 @@ def texts(shown: Session) -> list[str]:
 
 
 def test_paused_run_ends_with_its_requirements():
-    """The call, who is to answer, and the lines that answer it, after its messages."""
+    """The call, the assignee and the commands follow its messages."""
     asked = ask("0b000000-2", "user_input", extra={"fields": ["city", "a b"]})
     for text in texts(session(run(0, 1), paused(ask(assignee="ann"), asked, index=1))):
         for part in (
@@ -187,14 +187,14 @@ def test_paused_run_ends_with_its_requirements():
 
 
 def test_commands_use_unique_prefixes():
-    """Of those that begin alike, as much as tells them apart."""
+    """Prefixes of similar ids are long enough to be unique."""
     for text in texts(session(paused(ask("0a000000-12"), ask("0a000000-13"), ask("short")))):
         for key in ("0a000000-12", "0a000000-13", "short"):
             assert f"%kern approve {key}" in text
 
 
 def test_resolved_run_shows_the_resume_command():
-    """Who said what, and the line; a run that ended says nothing of what it once waited for."""
+    """Answers are shown with the command; a finished run shows no requirements."""
     done = ask(status="resolved", approved=True, resolved_by="ann")
     late = ask("0b000000-2", status="expired")
     for text in texts(session(paused(done, late))):
@@ -208,7 +208,7 @@ def test_resolved_run_shows_the_resume_command():
 
 
 def test_team_run_waits_for_members():
-    """Its own run says where to look; when they have their answers, it says how to go on, and they do not."""
+    """Only the team's run shows where to look and, once its members are resolved, how to resume."""
     member = {"parent_run_id": "r0", "index": 1}
     team = paused(run_type="team")
     for text in texts(session(team, paused(ask(), **member))):
@@ -223,14 +223,14 @@ def test_team_run_waits_for_members():
 
 
 def test_requirements_are_shown_in_long_conversations():
-    """Plain text is cut, but not that; nor does markup lose it."""
+    """Truncation drops them neither from the text nor from the markup."""
     for text in texts(session(run(0, 500), paused(ask(), index=1), run(2, 500))):
         assert text.count("%kern approve 0a000000") == 1
     assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 pending rm(")
 
 
 def test_branch_of_a_truncated_paused_run_has_no_requirements():
-    """How a run ended says nothing of its beginning; one that is inherited whole is named as the parent's."""
+    """Its status does not apply; a run that is inherited completely refers to the parent."""
     inherited = paused(ask(status="resolved", approved=False)).model_copy(update={"session_id": "parent"})
     cut = session(inherited, parent_session_id="parent", fork_run_index=0, fork_message_index=0)
     whole = session(inherited, parent_session_id="parent", fork_run_index=0)
@@ -243,7 +243,7 @@ def test_branch_of_a_truncated_paused_run_has_no_requirements():
 
 
 def test_long_arguments_are_shown_for_approval():
-    """All that a browser can bear, and how much is left; the line says the beginning."""
+    """The markup has as much as is allowed, with a count of the remainder; the text has the beginning."""
     asked = ask()
     asked.args = {"text": "x" * 1_000_000}
     shown = session(paused(asked))
@@ -256,7 +256,7 @@ def test_long_arguments_are_shown_for_approval():
 
 
 def test_single_run_shows_messages_and_requirements():
-    """As the last value of a cell; its plain form stays one line."""
+    """This is the HTML of a run; its plain form is one line."""
     found = Read(paused(ask())._repr_html_())
 
     assert found.problems == []

@@ -17,7 +17,7 @@ from kern_nb.text.worddiff import MAX_LENGTH, diff, diff_lines, diff_markup, dif
 
 
 def test_differing_words_are_marked():
-    """In each text those that the other lacks, and no more."""
+    """Exactly the words that the other text lacks are marked."""
     a, b = diff_markup("The price is 20 euros today.", "The price is 25 euros.")
 
     assert a == "The price is <del>20 </del>euros <del>today</del>."
@@ -26,7 +26,7 @@ def test_differing_words_are_marked():
 
 
 def test_dissimilar_texts_are_not_marked():
-    """They are two texts, not two versions of one; marks on every other word would say nothing."""
+    """They are not two versions of one text."""
     a, b = diff_markup("I cannot refund a delivered order.", "Yes, your tent arrives on Thursday, before noon!")
 
     assert "<del>" not in a
@@ -34,7 +34,7 @@ def test_dissimilar_texts_are_not_marked():
 
 
 def test_long_texts_start_before_their_first_difference():
-    """What is alike before is counted, and so is what follows."""
+    """Identical characters before it and omitted ones behind are counted."""
     a, b = diff_markup("word " * 2_000 + "left" + " end" * 2_000, "word " * 2_000 + "right" + " end" * 2_000)
 
     assert a.startswith("… 9,840 identical characters … ")
@@ -46,7 +46,7 @@ def test_long_texts_start_before_their_first_difference():
 
 @given(st.text(), st.text())
 def test_diff_loses_nothing(a, b):
-    """The pieces of each are its text, whatever is marked."""
+    """The pieces of each side add up to its text."""
     from kern_nb.text.formatting import escape_controls
 
     for text, pieces in zip((a, b), diff_raw(a, b), strict=True):
@@ -71,7 +71,7 @@ def test_diff_loses_nothing(a, b):
     ],
 )
 def test_invisible_differences_are_spelled_out(a, b):
-    """Spaces, line ends, accents, signs without ink: on one line, side by side, and as markup without its elements."""
+    """Differences in spaces, line ends, accents and invisible characters are visible in every form."""
 
     def seen(text: str) -> str:
         inked = unicodedata.normalize("NFC", re.sub("<[^>]*>", " ", text))
@@ -84,7 +84,7 @@ def test_invisible_differences_are_spelled_out(a, b):
 
 
 def test_line_shows_the_difference_anywhere():
-    """Far behind what fits into a line; and of texts that have nothing in common, both."""
+    """Even far behind the width of the line; dissimilar texts are both shown."""
     for alike in (0, 100, 200, 300, 5_000):
         text = ("one moment please " * 300)[:alike]
         a, b = text + "You owe 20 euros." + " bye" * 90, text + "You owe 25 euros." + " bye" * 90
@@ -100,7 +100,7 @@ def test_line_shows_the_difference_anywhere():
 
 
 def test_hostile_texts_are_escaped():
-    """Whatever is compared with whatever."""
+    """In every form of the difference."""
     chance = random.Random(3)
     texts = list(HOSTILE.values())
     for text in texts:
@@ -112,7 +112,7 @@ def test_hostile_texts_are_escaped():
 
 
 def test_repetitive_texts_are_compared_quickly():
-    """Rulers and tables are the same sign over and over."""
+    """Rulers and tables repeat one character."""
     begun = time.thread_time()
     for a, b in (
         ("...." * 1_000, "x" + "..,." * 1_000),

@@ -60,7 +60,7 @@ def said(found):
 
 
 def test_message_is_answered_and_stored(store):
-    """In the session; whoever opens it again sees it."""
+    """The session contains it for everyone who opens it."""
     opened = talking(store, echo)
     opened.say("Hello")
     found = ended(opened)
@@ -72,7 +72,7 @@ def test_message_is_answered_and_stored(store):
 
 
 def test_runs_of_others_appear_in_the_conversation(store):
-    """Also those that are made while it is open: the next look finds them, and one that finds nothing says only so."""
+    """The next poll finds them; a poll without changes returns only the mark."""
     store.append_run("chat", Run(input="before", output="yes"))
     opened = talking(store, echo)
     mark = opened.poll("")["mark"]
@@ -91,7 +91,7 @@ def test_runs_of_others_appear_in_the_conversation(store):
 
 
 def test_response_does_not_block(store):
-    """The call is over before the answer is; meanwhile what was said is shown, and nothing else can be said."""
+    """The call returns first; meanwhile the message is shown, and no other can be sent."""
     gate = threading.Event()
 
     def wait() -> str:
@@ -119,7 +119,7 @@ def test_response_does_not_block(store):
 
 
 def test_steps_are_contiguous_and_complete(store):
-    """So a script that missed one knows; in batches, not a message for each word."""
+    """They are sent in batches, and a script notices a missing one."""
     text = "word " * 2_000 + "end\r\nof it"
     opened = talking(
         store, [[call("look", at="it"), "First."], text], tools=[tool(lambda at: f"seen {at}", name="look")]
@@ -141,7 +141,7 @@ def test_steps_are_contiguous_and_complete(store):
 
 
 def test_stopped_response_allows_the_next_message(store):
-    """Its run is stored as CANCELLED, whenever it was stopped; it can be gone on with."""
+    """The run is stored as CANCELLED and can be resumed."""
     gate = threading.Event()
 
     def script(messages):
@@ -166,7 +166,7 @@ def test_stopped_response_allows_the_next_message(store):
 
 
 def test_stop_before_the_start_ends_the_run():
-    """However early: whoever watches is told of the end, and nothing was done."""
+    """The script is told of the end, and nothing was run."""
     told, done = [], threading.Event()
 
     async def work(_emit):
@@ -192,7 +192,7 @@ async def _blocking(event):
 
 
 def test_approval_in_place_resumes_the_run(store):
-    """With the arguments as they were edited, once, by the click alone; what else is asked is waited for first."""
+    """It runs once with the edited arguments, after all requirements are resolved."""
     sent = []
     opened = talking(store, [[call("send", to="bob"), call("send", to="eve", copies=2)], "Sent."], tools=[mailer(sent)])
     opened.say("Write to both.")
@@ -216,7 +216,7 @@ def test_approval_in_place_resumes_the_run(store):
 
 
 def test_resumed_run_keeps_its_messages(store):
-    """The turn is shown as it was, with what comes; it is not told twice."""
+    """They are shown once, followed by the new output."""
     gate = threading.Event()
 
     def script(messages):
@@ -239,7 +239,7 @@ def test_resumed_run_keeps_its_messages(store):
 
 
 def test_second_answer_is_refused_in_place(store):
-    """Another person was faster; the run, which they have gone on with, is not gone on with again."""
+    """The run that another person resumed is not resumed again."""
     sent = []
     agent = Agent(ScriptedModel([call("send", to="bob"), "Sent."]), db=store, tools=[mailer(sent)])
     run = agent.run("Write.", session_id="chat")
@@ -254,7 +254,7 @@ def test_second_answer_is_refused_in_place(store):
 
 
 def test_failed_run_shows_its_error_and_can_be_retried(store):
-    """The same run: it goes on from what is stored of it."""
+    """The same run resumes from what is stored."""
     opened = talking(store, [RuntimeError("no such host"), "Here I am."])
     opened.say("Hello?")
     found = ended(opened)
@@ -268,7 +268,7 @@ def test_failed_run_shows_its_error_and_can_be_retried(store):
 
 
 def test_failure_before_the_run_is_stored_shows_the_prompt(store):
-    """Nothing is lost: it can be said again."""
+    """The message can be sent again."""
     opened = talking(store, echo)
     model, opened.agent.model = opened.agent.model, "nobody:knows"
     opened.say("Hello")
@@ -282,7 +282,7 @@ def test_failure_before_the_run_is_stored_shows_the_prompt(store):
 
 
 def test_branch_from_any_run_can_be_continued(store):
-    """It inherits up to there; the session that it came from goes on as it was. The line makes the same branch."""
+    """It inherits up to that run; the parent is unchanged, and the command makes the same branch."""
     attach(store, name="main")
     opened = talking(store, echo)
     for text in ("one", "two"):
@@ -307,7 +307,7 @@ def test_branch_from_any_run_can_be_continued(store):
 
 
 def test_inherited_runs_have_no_forms(store):
-    """What waits there waits in the session that it belongs to."""
+    """Their requirements belong to the parent session."""
     pause(store, CONFIRM)
     branch = store.branch("chat")
     (turn,) = talking(store, echo, branch.session_id).poll("")["turns"]
@@ -316,7 +316,7 @@ def test_inherited_runs_have_no_forms(store):
 
 
 def test_only_the_latest_runs_are_loaded_at_first(store):
-    """And as many more as are asked for, in order; a long text comes whole when it is asked for."""
+    """Earlier ones are loaded on request, in order; long texts likewise."""
     for n in range(2 * PAGE_RUNS + 3):
         store.append_run("chat", Run(messages=[Message(role="user", content=f"{n} " + "x" * 5_000)]))
     opened = talking(store, echo)
@@ -334,7 +334,7 @@ def test_only_the_latest_runs_are_loaded_at_first(store):
 
 
 def test_session_of_another_user_is_refused(store):
-    """Nor moved to; a new session is the user's."""
+    """The chat cannot switch to it; a new session belongs to the user."""
     store.append_run("hers", Run(input="x"), user_id="ann")
 
     with pytest.raises(OwnerMismatch):
@@ -348,7 +348,7 @@ def test_session_of_another_user_is_refused(store):
 
 
 def test_agent_with_another_store_is_refused(store):
-    """The chat goes on showing what it showed, and says nothing into another store."""
+    """The chat keeps its view, and sends nothing to another store."""
     attach(store, name="main")
     opened = chat(Agent(ScriptedModel(echo)), "chat")
     attach(":memory:", name="other")
@@ -358,7 +358,7 @@ def test_agent_with_another_store_is_refused(store):
 
 
 def test_agent_without_a_session_gets_one():
-    """What is said in the chat is what the agent remembers."""
+    """The agent's history contains the messages of the chat."""
     with InMemoryDb() as store:
         agent = Agent(ScriptedModel(echo), db=store)
         opened = chat(agent)
@@ -369,7 +369,7 @@ def test_agent_without_a_session_gets_one():
 
 
 def test_chat_needs_an_agent():
-    """At once, not at the first message."""
+    """Anything else is refused at once."""
     with pytest.raises(BadUsage, match="agent must be an agent"):
         chat(object())
     with pytest.raises(BadUsage, match="No agent is called 'clark'"):
@@ -387,7 +387,7 @@ def test_empty_and_long_messages_are_refused():
 
 
 def test_chat_with_a_team_and_a_workflow(store):
-    """A member's pause is answered in the leader's turn, and the team goes on."""
+    """A member's requirement is resolved in the leader's run, and the team resumes."""
     sent = []
     ann = Agent(ScriptedModel([call("send", to="bob"), "Ann has sent it."]), id="ann", tools=[mailer(sent)])
     crew = Team(
@@ -412,7 +412,7 @@ def test_chat_with_a_team_and_a_workflow(store):
 
 
 def test_only_images_are_sent():
-    """Those of a message and of a tool's result; what only says that it is one is not shown."""
+    """Of a message and of a tool's result; a wrong media type is not trusted."""
     with InMemoryDb() as store:
         parts = [
             {"type": "image", "media_type": "image/png", "sha256": store.put_blob(content, "image/png")}
@@ -431,7 +431,7 @@ def test_only_images_are_sent():
 
 
 def test_hostile_texts_are_sent_as_text(store):
-    """In what is said, streamed and stored, and in every name."""
+    """Every text is JSON with visible controls, and each command is one line."""
     sent = []
     opened = talking(store, [[call("send", to=HOSTILE), HOSTILE], HOSTILE], HOSTILE, tools=[mailer(sent)], name=HOSTILE)
     opened.say(HOSTILE)
@@ -449,7 +449,7 @@ def test_hostile_texts_are_sent_as_text(store):
 
 
 def test_fallback_is_the_transcript():
-    """What a saved notebook shows without its kernel."""
+    """A saved notebook shows it without a kernel."""
     with InMemoryDb() as store:
         opened = talking(store, echo)
         assert "chat" in opened.fallback_html()
@@ -459,7 +459,7 @@ def test_fallback_is_the_transcript():
 
 
 def test_steps_after_a_view_are_not_repeated():
-    """What a view holds is numbered with it: the steps that are still on their way are known."""
+    """A view states the number of the next step."""
     heard = []
     talk = LiveRun(heard.append, "Hello")
     from kern_nb.runtime.events import Text

@@ -24,7 +24,7 @@ def store():
 
 
 def test_identical_turns_are_folded(store):
-    """Stretches of turns: where each begins, how long it is, whether it is the same."""
+    """Each stretch has its first turn, its length, and whether it is identical."""
     found = view("a", "b", store=store).stretches(0)
 
     assert found["stretches"] == [[0, 3, True, 0], [3, 1, False, 0], [4, 2, True, 0]]
@@ -33,7 +33,7 @@ def test_identical_turns_are_folded(store):
 
 
 def test_words_of_one_side_are_marked(store):
-    """Both sides of a turn, each with where it stands."""
+    """Both sides of a turn have a reference."""
     store.save_session(Session(session_id="long", runs=[Run(input="the price is 20 euros")]))
     store.save_session(Session(session_id="other", runs=[Run(input="the price is 25 euros")]))
     (row,) = view("long", "other", store=store).rows(0, 0, 5)
@@ -45,7 +45,7 @@ def test_words_of_one_side_are_marked(store):
 
 
 def test_turns_are_limited_per_request(store):
-    """And none beyond the last."""
+    """There are none beyond the last."""
     store.save_session(Session(session_id="many", runs=[Run(input=f"{n}") for n in range(120)]))
     shown = view("a", "many", store=store)
 
@@ -55,7 +55,7 @@ def test_turns_are_limited_per_request(store):
 
 
 def test_long_text_is_truncated_and_available_in_full(store):
-    """The beginning, how much is missing, and all of it on request."""
+    """A preview states the number of missing characters; huge texts have a limit."""
     text = "word " * 5_000
     store.append_run("a", Run(messages=[Message(role="user", content=text)]))
     shown = view("a", "b", store=store)
@@ -67,7 +67,7 @@ def test_long_text_is_truncated_and_available_in_full(store):
 
 
 def test_each_contender_is_compared_with_the_baseline(store):
-    """By its number; what each took is there once."""
+    """By its number; the metrics are sent once."""
     shown = view("a", "b", "c", store=store)
 
     assert shown.start()["contenders"] == ["b", "c"]
@@ -76,7 +76,7 @@ def test_each_contender_is_compared_with_the_baseline(store):
 
 
 def test_hostile_texts_are_sent_as_text(store):
-    """Everything is JSON, with its controls made visible; nothing is markup but what the renderer wrote."""
+    """Every text is JSON with visible controls, and each command is one line."""
     shown = view("a", "c", store=store)
     sent = json.dumps([shown.start(), shown.stretches(0), shown.rows(0, 0, 50)]).encode()
     (row,) = [row for row in shown.rows(0, 0, 50) if row["status"] != "matched"]
@@ -88,7 +88,7 @@ def test_hostile_texts_are_sent_as_text(store):
 
 @pytest.mark.parametrize("call", [("stretches", 7), ("stretches", -1), ("whole", 0, 99, "a"), ("whole", 0, 0, "z")])
 def test_unknown_turn_is_refused(store, call):
-    """A stale or forged request gets an error that the widget shows."""
+    """A stale or forged request gets an error."""
     name, *args = call
     shown = view("a", "b", store=store)
 
@@ -97,7 +97,7 @@ def test_unknown_turn_is_refused(store, call):
 
 
 def test_fallback_is_the_comparison(store):
-    """What a saved notebook shows without a kernel."""
+    """A saved notebook shows it without a kernel."""
     shown = view("a", "b", store=store)
 
     assert shown.fallback_html() == shown.comparison._repr_html_()

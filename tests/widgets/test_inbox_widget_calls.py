@@ -61,7 +61,7 @@ def cards(found):
 
 @pytest.mark.every_engine
 def test_requirements_are_grouped_by_run(inbox):
-    """What would be called with what, who is to answer, since when; and what the run was asked."""
+    """Each has its call, assignee and time; the run has its input."""
     found = inbox.poll("", 20)
     (run,) = found["runs"]
     one, fill, result = run["cards"]
@@ -87,7 +87,7 @@ def test_requirements_are_grouped_by_run(inbox):
 
 
 def test_poll_without_changes_returns_the_mark(inbox, store):
-    """A poll of an inbox in which nothing happens costs no more than the question; what happens is seen."""
+    """A change is returned by the next poll."""
     mark = inbox.poll("", 20)["mark"]
 
     assert inbox.poll(mark, 20) == {"mark": mark}
@@ -112,7 +112,7 @@ CLICKS = {
 
 @pytest.mark.parametrize("click", CLICKS)
 def test_command_equals_its_click(click, attached_stores):
-    """Typed in the same place, the line of a click stores the same answer."""
+    """The command stores the same answer."""
     requirement_id, clicked = CLICKS[click]
     answers, lines = [], []
     for act in (lambda: lines.append(clicked(inbox_widget(by="bob"))["line"]), lambda: run_command(lines[0])):
@@ -129,7 +129,7 @@ def test_command_equals_its_click(click, attached_stores):
 
 
 def test_edited_arguments_keep_their_type(inbox, store):
-    """Text stays text, also where it could be a number; the rest is read as JSON."""
+    """Text stays text, even if it looks like a number; other arguments are parsed as JSON."""
     inbox.approve(key(DELETE), {"0": "42", "1": "42"})
 
     assert load_requirement(store, DELETE).answer == {"path": "42", "times": 42}
@@ -138,7 +138,7 @@ def test_edited_arguments_keep_their_type(inbox, store):
 
 
 def test_invalid_input_is_refused_at_the_requirement(inbox, store):
-    """Which argument, and what would do; nobody's answer is spent."""
+    """The error names the argument and what is valid; nothing is resolved."""
     told = inbox.approve(key(DELETE), {"1": "3,5"})["refused"]
 
     assert "times must be JSON" in told["message"]
@@ -149,7 +149,7 @@ def test_invalid_input_is_refused_at_the_requirement(inbox, store):
 
 
 def test_required_field_must_not_be_empty(inbox, store):
-    """An empty field is not given; the store says which one is needed."""
+    """The store names the missing field."""
     extra = {"fields": ["city", "date"], "required": ["city"]}
     pause(store, FILL | {"requirement_id": "need", "extra": extra}, session_id="needed")
 
@@ -159,7 +159,7 @@ def test_required_field_must_not_be_empty(inbox, store):
 
 
 def test_of_two_clicks_one_wins(inbox, store):
-    """At the requirement itself: who was faster, and when; the answer stands as it was given."""
+    """The other is told by whom and when it was resolved."""
     other = inbox_widget(store, by="eve")
     other.poll("", 20)
 
@@ -173,7 +173,7 @@ def test_of_two_clicks_one_wins(inbox, store):
 
 
 def test_claimed_requirement_is_refused(inbox, store):
-    """Who is at it is shown, and told to who answers all the same; they themselves may."""
+    """The form shows who claimed it; only they may answer."""
     store.claim(RATE, by="carl")
 
     assert cards(inbox.poll("", 20))[RATE]["state"] == "claimed by carl"
@@ -184,7 +184,7 @@ def test_claimed_requirement_is_refused(inbox, store):
 
 
 def test_filter_by_assignee(inbox):
-    """Others' requirements are counted with the run, not shown."""
+    """Requirements of others are counted, not shown."""
     inbox.narrow(key("ann"))
     (run,) = inbox.poll("", 20)["runs"]
 
@@ -197,7 +197,7 @@ def test_filter_by_assignee(inbox):
 
 
 def test_resolved_run_can_be_resumed_with_its_agent(store, variables):
-    """Else the line that goes on with it is there. What became of the run is told, and stays until it is cleared."""
+    """Without the agent the command is shown. The outcome stays until it is cleared."""
     attach(store, name="main")
     shredded = []
 
@@ -233,7 +233,7 @@ def test_resolved_run_can_be_resumed_with_its_agent(store, variables):
 
 
 def test_failed_resume_shows_its_error_and_can_be_retried(store, variables):
-    """Its error is told where the run is, with what to do next."""
+    """The error has a hint."""
     attach(store, name="main")
     agent = Agent(
         ScriptedModel([call("ask"), RuntimeError("no such host"), "Well."]),
@@ -255,7 +255,7 @@ def test_failed_resume_shows_its_error_and_can_be_retried(store, variables):
 
 
 def test_resolved_requirements_of_a_paused_run_are_shown(inbox, store):
-    """Also to who opens the inbox afterwards: the run has everything, and stands still."""
+    """Even if the inbox was opened after they were resolved."""
     for requirement_id in (DELETE, BOOK):
         store.resolve(requirement_id, approve=True)
     store.resolve(RATE, value=5, by="ann")
@@ -266,7 +266,7 @@ def test_resolved_requirements_of_a_paused_run_are_shown(inbox, store):
 
 
 def test_requirements_resolved_elsewhere_stay_on_screen(inbox, store):
-    """The card does not vanish under the hand; it says who answered, and that the run went on."""
+    """The form shows who resolved it, and that the run was resumed."""
     inbox.poll("", 20)
     for requirement_id in (DELETE, BOOK, RATE):
         store.resolve(requirement_id, approve=False, by="eve")
@@ -281,7 +281,7 @@ def test_requirements_resolved_elsewhere_stay_on_screen(inbox, store):
 
 
 def test_expired_requirement_is_marked(store):
-    """It can no longer be answered, and nobody waits for it."""
+    """It can no longer be answered, and is not pending."""
     from datetime import UTC, datetime, timedelta
 
     attach(store, name="main")
@@ -295,7 +295,7 @@ def test_expired_requirement_is_marked(store):
 
 
 def test_member_requirement_belongs_to_the_team_run(store):
-    """The run that goes on is the team's, and what the member asks stands there."""
+    """The team's run is resumed, and shows the member's requirement."""
     attach(store, name="main")
     leader = store.start_run("led", input="lead", session_type="team", team_id="crew")
     pause(store, CONFIRM | {"requirement_id": DELETE}, session_id="led", parent=leader.run_id, agent_id="member")
@@ -306,7 +306,7 @@ def test_member_requirement_belongs_to_the_team_run(store):
 
 
 def test_runs_are_limited(store):
-    """As many as are asked for; how many more there are is said."""
+    """The others are counted."""
     attach(store, name="main")
     for n in range(5):
         pause(store, CONFIRM, session_id=f"s{n}")
@@ -316,7 +316,7 @@ def test_runs_are_limited(store):
 
 
 def test_hostile_texts_are_sent_as_text(store):
-    """In every field; the line that is told is one line, whatever the ids are."""
+    """Every text is JSON with visible controls, and each command is one line."""
     attach(store, name="main")
     asked = {"tool_name": HOSTILE, "args": {HOSTILE: HOSTILE, "n": [HOSTILE]}, "prompt": HOSTILE, "note": HOSTILE}
     pause(
@@ -339,13 +339,13 @@ def test_hostile_texts_are_sent_as_text(store):
 
 
 def test_fallback_is_the_inbox_table(inbox):
-    """What a saved notebook shows without its kernel."""
+    """A saved notebook shows it without a kernel."""
     assert "3 pending requirements" in inbox.fallback_html()
     assert "delete_file" in inbox.fallback_html()
 
 
 def test_read_only_store_is_refused_at_the_requirement(tmp_path):
-    """It is no store that went away."""
+    """It is not reported as a lost store."""
     from kern_nb.db import SqliteDb
 
     with SqliteDb(db_file=tmp_path / "s.db") as store:
@@ -355,7 +355,7 @@ def test_read_only_store_is_refused_at_the_requirement(tmp_path):
 
 
 def test_requirements_of_runs_with_a_status(store):
-    """`run_status` is the run's; what it was told is found with it, and no other run's."""
+    """`run_status` is the status of the run, of which all requirements are returned."""
     first = pause(store, CONFIRM | {"requirement_id": DELETE}, session_id="a")
     pause(store, CONFIRM | {"requirement_id": BOOK}, session_id="b")
     store.resolve(DELETE, approve=True)

@@ -69,7 +69,7 @@ def ids(answer):
 
 
 def test_list_starts_with_the_newest_and_has_a_total(page):
-    """With what a row says: title or question, owner, user, tags, runs, status, time, in words."""
+    """Each row has title or input, owner, user, tags, runs, status and time."""
     answer = page.ask("start")
 
     assert (answer["total"], ids(answer)) == (3, ["gamma", "beta", "alpha"])
@@ -104,7 +104,7 @@ def test_list_starts_with_the_newest_and_has_a_total(page):
     ],
 )
 def test_filters_and_orders(page, fields, expected):
-    """What is listed, what is counted, what Python has as a frame, and what the same SQL gives: all the same."""
+    """The list, its total, the data frame and the SQL agree."""
     answer = page.ask("find", **ANY | fields)
     browser = page.widget
 
@@ -116,7 +116,7 @@ def test_filters_and_orders(page, fields, expected):
 
 
 def test_rows_from_any_offset(store):
-    """Parts meet without a gap; beyond the end there are none; no answer is larger than is good for a page."""
+    """Parts are contiguous; there are none beyond the end, and their size is limited."""
     for n in range(230):
         store.save_session(Session(session_id=f"s{n:03}", created_at=n))
     page = Page(browse(store))
@@ -131,7 +131,7 @@ def test_rows_from_any_offset(store):
 
 
 def test_refresh_shows_new_and_deleted_sessions(page, shop):
-    """A part of a list that got shorter is short, not an error."""
+    """A list that got shorter returns fewer rows, not an error."""
     page.ask("start")
     shop.delete_session("alpha")
     shop.append_run("delta", a_run("new"))
@@ -143,7 +143,7 @@ def test_refresh_shows_new_and_deleted_sessions(page, shop):
 
 
 def test_totals_are_formatted(page):
-    """By key, for the rows that are on screen."""
+    """By key, for the rows on screen."""
     totals = page.ask("totals", keys=[encode_key("alpha"), encode_key("beta")])
 
     assert totals[encode_key("alpha")]["said"] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
@@ -162,7 +162,7 @@ def test_invalid_filter_is_refused_and_changes_nothing(page, fields):
 
 
 def test_browser_with_initial_filter(shop):
-    """As its fields show."""
+    """Its fields show the filter."""
     answer = Page(browse(text="#to check", user="ann", order="user", descending=False)).ask("start")
 
     assert answer["filter"] == {"text": "#to check", "agent": "", "user": "ann", "status": ""}
@@ -174,7 +174,7 @@ def test_browser_with_initial_filter(shop):
 
 
 def test_empty_store_has_an_empty_list(store):
-    """And nothing is made of it by looking."""
+    """Reading it creates nothing."""
     page = Page(browse(store))
     assert page.ask("start")["total"] == 0
     assert len(page.widget.df()) == 0
@@ -185,7 +185,7 @@ def test_empty_store_has_an_empty_list(store):
 
 
 def test_selection_is_available_in_python(page):
-    """In the order it was ticked in; else what is shown; else all that is listed."""
+    """In order of selection; without one the open session, else all that match."""
     browser: SessionBrowser = page.widget
     assert (browser.selected, browser.place) == ([], None)
     assert len(browser.df()) == 3
@@ -205,7 +205,7 @@ def test_selection_is_available_in_python(page):
 
 
 def test_selection_has_a_limit(page):
-    """A page that runs wild does not fill the kernel."""
+    """A faulty page cannot fill the kernel's memory."""
     assert page.refused("choose", keys=[encode_key(str(n)) for n in range(1_001)])["kind"] == "BadUsage"
 
 
@@ -226,7 +226,7 @@ def everything(page, key):
 
 
 def test_transcript_parts_are_contiguous(shop, page):
-    """Many runs, and one run of more messages than a part holds; a branch reads what it inherits, up to the cut."""
+    """With many runs, with a run of many messages, and in a truncated branch."""
     for n in range(45):
         shop.append_run("long", a_run(f"q{n}"))
     many = [Message(role="user", content=f"m{n}") for n in range(300)]
@@ -242,7 +242,7 @@ def test_transcript_parts_are_contiguous(shop, page):
 
 
 def test_runs_have_totals_and_status(page):
-    """The facts above the messages, the call beside its result, the error below."""
+    """Facts above the messages, the call next to its result, the error at the end."""
     (run,) = page.ask("show", key=encode_key("beta"))["transcript"]["runs"]
 
     assert (run["name"], run["asked"]) == ("Run 0", "refund me")
@@ -254,7 +254,7 @@ def test_runs_have_totals_and_status(page):
 
 
 def test_long_text_is_truncated_and_available_in_full(shop, page):
-    """Of messages, arguments, results and errors; a huge one up to a limit, with a word about the rest."""
+    """A preview states the number of missing characters; huge texts have a limit."""
     long = "word " * 2_000
     call = ToolCall(tool_call_id="c", tool_name="t", args={"x": long}, result=long)
     said = [Message(role="user", content=long), Message(role="assistant", tool_calls=[call])]
@@ -277,7 +277,7 @@ def test_long_text_is_truncated_and_available_in_full(shop, page):
 
 
 def test_run_without_messages_shows_input_and_output(shop, page):
-    """As other transcripts do; calls that no message made stand at its end."""
+    """Some sources record only these."""
     shop.append_run("bare", Run(input="in", output="out", tool_calls=[ToolCall(tool_call_id="c", tool_name="t")]))
     (run,) = page.ask("show", key=encode_key("bare"))["transcript"]["runs"]
 
@@ -287,7 +287,7 @@ def test_run_without_messages_shows_input_and_output(shop, page):
 
 
 def test_only_raster_images_are_sent(shop, page):
-    """Kept bytes and data URLs; what they are is read from them. Documents, lies and pictures elsewhere are told."""
+    """Stored bytes and data URLs, by their signature. Documents, wrong types and other addresses are refused."""
     sha = shop.put_blob(PNG, "image/svg+xml")
     evil = shop.put_blob(b"<svg onload='alert(1)'/>", "image/png")
     data = f"data:image/svg+xml;base64,{base64.b64encode(PNG).decode()}"
@@ -323,7 +323,7 @@ def test_only_raster_images_are_sent(shop, page):
 
 
 def test_large_image_is_not_sent(shop, page, monkeypatch):
-    """It would freeze the page; its size is told."""
+    """It would freeze the page; the error states its size."""
     monkeypatch.setattr(media, "MAX_BYTES", 10)
     sha = shop.put_blob(PNG, "image/png")
     shop.append_run("seen", Run(messages=[Message(role="user", content=[{"type": "image", "sha256": sha}])]))
@@ -333,7 +333,7 @@ def test_large_image_is_not_sent(shop, page, monkeypatch):
 
 
 def test_branch_tree_is_nested_in_branch_order(shop, page):
-    """From the first session of all down, with where each was taken; the one that is shown is marked."""
+    """From the root down, with the branch points; the open session is marked."""
     shop.branch("alpha", after=1, new_session_id="late")
     shop.branch("alpha", after=(0, 1), new_session_id="early")
     shop.branch("alpha", before=0, new_session_id="none")
@@ -362,7 +362,7 @@ def run_line(line):
     ("run_index", "message_index", "fork"), [(None, None, (1, None)), (0, None, (0, None)), (0, 1, (0, 1))]
 )
 def test_branch_equals_its_command(page, shop, run_index, message_index, fork):
-    """At the end, after a run, after a message; with a name, which is the id and the title."""
+    """At the end, after a run, after a message, with a name as id and title."""
     answer = page.ask(
         "branch", key=encode_key("alpha"), run_index=run_index, message_index=message_index, name="what if"
     )
@@ -376,7 +376,7 @@ def test_branch_equals_its_command(page, shop, run_index, message_index, fork):
 
 
 def test_branch_without_a_name_gets_an_id(page, shop):
-    """And its line names none."""
+    """Its command has no name."""
     answer = page.ask("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="  ")
 
     assert shop.get_session(decode_key(answer["key"])).parent_session_id == "alpha"
@@ -384,7 +384,7 @@ def test_branch_without_a_name_gets_an_id(page, shop):
 
 
 def test_branch_name_in_use_is_refused(page, shop):
-    """Nothing is made."""
+    """Nothing is created."""
     assert (
         page.refused("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="beta")["kind"]
         == "SessionExists"
@@ -393,7 +393,7 @@ def test_branch_name_in_use_is_refused(page, shop):
 
 
 def test_rename_and_tag(page, shop):
-    """Each with the line that does the same; an empty title is refused, no tags take the tags away."""
+    """Each returns its command; an empty title is refused, an empty list removes the tags."""
     renamed = page.ask("rename", key=encode_key("alpha"), name=" It's “here” ")
     tagged = page.ask("tag", key=encode_key("alpha"), tags="#one, two words ,,one")
 
@@ -408,7 +408,7 @@ def test_rename_and_tag(page, shop):
 
 @pytest.mark.parametrize("action", ["rename", "tag"])
 def test_rename_and_tag_equal_their_commands(page, shop, action):
-    """Run as they are, they leave the session as the click left it."""
+    """The commands have the same effect."""
     args = {"rename": {"name": "It's “here”"}, "tag": {"tags": "one, two words"}}[action]
     line = page.ask(action, key=encode_key("alpha"), **args)["line"]
     clicked = shop.get_session("alpha")
@@ -421,7 +421,7 @@ def test_rename_and_tag_equal_their_commands(page, shop, action):
 
 
 def test_export(page, tmp_path, monkeypatch):
-    """A new file beside the notebook each time, never over another; the line writes the same."""
+    """Each export writes a new file next to the notebook; the command writes the same."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -447,7 +447,7 @@ def test_export(page, tmp_path, monkeypatch):
 
 
 def test_compare_and_summarize(page):
-    """The result is in Python, its HTML goes to the page, and the line names the sessions in order."""
+    """The result is available in Python, its HTML is sent, and the command names the sessions in order."""
     keys = [encode_key("alpha"), encode_key("beta")]
     compared = page.ask("compare", keys=keys)
 
@@ -465,7 +465,7 @@ def test_compare_and_summarize(page):
 
 
 def test_metrics_and_plots_of_the_selection(page):
-    """A table with a row each and one for all; a picture with a text in its place."""
+    """The table has a row a session and a total; an image has an alternative text."""
     keys = [encode_key("alpha"), encode_key("beta")]
     rendered = page.ask("metrics", keys=keys)["rendered"]
 
@@ -482,7 +482,7 @@ def test_metrics_and_plots_of_the_selection(page):
 
 
 def test_plot_without_renderer_is_a_table(page, monkeypatch):
-    """It says how to get what is missing."""
+    """It states what to install."""
     from kern_nb.analysis.plots import vega
 
     monkeypatch.setattr(vega, "can_draw", lambda: False)
@@ -492,7 +492,7 @@ def test_plot_without_renderer_is_a_table(page, monkeypatch):
 
 
 def test_cell_text_loads_the_selection(page, shop):
-    """One session by the magic, several by a call."""
+    """One session with the magic, several with a method call."""
     one = page.ask("cell", keys=[encode_key("alpha")], frame="messages")["line"]
     two = page.ask("cell", keys=[encode_key("alpha"), encode_key("beta")], frame="runs")["line"]
 
@@ -505,7 +505,7 @@ def test_cell_text_loads_the_selection(page, shop):
 
 
 def test_commands_name_a_store_that_is_not_current(page, shop, store_factory):
-    """So do the lines of cells, for one session or several."""
+    """Cell texts do, too."""
     other = store_factory("other")
     other.append_run("x", a_run("q"))
     store_registry.attach(other, name="other")
@@ -520,7 +520,7 @@ def test_commands_name_a_store_that_is_not_current(page, shop, store_factory):
 
 
 def test_read_only_store_refuses_changes(store_factory, engine_name):
-    """Nothing is changed, and the list goes on."""
+    """Nothing is changed, and the list still works."""
     if engine_name == "memory":
         pytest.skip("a store in memory is never opened to be read")
     written = store_factory("r")
@@ -541,7 +541,7 @@ def test_read_only_store_refuses_changes(store_factory, engine_name):
 
 @pytest.mark.parametrize("call", ["show", "more", "text", "branch", "rename", "tag"])
 def test_deleted_session_is_reported(page, shop, call):
-    """By whatever is done with it next."""
+    """By each action."""
     args = {
         "show": {},
         "more": {"run_index": 0, "position": 0},
@@ -580,7 +580,7 @@ def hostile(store):
 
 
 def test_hostile_texts_are_plain_and_truncated(hostile):
-    """Controls are seen, not sent; a name of a megabyte is short; keys lead back to the very ids."""
+    """Controls are escaped, long names truncated, and keys lead to the original ids."""
     page = Page(browse(hostile))
     start = page.ask("start")
     row = next(row for row in start["rows"] if decode_key(row["key"]) == HOSTILE)
@@ -597,7 +597,7 @@ def test_hostile_texts_are_plain_and_truncated(hostile):
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE.replace("\ud83d", "")], ids=["with half a pair", "without"])
 def test_rendered_markup_and_fallback_are_escaped(store, text):
-    """Comparisons, digests, metrics and the still: no element comes from a store."""
+    """Comparisons, digests, metrics and the fallback contain no element of a store."""
     fill_with(store, text)
     page = Page(browse(store))
     page.ask("start")
@@ -616,7 +616,7 @@ def test_rendered_markup_and_fallback_are_escaped(store, text):
 
 
 def test_fallback_shows_the_last_view(page):
-    """The part of the list, ticks, the transcript that is open, and the last result."""
+    """The visible rows, the selection, the open transcript and the last result."""
     page.ask("start")
     assert "where is it?" in page.widget.fallback_html()
     assert "and now?" not in page.widget.fallback_html()
@@ -635,7 +635,7 @@ def test_fallback_shows_the_last_view(page):
 
 
 def test_fallback_shows_matching_sessions(page):
-    """It begins anew with each filter."""
+    """A new filter starts at the first row."""
     page.ask("set_offset", offset=2)
     page.ask("find", **ANY | {"user": "bob"})
 

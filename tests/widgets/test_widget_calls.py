@@ -70,7 +70,7 @@ def page():
 
 
 def test_answer_has_the_id_of_its_call(page):
-    """Arguments come by name; what may be left out may be left out."""
+    """Arguments are passed by name; optional ones may be omitted."""
     assert page.ask("add", step=2) == 2
     assert page.ask("add", step=1, words=["x", "y"]) == 5
 
@@ -79,7 +79,7 @@ def test_answer_has_the_id_of_its_call(page):
     "name", ["secret", "close", "send", "__init__", "still", "store", "nothing", "", None, 3, ["add"]]
 )
 def test_only_marked_methods_can_be_called(page, name):
-    """No other method of the widget, nor of what it is made of, whatever the page sends."""
+    """No other method of the widget or its bases can be called."""
     told = page.refused(name)
 
     assert told["kind"] == "BadUsage"
@@ -101,7 +101,7 @@ def test_only_marked_methods_can_be_called(page, name):
     ],
 )
 def test_invalid_arguments_are_refused(page, args):
-    """A text is no number, and an argument too many is one."""
+    """Types are strict, and unknown arguments are errors."""
     page.send("add", args)
 
     assert page.answer()["error"]["kind"] == "BadUsage"
@@ -109,7 +109,7 @@ def test_invalid_arguments_are_refused(page, args):
 
 
 def test_error_has_message_and_hint(page):
-    """What happened, on one line; what to do next; the exception itself is at hand in Python."""
+    """Each is one line; the exception is available in Python."""
     told = page.refused("fail", kind="kern")
 
     assert told == {
@@ -123,12 +123,12 @@ def test_error_has_message_and_hint(page):
 
 @pytest.mark.parametrize(("kind", "gone"), [("gone", True), ("busy", True), ("disk", True), ("bug", False)])
 def test_errors_of_a_lost_store_offer_to_attach_again(page, kind, gone):
-    """Others do not: attaching again would not help."""
+    """Other errors do not."""
     assert page.refused("fail", kind=kind)["gone"] is gone
 
 
 def test_unexpected_error_is_reported(page):
-    """With its type, and where the traceback is; however long or odd its text."""
+    """With its type and where the traceback is, however long or odd its text."""
     assert page.refused("fail", kind="bug")["message"] == "ZeroDivisionError: division by zero"
     assert "last_error" in page.refused("fail", kind="bug")["hint"]
     assert page.refused("fail", kind="silent")["message"] == "ValueError"
@@ -138,12 +138,12 @@ def test_unexpected_error_is_reported(page):
 
 @pytest.mark.parametrize("kind", ["nan", "bytes", "half", "self"])
 def test_result_that_cannot_be_sent_is_an_error(page, kind):
-    """A value that is no JSON, or no Unicode, would otherwise be lost in the kernel's log."""
+    """Invalid JSON or Unicode would otherwise only reach the kernel's log."""
     assert page.refused("odd", kind=kind)["message"]
 
 
 def test_slow_call_does_not_block(page):
-    """It runs in a thread; its answer comes when it is ready."""
+    """It runs in a thread."""
     slow = page.send("wait", {})
     assert page.ask("add", step=1) == 1
     page.widget.gate.set()
@@ -153,7 +153,7 @@ def test_slow_call_does_not_block(page):
 
 @pytest.mark.parametrize("content", ["x", None, [], {}, {"call": "add"}, {"id": 1, "call": "add", "args": {"step": 1}}])
 def test_other_messages_are_ignored(page, content):
-    """Another library may talk on the same line."""
+    """Other libraries may use the same channel."""
     page.widget._handle_custom_msg(content, [])
 
     assert page.ask("add", step=0) == 0
@@ -161,20 +161,20 @@ def test_other_messages_are_ignored(page, content):
 
 @pytest.mark.parametrize("identity", ["", "chat", "a/b.c", "\x00\x1f", "\ud83d", "\U0001f600", '"\\', "A" * 1_000_000])
 def test_key_round_trip(identity):
-    """As a key of ASCII, which every transport carries."""
+    """Keys are ASCII, which every transport preserves."""
     assert encode_key(identity).isascii()
     assert decode_key(encode_key(identity)) == identity
 
 
 @pytest.mark.parametrize("key", ["", "chat", "3", "[1]", "null", '"', "\x00"])
 def test_invalid_key_is_refused(key):
-    """A page that sends an id in place of a key is wrong."""
+    """An id in place of a key is an error."""
     with pytest.raises(BadUsage, match="is not a valid key"):
         decode_key(key)
 
 
 def test_commands_are_quoted_and_name_the_store():
-    """So that they do what the click did wherever they are pasted."""
+    """They have the same effect wherever they are pasted."""
     with InMemoryDb() as one, InMemoryDb() as other:
         store_registry.attach(one, name="my store")
         store_registry.attach(other, name="other")
@@ -186,7 +186,7 @@ def test_commands_are_quoted_and_name_the_store():
 
 
 def test_widget_of_a_named_or_current_store():
-    """As everywhere else."""
+    """Names and the default work as everywhere else."""
     with InMemoryDb() as store:
         store_registry.attach(store, name="s")
         assert Counter(None).store is store
@@ -203,7 +203,7 @@ class Reader(Counter):
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
 def test_restored_file_can_be_attached_again(tmp_path, ending):
-    """While it is gone, the call and the attempt both say so; then the same widget goes on."""
+    """While it is missing, the call and the attempt both report it."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
@@ -224,7 +224,7 @@ def test_restored_file_can_be_attached_again(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
 def test_replaced_file_is_reported_and_attached_again(tmp_path, ending):
-    """What the engine says, without its SQL; then the store is what its file holds."""
+    """The message of the engine is shown without its SQL."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
@@ -245,7 +245,7 @@ def test_replaced_file_is_reported_and_attached_again(tmp_path, ending):
 
 
 def test_lost_server_can_be_attached_again(postgres_database_url):
-    """The session goes on over a new connection."""
+    """The widget continues over a new connection."""
     import psycopg
 
     store = open_store(postgres_database_url)
@@ -262,7 +262,7 @@ def test_lost_server_can_be_attached_again(postgres_database_url):
 
 
 def test_memory_store_survives_attaching_again():
-    """There is nowhere it could be read from again."""
+    """It could not be read from anywhere."""
     with InMemoryDb() as store:
         store.append_run("chat", Run(input="x"))
         page = Page(Reader(store_registry.attach(store)))
@@ -272,7 +272,7 @@ def test_memory_store_survives_attaching_again():
 
 
 def test_script_has_no_imports_and_styles_have_fallbacks():
-    """Relative imports would mean nothing in the page, others would need a network."""
+    """Relative imports fail in the page, others would need a network."""
     from kern_nb.widgets.browser.widget import SessionBrowser
 
     script, look = SessionBrowser._esm, SessionBrowser._css
@@ -285,7 +285,7 @@ def test_script_has_no_imports_and_styles_have_fallbacks():
 
 
 def test_fallback_and_widget_are_displayed_together():
-    """First the still, under a name by which it is renewed; then the widget, which says nothing in HTML."""
+    """First the fallback with its display id, then the widget with empty HTML."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 

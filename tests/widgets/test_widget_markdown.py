@@ -33,7 +33,7 @@ def store():
 
 
 def test_session_browser_gets_trees_of_model_messages_only(store):
-    """Beside the text; a list of names, children and attributes, in which texts are visible."""
+    """In addition to the text, as lists of name, children and attributes."""
     shown = Page(browse()).ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"]
     trees = [message.get("tree") for message in shown]
 
@@ -47,7 +47,7 @@ def test_session_browser_gets_trees_of_model_messages_only(store):
 
 
 def test_long_answer_is_a_preview_and_available_in_full(store):
-    """The cut falls where a text is cut, and what is left is counted."""
+    """The remaining characters are counted."""
     page = Page(browse())
     shown = page.ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"][3]
     whole = page.ask("text", key=encode_key("chat"), run_index=0, position=3, part="content", number=0)
