@@ -1,4 +1,4 @@
-"""An agent in a real JupyterLab: it says what happens as it happens, and a cell can be interrupted."""
+"""An agent in JupyterLab: its output appears while it runs, and a cell can be interrupted."""
 
 from __future__ import annotations
 

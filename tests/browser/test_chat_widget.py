@@ -1,4 +1,4 @@
-"""The chat in JupyterLab: a tool approved in place, branches, streaming while the kernel is at work, stopped, reopened."""
+"""The chat in JupyterLab: approval in place, branches, streaming while a cell runs, stopping and reopening."""
 
 from __future__ import annotations
 

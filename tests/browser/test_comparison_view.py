@@ -1,4 +1,4 @@
-"""The view of a comparison in JupyterLab: by mouse and by keyboard, light and dark, and without its kernel."""
+"""The comparison widget in JupyterLab: by mouse and keyboard, light and dark, and without its kernel."""
 
 from __future__ import annotations
 

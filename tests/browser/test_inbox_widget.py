@@ -1,4 +1,4 @@
-"""The inbox in JupyterLab: answered by mouse and keyboard, refreshed by itself, by two people at once."""
+"""The inbox in JupyterLab: by mouse and keyboard, refreshed automatically, used by two people at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots as a reader meets them: drawn in JupyterLab, in both themes, offline; and as a page of their own."""
+"""Plots in JupyterLab, in both themes and offline, and as standalone pages."""
 
 from __future__ import annotations
 

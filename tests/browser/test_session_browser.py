@@ -1,4 +1,4 @@
-"""The session browser in a real JupyterLab, with mouse and keyboard, in both themes, and when its kernel is gone."""
+"""The session browser in JupyterLab, by mouse and keyboard, in both themes, and without its kernel."""
 
 from __future__ import annotations
 

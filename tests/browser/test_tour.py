@@ -1,4 +1,4 @@
-"""The tour, as a reader meets it: in JupyterLab, from top to bottom, in both themes."""
+"""The tour notebook in JupyterLab, from top to bottom, in both themes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees of text in a page: whatever a tree holds, only elements of the list are built, and links only to where one goes."""
+"""Text trees in a page: only allowed elements and links are built."""
 
 from __future__ import annotations
 

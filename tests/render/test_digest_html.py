@@ -1,4 +1,4 @@
-"""Digests and summaries say the same with every style stripped, and as plain text."""
+"""Digests and summaries have the same content as plain text and as markup without styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes name their views as text; the names are right."""
+"""The view names of classes resolve to functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts cut to a width still say which is which."""
+"""Truncated texts stay distinct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison of groups as plain text: it says what the markup says, and survives hostile names."""
+"""A comparison of groups has the same content as plain text and as markup, with hostile names, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The building blocks: whatever text goes in, it comes out as text, whole or cut with a word about it."""
+"""The HTML primitives: every text is escaped, and truncation is stated."""
 
 from __future__ import annotations
 

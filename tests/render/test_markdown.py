@@ -1,4 +1,4 @@
-"""What models say: Markdown is read, everything else stays as it is, and nothing of it acts or vanishes."""
+"""Markdown of models: it is parsed, other text is unchanged, nothing is active and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the values of metrics read."""
+"""Formatting of metric values."""
 
 from __future__ import annotations
 

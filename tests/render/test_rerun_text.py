@@ -1,4 +1,4 @@
-"""A rerun as plain text: what was done, what it waits for or failed with, and the comparison."""
+"""A rerun as plain text: its headline, requirements or errors, and the comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transcripts: what belongs to a run is with it, what is long is cut with a word, what is inherited is marked."""
+"""Transcripts: grouping by run, truncation, inheritance and requirements."""
 
 from __future__ import annotations
 

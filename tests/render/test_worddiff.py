@@ -1,4 +1,4 @@
-"""Two versions of a text, word by word."""
+"""Word differences of two versions of a text."""
 
 from __future__ import annotations
 

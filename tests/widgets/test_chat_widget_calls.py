@@ -1,4 +1,4 @@
-"""The chat as its script asks for it: said, streamed, stopped, paused and gone on with; the session is what it shows."""
+"""The calls of the chat: messages, streaming, stopping, requirements and resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIXEL = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
 
 def echo(messages):
-    """Say again what was said."""
+    """Repeat the message."""
     return f"You said {messages[-1].content}."
 
 
@@ -41,47 +41,47 @@ def mailer(sent):
     return tool(send, requires_confirmation=True)
 
 
-def talking(store, script, session_id="chat", tools=(), **options):
-    """A chat with an agent that follows a script; what it tells unasked is in ``.heard``."""
+def open_chat(store, script, session_id="chat", tools=(), **options):
+    """Open a chat with a scripted agent; its unrequested messages are in ``.heard``."""
     opened = chat(Agent(ScriptedModel(script), db=store, id="clerk", tools=list(tools), **options), session_id)
     opened.heard = []
     opened.tell = opened.heard.append
     return opened
 
 
-def ended(opened):
-    """Wait until nothing is under way; what is shown then."""
+def wait_for_end(opened):
+    """Wait for the end of the response, and return the view."""
     return wait_until(lambda: (found := opened.poll(""))["live"] is None and found)
 
 
-def said(found):
-    """Who said what, turn by turn."""
+def messages_of(found):
+    """Return role and text of each message, by run."""
     return [[(one["role"], one["text"]) for one in turn["messages"] if one["text"]] for turn in found["turns"]]
 
 
 def test_message_is_answered_and_stored(store):
     """The session contains it for everyone who opens it."""
-    opened = talking(store, echo)
+    opened = open_chat(store, echo)
     opened.say("Hello")
-    found = ended(opened)
+    found = wait_for_end(opened)
 
-    assert said(found) == [[("user", "Hello"), ("assistant", "You said Hello.")]]
+    assert messages_of(found) == [[("user", "Hello"), ("assistant", "You said Hello.")]]
     assert (found["agent"], found["session"], found["earlier"]) == ("clerk", "chat", None)
     assert [(run.status, run.agent_id) for run in store.get_session("chat").runs] == [("COMPLETED", "clerk")]
-    assert said(talking(store, echo).poll("")) == said(found)
+    assert messages_of(open_chat(store, echo).poll("")) == messages_of(found)
 
 
 def test_runs_of_others_appear_in_the_conversation(store):
     """The next poll finds them; a poll without changes returns only the mark."""
     store.append_run("chat", Run(input="before", output="yes"))
-    opened = talking(store, echo)
+    opened = open_chat(store, echo)
     mark = opened.poll("")["mark"]
 
     assert opened.poll(mark) == {"mark": mark}
 
     Agent(ScriptedModel("Elsewhere."), db=store).run("And?", session_id="chat")
     found = opened.poll(mark)
-    assert said(found)[1] == [("user", "And?"), ("assistant", "Elsewhere.")]
+    assert messages_of(found)[1] == [("user", "And?"), ("assistant", "Elsewhere.")]
     mark = found["mark"]
     assert opened.poll(mark) == {"mark": mark}
     waits = pause(store, CONFIRM)
@@ -99,7 +99,7 @@ def test_response_does_not_block(store):
         gate.wait(20)
         return "open"
 
-    opened = talking(store, [[call("wait"), "Let me see."], "It is open.", "Yes."], tools=[wait])
+    opened = open_chat(store, [[call("wait"), "Let me see."], "It is open.", "Yes."], tools=[wait])
     opened.say("Is it open?")
     under_way = wait_until(lambda: (found := opened.poll("")["live"])["parts"][1:] and found)
 
@@ -112,7 +112,7 @@ def test_response_does_not_block(store):
     assert opened.poll(mark) == {"mark": mark}
 
     gate.set()
-    (turn,) = ended(opened)["turns"]
+    (turn,) = wait_for_end(opened)["turns"]
     assert turn["messages"][-1]["text"] == "It is open."
     assert "✓ wait()" in turn["messages"][1]["calls"][0]["line"]
     assert opened.heard[-1] == {"event": "ended"}
@@ -121,11 +121,11 @@ def test_response_does_not_block(store):
 def test_steps_are_contiguous_and_complete(store):
     """They are sent in batches, and a script notices a missing one."""
     text = "word " * 2_000 + "end\r\nof it"
-    opened = talking(
+    opened = open_chat(
         store, [[call("look", at="it"), "First."], text], tools=[tool(lambda at: f"seen {at}", name="look")]
     )
     opened.say("Tell me.")
-    ended(opened)
+    wait_for_end(opened)
     batches = [message for message in opened.heard if message["event"] == "said"]
     steps = [step for batch in batches for step in batch["steps"]]
 
@@ -149,19 +149,19 @@ def test_stopped_response_allows_the_next_message(store):
             gate.wait(20)
         return echo(messages)
 
-    opened = talking(store, script)
+    opened = open_chat(store, script)
     opened.say("slow")
     wait_until(lambda: opened.poll("")["live"]["run"])
     opened.stop()
-    found = ended(opened)
+    found = wait_for_end(opened)
     gate.set()
 
     assert (found["turns"][0]["status"], found["turns"][0]["again"]) == ("CANCELLED", True)
     opened.say("quick")
-    assert said(ended(opened))[1] == [("user", "quick"), ("assistant", "You said quick.")]
+    assert messages_of(wait_for_end(opened))[1] == [("user", "quick"), ("assistant", "You said quick.")]
     assert [run.status for run in store.get_session("chat").runs] == ["CANCELLED", "COMPLETED"]
     opened.resume(found["turns"][0]["key"])
-    assert said(ended(opened))[0] == [("user", "slow"), ("assistant", "You said slow.")]
+    assert messages_of(wait_for_end(opened))[0] == [("user", "slow"), ("assistant", "You said slow.")]
     opened.stop()  # nothing is under way
 
 
@@ -194,9 +194,11 @@ async def _blocking(event):
 def test_approval_in_place_resumes_the_run(store):
     """It runs once with the edited arguments, after all requirements are resolved."""
     sent = []
-    opened = talking(store, [[call("send", to="bob"), call("send", to="eve", copies=2)], "Sent."], tools=[mailer(sent)])
+    opened = open_chat(
+        store, [[call("send", to="bob"), call("send", to="eve", copies=2)], "Sent."], tools=[mailer(sent)]
+    )
     opened.say("Write to both.")
-    (turn,) = ended(opened)["turns"]
+    (turn,) = wait_for_end(opened)["turns"]
     first, second = turn["cards"]
     assert [one["calls"] for one in turn["messages"]] == [[], []]  # they stand in the cards
 
@@ -204,11 +206,11 @@ def test_approval_in_place_resumes_the_run(store):
     assert told["said"] == '✓ Approved send(to="bob").'
     assert told["line"].startswith("%kern approve ")
     assert "--args" in told["line"]
-    assert ended(opened)["turns"][0]["status"] == "PAUSED"
+    assert wait_for_end(opened)["turns"][0]["status"] == "PAUSED"
     assert sent == []
 
     opened.reject(second["key"], "Not her.")
-    (turn,) = wait_until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
+    (turn,) = wait_until(lambda: (found := wait_for_end(opened)["turns"])[0]["status"] == "COMPLETED" and found)
     assert sent == [("carl", 1)]
     assert turn["cards"] == []
     assert turn["messages"][-1]["text"] == "Sent."
@@ -225,17 +227,20 @@ def test_resumed_run_keeps_its_messages(store):
             return "Sent."
         return [call("send", to="bob"), "I will write."]
 
-    opened = talking(store, script, tools=[mailer([])])
+    opened = open_chat(store, script, tools=[mailer([])])
     opened.say("Write.")
-    (turn,) = ended(opened)["turns"]
+    (turn,) = wait_for_end(opened)["turns"]
     opened.approve(turn["cards"][0]["key"], {})
     found = wait_until(lambda: (found := opened.poll(""))["live"]["parts"] and found)
 
     assert found["live"]["on"] == turn["key"]
     assert [part["kind"] for part in found["live"]["parts"]] == ["call"]
-    assert (said(found), found["turns"][0]["cards"]) == ([[("user", "Write."), ("assistant", "I will write.")]], [])
+    assert (messages_of(found), found["turns"][0]["cards"]) == (
+        [[("user", "Write."), ("assistant", "I will write.")]],
+        [],
+    )
     gate.set()
-    assert said(ended(opened))[0][-1] == ("assistant", "Sent.")
+    assert messages_of(wait_for_end(opened))[0][-1] == ("assistant", "Sent.")
 
 
 def test_second_answer_is_refused_in_place(store):
@@ -249,45 +254,45 @@ def test_second_answer_is_refused_in_place(store):
     agent.continue_run(run.run_id)
 
     assert "was approved by eve" in opened.approve(card["key"], {})["refused"]["message"]
-    assert ended(opened)["turns"][0]["cards"] == []
+    assert wait_for_end(opened)["turns"][0]["cards"] == []
     assert sent == [("bob", 1)]
 
 
 def test_failed_run_shows_its_error_and_can_be_retried(store):
     """The same run resumes from what is stored."""
-    opened = talking(store, [RuntimeError("no such host"), "Here I am."])
+    opened = open_chat(store, [RuntimeError("no such host"), "Here I am."])
     opened.say("Hello?")
-    found = ended(opened)
+    found = wait_for_end(opened)
     (turn,) = found["turns"]
 
     assert (turn["status"], turn["again"], found["failed"]) == ("ERROR", True, None)
     assert "no such host" in turn["ends"][0]["text"]
     assert opened.last_error is not None
     assert opened.resume(turn["key"])["line"].startswith("%kern continue chat/0")
-    assert said(ended(opened)) == [[("user", "Hello?"), ("assistant", "Here I am.")]]
+    assert messages_of(wait_for_end(opened)) == [[("user", "Hello?"), ("assistant", "Here I am.")]]
 
 
 def test_failure_before_the_run_is_stored_shows_the_prompt(store):
     """The message can be sent again."""
-    opened = talking(store, echo)
+    opened = open_chat(store, echo)
     model, opened.agent.model = opened.agent.model, "nobody:knows"
     opened.say("Hello")
-    found = ended(opened)
+    found = wait_for_end(opened)
 
     assert (found["turns"], found["failed"]["asked"], found["failed"]["run"]) == ([], "Hello", None)
     assert "nobody" in found["failed"]["error"]["message"]
     opened.agent.model = model
     opened.say("Hello")
-    assert (ended(opened)["failed"], len(ended(opened)["turns"])) == (None, 1)
+    assert (wait_for_end(opened)["failed"], len(wait_for_end(opened)["turns"])) == (None, 1)
 
 
 def test_branch_from_any_run_can_be_continued(store):
     """It inherits up to that run; the parent is unchanged, and the command makes the same branch."""
     attach(store, name="main")
-    opened = talking(store, echo)
+    opened = open_chat(store, echo)
     for text in ("one", "two"):
         opened.say(text)
-        ended(opened)
+        wait_for_end(opened)
     made = opened.branch(opened.poll("")["turns"][0]["key"])
 
     assert opened.poll("")["session"] == "chat"
@@ -295,12 +300,12 @@ def test_branch_from_any_run_can_be_continued(store):
     assert run_command(made["line"]).fork_run_index == store.get_session(made["name"]).fork_run_index == 0
     opened.move(made["key"])
     opened.say("else")
-    found = ended(opened)
-    assert [turn[0][1] for turn in said(found)] == ["one", "else"]
+    found = wait_for_end(opened)
+    assert [turn[0][1] for turn in messages_of(found)] == ["one", "else"]
     assert (found["parent"]["name"], found["session"]) == ("chat", made["name"])
     assert "up to run 0" in found["fork"]
     opened.move(found["parent"]["key"])
-    assert [turn[0][1] for turn in said(opened.poll(""))] == ["one", "two"]
+    assert [turn[0][1] for turn in messages_of(opened.poll(""))] == ["one", "two"]
     with pytest.raises(SessionNotFound):
         opened.move(key("nowhere"))
     assert opened.session_id == "chat"
@@ -310,7 +315,7 @@ def test_inherited_runs_have_no_forms(store):
     """Their requirements belong to the parent session."""
     pause(store, CONFIRM)
     branch = store.branch("chat")
-    (turn,) = talking(store, echo, branch.session_id).poll("")["turns"]
+    (turn,) = open_chat(store, echo, branch.session_id).poll("")["turns"]
 
     assert (turn["cards"], turn["again"], turn["ready"]) == ([], False, False)
 
@@ -319,7 +324,7 @@ def test_only_the_latest_runs_are_loaded_at_first(store):
     """Earlier ones are loaded on request, in order; long texts likewise."""
     for n in range(2 * PAGE_RUNS + 3):
         store.append_run("chat", Run(messages=[Message(role="user", content=f"{n} " + "x" * 5_000)]))
-    opened = talking(store, echo)
+    opened = open_chat(store, echo)
     found = opened.poll("")
     before = opened.earlier(found["earlier"])
     first = opened.earlier(before["earlier"])
@@ -338,10 +343,10 @@ def test_session_of_another_user_is_refused(store):
     store.append_run("hers", Run(input="x"), user_id="ann")
 
     with pytest.raises(OwnerMismatch):
-        talking(store, echo, "hers", user_id="bob")
-    opened = talking(store, echo, "his", user_id="bob")
+        open_chat(store, echo, "hers", user_id="bob")
+    opened = open_chat(store, echo, "his", user_id="bob")
     opened.say("Hello")
-    ended(opened)
+    wait_for_end(opened)
     assert store.get_session("his").user_id == "bob"
     with pytest.raises(OwnerMismatch):
         opened.move(key("hers"))
@@ -379,7 +384,7 @@ def test_chat_needs_an_agent():
 def test_empty_and_long_messages_are_refused():
     """Before anything is stored."""
     with InMemoryDb() as store:
-        opened = talking(store, echo)
+        opened = open_chat(store, echo)
         for text in ("", " \n", "x" * 1_000_001):
             with pytest.raises(BadUsage):
                 opened.say(text)
@@ -396,11 +401,11 @@ def test_chat_with_a_team_and_a_workflow(store):
     opened = chat(crew, "led")
     opened.tell = lambda _: None
     opened.say("Send it.")
-    (turn,) = ended(opened)["turns"]
+    (turn,) = wait_for_end(opened)["turns"]
     (card,) = turn["cards"]
     assert (turn["status"], card["tool"]) == ("PAUSED", "send")
     opened.approve(card["key"], {})
-    (turn,) = wait_until(lambda: (found := ended(opened)["turns"])[0]["status"] == "COMPLETED" and found)
+    (turn,) = wait_until(lambda: (found := wait_for_end(opened)["turns"])[0]["status"] == "COMPLETED" and found)
     assert turn["messages"][-1]["text"] == "All done."
     assert sent == [("bob", 1)]
 
@@ -408,7 +413,7 @@ def test_chat_with_a_team_and_a_workflow(store):
     opened = chat(line, "line")
     opened.tell = lambda _: None
     opened.say("Hello")
-    assert said(ended(opened)) == [[("user", "Hello"), ("assistant", "Hello!")]]
+    assert messages_of(wait_for_end(opened)) == [[("user", "Hello"), ("assistant", "Hello!")]]
 
 
 def test_only_images_are_sent():
@@ -421,7 +426,7 @@ def test_only_images_are_sent():
         store.append_run(
             "chat", Run(messages=[Message(role="user", content=[{"type": "text", "text": "Look"}, *parts])])
         )
-        opened = talking(store, echo)
+        opened = open_chat(store, echo)
         (message,) = opened.poll("")["turns"][0]["messages"]
 
         assert len(message["pictures"]) == 2
@@ -433,12 +438,14 @@ def test_only_images_are_sent():
 def test_hostile_texts_are_sent_as_text(store):
     """Every text is JSON with visible controls, and each command is one line."""
     sent = []
-    opened = talking(store, [[call("send", to=HOSTILE), HOSTILE], HOSTILE], HOSTILE, tools=[mailer(sent)], name=HOSTILE)
+    opened = open_chat(
+        store, [[call("send", to=HOSTILE), HOSTILE], HOSTILE], HOSTILE, tools=[mailer(sent)], name=HOSTILE
+    )
     opened.say(HOSTILE)
-    found = ended(opened)
+    found = wait_for_end(opened)
     branch = opened.branch(found["turns"][0]["key"])
     opened.approve(found["turns"][0]["cards"][0]["key"], {})
-    after = wait_until(lambda: (found := ended(opened))["turns"][0]["status"] == "COMPLETED" and found)
+    after = wait_until(lambda: (found := wait_for_end(opened))["turns"][0]["status"] == "COMPLETED" and found)
 
     for told in (found, branch, after, opened.heard):
         text = json.dumps(told, ensure_ascii=False)
@@ -451,10 +458,10 @@ def test_hostile_texts_are_sent_as_text(store):
 def test_fallback_is_the_transcript():
     """A saved notebook shows it without a kernel."""
     with InMemoryDb() as store:
-        opened = talking(store, echo)
+        opened = open_chat(store, echo)
         assert "chat" in opened.fallback_html()
         opened.say("Hello")
-        ended(opened)
+        wait_for_end(opened)
         assert "You said Hello." in opened.fallback_html()
 
 

@@ -1,4 +1,4 @@
-"""The view of a comparison, as its script asks for it: stretches, turns with their marks, whole texts."""
+"""The calls of the comparison widget: stretches, turns and full texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inbox as its script asks for it: what waits, answers in place, one winner, going on with the run."""
+"""The calls of the inbox: requirements by run, answers in place, and resuming."""
 
 from __future__ import annotations
 

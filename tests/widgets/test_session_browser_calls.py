@@ -1,4 +1,4 @@
-"""The session browser at the kernel, on every engine: the list, what is selected, transcripts, actions, the still."""
+"""The calls of the session browser, on every engine: list, selection, transcripts, actions, fallback."""
 
 from __future__ import annotations
 

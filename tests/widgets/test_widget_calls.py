@@ -1,4 +1,4 @@
-"""How a page and the kernel talk: which calls there are, what they take, and what becomes of errors."""
+"""Messages between page and kernel: which calls exist, what they accept, and how errors are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models say as a tree for the widgets' scripts: only theirs, cut, whole on request, and nothing in it acts."""
+"""Text trees in the widgets: of model messages only, truncated, and complete on request."""
 
 from __future__ import annotations
 
