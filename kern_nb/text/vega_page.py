@@ -10,12 +10,7 @@ _PLACEHOLDER = {"kern": "the specification"}
 
 
 def build_page(render: Callable[[dict[str, Any]], str], spec: dict[str, Any]) -> str:
-    """Build a page for a specification; its texts cannot end the script that contains them.
-
-    Args:
-        render: Renders a page with a specification as JSON; vl-convert's escapes nothing.
-        spec: The specification.
-    """
+    """Render a page for a specification whose texts cannot end the script element; vl-convert escapes nothing."""
     parts = render(_PLACEHOLDER).split(json.dumps(_PLACEHOLDER, separators=(",", ":")))
     if len(parts) != 2:  # noqa: PLR2004 - before it and after it
         raise RuntimeError(f"The page template must contain the specification once, got {len(parts) - 1} times.")

@@ -60,11 +60,7 @@ def fallback_html(
 
 
 def metrics_html(df: pd.DataFrame) -> str:
-    """Render the metrics of each session, and their totals.
-
-    Args:
-        df: Rows of ``store.sessions_df()``.
-    """
+    """Render the metrics of each session, rows of ``store.sessions_df()``, and their totals."""
     records = to_records(df)
     columns = [Column("session", width=40), *(Column(title, number=True) for title in _METRICS), Column("status")]
     rows = [_metrics(row["session_id"], row, row["status"]) for row in records]

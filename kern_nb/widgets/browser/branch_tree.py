@@ -13,12 +13,7 @@ _TITLE = 80
 
 
 def build_tree(family: Family, session_id: str) -> dict[str, Any]:
-    """Nest the sessions of a tree below their parents.
-
-    Args:
-        family: The sessions.
-        session_id: The one that is shown.
-    """
+    """Nest the sessions of a tree below their parents, and mark the open session."""
     ids = {item.session_id for item in family.cards}
     children: dict[str | None, list[Card]] = defaultdict(list)
     for item in family.cards:

@@ -119,14 +119,7 @@ def find_owner(name: str | None) -> SessionOwner | None:
 
 
 def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
-    """Parse edited arguments.
-
-    Args:
-        requirement: The requirement.
-        edits: The texts of edited fields by the index of the argument: text if the model passed text, else JSON.
-
-    Returns:
-        The edited arguments by name; None without edits.
+    """Parse edited arguments, given by index: text if the model passed text, else JSON; None without edits.
 
     Raises:
         BadUsage: a text is not valid JSON, or there is no such argument.
