@@ -72,5 +72,5 @@ def test_summary_states_what_it_covers():
         assert "No runs to summarize" in text
     assert "Up to run 7, up to date, written 2026-11-20 19:00 UTC, by " in repr(summary(runs_since=0))
     assert "Up to run 7, 2 newer runs" in repr(summary(runs_since=2))
-    assert "Of this run alone, not stored" in repr(summary(run_index=2))
+    assert "This run only, not stored" in repr(summary(run_index=2))
     assert set(hostile_digests.CASES) >= {"summary", "summaries"}
