@@ -42,7 +42,7 @@ def _first_paint(name: str, make: Callable[[], SessionStore], many: int, repeats
     def paint() -> None:
         store = make()
         browser = browse(store)
-        browser.still()
+        browser.fallback_html()
         browser.start()
         store.close()
 

@@ -44,7 +44,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 
 _MAX_LINE = 500
 

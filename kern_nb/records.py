@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard
 from uuid import uuid4
 
 from pydantic import (
@@ -26,7 +26,8 @@ from pydantic import (
     WrapValidator,
 )
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
 
 SessionType = Literal["agent", "team", "workflow"]
@@ -282,6 +283,8 @@ class Run(Record):
         <Run r1 COMPLETED, 1 message, 0 tool calls: 'Hi!'>
     """
 
+    _view: ClassVar[str] = "kern_nb.views.transcript:run"
+
     run_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_id: Text | None = None
     run_index: int | None = None
@@ -324,7 +327,7 @@ class Run(Record):
         return run_html(self)
 
 
-class SessionSummary(Record):
+class SessionSummary(DisplayMixin, Record):
     """A model's summary of a session, or of one of its runs.
 
     ``last_run_index`` is the last run that a session's summary includes, ``runs_since`` the number of runs that ended
@@ -335,6 +338,8 @@ class SessionSummary(Record):
         ['refund']
     """
 
+    _view: ClassVar[str] = "kern_nb.views.summary:summary"
+
     summary: Text
     topics: list[str] = Field(default_factory=list)
     updated_at: Time | None = None
@@ -344,12 +349,6 @@ class SessionSummary(Record):
     runs_since: int | None = None
     model: Text | None = None
 
-    def __repr__(self) -> str:
-        from kern_nb.views.summary import summary_text
-
-        return summary_text(self)
-
-    __str__ = __repr__
 
     def _repr_html_(self) -> str:
         from kern_nb.views.summary import summary_html
@@ -368,6 +367,8 @@ class Session(Record):
         >>> Session(session_id="chat", session_data={"session_name": "Refund"}, runs=[])
         <Session chat 'Refund', 0 runs>
     """
+
+    _view: ClassVar[str] = "kern_nb.views.transcript:session"
 
     session_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_type: SessionType = "agent"
@@ -417,14 +418,7 @@ class Session(Record):
         runs = "" if self.runs is None else f", {_format_count(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""
         damaged = f", damaged: {', '.join(self.damaged)}" if self.damaged else ""
-        return visible(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
-
-    __str__ = __repr__
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.transcript import session_html
-
-        return session_html(self)
+        return escape_controls(f"<Session {self.session_id}{title}{runs}{branch}{damaged}>")
 
 
 def _short_repr(value: Any) -> str:

@@ -200,14 +200,14 @@ def parse_words(text: str) -> None:
 
 WAYS = {
     "escape": html.escape,
-    "short": lambda text: html.short(text, 80),
-    "block": lambda text: html.block(text, LONG),
-    "visible": formatting.visible,
-    "cut": lambda text: formatting.cut(text, 80),
-    "apart": lambda text: formatting.apart([text, f"{text}x", f"x{text}"], 60),
-    "compact": lambda text: formatting.compact({"a": text}, 80),
-    "two versions": lambda text: worddiff.marked(text, f"{text}x"),
-    "two versions from the start": lambda text: worddiff.in_line(f"x{text}", text),
+    "short": lambda text: html.abbreviate(text, 80),
+    "block": lambda text: html.render_text(text, LONG),
+    "visible": formatting.escape_controls,
+    "cut": lambda text: formatting.truncate(text, 80),
+    "apart": lambda text: formatting.truncate_distinct([text, f"{text}x", f"x{text}"], 60),
+    "compact": lambda text: formatting.format_arguments({"a": text}, 80),
+    "two versions": lambda text: worddiff.diff_markup(text, f"{text}x"),
+    "two versions from the start": lambda text: worddiff.inline_diff(f"x{text}", text),
     "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
@@ -224,22 +224,22 @@ def test_every_text_function_is_linear(way):
 
 
 MARKDOWN = {
-    "blanks in the rule of a table": "a|b\n|-" + " " * html.LONGEST + "x",
-    "tabs in the rule of a table": "a|b\n-|-" + "\t" * html.LONGEST + "x",
-    "blanks in a heading": "# a" + " " * html.LONGEST + "x",
-    "emphasis within emphasis": "*a " * (html.LONGEST // 6) + " a*" * (html.LONGEST // 6),
-    "strong within strong": "**a " * (html.LONGEST // 8) + " b**" * (html.LONGEST // 8),
-    "brackets within brackets": "[" * (html.LONGEST // 2) + "]" * (html.LONGEST // 2),
-    "links within links": "[" * (html.LONGEST // 4) + "](a)" * (html.LONGEST // 8),
+    "blanks in the rule of a table": "a|b\n|-" + " " * html.MAX_LENGTH + "x",
+    "tabs in the rule of a table": "a|b\n-|-" + "\t" * html.MAX_LENGTH + "x",
+    "blanks in a heading": "# a" + " " * html.MAX_LENGTH + "x",
+    "emphasis within emphasis": "*a " * (html.MAX_LENGTH // 6) + " a*" * (html.MAX_LENGTH // 6),
+    "strong within strong": "**a " * (html.MAX_LENGTH // 8) + " b**" * (html.MAX_LENGTH // 8),
+    "brackets within brackets": "[" * (html.MAX_LENGTH // 2) + "]" * (html.MAX_LENGTH // 2),
+    "links within links": "[" * (html.MAX_LENGTH // 4) + "](a)" * (html.MAX_LENGTH // 8),
     "a table of many columns and short rows": "|a" * 300 + "\n" + "|-" * 300 + "\n" + "|\n" * 9_000,
     "many tables that end early": ("|a" * 5 + "\n" + "|-" * 5 + "\n") * 500 + "|\n" * 5_000,
     "fences of many lengths": "".join("`" * (3 + i % 300) + "\n" for i in range(130)),
     "code of many lengths": "".join("`" * i + " " for i in range(1, 200)),
     "lists within lists": "".join("  " * i + "- a\n" for i in range(140)),
     "quotes within quotes": "".join("> " * i + "a\n" for i in range(140)),
-    "quotes and lists within each other": "> - " * (html.LONGEST // 4),
-    "a list of many items": "- a\n" * (html.LONGEST // 4),
-    "entities": "&#1;" * (html.LONGEST // 4),
+    "quotes and lists within each other": "> - " * (html.MAX_LENGTH // 4),
+    "a list of many items": "- a\n" * (html.MAX_LENGTH // 4),
+    "entities": "&#1;" * (html.MAX_LENGTH // 4),
 }
 
 
@@ -247,6 +247,6 @@ MARKDOWN = {
 def test_markdown_is_linear_in_time_and_size(name):
     """Markup of a model's text: linear time, and a page of proportional size."""
     text, written = MARKDOWN[name], []
-    markdown._tree.cache_clear()
-    assert is_quick(lambda: written.append(markdown.block(text)), SECONDS_A_TEXT)
+    markdown._parse.cache_clear()
+    assert is_quick(lambda: written.append(markdown.render_markdown(text)), SECONDS_A_TEXT)
     assert len(written[0]) < 60 * len(text)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import damaged_rows, schema
 from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.schema import Tables, UnreadableCell

@@ -54,6 +54,8 @@ class Finding:
 class CheckReport:
     """The result of `SessionStore.check`; true if there are no problems, or all are repaired."""
 
+    _view = "kern_nb.views.reports:check"
+
     problems: list[Finding] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -66,12 +68,7 @@ class CheckReport:
         for p in self.problems:
             run = f" run {p.run_id}" if p.run_id else ""
             lines.append(f"  {'repaired ' if p.repaired else ''}{p.kind}: session {p.session_id}{run}: {p.detail}")
-        return visible("\n".join(lines))
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.reports import check_html
-
-        return check_html(self)
+        return escape_controls("\n".join(lines))
 
     @property
     def df(self) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
+from kern_nb.display import DisplayMixin
 
 _SHOWN = 5
 
@@ -29,7 +30,7 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
-class IngestReport:
+class IngestReport(DisplayMixin):
     """What an import did.
 
     Attributes:
@@ -40,6 +41,8 @@ class IngestReport:
         skipped: Sessions that were there already, unchanged.
         errors: What was not taken in.
     """
+
+    _view = "kern_nb.views.reports:ingest"
 
     sessions: int = 0
     runs: int = 0
@@ -63,12 +66,7 @@ class IngestReport:
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN]]
         if len(self.errors) > _SHOWN:
             lines.append(f"  and {len(self.errors) - _SHOWN} more in .errors")
-        return visible("\n".join(lines))
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.reports import ingest_html
-
-        return ingest_html(self)
+        return escape_controls("\n".join(lines))
 
 
 def _count(number: int, noun: str) -> str:

@@ -55,7 +55,7 @@ def inbox(
     for one in requirements:
         own, top = places.find(one.run_id), places.top(one.run_id)
         run = str(top) if top else one.session_id or ""
-        rows.append(requirement_view.Waiting(one, keys[one.requirement_id], run, (own.owner if own else None) or ""))
+        rows.append(requirement_view.InboxRow(one, keys[one.requirement_id], run, (own.owner if own else None) or ""))
     return Inbox(rows, narrowed=narrowed, store=store if isinstance(store, str) else "")
 
 
@@ -73,7 +73,7 @@ def short_keys(store: SessionStore, requirements: list[Requirement]) -> Mapping[
     if not requirements:
         return {}
     every = store.sql("SELECT requirement_id FROM requirements")["requirement_id"]
-    return requirement_view.keys([one.requirement_id for one in requirements], every)
+    return requirement_view.shortest_prefixes([one.requirement_id for one in requirements], every)
 
 
 def requirement_named(store: SessionStore, reference: str) -> Requirement:
@@ -98,7 +98,7 @@ class Inbox:
         store: The name of the store, where that is to be written with each line.
     """
 
-    rows: list[requirement_view.Waiting]
+    rows: list[requirement_view.InboxRow]
     narrowed: bool = False
     store: str = field(default="", compare=False)
 
@@ -138,7 +138,7 @@ class Inbox:
 
     def _table(self) -> Table:
         empty = "Nothing that fits is waited for" if self.narrowed else "The inbox is empty: no run waits for an answer"
-        return requirement_view.table(self.rows, empty=empty, store=self.store)
+        return requirement_view.inbox_table(self.rows, empty=empty, store=self.store)
 
 
 def _stored(value: Any, kind: str) -> Any:

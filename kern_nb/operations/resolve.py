@@ -67,15 +67,15 @@ def approve(
     if one.kind != "confirmation" and one.status in UNRESOLVED_STATUSES:
         way = requirements.lines(one, reference)[0]
         raise BadUsage(
-            f"{requirements.asked(one)} waits for a value ({one.kind}), not for an approval.", f"Give it: {way}"
+            f"{requirements.describe(one)} waits for a value ({one.kind}), not for an approval.", f"Give it: {way}"
         )
     done = found.resolve(one.requirement_id, approve=True, args=args, note=note, by=by)
     changed = (
         ""
         if args is None
-        else f" as {formatting.cut(done.tool_name or 'tool', 60)}({formatting.compact(done.answer, 120)})"
+        else f" as {formatting.truncate(done.tool_name or 'tool', 60)}({formatting.format_arguments(done.answer, 120)})"
     )
-    return _answered(found, store, done, f"{formatting.GOOD} Approved {requirements.asked(done)}{changed}")
+    return _answered(found, store, done, f"{formatting.GOOD} Approved {requirements.describe(done)}{changed}")
 
 
 def reject(
@@ -84,7 +84,7 @@ def reject(
     """Refuse what a paused run waits for; arguments and errors as for `approve`."""
     found = agent_registry.store_of(store)
     done = found.resolve(requirement_named(found, reference).requirement_id, approve=False, note=note, by=by)
-    return _answered(found, store, done, f"{formatting.BAD} Refused {requirements.asked(done)}")
+    return _answered(found, store, done, f"{formatting.BAD} Refused {requirements.describe(done)}")
 
 
 def answer(
@@ -114,8 +114,12 @@ def answer(
         raise BadUsage(f"{requirements.asked(one)} waits for an approval, not for a value.", f"Decide: {ways}")
     value = value_of(words, one) if one.status in UNRESOLVED_STATUSES else None
     done = found.resolve(one.requirement_id, approve=True, value=value, note=note, by=by)
-    given = f"“{formatting.cut(value, 120)}”" if isinstance(value, str) else formatting.compact(value, 120) or "nothing"
-    return _answered(found, store, done, f"{formatting.GOOD} Answered {requirements.asked(done)} with {given}")
+    given = (
+        f"“{formatting.truncate(value, 120)}”"
+        if isinstance(value, str)
+        else formatting.format_arguments(value, 120) or "nothing"
+    )
+    return _answered(found, store, done, f"{formatting.GOOD} Answered {requirements.describe(done)} with {given}")
 
 
 def handoff(
@@ -129,14 +133,17 @@ def handoff(
     """Hand what waits, or where nothing does the session, to a person; see `SessionStore.handoff`."""
     found = agent_registry.store_of(store)
     done = found.handoff(reference, to=to, note=note, by=by)
-    person = formatting.cut(to, 60)
+    person = formatting.truncate(to, 60)
     places = Places(found, [done.session_id])
     key = short_keys(found, [done])[done.requirement_id]
-    ends = f" --store {requirements.quoted(store)}" if isinstance(store, str) else ""
+    ends = f" --store {requirements.quote(store)}" if isinstance(store, str) else ""
     left = _still_waiting(found, places, done)
     theirs = [one for one in left if one.assignee == to]
-    what = f"{len(theirs):,} requirements" if len(theirs) > 1 else requirements.asked(done)
-    look, way = f"%kern inbox --for {requirements.quoted(to)}{ends}", f"{requirements.lines(done, key)[0]}{ends}"
+    what = f"{len(theirs):,} requirements" if len(theirs) > 1 else requirements.describe(done)
+    look, way = (
+        f"%kern inbox --for {requirements.quote(to)}{ends}",
+        f"{requirements.answer_commands(done, key)[0]}{ends}",
+    )
     said = f"→ Handed to {person}: {what} in {_run_of(places, done)}."
     return Answered(done, left, (said, f"They see it with {look} and answer with, for example, {way}"))
 
@@ -146,7 +153,7 @@ def _answered(found: SessionStore, store: str | SessionStore | None, done: Requi
     left = _still_waiting(found, places, done)
     run = _run_of(places, done)
     name = store if isinstance(store, str) else ""
-    note = f": {formatting.cut(done.note, 120)}" if done.note else "."
+    note = f": {formatting.truncate(done.note, 120)}" if done.note else "."
     return Answered(done, left, (f"{said} in {run}{note}", _next(found, places, done, left, name)))
 
 
@@ -158,19 +165,19 @@ def _still_waiting(store: SessionStore, places: Places, requirement: Requirement
     """What the run that goes on still waits for; what is too late is not waited for."""
     top = places.top(requirement.run_id)
     left = store.requirements(run_id=top.run_id if top else requirement.run_id)
-    return [one for one in left if requirements.is_waiting(one)]
+    return [one for one in left if requirements.is_pending(one)]
 
 
 def _next(store: SessionStore, places: Places, done: Requirement, left: list[Requirement], name: str) -> str:
     """What there is to do now."""
-    ends = f" --store {requirements.quoted(name)}" if name else ""
+    ends = f" --store {requirements.quote(name)}" if name else ""
     run = _run_of(places, done)
     if left:
         keys = short_keys(store, left)
-        named = ", ".join(f"{keys[one.requirement_id]} {requirements.asked(one, 60)}" for one in left[:_NAMED])
+        named = ", ".join(f"{keys[one.requirement_id]} {requirements.describe(one, 60)}" for one in left[:_NAMED])
         more = ", …" if len(left) > _NAMED else ""
-        hint = f"%kern inbox --session {requirements.quoted(run)}{ends}"
+        hint = f"%kern inbox --session {requirements.quote(run)}{ends}"
         return f"It still waits for {len(left):,} more: {named}{more}; {hint}"
     top = places.top(done.run_id)
     owner = top.owner if top else None
-    return f"Go on: {requirements.continue_line(run, agent_registry.variable_of(owner) or owner or 'NAME', name)}"
+    return f"Go on: {requirements.continue_command(run, agent_registry.variable_of(owner) or owner or 'NAME', name)}"

@@ -9,7 +9,7 @@ from kern_nb.errors import BadUsage, KernError, NoStore, RequirementNotFound, Se
 from kern_nb.operations import agent_registry
 from kern_nb.operations.inbox import requirement_named
 from kern_nb.operations.run_index import Place, Places
-from kern_nb.views.requirements import continue_line
+from kern_nb.views.requirements import continue_command
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -95,7 +95,7 @@ def _located(store: SessionStore, reference: str) -> Place:
         origin = f"{row['session_id']}/{place.run_index}"
         raise BadUsage(
             f"Run {place.session_id}/{place.run_index} is inherited: it belongs to {row['session_id']}.",
-            f"Go on with it there: {continue_line(origin)}",
+            f"Go on with it there: {continue_command(origin)}",
         )
     return _top(places, row["run_id"], reference)
 
@@ -117,7 +117,8 @@ def _unfinished(places: Places, session_id: str) -> Place:
         raise BadUsage(f"No run of {session_id} waits or was interrupted.", f"See its runs: %kern show {session_id}")
     several = ", ".join(f"{one} {one.status}" for one in found)
     raise BadUsage(
-        f"{session_id} has several runs that did not end: {several}.", f"Name one: {continue_line(str(found[-1]))}"
+        f"{session_id} has several runs that did not end: {several}.",
+        f"Name one: {continue_command(str(found[-1]))}",
     )
 
 
@@ -129,7 +130,7 @@ def _whose(place: Place, store: SessionStore) -> SessionOwner:
     if len({id(one) for one in fitting.values()}) == 1:
         return next(iter(fitting.values()))
     name = next(iter(fitting or here), "NAME")
-    hint = f"Name one: {continue_line(str(place), name)}"
+    hint = f"Name one: {continue_command(str(place), name)}"
     if fitting:
         raise BadUsage(f"Several agents here are {place.owner!r}: {', '.join(fitting)}.", hint)
     there = f"agents here: {', '.join(here)}" if here else "there is no agent here"

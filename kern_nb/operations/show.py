@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage, SessionNotFound
 from kern_nb.text import formatting
-from kern_nb.text.metrics import records
+from kern_nb.text.metrics import to_records
 from kern_nb.text.tables import Column, Table
 from kern_nb.views.transcript import Conversation, conversation_html, conversation_text
 
@@ -97,7 +97,7 @@ class SessionTable:
         return self._table().html()
 
     def _table(self) -> Table:
-        rows = [_session_row(row) for row in records(self.df)]
+        rows = [_session_row(row) for row in to_records(self.df)]
         if not rows and self.narrowed:
             return Table("No session fits", [], [], "%kern sessions lists all of them.")
         if not rows:
@@ -108,11 +108,11 @@ class SessionTable:
         columns += [Column("status"), Column("created (UTC)")]
         newest = "The newest " if self.more else ""
         note = f"There are older ones: %kern sessions --last {10 * len(rows)}" if self.more else ""
-        return Table(newest + formatting.plural(len(rows), "session"), columns, rows, note).without_empty_columns()
+        return Table(newest + formatting.pluralize(len(rows), "session"), columns, rows, note).without_empty_columns()
 
 
 def _session_row(row: dict[str, Any]) -> list[str]:
-    calls = formatting.count(row["n_tool_calls"])
+    calls = formatting.format_count(row["n_tool_calls"])
     failed = f", {formatting.BAD} {row['n_tool_errors']}" if row["n_tool_errors"] else ""
     return [
         row["session_id"],
@@ -120,13 +120,13 @@ def _session_row(row: dict[str, Any]) -> list[str]:
         _fork_place(row),
         row["agent_id"] or row["team_id"] or row["workflow_id"] or "",
         row["user_id"] or "",
-        formatting.count(row["n_runs"]),
-        formatting.count(row["n_messages"]),
+        formatting.format_count(row["n_runs"]),
+        formatting.format_count(row["n_messages"]),
         calls + failed,
-        formatting.count(row["total_tokens"]),
-        formatting.money(row["cost"]),
-        formatting.status(row["status"]),
-        formatting.when(row["created_at"]),
+        formatting.format_count(row["total_tokens"]),
+        formatting.format_money(row["cost"]),
+        formatting.format_status(row["status"]),
+        formatting.format_time(row["created_at"]),
     ]
 
 
@@ -136,7 +136,7 @@ def _fork_place(row: dict[str, Any]) -> str:
         return ""
     run, message = row["fork_run_index"], row["fork_message_index"]
     place = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return f"{formatting.BRANCH} {formatting.cut(row['parent_session_id'], _PARENT)}{place}"
+    return f"{formatting.BRANCH} {formatting.truncate(row['parent_session_id'], _PARENT)}{place}"
 
 
 @dataclass(frozen=True, repr=False)

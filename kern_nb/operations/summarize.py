@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kern_nb import models, store_registry
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, KernError, SummaryFailed
 from kern_nb.ingest.progress import Progress
 
@@ -47,7 +48,7 @@ _EVERY_S = 0.1
 
 
 @dataclass(frozen=True, repr=False)
-class Summaries:
+class Summaries(DisplayMixin):
     """A model's summaries of several sessions and runs, and one text over all, which is stored nowhere.
 
     Attributes:
@@ -57,6 +58,8 @@ class Summaries:
         without: Sessions that have no run to tell of yet, as a person writes them.
         model: The model that wrote the text.
     """
+
+    _view = "kern_nb.views.summary:summaries"
 
     summary: str
     topics: tuple[str, ...]
@@ -74,16 +77,6 @@ class Summaries:
         kinds |= {"run_index": "count", "last_run_index": "count", "updated_at": "time"}
         told = [one.model_copy(update={"topics": ", ".join(one.topics)}) for one in self.summaries]
         return build_frame([tuple(getattr(one, name) for name in names) for one in told], kinds)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.summary import summaries_text
-
-        return summaries_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.summary import summaries_html
-
-        return summaries_html(self)
 
 
 @overload

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.records import Requirement
-from kern_nb.views.requirements import fields
+from kern_nb.views.requirements import field_names
 
 
 def read(text: str) -> Any:
@@ -63,7 +63,7 @@ def value_of(words: Sequence[str], requirement: Requirement) -> Any:
     Raises:
         BadUsage: a field is missing or unknown.
     """
-    value, names = read(" ".join(words)), fields(requirement)
+    value, names = read(" ".join(words)), field_names(requirement)
     if not names:
         return value
     has_blanks = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))

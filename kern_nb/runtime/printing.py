@@ -105,7 +105,7 @@ class _Terminal:
     def show(self, stream: Any, event: Event) -> None:
         if isinstance(event, Text):
             self._has_text = True
-            self._write(formatting.visible(event.delta))
+            self._write(formatting.escape_controls(event.delta))
         elif isinstance(event, CallEnded):
             self._line(stream.call_line(event.tool_call_id))
         elif isinstance(event, Ended):

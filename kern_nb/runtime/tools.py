@@ -31,7 +31,7 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionTools
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.interop import media
 from kern_nb.records import Run

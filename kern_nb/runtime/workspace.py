@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kern_nb import files
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import SessionStore
 from kern_nb.db.file_descriptors import is_database
 from kern_nb.errors import BadUsage, FileNotInWorkspace

@@ -1,6 +1,6 @@
-"""How single values read, in text as in markup: numbers, times, cut texts, and characters that must not act.
+"""Format single values for text and markup: numbers, times, truncated texts, escaped control characters.
 
-Whatever comes from a store is foreign: a NUL, a terminal's escape or a right-to-left override is shown, never obeyed.
+Texts from a store are untrusted: NUL, terminal escapes and direction overrides are shown as signs, never emitted.
 """
 
 from __future__ import annotations
@@ -10,118 +10,123 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 
 __all__ = [
-    "BAD", "BRANCH", "GOOD", "MISSING", "apart", "compact", "count", "cut", "money", "one_line", "plural", "pretty",
-    "seconds", "status", "visible", "when",
+    "BAD", "BRANCH", "GOOD", "MISSING", "escape_controls", "format_arguments", "format_count", "format_money",
+    "format_seconds", "format_status", "format_time", "format_value", "more_note", "pluralize", "single_line",
+    "truncate", "truncate_distinct",
 ]  # fmt: skip
 
 MISSING = "—"
-"""What stands for a value that nobody knows; 0 is a number."""
-
-_LEAST_APART = 12
-_COMPARED = 4_000
-"""So much of texts is looked at for what tells them apart."""
+"""Stands for an unknown value; 0 is a number."""
 
 BRANCH = "↳"
 GOOD = "✓"
 BAD = "✗"
 
+_MIN_DISTINCT_WIDTH = 12
+_MAX_COMPARED = 4_000
+"""Characters of a text that `truncate_distinct` compares."""
 
-def one_line(text: str) -> str:
-    """Text on one line."""
-    return " ".join(visible(text).split())
+
+def single_line(text: str) -> str:
+    """Escape control characters and collapse all whitespace, line breaks included, to single spaces."""
+    return " ".join(escape_controls(text).split())
 
 
-def cut(text: str, width: int) -> str:
-    """Text on one line of at most ``width`` characters, an ellipsis at its end where it was longer."""
-    # What can never show need not be looked at: a text may be megabytes long.
-    line = one_line(text[: 8 * width])
+def truncate(text: str, width: int) -> str:
+    """Put a text on one line of at most ``width`` characters; an ellipsis marks a longer text."""
+    line = single_line(text[: 8 * width])  # a text may be megabytes long
     return line if len(line) <= width and len(text) <= 8 * width else line[: width - 1] + "…"
 
 
-def apart(texts: Sequence[str], width: int) -> list[str]:
-    """Texts cut as `cut` does; of those that would read alike, what is alike is left out of the middle instead."""
-    shown = [cut(text, width) for text in texts]
-    cut_alike: dict[str, dict[str, None]] = {}
-    for text, line in zip(texts, shown, strict=True):
-        cut_alike.setdefault(line, {})[text] = None
-    told = {text: line for line, alike in cut_alike.items() for text in alike}
-    for alike in cut_alike.values():
-        if len(alike) > 1 and width >= _LEAST_APART:
-            told |= dict(zip(alike, _middle_cut(list(alike), width), strict=True))
-    return [told[text] for text in texts]
+def truncate_distinct(texts: Sequence[str], width: int) -> list[str]:
+    """Truncate texts; where different texts would look the same, shorten their common middle instead."""
+    by_line: dict[str, dict[str, None]] = {}
+    for text in texts:
+        by_line.setdefault(truncate(text, width), {})[text] = None
+    lines = {text: line for line, collisions in by_line.items() for text in collisions}
+    for collisions in by_line.values():
+        if len(collisions) > 1 and width >= _MIN_DISTINCT_WIDTH:
+            lines |= dict(zip(collisions, _shorten_middle(list(collisions), width), strict=True))
+    return [lines[text] for text in texts]
 
 
-def _middle_cut(texts: Sequence[str], width: int) -> list[str]:
-    lines = [one_line(text[:_COMPARED]) for text in texts]
+def _shorten_middle(texts: Sequence[str], width: int) -> list[str]:
+    lines = [single_line(text[:_MAX_COMPARED]) for text in texts]
     head = lines[0][: width // 3] + "…"
-    room = width - len(head)
-    # The end of the longest where that shows what differs, else from shortly before it.
-    first = min(_alike(min(lines), max(lines)) - 3, max(map(len, lines)) - room)
-    return [head + tail for tail in apart([line[max(first, len(head)) :] for line in lines], room)]
+    tail_width = width - len(head)
+    # The end of the longest line if that shows the difference, else from shortly before the difference.
+    start = min(_common_prefix_length(min(lines), max(lines)) - 3, max(map(len, lines)) - tail_width)
+    return [head + tail for tail in truncate_distinct([line[max(start, len(head)) :] for line in lines], tail_width)]
 
 
-def _alike(a: str, b: str) -> int:
-    """How many characters two texts begin alike."""
+def _common_prefix_length(a: str, b: str) -> int:
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def count(number: Any) -> str:
-    """A whole number with its thousands apart."""
+def format_count(number: Any) -> str:
+    """Format a whole number with thousands separators."""
     return MISSING if number is None else f"{number:,}"
 
 
-def money(cost: Any) -> str:
-    """A cost in the currency of its source: cents as such, and four digits of what is less."""
+def format_money(cost: Any) -> str:
+    """Format a cost without a currency: two decimals, four below 1."""
     if cost is None:
         return MISSING
     return f"{cost:,.2f}" if cost == 0 or abs(cost) >= 1 else f"{cost:.4f}"
 
 
-def seconds(duration: Any) -> str:
-    """A duration: ``< 0.01 s``, ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
+def format_seconds(duration: Any) -> str:
+    """Format a duration: ``< 0.01 s``, ``0.24 s``, ``12.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if duration is None:
         return MISSING
-    if 0 < duration < 0.005:  # noqa: PLR2004 - what is rounded to nothing has taken some time
+    if 0 < duration < 0.005:  # noqa: PLR2004 - would be rounded to 0
         return "< 0.01 s"
-    if duration < 59.95:  # noqa: PLR2004 - what would be rounded to a minute is one
-        return f"{duration:.2f} s" if duration < 10 else f"{duration:.1f} s"  # noqa: PLR2004 - three digits are enough
-    minutes, rest = divmod(round(duration), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+    if duration < 59.95:  # noqa: PLR2004 - from here on it is rounded to a minute
+        return f"{duration:.2f} s" if duration < 10 else f"{duration:.1f} s"  # noqa: PLR2004 - three digits
+    minutes, remainder = divmod(round(duration), 60)
+    return f"{minutes} min {remainder} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
 
 
-def when(time: datetime | float | None) -> str:
-    """A time in UTC to the minute, from an aware datetime or unix seconds."""
+def format_time(time: datetime | float | None) -> str:
+    """Format a time in UTC to the minute, from an aware datetime or unix seconds."""
     if time is None:
         return MISSING
     moment = time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def plural(number: int, noun: str, nouns: str = "") -> str:
-    """``1 run``, ``1,204 runs``."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+def pluralize(number: int, noun: str, plural_noun: str = "") -> str:
+    """Format a number with its noun: ``1 run``, ``1,204 runs``."""
+    return f"{number:,} {noun if number == 1 else plural_noun or noun + 's'}"
 
 
-def status(word: str | None) -> str:
-    """A status, the bad ones with a sign."""
-    if word is None:
+def more_note(total: int, limit: int, attribute: str, noun: str = "") -> str:
+    """State how many items exceed a limit, ``… 5 more rows; see .df.``, and where they are; empty if none do."""
+    n_more = total - limit
+    more = pluralize(n_more, f"more {noun}") if noun else f"{n_more:,} more"
+    return f"… {more}; see {attribute}." if n_more > 0 else ""
+
+
+def format_status(name: str | None) -> str:
+    """Format a status; failures get a sign."""
+    if name is None:
         return MISSING
-    return f"{BAD} {word}" if word in ("ERROR", "INTERRUPTED", "failed") else word
+    return f"{BAD} {name}" if name in ("ERROR", "INTERRUPTED", "failed") else name
 
 
-def pretty(value: Any) -> str:
-    """A value as people read it: text as it is, anything else as indented JSON."""
+def format_value(value: Any) -> str:
+    """Format a value for reading: a text unchanged, anything else as indented JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def compact(value: Any, width: int) -> str:
-    """A tool's arguments on one line, like a call: ``order_id="W1", n=2``."""
+def format_arguments(value: Any, width: int) -> str:
+    """Format the arguments of a tool on one line, like a call: ``order_id="W1", n=2``."""
     if isinstance(value, dict):
         parts = (f"{name}={json.dumps(v, ensure_ascii=False, default=str)}" for name, v in value.items())
-        return cut(", ".join(parts), width)
-    return "" if value is None else cut(value if isinstance(value, str) else pretty(value), width)
+        return truncate(", ".join(parts), width)
+    return "" if value is None else truncate(value if isinstance(value, str) else format_value(value), width)

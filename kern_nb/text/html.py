@@ -1,8 +1,8 @@
-"""The building blocks of markup.
+"""Build HTML that is safe by construction.
 
-A `Markup` is safe; anything else is text, and is escaped where it is put in. So a value nobody thought of is shown, not
-obeyed. There are no scripts, no style sheets and no colours: an untrusted notebook drops them, a dark theme fights
-them. Meaning is in elements and signs; the few inline styles only undo JupyterLab's right-aligned cells.
+A `Markup` is safe; everything else is text and is escaped when it is inserted. There are no scripts, style sheets or
+colours: untrusted notebooks drop them and dark themes clash with them. Elements and signs carry the meaning; the few
+inline styles only undo JupyterLab's right-aligned cells.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import html
 import re
 
-from kern_nb.text.formatting import count, cut, visible
+from kern_nb.text.formatting import escape_controls, format_count, truncate
 
-LONGEST = 20_000
-"""The most characters that are rendered of one text."""
+MAX_LENGTH = 20_000
+"""The most characters of one text that are rendered."""
 
-FOLDED_FROM = 1_500
-FIRST_SHOWN = 1_000
+FOLD_LENGTH = 1_500
+"""A longer text is folded after `PREVIEW_LENGTH` characters."""
 
-# Both are needed: JupyterLab's MathJax and older ones would set "$5 or $6" as a formula.
+PREVIEW_LENGTH = 1_000
+
+# Both classes are needed: current and older MathJax in JupyterLab would typeset "$5 or $6" as a formula.
 _CONTAINER = "kern-output tex2jax_ignore mathjax_ignore"
 
 _UNBROKEN = re.compile(r"\S{60}")
@@ -26,23 +28,29 @@ _INDENT = re.compile(r"^ +|(?<= ) +", re.MULTILINE)
 
 
 class Markup(str):
-    """Markup that is safe to show. What is made of it by string methods is text again."""
+    """Markup that is safe to show. String methods return plain text again."""
 
     __slots__ = ()
 
 
 def escape(value: object) -> Markup:
-    """Any value as markup: escaped for elements and attributes, its control characters made visible."""
-    return value if isinstance(value, Markup) else Markup(html.escape(visible(str(value)), quote=True))
+    """Escape any value for elements and attributes, control characters included."""
+    return value if isinstance(value, Markup) else Markup(html.escape(escape_controls(str(value)), quote=True))
 
 
 def join(*parts: object, by: str = "") -> Markup:
-    """Parts side by side; those that are None are left out."""
+    """Concatenate parts; None is skipped."""
     return Markup(escape(by).join(escape(part) for part in parts if part is not None))
 
 
 def tag(name: str, *children: object, **attributes: str | bool | int | None) -> Markup:
-    """An element. ``class_`` is written for class, True is an attribute without a value, None and False are none."""
+    """Build an element.
+
+    Args:
+        name: Its name.
+        *children: Texts and markup; None is skipped.
+        **attributes: ``class_`` stands for class; True writes the attribute without a value, None and False omit it.
+    """
     opening = name
     for attribute, value in attributes.items():
         if value is True:
@@ -52,58 +60,54 @@ def tag(name: str, *children: object, **attributes: str | bool | int | None) -> 
     return Markup(f"<{opening}>{join(*children)}</{name}>")
 
 
-def foreign(text: str) -> Markup:
-    """A short text from a store within a line of ours: its direction does not turn ours around."""
+def isolate(text: str) -> Markup:
+    """Isolate the direction of a short text from a store, so that it does not reverse the surrounding line."""
     return tag("bdi", text)
 
 
-def short(text: str, width: int) -> Markup:
-    """A text on one line; where it is cut, the whole is its title."""
-    return titled(cut(text, width), text)
+def abbreviate(text: str, width: int) -> Markup:
+    """Truncate a text to one line; the full text becomes its title."""
+    return with_title(truncate(text, width), text)
 
 
-def titled(line: str, text: str) -> Markup:
-    """A line that a text was cut to; where that is not all of it, the whole is its title."""
-    whole = cut(text, FIRST_SHOWN)
-    return escape(line) if line == whole else tag("abbr", line, title=whole)
+def with_title(line: str, text: str) -> Markup:
+    """Give a truncated line the full text as its title, if they differ."""
+    full = truncate(text, PREVIEW_LENGTH)
+    return escape(line) if line == full else tag("abbr", line, title=full)
 
 
-def flowing(text: str) -> Markup:
-    """A text that keeps its line breaks and indents with every style stripped, and wraps where it has no spaces."""
-    escaped = [escape(piece) for piece in _pieces(visible(text))]
-    return Markup("<wbr>".join(escaped).replace("\n", "<br>"))
+def preserve_whitespace(text: str) -> Markup:
+    """Keep line breaks and indents without styles, and allow breaks in long words."""
+    indented = _INDENT.sub(lambda match: "\u00a0" * len(match[0]), escape_controls(text))
+    pieces = _UNBROKEN.sub(lambda match: match[0] + "\x00", indented).split("\x00")
+    return Markup("<wbr>".join(map(escape, pieces)).replace("\n", "<br>"))
 
 
-def _pieces(text: str) -> list[str]:
-    spaced = _INDENT.sub(lambda found: "\u00a0" * len(found[0]), text)
-    return _UNBROKEN.sub(lambda found: found[0] + "\x00", spaced).split("\x00")
+def render_text(text: str, limit: int = MAX_LENGTH) -> Markup:
+    """Render a text of any length: its beginning, the remainder folded, and at most ``limit`` characters."""
+    if len(text) <= FOLD_LENGTH:
+        return preserve_whitespace(text)
+    summary = f"… {format_count(len(text) - PREVIEW_LENGTH)} more characters"
+    folded = details(summary, preserve_whitespace(text[PREVIEW_LENGTH:limit]), truncation_note(text, limit))
+    return join(preserve_whitespace(text[:PREVIEW_LENGTH]), folded)
 
 
-def block(text: str, limit: int = LONGEST) -> Markup:
-    """A text of any length: its beginning, the rest folded away, and of a huge one only ``limit`` characters."""
-    if len(text) <= FOLDED_FROM:
-        return flowing(text)
-    summary = f"… {count(len(text) - FIRST_SHOWN)} more characters"
-    folded = details(summary, flowing(text[FIRST_SHOWN:limit]), unseen(text, limit))
-    return join(flowing(text[:FIRST_SHOWN]), folded)
+def preformatted(text: str, limit: int = MAX_LENGTH) -> Markup:
+    """Render code or data unchanged, at most ``limit`` characters."""
+    return join(tag("pre", text[:limit]), truncation_note(text, limit))
 
 
-def preformatted(text: str, limit: int = LONGEST) -> Markup:
-    """Code or data as it is, cut at ``limit`` characters with a word about it."""
-    return join(tag("pre", text[:limit]), unseen(text, limit))
-
-
-def unseen(text: str, limit: int) -> Markup | None:
-    """What is not shown of a text, in words."""
-    left = len(text) - limit
-    return tag("p", tag("em", f"… {count(left)} more characters are not shown.")) if left > 0 else None
+def truncation_note(text: str, limit: int) -> Markup | None:
+    """State how many characters of a text are not shown; None if all are."""
+    remaining = len(text) - limit
+    return tag("p", tag("em", f"… {format_count(remaining)} more characters not shown.")) if remaining > 0 else None
 
 
 def details(summary: object, *body: object, open_: bool = False, class_: str | None = None) -> Markup:
-    """What is folded away under a summary."""
+    """Fold a body under a summary."""
     return tag("details", tag("summary", summary), *body, open=open_, class_=class_)
 
 
 def container(*children: object) -> str:
-    """A whole output, ready for ``_repr_html_``."""
+    """Wrap parts as a complete output for ``_repr_html_``."""
     return str(tag("div", *children, class_=_CONTAINER))

@@ -1,4 +1,4 @@
-"""How a metric's values read, wherever they are shown; and the rows of a frame as what is shown of them."""
+"""Format values of metrics and their differences, and convert data frames to records."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ if TYPE_CHECKING:
 _MINUS = "\N{MINUS SIGN}"
 """As wide as a plus."""
 
-_LARGE = 1_000
-"""From here on, what is behind the point says nothing."""
+_NO_DECIMALS_FROM = 1_000
+
+# Smaller amounts would be rounded to 0.
+_MIN_MONEY = 0.00005
+_MIN_SECONDS = 0.005
 
 
-_LEAST_MONEY = 0.00005
-_LEAST_TIME = 0.005
-"""Below these, as many digits as elsewhere would say nothing."""
+def _is_duration(metric: str) -> bool:
+    return metric == "time" or metric.endswith("_s")
 
 
-def amount(metric: str, number: float | None) -> str:
-    """A value of a metric: seconds, money, whole numbers, or three digits; the names are those of the results."""
+def format_metric(metric: str, number: float | None) -> str:
+    """Format the value of a metric by its name: durations, money, whole numbers, else three digits."""
     if number is None:
         return formatting.MISSING
     sign, size = (_MINUS if number < 0 else ""), abs(number)
-    if metric == "time" or metric.endswith("_s"):
-        return sign + formatting.seconds(size)
-    if metric == "cost" and not 0 < size < _LEAST_MONEY:
-        return sign + formatting.money(size)
-    return f"{sign}{size:,.0f}" if size >= _LARGE or float(size).is_integer() else f"{sign}{size:.3g}"
+    if _is_duration(metric):
+        return sign + formatting.format_seconds(size)
+    if metric == "cost" and not 0 < size < _MIN_MONEY:
+        return sign + formatting.format_money(size)
+    return f"{sign}{size:,.0f}" if size >= _NO_DECIMALS_FROM or float(size).is_integer() else f"{sign}{size:.3g}"
 
 
-def difference(metric: str, number: float | None) -> str:
-    """A difference of two values, with its sign."""
+def format_delta(metric: str, number: float | None) -> str:
+    """Format a difference of two values with its sign."""
     if number is None:
         return formatting.MISSING
     sign = "+" if number > 0 else _MINUS if number < 0 else "±"
     size = abs(number)
-    if (metric == "time" or metric.endswith("_s")) and 0 < size < _LEAST_TIME:
+    if _is_duration(metric) and 0 < size < _MIN_SECONDS:
         return f"{sign}{1_000 * size:.2g} ms"
-    return sign + amount(metric, size)
+    return sign + format_metric(metric, size)
 
 
-def percent(number: float | None) -> str:
-    """A difference in percent, with its sign."""
+def format_percent(number: float | None) -> str:
+    """Format a difference in percent with its sign."""
     if number is None:
         return formatting.MISSING
     text = f"{number:+,.1f}".removesuffix(".0").replace("-", _MINUS)
     return "0%" if text[1:] == "0" else f"{text}%"
 
 
-def share(part: float | None) -> str:
-    """A share of one, in percent."""
-    return formatting.MISSING if part is None else f"{100 * part:.1f}%"
+def format_share(fraction: float | None) -> str:
+    """Format a fraction of 1 in percent."""
+    return formatting.MISSING if fraction is None else f"{100 * fraction:.1f}%"
 
 
-def records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, None where a value is missing."""
-    cells = na_to_none(df).itertuples(index=False, name=None)
+def to_records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """Convert a data frame to one dict a row; missing values are None."""
+    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
     return [dict(zip(df.columns, row, strict=True)) for row in cells]

@@ -1,16 +1,16 @@
-"""Tables as data, with one way into markup and one into text: both always say the same."""
+"""Tables as data, rendered to markup and to text with the same content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kern_nb.text.formatting import MISSING, apart, cut
-from kern_nb.text.html import Markup, container, tag, titled
+from kern_nb.text.formatting import MISSING, truncate, truncate_distinct
+from kern_nb.text.html import Markup, container, join, tag, with_title
 
 LEFT = "text-align:left;vertical-align:top"
 RIGHT = "text-align:right;vertical-align:top"
-_WHOLE = ";white-space:nowrap"
+_NO_WRAP = ";white-space:nowrap"
 _TEXT_WIDTH = 40
 
 
@@ -21,7 +21,7 @@ class Column:
     Attributes:
         title: Its heading.
         number: Whether it is aligned to the right.
-        width: Longer values are cut to this, such that they still differ; their whole is kept as a title.
+        width: Longer values are truncated so that they still differ; the full value becomes a title.
     """
 
     title: str
@@ -31,13 +31,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that a person reads.
+    """A table to read.
 
     Attributes:
         caption: What it shows.
         columns: Its columns.
-        rows: Its rows, of texts; an empty one is a value that nobody knows.
-        note: What there is to add, below it.
+        rows: Its rows of texts; an empty text is an unknown value.
+        note: A remark below it.
     """
 
     caption: str
@@ -46,52 +46,60 @@ class Table:
     note: str = ""
 
     def without_empty_columns(self) -> Table:
-        """The table without the columns that say nothing in any row."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] not in ("", MISSING) for row in self.rows)]
-        columns = [self.columns[i] for i in kept]
-        return replace(self, columns=columns, rows=[[row[i] for i in kept] for row in self.rows])
+        """Return the table without columns that have no value in any row."""
+        filled = [i for i in range(len(self.columns)) if any(row[i] not in ("", MISSING) for row in self.rows)]
+        columns = [self.columns[i] for i in filled]
+        return replace(self, columns=columns, rows=[[row[i] for i in filled] for row in self.rows])
 
     def html(self) -> str:
-        """The table as a whole output."""
-        return container(self.markup(), tag("p", self.note) if self.note else None)
+        """Render the table and its note as a complete output."""
+        return container(self.markup(with_note=True))
 
-    def markup(self) -> Markup:
-        """The table itself."""
+    def markup(self, *, with_note: bool = False) -> Markup:
+        """Render the table."""
+        note = tag("p", self.note) if self.note and with_note else None
         if not self.rows:
-            return tag("p", f"{self.caption}.")
-        head = tag("tr", *(_cell("th", c, cut(c.title, c.width), c.title, scope="col") for c in self.columns))
-        lines = self._cut([c.width for c in self.columns])
-        body = [
-            tag(
-                "tr", *(_cell("td", c, line, v or MISSING) for c, line, v in zip(self.columns, shown, row, strict=True))
-            )
-            for shown, row in zip(lines, self.rows, strict=True)
-        ]
+            return join(tag("p", f"{self.caption}."), note)
+        head = tag("tr", *(_cell("th", c, truncate(c.title, c.width), c.title, scope="col") for c in self.columns))
+        body = []
+        for lines, row in zip(self._truncate([c.width for c in self.columns]), self.rows, strict=True):
+            cells = zip(self.columns, lines, row, strict=True)
+            body.append(tag("tr", *(_cell("td", column, line, value or MISSING) for column, line, value in cells)))
         caption = tag("caption", self.caption, align="left", style="text-align:left")
-        return tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table")
+        return join(tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table"), note)
 
     def __str__(self) -> str:
-        """The table as aligned text."""
+        """Render the table as aligned text."""
+        note = [self.note] if self.note else []
         if not self.rows:
-            return "\n".join([f"{self.caption}.", *([self.note] if self.note else [])])
-        shown = [[c.title for c in self.columns]]
-        shown += self._cut([min(c.width, _TEXT_WIDTH) for c in self.columns])
-        longest = [max(len(row[i]) for row in shown) for i in range(len(self.columns))]
+            return "\n".join([f"{self.caption}.", *note])
+        rows = [[c.title for c in self.columns], *self._truncate([min(c.width, _TEXT_WIDTH) for c in self.columns])]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
         lines = []
-        for row in shown:
-            cells = zip(self.columns, row, longest, strict=True)
+        for row in rows:
+            cells = zip(self.columns, row, widths, strict=True)
             lines.append("  ".join(v.rjust(n) if c.number else v.ljust(n) for c, v, n in cells).rstrip())
-        return "\n".join([f"{self.caption}:", *lines, *([self.note] if self.note else [])])
+        return "\n".join([f"{self.caption}:", *lines, *note])
 
-    def _cut(self, widths: Sequence[int]) -> list[list[str]]:
-        """The rows, their values cut."""
+    def _truncate(self, widths: Sequence[int]) -> list[list[str]]:
         columns = zip(zip(*self.rows, strict=True), widths, strict=True)
-        shown = [apart([value or MISSING for value in values], width) for values, width in columns]
-        return [list(row) for row in zip(*shown, strict=True)]
+        truncated = [truncate_distinct([value or MISSING for value in values], width) for values, width in columns]
+        return [list(row) for row in zip(*truncated, strict=True)]
 
 
 def _cell(name: str, column: Column, line: str, value: str, scope: str | None = None) -> Markup:
-    # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own would win over an attribute.
+    # The attribute is for GitHub, which drops styles; the style for JupyterLab, whose own overrides the attribute.
     align, style = ("right", RIGHT) if column.number else ("left", LEFT)
-    style += _WHOLE if len(value) <= _TEXT_WIDTH else ""  # ids and times break at their hyphens otherwise
-    return tag(name, titled(line, value), scope=scope, align=align, style=style)
+    style += _NO_WRAP if len(value) <= _TEXT_WIDTH else ""  # else ids and times break at their hyphens
+    return tag(name, with_title(line, value), scope=scope, align=align, style=style)
+
+
+def text_cell(content: object, *, is_head: bool = False, colspan: int | None = None) -> Markup:
+    """Build a cell that is aligned to the left."""
+    name, scope = ("th", "col") if is_head else ("td", None)
+    return tag(name, content, colspan=colspan, scope=scope, align="left", style=LEFT)
+
+
+def text_row(*cells: object, is_head: bool = False) -> Markup:
+    """Build a row of cells that are aligned to the left."""
+    return tag("tr", *(text_cell(cell, is_head=is_head) for cell in cells))

@@ -1,4 +1,4 @@
-"""Two versions of a text, word by word: what the one has and the other lacks is marked in each."""
+"""Compare two versions of a text word by word, and mark what only one of them has."""
 
 from __future__ import annotations
 
@@ -7,67 +7,70 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from kern_nb.text.formatting import count, cut, visible
-from kern_nb.text.html import Markup, flowing, join, tag
+from kern_nb.text.formatting import escape_controls, format_count, truncate
+from kern_nb.text.html import Markup, join, preserve_whitespace, tag
 
-LONGEST = 2_000
-"""So many characters of each are compared, from shortly before the first difference on."""
+MAX_LENGTH = 2_000
+"""Characters of each text that are compared, from shortly before the first difference."""
 
-_BEFORE = 160
-_UNLIKE = 0.25
-"""Texts less alike than this are two texts, not two versions of one: nothing of them is marked."""
+_CONTEXT = 160
+_MIN_SIMILARITY = 0.25
+"""Less similar texts are not versions of one another; nothing in them is marked."""
 
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
 
-_NO_INK = ("Cf", "Mn", "Me")
-_HARDLY_SEEN = (*_NO_INK, "Zs", "Zl", "Zp")
-_INK = {" ": "\u2423", "\t": "\u2409", "\n": "\u240a\n"}
+_INVISIBLE = ("Cf", "Mn", "Me")
+_BARELY_VISIBLE = (*_INVISIBLE, "Zs", "Zl", "Zp")
+_PICTURES = {" ": "\u2423", "\t": "\u2409", "\n": "\u240a\n"}
 """Unicode's pictures of a space, a tab and a line feed."""
 
-_UNPLAIN = re.compile(r"[^\x00-\x7f]")
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
 
 Piece = tuple[bool, str]
-"""Whether it is of this text alone, and the text."""
+"""Whether the piece is in this text only, and its text."""
 
 
-def versions(a: str, b: str, before: int = _BEFORE) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces, from shortly before their first difference on, and no longer than is well read.
+def diff(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list[Piece]]:
+    """Split both texts into pieces, from shortly before their first difference, up to `MAX_LENGTH` characters.
 
-    Where they differ in what nobody sees (spaces, line ends, accents that are composed or not), it is spelled.
+    A difference that is invisible (spaces, line ends, composed or decomposed accents) is spelled out.
     """
-    return _seen(*parted(a, b, before))
+    return _reveal(*diff_raw(a, b, context))
 
 
-def parted(a: str, b: str, before: int = _BEFORE) -> tuple[list[Piece], list[Piece]]:
-    """The same, with nothing spelled. As many pieces differ in a row in the one as in the other, empty ones included.
+def diff_raw(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list[Piece]]:
+    """Split both texts as `diff` does, without spelling anything out; both lists pair up, with empty pieces as needed.
 
     Args:
-        a: The one.
-        b: The other.
-        before: So many characters are shown that are alike, before the first difference.
+        a: The first text.
+        b: The second text.
+        context: Characters to keep before the first difference.
     """
-    a, b = (visible(a), visible(b)) if visible(a) != visible(b) else (_line_ends(a), _line_ends(b))
-    alike = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
-    start = max(0, alike - before) if alike > 2 * before else 0
-    x, y = (_WORD.findall(text[start : start + LONGEST]) for text in (a, b))
+    if escape_controls(a) != escape_controls(b):
+        a, b = escape_controls(a), escape_controls(b)
+    else:
+        a, b = _show_line_ends(a), _show_line_ends(b)
+    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(0, common - context) if common > 2 * context else 0
+    x, y = (_WORD.findall(text[start : start + MAX_LENGTH]) for text in (a, b))
     # Spaces count only where nothing else differs.
     bare_x, bare_y = ([word.rstrip() for word in words] for words in (x, y))
-    stretches = list(_stretches(*((x, y) if bare_x == bare_y else (bare_x, bare_y))))
-    alike = sum(i2 - i1 for alone, i1, i2, _, _ in stretches if not alone)
-    if 2 * alike < _UNLIKE * (len(x) + len(y)) and _look("".join(x)) != _look("".join(y)):
-        stretches = [(False, 0, len(x), 0, len(y))]
-    of_a: list[Piece] = [(False, f"… {count(start)} characters alike … ")] if start else []
+    spans = list(_spans(*((x, y) if bare_x == bare_y else (bare_x, bare_y))))
+    n_common = sum(i2 - i1 for differs, i1, i2, _, _ in spans if not differs)
+    if 2 * n_common < _MIN_SIMILARITY * (len(x) + len(y)) and _appearance("".join(x)) != _appearance("".join(y)):
+        spans = [(False, 0, len(x), 0, len(y))]
+    of_a: list[Piece] = [(False, f"… {format_count(start)} identical characters … ")] if start else []
     of_b = of_a.copy()
-    for alone, i1, i2, j1, j2 in stretches:
-        of_a.append((alone, "".join(x[i1:i2])))
-        of_b.append((alone, "".join(y[j1:j2])))
-    return of_a + _rest(a, start), of_b + _rest(b, start)
+    for differs, i1, i2, j1, j2 in spans:
+        of_a.append((differs, "".join(x[i1:i2])))
+        of_b.append((differs, "".join(y[j1:j2])))
+    return of_a + _remainder(a, start), of_b + _remainder(b, start)
 
 
-def _stretches(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int, int]]:
-    """Where both have the same words and where not, in turn: whether they differ, and the places in each.
+def _spans(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int, int]]:
+    """Yield alternating spans of words: whether they differ, and their indices in both lists.
 
-    The longest common subsequence is rapidfuzz's: texts of one sign over and over take difflib minutes.
+    The longest common subsequence is rapidfuzz's: difflib takes minutes for texts that repeat one character.
     """
     from rapidfuzz.distance import LCSseq
 
@@ -83,110 +86,109 @@ def _stretches(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int
         yield True, at_x, len(x), at_y, len(y)
 
 
-def _line_ends(text: str) -> str:
-    return visible(text.replace("\r\n", "\u240d\n"))
+def _show_line_ends(text: str) -> str:
+    return escape_controls(text.replace("\r\n", "\u240d\n"))
 
 
-def _look(text: str) -> str:
-    """What a reader sees of a text."""
-    shown = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _NO_INK)
-    return " ".join("".join(shown).split())
+def _appearance(text: str) -> str:
+    """Return what a reader sees of a text."""
+    visible = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
+    return " ".join("".join(visible).split())
 
 
-def _seen(x: list[Piece], y: list[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """Pieces whose difference is seen, without those that are empty."""
-    made: tuple[list[Piece], list[Piece]] = ([], [])
-    for (alone, one), (_, other) in zip_longest(x, y, fillvalue=(False, "")):
-        texts = [one, other]
-        if alone and _look(one) == _look(other):
-            texts = _told_apart(one, other)
-        for pieces, text in zip(made, texts, strict=True):
-            pieces.extend([(alone, text)] if text else [])
-    return made
+def _reveal(x: list[Piece], y: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Spell out pieces that differ but look the same, and drop empty ones."""
+    result: tuple[list[Piece], list[Piece]] = ([], [])
+    for (differs, a), (_, b) in zip_longest(x, y, fillvalue=(False, "")):
+        texts = _spell_out(a, b) if differs and _appearance(a) == _appearance(b) else [a, b]
+        for pieces, text in zip(result, texts, strict=True):
+            pieces.extend([(differs, text)] if text else [])
+    return result
 
 
-def _told_apart(one: str, other: str) -> list[str]:
-    """Two texts that look the same, with what differs spelled; the space that both end with stays as it is."""
-    ends = [text[len(text.rstrip()) :] for text in (one, other)]
+def _spell_out(a: str, b: str) -> list[str]:
+    """Spell out what differs in two texts that look the same; a common space at their end stays."""
+    ends = [text[len(text.rstrip()) :] for text in (a, b)]
     end = len(ends[0]) if ends[0] == ends[1] else 0
-    bare = [text[: len(text) - end] for text in (one, other)]
-    told = [_spelled(text) for text in bare]
-    if _look(told[0]) == _look(told[1]):
-        told = [_UNPLAIN.sub(_code, text) for text in bare]
-    return [text + ends[0][:end] for text in told]
+    bare = [text[: len(text) - end] for text in (a, b)]
+    result = [_show_spaces(text) for text in bare]
+    if _appearance(result[0]) == _appearance(result[1]):
+        result = [_NON_ASCII.sub(_code_point, text) for text in bare]
+    return [text + ends[0][:end] for text in result]
 
 
-def _spelled(text: str) -> str:
-    """A text whose spaces, line ends and marks are seen."""
-    return "".join(_INK.get(c) or (_code(c) if unicodedata.category(c) in _HARDLY_SEEN else c) for c in text)
+def _show_spaces(text: str) -> str:
+    """Make spaces, line ends and combining marks visible."""
+    return "".join(
+        _PICTURES.get(c) or (_code_point(c) if unicodedata.category(c) in _BARELY_VISIBLE else c) for c in text
+    )
 
 
-def _code(found: str | re.Match[str]) -> str:
-    return f"⟨U+{ord(found[0]):04X}⟩"
+def _code_point(match: str | re.Match[str]) -> str:
+    return f"⟨U+{ord(match[0]):04X}⟩"
 
 
-def beginning(text: str) -> list[Piece]:
-    """A text by itself, no longer than is well read."""
-    left = len(text) - LONGEST
-    more = [(False, f" … {count(left)} more characters")] if left > 0 else []
-    return [(False, visible(text[:LONGEST])), *more] if text else []
+def preview(text: str) -> list[Piece]:
+    """Return the beginning of a single text, up to `MAX_LENGTH` characters."""
+    return [(False, escape_controls(text[:MAX_LENGTH])), *_remainder(text, 0)] if text else []
 
 
-def _rest(text: str, start: int) -> list[Piece]:
-    left = len(text) - start - LONGEST
-    return [(False, f" … {count(left)} more characters")] if left > 0 else []
+def _remainder(text: str, start: int) -> list[Piece]:
+    n_hidden = len(text) - start - MAX_LENGTH
+    return [(False, f" … {format_count(n_hidden)} more characters")] if n_hidden > 0 else []
 
 
-def marked(a: str, b: str) -> tuple[Markup, Markup]:
-    """Both texts as markup: what ``b`` lacks is deleted in ``a``, what ``a`` lacks inserted in ``b``."""
-    x, y = versions(a, b)
-    return _marked("del", x), _marked("ins", y)
+def diff_markup(a: str, b: str) -> tuple[Markup, Markup]:
+    """Render both texts as markup: what ``b`` lacks is deleted in ``a``, what ``a`` lacks inserted in ``b``."""
+    x, y = diff(a, b)
+    return _mark("del", x), _mark("ins", y)
 
 
-def _marked(name: str, pieces: list[Piece]) -> Markup:
-    return join(*(tag(name, flowing(text)) if alone else flowing(text) for alone, text in pieces))
+def _mark(name: str, pieces: list[Piece]) -> Markup:
+    texts = ((differs, preserve_whitespace(text)) for differs, text in pieces)
+    return join(*(tag(name, text) if differs else text for differs, text in texts))
 
 
-def in_line(a: str, b: str, width: int = LONGEST) -> str:
-    """Both texts as one, as `wdiff` writes them: ``The price is [-20-] {+25+} euros``.
+def inline_diff(a: str, b: str, width: int = MAX_LENGTH) -> str:
+    """Merge both texts into one, in the notation of `wdiff`: ``The price is [-20-] {+25+} euros``.
 
     Args:
-        a: The one.
-        b: The other.
-        width: Of a longer text what follows the first difference is cut.
+        a: The first text.
+        b: The second text.
+        width: The length to which the result is truncated.
     """
-    x, y = versions(a, b, min(_BEFORE, width // 4))
-    if a != b and not any(alone for alone, _ in (*x, *y)):
+    x, y = diff(a, b, min(_CONTEXT, width // 4))
+    if a != b and not any(differs for differs, _ in (*x, *y)):
         old, new = _line(x, width // 2), _line(y, width // 2)
         return " ".join(filter(None, (f"[-{old}-]" if old else "", f"{{+{new}+}}" if new else "")))
-    return cut("".join(_in_line(x, y)), width)
+    return truncate("".join(_merge(x, y)), width)
 
 
-def beside(a: str, b: str, width: int) -> tuple[str, str]:
-    """Both texts on a line each, from shortly before their first difference on."""
-    x, y = versions(a, b, width // 4)
+def diff_lines(a: str, b: str, width: int) -> tuple[str, str]:
+    """Put each text on a line, from shortly before their first difference."""
+    x, y = diff(a, b, width // 4)
     return _line(x, width), _line(y, width)
 
 
 def _line(pieces: list[Piece], width: int) -> str:
-    return cut("".join(text for _, text in pieces), width)
+    return truncate("".join(text for _, text in pieces), width)
 
 
-def _in_line(x: list[Piece], y: list[Piece]) -> Iterator[str]:
-    rest = iter(y)
-    for alone, text in x:
-        if alone:
-            yield _framed("[-", text, "-]")
+def _merge(x: list[Piece], y: list[Piece]) -> Iterator[str]:
+    remaining = iter(y)
+    for differs, text in x:
+        if differs:
+            yield _bracket("[-", text, "-]")
             continue
-        for added, new in rest:
+        for added, new in remaining:
             if not added:
                 break
-            yield _framed("{+", new, "+}")
+            yield _bracket("{+", new, "+}")
         yield text
-    yield from (_framed("{+", new, "+}") for added, new in rest if added)
+    yield from (_bracket("{+", new, "+}") for added, new in remaining if added)
 
 
-def _framed(opening: str, text: str, closing: str) -> str:
-    """A text between signs, with the space that follows it behind them."""
+def _bracket(opening: str, text: str, closing: str) -> str:
+    """Bracket a text; a space at its end goes behind the bracket."""
     bare = text.rstrip()
     return f"{opening}{bare}{closing}{text[len(bare) :]}"

@@ -1,4 +1,4 @@
-"""A comparison as a person reads it: what each side took, where they part, their tool calls, their turns."""
+"""Show a comparison: the metrics, the divergence, the tool calls and the turns of the sides."""
 
 from __future__ import annotations
 
@@ -7,220 +7,216 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting, worddiff
-from kern_nb.text.html import Markup, block, container, details, foreign, join, short, tag
-from kern_nb.text.metrics import amount, difference, percent, records
-from kern_nb.text.tables import LEFT, Column, Table
+from kern_nb.text.html import Markup, abbreviate, container, details, isolate, join, preformatted, render_text, tag
+from kern_nb.text.metrics import format_delta, format_metric, format_percent, to_records
+from kern_nb.text.tables import Column, Table, text_cell, text_row
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
     from kern_nb.analysis.compare.pairs import Divergence, Pair
 
-MOST_TURNS = 60
-"""The most turns that differ are rendered; .turns has all."""
+MAX_TURNS = 60
+"""The most differing turns that are rendered; .turns has all."""
 
-MOST_CONTENDERS = 8
-"""So many are shown beside the baseline; the frames have all."""
+MAX_CONTENDERS = 8
+"""The most contenders that are rendered; the frames have all."""
 
-_MOST_CALLS = 40
-_MOST_LINES = 24
-_LONGEST = 1_000
+_MAX_CALLS = 40
+_MAX_LINES = 24
+_MAX_LENGTH = 1_000
 _LABEL = 40
 _LINE = 150
-_NOTHING = "(says nothing)"
+_NO_TEXT = "(no text)"
 SIGNS = {"matched": "=", "changed": "≠", "only in a": "-", "only in b": "+"}
-_VERDICTS = {"a": f"{formatting.BAD} worse", "b": f"{formatting.GOOD} better", "neither": "= as good"}
+_VERDICTS = {"a": f"{formatting.BAD} worse", "b": f"{formatting.GOOD} better", "neither": "= equal"}
 
 
 def comparison_html(comparison: Comparison) -> str:
-    """A comparison as a whole output."""
-    shown = comparison.pairs[:MOST_CONTENDERS]
-    heads = [tag("p", foreign(sentence(pair))) for pair in shown]
-    bodies = [[_calls(pair), *_turns(pair)] for pair in shown]
+    """Render a comparison as a complete output."""
+    pairs = comparison.pairs[:MAX_CONTENDERS]
+    heads = [tag("p", isolate(headline(pair))) for pair in pairs]
+    bodies = [[_calls(pair), *_turns(pair)] for pair in pairs]
     if len(bodies) == 1:
         parts = bodies[0]
     else:
-        names = [foreign(label(pair.b.label)) for pair in shown]
+        names = [isolate(label(pair.b.label)) for pair in pairs]
         parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
-    more = [tag("p", line) for line in _unshown(comparison)]
-    return container(*heads, _metrics(comparison).markup(), *parts, *more)
+    notes = [tag("p", line) for line in _more_contenders(comparison)]
+    return container(*heads, _metrics(comparison).markup(), *parts, *notes)
 
 
-def _unshown(comparison: Comparison) -> list[str]:
-    more = len(comparison.pairs) - MOST_CONTENDERS
-    return [f"… {formatting.count(more)} more beside the baseline; .metrics and .turns have all."] if more > 0 else []
+def _more_contenders(comparison: Comparison) -> list[str]:
+    note = formatting.more_note(len(comparison.pairs), MAX_CONTENDERS, ".metrics and .turns", "contender")
+    return [note] if note else []
 
 
 def metrics_html(comparison: Comparison) -> str:
-    """What each side took, by itself."""
+    """Render the metrics as a complete output."""
     return _metrics(comparison).html()
 
 
-def divergence_text(parted: Divergence) -> str:
-    """The place where two conversations part, and what each says there."""
-    ends = {"a": "the baseline has ended", "b": f"{label(parted.contender)} has ended"}
-    texts = worddiff.beside(parted.a_text, parted.b_text, _LINE)
-    calls = worddiff.beside(parted.a_calls or "", parted.b_calls or "", _LINE)
-    lines = [f"Turn {parted.turn}:"]
-    for side, place, text, called in zip("ab", (parted.a, parted.b), texts, calls, strict=True):
-        said = " | ".join(filter(None, (text, called))) or _NOTHING
-        lines.append(f"  {side}: {ends[side] if place is None else f'{formatting.cut(place, _LABEL)} {said}'}")
+def divergence_text(divergence: Divergence) -> str:
+    """Render where two conversations diverge, with the message of each."""
+    ends = {"a": "end of the baseline", "b": f"end of {label(divergence.contender)}"}
+    texts = worddiff.diff_lines(divergence.a_text, divergence.b_text, _LINE)
+    calls = worddiff.diff_lines(divergence.a_calls or "", divergence.b_calls or "", _LINE)
+    lines = [f"Turn {divergence.turn}:"]
+    for side, ref, text, call in zip("ab", (divergence.a, divergence.b), texts, calls, strict=True):
+        content = " | ".join(filter(None, (text, call))) or _NO_TEXT
+        lines.append(f"  {side}: {ends[side] if ref is None else f'{formatting.truncate(ref, _LABEL)} {content}'}")
     return "\n".join(lines)
 
 
+def divergence_html(divergence: Divergence) -> str:
+    """Render the same as a complete output."""
+    return container(preformatted(divergence_text(divergence)))
+
+
 def comparison_text(comparison: Comparison) -> str:
-    """A comparison as plain text, cut to what a screen or two hold."""
-    shown = comparison.pairs[:MOST_CONTENDERS]
-    text = [formatting.visible(sentence(pair)) for pair in shown]
+    """Render a comparison as plain text, truncated to a screen or two."""
+    pairs = comparison.pairs[:MAX_CONTENDERS]
+    text = [formatting.escape_controls(headline(pair)) for pair in pairs]
     text.append(str(_metrics(comparison)))
-    for pair in shown:
-        lines = list(map(_turn_line, islice(_differing(pair), _MOST_LINES)))
-        more = sum(1 for _ in _differing(pair)) - _MOST_LINES
-        text += [f"Turns of {label(pair.b.label)} that differ:"] if lines else []
+    for pair in pairs:
+        lines = list(map(_turn_line, islice(_differing(pair), _MAX_LINES)))
+        note = formatting.more_note(sum(1 for _ in _differing(pair)), _MAX_LINES, ".turns", "turn")
+        text += [f"Differing turns of {label(pair.b.label)}:"] if lines else []
         text += lines
-        text += [f"… {formatting.plural(more, 'turn')} more; .turns has all."] if more > 0 else []
-    return "\n".join([*text, *_unshown(comparison)])
+        text += [note] if note else []
+    return "\n".join([*text, *_more_contenders(comparison)])
 
 
 def label(name: str) -> str:
-    """A side's name, cut to what a heading holds."""
-    return formatting.cut(name, _LABEL)
+    """Truncate the name of a side for a heading."""
+    return formatting.truncate(name, _LABEL)
 
 
-def sentence(pair: Pair) -> str:
-    """How far two conversations are one, and where they part."""
+def headline(pair: Pair) -> str:
+    """State how many turns two conversations have in common, and where they diverge."""
     a, b = label(pair.a.label), label(pair.b.label)
-    parted = pair.divergence
-    alike = formatting.plural(pair.alike, "turn")
-    inherited = (
-        "" if not pair.shared else " (inherited)" if pair.shared == pair.alike else f" ({pair.shared:,} inherited)"
-    )
-    if parted is None:
-        return f"{a} and {b} say the same: {alike}{inherited}."
-    begin = f"{a} and {b} begin with {alike} alike{inherited}" if pair.alike else f"{a} and {b} part at once"
-    at = [
-        formatting.cut(place, 2 * _LABEL) if place else f"the end of {of}"
-        for place, of in ((parted.a, a), (parted.b, b))
-    ]
-    return f"{begin}, and part at {at[0]} and {at[1]}." if pair.alike else f"{begin}: {at[0]} and {at[1]}."
+    common = formatting.pluralize(pair.alike, "turn")
+    if pair.shared:
+        common += " (inherited)" if pair.shared == pair.alike else f" ({pair.shared:,} inherited)"
+    if pair.divergence is None:
+        return f"{a} and {b} are identical: {common}."
+    refs = ((pair.divergence.a, a), (pair.divergence.b, b))
+    at = " and ".join(formatting.truncate(ref, 2 * _LABEL) if ref else f"the end of {side}" for ref, side in refs)
+    if not pair.alike:
+        return f"{a} and {b} have no turns in common; they diverge at {at}."
+    return f"{a} and {b} have {common} in common and diverge at {at}."
 
 
 def _metrics(comparison: Comparison) -> Table:
-    """One row a metric, the baseline first; of several contenders each has its columns."""
-    baseline, *others = comparison.sides[: MOST_CONTENDERS + 1]
+    """Build the table of metrics, the baseline first; each contender has its own columns."""
+    baseline, *contenders = comparison.sides[: MAX_CONTENDERS + 1]
     columns = [Column("metric"), Column(f"{label(baseline.label)} (baseline)", number=True)]
     cells: dict[str, list[str]] = {}
-    for n, pair in enumerate(comparison.pairs[:MOST_CONTENDERS]):
-        columns += [Column(label(others[n].label), number=True), Column("Δ", number=True), Column("Δ %", number=True)]
-        columns += [Column("verdict")]
-        for row in records(pair.metrics):
+    for n, pair in enumerate(comparison.pairs[:MAX_CONTENDERS]):
+        titles = (label(contenders[n].label), "Δ", "Δ %")
+        columns += [*(Column(title, number=True) for title in titles), Column("verdict")]
+        for row in to_records(pair.metrics):
             name, start = row["metric"], 2 + 4 * n
-            cell = cells.setdefault(
-                name, [formatting.cut(name, _LABEL), amount(name, row["a"]), *[""] * 4 * len(others)]
-            )
-            cell[1] = amount(name, row["a"])
-            told = amount(name, row["b"]), difference(name, row["delta"]), percent(row["delta_pct"])
-            cell[start : start + 4] = [*told, _VERDICTS.get(row["better"], "")]
-    return Table("What each took", columns, list(cells.values()))
+            cell = cells.setdefault(name, [formatting.truncate(name, _LABEL), "", *[""] * 4 * len(contenders)])
+            cell[1] = format_metric(name, row["a"])
+            values = format_metric(name, row["b"]), format_delta(name, row["delta"]), format_percent(row["delta_pct"])
+            cell[start : start + 4] = [*values, _VERDICTS.get(row["better"], "")]
+    return Table("Totals", columns, list(cells.values()))
 
 
 def _calls(pair: Pair) -> Markup:
-    """The tool calls side by side, where they differ; the others are counted."""
-    found = records(pair.tool_calls)
-    if not found:
-        return tag("p", "Neither calls a tool.")
-    rows = [_call_row(row) for row in found if row["status"] != "matched"]
-    same = len(found) - len(rows)
-    caption = f"Tool calls that differ; {formatting.plural(same, 'call is', 'calls are')} the same"
+    """Render differing tool calls side by side, and count the identical ones."""
+    calls = to_records(pair.tool_calls)
+    if not calls:
+        return tag("p", "No tool calls.")
+    rows = [_call_row(call) for call in calls if call["status"] != "matched"]
+    n_same = len(calls) - len(rows)
     if not rows:
-        return tag("p", f"Both call the same tools with the same arguments: {formatting.plural(same, 'call')}.")
-    more = len(rows) - _MOST_CALLS
+        return tag("p", f"All tool calls are identical: {formatting.pluralize(n_same, 'call')}.")
     columns = [Column(""), Column("tool"), *(Column(label(side.label), width=160) for side in (pair.a, pair.b))]
-    note = tag("p", f"… {formatting.count(more)} more; .tool_calls has all.") if more > 0 else None
-    return join(Table(caption, columns, rows[:_MOST_CALLS]).markup(), note)
+    note = formatting.more_note(len(rows), _MAX_CALLS, ".tool_calls")
+    caption = f"Differing tool calls ({formatting.format_count(n_same)} identical)"
+    return Table(caption, columns, rows[:_MAX_CALLS], note).markup(with_note=True)
 
 
-def _call_row(row: dict[str, Any]) -> list[str]:
+def _call_row(call: dict[str, Any]) -> list[str]:
     sides = []
     for side in ("a", "b"):
-        if row[side] is None:
+        if call[side] is None:
             sides.append("")
             continue
-        failed = f"{formatting.BAD} " if row[f"{side}_status"] == "failed" else ""
-        sides.append(f"{failed}{formatting.cut(row[f'{side}_args'] or '()', 160)}")
-    return [SIGNS[row["status"]], formatting.cut(row["tool_name"] or "tool", 60), *sides]
+        sign = f"{formatting.BAD} " if call[f"{side}_status"] == "failed" else ""
+        sides.append(f"{sign}{formatting.truncate(call[f'{side}_args'] or '()', 160)}")
+    return [SIGNS[call["status"]], formatting.truncate(call["tool_name"] or "tool", 60), *sides]
 
 
 def _turns(pair: Pair) -> Iterator[Markup]:
-    """The turns side by side; what matches is folded, and of very many that differ the first are shown."""
-    labels = [label(side.label) for side in (pair.a, pair.b)]
-    titles = ("", "role", *labels)
-    head = tag("tr", *(tag("th", title, scope="col", align="left", style=LEFT) for title in titles))
+    """Render the turns side by side; identical ones are folded, and only the first differing ones are shown."""
+    titles = ("", "role", label(pair.a.label), label(pair.b.label))
+    head = text_row(*titles, is_head=True)
     rows: list[Markup] = []
-    differing = 0
-    for same, group in groupby(pair.rows, key=lambda row: row["status"] == "matched"):
-        part = list(group)
-        if same:
-            rows.append(_same(part))
+    n_differing = 0
+    for is_same, group in groupby(pair.rows, key=lambda row: row["status"] == "matched"):
+        turns = list(group)
+        if is_same:
+            rows.append(_identical_turns(turns))
             continue
-        rows += [_turn(row) for row in part[: max(0, MOST_TURNS - differing)]]
-        differing += len(part)
-        if differing >= MOST_TURNS:
+        rows += [_turn(turn) for turn in turns[: max(0, MAX_TURNS - n_differing)]]
+        n_differing += len(turns)
+        if n_differing >= MAX_TURNS:
             break
     caption = tag("caption", "Turns side by side", align="left", style="text-align:left")
     yield tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="kern-table kern-turns")
-    unseen = sum(row["status"] != "matched" for row in pair.rows) - MOST_TURNS
-    if unseen > 0:
-        yield tag("p", f"… {formatting.plural(unseen, 'turn')} more that differ; .turns has all.")
+    if note := formatting.more_note(sum(1 for _ in _differing(pair)), MAX_TURNS, ".turns", "differing turn"):
+        yield tag("p", note)
 
 
-def _same(part: Sequence[dict[str, Any]]) -> Markup:
-    """A stretch that is the same on both sides, in one row."""
-    first, last = part[0]["a"], part[-1]["a"]
-    inherited = sum(bool(row["shared"]) for row in part)
-    what = f"{formatting.plural(len(part), 'turn')} the same" + (f", {inherited:,} inherited" if inherited else "")
-    lines = [
-        f"{row['role']}: {formatting.cut(row['a_text'] or row['a_calls'] or '', _LINE)}" for row in part[:MOST_TURNS]
-    ]
-    shown = [tag("p", foreign(line)) for line in lines]
-    more = tag("p", "…") if len(part) > MOST_TURNS else None
-    where = f"{first} to {last}" if len(part) > 1 else first
-    folded = details(join(what, ": ", foreign(formatting.cut(where, 2 * _LABEL))), *shown, more)
-    cell = tag("td", folded, colspan=3, align="left", style=LEFT)
-    return tag("tr", tag("td", SIGNS["matched"], align="left", style=LEFT), cell)
+def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
+    """Fold a sequence of identical turns into one row."""
+    first, last = turns[0]["a"], turns[-1]["a"]
+    n_inherited = sum(bool(turn["shared"]) for turn in turns)
+    summary = formatting.pluralize(len(turns), "identical turn")
+    summary += f", {n_inherited:,} inherited" if n_inherited else ""
+    lines = []
+    for turn in turns[:MAX_TURNS]:
+        line = f"{turn['role']}: {formatting.truncate(turn['a_text'] or turn['a_calls'] or '', _LINE)}"
+        lines.append(tag("p", isolate(line)))
+    ellipsis = tag("p", "…") if len(turns) > MAX_TURNS else None
+    refs = f"{first} to {last}" if len(turns) > 1 else first
+    folded = details(join(summary, ": ", isolate(formatting.truncate(refs, 2 * _LABEL))), *lines, ellipsis)
+    return tag("tr", text_cell(SIGNS["matched"]), text_cell(folded, colspan=3))
 
 
-def _turn(row: dict[str, Any]) -> Markup:
-    if row["status"] == "changed":
-        texts: tuple[Markup, ...] = worddiff.marked(row["a_text"] or "", row["b_text"] or "")
-        calls: tuple[Markup, ...] = worddiff.marked(row["a_calls"] or "", row["b_calls"] or "")
+def _turn(turn: dict[str, Any]) -> Markup:
+    if turn["status"] == "changed":
+        texts: tuple[Markup, ...] = worddiff.diff_markup(turn["a_text"] or "", turn["b_text"] or "")
+        calls: tuple[Markup, ...] = worddiff.diff_markup(turn["a_calls"] or "", turn["b_calls"] or "")
     else:
-        texts = tuple(block(row[f"{side}_text"] or "", _LONGEST) for side in "ab")
-        calls = tuple(block(row[f"{side}_calls"] or "", _LONGEST) for side in "ab")
-    cells = [_cell(row, side, text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
-    sign = tag("td", tag("abbr", SIGNS[row["status"]], title=row["status"]), align="left", style=LEFT)
-    role = tag("td", tag("strong", foreign(formatting.cut(row["role"] or "", 20))), align="left", style=LEFT)
-    return tag("tr", sign, role, *(tag("td", cell, align="left", style=LEFT) for cell in cells))
+        texts = tuple(render_text(turn[f"{side}_text"] or "", _MAX_LENGTH) for side in "ab")
+        calls = tuple(render_text(turn[f"{side}_calls"] or "", _MAX_LENGTH) for side in "ab")
+    cells = [_cell(turn[side], text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
+    sign = tag("abbr", SIGNS[turn["status"]], title=turn["status"])
+    role = tag("strong", isolate(formatting.truncate(turn["role"] or "", 20)))
+    return text_row(sign, role, *cells)
 
 
-def _cell(row: dict[str, Any], side: str, text: Markup, calls: Markup) -> Markup:
-    """What one side says in a turn, with where it stands."""
-    if row[side] is None:
+def _cell(ref: str | None, text: Markup, calls: Markup) -> Markup:
+    """Render the message of one side, with its reference."""
+    if ref is None:
         return join(formatting.MISSING)
-    place = tag("em", short(row[side], _LABEL))
     body = [tag("div", part) for part in (text, tag("code", calls) if calls else "") if part]
-    return join(place, *body)
+    return join(tag("em", abbreviate(ref, _LABEL)), *body)
 
 
 def _differing(pair: Pair) -> Iterator[dict[str, Any]]:
     return (row for row in pair.rows if row["status"] != "matched")
 
 
-def _turn_line(row: dict[str, Any]) -> str:
-    said = [[row[f"{side}_{what}"] or "" for side in "ab"] for what in ("text", "calls")]
-    place = formatting.cut(row["a"] or row["b"], _LABEL)
-    if row["status"] == "changed":
-        parts = [worddiff.in_line(a, b, _LINE) for a, b in said if a != b]
+def _turn_line(turn: dict[str, Any]) -> str:
+    sides = [[turn[f"{side}_{part}"] or "" for side in "ab"] for part in ("text", "calls")]
+    ref = formatting.truncate(turn["a"] or turn["b"], _LABEL)
+    if turn["status"] == "changed":
+        parts = [worddiff.inline_diff(a, b, _LINE) for a, b in sides if a != b]
     else:
-        parts = [formatting.cut(a or b, _LINE) for a, b in said]
-    told = " | ".join(filter(None, parts)) or _NOTHING
-    return f"  {SIGNS[row['status']]} {place} {formatting.cut(row['role'] or '', 20)}: {told}"
+        parts = [formatting.truncate(a or b, _LINE) for a, b in sides]
+    content = " | ".join(filter(None, parts)) or _NO_TEXT
+    return f"  {SIGNS[turn['status']]} {ref} {formatting.truncate(turn['role'] or '', 20)}: {content}"

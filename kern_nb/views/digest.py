@@ -1,4 +1,4 @@
-"""A digest as a person reads it: the story first, then what it took, the tools, the longest steps."""
+"""Show a digest: inputs and outputs first, then totals, tools and the longest steps."""
 
 from __future__ import annotations
 
@@ -6,229 +6,233 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kern_nb.text import formatting
-from kern_nb.text.html import container, foreign, join, tag
-from kern_nb.text.metrics import amount, records
+from kern_nb.text.html import container, isolate, tag
+from kern_nb.text.metrics import format_metric, to_records
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
     from kern_nb.analysis.digest import Digest
 
-MOST_ROWS = 10
-"""So many tools, items and outliers are shown; the frames have all."""
+MAX_ROWS = 10
+"""The most tools, items and outliers that are shown; the frames have all."""
 
 _LABEL = 60
-_TOLD = 600
+_TEXT = 600
 _LINE = 160
-_ALWAYS = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
-"""Metrics that are shown where nobody knows them, too: a cost that is not stated is not free."""
+_ALWAYS_SHOWN = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
+"""Metrics that are shown even if unknown: a missing cost must not look like a free run."""
 
-_TOOK = ("runs", "tool calls", "tokens", "cost", "time")
-_MOST_SCORES = 2
+_TOTALS = ("runs", "tool calls", "tokens", "cost", "time")
+_MAX_SCORES = 2
 _NARROW = 40
-"""So wide is a column of text; a place is cut in its session's id, as its end says more."""
+"""The width of a column of text; a reference is truncated in its session id, as its end says more."""
 
 _TIMED = {"stated": "stated", "gap": "between messages", "both": "partly between messages"}
 
 
 def digest_html(digest: Digest) -> str:
-    """A digest as a whole output."""
-    story = [tag("p", tag("strong", name), ": ", foreign(formatting.cut(text, _TOLD))) for name, text in _story(digest)]
-    head = tag("p", tag("strong", "Digest of ", foreign(_title(digest))), f": {_size(digest)}")
-    parts = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(digest, _LABEL)]
-    return container(head, *story, *parts, *(tag("p", note) for note in _notes(digest)))
+    """Render a digest as a complete output."""
+    head = tag("p", tag("strong", "Digest of ", isolate(_title(digest))), f": {_size(digest)}")
+    story = [(tag("strong", name), ": ", isolate(formatting.truncate(text, _TEXT))) for name, text in _story(digest)]
+    return container(
+        head,
+        *(tag("p", *parts) for parts in story),
+        *(table.markup(with_note=True) for table in _tables(digest, _LABEL)),
+        *(tag("p", note) for note in _notes(digest)),
+    )
 
 
 def digest_text(digest: Digest) -> str:
-    """A digest as plain text."""
+    """Render a digest as plain text."""
     lines = [f"Digest of {_title(digest)}: {_size(digest)}"]
-    lines += [f"{name}: {formatting.cut(text, _LINE)}" for name, text in _story(digest)]
+    lines += [f"{name}: {formatting.truncate(text, _LINE)}" for name, text in _story(digest)]
     return "\n".join([*lines, *map(str, _tables(digest, _NARROW)), *_notes(digest)])
 
 
 def _title(digest: Digest) -> str:
     items = digest.items
     if len(items) == 1:
-        return formatting.cut(items["item"].iloc[0], 2 * _LABEL)
+        return formatting.truncate(items["item"].iloc[0], 2 * _LABEL)
     n_runs = int(items["run_index"].notna().sum())
-    told = [(len(items) - n_runs, "session"), (n_runs, "run")]
-    what = " and ".join(formatting.plural(n, noun) for n, noun in told if n)
-    return what + (f" ({formatting.cut(digest.filters, 2 * _LABEL)})" if digest.filters else "")
+    counts = [(len(items) - n_runs, "session"), (n_runs, "run")]
+    title = " and ".join(formatting.pluralize(n, noun) for n, noun in counts if n)
+    return title + (f" ({formatting.truncate(digest.fitting, 2 * _LABEL)})" if digest.fitting else "")
 
 
 def _size(digest: Digest) -> str:
-    """How it ended, and how much there is of it."""
-    counts = {row["metric"]: int(row["value"] or 0) for row in records(digest.metrics)[:2]}
-    size = f"{formatting.plural(counts['n_runs'], 'run')}, {formatting.plural(counts['n_messages'], 'message')}"
+    """State the final status and the number of runs and messages."""
+    counts = {row["metric"]: int(row["value"] or 0) for row in to_records(digest.metrics)[:2]}
+    size = f"{formatting.pluralize(counts['n_runs'], 'run')}, {formatting.pluralize(counts['n_messages'], 'message')}"
     if len(digest.items) > 1:
         return size
-    ended = formatting.cut(formatting.status(digest.status), _LABEL) if digest.status else "no runs yet"
+    status = f"{formatting.truncate(formatting.format_status(digest.status), _LABEL)}, " if digest.status else ""
     inherited = digest.rows.inherited
-    return f"{ended}, {size}" + (f" ({formatting.plural(inherited, 'run')} inherited)" if inherited else "")
+    return status + size + (f" ({formatting.pluralize(inherited, 'run')} inherited)" if inherited else "")
 
 
 def _story(digest: Digest) -> Iterator[tuple[str, str]]:
-    """What was asked and said, of one item."""
+    """Yield the input, output and error of a single item."""
     if len(digest.items) > 1:
         return
     if digest.asked is not None:
-        further = int(digest.items["n_asked"].iloc[0]) - 1
-        yield (
-            "asked" + (f" first, then {formatting.plural(further, 'further input')}" if further > 0 else ""),
-            digest.asked,
-        )
+        n_inputs = int(digest.items["n_asked"].iloc[0])
+        yield "input" if n_inputs <= 1 else f"first of {n_inputs:,} inputs", digest.asked
     if digest.output is not None:
         yield "last output", digest.output
     if digest.error is not None:
         yield f"{formatting.BAD} error", digest.error
 
 
-def _tables(digest: Digest, place: int) -> Iterator[Table]:
-    several = len(digest.items) > 1
-    if several:
+def _tables(digest: Digest, ref_width: int) -> Iterator[Table]:
+    is_group = len(digest.items) > 1
+    if is_group:
         yield _by_status(digest)
     yield _metrics(digest)
     yield _tools(digest)
-    yield _longest(digest, place)
-    if several:
+    yield _longest_steps(digest, ref_width)
+    if is_group:
         if len(digest.outliers):
             yield _outliers(digest)
         yield _items(digest)
 
 
 def _notes(digest: Digest) -> list[str]:
-    """What else a reader of the figures must know."""
+    """Explain what the figures leave out."""
     notes = []
     if digest.n_user_calls:
-        calls = formatting.plural(digest.n_user_calls, "tool call")
+        calls = formatting.pluralize(digest.n_user_calls, "tool call")
         notes.append(f"{calls} of a simulated user not counted.")
-    within = int((~digest.rows.counted).sum())
-    if within:
-        notes.append(f"{formatting.plural(within, 'item')} within another: counted once.")
+    n_nested = int((~digest.rows.counted).sum())
+    if n_nested:
+        notes.append(f"{formatting.pluralize(n_nested, 'item')} contained in another: counted once.")
     if missing := digest.rows.missing:
-        names = ", ".join(formatting.cut(name, _LABEL) for name in missing[:MOST_ROWS])
-        notes.append(f"{formatting.plural(len(missing), 'session')} could not be read: {names}.")
+        names = ", ".join(formatting.truncate(name, _LABEL) for name in missing[:MAX_ROWS])
+        notes.append(f"{formatting.pluralize(len(missing), 'session')} could not be read: {names}.")
     return notes
 
 
 def _by_status(digest: Digest) -> Table:
     metrics = ("total_tokens", "cost", "duration_s", "n_tool_calls")
-    columns = [Column("status"), Column("how many", number=True)]
+    columns = [Column("status"), Column("items", number=True)]
     columns += [Column(f"median {name}", number=True) for name in metrics]
     rows = [
         [
-            formatting.cut(formatting.status(row["status"]), _LABEL),
-            formatting.count(row["n_items"]),
-            *(amount(name, row[name]) for name in metrics),
+            formatting.truncate(formatting.format_status(row["status"]), _LABEL),
+            formatting.format_count(row["n_items"]),
+            *(format_metric(name, row[name]) for name in metrics),
         ]
-        for row in records(digest.by_status)
+        for row in to_records(digest.by_status)
     ]
-    return Table("How they ended", columns, rows)
+    return Table("Status", columns, rows)
 
 
 def _metrics(digest: Digest) -> Table:
-    several = len(digest.items) > 1
+    is_group = len(digest.items) > 1
     first_score = digest.metrics["metric"].tolist().index("duration_s") + 1  # scores come after the totals
-    counted = int(digest.rows.counted.sum())
-    columns = [Column("metric"), Column("total" if several else "value", number=True)]
-    columns += [Column("median", number=True), Column("known of", number=True)] if several else []
+    n_counted = int(digest.rows.counted.sum())
+    columns = [Column("metric"), Column("total" if is_group else "value", number=True)]
+    columns += [Column("median", number=True), Column("known for", number=True)] if is_group else []
     rows = []
-    for n, row in enumerate(records(digest.metrics)):
+    for n, row in enumerate(to_records(digest.metrics)):
         name = row["metric"]
-        if row["value"] is None and name not in _ALWAYS:
+        if row["value"] is None and name not in _ALWAYS_SHOWN:
             continue
-        title = f"{formatting.cut(name, _LABEL)}{' (mean)' if several and n >= first_score else ''}"
-        known = "all" if row["n_known"] == counted else f"{row['n_known']:,} of {counted:,}"
-        rows.append([title, amount(name, row["value"]), *([amount(name, row["median"]), known] if several else [])])
-    return Table("What they took" if several else "What it took", columns, rows)
+        title = f"{formatting.truncate(name, _LABEL)}{' (mean)' if is_group and n >= first_score else ''}"
+        cells = [title, format_metric(name, row["value"])]
+        if is_group:
+            scope = "all" if row["n_known"] == n_counted else f"{row['n_known']:,} of {n_counted:,}"
+            cells += [format_metric(name, row["median"]), scope]
+        rows.append(cells)
+    return Table("Totals", columns, rows)
 
 
 def _tools(digest: Digest) -> Table:
-    found = records(digest.tools)
-    if not found:
-        return Table("No tools were called", [], [])
+    tools = to_records(digest.tools)
+    if not tools:
+        return Table("No tool calls", [], [])
     titles = ("calls", "failed", "unknown", "median time", "total time")
     columns = [Column("tool", width=_LABEL), *(Column(title, number=True) for title in titles), Column("timed")]
     rows = [
         [
             row["tool_name"] or "(no name)",
-            formatting.count(row["calls"]),
-            f"{formatting.BAD} {formatting.count(row['failed'])}" if row["failed"] else "0",
-            f"? {formatting.count(row['unknown'])}" if row["unknown"] else "",
-            formatting.seconds(row["median_duration_s"]),
-            formatting.seconds(row["total_duration_s"]),
+            formatting.format_count(row["calls"]),
+            f"{formatting.BAD} {formatting.format_count(row['failed'])}" if row["failed"] else "0",
+            f"? {formatting.format_count(row['unknown'])}" if row["unknown"] else "",
+            formatting.format_seconds(row["median_duration_s"]),
+            formatting.format_seconds(row["total_duration_s"]),
             _TIMED.get(row["timed"], ""),
         ]
-        for row in found[:MOST_ROWS]
+        for row in tools[:MAX_ROWS]
     ]
-    return Table("Tools", columns, rows, _more(len(found), ".tools")).without_empty_columns()
+    return Table("Tools", columns, rows, formatting.more_note(len(tools), MAX_ROWS, ".tools")).without_empty_columns()
 
 
-def _longest(digest: Digest, width: int) -> Table:
-    found = records(digest.longest)
-    if not found:
-        return Table("Nobody knows what the steps took", [], [])
+def _longest_steps(digest: Digest, ref_width: int) -> Table:
+    steps = to_records(digest.longest)
+    if not steps:
+        return Table("No step durations known", [], [])
     columns = [Column("place", width=_LABEL), Column("step"), Column("name", width=_LABEL), Column("time", number=True)]
-    columns += [Column("timed"), Column("ended", width=_LABEL)]
+    columns += [Column("timed"), Column("status", width=_LABEL)]
     rows = [
         [
-            _cut_place(row["place"], width),
+            _truncate_reference(row["place"], ref_width),
             row["kind"],
             row["name"] or "",
-            formatting.seconds(row["duration_s"]),
+            formatting.format_seconds(row["duration_s"]),
             _TIMED.get(row["timed"], ""),
-            formatting.status(row["status"]) if row["status"] not in (None, "completed", "COMPLETED") else "",
+            formatting.format_status(row["status"]) if row["status"] not in (None, "completed", "COMPLETED") else "",
         ]
-        for row in found
+        for row in steps
     ]
-    return Table("The longest steps", columns, rows).without_empty_columns()
+    return Table("Longest steps", columns, rows).without_empty_columns()
 
 
-def _cut_place(place: str, width: int) -> str:
-    session, slash, rest = place.rpartition("/")
-    return formatting.cut(session, width - len(rest) - 1) + slash + rest
+def _truncate_reference(ref: str, width: int) -> str:
+    session_id, slash, run = ref.rpartition("/")
+    return formatting.truncate(session_id, width - len(run) - 1) + slash + run
 
 
 def _outliers(digest: Digest) -> Table:
-    found = records(digest.outliers)
+    outliers = to_records(digest.outliers)
     columns = [Column("item", width=_LABEL), Column("status"), Column("metric")]
-    columns += [Column("value", number=True), Column("median of those alike", number=True)]
+    columns += [Column("value", number=True), Column("median of the status", number=True)]
     rows = [
         [
             row["item"],
-            formatting.cut(formatting.status(row["status"]), _LABEL),
+            formatting.truncate(formatting.format_status(row["status"]), _LABEL),
             row["metric"],
-            amount(row["metric"], row["value"]),
-            amount(row["metric"], row["median"]),
+            format_metric(row["metric"], row["value"]),
+            format_metric(row["metric"], row["median"]),
         ]
-        for row in found[:MOST_ROWS]
+        for row in outliers[:MAX_ROWS]
     ]
-    return Table("Far from those that ended alike", columns, rows, _more(len(found), ".outliers"))
+    return Table("Outliers", columns, rows, formatting.more_note(len(outliers), MAX_ROWS, ".outliers"))
 
 
 def _items(digest: Digest) -> Table:
-    found = records(digest.items.head(MOST_ROWS))
     columns = [Column("item", width=_LABEL), Column("status")]
-    columns += [Column(title, width=_LABEL) for title in ("asked", "last output", "error")]
-    columns += [Column(title, number=True) for title in _TOOK]
-    scores = {(row["item"], row["name"]): row["value"] for row in records(digest.scores)}
-    names = list(dict.fromkeys(name for _, name in scores))[:_MOST_SCORES]
-    titles = [f"score.{name}" if name in _TOOK else name for name in names]
-    columns += [Column(formatting.cut(title, _NARROW), number=True) for title in titles]
+    columns += [Column(title, width=_LABEL) for title in ("input", "last output", "error")]
+    columns += [Column(title, number=True) for title in _TOTALS]
+    scores = {(row["item"], row["name"]): row["value"] for row in to_records(digest.scores)}
+    names = list(dict.fromkeys(name for _, name in scores))[:_MAX_SCORES]
+    titles = [f"score.{name}" if name in _TOTALS else name for name in names]
+    columns += [Column(formatting.truncate(title, _NARROW), number=True) for title in titles]
     rows = []
-    for row in found:
-        failed = f", {formatting.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
-        told = [row["item"], formatting.cut(formatting.status(row["status"]), _LABEL)]
-        told += [row["asked"] or "", row["output"] or "", row["error"] or ""]
-        told += [formatting.count(row["n_runs"]), formatting.count(row["n_tool_calls"]) + failed]
-        told += [
-            formatting.count(row["total_tokens"]),
-            formatting.money(row["cost"]),
-            formatting.seconds(row["duration_s"]),
-        ]
-        told += [amount(title, scores.get((row["item"], name))) for name, title in zip(names, titles, strict=True)]
-        rows.append(told)
-    return Table("Each of them", columns, rows, _more(len(digest.items), ".items")).without_empty_columns()
-
-
-def _more(n: int, where: str) -> str:
-    return f"… {formatting.count(n - MOST_ROWS)} more; {where} has all." if n > MOST_ROWS else ""
+    for row in to_records(digest.items.head(MAX_ROWS)):
+        n_errors = f", {formatting.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
+        rows.append(
+            [
+                row["item"],
+                formatting.truncate(formatting.format_status(row["status"]), _LABEL),
+                *(row[column] or "" for column in ("asked", "output", "error")),
+                formatting.format_count(row["n_runs"]),
+                formatting.format_count(row["n_tool_calls"]) + n_errors,
+                formatting.format_count(row["total_tokens"]),
+                formatting.format_money(row["cost"]),
+                formatting.format_seconds(row["duration_s"]),
+                *(format_metric(title, scores.get((row["item"], n))) for n, title in zip(names, titles, strict=True)),
+            ]
+        )
+    return Table(
+        "Items", columns, rows, formatting.more_note(len(digest.items), MAX_ROWS, ".items")
+    ).without_empty_columns()

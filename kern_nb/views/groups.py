@@ -1,4 +1,4 @@
-"""A comparison of groups as a person reads it: the groups, what differs, which keys moved, what is in no pair."""
+"""Show a comparison of groups: the groups, their differences, changed keys, and sessions without a pair."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting
-from kern_nb.text.html import container, foreign, join, tag
-from kern_nb.text.metrics import amount, difference, records, share
+from kern_nb.text.html import container, isolate, join, tag
+from kern_nb.text.metrics import format_delta, format_metric, format_share, to_records
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -15,61 +15,61 @@ if TYPE_CHECKING:
 
     from kern_nb.analysis.groups import GroupComparison
 
-MOST_ROWS = 20
-"""The most keys or sessions that a list shows; the frame it names has all."""
+MAX_ROWS = 20
+"""The most keys or sessions in a table; the frame it names has all."""
 
 FEW_PAIRS = 10
-"""With fewer pairs a reader is told how little an interval says."""
+"""With fewer pairs a note warns that the interval is unreliable."""
 
 _LABEL = 40
-_MOST_GROUPS = 8
-_MOST_K = 5
+_MAX_GROUPS = 8
+_MAX_K = 5
 _VERDICTS = {"a": f"{formatting.BAD} worse", "b": f"{formatting.GOOD} better", "neither": "≈ no clear difference"}
-_NO_DIFFERENCE = "= the same"
-_SHOWN = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
-_TOOK = ("tokens", "cost", "time", "tool_calls", "tool_errors")
+_NO_DIFFERENCE = "= equal"
+_TITLES = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
+_TOTALS = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 
 def groups_html(comparison: GroupComparison) -> str:
-    """A comparison of groups as a whole output."""
-    names = [foreign(name) for name in _names(comparison)]
-    more = _unnamed(comparison)
-    head = tag("p", names[0], " (baseline) beside ", join(*names[1:], by=", "), more, _paired(comparison))
-    tables = [join(table.markup(), tag("p", table.note) if table.note else None) for table in _tables(comparison)]
-    return container(head, *tables, *(tag("p", foreign(line)) for line in _remarks(comparison)))
+    """Render a comparison of groups as a complete output."""
+    names = [isolate(name) for name in _names(comparison)]
+    others = _more_groups(comparison)
+    head = tag("p", names[0], " (baseline) vs. ", join(*names[1:], by=", "), others, _pairing(comparison))
+    tables = [table.markup(with_note=True) for table in _tables(comparison)]
+    return container(head, *tables, *(tag("p", isolate(line)) for line in _remarks(comparison)))
 
 
 def groups_text(comparison: GroupComparison) -> str:
-    """A comparison of groups as plain text."""
+    """Render a comparison of groups as plain text."""
     first, *names = _names(comparison)
-    head = f"{first} (baseline) beside {', '.join(names)}{_unnamed(comparison)}{_paired(comparison)}"
+    head = f"{first} (baseline) vs. {', '.join(names)}{_more_groups(comparison)}{_pairing(comparison)}"
     return "\n".join([head, *map(str, _tables(comparison)), *_remarks(comparison)])
 
 
 def _names(comparison: GroupComparison) -> list[str]:
-    """The baseline and the contenders, as they are called in sentences and headings."""
-    return formatting.apart([comparison.baseline, *comparison.contenders[:_MOST_GROUPS]], _LABEL)
+    """Return the names of the baseline and the contenders for sentences and headings."""
+    return formatting.truncate_distinct([comparison.baseline, *comparison.contenders[:_MAX_GROUPS]], _LABEL)
 
 
-def _unnamed(comparison: GroupComparison) -> str:
-    more = len(comparison.contenders) - _MOST_GROUPS
-    return f" and {more:,} more" if more > 0 else ""
+def _more_groups(comparison: GroupComparison) -> str:
+    n_more = len(comparison.contenders) - _MAX_GROUPS
+    return f" and {n_more:,} more" if n_more > 0 else ""
 
 
-def _paired(comparison: GroupComparison) -> str:
-    by, key = (formatting.cut(name, _LABEL) for name in (comparison.by, comparison.key))
+def _pairing(comparison: GroupComparison) -> str:
+    by, key = (formatting.truncate(name, _LABEL) for name in (comparison.by, comparison.key))
     return f", by {by}, paired by {key}."
 
 
 def _label(name: str) -> str:
-    return formatting.cut(name, _LABEL)
+    return formatting.truncate(name, _LABEL)
 
 
 def _tables(comparison: GroupComparison) -> Iterator[Table]:
     yield _group_table(comparison)
     yield _metric_table(comparison)
     if comparison.score is not None:
-        score = formatting.cut(comparison.score, _LABEL)
+        score = formatting.truncate(comparison.score, _LABEL)
         yield from _keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
         yield from _keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
     yield from _unmatched(comparison)
@@ -77,22 +77,22 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
 
 
 def _group_table(comparison: GroupComparison) -> Table:
-    """One row a group: how many, how well, and what a session took on average."""
-    rows = records(comparison.groups)
+    """Build the table of groups: sizes, scores, and means per session."""
+    rows = to_records(comparison.groups)
     columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
-    cells = [[r["group"], formatting.count(r["n_sessions"]), formatting.count(r["n_keys"])] for r in rows]
+    cells = [[r["group"], formatting.format_count(r["n_sessions"]), formatting.format_count(r["n_keys"])] for r in rows]
     scored = comparison.score is not None
     if scored and any(r["n_scored"] < r["n_sessions"] for r in rows):
-        _add(columns, cells, "scored", [formatting.count(r["n_scored"]) for r in rows])
+        _add(columns, cells, "scored", [formatting.format_count(r["n_scored"]) for r in rows])
     if scored and any(r["score"] != r["success_rate"] for r in rows):
-        _add(columns, cells, _label(str(comparison.score)), [amount("score", r["score"]) for r in rows])
+        _add(columns, cells, _label(str(comparison.score)), [format_metric("score", r["score"]) for r in rows])
     if scored:
-        _add(columns, cells, "success", [share(r["success_rate"]) for r in rows])
+        _add(columns, cells, "success", [format_share(r["success_rate"]) for r in rows])
         for k in _some_k(int(comparison.pass_k["k"].max())):
             _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
-    for name in _TOOK:
-        _add(columns, cells, _SHOWN.get(name, name), [amount(name, r[name]) for r in rows])
-    return Table("Groups, with means per session", columns, cells, " ".join(_unknown(rows)))
+    for name in _TOTALS:
+        _add(columns, cells, _TITLES.get(name, name), [format_metric(name, r[name]) for r in rows])
+    return Table("Groups (means per session)", columns, cells, " ".join(_unknown(rows)))
 
 
 def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequence[str]) -> None:
@@ -101,42 +101,43 @@ def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequ
         row.append(value)
 
 
-def _some_k(most: int) -> list[int]:
-    """The k that are shown: all of a few, else 1, 2, 4 and so on to the last."""
-    if most <= _MOST_K:
-        return list(range(1, most + 1))
-    doubled = [2**n for n in range(most.bit_length()) if 2**n < most]
-    return [*doubled[: _MOST_K - 1], most]
+def _some_k(max_k: int) -> list[int]:
+    """Return the k to show: all if there are few, else 1, 2, 4 and so on, and the last."""
+    if max_k <= _MAX_K:
+        return list(range(1, max_k + 1))
+    powers = [2**n for n in range(max_k.bit_length()) if 2**n < max_k]
+    return [*powers[: _MAX_K - 1], max_k]
 
 
 def _pass_cells(comparison: GroupComparison, rows: Sequence[dict[str, Any]], k: int) -> list[str]:
-    """pass^k of each group; where not all of its keys have k trials, of how many it is."""
-    found = {r["group"]: r for r in records(comparison.pass_k[comparison.pass_k["k"] == k])}
+    """Format pass^k of each group, with the number of keys if not all of them have k trials."""
+    by_group = {r["group"]: r for r in to_records(comparison.pass_k[comparison.pass_k["k"] == k])}
     cells = []
     for row in rows:
-        one = found[row["group"]]
-        part = f" ({one['n_keys']:,} of {row['n_keys']:,} keys)" if 0 < one["n_keys"] < row["n_keys"] else ""
-        cells.append(share(one["pass_k"]) + part)
+        result = by_group[row["group"]]
+        is_partial = 0 < result["n_keys"] < row["n_keys"]
+        keys = f" ({result['n_keys']:,} of {row['n_keys']:,} keys)" if is_partial else ""
+        cells.append(format_share(result["pass_k"]) + keys)
     return cells
 
 
 def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Of how many sessions a mean is, where it is not of all."""
+    """State for how many sessions a mean is known, where not for all."""
     for name in ("tokens", "cost", "time"):
         if not any(row[f"{name}_known"] for row in rows):
-            yield f"{name.capitalize()}: not known of any session."
+            yield f"{name.capitalize()}: unknown for all sessions."
             continue
-        for row, group in zip(rows, formatting.apart([row["group"] for row in rows], _LABEL), strict=True):
+        for row, group in zip(rows, formatting.truncate_distinct([row["group"] for row in rows], _LABEL), strict=True):
             if row[f"{name}_known"] < row["n_sessions"]:
-                known = f"known of {row[f'{name}_known']:,} of {formatting.plural(row['n_sessions'], 'session')}"
-                yield f"{name.capitalize()} of {group}: {known}."
+                sessions = formatting.pluralize(row["n_sessions"], "session")
+                yield f"{name.capitalize()} of {group}: known for {row[f'{name}_known']:,} of {sessions}."
 
 
 def _metric_table(comparison: GroupComparison) -> Table:
-    """One row a metric and contender: the means over the pairs, their difference, and what it says."""
-    several, titles = _sides(comparison)
-    rows = [row for row in records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
-    columns = [Column("group", width=_LABEL)] if several else []
+    """Build the table of metrics, one row a metric and contender: means over the pairs, difference and verdict."""
+    is_multiple, titles = _sides(comparison)
+    rows = [row for row in to_records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
+    columns = [Column("group", width=_LABEL)] if is_multiple else []
     columns += [
         Column("metric", width=_LABEL),
         *titles,
@@ -148,87 +149,102 @@ def _metric_table(comparison: GroupComparison) -> Table:
     for row in rows:
         name = row["metric"]
         kind = "score" if name == comparison.score else name
-        interval = "" if row["low"] is None else f"{difference(kind, row['low'])} … {difference(kind, row['high'])}"
+        interval = "" if row["low"] is None else f"{format_delta(kind, row['low'])} … {format_delta(kind, row['high'])}"
         values = [
-            _SHOWN.get(name, name),
-            amount(kind, row["a"]),
-            amount(kind, row["b"]),
-            difference(kind, row["delta"]),
+            _TITLES.get(name, name),
+            format_metric(kind, row["a"]),
+            format_metric(kind, row["b"]),
+            format_delta(kind, row["delta"]),
         ]
         verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
         cells.append(
-            [*([row["group"]] if several else []), *values, interval, verdict, formatting.count(row["n_pairs"])]
+            [
+                *([row["group"]] if is_multiple else []),
+                *values,
+                interval,
+                verdict,
+                formatting.format_count(row["n_pairs"]),
+            ]
         )
-    most = int(comparison.metrics["n_pairs"].max())
-    note = "Means over the keys of both; intervals of the mean difference, by bootstrap over keys."
-    if 1 < most < FEW_PAIRS:
-        note += f" {most} keys are few: such intervals come out too narrow."
-    if most == 1:
-        note = "Means over the keys of both; one pair has no interval."
-    return Table("What differs", columns, cells, note if most else "No key is in both.")
+    n_pairs = int(comparison.metrics["n_pairs"].max())
+    note = "Means over shared keys; the interval of the mean difference is a bootstrap over keys."
+    if 1 < n_pairs < FEW_PAIRS:
+        note += f" With only {n_pairs} keys, intervals are too narrow."
+    if n_pairs == 1:
+        note = "Means over shared keys; a single pair has no interval."
+    return Table("Differences", columns, cells, note if n_pairs else "No shared keys.")
 
 
 def _sides(comparison: GroupComparison) -> tuple[bool, list[Column]]:
-    """Whether there are several contenders, and the headings of the baseline and a contender."""
-    several = len(comparison.contenders) > 1
-    names = ("baseline", "group") if several else _names(comparison)
-    return several, [Column(name, number=True, width=_LABEL) for name in names]
+    """Return whether there are several contenders, and the columns of the baseline and a contender."""
+    is_multiple = len(comparison.contenders) > 1
+    names = ("baseline", "group") if is_multiple else _names(comparison)
+    return is_multiple, [Column(name, number=True, width=_LABEL) for name in names]
 
 
 def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
-    """The keys whose score moved."""
+    """Build the table of keys whose score changed."""
     if keys.empty:
         return
-    several, titles = _sides(comparison)
-    columns = [Column("group", width=_LABEL)] if several else []
+    is_multiple, titles = _sides(comparison)
+    columns = [Column("group", width=_LABEL)] if is_multiple else []
     columns += [Column(_label(comparison.key)), *titles, Column("Δ", number=True)]
     rows = [
         [
-            *([r["group"]] if several else []),
+            *([r["group"]] if is_multiple else []),
             r["key"],
-            *(amount("score", r[n]) for n in "ab"),
-            difference("score", r["delta"]),
+            *(format_metric("score", r[n]) for n in "ab"),
+            format_delta("score", r["delta"]),
         ]
-        for r in records(keys.head(MOST_ROWS))
+        for r in to_records(keys.head(MAX_ROWS))
     ]
-    yield Table(f"{title}: {formatting.plural(len(keys), 'key')}", columns, rows, _more(len(keys), frame))
+    yield Table(
+        f"{title}: {formatting.pluralize(len(keys), 'key')}",
+        columns,
+        rows,
+        formatting.more_note(len(keys), MAX_ROWS, frame),
+    )
 
 
 def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
-    """The keys that a group lacks."""
-    lacking = comparison.unmatched
-    if lacking.empty:
+    """Build the table of keys that a group lacks."""
+    unmatched = comparison.unmatched
+    if unmatched.empty:
         return
-    rows = [[r["key"], r["group"]] for r in records(lacking.head(MOST_ROWS))]
-    columns = [Column(_label(comparison.key)), Column("no session in", width=_LABEL)]
-    count = formatting.plural(lacking["key"].nunique(), "key")
-    yield Table(f"Unmatched: {count} in some groups only", columns, rows, _more(len(lacking), ".unmatched"))
+    rows = [[r["key"], r["group"]] for r in to_records(unmatched.head(MAX_ROWS))]
+    columns = [Column(_label(comparison.key)), Column("missing in", width=_LABEL)]
+    n_keys = formatting.pluralize(unmatched["key"].nunique(), "key")
+    yield Table(
+        f"Unmatched: {n_keys} in some groups only",
+        columns,
+        rows,
+        formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"),
+    )
 
 
 def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
-    """The sessions that are left out, or not scored."""
-    found = comparison.ambiguous
-    if found.empty:
+    """Build the table of sessions that are excluded or not scored."""
+    ambiguous = comparison.ambiguous
+    if ambiguous.empty:
         return
-    rows = [[r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in records(found.head(MOST_ROWS))]
+    rows = [
+        [r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in to_records(ambiguous.head(MAX_ROWS))
+    ]
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
-    out = int((found["group"].isna() | found["key"].isna()).sum())
-    counts = [formatting.plural(out, "session") + " left out"] if out else []
-    counts += [formatting.plural(len(found) - out, "session") + " without a score"] if len(found) > out else []
-    yield Table(", ".join(counts), columns, rows, _more(len(found), ".ambiguous"))
+    n_excluded = int((ambiguous["group"].isna() | ambiguous["key"].isna()).sum())
+    n_unscored = len(ambiguous) - n_excluded
+    counts = [formatting.pluralize(n_excluded, "session") + " excluded"] if n_excluded else []
+    counts += [formatting.pluralize(n_unscored, "session") + " without a score"] if n_unscored else []
+    yield Table(", ".join(counts), columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
 
 
 def _remarks(comparison: GroupComparison) -> Iterator[str]:
-    """What there is to say in a sentence."""
+    """Yield remarks on completeness."""
     if comparison.unmatched.empty and comparison.ambiguous.empty:
-        yield "Every key is in every group, and no session is left out."
+        yield "All keys are in all groups; no session is excluded."
     if comparison.others:
-        total = formatting.plural(sum(comparison.others.values()), "session")
-        names = formatting.apart(list(comparison.others)[:_MOST_GROUPS], _LABEL)
-        more = len(comparison.others) - len(names)
-        also = f" and {more:,} more" if more else ""
-        yield f"Not asked for: {total} of {', '.join(names)}{also}."
-
-
-def _more(rows: int, frame: str) -> str:
-    return f"… {formatting.count(rows - MOST_ROWS)} more; {frame} has all." if rows > MOST_ROWS else ""
+        total = formatting.pluralize(sum(comparison.others.values()), "session")
+        names = formatting.truncate_distinct(list(comparison.others)[:_MAX_GROUPS], _LABEL)
+        n_more = len(comparison.others) - len(names)
+        names += [f"and {n_more:,} more"] if n_more else []
+        yield f"Not selected: {total} of {', '.join(names)}."

@@ -1,18 +1,18 @@
-"""A page of its own: transcripts as one HTML file to read and to pass on. No script, nothing from elsewhere.
+"""Render transcripts as one standalone HTML page, without scripts or external resources.
 
-This is the only markup of ours with a style sheet: in a notebook the notebook's own is used.
+This is the only markup with a style sheet of its own; notebooks bring theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kern_nb.text.formatting import cut
-from kern_nb.text.html import Markup, escape, foreign, join, tag
+from kern_nb.text.formatting import truncate
+from kern_nb.text.html import Markup, escape, isolate, join, tag
 
 _TITLE = 120
 
-# The policy is a second wall: were a text to get through unescaped, a browser would still run and fetch nothing.
+# The policy is a second barrier: if unescaped text ever got through, a browser would still run and fetch nothing.
 _HEAD = Markup(
     """\
 <meta charset="utf-8">
@@ -38,21 +38,28 @@ footer { margin-top: 3rem; opacity: .7; font-size: .9rem; }
 )
 
 
-def beginning(title: str, contents: Sequence[str] = ()) -> str:
-    """The page up to its first section; where there are several, with what they are called."""
-    named = cut(title, _TITLE)
-    head = join(Markup('<!DOCTYPE html>\n<html lang="en">\n<head>\n'), _HEAD, tag("title", named))
-    links = (tag("li", tag("a", foreign(cut(name, _TITLE)), href=f"#s{n}")) for n, name in enumerate(contents, 1))
-    listed = tag("nav", tag("ol", *links)) if contents else None
-    return str(join(head, Markup("\n</head>\n<body>\n"), tag("h1", foreign(named)), listed, Markup("\n")))
+def page_start(title: str, contents: Sequence[str] = ()) -> str:
+    """Render the page up to its first section, with a table of contents if titles are given."""
+    title = truncate(title, _TITLE)
+    head = join(Markup('<!DOCTYPE html>\n<html lang="en">\n<head>\n'), _HEAD, tag("title", title))
+    links = (tag("li", tag("a", isolate(truncate(name, _TITLE)), href=f"#s{n}")) for n, name in enumerate(contents, 1))
+    navigation = tag("nav", tag("ol", *links)) if contents else None
+    return str(join(head, Markup("\n</head>\n<body>\n"), tag("h1", isolate(title)), navigation, Markup("\n")))
 
 
-def section(number: int, title: str, parts: Sequence[Markup], *, alone: bool) -> str:
-    """One conversation; ``alone`` where the page has no other, and its heading says it all."""
-    heading = None if alone else tag("h2", foreign(cut(title, _TITLE)))
+def page_section(number: int, title: str, parts: Sequence[Markup], *, alone: bool) -> str:
+    """Render one conversation.
+
+    Args:
+        number: Its number, for links.
+        title: Its heading.
+        parts: Its content.
+        alone: Whether it is the only one, so that the heading of the page suffices.
+    """
+    heading = None if alone else tag("h2", isolate(truncate(title, _TITLE)))
     return str(join(tag("section", heading, *parts, id=f"s{number}"), Markup("\n")))
 
 
-def ending(made: str) -> str:
-    """The page from its last section on, with a word on how it was made."""
-    return str(join(tag("footer", escape(made)), Markup("\n</body>\n</html>\n")))
+def page_end(footer: str) -> str:
+    """Render the end of the page, with a footer."""
+    return str(join(tag("footer", escape(footer)), Markup("\n</body>\n</html>\n")))

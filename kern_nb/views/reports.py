@@ -1,10 +1,10 @@
-"""What an import or a check found, as tables."""
+"""Render the reports of an import and of a check as tables."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kern_nb.text.formatting import BAD, GOOD, count, plural
+from kern_nb.text.formatting import BAD, GOOD, format_count, more_note, pluralize
 from kern_nb.text.html import container, tag
 from kern_nb.text.tables import Column, Table
 
@@ -12,36 +12,36 @@ if TYPE_CHECKING:
     from kern_nb.db.integrity import CheckReport
     from kern_nb.ingest.report import IngestReport
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 
 
 def check_html(report: CheckReport) -> str:
-    """The findings, one a row."""
-    found = report.problems
-    if not found:
+    """Render the problems of a check, one a row."""
+    problems = report.problems
+    if not problems:
         return container(tag("p", f"{GOOD} No problems found."))
-    rows = [[f"{GOOD} repaired" if p.repaired else BAD, p.kind, p.session_id, p.run_id or "", p.detail] for p in found]
+    rows = [
+        [f"{GOOD} repaired" if p.repaired else BAD, p.kind, p.session_id, p.run_id or "", p.detail] for p in problems
+    ]
     columns = [Column("state"), Column("problem"), Column("session"), Column("run"), Column("detail", width=200)]
-    left = sum(not p.repaired for p in found)
-    caption = f"{plural(len(found), 'problem')} found, {count(len(found) - left)} repaired"
-    note = _unseen(len(found)) or ("%kern check --repair mends what can be mended." if left == len(found) else "")
-    return Table(caption, columns, rows[:MOST_ROWS], note).without_empty_columns().html()
-
-
-def _unseen(rows: int) -> str:
-    return f"… {count(rows - MOST_ROWS)} more are not shown; .df has them all." if rows > MOST_ROWS else ""
+    n_repaired = sum(p.repaired for p in problems)
+    caption = f"{pluralize(len(problems), 'problem')} found, {format_count(n_repaired)} repaired"
+    note = more_note(len(problems), MAX_ROWS, ".df") or (
+        "" if n_repaired else "%kern check --repair repairs what it can."
+    )
+    return Table(caption, columns, rows[:MAX_ROWS], note).without_empty_columns().html()
 
 
 def ingest_html(report: IngestReport) -> str:
-    """What was stored, and what was wrong, by file and line."""
-    titles = ("sessions", "runs", "messages", "tool calls", "already there")
+    """Render what an import stored, and its problems by file and line."""
+    titles = ("sessions", "runs", "messages", "tool calls", "already stored")
     numbers = (report.sessions, report.runs, report.messages, report.tool_calls, report.skipped)
-    stored = Table("Stored", [Column(t, number=True) for t in titles], [[count(n) for n in numbers]]).markup()
+    columns = [Column(title, number=True) for title in titles]
+    stored = Table("Stored", columns, [[format_count(number) for number in numbers]]).markup()
     if not report.errors:
         return container(stored)
-    rows = [[p.file, "" if p.line is None else count(p.line), p.reason] for p in report.errors[:MOST_ROWS]]
+    rows = [[p.file, "" if p.line is None else format_count(p.line), p.reason] for p in report.errors[:MAX_ROWS]]
     columns = [Column("file"), Column("line", number=True), Column("reason", width=300)]
-    caption = f"{BAD} {plural(len(report.errors), 'problem')}: these were not taken in"
-    left = len(report.errors) - MOST_ROWS
-    note = tag("p", f"… {count(left)} more are in .errors.") if left > 0 else None
-    return container(stored, Table(caption, columns, rows).without_empty_columns().markup(), note)
+    caption = f"{BAD} {pluralize(len(report.errors), 'problem')}: not imported"
+    table = Table(caption, columns, rows, more_note(len(report.errors), MAX_ROWS, ".errors")).without_empty_columns()
+    return container(stored, table.markup(with_note=True))

@@ -1,4 +1,4 @@
-"""What a paused run waits for: what is asked, who is to answer, and the line that answers it."""
+"""Show what a paused run waits for: the requirement, its assignee, and the commands that resolve it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from datetime import UTC, datetime
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import Markup, block, container, flowing, foreign, join, preformatted, tag
+from kern_nb.text.html import Markup, container, isolate, join, preformatted, preserve_whitespace, render_text, tag
 from kern_nb.text.tables import Column, Table
 
-KEY = 8
-"""The fewest characters of an id that stand for a requirement."""
+MIN_PREFIX = 8
+"""The fewest characters of an id that refer to a requirement."""
 
 _LINE = 300
 _CALL = 120
-_SAID = {"confirmation": "approved"}
 
 
 @dataclass(frozen=True)
-class Waiting:
+class InboxRow:
     """A row of the inbox.
 
     Attributes:
-        requirement: What is waited for.
-        key: What stands for it in a line: its id, or a unique prefix of it.
-        run: The run that goes on once it is answered, as `chat/2`.
-        agent: Whose run it is.
+        requirement: The requirement.
+        key: Its id, or a unique prefix of it, for use in a command.
+        run: The run that resumes once the requirement is resolved, as `chat/2`.
+        agent: The agent of that run.
     """
 
     requirement: Requirement
@@ -38,172 +37,184 @@ class Waiting:
     agent: str
 
 
-def is_waiting(requirement: Requirement) -> bool:
-    """Whether an answer is still awaited: there is none, and it is not too late."""
-    return requirement.status in UNRESOLVED_STATUSES and not _is_late(requirement)
+def is_pending(requirement: Requirement) -> bool:
+    """Return whether the requirement can still be resolved: it has no answer and has not expired."""
+    return requirement.status in UNANSWERED and not _is_expired(requirement)
 
 
-def _is_late(requirement: Requirement) -> bool:
+def _is_expired(requirement: Requirement) -> bool:
     return requirement.expires_at is not None and requirement.expires_at <= datetime.now(UTC)
 
 
-def fields(requirement: Requirement) -> list[str]:
-    """The arguments that a person is to fill in."""
-    named = requirement.extra.get("fields")
-    found = [one.get("name") if isinstance(one, Mapping) else one for one in named] if isinstance(named, list) else []
-    return [one for one in found if isinstance(one, str)]
+def field_names(requirement: Requirement) -> list[str]:
+    """Return the names of the arguments that a person fills in."""
+    values = requirement.extra.get("fields")
+    if not isinstance(values, list):
+        return []
+    names = (value.get("name") if isinstance(value, Mapping) else value for value in values)
+    return [name for name in names if isinstance(name, str)]
 
 
-def keys(ids: Iterable[str], every: Iterable[str]) -> dict[str, str]:
-    """For each id its shortest prefix of 8 or more characters that no other id begins with."""
-    ordered = sorted({*every, *ids})
-    places = {one: place for place, one in enumerate(ordered)}
-    found = {}
-    for one in ids:
-        # Of all ids, those beside it in order share the longest beginning with it.
-        beside = ordered[max(0, places[one] - 1) : places[one] + 2]
-        shared = max((_shared(one, other) for other in beside if other != one), default=0)
-        found[one] = one[: max(KEY, shared + 1)]
-    return found
+def shortest_prefixes(ids: Iterable[str], all_ids: Iterable[str]) -> dict[str, str]:
+    """Map each id to its shortest prefix, of 8 or more characters, that no other id begins with."""
+    ids = list(ids)
+    ordered = sorted({*all_ids, *ids})
+    index = {id_: n for n, id_ in enumerate(ordered)}
+    prefixes = {}
+    for id_ in ids:
+        # Among all ids the neighbours in order share the longest prefix with it.
+        neighbours = ordered[max(0, index[id_] - 1) : index[id_] + 2]
+        common = max((_common_length(id_, other) for other in neighbours if other != id_), default=0)
+        prefixes[id_] = id_[: max(MIN_PREFIX, common + 1)]
+    return prefixes
 
 
-def _shared(one: str, other: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _common_length(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def call(requirement: Requirement, width: int = _CALL) -> str:
-    """The tool call on one line: ``delete_file(path="x")``; empty where no tool waits."""
+    """Format the tool call on one line, ``delete_file(path="x")``; empty without a tool."""
     if requirement.tool_name is None:
         return ""
-    return f"{formatting.cut(requirement.tool_name, 60)}({formatting.compact(requirement.args, width)})"
+    arguments = formatting.format_arguments(requirement.args, width)
+    return f"{formatting.truncate(requirement.tool_name, 60)}({arguments})"
 
 
-def asked(requirement: Requirement, width: int = _CALL) -> str:
-    """What is asked, in a few words: the call, else the question."""
-    question = f" “{formatting.cut(requirement.prompt, width)}”" if requirement.prompt else ""
+def describe(requirement: Requirement, width: int = _CALL) -> str:
+    """Describe a requirement in a few words: its call, else its question."""
+    question = f" “{formatting.truncate(requirement.prompt, width)}”" if requirement.prompt else ""
     return call(requirement, width) or f"{requirement.kind}{question}"
 
 
-def lines(requirement: Requirement, key: str) -> list[str]:
-    """What answers it, and what refuses it."""
-    word = quoted(key)
+def answer_commands(requirement: Requirement, key: str) -> list[str]:
+    """Return the command that answers a requirement and the one that rejects it."""
+    key = quote(key)
     if requirement.kind == "confirmation":
-        return [f"%kern approve {word}", f"%kern reject {word}"]
-    values = " ".join(f"{quoted(name)}=VALUE" for name in fields(requirement)) or "VALUE"
-    return [f"%kern answer {word} {values}", f"%kern reject {word}"]
+        return [f"%kern approve {key}", f"%kern reject {key}"]
+    values = " ".join(f"{quote(name)}=VALUE" for name in field_names(requirement)) or "VALUE"
+    return [f"%kern answer {key} {values}", f"%kern reject {key}"]
 
 
-def quoted(word: str) -> str:
-    """A word as it is written in a line."""
-    return shlex.quote(formatting.visible(word).replace("\n", "␤"))
+def quote(word: str) -> str:
+    """Quote a word for a command."""
+    return shlex.quote(formatting.escape_controls(word).replace("\n", "␤"))
 
 
-def state(requirement: Requirement) -> str:
-    """Who is at it, or what became of it; empty while it is anyone's."""
-    if requirement.status == "expired" or (requirement.status in UNRESOLVED_STATUSES and _is_late(requirement)):
+def describe_state(requirement: Requirement) -> str:
+    """Describe who has claimed or resolved a requirement; empty while it is unclaimed."""
+    if requirement.status == "expired" or (requirement.status in UNANSWERED and _is_expired(requirement)):
         return f"{BAD} expired"
-    if requirement.status in UNRESOLVED_STATUSES:
-        return f"with {requirement.claimed_by}" if requirement.claimed_by else ""
-    said = _SAID.get(requirement.kind, "answered")
+    if requirement.status in UNANSWERED:
+        return f"claimed by {requirement.claimed_by}" if requirement.claimed_by else ""
     by = f" by {requirement.resolved_by}" if requirement.resolved_by else ""
-    return f"{BAD} refused{by}" if requirement.approved is False else f"{GOOD} {said}{by}"
+    if requirement.approved is False:
+        return f"{BAD} rejected{by}"
+    return f"{GOOD} {'approved' if requirement.kind == 'confirmation' else 'answered'}{by}"
 
 
-def table(rows: Sequence[Waiting], *, empty: str, store: str = "") -> Table:
-    """The inbox.
+def inbox_table(rows: Sequence[InboxRow], *, empty: str, store: str = "") -> Table:
+    """Build the table of the inbox.
 
     Args:
-        rows: What there is, oldest first.
-        empty: What is said where there is nothing.
-        store: The store that has to be named in each line; empty where it is the one in use.
+        rows: The requirements, oldest first.
+        empty: The caption without any.
+        store: The store to name in each command; empty for the current one.
     """
     if not rows:
-        return Table(empty, [], [], "A run waits here when it calls a tool that needs a person.")
+        return Table(empty, [], [], "Runs appear here when a tool call needs a person.")
     titles = ("id", "kind", "run", "agent", "tool call", "question", "for", "fields", "note", "state")
     wide = {"tool call": _CALL, "question": _CALL}
-    columns = [*(Column(title, width=wide.get(title, 80)) for title in titles), Column("waiting since (UTC)")]
-    waiting = [row.requirement for row in rows if is_waiting(row.requirement)]
-    caption = f"{formatting.plural(len(waiting), 'requirement')} to answer"
-    done = len(rows) - len(waiting)
-    caption += f", {done:,} answered or too late" if done else ""
-    note = _verbs(waiting, store)
-    return Table(caption, columns, [_cells(row) for row in rows], note).without_empty_columns()
+    columns = [*(Column(title, width=wide.get(title, 80)) for title in titles), Column("pending since (UTC)")]
+    pending = [row.requirement for row in rows if is_pending(row.requirement)]
+    caption = formatting.pluralize(len(pending), "pending requirement")
+    n_done = len(rows) - len(pending)
+    caption += f", {n_done:,} resolved or expired" if n_done else ""
+    return Table(caption, columns, [_cells(row) for row in rows], _usage(pending, store)).without_empty_columns()
 
 
-def _cells(row: Waiting) -> list[str]:
-    one = row.requirement
+def _cells(row: InboxRow) -> list[str]:
+    requirement = row.requirement
     return [
         row.key,
-        one.kind,
+        requirement.kind,
         row.run,
         row.agent,
-        call(one),
-        one.prompt or "",
-        one.assignee or "",
-        ", ".join(fields(one)),
-        one.note or "",
-        state(one),
-        formatting.when(one.created_at),
+        call(requirement),
+        requirement.prompt or "",
+        requirement.assignee or "",
+        ", ".join(field_names(requirement)),
+        requirement.note or "",
+        describe_state(requirement),
+        formatting.format_time(requirement.created_at),
     ]
 
 
-def _verbs(waiting: Sequence[Requirement], store: str) -> str:
-    """The lines that answer what there is."""
-    if not waiting:
+def _usage(pending: Sequence[Requirement], store: str) -> str:
+    """Name the commands that resolve the pending requirements."""
+    if not pending:
         return ""
-    ends = f" --store {quoted(store)}" if store else ""
-    ways = ["%kern approve ID", "%kern reject ID"] if any(one.kind == "confirmation" for one in waiting) else []
-    ways += ["%kern answer ID VALUE"] if any(one.kind != "confirmation" for one in waiting) else []
-    ways += ["%kern handoff ID --to WHO"]
-    look = f"%kern show RUN{ends} shows it in full."
-    return f"Answer with {', '.join(way + ends for way in ways)}; then %kern continue RUN{ends}. {look}"
+    option = f" --store {quote(store)}" if store else ""
+    confirmations = [requirement.kind == "confirmation" for requirement in pending]
+    commands = ["%kern approve ID", "%kern reject ID"] if any(confirmations) else []
+    commands += [] if all(confirmations) else ["%kern answer ID VALUE"]
+    commands += ["%kern handoff ID --to WHO"]
+    answer = ", ".join(command + option for command in commands)
+    return f"Answer with {answer}; resume with %kern continue RUN{option}. Details: %kern show RUN{option}"
 
 
-def continue_line(run: str, agent: str | None = None, store: str = "") -> str:
-    """The line that goes on with a run."""
-    with_agent = f" --agent {quoted(agent)}" if agent else ""
-    return f"%kern continue {quoted(run)}{with_agent}" + (f" --store {quoted(store)}" if store else "")
+def continue_command(run: str, agent: str | None = None, store: str = "") -> str:
+    """Format the command that resumes a run."""
+    agent_option = f" --agent {quote(agent)}" if agent else ""
+    return f"%kern continue {quote(run)}{agent_option}" + (f" --store {quote(store)}" if store else "")
 
 
-def run_markup(run: Run, family: Iterable[Run], limit: int) -> list[tuple[str, Markup]]:
-    """What stands at the end of a paused run: a role and a body for each row."""
-    rows = [(_role(one), _requirement(one, key, limit)) for one, key in _of_run(run)]
-    line = _next(run, family)
-    return [*rows, (line[0], tag("pre", line[1]))] if line else rows
+def run_markup(run: Run, runs: Iterable[Run], limit: int) -> list[tuple[str, Markup]]:
+    """Render the end of a paused run: a role and a body for each row.
+
+    Args:
+        run: The run.
+        runs: The runs of its session, among them its members' runs.
+        limit: The most characters of one text.
+    """
+    rows = [(_role(requirement), _markup(requirement, key, limit)) for requirement, key in _requirements(run)]
+    step = _next_step(run, runs)
+    return [*rows, (step[0], tag("pre", step[1]))] if step else rows
 
 
-def run_text(run: Run, family: Iterable[Run]) -> list[str]:
-    """The same as lines of text."""
+def run_text(run: Run, runs: Iterable[Run]) -> list[str]:
+    """Render the same as lines of text."""
     text = []
-    for one, key in _of_run(run):
-        ways = " or ".join(lines(one, key)) if is_waiting(one) else state(one)
-        whom = f" from {formatting.cut(one.assignee, 60)}" if one.assignee else ""
-        text.append(f"{_role(one)} {asked(one)}{whom}: {formatting.cut(ways, _LINE)}")
-    line = _next(run, family)
-    return [*text, ": ".join(line)] if line else text
+    for requirement, key in _requirements(run):
+        commands = " or ".join(answer_commands(requirement, key))
+        details = formatting.truncate(commands if is_pending(requirement) else describe_state(requirement), _LINE)
+        assignee = f" for {formatting.truncate(requirement.assignee, 60)}" if requirement.assignee else ""
+        text.append(f"{_role(requirement)} {describe(requirement)}{assignee}: {details}")
+    step = _next_step(run, runs)
+    return [*text, ": ".join(step)] if step else text
 
 
-def _of_run(run: Run) -> list[tuple[Requirement, str]]:
-    """What a paused run waits or waited for, each with what stands for it in a line."""
+def _requirements(run: Run) -> list[tuple[Requirement, str]]:
+    """Return the requirements of a paused run, each with its short id."""
     if run.status != "PAUSED":
         return []
-    short = keys([one.requirement_id for one in run.requirements], ())
-    return [(one, short[one.requirement_id]) for one in run.requirements]
+    prefixes = shortest_prefixes([requirement.requirement_id for requirement in run.requirements], ())
+    return [(requirement, prefixes[requirement.requirement_id]) for requirement in run.requirements]
 
 
-def _next(run: Run, family: Iterable[Run]) -> tuple[str, str] | None:
-    """What to type where a paused run itself asks nothing more. A team's run waits for its members' runs."""
-    if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_waiting, run.requirements)):
+def _next_step(run: Run, runs: Iterable[Run]) -> tuple[str, str] | None:
+    """Return what to do where a paused run itself has no pending requirement; a team's run waits for its members'."""
+    if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_pending, run.requirements)):
         return None
-    ids, known = {run.run_id}, list(family)
-    while more := {one.run_id for one in known if one.parent_run_id in ids} - ids:
-        ids |= more
-    asked_of_members = [one for r in known if r.run_id in ids - {run.run_id} for one in r.requirements]
-    if not (asked_of_members or run.requirements) and run.run_type == "agent":
-        return None  # another framework's, of which no more is known
-    if any(map(is_waiting, asked_of_members)) or not (asked_of_members or run.requirements):
-        return "waits for its members", f"%kern inbox --session {quoted(_reference(run))}"
-    return "go on", continue_line(_reference(run))
+    ids, runs = {run.run_id}, list(runs)
+    while members := {other.run_id for other in runs if other.parent_run_id in ids} - ids:
+        ids |= members
+    of_members = [requirement for r in runs if r.run_id in ids - {run.run_id} for requirement in r.requirements]
+    if not (of_members or run.requirements) and run.run_type == "agent":
+        return None  # a run of another framework, whose requirements are unknown
+    if any(map(is_pending, of_members)) or not (of_members or run.requirements):
+        return "waiting for members", f"%kern inbox --session {quote(_reference(run))}"
+    return "resume", continue_command(_reference(run))
 
 
 def _reference(run: Run) -> str:
@@ -211,28 +222,32 @@ def _reference(run: Run) -> str:
 
 
 def _role(requirement: Requirement) -> str:
-    return "waits for" if is_waiting(requirement) else "waited for"
+    return "pending" if is_pending(requirement) else "requirement"
 
 
-def _requirement(one: Requirement, key: str, limit: int) -> Markup:
-    """A requirement with its whole arguments: who approves should see what."""
-    tool = call(one)
-    facts = [tool and one.kind, one.assignee and f"for {one.assignee}", state(one)]
-    head = join(tag("strong", foreign(tool or one.kind)), *map(foreign, filter(None, facts)), by=" · ")
-    args = None if one.args is None else preformatted(formatting.pretty(one.args), limit)
-    note = tag("p", "note: ", flowing(formatting.cut(one.note, _LINE))) if one.note else None
-    named = fields(one)
-    to_fill = tag("p", "to fill in: ", foreign(formatting.cut(", ".join(named), _LINE))) if named else None
-    typed = tag("pre", "\n".join(lines(one, key))) if is_waiting(one) else None
-    prompt = tag("div", block(one.prompt, limit)) if one.prompt else None
-    return join(tag("p", head), prompt, args, to_fill, note, typed)
+def _markup(requirement: Requirement, key: str, limit: int) -> Markup:
+    """Render a requirement with its full arguments: who approves must see all of them."""
+    tool = call(requirement)
+    assignee = requirement.assignee and f"for {requirement.assignee}"
+    facts = filter(None, (tool and requirement.kind, assignee, describe_state(requirement)))
+    head = join(tag("strong", isolate(tool or requirement.kind)), *map(isolate, facts), by=" · ")
+    args = None if requirement.args is None else preformatted(formatting.format_value(requirement.args), limit)
+    note, names = formatting.truncate(requirement.note or "", _LINE), ", ".join(field_names(requirement))
+    return join(
+        tag("p", head),
+        tag("div", render_text(requirement.prompt, limit)) if requirement.prompt else None,
+        args,
+        tag("p", "fields: ", isolate(formatting.truncate(names, _LINE))) if names else None,
+        tag("p", "note: ", preserve_whitespace(note)) if note else None,
+        tag("pre", "\n".join(answer_commands(requirement, key))) if is_pending(requirement) else None,
+    )
 
 
-def sentences_text(said: Sequence[str]) -> str:
-    """Sentences, a line each."""
-    return "\n".join(formatting.visible(one) for one in said)
+def sentences_text(sentences: Sequence[str]) -> str:
+    """Render sentences, one a line."""
+    return "\n".join(map(formatting.escape_controls, sentences))
 
 
-def sentences_html(said: Sequence[str]) -> str:
-    """Sentences, a paragraph each."""
-    return container(*(tag("p", foreign(one)) for one in said))
+def sentences_html(sentences: Sequence[str]) -> str:
+    """Render sentences, one a paragraph."""
+    return container(*(tag("p", isolate(sentence)) for sentence in sentences))

@@ -1,99 +1,118 @@
-"""What was run again, as a person reads it: what was done, what it waits for or failed with, and the comparison."""
+"""Show a rerun: its runs, pending requirements or errors, and the comparison with the original."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kern_nb.errors import KernError
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import Markup, container, foreign, tag
+from kern_nb.text.html import Markup, container, isolate, tag
 from kern_nb.views import requirements
 from kern_nb.views.comparison import comparison_html
 
 if TYPE_CHECKING:
-    from kern_nb.operations.rerun import Rerun
+    from kern_nb.analysis.compare import Comparison
+    from kern_nb.db.references import Reference
+    from kern_nb.records import Run
 
 _NAME = 80
 _ERROR = 2_000
-_MOST_PLACES = 8
+_MAX_INPUTS = 8
 _ARGS = 4_000
 
 
+class Rerun(Protocol):
+    """What is shown of `kern_nb.operations.rerun.Rerun`."""
+
+    original: Reference
+    session_id: str
+    runs: list[Run]
+    agent: Any
+    status: str
+    error: str | None
+    changed: dict[str, Any]
+    left: Sequence[object]
+    skipped: Sequence[object]
+    comparison: Comparison
+
+
 def rerun_text(rerun: Rerun) -> str:
-    """The result as plain text."""
+    """Render a rerun as plain text."""
     last = rerun.runs[-1]
-    asked = requirements.run_text(last, rerun.runs) if last.status == "PAUSED" else []
+    pending = requirements.run_text(last, rerun.runs) if last.status == "PAUSED" else []
     try:
-        compared = repr(rerun.comparison)
+        comparison = repr(rerun.comparison)
     except KernError as error:
-        compared = _uncompared(error)
-    return "\n".join([_headline(rerun), *_failed(rerun), *asked, *_notes(rerun), compared])
+        comparison = _no_comparison(error)
+    return "\n".join([_headline(rerun), *_errors(rerun), *pending, *_notes(rerun), comparison])
 
 
 def rerun_html(rerun: Rerun) -> str:
-    """The result as a whole output."""
+    """Render a rerun as a complete output."""
     last = rerun.runs[-1]
-    failed = [tag("p", foreign(line)) for line in _failed(rerun)]
-    asked = requirements.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
-    rows = [tag("div", tag("p", tag("em", role)), body) for role, body in asked]
-    notes = [tag("p", foreign(line)) for line in _notes(rerun)]
+    pending = requirements.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
     try:
-        compared = Markup(comparison_html(rerun.comparison))
+        comparison = Markup(comparison_html(rerun.comparison))
     except KernError as error:
-        compared = tag("p", foreign(_uncompared(error)))
-    return container(tag("p", foreign(_headline(rerun))), *failed, *rows, *notes, compared)
+        comparison = tag("p", isolate(_no_comparison(error)))
+    return container(
+        *(tag("p", isolate(line)) for line in (_headline(rerun), *_errors(rerun))),
+        *(tag("div", tag("p", tag("em", role)), body) for role, body in pending),
+        *(tag("p", isolate(line)) for line in _notes(rerun)),
+        comparison,
+    )
 
 
 def _headline(rerun: Rerun) -> str:
-    """Which run again, as which, by whom and with what, and how it ended."""
+    """State what was rerun as which runs, by which agent, with which changes, and the final status."""
     sign = {"COMPLETED": GOOD, "PAUSED": "…"}.get(rerun.status, BAD)
     first, last = rerun.runs[0], rerun.runs[-1]
-    name = formatting.cut(rerun.session_id, _NAME)
-    several = f"{name}/{first.run_index} to {name}/{last.run_index} ({formatting.plural(len(rerun.runs), 'run')})"
-    where = several if len(rerun.runs) > 1 else f"{name}/{first.run_index}"
-    by = formatting.cut(", ".join([f"by {rerun.agent.name or rerun.agent.id}", *in_words(rerun.changed)]), 2 * _NAME)
-    return f"{sign} {formatting.cut(str(rerun.original), _NAME)} again as {where}, {by}: {rerun.status}"
+    name = formatting.truncate(rerun.session_id, _NAME)
+    runs = f"{name}/{first.run_index}"
+    if len(rerun.runs) > 1:
+        runs += f" to {name}/{last.run_index} ({formatting.pluralize(len(rerun.runs), 'run')})"
+    by = ", ".join([f"by {rerun.agent.name or rerun.agent.id}", *describe_changes(rerun.changed)])
+    original = formatting.truncate(str(rerun.original), _NAME)
+    return f"{sign} Rerun of {original} as {runs}, {formatting.truncate(by, 2 * _NAME)}: {rerun.status}"
 
 
-def in_words(changed: Mapping[str, Any]) -> list[str]:
-    """What differs by request, as people say it."""
+def describe_changes(changed: Mapping[str, Any]) -> list[str]:
+    """Describe each requested change."""
     tools = changed.get("tools")
-    words = {
+    texts = {
         "model": f"with model {changed.get('model')}",
-        "instructions": "with other instructions",
+        "instructions": "with new instructions",
         "tools": f"with tools {', '.join(tools)}" if tools else "without tools",
-        "message": "with another message",
+        "message": "with a new message",
     }
-    return [said for name, said in words.items() if name in changed]
+    return [text for name, text in texts.items() if name in changed]
 
 
-def _failed(rerun: Rerun) -> list[str]:
-    """Why it did not end well."""
-    return [formatting.cut(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
+def _errors(rerun: Rerun) -> list[str]:
+    return [formatting.truncate(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
 
 
-def _uncompared(error: KernError) -> str:
-    return f"There is nothing to compare: {formatting.cut(str(error), _ERROR)}"
+def _no_comparison(error: KernError) -> str:
+    return f"No comparison: {formatting.truncate(str(error), _ERROR)}"
 
 
 def _notes(rerun: Rerun) -> list[str]:
-    """How to go on, and what was not given."""
+    """Explain how to resume or retry, and list inputs that did not run."""
     notes = []
-    place = f"{rerun.session_id}/{rerun.runs[-1].run_index}"
     if rerun.status != "COMPLETED":
-        then = "Once that is answered" if rerun.status == "PAUSED" else "To try again"
-        line = requirements.continue_line(place, rerun.agent.id)
+        purpose = "To resume once it is answered" if rerun.status == "PAUSED" else "To retry"
+        command = requirements.continue_command(f"{rerun.session_id}/{rerun.runs[-1].run_index}", rerun.agent.id)
         # An agent of the notebook lacks the changes.
-        varied = rerun.changed.keys() - {"message"}
-        notes.append(f"{then}: .continue_run() of this result" + ("" if varied else f", or {line}"))
-    notes += _named("Not given before that", rerun.left)
-    return notes + _named("Left out, as there is no input", rerun.skipped)
+        is_changed = rerun.changed.keys() - {"message"}
+        notes.append(f"{purpose}: call .continue_run() on this result" + ("" if is_changed else f", or {command}"))
+    notes += _list_inputs("Inputs not run", rerun.left)
+    return notes + _list_inputs("Skipped, no input", rerun.skipped)
 
 
-def _named(what: str, inputs: tuple[Any, ...]) -> list[str]:
-    names = [formatting.cut(str(one), _NAME) for one in inputs[:_MOST_PLACES]]
-    more = len(inputs) - len(names)
-    names += [f"and {formatting.count(more)} more"] if more else []
-    return [f"{what}: {', '.join(names)}"] if inputs else []
+def _list_inputs(title: str, inputs: Sequence[object]) -> list[str]:
+    names = [formatting.truncate(str(value), _NAME) for value in inputs[:_MAX_INPUTS]]
+    n_more = len(inputs) - len(names)
+    names += [f"and {formatting.format_count(n_more)} more"] if n_more else []
+    return [f"{title}: {', '.join(names)}"] if inputs else []

@@ -1,77 +1,73 @@
-"""What the session browser leaves in a saved notebook, and its table of metrics."""
+"""Render the session browser for a saved notebook, and its table of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from kern_nb.records import Run, Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
-from kern_nb.text.html import Markup, container, join, tag
-from kern_nb.text.missing_values import na_to_none
+from kern_nb.text.html import Markup, container, tag
+from kern_nb.text.metrics import to_records
 from kern_nb.text.tables import Column, Table
 from kern_nb.views.transcript import Conversation, conversation_html
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STILL_ROWS = 15
-"""So many rows of the list are left."""
+FALLBACK_ROWS = 15
+"""Rows of the list in the fallback."""
 
 _RUNS = 20
-_TITLES = ("session", "title or question", "agent", "user")
+_TITLES = ("session", "title or input", "agent", "user")
 
 
-def still(
+def fallback_html(
     rows: Sequence[list[str]],
-    place: tuple[int, int],
+    position: tuple[int, int],
     session: Session | None,
     runs: list[Run],
     result: Any,
-    chosen: Collection[str],
+    selected: Collection[str],
 ) -> str:
-    """What was last seen of the session browser.
+    """Render the last view of the session browser.
 
     Args:
-        rows: The rows of the list that were on screen, as `widgets.listed.cells` has them.
-        place: How many are above them, and how many there are in all.
-        session: The session that was shown.
+        rows: The rows of the list on screen, from `widgets.browser.session_rows.cells`.
+        position: The number of rows above them, and the number of all rows.
+        session: The open session.
         runs: Its first runs.
-        result: What the last action gave, where that has a form of its own.
-        chosen: The ids that were ticked.
+        result: The result of the last action; rendered if it has HTML.
+        selected: The ids of the selected sessions.
     """
-    first, total = place
+    first, total = position
     columns = [*map(Column, _TITLES)]
     columns += [Column("runs", number=True), Column("status"), Column("created (UTC)")]
-    if chosen:
+    if selected:
         columns = [Column("selected"), *columns]
-        rows = [[GOOD if row[0] in chosen else " ", *row] for row in rows]
-    many = "No session fits" if not rows else f"Sessions {first + 1:,} to {first + len(rows):,} of {total:,}"
-    parts = [Table(many, columns, rows).without_empty_columns().markup()]
+        rows = [[GOOD if row[0] in selected else " ", *row] for row in rows]
+    caption = f"Sessions {first + 1:,} to {first + len(rows):,} of {total:,}" if rows else "No matching sessions"
+    parts = [Table(caption, columns, rows).without_empty_columns().markup()]
     if session is not None:
         parts.append(Markup(conversation_html(Conversation(session, runs))))
         if len(runs) >= _RUNS:
-            parts.append(tag("p", tag("em", f"… %kern show {session.session_id} has all runs.")))
-    shown = getattr(result, "_repr_html_", None)
-    if shown is not None and not isinstance(result, (Run, Session)):
-        parts.append(Markup(shown()))
-    return container(join(*parts))
+            parts.append(tag("p", tag("em", f"… more runs; see %kern show {session.session_id}.")))
+    to_html = getattr(result, "_repr_html_", None)
+    if to_html is not None and not isinstance(result, (Run, Session)):
+        parts.append(Markup(to_html()))
+    return container(*parts)
 
 
 def metrics_html(df: pd.DataFrame) -> str:
-    """What each session took, and all of them together.
-
-    Args:
-        df: Rows of ``store.sessions_df()``.
-    """
-    records = cast("list[dict[str, Any]]", na_to_none(df).to_dict("records"))
+    """Render the metrics of each session, rows of ``store.sessions_df()``, and their totals."""
+    records = to_records(df)
     columns = [Column("session", width=40), *(Column(title, number=True) for title in _METRICS), Column("status")]
     rows = [_metrics(row["session_id"], row, row["status"]) for row in records]
     if len(records) > 1:
         rows.append(_metrics(f"all {len(records):,}", {name: _sum(records, name) for name in _SUMMED}, None))
-    caption = f"Metrics of {formatting.plural(len(records), 'session')}"
-    note = "Tokens and cost are the agent's own; — is what nobody knows."
+    caption = f"Metrics of {formatting.pluralize(len(records), 'session')}"
+    note = "Tokens and cost are those of the agent; — means unknown."
     return Table(caption, columns, rows, note).without_empty_columns().html()
 
 
@@ -83,15 +79,19 @@ _SUMMED = (
 
 
 def _sum(records: Sequence[dict[str, Any]], name: str) -> Any:
-    """The sum of what is known."""
-    known = [row[name] for row in records if row[name] is not None]
-    return sum(known) if known else None
+    """Sum the known values."""
+    values = [row[name] for row in records if row[name] is not None]
+    return sum(values) if values else None
 
 
 def _metrics(name: str, row: dict[str, Any], status: str | None) -> list[str]:
     failed = row["n_tool_errors"]
-    counts = [formatting.count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")]
-    counts.append(f"{BAD} {failed:,}" if failed else formatting.count(failed))
-    tokens = [formatting.count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")]
-    ends = [formatting.money(row["cost"]), formatting.seconds(row["duration_s"]), formatting.status(status)]
-    return [name, *counts, *tokens, *ends]
+    counts = [formatting.format_count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")]
+    counts.append(f"{BAD} {failed:,}" if failed else formatting.format_count(failed))
+    tokens = [formatting.format_count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")]
+    totals = [
+        formatting.format_money(row["cost"]),
+        formatting.format_seconds(row["duration_s"]),
+        formatting.format_status(status),
+    ]
+    return [name, *counts, *tokens, *totals]

@@ -1,119 +1,122 @@
-"""A model's summaries as a person reads them: the text, its topics, how far it goes."""
+"""Show a model's summaries: the text, its topics, and what it covers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kern_nb.text import formatting
-from kern_nb.text.html import Markup, block, container, details, foreign, join, short, tag
+from kern_nb.text.html import Markup, abbreviate, container, details, isolate, join, render_text, tag
 
 if TYPE_CHECKING:
-    from kern_nb.operations.summarize import Summaries
     from kern_nb.records import SessionSummary
 
-MOST_ROWS = 10
-"""So many summaries are shown; the frame has all."""
+MAX_ROWS = 10
+"""The most summaries that are shown."""
 
 _LABEL = 60
-_TOLD = 600
+_TEXT = 600
 _LINE = 160
-_LONGEST = 4_000
-"""Of a summary, so many characters."""
+_MAX_LENGTH = 4_000
+"""The most characters of one summary."""
+
+
+class Summaries(Protocol):
+    """What is shown of `kern_nb.operations.summarize.Summaries`."""
+
+    summary: str
+    topics: Sequence[str]
+    summaries: Sequence[SessionSummary]
+    without: Sequence[str]
 
 
 def summary_html(summary: SessionSummary) -> str:
-    """A model's summary as a whole output."""
-    return container(*_summary(summary))
+    """Render a summary as a complete output."""
+    return container(*_parts(summary))
 
 
-def _summary(summary: SessionSummary) -> Iterator[Markup]:
-    name = _place(summary)
-    yield tag("p", tag("strong", "Summary", *((" of ", foreign(formatting.cut(name, 2 * _LABEL))) if name else ())))
-    yield tag("div", block(summary.summary, _LONGEST))
-    if summary.topics:
-        yield tag(
-            "p", tag("strong", "topics"), ": ", join(*(short(topic, _LABEL) for topic in summary.topics), by=", ")
-        )
+def _parts(summary: SessionSummary) -> Iterator[Markup]:
+    name = _reference(summary)
+    yield tag(
+        "p", tag("strong", "Summary", *((" of ", isolate(formatting.truncate(name, 2 * _LABEL))) if name else ()))
+    )
+    yield from _body(summary)
     if state := _state(summary):
         yield tag("p", tag("em", state))
 
 
+def _body(summary: SessionSummary | Summaries) -> Iterator[Markup]:
+    yield tag("div", render_text(summary.summary, _MAX_LENGTH))
+    if summary.topics:
+        topics = join(*(abbreviate(topic, _LABEL) for topic in summary.topics), by=", ")
+        yield tag("p", tag("strong", "topics"), ": ", topics)
+
+
 def summary_text(summary: SessionSummary) -> str:
-    """The same as plain text, cut."""
-    name = _place(summary)
-    lines = [
-        f"Summary{f' of {formatting.cut(name, 2 * _LABEL)}' if name else ''}: {formatting.cut(summary.summary, _TOLD)}"
-    ]
-    lines += (
-        [f"topics: {', '.join(formatting.cut(topic, _LABEL) for topic in summary.topics)}"] if summary.topics else []
-    )
-    return "\n".join([*lines, *filter(None, [_state(summary)])])
+    """Render a summary as plain text, truncated."""
+    name = _reference(summary)
+    of = f" of {formatting.truncate(name, 2 * _LABEL)}" if name else ""
+    return "\n".join([*_text_lines(f"Summary{of}", summary), *filter(None, [_state(summary)])])
 
 
-def _place(summary: SessionSummary) -> str:
+def _text_lines(title: str, summary: SessionSummary | Summaries) -> list[str]:
+    topics = ", ".join(formatting.truncate(topic, _LABEL) for topic in summary.topics)
+    return [f"{title}: {formatting.truncate(summary.summary, _TEXT)}", *([f"topics: {topics}"] if topics else [])]
+
+
+def _reference(summary: SessionSummary) -> str:
     if summary.session_id is None:
         return ""
     return summary.session_id + ("" if summary.run_index is None else f"/{summary.run_index}")
 
 
 def _state(summary: SessionSummary) -> str:
-    """How far it goes, when and by whom it was made, and whether it is kept."""
+    """State what the summary covers, when and by which model it was written, and whether it is stored."""
     parts = []
     if summary.run_index is not None:
-        parts.append("of this run alone, not stored")
+        parts.append("this run only, not stored")
     elif summary.last_run_index is not None:
         parts.append(f"up to run {summary.last_run_index}")
     if summary.runs_since is not None:
-        since = formatting.plural(summary.runs_since, "run")
-        parts.append(f"{since} since then" if summary.runs_since else "up to date")
+        parts.append(formatting.pluralize(summary.runs_since, "newer run") if summary.runs_since else "up to date")
     if summary.updated_at is not None:
-        parts.append(f"written {formatting.when(summary.updated_at)} UTC")
+        parts.append(f"written {formatting.format_time(summary.updated_at)} UTC")
     if summary.model is not None:
-        parts.append(f"by {formatting.cut(summary.model, _LABEL)}")
+        parts.append(f"by {formatting.truncate(summary.model, _LABEL)}")
     text = ", ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def summaries_html(found: Summaries) -> str:
-    """One text over all, and each of them folded away."""
-    parts = [
-        tag("p", tag("strong", f"Summary of {_together(found.summaries)}")),
-        tag("div", block(found.summary, _LONGEST)),
-    ]
-    if found.topics:
-        topics = join(*(short(topic, _LABEL) for topic in found.topics), by=", ")
-        parts.append(tag("p", tag("strong", "topics"), ": ", topics))
+def summaries_html(result: Summaries) -> str:
+    """Render the combined summary, with each single summary folded."""
     folded = [
-        details(foreign(formatting.cut(_place(one), 2 * _LABEL)), *_summary(one)) for one in found.summaries[:MOST_ROWS]
+        details(isolate(formatting.truncate(_reference(summary), 2 * _LABEL)), *_parts(summary))
+        for summary in result.summaries[:MAX_ROWS]
     ]
-    more = _more(len(found.summaries))
-    notes = [tag("p", tag("em", note)) for note in (more, *_left(found)) if note]
-    return container(*parts, *folded, *notes)
+    title = tag("p", tag("strong", f"Summary of {_count(result.summaries)}"))
+    return container(title, *_body(result), *folded, *(tag("p", tag("em", note)) for note in _notes(result)))
 
 
-def summaries_text(found: Summaries) -> str:
-    """The same as plain text, cut."""
-    lines = [f"Summary of {_together(found.summaries)}: {formatting.cut(found.summary, _TOLD)}"]
-    lines += [f"topics: {', '.join(formatting.cut(topic, _LABEL) for topic in found.topics)}"] if found.topics else []
-    for one in found.summaries[:MOST_ROWS]:
-        lines.append(f"  {formatting.cut(_place(one), _LABEL)}: {formatting.cut(one.summary, _LINE)}")
-    return "\n".join([*lines, *filter(None, [_more(len(found.summaries)), *_left(found)])])
+def summaries_text(result: Summaries) -> str:
+    """Render the same as plain text, truncated."""
+    lines = _text_lines(f"Summary of {_count(result.summaries)}", result)
+    for summary in result.summaries[:MAX_ROWS]:
+        name, text = formatting.truncate(_reference(summary), _LABEL), formatting.truncate(summary.summary, _LINE)
+        lines.append(f"  {name}: {text}")
+    return "\n".join([*lines, *_notes(result)])
 
 
-def _together(summaries: Sequence[SessionSummary]) -> str:
-    n_runs = sum(one.run_index is not None for one in summaries)
-    told = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
-    return " and ".join(formatting.plural(n, noun) for n, noun in told if n)
+def _count(summaries: Sequence[SessionSummary]) -> str:
+    n_runs = sum(summary.run_index is not None for summary in summaries)
+    counts = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
+    return " and ".join(formatting.pluralize(n, noun) for n, noun in counts if n)
 
 
-def _left(found: Summaries) -> Iterator[str]:
-    yield "The text over all is not stored; each session's summary is."
-    if found.without:
-        names = ", ".join(formatting.cut(name, _LABEL) for name in found.without[:MOST_ROWS])
-        more = f" and {formatting.count(len(found.without) - MOST_ROWS)} more" if len(found.without) > MOST_ROWS else ""
-        yield f"Nothing to summarize yet in {names}{more}."
-
-
-def _more(n: int) -> str:
-    return f"… {formatting.count(n - MOST_ROWS)} more; .df has all." if n > MOST_ROWS else ""
+def _notes(result: Summaries) -> Iterator[str]:
+    if note := formatting.more_note(len(result.summaries), MAX_ROWS, ".df"):
+        yield note
+    yield "The combined summary is not stored; the summaries of sessions are."
+    if result.without:
+        names = ", ".join(formatting.truncate(name, _LABEL) for name in result.without[:MAX_ROWS])
+        n_more = len(result.without) - MAX_ROWS
+        yield f"No runs to summarize in {names}{f' and {formatting.format_count(n_more)} more' if n_more > 0 else ''}."

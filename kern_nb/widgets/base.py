@@ -1,58 +1,29 @@
-"""What widgets share: how a script and the kernel talk, how errors are shown, what is left when the kernel is gone.
+"""The base class of all widgets: calls between script and kernel, errors, and the fallback without a kernel.
 
-A widget is a class here and a script in `static/`; `inbox`, say, is ``class Inbox(Widget, script="inbox")`` in
-`inbox.py` and `static/inbox.js`. No build step: a script is plain JavaScript, sent as it is.
+**Script.** ``class InboxWidget(Widget, script="inbox")`` uses `static/inbox.js`, without a build step. In the page
+there are no relative imports, so `Widget` joins `static/kern.js` (helpers), the shared ``parts`` and the widget's file,
+which ends in ``export default { render }``; likewise their style sheets, with every rule below ``.kern-w``. Text from a
+store reaches the page through ``textContent`` only (``h()``), a model's Markdown as the tree of
+`kern_nb.text.markdown`, markup of `kern_nb.text` through ``putRendered()``, the only use of ``innerHTML``.
 
-**The script.** It travels to the page as one text, in which relative imports mean nothing. So `Widget` joins
-`static/kern.js`, which has the helpers, and the widget's own file, which uses them as though they were its own and ends
-in ``export default { render }``. What some widgets share is a script of its own, named among their ``parts``. The look
-of all widgets is one style sheet, `static/kern.css`: JupyterLab's variables, each with a fallback, every rule below
-``.kern-w``; a script or part may have a sheet of its own name beside it. Text from a store reaches the page through
-``textContent`` alone (``h()`` makes elements that way). What a model said in Markdown comes as the tree that
-`kern_nb.text.markdown` makes of it; ``static/texts.js`` builds elements from it, of a short list of its own. Markup
-that `kern_nb.text` wrote, and escaped, is put in by ``putRendered()``, the only line that touches ``innerHTML``;
-nothing else may.
+**Calls.** A script calls methods that are marked ``@call`` (see `rpc`): ``await shell.ask("rename", { key, name })``
+sends ``{id, call, args}`` and receives ``{id, value}`` or ``{id, error}``. No call takes SQL or a path. `Widget.tell`
+sends an unrequested message. JupyterLab handles these messages in a thread of the kernel, so calls are answered while a
+cell runs, and must not rely on the main thread; other hosts answer them after the cell.
 
-**Calls.** A script calls methods of its widget, and of these only those marked ``@call`` (see `calls`):
+**Keys.** A session id may contain anything, NUL and lone surrogates included, which not every transport preserves.
+Scripts pass keys (`encode_key`, `decode_key`) and show escaped texts.
 
-    @call
-    def rename(self, key: str, name: str) -> dict[str, Any]: ...
+**Errors.** An exception of a call is shown in a region with ``role="alert"``, and is ``widget.last_error``. If the
+store is gone (`rpc.STORE_GONE`), a button calls `attach_again`. An action returns ``line``, the equivalent magic.
 
-    const page = await shell.ask("rename", { key, name });
-
-One custom message goes each way: ``{id, call, args}``, and ``{id, value}`` or ``{id, error}``. Arguments are checked
-against the annotations. There is no call that takes SQL, and none that takes a path.
-``shell.ask`` gives the value, or shows the error and gives ``undefined``; it never throws. ``shell.latest`` is for what
-a person changes faster than it is answered: one request is under way, the newest other one waits, and an answer that is
-not the newest is dropped. A call that may take longer than a moment is ``@call(slow=True)``: it runs in a thread.
-What the kernel has to say unasked, it says with `Widget.tell`; the script listens to ``msg:custom`` itself.
-JupyterLab sends the messages of widgets to a thread of the kernel's own, so calls are answered while a cell runs, too;
-they must not rely on being in the main thread. Where a host lacks that, they wait for the cell.
-
-**Ids.** A session id may hold anything, NUL and half surrogate pairs included, and not all of that crosses to a page.
-`key_of` gives an id in ASCII, `id_of` gives it back; scripts pass keys around, and show `plain.visible` texts.
-
-**Errors.** Whatever a call raises is shown in the widget, in a region with ``role="alert"``: what happened on one
-line, what to do next on another. The exception itself is at ``widget.last_error``. If the store went away
-(`calls.GONE`), the region has a button "Attach again", which calls `attach_again` and then ``shell.again``, the
-script's own way to start over.
-
-**The line.** What a person does by a click is told as the line that would have done it: a call returns ``line`` and the
-script passes it to ``shell.told("Branched.", line)``, which shows it with a button that copies it. `Widget.line` writes
-it: quoted, and with the store named where that is not the one in use.
-
-**Left when the kernel is gone.** JupyterLab saves no widget state by default; a trusted notebook that is opened again
-says "Error displaying widget: model not found", even where the same output has HTML beside the widget. So a widget
-puts out *two* outputs: first a still, plain HTML of what was last seen (`still`, written by `kern_nb.text`), then
-the widget. The style of the still (`kern_nb.text.fallback`) hides it while a live widget follows, and hides what
-follows while that is not live, with whatever its host says about it. Live means that the kernel has answered: a
-notebook that was executed elsewhere, whose widgets are restored from saved state without a kernel, shows its still,
-too. The script calls ``shell.seen()`` whenever the view has changed; a moment later the kernel renews the still in
-place (same display id), so that the notebook holds it when it is saved. A notebook that is not trusted loses the
-style and never shows the widget: there, in nbconvert's HTML and on GitHub, the still stands alone, as the second
-output says nothing in HTML. What is done after the page was loaded again in the same kernel does not reach the still,
-until the cell is run again: JupyterLab forgets display ids with the page, a message without one belongs to no output,
-and a script is given its element and its model, not the notebook.
+**Fallback.** JupyterLab stores no widget state by default, and a reopened notebook shows "Error displaying widget:
+model not found" even if the same output has HTML. So a widget displays *two* outputs: first the fallback (plain HTML of
+the last view), then the widget. The style of the fallback (`kern_nb.text.fallback`) hides it while a live widget
+follows, and hides whatever follows while that is not live, that is, until the kernel has answered. After each change of
+the view the kernel updates the fallback under its display id, so that a saved notebook contains it. An untrusted
+notebook, nbconvert and GitHub show the fallback only, as the second output has empty HTML. After a reload of the page
+the fallback is not updated until the cell runs again: JupyterLab forgets display ids with the page.
 """
 
 from __future__ import annotations
@@ -74,7 +45,7 @@ from IPython.display import display, update_display
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage, NoStore
 from kern_nb.text import fallback, formatting
-from kern_nb.widgets.rpc import call, calls_of, told
+from kern_nb.widgets.rpc import call, error_payload, remote_methods
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -89,22 +60,22 @@ def _text(name: str) -> str:
 
 
 class Widget(anywidget.AnyWidget):
-    """A widget over a store. Subclasses name their script: ``class Inbox(Widget, script="inbox")``.
+    """A widget on a store. Subclasses name their script: ``class InboxWidget(Widget, script="inbox")``.
 
     Args:
-        store: A store or the name of one; the one in use where None.
+        store: A store or its name; None for the current store.
 
     Attributes:
-        store: The store it shows.
-        last_error: What a call raised last; None where all went well.
+        store: The store.
+        last_error: The last exception of a call, or None.
     """
 
     _calls: ClassVar[dict[str, bool]] = {}
 
     def __init_subclass__(cls, *, script: str = "", parts: Sequence[str] = (), **kwargs: Any) -> None:
-        """Join the script with what it uses, and find the calls."""
+        """Join the script and its parts, and collect the remote methods."""
         super().__init_subclass__(**kwargs)
-        cls._calls = calls_of(cls)
+        cls._calls = remote_methods(cls)
         if script:
             names = ("kern", *parts, script)
             cls._esm = "\n".join(_text(f"{name}.js") for name in names)
@@ -113,26 +84,26 @@ class Widget(anywidget.AnyWidget):
     def __init__(self, store: str | SessionStore | None = None) -> None:
         self.store = store_registry.find(store)
         self.last_error: BaseException | None = None
-        self._still_id = f"kern-{uuid4()}"
-        self._stands = False
+        self._fallback_id = f"kern-{uuid4()}"
+        self._is_displayed = False
         self._caller = copy_context()
         super().__init__()
         self.on_msg(self._answer)
 
-    # What subclasses say ----------------------------------------------------------------------------------------------
+    # For subclasses ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def still(self) -> str:
-        """What is seen now, as plain HTML by `kern_nb.text`: for a saved notebook, which has no kernel."""
+    def fallback_html(self) -> str:
+        """Render the current view as plain HTML for a saved notebook, which has no kernel."""
 
     @abstractmethod
     def __repr__(self) -> str:
-        """What is seen now, in a line."""
+        """Describe the current view on one line."""
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
     def _answer(self, _widget: object, content: Any, _buffers: object) -> None:
-        """Run the call that a message asks for and send what comes of it; never raises, since nobody would see it."""
+        """Run the requested call and send its result; never raises, as no one would see it."""
         if not isinstance(content, dict) or not isinstance(content.get("id"), str):
             return
         self._caller = copy_context()
@@ -144,93 +115,94 @@ class Widget(anywidget.AnyWidget):
     def _respond(self, content: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": content["id"]}
         try:
-            answer["value"] = self._called(content.get("call"), content.get("args"))
-            json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()  # what cannot be sent fails here
-        except Exception as error:  # noqa: BLE001 - shown in the widget, whatever it is
+            answer["value"] = self._dispatch(content.get("call"), content.get("args"))
+            json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()  # fail here if it cannot be sent
+        except Exception as error:  # noqa: BLE001 - shown in the widget
             self.last_error = error
-            answer = {"id": content["id"], "error": told(error)}
+            answer = {"id": content["id"], "error": error_payload(error)}
         self.send(answer)
 
     def tell(self, content: dict[str, Any]) -> None:
-        """Send the script something that it did not ask for, from any thread.
+        """Send the script an unrequested message, from any thread.
 
-        It is sent as an answer to the latest call would be: the kernel expects further calls wherever what it sent last
-        came from, and that has to be the thread that is free while a cell runs.
+        It is sent in the context of the latest call: the kernel expects further calls where the last message came from,
+        and that must be the thread that is free while a cell runs.
         """
         self._caller.copy().run(self.send, content)
 
-    def _called(self, name: object, args: object) -> Any:
+    def _dispatch(self, name: object, args: object) -> Any:
         if not isinstance(name, str) or name not in self._calls:
-            raise BadUsage(f"{name!r} is no call of this widget.", f"There are {', '.join(self._calls)}.")
+            raise BadUsage(f"Unknown call {name!r}.", f"Calls of this widget: {', '.join(self._calls)}.")
         if not isinstance(args, dict):
-            raise BadUsage(f"The arguments of {name} are no object.", "Run the cell again.")
+            raise BadUsage(f"args of {name} must be an object, got {type(args).__name__}.", "Run the cell again.")
         return getattr(self, name)(**args)
 
     @call
     def attach_again(self) -> str:
-        """Let go of the store and open it anew: its server may have come back, its file been put in its place."""
+        """Reopen the store, for a server that is back or a file that was restored."""
         self.store.reopen()
         self.last_error = None
-        return f"%kern use {line_of(store_registry.name_of(self.store))}"
+        return f"%kern use {join_words(store_registry.name_of(self.store))}"
 
     @call
-    def keep_still(self) -> None:
-        """Renew the still that stands in the notebook."""
-        if self._stands:
-            update_display(self._still_output(), raw=True, display_id=self._still_id)  # type: ignore[no-untyped-call]
+    def renew_fallback(self) -> None:
+        """Update the fallback in the notebook."""
+        if self._is_displayed:
+            output = self._fallback_output()
+            update_display(output, raw=True, display_id=self._fallback_id)  # type: ignore[no-untyped-call]
 
     @property
     def is_in_use(self) -> bool:
-        """Whether its store is the one that lines mean where they name none."""
+        """Whether its store is the current one, which commands use by default."""
         try:
             return store_registry.current_store() is self.store
         except NoStore:
             return False
 
     def line(self, verb: str, *words: str) -> str:
-        """The magic that does the same; it names the store where that is not the one in use."""
-        named = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
-        return formatting.visible(f"%kern {line_of(verb, *words, *named)}").replace("\n", "␤")
+        """Return the equivalent magic, which names the store unless it is the current one."""
+        option = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
+        return formatting.escape_controls(f"%kern {join_words(verb, *words, *option)}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 
     def _ipython_display_(self, **_: Any) -> None:
-        """Two outputs, of which one is shown; the module says why."""
-        display(self._still_output(), raw=True, display_id=self._still_id)  # type: ignore[no-untyped-call]
-        self._stands = True
+        """Display two outputs, of which one is visible; see the module."""
+        display(self._fallback_output(), raw=True, display_id=self._fallback_id)  # type: ignore[no-untyped-call]
+        self._is_displayed = True
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         display({"text/plain": "", "text/html": "", _VIEW: view}, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """One output, for hosts that ask for it."""
+        """Return a single output, for hosts that request it."""
         bundle: Any = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**(data or {}), **self._still_output()}
+        return {**(data or {}), **self._fallback_output()}
 
-    def _still_output(self) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": fallback.still_html(self.still())}
+    def _fallback_output(self) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": fallback.fallback_html(self.fallback_html())}
 
 
-def key_of(identity: str) -> str:
-    """An id as a script passes it around: ASCII, whatever it holds."""
+def encode_key(identity: str) -> str:
+    """Encode an id as ASCII for a script."""
     return json.dumps(identity)
 
 
-def id_of(key: str) -> str:
-    """The id of a key.
+def decode_key(key: str) -> str:
+    """Decode the id of a key.
 
     Raises:
-        BadUsage: the text is no key.
+        BadUsage: the key is invalid.
     """
     try:
         identity = json.loads(key)
     except ValueError:
         identity = None
     if not isinstance(identity, str):
-        raise BadUsage(f"{key!r} is no key of a session.", "Run the cell again.")
+        raise BadUsage(f"{key!r} is not a valid key.", "Run the cell again.")
     return identity
 
 
-def line_of(*words: str) -> str:
-    """Words as they stand in a magic's line, quoted where they need it."""
+def join_words(*words: str) -> str:
+    """Join words for a magic, quoted where needed."""
     return " ".join(shlex.quote(word) if word else "''" for word in words)

@@ -1,4 +1,4 @@
-"""`ComparisonView`: a comparison to move about in. Two columns, aligned; what is the same is folded."""
+"""`ComparisonView`: an interactive comparison in two aligned columns, with identical turns folded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
 from kern_nb.text import formatting, worddiff
-from kern_nb.views.comparison import SIGNS, comparison_html, label, metrics_html, sentence
+from kern_nb.views.comparison import SIGNS, comparison_html, headline, label, metrics_html
 from kern_nb.widgets.base import Widget
 from kern_nb.widgets.rpc import call
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Comparand
     from kern_nb.db import SessionStore
 
-MOST_ROWS = 50
-"""The most turns that are sent at once."""
+MAX_ROWS = 50
+"""The most turns in one answer."""
 
-_MOST_STRETCHES = 2_000
-_LONGEST = 400_000
-_PLACE = 60
+_MAX_STRETCHES = 2_000
+_MAX_LENGTH = 400_000
+_REFERENCE = 60
 
 
 def view(*sides: Comparand, store: SessionStore | str | None = None) -> ComparisonView:
-    """Compare sessions or runs, to move about in; arguments and errors as for `kern_nb.compare`."""
+    """Compare sessions or runs interactively; arguments and errors as for `kern_nb.compare`."""
     from kern_nb.analysis.compare import compare
 
     return ComparisonView(compare(*sides, store=store))
@@ -36,7 +36,7 @@ class ComparisonView(Widget, script="comparison"):
     """A comparison, side by side.
 
     Attributes:
-        comparison: What is compared, with its frames.
+        comparison: The comparison, with its frames.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -44,78 +44,79 @@ class ComparisonView(Widget, script="comparison"):
         super().__init__(comparison.sides[0].store)
 
     def __repr__(self) -> str:
-        """Who is compared."""
+        """Name the sides."""
         return f"<ComparisonView {' | '.join(label(side.label) for side in self.comparison.sides)}>"
 
-    def still(self) -> str:
-        """The comparison as it stands without a kernel."""
+    def fallback_html(self) -> str:
+        """Render the static comparison."""
         return comparison_html(self.comparison)
 
     @call
     def start(self) -> dict[str, Any]:
-        """The sides, what each took, and which of them can be put beside the baseline."""
-        names = [formatting.visible(label(side.label)) for side in self.comparison.sides]
+        """Return the names of the sides, and the table of metrics."""
+        names = [formatting.escape_controls(label(side.label)) for side in self.comparison.sides]
         return {"baseline": names[0], "contenders": names[1:], "metrics": metrics_html(self.comparison)}
 
     @call
     def stretches(self, contender: int) -> dict[str, Any]:
-        """A pair as stretches of turns that are the same, or differ; where the first one begins that differs.
+        """Return a pair as stretches of identical or differing turns, and the first turn that differs.
 
-        Each is ``[first turn, number of turns, whether they are the same, how many are inherited]``.
+        Each is ``[first turn, number of turns, whether they are identical, how many are inherited]``.
         """
-        pair = self._pair(contender)
-        found = []
-        for same, group in groupby(self._turns(contender), key=lambda row: row["status"] == "matched"):
-            part = list(group)
-            found.append([part[0]["turn"], len(part), same, sum(bool(row["shared"]) for row in part)])
-        parts = next((turn for turn, _, same, _ in found if not same), None)
-        unseen = sum(number for _, number, _, _ in found[_MOST_STRETCHES:])
-        said = formatting.visible(sentence(pair))
-        return {"said": said, "stretches": found[:_MOST_STRETCHES], "parts": parts, "unseen": unseen}
+        stretches = []
+        for is_same, group in groupby(self._turns(contender), key=lambda turn: turn["status"] == "matched"):
+            turns = list(group)
+            stretches.append([turns[0]["turn"], len(turns), is_same, sum(bool(turn["shared"]) for turn in turns)])
+        return {
+            "said": formatting.escape_controls(headline(self._pair(contender))),
+            "stretches": stretches[:_MAX_STRETCHES],
+            "parts": next((turn for turn, _, is_same, _ in stretches if not is_same), None),
+            "unseen": sum(number for _, number, _, _ in stretches[_MAX_STRETCHES:]),
+        }
 
     @call
     def rows(self, contender: int, first: int, number: int) -> list[dict[str, Any]]:
-        """Some turns, each with both sides; of texts that changed, the words of one side alone are marked."""
-        some = self._turns(contender)[max(0, first) : max(0, first) + min(number, MOST_ROWS)]
-        return [_row(row) for row in some]
+        """Return turns with both sides; in changed texts the words of one side only are marked."""
+        first = max(0, first)
+        return [_row(turn) for turn in self._turns(contender)[first : first + min(number, MAX_ROWS)]]
 
     @call
     def whole(self, contender: int, turn: int, side: str) -> str:
-        """The whole text of a turn on one side."""
+        """Return the full text of a turn on one side."""
         turns = self._turns(contender)
         if side not in ("a", "b") or not 0 <= turn < len(turns):
-            raise BadUsage(f"There is no turn {turn} of side {side!r}.", "Run the cell again.")
-        text = formatting.visible("\n".join(filter(None, (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"]))))
-        left = len(text) - _LONGEST
-        return text if left <= 0 else f"{text[:_LONGEST]}… {formatting.count(left)} more characters"
+            raise BadUsage(f"No turn {turn} on side {side!r}.", "Run the cell again.")
+        parts = (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"])
+        text = formatting.escape_controls("\n".join(filter(None, parts)))
+        n_more = len(text) - _MAX_LENGTH
+        return text if n_more <= 0 else f"{text[:_MAX_LENGTH]}… {formatting.format_count(n_more)} more characters"
 
     def _pair(self, contender: int) -> Pair:
         if not 0 <= contender < len(self.comparison.pairs):
-            raise BadUsage(f"There is no contender {contender}.", "Run the cell again.")
+            raise BadUsage(f"No contender {contender}.", "Run the cell again.")
         return self.comparison.pairs[contender]
 
     def _turns(self, contender: int) -> list[dict[str, Any]]:
         return self._pair(contender).rows
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"turn": row["turn"], "status": row["status"], "sign": SIGNS[row["status"]]}
-    made["role"] = formatting.visible(formatting.cut(row["role"] or "", 20))
-    texts = _pieces(row, "text")
-    calls = _pieces(row, "calls")
+def _row(turn: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"turn": turn["turn"], "status": turn["status"], "sign": SIGNS[turn["status"]]}
+    row["role"] = formatting.truncate(turn["role"] or "", 20)
+    texts, calls = _pieces(turn, "text"), _pieces(turn, "calls")
     for n, side in enumerate("ab"):
-        place = row[side]
-        made[side] = place and {
-            "place": formatting.visible(formatting.cut(place, _PLACE)),
+        ref = turn[side]
+        row[side] = ref and {
+            "place": formatting.truncate(ref, _REFERENCE),
             "text": texts[n],
             "calls": calls[n],
-            "cut": len(row[f"{side}_text"] or "") + len(row[f"{side}_calls"] or "") > worddiff.LONGEST,
+            "cut": len(turn[f"{side}_text"] or "") + len(turn[f"{side}_calls"] or "") > worddiff.MAX_LENGTH,
         }
-    return made
+    return row
 
 
-def _pieces(row: dict[str, Any], what: str) -> tuple[list[worddiff.Piece], list[worddiff.Piece]]:
-    a, b = row[f"a_{what}"] or "", row[f"b_{what}"] or ""
-    if row["status"] == "changed":
-        return worddiff.versions(a, b)
-    return worddiff.beginning(a), worddiff.beginning(b)
+def _pieces(turn: dict[str, Any], part: str) -> tuple[list[worddiff.Piece], list[worddiff.Piece]]:
+    a, b = turn[f"a_{part}"] or "", turn[f"b_{part}"] or ""
+    if turn["status"] == "changed":
+        return worddiff.diff(a, b)
+    return worddiff.preview(a), worddiff.preview(b)

@@ -1,4 +1,4 @@
-"""Pictures in a transcript: found in what was said, and given to a script as data, where they are pictures at all."""
+"""Images in a transcript: listed for a script, and sent as data if they are raster images."""
 
 from __future__ import annotations
 
@@ -12,48 +12,53 @@ from kern_nb.text import formatting
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-LARGEST = 8_000_000
-"""Bytes of a picture that are sent to the page."""
+MAX_BYTES = 8_000_000
+"""The largest image that is sent to the page."""
 
-MOST = 20
-"""Pictures of one message that are looked for."""
+MAX_FILES = 20
+"""The most files of one message."""
 
-_SIGNS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
-"""How files of pixels begin. What a source says they are is not relied on, and an SVG is a document, with scripts."""
-
-
-def found_in(content: Any) -> list[str]:
-    """What each file in a content or a tool's result is, in words."""
-    return [_described(part) for part in _files(content)]
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
+"""How raster images begin. The declared type is not trusted, and an SVG is a document that may contain scripts."""
 
 
-def picture(content: Any, number: int, store: SessionStore) -> dict[str, str]:
-    """One of the files of a content: ``source``, a data URL, and ``alt``.
+def describe_files(content: Any) -> list[str]:
+    """Describe each file in a message's content or a tool's result."""
+    return [_describe(part) for part in _files(content)]
+
+
+def load_picture(content: Any, number: int, store: SessionStore) -> dict[str, str]:
+    """Load one of the files of a content as ``source``, a data URL, and ``alt``.
+
+    Args:
+        content: The content of a message, or the result of a tool.
+        number: The number of the file.
+        store: The store of the message.
 
     Raises:
-        BadUsage: it is no picture of pixels, was not kept, or is elsewhere: nothing is fetched from the network.
+        BadUsage: it is not a raster image, not stored, too large, or at another address (nothing is fetched).
     """
     files = _files(content)
     if not 0 <= number < len(files):
-        raise BadUsage(f"There is no file {number} in this message.", "Open the session again.")
+        raise BadUsage(f"This message has no file {number}.", "Open the session again.")
     part = files[number]
-    name = _described(part)
-    raw = _bytes(part, store)
-    if raw is None:
-        raise BadUsage(f"{name} is not in the store.", "Pictures elsewhere are not fetched.")
-    kind = next((kind for sign, kind in _SIGNS.items() if raw.startswith(sign)), None)
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+    name = _describe(part)
+    data = _load_bytes(part, store)
+    if data is None:
+        raise BadUsage(f"{name} is not in the store.", "Images at other addresses are not fetched.")
+    kind = next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "webp"
     if kind is None:
-        raise BadUsage(f"{name} is no PNG, JPEG, GIF or WebP.", "Only these are shown.")
-    if len(raw) > LARGEST:
-        raise BadUsage(f"{name} is too large to be shown: {len(raw):,} bytes.", "store.get_blob gives its bytes.")
-    return {"source": f"data:image/{kind};base64,{base64.b64encode(raw).decode()}", "alt": name}
+        raise BadUsage(f"{name} is not a PNG, JPEG, GIF or WebP image.", "Other files are not shown.")
+    if len(data) > MAX_BYTES:
+        raise BadUsage(f"{name} is too large to show: {len(data):,} bytes.", "Get its bytes with store.get_blob.")
+    return {"source": f"data:image/{kind};base64,{base64.b64encode(data).decode()}", "alt": name}
 
 
 def _files(content: Any) -> list[dict[str, Any]]:
     parts = content if isinstance(content, list) else [content]
-    return [part for part in parts if isinstance(part, dict) and _is_file(part)][:MOST]
+    return [part for part in parts if isinstance(part, dict) and _is_file(part)][:MAX_FILES]
 
 
 def _is_file(part: dict[str, Any]) -> bool:
@@ -61,25 +66,25 @@ def _is_file(part: dict[str, Any]) -> bool:
 
 
 def _url(part: dict[str, Any]) -> str | None:
-    """Where a picture is, in the shapes of the chat and responses formats and our own."""
+    """Return the address of an image, in the shapes of the chat and responses formats and of the store."""
     url = part.get("image_url", part.get("url") if part.get("type") == "image" else None)
     url = url.get("url") if isinstance(url, dict) else url
     return url if isinstance(url, str) else None
 
 
-def _described(part: dict[str, Any]) -> str:
+def _describe(part: dict[str, Any]) -> str:
     url, kind, size = _url(part), part.get("media_type"), part.get("size")
     if url is not None and not url.startswith("data:"):
-        return f"picture at {formatting.cut(url, 80)}"
+        return f"image at {formatting.truncate(url, 80)}"
     if url is not None:
         kind = url[5:].partition(";")[0].partition(",")[0]
-    facts = [formatting.cut(kind, 60) if isinstance(kind, str) and kind else "file"]
+    facts = [formatting.truncate(kind, 60) if isinstance(kind, str) and kind else "file"]
     if isinstance(size, int):
         facts.append(f"{size:,} bytes")
     return ", ".join(facts)
 
 
-def _bytes(part: dict[str, Any], store: SessionStore) -> bytes | None:
+def _load_bytes(part: dict[str, Any], store: SessionStore) -> bytes | None:
     url, sha256 = _url(part), part.get("sha256")
     if isinstance(sha256, str):
         blob = store.get_blob(sha256)

@@ -1,4 +1,4 @@
-"""A transcript as data for a script: some runs at a time, long texts cut, each text to be had whole by its place."""
+"""A transcript as data for a script: some runs at a time, long texts truncated and available in full on request."""
 
 from __future__ import annotations
 
@@ -9,189 +9,200 @@ from kern_nb.errors import MessageNotFound
 from kern_nb.records import Message, Run, Session, ToolCall
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BRANCH
-from kern_nb.views import requirements
-from kern_nb.views.transcript import Conversation, answered, call_line, content, is_markdown, is_whole, run_facts
+from kern_nb.views import requirements, transcript
 from kern_nb.widgets import media
 
-RUNS = 20
-"""So many runs are read at a time."""
+MAX_RUNS = 20
+"""The most runs that are read at a time."""
 
-MESSAGES = 120
-"""A part of a transcript ends with the message that reaches this."""
+MAX_MESSAGES = 120
+"""The most messages in a part of a transcript."""
 
-SHOWN = 1_200
-"""So many characters of a text are shown at first."""
+PREVIEW_LENGTH = 1_200
+"""The most characters of a text at first."""
 
-MOST = 1_000_000
-"""So many of it are shown at all."""
+MAX_LENGTH = 1_000_000
+"""The most characters of a full text."""
 
 _LINE = 160
-_READ = 10 * SHOWN
-"""So many characters are read of a text of which the beginning is shown."""
+_TOLERANCE = 0.25
+_MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH
+"""The most characters of a text that are parsed for its preview."""
 
 Part = Literal["content", "args", "result", "error"]
 
 
 class Start(NamedTuple):
-    """Where a part of a transcript begins: a run, and a place among what is said in it."""
+    """Where a part of a transcript begins: a run, and an index into its messages."""
 
     run_index: int = 0
-    place: int = 0
+    position: int = 0
 
 
-def part(session: Session, runs: list[Run], start: Start) -> dict[str, Any]:
-    """Runs from a place on, up to `MESSAGES` of them, and where the next part begins.
+def transcript_part(session: Session, runs: list[Run], start: Start) -> dict[str, Any]:
+    """Convert runs with up to `MAX_MESSAGES` messages, and the start of the next part.
 
     Args:
-        session: The session that is read, without its runs.
-        runs: Its runs from ``start.run_index`` on, up to `RUNS` of them.
-        start: The place.
+        session: The session, without its runs.
+        runs: Its runs from ``start.run_index`` on, up to `MAX_RUNS` of them.
+        start: The run and message to start with.
     """
-    told: list[dict[str, Any]] = []
-    left = MESSAGES
-    for run, said in _turns(session, runs):
-        first = start.place if run.run_index == start.run_index else 0
-        shown = said[first : first + left]
-        ends = first + len(shown) == len(said)
-        told.append(_run(session, run, runs, shown, first, ends=ends))
-        left -= len(shown)
-        if not ends:
-            return {"runs": told, "next": Start(run.run_index or 0, first + len(shown))}
-        if left <= 0:
+    items: list[dict[str, Any]] = []
+    remaining = MAX_MESSAGES
+    for run, messages in transcript.Conversation(session, runs).messages_by_run():
+        first = start.position if run.run_index == start.run_index else 0
+        part = messages[first : first + remaining]
+        is_end = first + len(part) == len(messages)
+        items.append(
+            {
+                **_run_header(session, run),
+                "continued": first > 0,
+                "messages": [_message(run, message, first + n) for n, message in enumerate(part)],
+                "ends": list(_end(session, run, runs, messages)) if is_end else [],
+            }
+        )
+        remaining -= len(part)
+        if not is_end:
+            return {"runs": items, "next": Start(run.run_index or 0, first + len(part))}
+        if remaining <= 0:
             break
-    last = runs[len(told) - 1].run_index if told else None
-    more = len(told) < len(runs) or len(runs) == RUNS
-    return {"runs": told, "next": Start(last + 1) if more and last is not None else None}
+    last = runs[len(items) - 1].run_index if items else None
+    has_more = len(items) < len(runs) or len(runs) == MAX_RUNS
+    return {"runs": items, "next": Start(last + 1) if has_more and last is not None else None}
 
 
-def whole(session: Session, run: Run, place: int, what: Part, call: int) -> dict[str, Any]:
-    """A text in full.
+def full_text(session: Session, run: Run, position: int, part: Part, number: int) -> dict[str, Any]:
+    """Return a text in full.
 
-    Raises:
-        MessageNotFound: there is no such message or call.
-    """
-    said = _turns(session, [run])[0][1]
-    try:
-        text = _text(run, said, place, what, call)
-    except IndexError:
-        name = f"{session.session_id}/{run.run_index}"
-        raise MessageNotFound(f"Run {name} has no such message any more.", f"See %kern show {name}.") from None
-    told = {"text": formatting.visible(text[:MOST]), "left": max(0, len(text) - MOST)}
-    nodes = markdown.tree(text) if what == "content" and is_markdown(said[place]) else None
-    return told if nodes is None else told | {"tree": nodes}
-
-
-def held(session: Session, run: Run, place: int, call: int | None) -> Any:
-    """The content of a message, or the result of one of its calls, as it is stored.
+    Args:
+        session: The session.
+        run: The run.
+        position: The index of the message; -1 for calls that belong to no message.
+        part: Which text.
+        number: The number of the call, for its arguments or result.
 
     Raises:
         MessageNotFound: there is no such message or call.
     """
-    said = _turns(session, [run])[0][1]
+    messages = _messages(session, run)
     try:
-        if call is None:
-            return said[place].content
-        return (_loose(run, said) if place < 0 else said[place].tool_calls)[call].result
+        text = _text(run, messages, position, part, number)
     except IndexError:
-        name = f"{session.session_id}/{run.run_index}"
-        raise MessageNotFound(f"Run {name} has no such message any more.", f"See %kern show {name}.") from None
+        raise _not_found(session, run) from None
+    answer = {"text": formatting.escape_controls(text[:MAX_LENGTH]), "left": max(0, len(text) - MAX_LENGTH)}
+    nodes = markdown.parse(text) if part == "content" and transcript.is_markdown(messages[position]) else None
+    return answer if nodes is None else answer | {"tree": nodes}
 
 
-def _text(run: Run, said: list[Message], place: int, what: Part, call: int) -> str:
-    if what == "error":
+def stored_content(session: Session, run: Run, position: int, number: int | None) -> Any:
+    """Return the stored content of a message, or the result of one of its calls.
+
+    Args:
+        session: The session.
+        run: The run.
+        position: The index of the message; -1 for calls that belong to no message.
+        number: The number of the call; None for the message.
+
+    Raises:
+        MessageNotFound: there is no such message or call.
+    """
+    messages = _messages(session, run)
+    try:
+        return messages[position].content if number is None else _calls_at(run, messages, position)[number].result
+    except IndexError:
+        raise _not_found(session, run) from None
+
+
+def _not_found(session: Session, run: Run) -> MessageNotFound:
+    ref = f"{session.session_id}/{run.run_index}"
+    return MessageNotFound(f"Run {ref} no longer has this message.", f"See %kern show {ref}.")
+
+
+def _text(run: Run, messages: list[Message], position: int, part: Part, number: int) -> str:
+    if part == "error":
         return run.error or ""
-    if what == "content":
-        return content(said[place])
-    found = _loose(run, said)[call] if place < 0 else said[place].tool_calls[call]
-    return formatting.pretty(found.args if what == "args" else found.result)
+    if part == "content":
+        return transcript.content(messages[position])
+    call = _calls_at(run, messages, position)[number]
+    return formatting.format_value(call.args if part == "args" else call.result)
 
 
-def _turns(session: Session, runs: list[Run]) -> list[tuple[Run, list[Message]]]:
-    return Conversation(session, runs).turns()
+def _calls_at(run: Run, messages: list[Message], position: int) -> list[ToolCall]:
+    return transcript.unattached_calls(run, messages) if position < 0 else messages[position].tool_calls
 
 
-def _run(
-    session: Session, run: Run, family: list[Run], said: list[Message], first: int, *, ends: bool
-) -> dict[str, Any]:
-    asked = next((content(message) for message in run.messages if message.role == "user"), "")
-    told = {
+def _messages(session: Session, run: Run) -> list[Message]:
+    return transcript.Conversation(session, [run]).messages_by_run()[0][1]
+
+
+def _run_header(session: Session, run: Run) -> dict[str, Any]:
+    prompt = next((transcript.content(message) for message in run.messages if message.role == "user"), "")
+    return {
         "index": run.run_index,
         "name": "Run" if run.run_index is None else f"Run {run.run_index}",
-        "facts": [formatting.one_line(fact) for fact in run_facts(session, run)],
-        "asked": formatting.cut(asked, _LINE),
-        "continued": first > 0,
-        "messages": [_message(run, message, first + n) for n, message in enumerate(said)],
-        "ends": [],
+        "facts": [formatting.single_line(fact) for fact in transcript.run_facts(session, run)],
+        "asked": formatting.truncate(prompt, _LINE),
     }
-    if ends:
-        told["ends"] = list(_endings(session, run, family, _turns(session, [run])[0][1]))
-    return told
 
 
-def _message(run: Run, message: Message, place: int) -> dict[str, Any]:
-    call = answered(run, message)
+def _message(run: Run, message: Message, position: int) -> dict[str, Any]:
     index = message.message_index
-    told: dict[str, Any] = {
-        "place": place,
+    item: dict[str, Any] = {
+        "position": position,
         "index": index,
         "at": "" if index is None else f"{run.run_index}.{index}",
-        "role": formatting.cut(message.role, 40),
-        "pictures": media.found_in(message.content),
-        "calls": [_call(one, n) for n, one in enumerate(message.tool_calls)],
+        "role": formatting.truncate(message.role, 40),
+        "pictures": media.describe_files(message.content),
+        "calls": [_call(call, number) for number, call in enumerate(message.tool_calls)],
     }
+    call = transcript.answered_call(run, message)
     if call is None:
-        return told | (beginning if is_markdown(message) else _cut)(content(message))
-    line = formatting.cut(content(message), _LINE)  # the call has it in full
-    return told | {
-        "text": f"{BRANCH} {formatting.cut(call.tool_name or 'tool', 60)}: {line}",
-        "left": 0,
-        "answer": True,
-    }
+        return item | (preview if transcript.is_markdown(message) else _clip)(transcript.content(message))
+    result = formatting.truncate(transcript.content(message), _LINE)  # the call has it in full
+    text = f"{BRANCH} {formatting.truncate(call.tool_name or 'tool', 60)}: {result}"
+    return item | {"text": text, "left": 0, "answer": True}
 
 
 def _call(call: ToolCall, number: int) -> dict[str, Any]:
-    took = "" if call.duration_s is None else f" · {formatting.seconds(call.duration_s)}"
-    told: dict[str, Any] = {
+    duration = "" if call.duration_s is None else f" · {formatting.format_seconds(call.duration_s)}"
+    caller = " · called by the user" if call.caller == "user" else ""
+    item: dict[str, Any] = {
         "number": number,
-        "line": formatting.one_line(call_line(call))
-        + took
-        + (" · called by the user" if call.caller == "user" else ""),
-        "pictures": media.found_in(call.result),
+        "line": formatting.single_line(transcript.call_line(call)) + duration + caller,
+        "pictures": media.describe_files(call.result),
     }
     for name, value in (("args", call.args), ("result", call.result)):
-        told[name] = None if value is None else _cut(formatting.pretty(value))
-    return told
+        item[name] = None if value is None else _clip(formatting.format_value(value))
+    return item
 
 
-def _cut(text: str, length: int = SHOWN) -> dict[str, Any]:
-    """The beginning of a text, and how much of it is left."""
-    shown = text if len(text) <= length + length // 4 else text[:length]
-    return {"text": formatting.visible(shown), "left": len(text) - len(shown)}
+def clip(text: str, length: int, *, tolerance: float = 0) -> dict[str, Any]:
+    """Return the beginning of a text, and the number of remaining characters; a few more are kept with a tolerance."""
+    start = text if len(text) <= length + int(length * tolerance) else text[:length]
+    return {"text": formatting.escape_controls(start), "left": len(text) - len(start)}
 
 
-def beginning(text: str, length: int = SHOWN) -> dict[str, Any]:
-    """The beginning of what a model said; where it is Markdown, as a ``tree`` of `render.markdown`, too."""
-    nodes = None if len(text) > markdown.MOST else markdown.tree(text[:_READ])
+def _clip(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
+    return clip(text, length, tolerance=_TOLERANCE)
+
+
+def preview(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
+    """Return the beginning of a model's text; Markdown also as a ``tree`` of `text.markdown`."""
+    nodes = None if len(text) > markdown.MAX_PARSED_LENGTH else markdown.parse(text[:_MAX_PARSED_PREVIEW])
     if nodes is None:
-        return _cut(text, length)
-    shown, rest = markdown.split(nodes, length) if markdown.size(nodes) > length + length // 4 else (nodes, ())
-    left = markdown.size(rest) + max(0, len(text) - _READ)
-    return {"text": formatting.visible(text[:length]), "left": left, "tree": shown}
+        return _clip(text, length)
+    is_long = markdown.text_length(nodes) > length + int(length * _TOLERANCE)
+    head, tail = markdown.split(nodes, length) if is_long else (nodes, ())
+    remaining = markdown.text_length(tail) + max(0, len(text) - _MAX_PARSED_PREVIEW)
+    return {"text": formatting.escape_controls(text[:length]), "left": remaining, "tree": head}
 
 
-def _endings(session: Session, run: Run, family: list[Run], said: list[Message]) -> Iterator[dict[str, Any]]:
-    """What belongs to a run and to none of its messages."""
-    loose = _loose(run, said)
-    if loose:
-        yield {"kind": "calls", "calls": [_call(call, n) for n, call in enumerate(loose)]}
+def _end(session: Session, run: Run, runs: list[Run], messages: list[Message]) -> Iterator[dict[str, Any]]:
+    """Yield what belongs to a run but to none of its messages."""
+    if calls := transcript.unattached_calls(run, messages):
+        yield {"kind": "calls", "calls": [_call(call, number) for number, call in enumerate(calls)]}
     if run.error:
-        yield {"kind": "error", **_cut(run.error)}
-    lines = requirements.run_text(run, family) if is_whole(session, run) else []
+        yield {"kind": "error", **_clip(run.error)}
+    lines = requirements.run_text(run, runs) if transcript.is_complete(session, run) else []
     if lines:
-        yield {"kind": "waiting", "text": "\n".join(formatting.one_line(line) for line in lines)}
-
-
-def _loose(run: Run, said: list[Message]) -> list[ToolCall]:
-    """Calls that no message made."""
-    told = {id(call) for message in said for call in message.tool_calls}
-    return [call for call in run.tool_calls if call.message_index is None and id(call) not in told]
+        yield {"kind": "waiting", "text": "\n".join(map(formatting.single_line, lines))}

@@ -118,9 +118,9 @@ def test_failed_rerun_is_returned(store):
     assert (done.status, done.error) == ("ERROR", "ConnectionError: the line is down")
     assert [(r.run_index, r.status) for r in done.session.runs] == [(0, "COMPLETED"), (1, "ERROR")]
     assert store.runs_df("b")["status"].tolist() == ["ERROR"]
-    assert repr(done).startswith("✗ chat/1 again as b/1")
+    assert repr(done).startswith("✗ Rerun of chat/1 as b/1")
     assert "the line is down" in repr(done)
-    assert "Not given before that: chat/2" in repr(done)
+    assert "Inputs not run: chat/2" in repr(done)
     assert [side.label for side in done.comparison.sides] == ["chat", "b"]
 
     again = done.continue_run()

@@ -18,7 +18,7 @@ from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Session
 from kern_nb.team import Team
 from kern_nb.text import formatting
-from kern_nb.views.stream import Said, said_html, said_text
+from kern_nb.views.stream import RunStream, stream_html, stream_text
 from kern_nb.workflow import Condition, Loop, Parallel, Step, Workflow
 
 
@@ -234,10 +234,10 @@ def test_workflow_output_is_printed(store, output, capsys):
     poems = workflow(store, Step(lambda _: output, name="give"))
     poems.print_response("x")
     printed = capsys.readouterr().out
-    shown = Said()
+    shown = RunStream()
     shown.end(poems.get_session().runs[0])
 
-    seen = output if isinstance(output, str) else formatting.pretty(output)
+    seen = output if isinstance(output, str) else formatting.format_value(output)
     assert printed == f"✓ give()\n{seen}\n"
-    assert said_text(shown) == seen
-    assert ("roses" if output == "roses" else "&quot;n&quot;") in said_html(shown)
+    assert stream_text(shown) == seen
+    assert ("roses" if output == "roses" else "&quot;n&quot;") in stream_html(shown)

@@ -32,7 +32,7 @@ def test_equal_conversations_have_no_divergence(store):
     assert found.divergence is None
     assert set(found.turns.status) == {"matched"}
     assert not found.turns.shared.any()
-    assert "say the same: 12 turns" in repr(found)
+    assert "are identical: 12 turns" in repr(found)
     assert {row[2] for row in by_metric(found).values()} == {0.0}
 
 
@@ -398,7 +398,7 @@ def test_display_is_limited_to_the_first_contenders(store):
     for text in (repr(found), found._repr_html_()):
         assert "chat-08" in text
         assert "chat-09" not in text
-        assert "… 22 more beside the baseline; .metrics and .turns have all." in text
+        assert "… 22 more contenders; see .metrics and .turns." in text
     assert found.turns.contender.nunique() == 30
 
 
@@ -415,7 +415,7 @@ def test_display_of_ten_thousand_changed_turns_is_fast():
         took = time.thread_time() - begun
 
     assert took < 2
-    assert all("9,976 turns more" in texts[0] or "9,940 turns more" in text for text in texts)
+    assert all("9,976 more turns" in texts[0] or "9,940 more differing turns" in text for text in texts)
 
 
 def test_unknown_cost_is_not_zero(store):

@@ -51,7 +51,7 @@ def test_session_digest_has_first_input_and_latest_status(store):
     assert rows(found.items, "item", "session_id", "run_index", "n_asked") == [("chat", "chat", None, 3)]
     assert found.items["created_at"].iloc[0] == at(0)
     assert found.df is found.items
-    for text in ("question 0", "2 further inputs", "answer 1", "✗ ERROR", "out of luck"):
+    for text in ("question 0", "first of 3 inputs", "answer 1", "✗ ERROR", "out of luck"):
         assert text in repr(found)
         assert text in found._repr_html_()
 
@@ -213,8 +213,8 @@ def test_digest_of_an_empty_session(store):
     assert (metric(found, "n_runs"), metric(found, "cost")) == (0, None)
     assert found.tools.empty
     assert found.longest.empty
-    assert "no runs yet" in repr(found)
-    assert "No tools were called" in found._repr_html_()
+    assert ": 0 runs, 0 messages" in repr(found)
+    assert "No tool calls" in found._repr_html_()
 
 
 def test_digest_frames_have_store_dtypes(db):

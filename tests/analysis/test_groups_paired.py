@@ -76,7 +76,7 @@ def test_unknown_cost_is_missing_not_zero(memory):
     assert table(found.pairs[found.pairs.metric == "cost"]) == [("1", "cost", 3, 1, -2), ("2", "cost", None, 5, None)]
     assert (cost["n_pairs"], cost["a"], cost["b"], cost["delta"]) == (1, 3.0, 1.0, -2.0)
     assert (cost["low"], cost["high"], cost["better"]) == (None, None, None)
-    assert "Cost of a: known of 1 of 3 sessions." in repr(found)
+    assert "Cost of a: known for 1 of 3 sessions." in repr(found)
 
 
 def test_every_session_is_compared_or_ambiguous(store):
@@ -104,7 +104,7 @@ def test_every_session_is_compared_or_ambiguous(store):
     assert row(found.pairs, key="2", metric="tokens")["delta"] == 60
     assert row(found.groups, group="b")["success_rate"] == 0.5
     text = repr(found)
-    assert "3 sessions left out, 1 session without a score" in text
+    assert "3 sessions excluded, 1 session without a score" in text
     assert "Unmatched: 1 key in some groups only" in text
 
 
@@ -148,7 +148,7 @@ def test_baseline_is_the_group_with_the_oldest_session(memory):
     assert row(found.metrics, metric="reward")["delta"] == -1
     assert found.others == {"mid": 2}
     assert found.unmatched.empty
-    assert "Not asked for: 2 sessions of mid." in repr(found)
+    assert "Not selected: 2 sessions of mid." in repr(found)
 
 
 def test_groups_by_a_session_column(store):
@@ -289,10 +289,10 @@ def test_single_pair_and_no_pair(memory):
     assert row(one.metrics, metric="reward") | {"a": 1, "b": 0} == row(one.metrics, metric="reward")
     assert row(one.metrics, metric="reward")["low"] is None
     assert row(one.metrics, metric="reward")["better"] is None
-    assert "one pair has no interval" in repr(one)
+    assert "a single pair has no interval" in repr(one)
     assert none.metrics.n_pairs.tolist() == [0] * 8
     assert table(none.unmatched) == [("3", "a"), ("1", "c")]
-    assert "No key is in both." in repr(none)
+    assert "No shared keys." in repr(none)
 
 
 def test_group_without_keys_is_empty(memory):
@@ -303,7 +303,7 @@ def test_group_without_keys_is_empty(memory):
 
     assert table(found.groups[["group", "n_sessions", "tokens", "pass_1"]]) == [("a", 1, 10, 1), ("b", 0, None, None)]
     assert table(found.unmatched) == [("1", "b")]
-    assert "1 session left out" in repr(found)
+    assert "1 session excluded" in repr(found)
 
 
 def test_rounding_differences_are_zero(memory):

@@ -123,7 +123,7 @@ def test_cost_of_the_tuned_model_is_unknown(samples, domain):
     assert (group["cost"], group["cost_total"], group["cost_known"]) == (None, None, 0)
     assert cost == {"metric": "cost", "n_pairs": 0} | dict.fromkeys(["a", "b", "delta", "low", "high", "better"])
     assert found.sessions.cost[found.sessions.group == tuned].isna().all()
-    assert f"known of 0 of {group['n_sessions']} sessions" in repr(found)
+    assert f"known for 0 of {group['n_sessions']} sessions" in repr(found)
 
 
 def test_domains_combined(samples):

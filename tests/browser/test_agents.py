@@ -1,4 +1,4 @@
-"""An agent in a real JupyterLab: it says what happens as it happens, and a cell can be interrupted."""
+"""An agent in JupyterLab: its output appears while it runs, and a cell can be interrupted."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ RUN_CELL = "index => { const c = window.jupyterapp.shell.currentWidget.content; 
 INTERRUPT = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
 
 
-def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
-    tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
-    """A tool that works is seen before it ends; an interrupted run is stored as such, and the next one works."""
+def test_cell_shows_a_run_and_can_be_interrupted(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """A running tool is shown before it ends; an interrupted run is stored as such, and the next one works."""
     gate = tmp_path / "gate"
     notebook = open_notebook(
         write_notebook(
@@ -57,7 +55,7 @@ def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
 
     notebook.page.evaluate(RUN_CELL, 0)
     notebook.page.evaluate(RUN_CELL, 1)
-    expect(output(1)).to_contain_text("… started wait_for_gate")
+    expect(output(1)).to_contain_text("… started: wait_for_gate")
 
     gate.touch()
 
@@ -67,7 +65,7 @@ def test_a_cell_shows_what_an_agent_does_and_may_be_interrupted(
 
     gate.unlink()
     notebook.page.evaluate(RUN_CELL, 2)
-    expect(output(2)).to_contain_text("started wait_for_gate")
+    expect(output(2)).to_contain_text("started: wait_for_gate")
     notebook.page.evaluate(INTERRUPT)
 
     expect(output(2)).to_contain_text("KeyboardInterrupt")

@@ -1,13 +1,13 @@
-"""The chat in JupyterLab: a tool approved in place, branches, streaming while the kernel is at work, stopped, reopened."""
+"""The chat in JupyterLab: approval in place, branches, streaming while a cell runs, stopping and reopening."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from chat_agents import CLERK, RUN_CELL
 from harness import write_notebook
 from playwright.sync_api import expect
-from talking_agents import CLERK, RUN_CELL
 from test_tour import FAINT, READABLE
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 SLOWLY = """
 import time
 from kern_nb.widgets import chat as module
-begin = module.Chat._begin
-module.Chat._begin = lambda *args: (time.sleep(2), begin(*args))[1]
+begin = module.Chat._start
+module.Chat._start = lambda *args: (time.sleep(2), begin(*args))[1]
 """
 REFUSING = """
 def refuse(*args): raise RuntimeError("no room")
-module.Chat._begin = refuse
+module.Chat._start = refuse
 """
 KEPT = """text => {
   const [, cell] = window.jupyterapp.shell.currentWidget.content.model.toJSON().cells;
@@ -43,7 +43,7 @@ class Talking:
         self.message = self.widget.get_by_role("textbox", name="Message to Clerk")
         for index in (0, 1):
             self.run(index)
-        expect(self.widget).to_contain_text("Enter sends")
+        expect(self.widget).to_contain_text("Enter to send")
 
     def run(self, index: int) -> None:
         self.page.evaluate(RUN_CELL, index)
@@ -64,14 +64,14 @@ def talking(open_notebook, tmp_path):
     return lambda *cells: Talking(open_notebook, tmp_path, *cells)
 
 
-def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
-    """By keyboard, from the first message on; what was said is the session, in a branch and opened again, too."""
+def test_approve_in_place_and_branch(talking):
+    """By keyboard only; the branch and a second chat show the same session."""
     chat = talking("chat('clerk', 'mugs')")
     chat.say("Two of my mugs are broken.")
     expect(chat.message).to_have_value("")
-    card = chat.widget.get_by_role("article", name="refund, may it run?")
+    card = chat.widget.get_by_role("article", name="refund, approval required")
     expect(card).to_contain_text("May it be paid back?")
-    expect(chat.widget.get_by_role("status").filter(has_text="Clerk waits: refund")).to_have_count(1)
+    expect(chat.widget.get_by_role("status").filter(has_text="Clerk is waiting: refund")).to_have_count(1)
     for theme in ("light", "dark"):
         chat.notebook.use_theme(theme)
         assert chat.page.evaluate(FAINT, READABLE) == [], theme
@@ -99,9 +99,9 @@ def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
     link = chat.log.get_by_role("link", name="docs")
     expect(link).to_have_attribute("href", "https://example.com/")
     expect(link).to_have_attribute("rel", "noopener noreferrer")
-    chat.log.get_by_role("button", name="Branch from here, after turn 0").click()
+    chat.log.get_by_role("button", name="Branch from here, after run 0").click()
     expect(chat.line("%kern branch mugs/0")).to_be_visible()
-    chat.log.get_by_role("button", name="Go on there").press("Enter")
+    chat.log.get_by_role("button", name="Switch to branch").press("Enter")
     expect(chat.widget).to_contain_text("mugs, up to run 0")
     expect(chat.log).not_to_contain_text("You said: unlikely")
     chat.say("In the branch")
@@ -116,8 +116,8 @@ def test_a_tool_is_approved_where_it_waits_and_a_turn_branched_from(talking):
     assert chat.notebook.foreign == []
 
 
-def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
-    """What is typed meanwhile is kept; Shift+Enter is a new line, not the cell. What failed is tried again."""
+def test_response_while_a_cell_runs_and_stop(talking):
+    """Typed text is kept; Shift+Enter is a new line. A failed run is retried."""
     chat = talking("import time\nwhile not gate.exists(): time.sleep(0.02)", "' '.join(store.runs_df()['status'])")
     chat.run(2)
     prompt = chat.cells.nth(2).locator(".jp-InputPrompt")
@@ -129,7 +129,7 @@ def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
     chat.message.press_sequentially("two")
     chat.message.press("Enter")
     expect(chat.message).to_have_value("One\ntwo")
-    expect(chat.widget).to_contain_text("Kept until the answer is there.")
+    expect(chat.widget).to_contain_text("You can send this after the response.")
     expect(prompt).to_have_text("[*]:")
     chat.gate.touch()
     expect(chat.log).to_contain_text("It is shut and now it is open")
@@ -145,7 +145,7 @@ def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
     expect(chat.log).to_contain_text("Stopped.")
     chat.say("unlucky")
     expect(chat.log).to_contain_text("✗ RuntimeError: the line is dead")
-    chat.log.get_by_role("button", name="Try again").press("Enter")
+    chat.log.get_by_role("button", name="Retry").press("Enter")
     expect(chat.log).to_contain_text("You said: unlucky")
     expect(chat.widget.get_by_role("button", name="Send")).to_be_visible()
     chat.run(3)
@@ -153,8 +153,8 @@ def test_it_answers_while_a_cell_runs_and_can_be_stopped(talking):
     assert chat.notebook.foreign == []
 
 
-def test_a_page_that_is_loaded_again_shows_the_answer_under_way(talking):
-    """The agent answered on; what it had said, and what it says, is there."""
+def test_reloaded_page_shows_the_response_in_progress(talking):
+    """Both the earlier output and the new one are shown."""
     chat = talking()
     chat.say("And the gate?")
     expect(chat.log).to_contain_text("It is shut")
@@ -167,8 +167,8 @@ def test_a_page_that_is_loaded_again_shows_the_answer_under_way(talking):
     expect(chat.widget.get_by_role("button", name="Send")).to_be_visible()
 
 
-def test_what_is_typed_before_the_kernel_has_taken_the_last_message_is_kept(talking):
-    """However slow it is: what was sent is seen at once, the next one waits, and what is refused is given back."""
+def test_input_is_kept_while_a_message_is_sent(talking):
+    """A sent message is shown at once, the next one waits, and a refused one is restored."""
     chat = talking(SLOWLY, REFUSING)
     chat.run(2)
     expect(chat.cells.nth(2).locator(".jp-InputPrompt")).to_have_text("[3]:")
@@ -178,10 +178,10 @@ def test_what_is_typed_before_the_kernel_has_taken_the_last_message_is_kept(talk
     chat.message.press_sequentially("second")
     chat.message.press("Enter")
     expect(chat.message).to_have_value("second")
-    expect(chat.widget).to_contain_text("Kept until the answer is there.")
+    expect(chat.widget).to_contain_text("You can send this after the response.")
     expect(chat.log).to_contain_text("You said: first")
     expect(chat.log.get_by_text("first", exact=True)).to_have_count(1)
-    expect(chat.widget).to_contain_text("Enter sends")
+    expect(chat.widget).to_contain_text("Enter to send")
     chat.message.press("Enter")
     expect(chat.log).to_contain_text("You said: second")
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_tab_after_kern_offers_its_verbs(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """The pop-up names the verbs, and choosing one writes it."""
+def test_tab_completes_verbs(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """The pop-up lists the verbs, and choosing one inserts it."""
     notebook = open_notebook(write_notebook(tmp_path / "verbs.ipynb", "%load_ext kern_nb", ""))
     notebook.run_all()
     assert notebook.problems() == []

@@ -1,4 +1,4 @@
-"""The inbox in JupyterLab: answered by mouse and keyboard, refreshed by itself, by two people at once."""
+"""The inbox in JupyterLab: by mouse and keyboard, refreshed automatically, used by two people at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
+from chat_agents import CLERK, RUN_CELL
 from harness import write_notebook
 from playwright.sync_api import expect
-from talking_agents import CLERK, RUN_CELL
 from test_tour import FAINT, READABLE
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Clicking:
         for index in (0, 1, 2):
             self.page.evaluate(RUN_CELL, index)
         self.inbox = self.page.get_by_role("region", name="Inbox", exact=True)
-        expect(self.inbox).to_contain_text("to answer")
+        expect(self.inbox).to_contain_text("pending")
 
     def run(self, session: str):
         return self.inbox.get_by_role("region", name=f"Run {session}/0")
@@ -84,8 +84,8 @@ def clicking(open_notebook, tmp_path):
     return lambda by, paused="": Clicking(open_notebook, tmp_path, paused=paused, by=by)
 
 
-def test_what_is_waited_for_is_answered_by_a_click(clicking):
-    """Approved as edited, rejected with a reason, handed on, filled in; each told as a line. Then the run goes on."""
+def test_requirements_are_resolved_by_click(clicking):
+    """Approved with edits, rejected with a reason, handed off, filled in; each shows its command. Then the run resumes."""
     ann = clicking("ann", PAUSED)
     mugs, plates = ann.run("mugs"), ann.run("plates")
     expect(mugs).to_contain_text("“Two mugs are broken.”")
@@ -97,7 +97,7 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     amount = mugs.get_by_role("textbox", name="amount, JSON")
     expect(mugs.get_by_role("textbox", name="order_id, text")).to_be_focused()
     amount.fill("25,8")
-    expect(mugs).to_contain_text("✗ no JSON")
+    expect(mugs).to_contain_text("✗ Invalid JSON")
     mugs.get_by_role("button", name="Approve as edited").press("Enter")
     expect(amount).to_be_focused()
     amount.fill("20")
@@ -122,29 +122,29 @@ def test_what_is_waited_for_is_answered_by_a_click(clicking):
     expect(prompt).to_have_text("[*]:")
     ann.gate.touch()
 
-    plates.get_by_role("button", name="Hand on…").click()
+    plates.get_by_role("button", name="Hand off…").click()
     plates.get_by_role("combobox", name="To").fill("bob")
-    plates.get_by_role("textbox", name="What they should know").fill("These were a gift.")
-    plates.get_by_role("button", name="Hand on", exact=True).click()
+    plates.get_by_role("textbox", name="Note").fill("These were a gift.")
+    plates.get_by_role("button", name="Hand off", exact=True).click()
     expect(plates).to_contain_text("for bob")
     expect(plates).to_contain_text("Note: These were a gift.")
     expect(ann.line("%kern handoff")).to_contain_text("--to bob --note 'These were a gift.'")
     plates.get_by_role("button", name="Reject…").click()
-    plates.get_by_role("textbox", name="Why? The model is told.").fill("Not without a picture.")
+    plates.get_by_role("textbox", name="Reason (sent to the model)").fill("Not without a picture.")
     plates.get_by_role("button", name="Reject", exact=True).click()
-    expect(plates).to_contain_text("✗ refused by ann")
+    expect(plates).to_contain_text("✗ rejected by ann")
     plates.get_by_role("button", name="Continue").click()
     expect(plates).to_contain_text("Done: Not without a picture.")
 
-    ann.inbox.get_by_role("button", name="Clear answered").click()
+    ann.inbox.get_by_role("button", name="Clear resolved").click()
     expect(mugs).to_have_count(0)
     expect(prompt).to_have_text("[4]:")
     assert ann.notebook.problems() == []
     assert ann.notebook.foreign == []
 
 
-def test_of_two_people_one_wins_and_the_other_is_told(clicking):
-    """In two kernels: who comes second is told at the requirement who was faster; who only looks sees it, too."""
+def test_of_two_people_one_wins(clicking):
+    """In two kernels: the second is told who was faster; other inboxes show it, too."""
     ann = clicking("ann", PAUSED)
     bob = clicking("bob")
     bob.page.evaluate(UNSEEN)
@@ -162,20 +162,20 @@ def test_of_two_people_one_wins_and_the_other_is_told(clicking):
     assert ann.notebook.foreign == bob.notebook.foreign == []
 
 
-def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(clicking, tmp_path):
-    """In the inbox and the chat, in every field; nothing runs, and nothing is wider than its cell."""
+def test_hostile_texts_and_attaching_again(clicking, tmp_path):
+    """In every field of inbox and chat no script runs, and nothing is wider than its cell."""
     ann = clicking("ann", HOSTILE)
     chat = ann.page.get_by_role("region", name="Chat", exact=True)
     expect(chat.get_by_role("log")).to_contain_text("<img src=x onerror='window.hurt = 1'>")
     ann.inbox.get_by_role("button", name="Edit…").click()
-    ann.inbox.get_by_text("What was said").click()
+    ann.inbox.get_by_text("Messages").click()
     expect(ann.inbox.locator(".kern-rendered")).to_contain_text("<img src=x onerror")
-    for name in ("Reject…", "Hand on…"):
+    for name in ("Reject…", "Hand off…"):
         ann.inbox.get_by_role("button", name=name).last.click()
     assert ann.page.evaluate(UNHARMED) == [0, 0, 0, 2]
     for told in (chat.get_by_role("log"), ann.inbox.locator(".kern-rendered")):  # what the agent said, as Markdown
         expect(told.locator("strong", has_text=re.compile("^b$")).first).to_be_visible()
-        expect(told).to_contain_text("x (javascript:window.hurt=1) picture: p (http://127.0.0.1:9/spy.png)")
+        expect(told).to_contain_text("x (javascript:window.hurt=1) image: p (http://127.0.0.1:9/spy.png)")
         expect(told.locator("a")).to_have_count(0)
 
     db, away = tmp_path / "inbox.db", tmp_path / "away"
@@ -188,6 +188,6 @@ def test_hostile_texts_are_text_and_a_store_that_went_away_is_attached_again(cli
         file.rename(tmp_path / file.name)
     alert.get_by_role("button", name="Attach again").click()
     expect(alert).to_be_empty()
-    expect(ann.inbox).to_contain_text("3 to answer")
+    expect(ann.inbox).to_contain_text("3 pending")
     assert db.exists()
     assert ann.notebook.foreign == []

@@ -1,4 +1,4 @@
-"""Plots as a reader meets them: drawn in JupyterLab, in both themes, offline; and as a page of their own."""
+"""Plots in JupyterLab, in both themes and offline, and as standalone pages."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ FAINT = """least => {
 }"""
 
 
-def test_plots_show_in_both_themes_and_nothing_runs(
+def test_plots_in_both_themes_run_no_script(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook], chromium: Browser
 ) -> None:
-    """Each kind is drawn by JupyterLab itself, can be read, loads nothing and takes no name for anything but text."""
+    """JupyterLab draws each kind, loads nothing, and shows names as text."""
     notebook = open_notebook(write_notebook(tmp_path / "plots.ipynb", SET_UP, *CELLS))
     page = notebook.page
     complaints: list[str] = []

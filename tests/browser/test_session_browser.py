@@ -1,4 +1,4 @@
-"""The session browser in a real JupyterLab, with mouse and keyboard, in both themes, and when its kernel is gone."""
+"""The session browser in JupyterLab, by mouse and keyboard, in both themes, and without its kernel."""
 
 from __future__ import annotations
 
@@ -107,10 +107,8 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
-def test_sessions_are_found_and_read_with_the_keyboard_alone(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
-    """Filter, walk, tick, open, unfold, branch, rename; nothing of it is taken for a command on the cell."""
+def test_keyboard_navigation(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """Filter, move, select, open, unfold, branch, rename; no key reaches JupyterLab's shortcuts."""
     notebook = opened(
         open_notebook, tmp_path, shop, "browser.selected", "browser.store.get_session('what-if').fork_run_index"
     )
@@ -133,7 +131,7 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     expect(ticked.first).to_contain_text("where is it?")
 
     press(page, "Home", "Enter")
-    head = page.get_by_role("region", name="The session")
+    head = page.get_by_role("region", name="Session")
     expect(head.get_by_role("heading")).to_have_text("refund")
     expect(head.get_by_text("certainly").first).to_be_visible()
     page.get_by_role("button", name=re.compile("Run 1")).first.focus()
@@ -168,10 +166,10 @@ def test_sessions_are_found_and_read_with_the_keyboard_alone(
     assert notebook.foreign == []
 
 
-def test_the_branch_tree_metrics_plots_and_a_comparison(
+def test_branch_tree_metrics_plots_and_comparison(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """Each in its tab, of what is selected; all text can be read in both themes."""
+    """Each in its tab, for the selection; all text is readable in both themes."""
     with DuckDb(shop) as store:
         store.branch("refund", after=0, new_session_id="early")
         store.branch("early", new_session_id="deep")
@@ -186,7 +184,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     expect(tree.get_by_role("treeitem")).to_have_count(3)
     tree.get_by_role("treeitem").first.focus()
     press(page, "ArrowLeft", "ArrowRight", "ArrowRight", "ArrowRight", "Enter")
-    expect(page.get_by_role("region", name="The session").get_by_role("heading")).to_have_text("deep")
+    expect(page.get_by_role("region", name="Session").get_by_role("heading")).to_have_text("deep")
     expect(tree.locator("[aria-current=true]")).to_contain_text("deep")
 
     page.get_by_label("Find").fill("")
@@ -206,7 +204,7 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator(".kern-b-panel").get_by_text("What each took")).to_be_visible()
+    expect(page.locator(".kern-b-panel").get_by_text("Totals")).to_be_visible()
     expect(page.get_by_text("%kern compare lost long", exact=True)).to_be_visible()
     assert value_of(notebook, 1) == "'Comparison'"
 
@@ -219,10 +217,10 @@ def test_the_branch_tree_metrics_plots_and_a_comparison(
     assert notebook.foreign == []
 
 
-def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
+def test_long_list_and_long_text_are_loaded_on_demand(
     tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """Few rows are in the page, the last of thousands is one key away, and a text is whole on request."""
+    """Few rows are in the page, the last of thousands is one key away, and a text is complete on request."""
     path = tmp_path / "many.duckdb"
     with DuckDb(path) as store:
         sha = store.put_blob(PNG, "image/png")
@@ -252,10 +250,8 @@ def test_a_long_list_and_a_long_text_are_loaded_as_they_are_looked_at(
     assert value_of(notebook, 1) == "'seed/0.3'"
 
 
-def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
-    """While a button of the mouse is down, rows are ticked and walked to: the session opens, its box is ticked."""
+def test_click_survives_a_redraw(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """Rows redrawn while the mouse button is down still open or select their session."""
     page = opened(open_notebook, tmp_path, shop).page
     row = rows(page).filter(has_text="refund me 0")
     expect(row).to_contain_text("tokens")
@@ -265,7 +261,7 @@ def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
     press(page, "Space")
     expect(page.get_by_text("40 sessions, 1 selected")).to_be_visible()
     page.mouse.up()
-    expect(page.get_by_role("region", name="The session").get_by_text("refund me 0", exact=True)).to_be_visible()
+    expect(page.get_by_role("region", name="Session").get_by_text("refund me 0", exact=True)).to_be_visible()
     row.locator("[data-tick]").hover()
     page.mouse.down()
     press(page, "ArrowDown")
@@ -273,10 +269,8 @@ def test_a_press_is_a_click_also_where_the_list_is_drawn_again_meanwhile(
     expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
 
 
-def test_hostile_texts_do_nothing_and_break_nothing(
-    tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
-    """No script of a store runs, no name widens the page, a right-to-left override stays in its place."""
+def test_hostile_texts_are_inert(tmp_path: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """No script of a store runs, no name widens the page, and overrides affect only their text."""
     path = tmp_path / "hostile.duckdb"
     wide = "W" * 1_000_000
     with DuckDb(path) as store:
@@ -302,7 +296,7 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     page = notebook.page
 
     rows(page).last.click()
-    page.get_by_role("button", name="Unfold all").click()
+    page.get_by_role("button", name="Expand all").click()
     for summary in page.locator(".kern-w details > summary").all():
         summary.click()
     for button in page.get_by_role("button", name="Show all").all()[:2]:
@@ -314,10 +308,10 @@ def test_hostile_texts_do_nothing_and_break_nothing(
         page.wait_for_timeout(200)
     answers = page.locator(".kern-w .kern-md")
     expect(answers).to_have_count(2)
-    expect(answers.last).to_contain_text("picture: p (http://127.0.0.1:9/spy.png)")
+    expect(answers.last).to_contain_text("image: p (http://127.0.0.1:9/spy.png)")
     expect(answers.locator("a")).to_have_count(0)
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator(".kern-b-panel").get_by_text("What each took")).to_be_visible()
+    expect(page.locator(".kern-b-panel").get_by_text("Totals")).to_be_visible()
     page.get_by_role("button", name="Tag…").click()
     page.keyboard.press("Enter")
     expect(page.get_by_text("Tagged.")).to_be_visible()
@@ -336,10 +330,8 @@ def test_hostile_texts_do_nothing_and_break_nothing(
     assert notebook.foreign == []
 
 
-def test_errors_are_shown_and_a_store_that_went_away_can_be_attached_again(
-    tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
-) -> None:
-    """In the widget, in two lines, read out; once the file is back, one button goes on."""
+def test_errors_and_attaching_again(tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """Errors have two lines and are announced; once the file is back, one button continues."""
     notebook = opened(open_notebook, tmp_path, shop, "browser.store.close()")
     page = notebook.page
     rows(page).first.click()
@@ -369,10 +361,10 @@ def test_errors_are_shown_and_a_store_that_went_away_can_be_attached_again(
     expect(page.get_by_text("40 sessions", exact=True)).to_be_visible()
 
 
-def test_a_saved_notebook_without_its_kernel_shows_what_was_last_seen(
+def test_saved_notebook_shows_the_fallback(
     tmp_path: Path, shop: Path, open_notebook: Callable[[Path], OpenNotebook]
 ) -> None:
-    """As plain HTML, without an error beside it; while the widget lives, it alone is seen."""
+    """As plain HTML without an error; with a kernel only the widget is visible."""
     notebook = opened(open_notebook, tmp_path, shop)
     page = notebook.page
     still = page.locator(".kern-still")

@@ -1,4 +1,4 @@
-"""The tour, as a reader meets it: in JupyterLab, from top to bottom, in both themes."""
+"""The tour notebook in JupyterLab, from top to bottom, in both themes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def tour() -> Path:
     return NOTEBOOKS / "tour.ipynb"
 
 
-def test_the_tour_runs_and_reads_well_in_both_themes(tour: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
-    """Every cell runs without an error, nothing leaves the machine, and every table can be read, light or dark."""
+def test_tour_in_both_themes(tour: Path, open_notebook: Callable[[Path], OpenNotebook]) -> None:
+    """Every cell runs without errors, nothing leaves the machine, and every table is readable."""
     notebook = open_notebook(tour)
 
     notebook.run_all()

@@ -1,4 +1,4 @@
-"""Trees of text in a page: whatever a tree holds, only elements of the list are built, and links only to where one goes."""
+"""Text trees in a page: only allowed elements and links are built."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TREE = [
 ]  # fmt: skip
 
 
-def test_only_what_is_on_the_list_is_built(chromium: Browser) -> None:
-    """Words of what is not are shown as words."""
+def test_only_allowed_elements_are_built(chromium: Browser) -> None:
+    """The text of others is shown."""
     script = "\n".join((STATIC / f"{name}.js").read_text() for name in ("kern", "texts"))
     page = chromium.new_page()
     page.set_content("<main></main>")

@@ -59,8 +59,8 @@ def test_another_agent_and_other_words_mend_it(runs):
 
     assert [text(first, cell) for cell in ("rate", "message-rate")] == ["1.0", "1.0"]
     assert re.search(r"^reward +0\.0 +1\.0 +b$", text(first, "compare"), re.MULTILINE)
-    assert "novice-refund-two-items-0/1 again as by-the-expert/1, by expert: COMPLETED" in text(first, "rerun")
-    assert "other-words/0 to other-words/1 (2 runs), by novice, with another message" in text(first, "message")
+    assert "Rerun of novice-refund-two-items-0/1 as by-the-expert/1, by expert: COMPLETED" in text(first, "rerun")
+    assert "other-words/0 to other-words/1 (2 runs), by novice, with a new message" in text(first, "message")
     assert [line.split() for line in text(first, "provenance").splitlines()[2:]] == [
         ["by-the-expert", "expert", "{}", "1"],
         ["other-words", "novice", '{"message":', "true}", "0"],

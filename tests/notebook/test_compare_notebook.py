@@ -42,7 +42,7 @@ def test_the_expert_is_better_and_the_text_has_its_numbers(runs):
     assert re.search(r"^reward +0\.542 +0\.917 .*✓ better", table, re.MULTILINE)
     assert re.search(r"^tokens .*≈ no clear difference", table, re.MULTILINE)
     assert re.search(r"^tool errors .*≈ no clear difference", table, re.MULTILINE)
-    assert "Cost: not known of any session." in table
+    assert "Cost: unknown for all sessions." in table
     assert re.findall(r"\d+%", prose(NAME, "which-after")) == ["54%", "92%", "25%", "75%"]
 
 

@@ -104,10 +104,10 @@ def test_what_is_claimed_late_or_over_says_so(notebook, main):
     shown = repr(notebook.run("%kern inbox"))
     everything = notebook.run("%kern inbox --all")
 
-    assert "1 requirement to answer:" in shown
-    assert "with ann" in shown
+    assert "1 pending requirement:" in shown
+    assert "claimed by ann" in shown
     assert "expired" not in shown
-    assert "1 requirement to answer, 2 answered or too late:" in repr(everything)
+    assert "1 pending requirement, 2 resolved or expired:" in repr(everything)
     assert repr(everything).count("✗ expired") == 2
     main.resolve(DELETE, approve=True, by="ann")
     assert "✓ approved by ann" in repr(notebook.run("%kern inbox --all"))

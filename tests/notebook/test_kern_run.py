@@ -177,9 +177,9 @@ def test_the_transcript_and_the_run_say_what_to_type(notebook, clerk, memory):
     notebook.run(f"%kern approve {key}")
     shown = repr(notebook.run("%kern show chat"))
     assert "%kern approve" not in shown
-    assert "go on: %kern continue chat/0" in shown
+    assert "resume: %kern continue chat/0" in shown
     notebook.run("%kern continue chat")
-    assert "go on" not in repr(notebook.run("%kern show chat"))
+    assert "resume: " not in repr(notebook.run("%kern show chat"))
 
 
 def test_a_team_goes_on_when_its_members_have_their_answers(notebook, memory, shredder):

@@ -180,7 +180,7 @@ def test_import_takes_files_folders_and_patterns(notebook, tmp_path):
     assert (report.sessions, report.messages, report.errors) == (3, 6, [])
     assert notebook.run("%kern import 'some chats'").skipped == 3
     assert len(notebook.run("%kern sessions")) == 3
-    assert "already there" in report._repr_html_()
+    assert "already stored" in report._repr_html_()
 
 
 def test_import_looks_for_every_path_first(notebook, tmp_path):

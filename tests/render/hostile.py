@@ -1,4 +1,4 @@
-"""What a store may hold: text that would act, break out or break down if it were not escaped, cut and made visible."""
+"""Hostile contents of a store: texts that are active, break the layout or are huge, unless they are escaped."""
 
 from __future__ import annotations
 

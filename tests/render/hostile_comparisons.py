@@ -1,4 +1,4 @@
-"""Comparisons of conversations that hold something hostile in every place that is rendered."""
+"""Comparisons with hostile texts in every rendered field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests and summaries that hold something hostile in every place that is rendered."""
+"""Digests and summaries with hostile texts in every rendered field."""
 
 from __future__ import annotations
 

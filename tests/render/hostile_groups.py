@@ -1,4 +1,4 @@
-"""Comparisons of groups that hold something hostile in every place that is rendered."""
+"""Comparisons of groups with hostile texts in every rendered field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reruns with something hostile in every place that is rendered: one that waits, one that failed."""
+"""Reruns with hostile texts in every rendered field: one paused, one failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strict reader of the markup we write: what is not allowed is a problem."""
+"""A strict parser of rendered markup; anything that is not allowed is a problem."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from kern_nb.operations.show import SessionTable
 from kern_nb.records import Session
 from kern_nb.store_registry import AttachedStore, StoreTable
 from kern_nb.text.tables import Column, Table
-from kern_nb.views.requirements import Waiting
+from kern_nb.views.requirements import InboxRow
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -84,7 +84,8 @@ def ingest_report() -> str:
 
 def inbox() -> str:
     rows = [
-        Waiting(one, one.requirement_id[:8], f"{one.session_id}/2", HOSTILE["script"]) for one in hostile_requirements()
+        InboxRow(one, one.requirement_id[:8], f"{one.session_id}/2", HOSTILE["script"])
+        for one in hostile_requirements()
     ]
     return Inbox(rows, store=HOSTILE["quotes"])._repr_html_()
 
@@ -119,8 +120,8 @@ for more in (hostile_comparisons, hostile_digests, hostile_groups, hostile_rerun
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_markup_is_as_it_was_found_good(name):
-    """The markup has not changed by accident."""
+def test_markup_equals_its_golden_file(name):
+    """Accidental changes of the markup fail."""
     file = GOLDEN / f"{name}.html"
     html = CASES[name]() + "\n"
     if os.environ.get("KERN_GOLDEN") == "renew":
@@ -130,15 +131,15 @@ def test_markup_is_as_it_was_found_good(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_markup_survives_every_host(name):
-    """Balanced elements that JupyterLab's sanitizer keeps, no script, handler, link, style sheet, colour or control."""
+def test_markup_uses_only_allowed_elements(name):
+    """Elements are balanced and pass JupyterLab's sanitizer; no script, handler, style sheet, colour or control."""
     found = Markup(CASES[name]())
 
     assert found.problems == []
     assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in found.text)
 
 
-def test_golden_files_are_small_and_all_in_use():
-    """A reviewer can read them, and none is left over."""
+def test_golden_files_are_small_and_all_used():
+    """They stay readable for a reviewer."""
     assert {file.stem for file in GOLDEN.iterdir()} == set(CASES)
     assert max(file.stat().st_size for file in GOLDEN.iterdir()) < 40_000

@@ -1,4 +1,4 @@
-"""A comparison of groups as plain text: it says what the markup says, and survives hostile names."""
+"""A comparison of groups has the same content as plain text and as markup, with hostile names, too."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from markup import Markup
 from kern_nb.analysis.groups import compare_groups
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Run, Session
-from kern_nb.text.metrics import difference
+from kern_nb.text.metrics import format_delta
 
 
 @pytest.mark.parametrize("contenders", [1, 2])
-def test_hostile_names_are_shown_and_cut(contenders):
-    """No control acts, no line is endless, and the frames have the names as they are."""
+def test_hostile_names_are_escaped_and_truncated(contenders):
+    """Controls are escaped and lines limited; the frames have the original names."""
     found = hostile_groups(contenders=contenders)
     text = repr(found)
 
@@ -26,8 +26,8 @@ def test_hostile_names_are_shown_and_cut(contenders):
 
 
 @pytest.mark.parametrize("made", [hostile_groups, many])
-def test_text_and_markup_say_the_same(made):
-    """Every number of the text stands in the markup, with all styles stripped: signs carry the meaning."""
+def test_text_and_markup_have_the_same_content(made):
+    """Every number of the text is in the markup without styles."""
     found = made()
     text, markup = repr(found), Markup(found._repr_html_())
 
@@ -36,22 +36,22 @@ def test_text_and_markup_say_the_same(made):
         assert (sign in text) == (sign in markup.text), sign
     for row in found.metrics.astype(object).where(found.metrics.notna(), None).itertuples():
         kind = "score" if row.metric == found.score else row.metric
-        assert difference(kind, row.delta) in text
-        assert difference(kind, row.delta) in markup.text
+        assert format_delta(kind, row.delta) in text
+        assert format_delta(kind, row.delta) in markup.text
 
 
-def test_long_lists_are_cut_with_a_word():
-    """Twenty keys are shown; how many more there are is said, and where."""
+def test_long_lists_are_truncated_with_a_note():
+    """Twenty keys are shown; the note counts the others and names the frame."""
     found = many()
 
     assert len(found.better) == 25
     for shown in (repr(found), found._repr_html_()):
-        assert "… 5 more; .better has all." in shown
-        assert "Not asked for: 30 sessions of else." in shown
+        assert "… 5 more; see .better." in shown
+        assert "Not selected: 30 sessions of else." in shown
 
 
-def test_few_pairs_are_a_warning():
-    """Of three pairs the interval is not much of one, and the reader is told; of a hundred nothing is said."""
+def test_few_pairs_show_a_warning():
+    """Three pairs show it, a hundred do not."""
     with InMemoryDb() as store:
         for n in range(6):
             made = Session(
@@ -61,5 +61,5 @@ def test_few_pairs_are_a_warning():
             store.add_score(f"s{n}", "reward", n)
         found = compare_groups(store, by="agent_id", key="task")
 
-    assert "3 keys are few: such intervals come out too narrow." in repr(found)
+    assert "With only 3 keys, intervals are too narrow." in repr(found)
     assert "too narrow" not in repr(many())

@@ -1,4 +1,4 @@
-"""The building blocks: whatever text goes in, it comes out as text, whole or cut with a word about it."""
+"""The HTML primitives: every text is escaped, and truncation is stated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from markup import Markup as Read
 
 from kern_nb.text import formatting
-from kern_nb.text.html import LONGEST, Markup, block, container, escape, flowing, join, preformatted, short, tag
+from kern_nb.text.html import (
+    MAX_LENGTH,
+    Markup,
+    abbreviate,
+    container,
+    escape,
+    join,
+    preformatted,
+    preserve_whitespace,
+    render_text,
+    tag,
+)
 from kern_nb.text.tables import Column, Table
 
 # Lone surrogates too: models and tools do return them.
@@ -19,37 +30,37 @@ any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
 
 
 @given(any_text)
-def test_any_text_is_escaped_for_elements_and_attributes(text):
-    """What is read back from the markup is the text, its controls made visible; it adds no element or attribute."""
+def test_text_is_escaped_in_elements_and_attributes(text):
+    """Parsing the markup returns the text with visible controls, and no other element or attribute."""
     read = Read(tag("p", text, title=text))
 
     assert read.problems == []
     assert read.elements == ["p"]
-    assert read.text == formatting.visible(text)
+    assert read.text == formatting.escape_controls(text)
     read.text.encode("utf-8")
 
 
 @given(any_text)
-def test_flowing_text_reads_the_same(text):
-    """Line breaks and words stay, whatever is put in to break lines."""
-    read = Read(flowing(text))
+def test_preserved_whitespace_reads_the_same(text):
+    """Line breaks and words stay."""
+    read = Read(preserve_whitespace(text))
 
     assert read.problems == []
-    assert read.text.replace("\u00a0", " ") == formatting.visible(text).replace("\u00a0", " ")
+    assert read.text.replace("\u00a0", " ") == formatting.escape_controls(text).replace("\u00a0", " ")
 
 
 @given(any_text, st.integers(2, 40))
-def test_a_cut_line_is_one_line_and_no_longer(text, width):
-    """`cut` gives at most that many characters, all of them visible, and marks what it left out."""
-    line = formatting.cut(text, width)
+def test_truncated_text_is_one_line_of_limited_width(text, width):
+    """All characters are visible, and an omission is marked."""
+    line = formatting.truncate(text, width)
 
     assert len(line) <= width
     assert "\n" not in line
-    assert line == formatting.one_line(text) or line.endswith("…")
+    assert line == formatting.single_line(text) or line.endswith("…")
 
 
-def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
-    """Only what is `Markup` counts as safe; what string methods make of it is text again."""
+def test_text_is_escaped_on_insertion_and_markup_is_not():
+    """Only `Markup` counts as safe; its string methods return text."""
     assert tag("p", "<b>", Markup("<b></b>"), None, 3) == "<p>&lt;b&gt;<b></b>3</p>"
     assert join("a", None, "<", by=" & ") == "a &amp; &lt;"
     assert tag("p", Markup("<i></i>") + "x") == "<p>&lt;i&gt;&lt;/i&gt;x</p>"
@@ -71,46 +82,48 @@ def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
         ("e\u0301 \U0001f600 \u0645", "e\u0301 \U0001f600 \u0645"),
     ],
 )
-def test_what_would_act_is_seen(text, seen):
-    """Controls of terminals and of text direction are shown; letters, accents and emoji stay as they are."""
-    assert formatting.visible(text) == seen
+def test_control_characters_are_visible(text, seen):
+    """Controls of terminals and text direction are visible; letters, accents and emoji are unchanged."""
+    assert formatting.escape_controls(text) == seen
 
 
-def test_a_megabyte_is_cut_and_counted():
-    """The beginning is there, the rest is folded or not rendered, and each says how much it is."""
-    shown = block(MEGABYTE)
+def test_a_megabyte_is_truncated_with_a_count():
+    """The beginning is shown, the remainder is folded or omitted, each with its length."""
+    shown = render_text(MEGABYTE)
     read = Read(shown)
 
-    assert len(shown) < 8 * LONGEST
+    assert len(shown) < 8 * MAX_LENGTH
     assert read.text.startswith(MEGABYTE[:900])
     assert "… 999,000 more characters" in read.text
-    assert "… 980,000 more characters are not shown." in read.text
-    assert "… 980,000 more characters are not shown." in Read(preformatted(MEGABYTE)).text
-    assert len(short(MEGABYTE, 40)) < 10_000
-    assert "details" not in Read(block("short\ntext")).elements
+    assert "… 980,000 more characters not shown." in read.text
+    assert "… 980,000 more characters not shown." in Read(preformatted(MEGABYTE)).text
+    assert len(abbreviate(MEGABYTE, 40)) < 10_000
+    assert "details" not in Read(render_text("short\ntext")).elements
 
 
-def test_indents_and_spaces_stay_without_any_style():
-    """Spaces that HTML would swallow become no-break ones; single spaces let lines wrap."""
-    assert Read(flowing("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
+def test_indents_and_spaces_are_preserved_without_styles():
+    """Collapsible spaces become no-break spaces; single spaces allow wrapping."""
+    assert (
+        Read(preserve_whitespace("def f():\n    return  1")).text == "def f():\n\u00a0\u00a0\u00a0\u00a0return \u00a01"
+    )
 
 
 def test_long_words_can_wrap():
-    """An unbroken run of characters has places to break, which are no characters."""
-    shown = flowing("x" * 200)
+    """Break opportunities add no characters."""
+    shown = preserve_whitespace("x" * 200)
 
     assert shown.count("<wbr>") == 3
     assert Read(shown).text == "x" * 200
 
 
-def test_no_output_is_taken_for_a_formula():
-    """MathJax would set what stands between two dollar signs; the container tells it not to look."""
+def test_output_is_not_typeset_as_formula():
+    """The container tells MathJax to ignore dollar signs."""
     for name in ("tex2jax_ignore", "mathjax_ignore"):
         assert name in container("$5 or $6")
 
 
-def test_a_table_says_the_same_in_text_and_markup():
-    """Caption, headings, values, the sign for what is missing, and the note."""
+def test_table_has_the_same_content_in_text_and_markup():
+    """Caption, headings, values, the sign for missing values, and the note."""
     table = Table("Things", [Column("name"), Column("n", number=True)], [["a", "1,234"], ["b", ""]], "That is all.")
     text, read = str(table), Read(table.html())
 
@@ -120,23 +133,23 @@ def test_a_table_says_the_same_in_text_and_markup():
     assert text.splitlines()[1:4] == ["name      n", "a     1,234", "b         —"]
 
 
-def test_numbers_stand_right_with_and_without_styles():
-    """The attribute serves hosts that drop styles, the style those whose own would win."""
+def test_numbers_are_aligned_right_with_and_without_styles():
+    """The attribute is for hosts that drop styles, the style for hosts that override the attribute."""
     shown = Table("T", [Column("n", number=True)], [["1"]]).html()
 
     assert shown.count('align="right"') == shown.count("text-align:right") == 2
 
 
-def test_a_cut_value_keeps_its_whole_as_a_title():
-    """And a title is an attribute: quotes do not end it."""
-    shown = short('a "quoted" <value> ' * 3, 20)
+def test_truncated_value_has_the_full_text_as_title():
+    """Quotes do not end the attribute."""
+    shown = abbreviate('a "quoted" <value> ' * 3, 20)
 
     assert shown.startswith('<abbr title="a &quot;quoted&quot; &lt;value&gt; a')
     assert stdlib_html.unescape(Read(shown).text).endswith("…")
 
 
-def test_empty_columns_can_be_left_out():
-    """A column without a value in any row says nothing."""
+def test_empty_columns_can_be_removed():
+    """A column without any value is removed."""
     table = Table("T", [Column("a"), Column("b"), Column("c")], [["1", "", ""], ["2", formatting.MISSING, "3"]])
 
     assert [column.title for column in table.without_empty_columns().columns] == ["a", "c"]
@@ -145,37 +158,37 @@ def test_empty_columns_can_be_left_out():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (formatting.count(1234567), "1,234,567"),
-        (formatting.count(None), "—"),
-        (formatting.count(0), "0"),
-        (formatting.money(0.00123), "0.0012"),
-        (formatting.money(12.345), "12.35"),
-        (formatting.money(0), "0.00"),
-        (formatting.money(None), "—"),
-        (formatting.seconds(0.123), "0.12 s"),
-        (formatting.seconds(12.34), "12.3 s"),
-        (formatting.seconds(200), "3 min 20 s"),
-        (formatting.seconds(59.99), "1 min 0 s"),
-        (formatting.seconds(7500), "2 h 5 min"),
-        (formatting.seconds(None), "—"),
-        (formatting.when(0), "1970-01-01 00:00"),
-        (formatting.when(None), "—"),
-        (formatting.plural(1, "run"), "1 run"),
-        (formatting.plural(1204, "run"), "1,204 runs"),
-        (formatting.status("ERROR"), "✗ ERROR"),
-        (formatting.status("COMPLETED"), "COMPLETED"),
-        (formatting.status(None), "—"),
-        (formatting.compact({"a": "x", "n": 2}, 40), 'a="x", n=2'),
-        (formatting.compact(None, 40), ""),
-        (formatting.compact("not json", 40), "not json"),
-        (formatting.compact([1, 2], 40), "[ 1, 2 ]"),
+        (formatting.format_count(1234567), "1,234,567"),
+        (formatting.format_count(None), "—"),
+        (formatting.format_count(0), "0"),
+        (formatting.format_money(0.00123), "0.0012"),
+        (formatting.format_money(12.345), "12.35"),
+        (formatting.format_money(0), "0.00"),
+        (formatting.format_money(None), "—"),
+        (formatting.format_seconds(0.123), "0.12 s"),
+        (formatting.format_seconds(12.34), "12.3 s"),
+        (formatting.format_seconds(200), "3 min 20 s"),
+        (formatting.format_seconds(59.99), "1 min 0 s"),
+        (formatting.format_seconds(7500), "2 h 5 min"),
+        (formatting.format_seconds(None), "—"),
+        (formatting.format_time(0), "1970-01-01 00:00"),
+        (formatting.format_time(None), "—"),
+        (formatting.pluralize(1, "run"), "1 run"),
+        (formatting.pluralize(1204, "run"), "1,204 runs"),
+        (formatting.format_status("ERROR"), "✗ ERROR"),
+        (formatting.format_status("COMPLETED"), "COMPLETED"),
+        (formatting.format_status(None), "—"),
+        (formatting.format_arguments({"a": "x", "n": 2}, 40), 'a="x", n=2'),
+        (formatting.format_arguments(None, 40), ""),
+        (formatting.format_arguments("not json", 40), "not json"),
+        (formatting.format_arguments([1, 2], 40), "[ 1, 2 ]"),
     ],
 )
-def test_values_read_well(shown, expected):
+def test_formatted_values(shown, expected):
     """Unknown is a dash, never 0."""
     assert shown == expected
 
 
 def test_hostile_values_are_all_covered():
-    """Each kind of trouble is in the corpus that the golden files are made of."""
+    """The golden files contain each kind of hostile value."""
     assert {"script", "quotes", "override", "nul", "surrogate"} <= set(HOSTILE)

@@ -1,4 +1,4 @@
-"""What models say: Markdown is read, everything else stays as it is, and nothing of it acts or vanishes."""
+"""Markdown of models: it is parsed, other text is unchanged, nothing is active and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from markup import Markup as Read
 
 from kern_nb.records import Message, Run, Session
 from kern_nb.text import html, markdown
-from kern_nb.text.markdown import Element, block, size, split, tree
+from kern_nb.text.markdown import Element, parse, render_markdown, split, text_length
 
 NAMES = frozenset(
     "a blockquote br code del em hr li ol p pre strong table tbody td th thead tr ul".split()  # noqa: SIM905
@@ -78,9 +78,9 @@ def elements(nodes):
             yield from elements(node.children)
 
 
-def test_markdown_is_elements():
-    """Words, lists, quotes, tables, code and links are what they are meant to be."""
-    found = Read(str(block(MARKDOWN["all"])))
+def test_markdown_becomes_elements():
+    """Words, lists, quotes, tables, code and links become their elements."""
+    found = Read(str(render_markdown(MARKDOWN["all"])))
 
     assert found.problems == []
     for name in ("strong", "em", "del", "code", "ol", "ul", "blockquote", "table", "th", "pre", "hr"):
@@ -103,25 +103,25 @@ def test_markdown_is_elements():
         "",
     ],
 )
-def test_a_text_without_markdown_is_shown_as_it_always_was(text):
-    """To the character: no element is added and none of its lines is joined to another."""
-    assert tree(text) is None
-    assert block(text) == html.block(text)
+def test_text_without_markdown_is_unchanged(text):
+    """No element is added and no lines are joined."""
+    assert parse(text) is None
+    assert render_markdown(text) == html.render_text(text)
 
 
-def test_what_is_too_long_is_left_as_it_is():
-    """A text of megabytes is not taken apart to be shown."""
-    text = "**bold** " * markdown.MOST
+def test_text_that_is_too_long_is_not_parsed():
+    """A text of megabytes is shown without parsing."""
+    text = "**bold** " * markdown.MAX_PARSED_LENGTH
 
-    assert tree(text) is None
-    assert len(block(text)) < 3 * html.LONGEST
+    assert parse(text) is None
+    assert len(render_markdown(text)) < 3 * html.MAX_LENGTH
 
 
 @given(TEXTS)
 @example("\n".join(MARKDOWN.values()))
-def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
-    """Only elements of the list, only links that a browser follows to where it says, no character that is unseen."""
-    nodes = tree(text)
+def test_no_text_is_active_and_no_word_is_lost(text):
+    """Only allowed elements and links appear, and no invisible character."""
+    nodes = parse(text)
     if nodes is None:
         return
 
@@ -134,61 +134,61 @@ def test_whatever_was_said_nothing_acts_and_no_word_is_lost(text):
         assert text_of.count(word) >= text.count(word)
     assert all(c in "\n\t" or c.isprintable() or c == "\u00a0" for c in text_of)
     json.dumps(nodes, ensure_ascii=False).encode()
-    assert Read(str(block(text))).problems == []
+    assert Read(str(render_markdown(text))).problems == []
 
 
 @example("> word00xword00x" * 4, 15)
 @given(TEXTS.map(lambda text: text * 4), st.integers(0, 300))
-def test_a_tree_is_cut_in_two_without_a_loss(text, room):
-    """The beginning is no longer than it may be; both parts together say all, and each is a tree by itself."""
-    nodes = tree(text)
+def test_split_loses_nothing(text, room):
+    """The first part has at most the given length, and both parts are trees that contain the whole text."""
+    nodes = parse(text)
     if nodes is None:
         return
     first, rest = split(nodes, room)
 
-    assert size(first) <= room
-    assert size(first) + size(rest) == size(nodes)
+    assert text_length(first) <= room
+    assert text_length(first) + text_length(rest) == text_length(nodes)
     plain = [re.sub("<[^>]*>", "", str(markdown.markup(part))) for part in ((*first, *rest), nodes)]
     # A space on which the second part begins is kept as one that no line swallows; it reads the same.
     assert plain[0].replace("\u00a0", " ") == plain[1].replace("\u00a0", " ")
     assert Read(str(markdown.markup(first))).problems == Read(str(markdown.markup(rest))).problems == []
 
 
-def test_a_numbered_list_that_is_cut_goes_on_counting():
-    """Its second half begins where the first ended; a row of a table is not cut in two."""
+def test_split_numbered_list_continues_counting():
+    """The second part starts with the next number; a table row is not split."""
     numbered = "\n".join(f"{n}. {'word ' * 20}" for n in range(3, 30))
     rows = "| a | b |\n|--|--|\n" + f"| {'x' * 50} | {'y' * 50} |\n" * 30
-    first, second = split(tree(numbered), 1_000)
-    upper, lower = split(tree(rows), 1_000)
+    first, second = split(parse(numbered), 1_000)
+    upper, lower = split(parse(rows), 1_000)
 
     assert first[0].attributes["start"] == "3"
     assert int(second[0].attributes["start"]) == 3 + len(first[0].children)
     assert {len(row.children) for row in elements((*upper, *lower)) if row.name == "tr"} == {2}
 
 
-def test_of_a_long_answer_the_beginning_is_shown_and_the_rest_folded():
-    """As of any text; of a huge one it says what is missing."""
+def test_long_answer_is_folded_after_its_preview():
+    """A huge answer states how many characters are missing."""
     long = "\n\n".join(f"**{n}** {'word ' * 40}" for n in range(20))
-    found, huge = Read(str(block(long))), Read(str(block(long * 50)))
+    found, huge = Read(str(render_markdown(long))), Read(str(render_markdown(long * 50)))
 
     assert found.problems == huge.problems == []
     assert found.elements.count("details") == huge.elements.count("details") == 1
     assert found.text.count("word") == 800
-    assert "more characters are not shown." in huge.text
-    assert "more characters are not shown." not in found.text
+    assert "more characters not shown." in huge.text
+    assert "more characters not shown." not in found.text
 
 
-def test_a_table_of_which_a_row_has_a_cell_too_many_is_a_table():
-    """Models write such; the text of the last cells stands together, and a missing one is empty."""
-    found = tree("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
+def test_table_with_too_many_cells_is_a_table():
+    """The text of extra cells is joined, and a missing cell is empty."""
+    found = parse("| a | b |\n|:--|--:|\n| 1 |\n| 2 | 3 | `4 \\| 5` |")
     cells = [said(cell.children) for cell in elements(found) if cell.name in ("td", "th")]
 
     assert cells == ["a", "b", "1", "", "2", "3 | 4 | 5"]
     assert [one.attributes.get("align") for one in elements(found) if one.name == "th"] == ["left", "right"]
 
 
-def test_only_what_a_model_said_is_read_as_markdown():
-    """Users and tools are shown as they wrote; so is an answer that is data."""
+def test_only_model_messages_are_parsed_as_markdown():
+    """Messages of users and tools, and answers that are data, are unchanged."""
     text = "**bold**"
     messages = [Message(role=role, content=text) for role in ("user", "tool", "system", "assistant")]
     messages.append(Message(role="assistant", content={"said": text}))
@@ -199,8 +199,8 @@ def test_only_what_a_model_said_is_read_as_markdown():
     assert shown.text.count("**bold**") == 4
 
 
-def test_no_text_blows_the_reader_up():
-    """Of texts that invite it to try all ways, each as long as is read, it reads seventeen in a minute of a processor."""
+def test_parser_handles_pathological_texts():
+    """Seventeen texts that provoke backtracking, of the maximum length, take less than a minute of processor time."""
     pieces = [
         "[",
         "![",
@@ -225,19 +225,19 @@ import resource
 from kern_nb.text import html, markdown
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for piece in {pieces!r}:
-    markdown._tree.__wrapped__(piece * (html.LONGEST // len(piece)))
+    markdown._parse.__wrapped__(piece * (html.MAX_LENGTH // len(piece)))
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
 
     assert done.returncode == 0
 
 
-def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
-    """It is read in pieces; nothing is lost where they meet, and what stands within one is read as ever."""
+def test_long_paragraph_keeps_words_and_emphasis():
+    """It is parsed in pieces; nothing is lost between them, and emphasis within one is kept."""
     text = " ".join(f"word{n} **bold{n}** `code {n}`" for n in range(1_000))
-    html = markdown.block(text, len(text))
+    html = markdown.render_markdown(text, len(text))
 
-    assert 7 * markdown._PIECE < len(text) <= markdown.MOST
+    assert 7 * markdown._PIECE < len(text) <= markdown.MAX_PARSED_LENGTH
     for n in range(1_000):
         assert f"word{n} " in html
         assert f"bold{n}" in html
@@ -245,31 +245,31 @@ def test_a_long_paragraph_keeps_every_word_and_its_emphasis():
     assert html.count("<code>") > 950
 
 
-def test_a_table_row_that_is_too_short_is_filled_and_many_of_them_end_it():
-    """A cell or two are often missing; a thousand are no table, and are shown as they are."""
+def test_short_table_rows_are_padded_up_to_a_limit():
+    """A few cells may be missing; with too many the table ends."""
     head = "|a" * 300 + "|\n" + "|-" * 300 + "|\n"
-    few, many = (markdown.tree(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
+    few, many = (markdown.parse(f"{head}{'|b' * 299}|\n" + "|c\n" * rows) for rows in (1, 50))
 
     assert [node.name for node in few] == ["table"]
     assert [node.name for node in many] == ["table", "p"]
     assert json.dumps(many).count('"c"') + json.dumps(many).count("|c") == 50
 
 
-def test_headings_and_rules_of_tables_are_told_from_what_looks_like_them():
-    """Signs that close a heading are not shown, others are; a rule has signs in every cell."""
-    assert markdown.markup(markdown.tree("# a  ##  ")) == markdown.markup(markdown.tree("# a"))
-    assert "a##" in markdown.markup(markdown.tree("# a##"))
-    assert "a # b" in markdown.markup(markdown.tree("## a # b #"))
-    assert [node.name for node in markdown.tree("a|b\n:-|-:\nc|d")] == ["table"]
+def test_headings_and_table_rules_are_distinguished_from_similar_text():
+    """Closing signs of a heading are hidden, others are not; a rule has signs in every cell."""
+    assert markdown.markup(markdown.parse("# a  ##  ")) == markdown.markup(markdown.parse("# a"))
+    assert "a##" in markdown.markup(markdown.parse("# a##"))
+    assert "a # b" in markdown.markup(markdown.parse("## a # b #"))
+    assert [node.name for node in markdown.parse("a|b\n:-|-:\nc|d")] == ["table"]
     for rule in ("-|", "- -|-", "|--|:|", "||", ":|:"):
-        nodes = markdown.tree(f"a|b\n{rule}\n*c*|d") or ()
+        nodes = markdown.parse(f"a|b\n{rule}\n*c*|d") or ()
         assert "table" not in [node.name for node in nodes if not isinstance(node, str)]
 
 
-def test_the_reader_is_loaded_when_there_is_something_to_read():
-    """Not with the package, nor with what writes transcripts."""
+def test_parser_is_imported_on_demand():
+    """Importing the package or the transcript view does not import it."""
     code = (
-        "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.tree('plain'); print('mistune' in sys.modules)"
+        "import sys, kern_nb, kern_nb.views.transcript as t; t.markdown.parse('plain'); print('mistune' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -1,4 +1,4 @@
-"""A rerun as plain text: what was done, what it waits for or failed with, and the comparison."""
+"""A rerun as plain text: its headline, requirements or errors, and the comparison."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from kern_nb.models.scripted import ScriptedModel
 from kern_nb.operations.rerun import rerun
 
 
-def test_hostile_text_does_not_act():
-    """Control characters are shown, and each part is on the lines it needs."""
+def test_hostile_text_is_escaped():
+    """Control characters are visible, and each part is on its own line."""
     for shown in (repr(failed()), repr(paused())):
         assert all(c == "\n" or c.isprintable() or c == "\u00a0" for c in shown)
         assert "and 4 more" in shown
-        assert "Left out, as there is no input: a<script>" in shown
+        assert "Skipped, no input: a<script>" in shown
 
 
-def test_a_rerun_is_said_in_one_line():
-    """Which run, as which, by whom, with what, and how it ended; then the comparison."""
+def test_rerun_headline():
+    """It names the original, the new run, the agent, the changes and the status; the comparison follows."""
     with InMemoryDb() as store:
         agent = Agent(ScriptedModel("hi"), db=store, name="Clerk", session_id="chat")
         agent.run("hello")
         done = rerun("chat/0", agent, model=ScriptedModel("ho", id="b"), tools=[], message="Hello", name="what-if")
         lines = repr(done).splitlines()
         assert lines[0] == (
-            "✓ chat/0 again as what-if/0, by Clerk, with model b, without tools, with another message: COMPLETED"
+            "✓ Rerun of chat/0 as what-if/0, by Clerk, with model b, without tools, with a new message: COMPLETED"
         )
-        assert lines[1].startswith("chat/0 and what-if/0 part at once")
+        assert lines[1].startswith("chat/0 and what-if/0 have no turns in common")
         assert "<table" in done._repr_html_()
         titles = store.sessions_df()["session_name"].fillna("").tolist()
         assert "what-if" in titles
@@ -36,5 +36,5 @@ def test_a_rerun_is_said_in_one_line():
         store.delete_session("what-if")
         gone = rerun("chat/0", agent, name="gone")
         store.delete_session("gone")
-        assert "There is nothing to compare" in repr(gone)
-        assert "There is nothing to compare" in gone._repr_html_()
+        assert "No comparison: " in repr(gone)
+        assert "No comparison: " in gone._repr_html_()

@@ -1,4 +1,4 @@
-"""Transcripts: what belongs to a run is with it, what is long is cut with a word, what is inherited is marked."""
+"""Transcripts: grouping by run, truncation, inheritance and requirements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from markup import Markup as Read
 
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall
-from kern_nb.views.transcript import MOST_CHARACTERS, MOST_MESSAGES, Conversation, conversation_html, conversation_text
+from kern_nb.views.transcript import MAX_CHARACTERS, MAX_MESSAGES, Conversation, conversation_html, conversation_text
 
 
 def run(index: int, n: int, *, text: str = "text", **fields: object) -> Run:
@@ -24,8 +24,8 @@ def read(shown: Session) -> Read:
     return found
 
 
-def test_each_message_stands_under_its_place():
-    """The place is what `%kern branch chat/1.0` takes."""
+def test_each_message_has_its_index():
+    """The index is what `%kern branch chat/1.0` takes."""
     text = read(session(run(0, 2), run(1, 1))).text
 
     for place in ("0.0usertext 0.0", "0.1usertext 0.1", "1.0usertext 1.0"):
@@ -34,38 +34,43 @@ def test_each_message_stands_under_its_place():
 
 
 @pytest.mark.parametrize("sizes", [[500], [50] * 10, [1] * 400, [150, 0, 150], [10, 480, 10]])
-def test_of_very_many_messages_the_middle_is_left_out_and_counted(sizes):
-    """The first and the last are there, with one word about how many are not, and how to see them."""
+def test_middle_messages_are_omitted_and_counted(sizes):
+    """The first and last messages are shown, with one note about the omitted ones."""
     runs = [run(index, n) for index, n in enumerate(sizes)]
     found = read(session(*runs))
     total, last = sum(sizes), len(sizes) - 1
 
-    assert found.text.count("usertext") == MOST_MESSAGES
+    assert found.text.count("usertext") == MAX_MESSAGES
     assert "0.0usertext" in found.text
     assert f"{last}.{sizes[-1] - 1}usertext" in found.text
-    assert found.text.count("not shown here") == 1
-    assert f"… {total - MOST_MESSAGES} messages not shown here; %kern show chat/" in found.text
+    assert found.text.count("not shown; see") == 1
+    assert f"… {total - MAX_MESSAGES} messages not shown; see for example %kern show chat/" in found.text
 
 
-def test_a_run_that_is_cut_tells_its_error_once():
-    """At its end."""
+def test_truncated_run_shows_its_error_once():
+    """The error is at its end."""
     text = read(session(run(0, 500, error="it broke"))).text
 
     assert text.count("it broke") == 1
-    assert text.index("not shown here") < text.index("it broke")
+    assert text.index("not shown; see") < text.index("it broke")
 
 
-def test_many_long_texts_are_each_cut_shorter():
-    """The whole stays of a size that a browser opens, and each cut says how much is missing."""
+def test_many_long_texts_are_each_truncated_further():
+    """The total stays readable, and each text states how much is missing."""
     html = session(run(0, 150, text="x" * 19_000))._repr_html_()
 
-    assert len(html) < 2 * MOST_CHARACTERS
-    assert "more characters are not shown." in html
+    assert len(html) < 2 * MAX_CHARACTERS
+    assert "more characters not shown." in html
 
 
-def test_a_call_is_folded_with_its_arguments_and_result():
-    """Good, failed, open and unknown calls differ by sign and word."""
-    statuses = {"completed": "✓ f(", "failed": "✗ failed f(", "started": "… started f(", "unknown": "? unknown f("}
+def test_call_is_folded_with_arguments_and_result():
+    """Completed, failed, started and unknown calls differ by sign and word."""
+    statuses = {
+        "completed": "✓ f(",
+        "failed": "✗ failed: f(",
+        "started": "… started: f(",
+        "unknown": "? outcome unknown: f(",
+    }
     for status, start in statuses.items():
         call = ToolCall(
             tool_call_id="1", tool_name="f", args={"q": "x"}, result="found", status=status, message_index=0
@@ -80,8 +85,8 @@ def test_a_call_is_folded_with_its_arguments_and_result():
         assert ", ✗ 1 failed" in found.text if status == "failed" else "✗" not in found.text
 
 
-def test_a_result_is_rendered_in_full_only_once():
-    """Beside its call; the tool's message repeats the beginning of it."""
+def test_result_is_rendered_in_full_once():
+    """It is next to its call; the tool's message repeats its beginning."""
     result = "word " * 200
     call = ToolCall(tool_call_id="1", tool_name="f", result=result, status="completed", message_index=0)
     messages = [
@@ -95,14 +100,14 @@ def test_a_result_is_rendered_in_full_only_once():
 
 
 def test_calls_without_a_message_are_shown():
-    """An importer may know a call and not who made it."""
+    """An importer may know a call but not its message."""
     loose = ToolCall(tool_call_id="1", tool_name="loose", status="completed")
 
     assert "✓ loose()" in read(session(run(0, 1, tool_calls=[loose]))).text
 
 
-def test_a_run_without_messages_shows_its_input_and_output():
-    """Some sources record no more."""
+def test_run_without_messages_shows_input_and_output():
+    """Some sources record only these."""
     text = read(session(Run(session_id="chat", run_index=0, input="ask", output={"answer": 42}))).text
 
     assert "userask" in text
@@ -110,7 +115,7 @@ def test_a_run_without_messages_shows_its_input_and_output():
 
 
 def test_inherited_runs_are_marked():
-    """By a sign and the parent's name; the session says up to where."""
+    """They have a sign and the parent's name; the session states up to which run."""
     own = run(1, 1)
     inherited = run(0, 1).model_copy(update={"session_id": "parent"})
     branch = session(inherited, own, parent_session_id="parent", fork_run_index=0, fork_message_index=3)
@@ -124,18 +129,18 @@ def test_inherited_runs_are_marked():
     assert "↳ parent, none of its runs" in read(nothing).text
 
 
-def test_plain_text_is_cut_to_a_screen_or_two():
-    """Some lines, each of some length, and how many are missing."""
+def test_plain_text_is_truncated():
+    """Lines are limited in number and length, and missing ones are counted."""
     shown = session(run(0, 300, text="x" * 1000))
     text = conversation_text(Conversation(shown, shown.runs))
 
     assert len(text) < 12_000
     assert text.splitlines()[0] == "Session chat: 1 run"
-    assert text.splitlines()[-1] == "… 261 lines more; .messages has every message."
+    assert text.splitlines()[-1] == "… 261 more lines; see .messages."
 
 
 def test_part_of_a_run_starts_at_a_message():
-    """Of the first run that is shown, messages before the place are left out."""
+    """Earlier messages of the first run are omitted."""
     shown = session(run(0, 3), run(1, 3))
     html = conversation_html(Conversation(shown, shown.runs, first_message=2))
 
@@ -144,8 +149,8 @@ def test_part_of_a_run_starts_at_a_message():
     assert "text 1.0" in html
 
 
-def test_records_have_short_plain_forms():
-    """Neither a session nor a run writes out everything it holds."""
+def test_records_have_a_short_repr():
+    """Neither a session nor a run shows all its contents."""
     named = session(run(0, 3), session_data={"session_name": "A trip"}, parent_session_id="parent", fork_run_index=0)
 
     assert repr(named) == str(named) == "<Session chat 'A trip', 1 run, branch of parent>"
@@ -166,8 +171,8 @@ def texts(shown: Session) -> list[str]:
     return [read(shown).text, conversation_text(Conversation(shown, shown.runs))]
 
 
-def test_a_paused_run_ends_with_what_it_waits_for():
-    """The call, who is to answer, and the lines that answer it, after its messages."""
+def test_paused_run_ends_with_its_requirements():
+    """The call, the assignee and the commands follow its messages."""
     asked = ask("0b000000-2", "user_input", extra={"fields": ["city", "a b"]})
     for text in texts(session(run(0, 1), paused(ask(assignee="ann"), asked, index=1))):
         for part in (
@@ -181,15 +186,15 @@ def test_a_paused_run_ends_with_what_it_waits_for():
         assert "%kern continue" not in text
 
 
-def test_lines_name_enough_of_an_id():
-    """Of those that begin alike, as much as tells them apart."""
+def test_commands_use_unique_prefixes():
+    """Prefixes of similar ids are long enough to be unique."""
     for text in texts(session(paused(ask("0a000000-12"), ask("0a000000-13"), ask("short")))):
         for key in ("0a000000-12", "0a000000-13", "short"):
             assert f"%kern approve {key}" in text
 
 
-def test_a_paused_run_with_its_answers_says_how_to_go_on():
-    """Who said what, and the line; a run that ended says nothing of what it once waited for."""
+def test_resolved_run_shows_the_resume_command():
+    """Answers are shown with the command; a finished run shows no requirements."""
     done = ask(status="resolved", approved=True, resolved_by="ann")
     late = ask("0b000000-2", status="expired")
     for text in texts(session(paused(done, late))):
@@ -202,8 +207,8 @@ def test_a_paused_run_with_its_answers_says_how_to_go_on():
         assert "%kern" not in text
 
 
-def test_a_team_waits_for_its_members():
-    """Its own run says where to look; when they have their answers, it says how to go on, and they do not."""
+def test_team_run_waits_for_members():
+    """Only the team's run shows where to look and, once its members are resolved, how to resume."""
     member = {"parent_run_id": "r0", "index": 1}
     team = paused(run_type="team")
     for text in texts(session(team, paused(ask(), **member))):
@@ -217,15 +222,15 @@ def test_a_team_waits_for_its_members():
     assert "%kern" not in paused()._repr_html_()
 
 
-def test_what_waits_is_said_however_long_the_conversation_is():
-    """Plain text is cut, but not that; nor does markup lose it."""
+def test_requirements_are_shown_in_long_conversations():
+    """Truncation drops them neither from the text nor from the markup."""
     for text in texts(session(run(0, 500), paused(ask(), index=1), run(2, 500))):
         assert text.count("%kern approve 0a000000") == 1
-    assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 waits for rm(")
+    assert texts(session(run(0, 500), paused(ask(), index=1)))[1].splitlines()[-1].startswith("Run 1 pending rm(")
 
 
-def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
-    """How a run ended says nothing of its beginning; one that is inherited whole is named as the parent's."""
+def test_branch_of_a_truncated_paused_run_has_no_requirements():
+    """Its status does not apply; a run that is inherited completely refers to the parent."""
     inherited = paused(ask(status="resolved", approved=False)).model_copy(update={"session_id": "parent"})
     cut = session(inherited, parent_session_id="parent", fork_run_index=0, fork_message_index=0)
     whole = session(inherited, parent_session_id="parent", fork_run_index=0)
@@ -237,21 +242,21 @@ def test_a_branch_that_cuts_a_paused_run_waits_for_nothing():
         assert "%kern continue parent/0" in text
 
 
-def test_arguments_of_any_size_are_shown_to_who_approves():
-    """All that a browser can bear, and how much is left; the line says the beginning."""
+def test_long_arguments_are_shown_for_approval():
+    """The markup has as much as is allowed, with a count of the remainder; the text has the beginning."""
     asked = ask()
     asked.args = {"text": "x" * 1_000_000}
     shown = session(paused(asked))
     html, text = shown._repr_html_(), conversation_text(Conversation(shown, shown.runs))
 
     assert html.count("x" * 10_000) == 1
-    assert "more characters are not shown." in html
+    assert "more characters not shown." in html
     assert len(html) < 40_000
     assert len(text) < 1_000
 
 
-def test_a_run_by_itself_shows_its_messages_and_what_it_waits_for():
-    """As the last value of a cell; its plain form stays one line."""
+def test_single_run_shows_messages_and_requirements():
+    """This is the HTML of a run; its plain form is one line."""
     found = Read(paused(ask())._repr_html_())
 
     assert found.problems == []

@@ -1,4 +1,4 @@
-"""No store is attached before a test of a widget, and none after it."""
+"""No store is attached before or after a widget test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view of a comparison, as its script asks for it: stretches, turns with their marks, whole texts."""
+"""The calls of the comparison widget: stretches, turns and full texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from kern_nb.db import InMemoryDb
 from kern_nb.records import Message, Run, Session
-from kern_nb.widgets.comparison import MOST_ROWS, view
+from kern_nb.widgets.comparison import MAX_ROWS, view
 
 HOSTILE = "<script>alert(1)</script>\u202e\x00\ud83d"
 
@@ -23,17 +23,17 @@ def store():
         yield made
 
 
-def test_what_is_the_same_is_folded_and_what_differs_is_not(store):
-    """Stretches of turns: where each begins, how long it is, whether it is the same."""
+def test_identical_turns_are_folded(store):
+    """Each stretch has its first turn, its length, and whether it is identical."""
     found = view("a", "b", store=store).stretches(0)
 
     assert found["stretches"] == [[0, 3, True, 0], [3, 1, False, 0], [4, 2, True, 0]]
     assert found["parts"] == 3
-    assert "begin with 3 turns alike" in found["said"]
+    assert "have 3 turns in common" in found["said"]
 
 
-def test_the_words_of_one_side_alone_are_marked(store):
-    """Both sides of a turn, each with where it stands."""
+def test_words_of_one_side_are_marked(store):
+    """Both sides of a turn have a reference."""
     store.save_session(Session(session_id="long", runs=[Run(input="the price is 20 euros")]))
     store.save_session(Session(session_id="other", runs=[Run(input="the price is 25 euros")]))
     (row,) = view("long", "other", store=store).rows(0, 0, 5)
@@ -44,18 +44,18 @@ def test_the_words_of_one_side_alone_are_marked(store):
     assert row["a"]["place"] == "long/0"
 
 
-def test_turns_come_in_portions_however_many_are_asked_for(store):
-    """And none beyond the last."""
+def test_turns_are_limited_per_request(store):
+    """There are none beyond the last."""
     store.save_session(Session(session_id="many", runs=[Run(input=f"{n}") for n in range(120)]))
     shown = view("a", "many", store=store)
 
-    assert len(shown.rows(0, 0, 10_000)) == MOST_ROWS
+    assert len(shown.rows(0, 0, 10_000)) == MAX_ROWS
     assert len(shown.rows(0, 100, 10_000)) == len(shown.comparison.turns) - 100
     assert shown.rows(0, 10_000, 10) == []
 
 
-def test_a_long_text_is_cut_and_can_be_had_whole(store):
-    """The beginning, how much is missing, and all of it on request."""
+def test_long_text_is_truncated_and_available_in_full(store):
+    """A preview states the number of missing characters; huge texts have a limit."""
     text = "word " * 5_000
     store.append_run("a", Run(messages=[Message(role="user", content=text)]))
     shown = view("a", "b", store=store)
@@ -66,8 +66,8 @@ def test_a_long_text_is_cut_and_can_be_had_whole(store):
     assert shown.whole(0, last["turn"], "a") == text
 
 
-def test_each_of_several_contenders_is_beside_the_baseline(store):
-    """By its number; what each took is there once."""
+def test_each_contender_is_compared_with_the_baseline(store):
+    """By its number; the metrics are sent once."""
     shown = view("a", "b", "c", store=store)
 
     assert shown.start()["contenders"] == ["b", "c"]
@@ -75,30 +75,30 @@ def test_each_of_several_contenders_is_beside_the_baseline(store):
     assert [shown.stretches(n)["parts"] for n in (0, 1)] == [3, 3]
 
 
-def test_hostile_texts_cross_as_text(store):
-    """Everything is JSON, with its controls made visible; nothing is markup but what the renderer wrote."""
+def test_hostile_texts_are_sent_as_text(store):
+    """Every text is JSON with visible controls, and each command is one line."""
     shown = view("a", "c", store=store)
     sent = json.dumps([shown.start(), shown.stretches(0), shown.rows(0, 0, 50)]).encode()
     (row,) = [row for row in shown.rows(0, 0, 50) if row["status"] != "matched"]
 
     assert sent
     assert "".join(text for _, text in row["b"]["text"]) == "<script>alert(1)</script>⟨U+202E⟩␀\ufffd"
-    assert "<script" not in shown.still()
+    assert "<script" not in shown.fallback_html()
 
 
 @pytest.mark.parametrize("call", [("stretches", 7), ("stretches", -1), ("whole", 0, 99, "a"), ("whole", 0, 0, "z")])
-def test_what_is_not_there_is_refused(store, call):
-    """A stale or forged request gets an error that the widget shows."""
+def test_unknown_turn_is_refused(store, call):
+    """A stale or forged request gets an error."""
     name, *args = call
     shown = view("a", "b", store=store)
 
-    with pytest.raises(ValueError, match="There is no"):
+    with pytest.raises(ValueError, match=r"^No (turn|contender) "):
         getattr(shown, name)(*args)
 
 
-def test_the_still_is_the_comparison(store):
-    """What a saved notebook shows without a kernel."""
+def test_fallback_is_the_comparison(store):
+    """A saved notebook shows it without a kernel."""
     shown = view("a", "b", store=store)
 
-    assert shown.still() == shown.comparison._repr_html_()
+    assert shown.fallback_html() == shown.comparison._repr_html_()
     assert repr(shown) == "<ComparisonView a | b>"

@@ -1,4 +1,4 @@
-"""The inbox as its script asks for it: what waits, answers in place, one winner, going on with the run."""
+"""The calls of the inbox: requirements by run, answers in place, and resuming."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from paused import BOOK, CONFIRM, DELETE, EXTERNAL, FILL, RATE, key, pause, stored, typed, until
+from pending_requirements import (
+    BOOK,
+    CONFIRM,
+    DELETE,
+    EXTERNAL,
+    FILL,
+    RATE,
+    key,
+    load_requirement,
+    pause,
+    run_command,
+    wait_until,
+)
 
 from kern_nb import attach
 from kern_nb.agent import Agent, tool
@@ -48,9 +60,9 @@ def cards(found):
 
 
 @pytest.mark.every_engine
-def test_it_shows_what_is_waited_for_by_run(inbox):
-    """What would be called with what, who is to answer, since when; and what the run was asked."""
-    found = inbox.look("", 20)
+def test_requirements_are_grouped_by_run(inbox):
+    """Each has its call, assignee and time; the run has its input."""
+    found = inbox.poll("", 20)
     (run,) = found["runs"]
     one, fill, result = run["cards"]
 
@@ -70,18 +82,18 @@ def test_it_shows_what_is_waited_for_by_run(inbox):
     assert [arg["name"] for arg in fill["args"]] == ["seats"]
     assert (result["fields"], result["waiting"], result["state"]) == ([], True, "")
     assert (found["left"], found["people"], found["by"]) == (3, [{"key": key("ann"), "name": "ann"}], "bob")
-    assert repr(inbox) == "<InboxWidget 3 requirements to answer>"
+    assert repr(inbox) == "<InboxWidget: 3 pending requirements>"
     json.dumps(found).encode()
 
 
-def test_a_look_at_what_is_as_it_was_says_only_so(inbox, store):
-    """A poll of an inbox in which nothing happens costs no more than the question; what happens is seen."""
-    mark = inbox.look("", 20)["mark"]
+def test_poll_without_changes_returns_the_mark(inbox, store):
+    """A change is returned by the next poll."""
+    mark = inbox.poll("", 20)["mark"]
 
-    assert inbox.look(mark, 20) == {"mark": mark}
+    assert inbox.poll(mark, 20) == {"mark": mark}
 
     pause(store, CONFIRM, session_id="other")
-    assert [run["place"] for run in inbox.look(mark, 20)["runs"]] == ["chat/0", "other/0"]
+    assert [run["place"] for run in inbox.poll(mark, 20)["runs"]] == ["chat/0", "other/0"]
 
 
 CLICKS = {
@@ -94,98 +106,98 @@ CLICKS = {
     "result": (RATE, lambda w: w.answer(key(RATE), ['{"stars": 5}'], False)),
     "result as text": (RATE, lambda w: w.answer(key(RATE), ["42"], True)),
     "result in lines": (RATE, lambda w: w.answer(key(RATE), ["a\n\tb"], False)),
-    "hand on": (DELETE, lambda w: w.hand_on(key(DELETE), "carl", "You know the file.")),
+    "hand off": (DELETE, lambda w: w.hand_off(key(DELETE), "carl", "You know the file.")),
 }
 
 
 @pytest.mark.parametrize("click", CLICKS)
-def test_the_line_does_what_the_click_did(click, attached_stores):
-    """Typed in the same place, the line of a click stores the same answer."""
+def test_command_equals_its_click(click, attached_stores):
+    """The command stores the same answer."""
     requirement_id, clicked = CLICKS[click]
     answers, lines = [], []
-    for act in (lambda: lines.append(clicked(inbox_widget(by="bob"))["line"]), lambda: typed(lines[0])):
+    for act in (lambda: lines.append(clicked(inbox_widget(by="bob"))["line"]), lambda: run_command(lines[0])):
         with InMemoryDb() as store:
             attached_stores.attach(store, name="main")
             for asked, name in ((CONFIRM, DELETE), (FILL, BOOK), (EXTERNAL, RATE)):
                 pause(store, asked | {"requirement_id": name}, session_id=name)
             act()
-            one = stored(store, requirement_id)
+            one = load_requirement(store, requirement_id)
             answers.append((one.status, one.approved, one.answer, one.note, one.resolved_by, one.assignee))
             attached_stores.detach("main")
     assert answers[0] == answers[1]
-    assert answers[0][0] == ("pending" if click == "hand on" else "resolved")
+    assert answers[0][0] == ("pending" if click == "hand off" else "resolved")
 
 
-def test_edited_arguments_keep_their_kind(inbox, store):
-    """Text stays text, also where it could be a number; the rest is read as JSON."""
+def test_edited_arguments_keep_their_type(inbox, store):
+    """Text stays text, even if it looks like a number; other arguments are parsed as JSON."""
     inbox.approve(key(DELETE), {"0": "42", "1": "42"})
 
-    assert stored(store, DELETE).answer == {"path": "42", "times": 42}
-    shown = cards(inbox.look("", 20))[DELETE]
+    assert load_requirement(store, DELETE).answer == {"path": "42", "times": 42}
+    shown = cards(inbox.poll("", 20))[DELETE]
     assert (shown["state"], [arg["now"] for arg in shown["args"]]) == ("✓ approved by bob", ["42", "42"])
 
 
-def test_what_cannot_be_read_is_told_at_the_requirement_and_answers_nothing(inbox, store):
-    """Which argument, and what would do; nobody's answer is spent."""
+def test_invalid_input_is_refused_at_the_requirement(inbox, store):
+    """The error names the argument and what is valid; nothing is resolved."""
     told = inbox.approve(key(DELETE), {"1": "3,5"})["refused"]
 
-    assert "times is no JSON" in told["message"]
-    assert told["hint"].startswith("Write a number")
-    assert inbox.answer(key(RATE), [""], False)["refused"]["message"] == "There is no answer yet."
-    assert inbox.hand_on(key(RATE), " ", "")["refused"]["message"] == "Nobody was named."
+    assert "times must be JSON" in told["message"]
+    assert told["hint"].startswith("Enter a number")
+    assert inbox.answer(key(RATE), [""], False)["refused"]["message"] == "The answer must not be empty."
+    assert inbox.hand_off(key(RATE), " ", "")["refused"]["message"] == "The assignee must not be empty."
     assert [one.status for one in store.requirements(status=None)] == ["pending"] * 3
 
 
-def test_a_field_that_a_tool_cannot_do_without_is_asked_for_again(inbox, store):
-    """An empty field is not given; the store says which one is needed."""
+def test_required_field_must_not_be_empty(inbox, store):
+    """The store names the missing field."""
     extra = {"fields": ["city", "date"], "required": ["city"]}
     pause(store, FILL | {"requirement_id": "need", "extra": extra}, session_id="needed")
 
     assert "needs city" in inbox.answer(key("need"), ["", "Monday"], False)["refused"]["message"]
     assert "said" in inbox.answer(key("need"), ["Paris", ""], False)
-    assert stored(store, "need").answer == {"city": "Paris"}
+    assert load_requirement(store, "need").answer == {"city": "Paris"}
 
 
-def test_of_two_who_click_one_wins_and_the_other_is_told_who(inbox, store):
-    """At the requirement itself: who was faster, and when; the answer stands as it was given."""
+def test_of_two_clicks_one_wins(inbox, store):
+    """The other is told by whom and when it was resolved."""
     other = inbox_widget(store, by="eve")
-    other.look("", 20)
+    other.poll("", 20)
 
     assert "said" in inbox.approve(key(DELETE), {})
     refused = other.reject(key(DELETE), "no")["refused"]
 
     assert refused["kind"] == "AlreadyResolved"
     assert "was approved by bob at" in refused["message"]
-    assert stored(store, DELETE).approved is True
-    assert cards(other.look("", 20))[DELETE]["state"] == "✓ approved by bob"
+    assert load_requirement(store, DELETE).approved is True
+    assert cards(other.poll("", 20))[DELETE]["state"] == "✓ approved by bob"
 
 
-def test_what_somebody_else_took_on_is_theirs(inbox, store):
-    """Who is at it is shown, and told to who answers all the same; they themselves may."""
+def test_claimed_requirement_is_refused(inbox, store):
+    """The form shows who claimed it; only they may answer."""
     store.claim(RATE, by="carl")
 
-    assert cards(inbox.look("", 20))[RATE]["state"] == "with carl"
-    assert "is claimed by carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
+    assert cards(inbox.poll("", 20))[RATE]["state"] == "claimed by carl"
+    assert "is with carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
     inbox.answer_as("carl")
     assert "said" in inbox.answer(key(RATE), ["5"], False)
-    assert stored(store, RATE).resolved_by == "carl"
+    assert load_requirement(store, RATE).resolved_by == "carl"
 
 
-def test_what_is_for_one_person_is_shown_to_them_alone(inbox):
-    """Others' requirements are counted with the run, not shown."""
+def test_filter_by_assignee(inbox):
+    """Requirements of others are counted, not shown."""
     inbox.narrow(key("ann"))
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
 
     assert [card["tool"] for card in run["cards"]] == ["delete_file"]
     assert (run["left"], run["elsewhere"]) == (3, 2)
-    inbox.hand_on(key(DELETE), "carl", "")
-    assert cards(inbox.look("", 20))[DELETE]["for"] == "carl"  # it stays in view until the inbox is narrowed again
+    inbox.hand_off(key(DELETE), "carl", "")
+    assert cards(inbox.poll("", 20))[DELETE]["for"] == "carl"  # it stays in view until the inbox is narrowed again
     inbox.narrow(key("ann"))
-    assert inbox.look("", 20)["runs"] == []
+    assert inbox.poll("", 20)["runs"] == []
 
 
-def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store, variables):
-    """Else the line that goes on with it is there. What became of the run is told, and stays until it is cleared."""
+def test_resolved_run_can_be_resumed_with_its_agent(store, variables):
+    """Without the agent the command is shown. The outcome stays until it is cleared."""
     attach(store, name="main")
     shredded = []
 
@@ -201,27 +213,27 @@ def test_a_run_with_all_its_answers_can_be_gone_on_with_where_its_agent_is(store
     )
     waiting = agent.run("Away with it.", session_id="chat").requirements[0].requirement_id
     inbox = inbox_widget()
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"]) == (False, "")
 
     inbox.approve(key(waiting), {"0": "y.txt"})
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"], run["line"]) == (True, "", "%kern continue chat/0")
 
     variables["boss"] = agent
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
     assert (run["ready"], run["here"], run["line"]) == (True, "boss", "%kern continue chat/0 --agent boss")
-    assert inbox.go_on(run["key"])["line"] == run["line"]
-    going = until(lambda: [one["going"] for one in inbox.look("", 20)["runs"] if one["going"]["state"] == "ended"])
+    assert inbox.resume(run["key"])["line"] == run["line"]
+    going = wait_until(lambda: [one["going"] for one in inbox.poll("", 20)["runs"] if one["going"]["state"] == "ended"])
 
     assert going == [{"state": "ended", "status": "COMPLETED", "text": "It is gone.", "left": 0}]
     assert shredded == ["y.txt"]
     inbox.clear()
-    assert inbox.look("", 20)["runs"] == []
+    assert inbox.poll("", 20)["runs"] == []
 
 
-def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, variables):
-    """Its error is told where the run is, with what to do next."""
+def test_failed_resume_shows_its_error_and_can_be_retried(store, variables):
+    """The error has a hint."""
     attach(store, name="main")
     agent = Agent(
         ScriptedModel([call("ask"), RuntimeError("no such host"), "Well."]),
@@ -231,80 +243,80 @@ def test_a_run_that_fails_as_it_goes_on_says_why_and_can_be_tried_again(store, v
     variables["asker"] = agent
     waiting = agent.run("?", session_id="chat").requirements[0].requirement_id
     inbox = inbox_widget()
-    run = inbox.look("", 20)["runs"][0]
+    run = inbox.poll("", 20)["runs"][0]
     inbox.approve(key(waiting), {})
-    inbox.go_on(run["key"])
-    ended = until(lambda: [one for one in inbox.look("", 20)["runs"] if one["going"]["state"] != "going"])
+    inbox.resume(run["key"])
+    ended = wait_until(lambda: [one for one in inbox.poll("", 20)["runs"] if one["going"]["state"] != "going"])
 
     assert ended[0]["going"]["state"] == "failed"
     assert "no such host" in ended[0]["going"]["error"]["message"]
-    inbox.go_on(run["key"])
-    until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
+    inbox.resume(run["key"])
+    wait_until(lambda: store.get_run(json.loads(run["key"])).status == "COMPLETED")
 
 
-def test_answers_that_only_wait_for_the_run_to_go_on_are_shown(inbox, store):
-    """Also to who opens the inbox afterwards: the run has everything, and stands still."""
+def test_resolved_requirements_of_a_paused_run_are_shown(inbox, store):
+    """Even if the inbox was opened after they were resolved."""
     for requirement_id in (DELETE, BOOK):
         store.resolve(requirement_id, approve=True)
     store.resolve(RATE, value=5, by="ann")
-    (run,) = inbox_widget(store).look("", 20)["runs"]
+    (run,) = inbox_widget(store).poll("", 20)["runs"]
 
     assert run["ready"]
     assert [card["state"] for card in run["cards"]] == ["✓ approved", "✓ answered", "✓ answered by ann"]
 
 
-def test_what_is_answered_and_gone_on_with_elsewhere_stays_as_it_became(inbox, store):
-    """The card does not vanish under the hand; it says who answered, and that the run went on."""
-    inbox.look("", 20)
+def test_requirements_resolved_elsewhere_stay_on_screen(inbox, store):
+    """The form shows who resolved it, and that the run was resumed."""
+    inbox.poll("", 20)
     for requirement_id in (DELETE, BOOK, RATE):
         store.resolve(requirement_id, approve=False, by="eve")
     run_id = store.requirements(status=None)[0].run_id
     store.claim_run(run_id)
     store.finish_run(run_id)
-    (run,) = inbox.look("", 20)["runs"]
+    (run,) = inbox.poll("", 20)["runs"]
 
-    assert {card["state"] for card in run["cards"]} == {"✗ refused by eve"}
+    assert {card["state"] for card in run["cards"]} == {"✗ rejected by eve"}
     assert (run["ready"], run["status"]) == (False, "COMPLETED")
-    assert inbox_widget(store).look("", 20)["runs"] == []
+    assert inbox_widget(store).poll("", 20)["runs"] == []
 
 
-def test_what_is_too_late_says_so(store):
-    """It can no longer be answered, and nobody waits for it."""
+def test_expired_requirement_is_marked(store):
+    """It can no longer be answered, and is not pending."""
     from datetime import UTC, datetime, timedelta
 
     attach(store, name="main")
     pause(store, CONFIRM | {"requirement_id": DELETE, "expires_at": datetime.now(UTC) - timedelta(days=1)})
     inbox = inbox_widget(store)
-    found = inbox.look("", 20)
+    found = inbox.poll("", 20)
 
     assert cards(found)[DELETE]["state"] == "✗ expired"
     assert found["left"] == 0
     assert "expired" in inbox.approve(key(DELETE), {})["refused"]["message"]
 
 
-def test_a_members_pause_is_its_teams(store):
-    """The run that goes on is the team's, and what the member asks stands there."""
+def test_member_requirement_belongs_to_the_team_run(store):
+    """The team's run is resumed, and shows the member's requirement."""
     attach(store, name="main")
     leader = store.start_run("led", input="lead", session_type="team", team_id="crew")
     pause(store, CONFIRM | {"requirement_id": DELETE}, session_id="led", parent=leader.run_id, agent_id="member")
     store.pause_run(leader.run_id, [])
-    (run,) = inbox_widget(store).look("", 20)["runs"]
+    (run,) = inbox_widget(store).poll("", 20)["runs"]
 
     assert (run["place"], run["agent"], run["left"]) == ("led/0", "crew", 1)
 
 
-def test_many_runs_come_in_portions(store):
-    """As many as are asked for; how many more there are is said."""
+def test_runs_are_limited(store):
+    """The others are counted."""
     attach(store, name="main")
     for n in range(5):
         pause(store, CONFIRM, session_id=f"s{n}")
-    found = inbox_widget(store).look("", 3)
+    found = inbox_widget(store).poll("", 3)
 
     assert ([run["place"] for run in found["runs"]], found["more"], found["left"]) == (["s0/0", "s1/0", "s2/0"], 2, 5)
 
 
-def test_hostile_texts_cross_as_text(store):
-    """In every field; the line that is told is one line, whatever the ids are."""
+def test_hostile_texts_are_sent_as_text(store):
+    """Every text is JSON with visible controls, and each command is one line."""
     attach(store, name="main")
     asked = {"tool_name": HOSTILE, "args": {HOSTILE: HOSTILE, "n": [HOSTILE]}, "prompt": HOSTILE, "note": HOSTILE}
     pause(
@@ -313,27 +325,27 @@ def test_hostile_texts_cross_as_text(store):
         FILL | {"extra": {"fields": [HOSTILE]}},
         session_id=HOSTILE,
         agent_id=HOSTILE,
-        said=HOSTILE,
+        prompt=HOSTILE,
     )
     inbox = inbox_widget(store)
-    found = inbox.look("", 20)
+    found = inbox.poll("", 20)
 
     json.dumps(found).encode()
     assert not {"\x00", "\u202e", "\ud83d"} & set(json.dumps(found, ensure_ascii=False))
     assert "<img" not in inbox.conversation(found["runs"][0]["key"])
-    done = inbox.hand_on(key("x"), "a\nb", HOSTILE)
+    done = inbox.hand_off(key("x"), "a\nb", HOSTILE)
     assert "\n" not in done["line"]
-    assert "<img" not in inbox.still()
+    assert "<img" not in inbox.fallback_html()
 
 
-def test_the_still_is_the_table_of_the_inbox(inbox):
-    """What a saved notebook shows without its kernel."""
-    assert "3 requirements to answer" in inbox.still()
-    assert "delete_file" in inbox.still()
+def test_fallback_is_the_inbox_table(inbox):
+    """A saved notebook shows it without a kernel."""
+    assert "3 pending requirements" in inbox.fallback_html()
+    assert "delete_file" in inbox.fallback_html()
 
 
-def test_a_store_that_is_only_read_says_so_at_the_requirement(tmp_path):
-    """It is no store that went away."""
+def test_read_only_store_is_refused_at_the_requirement(tmp_path):
+    """It is not reported as a lost store."""
     from kern_nb.db import SqliteDb
 
     with SqliteDb(db_file=tmp_path / "s.db") as store:
@@ -343,7 +355,7 @@ def test_a_store_that_is_only_read_says_so_at_the_requirement(tmp_path):
 
 
 def test_requirements_of_runs_with_a_status(store):
-    """`run_status` is the run's; what it was told is found with it, and no other run's."""
+    """`run_status` is the status of the run, of which all requirements are returned."""
     first = pause(store, CONFIRM | {"requirement_id": DELETE}, session_id="a")
     pause(store, CONFIRM | {"requirement_id": BOOK}, session_id="b")
     store.resolve(DELETE, approve=True)

@@ -1,4 +1,4 @@
-"""How a page and the kernel talk: which calls there are, what they take, and what becomes of errors."""
+"""Messages between page and kernel: which calls exist, what they accept, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 import threading
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import BadUsage, ReadOnlyStore, StoreBusy, StoreUnavailable
 from kern_nb.records import Run
 from kern_nb.text.html import container, tag
-from kern_nb.widgets.base import Widget, id_of, key_of, line_of
+from kern_nb.widgets.base import Widget, decode_key, encode_key, join_words
 from kern_nb.widgets.rpc import call
 
 
@@ -28,7 +28,7 @@ class Counter(Widget):
     def __repr__(self):
         return f"Counter at {self.count}"
 
-    def still(self):
+    def fallback_html(self):
         return container(tag("p", f"{self.count}"))
 
     def secret(self):
@@ -69,8 +69,8 @@ def page():
         yield Page(Counter(store))
 
 
-def test_a_call_is_answered_by_its_id(page):
-    """Arguments come by name; what may be left out may be left out."""
+def test_answer_has_the_id_of_its_call(page):
+    """Arguments are passed by name; optional ones may be omitted."""
     assert page.ask("add", step=2) == 2
     assert page.ask("add", step=1, words=["x", "y"]) == 5
 
@@ -78,12 +78,12 @@ def test_a_call_is_answered_by_its_id(page):
 @pytest.mark.parametrize(
     "name", ["secret", "close", "send", "__init__", "still", "store", "nothing", "", None, 3, ["add"]]
 )
-def test_only_what_is_marked_can_be_called(page, name):
-    """No other method of the widget, nor of what it is made of, whatever the page sends."""
+def test_only_marked_methods_can_be_called(page, name):
+    """No other method of the widget or its bases can be called."""
     told = page.refused(name)
 
     assert told["kind"] == "BadUsage"
-    assert "is no call of this widget" in told["message"]
+    assert "Unknown call" in told["message"]
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,16 @@ def test_only_what_is_marked_can_be_called(page, name):
         None,
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_before_anything_is_done(page, args):
-    """A text is no number, and an argument too many is one."""
+def test_invalid_arguments_are_refused(page, args):
+    """Types are strict, and unknown arguments are errors."""
     page.send("add", args)
 
     assert page.answer()["error"]["kind"] == "BadUsage"
     assert page.widget.count == 0
 
 
-def test_an_error_is_told_in_two_lines_and_kept(page):
-    """What happened, on one line; what to do next; the exception itself is at hand in Python."""
+def test_error_has_message_and_hint(page):
+    """Each is one line; the exception is available in Python."""
     told = page.refused("fail", kind="kern")
 
     assert told == {
@@ -122,13 +122,13 @@ def test_an_error_is_told_in_two_lines_and_kept(page):
 
 
 @pytest.mark.parametrize(("kind", "gone"), [("gone", True), ("busy", True), ("disk", True), ("bug", False)])
-def test_errors_of_a_store_that_went_away_offer_to_attach_again(page, kind, gone):
-    """Others do not: attaching again would not help."""
+def test_errors_of_a_lost_store_offer_to_attach_again(page, kind, gone):
+    """Other errors do not."""
     assert page.refused("fail", kind=kind)["gone"] is gone
 
 
-def test_an_error_that_nobody_foresaw_is_told_like_any_other(page):
-    """With its type, and where the traceback is; however long or odd its text."""
+def test_unexpected_error_is_reported(page):
+    """With its type and where the traceback is, however long or odd its text."""
     assert page.refused("fail", kind="bug")["message"] == "ZeroDivisionError: division by zero"
     assert "last_error" in page.refused("fail", kind="bug")["hint"]
     assert page.refused("fail", kind="silent")["message"] == "ValueError"
@@ -137,13 +137,13 @@ def test_an_error_that_nobody_foresaw_is_told_like_any_other(page):
 
 
 @pytest.mark.parametrize("kind", ["nan", "bytes", "half", "self"])
-def test_what_cannot_be_sent_is_an_error_and_not_a_silence(page, kind):
-    """A value that is no JSON, or no Unicode, would otherwise be lost in the kernel's log."""
+def test_result_that_cannot_be_sent_is_an_error(page, kind):
+    """Invalid JSON or Unicode would otherwise only reach the kernel's log."""
     assert page.refused("odd", kind=kind)["message"]
 
 
-def test_a_slow_call_does_not_hold_up_the_next(page):
-    """It runs in a thread; its answer comes when it is ready."""
+def test_slow_call_does_not_block(page):
+    """It runs in a thread."""
     slow = page.send("wait", {})
     assert page.ask("add", step=1) == 1
     page.widget.gate.set()
@@ -152,29 +152,29 @@ def test_a_slow_call_does_not_hold_up_the_next(page):
 
 
 @pytest.mark.parametrize("content", ["x", None, [], {}, {"call": "add"}, {"id": 1, "call": "add", "args": {"step": 1}}])
-def test_what_is_no_call_is_passed_over(page, content):
-    """Another library may talk on the same line."""
+def test_other_messages_are_ignored(page, content):
+    """Other libraries may use the same channel."""
     page.widget._handle_custom_msg(content, [])
 
     assert page.ask("add", step=0) == 0
 
 
 @pytest.mark.parametrize("identity", ["", "chat", "a/b.c", "\x00\x1f", "\ud83d", "\U0001f600", '"\\', "A" * 1_000_000])
-def test_an_id_of_any_letters_goes_to_the_page_and_back(identity):
-    """As a key of ASCII, which every transport carries."""
-    assert key_of(identity).isascii()
-    assert id_of(key_of(identity)) == identity
+def test_key_round_trip(identity):
+    """Keys are ASCII, which every transport preserves."""
+    assert encode_key(identity).isascii()
+    assert decode_key(encode_key(identity)) == identity
 
 
 @pytest.mark.parametrize("key", ["", "chat", "3", "[1]", "null", '"', "\x00"])
-def test_what_is_no_key_is_refused(key):
-    """A page that sends an id in place of a key is wrong."""
-    with pytest.raises(BadUsage, match="is no key"):
-        id_of(key)
+def test_invalid_key_is_refused(key):
+    """An id in place of a key is an error."""
+    with pytest.raises(BadUsage, match="is not a valid key"):
+        decode_key(key)
 
 
-def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
-    """So that they do what the click did wherever they are pasted."""
+def test_commands_are_quoted_and_name_the_store():
+    """They have the same effect wherever they are pasted."""
     with InMemoryDb() as one, InMemoryDb() as other:
         store_registry.attach(one, name="my store")
         store_registry.attach(other, name="other")
@@ -182,11 +182,11 @@ def test_lines_are_quoted_and_name_the_store_that_is_not_in_use():
         assert Counter(other).line("branch", "it's/2", "--as", "") == """%kern branch 'it'"'"'s/2' --as ''"""
         assert Counter(one).line("show", "chat") == "%kern show chat --store 'my store'"
         assert Counter(one).line("show", "a\nb\x00") == "%kern show 'a␤b␀' --store 'my store'"
-    assert line_of("a b", "c") == "'a b' c"
+    assert join_words("a b", "c") == "'a b' c"
 
 
-def test_a_widget_of_a_store_by_name_or_the_one_in_use():
-    """As everywhere else."""
+def test_widget_of_a_named_or_current_store():
+    """Names and the default work as everywhere else."""
     with InMemoryDb() as store:
         store_registry.attach(store, name="s")
         assert Counter(None).store is store
@@ -202,8 +202,8 @@ class Reader(Counter):
 
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
-def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, ending):
-    """While it is gone, the call and the attempt both say so; then the same widget goes on."""
+def test_restored_file_can_be_attached_again(tmp_path, ending):
+    """While it is missing, the call and the attempt both report it."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
@@ -223,8 +223,8 @@ def test_a_file_that_went_away_can_be_attached_again_once_it_is_back(tmp_path, e
 
 
 @pytest.mark.parametrize("ending", ["duckdb", "db"])
-def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, ending):
-    """What the engine says, without its SQL; then the store is what its file holds."""
+def test_replaced_file_is_reported_and_attached_again(tmp_path, ending):
+    """The message of the engine is shown without its SQL."""
     path = tmp_path / f"s.{ending}"
     store = open_store(path)
     store.append_run("chat", Run(input="x"))
@@ -244,8 +244,8 @@ def test_a_file_that_is_another_one_now_is_told_and_attached_again(tmp_path, end
     assert page.ask("total") == 0
 
 
-def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url):
-    """The session goes on over a new connection."""
+def test_lost_server_can_be_attached_again(postgres_database_url):
+    """The widget continues over a new connection."""
     import psycopg
 
     store = open_store(postgres_database_url)
@@ -261,8 +261,8 @@ def test_a_server_that_cut_the_line_can_be_attached_again(postgres_database_url)
     assert page.ask("total") == 1
 
 
-def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
-    """There is nowhere it could be read from again."""
+def test_memory_store_survives_attaching_again():
+    """It could not be read from anywhere."""
     with InMemoryDb() as store:
         store.append_run("chat", Run(input="x"))
         page = Page(Reader(store_registry.attach(store)))
@@ -271,8 +271,8 @@ def test_a_store_in_memory_is_not_emptied_by_attaching_it_again():
         assert page.ask("total") == 1
 
 
-def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
-    """Relative imports would mean nothing in the page, others would need a network."""
+def test_script_has_no_imports_and_styles_have_fallbacks():
+    """Relative imports fail in the page, others would need a network."""
     from kern_nb.widgets.browser.widget import SessionBrowser
 
     script, look = SessionBrowser._esm, SessionBrowser._css
@@ -284,8 +284,8 @@ def test_the_script_is_one_text_without_imports_and_the_look_has_fallbacks():
     assert re.findall(r"var\(--jp-[a-z0-9-]+\)", look) == []
 
 
-def test_a_still_and_the_widget_are_put_out_beside_each_other():
-    """First the still, under a name by which it is renewed; then the widget, which says nothing in HTML."""
+def test_fallback_and_widget_are_displayed_together():
+    """First the fallback with its display id, then the widget with empty HTML."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
@@ -296,7 +296,7 @@ def test_a_still_and_the_widget_are_put_out_beside_each_other():
             widget = Counter(store)
             widget._ipython_display_()
             widget.count = 7
-            Page(widget).ask("keep_still")
+            Page(widget).ask("renew_fallback")
         first, second, third = captured.outputs
         assert "<p>0</p>" in first.data["text/html"]
         assert second.data["text/html"] == ""

@@ -15,6 +15,7 @@ from kern_nb.analysis.dataframe import build_frame, iter_rows
 from kern_nb.analysis.metric_directions import HIGHER, better_side, get_direction
 from kern_nb.analysis.totals import compute_totals, score_metric
 from kern_nb.db.columns import Kind
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,8 @@ class Divergence:
         a_calls: The tool calls of the baseline's message, one a line; None where there are none.
         b_calls: The same of the contender.
     """
+
+    _view = "kern_nb.views.comparison:divergence"
 
     turn: int
     a: str | None

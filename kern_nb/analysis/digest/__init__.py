@@ -12,6 +12,7 @@ from kern_nb.analysis.digest.dataset import TOTALS, DigestRows, read_rows
 from kern_nb.analysis.selection import SessionFilter, select_sessions
 from kern_nb.analysis.totals import score_metric
 from kern_nb.db.columns import Kind
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ def digest(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Digest:
+class Digest(DisplayMixin):
     """A digest of a run, a session, or several of either.
 
     A single item includes what a branch inherits. Several sessions count with their own rows, and a run that another
@@ -174,16 +175,6 @@ class Digest:
 
         of = of or ("runs" if len(self.items) == 1 else "tools")
         return plots.over_runs(self.rows.runs) if of == "runs" else plots.tool_use(self.rows.tool_calls)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.digest import digest_text
-
-        return digest_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.digest import digest_html
-
-        return digest_html(self)
 
     @cached_property
     def _calls(self) -> pd.DataFrame:

@@ -175,6 +175,8 @@ class GroupComparison:
         others: The number of sessions of each group that was not selected.
     """
 
+    _view = "kern_nb.views.groups:groups"
+
     groups: pd.DataFrame
     pairs: pd.DataFrame
     metrics: pd.DataFrame
@@ -211,16 +213,6 @@ class GroupComparison:
         from kern_nb.analysis import plots
 
         return plots.groups(self.metrics)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.groups import groups_text
-
-        return groups_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.groups import groups_html
-
-        return groups_html(self)
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MAX_NODES, branch_tree
 from kern_nb.analysis.selection import format_reference
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.text.formatting import cut
+from kern_nb.text.formatting import truncate
 
 if TYPE_CHECKING:
     from kern_nb.analysis.plots.figure import Plot

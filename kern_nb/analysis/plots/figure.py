@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import files
 from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
-from kern_nb.text.formatting import plural
+from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Table
-from kern_nb.text.vega_page import page
+from kern_nb.text.vega_page import build_page
 
 if TYPE_CHECKING:
     import altair as alt

@@ -9,7 +9,7 @@ from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import require_columns
 from kern_nb.text import formatting
-from kern_nb.text.metrics import amount, difference
+from kern_nb.text.metrics import format_delta, format_metric
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -94,9 +94,17 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     cells = []
     for row in rows:
         pairs = None if row["n_pairs"] is None else int(row["n_pairs"])
-        values = (amount(row["metric"], row[side]) for side in ("a", "b"))
-        delta = difference(row["metric"], row["delta"])
+        values = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
+        delta = format_delta(row["metric"], row["delta"])
         cells.append(
-            [row.get("group") or "", row["metric"], formatting.count(pairs), *values, delta, row["interval"], row["v"]]
+            [
+                row.get("group") or "",
+                row["metric"],
+                formatting.format_count(pairs),
+                *values,
+                delta,
+                row["interval"],
+                row["v"],
+            ]
         )
     return Table(_TITLE, [*columns, Column("interval"), Column("b is")], cells).without_empty_columns()

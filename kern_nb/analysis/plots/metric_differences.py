@@ -9,7 +9,7 @@ from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import require_columns, to_records
 from kern_nb.text import formatting
-from kern_nb.text.metrics import amount, percent
+from kern_nb.text.metrics import format_metric, format_percent
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def comparison(metrics: pd.DataFrame) -> Plot:
     if not rows:
         return Plot(df, _TITLE, Table("No difference in percent to plot", [], []), tuple(notes))
     for row in rows:
-        row["t"] = f"{amount(row['metric'], row['a'])} → {amount(row['metric'], row['b'])}"
-        row["pct"] = percent(row["delta_pct"])
+        row["t"] = f"{format_metric(row['metric'], row['a'])} → {format_metric(row['metric'], row['b'])}"
+        row["pct"] = format_percent(row["delta_pct"])
     longest = max(abs(row["delta_pct"]) for row in rows)
     if longest > MAX_PERCENT:
         notes.append(f"Bars with an arrow exceed {MAX_PERCENT} %.")
@@ -110,6 +110,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     columns = [Column("contender"), Column("metric"), *(Column(n, number=True) for n in ("a", "b", "difference"))]
     cells = []
     for row in rows:
-        values = (amount(row["metric"], row[side]) for side in ("a", "b"))
+        values = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
         cells.append([row.get("contender") or "", row["metric"], *values, row["pct"], row["v"]])
     return Table(_TITLE, [*columns, Column("b is")], cells).without_empty_columns()

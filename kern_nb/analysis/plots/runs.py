@@ -161,4 +161,4 @@ def _table(title: str, df: pd.DataFrame, metrics: list[_Metric]) -> Table:
         [row["session_id"], f"{row['run_index']:g}", *(amount(m.column, row[m.column]) for m in metrics)]
         for row in to_records(df, df.columns)
     ]
-    return Table(f"{title}, {plural(len(df), 'point')}", columns, rows)
+    return Table(f"{title}, {pluralize(len(df), 'point')}", columns, rows)

@@ -55,8 +55,8 @@ class Export:
     def __repr__(self) -> str:
         counts = [(self.sessions, "session"), (self.runs, "run"), (self.messages, "message")]
         counts += [(self.tool_calls, "tool call"), (self.blobs, "file")]
-        said = ", ".join(formatting.plural(number, noun) for number, noun in counts if number or noun == "session")
-        return f"Wrote {said} to {formatting.one_line(str(self.path))}: {formatting.count(self.size)} bytes."
+        said = ", ".join(formatting.pluralize(number, noun) for number, noun in counts if number or noun == "session")
+        return f"Wrote {said} to {formatting.single_line(str(self.path))}: {formatting.format_count(self.size)} bytes."
 
 
 def export(

@@ -140,7 +140,7 @@ def page(file: TextIO, store: SessionStore, places: Sequence[Reference], *, prog
     counts = dict.fromkeys(("sessions", "runs", "messages", "tool_calls", "blobs"), 0)
     titles = _titles(store, places)
     alone = len(places) == 1
-    file.write(markup.beginning(titles[0] if alone else f"{len(places):,} sessions", () if alone else titles))
+    file.write(markup.page_start(titles[0] if alone else f"{len(places):,} sessions", () if alone else titles))
     with _Progress(len(places), shown=progress) as bar:
         for number, (place, title) in enumerate(zip(places, titles, strict=True), 1):
             session = store.get_session(place.session_id)
@@ -149,14 +149,14 @@ def page(file: TextIO, store: SessionStore, places: Sequence[Reference], *, prog
                 continue
             runs = [run for run in session.runs or [] if place.run_index in (None, run.run_index)]
             file.write(
-                markup.section(number, title, list(conversation_parts(Conversation(session, runs))), alone=alone)
+                markup.page_section(number, title, list(conversation_parts(Conversation(session, runs))), alone=alone)
             )
             counts["sessions"] += 1
             counts["runs"] += len(runs)
             counts["messages"] += sum(len(run.messages) for run in runs)
             counts["tool_calls"] += sum(len(run.tool_calls) for run in runs)
     made = _made()
-    file.write(markup.ending(f"Exported {made['exported_at']} by {made['exported_by']}"))
+    file.write(markup.page_end(f"Exported {made['exported_at']} by {made['exported_by']}"))
     return counts
 
 

@@ -194,5 +194,5 @@ def _fields(
 
 
 def _title(place: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
-    what = f", {said}" if (said := ", ".join(in_words(changed))) else ""
+    what = f", {said}" if (said := ", ".join(describe_changes(changed))) else ""
     return f"{place} again, by {agent.name or agent.id}{what}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.db import SessionStore
 from kern_nb.db.references import Reference
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, KernError, RunFailed, SessionNotFound
 from kern_nb.extra_keys import RERUN_OF
 from kern_nb.operations.rerun.planning import Input
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Rerun:
+class Rerun(DisplayMixin):
     """A part of a session that was run again.
 
     Attributes:
@@ -37,6 +38,8 @@ class Rerun:
         skipped: Runs of the original that have no input to give, as people write them.
         of_run: Whether one run is compared with one, and not session with session.
     """
+
+    _view = "kern_nb.views.rerun:rerun"
 
     original: Reference
     session_id: str
@@ -103,16 +106,6 @@ class Rerun:
     async def acontinue_run(self) -> Rerun:
         """As `continue_run`, to be awaited."""
         return await continued(self, current_cell())
-
-    def __repr__(self) -> str:
-        from kern_nb.views.rerun import rerun_text
-
-        return rerun_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.rerun import rerun_html
-
-        return rerun_html(self)
 
 
 async def give(one: Rerun, made_by: dict[str, Any] | None) -> Rerun:

@@ -1,4 +1,4 @@
-"""The branch tree of a session as data for a script: nested, in the order of the branch points."""
+"""The branch tree of a session as nested data for a script, in the order of the branch points."""
 
 from __future__ import annotations
 
@@ -7,60 +7,49 @@ from typing import Any
 
 from kern_nb.db.session_items import SessionItem, SessionTree
 from kern_nb.text import formatting
-from kern_nb.widgets.base import key_of
+from kern_nb.widgets.base import encode_key
 
 _TITLE = 80
 
 
-def tree(family: SessionTree, session_id: str) -> dict[str, Any]:
-    """The first session of all with its branches below it, and so on.
-
-    Args:
-        family: The sessions.
-        session_id: The one that is shown.
-    """
-    there = {card.session_id for card in family.cards}
-    children: dict[str | None, list[SessionItem]] = defaultdict(list)
-    for card in family.cards:
-        parent = card.parent_session_id
-        children[parent if parent in there else None].append(card)
+def build_tree(family: Family, session_id: str) -> dict[str, Any]:
+    """Nest the sessions of a tree below their parents, and mark the open session."""
+    ids = {item.session_id for item in family.cards}
+    children: dict[str | None, list[Card]] = defaultdict(list)
+    for item in family.cards:
+        children[item.parent_session_id if item.parent_session_id in ids else None].append(item)
     return {
-        "roots": [_node(card, children, session_id) for card in children[None]],
+        "roots": [_node(item, children, session_id) for item in children[None]],
         "count": len(family.cards),
         "complete": family.complete,
     }
 
 
-def _node(card: SessionItem, children: dict[str | None, list[SessionItem]], session_id: str) -> dict[str, Any]:
-    """A session with its branches. A loop would do for a chain of a thousand; a page would not show it."""
-    below = sorted(children[card.session_id], key=_point)
-    title = card.title if card.title and card.title != card.session_id else card.asked
+def _node(item: Card, children: dict[str | None, list[Card]], session_id: str) -> dict[str, Any]:
+    """Convert a session and its branches; recursive, as a page could not show a chain of a thousand anyway."""
+    branches = sorted(children[item.session_id], key=_branch_point)
+    title = item.title if item.title and item.title != item.session_id else item.asked
     return {
-        "key": key_of(card.session_id),
-        "id": formatting.cut(card.session_id, _TITLE),
-        "title": formatting.cut(title or "", _TITLE),
-        "at": _at(card),
-        "runs": formatting.plural(card.n_runs, "run"),
-        "status": "" if card.status is None else formatting.status(card.status),
-        "here": card.session_id == session_id,
-        "children": [_node(child, children, session_id) for child in below],
+        "key": encode_key(item.session_id),
+        "id": formatting.truncate(item.session_id, _TITLE),
+        "title": formatting.truncate(title or "", _TITLE),
+        "at": _describe_branch_point(item),
+        "runs": formatting.pluralize(item.n_runs, "run"),
+        "status": "" if item.status is None else formatting.format_status(item.status),
+        "here": item.session_id == session_id,
+        "children": [_node(branch, children, session_id) for branch in branches],
     }
 
 
-def _point(card: SessionItem) -> tuple[float, float, str]:
-    run, message = card.fork_run_index, card.fork_message_index
-    return (
-        float("-inf") if run is None else run,
-        float("inf") if message is None else message,
-        card.session_id,
-    )
+def _branch_point(item: Card) -> tuple[float, float, str]:
+    run, message = item.fork_run_index, item.fork_message_index
+    return (float("-inf") if run is None else run, float("inf") if message is None else message, item.session_id)
 
 
-def _at(card: SessionItem) -> str:
-    """Where it was taken, in words."""
-    if card.parent_session_id is None:
+def _describe_branch_point(item: Card) -> str:
+    if item.parent_session_id is None:
         return ""
-    run, message = card.fork_run_index, card.fork_message_index
+    run, message = item.fork_run_index, item.fork_message_index
     if run is None or run < 0:
         return "before the first run"
     return f"after run {run}" if message is None else f"after message {run}.{message}"

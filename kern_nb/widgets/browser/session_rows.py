@@ -1,4 +1,4 @@
-"""A session as the list and the head of the session browser say it, and the list as a query."""
+"""Sessions as rows and header of the session browser, and the list as a query."""
 
 from __future__ import annotations
 
@@ -10,82 +10,82 @@ from kern_nb.db.session_search import TAGS, SessionFilter
 from kern_nb.records import Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BRANCH
-from kern_nb.views.transcript import fork
-from kern_nb.widgets.base import key_of
+from kern_nb.views.transcript import fork, owner_facts
+from kern_nb.widgets.base import encode_key
 
 _TITLE = 160
 _ID = 60
 _SHORT_ID = 20
 _TAG = 40
-_MOST_TAGS = 20
+_MAX_TAGS = 20
 
 
-def row(card: SessionItem) -> dict[str, Any]:
-    """A row of the list, in words that are safe to be sent and shown."""
-    title = card.title if card.title and card.title != card.session_id else None
+def list_row(item: Card) -> dict[str, Any]:
+    """Convert a session to a row of the list."""
+    title = item.title if item.title and item.title != item.session_id else None
     return {
-        "key": key_of(card.session_id),
-        "id": formatting.cut(card.session_id, _SHORT_ID),
-        "whole": formatting.cut(card.session_id, _TITLE),
-        "title": None if title is None else formatting.cut(title, _TITLE),
-        "asked": None if not card.asked else formatting.cut(card.asked, _TITLE),
-        "owner": formatting.cut(card.owner or "", _ID),
-        "user": formatting.cut(card.user_id or "", _ID),
-        "tags": _short(card.tags),
-        "status": "" if card.status is None else formatting.status(card.status),
-        "runs": formatting.plural(card.n_runs, "run"),
-        "created": formatting.when(card.created_at),
-        "branch": "" if card.parent_session_id is None else f"{BRANCH} {place(card)}",
+        "key": encode_key(item.session_id),
+        "id": formatting.truncate(item.session_id, _SHORT_ID),
+        "whole": formatting.truncate(item.session_id, _TITLE),
+        "title": None if title is None else formatting.truncate(title, _TITLE),
+        "asked": None if not item.asked else formatting.truncate(item.asked, _TITLE),
+        "owner": formatting.truncate(item.owner or "", _ID),
+        "user": formatting.truncate(item.user_id or "", _ID),
+        "tags": _truncate_tags(item.tags),
+        "status": "" if item.status is None else formatting.format_status(item.status),
+        "runs": formatting.pluralize(item.n_runs, "run"),
+        "created": formatting.format_time(item.created_at),
+        "branch": "" if item.parent_session_id is None else f"{BRANCH} {_branch_point(item)}",
     }
 
 
-def place(card: SessionItem) -> str:
-    """Where a branch was taken."""
-    run, message = card.fork_run_index, card.fork_message_index
-    at = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return formatting.cut(card.parent_session_id or "", _SHORT_ID) + at
+def _branch_point(item: Card) -> str:
+    run, message = item.fork_run_index, item.fork_message_index
+    index = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
+    return formatting.truncate(item.parent_session_id or "", _SHORT_ID) + index
 
 
-def cells(card: SessionItem) -> list[str]:
-    """A row of the still: id, title or question, owner, user, runs, status, time."""
-    title = card.title if card.title and card.title != card.session_id else card.asked
-    said = [card.session_id, title or "", card.owner or "", card.user_id or ""]
-    return [*said, formatting.count(card.n_runs), formatting.status(card.status), formatting.when(card.created_at)]
+def fallback_row(item: Card) -> list[str]:
+    """Convert a session to a row of the fallback: id, title or input, owner, user, runs, status, time."""
+    title = item.title if item.title and item.title != item.session_id else item.asked
+    return [
+        item.session_id,
+        title or "",
+        item.owner or "",
+        item.user_id or "",
+        formatting.format_count(item.n_runs),
+        formatting.format_status(item.status),
+        formatting.format_time(item.created_at),
+    ]
 
 
-def head(session: Session) -> dict[str, Any]:
-    """What stands above a transcript."""
+def session_header(session: Session) -> dict[str, Any]:
+    """Return what stands above a transcript."""
     tags = (session.metadata or {}).get(TAGS)
     tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     title = session.session_name if session.session_name != session.session_id else None
-    facts = [
-        session.agent_id and f"agent {session.agent_id}",
-        session.team_id and f"team {session.team_id}",
-        session.workflow_id and f"workflow {session.workflow_id}",
-        session.user_id and f"user {session.user_id}",
-        f"created {formatting.when(session.created_at)} UTC" if session.created_at is not None else None,
-        fork(session) or None,
-    ]
+    created = "" if session.created_at is None else f"created {formatting.format_time(session.created_at)} UTC"
+    facts = [*owner_facts(session), created, fork(session)]
     return {
-        "id": formatting.cut(session.session_id, _TITLE),
-        "title": formatting.cut(title or "", _TITLE),
-        "tags": _short(tags),
-        "facts": [formatting.cut(fact, _TITLE) for fact in facts if fact],
+        "id": formatting.truncate(session.session_id, _TITLE),
+        "title": formatting.truncate(title or "", _TITLE),
+        "tags": _truncate_tags(tags),
+        "facts": [formatting.truncate(fact, _TITLE) for fact in facts if fact],
     }
 
 
-def _short(tags: Iterable[str]) -> list[str]:
-    return [formatting.cut(tag, _TAG) for tag in tags][:_MOST_TAGS]
+def _truncate_tags(tags: Iterable[str]) -> list[str]:
+    return [formatting.truncate(tag, _TAG) for tag in tags][:_MAX_TAGS]
 
 
-def fields(narrowing: SessionFilter) -> dict[str, str]:
-    """What the fields of the filter hold."""
+def filter_fields(narrowing: Narrowing) -> dict[str, str]:
+    """Return the texts of the filter's fields."""
     text = narrowing.text if narrowing.tag is None else f"#{narrowing.tag}"
-    found = {"text": text, "agent": narrowing.owner, "user": narrowing.user, "status": narrowing.status}
-    return {name: formatting.visible(value or "") for name, value in found.items()}
+    fields = {"text": text, "agent": narrowing.owner, "user": narrowing.user, "status": narrowing.status}
+    return {name: formatting.escape_controls(value or "") for name, value in fields.items()}
 
 
-_ORDERED_BY = {
+_SORT_COLUMNS = {
     "created": "created_at",
     "updated": "updated_at",
     "title": "lower(coalesce(session_name, ''))",
@@ -96,49 +96,44 @@ _ORDERED_BY = {
     "tokens": "total_tokens",
     "cost": "cost",
 }
-_HAS = "lower({column}) LIKE ${name} ESCAPE '!'"
+_NULLABLE_ORDERS = ("created", "updated", "tokens", "cost")
+_CONTAINS = "lower({column}) LIKE ${name} ESCAPE '!'"
 
 
-def query(
-    narrowing: SessionFilter, ids: Sequence[str] | None, order: str, *, descending: bool
+def build_query(
+    narrowing: Narrowing, ids: Sequence[str] | None, order: str, *, descending: bool
 ) -> tuple[str, dict[str, Any]]:
-    """The list as SQL over the view ``sessions``, and its parameters: no text of a store's or a person's is in the SQL.
+    """Build the list as SQL over the view ``sessions``, with its parameters; texts are never part of the SQL.
 
     Args:
-        narrowing: Which sessions; not by tag, which no SQL says alike on every engine.
-        ids: These instead, where they are named.
-        order: What they are ordered by.
-        descending: Whether the last comes first.
+        narrowing: The filter, except its tag, which SQL cannot express alike on every engine.
+        ids: The sessions, in place of the filter; None applies the filter.
+        order: The sort order.
+        descending: Whether to sort in descending order.
     """
     params: dict[str, Any] = {}
-    where = []
+    conditions = []
     if ids is not None:
-        params = {f"id_{n}": one for n, one in enumerate(ids)}
-        where.append(f"session_id IN ({', '.join(f'${name}' for name in params)})" if ids else "1 = 0")
+        params = {f"id_{n}": session_id for n, session_id in enumerate(ids)}
+        conditions.append(f"session_id IN ({', '.join(f'${name}' for name in params)})" if ids else "1 = 0")
     else:
-        columns = {"text": ("session_id", "session_name"), "user": ("user_id",)}
-        columns["owner"] = (_ORDERED_BY["owner"],)
-        for name, of in columns.items():
+        columns = {"text": ("session_id", "session_name"), "user": ("user_id",), "owner": (_SORT_COLUMNS["owner"],)}
+        for name, searched in columns.items():
             part = getattr(narrowing, name)
             if part is not None:
-                params[name] = f"%{_literal(part.lower())}%"
-                where.append("(" + " OR ".join(_HAS.format(column=column, name=name) for column in of) + ")")
+                params[name] = f"%{_escape_like(part.lower())}%"
+                alternatives = (_CONTAINS.format(column=column, name=name) for column in searched)
+                conditions.append(f"({' OR '.join(alternatives)})")
         if narrowing.status is not None:
             params["status"] = narrowing.status
-            where.append("status = $status")
-    conditions = f"\nWHERE {' AND '.join(where)}" if where else ""
-    keys = [_ORDERED_BY[order], *(["session_id"] if order != "session" else [])]
-    if order in (
-        "created",
-        "updated",
-        "tokens",
-        "cost",
-    ):  # engines differ on where NULL sorts: what is unknown comes with the least
+            conditions.append("status = $status")
+    where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
+    keys = [_SORT_COLUMNS[order], *(["session_id"] if order != "session" else [])]
+    if order in _NULLABLE_ORDERS:  # engines sort NULL differently: unknown counts as the least
         keys.insert(0, f"{keys[0]} IS NOT NULL")
-    ordered = ", ".join(key + (" DESC" if descending else "") for key in keys)
-    return f"SELECT *\nFROM sessions{conditions}\nORDER BY {ordered}", params
+    order_by = ", ".join(key + (" DESC" if descending else "") for key in keys)
+    return f"SELECT *\nFROM sessions{where}\nORDER BY {order_by}", params
 
 
-def _literal(part: str) -> str:
-    """A text for LIKE, whose signs are letters."""
+def _escape_like(part: str) -> str:
     return "".join(f"!{letter}" if letter in "!%_" else letter for letter in part)

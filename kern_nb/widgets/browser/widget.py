@@ -1,7 +1,7 @@
-"""`browse`: the sessions of a store, found, read, branched and compared by mouse or keyboard.
+"""`browse`: list, read, branch and compare the sessions of a store by mouse or keyboard.
 
-The list is asked for in parts as it is scrolled; what its rows say without reading messages comes first, totals after.
-What is shown of one session is in `shown`, what is done with some in `acting`. Nothing here knows SQL or markup.
+The script requests the list in parts as it scrolls: rows first, which need no messages, then totals. The open session
+is in `session_detail`, the actions are in `session_actions`. Nothing here contains SQL or markup.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from kern_nb.records import RunStatus
 from kern_nb.text import formatting
 from kern_nb.views import session_list
 from kern_nb.widgets import transcript_data
-from kern_nb.widgets.base import id_of, key_of
+from kern_nb.widgets.base import decode_key, encode_key
 from kern_nb.widgets.browser import session_metrics, session_rows
-from kern_nb.widgets.browser.session_actions import Acting
-from kern_nb.widgets.browser.session_detail import Shown
+from kern_nb.widgets.browser.session_actions import SessionActions
+from kern_nb.widgets.browser.session_detail import SessionDetail
 from kern_nb.widgets.rpc import call
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 STATUSES = get_args(RunStatus)
 
-MOST_ROWS = 200
-"""So many rows of the list are given at once."""
+MAX_ROWS = 200
+"""The most rows of the list in one answer."""
 
-MOST_CHOSEN = 1_000
-"""So many sessions may be selected."""
+MAX_SELECTED = 1_000
 
 
 def browse(
@@ -44,31 +43,50 @@ def browse(
     order: SessionOrder = "created",
     descending: bool = True,
 ) -> SessionBrowser:
-    """Look through the sessions of a store: filter, sort, read, branch, compare, summarize, rename and tag them.
+    """Browse the sessions of a store: filter, sort, read, branch, compare, summarize, rename and tag them.
 
     Args:
-        store: A store or the name of one; the one in use where None.
-        text: Only sessions with this in their title or id, in any case; ``#refund``: with the tag "refund".
-        agent: Only those with this in the id of their agent, team or workflow.
-        user: Only those with this in the id of their user.
-        status: Only those whose latest run has this status.
+        store: A store or its name; None for the current store.
+        text: Only sessions whose title or id contains this, ignoring case; ``#refund`` filters by the tag "refund".
+        agent: Only sessions whose agent, team or workflow id contains this.
+        user: Only sessions whose user id contains this.
+        status: Only sessions whose latest run has this status.
         order: created, updated, title, session (the id), owner, user, messages, tokens or cost.
-        descending: Whether the last comes first.
+        descending: Whether to sort in descending order.
 
     Returns:
-        A widget. What is selected in it is at hand as ``.selected``, ``.df()`` and ``.sql``.
-    """
-    return SessionBrowser(store, narrowing_of(text, agent, user, status), order=order, descending=descending)
-
-
-def narrowing_of(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
-    """What the fields of the filter say; empty ones say nothing, and ``#`` begins a tag.
+        A widget. Its selection is available as ``.selected``, ``.df()`` and ``.sql``.
 
     Raises:
-        BadUsage: there is no such status.
+        BadUsage: unknown status or order.
+        NoStore: no store is named or attached.
+
+    Example:
+        >>> from kern_nb import browse
+        >>> from kern_nb.db import InMemoryDb
+        >>> from kern_nb.records import Session
+        >>> db = InMemoryDb()
+        >>> session = db.save_session(Session(session_id="chat", user_id="ann"))
+        >>> list(browse(db, user="ann").df()["session_id"])
+        ['chat']
+    """
+    return SessionBrowser(store, parse_filter(text, agent, user, status), order=order, descending=descending)
+
+
+def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> Narrowing:
+    """Build a filter from its fields.
+
+    Args:
+        text: A part of the title or id; ``#`` starts a tag.
+        agent: A part of the id of the agent, team or workflow.
+        user: A part of the id of the user.
+        status: The status of the latest run.
+
+    Raises:
+        BadUsage: unknown status.
     """
     if status and status not in STATUSES:
-        raise BadUsage(f"There is no status {status!r}.", f"There are {', '.join(STATUSES)}.")
+        raise BadUsage(f"Unknown status {status!r}.", f"Statuses: {', '.join(STATUSES)}.")
     text = (text or "").strip()
     tag = text[1:].strip() if text.startswith("#") else ""
     return SessionFilter(
@@ -80,21 +98,28 @@ def narrowing_of(text: str | None, agent: str | None, user: str | None, status: 
     )
 
 
-class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions", "transcript", "branches")):
-    """The sessions of a store, to look through.
+def _check_order(order: str) -> None:
+    if order not in ORDERS:
+        raise BadUsage(f"Unknown order {order!r}.", f"Orders: {', '.join(ORDERS)}.")
+
+
+class SessionBrowser(
+    SessionDetail, SessionActions, script="browser", parts=("texts", "sessions", "transcript", "branches")
+):
+    """A browser for the sessions of a store.
 
     Args:
-        store: A store or the name of one; the one in use where None.
-        narrowing: Which sessions are listed at first.
-        order: What they are ordered by.
-        descending: Whether the last comes first.
+        store: A store or its name; None for the current store.
+        narrowing: The initial filter.
+        order: The initial sort order.
+        descending: Whether to sort in descending order at first.
 
     Attributes:
-        narrowing: Which sessions are listed now.
-        order: What they are ordered by now.
-        descending: Whether the last comes first.
-        place: What was clicked last, as ``chat`` or ``chat/2.5``; None before that.
-        result: What the last action gave: a `Session`, a `Comparison`, a `Digest`.
+        narrowing: The current filter.
+        order: The current sort order.
+        descending: Whether the list is sorted in descending order.
+        place: The reference that was clicked last, as ``chat`` or ``chat/2.5``; None before that.
+        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`.
     """
 
     def __init__(
@@ -105,31 +130,30 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         order: SessionOrder = "created",
         descending: bool = True,
     ) -> None:
-        if order not in SESSION_ORDERS:
-            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(SESSION_ORDERS)}.")
-        self.narrowing = narrowing or SessionFilter()
-        self.order: SessionOrder = order
+        _check_order(order)
+        self.narrowing = narrowing or Narrowing()
+        self.order: Order = order
         self.descending = descending
         self.place: str | None = None
         self.result: Any = None
-        self._chosen: list[str] = []
-        self._shown: str | None = None
+        self._selection: list[str] = []
+        self._session_id: str | None = None
         self._total: int | None = None
-        self._first = 0
+        self._offset = 0
         super().__init__(store)
 
-    # At hand in Python ------------------------------------------------------------------------------------------------
+    # For Python -------------------------------------------------------------------------------------------------------
 
     @property
     def selected(self) -> list[str]:
-        """The ids of the sessions that are ticked; where none is, of the one that is shown."""
-        return list(self._chosen) or ([] if self._shown is None else [self._shown])
+        """The ids of the selected sessions; without a selection that of the open session."""
+        return list(self._selection) or ([] if self._session_id is None else [self._session_id])
 
     def df(self) -> pd.DataFrame:
-        """The sessions that are selected, or else all that are listed, as ``store.sessions_df`` has them."""
+        """Return the selected sessions, else all that match the filter, as ``store.sessions_df``."""
         if not self.selected and not self.narrowing:
             return self.store.sessions_df()
-        return self.store.sessions_df(self.selected or self._listed())
+        return self.store.sessions_df(self.selected or self._matching_ids())
 
     @property
     def sql(self) -> str:
@@ -142,102 +166,97 @@ class SessionBrowser(Shown, Acting, script="browser", parts=("texts", "sessions"
         return self._query()[1]
 
     def _query(self) -> tuple[str, dict[str, Any]]:
-        ids = self.selected or (self._listed() if self.narrowing.tag is not None else None)
-        return session_rows.query(self.narrowing, ids, self.order, descending=self.descending)
+        ids = self.selected or (self._matching_ids() if self.narrowing.tag is not None else None)
+        return session_rows.build_query(self.narrowing, ids, self.order, descending=self.descending)
 
-    def _listed(self) -> list[str]:
+    def _matching_ids(self) -> list[str]:
         return self.store.find_sessions(self.narrowing, limit=None)
 
     def __repr__(self) -> str:
-        """How many sessions are listed and selected."""
-        shown = "" if self._total is None else f", {formatting.plural(self._total, 'session')}"
-        chosen = f", {len(self._chosen):,} selected" if self._chosen else ""
-        return formatting.visible(f"<SessionBrowser of {self.store.url}{shown}{chosen}>")
+        """Describe the store, and the numbers of listed and selected sessions."""
+        total = "" if self._total is None else f", {formatting.pluralize(self._total, 'session')}"
+        selected = f", {len(self._selection):,} selected" if self._selection else ""
+        return formatting.escape_controls(f"<SessionBrowser of {self.store.url}{total}{selected}>")
 
-    def still(self) -> str:
-        """The part of the list that was last on screen, what was shown of a session, and the last result."""
-        ids = self._find(self._first, session_list.STILL_ROWS)
-        session = None if self._shown is None else self.store.get_session(self._shown, runs=False)
-        runs = [] if session is None else self.store.session_runs(session.session_id, limit=transcript_data.RUNS)
-        rows = [session_rows.cells(card) for card in self.store.session_cards(ids)]
-        first = (self._first, self._total or 0)
-        return session_list.still(rows, first, session, runs, self.result, self._chosen)
+    def fallback_html(self) -> str:
+        """Render the visible part of the list, the open session, and the last result."""
+        ids = self._find(self._offset, session_list.FALLBACK_ROWS)
+        session = None if self._session_id is None else self.store.get_session(self._session_id, runs=False)
+        limit = transcript_data.MAX_RUNS
+        runs = [] if session is None else self.store.session_runs(session.session_id, limit=limit)
+        rows = [session_rows.fallback_row(item) for item in self.store.session_cards(ids)]
+        position = (self._offset, self._total or 0)
+        return session_list.fallback_html(rows, position, session, runs, self.result, self._selection)
 
     # The list ---------------------------------------------------------------------------------------------------------
 
     @call
     def start(self) -> dict[str, Any]:
-        """What the script starts with."""
+        """Return the initial state for the script."""
         self._total = None
         return {
-            "store": formatting.cut(self.store.url, 200),
+            "store": formatting.truncate(self.store.url, 200),
             "read_only": self.store.read_only,
             "statuses": list(STATUSES),
-            "orders": list(SESSION_ORDERS),
-            "filter": session_rows.fields(self.narrowing),
+            "orders": list(ORDERS),
+            "filter": session_rows.filter_fields(self.narrowing),
             "descending": self.descending,
-            "chosen": [key_of(one) for one in self._chosen],
-            "shown": None if self._shown is None else key_of(self._shown),
-            **self.rows(self._first, MOST_ROWS // 2),
+            "chosen": list(map(encode_key, self._selection)),
+            "shown": None if self._session_id is None else encode_key(self._session_id),
+            **self.rows(self._offset, MAX_ROWS // 2),
         }
 
     @call
     def find(self, text: str, agent: str, user: str, status: str, order: str, descending: bool) -> dict[str, Any]:  # noqa: FBT001 - a call's arguments come by name
-        """Another filter or order; the first rows of what fits."""
-        narrowing = narrowing_of(text, agent, user, status)
-        if order not in SESSION_ORDERS:
-            raise BadUsage(f"Sessions have no order {order!r}.", f"There are {', '.join(SESSION_ORDERS)}.")
-        before = self.narrowing, self.order, self.descending, self._total, self._first
+        """Set the filter and order, and return the first rows."""
+        narrowing = parse_filter(text, agent, user, status)
+        _check_order(order)
+        before = self.narrowing, self.order, self.descending, self._total, self._offset
         self._total = self._total if narrowing == self.narrowing else None
         self.narrowing, self.order, self.descending = narrowing, order, descending  # type: ignore[assignment]
-        self._first = 0
+        self._offset = 0
         try:
-            return self.rows(0, MOST_ROWS // 2)
-        except KernError:  # what is on the screen stays what is listed
-            self.narrowing, self.order, self.descending, self._total, self._first = before
+            return self.rows(0, MAX_ROWS // 2)
+        except KernError:  # keep the state that is on screen
+            self.narrowing, self.order, self.descending, self._total, self._offset = before
             raise
 
     @call
     def refresh(self) -> dict[str, Any]:
-        """The list as it is now."""
+        """Read the list again."""
         self._total = None
-        return self.rows(self._first, MOST_ROWS // 2)
+        return self.rows(self._offset, MAX_ROWS // 2)
 
     @call
     def rows(self, offset: int, limit: int) -> dict[str, Any]:
-        """Some rows of the list, wherever in it."""
-        ids = self._find(max(0, offset), max(1, min(limit, MOST_ROWS)))
-        cards = self.store.session_cards(ids)
-        rows = [session_rows.row(card) for card in cards]
+        """Return rows of the list."""
+        ids = self._find(max(0, offset), max(1, min(limit, MAX_ROWS)))
+        rows = [session_rows.list_row(item) for item in self.store.session_cards(ids)]
         return {"offset": max(0, offset), "total": self._total, "order": self.order, "rows": rows}
 
     def _find(self, offset: int, limit: int) -> list[str]:
-        found = self.store.find_sessions(
-            self.narrowing,
-            order=self.order,
-            descending=self.descending,
-            offset=offset,
-            limit=limit,
-            total=self._total,
+        ids = self.store.find_sessions(
+            self.narrowing, order=self.order, descending=self.descending, offset=offset, limit=limit, total=self._total
         )
-        self._total = found.total
-        return found
+        self._total = ids.total
+        return ids
 
     @call
-    def looked_at(self, offset: int) -> None:
-        """Where the list was scrolled to: the still begins there."""
-        self._first = max(0, offset)
+    def set_offset(self, offset: int) -> None:
+        """Store the scroll position, where the fallback starts."""
+        self._offset = max(0, offset)
 
     @call(slow=True)
     def totals(self, keys: list[str]) -> dict[str, dict[str, str]]:
-        """What the sessions took, by key, in words; see `insights.totals`."""
-        ids = [id_of(key) for key in keys[:MOST_ROWS]]
-        return {key_of(one): words for one, words in session_metrics.totals(self.store, ids).items()}
+        """Return the totals of sessions by key; see `session_metrics.totals`."""
+        ids = [decode_key(key) for key in keys[:MAX_ROWS]]
+        return {encode_key(name): texts for name, texts in session_metrics.totals(self.store, ids).items()}
 
     @call
     def choose(self, keys: list[str]) -> int:
-        """Tick these sessions and no other."""
-        if len(keys) > MOST_CHOSEN:
-            raise BadUsage(f"{len(keys):,} sessions are too many to select.", "Filter them, and take browser.df().")
-        self._chosen = list(dict.fromkeys(id_of(key) for key in keys))
-        return len(self._chosen)
+        """Set the selection."""
+        if len(keys) > MAX_SELECTED:
+            hint = "Filter the list and use browser.df()."
+            raise BadUsage(f"At most {MAX_SELECTED:,} sessions can be selected, got {len(keys):,}.", hint)
+        self._selection = list(dict.fromkeys(decode_key(key) for key in keys))
+        return len(self._selection)

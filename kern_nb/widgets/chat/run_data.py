@@ -1,4 +1,4 @@
-"""The turns of a conversation as data for a script: what was said in each run, and what it waits for."""
+"""The runs of a conversation as data for a script: their messages and requirements."""
 
 from __future__ import annotations
 
@@ -9,81 +9,88 @@ from kern_nb.operations.inbox import short_keys
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements
-from kern_nb.views.transcript import is_whole
+from kern_nb.views.transcript import is_complete
 from kern_nb.widgets import transcript_data
-from kern_nb.widgets.base import key_of
-from kern_nb.widgets.requirements.actions import latest_pause
+from kern_nb.widgets.base import encode_key
+from kern_nb.widgets.requirements.actions import requirements_of_latest_pause
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kern_nb.db import SessionStore
 
-TURNS = 20
-"""So many turns are shown at first, and more of them at a time."""
+PAGE_RUNS = 20
+"""The runs that are shown at first, and more of them at a time."""
 
 _ID = 24
-_GO_ON = ("ERROR", "CANCELLED", "INTERRUPTED")
-_NOT_SAID = ("system", "developer")
+_RESUMABLE = ("ERROR", "CANCELLED", "INTERRUPTED")
+_HIDDEN_ROLES = ("system", "developer")
 
 
-def latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
-    """The latest turns of a session, or the latest before a run, with the runs of members between them."""
-    df = _places(store, session_id)
+def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
+    """Load the latest runs of a session with the runs of their members.
+
+    Args:
+        store: The store.
+        session_id: The session.
+        before: Only runs before this run index.
+    """
+    df = _indexes(store, session_id)
     df = df if before is None else df[df["run_index"] < before]
-    starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(TURNS)
+    starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(PAGE_RUNS)
     if starts.empty:
         return []
     start = int(starts.iloc[0])
     return store.session_runs(session_id, start=start, limit=int((df["run_index"] >= start).sum()))
 
 
-def newest(store: SessionStore, session_id: str) -> int:
-    """The index of the latest turn; 0 where there is none."""
-    df = _places(store, session_id)
+def newest_index(store: SessionStore, session_id: str) -> int:
+    """Return the index of the latest run; 0 without runs."""
+    df = _indexes(store, session_id)
     return max(map(int, df.loc[df["parent_run_id"].isna(), "run_index"].tail(1)), default=0)
 
 
-def _places(store: SessionStore, session_id: str) -> pd.DataFrame:
+def _indexes(store: SessionStore, session_id: str) -> pd.DataFrame:
     return store.runs_df(session_id, columns=("run_index", "parent_run_id"), lineage=True)
 
 
-def turn(
-    session: Session, run: Run, store: SessionStore, card: Callable[[Requirement, str], dict[str, Any]]
+def run_item(
+    session: Session, run: Run, store: SessionStore, form_data: Callable[[Requirement, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A turn.
+    """Convert a run.
 
     Args:
-        session: The session that is shown, without its runs.
+        session: The session, without its runs.
         run: The run.
-        store: Where they are.
-        card: Makes the card of a requirement, and of what stands for it in a line.
+        store: Their store.
+        form_data: Converts a requirement and its short id.
     """
-    told = transcript_data.part(session, [run], transcript_data.Start(run.run_index or 0))
-    shown = told["runs"][0]
-    is_ours = run.session_id == session.session_id
-    asked = latest_pause(store.get_run(run.run_id).requirements) if is_ours and run.status == "PAUSED" else []
-    names = short_keys(store, asked)
+    part = transcript_data.transcript_part(session, [run], transcript_data.Start(run.run_index or 0))
+    content, following = part["runs"][0], part["next"]
+    is_own = run.session_id == session.session_id
+    paused = is_own and run.status == "PAUSED"
+    needed = requirements_of_latest_pause(store.get_run(run.run_id).requirements) if paused else []
+    names = short_keys(store, needed)
     return {
-        "key": key_of(run.run_id),
+        "key": encode_key(run.run_id),
         "index": run.run_index,
-        "at": f"{formatting.cut(session.session_id, _ID)}/{run.run_index}",
-        "status": run.status if is_whole(session, run) else "",
-        "facts": shown["facts"],
-        "messages": list(_said(run, shown["messages"], {one.tool_call_id for one in asked})),
-        "more": told["next"] is not None and told["next"].run_index == run.run_index,
-        "ends": [one for one in shown["ends"] if one["kind"] != "waiting"],
-        "cards": [card(one, names[one.requirement_id]) for one in asked],
-        "ready": bool(asked) and not any(map(requirements.is_waiting, asked)),
-        "again": is_ours and run.status in _GO_ON,
+        "at": f"{formatting.truncate(session.session_id, _ID)}/{run.run_index}",
+        "status": run.status if is_complete(session, run) else "",
+        "facts": content["facts"],
+        "messages": list(_messages(run, content["messages"], {r.tool_call_id for r in needed})),
+        "more": following is not None and following.run_index == run.run_index,
+        "ends": [end for end in content["ends"] if end["kind"] != "waiting"],
+        "cards": [form_data(r, names[r.requirement_id]) for r in needed],
+        "ready": bool(needed) and not any(map(requirements.is_pending, needed)),
+        "again": is_own and run.status in _RESUMABLE,
     }
 
 
-def _said(run: Run, messages: list[dict[str, Any]], asked: set[str | None]) -> Iterator[dict[str, Any]]:
-    """What was said aloud; calls whose answer is asked for are left to their cards."""
-    for shown in messages:
-        if shown["role"] in _NOT_SAID or shown.get("answer"):
+def _messages(run: Run, items: list[dict[str, Any]], required: set[str | None]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of the conversation; calls with a requirement are left to its form."""
+    for item in items:
+        if item["role"] in _HIDDEN_ROLES or item.get("answer"):
             continue
-        made = run.messages[shown["place"]].tool_calls if shown["place"] < len(run.messages) else []
-        waits = {n for n, one in enumerate(made) if one.status == "started" and one.tool_call_id in asked}
-        yield shown | {"calls": [one for one in shown["calls"] if one["number"] not in waits]}
+        calls = run.messages[item["position"]].tool_calls if item["position"] < len(run.messages) else []
+        paused = {n for n, call in enumerate(calls) if call.status == "started" and call.tool_call_id in required}
+        yield item | {"calls": [call for call in item["calls"] if call["number"] not in paused]}

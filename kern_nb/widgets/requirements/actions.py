@@ -1,4 +1,4 @@
-"""Answers that are given by clicks: what the inbox and a chat share."""
+"""Resolving requirements by clicks, for the inbox and the chat."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
 from kern_nb.operations.inbox import requirement_named, short_keys
 from kern_nb.text import formatting
 from kern_nb.views import requirements
-from kern_nb.widgets.base import Widget, id_of
+from kern_nb.widgets.base import Widget, decode_key
 from kern_nb.widgets.requirements import form
-from kern_nb.widgets.rpc import GONE, call, told
+from kern_nb.widgets.rpc import STORE_GONE, call, error_payload
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _ID = 200
 
 
-class Answering(Widget):
-    """A widget in which what runs wait for is answered.
+class RequirementActions(Widget):
+    """A widget that resolves requirements.
 
-    Every answer is ``{said, line}``: what was done, and the line that does the same; or ``{refused}``, an error that
-    belongs to the requirement: someone else was faster, or what was typed does not fit.
+    Each action returns ``{said, line}``: a message and the equivalent command; or ``{refused}``, an error of the
+    requirement, such as an invalid value or an earlier answer of someone else.
 
     Attributes:
         by: Who answers.
@@ -38,107 +38,108 @@ class Answering(Widget):
         super().__init__(store)
 
     @abstractmethod
-    def answered(self, done: Requirement) -> None:
-        """What follows an answer."""
+    def after_action(self, requirement: Requirement) -> None:
+        """Handle the requirement after an action."""
+
+    @abstractmethod
+    def owner_of(self, requirement: Requirement) -> str | None:
+        """Return the id of the agent whose run has the requirement, if known."""
 
     @call
     def approve(self, key: str, edits: dict[str, str]) -> dict[str, Any]:
-        """Let a tool run, with the arguments that were edited; see `asked.edited`."""
+        """Approve a tool call, with edited arguments if any; see `form.parse_edits`."""
 
-        def do(one: Requirement) -> tuple[Requirement, list[str]]:
-            args = form.edited(one, edits)
-            done = self.store.resolve(one.requirement_id, approve=True, args=args, by=self.by)
-            return done, [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
+        def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
+            args = form.parse_edits(requirement, edits)
+            result = self.store.resolve(requirement.requirement_id, approve=True, args=args, by=self.by)
+            return result, [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
 
-        return self._give(key, "approve", f"{formatting.GOOD} Approved", do)
+        return self._act(key, "approve", f"{formatting.GOOD} Approved", resolve)
 
     @call
     def reject(self, key: str, note: str) -> dict[str, Any]:
-        """Refuse what is waited for; the note is what the model is told."""
+        """Reject a requirement; the note is sent to the model."""
 
-        def do(one: Requirement) -> tuple[Requirement, list[str]]:
-            done = self.store.resolve(one.requirement_id, approve=False, note=note or None, by=self.by)
-            return done, _note(note)
+        def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
+            result = self.store.resolve(requirement.requirement_id, approve=False, note=note or None, by=self.by)
+            return result, _note_option(note)
 
-        return self._give(key, "reject", f"{formatting.BAD} Refused", do)
-
-    @call
-    def answer(self, key: str, texts: list[str], as_text: bool) -> dict[str, Any]:  # noqa: FBT001 - it comes by name
-        """Give the value that is waited for: the texts of its fields, or one text; see `asked.value`."""
-
-        def do(one: Requirement) -> tuple[Requirement, list[str]]:
-            text_fields = form.text_fields(one, form.owner_here(self.owner_of(one)))
-            value = form.value(one, texts, text_fields, as_text=as_text)
-            done = self.store.resolve(one.requirement_id, approve=True, value=value, by=self.by)
-            return done, form.words(value, by_field=bool(requirements.fields(one)))
-
-        return self._give(key, "answer", f"{formatting.GOOD} Answered", do)
+        return self._act(key, "reject", f"{formatting.BAD} Rejected", resolve)
 
     @call
-    def hand_on(self, key: str, to: str, note: str) -> dict[str, Any]:
-        """Hand what is waited for to a person."""
+    def answer(self, key: str, texts: list[str], as_text: bool) -> dict[str, Any]:  # noqa: FBT001 - passed by name
+        """Answer a requirement with the texts of its fields, or one text; see `form.parse_values`."""
 
-        def do(one: Requirement) -> tuple[Requirement, list[str]]:
+        def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
+            text_fields = form.text_fields(requirement, form.find_owner(self.owner_of(requirement)))
+            value = form.parse_values(requirement, texts, text_fields, as_text=as_text)
+            result = self.store.resolve(requirement.requirement_id, approve=True, value=value, by=self.by)
+            return result, form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
+
+        return self._act(key, "answer", f"{formatting.GOOD} Answered", resolve)
+
+    @call
+    def hand_off(self, key: str, to: str, note: str) -> dict[str, Any]:
+        """Hand a requirement off to a person."""
+
+        def hand_off(requirement: Requirement) -> tuple[Requirement, list[str]]:
             if not to.strip():
-                raise BadUsage("Nobody was named.", "Write who is to answer.")
-            done = self.store.handoff(one.requirement_id, to=to.strip(), note=note or None, by=self.by)
-            return done, [*_option("--to", to.strip()), *_note(note)]
+                raise BadUsage("The assignee must not be empty.", "Enter who is to answer.")
+            result = self.store.handoff(requirement.requirement_id, to=to.strip(), note=note or None, by=self.by)
+            return result, [*_option("--to", to.strip()), *_note_option(note)]
 
-        return self._give(key, "handoff", f"→ Handed to {to.strip()}:", do)
+        return self._act(key, "handoff", f"→ Handed off to {to.strip()}:", hand_off)
 
-    @abstractmethod
-    def owner_of(self, one: Requirement) -> str | None:
-        """The id of the agent whose run waits for it, as far as it is known."""
+    def form_data(self, requirement: Requirement, name: str) -> dict[str, Any]:
+        """Convert a requirement for the script."""
+        owner = form.find_owner(self.owner_of(requirement))
+        return form.form_data(requirement, name, form.text_fields(requirement, owner))
 
-    def card(self, one: Requirement, name: str) -> dict[str, Any]:
-        """A requirement for the script."""
-        return form.card(one, name, form.text_fields(one, form.owner_here(self.owner_of(one))))
-
-    def _give(
-        self, key: str, verb: str, said: str, do: Callable[[Requirement], tuple[Requirement, list[str]]]
+    def _act(
+        self, key: str, verb: str, message: str, action: Callable[[Requirement], tuple[Requirement, list[str]]]
     ) -> dict[str, Any]:
-        identity = id_of(key)
+        identity = decode_key(key)
         try:
-            one = requirement_named(self.store, identity)
-            name = short_keys(self.store, [one])[identity]
-            done, words = do(one)
+            requirement = requirement_named(self.store, identity)
+            name = short_keys(self.store, [requirement])[identity]
+            result, words = action(requirement)
         except KernError as error:
-            if isinstance(error, GONE) and not isinstance(error, ReadOnlyStore):
+            if isinstance(error, STORE_GONE) and not isinstance(error, ReadOnlyStore):
                 raise
-            return {"refused": told(error)}
-        self.answered(done)
+            return {"refused": error_payload(error)}
+        self.after_action(result)
         by = [] if self.by in (None, login()) else _option("--by", str(self.by))
-        return {"said": f"{said} {requirements.asked(done)}.", "line": self.line(verb, name, *words, *by)}
+        return {"said": f"{message} {requirements.describe(result)}.", "line": self.line(verb, name, *words, *by)}
 
     @call
     def answer_as(self, by: str) -> None:
-        """Who answers from now on."""
+        """Set who answers from now on."""
         self.by = by.strip()[:_ID] or login()
 
 
-def latest_pause(of_run: Iterable[Requirement]) -> list[Requirement]:
-    """What the latest pause of a run asked: it came after the answers to the one before."""
-    ordered = list(of_run)
-    newest = max((one.created_at for one in ordered if one.created_at), default=None)
+def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> list[Requirement]:
+    """Return the requirements of a run's latest pause, which followed the answers to the one before."""
+    paused = list(all_requirements)
+    newest = max((r.created_at for r in paused if r.created_at), default=None)
     if newest is None:
-        return ordered
-    answers = [one.resolved_at for one in ordered if one.resolved_at and one.resolved_at < newest]
-    before = max(answers, default=None)
-    return [one for one in ordered if before is None or one.created_at is None or one.created_at > before]
+        return paused
+    earlier = [r.resolved_at for r in paused if r.resolved_at and r.resolved_at < newest]
+    start = max(earlier, default=None)
+    return [r for r in paused if start is None or r.created_at is None or r.created_at > start]
 
 
 def login() -> str | None:
-    """Who is logged in; None where the system does not say."""
+    """Return the login name, if the system has one."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user without a name
         return None
 
 
-def _note(note: str) -> list[str]:
-    return _option("--note", formatting.one_line(note)) if note else []
+def _note_option(note: str) -> list[str]:
+    return _option("--note", formatting.single_line(note)) if note else []
 
 
 def _option(flag: str, value: str) -> list[str]:
-    """An option with its value, which is no option and no variable, however it begins."""
+    """Return an option with its value, which is not parsed as an option or a variable, however it begins."""
     return [f"{flag}={value}"] if value[:1] in {"-", "$"} else [flag, value]

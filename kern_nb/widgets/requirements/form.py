@@ -1,4 +1,4 @@
-"""What a run waits for as data for a script, and what was typed into it as the answer it means."""
+"""A requirement as a form for a script, and the parsing of what was entered."""
 
 from __future__ import annotations
 
@@ -13,157 +13,162 @@ from kern_nb.operations import agent_registry, value_parser
 from kern_nb.records import Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
-from kern_nb.widgets.base import key_of
+from kern_nb.widgets.base import encode_key
+from kern_nb.widgets.transcript_data import clip
 
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import SessionOwner
 
-SHOWN = 1_500
-"""So many characters of an argument are shown."""
+PREVIEW_LENGTH = 1_500
+"""The most characters of an argument that are visible."""
 
-EDITED = 20_000
-"""An argument longer than this is not edited in a page."""
+MAX_EDITABLE = 20_000
+"""The most characters of an argument that can be edited."""
 
 _NAME = 80
-_MOST = 100
+_MAX_ARGUMENTS = 100
 
 TITLES = {
-    "confirmation": "may it run?",
-    "user_input": "to fill in",
-    "external_execution": "needs its result",
-    "handoff": "handed to a person",
+    "confirmation": "approval required",
+    "user_input": "input required",
+    "external_execution": "result required",
+    "handoff": "handed off",
 }
-"""What each kind of requirement asks, in a few words."""
+"""What each kind of requirement asks for."""
 
 
-def card(one: Requirement, name: str, texts: Collection[str] = ()) -> dict[str, Any]:
-    """A requirement as a script shows it.
+def form_data(requirement: Requirement, name: str, text_names: Collection[str] = ()) -> dict[str, Any]:
+    """Convert a requirement for a script.
 
     Args:
-        one: The requirement.
-        name: What stands for it in a line.
-        texts: Those of its fields that take text, whatever is typed.
+        requirement: The requirement.
+        name: Its short id, for use in a command.
+        text_names: The fields that take text only.
     """
-    args = one.args if isinstance(one.args, dict) else {}
-    told = {name: value for name, value in args.items() if one.kind != "handoff" or value != one.prompt}
-    is_edit = one.kind == "confirmation" and isinstance(one.answer, dict)
-    changed = one.answer if is_edit else {}
-    required = one.extra.get("required")
-    needed = required if isinstance(required, list) else []
-    fields = requirements.fields(one)[:_MOST]
+    args = requirement.args if isinstance(requirement.args, dict) else {}
+    visible = {
+        key: value for key, value in args.items() if requirement.kind != "handoff" or value != requirement.prompt
+    }
+    is_edited = requirement.kind == "confirmation" and isinstance(requirement.answer, dict)
+    edits = requirement.answer if is_edited else {}
+    answer = "" if is_edited or requirement.answer is None else formatting.format_value(requirement.answer)
+    required = requirement.extra.get("required")
+    required = required if isinstance(required, list) else []
+    fields = requirements.field_names(requirement)[:_MAX_ARGUMENTS]
+    is_raw = requirement.args is not None and not isinstance(requirement.args, dict)
+    created, expires = requirement.created_at, requirement.expires_at
     return {
-        "key": key_of(one.requirement_id),
-        "name": formatting.visible(name),
-        "kind": one.kind,
-        "title": TITLES[one.kind],
-        "tool": formatting.cut(one.tool_name or "", _NAME),
-        "prompt": _beginning(one.prompt or ""),
-        "args": [_argument(key, value, changed) for key, value in list(told.items())[:_MOST] if key not in fields],
-        "more": max(0, len(args) - _MOST),
-        "raw": None if one.args is None or isinstance(one.args, dict) else _beginning(formatting.pretty(one.args)),
-        "fields": [_field(key, args.get(key), key in texts, key in needed) for key in fields],
-        "for": formatting.cut(one.assignee or "", _NAME),
-        "note": _beginning(one.note or ""),
-        "since": "" if one.created_at is None else f"{formatting.when(one.created_at)} UTC",
-        "at": None if one.created_at is None else one.created_at.timestamp(),
-        "until": "" if one.expires_at is None else f"{formatting.when(one.expires_at)} UTC",
-        "waiting": requirements.is_waiting(one),
-        "state": formatting.cut(requirements.state(one), _NAME),
-        "answer": "" if is_edit or one.answer is None else formatting.visible(formatting.pretty(one.answer)[:SHOWN]),
+        "key": encode_key(requirement.requirement_id),
+        "name": formatting.escape_controls(name),
+        "kind": requirement.kind,
+        "title": TITLES[requirement.kind],
+        "tool": formatting.truncate(requirement.tool_name or "", _NAME),
+        "prompt": clip(requirement.prompt or "", PREVIEW_LENGTH),
+        "args": [_argument(k, v, edits) for k, v in list(visible.items())[:_MAX_ARGUMENTS] if k not in fields],
+        "more": max(0, len(args) - _MAX_ARGUMENTS),
+        "raw": clip(formatting.format_value(requirement.args), PREVIEW_LENGTH) if is_raw else None,
+        "fields": [
+            _field(field, args.get(field), is_text=field in text_names, is_required=field in required)
+            for field in fields
+        ],
+        "for": formatting.truncate(requirement.assignee or "", _NAME),
+        "note": clip(requirement.note or "", PREVIEW_LENGTH),
+        "since": "" if created is None else f"{formatting.format_time(created)} UTC",
+        "at": None if created is None else created.timestamp(),
+        "until": "" if expires is None else f"{formatting.format_time(expires)} UTC",
+        "waiting": requirements.is_pending(requirement),
+        "state": formatting.truncate(requirements.describe_state(requirement), _NAME),
+        "answer": formatting.escape_controls(answer[:PREVIEW_LENGTH]),
     }
 
 
-def _argument(name: str, value: Any, changed: dict[str, Any]) -> dict[str, Any]:
-    text = formatting.pretty(value)
-    whole = formatting.visible(text) if len(text) <= EDITED else None
-    told = {"name": formatting.cut(name, _NAME), "is_text": isinstance(value, str), "whole": whole, **_beginning(text)}
-    now = changed.get(name, value)
-    return told | {"now": None if now == value else formatting.visible(formatting.pretty(now)[:SHOWN])}
+def _argument(name: str, value: Any, edits: dict[str, Any]) -> dict[str, Any]:
+    text = formatting.format_value(value)
+    edited = edits.get(name, value)
+    new_text = None if edited == value else formatting.format_value(edited)[:PREVIEW_LENGTH]
+    return {
+        "name": formatting.truncate(name, _NAME),
+        "is_text": isinstance(value, str),
+        "whole": formatting.escape_controls(text) if len(text) <= MAX_EDITABLE else None,
+        **clip(text, PREVIEW_LENGTH),
+        "now": None if new_text is None else formatting.escape_controls(new_text),
+    }
 
 
-def _field(name: str, value: Any, is_text: bool, is_needed: bool) -> dict[str, Any]:  # noqa: FBT001 - two facts of it
-    filled = "" if value is None else formatting.visible(formatting.pretty(value)[:EDITED])
-    return {"name": formatting.cut(name, _NAME), "filled": filled, "is_text": is_text, "needed": is_needed}
+def _field(name: str, value: Any, *, is_text: bool, is_required: bool) -> dict[str, Any]:
+    text = "" if value is None else formatting.escape_controls(formatting.format_value(value)[:MAX_EDITABLE])
+    return {"name": formatting.truncate(name, _NAME), "filled": text, "is_text": is_text, "needed": is_required}
 
 
-def _beginning(text: str) -> dict[str, Any]:
-    return {"text": formatting.visible(text[:SHOWN]), "left": max(0, len(text) - SHOWN)}
-
-
-def text_fields(one: Requirement, owner: SessionOwner | None) -> set[str]:
-    """The fields that are text by the type hints of the tool, where its agent is at hand: ``75001`` is no number."""
+def text_fields(requirement: Requirement, owner: SessionOwner | None) -> set[str]:
+    """Return the fields that are text by the type hints of the tool, so that ``75001`` is not parsed as a number."""
     tools = getattr(owner, "_given_tools", ())
-    for tool in tools if one.kind == "user_input" else ():
+    for tool in tools if requirement.kind == "user_input" else ():
         function = getattr(tool, "function", tool)
-        if one.tool_name in (getattr(tool, "name", None), getattr(function, "__name__", None)):
-            with contextlib.suppress(Exception):  # hints that do not resolve say nothing
+        if requirement.tool_name in (getattr(tool, "name", None), getattr(function, "__name__", None)):
+            with contextlib.suppress(Exception):  # unresolvable hints are ignored
                 hints = {n: p.annotation for n, p in inspect.signature(function, eval_str=True).parameters.items()}
                 return {name for name, hint in hints.items() if hint is str or set(get_args(hint)) == {str, type(None)}}
     return set()
 
 
-def owner_here(name: str | None) -> SessionOwner | None:
-    """The one agent of the notebook of this id or name; None where there is none, or several."""
+def find_owner(name: str | None) -> SessionOwner | None:
+    """Return the agent of the notebook with this id or name; None if there is not exactly one."""
     variable = agent_registry.variable_of(name)
     return None if variable is None else agent_registry.here().get(variable)
 
 
-def edited(one: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
-    """Arguments as they were edited; None where none was.
-
-    Args:
-        one: What is approved.
-        edits: By the argument's place among those shown, what stands in its field: text where the model gave text,
-            else JSON.
+def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
+    """Parse edited arguments, given by index: text if the model passed text, else JSON; None without edits.
 
     Raises:
-        BadUsage: it is no JSON, or there is no such argument.
+        BadUsage: a text is not valid JSON, or there is no such argument.
     """
-    args = one.args if isinstance(one.args, dict) else {}
-    shown = list(args.items())[:_MOST]
-    found = {}
-    for place, text in edits.items():
-        if not place.isdecimal() or int(place) >= len(shown):
-            raise BadUsage(f"There is no argument {place!r}.", "Run the cell again.")
-        name, before = shown[int(place)]
-        found[name] = text if isinstance(before, str) else _json(name, text)
-    return found or None
+    args = requirement.args if isinstance(requirement.args, dict) else {}
+    visible = list(args.items())[:_MAX_ARGUMENTS]
+    result = {}
+    for index, text in edits.items():
+        if not index.isdecimal() or int(index) >= len(visible):
+            raise BadUsage(f"No argument {index!r}.", "Run the cell again.")
+        name, original = visible[int(index)]
+        result[name] = text if isinstance(original, str) else _parse_json(name, text)
+    return result or None
 
 
-def _json(name: str, text: str) -> Any:
+def _parse_json(name: str, text: str) -> Any:
     try:
         return value_parser.json_value(text)
     except (ValueError, RecursionError) as error:
-        wrong = f"{formatting.cut(name, _NAME)} is no JSON: {error}."
-        raise BadUsage(wrong, 'Write a number, true, false, null, "text", a list or an object.') from None
+        message = f"{formatting.truncate(name, _NAME)} must be JSON: {error}."
+        raise BadUsage(message, 'Enter a number, true, false, null, "text", a list or an object.') from None
 
 
-def value(one: Requirement, texts: Sequence[str], asked: Collection[str], *, as_text: bool) -> Any:
-    """The value that was typed: by field where fields are asked for, else the one text.
+def parse_values(requirement: Requirement, texts: Sequence[str], text_names: Collection[str], *, as_text: bool) -> Any:
+    """Parse the entered value: by field if the requirement has fields, else one value.
 
     Args:
-        one: What is answered.
-        texts: What stands in each field; an empty one is not given.
-        asked: Fields that take text, whatever is typed.
-        as_text: Whether all of it is text, also where it could be JSON.
+        requirement: The requirement.
+        texts: The text of each field; empty ones are left out.
+        text_names: The fields that take text only.
+        as_text: Whether all texts stay text, even if they are JSON.
 
     Raises:
-        BadUsage: nothing was given.
+        BadUsage: no value was entered.
     """
-    read = str if as_text else value_parser.read
-    names = requirements.fields(one)
+    parse = str if as_text else value_parser.read
+    names = requirements.field_names(requirement)
     if not names:
         if not "".join(texts):
-            raise BadUsage("There is no answer yet.", "Write a text, or JSON.")
-        return read("".join(texts))
-    given = zip(names, texts, strict=False)
-    return {name: text if name in asked else read(text) for name, text in given if text}
+            raise BadUsage("The answer must not be empty.", "Enter a text, or JSON.")
+        return parse("".join(texts))
+    entered = zip(names, texts, strict=False)
+    return {name: text if name in text_names else parse(text) for name, text in entered if text}
 
 
-def words(answer: Any, *, by_field: bool) -> list[str]:
-    """An answer as the words of a line that mean the same."""
+def format_answer(answer: Any, *, by_field: bool) -> list[str]:
+    """Format an answer as the words of a command."""
     if by_field and isinstance(answer, dict):
-        return [f"{name}={_word(one)}" for name, one in answer.items()]
+        return [f"{name}={_word(value)}" for name, value in answer.items()]
     return [_word(answer)]
 
 

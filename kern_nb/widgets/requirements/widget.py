@@ -1,4 +1,4 @@
-"""`inbox_widget`: what paused runs wait for, answered by a click. On the screen it looks again by itself."""
+"""`inbox_widget`: resolve the requirements of paused runs by clicks. While on screen it refreshes automatically."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kern_nb.text import formatting
 from kern_nb.views import requirements
 from kern_nb.views.transcript import run_html
 from kern_nb.widgets import transcript_data
-from kern_nb.widgets.base import id_of, key_of
+from kern_nb.widgets.base import decode_key, encode_key
 from kern_nb.widgets.requirements import form
-from kern_nb.widgets.requirements.actions import Answering, latest_pause
-from kern_nb.widgets.rpc import call, told
+from kern_nb.widgets.requirements.actions import RequirementActions, requirements_of_latest_pause
+from kern_nb.widgets.rpc import call, error_payload
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
 
-MOST = 200
+MAX_RUNS = 200
 """The most runs that are shown at once."""
 
 _LINE = 160
@@ -39,26 +39,26 @@ def inbox_widget(
     user_id: str | None = None,
     by: str | None = None,
 ) -> InboxWidget:
-    """The inbox to click at: approve, edit, reject, answer, hand on; then go on with the run.
+    """Open the interactive inbox: approve, edit, reject, answer or hand off requirements, and resume their runs.
 
     Args:
-        store: A store or the name of one; the one in use where None.
-        assignee: Only what one person is to answer.
-        user_id: Only in the sessions of one user.
-        by: Who answers; the assignee, else the login name where None.
+        store: A store or its name; None for the current store.
+        assignee: Only requirements of this assignee.
+        user_id: Only sessions of this user.
+        by: Who answers; None for the assignee, else the login name.
     """
     return InboxWidget(store, assignee=assignee, user_id=user_id, by=by)
 
 
-class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
-    """What paused runs wait for, by run, oldest first.
+class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "asked")):
+    """The requirements of paused runs, by run, oldest first.
 
-    What was answered stays on the screen until it is cleared: by whom, and what became of the run. A run whose last
-    answer is there is gone on with by a click, where its agent is among the notebook's variables.
+    Resolved requirements stay on screen until they are cleared. Once all requirements of a run are resolved, a click
+    resumes it, if its agent is a variable of the notebook.
 
     Attributes:
-        assignee: Only what this person is to answer is shown; None: all.
-        user_id: Only sessions of this user are shown; None: all.
+        assignee: Only requirements of this assignee are shown; None for all.
+        user_id: Only sessions of this user are shown; None for all.
     """
 
     def __init__(
@@ -67,189 +67,186 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         self.assignee = assignee
         self.user_id = user_id
         self._lock = threading.Lock()
-        self._looking = threading.Lock()
-        self._seen: dict[str, Requirement] = {}
-        self._places: Places | None = None
-        self._going: dict[str, dict[str, Any]] = {}
+        self._poll_lock = threading.Lock()
+        self._on_screen: dict[str, Requirement] = {}
+        self._runs: Places | None = None
+        self._outcomes: dict[str, dict[str, Any]] = {}
         super().__init__(store, by=assignee if by is None else by)
 
     def __repr__(self) -> str:
-        """How much there is to answer, as it was last seen."""
-        left = sum(map(requirements.is_waiting, list(self._seen.values())))
-        return f"<InboxWidget {formatting.plural(left, 'requirement')} to answer>"
+        """Count the pending requirements on screen."""
+        n_pending = sum(map(requirements.is_pending, list(self._on_screen.values())))
+        return f"<InboxWidget: {formatting.pluralize(n_pending, 'pending requirement')}>"
 
-    def still(self) -> str:
-        """The inbox as a table."""
-        found = inbox.inbox(assignee=self.assignee, user_id=self.user_id, store=self.store)
-        return found._repr_html_()
+    def fallback_html(self) -> str:
+        """Render the inbox as a table."""
+        return inbox.inbox(assignee=self.assignee, user_id=self.user_id, store=self.store)._repr_html_()
 
-    # What is shown ----------------------------------------------------------------------------------------------------
+    # The view ---------------------------------------------------------------------------------------------------------
 
     @call
-    def look(self, mark: str, most: int) -> dict[str, Any]:
-        """What there is now; only ``mark`` where that is what it was. ``most`` is how many runs are to be shown."""
-        with self._looking:  # another page may look, too
-            return self._looked(mark, most)
+    def poll(self, mark: str, limit: int) -> dict[str, Any]:
+        """Return the state and its ``mark``, with up to ``limit`` runs; only the mark if it is unchanged."""
+        with self._poll_lock:  # another page may poll, too
+            return self._poll(mark, limit)
 
-    def _looked(self, mark: str, most: int) -> dict[str, Any]:
+    def _poll(self, mark: str, limit: int) -> dict[str, Any]:
         try:
-            found = self._look()
+            every = self._load()
         except StoreBusy:
             if mark:
                 return {"mark": mark, "busy": True}
             raise
         with self._lock:
-            going = sorted((run_id, one["state"]) for run_id, one in self._going.items())
-        shown = [*map(_state, found), going, sorted(agent_registry.here()), self.assignee, self.by, most]
-        now = str(hash(repr(shown)))
-        return {"mark": now} if now == mark else {"mark": now, **self._view(found, min(most, MOST))}
+            outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
+        agents = sorted(agent_registry.here())
+        state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
+        new_mark = str(hash(repr(state)))
+        return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(every, min(limit, MAX_RUNS))}
 
     @call
     def narrow(self, assignee: str) -> None:
-        """Show what one person is to answer, named by a key; everything where that is empty."""
-        self.assignee = id_of(assignee) if assignee else None
-        self._seen = {}
+        """Show only the requirements of an assignee, given by key; all if it is empty."""
+        self.assignee = decode_key(assignee) if assignee else None
+        self._on_screen = {}
 
     @call
     def clear(self) -> None:
-        """Take what is answered off the screen."""
+        """Remove resolved requirements from the screen."""
         with self._lock:
-            self._going = {run_id: one for run_id, one in self._going.items() if one["state"] == "going"}
-        self._seen = {name: one for name, one in self._seen.items() if requirements.is_waiting(one)}
+            self._outcomes = {name: value for name, value in self._outcomes.items() if value["state"] == "going"}
+        self._on_screen = {name: r for name, r in self._on_screen.items() if requirements.is_pending(r)}
 
     @call
     def conversation(self, key: str) -> str:
-        """What was said in a run, as markup."""
-        return run_html(self.store.get_run(id_of(key)))
+        """Render the messages of a run."""
+        return run_html(self.store.get_run(decode_key(key)))
 
-    def _look(self) -> list[Requirement]:
-        """What paused runs wait or waited for, and what else has been on the screen; oldest first."""
-        found = self.store.requirements(user_id=self.user_id, status=None, run_status="PAUSED")
-        here = {one.requirement_id: one for one in found}
-        for run_id in {
-            one.run_id for name, one in self._seen.items() if name not in here and requirements.is_waiting(one)
-        }:
-            # Answered, and its run gone on with elsewhere.
-            after = self.store.requirements(run_id=run_id, status=None)
-            self._seen |= {one.requirement_id: one for one in after if one.requirement_id in self._seen}
-        self._seen |= {name: one for name, one in here.items() if name in self._seen}
-        every = here | self._seen
-        return sorted(every.values(), key=lambda one: (one.created_at is None, one.created_at, one.requirement_id))
+    def _load(self) -> list[Requirement]:
+        """Load the requirements of paused runs, and update those on screen; oldest first."""
+        paused = self.store.requirements(user_id=self.user_id, status=None, run_status="PAUSED")
+        by_id = {r.requirement_id: r for r in paused}
+        # Resolved, and their runs resumed elsewhere.
+        pending = (r for name, r in self._on_screen.items() if name not in by_id and requirements.is_pending(r))
+        for run_id in {r.run_id for r in pending}:
+            for requirement in self.store.requirements(run_id=run_id, status=None):
+                if requirement.requirement_id in self._on_screen:
+                    self._on_screen[requirement.requirement_id] = requirement
+        self._on_screen |= {name: r for name, r in by_id.items() if name in self._on_screen}
+        every = by_id | self._on_screen
+        return sorted(every.values(), key=lambda r: (r.created_at is None, r.created_at, r.requirement_id))
 
-    def _view(self, found: list[Requirement], most: int) -> dict[str, Any]:
-        places = Places(self.store, (one.session_id for one in found))
-        self._places = places
+    def _view(self, every: list[Requirement], limit: int) -> dict[str, Any]:
+        self._runs = runs = Places(self.store, (r.session_id for r in every))
         by_run: dict[str, list[Requirement]] = {}
-        for one in found:
-            top = places.top(one.run_id)
-            by_run.setdefault(top.run_id if top else str(one.run_id), []).append(one)
-        groups = {run_id: self._of_interest(run_id, of_run) for run_id, of_run in by_run.items()}
-        groups = {run_id: of_run for run_id, of_run in groups.items() if of_run}
-        shown = dict(list(groups.items())[:most])
-        names = short_keys(self.store, [one for of_run in shown.values() for one in of_run])
-        self._seen |= {one.requirement_id: one for of_run in shown.values() for one in of_run}
-        people = {one.assignee for one in found if one.assignee and requirements.is_waiting(one)}
+        for requirement in every:
+            top = runs.top(requirement.run_id)
+            by_run.setdefault(top.run_id if top else str(requirement.run_id), []).append(requirement)
+        groups = {run_id: self._select(run_id, of_run) for run_id, of_run in by_run.items()}
+        groups = {run_id: selected for run_id, selected in groups.items() if selected}
+        visible = dict(list(groups.items())[:limit])
+        names = short_keys(self.store, [r for of_run in visible.values() for r in of_run])
+        self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
+        people = {r.assignee for r in every if r.assignee and requirements.is_pending(r)}
+        people |= {self.assignee} if self.assignee else set()
         return {
-            "runs": [self._run(run_id, of_run, by_run[run_id], names) for run_id, of_run in shown.items()],
-            "more": len(groups) - len(shown),
-            "left": sum(requirements.is_waiting(one) for of_run in groups.values() for one in of_run),
-            "assignee": key_of(self.assignee) if self.assignee else "",
-            "people": [
-                {"key": key_of(name), "name": formatting.cut(name, _NAME)}
-                for name in sorted(people | ({self.assignee} if self.assignee else set()))
-            ],
-            "by": formatting.visible(self.by or ""),
+            "runs": [self._run(run_id, of_run, by_run[run_id], names) for run_id, of_run in visible.items()],
+            "more": len(groups) - len(visible),
+            "left": sum(requirements.is_pending(r) for of_run in groups.values() for r in of_run),
+            "assignee": encode_key(self.assignee) if self.assignee else "",
+            "people": [{"key": encode_key(name), "name": formatting.truncate(name, _NAME)} for name in sorted(people)],
+            "by": formatting.escape_controls(self.by or ""),
         }
 
-    def _of_interest(self, run_id: str, of_run: list[Requirement]) -> list[Requirement]:
-        """Of what a run waits for: what fits the filter, and what was on the screen before.
+    def _select(self, run_id: str, of_run: list[Requirement]) -> list[Requirement]:
+        """Select the requirements of a run that match the filter or are on screen.
 
-        Answers that only wait for the run to go on are shown, too: of its latest pause.
+        If none is pending, and the run was not resumed, those of its latest pause are shown.
         """
-        mine = [one for one in of_run if self.assignee in (None, one.assignee) or one.requirement_id in self._seen]
-        if not any(map(requirements.is_waiting, of_run)) and run_id not in self._going:
-            return latest_pause(mine)
-        return [one for one in mine if requirements.is_waiting(one) or one.requirement_id in self._seen]
+        matching = [r for r in of_run if self.assignee in (None, r.assignee) or r.requirement_id in self._on_screen]
+        if not any(map(requirements.is_pending, of_run)) and run_id not in self._outcomes:
+            return requirements_of_latest_pause(matching)
+        return [r for r in matching if requirements.is_pending(r) or r.requirement_id in self._on_screen]
 
-    def _run(self, run_id: str, shown: list[Requirement], every: list[Requirement], names: Any) -> dict[str, Any]:
-        place = self._places.find(run_id) if self._places else None
-        variable = agent_registry.variable_of(place.owner) if place else None
-        left = sum(map(requirements.is_waiting, every))
+    def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
+        run = self._runs.find(run_id) if self._runs else None
+        variable = agent_registry.variable_of(run.owner) if run else None
+        n_pending = sum(map(requirements.is_pending, of_run))
         with self._lock:
-            going = self._going.get(run_id)
-        status = place.status if place else None
+            outcome = self._outcomes.get(run_id)
+        status = run.status if run else None
         return {
-            "key": key_of(run_id),
-            "place": formatting.cut(str(place), _LINE) if place else formatting.cut(str(every[0].session_id), _LINE),
-            "agent": formatting.cut((place and place.owner) or "", _LINE),
-            "asked": formatting.cut((place and place.input) or "", _LINE),
-            "cards": [self.card(one, names[one.requirement_id]) for one in shown],
-            "left": left,
-            "elsewhere": left - sum(map(requirements.is_waiting, shown)),
-            "ready": not left and status == "PAUSED" and going is None,
-            "status": "" if status in (None, "PAUSED") else formatting.status(status),
+            "key": encode_key(run_id),
+            "place": formatting.truncate(str(run or of_run[0].session_id), _LINE),
+            "agent": formatting.truncate((run and run.owner) or "", _LINE),
+            "asked": formatting.truncate((run and run.input) or "", _LINE),
+            "cards": [self.form_data(r, names[r.requirement_id]) for r in selected],
+            "left": n_pending,
+            "elsewhere": n_pending - sum(map(requirements.is_pending, selected)),
+            "ready": not n_pending and status == "PAUSED" and outcome is None,
+            "status": "" if status in (None, "PAUSED") else formatting.format_status(status),
             "here": variable or "",
-            "line": self._continue_line(place, variable) if place else "",
-            "going": going,
+            "line": self._continue_line(run, variable) if run else "",
+            "going": outcome,
         }
 
-    def _continue_line(self, place: Place, variable: str | None) -> str:
-        return self.line("continue", str(place), *(["--agent", variable] if variable else []))
+    def _continue_line(self, run: Place, variable: str | None) -> str:
+        return self.line("continue", str(run), *(["--agent", variable] if variable else []))
 
-    # What is done -----------------------------------------------------------------------------------------------------
+    # Actions ----------------------------------------------------------------------------------------------------------
 
-    def owner_of(self, one: Requirement) -> str | None:
-        """The agent whose run waits; of a member's run, the member."""
-        place = self._places.find(one.run_id) if self._places else None
-        return place.owner if place else None
+    def owner_of(self, requirement: Requirement) -> str | None:
+        """Return the agent of the requirement's run; of a member's run, the member."""
+        run = self._runs.find(requirement.run_id) if self._runs else None
+        return run.owner if run else None
 
-    def answered(self, done: Requirement) -> None:
-        """It stays on the screen as it is now."""
-        self._seen[done.requirement_id] = done
+    def after_action(self, requirement: Requirement) -> None:
+        """Keep the requirement on screen."""
+        self._on_screen[requirement.requirement_id] = requirement
 
     @call(slow=True)
-    def go_on(self, key: str) -> dict[str, Any]:
-        """Go on with a run by the notebook's agent, in the background."""
+    def resume(self, key: str) -> dict[str, Any]:
+        """Resume a run with the notebook's agent, in the background."""
         from kern_nb.runtime import background, events
 
-        run_id = id_of(key)
-        place = self._places.find(run_id) if self._places else None
-        owner = form.owner_here(place.owner) if place else None
-        if place is None or owner is None:
-            raise BadUsage("The run's agent is not among the notebook's variables.", "Make it, then look again.")
+        run_id = decode_key(key)
+        run = self._runs.find(run_id) if self._runs else None
+        owner = form.find_owner(run.owner) if run else None
+        if run is None or owner is None:
+            raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
         if not resume.same_place(owner.store, self.store):
-            raise BadUsage(f"{owner!r} keeps its runs in {owner.store.url}.", "Use the run's store: %kern use NAME")
+            hint = "Use the store of the run: %kern use NAME"
+            raise BadUsage(f"{owner!r} stores its runs in {owner.store.url}, the run is in {self.store.url}.", hint)
         with self._lock:
-            if self._going.get(run_id, {}).get("state") == "going":
+            if self._outcomes.get(run_id, {}).get("state") == "going":
                 return {}
-            self._going[run_id] = {"state": "going"}
-        work = background.prepare_resume(owner, run_id, session_id=place.session_id)
-        background.BackgroundRun(work, events.ignore, partial(self._ended, run_id))
-        return {
-            "said": f"Going on with {place}.",
-            "line": self._continue_line(place, agent_registry.variable_of(place.owner)),
-        }
+            self._outcomes[run_id] = {"state": "going"}
+        work = background.proceed(owner, run_id, session_id=run.session_id)
+        background.Live(work, events.ignore, partial(self._finish, run_id))
+        return {"said": f"Resuming {run}.", "line": self._continue_line(run, agent_registry.variable_of(run.owner))}
 
-    def _ended(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
-        """A run that was gone on with has ended, or waits again."""
+    def _finish(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
+        """Store the outcome of a resumed run; a run that paused again has none."""
         with self._lock:
             if run is not None and run.status == "PAUSED":
-                del self._going[run_id]
+                del self._outcomes[run_id]
             else:
-                self._going[run_id] = _outcome(run, error)
+                self._outcomes[run_id] = _outcome(run, error)
         self.tell({"event": "changed"})
 
 
-def _state(one: Requirement) -> tuple[Any, ...]:
-    """What of a requirement changes."""
-    who = (one.assignee, one.claimed_by, one.resolved_by)
-    return one.requirement_id, one.status, requirements.is_waiting(one), one.note, *who
+def _requirement_state(requirement: Requirement) -> tuple[Any, ...]:
+    """Return what may change in a requirement."""
+    people = (requirement.assignee, requirement.claimed_by, requirement.resolved_by)
+    is_pending = requirements.is_pending(requirement)
+    return requirement.requirement_id, requirement.status, is_pending, requirement.note, *people
 
 
 def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
     if error is not None:
-        return {"state": "failed", "error": told(error)}
+        return {"state": "failed", "error": error_payload(error)}
     if run is None:
         return {"state": "stopped"}
-    answer = text_of(run.output) or ("" if run.output is None else formatting.pretty(run.output))
-    return {"state": "ended", "status": formatting.status(run.status), **transcript_data.beginning(answer, _ANSWER)}
+    answer = text_of(run.output) or ("" if run.output is None else formatting.format_value(run.output))
+    preview = transcript_data.preview(answer, _ANSWER)
+    return {"state": "ended", "status": formatting.format_status(run.status), **preview}

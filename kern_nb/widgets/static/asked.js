@@ -74,7 +74,7 @@ function makeAsked(shell, after, people = () => []) {
     const said = h("small", { class: "kern-soft" });
     const say = () => {
       const text = area.value;
-      said.textContent = !text ? "" : asText() || !isJson(text) ? "a text" : "JSON";
+      said.textContent = !text ? "" : asText() || !isJson(text) ? "Text" : "JSON";
     };
     area.addEventListener("input", say);
     say();
@@ -84,12 +84,12 @@ function makeAsked(shell, after, people = () => []) {
   const editor = () => {
     fields = [];
     const rows = data.args.map((arg, place) => {
-      if (arg.whole === null) return row(arg.name, h("em", {}, "too long to be edited here"));
+      if (arg.whole === null) return row(arg.name, h("em", {}, "too long to edit here"));
       const area = writing({ "aria-label": `${arg.name}, ${arg.is_text ? "text" : "JSON"}`, class: "kern-code" }, arg.whole);
       const wrong = h("small", { class: "kern-a-wrong" });
       const check = () => {
         const bad = !arg.is_text && !isJson(area.value);
-        wrong.textContent = bad ? "✗ no JSON: a number, true, false, null, \"text\", a list or an object" : "";
+        wrong.textContent = bad ? "✗ Invalid JSON: enter a number, true, false, null, \"text\", a list or an object" : "";
         area.toggleAttribute("aria-invalid", bad);
         return !bad;
       };
@@ -127,16 +127,16 @@ function makeAsked(shell, after, people = () => []) {
     plain.addEventListener("change", () => says.forEach((say) => say()));
     const send = () => act("answer", { texts: fields.map(({ area }) => area.value), as_text: plain.checked });
     return [
-      h("dl", {}, fields.map(({ name, area, said, needed }) => row([name, needed && data.fields.length ? h("abbr", { title: "needed" }, " *") : ""], area, said))),
+      h("dl", {}, fields.map(({ name, area, said, needed }) => row([name, needed && data.fields.length ? h("abbr", { title: "required" }, " *") : ""], area, said))),
       h("div", { class: "kern-actions" }, button("Answer", send, { class: "kern-button kern-a-main" }), others(),
-        h("label", { class: "kern-a-check" }, plain, "take it as text, also what is JSON")),
+        h("label", { class: "kern-a-check" }, plain, "Send as text, even if it is JSON")),
     ];
   };
   const drafts = new Map();
 
   const rejecter = () => {
     const note = writing({ rows: 2 });
-    return h("div", { class: "kern-a-form" }, h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "Why? The model is told."), note),
+    return h("div", { class: "kern-a-form" }, h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "Reason (sent to the model)"), note),
       h("div", { class: "kern-actions" }, button("Reject", () => act("reject", { note: note.value }), { class: "kern-button kern-a-main" }),
         button("Cancel", () => open("reject"))));
   };
@@ -145,16 +145,16 @@ function makeAsked(shell, after, people = () => []) {
     const names = h("datalist", { id: `kern-people-${Math.random().toString(36).slice(2)}` }, people().map((name) => h("option", { value: name })));
     const to = h("input", { type: "text", list: names.id, maxlength: 200, "data-lm-suppress-shortcuts": "true" });
     const note = writing();
-    const send = () => act("hand_on", { to: to.value, note: note.value });
+    const send = () => act("hand_off", { to: to.value, note: note.value });
     to.addEventListener("keydown", (event) => { if (event.key === "Enter") send(); });
     return h("div", { class: "kern-a-form" }, h("div", { class: "kern-a-row" }, field("To", to), names,
-      h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "What they should know"), note)),
-    h("div", { class: "kern-actions" }, button("Hand on", send, { class: "kern-button kern-a-main" }), button("Cancel", () => open("hand"))));
+      h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "Note"), note)),
+    h("div", { class: "kern-actions" }, button("Hand off", send, { class: "kern-button kern-a-main" }), button("Cancel", () => open("hand"))));
   };
 
   const others = () => [
     button("Reject…", () => open("reject"), { "aria-expanded": String(form === "reject") }),
-    button("Hand on…", () => open("hand"), { "aria-expanded": String(form === "hand") }),
+    button("Hand off…", () => open("hand"), { "aria-expanded": String(form === "hand") }),
   ];
 
   const actions = () => {
@@ -173,7 +173,7 @@ function makeAsked(shell, after, people = () => []) {
     const facts = [waiting && data.for ? `for ${data.for}` : "", waiting && data.until ? `until ${data.until}` : ""].filter(Boolean);
     const head = h("header", {},
       h("span", { class: "kern-a-sign", "aria-hidden": "true" }, waiting ? SIGNS[kind] ?? "?" : ""),
-      h("strong", { class: tool ? "kern-code" : "" }, h("bdi", {}, tool || "A person is asked")), " ",
+      h("strong", { class: tool ? "kern-code" : "" }, h("bdi", {}, tool || "Question")), " ",
       h("span", { class: "kern-soft" }, waiting ? title : ""),
       h("span", { class: "kern-a-state" }, h("bdi", {}, state)),
       h("span", { class: "kern-soft kern-a-end" }, facts.map((fact) => [h("bdi", {}, fact), " · "]), since(data.at, data.since)));

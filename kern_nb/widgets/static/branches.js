@@ -11,7 +11,7 @@ function makeTree(family, onOpen) {
     const item = h("li", {
       role: "treeitem", tabindex: -1, "aria-level": level, "aria-expanded": group ? "true" : null,
       "aria-current": one.here ? "true" : null, "aria-selected": String(one.here),
-      "aria-label": [one.id, one.title, one.at, one.runs, one.status, one.here ? "shown now" : ""].filter(Boolean).join(", "),
+      "aria-label": [one.id, one.title, one.at, one.runs, one.status, one.here ? "current" : ""].filter(Boolean).join(", "),
       "data-key": one.key,
     }, label, group);
     label.addEventListener("click", (event) => {
@@ -44,8 +44,8 @@ function makeTree(family, onOpen) {
     else return;
     event.preventDefault();
   });
-  const only = family.count === 1 ? h("p", { class: "kern-soft" }, "It has no branches yet: “Branch here” on a run or message makes one.") : "";
-  const cut = family.complete ? "" : h("p", { class: "kern-soft" }, `Only the first ${family.count.toLocaleString("en")} are shown.`);
+  const only = family.count === 1 ? h("p", { class: "kern-soft" }, "No branches. “Branch here” on a run or message creates one.") : "";
+  const cut = family.complete ? "" : h("p", { class: "kern-soft" }, `Only the first ${family.count.toLocaleString("en")} sessions are shown.`);
   return h("div", {}, tree, only, cut);
 }
 
@@ -56,7 +56,7 @@ function makeTabs(names, onShow) {
     type: "button", role: "tab", class: "kern-b-tab", id: `${id}-${name}`, "aria-controls": panel.id, "aria-selected": "false", tabindex: -1,
     on: { click: () => show(name) },
   }, name));
-  const bar = h("div", { class: "kern-b-tabs", role: "tablist", "aria-label": "What is shown" }, tabs);
+  const bar = h("div", { class: "kern-b-tabs", role: "tablist", "aria-label": "Views" }, tabs);
   let now = names[0];
   function show(name) {
     now = name;

@@ -15,7 +15,7 @@ async function render({ model, el }) {
   // What the filter says, asked for as it is typed.
   const find = shell.latest("find", (busy) => list.wait(busy));
   const input = (attributes) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
-  const text = input({ placeholder: "title, id or #tag", class: "kern-b-wide" });
+  const text = input({ placeholder: "Title, id or #tag", class: "kern-b-wide" });
   const agent = input({});
   const user = input({});
   const status = h("select", {}, h("option", { value: "" }, "any"));
@@ -53,9 +53,9 @@ async function render({ model, el }) {
   const compare = button("Compare", () => act("compare", "Comparing…", "Compared."));
   const summarize = button("Summarize", () => act("summarize", "Summarizing…", "Summarized."));
   const frame = button("DataFrame…", () => ask(frame, "Load", { kind: "frame" }));
-  const save = button("Export…", () => ask(save, "Write", { kind: "export" }));
+  const save = button("Export…", () => ask(save, "Export", { kind: "export" }));
   const actions = h("div", {}, h("div", { class: "kern-b-bar kern-b-counted" }, count, clear),
-    h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With the selection" }, compare, summarize, frame, save));
+    h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "Actions on the selection" }, compare, summarize, frame, save));
 
   const list = makeList(shell, { onOpen: (key) => open(key), onChosen: () => chosen() });
   const choose = shell.latest("choose");
@@ -79,7 +79,7 @@ async function render({ model, el }) {
   const head = h("div", { class: "kern-b-head" });
   const asked = h("div", { class: "kern-b-ask" });
   const tabs = makeTabs(["Transcript", "Branches", "Metrics", "Plots", "Result"], (name, panel) => fill(name, panel));
-  const detail = h("div", { class: "kern-b-detail", role: "region", "aria-label": "The session" }, head, asked, tabs.bar, tabs.panel);
+  const detail = h("div", { class: "kern-b-detail", role: "region", "aria-label": "Session" }, head, asked, tabs.bar, tabs.panel);
   detail.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     if (asked.childNodes.length) close();
@@ -88,12 +88,12 @@ async function render({ model, el }) {
 
   function drawHead() {
     if (!session) {
-      head.replaceChildren(h("p", { class: "kern-soft" }, "Open a session: click it, or press Enter on it."));
+      head.replaceChildren(h("p", { class: "kern-soft" }, "Click a session, or press Enter, to open it."));
       return;
     }
     const opening = (label, question) => {
       const one = button(`${label}…`, () => ask(one, label, question), {
-        "data-opens": question.kind, disabled: readOnly, title: readOnly ? "The store is open to be read only" : null,
+        "data-opens": question.kind, disabled: readOnly, title: readOnly ? "The store is read-only" : null,
       });
       return one;
     };
@@ -102,8 +102,8 @@ async function render({ model, el }) {
       h("div", { class: "kern-soft kern-b-facts" }, session.title ? h("bdi", { class: "kern-code" }, session.id) : "",
         ...session.facts.map((fact, n) => [n || session.title ? " · " : "", h("bdi", {}, fact)]).flat(),
         ...session.tags.map((one) => h("bdi", { class: "kern-b-tag" }, `#${one}`))),
-      h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "With this session" },
-        opening("Branch", { kind: "branch", where: "at its end" }), opening("Rename", { kind: "rename" }),
+      h("div", { class: "kern-b-bar", role: "toolbar", "aria-label": "Actions on the session" },
+        opening("Branch", { kind: "branch", where: "at the end" }), opening("Rename", { kind: "rename" }),
         opening("Tag", { kind: "tag" })),
     );
   }
@@ -133,15 +133,15 @@ async function render({ model, el }) {
     if (name === "Transcript") {
       if (!session) return fallback("No session is open.");
       panel.append(h("div", { class: "kern-b-bar" },
-        button("Unfold all", () => transcript.foldAll(true), { class: "kern-button kern-quiet" }),
-        button("Fold all", () => transcript.foldAll(false), { class: "kern-button kern-quiet" }),
+        button("Expand all", () => transcript.foldAll(true), { class: "kern-button kern-quiet" }),
+        button("Collapse all", () => transcript.foldAll(false), { class: "kern-button kern-quiet" }),
         h("span", { class: "kern-b-end" }), copyable(session.line)), transcript.root);
     } else if (name === "Branches") {
       if (!session) return fallback("No session is open.");
       panel.append(makeTree(session.family, (key) => open(key, "Branches")));
     } else if (name === "Metrics") {
       if (!keys.length) return fallback("No session is selected or open.");
-      const place = h("div", { class: "kern-rendered" }, h("p", { class: "kern-soft" }, "Adding up…"));
+      const place = h("div", { class: "kern-rendered" }, h("p", { class: "kern-soft" }, "Computing…"));
       panel.append(place);
       metrics({ keys }, (answer) => putRendered(place, answer.rendered));
     } else if (name === "Plots") {
@@ -151,7 +151,7 @@ async function render({ model, el }) {
     } else if (result) {
       panel.append(putRendered(h("div", { class: "kern-rendered" }), result.rendered));
     } else {
-      fallback("What “Compare” and “Summarize” give is shown here.");
+      fallback("Results of “Compare” and “Summarize” appear here.");
     }
     return undefined;
   }
@@ -190,16 +190,16 @@ async function render({ model, el }) {
   // A question under the head: a name, a title, tags, or which frame.
   function ask(opener, label, { kind, run = null, index = null, where = "" }) {
     const questions = {
-      branch: [`Name of the branch ${where} (an id is made up where it is empty)`, ""],
+      branch: [`Branch name, ${where} (optional)`, ""],
       rename: ["Title", session?.title ?? ""],
-      tag: ["Tags, with commas between them", session?.tags.join(", ") ?? ""],
-      frame: [`Load as a DataFrame, of ${many(selection().length, "session")}`, ""],
-      export: [`Write ${many(selection().length, "session")} to a file beside the notebook`, ""],
+      tag: ["Tags, separated by commas", session?.tags.join(", ") ?? ""],
+      frame: [`Load ${many(selection().length, "session")} as a DataFrame`, ""],
+      export: [`Export ${many(selection().length, "session")} to a file next to the notebook`, ""],
     };
     const [question, value] = questions[kind];
     const choices = {
       frame: ["sessions", "runs", "messages", "tool_calls", "scores"].map((one) => [one, one.replace("_", " ")]),
-      export: [["bundle", "a bundle, to import elsewhere (.json)"], ["page", "a page, to read (.html)"]],
+      export: [["bundle", "Bundle for import (.json)"], ["page", "HTML page (.html)"]],
     }[kind];
     const control = choices ? h("select", {}, ...choices.map(([one, name]) => h("option", { value: one }, name)))
       : input({ class: "kern-b-wide" });
@@ -232,7 +232,7 @@ async function render({ model, el }) {
   async function branch(name, run, index) {
     const answer = await shell.ask("branch", { key: session.key, run_index: run, message_index: index, name });
     if (!answer) return false;
-    shell.told(`Branched to ${answer.name}.`, answer.line, button("Open it", () => open(answer.key)));
+    shell.told(`Created branch ${answer.name}.`, answer.line, button("Open branch", () => open(answer.key)));
     await again();
     return true;
   }
@@ -264,7 +264,7 @@ async function render({ model, el }) {
     const answer = await shell.ask("cell", { keys: selection(), frame: name });
     if (!answer) return false;
     const done = await copy(answer.line);
-    shell.told(done ? "Copied; paste it into a cell:" : "For a cell:", answer.line);
+    shell.told(done ? "Copied. Paste it into a cell:" : "Paste into a cell:", answer.line);
     return true;
   }
 

@@ -9,7 +9,7 @@ function render({ model, el }) {
   const where = h("bdi", { class: "kern-code" });
   const facts = h("span", { class: "kern-soft" });
   const back = h("span", {});
-  const earlier = button("Show earlier turns", () => showEarlier());
+  const earlier = button("Show earlier runs", () => showEarlier());
   const list = h("div", {});
   const log = h("div", { class: "kern-c-log", role: "log", "aria-live": "off", tabindex: 0, "aria-label": "Conversation" },
     h("div", { class: "kern-c-earlier" }, earlier), list);
@@ -32,12 +32,12 @@ function render({ model, el }) {
   const text = (part, at, kind = "div") => readable(part, kind, at && (() => shell.ask("text", at)));
 
   const pictures = (names, at) => names.map((label, number) => {
-    const place = h("div", { class: "kern-c-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
+    const position = h("div", { class: "kern-c-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
     shell.attempt("picture", { ...at, number }).then(({ value, error }) => {
-      if (value) place.replaceChildren(picture(value.source, value.alt));
-      else place.replaceChildren(h("em", { class: "kern-soft" }, `[${label}] ${error.message}`));
+      if (value) position.replaceChildren(picture(value.source, value.alt));
+      else position.replaceChildren(h("em", { class: "kern-soft" }, `[${label}] ${error.message}`));
     });
-    return place;
+    return position;
   });
 
   const callOf = (one, at, key) => h("details", { class: "kern-c-call", "data-key": key },
@@ -45,17 +45,17 @@ function render({ model, el }) {
     ["args", "result"].filter((name) => one[name]).map((name) => [
       h("div", { class: "kern-soft" }, name === "args" ? "arguments" : "result"),
       text(one[name], at && { ...at, part: name, number: one.number }, "pre")]),
-    one.pictures?.length ? pictures(one.pictures, { run_index: at.run_index, place: at.place, tool_call: one.number }) : null);
+    one.pictures?.length ? pictures(one.pictures, { run_index: at.run_index, position: at.position, tool_call: one.number }) : null);
 
   const bubble = (mine, name, ...content) => h("div", { class: mine ? "kern-c-said kern-c-mine" : "kern-c-said" },
     h("div", { class: "kern-c-who" }, h("bdi", {}, name)), content);
 
   const messageOf = (turn, one) => {
-    const at = { run_index: turn.index, place: one.place };
+    const at = { run_index: turn.index, position: one.position };
     const content = [
       one.text || one.left ? text(one, { ...at, part: "content", number: 0 }) : null,
       pictures(one.pictures, { ...at, tool_call: null }),
-      one.calls.map((each) => callOf(each, at, `${one.place}.${each.number}`)),
+      one.calls.map((each) => callOf(each, at, `${one.position}.${each.number}`)),
     ].flat(Infinity).filter(Boolean);
     return content;
   };
@@ -73,15 +73,15 @@ function render({ model, el }) {
   };
 
   const endingOf = (turn, one) => {
-    if (one.kind === "calls") return one.calls.map((each) => callOf(each, { run_index: turn.index, place: -1 }, `-1.${each.number}`));
+    if (one.kind === "calls") return one.calls.map((each) => callOf(each, { run_index: turn.index, position: -1 }, `-1.${each.number}`));
     if (turn.status === "CANCELLED") return h("p", { class: "kern-c-stopped" }, "Stopped.");
-    return h("div", { class: "kern-c-failed" }, h("strong", {}, "✗ "), text(one, { run_index: turn.index, place: 0, part: "error", number: 0 }, "span"));
+    return h("div", { class: "kern-c-failed" }, h("strong", {}, "✗ "), text(one, { run_index: turn.index, position: 0, part: "error", number: 0 }, "span"));
   };
 
   const goOn = async (key) => {
     if (sending) return;
-    const done = await sent(() => shell.ask("go_on", { key }));
-    if (done) shell.told("Going on.", done.line);
+    const done = await sent(() => shell.ask("resume", { key }));
+    if (done) shell.told("Resuming.", done.line);
     if (!shell.root.contains(document.activeElement)) input.focus();
   };
 
@@ -99,9 +99,9 @@ function render({ model, el }) {
     const branch = async () => {
       const made = await shell.ask("branch", { key });
       if (!made) return;
-      const go = button("Go on there", () => move(made.key), { class: "kern-button" });
+      const go = button("Switch to branch", () => move(made.key), { class: "kern-button" });
       branched.replaceChildren("New branch ", h("bdi", { class: "kern-code" }, made.name), " ", go);
-      shell.told("Branched; this chat goes on as it was.", made.line);
+      shell.told("Branch created. This chat stays in its session.", made.line);
       go.focus();
     };
     return {
@@ -113,9 +113,9 @@ function render({ model, el }) {
         const cardsBefore = now ? JSON.parse(now).cards.length : 0;
         now = text;
         const open = new Set([...said.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-        element.setAttribute("aria-label", `Turn ${turn.index}`);
+        element.setAttribute("aria-label", `Run ${turn.index}`);
         said.replaceChildren(...[saidIn(turn),
-          turn.more ? h("p", { class: "kern-soft" }, "… more messages are not shown here; %kern show has all.") : null,
+          turn.more ? h("p", { class: "kern-soft" }, "… more messages; see %kern show.") : null,
           turn.ends.map((one) => endingOf(turn, one))].flat(Infinity).filter(Boolean));
         said.querySelectorAll("details").forEach((one) => { one.open = open.has(one.dataset.key); });
         const inside = cards.contains(document.activeElement) || actions.contains(document.activeElement);
@@ -135,9 +135,9 @@ function render({ model, el }) {
         }
         actions.replaceChildren(...[
           turn.ready ? button("Continue", () => goOn(key), { class: "kern-button kern-a-main" }) : null,
-          turn.again ? button(turn.status === "ERROR" ? "Try again" : "Go on", () => goOn(key)) : null].filter(Boolean));
+          turn.again ? button(turn.status === "ERROR" ? "Retry" : "Resume", () => goOn(key)) : null].filter(Boolean));
         foot.replaceChildren(h("bdi", {}, turn.at), ` · ${turn.facts.join(" · ")} `,
-          button("Branch from here", branch, { class: "kern-button kern-quiet", "aria-label": `Branch from here, after turn ${turn.index}` }), branched);
+          button("Branch from here", branch, { class: "kern-button kern-quiet", "aria-label": `Branch from here, after run ${turn.index}` }), branched);
         if (inside && cardsBefore && !element.contains(document.activeElement)) input.focus();
       },
     };
@@ -148,7 +148,7 @@ function render({ model, el }) {
     const parts = h("div", {});
     const answer = bubble(false, seen.agent, parts);
     const busy = h("div", { class: "kern-a-busy" }, "…");
-    const element = h("article", { class: "kern-c-turn kern-c-now", "aria-label": "The turn under way" },
+    const element = h("article", { class: "kern-c-turn kern-c-now", "aria-label": "Run in progress" },
       view.on === null ? bubble(true, "You", h("div", { class: "kern-text", dir: "auto" }, view.asked)) : null, answer, busy);
     const calls = new Map();
     let writingTo = null;
@@ -192,11 +192,11 @@ function render({ model, el }) {
     };
   };
 
-  const failedOf = (one) => h("article", { class: "kern-c-turn", "aria-label": "What failed" },
+  const failedOf = (one) => h("article", { class: "kern-c-turn", "aria-label": "Error" },
     one.asked ? bubble(true, "You", h("div", { class: "kern-text", dir: "auto" }, one.asked)) : null,
     h("div", { class: "kern-c-failed" }, h("strong", {}, "✗ "), one.error.message,
       one.error.hint ? h("div", { class: "kern-soft" }, one.error.hint) : null),
-    one.asked ? h("div", { class: "kern-actions" }, button("Try again", () => say(one.asked))) : null);
+    one.asked ? h("div", { class: "kern-actions" }, button("Retry", () => say(one.asked))) : null);
 
   const showTurns = (found, first) => {
     for (const data of found) {
@@ -212,7 +212,7 @@ function render({ model, el }) {
     const last = view.turns.at(-1);
     if (view.failed) announce.textContent = `${view.agent} failed: ${view.failed.error.message}`;
     else if (last?.cards.some((card) => card.waiting)) {
-      announce.textContent = `${view.agent} waits: ${last.cards.filter((card) => card.waiting).map((card) => `${card.tool}, ${card.title}`).join("; ")}`;
+      announce.textContent = `${view.agent} is waiting: ${last.cards.filter((card) => card.waiting).map((card) => `${card.tool}, ${card.title}`).join("; ")}`;
     } else if (last?.ends.length) announce.textContent = last.status === "CANCELLED" ? "Stopped." : `${view.agent} failed: ${last.ends[0].text ?? ""}`;
     else {
       const said = last?.messages.filter((one) => one.role !== "user").map((one) => one.text).join(" ") ?? "";
@@ -261,9 +261,9 @@ function render({ model, el }) {
     stop.hidden = !live;
     send.hidden = Boolean(live);
     send.disabled = sending;
-    if (!busy()) hint.textContent = "Enter sends, Shift+Enter makes a new line.";
-    else if (input.value) hint.textContent = "Kept until the answer is there.";
-    else hint.textContent = live ? `${seen.agent} answers…` : "Sending…";
+    if (!busy()) hint.textContent = "Enter to send, Shift+Enter for a new line.";
+    else if (input.value) hint.textContent = "You can send this after the response.";
+    else hint.textContent = live ? `${seen.agent} is responding…` : "Sending…";
   };
 
   const sent = async (call) => {
@@ -339,7 +339,7 @@ function render({ model, el }) {
     ask: async (mark) => {
       early = steps = [];
       const shows = taken;
-      const found = await shell.attempt("look", { mark });
+      const found = await shell.attempt("poll", { mark });
       early = null;
       if (shows === sends) sending = false;
       return found;

@@ -14,7 +14,7 @@ function side(shell, row, name, contender) {
   const body = h("div", {},
     one.text.length ? h("p", { class: "kern-text" }, pieces(one.text, mark)) : null,
     one.calls.length ? h("p", { class: "kern-text kern-code" }, pieces(one.calls, mark)) : null);
-  const whole = button("show all", async () => {
+  const whole = button("Show all", async () => {
     const text = await shell.ask("whole", { contender, turn: row.turn, side: name });
     if (text !== undefined) body.replaceChildren(h("p", { class: "kern-text" }, text));
     whole.remove();
@@ -47,7 +47,7 @@ function stretch(shell, [first, number, same, inherited], contender) {
     }
   };
   if (!same) return { group, fetch };
-  const what = `${number} ${number === 1 ? "turn" : "turns"} the same${inherited ? `, ${inherited} inherited` : ""}`;
+  const what = `${number} identical ${number === 1 ? "turn" : "turns"}${inherited ? `, ${inherited} inherited` : ""}`;
   const toggle = button(what, async () => {
     const open = toggle.getAttribute("aria-expanded") !== "true";
     toggle.setAttribute("aria-expanded", String(open));
@@ -65,7 +65,7 @@ function render({ model, el }) {
   const said = h("p", { class: "kern-said", role: "status" });
   const table = h("table", { class: "kern-sides" });
   const scroller = h("div", { class: "kern-scroll", tabindex: 0, role: "region", "aria-label": "Turns side by side" }, table);
-  const metrics = h("details", {}, h("summary", {}, "What each took"));
+  const metrics = h("details", {}, h("summary", {}, "Totals"));
   let differing = [];
   let at = -1;
 
@@ -93,7 +93,7 @@ function render({ model, el }) {
     differing = parts.filter((part) => !part.same).map((part) => part.group);
     const heads = ["", "role", baseline, chooser.value].map((text) => h("th", { scope: "col" }, text));
     const unseen = found.unseen ? h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 },
-      `… ${found.unseen} more turns; .comparison.turns has all.`))) : null;
+      `… ${found.unseen} more turns; see .comparison.turns.`))) : null;
     table.replaceChildren(...[h("thead", {}, h("tr", {}, heads)), ...parts.map((part) => part.group), unseen].filter(Boolean));
     // The first few that differ at once; the others when they come into view.
     for (const part of parts.filter((one) => !one.same).slice(0, 5)) await part.fetch();
@@ -128,7 +128,7 @@ function render({ model, el }) {
     choice.hidden = found.contenders.length < 2;
     await show();
   };
-  const choice = field("Beside the baseline", chooser);
+  const choice = field("Compare with the baseline", chooser);
   chooser.addEventListener("change", show);
   shell.again = start;
   shell.body.append(said, metrics, choice, bar, scroller);

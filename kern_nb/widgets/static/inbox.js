@@ -9,7 +9,7 @@ function makeRun(shell, inbox) {
   const facts = h("span", { class: "kern-soft" });
   const asked = h("p", { class: "kern-text kern-i-asked" });
   const talk = h("div", { class: "kern-rendered" });
-  const conversation = h("details", {}, h("summary", {}, "What was said"), talk);
+  const conversation = h("details", {}, h("summary", {}, "Messages"), talk);
   const list = h("div", {});
   const foot = h("div", { class: "kern-i-foot", role: "status" });
   title.append(place, " ", facts);
@@ -25,19 +25,19 @@ function makeRun(shell, inbox) {
   });
 
   const goOn = async () => {
-    const done = await shell.ask("go_on", { key });
+    const done = await shell.ask("resume", { key });
     if (done?.said) shell.told(done.said, done.line);
-    await inbox.look();
+    await inbox.refresh();
   };
 
   const outcome = (run) => {
     const { going } = run;
-    if (!going) return run.status ? [h("span", { class: "kern-soft" }, `The run went on: ${run.status}`)] : [];
-    if (going.state === "going") return [h("span", { class: "kern-a-busy" }, "Going on with the run…")];
+    if (!going) return run.status ? [h("span", { class: "kern-soft" }, `Run resumed: ${run.status}`)] : [];
+    if (going.state === "going") return [h("span", { class: "kern-a-busy" }, "Resuming the run…")];
     const failed = going.state !== "ended";
-    const said = going.state === "failed" ? `✗ ${going.error.message}` : failed ? "It was stopped." : `${going.status === "COMPLETED" ? "✓ " : ""}${going.status}`;
+    const said = going.state === "failed" ? `✗ ${going.error.message}` : failed ? "Stopped." : `${going.status === "COMPLETED" ? "✓ " : ""}${going.status}`;
     return [h("strong", {}, said), going.error?.hint ? h("span", { class: "kern-soft" }, ` ${going.error.hint}`) : "",
-      going.text ? readable(going) : "", failed && run.here ? button("Try again", goOn) : ""];
+      going.text ? readable(going) : "", failed && run.here ? button("Retry", goOn) : ""];
   };
 
   const drawFoot = (run) => {
@@ -46,12 +46,12 @@ function makeRun(shell, inbox) {
     footing = now;
     const focused = foot.contains(document.activeElement);
     if (run.ready) {
-      const what = h("span", {}, "Everything is answered. ");
+      const what = h("span", {}, "All requirements are resolved. ");
       foot.replaceChildren(what, ...(run.here
         ? [button("Continue", goOn, { class: "kern-button kern-a-main", title: `by the agent in ${run.here}` })]
-        : [h("span", { class: "kern-soft" }, `${run.agent || "Its agent"} is no variable here; make it, or go on elsewhere: `), copyable(run.line)]));
+        : [h("span", { class: "kern-soft" }, `${run.agent || "The agent"} is not a variable in this notebook. Create it, or resume elsewhere: `), copyable(run.line)]));
     } else if (run.left) {
-      foot.replaceChildren(run.elsewhere ? `The run waits for ${run.elsewhere} more, which others are to answer.` : "");
+      foot.replaceChildren(run.elsewhere ? `${run.elsewhere} more pending for other assignees.` : "");
     } else {
       foot.replaceChildren(...outcome(run));
     }
@@ -78,7 +78,7 @@ function makeRun(shell, inbox) {
       for (const data of run.cards) {
         let card = cards.get(data.key);
         if (!card) {
-          card = makeAsked(shell, inbox.look, inbox.people);
+          card = makeAsked(shell, inbox.refresh, inbox.people);
           cards.set(data.key, card);
           list.append(card.element);
         }
@@ -103,12 +103,12 @@ function render({ model, el }) {
   let people = [];
   let left = null;
 
-  const inbox = { look: () => watch.now(), people: () => people };
+  const inbox = { refresh: () => watch.now(), people: () => people };
 
   const show = (found) => {
     people = found.people.map(({ name }) => name);
-    count.textContent = found.left ? `${found.left} to answer` : "Nothing to answer";
-    if (left !== null && found.left > left) announce.textContent = `${found.left} to answer`;
+    count.textContent = found.left ? `${found.left} pending` : "No pending requirements";
+    if (left !== null && found.left > left) announce.textContent = `${found.left} pending`;
     left = found.left;
     const options = [["", "anyone"], ...found.people.map(({ key, name }) => [key, name])];
     if (whose.dataset.now !== JSON.stringify(options)) {
@@ -137,14 +137,14 @@ function render({ model, el }) {
       if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
     });
     empty.hidden = found.runs.length > 0;
-    empty.textContent = found.assignee ? `No run waits for ${whose.selectedOptions[0]?.textContent}.` : "No run waits for an answer. What will, comes by itself.";
+    empty.textContent = found.assignee ? `No pending requirements for ${whose.selectedOptions[0]?.textContent}.` : "No pending requirements. New ones appear automatically.";
     more.hidden = !found.more;
-    more.textContent = `Show more (${found.more} further runs)`;
+    more.textContent = `Show more (${found.more} more runs)`;
     clear.disabled = !found.runs.some((run) => run.going?.state !== "going" && run.cards.some((card) => !card.waiting));
     shell.seen();
   };
 
-  const clear = button("Clear answered", async () => {
+  const clear = button("Clear resolved", async () => {
     await shell.ask("clear", {});
     await watch.anew();
   });
@@ -159,7 +159,7 @@ function render({ model, el }) {
     h("span", { class: "kern-a-end" }, clear));
   shell.body.append(bar, empty, list, more);
   const watch = watching(shell, model, EVERY, {
-    ask: (mark) => shell.attempt("look", { mark, most }),
+    ask: (mark) => shell.attempt("poll", { mark, limit: most }),
     show: (found) => { if (found) show(found); },
     heard: (message) => { if (message?.event === "changed") watch.now(); },
   });

@@ -92,7 +92,7 @@ async function copy(text) {
 function copyable(line) {
   const done = h("span", { class: "kern-copied", "aria-live": "polite" });
   const press = async () => {
-    done.textContent = (await copy(line)) ? "copied" : "select it and copy it";
+    done.textContent = (await copy(line)) ? "copied" : "select and copy it manually";
   };
   return h("span", { class: "kern-line" }, h("code", { tabindex: 0 }, line),
     button("Copy", press, { "aria-label": `Copy the line ${line}` }), done);
@@ -124,7 +124,7 @@ function makeShell(model, host, label) {
     waiting.textContent = "";
     if (pending.size) {
       waits = setTimeout(() => {
-        waiting.textContent = "The kernel has not answered yet. If it is not at work, run the cell again.";
+        waiting.textContent = "No response from the kernel yet. If it is idle, run the cell again.";
       }, PATIENCE);
     }
   };
@@ -217,7 +217,7 @@ function makeShell(model, host, label) {
     },
 
     // The view has changed: have the still renewed, once it has settled.
-    seen: later(() => { if (!closed) send("keep_still", {}); }, 600),
+    seen: later(() => { if (!closed) send("renew_fallback", {}); }, 600),
 
     close() {
       closed = true;

@@ -95,7 +95,7 @@ function makeList(shell, { onOpen, onChosen }) {
       if (sizer.children[n] !== element) sizer.insertBefore(element, sizer.children[n] ?? null);
     });
     box.setAttribute("aria-activedescendant", active >= first && active < last ? `${name}-${active}` : "");
-    empty.textContent = total ? "" : "No session fits.";
+    empty.textContent = total ? "" : "No matching sessions.";
   };
 
   const take = (answer) => {
@@ -148,7 +148,7 @@ function makeList(shell, { onOpen, onChosen }) {
   }, 120);
 
   const looked = later(() => {
-    shell.attempt("looked_at", { offset: Math.round(box.scrollTop / ROW) });
+    shell.attempt("set_offset", { offset: Math.round(box.scrollTop / ROW) });
     shell.seen();
   }, 400);
 
@@ -244,7 +244,7 @@ function makeList(shell, { onOpen, onChosen }) {
       clearTimeout(waits);
       waits = setTimeout(() => {
         root.toggleAttribute("aria-busy", busy);
-        hourglass.textContent = busy ? "Looking…" : "";
+        hourglass.textContent = busy ? "Searching…" : "";
       }, busy ? 200 : 0);
     },
     total: () => total,

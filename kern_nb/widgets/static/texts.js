@@ -53,7 +53,7 @@ function readable(part, kind = "div", whole = null) {
     fillText(shown, found);
     all.setAttribute("aria-expanded", "true");
     all.textContent = "Show less";
-    note.textContent = found.left ? `… ${many(found.left, "more character")} are not shown. ` : "";
+    note.textContent = found.left ? `… ${many(found.left, "more character")} not shown. ` : "";
   };
   const all = button("Show all", () => (all.getAttribute("aria-expanded") === "true" ? fold() : unfold()));
   fold();

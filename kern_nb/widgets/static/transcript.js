@@ -6,7 +6,7 @@ function makeTranscript(shell, { key, branch }) {
   let next = null;
   const more = button("Show more", async () => {
     more.disabled = true;
-    const answer = await shell.ask("more", { key, run_index: next[0], place: next[1] });
+    const answer = await shell.ask("more", { key, run_index: next[0], position: next[1] });
     more.disabled = false;
     if (answer) put(answer, false);
   });
@@ -15,24 +15,24 @@ function makeTranscript(shell, { key, branch }) {
   const text = (part, at, code) => readable(part, code ? "pre" : "div", () => shell.ask("text", { key, ...at }));
 
   const pictures = (names, at) => names.map((label, number) => {
-    const place = h("div", { class: "kern-b-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
-    place.load = async () => {
-      place.load = null;
+    const position = h("div", { class: "kern-b-media" }, h("em", { class: "kern-soft" }, `[${label}]`));
+    position.load = async () => {
+      position.load = null;
       const answer = await shell.attempt("picture", { key, ...at, number });
-      if (answer.value) place.replaceChildren(picture(answer.value.source, answer.value.alt));
-      else if (answer.error) place.replaceChildren(h("em", { class: "kern-soft" }, `[${label}] ${answer.error.message}`));
+      if (answer.value) position.replaceChildren(picture(answer.value.source, answer.value.alt));
+      else if (answer.error) position.replaceChildren(h("em", { class: "kern-soft" }, `[${label}] ${answer.error.message}`));
     };
-    return place;
+    return position;
   });
 
-  const call = (one, run, place) => h("details", { class: "kern-b-call" },
+  const call = (one, run, position) => h("details", { class: "kern-b-call" },
     h("summary", {}, h("bdi", { class: "kern-code" }, one.line)),
     ...["args", "result"].filter((name) => one[name]).map((name) => h("div", { class: "kern-b-part" },
       h("div", { class: "kern-soft" }, name === "args" ? "arguments" : "result"),
-      text(one[name], { run_index: run, place, part: name, number: one.number }, true))),
-    ...pictures(one.pictures, { run_index: run, place, tool_call: one.number }));
+      text(one[name], { run_index: run, position, part: name, number: one.number }, true))),
+    ...pictures(one.pictures, { run_index: run, position, tool_call: one.number }));
 
-  // What is at hand in Python as `place`.
+  // Sets `place` of the Python object.
   const point = (run, index) => shell.attempt("point", { key, run_index: run, message_index: index });
 
   const message = (one, run) => {
@@ -42,21 +42,21 @@ function makeTranscript(shell, { key, branch }) {
     return h("div", { class: `kern-b-message${one.answer ? " kern-b-answer" : ""}`, on: { click: pointed, focusin: pointed } },
       h("div", { class: "kern-b-who" }, h("bdi", { class: "kern-b-role" }, one.role), h("span", { class: "kern-soft" }, one.at)),
       h("div", { class: "kern-b-content" },
-        one.text || one.left ? text(one, { run_index: run, place: one.place, part: "content", number: 0 }, false) : "",
-        ...pictures(one.pictures, { run_index: run, place: one.place, tool_call: null }),
-        ...one.calls.map((each) => call(each, run, one.place))),
+        one.text || one.left ? text(one, { run_index: run, position: one.position, part: "content", number: 0 }, false) : "",
+        ...pictures(one.pictures, { run_index: run, position: one.position, tool_call: null }),
+        ...one.calls.map((each) => call(each, run, one.position))),
       h("div", { class: "kern-b-act" }, here));
   };
 
   const ending = (one, run) => {
-    const who = { calls: "tool calls", error: "✗ error", waiting: "waits" }[one.kind];
+    const who = { calls: "tool calls", error: "✗ error", waiting: "pending" }[one.kind];
     const content = one.kind === "calls" ? one.calls.map((each) => call(each, run, -1))
-      : [text({ left: 0, ...one }, { run_index: run, place: 0, part: "error", number: 0 }, one.kind === "waiting")];
+      : [text({ left: 0, ...one }, { run_index: run, position: 0, part: "error", number: 0 }, one.kind === "waiting")];
     return h("div", { class: `kern-b-message kern-b-${one.kind}` },
       h("div", { class: "kern-b-who" }, h("span", { class: "kern-b-role" }, who)), h("div", { class: "kern-b-content" }, ...content));
   };
 
-  const load = (element) => element.querySelectorAll(".kern-b-media").forEach((place) => place.load?.());
+  const load = (element) => element.querySelectorAll(".kern-b-media").forEach((position) => position.load?.());
 
   const fold = (head, body, open) => {
     head.setAttribute("aria-expanded", String(open));
@@ -95,7 +95,7 @@ function makeTranscript(shell, { key, branch }) {
     next = answer.next;
     more.remove();
     if (next) root.append(more);
-    if (!bodies.size) root.append(h("p", { class: "kern-soft" }, "It has no runs."));
+    if (!bodies.size) root.append(h("p", { class: "kern-soft" }, "No runs."));
   }
 
   const foldAll = (open) => root.querySelectorAll(".kern-b-run").forEach((run) => {

@@ -1,4 +1,4 @@
-"""Code for cells: an agent that answers word by word, asks before it pays, and waits for a file where it is told to."""
+"""Code for cells: an agent that streams, requires approval for payments, and waits for a file on request."""
 
 CLERK = """
 import asyncio, json

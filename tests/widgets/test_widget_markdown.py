@@ -1,9 +1,9 @@
-"""What models say as a tree for the widgets' scripts: only theirs, cut, whole on request, and nothing in it acts."""
+"""Text trees in the widgets: of model messages only, truncated, and complete on request."""
 
 from __future__ import annotations
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.agent import Agent
@@ -11,7 +11,7 @@ from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Message, Run
 from kern_nb.widgets import transcript_data
-from kern_nb.widgets.base import key_of
+from kern_nb.widgets.base import encode_key
 from kern_nb.widgets.browser.widget import browse
 from kern_nb.widgets.chat.widget import chat
 
@@ -32,9 +32,9 @@ def store():
         yield made
 
 
-def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_else(store):
-    """Beside the text; a list of names, children and attributes, in which texts are visible."""
-    shown = Page(browse()).ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"]
+def test_session_browser_gets_trees_of_model_messages_only(store):
+    """In addition to the text, as lists of name, children and attributes."""
+    shown = Page(browse()).ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"]
     trees = [message.get("tree") for message in shown]
 
     assert [tree is not None for tree in trees] == [False, True, False, True, False, False, False]
@@ -46,24 +46,24 @@ def test_the_session_browser_gets_a_tree_of_what_a_model_said_and_of_nothing_els
     assert "**0.**" in shown[3]["text"]
 
 
-def test_of_a_long_answer_the_beginning_comes_first_and_all_of_it_on_request(store):
-    """The cut falls where a text is cut, and what is left is counted."""
+def test_long_answer_is_a_preview_and_available_in_full(store):
+    """The remaining characters are counted."""
     page = Page(browse())
-    shown = page.ask("show", key=key_of("chat"))["transcript"]["runs"][0]["messages"][3]
-    whole = page.ask("text", key=key_of("chat"), run_index=0, place=3, part="content", number=0)
-    users = page.ask("text", key=key_of("chat"), run_index=0, place=2, part="content", number=0)
+    shown = page.ask("show", key=encode_key("chat"))["transcript"]["runs"][0]["messages"][3]
+    whole = page.ask("text", key=encode_key("chat"), run_index=0, position=3, part="content", number=0)
+    users = page.ask("text", key=encode_key("chat"), run_index=0, position=2, part="content", number=0)
 
-    assert str(shown["tree"]).count("word") < transcript_data.SHOWN / len("word")
+    assert str(shown["tree"]).count("word") < transcript_data.PREVIEW_LENGTH / len("word")
     assert shown["left"] > 0
     assert str(whole["tree"]).count("word") == LONG.count("word")
     assert whole["left"] == 0
     assert "tree" not in users
 
 
-def test_the_chat_gets_the_same_once_the_turn_is_whole(store):
+def test_chat_gets_a_tree_of_a_finished_run(store):
     """Streamed text is plain."""
     opened = chat(Agent(ScriptedModel(["**Yes**"]), db=store, id="clerk"), "chat")
-    found = opened.look("")
+    found = opened.poll("")
 
     assert [m["role"] for m in found["turns"][0]["messages"] if "tree" in m] == ["assistant", "assistant"]
     assert found["turns"][0]["messages"][1]["tree"][0].children[0].name == "strong"

@@ -1,11 +1,11 @@
-"""The session browser at the kernel, on every engine: the list, what is selected, transcripts, actions, the still."""
+"""The calls of the session browser, on every engine: list, selection, transcripts, actions, fallback."""
 
 from __future__ import annotations
 
 import base64
 
 import pytest
-from asking import Page
+from widget_page import Page
 
 from kern_nb import store_registry
 from kern_nb.analysis.compare import Comparison
@@ -13,7 +13,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.magics import parser
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 from kern_nb.widgets import media, transcript_data
-from kern_nb.widgets.base import id_of, key_of
+from kern_nb.widgets.base import decode_key, encode_key
 from kern_nb.widgets.browser.widget import SessionBrowser, browse
 
 ANY = {"text": "", "agent": "", "user": "", "status": "", "order": "created", "descending": True}
@@ -62,14 +62,14 @@ def page(shop):
 
 def ids(answer):
     """The ids of the rows of an answer."""
-    return [id_of(row["key"]) for row in answer["rows"]]
+    return [decode_key(row["key"]) for row in answer["rows"]]
 
 
 # The list ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_begins_with_the_newest_and_says_how_many_there_are(page):
-    """With what a row says: title or question, owner, user, tags, runs, status, time, in words."""
+def test_list_starts_with_the_newest_and_has_a_total(page):
+    """Each row has title or input, owner, user, tags, runs, status and time."""
     answer = page.ask("start")
 
     assert (answer["total"], ids(answer)) == (3, ["gamma", "beta", "alpha"])
@@ -104,7 +104,7 @@ def test_the_list_begins_with_the_newest_and_says_how_many_there_are(page):
     ],
 )
 def test_filters_and_orders(page, fields, expected):
-    """What is listed, what is counted, what Python has as a frame, and what the same SQL gives: all the same."""
+    """The list, its total, the data frame and the SQL agree."""
     answer = page.ask("find", **ANY | fields)
     browser = page.widget
 
@@ -115,8 +115,8 @@ def test_filters_and_orders(page, fields, expected):
     assert by_sql == ids(answer)
 
 
-def test_rows_can_be_had_from_anywhere_in_the_list(store):
-    """Parts meet without a gap; beyond the end there are none; no answer is larger than is good for a page."""
+def test_rows_from_any_offset(store):
+    """Parts are contiguous; there are none beyond the end, and their size is limited."""
     for n in range(230):
         store.save_session(Session(session_id=f"s{n:03}", created_at=n))
     page = Page(browse(store))
@@ -130,8 +130,8 @@ def test_rows_can_be_had_from_anywhere_in_the_list(store):
     assert ids(page.ask("rows", offset=-5, limit=-5)) == ["s229"]
 
 
-def test_sessions_that_come_and_go_meanwhile_are_seen_at_the_next_refresh(page, shop):
-    """A part of a list that got shorter is short, not an error."""
+def test_refresh_shows_new_and_deleted_sessions(page, shop):
+    """A list that got shorter returns fewer rows, not an error."""
     page.ask("start")
     shop.delete_session("alpha")
     shop.append_run("delta", a_run("new"))
@@ -142,27 +142,27 @@ def test_sessions_that_come_and_go_meanwhile_are_seen_at_the_next_refresh(page, 
     assert (answer["total"], ids(answer)) == (2, ["gamma", "beta"])
 
 
-def test_totals_are_the_agents_in_words(page):
-    """By key, for the rows that are on screen."""
-    totals = page.ask("totals", keys=[key_of("alpha"), key_of("beta")])
+def test_totals_are_formatted(page):
+    """By key, for the rows on screen."""
+    totals = page.ask("totals", keys=[encode_key("alpha"), encode_key("beta")])
 
-    assert totals[key_of("alpha")]["said"] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
-    assert [totals[key_of("alpha")][order] for order in ("messages", "tokens", "cost")] == [
+    assert totals[encode_key("alpha")]["said"] == "8 messages · 2 tool calls · 2,468 tokens · cost 1.00"
+    assert [totals[encode_key("alpha")][order] for order in ("messages", "tokens", "cost")] == [
         "8 messages", "2,468 tokens", "cost 1.00",
     ]  # fmt: skip
-    assert set(totals) == {key_of("alpha"), key_of("beta")}
+    assert set(totals) == {encode_key("alpha"), encode_key("beta")}
 
 
 @pytest.mark.parametrize("fields", [{"status": "DONE"}, {"order": "price"}, {"text": 3}, {"descending": 1}])
-def test_a_filter_that_makes_no_sense_is_told_and_changes_nothing(page, fields):
+def test_invalid_filter_is_refused_and_changes_nothing(page, fields):
     """The list stays as it was."""
     page.ask("find", **ANY | {"user": "ann"})
     assert page.refused("find", **ANY | fields)["kind"] == "BadUsage"
     assert page.widget.narrowing.user == "ann"
 
 
-def test_a_browser_may_begin_with_a_filter(shop):
-    """As its fields show."""
+def test_browser_with_initial_filter(shop):
+    """Its fields show the filter."""
     answer = Page(browse(text="#to check", user="ann", order="user", descending=False)).ask("start")
 
     assert answer["filter"] == {"text": "#to check", "agent": "", "user": "ann", "status": ""}
@@ -173,30 +173,30 @@ def test_a_browser_may_begin_with_a_filter(shop):
         browse(order="price")
 
 
-def test_an_empty_store_has_an_empty_list(store):
-    """And nothing is made of it by looking."""
+def test_empty_store_has_an_empty_list(store):
+    """Reading it creates nothing."""
     page = Page(browse(store))
     assert page.ask("start")["total"] == 0
     assert len(page.widget.df()) == 0
-    assert "No session fits" in page.widget.still()
+    assert "No matching sessions" in page.widget.fallback_html()
 
 
 # What is selected ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_ticked_is_at_hand_in_python(page):
-    """In the order it was ticked in; else what is shown; else all that is listed."""
+def test_selection_is_available_in_python(page):
+    """In order of selection; without one the open session, else all that match."""
     browser: SessionBrowser = page.widget
     assert (browser.selected, browser.place) == ([], None)
     assert len(browser.df()) == 3
-    page.ask("show", key=key_of("gamma"))
+    page.ask("show", key=encode_key("gamma"))
     assert (browser.selected, browser.place) == (["gamma"], "gamma")
-    assert page.ask("choose", keys=[key_of("beta"), key_of("alpha"), key_of("beta")]) == 2
+    assert page.ask("choose", keys=[encode_key("beta"), encode_key("alpha"), encode_key("beta")]) == 2
 
     assert browser.selected == ["beta", "alpha"]
     assert sorted(browser.df()["session_id"]) == ["alpha", "beta"]
     assert sorted(browser.store.sql(browser.sql, browser.params)["session_id"]) == ["alpha", "beta"]
-    assert page.ask("point", key=key_of("alpha"), run_index=1, message_index=3) == "alpha/1.3"
+    assert page.ask("point", key=encode_key("alpha"), run_index=1, message_index=3) == "alpha/1.3"
     assert browser.place == "alpha/1.3"
     page.ask("choose", keys=[])
     assert browser.selected == ["gamma"]
@@ -204,9 +204,9 @@ def test_what_is_ticked_is_at_hand_in_python(page):
     assert browser.selected == []
 
 
-def test_more_than_can_be_looked_at_is_not_selected(page):
-    """A page that runs wild does not fill the kernel."""
-    assert page.refused("choose", keys=[key_of(str(n)) for n in range(1_001)])["kind"] == "BadUsage"
+def test_selection_has_a_limit(page):
+    """A faulty page cannot fill the kernel's memory."""
+    assert page.refused("choose", keys=[encode_key(str(n)) for n in range(1_001)])["kind"] == "BadUsage"
 
 
 # Transcripts ---------------------------------------------------------------------------------------------------------
@@ -218,15 +218,15 @@ def everything(page, key):
     found, parts = [], 0
     while True:
         parts += 1
-        assert sum(len(run["messages"]) for run in answer["runs"]) <= transcript_data.MESSAGES
-        found += [(run["index"], message["place"]) for run in answer["runs"] for message in run["messages"]]
+        assert sum(len(run["messages"]) for run in answer["runs"]) <= transcript_data.MAX_MESSAGES
+        found += [(run["index"], message["position"]) for run in answer["runs"] for message in run["messages"]]
         if answer["next"] is None:
             return found, parts
-        answer = page.ask("more", key=key, run_index=answer["next"][0], place=answer["next"][1])
+        answer = page.ask("more", key=key, run_index=answer["next"][0], position=answer["next"][1])
 
 
-def test_a_transcript_of_any_length_comes_in_parts_that_meet(shop, page):
-    """Many runs, and one run of more messages than a part holds; a branch reads what it inherits, up to the cut."""
+def test_transcript_parts_are_contiguous(shop, page):
+    """With many runs, with a run of many messages, and in a truncated branch."""
     for n in range(45):
         shop.append_run("long", a_run(f"q{n}"))
     many = [Message(role="user", content=f"m{n}") for n in range(300)]
@@ -235,15 +235,15 @@ def test_a_transcript_of_any_length_comes_in_parts_that_meet(shop, page):
     shop.branch("long", after=(45, 100), new_session_id="cut")
     expected = [(n, place) for n in range(45) for place in range(4)] + [(45, place) for place in range(300)]
 
-    whole, parts = everything(page, key_of("long"))
+    whole, parts = everything(page, encode_key("long"))
     assert whole == [*expected, *((46, place) for place in range(4))]
     assert parts >= 4
-    assert everything(page, key_of("cut"))[0] == expected[: 45 * 4 + 101]
+    assert everything(page, encode_key("cut"))[0] == expected[: 45 * 4 + 101]
 
 
-def test_runs_say_what_they_took_and_how_they_ended(page):
-    """The facts above the messages, the call beside its result, the error below."""
-    (run,) = page.ask("show", key=key_of("beta"))["transcript"]["runs"]
+def test_runs_have_totals_and_status(page):
+    """Facts above the messages, the call next to its result, the error at the end."""
+    (run,) = page.ask("show", key=encode_key("beta"))["transcript"]["runs"]
 
     assert (run["name"], run["asked"]) == ("Run 0", "refund me")
     assert run["facts"][0] == "✗ ERROR"
@@ -253,41 +253,41 @@ def test_runs_say_what_they_took_and_how_they_ended(page):
     assert run["ends"] == [{"kind": "error", "text": "no money", "left": 0}]
 
 
-def test_a_long_text_is_cut_and_can_be_had_whole(shop, page):
-    """Of messages, arguments, results and errors; a huge one up to a limit, with a word about the rest."""
+def test_long_text_is_truncated_and_available_in_full(shop, page):
+    """A preview states the number of missing characters; huge texts have a limit."""
     long = "word " * 2_000
     call = ToolCall(tool_call_id="c", tool_name="t", args={"x": long}, result=long)
     said = [Message(role="user", content=long), Message(role="assistant", tool_calls=[call])]
     shop.append_run("long", Run(messages=said, error=long, status="ERROR"))
     shop.append_run("long", Run(messages=[Message(role="user", content="x" * 1_500_000)]))
-    key = key_of("long")
+    key = encode_key("long")
     first, second = page.ask("show", key=key)["transcript"]["runs"]
     at = {"key": key, "run_index": 0}
 
     assert first["messages"][0]["left"] == len(long) - len(first["messages"][0]["text"])
-    assert page.ask("text", **at, place=0, part="content", number=0) == {"text": long, "left": 0}
-    assert long in page.ask("text", **at, place=1, part="args", number=0)["text"]
-    assert page.ask("text", **at, place=1, part="result", number=0)["text"] == long
-    assert page.ask("text", **at, place=0, part="error", number=0)["text"] == long
-    whole = page.ask("text", key=key, run_index=1, place=0, part="content", number=0)
+    assert page.ask("text", **at, position=0, part="content", number=0) == {"text": long, "left": 0}
+    assert long in page.ask("text", **at, position=1, part="args", number=0)["text"]
+    assert page.ask("text", **at, position=1, part="result", number=0)["text"] == long
+    assert page.ask("text", **at, position=0, part="error", number=0)["text"] == long
+    whole = page.ask("text", key=key, run_index=1, position=0, part="content", number=0)
     assert (len(whole["text"]), whole["left"]) == (1_000_000, 500_000)
     assert len(second["messages"][0]["text"]) <= 1_500
-    for wrong in ({"place": 9}, {"place": 1, "part": "args", "number": 4}, {"place": 0, "part": "secret"}):
+    for wrong in ({"position": 9}, {"position": 1, "part": "args", "number": 4}, {"position": 0, "part": "secret"}):
         assert page.refused("text", **{**at, "part": "content", "number": 0, **wrong})["message"]
 
 
-def test_a_run_without_messages_shows_its_input_and_output(shop, page):
-    """As other transcripts do; calls that no message made stand at its end."""
+def test_run_without_messages_shows_input_and_output(shop, page):
+    """Some sources record only these."""
     shop.append_run("bare", Run(input="in", output="out", tool_calls=[ToolCall(tool_call_id="c", tool_name="t")]))
-    (run,) = page.ask("show", key=key_of("bare"))["transcript"]["runs"]
+    (run,) = page.ask("show", key=encode_key("bare"))["transcript"]["runs"]
 
     assert [message["text"] for message in run["messages"]] == ["in", "out"]
     assert [message["index"] for message in run["messages"]] == [None, None]
-    assert run["ends"][0]["calls"][0]["line"] == "? unknown t()"
+    assert run["ends"][0]["calls"][0]["line"] == "? outcome unknown: t()"
 
 
-def test_pictures_of_pixels_are_given_as_data_and_nothing_else_is(shop, page):
-    """Kept bytes and data URLs; what they are is read from them. Documents, lies and pictures elsewhere are told."""
+def test_only_raster_images_are_sent(shop, page):
+    """Stored bytes and data URLs, by their signature. Documents, wrong types and other addresses are refused."""
     sha = shop.put_blob(PNG, "image/svg+xml")
     evil = shop.put_blob(b"<svg onload='alert(1)'/>", "image/png")
     data = f"data:image/svg+xml;base64,{base64.b64encode(PNG).decode()}"
@@ -303,42 +303,42 @@ def test_pictures_of_pixels_are_given_as_data_and_nothing_else_is(shop, page):
     call = ToolCall(tool_call_id="c", tool_name="draw", args={}, result=parts[1])
     said = [Message(role="user", content=parts), Message(role="assistant", tool_calls=[call])]
     shop.append_run("seen", Run(messages=said))
-    (run,) = page.ask("show", key=key_of("seen"))["transcript"]["runs"]
-    at = {"key": key_of("seen"), "run_index": 0}
+    (run,) = page.ask("show", key=encode_key("seen"))["transcript"]["runs"]
+    at = {"key": encode_key("seen"), "run_index": 0}
 
     assert run["messages"][0]["pictures"][0] == f"image/png, {len(PNG)} bytes"
-    assert run["messages"][0]["pictures"][3] == "picture at http://127.0.0.1:9/x.png"
+    assert run["messages"][0]["pictures"][3] == "image at http://127.0.0.1:9/x.png"
     for number in (0, 1):
-        given = page.ask("picture", **at, place=0, number=number, tool_call=None)
+        given = page.ask("picture", **at, position=0, number=number, tool_call=None)
         assert given["source"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-    assert page.ask("picture", **at, place=1, number=0, tool_call=0)["source"].startswith("data:image/png")
+    assert page.ask("picture", **at, position=1, number=0, tool_call=0)["source"].startswith("data:image/png")
     for number, reason in (
-        (2, "no PNG"),
+        (2, "not a PNG"),
         (3, "not in the store"),
         (4, "not in the store"),
         (5, "not in the store"),
         (6, "no file 6"),
     ):
-        assert reason in page.refused("picture", **at, place=0, number=number, tool_call=None)["message"]
+        assert reason in page.refused("picture", **at, position=0, number=number, tool_call=None)["message"]
 
 
-def test_a_picture_that_is_too_large_is_not_sent(shop, page, monkeypatch):
-    """It would freeze the page; its size is told."""
-    monkeypatch.setattr(media, "LARGEST", 10)
+def test_large_image_is_not_sent(shop, page, monkeypatch):
+    """It would freeze the page; the error states its size."""
+    monkeypatch.setattr(media, "MAX_BYTES", 10)
     sha = shop.put_blob(PNG, "image/png")
     shop.append_run("seen", Run(messages=[Message(role="user", content=[{"type": "image", "sha256": sha}])]))
-    at = {"key": key_of("seen"), "run_index": 0, "place": 0, "number": 0, "tool_call": None}
+    at = {"key": encode_key("seen"), "run_index": 0, "position": 0, "number": 0, "tool_call": None}
 
     assert "too large" in page.refused("picture", **at)["message"]
 
 
-def test_the_branch_tree_is_nested_in_the_order_of_the_branch_points(shop, page):
-    """From the first session of all down, with where each was taken; the one that is shown is marked."""
+def test_branch_tree_is_nested_in_branch_order(shop, page):
+    """From the root down, with the branch points; the open session is marked."""
     shop.branch("alpha", after=1, new_session_id="late")
     shop.branch("alpha", after=(0, 1), new_session_id="early")
     shop.branch("alpha", before=0, new_session_id="none")
     shop.branch("early", new_session_id="deep")
-    family = page.ask("show", key=key_of("early"))["family"]
+    family = page.ask("show", key=encode_key("early"))["family"]
     (root,) = family["roots"]
 
     assert (family["count"], family["complete"], root["id"], root["here"]) == (5, True, "alpha", False)
@@ -361,54 +361,56 @@ def run_line(line):
 @pytest.mark.parametrize(
     ("run_index", "message_index", "fork"), [(None, None, (1, None)), (0, None, (0, None)), (0, 1, (0, 1))]
 )
-def test_branching_does_what_its_line_does(page, shop, run_index, message_index, fork):
-    """At the end, after a run, after a message; with a name, which is the id and the title."""
-    answer = page.ask("branch", key=key_of("alpha"), run_index=run_index, message_index=message_index, name="what if")
+def test_branch_equals_its_command(page, shop, run_index, message_index, fork):
+    """At the end, after a run, after a message, with a name as id and title."""
+    answer = page.ask(
+        "branch", key=encode_key("alpha"), run_index=run_index, message_index=message_index, name="what if"
+    )
     made = shop.get_session("what if")
     again = run_line(answer["line"].replace("what if", "again"))
 
     assert (made.fork_run_index, made.fork_message_index) == fork
     assert (again.fork_run_index, again.fork_message_index) == fork
-    assert (made.session_name, id_of(answer["key"])) == ("what if", "what if")
+    assert (made.session_name, decode_key(answer["key"])) == ("what if", "what if")
     assert page.widget.result.session_id == "what if"
 
 
-def test_a_branch_without_a_name_gets_an_id(page, shop):
-    """And its line names none."""
-    answer = page.ask("branch", key=key_of("alpha"), run_index=0, message_index=None, name="  ")
+def test_branch_without_a_name_gets_an_id(page, shop):
+    """Its command has no name."""
+    answer = page.ask("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="  ")
 
-    assert shop.get_session(id_of(answer["key"])).parent_session_id == "alpha"
+    assert shop.get_session(decode_key(answer["key"])).parent_session_id == "alpha"
     assert answer["line"] == "%kern branch alpha/0"
 
 
-def test_a_branch_whose_name_is_taken_is_told(page, shop):
-    """Nothing is made."""
+def test_branch_name_in_use_is_refused(page, shop):
+    """Nothing is created."""
     assert (
-        page.refused("branch", key=key_of("alpha"), run_index=0, message_index=None, name="beta")["kind"]
+        page.refused("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="beta")["kind"]
         == "SessionExists"
     )
     assert shop.find_sessions().total == 3
 
 
-def test_renaming_and_tagging(page, shop):
-    """Each with the line that does the same; an empty title is refused, no tags take the tags away."""
-    renamed = page.ask("rename", key=key_of("alpha"), name=" It's “here” ")
-    tagged = page.ask("tag", key=key_of("alpha"), tags="#one, two words ,,one")
+def test_rename_and_tag(page, shop):
+    """Each returns its command; an empty title is refused, an empty list removes the tags."""
+    renamed = page.ask("rename", key=encode_key("alpha"), name=" It's “here” ")
+    tagged = page.ask("tag", key=encode_key("alpha"), tags="#one, two words ,,one")
 
     assert shop.get_session("alpha").session_name == "It's “here”"
     assert shop.get_session("alpha").metadata == {"tags": ["one", "two words"]}
     assert renamed["line"].startswith("%kern rename alpha ")
     assert tagged["line"] == "%kern tag alpha one 'two words' one"
-    assert page.refused("rename", key=key_of("alpha"), name="  ")["kind"] == "BadUsage"
-    assert page.ask("tag", key=key_of("alpha"), tags=" , ")["line"] == "%kern tag alpha"
+    assert page.refused("rename", key=encode_key("alpha"), name="  ")["kind"] == "BadUsage"
+    assert page.ask("tag", key=encode_key("alpha"), tags=" , ")["line"] == "%kern tag alpha"
     assert shop.get_session("alpha").metadata is None
 
 
 @pytest.mark.parametrize("action", ["rename", "tag"])
-def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
-    """Run as they are, they leave the session as the click left it."""
+def test_rename_and_tag_equal_their_commands(page, shop, action):
+    """The commands have the same effect."""
     args = {"rename": {"name": "It's “here”"}, "tag": {"tags": "one, two words"}}[action]
-    line = page.ask(action, key=key_of("alpha"), **args)["line"]
+    line = page.ask(action, key=encode_key("alpha"), **args)["line"]
     clicked = shop.get_session("alpha")
     undo = {"rename": lambda: shop.rename_session("alpha", "x"), "tag": lambda: shop.tag_session("alpha", ["x"])}
     undo[action]()
@@ -418,12 +420,12 @@ def test_the_lines_of_renaming_and_tagging_do_the_same(page, shop, action):
     assert (after.session_name, after.metadata) == (clicked.session_name, clicked.metadata)
 
 
-def test_exporting(page, tmp_path, monkeypatch):
-    """A new file beside the notebook each time, never over another; the line writes the same."""
+def test_export(page, tmp_path, monkeypatch):
+    """Each export writes a new file next to the notebook; the command writes the same."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    one, two = key_of("alpha"), key_of("beta")
+    one, two = encode_key("alpha"), encode_key("beta")
     lines = [
         page.ask("export", keys=keys, kind=kind)["line"] for keys in ([one], [one, two]) for kind in ("bundle", "page")
     ]
@@ -444,9 +446,9 @@ def test_exporting(page, tmp_path, monkeypatch):
     assert page.refused("export", keys=[one], kind="../x")["kind"] == "BadUsage"
 
 
-def test_comparing_and_summarizing(page):
-    """The result is in Python, its HTML goes to the page, and the line names the sessions in order."""
-    keys = [key_of("alpha"), key_of("beta")]
+def test_compare_and_summarize(page):
+    """The result is available in Python, its HTML is sent, and the command names the sessions in order."""
+    keys = [encode_key("alpha"), encode_key("beta")]
     compared = page.ask("compare", keys=keys)
 
     assert isinstance(page.widget.result, Comparison)
@@ -462,9 +464,9 @@ def test_comparing_and_summarizing(page):
     assert page.refused("summarize", keys=[])["message"] == "No session is selected."
 
 
-def test_metrics_and_plots_of_what_is_selected(page):
-    """A table with a row each and one for all; a picture with a text in its place."""
-    keys = [key_of("alpha"), key_of("beta")]
+def test_metrics_and_plots_of_the_selection(page):
+    """The table has a row a session and a total; an image has an alternative text."""
+    keys = [encode_key("alpha"), encode_key("beta")]
     rendered = page.ask("metrics", keys=keys)["rendered"]
 
     assert all(word in rendered for word in ("alpha", "beta", "all 2", "3,702", "1.50"))
@@ -479,46 +481,46 @@ def test_metrics_and_plots_of_what_is_selected(page):
     assert page.refused("plot", keys=keys, kind="secret")["kind"] == "BadUsage"
 
 
-def test_without_what_draws_a_plot_is_a_table(page, monkeypatch):
-    """It says how to get what is missing."""
+def test_plot_without_renderer_is_a_table(page, monkeypatch):
+    """It states what to install."""
     from kern_nb.analysis.plots import vega
 
     monkeypatch.setattr(vega, "can_draw", lambda: False)
-    drawn = page.ask("plot", keys=[key_of("alpha")], kind="runs")
+    drawn = page.ask("plot", keys=[encode_key("alpha")], kind="runs")
 
     assert "<table" in drawn["rendered"]
 
 
-def test_the_text_of_a_cell_loads_what_is_selected(page, shop):
-    """One session by the magic, several by a call."""
-    one = page.ask("cell", keys=[key_of("alpha")], frame="messages")["line"]
-    two = page.ask("cell", keys=[key_of("alpha"), key_of("beta")], frame="runs")["line"]
+def test_cell_text_loads_the_selection(page, shop):
+    """One session with the magic, several with a method call."""
+    one = page.ask("cell", keys=[encode_key("alpha")], frame="messages")["line"]
+    two = page.ask("cell", keys=[encode_key("alpha"), encode_key("beta")], frame="runs")["line"]
 
     assert one == "df = %kern load messages --session alpha"
     assert len(run_line(one.removeprefix("df = "))) == 8
     names = {}
     exec(two, names)  # as a cell does
     assert len(names["df"]) == 3
-    assert page.refused("cell", keys=[key_of("alpha")], frame="secrets")["kind"] == "BadUsage"
+    assert page.refused("cell", keys=[encode_key("alpha")], frame="secrets")["kind"] == "BadUsage"
 
 
-def test_lines_of_a_store_that_is_not_in_use_name_it(page, shop, store_factory):
-    """So do the lines of cells, for one session or several."""
+def test_commands_name_a_store_that_is_not_current(page, shop, store_factory):
+    """Cell texts do, too."""
     other = store_factory("other")
     other.append_run("x", a_run("q"))
     store_registry.attach(other, name="other")
 
-    assert page.ask("branch", key=key_of("alpha"), run_index=0, message_index=None, name="b")["line"].endswith(
+    assert page.ask("branch", key=encode_key("alpha"), run_index=0, message_index=None, name="b")["line"].endswith(
         " --store shop"
     )
-    two = page.ask("cell", keys=[key_of("alpha"), key_of("beta")], frame="runs")["line"]
+    two = page.ask("cell", keys=[encode_key("alpha"), encode_key("beta")], frame="runs")["line"]
     names = {}
     exec(two, names)
     assert len(names["df"]) == 3
 
 
-def test_a_store_that_may_only_be_read_says_so(store_factory, engine_name):
-    """Nothing is changed, and the list goes on."""
+def test_read_only_store_refuses_changes(store_factory, engine_name):
+    """Nothing is changed, and the list still works."""
     if engine_name == "memory":
         pytest.skip("a store in memory is never opened to be read")
     written = store_factory("r")
@@ -532,25 +534,25 @@ def test_a_store_that_may_only_be_read_says_so(store_factory, engine_name):
         ("tag", {"tags": "x"}),
         ("branch", {"run_index": None, "message_index": None, "name": "x"}),
     ):
-        told = page.refused(call, key=key_of("alpha"), **args)
+        told = page.refused(call, key=encode_key("alpha"), **args)
         assert (told["kind"], told["gone"]) == ("ReadOnlyStore", False)
     assert page.ask("refresh")["total"] == 1
 
 
 @pytest.mark.parametrize("call", ["show", "more", "text", "branch", "rename", "tag"])
-def test_a_session_that_was_deleted_meanwhile_is_told(page, shop, call):
-    """By whatever is done with it next."""
+def test_deleted_session_is_reported(page, shop, call):
+    """By each action."""
     args = {
         "show": {},
-        "more": {"run_index": 0, "place": 0},
-        "text": {"run_index": 0, "place": 0, "part": "content", "number": 0},
+        "more": {"run_index": 0, "position": 0},
+        "text": {"run_index": 0, "position": 0, "part": "content", "number": 0},
         "branch": {"run_index": None, "message_index": None, "name": ""},
         "rename": {"name": "x"},
         "tag": {"tags": "x"},
     }[call]
     shop.delete_session("beta")
 
-    assert page.refused(call, key=key_of("beta"), **args)["kind"] == "SessionNotFound"
+    assert page.refused(call, key=encode_key("beta"), **args)["kind"] == "SessionNotFound"
 
 
 # Hostile texts, and what is left -------------------------------------------------------------------------------------
@@ -577,11 +579,11 @@ def hostile(store):
     return store
 
 
-def test_hostile_texts_reach_the_page_as_plain_text_and_cut(hostile):
-    """Controls are seen, not sent; a name of a megabyte is short; keys lead back to the very ids."""
+def test_hostile_texts_are_plain_and_truncated(hostile):
+    """Controls are escaped, long names truncated, and keys lead to the original ids."""
     page = Page(browse(hostile))
     start = page.ask("start")
-    row = next(row for row in start["rows"] if id_of(row["key"]) == HOSTILE)
+    row = next(row for row in start["rows"] if decode_key(row["key"]) == HOSTILE)
 
     assert len(str(start)) < 10_000
     assert not {"\x00", "\u202e", "\ud83d"} & set(str(start))
@@ -594,47 +596,47 @@ def test_hostile_texts_reach_the_page_as_plain_text_and_cut(hostile):
 
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE.replace("\ud83d", "")], ids=["with half a pair", "without"])
-def test_what_is_rendered_for_the_page_and_what_is_left_are_escaped(store, text):
-    """Comparisons, digests, metrics and the still: no element comes from a store."""
+def test_rendered_markup_and_fallback_are_escaped(store, text):
+    """Comparisons, digests, metrics and the fallback contain no element of a store."""
     fill_with(store, text)
     page = Page(browse(store))
     page.ask("start")
-    keys = [key_of(text), key_of(text + "branch")]
+    keys = [encode_key(text), encode_key(text + "branch")]
     page.ask("show", key=keys[0])
     page.ask("choose", keys=keys)
     calls = ("metrics",) if "\ud83d" in text else ("metrics", "compare", "summarize")
     rendered = [page.ask(call, keys=keys)["rendered"] for call in calls]
 
-    for html in (*rendered, page.widget.still()):
+    for html in (*rendered, page.widget.fallback_html()):
         assert "<script" not in html
         assert "\x00" not in html
         html.encode()
         assert len(html) < 500_000
-    assert "alert(1)" in page.widget.still()
+    assert "alert(1)" in page.widget.fallback_html()
 
 
-def test_the_still_holds_what_was_last_seen(page):
-    """The part of the list, ticks, the transcript that is open, and the last result."""
+def test_fallback_shows_the_last_view(page):
+    """The visible rows, the selection, the open transcript and the last result."""
     page.ask("start")
-    assert "where is it?" in page.widget.still()
-    assert "and now?" not in page.widget.still()
-    page.ask("show", key=key_of("alpha"))
-    page.ask("choose", keys=[key_of("alpha"), key_of("beta")])
-    page.ask("compare", keys=[key_of("alpha"), key_of("beta")])
-    still = page.widget.still()
+    assert "where is it?" in page.widget.fallback_html()
+    assert "and now?" not in page.widget.fallback_html()
+    page.ask("show", key=encode_key("alpha"))
+    page.ask("choose", keys=[encode_key("alpha"), encode_key("beta")])
+    page.ask("compare", keys=[encode_key("alpha"), encode_key("beta")])
+    still = page.widget.fallback_html()
 
     assert "and now?" in still
     assert still.count("✓</td>") >= 2 or still.count("✓") >= 2
-    assert "What each took" in still
+    assert "Totals" in still
     assert "Sessions 1 to 3 of 3" in still
     assert repr(page.widget).endswith("3 sessions, 2 selected>")
-    page.ask("looked_at", offset=2)
-    assert "Sessions 3 to 3 of 3" in page.widget.still()
+    page.ask("set_offset", offset=2)
+    assert "Sessions 3 to 3 of 3" in page.widget.fallback_html()
 
 
-def test_the_still_of_a_filter_shows_what_fits(page):
-    """It begins anew with each filter."""
-    page.ask("looked_at", offset=2)
+def test_fallback_shows_matching_sessions(page):
+    """A new filter starts at the first row."""
+    page.ask("set_offset", offset=2)
     page.ask("find", **ANY | {"user": "bob"})
 
-    assert "Sessions 1 to 1 of 1" in page.widget.still()
+    assert "Sessions 1 to 1 of 1" in page.widget.fallback_html()

@@ -1,4 +1,4 @@
-"""Texts cut to a width still say which is which."""
+"""Truncated texts stay distinct."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kern_nb.text.tables import Column, Table
 MODEL = "ft:gpt-4.1-2025-04-14:sierra:tau2-full-sft:BzrYdMNm"
 
 
-def test_what_differs_at_the_end_is_cut_in_the_middle():
-    """Only those that would read alike are; the others are cut as ever."""
+def test_difference_at_the_end_shortens_the_middle():
+    """Only texts that would look the same are affected."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail", f"{MODEL[:30]}, which is another one", "gpt-4.1"]
 
-    assert formatting.apart(names, 40) == [
+    assert formatting.truncate_distinct(names, 40) == [
         "ft:gpt-4.1-20…ull-sft:BzrYdMNm / telecom",
         "ft:gpt-4.1-20…ull-sft:BzrYdMNm / retail",
         "ft:gpt-4.1-2025-04-14:sierra:t, which i…",
@@ -23,11 +23,11 @@ def test_what_differs_at_the_end_is_cut_in_the_middle():
     ]
 
 
-def test_what_differs_in_the_middle_is_shown_from_there():
-    """With what comes shortly before it."""
+def test_difference_in_the_middle_is_shown():
+    """With a few characters before it."""
     a, b = (f"{'same ' * 20}{word}{' and on' * 20}" for word in ("left", "right"))
 
-    assert formatting.apart([a, b, a], 24) == [
+    assert formatting.truncate_distinct([a, b, a], 24) == [
         "same sam…me left and on…",
         "same sam…me right and o…",
         "same sam…me left and on…",
@@ -35,16 +35,16 @@ def test_what_differs_in_the_middle_is_shown_from_there():
 
 
 @given(st.lists(st.text("ab", max_size=60).map(lambda end: "a" * 30 + end), max_size=8), st.integers(40, 60))
-def test_texts_that_differ_read_differently(texts, width):
-    """Of whatever lengths, within the width."""
-    shown = formatting.apart(texts, width)
+def test_different_texts_stay_distinct(texts, width):
+    """For any lengths, within the width."""
+    shown = formatting.truncate_distinct(texts, width)
 
     assert all(len(line) <= width for line in shown)
     assert len(set(shown)) == len(set(texts))
 
 
-def test_a_table_tells_long_names_apart():
-    """As text and as markup, which has the whole as a title."""
+def test_table_keeps_long_names_distinct():
+    """In text and in markup, which has the full name as a title."""
     names = [f"{MODEL} / telecom", f"{MODEL} / retail"]
     table = Table("Groups", [Column("group", width=40)], [[name] for name in names])
 
