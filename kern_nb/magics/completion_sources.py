@@ -12,7 +12,7 @@ from kern_nb import store_registry
 from kern_nb.errors import KernError
 from kern_nb.magics.kinds import FRAMES, PLOTS, STATUSES
 from kern_nb.magics.lookup import BUDGET_S, Lookup
-from kern_nb.operations import agent_registry as notebook_agents
+from kern_nb.operations import agent_registry
 
 MOST_SESSIONS = 200
 _MOST_FILES = 2000
@@ -72,9 +72,9 @@ def requirements(word: str, store: str | None) -> list[str]:
         return []
 
     def ask() -> list[str]:
-        from kern_nb.operations.inbox import short_keys
+        from kern_nb.operations.inbox import short_ids
 
-        keys = short_keys(found, found.requirements())
+        keys = short_ids(found, found.requirements())
         return [part for name, key in keys.items() for part in (key, name)]
 
     known = _lookup.get((id(found), "requirements"), ask)
@@ -104,12 +104,12 @@ def unfinished(word: str, store: str | None) -> list[str]:
 
 def agents(_: str, __: str | None) -> list[str]:
     """The variables that hold agents."""
-    return list(notebook_agents.here())
+    return list(agent_registry.notebook_agents())
 
 
 def agent_ids(_: str, __: str | None) -> list[str]:
     """The ids of the agents that the notebook has."""
-    return list(dict.fromkeys(one.id for one in notebook_agents.here().values()))
+    return list(dict.fromkeys(one.id for one in agent_registry.notebook_agents().values()))
 
 
 def stores(_: str, __: str | None) -> list[str]:

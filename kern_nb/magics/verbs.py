@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kern_nb.ingest.report import IngestReport
     from kern_nb.operations.export import Export
     from kern_nb.operations.inbox import Inbox
-    from kern_nb.operations.resolve import Answered
+    from kern_nb.operations.resolve import Resolution
     from kern_nb.operations.show import SessionTable, Transcript
     from kern_nb.records import Run, Session
     from kern_nb.widgets.requirements.widget import InboxWidget
@@ -161,29 +161,29 @@ def _inbox_widget(args: Namespace) -> InboxWidget:
     return inbox_widget(args.store, assignee=args.assignee, user_id=args.user)
 
 
-def approve(args: Namespace) -> Answered:
+def approve(args: Namespace) -> Resolution:
     """An approval."""
     from kern_nb.operations import resolve, value_parser
 
-    edited = None if args.args is None else value_parser.json_object(args.args, "--args")
+    edited = None if args.args is None else value_parser.parse_json_object(args.args, "--args")
     return resolve.approve(args.ref, args=edited, **_answerer(args))
 
 
-def reject(args: Namespace) -> Answered:
+def reject(args: Namespace) -> Resolution:
     """A refusal."""
     from kern_nb.operations import resolve
 
     return resolve.reject(args.ref, **_answerer(args))
 
 
-def answer(args: Namespace) -> Answered:
+def answer(args: Namespace) -> Resolution:
     """A value."""
     from kern_nb.operations import resolve
 
     return resolve.answer(args.ref, *args.value, **_answerer(args))
 
 
-def handoff(args: Namespace) -> Answered:
+def handoff(args: Namespace) -> Resolution:
     """What waits, or a session, for a person."""
     from kern_nb.operations import resolve
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.runtime.session_owner import SessionOwner
 
-MAKE = "Make one: clerk = kern_nb.Agent(...)"
+CREATE_HINT = "Make one: clerk = kern_nb.Agent(...)"
 
 
 def variables() -> Mapping[str, Any]:
@@ -29,7 +29,7 @@ def is_agent(value: object) -> bool:
     return base is not None and isinstance(value, base.SessionOwner)
 
 
-def here() -> dict[str, SessionOwner]:
+def notebook_agents() -> dict[str, SessionOwner]:
     """The agents of the notebook by the names of their variables; what IPython keeps of outputs is left out."""
     # A copy: a thread may set variables while this runs.
     return {name: value for name, value in dict(variables()).items() if not name.startswith("_") and is_agent(value)}
@@ -44,7 +44,7 @@ def find(name: str) -> SessionOwner:
     value: Any = variables().get(name)
     if is_agent(value):
         return cast("SessionOwner", value)
-    known = here()
+    known = notebook_agents()
     fitting = {variable: one for variable, one in known.items() if name in (one.id, one.name)}
     if len({id(one) for one in fitting.values()}) == 1:
         return next(iter(fitting.values()))
@@ -56,11 +56,11 @@ def find(name: str) -> SessionOwner:
         if value is not None
         else f"No agent is called {name!r}"
     )
-    there = f"Agents here: {', '.join(known)}." if known else MAKE
+    there = f"Agents here: {', '.join(known)}." if known else CREATE_HINT
     raise BadUsage(f"{what}.", f"{did_you_mean(name, names)} {there}".strip())
 
 
-def store_of(store: str | SessionStore | None) -> SessionStore:
+def resolve_store(store: str | SessionStore | None) -> SessionStore:
     """The store that a line about paused runs means: the one named, or in use; where none is attached, the agents' own.
 
     Raises:
@@ -79,7 +79,7 @@ def store_of(store: str | SessionStore | None) -> SessionStore:
 
 def _stores() -> Iterator[SessionStore]:
     """The stores that agents here were given or have made."""
-    return (one.kept_in for one in here().values() if one.kept_in is not None)
+    return (one.kept_in for one in notebook_agents().values() if one.kept_in is not None)
 
 
 def _memory(store: SessionStore) -> int:
@@ -87,7 +87,11 @@ def _memory(store: SessionStore) -> int:
     return id(store) if ":memory:" in store.url else 0
 
 
-def variable_of(owner: str | None) -> str | None:
+def find_variable(owner: str | None) -> str | None:
     """The variable of the one agent here that has this id or name; None where there is none, or several."""
-    fitting = {variable: one for variable, one in here().items() if owner is not None and owner in (one.id, one.name)}
+    fitting = {
+        variable: one
+        for variable, one in notebook_agents().items()
+        if owner is not None and owner in (one.id, one.name)
+    }
     return next(iter(fitting), None) if len({id(one) for one in fitting.values()}) == 1 else None

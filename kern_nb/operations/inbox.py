@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.operations import agent_registry
-from kern_nb.operations.run_index import Places
+from kern_nb.operations.run_index import RunIndex
 from kern_nb.records import UNANSWERED, Requirement
 from kern_nb.text.tables import Table
 from kern_nb.views import requirements as requirement_view
@@ -39,7 +39,7 @@ def inbox(
     Raises:
         SessionNotFound, RunNotFound, AmbiguousReference: the reference names nothing, or several things.
     """
-    found = agent_registry.store_of(store)
+    found = agent_registry.resolve_store(store)
     session_id, run_id = (None, None) if reference is None else _named(found, reference)
     requirements = found.requirements(
         session_id=session_id,
@@ -49,12 +49,12 @@ def inbox(
         status=None if everything else UNANSWERED,
     )
     narrowed = any(value is not None for value in (user_id, assignee, reference))
-    places = Places(found, (one.session_id for one in requirements))
+    places = RunIndex(found, (one.session_id for one in requirements))
     rows = []
-    keys = short_keys(found, requirements)
+    keys = short_ids(found, requirements)
     for one in requirements:
-        own, top = places.find(one.run_id), places.top(one.run_id)
-        run = str(top) if top else one.session_id or ""
+        own, top_level = places.find(one.run_id), places.top_level(one.run_id)
+        run = str(top_level) if top_level else one.session_id or ""
         rows.append(requirement_view.Waiting(one, keys[one.requirement_id], run, (own.owner if own else None) or ""))
     return Inbox(rows, narrowed=narrowed, store=store if isinstance(store, str) else "")
 
@@ -68,7 +68,7 @@ def _named(store: SessionStore, reference: str) -> tuple[str | None, str | None]
     return None, str(df.loc[df["run_index"] == place.run_index, "run_id"].iloc[0])
 
 
-def short_keys(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
+def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
     """What stands for each requirement in a line: as much of its id as tells it from every other of the store."""
     if not requirements:
         return {}
@@ -76,7 +76,7 @@ def short_keys(store: SessionStore, requirements: list[Requirement]) -> Mapping[
     return requirement_view.keys([one.requirement_id for one in requirements], every)
 
 
-def requirement_named(store: SessionStore, reference: str) -> Requirement:
+def find_requirement(store: SessionStore, reference: str) -> Requirement:
     """The requirement that a reference names.
 
     Raises:

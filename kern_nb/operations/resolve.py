@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
 from kern_nb.operations import agent_registry
-from kern_nb.operations.inbox import requirement_named, short_keys
-from kern_nb.operations.run_index import Places
-from kern_nb.operations.value_parser import value_of
+from kern_nb.operations.inbox import find_requirement, short_ids
+from kern_nb.operations.run_index import RunIndex
+from kern_nb.operations.value_parser import parse_answer
 from kern_nb.records import UNANSWERED, Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
@@ -21,7 +21,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, repr=False)
-class Answered:
+class Resolution:
     """What was done, and what comes next.
 
     Attributes:
@@ -48,7 +48,7 @@ def approve(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
+) -> Resolution:
     """Let a tool run that waits for confirmation.
 
     Args:
@@ -62,8 +62,8 @@ def approve(
         BadUsage: it asks for a value, not for a confirmation.
         RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
     """
-    found = agent_registry.store_of(store)
-    one = requirement_named(found, reference)
+    found = agent_registry.resolve_store(store)
+    one = find_requirement(found, reference)
     if one.kind != "confirmation" and one.status in UNANSWERED:
         way = requirements.lines(one, reference)[0]
         raise BadUsage(
@@ -80,10 +80,10 @@ def approve(
 
 def reject(
     reference: str, *, note: str | None = None, by: str | None = None, store: str | SessionStore | None = None
-) -> Answered:
+) -> Resolution:
     """Refuse what a paused run waits for; arguments and errors as for `approve`."""
-    found = agent_registry.store_of(store)
-    done = found.resolve(requirement_named(found, reference).requirement_id, approve=False, note=note, by=by)
+    found = agent_registry.resolve_store(store)
+    done = found.resolve(find_requirement(found, reference).requirement_id, approve=False, note=note, by=by)
     return _answered(found, store, done, f"{formatting.BAD} Refused {requirements.asked(done)}")
 
 
@@ -93,7 +93,7 @@ def answer(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
+) -> Resolution:
     """Give the value that a paused run waits for.
 
     Args:
@@ -107,12 +107,12 @@ def answer(
         BadUsage: it is not the fields that are asked for, or a confirmation is asked for.
         RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
     """
-    found = agent_registry.store_of(store)
-    one = requirement_named(found, reference)
+    found = agent_registry.resolve_store(store)
+    one = find_requirement(found, reference)
     if one.kind == "confirmation" and one.status in UNANSWERED:
         ways = " or ".join(requirements.lines(one, reference))
         raise BadUsage(f"{requirements.asked(one)} waits for an approval, not for a value.", f"Decide: {ways}")
-    value = value_of(words, one) if one.status in UNANSWERED else None
+    value = parse_answer(words, one) if one.status in UNANSWERED else None
     done = found.resolve(one.requirement_id, approve=True, value=value, note=note, by=by)
     given = f"“{formatting.cut(value, 120)}”" if isinstance(value, str) else formatting.compact(value, 120) or "nothing"
     return _answered(found, store, done, f"{formatting.GOOD} Answered {requirements.asked(done)} with {given}")
@@ -125,52 +125,52 @@ def handoff(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
+) -> Resolution:
     """Hand what waits, or where nothing does the session, to a person; see `SessionStore.handoff`."""
-    found = agent_registry.store_of(store)
+    found = agent_registry.resolve_store(store)
     done = found.handoff(reference, to=to, note=note, by=by)
     person = formatting.cut(to, 60)
-    places = Places(found, [done.session_id])
-    key = short_keys(found, [done])[done.requirement_id]
+    places = RunIndex(found, [done.session_id])
+    key = short_ids(found, [done])[done.requirement_id]
     ends = f" --store {requirements.quoted(store)}" if isinstance(store, str) else ""
     left = _still_waiting(found, places, done)
     theirs = [one for one in left if one.assignee == to]
     what = f"{len(theirs):,} requirements" if len(theirs) > 1 else requirements.asked(done)
     look, way = f"%kern inbox --for {requirements.quoted(to)}{ends}", f"{requirements.lines(done, key)[0]}{ends}"
     said = f"→ Handed to {person}: {what} in {_run_of(places, done)}."
-    return Answered(done, left, (said, f"They see it with {look} and answer with, for example, {way}"))
+    return Resolution(done, left, (said, f"They see it with {look} and answer with, for example, {way}"))
 
 
-def _answered(found: SessionStore, store: str | SessionStore | None, done: Requirement, said: str) -> Answered:
-    places = Places(found, [done.session_id])
+def _answered(found: SessionStore, store: str | SessionStore | None, done: Requirement, said: str) -> Resolution:
+    places = RunIndex(found, [done.session_id])
     left = _still_waiting(found, places, done)
     run = _run_of(places, done)
     name = store if isinstance(store, str) else ""
     note = f": {formatting.cut(done.note, 120)}" if done.note else "."
-    return Answered(done, left, (f"{said} in {run}{note}", _next(found, places, done, left, name)))
+    return Resolution(done, left, (f"{said} in {run}{note}", _next(found, places, done, left, name)))
 
 
-def _run_of(places: Places, requirement: Requirement) -> str:
-    return str(places.top(requirement.run_id) or requirement.session_id)
+def _run_of(places: RunIndex, requirement: Requirement) -> str:
+    return str(places.top_level(requirement.run_id) or requirement.session_id)
 
 
-def _still_waiting(store: SessionStore, places: Places, requirement: Requirement) -> list[Requirement]:
+def _still_waiting(store: SessionStore, places: RunIndex, requirement: Requirement) -> list[Requirement]:
     """What the run that goes on still waits for; what is too late is not waited for."""
-    top = places.top(requirement.run_id)
+    top = places.top_level(requirement.run_id)
     left = store.requirements(run_id=top.run_id if top else requirement.run_id)
     return [one for one in left if requirements.is_waiting(one)]
 
 
-def _next(store: SessionStore, places: Places, done: Requirement, left: list[Requirement], name: str) -> str:
+def _next(store: SessionStore, places: RunIndex, done: Requirement, left: list[Requirement], name: str) -> str:
     """What there is to do now."""
     ends = f" --store {requirements.quoted(name)}" if name else ""
     run = _run_of(places, done)
     if left:
-        keys = short_keys(store, left)
+        keys = short_ids(store, left)
         named = ", ".join(f"{keys[one.requirement_id]} {requirements.asked(one, 60)}" for one in left[:_NAMED])
         more = ", …" if len(left) > _NAMED else ""
         hint = f"%kern inbox --session {requirements.quoted(run)}{ends}"
         return f"It still waits for {len(left):,} more: {named}{more}; {hint}"
-    top = places.top(done.run_id)
+    top = places.top_level(done.run_id)
     owner = top.owner if top else None
-    return f"Go on: {requirements.continue_line(run, agent_registry.variable_of(owner) or owner or 'NAME', name)}"
+    return f"Go on: {requirements.continue_line(run, agent_registry.find_variable(owner) or owner or 'NAME', name)}"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage, KernError, NoStore, RequirementNotFound, SessionNotFound
 from kern_nb.operations import agent_registry
-from kern_nb.operations.inbox import requirement_named
-from kern_nb.operations.run_index import Place, Places
+from kern_nb.operations.inbox import find_requirement
+from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.views.requirements import continue_line
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     runner = named or _whose(place, found)
     if store is not None and runner.db is None:
         runner = runner.variant(db=found)  # an agent without a store of its own goes on in the one that is named
-    if not same_place(runner.store, found):
+    if not is_same_store(runner.store, found):
         raise BadUsage(
             f"Run {place} is in {found.url}, and {runner!r} keeps its runs in {runner.store.url}.",
             "Use the run's store: %kern use NAME" if runner.db is None else "Name an agent with that db: --agent NAME",
@@ -60,13 +60,13 @@ def _stores(named: SessionOwner | None, store: str | SessionStore | None) -> lis
     try:
         found.append(store_registry.current_store())
     except NoStore:
-        if not agent_registry.here():
+        if not agent_registry.notebook_agents():
             raise
-    found += [one.store for one in agent_registry.here().values()]
+    found += [one.store for one in agent_registry.notebook_agents().values()]
     return found
 
 
-def _find(reference: str, stores: list[SessionStore]) -> tuple[SessionStore, Place]:
+def _find(reference: str, stores: list[SessionStore]) -> tuple[SessionStore, RunEntry]:
     """The first store that has such a run."""
     missing: KernError | None = None
     for store in stores:
@@ -77,16 +77,16 @@ def _find(reference: str, stores: list[SessionStore]) -> tuple[SessionStore, Pla
     raise missing or NoStore("No store is attached.", "Attach one, for example: %kern attach sessions.duckdb")
 
 
-def _located(store: SessionStore, reference: str) -> Place:
+def _located(store: SessionStore, reference: str) -> RunEntry:
     try:
         place = store.locate(reference)
     except SessionNotFound as error:
         try:
-            requirement = requirement_named(store, reference)
+            requirement = find_requirement(store, reference)
         except RequirementNotFound:
             raise error from None
-        return _top(Places(store, [requirement.session_id]), requirement.run_id, reference)
-    places = Places(store, [place.session_id])
+        return _top(RunIndex(store, [requirement.session_id]), requirement.run_id, reference)
+    places = RunIndex(store, [place.session_id])
     if place.run_index is None:
         return _unfinished(places, place.session_id)
     df = store.runs_df(place.session_id, lineage=True)
@@ -100,15 +100,15 @@ def _located(store: SessionStore, reference: str) -> Place:
     return _top(places, row["run_id"], reference)
 
 
-def _top(places: Places, run_id: str | None, reference: str) -> Place:
+def _top(places: RunIndex, run_id: str | None, reference: str) -> RunEntry:
     """The run itself; of a member's run, its team's."""
-    found = places.top(run_id)
+    found = places.top_level(run_id)
     if found is None:  # deleted in between
         raise SessionNotFound(f"There is no run {reference!r}.", "See %kern load runs.")
     return found
 
 
-def _unfinished(places: Places, session_id: str) -> Place:
+def _unfinished(places: RunIndex, session_id: str) -> RunEntry:
     """The one run of a session that did not end."""
     found = [one for one in places.all() if one.parent_run_id is None and one.status in UNFINISHED]
     if len(found) == 1:
@@ -121,11 +121,11 @@ def _unfinished(places: Places, session_id: str) -> Place:
     )
 
 
-def _whose(place: Place, store: SessionStore) -> SessionOwner:
+def _whose(place: RunEntry, store: SessionStore) -> SessionOwner:
     """The agent of the notebook whose run it is."""
-    here = agent_registry.here()
+    here = agent_registry.notebook_agents()
     fitting = {name: one for name, one in here.items() if place.owner in (one.id, one.name)}
-    fitting = {name: one for name, one in fitting.items() if same_place(one.store, store)} or fitting
+    fitting = {name: one for name, one in fitting.items() if is_same_store(one.store, store)} or fitting
     if len({id(one) for one in fitting.values()}) == 1:
         return next(iter(fitting.values()))
     name = next(iter(fitting or here), "NAME")
@@ -133,10 +133,10 @@ def _whose(place: Place, store: SessionStore) -> SessionOwner:
     if fitting:
         raise BadUsage(f"Several agents here are {place.owner!r}: {', '.join(fitting)}.", hint)
     there = f"agents here: {', '.join(here)}" if here else "there is no agent here"
-    raise BadUsage(f"Run {place} is of {place.owner!r}, and {there}.", hint if here else agent_registry.MAKE)
+    raise BadUsage(f"Run {place} is of {place.owner!r}, and {there}.", hint if here else agent_registry.CREATE_HINT)
 
 
-def same_place(one: SessionStore, other: SessionStore) -> bool:
+def is_same_store(one: SessionStore, other: SessionStore) -> bool:
     """Whether two stores are one place."""
     return one is other or (
         ":memory:" not in one.url and (one.database, one.tables.name) == (other.database, other.tables.name)

@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 
-class Place(NamedTuple):
+class RunEntry(NamedTuple):
     """A run, as far as one has to know it to speak of it."""
 
     run_id: str
@@ -38,7 +38,7 @@ class Place(NamedTuple):
         return f"{self.session_id}/{self.run_index}"
 
 
-class Places:
+class RunIndex:
     """The runs of some sessions.
 
     Args:
@@ -51,7 +51,7 @@ class Places:
         df = store.runs_df(wanted, columns=_COLUMNS)
         rows = df.astype(object).where(df.notna(), None).to_dict("records")
         self._runs = {
-            row["run_id"]: Place(
+            row["run_id"]: RunEntry(
                 run_id=row["run_id"],
                 session_id=row["session_id"],
                 run_index=int(row["run_index"]),
@@ -63,15 +63,15 @@ class Places:
             for row in rows
         }
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[RunEntry]:
         """The runs, in order."""
         return list(self._runs.values())
 
-    def find(self, run_id: str | None) -> Place | None:
+    def find(self, run_id: str | None) -> RunEntry | None:
         """A run; None where it is not stored."""
         return self._runs.get(run_id or "")
 
-    def top(self, run_id: str | None) -> Place | None:
+    def top_level(self, run_id: str | None) -> RunEntry | None:
         """The run that goes on once this one has its answers: of a member's run, its team's."""
         place, seen = self.find(run_id), set[str]()
         while place is not None and place.run_id not in seen and (above := self.find(place.parent_run_id)):

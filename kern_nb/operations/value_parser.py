@@ -12,15 +12,15 @@ from kern_nb.records import Requirement
 from kern_nb.views.requirements import fields
 
 
-def read(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """The value of a JSON text; of any other, the text itself."""
     try:
-        return json_value(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         return text
 
 
-def json_object(text: str, option: str) -> dict[str, Any]:
+def parse_json_object(text: str, option: str) -> dict[str, Any]:
     """The JSON object that an option has.
 
     Raises:
@@ -28,7 +28,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     """
     example = f"""Write it like {option} '{{"path": "notes.txt", "n": 2}}'."""
     try:
-        value = json_value(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BadUsage(f"{option} {text!r} is no JSON: {error}.", example) from None
     if not isinstance(value, dict):
@@ -36,7 +36,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def json_value(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The value of a JSON text, read strictly.
 
     Raises:
@@ -55,7 +55,7 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _refuse(text)
 
 
-def value_of(words: Sequence[str], requirement: Requirement) -> Any:
+def parse_answer(words: Sequence[str], requirement: Requirement) -> Any:
     """What the words of an answer say, checked against the fields that are to be filled in.
 
     Where the model has filled some of them already, none has to be given, and anything but fields is the tool's result.
@@ -63,7 +63,7 @@ def value_of(words: Sequence[str], requirement: Requirement) -> Any:
     Raises:
         BadUsage: a field is missing or unknown.
     """
-    value, names = read(" ".join(words)), fields(requirement)
+    value, names = parse_value(" ".join(words)), fields(requirement)
     if not names:
         return value
     has_blanks = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))
@@ -72,7 +72,7 @@ def value_of(words: Sequence[str], requirement: Requirement) -> Any:
         if not has_blanks and not set(given) <= set(names):
             return given
     elif all(word.partition("=")[1] for word in words):
-        given = {name: read(text) for name, _, text in (word.partition("=") for word in words)}
+        given = {name: parse_value(text) for name, _, text in (word.partition("=") for word in words)}
     elif len(names) == 1:
         given = {names[0]: value}
     elif has_blanks:

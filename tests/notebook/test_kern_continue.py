@@ -164,8 +164,8 @@ def test_outside_of_ipython_there_are_no_agents(clerk):
     """The same calls in a script: the agent is an object there, and needs no name."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    assert list(agent_registry.here()) == ["boss"]
+    assert list(agent_registry.notebook_agents()) == ["boss"]
     InteractiveShell.clear_instance()
 
-    assert agent_registry.here() == {}
-    assert agent_registry.variable_of("clerk-1") is None
+    assert agent_registry.notebook_agents() == {}
+    assert agent_registry.find_variable("clerk-1") is None

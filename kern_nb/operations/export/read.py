@@ -36,7 +36,7 @@ class Found(NamedTuple):
     inherits: Inherited | None = None
 
 
-class Gathering:
+class ExportReader:
     """The rows of sessions and runs.
 
     Args:

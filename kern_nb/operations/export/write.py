@@ -20,7 +20,7 @@ from kern_nb.ingest.bundle import VERSION
 from kern_nb.ingest.bundle_schema import packed
 from kern_nb.ingest.json_source import BUNDLE
 from kern_nb.ingest.progress import Progress
-from kern_nb.operations.export.read import Found, Gathering
+from kern_nb.operations.export.read import ExportReader, Found
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -102,7 +102,7 @@ def bundle(file: TextIO, store: SessionStore, places: Sequence[Reference], *, pr
     file.write(header.removesuffix("]}") + "\n")
     written: set[str] = set()
     with _Progress(len(places), shown=progress) as bar:
-        for found in Gathering(store, places):
+        for found in ExportReader(store, places):
             line = _line(found)
             for blob in _blobs(store, line, written):
                 file.write(codec.dumps(blob) + ",\n")

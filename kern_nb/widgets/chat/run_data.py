@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.operations.inbox import short_keys
+from kern_nb.operations.inbox import short_ids
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements
@@ -63,7 +63,7 @@ def turn(
     shown = told["runs"][0]
     is_ours = run.session_id == session.session_id
     asked = latest_pause(store.get_run(run.run_id).requirements) if is_ours and run.status == "PAUSED" else []
-    names = short_keys(store, asked)
+    names = short_ids(store, asked)
     return {
         "key": key_of(run.run_id),
         "index": run.run_index,

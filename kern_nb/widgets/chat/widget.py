@@ -49,7 +49,7 @@ def chat(
     """
     found: Any = agent_registry.find(agent) if isinstance(agent, str) else agent
     if not hasattr(found, "continue_run"):
-        raise BadUsage(f"{agent!r} is no agent.", agent_registry.MAKE)
+        raise BadUsage(f"{agent!r} is no agent.", agent_registry.CREATE_HINT)
     return Chat(found, session_id, user_id=user_id, by=by)
 
 
@@ -225,7 +225,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
         """Go on with a run that has its answers, or that failed, was stopped or interrupted."""
         run = self.store.get_run(id_of(key))
         self._go_on(run)
-        variable = agent_registry.variable_of(self.agent.id)
+        variable = agent_registry.find_variable(self.agent.id)
         named = ["--agent", variable] if variable else []
         return {"line": self.line("continue", f"{run.session_id}/{run.run_index}", *named)}
 
@@ -247,7 +247,7 @@ class Chat(Answering, script="chat", parts=("texts", "watch", "asked")):
     def _begin(self, talk: Talk, make: Callable[[], Work]) -> None:
         from kern_nb.runtime import background
 
-        if not resume.same_place(self.agent.store, self.store):
+        if not resume.is_same_store(self.agent.store, self.store):
             raise BadUsage(
                 f"{self.agent!r} now keeps its runs in {self.agent.store.url}, and this chat is of {self.store.url}.",
                 "Use that store again, or open a new chat.",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
-from kern_nb.operations.inbox import requirement_named, short_keys
+from kern_nb.operations.inbox import find_requirement, short_ids
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 from kern_nb.widgets.base import Widget, id_of
@@ -99,8 +99,8 @@ class Answering(Widget):
     ) -> dict[str, Any]:
         identity = id_of(key)
         try:
-            one = requirement_named(self.store, identity)
-            name = short_keys(self.store, [one])[identity]
+            one = find_requirement(self.store, identity)
+            name = short_ids(self.store, [one])[identity]
             done, words = do(one)
         except KernError as error:
             if isinstance(error, GONE) and not isinstance(error, ReadOnlyStore):

@@ -104,8 +104,8 @@ def text_fields(one: Requirement, owner: SessionOwner | None) -> set[str]:
 
 def owner_here(name: str | None) -> SessionOwner | None:
     """The one agent of the notebook of this id or name; None where there is none, or several."""
-    variable = agent_registry.variable_of(name)
-    return None if variable is None else agent_registry.here().get(variable)
+    variable = agent_registry.find_variable(name)
+    return None if variable is None else agent_registry.notebook_agents().get(variable)
 
 
 def edited(one: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ def edited(one: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _json(name: str, text: str) -> Any:
     try:
-        return value_parser.json_value(text)
+        return value_parser.parse_json(text)
     except (ValueError, RecursionError) as error:
         wrong = f"{formatting.cut(name, _NAME)} is no JSON: {error}."
         raise BadUsage(wrong, 'Write a number, true, false, null, "text", a list or an object.') from None
@@ -150,7 +150,7 @@ def value(one: Requirement, texts: Sequence[str], asked: Collection[str], *, as_
     Raises:
         BadUsage: nothing was given.
     """
-    read = str if as_text else value_parser.read
+    read = str if as_text else value_parser.parse_value
     names = requirements.fields(one)
     if not names:
         if not "".join(texts):
@@ -169,6 +169,6 @@ def words(answer: Any, *, by_field: bool) -> list[str]:
 
 def _word(answer: Any) -> str:
     is_plain = isinstance(answer, str) and answer.isprintable() and answer[:1] not in "-$" and "=" not in answer
-    if is_plain and value_parser.read(answer) == answer and " ".join(answer.split()) == answer:
+    if is_plain and value_parser.parse_value(answer) == answer and " ".join(answer.split()) == answer:
         return str(answer)
     return json.dumps(answer, ensure_ascii=False)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, StoreBusy
 from kern_nb.operations import agent_registry, inbox, resume
-from kern_nb.operations.inbox import short_keys
-from kern_nb.operations.run_index import Place, Places
+from kern_nb.operations.inbox import short_ids
+from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Requirement, text_of
 from kern_nb.text import formatting
 from kern_nb.views import requirements
@@ -69,7 +69,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._seen: dict[str, Requirement] = {}
-        self._places: Places | None = None
+        self._places: RunIndex | None = None
         self._going: dict[str, dict[str, Any]] = {}
         super().__init__(store, by=assignee if by is None else by)
 
@@ -100,7 +100,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
             raise
         with self._lock:
             going = sorted((run_id, one["state"]) for run_id, one in self._going.items())
-        shown = [*map(_state, found), going, sorted(agent_registry.here()), self.assignee, self.by, most]
+        shown = [*map(_state, found), going, sorted(agent_registry.notebook_agents()), self.assignee, self.by, most]
         now = str(hash(repr(shown)))
         return {"mark": now} if now == mark else {"mark": now, **self._view(found, min(most, MOST))}
 
@@ -137,16 +137,16 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         return sorted(every.values(), key=lambda one: (one.created_at is None, one.created_at, one.requirement_id))
 
     def _view(self, found: list[Requirement], most: int) -> dict[str, Any]:
-        places = Places(self.store, (one.session_id for one in found))
+        places = RunIndex(self.store, (one.session_id for one in found))
         self._places = places
         by_run: dict[str, list[Requirement]] = {}
         for one in found:
-            top = places.top(one.run_id)
+            top = places.top_level(one.run_id)
             by_run.setdefault(top.run_id if top else str(one.run_id), []).append(one)
         groups = {run_id: self._of_interest(run_id, of_run) for run_id, of_run in by_run.items()}
         groups = {run_id: of_run for run_id, of_run in groups.items() if of_run}
         shown = dict(list(groups.items())[:most])
-        names = short_keys(self.store, [one for of_run in shown.values() for one in of_run])
+        names = short_ids(self.store, [one for of_run in shown.values() for one in of_run])
         self._seen |= {one.requirement_id: one for of_run in shown.values() for one in of_run}
         people = {one.assignee for one in found if one.assignee and requirements.is_waiting(one)}
         return {
@@ -173,7 +173,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
 
     def _run(self, run_id: str, shown: list[Requirement], every: list[Requirement], names: Any) -> dict[str, Any]:
         place = self._places.find(run_id) if self._places else None
-        variable = agent_registry.variable_of(place.owner) if place else None
+        variable = agent_registry.find_variable(place.owner) if place else None
         left = sum(map(requirements.is_waiting, every))
         with self._lock:
             going = self._going.get(run_id)
@@ -193,7 +193,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
             "going": going,
         }
 
-    def _continue_line(self, place: Place, variable: str | None) -> str:
+    def _continue_line(self, place: RunEntry, variable: str | None) -> str:
         return self.line("continue", str(place), *(["--agent", variable] if variable else []))
 
     # What is done -----------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         owner = form.owner_here(place.owner) if place else None
         if place is None or owner is None:
             raise BadUsage("The run's agent is not among the notebook's variables.", "Make it, then look again.")
-        if not resume.same_place(owner.store, self.store):
+        if not resume.is_same_store(owner.store, self.store):
             raise BadUsage(f"{owner!r} keeps its runs in {owner.store.url}.", "Use the run's store: %kern use NAME")
         with self._lock:
             if self._going.get(run_id, {}).get("state") == "going":
@@ -227,7 +227,7 @@ class InboxWidget(Answering, script="inbox", parts=("texts", "watch", "asked")):
         background.Live(work, events.ignore, partial(self._ended, run_id))
         return {
             "said": f"Going on with {place}.",
-            "line": self._continue_line(place, agent_registry.variable_of(place.owner)),
+            "line": self._continue_line(place, agent_registry.find_variable(place.owner)),
         }
 
     def _ended(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
