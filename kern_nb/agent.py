@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
+from kern_nb._lazy import lazy_names
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner, require_state
 
@@ -33,24 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "RunContext", "SessionSummaryManager", "Tool", "handoff", "tool"]
 
-_HOMES = {
-    "RunContext": "kern_nb.runtime.context",
-    "SessionSummaryManager": "kern_nb.runtime.summaries",
-    "Tool": "kern_nb.runtime.tools",
-    "handoff": "kern_nb.runtime.tools",
-    "tool": "kern_nb.runtime.tools",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what an agent is made with where it is first used: it brings pydantic-ai."""
-    if name in _HOMES:
-        import importlib
-
-        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "kern_nb.runtime.context": ["RunContext"],
+        "kern_nb.runtime.summaries": ["SessionSummaryManager"],
+        "kern_nb.runtime.tools": ["Tool", "handoff", "tool"],
+    },
+)
 
 _INSTRUCTIONS = "Give a text, several, or a function that gives one."
 

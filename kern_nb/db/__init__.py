@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kern_nb._lazy import lazy_names
 
 if TYPE_CHECKING:
     from kern_nb.db.duckdb import DuckDb
@@ -15,18 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"]
 
-_HOMES = {
-    "DuckDb": "duckdb",
-    "InMemoryDb": "memory",
-    "PostgresDb": "postgres",
-    "SessionStore": "store",
-    "SqliteDb": "sqlite",
-    "open_store": "open",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import an engine where it is first used: nobody pays for the drivers of the others."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"kern_nb.db.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "kern_nb.db.duckdb": ["DuckDb"],
+        "kern_nb.db.memory": ["InMemoryDb"],
+        "kern_nb.db.open": ["open_store"],
+        "kern_nb.db.postgres": ["PostgresDb"],
+        "kern_nb.db.sqlite": ["SqliteDb"],
+        "kern_nb.db.store": ["SessionStore"],
+    },
+)

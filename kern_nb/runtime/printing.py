@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from kern_nb.environment import in_notebook
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
 from kern_nb.views.stream import Said, said_html, said_text
@@ -46,7 +47,7 @@ class _Screen(Protocol):
 def printer() -> Iterator[Emit]:
     """Shows the events it is given."""
     said = Said()
-    screen: _Screen = _Cell() if _in_notebook() else _Terminal()
+    screen: _Screen = _Cell() if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
@@ -60,11 +61,6 @@ def printer() -> Iterator[Emit]:
         screen.show(said, event)
 
     yield emit
-
-
-def _in_notebook() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell is not None and hasattr(shell, "kernel")
 
 
 class _Cell:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
+
+from kern_nb.environment import current_shell
 
 
 def here() -> dict[str, Any] | None:
@@ -22,8 +23,7 @@ def here() -> dict[str, Any] | None:
 
 
 def _here() -> dict[str, Any] | None:
-    ipython = sys.modules.get("IPython")  # where nobody imported it, this is no notebook
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = current_shell()
     if shell is None:
         return None
     if getattr(shell, "kernel", None) is None:

@@ -178,7 +178,7 @@ def test_a_notebook_sees_how_far_it_is(db, monkeypatch, shown):
         Handle().update(bundle, raw=raw)
         return Handle()
 
-    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     for name in ("a", "b"):
         long_past(db, name, 1)

@@ -7,8 +7,7 @@ import re
 import pytest
 from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
 
-from kern_nb import errors
-from kern_nb.magics import verbs
+from kern_nb import environment, errors
 from kern_nb.records import Run
 
 
@@ -246,7 +245,7 @@ def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
     monkeypatch.setattr("getpass.getuser", nobody)
 
     assert notebook.run("%kern approve 0a").requirement.resolved_by is None
-    assert verbs._login() is None
+    assert environment.login_name() is None
 
 
 def test_records_stand_for_themselves_in_a_line(notebook, paused, main):

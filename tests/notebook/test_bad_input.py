@@ -219,7 +219,7 @@ def test_an_error_without_a_hint_gets_the_usage(notebook, chats, monkeypatch):
     error, lines = notebook.fails("%kern check")
 
     two_lines(error, lines, errors.KernError)
-    assert lines[1] == "Hint: Usage: %kern check [--repair] [--store NAME]"
+    assert lines[1] == "Hint: Usage: %kern check [--repair] [--hosts-gone HOST] [--store NAME]"
 
 
 def test_a_bug_keeps_its_traceback(notebook, chats, monkeypatch):

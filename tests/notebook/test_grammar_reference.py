@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 
 from kern_nb.db.columns import FRAMES as FRAME_COLUMNS
-from kern_nb.magics import help_pages, kinds
-from kern_nb.magics.completion_sources import OFFERS
-from kern_nb.magics.grammar import SQL, VERBS, reference
+from kern_nb.magics import help_pages
+from kern_nb.magics import verb as verb_module
+from kern_nb.magics.commands import SQL, VERBS
+from kern_nb.magics.completion_sources import SOURCES
+from kern_nb.magics.help_pages import reference
 from kern_nb.magics.parser import parse, split
 from kern_nb.records import RunStatus
 
@@ -26,8 +28,8 @@ def test_every_verb_explains_itself(verb):
     assert verb.python
     for argument in verb.arguments:
         assert argument.help.endswith(".")
-        assert argument.offers in {"", *OFFERS}
-        assert argument.written in help_pages.verb_help(verb)
+        assert argument.source in {"", *SOURCES}
+        assert argument.usage in help_pages.verb_help(verb)
 
 
 @every_verb
@@ -65,5 +67,5 @@ def test_names_are_unique_and_listed():
 
 def test_the_words_are_those_of_the_records_and_frames():
     """What is written out, to be quick to import, is what the store knows."""
-    assert get_args(RunStatus) == kinds.STATUSES
-    assert [*kinds.FRAMES, "requirements"] == list(FRAME_COLUMNS)
+    assert get_args(RunStatus) == verb_module.STATUSES
+    assert [*verb_module.FRAMES, "requirements"] == list(FRAME_COLUMNS)

@@ -10,15 +10,15 @@ from IPython.core.completer import provisionalcompleter
 
 from kern_nb.db import DuckDb
 from kern_nb.ingest.formats import IMPORTERS
-from kern_nb.magics import completion_sources, lookup
+from kern_nb.magics import completion_sources
 from kern_nb.records import Message, Requirement, Run
 
 
 @pytest.fixture
 def tab(notebook, monkeypatch):
     """What Tab offers at the end of a text, as the texts it would become; a lookup gets all the time it needs."""
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def complete(text: str) -> list[str]:
         with provisionalcompleter():
@@ -43,7 +43,7 @@ def shop(notebook, tmp_path):
 
 def test_verbs_are_offered_in_their_order(tab):
     """After `%kern`, the verbs of a line; after a beginning, those that fit; also where the value is assigned."""
-    from kern_nb.magics.grammar import VERBS
+    from kern_nb.magics.commands import VERBS
 
     assert tab("%kern ") == [verb.command for verb in VERBS if not verb.takes_cell]
     assert tab("%%kern ") == ["%%kern run"]
@@ -183,7 +183,7 @@ def test_with_nothing_to_offer_what_is_written_stays(tab, capsys, text):
 
 def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
     """Tab returns within the budget; the answer is there the next time."""
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
     quick = shop.list_sessions
 
     may_answer = threading.Event()
@@ -205,7 +205,7 @@ def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
 
 def test_a_store_that_fails_offers_nothing(notebook, shop, monkeypatch, capsys):
     """An error is not shown where nobody asked for anything."""
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def fail(**_: object) -> object:
         raise RuntimeError("gone")

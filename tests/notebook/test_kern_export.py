@@ -243,10 +243,10 @@ def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
     """For every word: the last of them is the path."""
     from IPython.core.completer import provisionalcompleter
 
-    from kern_nb.magics import completion_sources, lookup
+    from kern_nb.magics import completion_sources
 
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
     Path("alphabet.json").touch()
 
     def tab(text):

@@ -7,7 +7,7 @@ import pytest
 
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
-from kern_nb.magics.kinds import FRAMES
+from kern_nb.magics.verb import FRAMES
 from kern_nb.records import Run, Session
 
 
@@ -212,7 +212,7 @@ def test_a_word_takes_the_value_of_a_variable(notebook, chats):
         assert len(lines) == 2
     notebook.shell.user_ns["df"] = pd.DataFrame()
     error, _ = notebook.fails("%kern show $df")
-    assert "$df is of type DataFrame" in str(error)
+    assert "got DataFrame" in str(error)
 
 
 def test_store_names_another_store(notebook, chats):

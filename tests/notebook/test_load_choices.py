@@ -7,7 +7,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from kern_nb.errors import BadUsage
-from kern_nb.magics import completion_sources, lookup
+from kern_nb.magics import completion_sources
 from kern_nb.records import Session
 
 
@@ -65,8 +65,8 @@ def test_what_is_not_there_is_told(notebook, tasks):
 
 def test_tab_offers_columns_and_values(notebook, tasks, monkeypatch):
     """Names that are on the list are not offered again; keys that a line cannot have are left out."""
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def tab(text: str) -> list[str]:
         with provisionalcompleter():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from kern_nb.environment import login_name
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
 from kern_nb.operations.inbox import find_requirement, short_ids
 from kern_nb.text import formatting
@@ -34,7 +34,7 @@ class Answering(Widget):
     """
 
     def __init__(self, store: str | SessionStore | None, *, by: str | None) -> None:
-        self.by = login() if by is None else by
+        self.by = login_name() if by is None else by
         super().__init__(store)
 
     @abstractmethod
@@ -107,13 +107,13 @@ class Answering(Widget):
                 raise
             return {"refused": told(error)}
         self.answered(done)
-        by = [] if self.by in (None, login()) else _option("--by", str(self.by))
+        by = [] if self.by in (None, login_name()) else _option("--by", str(self.by))
         return {"said": f"{said} {requirements.asked(done)}.", "line": self.line(verb, name, *words, *by)}
 
     @call
     def answer_as(self, by: str) -> None:
         """Who answers from now on."""
-        self.by = by.strip()[:_ID] or login()
+        self.by = by.strip()[:_ID] or login_name()
 
 
 def latest_pause(of_run: Iterable[Requirement]) -> list[Requirement]:
@@ -125,14 +125,6 @@ def latest_pause(of_run: Iterable[Requirement]) -> list[Requirement]:
     answers = [one.resolved_at for one in ordered if one.resolved_at and one.resolved_at < newest]
     before = max(answers, default=None)
     return [one for one in ordered if before is None or one.created_at is None or one.created_at > before]
-
-
-def login() -> str | None:
-    """Who is logged in; None where the system does not say."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user without a name
-        return None
 
 
 def _note(note: str) -> list[str]:
