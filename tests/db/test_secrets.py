@@ -109,7 +109,7 @@ def test_what_is_no_secret_is_shown():
 
 def test_the_table_of_stores_shows_no_secret(monkeypatch):
     """As text, as HTML, as a DataFrame; nor does the name that a store gets."""
-    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
+    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
     monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
     url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
     store = store_registry.attach(url)
