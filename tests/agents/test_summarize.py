@@ -121,7 +121,7 @@ def test_a_run_that_failed_is_summarized_with_its_error(db):
 
     assert all(word in asked(model) for word in ("q0", "ERROR", "out of luck"))
     assert "BE KIND" not in asked(model)
-    with pytest.raises(BadUsage, match="no run has ended"):
+    with pytest.raises(BadUsage, match="No finished run"):
         summarize("chat", store=db, model=model)
 
 
@@ -224,7 +224,7 @@ def test_a_session_in_which_nothing_was_said_is_refused(db):
     db.start_run("going", input="q")
     model = Listener()
     for name in ("new", "going"):
-        with pytest.raises(BadUsage, match="no run has ended") as refused:
+        with pytest.raises(BadUsage, match="No finished run") as refused:
             summarize(name, store=db, model=model)
         assert "digest" in refused.value.hint
     with pytest.raises(BadUsage, match="any of the 2 sessions"):
@@ -251,7 +251,7 @@ def test_what_is_no_model_is_refused(db):
     for model, says in (
         (5, "is no model"),
         ("nope", "nope"),
-        (Workflow([lambda step: 1], db=db), "no model of its own"),
+        (Workflow([lambda step: 1], db=db), "has no model"),
     ):
         with pytest.raises(BadUsage, match=says) as refused:
             summarize("chat", store=db, model=model)

@@ -63,13 +63,13 @@ def test_names_of_groups_may_hold_commas(notebook, chats):
     [
         ("compare", "two or more"),
         ("compare alpha", "two or more"),
-        ("compare alpha alps --key task_id", "--key is about groups"),
+        ("compare alpha alps --key task_id", "--key needs --by"),
         ("compare alpha --by model", "'alpha'"),
-        ("compare --by model --where domain", "says no value"),
-        ("compare --by model --where domain=a --where domain=b", "--where is given twice for 'domain'"),
-        ("compare --by model, --key domain", "'model,' is no list of names"),
-        ("compare --by model --groups 'a,\"b'", "is no list of names"),
-        ("plot alpha --kind pie", "no kind of plot 'pie'"),
+        ("compare --by model --where domain", "must be NAME=VALUE"),
+        ("compare --by model --where domain=a --where domain=b", "--where has two values for 'domain'"),
+        ("compare --by model, --key domain", "list of names, got 'model,'"),
+        ("compare --by model --groups 'a,\"b'", "Expected a list of names"),
+        ("plot alpha --kind pie", "unknown kind of plot 'pie'"),
     ],
 )
 def test_lines_that_say_too_little_or_too_much_are_refused(notebook, chats, line, said):

@@ -31,7 +31,7 @@ def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypat
     assert done.waiting == [stored[BOOK], stored[RATE]]
     first, second = repr(done).splitlines()
     assert first == '✓ Approved delete_file(path="x.txt") in chat/0.'
-    assert second.startswith("It still waits for 2 more: 0b000000 book(), 0c000000 rate(n=2); %kern inbox --session")
+    assert second.startswith("2 more pending: 0b000000 book(), 0c000000 rate(n=2); %kern inbox --session")
     assert "Approved delete_file" in done._repr_html_()
 
 
@@ -43,7 +43,7 @@ def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
 
     assert repr(done).splitlines() == [
         '✓ Approved delete_file(path="x.txt") in my trip/0: be careful',
-        "Go on: %kern continue 'my trip/0' --agent clerk",
+        "Resume it: %kern continue 'my trip/0' --agent clerk",
     ]
     assert (done.requirement.note, done.requirement.resolved_by) == ("be careful", "ann")
     assert done.waiting == []
@@ -79,7 +79,7 @@ def test_reject_refuses_with_a_reason(notebook, paused, main):
         done = notebook.run(f'%kern reject {ref[:8]} --note "Not today."')
 
         assert (done.requirement.approved, done.requirement.note) == (False, "Not today.")
-        assert repr(done).startswith("✗ Refused ")
+        assert repr(done).startswith("✗ Rejected ")
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,20 @@ def test_fields_are_filled_in(notebook, main, asked, words, value):
 @pytest.mark.parametrize(
     ("line", "kind", "says", "hint"),
     [
-        ("approve 0a --args {broken}", errors.BadUsage, "--args '{broken}' is no JSON", "Write it like --args '{"),
-        ("approve 0a --args '[1]'", errors.BadUsage, "is no JSON object", "Write it like --args '{"),
-        ("approve 0a --args '{\"n\": NaN}'", errors.BadUsage, "NaN", "Write it like --args '{"),
-        ("approve 0b", errors.BadUsage, "book() waits for a value", "%kern answer 0b city=VALUE date=VALUE"),
-        ("approve 0c", errors.BadUsage, "rate(n=2) waits for a value", "%kern answer 0c VALUE"),
-        ("answer 0a yes", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
-        ("answer 0a null", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
-        ("answer 0b Paris", errors.BadUsage, "2 fields are asked for: city, date", "city=VALUE date=VALUE"),
-        ("answer 0b city=Paris", errors.BadUsage, "lacks date", "city=VALUE date=VALUE"),
+        (
+            "approve 0a --args {broken}",
+            errors.BadUsage,
+            "--args must be JSON, got '{broken}'",
+            "For example: --args '{",
+        ),
+        ("approve 0a --args '[1]'", errors.BadUsage, "must be a JSON object, got '[1]'", "For example: --args '{"),
+        ("approve 0a --args '{\"n\": NaN}'", errors.BadUsage, "NaN", "For example: --args '{"),
+        ("approve 0b", errors.BadUsage, "book() needs a value", "%kern answer 0b city=VALUE date=VALUE"),
+        ("approve 0c", errors.BadUsage, "rate(n=2) needs a value", "%kern answer 0c VALUE"),
+        ("answer 0a yes", errors.BadUsage, "needs an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0a null", errors.BadUsage, "needs an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0b Paris", errors.BadUsage, "needs 2 fields: city, date", "city=VALUE date=VALUE"),
+        ("answer 0b city=Paris", errors.BadUsage, "Missing fields: date", "city=VALUE date=VALUE"),
         ("answer 0b ctiy=Paris date=1", errors.BadUsage, "'ctiy'", "Did you mean 'city'?"),
         ('answer 0b {"city": 1, "day": 2}', errors.BadUsage, "'day'", "city=VALUE"),
         ("answer 0c", errors.BadUsage, "required: VALUE", "Usage: %kern answer REF VALUE..."),
@@ -194,7 +199,7 @@ def test_handoff_names_a_person(notebook, paused, main):
     """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
     one = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
 
-    assert repr(one).startswith("→ Handed to bob b: book() in chat/0.")
+    assert repr(one).startswith("→ Assigned to bob b: book() in chat/0.")
     assert "%kern inbox --for 'bob b'" in repr(one)
     assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(one)
     theirs = notebook.run("%kern inbox --for 'bob b'")
@@ -203,7 +208,7 @@ def test_handoff_names_a_person(notebook, paused, main):
 
     everything = notebook.run("%kern handoff chat/0 --to eve")
 
-    assert repr(everything).startswith("→ Handed to eve: 3 requirements in chat/0.")
+    assert repr(everything).startswith("→ Assigned to eve: 3 requirements in chat/0.")
     assert len(notebook.run("%kern inbox --for eve")) == 3
 
 
@@ -213,11 +218,11 @@ def test_a_session_is_handed_to_a_person(notebook, main):
 
     done = notebook.run("%kern handoff chat --to ann --note 'He wants a refund.' --by me")
 
-    assert repr(done).startswith("→ Handed to ann: handoff “He wants a refund.” in chat/1.")
+    assert repr(done).startswith("→ Assigned to ann: handoff “He wants a refund.” in chat/1.")
     assert [run.status for run in main.get_session("chat").runs] == ["COMPLETED", "PAUSED"]
     answered = notebook.run("%kern answer chat Give it to him. --by ann")
     assert answered.requirement.answer == "Give it to him."
-    assert repr(answered).splitlines()[1] == "Go on: %kern continue chat/1 --agent clerk"
+    assert repr(answered).splitlines()[1] == "Resume it: %kern continue chat/1 --agent clerk"
 
 
 def test_a_store_can_be_named(notebook, paused):

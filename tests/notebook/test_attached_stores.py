@@ -95,7 +95,7 @@ def test_a_name_belongs_to_one_store():
         {"target": "a.duckdb", "read_only": True},
         {"target": ":memory:", "name": "a"},
     ):
-        with pytest.raises(BadUsage, match="The name 'a' is taken") as caught:
+        with pytest.raises(BadUsage, match="The name 'a' is already used") as caught:
             kern_nb.attach(**attempt)
         assert "--as" in caught.value.hint
 
@@ -119,7 +119,7 @@ def test_detaching_closes_and_brings_no_other_store_in_use():
 
     kern_nb.detach("b")
 
-    with pytest.raises(NoStore, match="No store is in use; attached are: a") as caught:
+    with pytest.raises(NoStore, match="No store is in use. Attached stores: a") as caught:
         kern_nb.current_store()
     assert caught.value.hint == "Choose one: %kern use a"
 

@@ -57,7 +57,7 @@ def test_an_empty_inbox_says_so(notebook, main):
     assert "The inbox is empty" in inbox._repr_html_()
     assert inbox.df.empty
     assert {name: str(dtype) for name, dtype in inbox.df.dtypes.items()} == DTYPES_OF
-    assert "Nothing that fits" in repr(notebook.run("%kern inbox --for ann"))
+    assert "No matching requirements" in repr(notebook.run("%kern inbox --for ann"))
 
 
 def test_the_inbox_is_narrowed(notebook, paused, main):

@@ -92,7 +92,7 @@ def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, cle
     kern_nb.attach(InMemoryDb(), name="other")
 
     answered = notebook.run("%kern approve chat --store memory")
-    line = str(answered).rpartition("Go on: ")[2].strip()
+    line = str(answered).rpartition("Resume it: ")[2].strip()
     assert "--store memory" in line
     assert notebook.run(line).status == "COMPLETED"
     assert (shredder.shredded, memory.get_session("chat").runs[0].status) == (["x.txt"], "COMPLETED")
@@ -118,17 +118,17 @@ def test_which_agent_goes_on_must_be_clear(notebook, approved, memory, clerk):
     variables = notebook.shell.user_ns
     variables["twin"] = shredding(Shredder(), id="clerk-1")
     lines = two_lines(notebook, "%kern continue chat")
-    assert "Several agents here are 'clerk-1': boss, twin." in lines[0]
+    assert "Several agents have the id or name 'clerk-1': boss, twin." in lines[0]
     assert "%kern continue chat/0 --agent boss" in lines[1]
 
     del variables["boss"], variables["twin"]
     lines = two_lines(notebook, "%kern continue chat")
-    assert "is of 'clerk-1', and there is no agent here" in lines[0]
+    assert "belongs to 'clerk-1'; this notebook has no agent" in lines[0]
 
     clerk.id = clerk.name = "somebody"
     variables["else_"] = clerk
     lines = two_lines(notebook, "%kern continue chat")
-    assert "agents here: else_" in lines[0]
+    assert "the agents of this notebook are: else_" in lines[0]
     assert "%kern continue chat/0 --agent else_" in lines[1]
     two_lines(notebook, "%kern continue chat --agent els")
     assert notebook.run("%kern continue chat --agent else_").status == "COMPLETED"
@@ -144,9 +144,9 @@ def test_a_session_stands_for_the_one_run_that_did_not_end(notebook, clerk, memo
 
     for line, says, hint in (
         ("a", "a/0 PAUSED, a/1 PAUSED", "%kern continue a/1"),
-        ("b", "No run of b waits", "%kern show b"),
-        ("b/0", "inherited: it belongs to a", "%kern continue a/0"),
-        ("c", "No run of c waits", "%kern show c"),
+        ("b", "b has no paused or interrupted run", "%kern show b"),
+        ("b/0", "inherited from a", "%kern continue a/0"),
+        ("c", "c has no paused or interrupted run", "%kern show c"),
     ):
         lines = two_lines(notebook, f"%kern continue {line}")
         assert says in lines[0]

@@ -108,13 +108,13 @@ def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
     [
         ("", "the following arguments are required: PATH", "%kern export [REF...] PATH"),
         ("chats.json", "No session or run is named", "--all"),
-        ("--all alpha chats.json", "Both sessions and everything are named", "--all"),
-        ("alpha", "neither in .json", "chats.json"),
-        ("alpha chats.csv", "neither in .json", "%kern load"),
-        ("alpha chats.parquet", "neither in .json", "%kern load"),
-        ("alpha chats.jsonl", "neither in .json", "chats.json"),
-        ("alpha no/such/chats.json", "There is no folder", "Make it first"),
-        ("alpha taken.json", "is there already", "--force"),
+        ("--all alpha chats.json", "got both", "--all"),
+        ("alpha", "must end in .json", "chats.json"),
+        ("alpha chats.csv", "must end in .json", "%kern load"),
+        ("alpha chats.parquet", "must end in .json", "%kern load"),
+        ("alpha chats.jsonl", "must end in .json", "chats.json"),
+        ("alpha no/such/chats.json", "does not exist", "Create it first"),
+        ("alpha taken.json", "exists", "--force"),
         ("alpha folder.json --force", "is a folder", "Name a file"),
         (f"alpha {'x' * 300}.json", "", ""),
         ("nobody chats.json", "There is no session 'nobody'", "%kern sessions"),
@@ -190,7 +190,7 @@ def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
         return original(*args, **options)
 
     monkeypatch.setattr(chats, "get_session", get_session)
-    with pytest.raises(BadUsage, match="is there already"):
+    with pytest.raises(BadUsage, match="exists"):
         kern_nb.export("alpha", path="x.html")
 
     assert files() == ["x.html"]

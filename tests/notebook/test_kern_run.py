@@ -64,22 +64,26 @@ def test_without_a_session_it_is_the_agents_own(notebook, memory):
 @pytest.mark.parametrize(
     ("cell", "says", "hint"),
     [
-        ("%%kern run bos\nhello", "No agent is called 'bos'.", "Did you mean 'boss'? Agents here: boss."),
-        ("%%kern run clerk_1\nhello", "No agent is called 'clerk_1'.", "Did you mean 'clerk-1'? Agents here: boss."),
-        ("%%kern run nobody\nhello", "No agent is called 'nobody'.", "Agents here: boss."),
-        ("%%kern run number\nhello", "'number' is of type int, and no agent.", "Agents here: boss."),
+        ("%%kern run bos\nhello", "Unknown agent 'bos'.", "Did you mean 'boss'? Agents in this notebook: boss."),
+        (
+            "%%kern run clerk_1\nhello",
+            "Unknown agent 'clerk_1'.",
+            "Did you mean 'clerk-1'? Agents in this notebook: boss.",
+        ),
+        ("%%kern run nobody\nhello", "Unknown agent 'nobody'.", "Agents in this notebook: boss."),
+        ("%%kern run number\nhello", "'number' must be an agent, got int.", "Agents in this notebook: boss."),
         ("%%kern run\nhello", "required: AGENT", "Usage: %%kern run AGENT"),
         ("%%kern run boss hello\nhello", "'hello'", "Usage: %%kern run AGENT"),
         ("%%kern run boss --sesion x\nhello", "--sesion", "Did you mean '--session'?"),
-        ("%%kern run boss", "There is no text in the cell.", "Write below the line"),
-        ("%%kern run boss\n\n  \n", "There is no text in the cell.", "Write below the line"),
-        ("%kern run boss", "takes the text of its cell", "Begin the cell with %%kern run boss"),
-        ("%kern run", "takes the text of its cell", "Begin the cell with %%kern run"),
-        ("x = %kern run boss hello", "takes the text of its cell", "Begin the cell with %%kern run boss hello"),
-        ("%%kern sessions\nhello", "sessions takes no text of a cell.", "Write it on a line: %kern sessions"),
-        ("%%kern inbox --all", "inbox takes no text of a cell.", "Write it on a line: %kern inbox --all"),
-        ("%%kern rnu boss\nhello", "no verb 'rnu'", "Did you mean 'run'?"),
-        ("%%kern\nhello", "A cell needs a verb", "%%kern run AGENT"),
+        ("%%kern run boss", "The cell has no text.", "Write the agent's input below the line"),
+        ("%%kern run boss\n\n  \n", "The cell has no text.", "Write the agent's input below the line"),
+        ("%kern run boss", "takes the text of a cell", "Start the cell with %%kern run boss"),
+        ("%kern run", "takes the text of a cell", "Start the cell with %%kern run"),
+        ("x = %kern run boss hello", "takes the text of a cell", "Start the cell with %%kern run boss hello"),
+        ("%%kern sessions\nhello", "sessions does not take the text of a cell.", "Write it on a line: %kern sessions"),
+        ("%%kern inbox --all", "inbox does not take the text of a cell.", "Write it on a line: %kern inbox --all"),
+        ("%%kern rnu boss\nhello", "Unknown verb 'rnu'", "Did you mean 'run'?"),
+        ("%%kern\nhello", "needs a verb", "%%kern run AGENT"),
     ],
 )
 def test_what_does_not_fit_takes_two_lines_and_runs_nothing(notebook, clerk, memory, cell, says, hint):
@@ -97,7 +101,7 @@ def test_where_nobody_made_an_agent_one_is_told_how(notebook):
     """Also where the machinery of agents was never imported."""
     lines = two_lines(notebook, "%%kern run clerk\nhello")
 
-    assert "No agent is called 'clerk'." in lines[0]
+    assert "Unknown agent 'clerk'." in lines[0]
     assert "kern_nb.Agent(" in lines[1]
 
 
@@ -109,7 +113,7 @@ def test_a_name_that_several_have_is_refused(notebook, memory):
 
     lines = two_lines(notebook, "%%kern run same\nhello")
 
-    assert "Several agents are called 'same': a, also, b." in lines[0].replace("also, a", "a, also")
+    assert "Several agents have the name or id 'same': a, also, b." in lines[0].replace("also, a", "a, also")
     assert "variable" in lines[1]
 
 
@@ -127,7 +131,7 @@ def test_a_run_pauses_is_approved_and_goes_on(notebook, clerk, memory, shredder)
     assert (asked.tool_name, asked.args) == ("delete_file", {"path": "x.txt"})
 
     done = notebook.run('%kern approve chat --args {"path": "z.txt"}')
-    line = repr(done).splitlines()[1].removeprefix("Go on: ")
+    line = repr(done).splitlines()[1].removeprefix("Resume it: ")
     run = notebook.run(line)
 
     assert line == "%kern continue chat/0 --agent boss"

@@ -59,7 +59,7 @@ def test_a_line_can_be_assigned(notebook, chats):
         ("%%kern_sql --into df\n", "no SQL"),
         ("%%kern_sql\n\n  \n", "no SQL"),
         ("%kern_sql", "no SQL"),
-        ("%%kern_sql --into 1x\nSELECT 1", "no name of a variable"),
+        ("%%kern_sql --into 1x\nSELECT 1", "must be a variable name"),
         ("%%kern_sql --itno df\nSELECT 1", "--itno"),
         ("%%kern_sql extra\nSELECT 1", "extra"),
         ("%%kern_sql\nSELECT $nobody", "nobody"),

@@ -151,8 +151,8 @@ def test_show_marks_what_a_branch_inherits(notebook, chats):
     assert list(transcript.messages["inherited"]) == [True] * 4
 
 
-def test_check_tells_and_repairs(notebook, chats):
-    """The report of the store; `--repair` mends."""
+def test_check_reports_and_repairs(notebook, chats):
+    """It returns the report of the store; `--repair` repairs."""
     assert notebook.run("%kern check")
     run = chats.start_run("alpha", input="x")
     with chats.connect(write=True) as connection:
@@ -164,6 +164,29 @@ def test_check_tells_and_repairs(notebook, chats):
     assert [problem.kind for problem in report.problems] == ["running elsewhere"]
     assert "running elsewhere" in report._repr_html_()
     notebook.run("%kern check --repair")
+
+
+def test_check_interrupts_the_runs_of_hosts_that_no_longer_exist(notebook, chats):
+    """`--hosts-gone` is repeatable, and other hosts' runs are left alone."""
+    hosts = ("3f2a9c41d0be", "77aa01", "alive")
+    runs = {host: chats.start_run("alpha", input=host).run_id for host in hosts}
+    r = chats.tables.runs
+    for host, run_id in runs.items():
+        chats.write(
+            lambda c, host=host, run_id=run_id: c.execute(
+                r.update().where(r.c.run_id == run_id).values(process=f"{host}:1:1")
+            )
+        )
+
+    report = notebook.run("%kern check --repair --hosts-gone 3f2a9c41d0be --hosts-gone 77aa01")
+
+    kinds = {problem.run_id: (problem.kind, problem.repaired) for problem in report.problems}
+    assert [kinds[runs[host]] for host in hosts] == [
+        ("interrupted", True),
+        ("interrupted", True),
+        ("running elsewhere", False),
+    ]
+    assert [chats.get_run(runs[host]).status for host in hosts] == ["INTERRUPTED", "INTERRUPTED", "RUNNING"]
 
 
 def test_import_takes_files_folders_and_patterns(notebook, tmp_path):

@@ -372,7 +372,7 @@ def test_what_is_no_agent_is_refused():
     """At once, not at the first message."""
     with pytest.raises(BadUsage, match="is no agent"):
         chat(object())
-    with pytest.raises(BadUsage, match="No agent is called 'clark'"):
+    with pytest.raises(BadUsage, match="Unknown agent 'clark'"):
         chat("clark")
 
 
