@@ -115,17 +115,17 @@ def _messages(session_id: str, run: int, store: str | None) -> list[str]:
 
 
 def requirements(word: str, store: str | None) -> list[str]:
-    """Return the short id of each pending requirement; the whole id if the word is longer."""
+    """Return the short id of each pending requirement; the full id if the word is longer."""
 
     def fetch(store: SessionStore) -> list[str]:
         from kern_nb.operations.inbox import short_ids
 
         ids = short_ids(store, store.requirements())
-        return [part for whole, short in ids.items() for part in (short, whole)]
+        return [part for full, short in ids.items() for part in (short, full)]
 
     parts = _query(store, ("requirements",), fetch)
     pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [short if short.startswith(word) else whole for short, whole in pairs]
+    return [short if short.startswith(word) else full for short, full in pairs]
 
 
 def handoffs(word: str, store: str | None) -> list[str]:

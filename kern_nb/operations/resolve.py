@@ -136,8 +136,8 @@ def handoff(
     assigned = opened.handoff(reference, to=to, note=note, by=by)
     runs = RunIndex(opened, [assigned.session_id])
     pending = _pending(opened, runs, assigned)
-    theirs = [requirement for requirement in pending if requirement.assignee == to]
-    subject = f"{len(theirs):,} requirements" if len(theirs) > 1 else requirements.asked(assigned)
+    same_assignee = [requirement for requirement in pending if requirement.assignee == to]
+    subject = f"{len(same_assignee):,} requirements" if len(same_assignee) > 1 else requirements.asked(assigned)
     key = short_ids(opened, [assigned])[assigned.requirement_id]
     suffix = _store_option(store)
     inbox, line = f"%kern inbox --for {requirements.quoted(to)}{suffix}", requirements.lines(assigned, key)[0] + suffix
@@ -166,9 +166,9 @@ def _resolution(
 def _pending_sentence(store: SessionStore, run: str, pending: list[Requirement], suffix: str) -> str:
     """Name the first pending requirements of a run, and the line that lists all of them."""
     ids = short_ids(store, pending)
-    named = ", ".join(f"{ids[r.requirement_id]} {requirements.asked(r, 60)}" for r in pending[:_MAX_NAMED])
-    more = ", …" if len(pending) > _MAX_NAMED else ""
-    return f"{len(pending):,} more pending: {named}{more}; %kern inbox --session {requirements.quoted(run)}{suffix}"
+    names = ", ".join(f"{ids[r.requirement_id]} {requirements.asked(r, 60)}" for r in pending[:_MAX_NAMED])
+    ellipsis = ", …" if len(pending) > _MAX_NAMED else ""
+    return f"{len(pending):,} more pending: {names}{ellipsis}; %kern inbox --session {requirements.quoted(run)}{suffix}"
 
 
 def _pending(store: SessionStore, runs: RunIndex, requirement: Requirement) -> list[Requirement]:

@@ -29,7 +29,7 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     Args:
         reference: The run (``chat/2``), its session if only one run of it is unfinished, or one of its requirements.
         agent: The agent that resumes: a variable of the notebook, an id or a name; by default the agent of the run.
-        store: The store of the run; an agent without a ``db`` of its own resumes there. By default the named agent's
+        store: The store of the run; an agent without a ``db`` of its own resumes there. By default the given agent's
             store, else the one in use, else that of any agent of the notebook.
 
     Returns:
@@ -43,9 +43,9 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
         AlreadyClaimed: Another process resumes the run.
         RunClosed: The run is finished.
     """
-    named = None if agent is None else agent_registry.find(agent)
-    opened, run = _find(reference, _candidate_stores(named, store))
-    runner = named or _owner(run, opened)
+    runner = None if agent is None else agent_registry.find(agent)
+    opened, run = _find(reference, _candidate_stores(runner, store))
+    runner = runner or _owner(run, opened)
     if store is not None and runner.db is None:
         runner = runner.variant(db=opened)
     if not is_same_store(runner.store, opened):
@@ -56,12 +56,12 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
     return runner.continue_run(run.run_id, session_id=run.session_id)
 
 
-def _candidate_stores(named: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
+def _candidate_stores(runner: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
     """Return the stores to search, in this order."""
     if store is not None:
         return [store_registry.find(store)]
-    if named is not None:
-        return [named.store]
+    if runner is not None:
+        return [runner.store]
     agents = agent_registry.notebook_agents()
     stores: list[SessionStore] = []
     try:

@@ -119,7 +119,7 @@ def test_detaching_closes_and_brings_no_other_store_in_use():
 
     kern_nb.detach("b")
 
-    with pytest.raises(NoStore, match="No store is in use. Attached stores: a") as caught:
+    with pytest.raises(NoStore, match=r"No store is in use\. Attached stores: a") as caught:
         kern_nb.current_store()
     assert caught.value.hint == "Choose one: %kern use a"
 

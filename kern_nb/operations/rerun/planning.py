@@ -115,12 +115,12 @@ def _select(rows: list[_Row], target: Reference, *, onward: bool) -> list[_Row]:
         raise BadUsage(f"{target} has no runs to run again.", "Run its agent first.")
     if target.run_index is None:
         return [row for row in rows if row.parent_run_id is None]
-    named = next(row for row in rows if row.run_index == target.run_index)
-    if named.parent_run_id is not None:
-        top_level = f"{target.session_id}/{_top_level(rows, named).run_index}"
+    first = next(row for row in rows if row.run_index == target.run_index)
+    if first.parent_run_id is not None:
+        top_level = f"{target.session_id}/{_top_level(rows, first).run_index}"
         raise BadUsage(f"{target} is a member's run within run {top_level}.", f"Run that one again: {top_level}")
-    later = [row for row in rows if row.parent_run_id is None and row.run_index > named.run_index]
-    return [named, *later] if onward else [named]
+    later = [row for row in rows if row.parent_run_id is None and row.run_index > first.run_index]
+    return [first, *later] if onward else [first]
 
 
 def _top_level(rows: list[_Row], row: _Row) -> _Row:
