@@ -10,7 +10,7 @@ from kern_nb.errors import BadUsage, NoStore
 from kern_nb.records import Run, Session
 
 
-def test_compare_puts_references_beside_the_first(notebook, chats):
+def test_compare_compares_references_with_the_first(notebook, chats):
     """Sessions, runs, and branches, by unique prefixes."""
     kern_nb.current_store().branch("alpha", after=0, new_session_id="what-if")
     notebook.run("c = %kern compare alpha what alps/0")
@@ -23,7 +23,7 @@ def test_compare_puts_references_beside_the_first(notebook, chats):
     assert "part at once" in repr(notebook.run("%kern compare alpha/0 alpha/1"))
 
 
-def test_compare_reaches_into_another_store(notebook, chats):
+def test_compare_reads_another_store(notebook, chats):
     """`--to-store` names the store of all but the first."""
     notebook.run("%kern attach :memory: --as other")
     kern_nb.current_store().append_run("alpha", Run(input="question 0", output="another"))
@@ -32,7 +32,7 @@ def test_compare_reaches_into_another_store(notebook, chats):
     assert [side.label for side in found.sides] == ["alpha in chats", "alpha in other"]
 
 
-def test_compare_takes_groups(notebook, chats):
+def test_compare_by_compares_groups(notebook, chats):
     """By a run's column, paired by a key of the metadata, narrowed by another."""
     for number in range(8):
         task, model, domain = f"t{number % 2}", f"m{number // 2 % 2}", f"d{number // 4}"
@@ -48,7 +48,7 @@ def test_compare_takes_groups(notebook, chats):
     assert narrowed.groups["n_sessions"].tolist() == [2, 2]
 
 
-def test_names_of_groups_may_hold_commas(notebook, chats):
+def test_group_names_may_contain_commas(notebook, chats):
     """In quotes, as in a file of values with commas between them."""
     for number, model in enumerate(("m,1", 'the "new" one')):
         runs = [Run(input="x", model=model)]
@@ -72,7 +72,7 @@ def test_names_of_groups_may_hold_commas(notebook, chats):
         ("plot alpha --kind pie", "unknown kind of plot 'pie'"),
     ],
 )
-def test_lines_that_say_too_little_or_too_much_are_refused(notebook, chats, line, said):
+def test_incomplete_and_conflicting_arguments_are_refused(notebook, chats, line, said):
     """In two lines: what is wrong, and what to write."""
     error, lines = notebook.fails(f"%kern {line}")
 
@@ -95,7 +95,7 @@ def test_rerun_branches_runs_and_compares(notebook, chats):
     assert again[again["session_id"] != "what-if"].reset_index(drop=True).equals(before)
 
 
-def test_rerun_needs_somebody_who_runs(notebook, chats):
+def test_rerun_requires_an_agent_or_a_model(notebook, chats):
     """An agent of the notebook; a name that is none is told with those there are."""
     parrot(notebook)
     error, lines = notebook.fails("%kern rerun alpha/1 --agent parot")
@@ -104,14 +104,14 @@ def test_rerun_needs_somebody_who_runs(notebook, chats):
     assert "parrot" in lines[1]
 
 
-def test_plot_draws_what_is_asked_for(notebook, chats):
+def test_plot_draws_the_requested_kind(notebook, chats):
     """Runs where nothing is said; the data is there as a frame."""
     assert set(notebook.run("%kern plot alpha").df["session_id"]) == {"alpha"}
     assert notebook.run("%kern plot --kind tools").df["tool_name"].tolist() == ["get_order"]
     assert len(notebook.run("%kern plot --kind tree").df) == 2
 
 
-def test_summarize_digests_or_asks_a_model(notebook, chats):
+def test_summarize_returns_a_digest_or_a_model_summary(notebook, chats):
     """Without a model what can be computed, of one or several; with one a summary, which is stored."""
     from kern_nb.models.scripted import ScriptedModel
 
@@ -124,7 +124,7 @@ def test_summarize_digests_or_asks_a_model(notebook, chats):
     assert chats.get_session("alpha").summary["summary"] == "Orders were asked for."
 
 
-def test_without_a_store_each_verb_says_how_to_attach_one(notebook):
+def test_without_a_store_each_verb_names_the_attach_line(notebook):
     """Two lines, the second of which is what to type."""
     for line in ("compare a b", "compare --by model", "summarize a", "plot"):
         error, lines = notebook.fails(f"%kern {line}")

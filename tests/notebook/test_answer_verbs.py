@@ -19,7 +19,7 @@ def two_lines(notebook, line, kind):
     return lines
 
 
-def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypatch):
+def test_approve_resolves_and_lists_the_pending_requirements(notebook, paused, main, monkeypatch):
     """By a prefix of the id; with the login name; what the run still waits for, and how to see it."""
     monkeypatch.setattr("getpass.getuser", lambda: "me")
 
@@ -35,7 +35,7 @@ def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypat
     assert "Approved delete_file" in done._repr_html_()
 
 
-def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
+def test_the_last_answer_names_the_line_that_resumes(notebook, main):
     """With the agent whose run it is; a run that waits for one thing can be named itself."""
     pause(main, "my trip", a=confirmation())
 
@@ -53,7 +53,7 @@ def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
     "args",
     ['{"path": "y.txt", "n": 1}', """'{"path": "y.txt", "n": 1}'""", '{"path":"y.txt","n":1} --by ann', "$edited"],
 )
-def test_approve_takes_other_arguments(notebook, paused, main, args):
+def test_approve_replaces_arguments(notebook, paused, main, args):
     """A JSON object, in quotes or not, or in a variable."""
     notebook.shell.user_ns["edited"] = '{"path": "y.txt", "n": 1}'
 
@@ -63,7 +63,7 @@ def test_approve_takes_other_arguments(notebook, paused, main, args):
     assert 'as delete_file(path="y.txt", n=1)' in repr(done)
 
 
-def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
+def test_json_in_a_line_keeps_spaces_and_quotes(notebook, paused, main):
     """Whatever a shell would make of it; `$name` within it is text."""
     notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
 
@@ -73,7 +73,7 @@ def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
     assert (found.note, found.resolved_by) == ('it is {"not": "this"}', "me")
 
 
-def test_reject_refuses_with_a_reason(notebook, paused, main):
+def test_reject_stores_the_note(notebook, paused, main):
     """Any kind of requirement."""
     for ref in (DELETE, BOOK, RATE):
         done = notebook.run(f'%kern reject {ref[:8]} --note "Not today."')
@@ -105,7 +105,7 @@ def test_reject_refuses_with_a_reason(notebook, paused, main):
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_a_value_is_json_or_else_text(notebook, main, words, value):
+def test_a_value_is_parsed_as_json_or_text(notebook, main, words, value):
     """What parses as JSON is JSON; several words are one text."""
     asked = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
     pause(main, a=asked)
@@ -133,7 +133,7 @@ def test_a_value_is_json_or_else_text(notebook, main, words, value):
         (user_input(args={"city": "Rome"}), '{"ticket": 7}', {"ticket": 7}),
     ],
 )
-def test_fields_are_filled_in(notebook, main, asked, words, value):
+def test_fields_are_parsed(notebook, main, asked, words, value):
     """As pairs, as JSON, or as the text itself where there is one field."""
     pause(main, a=asked)
 
@@ -174,7 +174,7 @@ def test_fields_are_filled_in(notebook, main, asked, words, value):
         ("inbox --session chat/7", errors.RunNotFound, "run", "%kern show chat"),
     ],
 )
-def test_a_wrong_answer_takes_two_lines_and_changes_nothing(notebook, paused, main, line, kind, says, hint):
+def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused, main, line, kind, says, hint):
     """The message names what is wrong, the hint what to write; everything still waits."""
     lines = two_lines(notebook, f"%kern {line}", kind)
 
@@ -183,7 +183,7 @@ def test_a_wrong_answer_takes_two_lines_and_changes_nothing(notebook, paused, ma
     assert main.requirements(status=None) == paused.requirements
 
 
-def test_an_answer_stands(notebook, paused, main):
+def test_a_resolved_requirement_cannot_be_resolved_again(notebook, paused, main):
     """A second one is refused in two lines, whatever it says; also where it is too late."""
     notebook.run("%kern approve 0a --by ann")
     for line in ("approve 0a", 'approve 0a --args {"path": "z"}', "reject 0a", "answer 0a x", "handoff 0a --to bob"):
@@ -195,7 +195,7 @@ def test_an_answer_stands(notebook, paused, main):
     assert notebook.run("%kern answer 0c 1 --by bob").requirement.answer == 1
 
 
-def test_handoff_names_a_person(notebook, paused, main):
+def test_handoff_assigns_a_requirement_to_a_person(notebook, paused, main):
     """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
     one = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
 
@@ -212,7 +212,7 @@ def test_handoff_names_a_person(notebook, paused, main):
     assert len(notebook.run("%kern inbox --for eve")) == 3
 
 
-def test_a_session_is_handed_to_a_person(notebook, main):
+def test_handoff_of_a_session_creates_a_paused_run(notebook, main):
     """It gets a run that waits for what they say; the answer names the line that goes on."""
     main.append_run("chat", Run(input="x", output="y", agent_id="clerk"))
 
@@ -225,7 +225,7 @@ def test_a_session_is_handed_to_a_person(notebook, main):
     assert repr(answered).splitlines()[1] == "Resume it: %kern continue chat/1 --agent clerk"
 
 
-def test_a_store_can_be_named(notebook, paused):
+def test_suggested_lines_include_the_store_option(notebook, paused):
     """Each line that is suggested then names it too."""
     notebook.run("%kern attach :memory: --as empty")
 
@@ -241,7 +241,7 @@ def test_a_store_can_be_named(notebook, paused):
         assert all("--store main" in command for command in commands), text
 
 
-def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
+def test_an_unknown_login_name_is_none(notebook, paused, monkeypatch):
     """A container's user may have no name; that is no error."""
 
     def nobody() -> str:
@@ -253,7 +253,7 @@ def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
     assert environment.login_name() is None
 
 
-def test_records_stand_for_themselves_in_a_line(notebook, paused, main):
+def test_record_variables_are_replaced_by_references(notebook, paused, main):
     """`$requirement` is its id, `$run` its place, `$session` its id."""
     notebook.shell.user_ns |= {"asked": paused.requirements[0], "run": paused, "session": main.get_session("chat")}
 

@@ -89,7 +89,7 @@ def work(tmp_path):
         ("postgresql://user:sesame@127.0.0.1:1/shop", errors.StoreUnavailable),
     ],
 )
-def test_what_is_no_store_is_refused_at_once(notebook, work, target, kind):
+def test_an_invalid_target_is_refused_without_changes(notebook, work, target, kind):
     """Attaching it: two lines, no store attached, no file changed or made, no password shown."""
     before = everything(work)
 
@@ -138,7 +138,7 @@ def test_what_is_no_store_is_refused_at_once(notebook, work, target, kind):
         ("%kern import *.nothing", errors.RecordsNotFound, ""),
     ],
 )
-def test_a_wrong_line_takes_two_lines(notebook, chats, line, kind, hint):
+def test_an_invalid_line_shows_two_lines(notebook, chats, line, kind, hint):
     """A wrong verb, option, value or reference: two lines with a way on, and the store's rows are as before."""
     before = [chats.sessions_df(), chats.messages_df()]
 
@@ -168,7 +168,7 @@ def test_sql_that_writes_is_refused(notebook, tmp_path, name, sql):
     assert everything(tmp_path / "work") == before
 
 
-def test_a_store_opened_to_be_read_refuses_to_branch(notebook):
+def test_a_read_only_store_refuses_to_branch(notebook):
     """Two lines, with the way to write."""
     notebook.run("%kern attach s.db")
     kern_nb.current_store().append_run("alpha", Run(input="x"))
@@ -180,7 +180,7 @@ def test_a_store_opened_to_be_read_refuses_to_branch(notebook):
     assert "--read-only" in lines[1]
 
 
-def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
+def test_without_a_store_every_verb_names_the_attach_line(notebook):
     """The first line of a new user."""
     for line in (
         "%kern sessions",
@@ -199,7 +199,7 @@ def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
         assert "%kern attach sessions.duckdb" in lines[1]
 
 
-def test_an_error_is_also_the_builtin_it_resembles(notebook, chats):
+def test_an_error_subclasses_a_builtin_error(notebook, chats):
     """`except KeyError` around a magic works, so a notebook can go on."""
     notebook.run(
         "try:\n    get_ipython().run_line_magic('kern', 'show nobody')\nexcept KeyError as error:\n    caught = error"
@@ -222,7 +222,7 @@ def test_an_error_without_a_hint_gets_the_usage(notebook, chats, monkeypatch):
     assert lines[1] == "Hint: Usage: %kern check [--repair] [--hosts-gone HOST] [--store NAME]"
 
 
-def test_a_bug_keeps_its_traceback(notebook, chats, monkeypatch):
+def test_an_unexpected_error_keeps_its_traceback(notebook, chats, monkeypatch):
     """What is not ours to explain is not hidden."""
 
     def fail(**_: object) -> None:

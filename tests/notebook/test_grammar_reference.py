@@ -21,7 +21,7 @@ every_verb = pytest.mark.parametrize("verb", [*VERBS, SQL], ids=lambda verb: ver
 
 
 @every_verb
-def test_every_verb_explains_itself(verb):
+def test_every_verb_has_complete_help(verb):
     """A summary, an example of itself, the same in Python, and help for each argument."""
     assert verb.summary.endswith(".")
     assert verb.command in verb.example
@@ -51,7 +51,7 @@ def test_every_verb_is_in_the_docs(verb):
         assert argument.help in page
 
 
-def test_the_page_is_current():
+def test_the_docs_page_is_current():
     """`make docs` would change nothing."""
     assert PAGE.read_text(encoding="utf-8") == reference()
 
@@ -65,7 +65,7 @@ def test_names_are_unique_and_listed():
         assert f"{verb.command} " in help_pages.overview()
 
 
-def test_the_words_are_those_of_the_records_and_frames():
+def test_written_out_choices_match_records_and_frames():
     """What is written out, to be quick to import, is what the store knows."""
     assert get_args(RunStatus) == verb_module.STATUSES
     assert [*verb_module.FRAMES, "requirements"] == list(FRAME_COLUMNS)

@@ -15,7 +15,7 @@ from kern_nb.records import Run
 DTYPES_OF = {column.name: DTYPES[column.kind] for column in REQUIREMENTS}
 
 
-def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
+def test_the_inbox_lists_requirements_with_the_lines_to_type(notebook, paused):
     """A row each: the beginning of its id, kind, run, agent, call, question, who is to answer, fields, since when."""
     inbox = notebook.run("%kern inbox")
     text = repr(inbox)
@@ -31,7 +31,7 @@ def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
         assert part.replace('"', "&quot;") in inbox._repr_html_()
 
 
-def test_its_frame_is_that_of_the_view(notebook, paused, main):
+def test_the_inbox_frame_matches_the_sql_view(notebook, paused, main):
     """`.df` has the rows, columns and dtypes of SQL over ``requirements``, answered ones too where asked for."""
     main.resolve(BOOK, value={"city": "París", "date": None}, by="ann", note="n")
     view = notebook.run("%kern_sql SELECT * FROM requirements ORDER BY created_at, requirement_id")
@@ -49,7 +49,7 @@ def test_its_frame_is_that_of_the_view(notebook, paused, main):
     assert list(notebook.run("%kern inbox").df["requirement_id"]) == [DELETE, RATE]
 
 
-def test_an_empty_inbox_says_so(notebook, main):
+def test_an_empty_inbox_has_a_message_and_an_empty_frame(notebook, main):
     """In words, with a frame that has all its columns."""
     inbox = notebook.run("%kern inbox")
 
@@ -60,7 +60,7 @@ def test_an_empty_inbox_says_so(notebook, main):
     assert "No matching requirements" in repr(notebook.run("%kern inbox --for ann"))
 
 
-def test_the_inbox_is_narrowed(notebook, paused, main):
+def test_the_inbox_can_be_filtered(notebook, paused, main):
     """By user, by who is to answer, by session, by run; a store may be named; all of it is one call of a script."""
     main.append_run("chat", Run(input="y"))
     mine = pause(main, "other", user_id="u", a=confirmation(assignee="bob")).requirements[0].requirement_id
@@ -82,7 +82,7 @@ def test_the_inbox_is_narrowed(notebook, paused, main):
     assert [r.requirement_id for r in kern_nb.inbox(assignee="ann", store="main")] == [DELETE]
 
 
-def test_members_wait_for_their_team(notebook, main):
+def test_a_members_requirement_is_listed_with_the_team_run(notebook, main):
     """What a member's run waits for stands with the team's run, which is what goes on."""
     team = pause(main, "trip", agent_id=None)
     pause(main, "trip", parent=team.run_id, agent_id="writer", a=confirmation(requirement_id=DELETE))
@@ -93,7 +93,7 @@ def test_members_wait_for_their_team(notebook, main):
     assert "%kern continue trip/0" in repr(notebook.run("%kern approve trip/0"))
 
 
-def test_what_is_claimed_late_or_over_says_so(notebook, main):
+def test_claimed_expired_and_cancelled_requirements_are_marked(notebook, main):
     """Who is at it; that it expired; that its run was cancelled, which then waits no more."""
     past = datetime(2026, 1, 1, tzinfo=UTC)
     pause(main, a=confirmation(requirement_id=DELETE), b=confirmation(requirement_id=BOOK, expires_at=past))
@@ -113,7 +113,7 @@ def test_what_is_claimed_late_or_over_says_so(notebook, main):
     assert "✓ approved by ann" in repr(notebook.run("%kern inbox --all"))
 
 
-def test_what_stands_for_a_requirement_is_unique_in_the_store(notebook, main):
+def test_short_ids_are_unique_in_the_store(notebook, main):
     """As many characters as it takes, at least 8, counting what was answered long ago; and it is what a verb takes."""
     ids = ["0a00000011", "0a00000012", "0a000000", "short", "0b0000001"]
     pause(main, **{f"c{i}": confirmation(requirement_id=one) for i, one in enumerate(ids)})

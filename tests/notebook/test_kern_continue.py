@@ -33,14 +33,14 @@ def approved(notebook, clerk, memory):
 @pytest.mark.parametrize(
     "line", ["chat/0", "chat", "cha", "$run", "$asked", "chat/0 --agent clerk-1", "chat --agent boss"]
 )
-def test_a_run_is_named_in_many_ways(notebook, approved, line):
+def test_a_run_is_resumed_by_any_reference(notebook, approved, line):
     """Its place, its session where one run waits, a variable, what it waited for; its agent found or named."""
     notebook.shell.user_ns |= {"run": approved, "asked": approved.requirements[0].requirement_id}
 
     assert notebook.run(f"%kern continue {line}").status == "COMPLETED"
 
 
-def test_an_interrupted_run_is_gone_on_with(notebook, memory):
+def test_an_interrupted_run_is_resumed(notebook, memory):
     """One that was cut off before the model answered."""
     parrot(notebook, "bird", id="parrot")
     run = memory.start_run("chat", input="hello", agent_id="parrot")
@@ -52,7 +52,7 @@ def test_an_interrupted_run_is_gone_on_with(notebook, memory):
     assert (gone_on.run_id, gone_on.status, gone_on.output) == (run.run_id, "COMPLETED", "You said 'hello'.")
 
 
-def test_the_store_is_the_agents_own(notebook, tmp_path, shredder):
+def test_the_store_defaults_to_the_agents_own(notebook, tmp_path, shredder):
     """An agent with a db of its own is found, whatever is attached, named or not; also where nothing is."""
     own = shredding(shredder, *"abcd", id="clerk", session_id="chat", db=SqliteDb(tmp_path / "own.db"))
     notebook.shell.user_ns["clerk"] = own
@@ -70,7 +70,7 @@ def test_the_store_is_the_agents_own(notebook, tmp_path, shredder):
     assert shredder.shredded == list("abcd")
 
 
-def test_an_agent_goes_on_only_in_its_own_store(notebook, approved, clerk, memory, shredder):
+def test_an_agent_resumes_only_in_its_own_store(notebook, approved, clerk, memory, shredder):
     """A run of one store is not handed to an agent of another; nothing is claimed."""
     kern_nb.attach(InMemoryDb(), name="other")
     two_lines(notebook, "%kern continue chat", errors.SessionNotFound)
@@ -86,7 +86,7 @@ def test_an_agent_goes_on_only_in_its_own_store(notebook, approved, clerk, memor
     assert memory.get_run(approved.run_id).status == "PAUSED"
 
 
-def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, clerk, memory, shredder):
+def test_an_agent_without_a_store_resumes_in_the_store_option(notebook, clerk, memory, shredder):
     """What was answered with --store is gone on with by the line that says so, whatever store is in use."""
     notebook.run("%%kern run boss\nDelete x.txt")
     kern_nb.attach(InMemoryDb(), name="other")
@@ -99,7 +99,7 @@ def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, cle
     assert kern_nb.store_registry.current_store().get_session("chat") is None
 
 
-def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_path, shredder):
+def test_without_attached_stores_the_agents_store_is_used(notebook, tmp_path, shredder):
     """One that was given, or the one in memory: what a run waits for is listed, answered and gone on with."""
     for db in (SqliteDb(tmp_path / "own.db"), None):
         notebook.shell.user_ns["clerk"] = shredding(shredder, "x", id="clerk", session_id="chat", db=db)
@@ -113,7 +113,7 @@ def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_p
     assert "%kern attach" in lines[1]
 
 
-def test_which_agent_goes_on_must_be_clear(notebook, approved, memory, clerk):
+def test_an_ambiguous_agent_is_refused(notebook, approved, memory, clerk):
     """None that fits, or several: the hint is a line with an agent in it. Any agent may be named."""
     variables = notebook.shell.user_ns
     variables["twin"] = shredding(Shredder(), id="clerk-1")
@@ -134,7 +134,7 @@ def test_which_agent_goes_on_must_be_clear(notebook, approved, memory, clerk):
     assert notebook.run("%kern continue chat --agent else_").status == "COMPLETED"
 
 
-def test_a_session_stands_for_the_one_run_that_did_not_end(notebook, clerk, memory):
+def test_a_session_reference_means_its_only_unfinished_run(notebook, clerk, memory):
     """Where there is none, or several, the hint says what to do; so it does for what a branch inherits."""
     clerk.model = ScriptedModel([call("delete_file", path="x"), call("delete_file", path="y")])
     for text in ("x", "y"):
@@ -155,7 +155,7 @@ def test_a_session_stands_for_the_one_run_that_did_not_end(notebook, clerk, memo
     two_lines(notebook, "%kern continue a/7", errors.RunNotFound)
 
 
-def test_without_store_and_agent_one_is_told_to_attach(notebook):
+def test_without_store_and_agent_the_hint_is_to_attach(notebook):
     """The first line of a new user."""
     assert "%kern attach" in two_lines(notebook, "%kern continue chat", errors.NoStore)[1]
 

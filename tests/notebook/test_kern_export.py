@@ -55,7 +55,7 @@ def files():
     return sorted(path.name for path in Path().iterdir())
 
 
-def test_the_verb_is_the_function(notebook, chats):
+def test_the_verb_equals_the_function(notebook, chats):
     """Names, then the path; the value says what was written, and the line that writes it again."""
     made = notebook.run("%kern export alpha alps/0 'my chats.json'")
 
@@ -70,7 +70,7 @@ def test_the_verb_is_the_function(notebook, chats):
     assert files() == ["my chats.json"]
 
 
-def test_an_import_of_what_was_exported(notebook, chats):
+def test_an_exported_bundle_can_be_imported(notebook, chats):
     """`%kern import` knows a bundle by itself, in another store."""
     notebook.run("%kern export --all all.json")
     notebook.run("%kern attach other.duckdb")
@@ -81,7 +81,7 @@ def test_an_import_of_what_was_exported(notebook, chats):
     assert notebook.run("%kern import all.json --format bundle").skipped == 2
 
 
-def test_variables_and_records_name_what_is_exported(notebook, chats):
+def test_variables_and_records_can_be_exported(notebook, chats):
     """As in every other verb; another store than the one in use is named."""
     notebook.shell.user_ns["run"] = chats.get_session("alpha").runs[1]
     notebook.shell.user_ns["chat"] = chats.get_session("alps")
@@ -92,7 +92,7 @@ def test_variables_and_records_name_what_is_exported(notebook, chats):
     assert kern_nb.export(chats.get_session("alps"), path="y.json", store=chats).sessions == 1
 
 
-def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
+def test_a_read_only_store_can_be_exported(notebook, chats, tmp_path):
     """Nothing is written into it."""
     path = tmp_path / "s.duckdb"
     with DuckDb(path) as store:
@@ -123,7 +123,7 @@ def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
         ("alpha/9 alps chats.json", "has no run 9", "%kern show"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_in_two_lines(notebook, memory, line, said, hint):
+def test_an_invalid_export_is_refused_in_two_lines(notebook, memory, line, said, hint):
     """With what to do instead; no file is made or changed."""
     for session_id in ("alpha", "alpha", "alps"):
         memory.append_run(session_id, Run(messages=[Message(role="user", content="x")]))
@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_is_refused_in_two_lines(notebook, memory, line,
     assert Path("taken.json").read_text(encoding="utf-8") == "mine"
 
 
-def test_an_empty_store_has_nothing_to_export(notebook, memory):
+def test_exporting_an_empty_store_is_refused(notebook, memory):
     """No file is made."""
     error, lines = notebook.fails("%kern export --all x.json")
 
@@ -155,7 +155,7 @@ class Stopped(BaseException):
 
 @pytest.mark.parametrize("suffix", ["json", "html"])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_stopped_export_leaves_nothing_half(notebook, chats, monkeypatch, suffix, there):
+def test_an_interrupted_export_leaves_no_partial_file(notebook, chats, monkeypatch, suffix, there):
     """An interrupt in the middle: no part of a file is left, and a file that was there is as it was."""
     path = f"x.{suffix}"
     if there:
@@ -181,7 +181,7 @@ def test_a_stopped_export_leaves_nothing_half(notebook, chats, monkeypatch, suff
     assert not there or Path(path).read_text(encoding="utf-8") == "before"
 
 
-def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
+def test_a_file_created_during_the_export_is_kept(notebook, chats, monkeypatch):
     """Who comes second is told; the other's file stays."""
     original = chats.get_session
 
@@ -197,7 +197,7 @@ def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
     assert Path("x.html").read_text(encoding="utf-8") == "another's"
 
 
-def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
+def test_a_page_shows_the_transcripts_and_executes_nothing(notebook, store):
     """Every text of a session is there to be read, escaped; no script, nothing is fetched, no name breaks out."""
     call = ToolCall(tool_call_id="c", tool_name=HOSTILE[0], args={HOSTILE[1]: HOSTILE[2]}, result=HOSTILE[3])
     messages = [Message(role=text, content=text) for text in HOSTILE]
@@ -224,7 +224,7 @@ def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
         assert page.text.replace("\xa0", " ").count(text) >= 2
 
 
-def test_a_page_leaves_no_run_out(notebook, store):
+def test_a_page_contains_every_run(notebook, store):
     """However many messages there are; of one run it has that run alone."""
     for n in range(60):
         store.append_run("long", Run(messages=[Message(role="user", content=f"<{n}.{i}>") for i in range(5)]))
@@ -239,7 +239,7 @@ def test_a_page_leaves_no_run_out(notebook, store):
     assert "long, run 7" in text
 
 
-def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
+def test_sessions_and_files_complete(notebook, chats, monkeypatch):
     """For every word: the last of them is the path."""
     from IPython.core.completer import provisionalcompleter
 
@@ -260,7 +260,7 @@ def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
     assert tab("%kern exp") == ["export"]
 
 
-def test_the_numbers_are_what_is_in_the_file(notebook, store):
+def test_the_counts_match_the_file(notebook, store):
     """What a branch inherits is counted where it is copied, and not where its parent is in the file."""
     store.append_run("chat", Run(messages=[Message(role="user", content="x")]))
     store.branch("chat", new_session_id="branch")

@@ -49,7 +49,7 @@ def test_an_agent_is_found_by_variable_id_or_name(notebook, clerk, memory):
     assert memory.get_session("chat").runs[0].agent_id == "clerk-1"
 
 
-def test_without_a_session_it_is_the_agents_own(notebook, memory):
+def test_the_session_defaults_to_the_agents_own(notebook, memory):
     """One that it has, or that its first run makes."""
     parrot(notebook, session_id="mine")
     other = parrot(notebook, "other")
@@ -86,7 +86,7 @@ def test_without_a_session_it_is_the_agents_own(notebook, memory):
         ("%%kern\nhello", "needs a verb", "%%kern run AGENT"),
     ],
 )
-def test_what_does_not_fit_takes_two_lines_and_runs_nothing(notebook, clerk, memory, cell, says, hint):
+def test_an_invalid_cell_shows_two_lines_and_runs_nothing(notebook, clerk, memory, cell, says, hint):
     """A wrong agent, option or verb, no text, or the wrong number of percent signs."""
     notebook.shell.user_ns["number"] = 3
 
@@ -97,7 +97,7 @@ def test_what_does_not_fit_takes_two_lines_and_runs_nothing(notebook, clerk, mem
     assert len(memory.list_sessions()) == 0
 
 
-def test_where_nobody_made_an_agent_one_is_told_how(notebook):
+def test_without_agents_the_hint_is_to_create_one(notebook):
     """Also where the machinery of agents was never imported."""
     lines = two_lines(notebook, "%%kern run clerk\nhello")
 
@@ -105,7 +105,7 @@ def test_where_nobody_made_an_agent_one_is_told_how(notebook):
     assert "kern_nb.Agent(" in lines[1]
 
 
-def test_a_name_that_several_have_is_refused(notebook, memory):
+def test_an_ambiguous_name_is_refused(notebook, memory):
     """With their variables; one agent in two variables is one."""
     notebook.shell.user_ns["also"] = parrot(notebook, "a", id="same")
     notebook.run("%%kern run same\nhello")
@@ -123,7 +123,7 @@ def test_help_is_printed_with_and_without_a_cell(notebook):
         assert "Usage: %%kern run AGENT [--session SESSION]" in notebook.printed(cell)
 
 
-def test_a_run_pauses_is_approved_and_goes_on(notebook, clerk, memory, shredder):
+def test_a_run_pauses_is_approved_and_resumes(notebook, clerk, memory, shredder):
     """The tool runs once, with the arguments as edited; the line that the answer suggests is the one to type."""
     notebook.run("%%kern run boss\nDelete x.txt")
     assert shredder.shredded == []
@@ -142,7 +142,7 @@ def test_a_run_pauses_is_approved_and_goes_on(notebook, clerk, memory, shredder)
     assert shredder.shredded == ["z.txt"]
 
 
-def test_a_refusal_is_told_to_the_model(notebook, clerk, memory, shredder):
+def test_the_model_receives_a_rejection(notebook, clerk, memory, shredder):
     """With its note; the tool does not run."""
     notebook.run("%%kern run boss\nDelete x.txt")
     notebook.run("%kern reject chat/0 --note 'We still need it.'")
@@ -154,7 +154,7 @@ def test_a_refusal_is_told_to_the_model(notebook, clerk, memory, shredder):
     assert shredder.shredded == []
 
 
-def test_what_was_not_answered_cannot_go_on(notebook, clerk):
+def test_a_run_with_pending_requirements_cannot_resume(notebook, clerk):
     """Two lines that name what is waited for."""
     notebook.run("%%kern run boss\nDelete x.txt")
 
@@ -163,7 +163,7 @@ def test_what_was_not_answered_cannot_go_on(notebook, clerk):
     assert "delete_file" in lines[0]
 
 
-def test_the_transcript_and_the_run_say_what_to_type(notebook, clerk, memory):
+def test_the_transcript_and_the_run_show_the_line_to_type(notebook, clerk, memory):
     """What waits stands at the run's end, in text and in HTML; then the line that goes on; then nothing."""
     notebook.run("%%kern run boss\nDelete x.txt")
     key = notebook.run("%kern inbox").rows[0].key
@@ -186,7 +186,7 @@ def test_the_transcript_and_the_run_say_what_to_type(notebook, clerk, memory):
     assert "go on" not in repr(notebook.run("%kern show chat"))
 
 
-def test_a_team_goes_on_when_its_members_have_their_answers(notebook, memory, shredder):
+def test_a_team_resumes_after_its_members_requirements_are_resolved(notebook, memory, shredder):
     """The inbox names the team's run; the member runs its tool once."""
     member = shredding(shredder, "x.txt", name="shredder")
     lead = [call("delegate_task_to_member", member_id="shredder", task="x.txt"), "It is done."]

@@ -25,7 +25,7 @@ def tasks(chats):
     return chats
 
 
-def test_load_gives_the_columns_of_the_line(notebook, tasks):
+def test_load_returns_the_selected_columns(notebook, tasks):
     """In the order of the line, of every frame; the same as in Python."""
     found = notebook.run("%kern load runs --columns total_tokens,run_id")
 
@@ -49,7 +49,7 @@ def test_a_list_may_have_spaces_within_quotes(notebook, tasks):
     assert list(notebook.run('%kern load runs --columns "run_id, status"')) == ["run_id", "status"]
 
 
-def test_what_is_not_there_is_told(notebook, tasks):
+def test_unknown_columns_and_paths_are_refused_with_a_hint(notebook, tasks):
     """By our own error, with what was probably meant."""
     for line, hint in (
         ("runs --columns run_id,stats", "'status'"),
@@ -63,7 +63,7 @@ def test_what_is_not_there_is_told(notebook, tasks):
         assert hint in error.value.hint
 
 
-def test_tab_offers_columns_and_values(notebook, tasks, monkeypatch):
+def test_columns_and_json_paths_complete(notebook, tasks, monkeypatch):
     """Names that are on the list are not offered again; keys that a line cannot have are left out."""
     monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
     monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())

@@ -47,7 +47,7 @@ def test_loading_prints_nothing(plain_notebook):
     assert plain_notebook.printed("%load_ext kern_nb") == ""
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_is_importable_and_listed():
     """Each name of `__all__`, which is sorted, can be had, and `dir` shows it before it is imported."""
     import kern_nb
 
@@ -65,7 +65,7 @@ def transformers(notebook):
     return [one for one in notebook.shell.input_transformers_cleanup if "kern_nb" in str(one.__module__)]
 
 
-def test_unloading_takes_everything_away(plain_notebook):
+def test_unloading_removes_everything(plain_notebook):
     """After `%unload_ext` no magic, no matcher and no input transformer is left."""
     before = {kind: set(names) for kind, names in plain_notebook.shell.magics_manager.magics.items()}
     plain_notebook.run("%load_ext kern_nb")
@@ -79,7 +79,7 @@ def test_unloading_takes_everything_away(plain_notebook):
     assert transformers(plain_notebook) == []
 
 
-def test_reloading_keeps_the_stores_and_doubles_nothing(notebook):
+def test_reloading_keeps_the_stores_and_registers_once(notebook):
     """`%reload_ext` and a second load leave one of everything; attached stores stay attached."""
     import kern_nb
 
