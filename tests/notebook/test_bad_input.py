@@ -31,8 +31,8 @@ INSERT INTO agno_runs VALUES ('r1', 's1', 'agent', 'a', NULL, NULL, NULL, NULL, 
 def everything(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but the empty ones that SQLite puts beside a file it reads."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith("-shm"))
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    return {name: content for name, content in found.items() if content or not name.endswith("-wal")}
+    result = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {name: content for name, content in result.items() if content or not name.endswith("-wal")}
 
 
 def two_lines(error: BaseException, lines: list[str], kind: type[BaseException]) -> None:

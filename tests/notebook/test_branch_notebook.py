@@ -6,7 +6,7 @@ import ast
 import re
 
 import pytest
-from executed import differing, prose, require_clean, require_quiet, run_twice, text
+from notebook_runs import differing, prose, require_clean, require_quiet, run_twice, text
 
 NAME = "branch_and_rerun.ipynb"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from executed import differing, prose, require_clean, require_quiet, run_twice, text
+from notebook_runs import differing, prose, require_clean, require_quiet, run_twice, text
 
 NAME = "compare_models.ipynb"
 

@@ -76,7 +76,7 @@ def test_the_inbox_can_be_filtered(notebook, paused, main):
         ("", [DELETE, BOOK, RATE, mine]),
     ):
         inbox = notebook.run(f"%kern inbox --store main {line}")
-        assert [one.requirement_id for one in inbox] == expected
+        assert [item.requirement_id for item in inbox] == expected
         assert not expected or "--store main" in repr(inbox)
     assert len(notebook.run("%kern inbox")) == 0
     assert [r.requirement_id for r in kern_nb.inbox(assignee="ann", store="main")] == [DELETE]
@@ -116,7 +116,7 @@ def test_claimed_expired_and_cancelled_requirements_are_marked(notebook, main):
 def test_short_ids_are_unique_in_the_store(notebook, main):
     """As many characters as it takes, at least 8, counting what was answered long ago; and it is what a verb takes."""
     ids = ["0a00000011", "0a00000012", "0a000000", "short", "0b0000001"]
-    pause(main, **{f"c{i}": confirmation(requirement_id=one) for i, one in enumerate(ids)})
+    pause(main, **{f"c{i}": confirmation(requirement_id=item) for i, item in enumerate(ids)})
     main.resolve("0a00000012", approve=True)
 
     keys = {row.requirement.requirement_id: row.key for row in notebook.run("%kern inbox").rows}

@@ -22,8 +22,8 @@ def tab(notebook, monkeypatch):
 
     def complete(text: str) -> list[str]:
         with provisionalcompleter():
-            found = list(notebook.shell.Completer.completions(text, len(text)))
-        return [text[: one.start] + one.text for one in found]
+            result = list(notebook.shell.Completer.completions(text, len(text)))
+        return [text[: item.start] + item.text for item in result]
 
     return complete
 
@@ -128,7 +128,7 @@ def test_requirements_complete(tab, shop):
     """The beginning of the id of each that waits, its whole id where more is written; sessions to hand over, too."""
     run = shop.start_run("chat", input="x")
     ids = ["0a000000-1111", "0b000000-2222"]
-    shop.pause_run(run.run_id, [Requirement(kind="confirmation", requirement_id=one) for one in ids])
+    shop.pause_run(run.run_id, [Requirement(kind="confirmation", requirement_id=item) for item in ids])
     done = shop.start_run("chat", input="x")
     shop.pause_run(done.run_id, [Requirement(kind="confirmation", requirement_id="0c000000-3333")])
     shop.resolve("0c000000-3333", approve=True)
@@ -198,9 +198,9 @@ def test_completion_does_not_block_on_a_slow_store(notebook, shop, monkeypatch):
 
     may_answer.set()
     until = time.monotonic() + 20
-    while "chat" not in (found := completion_sources.sessions("", None)) and time.monotonic() < until:
+    while "chat" not in (result := completion_sources.sessions("", None)) and time.monotonic() < until:
         time.sleep(0.05)
-    assert "chat" in found
+    assert "chat" in result
 
 
 def test_a_failing_store_completes_nothing(notebook, shop, monkeypatch, capsys):

@@ -104,8 +104,8 @@ def test_without_attached_stores_the_agents_store_is_used(notebook, tmp_path, sh
     for db in (SqliteDb(tmp_path / "own.db"), None):
         notebook.shell.user_ns["clerk"] = shredding(shredder, "x", id="clerk", session_id="chat", db=db)
         notebook.run("%%kern run clerk\nx")
-        (asked,) = notebook.run("%kern inbox")
-        notebook.run(f"%kern approve {asked.requirement_id[:8]}")
+        (requirement,) = notebook.run("%kern inbox")
+        notebook.run(f"%kern approve {requirement.requirement_id[:8]}")
         assert notebook.run("%kern continue chat").status == "COMPLETED"
 
     notebook.shell.user_ns["other"] = shredding(shredder, id="clerk", db=SqliteDb(tmp_path / "own.db"))
@@ -142,14 +142,14 @@ def test_a_session_reference_means_its_only_unfinished_run(notebook, clerk, memo
     notebook.run("%kern branch a --as b")
     memory.append_run("c", kern_nb.Run(input="x", agent_id="clerk-1"))
 
-    for line, says, hint in (
+    for line, message, hint in (
         ("a", "a/0 PAUSED, a/1 PAUSED", "%kern continue a/1"),
         ("b", "b has no paused or interrupted run", "%kern show b"),
         ("b/0", "inherited from a", "%kern continue a/0"),
         ("c", "c has no paused or interrupted run", "%kern show c"),
     ):
         lines = two_lines(notebook, f"%kern continue {line}")
-        assert says in lines[0]
+        assert message in lines[0]
         assert hint in lines[1]
     two_lines(notebook, "%kern continue nobody", errors.SessionNotFound)
     two_lines(notebook, "%kern continue a/7", errors.RunNotFound)

@@ -57,15 +57,17 @@ def files():
 
 def test_the_verb_equals_the_function(notebook, chats):
     """Names, then the path; the value says what was written, and the line that writes it again."""
-    made = notebook.run("%kern export alpha alps/0 'my chats.json'")
+    report = notebook.run("%kern export alpha alps/0 'my chats.json'")
 
-    assert (made.format, made.sessions, made.runs, made.messages, made.tool_calls) == ("bundle", 2, 4, 16, 4)
-    assert made.size == Path("my chats.json").stat().st_size
-    assert repr(made) == f"Wrote 2 sessions, 4 runs, 16 messages, 4 tool calls to my chats.json: {made.size:,} bytes."
-    line = shlex.join(made.words)
+    assert (report.format, report.sessions, report.runs, report.messages, report.tool_calls) == ("bundle", 2, 4, 16, 4)
+    assert report.size == Path("my chats.json").stat().st_size
+    assert (
+        repr(report) == f"Wrote 2 sessions, 4 runs, 16 messages, 4 tool calls to my chats.json: {report.size:,} bytes."
+    )
+    line = shlex.join(report.words)
     assert line == "export alpha alps/0 'my chats.json'"
     again = kern_nb.export("alpha", "alps/0", path="my chats.json", overwrite=True)
-    assert again.words == (*made.words, "--force")
+    assert again.words == (*report.words, "--force")
     assert notebook.run(f"%kern {shlex.join(again.words)}") == again
     assert files() == ["my chats.json"]
 
@@ -86,9 +88,9 @@ def test_variables_and_records_can_be_exported(notebook, chats):
     notebook.shell.user_ns["run"] = chats.get_session("alpha").runs[1]
     notebook.shell.user_ns["chat"] = chats.get_session("alps")
     notebook.run("%kern attach other.duckdb")
-    made = notebook.run("%kern export $run $chat x.json --store chats")
+    report = notebook.run("%kern export $run $chat x.json --store chats")
 
-    assert made.words == ("export", "alpha/1", "alps", "x.json")
+    assert report.words == ("export", "alpha/1", "alps", "x.json")
     assert kern_nb.export(chats.get_session("alps"), path="y.json", store=chats).sessions == 1
 
 
@@ -104,7 +106,7 @@ def test_a_read_only_store_can_be_exported(notebook, chats, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "hint"),
+    ("line", "message", "hint"),
     [
         ("", "the following arguments are required: PATH", "%kern export [REF...] PATH"),
         ("chats.json", "No session or run is named", "--all"),
@@ -123,7 +125,7 @@ def test_a_read_only_store_can_be_exported(notebook, chats, tmp_path):
         ("alpha/9 alps chats.json", "has no run 9", "%kern show"),
     ],
 )
-def test_an_invalid_export_is_refused_in_two_lines(notebook, memory, line, said, hint):
+def test_an_invalid_export_is_refused_in_two_lines(notebook, memory, line, message, hint):
     """With what to do instead; no file is made or changed."""
     for session_id in ("alpha", "alpha", "alps"):
         memory.append_run(session_id, Run(messages=[Message(role="user", content="x")]))
@@ -133,7 +135,7 @@ def test_an_invalid_export_is_refused_in_two_lines(notebook, memory, line, said,
 
     assert isinstance(error, KernError)
     assert len(lines) == 2
-    assert said in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert files() == ["folder.json", "taken.json"]
     assert Path("taken.json").read_text(encoding="utf-8") == "mine"
@@ -206,11 +208,11 @@ def test_a_page_shows_the_transcripts_and_executes_nothing(notebook, store):
     for name in (HOSTILE[0], "plain"):
         store.append_run(name, run.model_copy(update={"run_id": name}))
     store.rename_session("plain", HOSTILE[1])
-    made = kern_nb.export(HOSTILE[0], "plain", path="x.html", store=store)
+    report = kern_nb.export(HOSTILE[0], "plain", path="x.html", store=store)
     markup = Path("x.html").read_text(encoding="utf-8")
     page = Page(markup)
 
-    assert (made.format, made.sessions, made.runs, made.messages, made.blobs) == ("page", 2, 2, 14, 0)
+    assert (report.format, report.sessions, report.runs, report.messages, report.blobs) == ("page", 2, 2, 14, 0)
     assert page.open == []
     assert not set(page.elements) & {"script", "img", "link", "base", "iframe", "object", "form"}
     assert page.elements.count("style") == page.elements.count("body") == 1
@@ -228,10 +230,10 @@ def test_a_page_contains_every_run(notebook, store):
     """However many messages there are; of one run it has that run alone."""
     for n in range(60):
         store.append_run("long", Run(messages=[Message(role="user", content=f"<{n}.{i}>") for i in range(5)]))
-    made = kern_nb.export("long", path="long.html", store=store)
+    report = kern_nb.export("long", path="long.html", store=store)
     page = Page(Path("long.html").read_text(encoding="utf-8"))
 
-    assert made.messages == 300
+    assert report.messages == 300
     assert all(f"<{n}.{i}>" in page.text for n in range(60) for i in range(5))
     kern_nb.export("long/7", path="run.html", store=store)
     text = Page(Path("run.html").read_text(encoding="utf-8")).text
@@ -251,7 +253,7 @@ def test_sessions_and_files_complete(notebook, chats, monkeypatch):
 
     def tab(text):
         with provisionalcompleter():
-            return [one.text for one in notebook.shell.Completer.completions(text, len(text))]
+            return [item.text for item in notebook.shell.Completer.completions(text, len(text))]
 
     assert tab("%kern export al") == ["alps", "alpha", "alphabet.json"]
     assert tab("%kern export alps alpha") == ["alpha", "alphabet.json"]
@@ -266,7 +268,7 @@ def test_the_counts_match_the_file(notebook, store):
     store.branch("chat", new_session_id="branch")
 
     for names, runs in ((("branch",), 1), (("chat", "branch"), 1), (("chat", "chat/0"), 2)):
-        made = kern_nb.export(*names, path="x.json", store=store, overwrite=True)
-        report = InMemoryDb().ingest("x.json")
-        assert (made.sessions, made.runs, made.messages) == (report.sessions, report.runs, report.messages)
-        assert made.runs == runs
+        written = kern_nb.export(*names, path="x.json", store=store, overwrite=True)
+        read = InMemoryDb().ingest("x.json")
+        assert (written.sessions, written.runs, written.messages) == (read.sessions, read.runs, read.messages)
+        assert written.runs == runs

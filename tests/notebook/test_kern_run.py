@@ -62,7 +62,7 @@ def test_the_session_defaults_to_the_agents_own(notebook, memory):
 
 
 @pytest.mark.parametrize(
-    ("cell", "says", "hint"),
+    ("cell", "message", "hint"),
     [
         ("%%kern run bos\nhello", "Unknown agent 'bos'.", "Did you mean 'boss'? Agents in this notebook: boss."),
         (
@@ -86,13 +86,13 @@ def test_the_session_defaults_to_the_agents_own(notebook, memory):
         ("%%kern\nhello", "needs a verb", "%%kern run AGENT"),
     ],
 )
-def test_an_invalid_cell_shows_two_lines_and_runs_nothing(notebook, clerk, memory, cell, says, hint):
+def test_an_invalid_cell_shows_two_lines_and_runs_nothing(notebook, clerk, memory, cell, message, hint):
     """A wrong agent, option or verb, no text, or the wrong number of percent signs."""
     notebook.shell.user_ns["number"] = 3
 
     lines = two_lines(notebook, cell)
 
-    assert says in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert len(memory.list_sessions()) == 0
 
@@ -127,8 +127,8 @@ def test_a_run_pauses_is_approved_and_resumes(notebook, clerk, memory, shredder)
     """The tool runs once, with the arguments as edited; the line that the answer suggests is the one to type."""
     notebook.run("%%kern run boss\nDelete x.txt")
     assert shredder.shredded == []
-    (asked,) = notebook.run("%kern inbox").requirements
-    assert (asked.tool_name, asked.args) == ("delete_file", {"path": "x.txt"})
+    (requirement,) = notebook.run("%kern inbox").requirements
+    assert (requirement.tool_name, requirement.args) == ("delete_file", {"path": "x.txt"})
 
     done = notebook.run('%kern approve chat --args {"path": "z.txt"}')
     line = repr(done).splitlines()[1].removeprefix("Resume it: ")

@@ -53,7 +53,7 @@ def test_a_line_can_be_assigned(notebook, chats):
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [
         ("%%kern_sql", "no SQL"),
         ("%%kern_sql --into df\n", "no SQL"),
@@ -67,7 +67,7 @@ def test_a_line_can_be_assigned(notebook, chats):
         ("%%kern_sql\nSELECT $things", "$things is of type object"),
     ],
 )
-def test_an_invalid_line_or_variable_shows_two_lines(notebook, cell, says):
+def test_an_invalid_line_or_variable_shows_two_lines(notebook, cell, message):
     """No SQL, a wrong option, no such variable, a value that is none: the store is not even asked."""
     notebook.run("%kern attach s.duckdb")
     notebook.shell.user_ns.update(frame=pd.DataFrame({"a": [1]}), things=object())
@@ -75,7 +75,7 @@ def test_an_invalid_line_or_variable_shows_two_lines(notebook, cell, says):
     error, lines = notebook.fails(cell)
 
     assert type(error) is BadUsage
-    assert says in str(error)
+    assert message in str(error)
     assert len(lines) == 2
     assert lines[1].startswith("Hint: ")
 

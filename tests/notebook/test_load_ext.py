@@ -28,10 +28,10 @@ def fresh() -> tuple[float, list[str], list[str]]:
 
 def test_loading_imports_nothing_heavy_and_is_quick():
     """`%load_ext kern_nb` takes at most 0.15 s, and imports no database, DataFrame or model library."""
-    found = [fresh() for _ in range(3)]
+    result = [fresh() for _ in range(3)]
 
-    assert [heavy for _, heavy, _ in found] == [[], [], []]
-    assert min(took for took, _, _ in found) < 0.15
+    assert [heavy for _, heavy, _ in result] == [[], [], []]
+    assert min(took for took, _, _ in result) < 0.15
 
 
 def test_the_package_itself_imports_nothing_heavy():
@@ -58,11 +58,11 @@ def test_every_public_name_is_importable_and_listed():
 
 
 def matchers(notebook):
-    return [one for one in notebook.shell.Completer.custom_matchers if "kern_nb" in str(one.__module__)]
+    return [item for item in notebook.shell.Completer.custom_matchers if "kern_nb" in str(item.__module__)]
 
 
 def transformers(notebook):
-    return [one for one in notebook.shell.input_transformers_cleanup if "kern_nb" in str(one.__module__)]
+    return [item for item in notebook.shell.input_transformers_cleanup if "kern_nb" in str(item.__module__)]
 
 
 def test_unloading_removes_everything(plain_notebook):

@@ -99,8 +99,8 @@ def test_a_thread_of_the_cell_belongs_to_it(kernel):
     count = kernel.count()
     code = "with concurrent.futures.ThreadPoolExecutor(2) as pool:\n    [tell(f) for f in pool.map(lambda _: here(), range(2))]"
 
-    for found in kernel.run(code, "pool"):
-        assert (found["cell_id"], found["execution_count"]) == ("pool", count)
+    for result in kernel.run(code, "pool"):
+        assert (result["cell_id"], result["execution_count"]) == ("pool", count)
 
 
 def test_a_task_that_outlives_its_cell_still_belongs_to_it(kernel):
@@ -151,19 +151,19 @@ def test_a_run_stores_its_cell(kernel):
         counts.append(kernel.count())
         kernel.run(f"{code};" if cell_id == "call" else code, cell_id)
 
-    (found,) = kernel.run("tell([run.extra['notebook'] for run in agent.get_session().runs])")
+    (result,) = kernel.run("tell([run.extra['notebook'] for run in agent.get_session().runs])")
 
-    assert [(one["cell_id"], one["execution_count"]) for one in found] == list(
+    assert [(item["cell_id"], item["execution_count"]) for item in result] == list(
         zip(["call", "magic"], counts, strict=True)
     )
-    assert {one["notebook"] for one in found} == {kernel.path}
+    assert {item["notebook"] for item in result} == {kernel.path}
 
 
 def test_a_terminal_has_only_the_execution_count(plain_notebook):
     """IPython without a kernel counts its lines, and has no cells."""
-    found = plain_notebook.run("from kern_nb.runtime.provenance import here\nhere()")
+    result = plain_notebook.run("from kern_nb.runtime.provenance import here\nhere()")
 
-    assert found == {"execution_count": plain_notebook.shell.execution_count}
+    assert result == {"execution_count": plain_notebook.shell.execution_count}
 
 
 def test_outside_of_ipython_provenance_is_none_and_imports_nothing():
@@ -180,6 +180,6 @@ def test_an_unexpected_kernel_raises_nothing(plain_notebook, monkeypatch, broken
     monkeypatch.setattr(plain_notebook.shell, "kernel", object(), raising=False)
     monkeypatch.setattr(plain_notebook.shell, "get_parent", lambda: broken, raising=False)
 
-    found = here()
+    result = here()
 
-    assert found is None or found["cell_id"] is None
+    assert result is None or result["cell_id"] is None

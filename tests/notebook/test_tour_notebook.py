@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from executed import differing, require_clean, require_quiet, run_twice
+from notebook_runs import differing, require_clean, require_quiet, run_twice
 
 
 def test_the_committed_tour_is_clean():

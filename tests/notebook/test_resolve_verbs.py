@@ -25,7 +25,7 @@ def test_approve_resolves_and_lists_the_pending_requirements(notebook, paused, m
 
     done = notebook.run("%kern approve 0a")
 
-    stored = {one.requirement_id: one for one in main.requirements(status=None)}
+    stored = {item.requirement_id: item for item in main.requirements(status=None)}
     assert (stored[DELETE].approved, stored[DELETE].answer, stored[DELETE].resolved_by) == (True, None, "me")
     assert done.requirement == stored[DELETE]
     assert done.waiting == [stored[BOOK], stored[RATE]]
@@ -67,10 +67,10 @@ def test_json_in_a_line_keeps_spaces_and_quotes(notebook, paused, main):
     """Whatever a shell would make of it; `$name` within it is text."""
     notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
 
-    (found,) = (one for one in main.requirements(status="resolved"))
-    assert found.answer["a"] == "it's  $x"
-    assert found.answer["b"] == [1, "]}"]
-    assert (found.note, found.resolved_by) == ('it is {"not": "this"}', "me")
+    (result,) = (item for item in main.requirements(status="resolved"))
+    assert result.answer["a"] == "it's  $x"
+    assert result.answer["b"] == [1, "]}"]
+    assert (result.note, result.resolved_by) == ('it is {"not": "this"}', "me")
 
 
 def test_reject_stores_the_note(notebook, paused, main):
@@ -107,19 +107,19 @@ def test_reject_stores_the_note(notebook, paused, main):
 )
 def test_a_value_is_parsed_as_json_or_text(notebook, main, words, value):
     """What parses as JSON is JSON; several words are one text."""
-    asked = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
-    pause(main, a=asked)
+    requirement = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
+    pause(main, a=requirement)
 
     notebook.run(f"%kern answer {RATE} {words}")
 
-    (found,) = main.requirements(status="resolved")
-    assert found.approved is True
-    assert found.answer == value
-    assert type(found.answer) is type(value)
+    (result,) = main.requirements(status="resolved")
+    assert result.approved is True
+    assert result.answer == value
+    assert type(result.answer) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "words", "value"),
+    ("requirement", "words", "value"),
     [
         (user_input(), "city=Paris date='next Monday'", {"city": "Paris", "date": "next Monday"}),
         (user_input(), "date=7 city=[1,2]", {"date": 7, "city": [1, 2]}),
@@ -133,9 +133,9 @@ def test_a_value_is_parsed_as_json_or_text(notebook, main, words, value):
         (user_input(args={"city": "Rome"}), '{"ticket": 7}', {"ticket": 7}),
     ],
 )
-def test_fields_are_parsed(notebook, main, asked, words, value):
+def test_fields_are_parsed(notebook, main, requirement, words, value):
     """As pairs, as JSON, or as the text itself where there is one field."""
-    pause(main, a=asked)
+    pause(main, a=requirement)
 
     notebook.run(f"%kern answer chat {words}")
 
@@ -143,7 +143,7 @@ def test_fields_are_parsed(notebook, main, asked, words, value):
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "says", "hint"),
+    ("line", "kind", "message", "hint"),
     [
         (
             "approve 0a --args {broken}",
@@ -174,11 +174,11 @@ def test_fields_are_parsed(notebook, main, asked, words, value):
         ("inbox --session chat/7", errors.RunNotFound, "run", "%kern show chat"),
     ],
 )
-def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused, main, line, kind, says, hint):
+def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused, main, line, kind, message, hint):
     """The message names what is wrong, the hint what to write; everything still waits."""
     lines = two_lines(notebook, f"%kern {line}", kind)
 
-    assert says in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert main.requirements(status=None) == paused.requirements
 
@@ -197,11 +197,11 @@ def test_a_resolved_requirement_cannot_be_resolved_again(notebook, paused, main)
 
 def test_handoff_assigns_a_requirement_to_a_person(notebook, paused, main):
     """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
-    one = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
+    item = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
 
-    assert repr(one).startswith("→ Assigned to bob b: book() in chat/0.")
-    assert "%kern inbox --for 'bob b'" in repr(one)
-    assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(one)
+    assert repr(item).startswith("→ Assigned to bob b: book() in chat/0.")
+    assert "%kern inbox --for 'bob b'" in repr(item)
+    assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(item)
     theirs = notebook.run("%kern inbox --for 'bob b'")
     assert [row.requirement.note for row in theirs.rows] == ["You know him."]
     assert "You know him." in repr(theirs)

@@ -27,21 +27,21 @@ def tasks(chats):
 
 def test_load_returns_the_selected_columns(notebook, tasks):
     """In the order of the line, of every frame; the same as in Python."""
-    found = notebook.run("%kern load runs --columns total_tokens,run_id")
+    result = notebook.run("%kern load runs --columns total_tokens,run_id")
 
-    pd.testing.assert_frame_equal(found, tasks.runs_df(columns=["total_tokens", "run_id"]))
+    pd.testing.assert_frame_equal(result, tasks.runs_df(columns=["total_tokens", "run_id"]))
     for frame in ("sessions", "runs", "messages", "tool_calls", "scores"):
         assert list(notebook.run(f"%kern load {frame} --columns session_id")) == ["session_id"]
 
 
 def test_load_expands_values(notebook, tasks):
     """Beside all columns or the chosen ones, with filters."""
-    found = notebook.run("%kern load sessions --columns session_id --expand metadata.task_id,state.step --user alice")
+    result = notebook.run("%kern load sessions --columns session_id --expand metadata.task_id,state.step --user alice")
 
-    assert found.to_dict("list") == {"session_id": ["alpha"], "metadata.task_id": ["t1"], "state.step": ["3"]}
-    found = notebook.run("%kern load tool_calls --expand args.order_id,metadata.task_id --limit 1")
-    assert list(found)[-2:] == ["args.order_id", "metadata.task_id"]
-    assert found.iloc[0, -2:].tolist() == ["W1", "t1"]
+    assert result.to_dict("list") == {"session_id": ["alpha"], "metadata.task_id": ["t1"], "state.step": ["3"]}
+    result = notebook.run("%kern load tool_calls --expand args.order_id,metadata.task_id --limit 1")
+    assert list(result)[-2:] == ["args.order_id", "metadata.task_id"]
+    assert result.iloc[0, -2:].tolist() == ["W1", "t1"]
 
 
 def test_a_list_may_have_spaces_within_quotes(notebook, tasks):
@@ -70,7 +70,7 @@ def test_columns_and_json_paths_complete(notebook, tasks, monkeypatch):
 
     def tab(text: str) -> list[str]:
         with provisionalcompleter():
-            return [text[: one.start] + one.text for one in notebook.shell.Completer.completions(text, len(text))]
+            return [text[: item.start] + item.text for item in notebook.shell.Completer.completions(text, len(text))]
 
     start = "df = %kern load runs --columns "
     assert tab(start + "total") == [start + "total_tokens"]
