@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class RunIndex:
         for row in df.astype(object).where(df.notna(), None).to_dict("records"):
             owner = next((row[name] for name in _OWNER if row[name]), None)
             self._runs[row["run_id"]] = RunEntry(**{name: row[name] for name in fields}, owner=owner)
+        self._parents = {run_id: run.parent_run_id for run_id, run in self._runs.items()}
 
     def all(self) -> list[RunEntry]:
         """Return the runs, in order."""
@@ -54,8 +55,13 @@ class RunIndex:
 
     def top_level(self, run_id: str | None) -> RunEntry | None:
         """Return the run that resumes once this one's requirements are resolved: for a member's run, its team's."""
-        run, visited = self.find(run_id), set[str]()
-        while run is not None and run.run_id not in visited and (parent := self.find(run.parent_run_id)):
-            visited.add(run.run_id)
-            run = parent
-        return run
+        return self.find(top_level_id(run_id, self._parents))
+
+
+def top_level_id(run_id: str | None, parents: Mapping[str, str | None]) -> str | None:
+    """Return the id at the top of a run's chain of parents, as far as the parents are known."""
+    visited = set[str]()
+    while run_id is not None and run_id not in visited and (parent := parents.get(run_id)) in parents:
+        visited.add(run_id)
+        run_id = parent
+    return run_id

@@ -10,6 +10,7 @@ from kern_nb.db.reads import is_told
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import BY_TOOL, GIVEN_STATE, RETRY
 from kern_nb.interop import media
+from kern_nb.operations.run_index import top_level_id
 from kern_nb.records import Message, Run
 
 if TYPE_CHECKING:
@@ -117,19 +118,11 @@ def _select(rows: list[_Row], target: Reference, *, onward: bool) -> list[_Row]:
         return [row for row in rows if row.parent_run_id is None]
     first = next(row for row in rows if row.run_index == target.run_index)
     if first.parent_run_id is not None:
-        top_level = f"{target.session_id}/{_top_level(rows, first).run_index}"
+        top_level_run = top_level_id(first.run_id, {row.run_id: row.parent_run_id for row in rows})
+        top_level = f"{target.session_id}/{next(row.run_index for row in rows if row.run_id == top_level_run)}"
         raise BadUsage(f"{target} is a member's run within run {top_level}.", f"Run that one again: {top_level}")
     later = [row for row in rows if row.parent_run_id is None and row.run_index > first.run_index]
     return [first, *later] if onward else [first]
-
-
-def _top_level(rows: list[_Row], row: _Row) -> _Row:
-    by_id = {row.run_id: row for row in rows}
-    visited = set[str]()
-    while row.run_id not in visited and (parent := by_id.get(row.parent_run_id or "")) is not None:
-        visited.add(row.run_id)
-        row = parent
-    return row
 
 
 def _recorded_input(run: Run) -> Any:
