@@ -51,7 +51,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def work(tmp_path):
-    """Files that are no stores of ours, each under the name of what it is."""
+    """Files that are not stores, named after what they are."""
     folder = tmp_path / "work"
     (folder / "notes.txt").write_text("just text\n", encoding="utf-8")
     (folder / "notes.duckdb").write_text("just text\n", encoding="utf-8")
@@ -90,7 +90,7 @@ def work(tmp_path):
     ],
 )
 def test_an_invalid_target_is_refused_without_changes(notebook, work, target, kind):
-    """Attaching it: two lines, no store attached, no file changed or made, no password shown."""
+    """Two lines, no store attached, no file changed or created, no password shown."""
     before = everything(work)
 
     error, lines = notebook.fails(f"%kern attach {target}")
@@ -139,7 +139,7 @@ def test_an_invalid_target_is_refused_without_changes(notebook, work, target, ki
     ],
 )
 def test_an_invalid_line_shows_two_lines(notebook, chats, line, kind, hint):
-    """A wrong verb, option, value or reference: two lines with a way on, and the store's rows are as before."""
+    """A wrong verb, option, value or reference: two lines with a hint, and the rows of the store do not change."""
     before = [chats.sessions_df(), chats.messages_df()]
 
     error, lines = notebook.fails(line)
@@ -155,7 +155,7 @@ def test_an_invalid_line_shows_two_lines(notebook, chats, line, kind, hint):
 )
 @pytest.mark.parametrize("name", ["s.duckdb", "s.db"])
 def test_sql_that_writes_is_refused(notebook, tmp_path, name, sql):
-    """Two lines, and every file is byte for byte as it was."""
+    """Two lines, and no byte of any file changes."""
     notebook.run(f"%kern attach {name}")
     kern_nb.current_store().append_run("alpha", Run(input="x"))
     kern_nb.current_store().close()
@@ -223,7 +223,7 @@ def test_an_error_without_a_hint_gets_the_usage(notebook, chats, monkeypatch):
 
 
 def test_an_unexpected_error_keeps_its_traceback(notebook, chats, monkeypatch):
-    """What is not ours to explain is not hidden."""
+    """Only our own errors are shortened."""
 
     def fail(**_: object) -> None:
         raise ZeroDivisionError("a bug")

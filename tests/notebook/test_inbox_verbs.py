@@ -1,4 +1,4 @@
-"""The inbox: what waits is shown with what to type, narrowed as asked, and as a frame."""
+"""The inbox lists pending requirements with the lines to type, applies filters, and has a frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_inbox_lists_requirements_with_the_lines_to_type(notebook, paused):
 
 
 def test_the_inbox_frame_matches_the_sql_view(notebook, paused, main):
-    """`.df` has the rows, columns and dtypes of SQL over ``requirements``, answered ones too where asked for."""
+    """`.df` has the rows, columns and dtypes of SQL over ``requirements``, resolved ones included with --all."""
     main.resolve(BOOK, value={"city": "París", "date": None}, by="ann", note="n")
     view = notebook.run("%kern_sql SELECT * FROM requirements ORDER BY created_at, requirement_id")
 
@@ -50,7 +50,7 @@ def test_the_inbox_frame_matches_the_sql_view(notebook, paused, main):
 
 
 def test_an_empty_inbox_has_a_message_and_an_empty_frame(notebook, main):
-    """In words, with a frame that has all its columns."""
+    """Its frame has all columns."""
     inbox = notebook.run("%kern inbox")
 
     assert "The inbox is empty" in repr(inbox)
@@ -61,7 +61,7 @@ def test_an_empty_inbox_has_a_message_and_an_empty_frame(notebook, main):
 
 
 def test_the_inbox_can_be_filtered(notebook, paused, main):
-    """By user, by who is to answer, by session, by run; a store may be named; all of it is one call of a script."""
+    """By user, assignee, session, run and store; a script does the same in one call."""
     main.append_run("chat", Run(input="y"))
     mine = pause(main, "other", user_id="u", a=confirmation(assignee="bob")).requirements[0].requirement_id
     notebook.run("%kern attach :memory: --as empty")
@@ -83,7 +83,7 @@ def test_the_inbox_can_be_filtered(notebook, paused, main):
 
 
 def test_a_members_requirement_is_listed_with_the_team_run(notebook, main):
-    """What a member's run waits for stands with the team's run, which is what goes on."""
+    """The team's run is the one that resumes."""
     team = pause(main, "trip", agent_id=None)
     pause(main, "trip", parent=team.run_id, agent_id="writer", a=confirmation(requirement_id=DELETE))
 
@@ -94,7 +94,7 @@ def test_a_members_requirement_is_listed_with_the_team_run(notebook, main):
 
 
 def test_claimed_expired_and_cancelled_requirements_are_marked(notebook, main):
-    """Who is at it; that it expired; that its run was cancelled, which then waits no more."""
+    """The claimant is named; a cancelled run has no pending requirement."""
     past = datetime(2026, 1, 1, tzinfo=UTC)
     pause(main, a=confirmation(requirement_id=DELETE), b=confirmation(requirement_id=BOOK, expires_at=past))
     main.claim(DELETE, by="ann")
@@ -114,7 +114,7 @@ def test_claimed_expired_and_cancelled_requirements_are_marked(notebook, main):
 
 
 def test_short_ids_are_unique_in_the_store(notebook, main):
-    """As many characters as it takes, at least 8, counting what was answered long ago; and it is what a verb takes."""
+    """At least 8 characters, unique among resolved ones too; verbs accept them."""
     ids = ["0a00000011", "0a00000012", "0a000000", "short", "0b0000001"]
     pause(main, **{f"c{i}": confirmation(requirement_id=item) for i, item in enumerate(ids)})
     main.resolve("0a00000012", approve=True)

@@ -34,7 +34,7 @@ def approved(notebook, clerk, memory):
     "line", ["chat/0", "chat", "cha", "$run", "$asked", "chat/0 --agent clerk-1", "chat --agent boss"]
 )
 def test_a_run_is_resumed_by_any_reference(notebook, approved, line):
-    """Its place, its session where one run waits, a variable, what it waited for; its agent found or named."""
+    """By reference, by its session if one run is unfinished, by a variable, by a requirement; with or without --agent."""
     notebook.shell.user_ns |= {"run": approved, "asked": approved.requirements[0].requirement_id}
 
     assert notebook.run(f"%kern continue {line}").status == "COMPLETED"
@@ -53,7 +53,7 @@ def test_an_interrupted_run_is_resumed(notebook, memory):
 
 
 def test_the_store_defaults_to_the_agents_own(notebook, tmp_path, shredder):
-    """An agent with a db of its own is found, whatever is attached, named or not; also where nothing is."""
+    """An agent with its own db is found whatever is attached, named or not; also without attached stores."""
     own = shredding(shredder, *"abcd", id="clerk", session_id="chat", db=SqliteDb(tmp_path / "own.db"))
     notebook.shell.user_ns["clerk"] = own
     for attach, line in (
@@ -87,7 +87,7 @@ def test_an_agent_resumes_only_in_its_own_store(notebook, approved, clerk, memor
 
 
 def test_an_agent_without_a_store_resumes_in_the_store_option(notebook, clerk, memory, shredder):
-    """What was answered with --store is gone on with by the line that says so, whatever store is in use."""
+    """The suggested line resumes in the store of --store, whatever store is in use."""
     notebook.run("%%kern run boss\nDelete x.txt")
     kern_nb.attach(InMemoryDb(), name="other")
 
@@ -100,7 +100,7 @@ def test_an_agent_without_a_store_resumes_in_the_store_option(notebook, clerk, m
 
 
 def test_without_attached_stores_the_agents_store_is_used(notebook, tmp_path, shredder):
-    """One that was given, or the one in memory: what a run waits for is listed, answered and gone on with."""
+    """Its own db, or the one in memory: requirements are listed and resolved, and the run resumes."""
     for db in (SqliteDb(tmp_path / "own.db"), None):
         notebook.shell.user_ns["clerk"] = shredding(shredder, "x", id="clerk", session_id="chat", db=db)
         notebook.run("%%kern run clerk\nx")
@@ -114,7 +114,7 @@ def test_without_attached_stores_the_agents_store_is_used(notebook, tmp_path, sh
 
 
 def test_an_ambiguous_agent_is_refused(notebook, approved, memory, clerk):
-    """None that fits, or several: the hint is a line with an agent in it. Any agent may be named."""
+    """No matching agent, or several: the hint is a line with an agent. Any agent may be named."""
     variables = notebook.shell.user_ns
     variables["twin"] = shredding(Shredder(), id="clerk-1")
     lines = two_lines(notebook, "%kern continue chat")
@@ -135,7 +135,7 @@ def test_an_ambiguous_agent_is_refused(notebook, approved, memory, clerk):
 
 
 def test_a_session_reference_means_its_only_unfinished_run(notebook, clerk, memory):
-    """Where there is none, or several, the hint says what to do; so it does for what a branch inherits."""
+    """For none, several, or an inherited run, the hint names the next step."""
     clerk.model = ScriptedModel([call("delete_file", path="x"), call("delete_file", path="y")])
     for text in ("x", "y"):
         notebook.run(f"%%kern run boss --session a\n{text}")

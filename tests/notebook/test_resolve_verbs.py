@@ -20,7 +20,7 @@ def two_lines(notebook, line, kind):
 
 
 def test_approve_resolves_and_lists_the_pending_requirements(notebook, paused, main, monkeypatch):
-    """By a prefix of the id; with the login name; what the run still waits for, and how to see it."""
+    """By a prefix of the id, with the login name; the result names the pending requirements and how to list them."""
     monkeypatch.setattr("getpass.getuser", lambda: "me")
 
     done = notebook.run("%kern approve 0a")
@@ -36,7 +36,7 @@ def test_approve_resolves_and_lists_the_pending_requirements(notebook, paused, m
 
 
 def test_the_last_answer_names_the_line_that_resumes(notebook, main):
-    """With the agent whose run it is; a run that waits for one thing can be named itself."""
+    """With the agent of the run; a run with one requirement can be named itself."""
     pause(main, "my trip", a=confirmation())
 
     done = notebook.run("%kern approve 'my trip/0' --note 'be careful' --by ann")
@@ -64,7 +64,7 @@ def test_approve_replaces_arguments(notebook, paused, main, args):
 
 
 def test_json_in_a_line_keeps_spaces_and_quotes(notebook, paused, main):
-    """Whatever a shell would make of it; `$name` within it is text."""
+    """Unlike in a shell; `$name` within it is text."""
     notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
 
     (result,) = (item for item in main.requirements(status="resolved"))
@@ -127,14 +127,14 @@ def test_a_value_is_parsed_as_json_or_text(notebook, main, words, value):
         (user_input(), '{"city": "Paris", "date": ""}', {"city": "Paris", "date": ""}),
         (user_input(["city"]), "New York", {"city": "New York"}),
         (user_input(["n"]), "3", {"n": 3}),
-        # The model filled in some: none has to be given, and what are no fields is the result.
+        # The model filled in some: no field is mandatory, and anything else is the result.
         (user_input(args={"city": "Rome", "date": "now"}), "date=later", {"date": "later"}),
         (user_input(args={"city": "Rome"}), "It is booked.", "It is booked."),
         (user_input(args={"city": "Rome"}), '{"ticket": 7}', {"ticket": 7}),
     ],
 )
 def test_fields_are_parsed(notebook, main, requirement, words, value):
-    """As pairs, as JSON, or as the text itself where there is one field."""
+    """As pairs, as JSON, or as the text itself if there is one field."""
     pause(main, a=requirement)
 
     notebook.run(f"%kern answer chat {words}")
@@ -175,7 +175,7 @@ def test_fields_are_parsed(notebook, main, requirement, words, value):
     ],
 )
 def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused, main, line, kind, message, hint):
-    """The message names what is wrong, the hint what to write; everything still waits."""
+    """The message states the problem, the hint the fix; all requirements stay pending."""
     lines = two_lines(notebook, f"%kern {line}", kind)
 
     assert message in lines[0]
@@ -184,7 +184,7 @@ def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused,
 
 
 def test_a_resolved_requirement_cannot_be_resolved_again(notebook, paused, main):
-    """A second one is refused in two lines, whatever it says; also where it is too late."""
+    """A second attempt is refused in two lines, also after the requirement expired."""
     notebook.run("%kern approve 0a --by ann")
     for line in ("approve 0a", 'approve 0a --args {"path": "z"}', "reject 0a", "answer 0a x", "handoff 0a --to bob"):
         lines = two_lines(notebook, f"%kern {line}", errors.AlreadyResolved)
@@ -196,7 +196,7 @@ def test_a_resolved_requirement_cannot_be_resolved_again(notebook, paused, main)
 
 
 def test_handoff_assigns_a_requirement_to_a_person(notebook, paused, main):
-    """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
+    """One requirement, or all of a run; the inbox of that person lists it with the note."""
     item = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
 
     assert repr(item).startswith("→ Assigned to bob b: book() in chat/0.")
@@ -213,7 +213,7 @@ def test_handoff_assigns_a_requirement_to_a_person(notebook, paused, main):
 
 
 def test_handoff_of_a_session_creates_a_paused_run(notebook, main):
-    """It gets a run that waits for what they say; the answer names the line that goes on."""
+    """The run waits for the answer, whose result names the line that resumes."""
     main.append_run("chat", Run(input="x", output="y", agent_id="clerk"))
 
     done = notebook.run("%kern handoff chat --to ann --note 'He wants a refund.' --by me")
@@ -226,7 +226,7 @@ def test_handoff_of_a_session_creates_a_paused_run(notebook, main):
 
 
 def test_suggested_lines_include_the_store_option(notebook, paused):
-    """Each line that is suggested then names it too."""
+    """Each suggested line names the store."""
     notebook.run("%kern attach :memory: --as empty")
 
     two_lines(notebook, "%kern approve 0a", errors.RequirementNotFound)
@@ -254,7 +254,7 @@ def test_an_unknown_login_name_is_none(notebook, paused, monkeypatch):
 
 
 def test_record_variables_are_replaced_by_references(notebook, paused, main):
-    """`$requirement` is its id, `$run` its place, `$session` its id."""
+    """`$requirement` is its id, `$run` its reference, `$session` its id."""
     notebook.shell.user_ns |= {"asked": paused.requirements[0], "run": paused, "session": main.get_session("chat")}
 
     assert len(notebook.run("%kern inbox --session $run")) == 3

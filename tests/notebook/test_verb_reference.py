@@ -1,4 +1,4 @@
-"""The table of verbs: whole, in step with the code it names, and with its page in the docs."""
+"""The verbs are complete, and consistent with the code and with their page in the docs."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def test_names_are_unique_and_listed():
 
 
 def test_written_out_choices_match_records_and_frames():
-    """What is written out, to be quick to import, is what the store knows."""
+    """They are written out so that loading stays fast."""
     assert get_args(RunStatus) == verb_module.STATUSES
     assert [*verb_module.FRAMES, "requirements"] == list(FRAME_COLUMNS)
