@@ -77,7 +77,7 @@ def test_an_agent_resumes_only_in_its_own_store(notebook, approved, clerk, memor
 
     notebook.shell.user_ns["boss"] = shredding(shredder, id="clerk-1", db=InMemoryDb())
     lines = two_lines(notebook, "%kern continue chat --store memory")
-    assert "keeps its runs in" in lines[0]
+    assert "uses" in lines[0]
     assert "--agent" in lines[1]
 
     notebook.run("%kern use memory")

@@ -201,6 +201,6 @@ def test_a_team_resumes_after_its_members_requirements_are_resolved(notebook, me
     done = notebook.run(f"%kern approve {row.key}")
     run = notebook.run("%kern continue trip/0")
 
-    assert repr(done).endswith("Go on: %kern continue trip/0 --agent team")
+    assert repr(done).endswith("Resume it: %kern continue trip/0 --agent team")
     assert (run.status, run.output, run.team_id) == ("COMPLETED", "It is done.", "office")
     assert shredder.shredded == ["x.txt"]
