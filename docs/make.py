@@ -152,7 +152,7 @@ def _rows(columns: tuple[Column, ...]) -> list[str]:
 
 def magics_page() -> str:
     """The reference of all verbs."""
-    from kern_nb.magics.grammar import reference
+    from kern_nb.magics.help_pages import reference
 
     return reference()
 

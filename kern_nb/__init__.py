@@ -1,13 +1,15 @@
 """Git for agent sessions, in your notebook.
 
-Every name is imported at its first use, so that `import kern_nb` and `%load_ext kern_nb` cost next to nothing.
+Every name is imported at its first use, so that `import kern_nb` and `%load_ext kern_nb` are fast.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kern_nb._lazy import lazy_names
+from kern_nb._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from kern_nb.widgets.browser.widget import browse
     from kern_nb.widgets.chat.widget import chat
     from kern_nb.workflow import Workflow
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Agent",
@@ -69,50 +69,39 @@ __all__ = [
     "use",
 ]
 
-_HOMES = {
-    "kern_nb.agent": ("Agent",),
-    "kern_nb.analysis.compare": ("compare",),
-    "kern_nb.analysis.groups": ("compare_groups",),
-    "kern_nb.analysis.plots": ("plot",),
-    "kern_nb.store_registry": ("attach", "current_store", "detach", "stores", "use"),
-    "kern_nb.db": ("DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"),
-    "kern_nb.errors": ("KernError",),
-    "kern_nb.operations.export": ("export",),
-    "kern_nb.operations.inbox": ("inbox",),
-    "kern_nb.operations.show": ("sessions", "show"),
-    "kern_nb.records": ("Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"),
-    "kern_nb.operations.rerun": ("arerun", "rerun"),
-    "kern_nb.operations.summarize": ("summarize",),
-    "kern_nb.team": ("Team",),
-    "kern_nb.widgets.browser.widget": ("browse",),
-    "kern_nb.widgets.chat.widget": ("chat",),
-    "kern_nb.workflow": ("Workflow",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used."""
-    if name in _HOME:
-        value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """The public names, imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "kern_nb.agent": ["Agent"],
+        "kern_nb.analysis.compare": ["compare"],
+        "kern_nb.analysis.groups": ["compare_groups"],
+        "kern_nb.analysis.plots": ["plot"],
+        "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],
+        "kern_nb.errors": ["KernError"],
+        "kern_nb.operations.export": ["export"],
+        "kern_nb.operations.inbox": ["inbox"],
+        "kern_nb.operations.rerun": ["arerun", "rerun"],
+        "kern_nb.operations.show": ["sessions", "show"],
+        "kern_nb.operations.summarize": ["summarize"],
+        "kern_nb.records": ["Message", "Requirement", "Run", "Session", "SessionSummary", "ToolCall", "Usage"],
+        "kern_nb.store_registry": ["attach", "current_store", "detach", "stores", "use"],
+        "kern_nb.team": ["Team"],
+        "kern_nb.widgets.browser.widget": ["browse"],
+        "kern_nb.widgets.chat.widget": ["chat"],
+        "kern_nb.workflow": ["Workflow"],
+    },
+)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%load_ext kern_nb` calls."""
+    """Register the magics; `%load_ext kern_nb` calls this."""
     from kern_nb.magics import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%unload_ext kern_nb` calls."""
+    """Remove the magics; `%unload_ext kern_nb` calls this."""
     from kern_nb.magics import unload
 
     unload(shell)

@@ -1,6 +1,6 @@
-"""The stores that this process has attached, by name, and which of them is in use.
+"""The attached stores of this process by name, and which of them is in use.
 
-Agents and magics that are given no store take the one in use: the one attached last, until `use` names another.
+Agents and magics without a store of their own take the one in use: the one attached last, until `use` names another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MEMORY = ":memory:"
 
 @dataclass(frozen=True)
 class AttachedStore:
-    """A line of `stores`."""
+    """A row of `stores`."""
 
     name: str
     url: str
@@ -34,7 +34,7 @@ class AttachedStore:
 
 
 class StoreTable(tuple[AttachedStore, ...]):
-    """The attached stores, as a table a person reads; passwords are masked."""
+    """The attached stores as a table; passwords are masked."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class StoreTable(tuple[AttachedStore, ...]):
 
     @property
     def df(self) -> pd.DataFrame:
-        """One row a store."""
+        """One row per store."""
         import pandas as pd
 
         return pd.DataFrame([vars(store) for store in self], columns=list(AttachedStore.__dataclass_fields__))
@@ -65,7 +65,7 @@ class StoreTable(tuple[AttachedStore, ...]):
         return Table("Attached stores", columns, rows)
 
 
-class Attached:
+class StoreRegistry:
     """Named stores, one of them in use."""
 
     def __init__(self) -> None:
@@ -84,17 +84,17 @@ class Attached:
         from kern_nb.db import open_store
 
         store = open_store(_absolute(target), session_table=session_table, read_only=read_only)
-        name = _name_of(store) if name is None else name
-        known = self._stores.get(name)
-        if known is not None and _identity(known) != _identity(store):
+        name = _default_name(store) if name is None else name
+        existing = self._stores.get(name)
+        if existing is not None and _identity(existing) != _identity(store):
             raise BadUsage(
-                f"The name {name!r} is taken by {known!r}.",
-                f"Give this one another with --as NAME, or let go of that one: %kern detach {name}",
+                f"The name {name!r} is already used by {existing!r}.",
+                f"Choose another with --as NAME, or first close that one: %kern detach {name}",
             )
-        if known is not None and known.url.endswith(_MEMORY):
-            store = known  # a new one would be empty
-        elif known is not None and known is not store:
-            known.close()  # its file may have been replaced since
+        if existing is not None and existing.url.endswith(_MEMORY):
+            store = existing  # a new one would be empty
+        elif existing is not None and existing is not store:
+            existing.close()  # its file may have been replaced since
         self._stores.pop(name, None)
         self._stores[name] = store
         self._in_use = name
@@ -115,7 +115,7 @@ class Attached:
         )
 
     def names(self) -> list[str]:
-        """The names of the stores."""
+        """Return the names of the stores."""
         return list(self._stores)
 
     def use(self, name: str) -> SessionStore:
@@ -133,47 +133,45 @@ class Attached:
 
     def name_of(self, store: SessionStore) -> str:
         """See `name_of`."""
-        return next((name for name, known in self._stores.items() if known is store), _name_of(store))
+        return next((name for name, attached in self._stores.items() if attached is store), _default_name(store))
 
     def find(self, name: str | None = None) -> SessionStore:
-        """The store of a name, or the one in use.
+        """Return the store of a name, or the one in use.
 
         Raises:
-            NoStore: there is none of that name, or none in use.
+            NoStore: No store has that name, or none is in use.
         """
         name = self._in_use if name is None else name
         if name in self._stores:
             return self._stores[name]
         names = ", ".join(self._stores)
         if name is not None:
-            otherwise = f"Attached are: {names}." if names else f"Attach one: {_ATTACH}"
-            raise NoStore(f"No store is attached as {name!r}.", did_you_mean(name, self._stores, otherwise))
+            hint = f"Attached stores: {names}." if names else f"Attach one: {_ATTACH}"
+            raise NoStore(f"No store is attached as {name!r}.", did_you_mean(name, self._stores, hint))
         if names:
-            raise NoStore(
-                f"No store is in use; attached are: {names}.", f"Choose one: %kern use {next(iter(self._stores))}"
-            )
+            hint = f"Choose one: %kern use {next(iter(self._stores))}"
+            raise NoStore(f"No store is in use. Attached stores: {names}.", hint)
         raise NoStore("No store is attached.", f"Attach one, for example: {_ATTACH}")
 
 
 def _absolute(target: str | Path | SessionStore) -> str | Path | SessionStore:
-    """A path that stays the same when the notebook changes its folder."""
+    """Make a path absolute, so that it stays the same when the notebook changes its folder."""
     if isinstance(target, (str, Path)) and "://" not in str(target) and str(target) != _MEMORY:
         return Path(target).expanduser().absolute()
     return target
 
 
-def _name_of(store: SessionStore) -> str:
-    """The stem of the file, or the name of the database."""
-    place = store.url.partition("://")[2].partition("?")[0]
-    return "memory" if place.endswith(_MEMORY) else Path(place).stem or "store"
+def _default_name(store: SessionStore) -> str:
+    """Return the stem of the file, or the name of the database."""
+    location = store.url.partition("://")[2].partition("?")[0]
+    return "memory" if location.endswith(_MEMORY) else Path(location).stem or "store"
 
 
 def _identity(store: SessionStore) -> tuple[str, str, bool]:
     return store.database, store.tables.name, store.read_only
 
 
-_here = Attached()
-"""The stores of this process."""
+_registry = StoreRegistry()
 
 
 def attach(
@@ -183,69 +181,112 @@ def attach(
     read_only: bool = False,
     session_table: str = "agno_sessions",
 ) -> SessionStore:
-    """Open a store, give it a name and use it. Nothing is written: a new path becomes a file at the first write.
+    """Open a store, name it and use it. Nothing is written: a new path becomes a file at the first write.
 
-    Attaching the same target under the same name again is harmless: the file is opened anew.
+    Attaching the same target under the same name again is harmless: the file is reopened.
 
     Args:
         target: What `kern_nb.db.open_store` takes: a path, a URL, ``:memory:`` or a store.
-        name: Its name here; the file's stem or the database's name where None.
-        read_only: Refuse writes.
-        session_table: The name of the sessions' table.
+        name: Its name; by default the file's stem or the database's name.
+        read_only: Whether to refuse writes.
+        session_table: The name of the session table.
 
     Raises:
-        BadUsage: the name belongs to another store.
-        KernError: it is no store, or it cannot be opened; see `open_store`.
+        BadUsage: The name belongs to another store.
+        KernError: The target is not a store, or cannot be opened; see `open_store`.
+
+    Example:
+        >>> import kern_nb
+        >>> store = kern_nb.attach(":memory:", name="scratch")
+        >>> store is kern_nb.current_store()
+        True
+        >>> kern_nb.detach("scratch")
     """
-    return _here.attach(target, name=name, read_only=read_only, session_table=session_table)
+    return _registry.attach(target, name=name, read_only=read_only, session_table=session_table)
 
 
 def stores() -> StoreTable:
-    """The attached stores: a table to look at, with ``.df``."""
-    return _here.stores()
+    """Return the attached stores, as a table with ``.df``.
+
+    Example:
+        >>> import kern_nb
+        >>> store = kern_nb.attach(":memory:", name="scratch")
+        >>> [(store.name, store.engine, store.in_use) for store in kern_nb.stores()]
+        [('scratch', 'duckdb', True)]
+        >>> kern_nb.detach("scratch")
+    """
+    return _registry.stores()
 
 
 def names() -> list[str]:
-    """The names of the attached stores."""
-    return _here.names()
+    """Return the names of the attached stores."""
+    return _registry.names()
 
 
 def use(name: str) -> SessionStore:
-    """Make an attached store the one in use.
+    """Make an attached store the one in use, and return it.
+
+    Args:
+        name: The name of the store.
 
     Raises:
-        NoStore: there is none of that name.
+        NoStore: No store has that name.
+
+    Example:
+        >>> import kern_nb
+        >>> first, second = (kern_nb.attach(":memory:", name=name) for name in ("first", "second"))
+        >>> kern_nb.use("first") is first is kern_nb.current_store()
+        True
+        >>> kern_nb.detach("first")
+        >>> kern_nb.detach("second")
     """
-    return _here.use(name)
+    return _registry.use(name)
 
 
 def detach(name: str) -> None:
-    """Close a store and forget its name. A store in memory is gone then. No other one comes in use by itself.
+    """Close a store and remove its name. The content of a store in memory is lost. No other store becomes in use.
+
+    Args:
+        name: The name of the store.
 
     Raises:
-        NoStore: there is none of that name.
+        NoStore: No store has that name.
+
+    Example:
+        >>> import kern_nb
+        >>> store = kern_nb.attach(":memory:", name="scratch")
+        >>> kern_nb.detach("scratch")
+        >>> len(kern_nb.stores())
+        0
     """
-    _here.detach(name)
+    _registry.detach(name)
 
 
 def current_store() -> SessionStore:
-    """The store in use.
+    """Return the store in use.
 
     Raises:
-        NoStore: there is none.
+        NoStore: No store is in use.
+
+    Example:
+        >>> import kern_nb
+        >>> store = kern_nb.attach(":memory:", name="scratch")
+        >>> kern_nb.current_store() is store
+        True
+        >>> kern_nb.detach("scratch")
     """
-    return _here.find()
+    return _registry.find()
 
 
 def name_of(store: SessionStore) -> str:
-    """The name that a store is attached under; where it is not, the one it would get."""
-    return _here.name_of(store)
+    """Return the name under which a store is attached, or the default name of one that is not."""
+    return _registry.name_of(store)
 
 
 def find(store: str | SessionStore | None) -> SessionStore:
-    """A store itself, the one of a name, or (None) the one in use.
+    """Return the store of a name, the store in use (None), or the store itself.
 
     Raises:
-        NoStore: there is none.
+        NoStore: No store has that name, or none is in use.
     """
-    return _here.find(store) if store is None or isinstance(store, str) else store
+    return _registry.find(store) if store is None or isinstance(store, str) else store

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kern_nb._lazy import lazy_names
 
 if TYPE_CHECKING:
     from kern_nb.db.duckdb import DuckDb

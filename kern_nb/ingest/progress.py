@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from kern_nb.environment import in_notebook
+
 T = TypeVar("T")
 
 # Seconds before anything is shown, and between two looks.
@@ -31,7 +33,7 @@ class Progress:
         self._done = self._records = 0
         self._began = time.monotonic()
         self._next = self._began + _PATIENCE
-        self._notebook = shown and _in_notebook()
+        self._notebook = shown and in_notebook()
         self._shown = self._notebook or (shown and sys.stderr.isatty())
         self._handle: Any = None
 
@@ -89,10 +91,3 @@ class Progress:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)
-
-
-def _in_notebook() -> bool:
-    """Whether a kernel runs us; IPython is asked only where somebody has imported it."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""The notebook's face: `%kern` and `%%kern_sql`. Everything here is also one call of a script."""
+"""The notebook interface: `%kern` and `%%kern_sql`. A script does the same with the functions of `kern_nb`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register the magics and the completer. A second time is harmless."""
+    """Register the magics and the completer. A second call is harmless."""
     from kern_nb.magics.completer import register as register_completer
     from kern_nb.magics.magics import register as register_magics
 
@@ -19,7 +19,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Remove them. Attached stores stay: they belong to the process, as after `kern_nb.attach`."""
+    """Remove the magics and the completer. Attached stores stay: they belong to the process."""
     from kern_nb.magics.completer import unregister as unregister_completer
     from kern_nb.magics.magics import unregister as unregister_magics
 

@@ -1,4 +1,4 @@
-"""Tab after our magics and in `%%kern_sql`, by IPython's matchers (API v2), which JupyterLab asks through the kernel.
+"""Tab completion for the magics and `%%kern_sql`, as an IPython matcher (API v2); JupyterLab uses it via the kernel.
 
 The API is provisional: it is used in this file only.
 """
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, context_matcher
 
-from kern_nb.magics.completion_sources import OFFERS
-from kern_nb.magics.grammar import SQL, VERBS, Argument, Verb
-from kern_nb.magics.kinds import FRAMES
+from kern_nb.magics.commands import SQL, VERBS
+from kern_nb.magics.completion_sources import SOURCES
+from kern_nb.magics.verb import FRAMES, Argument, Verb
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
@@ -24,107 +24,115 @@ IDENTIFIER = "kern_nb"
 _MAGIC = re.compile(r"(?:^|[=(\s])(?P<magic>%%?kern|%%?kern_sql)\s+(?P<words>.*)\Z", re.DOTALL)
 _SQL_CELL = re.compile(r"\s*%%kern_sql\b")
 _TEXT_CELL = re.compile(r"\s*%%kern\b")
-# A word is what has no spaces but within quotes, of which the last may still be open.
+# A word has no spaces except within quotes; the last quote may still be open.
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))+""")
 
 _KINDS = {
     "agent_ids": "agent",
+    "handoffs": "requirement",
     "references": "session",
     "statuses": "status",
-    "unfinished": "session",
-    "waiting": "requirement",
+    "unfinished_runs": "session",
 }
 
-Offered = Iterable[tuple[str, str]]
-"""Words, each with the kind of thing it is."""
+Candidates = Iterable[tuple[str, str]]
+"""Words, each with its kind."""
 
 
 @context_matcher(identifier=IDENTIFIER, priority=1000)  # type: ignore[untyped-decorator,unused-ignore]
 def complete(context: CompletionContext) -> SimpleMatcherResult:
-    """What may stand at the cursor. IPython's own guesses are left out where there is something to offer."""
+    """Return the completions at the cursor. IPython's own are suppressed if there are any."""
     line = context.text_until_cursor
-    found = _MAGIC.search(line)
-    if context.cursor_line > 0 and _TEXT_CELL.match(context.full_text):  # what is said to an agent is no code
+    match = _MAGIC.search(line)
+    if context.cursor_line > 0 and _TEXT_CELL.match(context.full_text):  # the input of an agent is not code
         return _result(context.token, (), context.token)
-    if found is None and context.cursor_line > 0 and _SQL_CELL.match(context.full_text):
-        return _result(context.token, _columns(), context.token)
-    if found is None:
+    if match is None and context.cursor_line > 0 and _SQL_CELL.match(context.full_text):
+        return _result(context.token, _sql_names(), context.token)
+    if match is None:
         return {"completions": []}
-    matches = list(_WORD.finditer(found["words"]))
-    begun = matches and matches[-1].end() == len(found["words"])
-    raw = matches.pop()[0] if begun else ""
-    typed = [_unquoted(match[0]) for match in matches]
-    fitting = [verb for verb in VERBS if verb.prefix.strip() == found["magic"]]
-    if not fitting:
-        offered = _arguments(SQL, typed, _unquoted(raw))
-    elif not typed:
-        offered = ((verb.name, "verb") for verb in fitting)
+    words = list(_WORD.finditer(match["words"]))
+    is_partial = words and words[-1].end() == len(match["words"])
+    fragment = words.pop()[0] if is_partial else ""
+    previous = [_unquote(word[0]) for word in words]
+    verbs = {verb.name: verb for verb in VERBS if verb.prefix.strip() == match["magic"]}
+    if not verbs:
+        candidates = _argument_candidates(SQL, previous, _unquote(fragment))
+    elif not previous:
+        candidates = ((name, "verb") for name in verbs)
+    elif previous[0] in verbs:
+        candidates = _argument_candidates(verbs[previous[0]], previous[1:], _unquote(fragment))
     else:
-        verbs = [verb for verb in fitting if verb.name == typed[0]]
-        offered = _arguments(verbs[0], typed[1:], _unquoted(raw)) if verbs else ()
-    return _result(_unquoted(raw), offered, raw)
+        candidates = ()
+    return _result(_unquote(fragment), candidates, fragment)
 
 
-def _result(start: str, offered: Offered, replaced: str) -> SimpleMatcherResult:
-    if replaced.startswith(("'", '"')):
-        offered = ((word, kind) for word, kind in offered if kind != "option")
-    fitting = [SimpleCompletion(_quoted(word, replaced), type=kind) for word, kind in offered if word.startswith(start)]
-    if not fitting and replaced:
-        # Python's names are no answer here, and Jedi would take seconds to find them: the word itself is offered.
-        fitting = [SimpleCompletion(replaced, type="word")]
-    return {"completions": fitting, "suppress": bool(fitting), "ordered": True, "matched_fragment": replaced}
+def _result(prefix: str, candidates: Candidates, fragment: str) -> SimpleMatcherResult:
+    """Return the candidates with a prefix, which replace the fragment before the cursor."""
+    if fragment.startswith(("'", '"')):
+        candidates = ((word, kind) for word, kind in candidates if kind != "option")
+    completions = [
+        SimpleCompletion(_quote(word, fragment), type=kind) for word, kind in candidates if word.startswith(prefix)
+    ]
+    if not completions and fragment:
+        # Python's names do not fit here, and Jedi would take seconds to find them: the word itself is offered.
+        completions = [SimpleCompletion(fragment, type="word")]
+    return {"completions": completions, "suppress": bool(completions), "ordered": True, "matched_fragment": fragment}
 
 
-def _arguments(verb: Verb, typed: list[str], word: str) -> Offered:
-    """What may stand after the words of a verb."""
+def _argument_candidates(verb: Verb, previous: list[str], word: str) -> Candidates:
+    """Yield what may follow the previous words of a verb."""
     options = {argument.flag: argument for argument in verb.arguments if argument.is_option}
-    places = [argument for argument in verb.arguments if not argument.is_option]
-    store = _value_of("--store", typed)
-    if typed and typed[-1] in options and options[typed[-1]].value:
-        yield from _values(options[typed[-1]], word, store)
+    positionals = [argument for argument in verb.arguments if not argument.is_option]
+    store = _option_value("--store", previous)
+    if previous and previous[-1] in options and options[previous[-1]].value:
+        yield from _value_candidates(options[previous[-1]], word, store)
         return
     if not word.startswith("-"):
-        filled = sum(not w.startswith("-") and not _is_value(i, typed, options) for i, w in enumerate(typed))
-        # From the first place on that takes any number of words, a word may be of this or of a later one.
-        open_from = next((i for i, place in enumerate(places) if "nargs" in place.settings), len(places))
-        for place in places[open_from:] if filled >= open_from else places[filled : filled + 1]:
-            yield from _values(place, word, store)
-    yield from ((flag, "option") for flag in options if flag not in typed)
+        count = sum(
+            not w.startswith("-") and not _is_option_value(i, previous, options) for i, w in enumerate(previous)
+        )
+        # From the first positional that takes any number of words, a word may belong to it or to a later one.
+        repeatable = next(
+            (i for i, argument in enumerate(positionals) if "nargs" in argument.settings), len(positionals)
+        )
+        for argument in positionals[repeatable:] if count >= repeatable else positionals[count : count + 1]:
+            yield from _value_candidates(argument, word, store)
+    yield from ((flag, "option") for flag in options if flag not in previous)
 
 
-def _is_value(place: int, typed: list[str], options: dict[str, Argument]) -> bool:
-    before = options.get(typed[place - 1]) if place else None
-    return before is not None and bool(before.value)
+def _is_option_value(index: int, words: list[str], options: dict[str, Argument]) -> bool:
+    option = options.get(words[index - 1]) if index else None
+    return option is not None and bool(option.value)
 
 
-def _values(argument: Argument, word: str, store: str | None) -> Offered:
-    if argument.offers:
-        kind = _KINDS.get(argument.offers) or argument.offers.removesuffix("s")
-        yield from ((value, kind) for value in OFFERS[argument.offers](word, store))
+def _value_candidates(argument: Argument, word: str, store: str | None) -> Candidates:
+    if argument.source:
+        kind = _KINDS.get(argument.source) or argument.source.removesuffix("s")
+        yield from ((value, kind) for value in SOURCES[argument.source](word, store))
 
 
-def _value_of(flag: str, typed: list[str]) -> str | None:
-    place = typed.index(flag) + 1 if flag in typed else len(typed)
-    return typed[place] if place < len(typed) else None
+def _option_value(flag: str, words: list[str]) -> str | None:
+    index = words.index(flag) + 1 if flag in words else len(words)
+    return words[index] if index < len(words) else None
 
 
-def _columns() -> Offered:
-    """The views and their columns, for SQL."""
+def _sql_names() -> Candidates:
+    """Yield the views and their columns."""
     from kern_nb.db.columns import FRAMES as COLUMNS
 
     yield from ((name, "view") for name in (*FRAMES, "requirements"))
     yield from ((name, "column") for name in dict.fromkeys(c.name for columns in COLUMNS.values() for c in columns))
 
 
-def _unquoted(word: str) -> str:
+def _unquote(word: str) -> str:
     return word.replace('"', "").replace("'", "")
 
 
-def _quoted(word: str, typed: str) -> str:
-    """A word as it must be written, in quotes where it has to be or where they were begun."""
+def _quote(word: str, fragment: str) -> str:
+    """Quote a word if it needs quotes, or with the quote that the fragment has opened."""
     if word.startswith("~"):
         return word
-    return f"{typed[0]}{word}{typed[0]}" if typed[:1] in ("'", '"') else shlex.quote(word)
+    return f"{fragment[0]}{word}{fragment[0]}" if fragment[:1] in ("'", '"') else shlex.quote(word)
 
 
 def register(shell: InteractiveShell) -> None:
@@ -133,6 +141,6 @@ def register(shell: InteractiveShell) -> None:
 
 
 def unregister(shell: InteractiveShell) -> None:
-    """Take it away, also one that an earlier import of this module added."""
+    """Remove the matcher, including one that an earlier import of this module added."""
     matchers: list[Any] = shell.Completer.custom_matchers
-    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != IDENTIFIER]
+    matchers[:] = [matcher for matcher in matchers if getattr(matcher, "matcher_identifier", "") != IDENTIFIER]

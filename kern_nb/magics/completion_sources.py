@@ -1,42 +1,96 @@
-"""What Tab offers for each kind of argument: functions from the word so far, and the store it is about, to words."""
+"""What Tab offers for each kind of argument: functions of the word so far and the store's name.
+
+A query runs in a thread and is waited for only briefly: a slow disk or store yields what was known before, or nothing,
+and its result is there at the next Tab.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from kern_nb import store_registry
 from kern_nb.errors import KernError
-from kern_nb.magics.kinds import FRAMES, PLOTS, STATUSES
-from kern_nb.magics.lookup import BUDGET_S, Lookup
-from kern_nb.operations import agent_registry as notebook_agents
+from kern_nb.magics.verb import FRAMES, PLOTS, STATUSES
+from kern_nb.operations import agent_registry
 
-MOST_SESSIONS = 200
-_MOST_FILES = 2000
+if TYPE_CHECKING:
+    from kern_nb.db import SessionStore
 
-# A session and the run of it that is being written; a message of the run.
+BUDGET_S = 0.05
+MAX_SESSIONS = 200
+_FRESH_S = 2.0
+_MAX_CACHED = 200
+_MAX_FILES = 2000
+
+# A session and a prefix of one of its runs; a session, a run and a prefix of a message.
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>[^/.]*)\Z", re.DOTALL)
 _MESSAGE = re.compile(r"(?P<session>.+)/(?P<run>\d+)\.\d*\Z", re.DOTALL)
 
-_lookup = Lookup()
+
+class Cache:
+    """A small cache in front of slow queries."""
+
+    def __init__(self) -> None:
+        self._results: dict[Hashable, tuple[float, list[str]]] = {}
+        self._threads: dict[Hashable, threading.Thread] = {}
+
+    def get(self, key: Hashable, fetch: Callable[[], list[str]]) -> list[str]:
+        """Return the result of a query, or an earlier one if it takes longer than the budget.
+
+        Args:
+            key: What identifies the query.
+            fetch: Runs the query; an exception counts as no result.
+        """
+        at, result = self._results.get(key, (float("-inf"), []))
+        if time.monotonic() - at < _FRESH_S:
+            return result
+        thread = self._threads.get(key)
+        if thread is None or not thread.is_alive():
+            thread = threading.Thread(target=self._fetch, args=(key, fetch), name="kern_nb lookup", daemon=True)
+            self._threads[key] = thread
+            thread.start()
+        thread.join(BUDGET_S)
+        return self._results.get(key, (at, result))[1]
+
+    def _fetch(self, key: Hashable, fetch: Callable[[], list[str]]) -> None:
+        with contextlib.suppress(Exception):  # Tab has nowhere to show an error
+            result = fetch()
+            if len(self._results) >= _MAX_CACHED:
+                self._results.clear()
+            self._results[key] = (time.monotonic(), result)
+        self._threads.pop(key, None)
+
+
+_cache = Cache()
+
+
+def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[SessionStore], list[str]]) -> list[str]:
+    """Query a store through the cache; empty where there is no such store."""
+    try:
+        store = store_registry.find(name)
+    except KernError:
+        return []
+    return _cache.get((id(store), *key), lambda: fetch(store))
 
 
 def sessions(_: str, store: str | None) -> list[str]:
-    """The ids of the newest sessions."""
-    try:
-        found = store_registry.find(store)
-    except KernError:
-        return []
-    return _lookup.get(
-        (id(found), "sessions"), lambda: [session.session_id for session in found.list_sessions(limit=MOST_SESSIONS)]
-    )
+    """Return the ids of the newest sessions."""
+
+    def fetch(store: SessionStore) -> list[str]:
+        return [session.session_id for session in store.list_sessions(limit=MAX_SESSIONS)]
+
+    return _query(store, ("sessions",), fetch)
 
 
 def references(word: str, store: str | None) -> list[str]:
-    """Sessions; after ``session/`` its runs, after ``session/2.`` the messages of that run."""
+    """Return sessions; after ``session/`` its runs, after ``session/2.`` the messages of that run."""
     names = sessions(word, store)
     if (message := _MESSAGE.match(word)) and message["session"] in names:
         return _messages(message["session"], int(message["run"]), store)
@@ -46,187 +100,152 @@ def references(word: str, store: str | None) -> list[str]:
 
 
 def _runs(session_id: str, store: str | None) -> list[str]:
-    found = store_registry.find(store)
+    def fetch(store: SessionStore) -> list[str]:
+        return [f"{session_id}/{index}" for index in store.runs_df(session_id, lineage=True)["run_index"]]
 
-    def ask() -> list[str]:
-        return [f"{session_id}/{index}" for index in found.runs_df(session_id, lineage=True)["run_index"]]
-
-    return _lookup.get((id(found), "runs", session_id), ask)
+    return _query(store, ("runs", session_id), fetch)
 
 
 def _messages(session_id: str, run: int, store: str | None) -> list[str]:
-    found = store_registry.find(store)
-
-    def ask() -> list[str]:
-        df = found.messages_df(session_id, lineage=True)
+    def fetch(store: SessionStore) -> list[str]:
+        df = store.messages_df(session_id, lineage=True)
         return [f"{session_id}/{run}.{index}" for index in df.loc[df["run_index"] == run, "message_index"]]
 
-    return _lookup.get((id(found), "messages", session_id, run), ask)
+    return _query(store, ("messages", session_id, run), fetch)
 
 
 def requirements(word: str, store: str | None) -> list[str]:
-    """What stands for each requirement that waits; its whole id where more of that is written already."""
-    try:
-        found = store_registry.find(store)
-    except KernError:
-        return []
+    """Return the short id of each pending requirement; the full id if the word is longer."""
 
-    def ask() -> list[str]:
-        from kern_nb.operations.inbox import short_keys
+    def fetch(store: SessionStore) -> list[str]:
+        from kern_nb.operations.inbox import short_ids
 
-        keys = short_keys(found, found.requirements())
-        return [part for name, key in keys.items() for part in (key, name)]
+        ids = short_ids(store, store.requirements())
+        return [part for full, short in ids.items() for part in (short, full)]
 
-    known = _lookup.get((id(found), "requirements"), ask)
-    pairs = list(zip(known[::2], known[1::2], strict=True))
-    return [key if key.startswith(word) else name for key, name in pairs]
+    parts = _query(store, ("requirements",), fetch)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [short if short.startswith(word) else full for short, full in pairs]
 
 
-def waiting(word: str, store: str | None) -> list[str]:
-    """What can be handed to a person: what waits, and sessions."""
+def handoffs(word: str, store: str | None) -> list[str]:
+    """Return what can be assigned to a person: pending requirements, and sessions."""
     return [*requirements(word, store), *references(word, store)]
 
 
-def unfinished(word: str, store: str | None) -> list[str]:
-    """Sessions whose latest run paused or was interrupted; after a slash the runs."""
-    try:
-        found = store_registry.find(store)
-    except KernError:
-        return []
+def unfinished_runs(word: str, store: str | None) -> list[str]:
+    """Return the sessions whose latest run paused or was interrupted; after a slash the runs."""
 
-    def ask() -> list[str]:
-        pages = [found.list_sessions(status=status, limit=MOST_SESSIONS) for status in ("PAUSED", "INTERRUPTED")]
+    def fetch(store: SessionStore) -> list[str]:
+        pages = [store.list_sessions(status=status, limit=MAX_SESSIONS) for status in ("PAUSED", "INTERRUPTED")]
         return [session.session_id for page in pages for session in page]
 
-    names = _lookup.get((id(found), "unfinished"), ask)
+    names = _query(store, ("unfinished_runs",), fetch)
     return [name for name in names if name.startswith(word)] or references(word, store)
 
 
 def agents(_: str, __: str | None) -> list[str]:
-    """The variables that hold agents."""
-    return list(notebook_agents.here())
+    """Return the variables that hold agents."""
+    return list(agent_registry.notebook_agents())
 
 
 def agent_ids(_: str, __: str | None) -> list[str]:
-    """The ids of the agents that the notebook has."""
-    return list(dict.fromkeys(one.id for one in notebook_agents.here().values()))
+    """Return the ids of the notebook's agents."""
+    return list(dict.fromkeys(agent.id for agent in agent_registry.notebook_agents().values()))
 
 
 def stores(_: str, __: str | None) -> list[str]:
-    """The names of the attached stores."""
+    """Return the names of the attached stores."""
     return store_registry.names()
 
 
-def frames(_: str, __: str | None) -> list[str]:
-    """The frames."""
-    return list(FRAMES)
+def group_names(_: str, store: str | None) -> list[str]:
+    """Return what sessions can be grouped by: common columns, and the metadata keys of the newest sessions."""
 
-
-def plots(_: str, __: str | None) -> list[str]:
-    """The kinds of plots."""
-    return list(PLOTS)
-
-
-def names(_: str, store: str | None) -> list[str]:
-    """What tells sessions apart: the keys of the newest ones' metadata, and columns that many have in common."""
-    try:
-        found = store_registry.find(store)
-    except KernError:
-        return []
-
-    def ask() -> list[str]:
-        newest = found.list_sessions(limit=MOST_SESSIONS)
+    def fetch(store: SessionStore) -> list[str]:
+        newest = store.list_sessions(limit=MAX_SESSIONS)
         return list(dict.fromkeys(key for session in newest for key in session.metadata or {}))
 
-    return list(dict.fromkeys(["model", "agent_id", "user_id", *_lookup.get((id(found), "names"), ask)]))
+    return list(dict.fromkeys(["model", "agent_id", "user_id", *_query(store, ("group_names",), fetch)]))
 
 
 def columns(word: str, _: str | None) -> list[str]:
-    """The columns of the frames that are not on the list yet."""
+    """Return the columns of the frames that are not in the list yet."""
     from kern_nb.db.columns import FRAMES as COLUMNS
 
-    return _going_on(word, [column.name for frame in FRAMES for column in COLUMNS[frame]])
+    return _extend_list(word, [column.name for frame in FRAMES for column in COLUMNS[frame]])
 
 
-def inside(word: str, store: str | None) -> list[str]:
-    """Values inside JSON: the keys that metadata and state of the newest sessions have, and arguments."""
-    try:
-        found = store_registry.find(store)
-    except KernError:
-        return []
+def json_paths(word: str, store: str | None) -> list[str]:
+    """Return paths inside JSON: the keys of the newest sessions' metadata and state, and arguments."""
 
-    def ask() -> list[str]:
-        newest = found.list_sessions(limit=MOST_SESSIONS)
+    def fetch(store: SessionStore) -> list[str]:
+        newest = store.list_sessions(limit=MAX_SESSIONS)
         states = [(session.session_data or {}).get("session_state") for session in newest]
-        objects = {"metadata": [session.metadata for session in newest], "state": states}
-        return [f"{root}.{key}" for root, those in objects.items() for one in those for key in _plain_keys(one)]
+        values = {"metadata": [session.metadata for session in newest], "state": states}
+        return [f"{root}.{key}" for root, objects in values.items() for value in objects for key in _plain_keys(value)]
 
-    return _going_on(word, [*_lookup.get((id(found), "inside"), ask), "args."])
+    return _extend_list(word, [*_query(store, ("json_paths",), fetch), "args."])
 
 
 def _plain_keys(value: object) -> list[str]:
-    """The keys that can be written in a list of dotted paths."""
+    """Return the keys that can be written in a list of dotted paths."""
     keys = value if isinstance(value, dict) else {}
     return [key for key in keys if isinstance(key, str) and key and not set(".,") & set(key)]
 
 
-def _going_on(word: str, names: list[str]) -> list[str]:
-    """A list that has begun, with each name that may come next."""
-    begun, comma, _ = word.rpartition(",")
-    return [begun + comma + name for name in dict.fromkeys(names) if name not in begun.split(",")]
-
-
-def statuses(_: str, __: str | None) -> list[str]:
-    """The statuses of a run."""
-    return list(STATUSES)
+def _extend_list(word: str, names: list[str]) -> list[str]:
+    """Return a comma-separated list extended by each name that is not in it."""
+    head, comma, _ = word.rpartition(",")
+    return [head + comma + name for name in dict.fromkeys(names) if name not in head.split(",")]
 
 
 def formats(_: str, __: str | None) -> list[str]:
-    """The importers; the import of them all takes longer than a Tab may, the first time."""
+    """Return the importers. Their first import takes longer than a Tab may, hence the cache."""
 
-    def ask() -> list[str]:
+    def fetch() -> list[str]:
         from kern_nb.ingest.formats import IMPORTERS
 
         return list(IMPORTERS)
 
-    return _lookup.get("formats", ask)
+    return _cache.get("formats", fetch)
 
 
 def paths(word: str, _: str | None) -> list[str]:
-    """Files and folders, these with a slash at their end; hidden ones only where the word asks for them."""
-    folder, slash, start = word.rpartition("/")
-    written = folder + slash
-    place = os.path.expanduser(written or ".")  # noqa: PTH111 - the path is completed as it was written
+    """Return files, and folders with a slash at the end; hidden ones only if the word starts with a dot."""
+    folder, slash, prefix = word.rpartition("/")
+    typed = folder + slash
+    directory = os.path.expanduser(typed or ".")  # noqa: PTH111 - the path is completed as it was written
     deadline = time.monotonic() + BUDGET_S
 
-    def ask() -> list[str]:
-        found = []
-        with os.scandir(place) as entries:
-            for entry in islice(entries, _MOST_FILES):
+    def fetch() -> list[str]:
+        names = []
+        with os.scandir(directory) as entries:
+            for entry in islice(entries, _MAX_FILES):
                 if time.monotonic() > deadline:
                     break
-                if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
-                    found.append(written + entry.name + ("/" if entry.is_dir() else ""))
-        return sorted(found)
+                if entry.name.startswith(prefix) and (prefix or not entry.name.startswith(".")):
+                    names.append(typed + entry.name + ("/" if entry.is_dir() else ""))
+        return sorted(names)
 
-    return _lookup.get(("paths", os.path.abspath(place), written, start), ask)  # noqa: PTH100
+    return _cache.get(("paths", os.path.abspath(directory), typed, prefix), fetch)  # noqa: PTH100
 
 
-OFFERS: dict[str, Callable[[str, str | None], list[str]]] = {
+SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": agent_ids,
     "agents": agents,
     "columns": columns,
     "formats": formats,
-    "frames": frames,
-    "inside": inside,
-    "names": names,
+    "frames": lambda _, __: list(FRAMES),
+    "group_names": group_names,
+    "handoffs": handoffs,
+    "json_paths": json_paths,
     "paths": paths,
-    "plots": plots,
+    "plots": lambda _, __: list(PLOTS),
     "references": references,
     "requirements": requirements,
     "sessions": sessions,
-    "statuses": statuses,
+    "statuses": lambda _, __: list(STATUSES),
     "stores": stores,
-    "unfinished": unfinished,
-    "waiting": waiting,
+    "unfinished_runs": unfinished_runs,
 }

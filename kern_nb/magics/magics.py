@@ -15,12 +15,13 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.magics import help_pages, parser
-from kern_nb.magics.grammar import SQL, Verb
+from kern_nb.magics.commands import SQL
+from kern_nb.magics.verb import Verb
 
 NAMES = ("kern", "kern_sql")
-_BODY = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
-# The options that may stand before the SQL of a line; in the SQL itself, -- begins a comment.
-_OPTIONS = re.compile(r"\s*((?:--(?:store|into)(?:\s+|=)\S+\s+)*)(.*)\Z", re.DOTALL)
+_SQL_HINT = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
+# The options that may precede the SQL of a line; in the SQL itself, -- starts a comment.
+_SQL_OPTIONS = re.compile(r"\s*((?:--(?:store|into)(?:\s+|=)\S+\s+)*)(.*)\Z", re.DOTALL)
 
 
 @magics_class
@@ -34,10 +35,10 @@ class KernMagics(Magics):
     @no_var_expand
     @line_cell_magic
     def kern(self, line: str, cell: str | None = None) -> Any:  # noqa: D102 - its docstring is the list of the verbs
-        line, silent = _without_semicolon(line)
+        line, silent = _strip_semicolon(line)
         words = parser.split(line, self._variables)
         if not words and cell is not None:
-            raise BadUsage("A cell needs a verb that takes it.", "For example: %%kern run AGENT")
+            raise BadUsage("%%kern needs a verb that takes the cell.", "For example: %%kern run AGENT")
         if not words or words[0] == "help" or words[0] in parser.HELP_FLAGS:
             print(help_pages.verb_help(parser.find_verb(words[1])) if words[1:] else help_pages.overview())  # noqa: T201 - help is printed
             return None
@@ -45,7 +46,7 @@ class KernMagics(Magics):
         if parser.HELP_FLAGS & set(words[1:]):
             print(help_pages.verb_help(verb))  # noqa: T201 - help is printed
             return None
-        _require_place(verb, line, cell)
+        _require_body(verb, line, cell)
         args = _call(verb, lambda: parser.parse(verb, words[1:]))
         args.cell = (cell or "").removesuffix("\n")
         value = _call(verb, lambda: verb.call(args))
@@ -57,18 +58,18 @@ class KernMagics(Magics):
         if parser.HELP_FLAGS & set(line.split()):
             print(help_pages.verb_help(SQL))  # noqa: T201 - help is printed
             return None
-        options, query = (line, cell) if cell is not None else _sql_of(line)
-        words = parser.split(_without_semicolon(options)[0], self._variables)
+        options, query = (line, cell) if cell is not None else _split_sql(line)
+        words = parser.split(_strip_semicolon(options)[0], self._variables)
         args = _call(SQL, lambda: parser.parse(SQL, words))
         if args.into is not None and not args.into.isidentifier():
-            raise BadUsage(f"--into {args.into!r} is no name of a variable.", "For example: %%kern_sql --into df")
+            raise BadUsage(f"--into must be a variable name, got {args.into!r}.", "For example: %%kern_sql --into df")
         if not query.strip():
-            raise BadUsage("There is no SQL in the cell.", _BODY)
+            raise BadUsage("The cell has no SQL.", _SQL_HINT)
         args.query, args.params = query, parser.parameters(query, self._variables)
-        found = _call(SQL, lambda: SQL.call(args))
+        result = _call(SQL, lambda: SQL.call(args))
         if args.into is None:
-            return found
-        self._variables[args.into] = found
+            return result
+        self._variables[args.into] = result
         return None
 
 
@@ -76,25 +77,18 @@ KernMagics.kern.__doc__ = help_pages.overview()
 KernMagics.kern_sql.__doc__ = help_pages.verb_help(SQL)
 
 
-def _require_place(verb: Verb, line: str, cell: str | None) -> None:
-    """See to it that a verb is written where it belongs: on a line, or above the text it takes.
-
-    Raises:
-        BadUsage: it is not.
-    """
+def _require_body(verb: Verb, line: str, cell: str | None) -> None:
+    """Raise BadUsage if a verb that takes the body of a cell has none, or another verb has one."""
     if verb.takes_cell and cell is None:
-        raise BadUsage(
-            f"{verb.name} takes the text of its cell, which %kern has not.",
-            f"Begin the cell with %%kern {line.strip()}",
-        )
+        raise BadUsage(f"{verb.name} takes the text of a cell.", f"Start the cell with %%kern {line.strip()}")
     if verb.takes_cell and not (cell or "").strip():
-        raise BadUsage("There is no text in the cell.", f"Write below the line what is to be said: {verb.usage}")
+        raise BadUsage("The cell has no text.", f"Write the agent's input below the line: {verb.usage}")
     if not verb.takes_cell and cell is not None:
-        raise BadUsage(f"{verb.name} takes no text of a cell.", f"Write it on a line: %kern {line.strip()}")
+        raise BadUsage(f"{verb.name} does not take the text of a cell.", f"Write it on a line: %kern {line.strip()}")
 
 
 def _call(verb: Verb, call: Callable[[], Any]) -> Any:
-    """What a call gives. An error that says nothing of what to do next gets the verb's usage, so each has two lines."""
+    """Call, and add the verb's usage to an error without a hint, so that each error has two lines."""
     try:
         return call()
     except KernError as error:
@@ -102,20 +96,20 @@ def _call(verb: Verb, call: Callable[[], Any]) -> Any:
         raise
 
 
-def _without_semicolon(line: str) -> tuple[str, bool]:
-    """The line, and whether a ``;`` at its end asks for silence."""
-    bare = line.rstrip()
-    return (bare[:-1], True) if bare.endswith(";") else (line, False)
+def _strip_semicolon(line: str) -> tuple[str, bool]:
+    """Return the line, and whether it ended in a ``;``, which hides the value."""
+    stripped = line.rstrip()
+    return (stripped[:-1], True) if stripped.endswith(";") else (line, False)
 
 
-def _sql_of(line: str) -> tuple[str, str]:
-    """The options and the SQL of `%kern_sql` on one line."""
-    found = _OPTIONS.match(line)
-    return (found[1], found[2]) if found else ("", line)
+def _split_sql(line: str) -> tuple[str, str]:
+    """Split a line of `%kern_sql` into its options and its SQL."""
+    match = _SQL_OPTIONS.match(line)
+    return (match[1], match[2]) if match else ("", line)
 
 
-def _with_body(lines: list[str]) -> list[str]:
-    """Give a cell magic without a body an empty line: IPython would refuse it in its own way."""
+def _add_body(lines: list[str]) -> list[str]:
+    """Add an empty body to a cell magic without one, which IPython would refuse with an error of its own."""
     if len(lines) == 1 and re.match(r"%%kern(_sql)?\b", lines[0]):
         return [lines[0].rstrip("\n") + "\n", "\n"]
     return lines
@@ -124,14 +118,16 @@ def _with_body(lines: list[str]) -> list[str]:
 def register(shell: InteractiveShell) -> None:
     """Add the magics to a shell."""
     shell.register_magics(KernMagics(shell))
-    shell.input_transformers_cleanup.append(_with_body)
+    shell.input_transformers_cleanup.append(_add_body)
 
 
 def unregister(shell: InteractiveShell) -> None:
-    """Take them away, also those that an earlier import of this module added."""
+    """Remove the magics, including those that an earlier import of this module added."""
     for kind in ("line", "cell"):
         for name in NAMES:
             shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop(KernMagics.__name__, None)
     transformers = shell.input_transformers_cleanup
-    transformers[:] = [one for one in transformers if getattr(one, "__module__", "") != __name__]
+    transformers[:] = [
+        transformer for transformer in transformers if getattr(transformer, "__module__", "") != __name__
+    ]

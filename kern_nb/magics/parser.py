@@ -1,4 +1,4 @@
-"""From a line of a magic to arguments, with two-line errors that say what would have been right."""
+"""From the line of a magic to parsed arguments, with two-line errors: what is wrong, and what would be right."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from functools import cache
 from typing import Any, NoReturn
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.magics.grammar import VERBS, Verb
+from kern_nb.magics.commands import VERBS
+from kern_nb.magics.verb import Verb
 from kern_nb.operations.agent_registry import is_agent
 
 HELP_FLAGS = frozenset({"-h", "--help"})
 # Quoted words are skipped as the lexer reads them; on Windows a backslash escapes nothing.
 _QUOTED = r""" "[^"]*" | '[^']*' """ if os.name == "nt" else r""" \\. | "(?:[^"\\]|\\.)*" | '[^']*' """
 _JSON_START = re.compile(rf"{_QUOTED} | (?<!\S)(?P<json>[{{\[])", re.VERBOSE | re.DOTALL)
-_MOST_STARTS = 100
-"""So many brackets that begin no JSON are looked at; each may be followed to the end of the line."""
+_MAX_INVALID_STARTS = 100
+"""Give up looking for JSON after this many brackets that start none; each may be read to the end of the line."""
 _DECODER = json.JSONDecoder()
-_VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?P<rest>/.*)?\Z", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?P<name>[A-Za-z_]\w*)(?P<suffix>/.*)?\Z", re.DOTALL)
 
 
 class _Parser(ArgumentParser):
@@ -32,11 +33,11 @@ class _Parser(ArgumentParser):
         super().__init__(verb.command, add_help=False, allow_abbrev=False)
         self._usage = verb.usage
         for argument in verb.arguments:
-            shown: dict[str, Any] = {"metavar": argument.value} if argument.value else {"action": "store_true"}
-            self.add_argument(argument.flag, **shown, **argument.settings)
+            display: dict[str, Any] = {"metavar": argument.value} if argument.value else {"action": "store_true"}
+            self.add_argument(argument.flag, **display, **argument.settings)
 
     def error(self, message: str) -> NoReturn:
-        complaint, _, hint = re.sub(r"^argument \S+: (?=there is)", "", message).partition("\n")
+        complaint, _, hint = re.sub(r"^argument \S+: (?=unknown)", "", message).partition("\n")
         raise BadUsage(f"{self.prog}: {complaint.rstrip('.')}.", hint or f"Usage: {self._usage}")
 
 
@@ -44,62 +45,60 @@ _parser = cache(_Parser)
 
 
 def parse(verb: Verb, words: list[str]) -> Namespace:
-    """The arguments of a verb.
+    """Parse the arguments of a verb.
 
     Raises:
-        BadUsage: they do not fit.
+        BadUsage: An argument is missing, unknown or invalid.
     """
-    found, unknown = _parser(verb).parse_known_args(words)
+    args, unknown = _parser(verb).parse_known_args(words)
     if unknown:
         flags = [argument.flag for argument in verb.arguments if argument.is_option]
         noun = "option" if unknown[0].startswith("-") else "argument"
-        near = did_you_mean(unknown[0].partition("=")[0], flags) if noun == "option" else ""
-        raise BadUsage(f"{verb.command} takes no {noun} {unknown[0]!r}.", near or f"Usage: {verb.usage}")
-    return found
+        suggestion = did_you_mean(unknown[0].partition("=")[0], flags) if noun == "option" else ""
+        raise BadUsage(f"{verb.command}: unknown {noun} {unknown[0]!r}.", suggestion or f"Usage: {verb.usage}")
+    return args
 
 
 def find_verb(name: str) -> Verb:
-    """The verb of a name.
+    """Return the verb of a name.
 
     Raises:
-        BadUsage: there is none; the hint names one that is spelt like it.
+        BadUsage: There is no such verb; the hint names a similar one.
     """
-    known = {verb.name: verb for verb in VERBS}
-    if name not in known:
-        raise BadUsage(
-            f"%kern has no verb {name!r}.", f"{did_you_mean(name, known)} %kern help lists all verbs.".strip()
-        )
-    return known[name]
+    verbs = {verb.name: verb for verb in VERBS}
+    if name not in verbs:
+        raise BadUsage(f"Unknown verb {name!r}.", f"{did_you_mean(name, verbs)} %kern help lists all verbs.".strip())
+    return verbs[name]
 
 
 def split(line: str, variables: Mapping[str, Any]) -> list[str]:
-    """The words of a line as a shell would see them. ``$name``, or ``$name/2``, takes the value of that variable.
+    """Split a line into words as a shell would. ``$name``, or ``$name/2``, takes the value of that variable.
 
-    A JSON object or list is a word as it is, so that it needs no quotes around it.
+    A JSON object or list is one word, without quotes around it.
 
     Raises:
-        BadUsage: a quote is not closed, there is no such variable, or its value is no word.
+        BadUsage: A quote is not closed, or a variable is not defined or cannot be a word.
     """
     words: list[str] = []
-    done = failed = 0
+    end = invalid = 0
     for match in _JSON_START.finditer(line):
         start = match.start()
-        if match["json"] is None or start < done:
+        if match["json"] is None or start < end:
             continue
-        end = _json_end(line, start)
-        if end is None:
-            failed += 1
-            if failed == _MOST_STARTS:
+        json_end = _json_end(line, start)
+        if json_end is None:
+            invalid += 1
+            if invalid == _MAX_INVALID_STARTS:
                 break
             continue
-        words += [_with_value(word, variables) for word in _lexed(line[done:start])]
-        words.append(line[start:end])
-        done = end
-    return words + [_with_value(word, variables) for word in _lexed(line[done:])]
+        words += [_substitute(word, variables) for word in _lex(line[end:start])]
+        words.append(line[start:json_end])
+        end = json_end
+    return words + [_substitute(word, variables) for word in _lex(line[end:])]
 
 
 def _json_end(line: str, start: int) -> int | None:
-    """Where the JSON that begins at a place ends; None where there is none, or where it is only the start of a word."""
+    """Return the end of the JSON that starts here; None if it is invalid, or only the start of a longer word."""
     try:
         end = _DECODER.raw_decode(line, start)[1]
     except (ValueError, RecursionError):
@@ -107,7 +106,7 @@ def _json_end(line: str, start: int) -> int | None:
     return end if not line[end : end + 1].strip() else None
 
 
-def _lexed(line: str) -> list[str]:
+def _lex(line: str) -> list[str]:
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     if os.name == "nt":
@@ -118,26 +117,27 @@ def _lexed(line: str) -> list[str]:
         raise BadUsage(f"The line does not parse: {str(error).lower()}.", "Close the quote, or escape it.") from error
 
 
-def _with_value(word: str, variables: Mapping[str, Any]) -> str:
-    found = _VARIABLE.match(word)
-    if found is None:
+def _substitute(word: str, variables: Mapping[str, Any]) -> str:
+    """Replace ``$name`` by the variable's value."""
+    match = _VARIABLE.match(word)
+    if match is None:
         return word
-    value = variable(found["name"], variables)
-    word = _reference(value, found["name"])
-    if not isinstance(word, (str, int, os.PathLike)):
+    value = variable(match["name"], variables)
+    text = _reference(value, match["name"])
+    if not isinstance(text, (str, int, os.PathLike)):
         raise BadUsage(
-            f"${found['name']} is of type {type(value).__name__}, which no word of a line can be.",
-            "Put its text in a variable.",
+            f"${match['name']} must be text, a number, a path or a record, got {type(value).__name__}.",
+            "Assign its text to a variable.",
         )
-    return f"{word}{found['rest'] or ''}"
+    return f"{text}{match['suffix'] or ''}"
 
 
 def _reference(value: Any, name: str) -> Any:
-    """What stands for a record in a line: a session's id, a run's place, a requirement's id, an agent's variable."""
+    """Return what names a record in a line: the id of a session, run or requirement, or an agent's variable."""
     if is_agent(value):
         return name
-    if isinstance(found := getattr(value, "requirement_id", None), str):
-        return found
+    if isinstance(requirement_id := getattr(value, "requirement_id", None), str):
+        return requirement_id
     session_id, run_index = getattr(value, "session_id", None), getattr(value, "run_index", None)
     if not isinstance(session_id, str):
         return value
@@ -145,10 +145,10 @@ def _reference(value: Any, name: str) -> Any:
 
 
 def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables that a query names as ``$name``, and no others.
+    """Return the variables that a query uses as ``$name``, and no others.
 
     Raises:
-        BadUsage: there is no such variable.
+        BadUsage: A variable is not defined.
     """
     from kern_nb.db.user_sql import number_parameters
 
@@ -156,14 +156,13 @@ def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variable(name: str, variables: Mapping[str, Any]) -> Any:
-    """The value of a Python variable.
+    """Return the value of a Python variable.
 
     Raises:
-        BadUsage: there is none.
+        BadUsage: It is not defined.
     """
     if name not in variables:
-        hint = did_you_mean(
-            name, (known for known in variables if not known.startswith("_")), f"Assign it: {name} = ..."
-        )
-        raise BadUsage(f"${name} stands for a Python variable, and there is none called {name!r}.", hint)
+        public = (other for other in variables if not other.startswith("_"))
+        hint = did_you_mean(name, public, f"Assign it: {name} = ...")
+        raise BadUsage(f"The Python variable {name!r} of ${name} is not defined.", hint)
     return variables[name]

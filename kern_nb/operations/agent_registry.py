@@ -1,96 +1,105 @@
-"""The agents, teams and workflows that a notebook has: by the variable that holds one, by id, by name."""
+"""The agents, teams and workflows of a notebook: by variable, by id, by name."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from kern_nb import store_registry
+from kern_nb import environment, store_registry
 from kern_nb.errors import BadUsage, NoStore, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.runtime.session_owner import SessionOwner
 
-MAKE = "Make one: clerk = kern_nb.Agent(...)"
+CREATE_HINT = "Create one: clerk = kern_nb.Agent(...)"
 
 
 def variables() -> Mapping[str, Any]:
-    """The notebook's variables; none outside of IPython."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    """Return the notebook's variables; empty outside of IPython."""
+    shell = environment.current_shell()
     return {} if shell is None else shell.user_ns
 
 
 def is_agent(value: object) -> bool:
-    """Whether a value is an agent, a team or a workflow. Where nothing made one, nothing is imported to tell."""
+    """Whether a value is an agent, a team or a workflow. Imports nothing: without the class there is no instance."""
     base = sys.modules.get("kern_nb.runtime.session_owner")
     return base is not None and isinstance(value, base.SessionOwner)
 
 
-def here() -> dict[str, SessionOwner]:
-    """The agents of the notebook by the names of their variables; what IPython keeps of outputs is left out."""
+def notebook_agents() -> dict[str, SessionOwner]:
+    """Return the notebook's agents by variable, without IPython's own variables of outputs."""
     # A copy: a thread may set variables while this runs.
     return {name: value for name, value in dict(variables()).items() if not name.startswith("_") and is_agent(value)}
 
 
+def matching(name: str | None) -> dict[str, SessionOwner]:
+    """Return the notebook's agents with this id or name, by variable."""
+    agents = notebook_agents()
+    return {
+        variable: agent for variable, agent in agents.items() if name is not None and name in (agent.id, agent.name)
+    }
+
+
+def only(agents: Mapping[str, SessionOwner]) -> str | None:
+    """Return the first variable of the agents if all of them hold the same agent, else None."""
+    return next(iter(agents), None) if len({id(agent) for agent in agents.values()}) == 1 else None
+
+
 def find(name: str) -> SessionOwner:
-    """The agent that a variable holds, or that has this id or name.
+    """Return the agent that a variable holds, or that has this id or name.
 
     Raises:
-        BadUsage: there is none, or several; the hint names those there are.
+        BadUsage: There is none, or several; the hint names the candidates.
     """
     value: Any = variables().get(name)
     if is_agent(value):
         return cast("SessionOwner", value)
-    known = here()
-    fitting = {variable: one for variable, one in known.items() if name in (one.id, one.name)}
-    if len({id(one) for one in fitting.values()}) == 1:
-        return next(iter(fitting.values()))
-    if fitting:
-        raise BadUsage(f"Several agents are called {name!r}: {', '.join(fitting)}.", "Write the variable's name.")
-    names = [*known, *(one.name for one in known.values() if one.name), *(one.id for one in known.values())]
-    what = (
-        f"{name!r} is of type {type(value).__name__}, and no agent"
-        if value is not None
-        else f"No agent is called {name!r}"
+    matches = matching(name)
+    if variable := only(matches):
+        return matches[variable]
+    if matches:
+        raise BadUsage(f"Several agents have the name or id {name!r}: {', '.join(matches)}.", "Write the variable.")
+    agents = notebook_agents()
+    names = [*agents, *(agent.name for agent in agents.values() if agent.name), *(a.id for a in agents.values())]
+    message = (
+        f"{name!r} must be an agent, got {type(value).__name__}." if value is not None else f"Unknown agent {name!r}."
     )
-    there = f"Agents here: {', '.join(known)}." if known else MAKE
-    raise BadUsage(f"{what}.", f"{did_you_mean(name, names)} {there}".strip())
+    hint = f"Agents in this notebook: {', '.join(agents)}." if agents else CREATE_HINT
+    raise BadUsage(message, f"{did_you_mean(name, names)} {hint}".strip())
 
 
-def store_of(store: str | SessionStore | None) -> SessionStore:
-    """The store that a line about paused runs means: the one named, or in use; where none is attached, the agents' own.
+def find_variable(owner: str | None) -> str | None:
+    """Return the variable of the one agent with this id or name; None if there is none, or several."""
+    return only(matching(owner))
+
+
+def resolve_store(store: str | SessionStore | None) -> SessionStore:
+    """Return the store that a line about paused runs means.
+
+    That is the one of the argument, or the one in use; if no store is attached, the one store of the notebook's agents.
 
     Raises:
-        NoStore: there is none, or the agents here have several.
+        NoStore: There is no such store, or the agents have several.
     """
     try:
         return store_registry.find(store)
     except NoStore:
-        found = (
-            {} if store_registry.names() else {(one.database, one.tables.name, _memory(one)): one for one in _stores()}
-        )
-        if store is None and len(found) == 1:
-            return next(iter(found.values()))
-        raise
+        if store is not None or store_registry.names():
+            raise
+        owned = (agent.kept_in for agent in notebook_agents().values())
+        stores = {_identity(candidate): candidate for candidate in owned if candidate is not None}
+        if len(stores) != 1:
+            raise
+        return next(iter(stores.values()))
 
 
-def _stores() -> Iterator[SessionStore]:
-    """The stores that agents here were given or have made."""
-    from kern_nb.runtime.session_access import existing_store
-
-    stores = (existing_store(owner) for owner in here().values())
-    return (store for store in stores if store is not None)
+def is_same_store(store: SessionStore, other: SessionStore) -> bool:
+    """Whether two objects are the same store."""
+    return _identity(store) == _identity(other)
 
 
-def _memory(store: SessionStore) -> int:
-    """What tells one store in memory from another."""
-    return id(store) if ":memory:" in store.url else 0
-
-
-def variable_of(owner: str | None) -> str | None:
-    """The variable of the one agent here that has this id or name; None where there is none, or several."""
-    fitting = {variable: one for variable, one in here().items() if owner is not None and owner in (one.id, one.name)}
-    return next(iter(fitting), None) if len({id(one) for one in fitting.values()}) == 1 else None
+def _identity(store: SessionStore) -> tuple[str, str, int]:
+    """Return what identifies a store; one in memory is only equal to itself."""
+    return store.database, store.tables.name, id(store) if ":memory:" in store.url else 0

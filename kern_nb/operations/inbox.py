@@ -1,4 +1,4 @@
-"""What paused runs wait for: the inbox as one call, its table, and how to name a requirement in a line."""
+"""The inbox: the requirements of paused runs as a table, and how a line names one of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.operations import agent_registry
-from kern_nb.operations.run_index import Places
-from kern_nb.records import UNRESOLVED_STATUSES, Requirement
+from kern_nb.operations.run_index import RunIndex
+from kern_nb.records import UNANSWERED, Requirement
 from kern_nb.text.tables import Table
 from kern_nb.views import requirements as requirement_view
 
@@ -27,21 +27,32 @@ def inbox(
     everything: bool = False,
     store: str | SessionStore | None = None,
 ) -> Inbox:
-    """What paused runs wait for, oldest first.
+    """Return the pending requirements of paused runs, oldest first.
 
     Args:
-        user_id: In the sessions of one user.
-        assignee: What one person is to answer.
-        reference: Of one session (``chat``), or of one run (``chat/2``) and its members' runs.
-        everything: What was answered, or is too late, too.
-        store: A store or the name of one; where None the one in use, else that of the agents here.
+        user_id: Only sessions of this user.
+        assignee: Only requirements assigned to this person.
+        reference: Only this session (``chat``), or this run (``chat/2``) and its members' runs.
+        everything: Include resolved and expired requirements.
+        store: A store or its name; by default the one in use, else that of the notebook's agents.
 
     Raises:
-        SessionNotFound, RunNotFound, AmbiguousReference: the reference names nothing, or several things.
+        SessionNotFound: The reference names no session.
+        RunNotFound: It names no run.
+        AmbiguousReference: It names several.
+
+    Example:
+        >>> from kern_nb import Requirement, inbox
+        >>> from kern_nb.db import InMemoryDb
+        >>> store = InMemoryDb()
+        >>> run = store.start_run("chat", input="Delete a.txt")
+        >>> run = store.pause_run(run.run_id, [Requirement(kind="confirmation", tool_name="delete_file")])
+        >>> [(row.run, row.requirement.tool_name) for row in inbox(store=store).rows]
+        [('chat/0', 'delete_file')]
     """
-    found = agent_registry.store_of(store)
-    session_id, run_id = (None, None) if reference is None else _named(found, reference)
-    requirements = found.requirements(
+    opened = agent_registry.resolve_store(store)
+    session_id, run_id = (None, None) if reference is None else _locate(opened, reference)
+    requirements = opened.requirements(
         session_id=session_id,
         run_id=run_id,
         user_id=user_id,
@@ -49,38 +60,40 @@ def inbox(
         status=None if everything else UNRESOLVED_STATUSES,
     )
     narrowed = any(value is not None for value in (user_id, assignee, reference))
-    places = Places(found, (one.session_id for one in requirements))
+    runs = RunIndex(opened, (requirement.session_id for requirement in requirements))
     rows = []
-    keys = short_keys(found, requirements)
-    for one in requirements:
-        own, top = places.find(one.run_id), places.top(one.run_id)
-        run = str(top) if top else one.session_id or ""
-        rows.append(requirement_view.InboxRow(one, keys[one.requirement_id], run, (own.owner if own else None) or ""))
+    ids = short_ids(opened, requirements)
+    for requirement in requirements:
+        run, top_level = runs.find(requirement.run_id), runs.top_level(requirement.run_id)
+        title = str(top_level or requirement.session_id or "")
+        owner = (run.owner if run else None) or ""
+        rows.append(requirement_view.Waiting(requirement, ids[requirement.requirement_id], title, owner))
     return Inbox(rows, narrowed=narrowed, store=store if isinstance(store, str) else "")
 
 
-def _named(store: SessionStore, reference: str) -> tuple[str | None, str | None]:
-    """The session, or the run, that a reference names."""
-    place = store.locate(reference)
-    if place.run_index is None:
-        return place.session_id, None
-    df = store.runs_df(place.session_id, lineage=True)
-    return None, str(df.loc[df["run_index"] == place.run_index, "run_id"].iloc[0])
+def _locate(store: SessionStore, reference: str) -> tuple[str | None, str | None]:
+    """Return the id of the session, or of the run, that a reference names."""
+    location = store.locate(reference)
+    if location.run_index is None:
+        return location.session_id, None
+    df = store.runs_df(location.session_id, lineage=True)
+    return None, str(df.loc[df["run_index"] == location.run_index, "run_id"].iloc[0])
 
 
-def short_keys(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
-    """What stands for each requirement in a line: as much of its id as tells it from every other of the store."""
+def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
+    """Return for each requirement the prefix of its id that is unique in the store."""
     if not requirements:
         return {}
-    every = store.sql("SELECT requirement_id FROM requirements")["requirement_id"]
-    return requirement_view.shortest_prefixes([one.requirement_id for one in requirements], every)
+    stored = store.sql("SELECT requirement_id FROM requirements")["requirement_id"]
+    return requirement_view.keys([requirement.requirement_id for requirement in requirements], stored)
 
 
-def requirement_named(store: SessionStore, reference: str) -> Requirement:
-    """The requirement that a reference names.
+def find_requirement(store: SessionStore, reference: str) -> Requirement:
+    """Return the requirement that a reference names.
 
     Raises:
-        RequirementNotFound, AmbiguousReference: it names none, or several.
+        RequirementNotFound: It names none.
+        AmbiguousReference: It names several.
     """
     from kern_nb.db import mapping, requirements
 
@@ -93,9 +106,9 @@ class Inbox:
     """Requirements, oldest first.
 
     Attributes:
-        rows: Each requirement with what stands for it in a line, its run and its agent.
-        narrowed: Whether filters left some out.
-        store: The name of the store, where that is to be written with each line.
+        rows: Each requirement with its short id, its run and its agent.
+        narrowed: Whether filters were applied.
+        store: The name of the store, if each line must state it.
     """
 
     rows: list[requirement_view.InboxRow]
@@ -116,33 +129,33 @@ class Inbox:
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The requirements themselves."""
+        """The requirements."""
         return [row.requirement for row in self.rows]
 
     @cached_property
     def df(self) -> pd.DataFrame:
-        """One row a requirement, with the columns and dtypes of the view ``requirements``."""
+        """One row per requirement, with the columns and dtypes of the view ``requirements``."""
         import pyarrow as pa
 
         from kern_nb.db.columns import REQUIREMENTS
         from kern_nb.db.dtypes import to_pandas
         from kern_nb.db.mapping import requirement_row
 
-        rows = [requirement_row(one) for one in self.requirements]
+        rows = [requirement_row(requirement) for requirement in self.requirements]
         kinds = {"time": pa.int64(), "flag": pa.bool_()}
         columns = {
-            c.name: pa.array([_stored(row[c.name], c.kind) for row in rows], kinds.get(c.kind, pa.string()))
+            c.name: pa.array([_encode(row[c.name], c.kind) for row in rows], kinds.get(c.kind, pa.string()))
             for c in REQUIREMENTS
         }
         return to_pandas(pa.table(columns), REQUIREMENTS)
 
     def _table(self) -> Table:
-        empty = "Nothing that fits is waited for" if self.narrowed else "The inbox is empty: no run waits for an answer"
-        return requirement_view.inbox_table(self.rows, empty=empty, store=self.store)
+        empty = "No matching requirements" if self.narrowed else "The inbox is empty: no pending requirements"
+        return requirement_view.table(self.rows, empty=empty, store=self.store)
 
 
-def _stored(value: Any, kind: str) -> Any:
-    """A value as a store keeps it, which is what frames are made of."""
+def _encode(value: Any, kind: str) -> Any:
+    """Return a value as a store encodes it, which is what frames are made of."""
     from kern_nb.db import codec
 
     if value is None or kind not in ("text", "json"):

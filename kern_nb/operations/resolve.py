@@ -1,4 +1,4 @@
-"""Answers to what paused runs wait for, as a person types them: checked against the question, then given once."""
+"""Resolve requirements of paused runs from what a person types: checked against the requirement, then stored once."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
 from kern_nb.operations import agent_registry
-from kern_nb.operations.inbox import requirement_named, short_keys
-from kern_nb.operations.run_index import Places
-from kern_nb.operations.value_parser import value_of
-from kern_nb.records import UNRESOLVED_STATUSES, Requirement
+from kern_nb.operations.inbox import find_requirement, short_ids
+from kern_nb.operations.run_index import RunIndex
+from kern_nb.operations.value_parser import parse_answer
+from kern_nb.records import UNANSWERED, Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-_NAMED = 3
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True, repr=False)
-class Answered:
-    """What was done, and what comes next.
+class Resolution:
+    """A resolved requirement, and the next step.
 
     Attributes:
-        requirement: The requirement as it is stored now.
-        waiting: What its run still waits for.
-        sentences: Both in words.
+        requirement: The requirement as stored now.
+        waiting: The requirements of its run that are still pending.
+        sentences: Both as text.
     """
 
     requirement: Requirement
@@ -48,43 +48,44 @@ def approve(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
-    """Let a tool run that waits for confirmation.
+) -> Resolution:
+    """Approve a tool call that needs confirmation.
 
     Args:
-        reference: The requirement, the beginning of its id, or the run (``chat/2``) that waits for it alone.
+        reference: The requirement, a prefix of its id, or its run (``chat/2``) if that has no other.
         args: Arguments that replace the model's, by name.
-        note: A word for the model.
-        by: Who says so.
-        store: A store or the name of one; where None the one in use, else that of the agents here.
+        note: A note for the model.
+        by: The person who approves.
+        store: A store or its name; by default the one in use, else that of the notebook's agents.
 
     Raises:
-        BadUsage: it asks for a value, not for a confirmation.
-        RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
+        BadUsage: The requirement needs a value, not an approval.
+        RequirementNotFound: There is no such requirement.
+        AmbiguousReference: The reference fits several.
+        AlreadyResolved: It is resolved or expired.
+        AlreadyClaimed: Another process is resolving it.
     """
-    found = agent_registry.store_of(store)
-    one = requirement_named(found, reference)
-    if one.kind != "confirmation" and one.status in UNRESOLVED_STATUSES:
-        way = requirements.lines(one, reference)[0]
+    opened = agent_registry.resolve_store(store)
+    requirement = find_requirement(opened, reference)
+    if requirement.kind != "confirmation" and requirement.status in UNANSWERED:
         raise BadUsage(
-            f"{requirements.describe(one)} waits for a value ({one.kind}), not for an approval.", f"Give it: {way}"
+            f"{requirements.asked(requirement)} needs a value ({requirement.kind}), not an approval.",
+            f"Answer it: {requirements.lines(requirement, reference)[0]}",
         )
-    done = found.resolve(one.requirement_id, approve=True, args=args, note=note, by=by)
-    changed = (
-        ""
-        if args is None
-        else f" as {formatting.truncate(done.tool_name or 'tool', 60)}({formatting.format_arguments(done.answer, 120)})"
-    )
-    return _answered(found, store, done, f"{formatting.GOOD} Approved {requirements.describe(done)}{changed}")
+    resolved = opened.resolve(requirement.requirement_id, approve=True, args=args, note=note, by=by)
+    tool = formatting.cut(resolved.tool_name or "tool", 60)
+    change = "" if args is None else f" as {tool}({formatting.compact(resolved.answer, 120)})"
+    return _resolution(opened, store, resolved, f"{formatting.GOOD} Approved {requirements.asked(resolved)}{change}")
 
 
 def reject(
     reference: str, *, note: str | None = None, by: str | None = None, store: str | SessionStore | None = None
-) -> Answered:
-    """Refuse what a paused run waits for; arguments and errors as for `approve`."""
-    found = agent_registry.store_of(store)
-    done = found.resolve(requirement_named(found, reference).requirement_id, approve=False, note=note, by=by)
-    return _answered(found, store, done, f"{formatting.BAD} Refused {requirements.describe(done)}")
+) -> Resolution:
+    """Reject a requirement of a paused run; arguments and errors as for `approve`."""
+    opened = agent_registry.resolve_store(store)
+    requirement = find_requirement(opened, reference)
+    resolved = opened.resolve(requirement.requirement_id, approve=False, note=note, by=by)
+    return _resolution(opened, store, resolved, f"{formatting.BAD} Rejected {requirements.asked(resolved)}")
 
 
 def answer(
@@ -93,33 +94,33 @@ def answer(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
-    """Give the value that a paused run waits for.
+) -> Resolution:
+    """Provide the value that a paused run requires.
 
     Args:
-        reference: The requirement, the beginning of its id, or the run (``chat/2``) that waits for it alone.
-        *words: JSON, a text, or ``field=value`` for each field that is asked for.
-        note: A word for the model.
-        by: Who says so.
-        store: A store or the name of one; where None the one in use, else that of the agents here.
+        reference: The requirement, a prefix of its id, or its run (``chat/2``) if that has no other.
+        *words: JSON, a text, or ``field=value`` for each required field.
+        note: A note for the model.
+        by: The person who answers.
+        store: A store or its name; by default the one in use, else that of the notebook's agents.
 
     Raises:
-        BadUsage: it is not the fields that are asked for, or a confirmation is asked for.
-        RequirementNotFound, AmbiguousReference, AlreadyResolved, AlreadyClaimed: see `SessionStore.resolve`.
+        BadUsage: The fields do not match, or the requirement needs an approval.
+        RequirementNotFound: There is no such requirement.
+        AmbiguousReference: The reference fits several.
+        AlreadyResolved: It is resolved or expired.
+        AlreadyClaimed: Another process is resolving it.
     """
-    found = agent_registry.store_of(store)
-    one = requirement_named(found, reference)
-    if one.kind == "confirmation" and one.status in UNRESOLVED_STATUSES:
-        ways = " or ".join(requirements.lines(one, reference))
-        raise BadUsage(f"{requirements.asked(one)} waits for an approval, not for a value.", f"Decide: {ways}")
-    value = value_of(words, one) if one.status in UNRESOLVED_STATUSES else None
-    done = found.resolve(one.requirement_id, approve=True, value=value, note=note, by=by)
-    given = (
-        f"“{formatting.truncate(value, 120)}”"
-        if isinstance(value, str)
-        else formatting.format_arguments(value, 120) or "nothing"
-    )
-    return _answered(found, store, done, f"{formatting.GOOD} Answered {requirements.describe(done)} with {given}")
+    opened = agent_registry.resolve_store(store)
+    requirement = find_requirement(opened, reference)
+    if requirement.kind == "confirmation" and requirement.status in UNANSWERED:
+        lines = " or ".join(requirements.lines(requirement, reference))
+        raise BadUsage(f"{requirements.asked(requirement)} needs an approval, not a value.", f"Decide: {lines}")
+    value = parse_answer(words, requirement) if requirement.status in UNANSWERED else None
+    resolved = opened.resolve(requirement.requirement_id, approve=True, value=value, note=note, by=by)
+    text = f"“{formatting.cut(value, 120)}”" if isinstance(value, str) else formatting.compact(value, 120) or "nothing"
+    action = f"{formatting.GOOD} Answered {requirements.asked(resolved)} with {text}"
+    return _resolution(opened, store, resolved, action)
 
 
 def handoff(
@@ -129,55 +130,57 @@ def handoff(
     note: str | None = None,
     by: str | None = None,
     store: str | SessionStore | None = None,
-) -> Answered:
-    """Hand what waits, or where nothing does the session, to a person; see `SessionStore.handoff`."""
-    found = agent_registry.store_of(store)
-    done = found.handoff(reference, to=to, note=note, by=by)
-    person = formatting.truncate(to, 60)
-    places = Places(found, [done.session_id])
-    key = short_keys(found, [done])[done.requirement_id]
-    ends = f" --store {requirements.quote(store)}" if isinstance(store, str) else ""
-    left = _still_waiting(found, places, done)
-    theirs = [one for one in left if one.assignee == to]
-    what = f"{len(theirs):,} requirements" if len(theirs) > 1 else requirements.describe(done)
-    look, way = (
-        f"%kern inbox --for {requirements.quote(to)}{ends}",
-        f"{requirements.answer_commands(done, key)[0]}{ends}",
-    )
-    said = f"→ Handed to {person}: {what} in {_run_of(places, done)}."
-    return Answered(done, left, (said, f"They see it with {look} and answer with, for example, {way}"))
+) -> Resolution:
+    """Assign a requirement to a person, or a session if it has none pending; see `SessionStore.handoff`."""
+    opened = agent_registry.resolve_store(store)
+    assigned = opened.handoff(reference, to=to, note=note, by=by)
+    runs = RunIndex(opened, [assigned.session_id])
+    pending = _pending(opened, runs, assigned)
+    same_assignee = [requirement for requirement in pending if requirement.assignee == to]
+    subject = f"{len(same_assignee):,} requirements" if len(same_assignee) > 1 else requirements.asked(assigned)
+    key = short_ids(opened, [assigned])[assigned.requirement_id]
+    suffix = _store_option(store)
+    inbox, line = f"%kern inbox --for {requirements.quoted(to)}{suffix}", requirements.lines(assigned, key)[0] + suffix
+    action = f"→ Assigned to {formatting.cut(to, 60)}: {subject} in {_run_title(runs, assigned)}."
+    return Resolution(assigned, pending, (action, f"List them with {inbox}; answer with, for example, {line}"))
 
 
-def _answered(found: SessionStore, store: str | SessionStore | None, done: Requirement, said: str) -> Answered:
-    places = Places(found, [done.session_id])
-    left = _still_waiting(found, places, done)
-    run = _run_of(places, done)
-    name = store if isinstance(store, str) else ""
-    note = f": {formatting.truncate(done.note, 120)}" if done.note else "."
-    return Answered(done, left, (f"{said} in {run}{note}", _next(found, places, done, left, name)))
+def _resolution(
+    opened: SessionStore, store: str | SessionStore | None, requirement: Requirement, action: str
+) -> Resolution:
+    runs = RunIndex(opened, [requirement.session_id])
+    pending = _pending(opened, runs, requirement)
+    run = _run_title(runs, requirement)
+    note = f": {formatting.cut(requirement.note, 120)}" if requirement.note else "."
+    if pending:
+        next_step = _pending_sentence(opened, run, pending, _store_option(store))
+    else:
+        top_level = runs.top_level(requirement.run_id)
+        owner = top_level.owner if top_level else None
+        agent = agent_registry.find_variable(owner) or owner or "NAME"
+        name = store if isinstance(store, str) else ""
+        next_step = f"Resume it: {requirements.continue_line(run, agent, name)}"
+    return Resolution(requirement, pending, (f"{action} in {run}{note}", next_step))
 
 
-def _run_of(places: Places, requirement: Requirement) -> str:
-    return str(places.top(requirement.run_id) or requirement.session_id)
+def _pending_sentence(store: SessionStore, run: str, pending: list[Requirement], suffix: str) -> str:
+    """Name the first pending requirements of a run, and the line that lists all of them."""
+    ids = short_ids(store, pending)
+    names = ", ".join(f"{ids[r.requirement_id]} {requirements.asked(r, 60)}" for r in pending[:_MAX_NAMED])
+    ellipsis = ", …" if len(pending) > _MAX_NAMED else ""
+    return f"{len(pending):,} more pending: {names}{ellipsis}; %kern inbox --session {requirements.quoted(run)}{suffix}"
 
 
-def _still_waiting(store: SessionStore, places: Places, requirement: Requirement) -> list[Requirement]:
-    """What the run that goes on still waits for; what is too late is not waited for."""
-    top = places.top(requirement.run_id)
-    left = store.requirements(run_id=top.run_id if top else requirement.run_id)
-    return [one for one in left if requirements.is_pending(one)]
+def _pending(store: SessionStore, runs: RunIndex, requirement: Requirement) -> list[Requirement]:
+    """Return the pending requirements of the run that resumes, without expired ones."""
+    top_level = runs.top_level(requirement.run_id)
+    candidates = store.requirements(run_id=top_level.run_id if top_level else requirement.run_id)
+    return [candidate for candidate in candidates if requirements.is_waiting(candidate)]
 
 
-def _next(store: SessionStore, places: Places, done: Requirement, left: list[Requirement], name: str) -> str:
-    """What there is to do now."""
-    ends = f" --store {requirements.quote(name)}" if name else ""
-    run = _run_of(places, done)
-    if left:
-        keys = short_keys(store, left)
-        named = ", ".join(f"{keys[one.requirement_id]} {requirements.describe(one, 60)}" for one in left[:_NAMED])
-        more = ", …" if len(left) > _NAMED else ""
-        hint = f"%kern inbox --session {requirements.quote(run)}{ends}"
-        return f"It still waits for {len(left):,} more: {named}{more}; {hint}"
-    top = places.top(done.run_id)
-    owner = top.owner if top else None
-    return f"Go on: {requirements.continue_command(run, agent_registry.variable_of(owner) or owner or 'NAME', name)}"
+def _run_title(runs: RunIndex, requirement: Requirement) -> str:
+    return str(runs.top_level(requirement.run_id) or requirement.session_id)
+
+
+def _store_option(store: str | SessionStore | None) -> str:
+    return f" --store {requirements.quoted(store)}" if isinstance(store, str) else ""

@@ -1,4 +1,4 @@
-"""Going on with a run from a line: which run is meant, in which store, and by which agent of the notebook."""
+"""Resume a run from a line: find the run, its store, and the agent of the notebook that resumes it."""
 
 from __future__ import annotations
 
@@ -7,138 +7,135 @@ from typing import TYPE_CHECKING
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage, KernError, NoStore, RequirementNotFound, SessionNotFound
 from kern_nb.operations import agent_registry
-from kern_nb.operations.inbox import requirement_named
-from kern_nb.operations.run_index import Place, Places
-from kern_nb.views.requirements import continue_command
+from kern_nb.operations.agent_registry import is_same_store
+from kern_nb.operations.inbox import find_requirement
+from kern_nb.operations.run_index import RunEntry, RunIndex
+from kern_nb.views.requirements import continue_line
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
     from kern_nb.runtime.session_owner import SessionOwner
 
+__all__ = ["UNFINISHED", "continue_run", "is_same_store"]
+
 UNFINISHED = ("PAUSED", "INTERRUPTED", "RUNNING")
-"""Of these runs a session's reference may mean one; one that still runs somewhere is refused when it is claimed."""
+"""The statuses of runs that a session's reference may mean; claiming one that is still running is refused."""
 
 
 def continue_run(reference: str, *, agent: str | None = None, store: str | SessionStore | None = None) -> Run:
-    """Go on with a run that paused and has its answers, or that was interrupted.
+    """Resume a run that paused and whose requirements are resolved, or that was interrupted.
 
     Args:
-        reference: The run (``chat/2``), its session where only one run of it did not end, or what the run waits for.
-        agent: Who goes on: a variable of the notebook, an id or a name; the one whose run it is where None.
-        store: Where the run is; an agent without a ``db`` of its own goes on there. Where None, the named agent's
-            store, else the one in use, else that of any agent here.
+        reference: The run (``chat/2``), its session if only one run of it is unfinished, or one of its requirements.
+        agent: The agent that resumes: a variable of the notebook, an id or a name; by default the agent of the run.
+        store: The store of the run; an agent without a ``db`` of its own resumes there. By default the given agent's
+            store, else the one in use, else that of any agent of the notebook.
 
     Returns:
         The run, completed or paused again.
 
     Raises:
-        BadUsage: no agent here fits, or it keeps its runs in another store.
-        SessionNotFound, RunNotFound: there is no such run.
-        StillWaiting, AlreadyClaimed, RunClosed: it cannot be gone on with; see `SessionStore.claim_run`.
+        BadUsage: No agent of the notebook fits, or it uses another store.
+        SessionNotFound: There is no such session.
+        RunNotFound: There is no such run.
+        StillWaiting: Requirements are pending.
+        AlreadyClaimed: Another process resumes the run.
+        RunClosed: The run is finished.
     """
-    named = None if agent is None else agent_registry.find(agent)
-    found, place = _find(reference, _stores(named, store))
-    runner = named or _whose(place, found)
+    runner = None if agent is None else agent_registry.find(agent)
+    opened, run = _find(reference, _candidate_stores(runner, store))
+    runner = runner or _owner(run, opened)
     if store is not None and runner.db is None:
-        runner = runner.variant(db=found)  # an agent without a store of its own goes on in the one that is named
-    if not same_place(runner.store, found):
+        runner = runner.variant(db=opened)
+    if not is_same_store(runner.store, opened):
         raise BadUsage(
-            f"Run {place} is in {found.url}, and {runner!r} keeps its runs in {runner.store.url}.",
+            f"Run {run} is in {opened.url}, but {runner!r} uses {runner.store.url}.",
             "Use the run's store: %kern use NAME" if runner.db is None else "Name an agent with that db: --agent NAME",
         )
-    return runner.continue_run(place.run_id, session_id=place.session_id)
+    return runner.continue_run(run.run_id, session_id=run.session_id)
 
 
-def _stores(named: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
-    """Where to look, in this order."""
+def _candidate_stores(runner: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
+    """Return the stores to search, in this order."""
     if store is not None:
         return [store_registry.find(store)]
-    if named is not None:
-        return [named.store]
-    found: list[SessionStore] = []
+    if runner is not None:
+        return [runner.store]
+    agents = agent_registry.notebook_agents()
+    stores: list[SessionStore] = []
     try:
-        found.append(store_registry.current_store())
+        stores.append(store_registry.current_store())
     except NoStore:
-        if not agent_registry.here():
+        if not agents:
             raise
-    found += [one.store for one in agent_registry.here().values()]
-    return found
+    return stores + [agent.store for agent in agents.values()]
 
 
-def _find(reference: str, stores: list[SessionStore]) -> tuple[SessionStore, Place]:
-    """The first store that has such a run."""
-    missing: KernError | None = None
+def _find(reference: str, stores: list[SessionStore]) -> tuple[SessionStore, RunEntry]:
+    """Return the run, and the first store that has it."""
+    first_error: KernError | None = None
     for store in stores:
         try:
-            return store, _located(store, reference)
+            return store, _locate(store, reference)
         except SessionNotFound as error:
-            missing = missing or error
-    raise missing or NoStore("No store is attached.", "Attach one, for example: %kern attach sessions.duckdb")
+            first_error = first_error or error
+    raise first_error or NoStore("No store is attached.", "Attach one, for example: %kern attach sessions.duckdb")
 
 
-def _located(store: SessionStore, reference: str) -> Place:
+def _locate(store: SessionStore, reference: str) -> RunEntry:
     try:
-        place = store.locate(reference)
+        location = store.locate(reference)
     except SessionNotFound as error:
         try:
-            requirement = requirement_named(store, reference)
+            requirement = find_requirement(store, reference)
         except RequirementNotFound:
             raise error from None
-        return _top(Places(store, [requirement.session_id]), requirement.run_id, reference)
-    places = Places(store, [place.session_id])
-    if place.run_index is None:
-        return _unfinished(places, place.session_id)
-    df = store.runs_df(place.session_id, lineage=True)
-    row = df[df["run_index"] == place.run_index].iloc[0]
-    if row["session_id"] != place.session_id:
-        origin = f"{row['session_id']}/{place.run_index}"
+        return _top_level(RunIndex(store, [requirement.session_id]), requirement.run_id, reference)
+    runs = RunIndex(store, [location.session_id])
+    if location.run_index is None:
+        return _unfinished_run(runs, location.session_id)
+    df = store.runs_df(location.session_id, lineage=True)
+    row = df[df["run_index"] == location.run_index].iloc[0]
+    if row["session_id"] != location.session_id:
+        origin = f"{row['session_id']}/{location.run_index}"
         raise BadUsage(
-            f"Run {place.session_id}/{place.run_index} is inherited: it belongs to {row['session_id']}.",
-            f"Go on with it there: {continue_command(origin)}",
+            f"Run {location.session_id}/{location.run_index} is inherited from {row['session_id']}.",
+            f"Resume it there: {continue_line(origin)}",
         )
-    return _top(places, row["run_id"], reference)
+    return _top_level(runs, row["run_id"], reference)
 
 
-def _top(places: Places, run_id: str | None, reference: str) -> Place:
-    """The run itself; of a member's run, its team's."""
-    found = places.top(run_id)
-    if found is None:  # deleted in between
-        raise SessionNotFound(f"There is no run {reference!r}.", "See %kern load runs.")
-    return found
+def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:
+    """Return the run itself; for a member's run, its team's."""
+    run = runs.top_level(run_id)
+    if run is None:  # deleted in between
+        raise SessionNotFound(f"Run {reference!r} does not exist.", "List the runs with %kern load runs.")
+    return run
 
 
-def _unfinished(places: Places, session_id: str) -> Place:
-    """The one run of a session that did not end."""
-    found = [one for one in places.all() if one.parent_run_id is None and one.status in UNFINISHED]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise BadUsage(f"No run of {session_id} waits or was interrupted.", f"See its runs: %kern show {session_id}")
-    several = ", ".join(f"{one} {one.status}" for one in found)
-    raise BadUsage(
-        f"{session_id} has several runs that did not end: {several}.",
-        f"Name one: {continue_command(str(found[-1]))}",
-    )
+def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
+    """Return the one unfinished run of a session."""
+    unfinished = [run for run in runs.all() if run.parent_run_id is None and run.status in UNFINISHED]
+    if len(unfinished) == 1:
+        return unfinished[0]
+    if not unfinished:
+        hint = f"See its runs: %kern show {session_id}"
+        raise BadUsage(f"Session {session_id} has no paused or interrupted run.", hint)
+    names = ", ".join(f"{run} {run.status}" for run in unfinished)
+    hint = f"Name one: {continue_line(str(unfinished[-1]))}"
+    raise BadUsage(f"Session {session_id} has several unfinished runs: {names}.", hint)
 
 
-def _whose(place: Place, store: SessionStore) -> SessionOwner:
-    """The agent of the notebook whose run it is."""
-    here = agent_registry.here()
-    fitting = {name: one for name, one in here.items() if place.owner in (one.id, one.name)}
-    fitting = {name: one for name, one in fitting.items() if same_place(one.store, store)} or fitting
-    if len({id(one) for one in fitting.values()}) == 1:
-        return next(iter(fitting.values()))
-    name = next(iter(fitting or here), "NAME")
-    hint = f"Name one: {continue_command(str(place), name)}"
-    if fitting:
-        raise BadUsage(f"Several agents here are {place.owner!r}: {', '.join(fitting)}.", hint)
-    there = f"agents here: {', '.join(here)}" if here else "there is no agent here"
-    raise BadUsage(f"Run {place} is of {place.owner!r}, and {there}.", hint if here else agent_registry.MAKE)
-
-
-def same_place(one: SessionStore, other: SessionStore) -> bool:
-    """Whether two stores are one place."""
-    return one is other or (
-        ":memory:" not in one.url and (one.database, one.tables.name) == (other.database, other.tables.name)
-    )
+def _owner(run: RunEntry, store: SessionStore) -> SessionOwner:
+    """Return the agent of the notebook that owns the run."""
+    agents = agent_registry.notebook_agents()
+    matches = agent_registry.matching(run.owner)
+    matches = {name: agent for name, agent in matches.items() if is_same_store(agent.store, store)} or matches
+    if variable := agent_registry.only(matches):
+        return matches[variable]
+    hint = f"Name one: {continue_line(str(run), next(iter(matches or agents), 'NAME'))}"
+    if matches:
+        raise BadUsage(f"Several agents have the id or name {run.owner!r}: {', '.join(matches)}.", hint)
+    available = f"the agents of this notebook are: {', '.join(agents)}" if agents else "this notebook has no agent"
+    raise BadUsage(f"Run {run} belongs to {run.owner!r}; {available}.", hint if agents else agent_registry.CREATE_HINT)

@@ -1,7 +1,4 @@
-"""What the reading verbs give: objects with a plain and an HTML form, and their tables as DataFrames.
-
-Each is made by one function, which is the verb as a script calls it.
-"""
+"""Read a store: the list of sessions, the transcript of a session or run, and frames by name."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ if TYPE_CHECKING:
     from kern_nb.records import Run, RunStatus, Session
 
 
-_PARENT = 24
-"""A parent's id is cut to this: its own row has it whole."""
+_MAX_PARENT = 24
+"""A parent's id is cut to this; its own row shows all of it."""
 
 
 def sessions(
@@ -37,40 +34,64 @@ def sessions(
     last: int = 50,
     store: str | SessionStore | None = None,
 ) -> SessionTable:
-    """The newest sessions of a store, with their totals.
+    """Return the newest sessions of a store, with their totals.
 
     Args:
-        user_id: Those of one user.
-        agent_id: Those of one agent.
-        name: Those with this in their title, in any case.
-        status: Those whose latest run has this status.
-        last: The most sessions to give.
-        store: A store or the name of one; the one in use where None.
+        user_id: Only sessions of this user.
+        agent_id: Only sessions of this agent.
+        name: Only sessions whose title contains this, in any case.
+        status: Only sessions whose latest run has this status.
+        last: The maximum number of sessions.
+        store: A store or its name; by default the one in use.
+
+    Raises:
+        NoStore: No store has that name, or none is in use.
+        BadUsage: ``last`` is less than 1.
+
+    Example:
+        >>> from kern_nb import Run, sessions
+        >>> from kern_nb.db import InMemoryDb
+        >>> store = InMemoryDb()
+        >>> run = store.append_run("chat", Run(input="Hi", output="Hello"))
+        >>> list(sessions(store=store).df["session_id"])
+        ['chat']
     """
-    found = store_registry.find(store)
-    page = found.list_sessions(user_id=user_id, agent_id=agent_id, name=name, status=status, limit=last)
+    opened = store_registry.find(store)
+    page = opened.list_sessions(user_id=user_id, agent_id=agent_id, name=name, status=status, limit=last)
     narrowed = any(value is not None for value in (user_id, agent_id, name, status))
-    return SessionTable(
-        found.sessions_df([s.session_id for s in page]), more=page.cursor is not None, narrowed=narrowed
-    )
+    df = opened.sessions_df([session.session_id for session in page])
+    return SessionTable(df, more=page.cursor is not None, narrowed=narrowed)
 
 
 def show(reference: str, *, store: str | SessionStore | None = None) -> Transcript:
-    """The transcript of a session, a run, or a run from a message on.
+    """Return the transcript of a session, of a run, or of a run from a message on.
 
     Args:
-        reference: ``chat``, ``chat/2`` or ``chat/2.5``; a unique prefix of the session id will do.
-        store: A store or the name of one; the one in use where None.
+        reference: ``chat``, ``chat/2`` or ``chat/2.5``; a unique prefix of the session id is enough.
+        store: A store or its name; by default the one in use.
 
     Raises:
-        SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: it names nothing, or several things.
+        SessionNotFound: The reference names no session.
+        RunNotFound: It names no run of the session.
+        MessageNotFound: It names no message of the run.
+        AmbiguousReference: It names several sessions or runs.
+
+    Example:
+        >>> from kern_nb import Run, show
+        >>> from kern_nb.db import InMemoryDb
+        >>> store = InMemoryDb()
+        >>> run = store.append_run("chat", Run(input="Hi", output="Hello"))
+        >>> [run.output for run in show("chat/0", store=store).runs]
+        ['Hello']
     """
-    found = store_registry.find(store)
-    place = found.locate(reference)
-    session = found.get_session(place.session_id)
+    opened = store_registry.find(store)
+    location = opened.locate(reference)
+    session = opened.get_session(location.session_id)
     if session is None:  # deleted in between
-        raise SessionNotFound(f"There is no session {place.session_id!r}.", "List them with %kern sessions.")
-    return Transcript(session, place, found)
+        raise SessionNotFound(
+            f"Session {location.session_id!r} does not exist.", "List the sessions with %kern sessions."
+        )
+    return Transcript(session, location, opened)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,9 +99,9 @@ class SessionTable:
     """Sessions, newest first.
 
     Attributes:
-        df: One row a session, with the columns of ``store.sessions_df()``.
+        df: One row per session, with the columns of ``store.sessions_df()``.
         more: Whether there are older ones.
-        narrowed: Whether filters left some out.
+        narrowed: Whether filters were applied.
     """
 
     df: pd.DataFrame
@@ -99,16 +120,16 @@ class SessionTable:
     def _table(self) -> Table:
         rows = [_session_row(row) for row in to_records(self.df)]
         if not rows and self.narrowed:
-            return Table("No session fits", [], [], "%kern sessions lists all of them.")
+            return Table("No matching sessions", [], [], "List all of them with %kern sessions.")
         if not rows:
-            return Table("The store has no sessions yet", [], [], "Recorded ones come in with %kern import PATH.")
+            return Table("The store has no sessions", [], [], "Import recorded sessions with %kern import PATH.")
         titles = ("session", "title", "branch of", "owner", "user")
         numbers = ("runs", "messages", "tool calls", "tokens", "cost")
         columns = [*map(Column, titles), *(Column(title, number=True) for title in numbers)]
         columns += [Column("status"), Column("created (UTC)")]
         newest = "The newest " if self.more else ""
-        note = f"There are older ones: %kern sessions --last {10 * len(rows)}" if self.more else ""
-        return Table(newest + formatting.pluralize(len(rows), "session"), columns, rows, note).without_empty_columns()
+        note = f"Show older ones: %kern sessions --last {10 * len(rows)}" if self.more else ""
+        return Table(newest + formatting.plural(len(rows), "session"), columns, rows, note).without_empty_columns()
 
 
 def _session_row(row: dict[str, Any]) -> list[str]:
@@ -117,7 +138,7 @@ def _session_row(row: dict[str, Any]) -> list[str]:
     return [
         row["session_id"],
         "" if row["session_name"] in (None, row["session_id"]) else row["session_name"],
-        _fork_place(row),
+        _branch_point(row),
         row["agent_id"] or row["team_id"] or row["workflow_id"] or "",
         row["user_id"] or "",
         formatting.format_count(row["n_runs"]),
@@ -130,13 +151,13 @@ def _session_row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _fork_place(row: dict[str, Any]) -> str:
-    """The branch point, as a person would name it."""
+def _branch_point(row: dict[str, Any]) -> str:
+    """Return the branch point as a reference."""
     if row["parent_session_id"] is None:
         return ""
     run, message = row["fork_run_index"], row["fork_message_index"]
-    place = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return f"{formatting.BRANCH} {formatting.truncate(row['parent_session_id'], _PARENT)}{place}"
+    index = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
+    return f"{formatting.BRANCH} {formatting.cut(row['parent_session_id'], _MAX_PARENT)}{index}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,8 +166,8 @@ class Transcript:
 
     Attributes:
         session: The session.
-        reference: What of it is shown.
-        store: Where it comes from.
+        reference: The shown session, run or message.
+        store: The store it was read from.
     """
 
     session: Session
@@ -161,24 +182,24 @@ class Transcript:
 
     @property
     def runs(self) -> list[Run]:
-        """The runs that are shown."""
+        """The shown runs."""
         index = self.reference.run_index
         return [run for run in self.session.runs or [] if index is None or run.run_index == index]
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """Every message that is shown, inherited ones too, as ``store.messages_df`` has them."""
-        return self._part(self.store.messages_df(self.reference.session_id, lineage=True))
+        """Every shown message, inherited ones included, with the columns of ``store.messages_df``."""
+        return self._filter(self.store.messages_df(self.reference.session_id, lineage=True))
 
     @cached_property
     def tool_calls(self) -> pd.DataFrame:
-        """Every tool call that is shown, inherited ones too, as ``store.tool_calls_df`` has them."""
-        return self._part(self.store.tool_calls_df(self.reference.session_id, lineage=True))
+        """Every shown tool call, inherited ones included, with the columns of ``store.tool_calls_df``."""
+        return self._filter(self.store.tool_calls_df(self.reference.session_id, lineage=True))
 
     def _conversation(self) -> Conversation:
         return Conversation(self.session, self.runs, self.reference.message_index or 0)
 
-    def _part(self, df: pd.DataFrame) -> pd.DataFrame:
+    def _filter(self, df: pd.DataFrame) -> pd.DataFrame:
         if self.reference.run_index is None:
             return df
         df = df[df["run_index"] == self.reference.run_index]
@@ -186,24 +207,31 @@ class Transcript:
 
 
 def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool, **filters: Any) -> pd.DataFrame:
-    """One of a store's frames by its name.
+    """Return one of a store's frames by its name.
+
+    Args:
+        name: sessions, runs, messages, tool_calls or scores.
+        reference: Only this session.
+        store: The store.
+        lineage: Include the rows that a branch inherits.
+        **filters: Further arguments of the frame's method.
 
     Raises:
-        BadUsage: the reference names less than a session, inherited rows are asked for where there are none, or there
-            is no such column.
+        BadUsage: The reference names a run, the frame has no inherited rows, or a column is unknown.
     """
     if reference is not None:
-        place = store.locate(reference)
-        if place.run_index is not None:
+        location = store.locate(reference)
+        if location.run_index is not None:
             raise BadUsage(
-                f"{reference!r} is a run; a frame is of whole sessions.",
-                f"Load {place.session_id} and keep df[df.run_index == {place.run_index}], or use %kern show.",
+                f"--session must be a session, got run {reference!r}.",
+                f"Load {location.session_id} and filter by run_index == {location.run_index}, or use %kern show.",
             )
-        filters["session_id"] = place.session_id
+        filters["session_id"] = location.session_id
     if lineage and name not in ("runs", "messages", "tool_calls"):
-        raise BadUsage(f"A branch inherits no {name}.", "--lineage goes with runs, messages and tool_calls.")
+        raise BadUsage(f"A branch inherits no {name}.", "--lineage supports runs, messages and tool_calls.")
     if lineage and reference is None:
-        raise BadUsage("--lineage needs the branch to look at.", f"%kern load {name} --session REF --lineage")
-    given = {"lineage": True} if lineage else {}
-    frame: pd.DataFrame = getattr(store, f"{name}_df")(**filters, **given)
+        raise BadUsage("--lineage needs a branch.", f"%kern load {name} --session REF --lineage")
+    if lineage:
+        filters["lineage"] = True
+    frame: pd.DataFrame = getattr(store, f"{name}_df")(**filters)
     return frame

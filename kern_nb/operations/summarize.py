@@ -1,10 +1,11 @@
-"""`summarize`: a digest, which is computed; or a model's summary, which is kept with the session."""
+"""`summarize`: a digest, which is computed; or a model's summary, which is stored with the session."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -31,32 +32,32 @@ __all__ = ["Summaries", "summarize"]
 
 T = TypeVar("T")
 
-_TOGETHER = """\
+_OVERALL = """\
 You are given summaries of several conversations between users and an assistant.
 Write for an analyst what they were about, what they have in common, how they ended and where they differ, with names \
 and numbers, in a few sentences.
 Answer with JSON: {"summary": "...", "topics": ["...", ...]}"""
 _HEADING = "Summaries of further conversations:"
 
-_AGAIN = "Call it again, or ask another model."
-_GO_ON = f"What was summarized before is kept, and goes on from there. {_AGAIN}"
+_RETRY = "Retry, or use another model."
+_CONTINUE = f"Summaries made before are stored; the next call continues from them. {_RETRY}"
 
-_AT_ONCE = 4
-"""So many sessions are summarized at once; services limit how often they are asked."""
+_CONCURRENCY = 4
+"""The number of sessions summarized at once; services limit the rate of requests."""
 
-_EVERY_S = 0.1
+_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, repr=False)
-class Summaries(DisplayMixin):
-    """A model's summaries of several sessions and runs, and one text over all, which is stored nowhere.
+class Summaries:
+    """A model's summaries of several sessions and runs, and one overall summary, which is not stored.
 
     Attributes:
-        summary: The text over all.
+        summary: The overall summary.
         topics: Its topics.
-        summaries: One each; those of sessions are stored with them.
-        without: Sessions that have no run to tell of yet, as a person writes them.
-        model: The model that wrote the text.
+        summaries: One per session or run; those of sessions are stored with them.
+        without: References of sessions without a finished run.
+        model: The model that wrote the overall summary.
     """
 
     _view = "kern_nb.views.summary:summaries"
@@ -69,14 +70,24 @@ class Summaries(DisplayMixin):
 
     @property
     def df(self) -> pd.DataFrame:
-        """One row a summary, with the fields of `SessionSummary`; topics as one text."""
-        from kern_nb.analysis.dataframe import build_frame
+        """One row per summary, with the fields of `SessionSummary`; topics as one text."""
+        from kern_nb.analysis.dataframe import framed
 
         names = ("session_id", "run_index", "summary", "topics", "last_run_index", "updated_at")
         kinds: dict[str, Any] = dict.fromkeys(names, "text")
         kinds |= {"run_index": "count", "last_run_index": "count", "updated_at": "time"}
-        told = [one.model_copy(update={"topics": ", ".join(one.topics)}) for one in self.summaries]
-        return build_frame([tuple(getattr(one, name) for name in names) for one in told], kinds)
+        rows = [summary.model_copy(update={"topics": ", ".join(summary.topics)}) for summary in self.summaries]
+        return framed([tuple(getattr(row, name) for name in names) for row in rows], kinds)
+
+    def __repr__(self) -> str:
+        from kern_nb.views.summary import summaries_text
+
+        return summaries_text(self)
+
+    def _repr_html_(self) -> str:
+        from kern_nb.views.summary import summaries_html
+
+        return summaries_html(self)
 
 
 @overload
@@ -118,58 +129,69 @@ def summarize(
     until: TimeLike | None = None,
     progress: bool = True,
 ) -> Digest | SessionSummary | Summaries:
-    """Summarize a run, a session, several of either, or the sessions that fit.
+    """Summarize a run, a session, several of either, or the sessions that match filters.
 
-    Without a model that is computed: what was asked, how it ended, tools, tokens, cost, time and the longest steps.
+    Without a model, the result is computed: inputs, outcomes, tools, tokens, cost, time and the longest steps.
 
-    With a model, each session gets a summary that is stored with it, the one that its agents keep up to date and are
-    told. It is incremental: the model is given the old summary and the runs since, and is not asked where there are
-    none. Runs that have not ended, or not well, are told of once they have. A run that is named is summarized alone,
-    however it ended, and nothing is stored. Of several, the model then writes one text over all, which is not stored.
+    With a model, each session gets a summary that is stored with it, the same one that its agents keep and receive. It
+    is incremental: the model receives the old summary and the runs since then, and is not called without new runs. Runs
+    that are unfinished or failed are included once they are completed. A run named by its reference is summarized
+    alone, however it ended, and its summary is not stored. For several, the model also writes an overall summary, which
+    is not stored.
 
     Args:
         *references: ``"chat"``, ``"chat/2"``, a `Session` or a `Run`.
-        store: The store they are in, or its name; the one in use where None.
-        model: A name (``"openai:gpt-5.2"``), one of `kern_nb.models`, an agent, whose model it is then, or a
-            `SessionSummaryManager` with a model and a prompt of its own.
-        where: In place of names, the sessions with these values, ``{"metadata.domain": "airline"}``; the names are
-            those of `compare_groups`. Empty, all sessions.
-        user_id: Whose sessions: another's are not there. Alone, all of that user's.
-        agent_id: In place of names, the sessions of an agent.
-        since: In place of names, those created then or later; naive times are UTC.
-        until: In place of names, those created before then.
-        progress: Whether to show how far a model is, where it takes longer than a moment.
+        store: The store or its name; by default the one in use.
+        model: A name (``"openai:gpt-5.2"``), an object of `kern_nb.models`, an agent, whose model is used, or a
+            `SessionSummaryManager` with its own model and prompt.
+        where: Instead of references, the sessions with these values, ``{"metadata.domain": "airline"}``, named as in
+            `compare_groups`. If empty, all sessions.
+        user_id: Only sessions of this user; alone, all of them.
+        agent_id: Instead of references, the sessions of an agent.
+        since: Instead of references, sessions created then or later; naive times are UTC.
+        until: Instead of references, sessions created before then.
+        progress: Whether to show the progress of a model after a moment.
 
     Returns:
         A `Digest` without a model; with one a `SessionSummary`, or `Summaries` of several.
 
     Raises:
-        SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
-        BadUsage: nothing is named, a message is, nothing fits, there is nothing to summarize, or it is no model.
-        ReadOnlyStore: a summary could not be stored; no model was asked.
-        SummaryFailed: the model failed. What was stored before stays, and the same call goes on from there.
+        SessionNotFound: A reference names no session.
+        RunNotFound: A reference names no run.
+        AmbiguousReference: A reference names several.
+        BadUsage: No session is named or matches, a message is named, no run is finished, or the model is invalid.
+        ReadOnlyStore: The store cannot store a summary; no model was called.
+        SummaryFailed: The model failed. Earlier summaries stay stored, and the same call continues from them.
+
+    Example:
+        >>> from kern_nb import Run, summarize
+        >>> from kern_nb.db import InMemoryDb
+        >>> store = InMemoryDb()
+        >>> run = store.append_run("chat", Run(input="Hi", output="Hello"))
+        >>> summarize("chat", store=store).output
+        'Hello'
     """
     from kern_nb.analysis.digest import digest
     from kern_nb.analysis.selection import SessionFilter, select_sessions
 
     if model is None:
-        fits = {"where": where, "user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-        return digest(*references, store=store, **fits)  # type: ignore[arg-type]
+        filters = {"where": where, "user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
+        return digest(*references, store=store, **filters)  # type: ignore[arg-type]
     from kern_nb.runtime import event_loop
 
-    found = store_registry.find(store)
+    opened = store_registry.find(store)
     manager = _manager(model)
-    fitting = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
-    places = select_sessions(found, references, fitting, user_id)
-    with _Progress(len(places), shown=progress) as bar:
-        made: SessionSummary | Summaries = event_loop.run(
-            lambda: _summarized(found, places, manager, bar), watch=bar.follow
+    fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
+    targets = chosen(opened, references, fitting, user_id)
+    with _Progress(len(targets), shown=progress) as bar:
+        result: SessionSummary | Summaries = event_loop.run(
+            lambda: _summarize(opened, targets, manager, bar), watch=bar.follow
         )
-    return made
+    return result
 
 
 class _Progress(Progress):
-    """How many sessions are summarized. Counted in the loop's thread, shown in the one that waits."""
+    """The number of summarized sessions, counted in the loop's thread and shown in the waiting one."""
 
     def __init__(self, total: int, *, shown: bool) -> None:
         super().__init__(total, shown=shown)
@@ -186,18 +208,18 @@ class _Progress(Progress):
         self.answers += 1
 
     def follow(self, future: Future[Any]) -> None:
-        """Show how far it is until it has ended."""
+        """Show the progress until the future is done."""
         while not future.done():
             self._done = self.ended
             self.look()
-            wait([future], timeout=_EVERY_S)
+            wait([future], timeout=_INTERVAL_S)
 
 
 def _manager(model: Any) -> SessionSummaryManager:
-    """What asks the model.
+    """Return the manager that calls the model.
 
     Raises:
-        BadUsage: it is of a kind that has no model.
+        BadUsage: It is a team or workflow without a model.
     """
     from kern_nb.runtime.session_owner import SessionOwner
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -206,76 +228,71 @@ def _manager(model: Any) -> SessionSummaryManager:
         return model
     if isinstance(model, SessionOwner):
         if not hasattr(model, "model"):
-            raise BadUsage(f"{model!r} has no model of its own.", 'Give one, for example model="openai:gpt-5.2".')
+            raise BadUsage(f"{model!r} has no model.", 'Pass one, for example model="openai:gpt-5.2".')
         model = model.model
     return SessionSummaryManager(model)
 
 
-async def _summarized(
-    store: SessionStore, places: Sequence[Reference], manager: SessionSummaryManager, bar: _Progress
+async def _summarize(
+    store: SessionStore, targets: Sequence[Reference], manager: SessionSummaryManager, bar: _Progress
 ) -> SessionSummary | Summaries:
-    async def one(place: Reference) -> SessionSummary | None:
-        made: SessionSummary | None
-        with _Failing(str(place), _GO_ON if place.run_index is None else _AGAIN):
-            if place.run_index is not None:
-                made = await manager.summarize_run(store, place.session_id, place.run_index)
+    async def summarize_target(target: Reference) -> SessionSummary | None:
+        summary: SessionSummary | None
+        with _translate_errors(str(target), _CONTINUE if target.run_index is None else _RETRY):
+            if target.run_index is not None:
+                summary = await manager.of_run(store, target.session_id, target.run_index)
                 bar.answered()
             else:
-                made = await manager.update(store, place.session_id, on_answer=bar.answered)
+                summary = await manager.update(store, target.session_id, on_answer=bar.answered)
         bar.ended += 1
-        return made
+        return summary
 
-    found = await _at_once([partial(one, place) for place in places])
-    made = [summary for summary in found if summary is not None]
-    without = tuple(str(place) for place, summary in zip(places, found, strict=True) if summary is None)
-    if not made:
-        what = without[0] if len(without) == 1 else f"any of the {len(without):,} sessions"
-        message = f"There is nothing to summarize in {what}: no run has ended."
-        raise BadUsage(message, "Without a model there is a digest of what there is.")
-    return made[0] if len(places) == 1 else await _together(made, without, manager)
+    results = await _gather([partial(summarize_target, target) for target in targets])
+    summaries = [summary for summary in results if summary is not None]
+    without = tuple(str(target) for target, summary in zip(targets, results, strict=True) if summary is None)
+    if not summaries:
+        subject = without[0] if len(without) == 1 else f"any of the {len(without):,} sessions"
+        raise BadUsage(f"No finished run to summarize in {subject}.", "Call summarize without a model for a digest.")
+    return summaries[0] if len(targets) == 1 else await _combine(summaries, without, manager)
 
 
-async def _together(
-    made: Sequence[SessionSummary], without: tuple[str, ...], manager: SessionSummaryManager
+async def _combine(
+    summaries: Sequence[SessionSummary], without: tuple[str, ...], manager: SessionSummaryManager
 ) -> Summaries:
-    """One text over all summaries; of a single one it is that one's."""
-    from kern_nb.runtime.summaries import MAX_MESSAGE_CHARACTERS, SessionSummaryManager
+    """Return the summaries with an overall one; for a single summary that is its text."""
+    from kern_nb.runtime.summaries import LONGEST, SessionSummaryManager
 
-    name = models.model_name(manager.model)
-    if len(made) == 1:
-        return Summaries(made[0].summary, tuple(made[0].topics), tuple(made), without, made[0].model)
-    lines = [f"{n}. {one.summary[:MAX_MESSAGE_CHARACTERS]}" for n, one in enumerate(made, start=1)]
-    with _Failing("all together", _GO_ON):
-        text = await SessionSummaryManager(manager.model, prompt=_TOGETHER).extend(None, lines, heading=_HEADING)
-    return Summaries(text["summary"], tuple(text["topics"]), tuple(made), without, name)
-
-
-class _Failing:
-    """Says of what no summary was made, where the model fails within the block, and what to do then."""
-
-    def __init__(self, what: str, hint: str) -> None:
-        self._what = what
-        self._hint = hint
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, KernError):
-            raise SummaryFailed(
-                f"The summary of {self._what} was not made: {type(error).__name__}: {error}", self._hint
-            ) from error
+    if len(summaries) == 1:
+        only = summaries[0]
+        return Summaries(only.summary, tuple(only.topics), (only,), without, only.model)
+    lines = [f"{n}. {summary.summary[:LONGEST]}" for n, summary in enumerate(summaries, start=1)]
+    with _translate_errors("all sessions together", _CONTINUE):
+        text = await SessionSummaryManager(manager.model, prompt=_OVERALL).extended(None, lines, heading=_HEADING)
+    name = models.name_of(manager.model)
+    return Summaries(text["summary"], tuple(text["topics"]), tuple(summaries), without, name)
 
 
-async def _at_once(works: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
-    """What all give, a few at a time. Where one fails or is interrupted, the others end, too."""
-    gate = asyncio.Semaphore(_AT_ONCE)
+@contextmanager
+def _translate_errors(subject: str, hint: str) -> Iterator[None]:
+    """Raise SummaryFailed, with the subject and the next step, where the model fails within the block."""
+    try:
+        yield
+    except KernError:
+        raise
+    except Exception as error:
+        message = f"Could not summarize {subject}: {type(error).__name__}: {error}"
+        raise SummaryFailed(message, hint) from error
 
-    async def one(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+
+async def _gather(jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+    """Return the results of the jobs, which run a few at a time. If one fails or is interrupted, the others end."""
+    gate = asyncio.Semaphore(_CONCURRENCY)
+
+    async def run(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with gate:
-            return await work()
+            return await job()
 
-    tasks = [asyncio.ensure_future(one(work)) for work in works]
+    tasks = [asyncio.ensure_future(run(job)) for job in jobs]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Values as people type them in a line: JSON where it is JSON, else text."""
+"""Values as people type them in a line: JSON if it parses as JSON, else text."""
 
 from __future__ import annotations
 
@@ -12,81 +12,81 @@ from kern_nb.records import Requirement
 from kern_nb.views.requirements import field_names
 
 
-def read(text: str) -> Any:
-    """The value of a JSON text; of any other, the text itself."""
+def parse_value(text: str) -> Any:
+    """Return the value of a JSON text; of any other text, the text itself."""
     try:
-        return json_value(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         return text
 
 
-def json_object(text: str, option: str) -> dict[str, Any]:
-    """The JSON object that an option has.
+def parse_json_object(text: str, option: str) -> dict[str, Any]:
+    """Return the JSON object of an option.
 
     Raises:
-        BadUsage: it is none.
+        BadUsage: The text is not a JSON object.
     """
-    example = f"""Write it like {option} '{{"path": "notes.txt", "n": 2}}'."""
+    example = f"""For example: {option} '{{"path": "notes.txt", "n": 2}}'"""
     try:
-        value = json_value(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise BadUsage(f"{option} {text!r} is no JSON: {error}.", example) from None
+        raise BadUsage(f"{option} must be JSON, got {text!r}: {error}.", example) from None
     if not isinstance(value, dict):
-        raise BadUsage(f"{option} {text!r} is no JSON object.", example)
+        raise BadUsage(f"{option} must be a JSON object, got {text!r}.", example)
     return value
 
 
-def json_value(text: str) -> Any:
-    """The value of a JSON text, read strictly.
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text, parsed strictly: Python also accepts NaN and Infinity, which are not JSON.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        ValueError: The text is not JSON.
+        RecursionError: It is nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    return json.loads(text, parse_constant=_refuse, parse_float=_parse_finite)
 
 
 def _refuse(name: str) -> NoReturn:
-    """Python reads NaN and Infinity, which are no JSON."""
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     return number if math.isfinite(number) else _refuse(text)
 
 
-def value_of(words: Sequence[str], requirement: Requirement) -> Any:
-    """What the words of an answer say, checked against the fields that are to be filled in.
+def parse_answer(words: Sequence[str], requirement: Requirement) -> Any:
+    """Parse the words of an answer, and check them against the fields that the requirement asks for.
 
-    Where the model has filled some of them already, none has to be given, and anything but fields is the tool's result.
+    If the model has filled in some of these already, none is mandatory, and anything but fields is the tool's result.
 
     Raises:
-        BadUsage: a field is missing or unknown.
+        BadUsage: A field is missing or unknown.
     """
-    value, names = read(" ".join(words)), field_names(requirement)
+    value, names = parse_value(" ".join(words)), fields(requirement)
     if not names:
         return value
-    has_blanks = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))
+    is_mandatory = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))
     if isinstance(value, dict):
-        given = value
-        if not has_blanks and not set(given) <= set(names):
-            return given
+        answer = value
+        if not is_mandatory and not set(answer) <= set(names):
+            return answer
     elif all(word.partition("=")[1] for word in words):
-        given = {name: read(text) for name, _, text in (word.partition("=") for word in words)}
+        answer = {name: parse_value(text) for name, _, text in (word.partition("=") for word in words)}
     elif len(names) == 1:
-        given = {names[0]: value}
-    elif has_blanks:
-        raise BadUsage(f"{len(names)} fields are asked for: {', '.join(names)}.", _example(names))
+        answer = {names[0]: value}
+    elif is_mandatory:
+        raise BadUsage(f"The answer needs {len(names)} fields: {', '.join(names)}.", _example(names))
     else:
         return value
-    for name in given:
+    for name in answer:
         if name not in names:
             hint = did_you_mean(name, names, _example(names))
-            raise BadUsage(f"No field {name!r} is asked for; there are: {', '.join(names)}.", hint)
-    missing = [name for name in names if name not in given]
-    if missing and has_blanks:
-        raise BadUsage(f"The answer lacks {', '.join(missing)}.", f"{_example(names)}; null where there is none.")
-    return given
+            raise BadUsage(f"Unknown field {name!r}; the fields are: {', '.join(names)}.", hint)
+    missing = [name for name in names if name not in answer]
+    if missing and is_mandatory:
+        raise BadUsage(f"Missing fields: {', '.join(missing)}.", f"{_example(names)}; null for an empty one.")
+    return answer
 
 
 def _example(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from kern_nb.environment import in_notebook
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
 
@@ -66,11 +67,6 @@ def printer() -> Emit:
         screen.show(stream, event)
 
     return emit
-
-
-def _in_notebook() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell is not None and hasattr(shell, "kernel")
 
 
 class _Cell:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
+
+from kern_nb.environment import current_shell
 
 
 def current_cell() -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from kern_nb.operations import agent_registry, inbox, resume
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """The store in use."""
-    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
+    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
     with SqliteDb(db_file=tmp_path / "s.db") as opened, contextlib.ExitStack() as stack:
         store_registry.attach(opened, name="work")
         stack.callback(store_registry.detach, "work")

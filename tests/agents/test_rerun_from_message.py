@@ -295,7 +295,7 @@ def test_rerun_of_team(store):
     assert [content for role, content in told(heard) if role == "user"] == ["weather?", "again?"]
     assert [r.input for r in rerun("chat", team, name="c").runs] == ["weather?", "again?"]
     for reference, leader_run in (("chat/1", "chat/0"), ("chat/3.0", "chat/2")):
-        with pytest.raises(BadUsage, match=f"within the run {leader_run}"):
+        with pytest.raises(BadUsage, match=f"within run {leader_run}"):
             rerun(reference, team)
 
 

@@ -121,7 +121,7 @@ def test_failed_run_summary_includes_error(db):
 
     assert all(word in asked(model) for word in ("q0", "ERROR", "out of luck"))
     assert "BE KIND" not in asked(model)
-    with pytest.raises(BadUsage, match="no run has ended"):
+    with pytest.raises(BadUsage, match="No finished run"):
         summarize("chat", store=db, model=model)
 
 
@@ -224,7 +224,7 @@ def test_summarize_rejects_empty_session(db):
     db.start_run("going", input="q")
     model = RecordingModel()
     for name in ("new", "going"):
-        with pytest.raises(BadUsage, match="no run has ended") as refused:
+        with pytest.raises(BadUsage, match="No finished run") as refused:
             summarize(name, store=db, model=model)
         assert "digest" in refused.value.hint
     with pytest.raises(BadUsage, match="any of the 2 sessions"):
@@ -251,7 +251,7 @@ def test_summarize_rejects_invalid_model(db):
     for model, says in (
         (5, "model must be a name or a model object, got 5"),
         ("nope", "nope"),
-        (Workflow([lambda step: 1], db=db), "no model of its own"),
+        (Workflow([lambda step: 1], db=db), "has no model"),
     ):
         with pytest.raises(BadUsage, match=says) as refused:
             summarize("chat", store=db, model=model)

@@ -42,7 +42,7 @@ def test_failing_model_keeps_stored_parts(store):
     failing = RecordingModel(["FIRST", "SECOND", ValueError("no summary today")])
     with pytest.raises(SummaryFailed, match="chat was not made: ValueError: no summary today") as failed:
         summarize("chat", store=store, model=failing)
-    assert "kept" in failed.value.hint
+    assert "stored" in failed.value.hint
     kept = store.get_session("chat").summary
     assert kept["summary"] == "SECOND"
 
@@ -178,7 +178,7 @@ def test_progress_in_notebook(db, monkeypatch, shown):
         Handle().update(bundle, raw=raw)
         return Handle()
 
-    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     for name in ("a", "b"):
         long_past(db, name, 1)

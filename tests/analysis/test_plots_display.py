@@ -294,7 +294,7 @@ def test_page_examples_run(tmp_path, monkeypatch):
 
     from kern_nb import store_registry
 
-    monkeypatch.setattr(store_registry, "_here", store_registry.Attached())
+    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).resolve().parents[2] / "docs" / "plots.md"
     space: dict = {}

@@ -17,7 +17,7 @@ def test_an_export_is_one_snapshot(store, store_factory, monkeypatch):
         a_session(store, name, runs=2)
     other = store_factory()
     exported = {}
-    for part in read.Gathering(store, [Reference("a"), Reference("b"), Reference("c"), Reference("c", 1)]):
+    for part in read.ExportReader(store, [Reference("a"), Reference("b"), Reference("c"), Reference("c", 1)]):
         if not exported:
             other.append_run("b", a_run())
             other.delete_session("c")
@@ -32,7 +32,7 @@ def test_an_export_is_one_snapshot(store, store_factory, monkeypatch):
 def test_an_abandoned_export_releases_the_store(store):
     """Its transaction ends on every engine."""
     a_session(store, "a", runs=1)
-    parts = iter(read.Gathering(store, [Reference("a")]))
+    parts = iter(read.ExportReader(store, [Reference("a")]))
     next(parts)
     parts.close()
     store.append_run("a", a_run())

@@ -40,7 +40,7 @@ def notebook(monkeypatch):
         shown.append(("display", bundle["text/plain"]))
         return Handle()
 
-    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     return shown
 

@@ -50,8 +50,8 @@ def attached_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No store is attached before the test, and none after it."""
     from kern_nb import store_registry
 
-    here = store_registry.Attached()
-    monkeypatch.setattr(store_registry, "_here", here)
+    here = store_registry.StoreRegistry()
+    monkeypatch.setattr(store_registry, "_registry", here)
     yield
     for name in here.names():
         here.detach(name)

@@ -1,4 +1,4 @@
-"""Runs that wait, for the tests of the inbox: one of each kind of question, under ids that are easy to write."""
+"""Paused runs for the tests of the inbox: a requirement of each kind, with ids that are easy to write."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ BOOK = "0b000000-0000-4000-8000-000000000002"
 RATE = "0c000000-0000-4000-8000-000000000003"
 
 
-def pause(store, session_id="chat", *, parent=None, user_id=None, agent_id="clerk", **asked):
-    """A run that waits: for each name a requirement, of these fields."""
+def pause(store, session_id="chat", *, parent=None, user_id=None, agent_id="clerk", **requirements):
+    """Return a paused run with a requirement of these fields for each tool call id."""
     run = store.start_run(session_id, input="x", agent_id=agent_id, parent_run_id=parent, user_id=user_id)
-    calls = [ToolCall(tool_call_id=n, tool_name=q.get("tool_name"), args=q.get("args")) for n, q in asked.items()]
+    calls = [
+        ToolCall(tool_call_id=n, tool_name=q.get("tool_name"), args=q.get("args")) for n, q in requirements.items()
+    ]
     store.append_messages(run.run_id, [Message(role="assistant", tool_calls=calls)])
-    store.pause_run(run.run_id, [Requirement(**q, tool_call_id=name) for name, q in asked.items()])
+    store.pause_run(run.run_id, [Requirement(**q, tool_call_id=name) for name, q in requirements.items()])
     return store.get_run(run.run_id)
 
 
@@ -23,5 +25,5 @@ def confirmation(**fields):
 
 
 def user_input(fields=("city", "date"), args=None, **more):
-    asked = {"kind": "user_input", "tool_name": "book", "args": args or {}, "extra": {"fields": list(fields)}}
-    return asked | more
+    requirement = {"kind": "user_input", "tool_name": "book", "args": args or {}, "extra": {"fields": list(fields)}}
+    return requirement | more

@@ -35,7 +35,7 @@ def test_attaching_writes_nothing_until_the_first_run(target, tmp_path):
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"s"}
 
 
-def test_a_store_is_named_after_its_file_or_database():
+def test_the_default_name_is_the_file_stem_or_database():
     """The name is the file's stem, the database's name, or memory; and any name one gives."""
     kern_nb.attach("data.duckdb")
     kern_nb.attach("sqlite:///agent.db")
@@ -46,7 +46,7 @@ def test_a_store_is_named_after_its_file_or_database():
     assert [store.name for store in kern_nb.stores()] == ["data", "agent", "memory", "shop", "my own"]
 
 
-def test_the_store_attached_last_is_in_use_until_another_is_used():
+def test_the_store_attached_last_is_in_use_until_use():
     """`attach` uses what it attaches; `use` changes that, and gives the store."""
     first, second = kern_nb.attach("a.duckdb"), kern_nb.attach("b.duckdb")
     assert kern_nb.current_store() is second
@@ -57,7 +57,7 @@ def test_the_store_attached_last_is_in_use_until_another_is_used():
     assert [(store.name, store.in_use) for store in kern_nb.stores()] == [("a", True), ("b", False)]
 
 
-def test_attaching_the_same_again_is_harmless():
+def test_attaching_the_same_target_again_is_harmless():
     """A cell that attaches can be run twice; in memory, the sessions stay."""
     for target in ("a.duckdb", "./a.duckdb", Path("a.duckdb").absolute()):
         kern_nb.attach(target)
@@ -95,7 +95,7 @@ def test_a_name_belongs_to_one_store():
         {"target": "a.duckdb", "read_only": True},
         {"target": ":memory:", "name": "a"},
     ):
-        with pytest.raises(BadUsage, match="The name 'a' is taken") as caught:
+        with pytest.raises(BadUsage, match="The name 'a' is already used") as caught:
             kern_nb.attach(**attempt)
         assert "--as" in caught.value.hint
 
@@ -119,12 +119,12 @@ def test_detaching_closes_and_brings_no_other_store_in_use():
 
     kern_nb.detach("b")
 
-    with pytest.raises(NoStore, match="No store is in use; attached are: a") as caught:
+    with pytest.raises(NoStore, match=r"No store is in use\. Attached stores: a") as caught:
         kern_nb.current_store()
     assert caught.value.hint == "Choose one: %kern use a"
 
 
-def test_what_is_not_attached_is_told():
+def test_an_unknown_store_name_is_an_error_with_a_hint():
     """No store, or none of that name: the hint is the next thing to write."""
     with pytest.raises(NoStore) as caught:
         kern_nb.current_store()
@@ -137,7 +137,7 @@ def test_what_is_not_attached_is_told():
         assert caught.value.hint == "Did you mean 'prod'?"
 
 
-def test_a_store_can_be_opened_to_be_read(tmp_path):
+def test_a_store_can_be_attached_read_only(tmp_path):
     """Two names for one file, once to be read only."""
     kern_nb.attach("a.db").append_run("chat", Run(input="x"))
 
@@ -161,7 +161,7 @@ def test_passwords_are_never_shown():
     assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_the_table_of_stores_says_the_same_in_text_html_and_frame():
+def test_the_store_table_agrees_in_text_html_and_frame():
     """Name, engine, access and place, and which is in use; without any, how to attach one."""
     assert "No store is attached" in repr(kern_nb.stores())
     assert "%kern attach" in kern_nb.stores()._repr_html_()

@@ -31,8 +31,8 @@ INSERT INTO agno_runs VALUES ('r1', 's1', 'agent', 'a', NULL, NULL, NULL, NULL, 
 def everything(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but the empty ones that SQLite puts beside a file it reads."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith("-shm"))
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    return {name: content for name, content in found.items() if content or not name.endswith("-wal")}
+    result = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {name: content for name, content in result.items() if content or not name.endswith("-wal")}
 
 
 def two_lines(error: BaseException, lines: list[str], kind: type[BaseException]) -> None:
@@ -51,7 +51,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def work(tmp_path):
-    """Files that are no stores of ours, each under the name of what it is."""
+    """Files that are not stores, named after what they are."""
     folder = tmp_path / "work"
     (folder / "notes.txt").write_text("just text\n", encoding="utf-8")
     (folder / "notes.duckdb").write_text("just text\n", encoding="utf-8")
@@ -89,8 +89,8 @@ def work(tmp_path):
         ("postgresql://user:sesame@127.0.0.1:1/shop", errors.StoreUnavailable),
     ],
 )
-def test_what_is_no_store_is_refused_at_once(notebook, work, target, kind):
-    """Attaching it: two lines, no store attached, no file changed or made, no password shown."""
+def test_an_invalid_target_is_refused_without_changes(notebook, work, target, kind):
+    """Two lines, no store attached, no file changed or created, no password shown."""
     before = everything(work)
 
     error, lines = notebook.fails(f"%kern attach {target}")
@@ -138,8 +138,8 @@ def test_what_is_no_store_is_refused_at_once(notebook, work, target, kind):
         ("%kern import *.nothing", errors.RecordsNotFound, ""),
     ],
 )
-def test_a_wrong_line_takes_two_lines(notebook, chats, line, kind, hint):
-    """A wrong verb, option, value or reference: two lines with a way on, and the store's rows are as before."""
+def test_an_invalid_line_shows_two_lines(notebook, chats, line, kind, hint):
+    """A wrong verb, option, value or reference: two lines with a hint, and the rows of the store do not change."""
     before = [chats.sessions_df(), chats.messages_df()]
 
     error, lines = notebook.fails(line)
@@ -155,7 +155,7 @@ def test_a_wrong_line_takes_two_lines(notebook, chats, line, kind, hint):
 )
 @pytest.mark.parametrize("name", ["s.duckdb", "s.db"])
 def test_sql_that_writes_is_refused(notebook, tmp_path, name, sql):
-    """Two lines, and every file is byte for byte as it was."""
+    """Two lines, and no byte of any file changes."""
     notebook.run(f"%kern attach {name}")
     kern_nb.current_store().append_run("alpha", Run(input="x"))
     kern_nb.current_store().close()
@@ -168,7 +168,7 @@ def test_sql_that_writes_is_refused(notebook, tmp_path, name, sql):
     assert everything(tmp_path / "work") == before
 
 
-def test_a_store_opened_to_be_read_refuses_to_branch(notebook):
+def test_a_read_only_store_refuses_to_branch(notebook):
     """Two lines, with the way to write."""
     notebook.run("%kern attach s.db")
     kern_nb.current_store().append_run("alpha", Run(input="x"))
@@ -180,7 +180,7 @@ def test_a_store_opened_to_be_read_refuses_to_branch(notebook):
     assert "--read-only" in lines[1]
 
 
-def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
+def test_without_a_store_every_verb_names_the_attach_line(notebook):
     """The first line of a new user."""
     for line in (
         "%kern sessions",
@@ -199,7 +199,7 @@ def test_without_a_store_every_verb_says_how_to_attach_one(notebook):
         assert "%kern attach sessions.duckdb" in lines[1]
 
 
-def test_an_error_is_also_the_builtin_it_resembles(notebook, chats):
+def test_an_error_subclasses_a_builtin_error(notebook, chats):
     """`except KeyError` around a magic works, so a notebook can go on."""
     notebook.run(
         "try:\n    get_ipython().run_line_magic('kern', 'show nobody')\nexcept KeyError as error:\n    caught = error"
@@ -219,11 +219,11 @@ def test_an_error_without_a_hint_gets_the_usage(notebook, chats, monkeypatch):
     error, lines = notebook.fails("%kern check")
 
     two_lines(error, lines, errors.KernError)
-    assert lines[1] == "Hint: Usage: %kern check [--repair] [--store NAME]"
+    assert lines[1] == "Hint: Usage: %kern check [--repair] [--hosts-gone HOST] [--store NAME]"
 
 
-def test_a_bug_keeps_its_traceback(notebook, chats, monkeypatch):
-    """What is not ours to explain is not hidden."""
+def test_an_unexpected_error_keeps_its_traceback(notebook, chats, monkeypatch):
+    """Only our own errors are shortened."""
 
     def fail(**_: object) -> None:
         raise ZeroDivisionError("a bug")

@@ -6,7 +6,7 @@ import ast
 import re
 
 import pytest
-from executed import differing, prose, require_clean, require_quiet, run_twice, text
+from notebook_runs import differing, prose, require_clean, require_quiet, run_twice, text
 
 NAME = "branch_and_rerun.ipynb"
 
@@ -25,13 +25,13 @@ def runs(tmp_path_factory):
     return run_twice(tmp_path_factory.mktemp("branch"), NAME)
 
 
-def test_it_runs_and_a_second_run_shows_the_same(runs):
+def test_a_second_run_shows_the_same(runs):
     """Only times are others."""
     require_quiet(runs, failing=set())
     assert differing(runs) <= ON_TIME
 
 
-def test_what_went_wrong_is_found(runs):
+def test_the_failing_run_is_identified(runs):
     """Four sessions have no reward, and one of them no failed call."""
     rows = [line.split()[1:] for line in text(runs[0], "find").splitlines()[1:]]
 
@@ -40,7 +40,7 @@ def test_what_went_wrong_is_found(runs):
     assert prose(NAME, "find-after").startswith("Four of eight. In one of them no tool call failed")
 
 
-def test_a_branch_has_the_orders_as_they_were_and_the_original_stays(runs):
+def test_a_branch_restores_the_orders_and_keeps_the_original(runs):
     """Before the refund all is there; what is done in a branch is done there alone."""
     kept = {
         cell: ast.literal_eval(text(runs[0], cell))
@@ -53,7 +53,7 @@ def test_a_branch_has_the_orders_as_they_were_and_the_original_stays(runs):
     assert text(runs[0], "original") == "True"
 
 
-def test_another_agent_and_other_words_mend_it(runs):
+def test_another_agent_or_message_fixes_the_run(runs):
     """Both reruns end with a reward, are beside the original, and say what they are."""
     first = runs[0]
 
@@ -67,7 +67,7 @@ def test_another_agent_and_other_words_mend_it(runs):
     ]
 
 
-def test_the_tree_is_saved_for_lab_and_for_those_who_run_nothing(runs):
+def test_the_tree_is_stored_for_lab_and_static_viewers(runs):
     """As a chart, as a picture and as text."""
     (output,) = runs[0]["tree"]
 

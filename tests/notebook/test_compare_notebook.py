@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from executed import differing, prose, require_clean, require_quiet, run_twice, text
+from notebook_runs import differing, prose, require_clean, require_quiet, run_twice, text
 
 NAME = "compare_models.ipynb"
 
@@ -24,7 +24,7 @@ def runs(tmp_path_factory):
     return run_twice(tmp_path_factory.mktemp("compare"), NAME)
 
 
-def test_it_runs_and_a_second_run_shows_the_same(runs):
+def test_a_second_run_shows_the_same(runs):
     """The sample is the same each time; only times are others."""
     require_quiet(runs, failing=set())
     assert differing(runs) <= ON_TIME
@@ -46,7 +46,7 @@ def test_the_expert_is_better_and_the_text_has_its_numbers(runs):
     assert re.findall(r"\d+%", prose(NAME, "which-after")) == ["54%", "92%", "25%", "75%"]
 
 
-def test_the_tasks_of_which_the_text_speaks_are_those(runs):
+def test_the_tasks_in_the_text_match_the_results(runs):
     """Gained most, even, and lost."""
     rows = [line.split() for line in text(runs[0], "where").splitlines() if re.search(r"\d", line)]
     delta = {task: float(delta) for task, _, _, delta in rows}
@@ -62,7 +62,7 @@ def test_the_tasks_of_which_the_text_speaks_are_those(runs):
     ]
 
 
-def test_the_reasons_are_there_to_be_seen(runs):
+def test_the_reasons_are_displayed(runs):
     """Which tools failed, where the two part, what the novice did, how the expert was lost."""
     first = runs[0]
 
@@ -78,7 +78,7 @@ def test_the_reasons_are_there_to_be_seen(runs):
 
 
 @pytest.mark.parametrize("cell", ["which-plot", "tools-plot"])
-def test_plots_are_saved_for_lab_and_for_those_who_run_nothing(runs, cell):
+def test_plots_are_stored_for_lab_and_static_viewers(runs, cell):
     """As a chart, as a picture and as text."""
     (output,) = runs[0][cell]
 

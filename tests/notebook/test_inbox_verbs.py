@@ -1,4 +1,4 @@
-"""The inbox: what waits is shown with what to type, narrowed as asked, and as a frame."""
+"""The inbox lists pending requirements with the lines to type, applies filters, and has a frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kern_nb.records import Run
 DTYPES_OF = {column.name: DTYPES[column.kind] for column in REQUIREMENTS}
 
 
-def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
+def test_the_inbox_lists_requirements_with_the_lines_to_type(notebook, paused):
     """A row each: the beginning of its id, kind, run, agent, call, question, who is to answer, fields, since when."""
     inbox = notebook.run("%kern inbox")
     text = repr(inbox)
@@ -31,8 +31,8 @@ def test_the_inbox_lists_what_waits_with_what_to_type(notebook, paused):
         assert part.replace('"', "&quot;") in inbox._repr_html_()
 
 
-def test_its_frame_is_that_of_the_view(notebook, paused, main):
-    """`.df` has the rows, columns and dtypes of SQL over ``requirements``, answered ones too where asked for."""
+def test_the_inbox_frame_matches_the_sql_view(notebook, paused, main):
+    """`.df` has the rows, columns and dtypes of SQL over ``requirements``, resolved ones included with --all."""
     main.resolve(BOOK, value={"city": "París", "date": None}, by="ann", note="n")
     view = notebook.run("%kern_sql SELECT * FROM requirements ORDER BY created_at, requirement_id")
 
@@ -49,19 +49,19 @@ def test_its_frame_is_that_of_the_view(notebook, paused, main):
     assert list(notebook.run("%kern inbox").df["requirement_id"]) == [DELETE, RATE]
 
 
-def test_an_empty_inbox_says_so(notebook, main):
-    """In words, with a frame that has all its columns."""
+def test_an_empty_inbox_has_a_message_and_an_empty_frame(notebook, main):
+    """Its frame has all columns."""
     inbox = notebook.run("%kern inbox")
 
     assert "The inbox is empty" in repr(inbox)
     assert "The inbox is empty" in inbox._repr_html_()
     assert inbox.df.empty
     assert {name: str(dtype) for name, dtype in inbox.df.dtypes.items()} == DTYPES_OF
-    assert "Nothing that fits" in repr(notebook.run("%kern inbox --for ann"))
+    assert "No matching requirements" in repr(notebook.run("%kern inbox --for ann"))
 
 
-def test_the_inbox_is_narrowed(notebook, paused, main):
-    """By user, by who is to answer, by session, by run; a store may be named; all of it is one call of a script."""
+def test_the_inbox_can_be_filtered(notebook, paused, main):
+    """By user, assignee, session, run and store; a script does the same in one call."""
     main.append_run("chat", Run(input="y"))
     mine = pause(main, "other", user_id="u", a=confirmation(assignee="bob")).requirements[0].requirement_id
     notebook.run("%kern attach :memory: --as empty")
@@ -76,14 +76,14 @@ def test_the_inbox_is_narrowed(notebook, paused, main):
         ("", [DELETE, BOOK, RATE, mine]),
     ):
         inbox = notebook.run(f"%kern inbox --store main {line}")
-        assert [one.requirement_id for one in inbox] == expected
+        assert [item.requirement_id for item in inbox] == expected
         assert not expected or "--store main" in repr(inbox)
     assert len(notebook.run("%kern inbox")) == 0
     assert [r.requirement_id for r in kern_nb.inbox(assignee="ann", store="main")] == [DELETE]
 
 
-def test_members_wait_for_their_team(notebook, main):
-    """What a member's run waits for stands with the team's run, which is what goes on."""
+def test_a_members_requirement_is_listed_with_the_team_run(notebook, main):
+    """The team's run is the one that resumes."""
     team = pause(main, "trip", agent_id=None)
     pause(main, "trip", parent=team.run_id, agent_id="writer", a=confirmation(requirement_id=DELETE))
 
@@ -93,8 +93,8 @@ def test_members_wait_for_their_team(notebook, main):
     assert "%kern continue trip/0" in repr(notebook.run("%kern approve trip/0"))
 
 
-def test_what_is_claimed_late_or_over_says_so(notebook, main):
-    """Who is at it; that it expired; that its run was cancelled, which then waits no more."""
+def test_claimed_expired_and_cancelled_requirements_are_marked(notebook, main):
+    """The claimant is named; a cancelled run has no pending requirement."""
     past = datetime(2026, 1, 1, tzinfo=UTC)
     pause(main, a=confirmation(requirement_id=DELETE), b=confirmation(requirement_id=BOOK, expires_at=past))
     main.claim(DELETE, by="ann")
@@ -113,10 +113,10 @@ def test_what_is_claimed_late_or_over_says_so(notebook, main):
     assert "✓ approved by ann" in repr(notebook.run("%kern inbox --all"))
 
 
-def test_what_stands_for_a_requirement_is_unique_in_the_store(notebook, main):
-    """As many characters as it takes, at least 8, counting what was answered long ago; and it is what a verb takes."""
+def test_short_ids_are_unique_in_the_store(notebook, main):
+    """At least 8 characters, unique among resolved ones too; verbs accept them."""
     ids = ["0a00000011", "0a00000012", "0a000000", "short", "0b0000001"]
-    pause(main, **{f"c{i}": confirmation(requirement_id=one) for i, one in enumerate(ids)})
+    pause(main, **{f"c{i}": confirmation(requirement_id=item) for i, item in enumerate(ids)})
     main.resolve("0a00000012", approve=True)
 
     keys = {row.requirement.requirement_id: row.key for row in notebook.run("%kern inbox").rows}

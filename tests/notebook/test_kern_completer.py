@@ -10,20 +10,20 @@ from IPython.core.completer import provisionalcompleter
 
 from kern_nb.db import DuckDb
 from kern_nb.ingest.formats import IMPORTERS
-from kern_nb.magics import completion_sources, lookup
+from kern_nb.magics import completion_sources
 from kern_nb.records import Message, Requirement, Run
 
 
 @pytest.fixture
 def tab(notebook, monkeypatch):
     """What Tab offers at the end of a text, as the texts it would become; a lookup gets all the time it needs."""
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def complete(text: str) -> list[str]:
         with provisionalcompleter():
-            found = list(notebook.shell.Completer.completions(text, len(text)))
-        return [text[: one.start] + one.text for one in found]
+            result = list(notebook.shell.Completer.completions(text, len(text)))
+        return [text[: item.start] + item.text for item in result]
 
     return complete
 
@@ -41,9 +41,9 @@ def shop(notebook, tmp_path):
     return store
 
 
-def test_verbs_are_offered_in_their_order(tab):
+def test_verbs_complete_in_order(tab):
     """After `%kern`, the verbs of a line; after a beginning, those that fit; also where the value is assigned."""
-    from kern_nb.magics.grammar import VERBS
+    from kern_nb.magics.commands import VERBS
 
     assert tab("%kern ") == [verb.command for verb in VERBS if not verb.takes_cell]
     assert tab("%%kern ") == ["%%kern run"]
@@ -52,7 +52,7 @@ def test_verbs_are_offered_in_their_order(tab):
     assert tab("x = 1\n%kern sh") == ["x = 1\n%kern show"]
 
 
-def test_options_are_offered_once(tab):
+def test_options_complete_once(tab):
     """Those of the verb that are not on the line yet."""
     assert tab("%kern branch chat --") == [f"%kern branch chat {o}" for o in ("--as", "--before", "--store")]
     assert tab("%kern branch chat --before --") == [f"%kern branch chat --before {o}" for o in ("--as", "--store")]
@@ -60,7 +60,7 @@ def test_options_are_offered_once(tab):
     assert tab("df = %kern_sql --i") == ["df = %kern_sql --into"]
 
 
-def test_words_of_the_language_are_offered(tab):
+def test_frames_statuses_and_formats_complete(tab):
     """Frames, statuses and formats, each where it belongs."""
     frames = ["sessions", "runs", "messages", "tool_calls", "scores"]
 
@@ -69,7 +69,7 @@ def test_words_of_the_language_are_offered(tab):
     assert tab("%kern import x.json --format ") == [f"%kern import x.json --format {name}" for name in IMPORTERS]
 
 
-def test_stores_are_offered(tab, notebook, shop):
+def test_store_names_complete(tab, notebook, shop):
     """The names of attached stores after use, detach and --store."""
     notebook.run("%kern attach :memory: --as other")
 
@@ -77,7 +77,7 @@ def test_stores_are_offered(tab, notebook, shop):
         assert tab(line)[:2] == [f"{line}shop", f"{line}other"]
 
 
-def test_sessions_are_offered_as_they_must_be_written(tab, shop):
+def test_session_ids_complete_with_quotes(tab, shop):
     """Ids with spaces, quotes, colons and slashes complete as one word, quoted where it is needed."""
     assert set(tab("%kern show ch")) == {"%kern show chat", "%kern show 'chat 2'"}
     assert tab("%kern show 'chat ") == ["%kern show 'chat 2'"]
@@ -87,14 +87,14 @@ def test_sessions_are_offered_as_they_must_be_written(tab, shop):
     assert tab("%kern branch i") == ["""%kern branch 'it'"'"'s'"""]
 
 
-def test_runs_and_messages_are_offered_after_a_slash_and_a_point(tab, shop):
+def test_runs_and_messages_complete_after_slash_and_dot(tab, shop):
     """`chat/` gives its runs, `chat/0.` the messages of run 0."""
     assert tab("%kern show chat/") == ["%kern show chat/0", "%kern show chat/1"]
     assert tab("%kern branch chat/0.") == [f"%kern branch chat/0.{i}" for i in range(3)]
     assert tab("%kern show zoo/1/") == ["%kern show zoo/1/0"]
 
 
-def test_sessions_of_the_store_that_the_line_names(tab, notebook, shop):
+def test_sessions_complete_from_the_store_option(tab, notebook, shop):
     """`--store` before the cursor decides whose sessions are offered."""
     notebook.run("%kern attach :memory: --as empty")
 
@@ -102,7 +102,7 @@ def test_sessions_of_the_store_that_the_line_names(tab, notebook, shop):
     assert "%kern show --store shop chat" in tab("%kern show --store shop ch")
 
 
-def test_agents_are_offered(tab, notebook):
+def test_agents_complete(tab, notebook):
     """Their variables after `%%kern run` and `--agent`; where an option narrows rows, their ids."""
     from kern_nb.agent import Agent
 
@@ -116,7 +116,7 @@ def test_agents_are_offered(tab, notebook):
     assert tab("%%kern run nobody") == ["%%kern run nobody"]
 
 
-def test_what_is_said_to_an_agent_is_no_code(tab, notebook):
+def test_the_body_of_a_run_cell_is_not_completed(tab, notebook):
     """In the body of `%%kern run`, no name of Python's is offered."""
     notebook.run("sessions_of_mine = 1")
 
@@ -124,11 +124,11 @@ def test_what_is_said_to_an_agent_is_no_code(tab, notebook):
     assert tab("%%kern run clerk\n%kern se") == ["%%kern run clerk\n%kern se"]
 
 
-def test_requirements_are_offered(tab, shop):
+def test_requirements_complete(tab, shop):
     """The beginning of the id of each that waits, its whole id where more is written; sessions to hand over, too."""
     run = shop.start_run("chat", input="x")
     ids = ["0a000000-1111", "0b000000-2222"]
-    shop.pause_run(run.run_id, [Requirement(kind="confirmation", requirement_id=one) for one in ids])
+    shop.pause_run(run.run_id, [Requirement(kind="confirmation", requirement_id=item) for item in ids])
     done = shop.start_run("chat", input="x")
     shop.pause_run(done.run_id, [Requirement(kind="confirmation", requirement_id="0c000000-3333")])
     shop.resolve("0c000000-3333", approve=True)
@@ -143,7 +143,7 @@ def test_requirements_are_offered(tab, shop):
     assert tab("%kern inbox --session z") == ["%kern inbox --session zoo/1"]
 
 
-def test_files_are_offered_after_attach_and_import(tab, tmp_path):
+def test_files_complete_after_attach_and_import(tab, tmp_path):
     """Files and folders, hidden ones only where asked for."""
     work = tmp_path / "work"
     (work / "my data").mkdir()
@@ -159,13 +159,13 @@ def test_files_are_offered_after_attach_and_import(tab, tmp_path):
     assert tab(f"%kern attach {work}/se") == [f"%kern attach {work}/sessions.duckdb"]
 
 
-def test_views_and_columns_are_offered_in_sql(tab):
+def test_views_and_columns_complete_in_sql(tab):
     """In the body of `%%kern_sql`."""
     assert tab("%%kern_sql\nSELECT n_tool_e") == ["%%kern_sql\nSELECT n_tool_errors"]
     assert "%%kern_sql\nSELECT *\nFROM messages" in tab("%%kern_sql\nSELECT *\nFROM mess")
 
 
-def test_outside_of_our_magics_nothing_changes(tab, notebook):
+def test_completion_outside_the_magics_is_unchanged(tab, notebook):
     """Python completes as ever."""
     notebook.run("sessions_of_mine = 1")
 
@@ -175,15 +175,15 @@ def test_outside_of_our_magics_nothing_changes(tab, notebook):
 @pytest.mark.parametrize(
     "text", ["%kern nop", "%kern nope x", "%kern show x/", "%kern show '", "%kern import /nowhere/x", "%kern use x"]
 )
-def test_with_nothing_to_offer_what_is_written_stays(tab, capsys, text):
+def test_without_candidates_the_typed_word_stays(tab, capsys, text):
     """No store, no such verb, folder or session: the word itself is offered, and nothing is printed."""
     assert tab(text) == [text]
     assert capsys.readouterr().err == ""
 
 
-def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
+def test_completion_does_not_block_on_a_slow_store(notebook, shop, monkeypatch):
     """Tab returns within the budget; the answer is there the next time."""
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
     quick = shop.list_sessions
 
     may_answer = threading.Event()
@@ -198,14 +198,14 @@ def test_a_slow_store_is_not_waited_for(notebook, shop, monkeypatch):
 
     may_answer.set()
     until = time.monotonic() + 20
-    while "chat" not in (found := completion_sources.sessions("", None)) and time.monotonic() < until:
+    while "chat" not in (result := completion_sources.sessions("", None)) and time.monotonic() < until:
         time.sleep(0.05)
-    assert "chat" in found
+    assert "chat" in result
 
 
-def test_a_store_that_fails_offers_nothing(notebook, shop, monkeypatch, capsys):
+def test_a_failing_store_completes_nothing(notebook, shop, monkeypatch, capsys):
     """An error is not shown where nobody asked for anything."""
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def fail(**_: object) -> object:
         raise RuntimeError("gone")

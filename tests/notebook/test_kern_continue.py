@@ -33,14 +33,14 @@ def approved(notebook, clerk, memory):
 @pytest.mark.parametrize(
     "line", ["chat/0", "chat", "cha", "$run", "$asked", "chat/0 --agent clerk-1", "chat --agent boss"]
 )
-def test_a_run_is_named_in_many_ways(notebook, approved, line):
-    """Its place, its session where one run waits, a variable, what it waited for; its agent found or named."""
+def test_a_run_is_resumed_by_any_reference(notebook, approved, line):
+    """By reference, by its session if one run is unfinished, by a variable, by a requirement; with or without --agent."""
     notebook.shell.user_ns |= {"run": approved, "asked": approved.requirements[0].requirement_id}
 
     assert notebook.run(f"%kern continue {line}").status == "COMPLETED"
 
 
-def test_an_interrupted_run_is_gone_on_with(notebook, memory):
+def test_an_interrupted_run_is_resumed(notebook, memory):
     """One that was cut off before the model answered."""
     parrot(notebook, "bird", id="parrot")
     run = memory.start_run("chat", input="hello", agent_id="parrot")
@@ -52,8 +52,8 @@ def test_an_interrupted_run_is_gone_on_with(notebook, memory):
     assert (gone_on.run_id, gone_on.status, gone_on.output) == (run.run_id, "COMPLETED", "You said 'hello'.")
 
 
-def test_the_store_is_the_agents_own(notebook, tmp_path, shredder):
-    """An agent with a db of its own is found, whatever is attached, named or not; also where nothing is."""
+def test_the_store_defaults_to_the_agents_own(notebook, tmp_path, shredder):
+    """An agent with its own db is found whatever is attached, named or not; also without attached stores."""
     own = shredding(shredder, *"abcd", id="clerk", session_id="chat", db=SqliteDb(tmp_path / "own.db"))
     notebook.shell.user_ns["clerk"] = own
     for attach, line in (
@@ -70,14 +70,14 @@ def test_the_store_is_the_agents_own(notebook, tmp_path, shredder):
     assert shredder.shredded == list("abcd")
 
 
-def test_an_agent_goes_on_only_in_its_own_store(notebook, approved, clerk, memory, shredder):
+def test_an_agent_resumes_only_in_its_own_store(notebook, approved, clerk, memory, shredder):
     """A run of one store is not handed to an agent of another; nothing is claimed."""
     kern_nb.attach(InMemoryDb(), name="other")
     two_lines(notebook, "%kern continue chat", errors.SessionNotFound)
 
     notebook.shell.user_ns["boss"] = shredding(shredder, id="clerk-1", db=InMemoryDb())
     lines = two_lines(notebook, "%kern continue chat --store memory")
-    assert "keeps its runs in" in lines[0]
+    assert "uses" in lines[0]
     assert "--agent" in lines[1]
 
     notebook.run("%kern use memory")
@@ -86,26 +86,26 @@ def test_an_agent_goes_on_only_in_its_own_store(notebook, approved, clerk, memor
     assert memory.get_run(approved.run_id).status == "PAUSED"
 
 
-def test_an_agent_without_a_store_goes_on_in_the_one_that_is_named(notebook, clerk, memory, shredder):
-    """What was answered with --store is gone on with by the line that says so, whatever store is in use."""
+def test_an_agent_without_a_store_resumes_in_the_store_option(notebook, clerk, memory, shredder):
+    """The suggested line resumes in the store of --store, whatever store is in use."""
     notebook.run("%%kern run boss\nDelete x.txt")
     kern_nb.attach(InMemoryDb(), name="other")
 
     answered = notebook.run("%kern approve chat --store memory")
-    line = str(answered).rpartition("Go on: ")[2].strip()
+    line = str(answered).rpartition("Resume it: ")[2].strip()
     assert "--store memory" in line
     assert notebook.run(line).status == "COMPLETED"
     assert (shredder.shredded, memory.get_session("chat").runs[0].status) == (["x.txt"], "COMPLETED")
     assert kern_nb.store_registry.current_store().get_session("chat") is None
 
 
-def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_path, shredder):
-    """One that was given, or the one in memory: what a run waits for is listed, answered and gone on with."""
+def test_without_attached_stores_the_agents_store_is_used(notebook, tmp_path, shredder):
+    """Its own db, or the one in memory: requirements are listed and resolved, and the run resumes."""
     for db in (SqliteDb(tmp_path / "own.db"), None):
         notebook.shell.user_ns["clerk"] = shredding(shredder, "x", id="clerk", session_id="chat", db=db)
         notebook.run("%%kern run clerk\nx")
-        (asked,) = notebook.run("%kern inbox")
-        notebook.run(f"%kern approve {asked.requirement_id[:8]}")
+        (requirement,) = notebook.run("%kern inbox")
+        notebook.run(f"%kern approve {requirement.requirement_id[:8]}")
         assert notebook.run("%kern continue chat").status == "COMPLETED"
 
     notebook.shell.user_ns["other"] = shredding(shredder, id="clerk", db=SqliteDb(tmp_path / "own.db"))
@@ -113,49 +113,49 @@ def test_where_nothing_is_attached_the_agents_own_store_is_meant(notebook, tmp_p
     assert "%kern attach" in lines[1]
 
 
-def test_which_agent_goes_on_must_be_clear(notebook, approved, memory, clerk):
-    """None that fits, or several: the hint is a line with an agent in it. Any agent may be named."""
+def test_an_ambiguous_agent_is_refused(notebook, approved, memory, clerk):
+    """No matching agent, or several: the hint is a line with an agent. Any agent may be named."""
     variables = notebook.shell.user_ns
     variables["twin"] = shredding(Shredder(), id="clerk-1")
     lines = two_lines(notebook, "%kern continue chat")
-    assert "Several agents here are 'clerk-1': boss, twin." in lines[0]
+    assert "Several agents have the id or name 'clerk-1': boss, twin." in lines[0]
     assert "%kern continue chat/0 --agent boss" in lines[1]
 
     del variables["boss"], variables["twin"]
     lines = two_lines(notebook, "%kern continue chat")
-    assert "is of 'clerk-1', and there is no agent here" in lines[0]
+    assert "belongs to 'clerk-1'; this notebook has no agent" in lines[0]
 
     clerk.id = clerk.name = "somebody"
     variables["else_"] = clerk
     lines = two_lines(notebook, "%kern continue chat")
-    assert "agents here: else_" in lines[0]
+    assert "the agents of this notebook are: else_" in lines[0]
     assert "%kern continue chat/0 --agent else_" in lines[1]
     two_lines(notebook, "%kern continue chat --agent els")
     assert notebook.run("%kern continue chat --agent else_").status == "COMPLETED"
 
 
-def test_a_session_stands_for_the_one_run_that_did_not_end(notebook, clerk, memory):
-    """Where there is none, or several, the hint says what to do; so it does for what a branch inherits."""
+def test_a_session_reference_means_its_only_unfinished_run(notebook, clerk, memory):
+    """For none, several, or an inherited run, the hint names the next step."""
     clerk.model = ScriptedModel([call("delete_file", path="x"), call("delete_file", path="y")])
     for text in ("x", "y"):
         notebook.run(f"%%kern run boss --session a\n{text}")
     notebook.run("%kern branch a --as b")
     memory.append_run("c", kern_nb.Run(input="x", agent_id="clerk-1"))
 
-    for line, says, hint in (
+    for line, message, hint in (
         ("a", "a/0 PAUSED, a/1 PAUSED", "%kern continue a/1"),
-        ("b", "No run of b waits", "%kern show b"),
-        ("b/0", "inherited: it belongs to a", "%kern continue a/0"),
-        ("c", "No run of c waits", "%kern show c"),
+        ("b", "b has no paused or interrupted run", "%kern show b"),
+        ("b/0", "inherited from a", "%kern continue a/0"),
+        ("c", "c has no paused or interrupted run", "%kern show c"),
     ):
         lines = two_lines(notebook, f"%kern continue {line}")
-        assert says in lines[0]
+        assert message in lines[0]
         assert hint in lines[1]
     two_lines(notebook, "%kern continue nobody", errors.SessionNotFound)
     two_lines(notebook, "%kern continue a/7", errors.RunNotFound)
 
 
-def test_without_store_and_agent_one_is_told_to_attach(notebook):
+def test_without_store_and_agent_the_hint_is_to_attach(notebook):
     """The first line of a new user."""
     assert "%kern attach" in two_lines(notebook, "%kern continue chat", errors.NoStore)[1]
 
@@ -164,8 +164,8 @@ def test_outside_of_ipython_there_are_no_agents(clerk):
     """The same calls in a script: the agent is an object there, and needs no name."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    assert list(agent_registry.here()) == ["boss"]
+    assert list(agent_registry.notebook_agents()) == ["boss"]
     InteractiveShell.clear_instance()
 
-    assert agent_registry.here() == {}
-    assert agent_registry.variable_of("clerk-1") is None
+    assert agent_registry.notebook_agents() == {}
+    assert agent_registry.find_variable("clerk-1") is None

@@ -55,22 +55,24 @@ def files():
     return sorted(path.name for path in Path().iterdir())
 
 
-def test_the_verb_is_the_function(notebook, chats):
+def test_the_verb_equals_the_function(notebook, chats):
     """Names, then the path; the value says what was written, and the line that writes it again."""
-    made = notebook.run("%kern export alpha alps/0 'my chats.json'")
+    report = notebook.run("%kern export alpha alps/0 'my chats.json'")
 
-    assert (made.format, made.sessions, made.runs, made.messages, made.tool_calls) == ("bundle", 2, 4, 16, 4)
-    assert made.size == Path("my chats.json").stat().st_size
-    assert repr(made) == f"Wrote 2 sessions, 4 runs, 16 messages, 4 tool calls to my chats.json: {made.size:,} bytes."
-    line = shlex.join(made.words)
+    assert (report.format, report.sessions, report.runs, report.messages, report.tool_calls) == ("bundle", 2, 4, 16, 4)
+    assert report.size == Path("my chats.json").stat().st_size
+    assert (
+        repr(report) == f"Wrote 2 sessions, 4 runs, 16 messages, 4 tool calls to my chats.json: {report.size:,} bytes."
+    )
+    line = shlex.join(report.words)
     assert line == "export alpha alps/0 'my chats.json'"
     again = kern_nb.export("alpha", "alps/0", path="my chats.json", overwrite=True)
-    assert again.words == (*made.words, "--force")
+    assert again.words == (*report.words, "--force")
     assert notebook.run(f"%kern {shlex.join(again.words)}") == again
     assert files() == ["my chats.json"]
 
 
-def test_an_import_of_what_was_exported(notebook, chats):
+def test_an_exported_bundle_can_be_imported(notebook, chats):
     """`%kern import` knows a bundle by itself, in another store."""
     notebook.run("%kern export --all all.json")
     notebook.run("%kern attach other.duckdb")
@@ -81,18 +83,18 @@ def test_an_import_of_what_was_exported(notebook, chats):
     assert notebook.run("%kern import all.json --format bundle").skipped == 2
 
 
-def test_variables_and_records_name_what_is_exported(notebook, chats):
+def test_variables_and_records_can_be_exported(notebook, chats):
     """As in every other verb; another store than the one in use is named."""
     notebook.shell.user_ns["run"] = chats.get_session("alpha").runs[1]
     notebook.shell.user_ns["chat"] = chats.get_session("alps")
     notebook.run("%kern attach other.duckdb")
-    made = notebook.run("%kern export $run $chat x.json --store chats")
+    report = notebook.run("%kern export $run $chat x.json --store chats")
 
-    assert made.words == ("export", "alpha/1", "alps", "x.json")
+    assert report.words == ("export", "alpha/1", "alps", "x.json")
     assert kern_nb.export(chats.get_session("alps"), path="y.json", store=chats).sessions == 1
 
 
-def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
+def test_a_read_only_store_can_be_exported(notebook, chats, tmp_path):
     """Nothing is written into it."""
     path = tmp_path / "s.duckdb"
     with DuckDb(path) as store:
@@ -104,17 +106,17 @@ def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "hint"),
+    ("line", "message", "hint"),
     [
         ("", "the following arguments are required: PATH", "%kern export [REF...] PATH"),
         ("chats.json", "No session or run is named", "--all"),
-        ("--all alpha chats.json", "Both sessions and everything are named", "--all"),
-        ("alpha", "neither in .json", "chats.json"),
-        ("alpha chats.csv", "neither in .json", "%kern load"),
-        ("alpha chats.parquet", "neither in .json", "%kern load"),
-        ("alpha chats.jsonl", "neither in .json", "chats.json"),
-        ("alpha no/such/chats.json", "There is no folder", "Make it first"),
-        ("alpha taken.json", "is there already", "--force"),
+        ("--all alpha chats.json", "got both", "--all"),
+        ("alpha", "must end in .json", "chats.json"),
+        ("alpha chats.csv", "must end in .json", "%kern load"),
+        ("alpha chats.parquet", "must end in .json", "%kern load"),
+        ("alpha chats.jsonl", "must end in .json", "chats.json"),
+        ("alpha no/such/chats.json", "does not exist", "Create it first"),
+        ("alpha taken.json", "exists", "--force"),
         ("alpha folder.json --force", "is a folder", "Name a file"),
         (f"alpha {'x' * 300}.json", "", ""),
         ("nobody chats.json", "There is no session 'nobody'", "%kern sessions"),
@@ -123,7 +125,7 @@ def test_a_store_that_is_only_read_can_be_exported(notebook, chats, tmp_path):
         ("alpha/9 alps chats.json", "has no run 9", "%kern show"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_in_two_lines(notebook, memory, line, said, hint):
+def test_an_invalid_export_is_refused_in_two_lines(notebook, memory, line, message, hint):
     """With what to do instead; no file is made or changed."""
     for session_id in ("alpha", "alpha", "alps"):
         memory.append_run(session_id, Run(messages=[Message(role="user", content="x")]))
@@ -133,13 +135,13 @@ def test_what_cannot_be_exported_is_refused_in_two_lines(notebook, memory, line,
 
     assert isinstance(error, KernError)
     assert len(lines) == 2
-    assert said in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert files() == ["folder.json", "taken.json"]
     assert Path("taken.json").read_text(encoding="utf-8") == "mine"
 
 
-def test_an_empty_store_has_nothing_to_export(notebook, memory):
+def test_exporting_an_empty_store_is_refused(notebook, memory):
     """No file is made."""
     error, lines = notebook.fails("%kern export --all x.json")
 
@@ -155,7 +157,7 @@ class Stopped(BaseException):
 
 @pytest.mark.parametrize("suffix", ["json", "html"])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_stopped_export_leaves_nothing_half(notebook, chats, monkeypatch, suffix, there):
+def test_an_interrupted_export_leaves_no_partial_file(notebook, chats, monkeypatch, suffix, there):
     """An interrupt in the middle: no part of a file is left, and a file that was there is as it was."""
     path = f"x.{suffix}"
     if there:
@@ -181,7 +183,7 @@ def test_a_stopped_export_leaves_nothing_half(notebook, chats, monkeypatch, suff
     assert not there or Path(path).read_text(encoding="utf-8") == "before"
 
 
-def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
+def test_a_file_created_during_the_export_is_kept(notebook, chats, monkeypatch):
     """Who comes second is told; the other's file stays."""
     original = chats.get_session
 
@@ -190,14 +192,14 @@ def test_a_file_that_appears_meanwhile_is_kept(notebook, chats, monkeypatch):
         return original(*args, **options)
 
     monkeypatch.setattr(chats, "get_session", get_session)
-    with pytest.raises(BadUsage, match="is there already"):
+    with pytest.raises(BadUsage, match="exists"):
         kern_nb.export("alpha", path="x.html")
 
     assert files() == ["x.html"]
     assert Path("x.html").read_text(encoding="utf-8") == "another's"
 
 
-def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
+def test_a_page_shows_the_transcripts_and_executes_nothing(notebook, store):
     """Every text of a session is there to be read, escaped; no script, nothing is fetched, no name breaks out."""
     call = ToolCall(tool_call_id="c", tool_name=HOSTILE[0], args={HOSTILE[1]: HOSTILE[2]}, result=HOSTILE[3])
     messages = [Message(role=text, content=text) for text in HOSTILE]
@@ -206,11 +208,11 @@ def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
     for name in (HOSTILE[0], "plain"):
         store.append_run(name, run.model_copy(update={"run_id": name}))
     store.rename_session("plain", HOSTILE[1])
-    made = kern_nb.export(HOSTILE[0], "plain", path="x.html", store=store)
+    report = kern_nb.export(HOSTILE[0], "plain", path="x.html", store=store)
     markup = Path("x.html").read_text(encoding="utf-8")
     page = Page(markup)
 
-    assert (made.format, made.sessions, made.runs, made.messages, made.blobs) == ("page", 2, 2, 14, 0)
+    assert (report.format, report.sessions, report.runs, report.messages, report.blobs) == ("page", 2, 2, 14, 0)
     assert page.open == []
     assert not set(page.elements) & {"script", "img", "link", "base", "iframe", "object", "form"}
     assert page.elements.count("style") == page.elements.count("body") == 1
@@ -224,14 +226,14 @@ def test_a_page_shows_the_transcripts_and_nothing_runs(notebook, store):
         assert page.text.replace("\xa0", " ").count(text) >= 2
 
 
-def test_a_page_leaves_no_run_out(notebook, store):
+def test_a_page_contains_every_run(notebook, store):
     """However many messages there are; of one run it has that run alone."""
     for n in range(60):
         store.append_run("long", Run(messages=[Message(role="user", content=f"<{n}.{i}>") for i in range(5)]))
-    made = kern_nb.export("long", path="long.html", store=store)
+    report = kern_nb.export("long", path="long.html", store=store)
     page = Page(Path("long.html").read_text(encoding="utf-8"))
 
-    assert made.messages == 300
+    assert report.messages == 300
     assert all(f"<{n}.{i}>" in page.text for n in range(60) for i in range(5))
     kern_nb.export("long/7", path="run.html", store=store)
     text = Page(Path("run.html").read_text(encoding="utf-8")).text
@@ -239,19 +241,19 @@ def test_a_page_leaves_no_run_out(notebook, store):
     assert "long, run 7" in text
 
 
-def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
+def test_sessions_and_files_complete(notebook, chats, monkeypatch):
     """For every word: the last of them is the path."""
     from IPython.core.completer import provisionalcompleter
 
-    from kern_nb.magics import completion_sources, lookup
+    from kern_nb.magics import completion_sources
 
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
     Path("alphabet.json").touch()
 
     def tab(text):
         with provisionalcompleter():
-            return [one.text for one in notebook.shell.Completer.completions(text, len(text))]
+            return [item.text for item in notebook.shell.Completer.completions(text, len(text))]
 
     assert tab("%kern export al") == ["alps", "alpha", "alphabet.json"]
     assert tab("%kern export alps alpha") == ["alpha", "alphabet.json"]
@@ -260,13 +262,13 @@ def test_tab_offers_sessions_and_files(notebook, chats, monkeypatch):
     assert tab("%kern exp") == ["export"]
 
 
-def test_the_numbers_are_what_is_in_the_file(notebook, store):
+def test_the_counts_match_the_file(notebook, store):
     """What a branch inherits is counted where it is copied, and not where its parent is in the file."""
     store.append_run("chat", Run(messages=[Message(role="user", content="x")]))
     store.branch("chat", new_session_id="branch")
 
     for names, runs in ((("branch",), 1), (("chat", "branch"), 1), (("chat", "chat/0"), 2)):
-        made = kern_nb.export(*names, path="x.json", store=store, overwrite=True)
-        report = InMemoryDb().ingest("x.json")
-        assert (made.sessions, made.runs, made.messages) == (report.sessions, report.runs, report.messages)
-        assert made.runs == runs
+        written = kern_nb.export(*names, path="x.json", store=store, overwrite=True)
+        read = InMemoryDb().ingest("x.json")
+        assert (written.sessions, written.runs, written.messages) == (read.sessions, read.runs, read.messages)
+        assert written.runs == runs

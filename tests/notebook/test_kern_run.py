@@ -49,7 +49,7 @@ def test_an_agent_is_found_by_variable_id_or_name(notebook, clerk, memory):
     assert memory.get_session("chat").runs[0].agent_id == "clerk-1"
 
 
-def test_without_a_session_it_is_the_agents_own(notebook, memory):
+def test_the_session_defaults_to_the_agents_own(notebook, memory):
     """One that it has, or that its first run makes."""
     parrot(notebook, session_id="mine")
     other = parrot(notebook, "other")
@@ -62,46 +62,50 @@ def test_without_a_session_it_is_the_agents_own(notebook, memory):
 
 
 @pytest.mark.parametrize(
-    ("cell", "says", "hint"),
+    ("cell", "message", "hint"),
     [
-        ("%%kern run bos\nhello", "No agent is called 'bos'.", "Did you mean 'boss'? Agents here: boss."),
-        ("%%kern run clerk_1\nhello", "No agent is called 'clerk_1'.", "Did you mean 'clerk-1'? Agents here: boss."),
-        ("%%kern run nobody\nhello", "No agent is called 'nobody'.", "Agents here: boss."),
-        ("%%kern run number\nhello", "'number' is of type int, and no agent.", "Agents here: boss."),
+        ("%%kern run bos\nhello", "Unknown agent 'bos'.", "Did you mean 'boss'? Agents in this notebook: boss."),
+        (
+            "%%kern run clerk_1\nhello",
+            "Unknown agent 'clerk_1'.",
+            "Did you mean 'clerk-1'? Agents in this notebook: boss.",
+        ),
+        ("%%kern run nobody\nhello", "Unknown agent 'nobody'.", "Agents in this notebook: boss."),
+        ("%%kern run number\nhello", "'number' must be an agent, got int.", "Agents in this notebook: boss."),
         ("%%kern run\nhello", "required: AGENT", "Usage: %%kern run AGENT"),
         ("%%kern run boss hello\nhello", "'hello'", "Usage: %%kern run AGENT"),
         ("%%kern run boss --sesion x\nhello", "--sesion", "Did you mean '--session'?"),
-        ("%%kern run boss", "There is no text in the cell.", "Write below the line"),
-        ("%%kern run boss\n\n  \n", "There is no text in the cell.", "Write below the line"),
-        ("%kern run boss", "takes the text of its cell", "Begin the cell with %%kern run boss"),
-        ("%kern run", "takes the text of its cell", "Begin the cell with %%kern run"),
-        ("x = %kern run boss hello", "takes the text of its cell", "Begin the cell with %%kern run boss hello"),
-        ("%%kern sessions\nhello", "sessions takes no text of a cell.", "Write it on a line: %kern sessions"),
-        ("%%kern inbox --all", "inbox takes no text of a cell.", "Write it on a line: %kern inbox --all"),
-        ("%%kern rnu boss\nhello", "no verb 'rnu'", "Did you mean 'run'?"),
-        ("%%kern\nhello", "A cell needs a verb", "%%kern run AGENT"),
+        ("%%kern run boss", "The cell has no text.", "Write the agent's input below the line"),
+        ("%%kern run boss\n\n  \n", "The cell has no text.", "Write the agent's input below the line"),
+        ("%kern run boss", "takes the text of a cell", "Start the cell with %%kern run boss"),
+        ("%kern run", "takes the text of a cell", "Start the cell with %%kern run"),
+        ("x = %kern run boss hello", "takes the text of a cell", "Start the cell with %%kern run boss hello"),
+        ("%%kern sessions\nhello", "sessions does not take the text of a cell.", "Write it on a line: %kern sessions"),
+        ("%%kern inbox --all", "inbox does not take the text of a cell.", "Write it on a line: %kern inbox --all"),
+        ("%%kern rnu boss\nhello", "Unknown verb 'rnu'", "Did you mean 'run'?"),
+        ("%%kern\nhello", "needs a verb", "%%kern run AGENT"),
     ],
 )
-def test_what_does_not_fit_takes_two_lines_and_runs_nothing(notebook, clerk, memory, cell, says, hint):
+def test_an_invalid_cell_shows_two_lines_and_runs_nothing(notebook, clerk, memory, cell, message, hint):
     """A wrong agent, option or verb, no text, or the wrong number of percent signs."""
     notebook.shell.user_ns["number"] = 3
 
     lines = two_lines(notebook, cell)
 
-    assert says in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert len(memory.list_sessions()) == 0
 
 
-def test_where_nobody_made_an_agent_one_is_told_how(notebook):
+def test_without_agents_the_hint_is_to_create_one(notebook):
     """Also where the machinery of agents was never imported."""
     lines = two_lines(notebook, "%%kern run clerk\nhello")
 
-    assert "No agent is called 'clerk'." in lines[0]
+    assert "Unknown agent 'clerk'." in lines[0]
     assert "kern_nb.Agent(" in lines[1]
 
 
-def test_a_name_that_several_have_is_refused(notebook, memory):
+def test_an_ambiguous_name_is_refused(notebook, memory):
     """With their variables; one agent in two variables is one."""
     notebook.shell.user_ns["also"] = parrot(notebook, "a", id="same")
     notebook.run("%%kern run same\nhello")
@@ -109,7 +113,7 @@ def test_a_name_that_several_have_is_refused(notebook, memory):
 
     lines = two_lines(notebook, "%%kern run same\nhello")
 
-    assert "Several agents are called 'same': a, also, b." in lines[0].replace("also, a", "a, also")
+    assert "Several agents have the name or id 'same': a, also, b." in lines[0].replace("also, a", "a, also")
     assert "variable" in lines[1]
 
 
@@ -119,15 +123,15 @@ def test_help_is_printed_with_and_without_a_cell(notebook):
         assert "Usage: %%kern run AGENT [--session SESSION]" in notebook.printed(cell)
 
 
-def test_a_run_pauses_is_approved_and_goes_on(notebook, clerk, memory, shredder):
+def test_a_run_pauses_is_approved_and_resumes(notebook, clerk, memory, shredder):
     """The tool runs once, with the arguments as edited; the line that the answer suggests is the one to type."""
     notebook.run("%%kern run boss\nDelete x.txt")
     assert shredder.shredded == []
-    (asked,) = notebook.run("%kern inbox").requirements
-    assert (asked.tool_name, asked.args) == ("delete_file", {"path": "x.txt"})
+    (requirement,) = notebook.run("%kern inbox").requirements
+    assert (requirement.tool_name, requirement.args) == ("delete_file", {"path": "x.txt"})
 
     done = notebook.run('%kern approve chat --args {"path": "z.txt"}')
-    line = repr(done).splitlines()[1].removeprefix("Go on: ")
+    line = repr(done).splitlines()[1].removeprefix("Resume it: ")
     run = notebook.run(line)
 
     assert line == "%kern continue chat/0 --agent boss"
@@ -138,7 +142,7 @@ def test_a_run_pauses_is_approved_and_goes_on(notebook, clerk, memory, shredder)
     assert shredder.shredded == ["z.txt"]
 
 
-def test_a_refusal_is_told_to_the_model(notebook, clerk, memory, shredder):
+def test_the_model_receives_a_rejection(notebook, clerk, memory, shredder):
     """With its note; the tool does not run."""
     notebook.run("%%kern run boss\nDelete x.txt")
     notebook.run("%kern reject chat/0 --note 'We still need it.'")
@@ -150,7 +154,7 @@ def test_a_refusal_is_told_to_the_model(notebook, clerk, memory, shredder):
     assert shredder.shredded == []
 
 
-def test_what_was_not_answered_cannot_go_on(notebook, clerk):
+def test_a_run_with_pending_requirements_cannot_resume(notebook, clerk):
     """Two lines that name what is waited for."""
     notebook.run("%%kern run boss\nDelete x.txt")
 
@@ -159,7 +163,7 @@ def test_what_was_not_answered_cannot_go_on(notebook, clerk):
     assert "delete_file" in lines[0]
 
 
-def test_the_transcript_and_the_run_say_what_to_type(notebook, clerk, memory):
+def test_the_transcript_and_the_run_show_the_line_to_type(notebook, clerk, memory):
     """What waits stands at the run's end, in text and in HTML; then the line that goes on; then nothing."""
     notebook.run("%%kern run boss\nDelete x.txt")
     key = notebook.run("%kern inbox").rows[0].key
@@ -182,7 +186,7 @@ def test_the_transcript_and_the_run_say_what_to_type(notebook, clerk, memory):
     assert "resume: " not in repr(notebook.run("%kern show chat"))
 
 
-def test_a_team_goes_on_when_its_members_have_their_answers(notebook, memory, shredder):
+def test_a_team_resumes_after_its_members_requirements_are_resolved(notebook, memory, shredder):
     """The inbox names the team's run; the member runs its tool once."""
     member = shredding(shredder, "x.txt", name="shredder")
     lead = [call("delegate_task_to_member", member_id="shredder", task="x.txt"), "It is done."]
@@ -197,6 +201,6 @@ def test_a_team_goes_on_when_its_members_have_their_answers(notebook, memory, sh
     done = notebook.run(f"%kern approve {row.key}")
     run = notebook.run("%kern continue trip/0")
 
-    assert repr(done).endswith("Go on: %kern continue trip/0 --agent team")
+    assert repr(done).endswith("Resume it: %kern continue trip/0 --agent team")
     assert (run.status, run.output, run.team_id) == ("COMPLETED", "It is done.", "office")
     assert shredder.shredded == ["x.txt"]

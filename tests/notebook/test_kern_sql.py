@@ -36,7 +36,7 @@ def test_a_variable_is_a_parameter_and_never_text(notebook, chats):
     assert list(df.iloc[0]) == ["$who", "alpha"]
 
 
-def test_into_takes_the_frame_and_shows_nothing(notebook, chats):
+def test_into_assigns_the_frame_and_displays_nothing(notebook, chats):
     """`--into df` sets the variable; there is no value."""
     assert notebook.run("%%kern_sql --into df\nSELECT 1 AS one") is None
     assert notebook.shell.user_ns["df"]["one"][0] == 1
@@ -53,13 +53,13 @@ def test_a_line_can_be_assigned(notebook, chats):
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [
         ("%%kern_sql", "no SQL"),
         ("%%kern_sql --into df\n", "no SQL"),
         ("%%kern_sql\n\n  \n", "no SQL"),
         ("%kern_sql", "no SQL"),
-        ("%%kern_sql --into 1x\nSELECT 1", "no name of a variable"),
+        ("%%kern_sql --into 1x\nSELECT 1", "must be a variable name"),
         ("%%kern_sql --itno df\nSELECT 1", "--itno"),
         ("%%kern_sql extra\nSELECT 1", "extra"),
         ("%%kern_sql\nSELECT $nobody", "nobody"),
@@ -67,7 +67,7 @@ def test_a_line_can_be_assigned(notebook, chats):
         ("%%kern_sql\nSELECT $things", "$things is of type object"),
     ],
 )
-def test_what_does_not_parse_takes_two_lines(notebook, cell, says):
+def test_an_invalid_line_or_variable_shows_two_lines(notebook, cell, message):
     """No SQL, a wrong option, no such variable, a value that is none: the store is not even asked."""
     notebook.run("%kern attach s.duckdb")
     notebook.shell.user_ns.update(frame=pd.DataFrame({"a": [1]}), things=object())
@@ -75,12 +75,12 @@ def test_what_does_not_parse_takes_two_lines(notebook, cell, says):
     error, lines = notebook.fails(cell)
 
     assert type(error) is BadUsage
-    assert says in str(error)
+    assert message in str(error)
     assert len(lines) == 2
     assert lines[1].startswith("Hint: ")
 
 
-def test_sql_that_fails_or_writes_takes_two_lines(notebook, chats):
+def test_sql_that_fails_or_writes_shows_two_lines(notebook, chats):
     """On every engine: the engine's own words, or the refusal; and nothing has changed."""
     before = chats.sessions_df()
 
@@ -114,7 +114,7 @@ def test_sql_that_fails_or_writes_takes_two_lines(notebook, chats):
         (Colour.RED, "red"),
     ],
 )
-def test_what_a_cell_of_a_frame_holds_can_be_a_parameter(notebook, value, plain):
+def test_values_of_a_frame_can_be_parameters(notebook, value, plain):
     """Values of pandas, numpy and the standard library arrive as what they stand for."""
     notebook.run("%kern attach :memory:")
     notebook.shell.user_ns["x"] = value
@@ -123,7 +123,7 @@ def test_what_a_cell_of_a_frame_holds_can_be_a_parameter(notebook, value, plain)
 
 
 @pytest.mark.parametrize("value", [None, pd.NA, pd.NaT])
-def test_what_is_missing_stays_missing(notebook, value):
+def test_missing_values_become_null(notebook, value):
     """Not 0, not the text of it."""
     notebook.run("%kern attach :memory:")
     notebook.shell.user_ns["x"] = value
@@ -132,7 +132,7 @@ def test_what_is_missing_stays_missing(notebook, value):
 
 
 @pytest.mark.parametrize("value", [pd.DataFrame(), pd.Series([1]), np.array([1, 2]), {"a": 1}, object(), ["a"], len])
-def test_what_is_no_value_is_refused_by_name(notebook, value):
+def test_an_unsupported_parameter_is_refused_by_name(notebook, value):
     """The error names the variable and its type."""
     notebook.run("%kern attach :memory:")
     notebook.shell.user_ns["x"] = value

@@ -7,7 +7,7 @@ import pytest
 
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
-from kern_nb.magics.kinds import FRAMES
+from kern_nb.magics.verb import FRAMES
 from kern_nb.records import Run, Session
 
 
@@ -32,7 +32,7 @@ def test_attach_takes_its_options(notebook):
 
 
 @pytest.mark.every_engine
-def test_sessions_lists_and_narrows(notebook, chats):
+def test_sessions_lists_and_filters(notebook, chats):
     """The table has one row a session with its totals; user, agent, title, status and number narrow it."""
     table = notebook.run("%kern sessions")
 
@@ -53,7 +53,7 @@ def test_sessions_lists_and_narrows(notebook, chats):
 
 
 @pytest.mark.every_engine
-def test_load_gives_a_real_dataframe(notebook, chats):
+def test_load_returns_a_dataframe(notebook, chats):
     """`df = %kern load ...` is the frame of the store, nothing else."""
     chats.add_score("alpha", "reward", 1.0)
 
@@ -74,7 +74,7 @@ def test_load_takes_filters_and_prefixes(notebook, chats):
     assert len(notebook.run("%kern load runs --until 2026-01-01")) == 0
 
 
-def test_load_lineage_adds_what_a_branch_inherits(notebook, chats):
+def test_load_lineage_adds_inherited_rows(notebook, chats):
     """With `--lineage` the inherited rows are there, and marked."""
     notebook.run("%kern branch alpha/1 --as what-if")
 
@@ -92,7 +92,7 @@ def test_a_semicolon_hides_the_value(notebook, chats):
     assert notebook.run("%kern sessions --name ';'") is not None
 
 
-def test_branch_takes_a_place(notebook, chats):
+def test_branch_accepts_a_session_a_run_or_a_message(notebook, chats):
     """The end, after or before a run, after or before a message; nothing but one session is new."""
     rows = "SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM messages) AS n"
     before = chats.sql(rows)["n"][0]
@@ -115,7 +115,7 @@ def test_branch_takes_a_place(notebook, chats):
     assert chats.sql(rows)["n"][0] == before
 
 
-def test_branch_as_names_the_new_session_in_both_ways(notebook, chats):
+def test_branch_as_sets_the_id_and_the_title(notebook, chats):
     """`--as what-if` is its id and its title, so that the next line can name it; a taken id is refused."""
     new = notebook.run("%kern branch alpha/0 --as what-if")
 
@@ -126,7 +126,7 @@ def test_branch_as_names_the_new_session_in_both_ways(notebook, chats):
     assert len(lines) == 2
 
 
-def test_show_gives_a_session_a_run_or_the_end_of_a_run(notebook, chats):
+def test_show_returns_a_session_a_run_or_the_end_of_a_run(notebook, chats):
     """The transcript holds what the reference names, and its frames hold the same."""
     whole, run, part = (notebook.run(f"%kern show {ref}") for ref in ("alpha", "alpha/1", "alpha/1.2"))
 
@@ -139,7 +139,7 @@ def test_show_gives_a_session_a_run_or_the_end_of_a_run(notebook, chats):
     assert "answer 1" in part._repr_html_()
 
 
-def test_show_marks_what_a_branch_inherits(notebook, chats):
+def test_show_marks_inherited_rows(notebook, chats):
     """The parent's runs are marked, the branch's own are not."""
     notebook.run("%kern branch alpha/0 --as what-if")
     chats.append_run("what-if", Run(input="other", output="else"))
@@ -151,8 +151,8 @@ def test_show_marks_what_a_branch_inherits(notebook, chats):
     assert list(transcript.messages["inherited"]) == [True] * 4
 
 
-def test_check_tells_and_repairs(notebook, chats):
-    """The report of the store; `--repair` mends."""
+def test_check_reports_and_repairs(notebook, chats):
+    """It returns the report of the store; `--repair` repairs."""
     assert notebook.run("%kern check")
     run = chats.start_run("alpha", input="x")
     with chats.connect(write=True) as connection:
@@ -164,6 +164,29 @@ def test_check_tells_and_repairs(notebook, chats):
     assert [problem.kind for problem in report.problems] == ["running elsewhere"]
     assert "running elsewhere" in report._repr_html_()
     notebook.run("%kern check --repair")
+
+
+def test_check_interrupts_the_runs_of_hosts_that_no_longer_exist(notebook, chats):
+    """`--hosts-gone` is repeatable, and other hosts' runs are left alone."""
+    hosts = ("3f2a9c41d0be", "77aa01", "alive")
+    runs = {host: chats.start_run("alpha", input=host).run_id for host in hosts}
+    r = chats.tables.runs
+    for host, run_id in runs.items():
+        chats.write(
+            lambda c, host=host, run_id=run_id: c.execute(
+                r.update().where(r.c.run_id == run_id).values(process=f"{host}:1:1")
+            )
+        )
+
+    report = notebook.run("%kern check --repair --hosts-gone 3f2a9c41d0be --hosts-gone 77aa01")
+
+    kinds = {problem.run_id: (problem.kind, problem.repaired) for problem in report.problems}
+    assert [kinds[runs[host]] for host in hosts] == [
+        ("interrupted", True),
+        ("interrupted", True),
+        ("running elsewhere", False),
+    ]
+    assert [chats.get_run(runs[host]).status for host in hosts] == ["INTERRUPTED", "INTERRUPTED", "RUNNING"]
 
 
 def test_import_takes_files_folders_and_patterns(notebook, tmp_path):
@@ -183,7 +206,7 @@ def test_import_takes_files_folders_and_patterns(notebook, tmp_path):
     assert "already stored" in report._repr_html_()
 
 
-def test_import_looks_for_every_path_first(notebook, tmp_path):
+def test_import_resolves_every_path_first(notebook, tmp_path):
     """Where one path is wrong, none is read."""
     (tmp_path / "work" / "c.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}]}\n', encoding="utf-8")
     notebook.run("%kern attach a.duckdb")
@@ -195,7 +218,7 @@ def test_import_looks_for_every_path_first(notebook, tmp_path):
     assert not (tmp_path / "work" / "a.duckdb").exists()
 
 
-def test_a_word_takes_the_value_of_a_variable(notebook, chats):
+def test_a_variable_is_replaced_by_its_value(notebook, chats):
     """`$name`, and `$name/2` for a run of it: as it is, spaces and quotes included; a session stands for its id."""
     odd = 'it\'s "odd" $x; --user'
     chats.append_run(odd, Run(input="x", output="y"))
@@ -212,10 +235,10 @@ def test_a_word_takes_the_value_of_a_variable(notebook, chats):
         assert len(lines) == 2
     notebook.shell.user_ns["df"] = pd.DataFrame()
     error, _ = notebook.fails("%kern show $df")
-    assert "$df is of type DataFrame" in str(error)
+    assert "got DataFrame" in str(error)
 
 
-def test_store_names_another_store(notebook, chats):
+def test_the_store_option_selects_another_store(notebook, chats):
     """Every reading and writing verb takes `--store`; the store in use stays in use."""
     notebook.run("%kern attach :memory: --as empty")
 
@@ -229,7 +252,7 @@ def test_store_names_another_store(notebook, chats):
     assert kern_nb.current_store().url.endswith(":memory:")
 
 
-def test_a_script_has_the_same_in_one_call(notebook, chats):
+def test_a_script_does_the_same_in_one_call(notebook, chats):
     """What the magics give, `kern_nb.sessions` and `kern_nb.show` give."""
     assert kern_nb.sessions(user_id="alice").df["session_id"][0] == "alpha"
     assert repr(kern_nb.show("alpha/1")) == repr(notebook.run("%kern show alpha/1"))

@@ -28,10 +28,10 @@ def fresh() -> tuple[float, list[str], list[str]]:
 
 def test_loading_imports_nothing_heavy_and_is_quick():
     """`%load_ext kern_nb` takes at most 0.15 s, and imports no database, DataFrame or model library."""
-    found = [fresh() for _ in range(3)]
+    result = [fresh() for _ in range(3)]
 
-    assert [heavy for _, heavy, _ in found] == [[], [], []]
-    assert min(took for took, _, _ in found) < 0.15
+    assert [heavy for _, heavy, _ in result] == [[], [], []]
+    assert min(took for took, _, _ in result) < 0.15
 
 
 def test_the_package_itself_imports_nothing_heavy():
@@ -47,7 +47,7 @@ def test_loading_prints_nothing(plain_notebook):
     assert plain_notebook.printed("%load_ext kern_nb") == ""
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_is_importable_and_listed():
     """Each name of `__all__`, which is sorted, can be had, and `dir` shows it before it is imported."""
     import kern_nb
 
@@ -58,14 +58,14 @@ def test_every_public_name_is_there_and_listed():
 
 
 def matchers(notebook):
-    return [one for one in notebook.shell.Completer.custom_matchers if "kern_nb" in str(one.__module__)]
+    return [item for item in notebook.shell.Completer.custom_matchers if "kern_nb" in str(item.__module__)]
 
 
 def transformers(notebook):
-    return [one for one in notebook.shell.input_transformers_cleanup if "kern_nb" in str(one.__module__)]
+    return [item for item in notebook.shell.input_transformers_cleanup if "kern_nb" in str(item.__module__)]
 
 
-def test_unloading_takes_everything_away(plain_notebook):
+def test_unloading_removes_everything(plain_notebook):
     """After `%unload_ext` no magic, no matcher and no input transformer is left."""
     before = {kind: set(names) for kind, names in plain_notebook.shell.magics_manager.magics.items()}
     plain_notebook.run("%load_ext kern_nb")
@@ -79,7 +79,7 @@ def test_unloading_takes_everything_away(plain_notebook):
     assert transformers(plain_notebook) == []
 
 
-def test_reloading_keeps_the_stores_and_doubles_nothing(notebook):
+def test_reloading_keeps_the_stores_and_registers_once(notebook):
     """`%reload_ext` and a second load leave one of everything; attached stores stay attached."""
     import kern_nb
 

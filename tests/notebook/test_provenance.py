@@ -75,7 +75,7 @@ def kernel(tmp_path_factory):
         manager.cleanup_resources()
 
 
-def test_the_cell_and_its_number_are_those_of_the_cell(kernel):
+def test_provenance_records_the_cell_and_its_number(kernel):
     """Cell after cell, also where the same text is run twice."""
     for cell_id in ("first", "second", "first"):
         count = kernel.count()
@@ -85,7 +85,7 @@ def test_the_cell_and_its_number_are_those_of_the_cell(kernel):
         ]
 
 
-def test_a_magic_and_several_lines_are_a_cell_as_any(kernel):
+def test_magics_and_multi_line_cells_are_recorded(kernel):
     """What IPython makes of the text does not matter."""
     count = kernel.count()
 
@@ -99,8 +99,8 @@ def test_a_thread_of_the_cell_belongs_to_it(kernel):
     count = kernel.count()
     code = "with concurrent.futures.ThreadPoolExecutor(2) as pool:\n    [tell(f) for f in pool.map(lambda _: here(), range(2))]"
 
-    for found in kernel.run(code, "pool"):
-        assert (found["cell_id"], found["execution_count"]) == ("pool", count)
+    for result in kernel.run(code, "pool"):
+        assert (result["cell_id"], result["execution_count"]) == ("pool", count)
 
 
 def test_a_task_that_outlives_its_cell_still_belongs_to_it(kernel):
@@ -117,7 +117,7 @@ def test_a_task_that_outlives_its_cell_still_belongs_to_it(kernel):
     ]
 
 
-def test_what_a_frontend_does_not_say_is_none(kernel):
+def test_fields_missing_from_the_frontend_are_none(kernel):
     """No cell id from a console; no number where the cell has none."""
     assert kernel.run("tell(here())")[0]["cell_id"] is None
     assert kernel.run("tell(here())", "quiet", store_history=False) == [
@@ -125,7 +125,7 @@ def test_what_a_frontend_does_not_say_is_none(kernel):
     ]
 
 
-def test_the_notebook_of_vs_code_goes_first(kernel):
+def test_the_vs_code_notebook_takes_precedence(kernel):
     """It says so in a variable; what is no path is none."""
     kernel.run("__vsc_ipynb_file__ = '/home/a/other.ipynb'")
     assert kernel.run("tell(here())")[0]["notebook"] == "/home/a/other.ipynb"
@@ -138,7 +138,7 @@ def test_the_notebook_of_vs_code_goes_first(kernel):
     kernel.run("os.environ['JPY_SESSION_NAME'] = kept")
 
 
-def test_a_run_says_which_cell_made_it(kernel):
+def test_a_run_stores_its_cell(kernel):
     """An agent's run keeps it, though the run itself works in another thread."""
     kernel.run(
         "from kern_nb import InMemoryDb\nfrom kern_nb.agent import Agent\n"
@@ -151,22 +151,22 @@ def test_a_run_says_which_cell_made_it(kernel):
         counts.append(kernel.count())
         kernel.run(f"{code};" if cell_id == "call" else code, cell_id)
 
-    (found,) = kernel.run("tell([run.extra['notebook'] for run in agent.get_session().runs])")
+    (result,) = kernel.run("tell([run.extra['notebook'] for run in agent.get_session().runs])")
 
-    assert [(one["cell_id"], one["execution_count"]) for one in found] == list(
+    assert [(item["cell_id"], item["execution_count"]) for item in result] == list(
         zip(["call", "magic"], counts, strict=True)
     )
-    assert {one["notebook"] for one in found} == {kernel.path}
+    assert {item["notebook"] for item in result} == {kernel.path}
 
 
-def test_in_a_terminal_there_is_only_the_number(plain_notebook):
+def test_a_terminal_has_only_the_execution_count(plain_notebook):
     """IPython without a kernel counts its lines, and has no cells."""
-    found = plain_notebook.run("from kern_nb.runtime.provenance import current_cell as here\nhere()")
+    result = plain_notebook.run("from kern_nb.runtime.provenance import here\nhere()")
 
-    assert found == {"execution_count": plain_notebook.shell.execution_count}
+    assert result == {"execution_count": plain_notebook.shell.execution_count}
 
 
-def test_outside_of_ipython_there_is_nothing_and_nothing_is_imported():
+def test_outside_of_ipython_provenance_is_none_and_imports_nothing():
     """A script that starts a run does not get IPython for it."""
     code = "import sys; from kern_nb.runtime.provenance import current_cell as here; print(here(), 'IPython' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout
@@ -175,11 +175,11 @@ def test_outside_of_ipython_there_is_nothing_and_nothing_is_imported():
 
 
 @pytest.mark.parametrize("broken", [None, 3, {"header": 3}, {"header": {"msg_type": "execute_request"}}])
-def test_a_strange_kernel_raises_nothing(plain_notebook, monkeypatch, broken):
+def test_an_unexpected_kernel_raises_nothing(plain_notebook, monkeypatch, broken):
     """Whatever a kernel of another make says."""
     monkeypatch.setattr(plain_notebook.shell, "kernel", object(), raising=False)
     monkeypatch.setattr(plain_notebook.shell, "get_parent", lambda: broken, raising=False)
 
-    found = current_cell()
+    result = here()
 
-    assert found is None or found["cell_id"] is None
+    assert result is None or result["cell_id"] is None

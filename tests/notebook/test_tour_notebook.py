@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from executed import differing, require_clean, require_quiet, run_twice
+from notebook_runs import differing, require_clean, require_quiet, run_twice
 
 
 def test_the_committed_tour_is_clean():
@@ -17,7 +17,7 @@ def runs(tmp_path_factory):
     return run_twice(tmp_path_factory.mktemp("tour"), "tour.ipynb")
 
 
-def test_every_cell_runs_and_only_the_one_that_means_to_fails(runs):
+def test_only_the_intended_cell_fails(runs):
     """Nothing on stderr either."""
     require_quiet(runs, failing={"error"})
 
@@ -36,7 +36,7 @@ def test_silent_verbs_leave_no_output(runs):
     assert [runs[0][name] for name in ("attach", "count-before", "detach")] == [[], [], []]
 
 
-def test_results_are_saved_as_text_and_html(runs):
+def test_results_are_stored_as_text_and_html(runs):
     """So that a notebook can be read where nothing runs."""
     for name in ("import", "sessions", "show", "branch", "show-branch", "check"):
         (output,) = runs[0][name]

@@ -8,7 +8,7 @@ from scripted_agents import parrot
 from kern_nb.errors import BadUsage
 
 
-def test_browse_gives_the_session_browser(notebook, chats):
+def test_browse_returns_the_session_browser(notebook, chats):
     """Narrowed as the line says, over the store that it names."""
     notebook.run("b = %kern browse --text alp --user bob")
     browser = notebook.shell.user_ns["b"]
@@ -19,7 +19,7 @@ def test_browse_gives_the_session_browser(notebook, chats):
     assert browser.selected == []
 
 
-def test_chat_gives_a_conversation_with_an_agent(notebook, chats):
+def test_chat_returns_a_chat_with_an_agent(notebook, chats):
     """By the variable of the agent, in a session that may be there."""
     agent = parrot(notebook)
     chat = notebook.run("%kern chat parrot --session alpha")
@@ -28,7 +28,7 @@ def test_chat_gives_a_conversation_with_an_agent(notebook, chats):
     assert (chat.agent, chat.session_id) == (agent, "alpha")
 
 
-def test_inbox_and_compare_have_a_widget_too(notebook, chats):
+def test_inbox_and_compare_have_a_widget(notebook, chats):
     """`--widget` shows the same, to click at."""
     shown = notebook.run("%kern compare alpha alps --widget")
 
@@ -40,7 +40,7 @@ def test_inbox_and_compare_have_a_widget_too(notebook, chats):
     "line",
     ["browse --status DONE", "chat nobody", "inbox --widget --all", "compare --by model --widget", "browse alpha"],
 )
-def test_what_a_widget_cannot_show_is_refused(notebook, chats, line):
+def test_options_that_a_widget_does_not_support_are_refused(notebook, chats, line):
     """In two lines."""
     error, lines = notebook.fails(f"%kern {line}")
 

@@ -22,7 +22,7 @@ from kern_nb.db.columns import DTYPES, SESSIONS
 from kern_nb.db.integrity import CheckReport, Finding
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.operations.inbox import Inbox
-from kern_nb.operations.resolve import Answered
+from kern_nb.operations.resolve import Resolution
 from kern_nb.operations.show import SessionTable
 from kern_nb.records import Session
 from kern_nb.store_registry import AttachedStore, StoreTable
@@ -93,7 +93,7 @@ def inbox() -> str:
 def answered() -> str:
     requirement = hostile_requirements()[0]
     said = (f"✓ Approved {HOSTILE['script']}", f"Go on: %kern continue {HOSTILE['override']} {HOSTILE['quotes']}")
-    return Answered(requirement, [], said)._repr_html_()
+    return Resolution(requirement, [], said)._repr_html_()
 
 
 CASES = {

@@ -377,7 +377,7 @@ def test_chat_needs_an_agent():
     """Anything else is refused at once."""
     with pytest.raises(BadUsage, match="agent must be an agent"):
         chat(object())
-    with pytest.raises(BadUsage, match="No agent is called 'clark'"):
+    with pytest.raises(BadUsage, match="Unknown agent 'clark'"):
         chat("clark")
 
 

@@ -1,6 +1,6 @@
-"""`export`: sessions and runs to a file. A bundle, to be imported elsewhere without a loss; or a page, to be read.
+"""`export`: sessions and runs to a file: a bundle that imports without loss, or a page to read.
 
-`choosing` says what is written and in which order, `gathering` reads its rows, `writing` puts them into the file.
+`order` selects what is written, `read` reads its rows, `detach` makes a branch or run independent, `write` writes them.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ __all__ = ["Export", "export"]
 BUNDLE, PAGE = "bundle", "page"
 
 _FORMATS = {".json": BUNDLE, ".html": PAGE}
-_TABLES = frozenset({".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx"})
+_TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx"})
 _USAGE = "For example: %kern export chat other chats.json, or %kern export --all store.json"
 
 
 @dataclass(frozen=True, repr=False)
 class Export:
-    """What was written.
+    """A written file.
 
     Attributes:
         path: The file.
         format: ``bundle`` or ``page``.
-        sessions: How many sessions it holds; a run that was named by itself is a session of its own.
-        runs: How many runs; what a branch inherits from a session that is not in the file is counted with it.
-        messages: Likewise messages.
-        tool_calls: Likewise tool calls.
-        blobs: How many files of sessions, each once, however many sessions name it; a page has none.
-        size: The file's bytes.
-        words: The line of ``%kern`` that does the same, word by word.
+        sessions: The number of sessions; a run exported alone is a session of its own.
+        runs: The number of runs, including those that a branch inherits from a session outside the file.
+        messages: Likewise for messages.
+        tool_calls: Likewise for tool calls.
+        blobs: The number of distinct files of sessions; a page has none.
+        size: The size in bytes.
+        words: The words of the ``%kern`` line that does the same.
     """
 
     path: Path
@@ -55,8 +55,8 @@ class Export:
     def __repr__(self) -> str:
         counts = [(self.sessions, "session"), (self.runs, "run"), (self.messages, "message")]
         counts += [(self.tool_calls, "tool call"), (self.blobs, "file")]
-        said = ", ".join(formatting.pluralize(number, noun) for number, noun in counts if number or noun == "session")
-        return f"Wrote {said} to {formatting.single_line(str(self.path))}: {formatting.format_count(self.size)} bytes."
+        text = ", ".join(formatting.plural(number, noun) for number, noun in counts if number or noun == "session")
+        return f"Wrote {text} to {formatting.one_line(str(self.path))}: {formatting.count(self.size)} bytes."
 
 
 def export(
@@ -70,84 +70,97 @@ def export(
 ) -> Export:
     """Write sessions and runs to a file: a bundle (``.json``) or a page to read (``.html``).
 
-    A bundle is JSON, with one session on each line. It holds sessions with all that is stored of them, their runs,
-    messages, tool calls, requirements, scores and files, and ``store.ingest(path)`` gives the same again. A branch
-    stays one where its parent is exported too; else it gets its own copy of what it inherits. A run that is named by
-    itself becomes a session of that run (and its members' runs) alone.
+    A bundle is JSON with one session per line: everything that is stored of it, with its runs, messages, tool calls,
+    requirements, scores and files; ``store.ingest(path)`` restores the same. A branch stays one if its parent is
+    exported too, else it gets its own copy of what it inherits. A run named by its reference becomes a session of that
+    run and its members' runs.
 
-    The file appears when it is complete: until then it is written under another name beside it.
+    The file is written under another name beside its path, and moved there when it is complete.
 
     Args:
-        references: Sessions and runs, ``chat`` or ``chat/2``; or as a store gave them.
-        path: The file; its suffix says which of the two is meant.
-        everything: All sessions of the store, in place of names.
-        overwrite: Whether to write over a file that is there.
-        store: A store or the name of one; the one in use where None.
-        user_id: Of this user's sessions alone: another's are not there.
-        progress: Whether to show a progress bar where it takes longer than a moment.
+        *references: Sessions and runs: ``chat`` or ``chat/2``, or records from a store.
+        path: The file; its suffix selects the format.
+        everything: Export all sessions of the store; takes no references.
+        overwrite: Whether to overwrite an existing file.
+        store: A store or its name; by default the one in use.
+        user_id: Only sessions of this user.
+        progress: Whether to show a progress bar after a moment.
 
     Raises:
-        SessionNotFound, RunNotFound, AmbiguousReference: a name fits nothing, or several things.
-        BadUsage: nothing is named, the path cannot be written, or a file is there already.
+        SessionNotFound: A reference names no session.
+        RunNotFound: A reference names no run.
+        AmbiguousReference: A reference names several.
+        BadUsage: No session is named, the path cannot be written, or the file exists.
+
+    Example:
+        >>> import tempfile
+        >>> from kern_nb import Run, export
+        >>> from kern_nb.db import InMemoryDb
+        >>> store = InMemoryDb()
+        >>> run = store.append_run("chat", Run(input="Hi", output="Hello"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = export("chat", path=f"{folder}/chat.json", store=store)
+        >>> (result.format, result.sessions, result.runs)
+        ('bundle', 1, 1)
     """
     from kern_nb.analysis.selection import format_reference
     from kern_nb.operations.export import write
-    from kern_nb.operations.export.order import chosen
+    from kern_nb.operations.export.order import select
 
-    found = store_registry.find(store)
+    opened = store_registry.find(store)
     target = Path(path).expanduser()
-    kind = _format(target)
-    if everything == bool(references):
-        given = "Both sessions and everything are" if everything else "No session or run is"
-        raise BadUsage(f"{given} named.", _USAGE)
-    _require_place(target, overwrite=overwrite)
-    items = chosen(found, references, user_id)
-    write_items = write.bundle if kind == BUNDLE else write.page
-    counts = write.safely(target, lambda file: write_items(file, found, items, progress=progress), overwrite=overwrite)
-    named = ("--all",) if everything else tuple(format_reference(one) for one in references)
-    words = ("export", *named, str(path), *(("--force",) if overwrite else ()))
-    return Export(path=target, format=kind, size=target.stat().st_size, words=words, **counts)
+    format_name = _format(target)
+    if everything and references:
+        raise BadUsage("export takes references or everything=True, got both.", _USAGE)
+    if not everything and not references:
+        raise BadUsage("No session or run is named.", _USAGE)
+    _require_writable(target, overwrite=overwrite)
+    items = select(opened, references, user_id)
+    write_items = write.write_bundle if format_name == BUNDLE else write.write_page
+    counts = write.write_atomically(
+        target, lambda file: write_items(file, opened, items, progress=progress), overwrite=overwrite
+    )
+    names = ("--all",) if everything else tuple(map(reference_of, references))
+    words = ("export", *names, str(path), *(("--force",) if overwrite else ()))
+    return Export(path=target, format=format_name, size=target.stat().st_size, words=words, **counts)
 
 
 def _format(path: Path) -> str:
-    """The format of a path's suffix.
+    """Return the format of a path's suffix.
 
     Raises:
-        BadUsage: it is none of ours.
+        BadUsage: The suffix is unknown.
     """
     suffix = path.suffix.lower()
     if suffix in _FORMATS:
         return _FORMATS[suffix]
-    if suffix in _TABLES:
-        hint = "Tables are frames: df = %kern load messages, then df.to_csv(...) or df.to_parquet(...)."
+    if suffix in _TABLE_SUFFIXES:
+        hint = "For tables, use a frame: df = %kern load messages, then df.to_csv(...) or df.to_parquet(...)."
     elif suffix == ".jsonl":
-        hint = f"Name it {path.stem}.json: that, too, has one session on each line."
+        hint = f"Name it {path.stem}.json, which also has one session per line."
     else:
         hint = _USAGE
-    raise BadUsage(f"{str(path)!r} ends neither in .json (a bundle) nor in .html (a page).", hint)
+    raise BadUsage(f"The path must end in .json (a bundle) or .html (a page), got {str(path)!r}.", hint)
 
 
-def _require_place(path: Path, *, overwrite: bool) -> None:
-    """See that a file may be made there.
-
-    Raises:
-        BadUsage: it may not.
-    """
+def _require_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise BadUsage if no file may be created at the path."""
     try:
-        is_folder, has_folder, is_there = path.is_dir(), path.parent.is_dir(), path.exists()
+        is_folder, has_folder, exists = path.is_dir(), path.parent.is_dir(), path.exists()
     except OSError as error:
-        raise BadUsage(f"{str(path)!r} is no path: {error.strerror}.", "Choose another name.") from error
+        raise BadUsage(f"Invalid path {str(path)!r}: {error.strerror}.", "Choose another name.") from error
     if is_folder:
         raise BadUsage(f"{str(path)!r} is a folder.", "Name a file in it.")
     if not has_folder:
-        raise BadUsage(f"There is no folder {str(path.parent)!r}.", f"Make it first; paths start at {Path.cwd()}.")
-    if is_there and not overwrite:
-        raise exists(path)
+        hint = f"Create it first; relative paths start at {Path.cwd()}."
+        raise BadUsage(f"The folder {str(path.parent)!r} does not exist.", hint)
+    if exists and not overwrite:
+        raise file_exists(path)
 
 
-def exists(path: Path) -> BadUsage:
-    """The refusal to write over a file."""
+def file_exists(path: Path) -> BadUsage:
+    """Return the error for an existing file that may not be overwritten."""
     return BadUsage(
-        f"{str(path)!r} is there already; nothing was written.",
-        "Choose another name, or write over it: --force, in Python overwrite=True.",
+        f"{str(path)!r} exists; nothing was written.",
+        "Choose another name, or overwrite it: --force, in Python overwrite=True.",
     )

@@ -1,4 +1,4 @@
-"""The rows of what is exported, a few sessions at a time: as they are stored, or made to stand alone (`alone`)."""
+"""Read the rows of an export, a few sessions at a time: as they are stored, or made independent (`detach`)."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
 from kern_nb.ingest.bundle_merge import Inherited
 from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
-from kern_nb.operations.export.detach import detached, one_run, same_id
+from kern_nb.operations.export.detach import copied_id, detach_branch, extract_run
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-_MOST_SESSIONS = 200
-_MOST_CHARACTERS = 4_000_000
+_MAX_SESSIONS = 200
+_MAX_CHARACTERS = 4_000_000
 """What is held in memory at once, unless a single session has more."""
 
-_PER_MESSAGE = 500
-"""What a message takes beside its content, in characters."""
+_MESSAGE_OVERHEAD = 500
+"""The size of a message beside its content, in characters."""
 
 
-class Found(NamedTuple):
-    """A session's rows, and the last run that it inherits from a parent that is exported with it."""
+class SessionRows(NamedTuple):
+    """A session's rows, and the last run that it inherits from a parent in the same export."""
 
     rows: Rows
     inherits: Inherited | None = None
 
 
-class Gathering:
-    """The rows of sessions and runs.
+class ExportReader:
+    """Iterate over the rows of sessions and runs.
 
     Args:
         store: The store.
-        places: What is exported, parents before their branches.
+        references: The sessions and runs, parents before their branches.
     """
 
-    def __init__(self, store: SessionStore, places: Sequence[Reference]) -> None:
+    def __init__(self, store: SessionStore, references: Sequence[Reference]) -> None:
         self._store = store
         self._tables = store.tables
-        self._sessions = [place.session_id for place in places if place.run_index is None]
-        self._runs = [place for place in places if place.run_index is not None]
+        self._sessions = [reference.session_id for reference in references if reference.run_index is None]
+        self._runs = [reference for reference in references if reference.run_index is not None]
         self._selected = set(self._sessions)
         self._parents: dict[str, str | None] = {}
         self._detached: set[str] = set()
         self._snapshot: Connection | None = None
 
-    def __iter__(self) -> Iterator[Found]:
-        """One after the other, as of one moment. On DuckDB, whose readers keep other processes out: as of its turn.
+    def __iter__(self) -> Iterator[SessionRows]:
+        """Yield one session after the other, all from one snapshot, without those deleted in between.
 
-        What was deleted in between is left out.
+        On DuckDB, whose readers block other processes, each batch is a snapshot of its own.
         """
         if not self._store.readers_share:
-            yield from self._all()
+            yield from self._read_all()
             return
         with self._store.read_connection() as snapshot:
             self._snapshot = snapshot
             try:
-                yield from self._all()
+                yield from self._read_all()
             finally:
                 self._snapshot = None
 
@@ -77,48 +77,48 @@ class Gathering:
         with self._store.read_connection() as connection:
             yield connection
 
-    def _all(self) -> Iterator[Found]:
-        for start in range(0, len(self._sessions), _MOST_SESSIONS):
-            yield from self._some(self._sessions[start : start + _MOST_SESSIONS])
-        for place in self._runs:
+    def _read_all(self) -> Iterator[SessionRows]:
+        for start in range(0, len(self._sessions), _MAX_SESSIONS):
+            yield from self._read_batch(self._sessions[start : start + _MAX_SESSIONS])
+        for reference in self._runs:
             try:
                 with self._reading() as connection:
-                    found = one_run(connection, self._tables, place)
+                    rows = extract_run(connection, self._tables, reference)
             except (SessionNotFound, RunNotFound):
                 continue
-            yield Found(found)
+            yield SessionRows(rows)
 
-    def _some(self, ids: Sequence[str]) -> Iterator[Found]:
+    def _read_batch(self, ids: Sequence[str]) -> Iterator[SessionRows]:
         s, m = self._tables.sessions, self._tables.messages
         with self._reading() as connection:
-            above = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(ids))
-            parents = {row.session_id: row.parent_session_id for row in connection.execute(above)}
+            query = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(ids))
+            parents = {row.session_id: row.parent_session_id for row in connection.execute(query)}
             lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
-            size = sa.func.sum(sum(lengths, start=sa.literal(_PER_MESSAGE)))
-            measured = sa.select(m.c.session_id, size).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
-            sizes = {row[0]: int(row[1]) for row in connection.execute(measured)}
+            size = sa.func.sum(sum(lengths, start=sa.literal(_MESSAGE_OVERHEAD)))
+            query = sa.select(m.c.session_id, size).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
+            sizes = {row[0]: int(row[1]) for row in connection.execute(query)}
         self._parents |= parents
-        self._detached |= {one for one, parent in parents.items() if parent and parent not in self._selected}
-        for part in _parts([one for one in ids if one in parents], sizes):
-            # Nothing is written while a connection is held: some engines admit one process at a time.
+        self._detached |= {branch for branch, parent in parents.items() if parent and parent not in self._selected}
+        for part in _parts([session_id for session_id in ids if session_id in parents], sizes):
+            # The connection is released before the file is written: some engines admit one process at a time.
             with self._reading() as connection:
-                found = self._read(connection, part)
-            yield from found
+                sessions = self._read(connection, part)
+            yield from sessions
 
-    def _read(self, connection: Connection, ids: Sequence[str]) -> list[Found]:
-        tables, found = self._tables, []
-        stored = _stored(connection, self._store, [one for one in ids if one not in self._detached])
+    def _read(self, connection: Connection, ids: Sequence[str]) -> list[SessionRows]:
+        sessions = []
+        stored = _read_stored(connection, self._store, [i for i in ids if i not in self._detached])
         for session_id in ids:
             if session_id in self._detached:
-                copied = detached(connection, tables, session_id)
-                found += [] if copied is None else [Found(copied)]
+                copied = detach_branch(connection, self._tables, session_id)
+                sessions += [] if copied is None else [SessionRows(copied)]
             elif rows := stored.get(session_id):
-                found.append(Found(rows, self._inherited(connection, rows["sessions"][0])))
-        return found
+                sessions.append(SessionRows(rows, self._inherited(connection, rows["sessions"][0])))
+        return sessions
 
     def _inherited(self, connection: Connection, session: Row) -> Inherited | None:
-        """The last run that a branch inherits, as it is exported."""
-        fork = fork_point(session)
+        """Return the last run that a branch inherits, as it is exported."""
+        fork = fork_of(session)
         if fork is None or fork.run_index < 0:
             return None
         try:
@@ -130,16 +130,16 @@ class Gathering:
             link = self._parents.get(link)
         if link is None or link == run["session_id"]:
             return Inherited(run["session_id"], run["run_id"], run["run_index"])
-        return Inherited(link, same_id(link, run["run_id"]), run["run_index"])
+        return Inherited(link, copied_id(link, run["run_id"]), run["run_index"])
 
 
 def _parts(ids: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Sessions that are read together."""
+    """Yield the sessions that are read together."""
     part: list[str] = []
     characters = 0
     for session_id in ids:
         size = sizes.get(session_id, 0)
-        if part and characters + size > _MOST_CHARACTERS:
+        if part and characters + size > _MAX_CHARACTERS:
             yield part
             part, characters = [], 0
         part.append(session_id)
@@ -157,24 +157,24 @@ _ORDER = {
 }
 
 
-def _stored(connection: Connection, store: SessionStore, ids: Sequence[str]) -> dict[str, Rows]:
-    """The own rows of sessions, as they are stored."""
-    found: dict[str, Rows] = {}
+def _read_stored(connection: Connection, store: SessionStore, ids: Sequence[str]) -> dict[str, Rows]:
+    """Return the own rows of sessions, as they are stored."""
+    sessions: dict[str, Rows] = {}
     if not ids:
-        return found
+        return sessions
     for name in TABLES:
         table: sa.Table = getattr(store.tables, name)
         query = sa.select(table).where(table.c.session_id.in_(ids))
         query = query.order_by(table.c.session_id, *(table.c[column] for column in _ORDER.get(name, ())))
         for session_id, group in groupby(connection.execute(query).mappings(), key=lambda row: row["session_id"]):
             if name == "sessions":
-                found[session_id] = {other: [] for other in TABLES}
-            if session_id in found:
-                found[session_id][name] = [dict(row) for row in group]
-    for rows in found.values():
-        # A run that began since its session was read is not in it, and neither is what it says.
+                sessions[session_id] = {other: [] for other in TABLES}
+            if session_id in sessions:
+                sessions[session_id][name] = [dict(row) for row in group]
+    for rows in sessions.values():
+        # A run that started after its session was read is left out, with its rows.
         runs = {row["run_id"] for row in rows["runs"]}
         for name in OF_RUN:
             rows[name] = [row for row in rows[name] if row["run_id"] in runs]
         rows["scores"] = [row for row in rows["scores"] if row["run_id"] is None or row["run_id"] in runs]
-    return found
+    return sessions

@@ -1,4 +1,4 @@
-"""The file: begun beside where it will stand, filled piece by piece, and moved to its place when it is whole."""
+"""Write the exported file: under a temporary name beside its path, and moved there when it is complete."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import kern_nb
 from kern_nb import files
+from kern_nb._version import __version__
 from kern_nb.db import codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import KernError
@@ -20,24 +20,31 @@ from kern_nb.ingest.bundle import VERSION
 from kern_nb.ingest.bundle_schema import packed
 from kern_nb.ingest.json_source import BUNDLE
 from kern_nb.ingest.progress import Progress
-from kern_nb.operations.export.read import Found, Gathering
+from kern_nb.operations.export.read import ExportReader, SessionRows
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_TITLE_BATCH = 500
+_COUNTED = ("sessions", "runs", "messages", "tool_calls")
 
 Counts = dict[str, int]
 
 
-def safely(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) -> Counts:
-    """Let a file be written; it stands in its place when it is whole, and whatever happens, nothing half is left.
+def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) -> Counts:
+    """Write a file that appears when it is complete; after an error, nothing remains of it.
+
+    Args:
+        path: The file.
+        write: Writes its content and returns the counts.
+        overwrite: Whether to replace an existing file.
 
     Raises:
-        BadUsage: another file has taken the place meanwhile.
-        KernError: the disk is full, or the folder may not be written to.
+        BadUsage: A file of that name was created meanwhile.
+        KernError: The disk is full, or the folder is not writable.
     """
-    from kern_nb.operations.export import exists
+    from kern_nb.operations.export import file_exists
 
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
@@ -49,27 +56,21 @@ def safely(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) ->
             files.copy_mode(path, part)
             part.replace(path)
         else:
-            _place(part, path)
+            _move_new(part, path)
     except FileExistsError as error:
-        raise exists(path) from error
+        raise file_exists(path) from error
     except OSError as error:
-        if isinstance(error, KernError):  # the store's own trouble
+        if isinstance(error, KernError):  # an error of the store
             raise
         reason = error.strerror or str(error)
-        raise KernError(
-            f"{str(path)!r} could not be written: {reason}.", "Nothing was left; try another folder."
-        ) from error
+        raise KernError(f"Could not write {str(path)!r}: {reason}.", "No file remains; try another folder.") from error
     finally:
         part.unlink(missing_ok=True)
     return counts
 
 
-def _place(part: Path, path: Path) -> None:
-    """Give a file its name, unless another has it.
-
-    Raises:
-        FileExistsError: another has.
-    """
+def _move_new(part: Path, path: Path) -> None:
+    """Give a file its name; raise FileExistsError if another file has it."""
     try:
         path.hardlink_to(part)
     except FileExistsError:
@@ -81,7 +82,7 @@ def _place(part: Path, path: Path) -> None:
 
 
 class _Progress(Progress):
-    """How many sessions are written."""
+    """The number of written sessions."""
 
     def line(self, bar: str) -> str:
         return f"{bar} {self._done:,} of {self._total:,} written"
@@ -90,41 +91,41 @@ class _Progress(Progress):
         return f"Wrote {self._done:,} of {self._total:,} in {took:.1f} s."
 
 
-def _made() -> dict[str, str]:
+def _provenance() -> dict[str, str]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"exported_at": now, "exported_by": f"kern_nb {kern_nb.__version__}"}
+    return {"exported_at": now, "exported_by": f"kern_nb {__version__}"}
 
 
-def bundle(file: TextIO, store: SessionStore, places: Sequence[Reference], *, progress: bool) -> Counts:
-    """Write a bundle; see `kern_nb.ingest.bundle` for what it looks like."""
-    counts = dict.fromkeys(("sessions", "runs", "messages", "tool_calls", "blobs"), 0)
-    header = codec.dumps({BUNDLE: VERSION, **_made(), "records": []})
+def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
+    """Write a bundle; see `kern_nb.ingest.bundle` for its format."""
+    counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
+    header = codec.dumps({BUNDLE: VERSION, **_provenance(), "records": []})
     file.write(header.removesuffix("]}") + "\n")
     written: set[str] = set()
-    with _Progress(len(places), shown=progress) as bar:
-        for found in Gathering(store, places):
-            line = _line(found)
+    with _Progress(len(references), shown=progress) as bar:
+        for session in ExportReader(store, references):
+            line = _line(session)
             for blob in _blobs(store, line, written):
                 file.write(codec.dumps(blob) + ",\n")
                 counts["blobs"] += 1
             file.write(line + ",\n")
-            for name in ("sessions", "runs", "messages", "tool_calls"):
-                counts[name] += len(found.rows[name])
+            for name in _COUNTED:
+                counts[name] += len(session.rows[name])
             bar.done(1)
     end = {"end": True, "sessions": counts["sessions"], "blobs": counts["blobs"]}
     file.write(codec.dumps(end) + "\n]}\n")
     return counts
 
 
-def _line(found: Found) -> str:
-    record = packed(found.rows)
-    if found.inherits is not None:
-        record["inherits"] = found.inherits._asdict()
+def _line(session: SessionRows) -> str:
+    record = packed(session.rows)
+    if session.inherits is not None:
+        record["inherits"] = session.inherits._asdict()
     return codec.dumps(record)
 
 
 def _blobs(store: SessionStore, line: str, written: set[str]) -> Iterator[dict[str, Any]]:
-    """The blobs that a session's line names and that are not in the bundle yet."""
+    """Yield the blobs that a session's line names, except those already written."""
     for name in dict.fromkeys(_HASH.findall(line)):
         if name in written or (blob := store.get_blob(name)) is None:
             continue
@@ -132,45 +133,42 @@ def _blobs(store: SessionStore, line: str, written: set[str]) -> Iterator[dict[s
         yield {"blob": name, "media_type": blob.media_type, "content": base64.b64encode(blob.content).decode()}
 
 
-def page(file: TextIO, store: SessionStore, places: Sequence[Reference], *, progress: bool) -> Counts:
+def write_page(file: TextIO, store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
     """Write a page with the transcripts, one after the other."""
-    from kern_nb.views import page as markup
+    from kern_nb.views import page
     from kern_nb.views.transcript import Conversation, conversation_parts
 
-    counts = dict.fromkeys(("sessions", "runs", "messages", "tool_calls", "blobs"), 0)
-    titles = _titles(store, places)
-    alone = len(places) == 1
-    file.write(markup.page_start(titles[0] if alone else f"{len(places):,} sessions", () if alone else titles))
-    with _Progress(len(places), shown=progress) as bar:
-        for number, (place, title) in enumerate(zip(places, titles, strict=True), 1):
-            session = store.get_session(place.session_id)
+    counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
+    titles = _titles(store, references)
+    alone = len(references) == 1
+    file.write(page.beginning(titles[0] if alone else f"{len(references):,} sessions", () if alone else titles))
+    with _Progress(len(references), shown=progress) as bar:
+        for number, (reference, title) in enumerate(zip(references, titles, strict=True), 1):
+            session = store.get_session(reference.session_id)
             bar.done(1)
             if session is None:  # deleted in between
                 continue
-            runs = [run for run in session.runs or [] if place.run_index in (None, run.run_index)]
-            file.write(
-                markup.page_section(number, title, list(conversation_parts(Conversation(session, runs))), alone=alone)
-            )
+            runs = [run for run in session.runs or [] if reference.run_index in (None, run.run_index)]
+            parts = list(conversation_parts(Conversation(session, runs)))
+            file.write(page.section(number, title, parts, alone=alone))
             counts["sessions"] += 1
             counts["runs"] += len(runs)
             counts["messages"] += sum(len(run.messages) for run in runs)
             counts["tool_calls"] += sum(len(run.tool_calls) for run in runs)
-    made = _made()
-    file.write(markup.page_end(f"Exported {made['exported_at']} by {made['exported_by']}"))
+    provenance = _provenance()
+    file.write(page.ending(f"Exported {provenance['exported_at']} by {provenance['exported_by']}"))
     return counts
 
 
-_TITLED_AT_ONCE = 500
-
-
-def _titles(store: SessionStore, places: Sequence[Reference]) -> list[str]:
-    """What each is called: its title, or its name."""
-    ids = list(dict.fromkeys(place.session_id for place in places))
-    named: dict[str, str] = {}
-    for start in range(0, len(ids), _TITLED_AT_ONCE):
-        cards = store.session_cards(ids[start : start + _TITLED_AT_ONCE])
-        named |= {card.session_id: card.title or card.session_id for card in cards}
+def _titles(store: SessionStore, references: Sequence[Reference]) -> list[str]:
+    """Return the title, or else the id, of each session or run."""
+    ids = list(dict.fromkeys(reference.session_id for reference in references))
+    titles: dict[str, str] = {}
+    for start in range(0, len(ids), _TITLE_BATCH):
+        cards = store.session_cards(ids[start : start + _TITLE_BATCH])
+        titles |= {card.session_id: card.title or card.session_id for card in cards}
     return [
-        named.get(place.session_id, place.session_id) + ("" if place.run_index is None else f", run {place.run_index}")
-        for place in places
+        titles.get(reference.session_id, reference.session_id)
+        + ("" if reference.run_index is None else f", run {reference.run_index}")
+        for reference in references
     ]

@@ -1,7 +1,6 @@
-"""`rerun`: branch where it went wrong, run on from there otherwise, compare with the original. One call, one branch.
+"""`rerun`: branch before a run, run its input again with changes, compare with the original. One call, one branch.
 
-`planning` finds which inputs are given again, `preparing` who is given them and what is kept of that, `result` gives
-them.
+`planning` selects the inputs, `preparation` makes the agent and the branch, `result` runs them.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any
 from kern_nb import models
 from kern_nb.agent import Agent, Instructions
 from kern_nb.db import SessionStore
-from kern_nb.operations.rerun.preparation import Wish, prepare
-from kern_nb.operations.rerun.result import Rerun, give
+from kern_nb.operations.rerun.preparation import RerunRequest, prepare
+from kern_nb.operations.rerun.result import Rerun, run_inputs
 from kern_nb.records import Run, Session
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
@@ -35,42 +34,56 @@ def rerun(
     onward: bool = False,
     store: str | SessionStore | None = None,
 ) -> Rerun:
-    """Run a part of a session again, in a branch that is taken before it; what was recorded stays as it is.
+    """Run a part of a session again, in a branch before it; the original does not change.
 
-    The agent has its own instructions, and is told the whole conversation that the branch inherits, however many runs
-    it is told otherwise; ``num_history_messages`` and ``history_token_budget`` hold. As ever, runs that did not end
-    well are left out, and so are calls whose results lie behind the branch point. The session's state is what it was
-    at the branch: within a run, that before the run.
+    The agent uses its own instructions and receives the whole inherited conversation, whatever its number of history
+    runs; ``num_history_messages`` and ``history_token_budget`` apply. As always, failed runs and calls without their
+    results are left out of the history. The session state is that of the branch point: within a run, the state before
+    the run.
 
     Args:
-        reference: What is run again. ``chat/2``: that run, on its input. ``chat``: every run, from an empty session.
-            ``chat/2.5``: from that message of run 2 on, in place of which ``message`` is said; without one, it must be
-            a user's, and is said again. Or a session or run as a store or an agent gave it.
-        agent: Who runs: an agent, a team or a workflow, which itself stays as it is. Where None, an agent is made of
-            what is recorded (its instructions) and of ``model`` and ``tools``.
-        message: What is said in place of the first input. Files stay beside another text; a list of texts and files
-            replaces all.
-        model: Another model than the agent's; see `SessionOwner.variant`.
-        instructions: Other instructions.
-        tools: Other tools; an empty list for none.
-        name: The id of the new session; made up where None.
-        onward: Give the inputs of all later runs too, in turn.
-        store: Where it is, a store or the name of one; where None the agent's db, else the one in use.
+        reference: What to run again. ``chat/2``: that run, with its input. ``chat``: every run, in an empty session.
+            ``chat/2.5``: run 2 from that message on, with ``message`` in its place; without ``message``, it must be a
+            user's message and is sent again. Or a session or run as a store or an agent returned it.
+        agent: The agent, team or workflow that runs; it does not change. By default an agent made from the record (its
+            instructions) and from ``model`` and ``tools``.
+        message: The first input, instead of the recorded one. With text alone, recorded files are kept; a list of texts
+            and files replaces everything.
+        model: A model instead of the agent's; see `SessionOwner.variant`.
+        instructions: Instructions instead of the agent's.
+        tools: Tools instead of the agent's; an empty list for none.
+        name: The id of the new session; by default a generated one.
+        onward: Also run the inputs of all later runs, in order.
+        store: A store or its name; by default the agent's db, else the one in use.
 
     Returns:
-        The branch with its new runs, and the comparison. A run that failed is in it, as is one that waits; inputs after
-        it were not given, and are with `Rerun.continue_run`.
+        The branch with its new runs, and the comparison. It includes a failed or paused run; later inputs are run with
+        `Rerun.continue_run`.
 
     Raises:
-        SessionNotFound, RunNotFound, MessageNotFound, AmbiguousReference: it names nothing, or several things.
-        SessionExists: the new session's id is taken. As with all but RunFailed, nothing was written.
-        ReadOnlyStore, OwnerMismatch: the store takes no runs, or the agent is another user's.
-        BadUsage: there is nothing to give, no agent, or one that keeps its runs in another store.
-        RunFailed: a run could not even be stored; the hint names the branch, which remains.
+        SessionNotFound: The reference names no session.
+        RunNotFound: It names no run.
+        MessageNotFound: It names no message.
+        AmbiguousReference: It names several.
+        SessionExists: The new session's id is in use. As with all errors but RunFailed, nothing was written.
+        ReadOnlyStore: The store is read-only.
+        OwnerMismatch: The agent belongs to another user.
+        BadUsage: There is no input or no agent, or the agent uses another store.
+        RunFailed: A run could not be stored; the hint names the branch, which remains.
+
+    Example:
+        >>> from kern_nb import Agent, rerun
+        >>> from kern_nb.db import InMemoryDb
+        >>> from kern_nb.models.scripted import ScriptedModel
+        >>> clerk = Agent(model=ScriptedModel(["Hello"]), db=InMemoryDb(), session_id="chat")
+        >>> run = clerk.run("Hi")
+        >>> result = rerun("chat/0", clerk, model=ScriptedModel(["Good morning"]), name="what-if")
+        >>> (result.session_id, result.status, result.output)
+        ('what-if', 'COMPLETED', 'Good morning')
     """
-    wish = Wish(reference, agent, message, model, instructions, tools, name, onward, store)
-    made_by = current_cell()
-    return event_loop.run(lambda: _made(wish, made_by))
+    request = RerunRequest(reference, agent, message, model, instructions, tools, name, onward, store)
+    provenance = here()
+    return event_loop.run(lambda: _rerun(request, provenance))
 
 
 async def arerun(
@@ -85,15 +98,27 @@ async def arerun(
     onward: bool = False,
     store: str | SessionStore | None = None,
 ) -> Rerun:
-    """As `rerun`, to be awaited."""
-    return await _made(Wish(reference, agent, message, model, instructions, tools, name, onward, store), current_cell())
+    """Await `rerun`: the same arguments, value and errors.
+
+    Example:
+        >>> import asyncio
+        >>> from kern_nb import Agent, arerun
+        >>> from kern_nb.db import InMemoryDb
+        >>> from kern_nb.models.scripted import ScriptedModel
+        >>> clerk = Agent(model=ScriptedModel(["Hello", "Hello again"]), db=InMemoryDb(), session_id="chat")
+        >>> run = clerk.run("Hi")
+        >>> asyncio.run(arerun("chat/0", clerk)).output
+        'Hello again'
+    """
+    request = RerunRequest(reference, agent, message, model, instructions, tools, name, onward, store)
+    return await _rerun(request, here())
 
 
-async def _made(wish: Wish, made_by: dict[str, Any] | None) -> Rerun:
-    prepared, branch = await in_thread(lambda: prepare(wish))
-    if isinstance(prepared.agent, Agent):  # a model that cannot be used is refused before the branch is there
-        check_tools(prepared.agent)
-        async with models.open_model(prepared.agent.model):
+async def _rerun(request: RerunRequest, provenance: dict[str, Any] | None) -> Rerun:
+    rerun, create_branch = await in_thread(lambda: prepare(request))
+    if isinstance(rerun.agent, Agent):  # an unusable model is refused before the branch exists
+        rerun.agent.loop()
+        async with models.opened(rerun.agent.model):
             pass
-    await in_thread(branch)
-    return await give(prepared, made_by)
+    await in_thread(create_branch)
+    return await run_inputs(rerun, provenance)

@@ -1,4 +1,4 @@
-"""What of a session is run again: which inputs are given once more, and before which place the branch is taken."""
+"""Plan a rerun: which inputs run again, and the branch point before them."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from kern_nb.db.reads import is_in_history
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import BY_TOOL, RETRY, STATE_ARGUMENT
 from kern_nb.interop import media
+from kern_nb.operations.run_index import top_level_id
 from kern_nb.records import Message, Run
 from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     from kern_nb.db.references import Reference
 
-_NOT_A_PERSONS = (BY_TOOL, RETRY)
-"""Marks of messages that have a user's role, and are no user's."""
+_NOT_BY_USER = (BY_TOOL, RETRY)
+"""Marks of messages with a user's role that no user wrote."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input that is given again.
+    """An input to run again.
 
     Attributes:
-        content: What the agent is given.
-        of: The run whose input it was: its session_id, run_id and run_index.
-        session_state: What of the session's state was given with it.
+        content: The input of the agent.
+        origin: The run it comes from: its session_id, run_id and run_index.
+        session_state: The part of the session state that was passed with it.
     """
 
     content: Any
-    of: dict[str, Any]
+    origin: dict[str, Any]
     session_state: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The run, as people write it."""
-        return f"{self.of['session_id']}/{self.of['run_index']}"
+        """Return the run as a reference."""
+        return f"{self.origin['session_id']}/{self.origin['run_index']}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run again.
+    """What to run again.
 
     Attributes:
-        before: The place that the branch does not inherit, as `SessionStore.branch` takes it.
-        inputs: What is given, in order.
-        runs: The runs that these are of.
-        skipped: The runs that have no input, as people write them.
+        before: The first run or message that the branch does not inherit, as `SessionStore.branch` takes it.
+        inputs: The inputs, in order.
+        runs: The runs they come from.
+        skipped: References of the runs without an input.
     """
 
     before: int | tuple[int, int]
@@ -57,44 +58,43 @@ class Plan:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the branch inherits a run in part."""
+        """Whether the branch inherits a part of a run."""
         return isinstance(self.before, tuple)
 
 
-def plan(store: SessionStore, place: Reference, *, message: Any, onward: bool, as_it_is: bool) -> Plan:
-    """What is given again of a session (all of it), a run, or a message on; nothing is written.
+def plan(store: SessionStore, target: Reference, *, message: Any, onward: bool, raw: bool) -> Plan:
+    """Plan the rerun of a session (all runs), a run, or a message on; nothing is written.
 
     Args:
-        store: Where it is.
-        place: The session, run or message.
-        message: What is given in place of the first input; None leaves that as it is.
-        onward: Whether the inputs of all later runs are given too.
-        as_it_is: Whether inputs are values, as a workflow takes them, and not texts and files.
+        store: The store.
+        target: The session, run or message.
+        message: The first input, instead of the recorded one; None keeps that.
+        onward: Whether to run the inputs of all later runs, too.
+        raw: Whether inputs are plain values, as a workflow takes them, not texts and files.
 
     Raises:
-        BadUsage: there is no run, no input to give, or the place lies within a member's run.
+        BadUsage: There is no run or no input, or the target is within a member's run.
     """
-    of_session = _runs(store, place.session_id)
-    chosen = _chosen(of_session, place, onward=onward)
-    runs = [store.get_run(run.run_id) for run in chosen]
-    contents = [_input(run) for run in runs]
-    before: int | tuple[int, int] = chosen[0].run_index
-    if place.message_index is not None:
-        before, contents[0] = _at_message(runs[0], place.message_index)
-    if contents[0] is None and message is None and place.run_index is not None:
-        raise BadUsage(*_unsaid(runs[0], place))
+    rows = _select(_rows(store, target.session_id), target, onward=onward)
+    runs = [store.get_run(row.run_id) for row in rows]
+    contents = [_recorded_input(run) for run in runs]
+    before: int | tuple[int, int] = rows[0].run_index
+    if target.message_index is not None:
+        before, contents[0] = _split_at_message(runs[0], target.message_index)
+    if contents[0] is None and message is None and target.run_index is not None:
+        raise _no_input(runs[0], target)
     inputs: list[Input] = []
     skipped: list[str] = []
     for run, content in zip(runs, contents, strict=True):
-        replaced = message if run is runs[0] else None
-        of = {"session_id": run.session_id, "run_id": run.run_id, "run_index": run.run_index}
-        if content is None and replaced is None:
-            skipped.append(str(Input(None, of)))
+        replacement = message if run is runs[0] else None
+        origin = {"session_id": run.session_id, "run_id": run.run_id, "run_index": run.run_index}
+        if content is None and replacement is None:
+            skipped.append(str(Input(None, origin)))
         else:
-            given = _given(content, replaced, store, as_it_is=as_it_is)
-            inputs.append(Input(given, of, run.internal.get(STATE_ARGUMENT) or {}))
+            value = _content(content, replacement, store, raw=raw)
+            inputs.append(Input(value, origin, run.internal.get(GIVEN_STATE) or {}))
     if not inputs:
-        raise BadUsage(f"No run of {place} has an input.", "There is nothing to give again.")
+        raise BadUsage(f"No run of {target} has an input to run again.", "See its runs with %kern show.")
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))
 
 
@@ -104,79 +104,68 @@ class _Row(NamedTuple):
     parent_run_id: str | None
 
 
-def _runs(store: SessionStore, session_id: str) -> list[_Row]:
-    """The runs that a session sees, in order."""
+def _rows(store: SessionStore, session_id: str) -> list[_Row]:
+    """Return the runs that a session sees, in order."""
     df = store.runs_df(session_id, lineage=True)[list(_Row._fields)]
     rows = na_to_none(df).itertuples(index=False)
     return sorted((_Row(*row) for row in rows), key=lambda row: row.run_index)
 
 
-def _chosen(runs: list[_Row], place: Reference, *, onward: bool) -> list[_Row]:
-    """The runs to make again. Members' runs are made by their leader's."""
-    if not runs:
-        raise BadUsage(f"{place} has no runs.", "There is nothing to run again.")
-    if place.run_index is None:
-        return [run for run in runs if run.parent_run_id is None]
-    named = next(run for run in runs if run.run_index == place.run_index)
-    if named.parent_run_id is not None:
-        top = _top(runs, named)
-        raise BadUsage(
-            f"{place} is within the run {place.session_id}/{top.run_index}, which made it.",
-            f"Run that one again: {place.session_id}/{top.run_index}",
-        )
-    later = [run for run in runs if run.parent_run_id is None and run.run_index > named.run_index]
-    return [named, *later] if onward else [named]
+def _select(rows: list[_Row], target: Reference, *, onward: bool) -> list[_Row]:
+    """Return the runs to run again. Members' runs are not among them: their team's run makes them."""
+    if not rows:
+        raise BadUsage(f"{target} has no runs to run again.", "Run its agent first.")
+    if target.run_index is None:
+        return [row for row in rows if row.parent_run_id is None]
+    first = next(row for row in rows if row.run_index == target.run_index)
+    if first.parent_run_id is not None:
+        top_level_run = top_level_id(first.run_id, {row.run_id: row.parent_run_id for row in rows})
+        top_level = f"{target.session_id}/{next(row.run_index for row in rows if row.run_id == top_level_run)}"
+        raise BadUsage(f"{target} is a member's run within run {top_level}.", f"Run that one again: {top_level}")
+    later = [row for row in rows if row.parent_run_id is None and row.run_index > first.run_index]
+    return [first, *later] if onward else [first]
 
 
-def _top(runs: list[_Row], run: _Row) -> _Row:
-    by_id = {one.run_id: one for one in runs}
-    seen = set[str]()
-    while run.run_id not in seen and (above := by_id.get(run.parent_run_id or "")) is not None:
-        seen.add(run.run_id)
-        run = above
-    return run
-
-
-def _input(run: Run) -> Any:
-    """What a run was given: its input, or the first thing that a user says in it; None where it was given nothing."""
+def _recorded_input(run: Run) -> Any:
+    """Return a run's input, else the first content of a user's message in it; None if it has neither."""
     if run.input not in (None, []):
         return run.input
-    said = (message.content for message in run.messages if _is_users(message))
-    return next((content for content in said if content not in (None, [])), None)
+    contents = (message.content for message in run.messages if _is_by_user(message))
+    return next((content for content in contents if content not in (None, [])), None)
 
 
-def _is_users(message: Message) -> bool:
-    marked = message.from_history or any(mark in message.internal for mark in _NOT_A_PERSONS)
-    return message.role == "user" and not marked
+def _is_by_user(message: Message) -> bool:
+    excluded = message.from_history or any(mark in message.internal for mark in _NOT_BY_USER)
+    return message.role == "user" and not excluded
 
 
-def _at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:
-    """The place before a message, and what a user says there.
+def _split_at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:
+    """Return the branch point before a message, and its content if it is a user's.
 
-    Instructions are the agent's own: where only such come before the message, the whole run is left out.
+    If only instructions precede the message, the branch excludes the whole run: instructions are the agent's own.
     """
     earlier = [m for m in run.messages if m.message_index is not None and m.message_index < index]
-    said = next(m for m in run.messages if m.message_index == index)
+    message = next(m for m in run.messages if m.message_index == index)
     run_index = run.run_index or 0
-    before = (run_index, index) if any(map(is_in_history, earlier)) else run_index
-    return before, (said.content or None if _is_users(said) else None)
+    before = (run_index, index) if any(map(is_told, earlier)) else run_index
+    return before, (message.content or None if _is_by_user(message) else None)
 
 
-def _unsaid(run: Run, place: Reference) -> tuple[str, str]:
-    hint = "Say what is to be said there: message=..."
-    if place.message_index is None:
-        return f"Run {place} has no input.", hint
-    role = next(m.role for m in run.messages if m.message_index == place.message_index)
-    return f"{place} is no text of a user's: the role is {role!r}.", hint
+def _no_input(run: Run, target: Reference) -> BadUsage:
+    hint = "Pass the input: message=..."
+    if target.message_index is None:
+        return BadUsage(f"Run {target} has no input.", hint)
+    role = next(m.role for m in run.messages if m.message_index == target.message_index)
+    return BadUsage(f"{target} must be a user's message with text, got role {role!r}.", hint)
 
 
-def _given(content: Any, message: Any, store: SessionStore, *, as_it_is: bool) -> Any:
-    """An input as an agent takes it: a stored one with its files, of which the store may have lost some."""
-    if as_it_is:
-        return content if message is None else message
-    found = content if content is None or isinstance(content, str) else media.load_content(content, store)
+def _content(recorded: Any, message: Any, store: SessionStore, *, raw: bool) -> Any:
+    """Return an input as an agent takes it; a recorded one with its files, as far as the store has them."""
+    if raw:
+        return recorded if message is None else message
+    content = recorded if recorded is None or isinstance(recorded, str) else media.to_content(recorded, store)
     if message is None:
-        return media.build_prompt(found, {})
-    if isinstance(message, str) and isinstance(found, list):  # another text; the files beside it stay
-        return media.build_prompt([message, *(part for part in found if not isinstance(part, str))], {})
-    return media.build_prompt(message, {})
+        return media.prompt(content, {})
+    if isinstance(message, str) and isinstance(content, list):  # only the text is replaced; the files stay
+        return media.prompt([message, *(part for part in content if not isinstance(part, str))], {})
+    return media.prompt(message, {})

@@ -1,4 +1,4 @@
-"""What is found out before anything is written: the store, the agent with its changes, what the branch will say."""
+"""Prepare a rerun before anything is written: the store, the agent with its changes, the fields of the branch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from kern_nb.db import SessionStore, session_writes
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, NoStore, OwnerMismatch, SessionNotFound
 from kern_nb.extra_keys import RERUN_OF
+from kern_nb.operations.agent_registry import is_same_store
 from kern_nb.operations.rerun import planning
 from kern_nb.operations.rerun.result import Rerun
 from kern_nb.records import Run, Session, text_of
 from kern_nb.runtime.session_owner import SessionOwner, owner_fields
 from kern_nb.views.rerun import in_words
 
-_MADE_UP = 10
-"""So many random digits tell reruns apart; a whole UUID would fill the tables that compare them."""
+_ID_DIGITS = 10
+"""Random digits of a generated session id; a whole UUID would fill the tables that compare reruns."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What was asked for."""
+class RerunRequest:
+    """The arguments of `rerun`."""
 
-    named: str | Session | Run
+    target: str | Session | Run
     agent: SessionOwner | None
     message: Any
     model: Any
@@ -39,70 +40,75 @@ class Wish:
 
     @property
     def reference(self) -> str:
-        """What is run again, as people write it."""
-        if isinstance(self.named, str):
-            return self.named
-        index = self.named.run_index if isinstance(self.named, Run) else None
-        if isinstance(self.named, (Run, Session)) and self.named.session_id is not None:
-            return str(Reference(self.named.session_id, index))
-        raise BadUsage(f"{self.named!r} names nothing in a store.", "For example: rerun('chat/2', agent)")
+        """The target as a reference."""
+        if isinstance(self.target, str):
+            return self.target
+        index = self.target.run_index if isinstance(self.target, Run) else None
+        if isinstance(self.target, (Run, Session)) and self.target.session_id is not None:
+            return str(Reference(self.target.session_id, index))
+        raise BadUsage(f"Expected a reference or a stored record, got {self.target!r}.", "rerun('chat/2', agent)")
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What the agent has otherwise."""
-        asked = {"model": self.model, "instructions": self.instructions, "tools": self.tools}
-        return {name: value for name, value in asked.items() if value is not None}
+        """The arguments that replace the agent's."""
+        values = {"model": self.model, "instructions": self.instructions, "tools": self.tools}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def prepare(wish: Wish) -> tuple[Rerun, Callable[[], None]]:
-    """The rerun, none of whose inputs is given yet, and what writes its branch."""
-    if wish.agent is not None and not isinstance(wish.agent, SessionOwner):
-        raise BadUsage(f"{wish.agent!r} is no agent.", "Give the agent, team or workflow itself.")
-    if wish.name is not None and (not isinstance(wish.name, str) or not wish.name):
-        raise BadUsage(f"name={wish.name!r} is no name.", "Give a string: name='what-if'.")
-    store, place = _located(wish)
-    session = store.get_session(place.session_id, runs=False)
+def prepare(request: RerunRequest) -> tuple[Rerun, Callable[[], None]]:
+    """Return the rerun, before any input is run, and the function that writes its branch."""
+    if request.agent is not None and not isinstance(request.agent, SessionOwner):
+        raise BadUsage(
+            f"agent must be an agent, team or workflow, got {request.agent!r}.", "Pass the object, not its name."
+        )
+    if request.name is not None and (not isinstance(request.name, str) or not request.name):
+        raise BadUsage(f"name must be a non-empty str, got {request.name!r}.", "For example: name='what-if'.")
+    store, target = _locate(request)
+    session = store.get_session(target.session_id, runs=False)
     if session is None:  # deleted in between
-        raise SessionNotFound(f"There is no session {place.session_id!r}.", "List them with %kern sessions.")
-    values = isinstance(wish.agent, SessionOwner) and not isinstance(wish.agent, Agent)
-    plan = planning.plan(store, place, message=wish.message, onward=wish.onward, as_it_is=values)
-    session_id = wish.name or f"rerun-{uuid4().hex[:_MADE_UP]}"
-    who = _runner(wish, session, plan.runs[0], store)
-    agent = who.variant(db=store, session_id=session_id, user_id=session.user_id)
-    changed = _changed(wish, agent)
-    fields = _fields(agent, session, place, plan.runs[0], changed)
-    title = wish.name or _title(place, agent, changed)
+        raise SessionNotFound(
+            f"Session {target.session_id!r} does not exist.", "List the sessions with %kern sessions."
+        )
+    raw = isinstance(request.agent, SessionOwner) and not isinstance(request.agent, Agent)
+    plan = planning.plan(store, target, message=request.message, onward=request.onward, raw=raw)
+    session_id = request.name or f"rerun-{uuid4().hex[:_ID_DIGITS]}"
+    runner = _runner(request, session, plan.runs[0], store)
+    agent = runner.variant(db=store, session_id=session_id, user_id=session.user_id)
+    changed = _describe_changes(request, agent)
+    fields = _branch_fields(agent, session, target, plan.runs[0], changed)
+    title = request.name or _title(target, agent, changed)
 
-    def branch() -> None:
-        where: dict[str, Any] = {"after": None, "before": plan.before, "name": title, "new_session_id": session_id}
+    def create_branch() -> None:
+        options: dict[str, Any] = {"after": None, "before": plan.before, "name": title, "new_session_id": session_id}
         store.write(
-            lambda connection: session_writes.branch(connection, store, session.session_id, **where, fields=fields)
+            lambda connection: session_writes.branch(connection, store, session.session_id, **options, fields=fields)
         )
 
-    of_run = place.run_index is not None and not wish.onward and not plan.is_cut
-    original = Reference(place.session_id, place.run_index) if of_run else place
-    return Rerun(original, session_id, [], agent, store, changed, plan.inputs, plan.skipped, of_run), branch
+    of_run = target.run_index is not None and not request.onward and not plan.is_cut
+    original = Reference(target.session_id, target.run_index) if of_run else target
+    return Rerun(original, session_id, [], agent, store, changed, plan.inputs, plan.skipped, of_run), create_branch
 
 
-def _located(wish: Wish) -> tuple[SessionStore, Reference]:
-    """What is run again, and the store it is in, which must be the agent's if that has one."""
-    own = wish.agent.db if wish.agent is not None else None
-    if wish.store is not None:
-        store = store_registry.find(wish.store)
+def _locate(request: RerunRequest) -> tuple[SessionStore, Reference]:
+    """Return what is run again, and its store, which must be the agent's own if it has one."""
+    agent = request.agent
+    own = agent.db if agent is not None else None
+    if request.store is not None:
+        store = store_registry.find(request.store)
     else:
-        store = own or (wish.agent.store if wish.agent is not None else store_registry.current_store())
-    if own is not None and not _same(own, store):
-        raise _elsewhere(wish, own, store)
+        store = own or (agent.store if agent is not None else store_registry.current_store())
+    if own is not None and not is_same_store(own, store):
+        raise _store_mismatch(request, own, store)
     try:
-        return store, store.locate(wish.reference)
+        return store, store.locate(request.reference)
     except SessionNotFound:
-        if own is not None and (there := _in_use_with(wish.reference)) is not None:
-            raise _elsewhere(wish, own, there) from None
+        if own is not None and (other := _find_in_current_store(request.reference)) is not None:
+            raise _store_mismatch(request, own, other) from None
         raise
 
 
-def _in_use_with(reference: str) -> SessionStore | None:
-    """The store in use, if that is where the reference leads."""
+def _find_in_current_store(reference: str) -> SessionStore | None:
+    """Return the store in use if it has the reference."""
     try:
         store = store_registry.current_store()
         store.locate(reference)
@@ -111,88 +117,84 @@ def _in_use_with(reference: str) -> SessionStore | None:
     return store
 
 
-def _elsewhere(wish: Wish, own: SessionStore, store: SessionStore) -> BadUsage:
+def _store_mismatch(request: RerunRequest, own: SessionStore, store: SessionStore) -> BadUsage:
     return BadUsage(
-        f"{wish.reference} is in {store.url}, and {wish.agent!r} keeps its runs in {own.url}.",
-        "Give agent.variant(db=store), or an agent without a db of its own.",
+        f"{request.reference} is in {store.url}, but {request.agent!r} uses {own.url}.",
+        "Pass agent.variant(db=store), or an agent without a db of its own.",
     )
 
 
-def _same(one: SessionStore, other: SessionStore) -> bool:
-    """Whether two stores are one place."""
-    return one is other or (
-        ":memory:" not in one.url and (one.database, one.tables.name) == (other.database, other.tables.name)
-    )
-
-
-def _runner(wish: Wish, session: Session, run: Run, store: SessionStore) -> SessionOwner:
-    """Who runs, with the changes; where nobody is named, an agent of what is recorded.
+def _runner(request: RerunRequest, session: Session, run: Run, store: SessionStore) -> SessionOwner:
+    """Return the agent that runs, with the changes; by default one made from the record.
 
     Raises:
-        BadUsage: the record does not hold enough for one; or the one that is named takes no such change.
-        OwnerMismatch: the session is another user's than the agent's.
+        BadUsage: The record is not sufficient for an agent, or the given one does not support a change.
+        OwnerMismatch: The session belongs to another user than the agent.
     """
-    if wish.agent is None:
-        return _recorded(wish, session, run, store)
-    if None not in (wish.agent.user_id, session.user_id) and wish.agent.user_id != session.user_id:
+    agent = request.agent
+    if agent is None:
+        return _recorded_agent(request, session, run, store)
+    if None not in (agent.user_id, session.user_id) and agent.user_id != session.user_id:
         raise OwnerMismatch(
-            f"Session {session.session_id!r} belongs to another user than {wish.agent.user_id!r}, whose agent this is.",
-            "Give an agent of the session's user, or of none.",
+            f"Session {session.session_id!r} belongs to another user than the agent's, {agent.user_id!r}.",
+            "Pass an agent of the session's user, or one without a user.",
         )
-    return wish.agent.variant(**wish.changes)
+    return agent.variant(**request.changes)
 
 
-def _recorded(wish: Wish, session: Session, run: Run, store: SessionStore) -> Agent:
-    if wish.model is None:
-        raise BadUsage(f"Nobody is named to run {wish.reference} again.", "Give an agent, or a model for one without.")
+def _recorded_agent(request: RerunRequest, session: Session, run: Run, store: SessionStore) -> Agent:
+    if request.model is None:
+        raise BadUsage(f"Rerunning {request.reference} needs an agent or a model.", "Pass agent=... or model=...")
     if run.run_type != "agent":
-        raise BadUsage(f"{wish.reference} was run by a {run.run_type}, which no record holds.", "Give it: agent=...")
+        raise BadUsage(
+            f"{request.reference} is a {run.run_type}'s run, which a record cannot restore.", "Pass agent=..."
+        )
     calls = store.tool_calls_df(session.session_id, lineage=True)
-    called = calls.loc[calls["caller"] != "user", "tool_name"].dropna().unique().tolist()
-    if called and wish.tools is None:
-        said = f"{session.session_id} has calls of {', '.join(called)}, which no record holds."
-        raise BadUsage(said, "Give an agent, or tools=[...].")
+    names = calls.loc[calls["caller"] != "user", "tool_name"].dropna().unique().tolist()
+    if names and request.tools is None:
+        message = f"{session.session_id} has calls of {', '.join(names)}, which a record cannot restore."
+        raise BadUsage(message, "Pass an agent, or tools=[...].")
     data = session.agent_data or {}
-    told = next((text_of(message.content) for message in run.messages if message.role == "system"), None)
-    name, known = data.get("name"), data.get("instructions")
-    made: dict[str, Any] = {"instructions": known if isinstance(known, str) else told} | wish.changes
-    return Agent(id=run.agent_id or None, name=name if isinstance(name, str) and name else None, **made)
+    system_text = next((text_of(message.content) for message in run.messages if message.role == "system"), None)
+    name, instructions = data.get("name"), data.get("instructions")
+    options: dict[str, Any] = {"instructions": instructions if isinstance(instructions, str) else system_text}
+    name = name if isinstance(name, str) and name else None
+    return Agent(id=run.agent_id or None, name=name, **options | request.changes)
 
 
-def _changed(wish: Wish, agent: SessionOwner) -> dict[str, Any]:
-    """What differs by request, as the new session's metadata says it."""
-    found: dict[str, Any] = {}
-    if wish.model is not None:
-        found["model"] = models.model_name(wish.model)
-    if wish.instructions is not None:
-        given = wish.instructions
-        listed = given if isinstance(given, str) or callable(given) else "\n".join(given)
-        found["instructions"] = listed if isinstance(listed, str) else getattr(listed, "__name__", repr(listed))
-    if wish.tools is not None and isinstance(agent, Agent):
-        given_tools = agent._given_tools  # noqa: SLF001 - as they were given: whether they are tools is seen later
-        found["tools"] = [getattr(one, "name", None) or getattr(one, "__name__", repr(one)) for one in given_tools]
-    return found | ({} if wish.message is None else {"message": True})
+def _describe_changes(request: RerunRequest, agent: SessionOwner) -> dict[str, Any]:
+    """Return the requested changes as they are stored in the new session's metadata."""
+    changes: dict[str, Any] = {}
+    if request.model is not None:
+        changes["model"] = models.name_of(request.model)
+    if (instructions := request.instructions) is not None:
+        text = instructions if isinstance(instructions, str) or callable(instructions) else "\n".join(instructions)
+        changes["instructions"] = text if isinstance(text, str) else getattr(text, "__name__", repr(text))
+    if request.tools is not None and isinstance(agent, Agent):
+        tools = agent._given_tools  # noqa: SLF001 - as passed: they are validated later
+        changes["tools"] = [getattr(tool, "name", None) or getattr(tool, "__name__", repr(tool)) for tool in tools]
+    return changes | ({} if request.message is None else {"message": True})
 
 
-def _fields(
-    agent: SessionOwner, session: Session, place: Reference, run: Run, changed: dict[str, Any]
+def _branch_fields(
+    agent: SessionOwner, session: Session, target: Reference, run: Run, changed: dict[str, Any]
 ) -> dict[str, Any]:
-    """The fields of the branch that are not its parent's: whose it is, and what it repeats."""
-    owner = owner_fields(agent)
+    """Return the fields of the branch that differ from its parent's: its owner, and what it repeats."""
+    owner = agent.owner()
     kind, data = owner["session_type"], owner.pop("owner_data")
-    of: dict[str, Any] = {"session_id": place.session_id}
-    if place.run_index is not None:
-        of |= {"run_index": place.run_index, "run_id": run.run_id}
-    if place.message_index is not None:
-        of["message_index"] = place.message_index
-    metadata = {RERUN_OF: of, "agent": agent.id, "changed": changed}
+    origin: dict[str, Any] = {"session_id": target.session_id}
+    if target.run_index is not None:
+        origin |= {"run_index": target.run_index, "run_id": run.run_id}
+    if target.message_index is not None:
+        origin["message_index"] = target.message_index
+    metadata = {RERUN_OF: origin, "agent": agent.id, "changed": changed}
     if isinstance(agent, Agent):
-        metadata["model"] = models.model_name(agent.model)  # in place of what a benchmark said of the original
-    nobody = dict.fromkeys(("agent_id", "team_id", "workflow_id"))
-    of_kind = {f"{kind}_data": (getattr(session, f"{kind}_data") or {}) | data}
-    return nobody | owner | of_kind | {"metadata": (session.metadata or {}) | metadata}
+        metadata["model"] = models.name_of(agent.model)  # replaces what a benchmark stored for the original
+    no_owner = dict.fromkeys(("agent_id", "team_id", "workflow_id"))
+    owner_data = {f"{kind}_data": (getattr(session, f"{kind}_data") or {}) | data}
+    return no_owner | owner | owner_data | {"metadata": (session.metadata or {}) | metadata}
 
 
-def _title(place: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
-    what = f", {said}" if (said := ", ".join(describe_changes(changed))) else ""
-    return f"{place} again, by {agent.name or agent.id}{what}"
+def _title(target: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
+    suffix = f", {text}" if (text := ", ".join(in_words(changed))) else ""
+    return f"{target} again, by {agent.name or agent.id}{suffix}"

@@ -1,4 +1,4 @@
-"""What comes of a rerun: the branch, its new runs, the comparison; and how the inputs are given."""
+"""The result of a rerun: the branch, its new runs, the comparison; and how its inputs are run."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Rerun(DisplayMixin):
     """A part of a session that was run again.
 
     Attributes:
-        original: What was run again.
+        original: The session, run or message that was run again.
         session_id: The branch.
         runs: The new runs, in order.
-        agent: Who ran: the agent that was given, with the changes, and with the branch as its session.
-        store: Where both sessions are.
-        changed: What differs by request: model, instructions, tools, message.
-        left: Inputs that were not given, because a run before them failed or waits.
-        skipped: Runs of the original that have no input to give, as people write them.
-        of_run: Whether one run is compared with one, and not session with session.
+        agent: The agent that ran, with the changes, and with the branch as its session.
+        store: The store of both sessions.
+        changed: The requested changes: model, instructions, tools, message.
+        left: The remaining inputs, after a failed or paused run.
+        skipped: References of the original's runs without an input.
+        of_run: Whether the comparison is of two runs, not of two sessions.
     """
 
     _view = "kern_nb.views.rerun:rerun"
@@ -53,17 +53,17 @@ class Rerun(DisplayMixin):
 
     @property
     def status(self) -> RunStatus:
-        """The status of the last run: COMPLETED where all went well."""
+        """The status of the last run: COMPLETED if all succeeded."""
         return self.runs[-1].status
 
     @property
     def output(self) -> Any:
-        """What the last run gave."""
+        """The output of the last run."""
         return self.runs[-1].output
 
     @property
     def error(self) -> str | None:
-        """Why the last run failed, if it did."""
+        """The error of the last run, if it failed."""
         return self.runs[-1].error
 
     @cached_property
@@ -71,18 +71,18 @@ class Rerun(DisplayMixin):
         """The branch with all its runs, inherited ones first.
 
         Raises:
-            SessionNotFound: it was deleted.
+            SessionNotFound: It was deleted.
         """
-        found = self.store.get_session(self.session_id)
-        if found is None:
-            raise SessionNotFound(f"Session {self.session_id!r} is gone.", "List those there are with %kern sessions.")
-        return found
+        session = self.store.get_session(self.session_id)
+        if session is None:
+            raise SessionNotFound(f"Session {self.session_id!r} was deleted.", "List the sessions with %kern sessions.")
+        return session
 
     @cached_property
     def comparison(self) -> Comparison:
-        """The original beside what came of it now.
+        """The original compared with the rerun.
 
-        Of ``chat/2`` the run beside the new one; of a session, of a message, and onward, the session beside the branch.
+        For ``chat/2``, the run with the new one; for a session, a message or onward, the session with the branch.
         """
         from kern_nb.analysis.compare import compare
 
@@ -91,69 +91,81 @@ class Rerun(DisplayMixin):
         return compare(self.original.session_id, self.session_id, store=self.store)
 
     def continue_run(self) -> Rerun:
-        """Go on with the run that waited or failed, by the same agent, then with the inputs that are left.
+        """Resume the paused or failed run with the same agent, then run the remaining inputs.
 
         Returns:
-            The whole, as it is then.
+            The updated rerun.
 
         Raises:
-            StillWaiting, AlreadyClaimed, RunClosed: see `SessionOwner.continue_run`.
-            BadUsage: all runs were completed.
+            StillWaiting: Requirements are pending.
+            AlreadyClaimed: Another process resumes the run.
+            RunClosed: The run is finished.
+            BadUsage: All runs are completed.
         """
-        made_by = current_cell()
-        return event_loop.run(lambda: continued(self, made_by))
+        provenance = here()
+        return event_loop.run(lambda: continue_rerun(self, provenance))
 
     async def acontinue_run(self) -> Rerun:
-        """As `continue_run`, to be awaited."""
-        return await continued(self, current_cell())
+        """Await `continue_run`."""
+        return await continue_rerun(self, here())
+
+    def __repr__(self) -> str:
+        from kern_nb.views.rerun import rerun_text
+
+        return rerun_text(self)
+
+    def _repr_html_(self) -> str:
+        from kern_nb.views.rerun import rerun_html
+
+        return rerun_html(self)
 
 
-async def give(one: Rerun, made_by: dict[str, Any] | None) -> Rerun:
-    """Give the inputs that are left, until a run fails or waits."""
-    runs, left = list(one.runs), list(one.left)
-    while left and (not runs or runs[-1].status == "COMPLETED"):
-        runs.append(await _run(one, left.pop(0), {run.run_id for run in runs}, made_by))
-    return replace(one, runs=runs, left=tuple(left))
+async def run_inputs(rerun: Rerun, provenance: dict[str, Any] | None) -> Rerun:
+    """Run the remaining inputs, until a run fails or pauses."""
+    runs, remaining = list(rerun.runs), list(rerun.left)
+    while remaining and (not runs or runs[-1].status == "COMPLETED"):
+        runs.append(await _run_input(rerun, remaining.pop(0), {run.run_id for run in runs}, provenance))
+    return replace(rerun, runs=runs, left=tuple(remaining))
 
 
-async def _run(one: Rerun, given: Input, known: set[str], made_by: dict[str, Any] | None) -> Run:
-    """One of the inputs, to the end of its run, however that is; it is stored unless this raises."""
-    extra = ({"notebook": made_by} if made_by else {}) | {RERUN_OF: given.of}
-    agent = one.agent
+async def _run_input(rerun: Rerun, item: Input, earlier: set[str], provenance: dict[str, Any] | None) -> Run:
+    """Run an input and return its run, however it ended; it is stored unless this raises."""
+    extra = ({"notebook": provenance} if provenance else {}) | {RERUN_OF: item.origin}
+    agent = rerun.agent
     try:
-        options = {"session_state": given.session_state} if given.session_state else {}
-        work = agent._prepare_run(given.content, one.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
+        options = {"session_state": item.session_state} if item.session_state else {}
+        work = agent._prepared(item.content, rerun.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
         return await work(ignore)
     except Exception as error:
-        stored = await in_thread(lambda: _latest(one, known)) if isinstance(error, RunFailed) else None
+        stored = await in_thread(lambda: _latest_run(rerun, earlier)) if isinstance(error, RunFailed) else None
         if stored is not None:
             return stored
-        remains = f"The branch {one.session_id!r} remains."
+        note = f"The branch {rerun.session_id!r} remains."
         if isinstance(error, KernError):
-            error.hint = f"{error.hint} {remains}".strip()
+            error.hint = f"{error.hint} {note}".strip()
         else:
-            error.add_note(remains)
+            error.add_note(note)
         raise
 
 
-def _latest(one: Rerun, known: set[str]) -> Run | None:
-    """The latest run of the branch's own that is no member's, if it is a new one."""
-    df = one.store.runs_df(one.session_id)
-    own = df.loc[df["parent_run_id"].isna() & ~df["run_id"].isin(known)].sort_values("run_index")
-    return None if own.empty else one.store.get_run(str(own["run_id"].iloc[-1]))
+def _latest_run(rerun: Rerun, earlier: set[str]) -> Run | None:
+    """Return the latest new run of the branch that is not a member's."""
+    df = rerun.store.runs_df(rerun.session_id)
+    own = df.loc[df["parent_run_id"].isna() & ~df["run_id"].isin(earlier)].sort_values("run_index")
+    return None if own.empty else rerun.store.get_run(str(own["run_id"].iloc[-1]))
 
 
-async def continued(one: Rerun, made_by: dict[str, Any] | None) -> Rerun:
+async def continue_rerun(rerun: Rerun, provenance: dict[str, Any] | None) -> Rerun:
     """See `Rerun.continue_run`."""
-    last = one.runs[-1]
-    now = await in_thread(lambda: one.store.get_run(last.run_id))
-    if now.status == "COMPLETED" and not one.left and now.status == last.status:
-        raise BadUsage(f"{one.session_id}/{last.run_index} was completed.", "There is nothing to go on with.")
-    if now.status != "COMPLETED":  # else somebody went on with it by %kern continue
+    last = rerun.runs[-1]
+    current = await in_thread(lambda: rerun.store.get_run(last.run_id))
+    if current.status == "COMPLETED" and not rerun.left and current.status == last.status:
+        raise BadUsage(f"{rerun.session_id}/{last.run_index} is already completed.", "There is nothing to resume.")
+    if current.status != "COMPLETED":  # else it was resumed by %kern continue
         try:
-            now = await one.agent._resume_run(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
+            current = await rerun.agent._proceed(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
         except RunFailed:
-            now = await in_thread(lambda: one.store.get_run(last.run_id))
-            if now.status != "ERROR":  # nothing came of it, and it waits as before
+            current = await in_thread(lambda: rerun.store.get_run(last.run_id))
+            if current.status != "ERROR":  # it did not start, and is pending as before
                 raise
-    return await give(replace(one, runs=[*one.runs[:-1], now]), made_by)
+    return await run_inputs(replace(rerun, runs=[*rerun.runs[:-1], current]), provenance)

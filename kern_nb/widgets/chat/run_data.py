@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.operations.inbox import short_keys
+from kern_nb.operations.inbox import short_ids
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements

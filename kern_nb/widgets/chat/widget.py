@@ -259,7 +259,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
     def _start(self, live: LiveRun, make_work: Callable[[], Work]) -> None:
         from kern_nb.runtime import background
 
-        if not resume.same_place(self.agent.store, self.store):
+        if not resume.is_same_store(self.agent.store, self.store):
             raise BadUsage(
                 f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}.",
                 "Use that store again, or open a new chat.",

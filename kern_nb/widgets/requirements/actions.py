@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from kern_nb.environment import login_name
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
-from kern_nb.operations.inbox import requirement_named, short_keys
+from kern_nb.operations.inbox import find_requirement, short_ids
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 from kern_nb.widgets.base import Widget, decode_key
@@ -34,7 +34,7 @@ class RequirementActions(Widget):
     """
 
     def __init__(self, store: str | SessionStore | None, *, by: str | None) -> None:
-        self.by = login() if by is None else by
+        self.by = login_name() if by is None else by
         super().__init__(store)
 
     @abstractmethod

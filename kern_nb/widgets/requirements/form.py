@@ -137,7 +137,7 @@ def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str,
 
 def _parse_json(name: str, text: str) -> Any:
     try:
-        return value_parser.json_value(text)
+        return value_parser.parse_json(text)
     except (ValueError, RecursionError) as error:
         message = f"{formatting.truncate(name, _NAME)} must be JSON: {error}."
         raise BadUsage(message, 'Enter a number, true, false, null, "text", a list or an object.') from None
@@ -174,6 +174,6 @@ def format_answer(answer: Any, *, by_field: bool) -> list[str]:
 
 def _word(answer: Any) -> str:
     is_plain = isinstance(answer, str) and answer.isprintable() and answer[:1] not in "-$" and "=" not in answer
-    if is_plain and value_parser.read(answer) == answer and " ".join(answer.split()) == answer:
+    if is_plain and value_parser.parse_value(answer) == answer and " ".join(answer.split()) == answer:
         return str(answer)
     return json.dumps(answer, ensure_ascii=False)

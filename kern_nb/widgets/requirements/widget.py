@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, StoreBusy
 from kern_nb.operations import agent_registry, inbox, resume
-from kern_nb.operations.inbox import short_keys
-from kern_nb.operations.run_index import Place, Places
+from kern_nb.operations.inbox import short_ids
+from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Requirement, text_of
 from kern_nb.text import formatting
 from kern_nb.views import requirements

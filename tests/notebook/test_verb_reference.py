@@ -1,4 +1,4 @@
-"""The table of verbs: whole, in step with the code it names, and with its page in the docs."""
+"""The verbs are complete, and consistent with the code and with their page in the docs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 
 from kern_nb.db.columns import FRAMES as FRAME_COLUMNS
-from kern_nb.magics import help_pages, kinds
-from kern_nb.magics.completion_sources import OFFERS
-from kern_nb.magics.grammar import SQL, VERBS, reference
+from kern_nb.magics import help_pages
+from kern_nb.magics import verb as verb_module
+from kern_nb.magics.commands import SQL, VERBS
+from kern_nb.magics.completion_sources import SOURCES
+from kern_nb.magics.help_pages import reference
 from kern_nb.magics.parser import parse, split
 from kern_nb.records import RunStatus
 
@@ -19,15 +21,15 @@ every_verb = pytest.mark.parametrize("verb", [*VERBS, SQL], ids=lambda verb: ver
 
 
 @every_verb
-def test_every_verb_explains_itself(verb):
+def test_every_verb_has_complete_help(verb):
     """A summary, an example of itself, the same in Python, and help for each argument."""
     assert verb.summary.endswith(".")
     assert verb.command in verb.example
     assert verb.python
     for argument in verb.arguments:
         assert argument.help.endswith(".")
-        assert argument.offers in {"", *OFFERS}
-        assert argument.written in help_pages.verb_help(verb)
+        assert argument.source in {"", *SOURCES}
+        assert argument.usage in help_pages.verb_help(verb)
 
 
 @every_verb
@@ -49,7 +51,7 @@ def test_every_verb_is_in_the_docs(verb):
         assert argument.help in page
 
 
-def test_the_page_is_current():
+def test_the_docs_page_is_current():
     """`make docs` would change nothing."""
     assert PAGE.read_text(encoding="utf-8") == reference()
 
@@ -63,7 +65,7 @@ def test_names_are_unique_and_listed():
         assert f"{verb.command} " in help_pages.overview()
 
 
-def test_the_words_are_those_of_the_records_and_frames():
-    """What is written out, to be quick to import, is what the store knows."""
-    assert get_args(RunStatus) == kinds.STATUSES
-    assert [*kinds.FRAMES, "requirements"] == list(FRAME_COLUMNS)
+def test_written_out_choices_match_records_and_frames():
+    """They are written out so that loading stays fast."""
+    assert get_args(RunStatus) == verb_module.STATUSES
+    assert [*verb_module.FRAMES, "requirements"] == list(FRAME_COLUMNS)

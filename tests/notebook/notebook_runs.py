@@ -23,8 +23,8 @@ def committed(name: str) -> dict[str, Any]:
 
 def prose(name: str, cell: str) -> str:
     """The text of a cell of a committed notebook."""
-    (found,) = (one for one in committed(name)["cells"] if one["id"] == cell)
-    return "".join(found["source"])
+    (matching,) = (item for item in committed(name)["cells"] if item["id"] == cell)
+    return "".join(matching["source"])
 
 
 def require_clean(name: str, *, failing: list[str]) -> None:
@@ -35,7 +35,7 @@ def require_clean(name: str, *, failing: list[str]) -> None:
 
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert all(one.replace("-", "").isalpha() for one in ids)
+    assert all(item.replace("-", "").isalpha() for item in ids)
     assert len(set(ids)) == len(ids)
     assert [cell["id"] for cell in code if "raises-exception" in cell["metadata"].get("tags", ())] == failing
 
@@ -45,16 +45,16 @@ def run_twice(folder: Path, name: str) -> list[Outputs]:
     for file in (*NOTEBOOKS.glob("*.py"), NOTEBOOKS / name):
         shutil.copy(file, folder)
     homes = {name: str(folder / ".home") for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
-    found = []
-    for made in ("first", "second"):
-        command = [sys.executable, "-m", "nbconvert", "--execute", "--to", "notebook", "--output", made, name]
+    result = []
+    for run_name in ("first", "second"):
+        command = [sys.executable, "-m", "nbconvert", "--execute", "--to", "notebook", "--output", run_name, name]
         done = subprocess.run(
             command, cwd=folder, env={**os.environ, **homes}, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        cells = json.loads((folder / f"{made}.ipynb").read_text(encoding="utf-8"))["cells"]
-        found.append({cell["id"]: cell["outputs"] for cell in cells if cell["cell_type"] == "code"})
-    return found
+        cells = json.loads((folder / f"{run_name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        result.append({cell["id"]: cell["outputs"] for cell in cells if cell["cell_type"] == "code"})
+    return result
 
 
 def require_quiet(runs: list[Outputs], *, failing: set[str]) -> None:

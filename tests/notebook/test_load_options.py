@@ -7,7 +7,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from kern_nb.errors import BadUsage
-from kern_nb.magics import completion_sources, lookup
+from kern_nb.magics import completion_sources
 from kern_nb.records import Session
 
 
@@ -25,23 +25,23 @@ def tasks(chats):
     return chats
 
 
-def test_load_gives_the_columns_of_the_line(notebook, tasks):
+def test_load_returns_the_selected_columns(notebook, tasks):
     """In the order of the line, of every frame; the same as in Python."""
-    found = notebook.run("%kern load runs --columns total_tokens,run_id")
+    result = notebook.run("%kern load runs --columns total_tokens,run_id")
 
-    pd.testing.assert_frame_equal(found, tasks.runs_df(columns=["total_tokens", "run_id"]))
+    pd.testing.assert_frame_equal(result, tasks.runs_df(columns=["total_tokens", "run_id"]))
     for frame in ("sessions", "runs", "messages", "tool_calls", "scores"):
         assert list(notebook.run(f"%kern load {frame} --columns session_id")) == ["session_id"]
 
 
 def test_load_expands_values(notebook, tasks):
     """Beside all columns or the chosen ones, with filters."""
-    found = notebook.run("%kern load sessions --columns session_id --expand metadata.task_id,state.step --user alice")
+    result = notebook.run("%kern load sessions --columns session_id --expand metadata.task_id,state.step --user alice")
 
-    assert found.to_dict("list") == {"session_id": ["alpha"], "metadata.task_id": ["t1"], "state.step": ["3"]}
-    found = notebook.run("%kern load tool_calls --expand args.order_id,metadata.task_id --limit 1")
-    assert list(found)[-2:] == ["args.order_id", "metadata.task_id"]
-    assert found.iloc[0, -2:].tolist() == ["W1", "t1"]
+    assert result.to_dict("list") == {"session_id": ["alpha"], "metadata.task_id": ["t1"], "state.step": ["3"]}
+    result = notebook.run("%kern load tool_calls --expand args.order_id,metadata.task_id --limit 1")
+    assert list(result)[-2:] == ["args.order_id", "metadata.task_id"]
+    assert result.iloc[0, -2:].tolist() == ["W1", "t1"]
 
 
 def test_a_list_may_have_spaces_within_quotes(notebook, tasks):
@@ -49,7 +49,7 @@ def test_a_list_may_have_spaces_within_quotes(notebook, tasks):
     assert list(notebook.run('%kern load runs --columns "run_id, status"')) == ["run_id", "status"]
 
 
-def test_what_is_not_there_is_told(notebook, tasks):
+def test_unknown_columns_and_paths_are_refused_with_a_hint(notebook, tasks):
     """By our own error, with what was probably meant."""
     for line, hint in (
         ("runs --columns run_id,stats", "'status'"),
@@ -63,14 +63,14 @@ def test_what_is_not_there_is_told(notebook, tasks):
         assert hint in error.value.hint
 
 
-def test_tab_offers_columns_and_values(notebook, tasks, monkeypatch):
+def test_columns_and_json_paths_complete(notebook, tasks, monkeypatch):
     """Names that are on the list are not offered again; keys that a line cannot have are left out."""
-    monkeypatch.setattr(lookup, "BUDGET_S", 20)
-    monkeypatch.setattr(completion_sources, "_lookup", lookup.Lookup())
+    monkeypatch.setattr(completion_sources, "BUDGET_S", 20)
+    monkeypatch.setattr(completion_sources, "_cache", completion_sources.Cache())
 
     def tab(text: str) -> list[str]:
         with provisionalcompleter():
-            return [text[: one.start] + one.text for one in notebook.shell.Completer.completions(text, len(text))]
+            return [text[: item.start] + item.text for item in notebook.shell.Completer.completions(text, len(text))]
 
     start = "df = %kern load runs --columns "
     assert tab(start + "total") == [start + "total_tokens"]

@@ -7,8 +7,7 @@ import re
 import pytest
 from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
 
-from kern_nb import errors
-from kern_nb.magics import verbs
+from kern_nb import environment, errors
 from kern_nb.records import Run
 
 
@@ -20,31 +19,31 @@ def two_lines(notebook, line, kind):
     return lines
 
 
-def test_approve_answers_and_says_what_is_left(notebook, paused, main, monkeypatch):
-    """By a prefix of the id; with the login name; what the run still waits for, and how to see it."""
+def test_approve_resolves_and_lists_the_pending_requirements(notebook, paused, main, monkeypatch):
+    """By a prefix of the id, with the login name; the result names the pending requirements and how to list them."""
     monkeypatch.setattr("getpass.getuser", lambda: "me")
 
     done = notebook.run("%kern approve 0a")
 
-    stored = {one.requirement_id: one for one in main.requirements(status=None)}
+    stored = {item.requirement_id: item for item in main.requirements(status=None)}
     assert (stored[DELETE].approved, stored[DELETE].answer, stored[DELETE].resolved_by) == (True, None, "me")
     assert done.requirement == stored[DELETE]
     assert done.waiting == [stored[BOOK], stored[RATE]]
     first, second = repr(done).splitlines()
     assert first == '✓ Approved delete_file(path="x.txt") in chat/0.'
-    assert second.startswith("It still waits for 2 more: 0b000000 book(), 0c000000 rate(n=2); %kern inbox --session")
+    assert second.startswith("2 more pending: 0b000000 book(), 0c000000 rate(n=2); %kern inbox --session")
     assert "Approved delete_file" in done._repr_html_()
 
 
-def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
-    """With the agent whose run it is; a run that waits for one thing can be named itself."""
+def test_the_last_answer_names_the_line_that_resumes(notebook, main):
+    """With the agent of the run; a run with one requirement can be named itself."""
     pause(main, "my trip", a=confirmation())
 
     done = notebook.run("%kern approve 'my trip/0' --note 'be careful' --by ann")
 
     assert repr(done).splitlines() == [
         '✓ Approved delete_file(path="x.txt") in my trip/0: be careful',
-        "Go on: %kern continue 'my trip/0' --agent clerk",
+        "Resume it: %kern continue 'my trip/0' --agent clerk",
     ]
     assert (done.requirement.note, done.requirement.resolved_by) == ("be careful", "ann")
     assert done.waiting == []
@@ -54,7 +53,7 @@ def test_the_last_answer_names_the_line_that_goes_on(notebook, main):
     "args",
     ['{"path": "y.txt", "n": 1}', """'{"path": "y.txt", "n": 1}'""", '{"path":"y.txt","n":1} --by ann', "$edited"],
 )
-def test_approve_takes_other_arguments(notebook, paused, main, args):
+def test_approve_replaces_arguments(notebook, paused, main, args):
     """A JSON object, in quotes or not, or in a variable."""
     notebook.shell.user_ns["edited"] = '{"path": "y.txt", "n": 1}'
 
@@ -64,23 +63,23 @@ def test_approve_takes_other_arguments(notebook, paused, main, args):
     assert 'as delete_file(path="y.txt", n=1)' in repr(done)
 
 
-def test_json_in_a_line_keeps_its_spaces_and_quotes(notebook, paused, main):
-    """Whatever a shell would make of it; `$name` within it is text."""
+def test_json_in_a_line_keeps_spaces_and_quotes(notebook, paused, main):
+    """Unlike in a shell; `$name` within it is text."""
     notebook.run("""%kern approve 0a --note 'it is {"not": "this"}' --args {"a": "it's  $x", "b": [1, "]}"]} --by me""")
 
-    (found,) = (one for one in main.requirements(status="resolved"))
-    assert found.answer["a"] == "it's  $x"
-    assert found.answer["b"] == [1, "]}"]
-    assert (found.note, found.resolved_by) == ('it is {"not": "this"}', "me")
+    (result,) = (item for item in main.requirements(status="resolved"))
+    assert result.answer["a"] == "it's  $x"
+    assert result.answer["b"] == [1, "]}"]
+    assert (result.note, result.resolved_by) == ('it is {"not": "this"}', "me")
 
 
-def test_reject_refuses_with_a_reason(notebook, paused, main):
+def test_reject_stores_the_note(notebook, paused, main):
     """Any kind of requirement."""
     for ref in (DELETE, BOOK, RATE):
         done = notebook.run(f'%kern reject {ref[:8]} --note "Not today."')
 
         assert (done.requirement.approved, done.requirement.note) == (False, "Not today.")
-        assert repr(done).startswith("✗ Refused ")
+        assert repr(done).startswith("✗ Rejected ")
 
 
 @pytest.mark.parametrize(
@@ -106,21 +105,21 @@ def test_reject_refuses_with_a_reason(notebook, paused, main):
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_a_value_is_json_or_else_text(notebook, main, words, value):
+def test_a_value_is_parsed_as_json_or_text(notebook, main, words, value):
     """What parses as JSON is JSON; several words are one text."""
-    asked = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
-    pause(main, a=asked)
+    requirement = {"kind": "external_execution", "tool_name": "rate", "requirement_id": RATE}
+    pause(main, a=requirement)
 
     notebook.run(f"%kern answer {RATE} {words}")
 
-    (found,) = main.requirements(status="resolved")
-    assert found.approved is True
-    assert found.answer == value
-    assert type(found.answer) is type(value)
+    (result,) = main.requirements(status="resolved")
+    assert result.approved is True
+    assert result.answer == value
+    assert type(result.answer) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "words", "value"),
+    ("requirement", "words", "value"),
     [
         (user_input(), "city=Paris date='next Monday'", {"city": "Paris", "date": "next Monday"}),
         (user_input(), "date=7 city=[1,2]", {"date": 7, "city": [1, 2]}),
@@ -128,15 +127,15 @@ def test_a_value_is_json_or_else_text(notebook, main, words, value):
         (user_input(), '{"city": "Paris", "date": ""}', {"city": "Paris", "date": ""}),
         (user_input(["city"]), "New York", {"city": "New York"}),
         (user_input(["n"]), "3", {"n": 3}),
-        # The model filled in some: none has to be given, and what are no fields is the result.
+        # The model filled in some: no field is mandatory, and anything else is the result.
         (user_input(args={"city": "Rome", "date": "now"}), "date=later", {"date": "later"}),
         (user_input(args={"city": "Rome"}), "It is booked.", "It is booked."),
         (user_input(args={"city": "Rome"}), '{"ticket": 7}', {"ticket": 7}),
     ],
 )
-def test_fields_are_filled_in(notebook, main, asked, words, value):
-    """As pairs, as JSON, or as the text itself where there is one field."""
-    pause(main, a=asked)
+def test_fields_are_parsed(notebook, main, requirement, words, value):
+    """As pairs, as JSON, or as the text itself if there is one field."""
+    pause(main, a=requirement)
 
     notebook.run(f"%kern answer chat {words}")
 
@@ -144,17 +143,22 @@ def test_fields_are_filled_in(notebook, main, asked, words, value):
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "says", "hint"),
+    ("line", "kind", "message", "hint"),
     [
-        ("approve 0a --args {broken}", errors.BadUsage, "--args '{broken}' is no JSON", "Write it like --args '{"),
-        ("approve 0a --args '[1]'", errors.BadUsage, "is no JSON object", "Write it like --args '{"),
-        ("approve 0a --args '{\"n\": NaN}'", errors.BadUsage, "NaN", "Write it like --args '{"),
-        ("approve 0b", errors.BadUsage, "book() waits for a value", "%kern answer 0b city=VALUE date=VALUE"),
-        ("approve 0c", errors.BadUsage, "rate(n=2) waits for a value", "%kern answer 0c VALUE"),
-        ("answer 0a yes", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
-        ("answer 0a null", errors.BadUsage, "waits for an approval", "%kern approve 0a or %kern reject 0a"),
-        ("answer 0b Paris", errors.BadUsage, "2 fields are asked for: city, date", "city=VALUE date=VALUE"),
-        ("answer 0b city=Paris", errors.BadUsage, "lacks date", "city=VALUE date=VALUE"),
+        (
+            "approve 0a --args {broken}",
+            errors.BadUsage,
+            "--args must be JSON, got '{broken}'",
+            "For example: --args '{",
+        ),
+        ("approve 0a --args '[1]'", errors.BadUsage, "must be a JSON object, got '[1]'", "For example: --args '{"),
+        ("approve 0a --args '{\"n\": NaN}'", errors.BadUsage, "NaN", "For example: --args '{"),
+        ("approve 0b", errors.BadUsage, "book() needs a value", "%kern answer 0b city=VALUE date=VALUE"),
+        ("approve 0c", errors.BadUsage, "rate(n=2) needs a value", "%kern answer 0c VALUE"),
+        ("answer 0a yes", errors.BadUsage, "needs an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0a null", errors.BadUsage, "needs an approval", "%kern approve 0a or %kern reject 0a"),
+        ("answer 0b Paris", errors.BadUsage, "needs 2 fields: city, date", "city=VALUE date=VALUE"),
+        ("answer 0b city=Paris", errors.BadUsage, "Missing fields: date", "city=VALUE date=VALUE"),
         ("answer 0b ctiy=Paris date=1", errors.BadUsage, "'ctiy'", "Did you mean 'city'?"),
         ('answer 0b {"city": 1, "day": 2}', errors.BadUsage, "'day'", "city=VALUE"),
         ("answer 0c", errors.BadUsage, "required: VALUE", "Usage: %kern answer REF VALUE..."),
@@ -170,17 +174,17 @@ def test_fields_are_filled_in(notebook, main, asked, words, value):
         ("inbox --session chat/7", errors.RunNotFound, "run", "%kern show chat"),
     ],
 )
-def test_a_wrong_answer_takes_two_lines_and_changes_nothing(notebook, paused, main, line, kind, says, hint):
-    """The message names what is wrong, the hint what to write; everything still waits."""
+def test_an_invalid_answer_shows_two_lines_and_changes_nothing(notebook, paused, main, line, kind, message, hint):
+    """The message states the problem, the hint the fix; all requirements stay pending."""
     lines = two_lines(notebook, f"%kern {line}", kind)
 
-    assert says in lines[0]
+    assert message in lines[0]
     assert hint in lines[1]
     assert main.requirements(status=None) == paused.requirements
 
 
-def test_an_answer_stands(notebook, paused, main):
-    """A second one is refused in two lines, whatever it says; also where it is too late."""
+def test_a_resolved_requirement_cannot_be_resolved_again(notebook, paused, main):
+    """A second attempt is refused in two lines, also after the requirement expired."""
     notebook.run("%kern approve 0a --by ann")
     for line in ("approve 0a", 'approve 0a --args {"path": "z"}', "reject 0a", "answer 0a x", "handoff 0a --to bob"):
         lines = two_lines(notebook, f"%kern {line}", errors.AlreadyResolved)
@@ -191,38 +195,38 @@ def test_an_answer_stands(notebook, paused, main):
     assert notebook.run("%kern answer 0c 1 --by bob").requirement.answer == 1
 
 
-def test_handoff_names_a_person(notebook, paused, main):
-    """One requirement, or all that a run waits for; they find it in their inbox, with the note."""
-    one = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
+def test_handoff_assigns_a_requirement_to_a_person(notebook, paused, main):
+    """One requirement, or all of a run; the inbox of that person lists it with the note."""
+    item = notebook.run('%kern handoff 0b --to "bob b" --note "You know him."')
 
-    assert repr(one).startswith("→ Handed to bob b: book() in chat/0.")
-    assert "%kern inbox --for 'bob b'" in repr(one)
-    assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(one)
+    assert repr(item).startswith("→ Assigned to bob b: book() in chat/0.")
+    assert "%kern inbox --for 'bob b'" in repr(item)
+    assert "%kern answer 0b000000 city=VALUE date=VALUE" in repr(item)
     theirs = notebook.run("%kern inbox --for 'bob b'")
     assert [row.requirement.note for row in theirs.rows] == ["You know him."]
     assert "You know him." in repr(theirs)
 
     everything = notebook.run("%kern handoff chat/0 --to eve")
 
-    assert repr(everything).startswith("→ Handed to eve: 3 requirements in chat/0.")
+    assert repr(everything).startswith("→ Assigned to eve: 3 requirements in chat/0.")
     assert len(notebook.run("%kern inbox --for eve")) == 3
 
 
-def test_a_session_is_handed_to_a_person(notebook, main):
-    """It gets a run that waits for what they say; the answer names the line that goes on."""
+def test_handoff_of_a_session_creates_a_paused_run(notebook, main):
+    """The run waits for the answer, whose result names the line that resumes."""
     main.append_run("chat", Run(input="x", output="y", agent_id="clerk"))
 
     done = notebook.run("%kern handoff chat --to ann --note 'He wants a refund.' --by me")
 
-    assert repr(done).startswith("→ Handed to ann: handoff “He wants a refund.” in chat/1.")
+    assert repr(done).startswith("→ Assigned to ann: handoff “He wants a refund.” in chat/1.")
     assert [run.status for run in main.get_session("chat").runs] == ["COMPLETED", "PAUSED"]
     answered = notebook.run("%kern answer chat Give it to him. --by ann")
     assert answered.requirement.answer == "Give it to him."
-    assert repr(answered).splitlines()[1] == "Go on: %kern continue chat/1 --agent clerk"
+    assert repr(answered).splitlines()[1] == "Resume it: %kern continue chat/1 --agent clerk"
 
 
-def test_a_store_can_be_named(notebook, paused):
-    """Each line that is suggested then names it too."""
+def test_suggested_lines_include_the_store_option(notebook, paused):
+    """Each suggested line names the store."""
     notebook.run("%kern attach :memory: --as empty")
 
     two_lines(notebook, "%kern approve 0a", errors.RequirementNotFound)
@@ -237,7 +241,7 @@ def test_a_store_can_be_named(notebook, paused):
         assert all("--store main" in command for command in commands), text
 
 
-def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
+def test_an_unknown_login_name_is_none(notebook, paused, monkeypatch):
     """A container's user may have no name; that is no error."""
 
     def nobody() -> str:
@@ -246,11 +250,11 @@ def test_a_login_name_that_nobody_knows_is_none(notebook, paused, monkeypatch):
     monkeypatch.setattr("getpass.getuser", nobody)
 
     assert notebook.run("%kern approve 0a").requirement.resolved_by is None
-    assert verbs._login() is None
+    assert environment.login_name() is None
 
 
-def test_records_stand_for_themselves_in_a_line(notebook, paused, main):
-    """`$requirement` is its id, `$run` its place, `$session` its id."""
+def test_record_variables_are_replaced_by_references(notebook, paused, main):
+    """`$requirement` is its id, `$run` its reference, `$session` its id."""
     notebook.shell.user_ns |= {"asked": paused.requirements[0], "run": paused, "session": main.get_session("chat")}
 
     assert len(notebook.run("%kern inbox --session $run")) == 3
