@@ -237,7 +237,7 @@ class SessionStore(Tabular, Pauses):
         self.write(lambda connection: session_writes.delete_session(connection, self, session_id, **options))
 
     def _detach_branches(self, session_id: str, *, progress: bool, user_id: str | None) -> None:
-        from kern_nb.ingest.progress import Progress
+        from kern_nb.text.progress import Progress
 
         with self.connect() as connection:
             heirs = session_writes.large_heirs(connection, self, session_id, user_id)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from kern_nb.ingest import progress
-from kern_nb.ingest.progress import Progress
+from kern_nb.text import progress
+from kern_nb.text.progress import Progress
 
 
 @pytest.fixture

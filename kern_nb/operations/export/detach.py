@@ -18,8 +18,8 @@ from kern_nb.db.mapping import ANSWERS, Row
 from kern_nb.db.reads import NOT_IN_HISTORY, require_session, session_row, with_members
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
-from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
-from kern_nb.ingest.importer import hash_of
+from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.importer import hash_record
 
 SOURCE = "source"
 
@@ -28,7 +28,7 @@ _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_i
 
 def same_id(session_id: str, copied: str) -> str:
     """The id of a copy that belongs to a session: the same whenever it is made."""
-    return str(UUID(hash_of(session_id, copied), version=5))
+    return str(UUID(hash_record(session_id, copied), version=5))
 
 
 def detached(connection: Connection, tables: Tables, session_id: str) -> Rows | None:
@@ -132,7 +132,7 @@ def _renamed(rows: Rows, session_id: str, copied: set[str]) -> Rows:
     for row in rows["requirements"]:
         if row["run_id"] in copied:
             row["requirement_id"] = same_id(session_id, row["requirement_id"])
-    for name in ("runs", *OF_RUN, "scores"):
+    for name in ("runs", *RUN_TABLES, "scores"):
         for row in rows[name]:
             row["run_id"] = names.get(row["run_id"], row["run_id"])
     return rows

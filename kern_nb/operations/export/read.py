@@ -14,8 +14,8 @@ from kern_nb.db.lineage import find_run, fork_of, segments
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
-from kern_nb.ingest.bundle_merge import Inherited
-from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
+from kern_nb.ingest.bundle_merge import InheritedRun
+from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
 from kern_nb.operations.export.detach import detached, one_run, same_id
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     """A session's rows, and the last run that it inherits from a parent that is exported with it."""
 
     rows: Rows
-    inherits: Inherited | None = None
+    inherits: InheritedRun | None = None
 
 
 class Gathering:
@@ -116,7 +116,7 @@ class Gathering:
                 found.append(Found(rows, self._inherited(connection, rows["sessions"][0])))
         return found
 
-    def _inherited(self, connection: Connection, session: Row) -> Inherited | None:
+    def _inherited(self, connection: Connection, session: Row) -> InheritedRun | None:
         """The last run that a branch inherits, as it is exported."""
         fork = fork_of(session)
         if fork is None or fork.run_index < 0:
@@ -129,8 +129,8 @@ class Gathering:
         while link != run["session_id"] and link is not None and link not in self._detached:
             link = self._parents.get(link)
         if link is None or link == run["session_id"]:
-            return Inherited(run["session_id"], run["run_id"], run["run_index"])
-        return Inherited(link, same_id(link, run["run_id"]), run["run_index"])
+            return InheritedRun(run["session_id"], run["run_id"], run["run_index"])
+        return InheritedRun(link, same_id(link, run["run_id"]), run["run_index"])
 
 
 def _parts(ids: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
@@ -174,7 +174,7 @@ def _stored(connection: Connection, store: SessionStore, ids: Sequence[str]) -> 
     for rows in found.values():
         # A run that began since its session was read is not in it, and neither is what it says.
         runs = {row["run_id"] for row in rows["runs"]}
-        for name in OF_RUN:
+        for name in RUN_TABLES:
             rows[name] = [row for row in rows[name] if row["run_id"] in runs]
         rows["scores"] = [row for row in rows["scores"] if row["run_id"] is None or row["run_id"] in runs]
     return found

@@ -17,10 +17,10 @@ from kern_nb.db import codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import KernError
 from kern_nb.ingest.bundle import VERSION
-from kern_nb.ingest.bundle_schema import packed
-from kern_nb.ingest.json_source import BUNDLE
-from kern_nb.ingest.progress import Progress
+from kern_nb.ingest.bundle_schema import pack_session
+from kern_nb.ingest.json_source import BUNDLE_KEY
 from kern_nb.operations.export.read import Found, Gathering
+from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -98,7 +98,7 @@ def _made() -> dict[str, str]:
 def bundle(file: TextIO, store: SessionStore, places: Sequence[Reference], *, progress: bool) -> Counts:
     """Write a bundle; see `kern_nb.ingest.bundle` for what it looks like."""
     counts = dict.fromkeys(("sessions", "runs", "messages", "tool_calls", "blobs"), 0)
-    header = codec.dumps({BUNDLE: VERSION, **_made(), "records": []})
+    header = codec.dumps({BUNDLE_KEY: VERSION, **_made(), "records": []})
     file.write(header.removesuffix("]}") + "\n")
     written: set[str] = set()
     with _Progress(len(places), shown=progress) as bar:
@@ -117,7 +117,7 @@ def bundle(file: TextIO, store: SessionStore, places: Sequence[Reference], *, pr
 
 
 def _line(found: Found) -> str:
-    record = packed(found.rows)
+    record = pack_session(found.rows)
     if found.inherits is not None:
         record["inherits"] = found.inherits._asdict()
     return codec.dumps(record)
