@@ -54,9 +54,10 @@ test: lint types $(SAMPLE) ## everything: lint, types, tests on all engines, tes
 browser: $(SAMPLE) ## the tests in a real JupyterLab only
 	chromium="$$($(PY) scripts/chromium.py)" && KERN_CHROMIUM="$$chromium" $(PY) -m pytest tests/browser
 
-lint: $(ENV) ## ruff: rules and format
+lint: $(ENV) ## ruff: rules and format; import-linter: imports go downwards
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(ENV) ## ruff: mend what can be mended
 	$(PY) -m ruff check --fix

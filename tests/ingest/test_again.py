@@ -139,7 +139,7 @@ def test_a_source_that_goes_on_where_an_own_run_is_changes_nothing(store, write)
     report = store.ingest(write(turn(0, "better"), turn(1), reward=0.0))
 
     assert [problem.file for problem in report.errors] == ["runs.json"]
-    assert "own" in report.errors[0].reason
+    assert "not from this source" in report.errors[0].reason
     for name, frame in frames_of(store).items():
         pd.testing.assert_frame_equal(frame, before[name])
 
@@ -227,7 +227,7 @@ def test_two_processes_importing_the_same_file_store_it_once(persistent_target, 
 
     assert [process.returncode for process in started] == [0, 0, 0]
     assert sum(text.startswith("Stored 1 session, 5 runs") for text in said) == 1
-    assert sum("skipped 1 session already there" in text for text in said) == 2
+    assert sum("skipped 1 session already stored" in text for text in said) == 2
     with open_store(persistent_target) as store:
         assert len(store.messages_df()) == 10
         assert len(store.scores_df()) == 1

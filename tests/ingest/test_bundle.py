@@ -187,11 +187,11 @@ def test_a_session_that_is_another_one_is_left_alone(store, memory, tmp_path):
     before = rows_of(store)
     report = store.ingest(exported(memory, path))
 
-    assert [(p.line, p.reason.split(" is left out: ")[1]) for p in report.errors] == sorted(
+    assert [(p.line, p.reason.split(" is not imported: ")[1]) for p in report.errors] == sorted(
         [
-            (_line_of(path, "chat"), "the store has a session of that id, and its run 0 is another one."),
-            (_line_of(path, "fork"), "the store has a session of that id, and it branches elsewhere."),
-            (_line_of(path, "mine"), "the store has a session of that id, and its run 1 is another one."),
+            (_line_of(path, "chat"), "the store has a session with this id whose run 0 differs."),
+            (_line_of(path, "fork"), "the store has a session with this id that branches elsewhere."),
+            (_line_of(path, "mine"), "the store has a session with this id whose run 1 differs."),
         ]
     )
     after = rows_of(store)

@@ -74,7 +74,7 @@ def test_a_bundle_that_breaks_off_says_so(memory, path, kept):
     report = memory.ingest(path)
 
     assert ids(memory) == list(NAMES[: kept - 1])
-    assert [(p.line, "breaks off" in p.reason) for p in report.errors] == [(kept, True)]
+    assert [(p.line, "truncated" in p.reason) for p in report.errors] == [(kept, True)]
 
 
 def test_a_damaged_header_costs_no_session(memory, path):
@@ -92,7 +92,7 @@ def test_a_damaged_header_costs_no_session(memory, path):
 def test_another_version_is_refused(memory, path, version):
     """With what it is and what to do; nothing is taken in, not even when the format is named."""
     path.write_text(path.read_text().replace('"kern_nb_bundle": 2', f'"kern_nb_bundle": {json.dumps(version)}'))
-    with pytest.raises(UnknownFormat, match=r"reads up to version 2") as caught:
+    with pytest.raises(UnknownFormat, match=r"reads versions up to 2") as caught:
         memory.ingest(path)
     report = memory.ingest(path, format="bundle")
 
@@ -177,7 +177,7 @@ def test_a_session_that_was_edited_wrongly_is_left_out(memory, path, change):
     report = memory.ingest(edited(path, change))
 
     assert [problem.line for problem in report.errors] == [3]
-    assert "is left out: " in report.errors[0].reason
+    assert "is not imported: " in report.errors[0].reason
     assert ids(memory) == ["a", "c"]
     for frame in ("runs_df", "messages_df", "tool_calls_df", "scores_df"):
         assert set(getattr(memory, frame)()["session_id"]) == {"a", "c"}
@@ -209,7 +209,7 @@ def test_circles_of_branches_are_refused(store, path):
     report = store.ingest(path)
 
     assert [problem.line for problem in report.errors] == [2, 3, 4]
-    assert "without what it inherits" in report.errors[0].reason
+    assert "without its inherited runs" in report.errors[0].reason
     assert [problem.reason.endswith("it is a branch of itself.") for problem in report.errors[1:]] == [True, True]
     assert [run.input for run in store.get_session("a").runs] == ["a"]
 
