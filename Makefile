@@ -31,6 +31,10 @@ $(ENV): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
+.venv/.docs: $(ENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(SAMPLE): notebooks/make_sample.py | $(ENV)
 	$(PY) notebooks/make_sample.py
 
@@ -69,8 +73,9 @@ types: $(ENV) ## mypy, strict
 bench: .venv/.bench ## benchmarks beside the peers
 	$(PY) -m benchmarks
 
-docs: $(ENV) ## the pages of docs/ that are generated
+docs: .venv/.docs ## the site in build/docs, with the pages of docs/ that are generated
 	$(PY) docs/make.py
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 # On a copy: the tour branches sessions, and the sample store should stay as it was made.
 demo: $(SAMPLE) ## the notebooks, run from top to bottom, as HTML in build/
