@@ -33,8 +33,8 @@ are strings, times are UTC, JSON columns contain JSON text. Every frame has `ses
 `sql()` and `%%kern_sql` have the same columns in the views `sessions`, `runs`, `messages`, `tool_calls`, `scores` and
 `requirements`. A query is one SELECT (on DuckDB and SQLite also EXPLAIN of one) in the dialect of the engine. It may
 call functions that compute a value from their arguments; it cannot access files, settings, system tables or other
-databases, and changes nothing. In a file it may also read your own tables beside those of the store. A result may take a third
-of the free memory. PostgreSQL requires only the right to SELECT from the store's tables.
+databases, and changes nothing. In a file it may also read your own tables beside those of the store. A result may
+take a third of the free memory. PostgreSQL requires only the right to SELECT from the store's tables.
 
 Totals of runs and sessions (tokens, cost, tool calls) are those of the agent. The usage of a simulated user stays on
 its messages; its tool calls are rows whose `caller` is "user".
