@@ -52,7 +52,7 @@ def _is_conversation(value: Any) -> bool:
 def read(source: Source) -> Iterator[Draft | Problem]:
     """Yield a draft per conversation; that of the single messages comes last."""
     stem = PurePath(source.name).stem
-    place = hash_record(str(source.path.absolute()))
+    scope = hash_record(str(source.path.absolute()))
     single: list[Value] = []
     line = position = 0
     for item in _records(source):
@@ -66,12 +66,12 @@ def read(source: Source) -> Iterator[Draft | Problem]:
                 _parse_message(item.value, 0)  # so that a malformed one does not reject the others
                 single.append(item)
             else:
-                yield _draft(source, name, place, item)
+                yield _draft(source, name, scope, item)
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
     if single:
         record = {"messages": [item.value for item in single]}
-        yield _draft(source, stem, place, Value(single[0].line, record))
+        yield _draft(source, stem, scope, Value(single[0].line, record))
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
@@ -83,7 +83,7 @@ def _records(source: Source) -> Iterator[Value | Problem]:
             yield item
 
 
-def _draft(source: Source, name: str, place: str, item: Value) -> Draft:
+def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
     record = {"messages": item.value} if isinstance(item.value, list) else item.value
     messages = require_field(record, "messages", list, "the record")
     ids = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
@@ -104,7 +104,7 @@ def _draft(source: Source, name: str, place: str, item: Value) -> Draft:
         hashes=hashes,
         session_hash=hash_record(fields),
         source=NAME,
-        place=place,
+        scope=scope,
     )
 
 

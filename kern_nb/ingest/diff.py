@@ -100,7 +100,7 @@ def _refuse_other_session(draft: Draft, session: RowMapping, runs: Mapping[int, 
         if index in runs and runs[index]["run_id"] != run.run_id:
             raise MalformedRecord(f"run {index} of the stored session is not from this source")
     origin = _origin(session)
-    is_elsewhere = bool(origin) and (origin.get("format"), origin.get("place")) != (draft.source, draft.place)
+    is_elsewhere = bool(origin) and (origin.get("format"), origin.get("place")) != (draft.source, draft.scope)
     if is_elsewhere and runs and draft.hashes[:1] != [runs[0]["source_hash"]]:
         raise MalformedRecord("the store has a session with this id from another file, and its first run differs")
 
@@ -115,7 +115,7 @@ def _origin(session: RowMapping) -> dict[str, Any]:
 
 
 def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
-    origin = {"format": draft.source, "hash": draft.session_hash} | ({"place": draft.place} if draft.place else {})
+    origin = {"format": draft.source, "hash": draft.session_hash} | ({"place": draft.scope} if draft.scope else {})
     return (data or {}) | {_ORIGIN: origin}
 
 

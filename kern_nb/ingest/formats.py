@@ -59,9 +59,9 @@ def _describe(values: list[Any], problems: list[Problem]) -> str:
     """Describe the start of a file, for an error."""
     if values and isinstance(values[0], dict):
         keys = [repr(key) for key in values[0]]
-        shown = ", ".join(keys[:_SHOWN_KEYS]) + (" and others" if len(keys) > _SHOWN_KEYS else "")
+        key_list = ", ".join(keys[:_SHOWN_KEYS]) + (" and others" if len(keys) > _SHOWN_KEYS else "")
         kind = f" and the type {values[0]['type']!r}" if isinstance(values[0].get("type"), str) else ""
-        return f"it starts with an object with the keys {shown}{kind}" if keys else "it starts with an empty object"
+        return f"it starts with an object with the keys {key_list}{kind}" if keys else "it starts with an empty object"
     if values and isinstance(values[0], list):
         first = f"a list whose first item is {json_type(values[0][0])}" if values[0] else "an empty list"
         return f"it starts with {first}"

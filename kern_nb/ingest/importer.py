@@ -52,7 +52,7 @@ class Draft:
         blobs: Long JSON that many sessions share, by the SHA-256 by which the session refers to it.
         scores: Scores of the session by name.
         scored_at: When the session was scored, if the source states it.
-        place: The scope in which the session's id is unique; None if it is globally unique.
+        scope: The scope in which the session's id is unique; None if it is globally unique.
     """
 
     file: str
@@ -65,7 +65,7 @@ class Draft:
     blobs: dict[str, bytes] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
-    place: str | None = None
+    scope: str | None = None
 
     @property
     def session_id(self) -> str:

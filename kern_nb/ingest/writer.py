@@ -121,8 +121,8 @@ class _Writer:
 
     def _report(self, draft: Draft | BundledSession, text: str) -> None:
         name = draft.session_id
-        shown = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
-        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {shown!r} {text}."))
+        label = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
+        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {label!r} {text}."))
 
     def _insert_blob(self, sha256: str, media_type: str | None, content: bytes) -> None:
         blob = {"sha256": sha256, "media_type": media_type, "size": len(content), "content": content}
