@@ -8,7 +8,7 @@ import tracemalloc
 
 import pandas as pd
 import pytest
-from bundles import chat, exported, fill_store, frames_of, rows_of, history_of
+from bundles import chat, exported, fill_store, frames_of, history_of, rows_of
 
 import kern_nb
 from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb

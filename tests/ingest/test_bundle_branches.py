@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bundles import chat, exported, fill_store, frames_of, rows_of, runs_of, history_of
+from bundles import chat, exported, fill_store, frames_of, history_of, rows_of, runs_of
 
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
