@@ -67,7 +67,7 @@ def test_invalid_bytes_reject_their_line(memory, path):
     assert ids(memory) == ["a", "c"]
 
 
-@pytest.mark.parametrize("kept", [4, 3, 1])
+@pytest.mark.parametrize("n_lines", [4, 3, 1])
 def test_a_truncated_bundle_is_reported(memory, path, n_lines):
     """Also if it is truncated between two lines."""
     path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:n_lines]))
