@@ -1,6 +1,6 @@
-"""`python -m benchmarks [NAME...] [--quick] [--write]`: one line a row, its ratio and its bar.
+"""`python -m benchmarks [NAME...] [--quick] [--write]`: print each result with its target.
 
-A missed bar is reported, not an error: these are measurements, and tests are never timed.
+A missed target is reported and is not an error; tests never measure time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 
 from benchmarks.measure import Result, Skipped
-from benchmarks.page import renew, surroundings
+from benchmarks.page import describe_environment, write_table
 
 NAMES = (
     "append_growth",
@@ -29,17 +29,19 @@ NAMES = (
 
 
 def main() -> int:
-    """Run the benchmarks that were named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Promises about speed, beside the peers.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; all where none is named")
-    parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
-    parser.add_argument("--write", action="store_true", help="renew the table in docs/benchmarks.md")
+    """Run the named benchmarks, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure our speed beside that of other libraries."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that the benchmarks run")
+    parser.add_argument("--write", action="store_true", help="replace the table in docs/benchmarks.md")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
-        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+        parser.error(f"unknown benchmark {unknown[0]!r}; choose from {', '.join(NAMES)}")
     if args.write and (args.names or args.quick):
-        parser.error("--write renews the whole table: leave out names and --quick")
+        parser.error("--write replaces the whole table: omit names and --quick")
     logging.getLogger("agno").setLevel(logging.ERROR)
     start = time.perf_counter()
     results, skipped = [], []
@@ -51,15 +53,16 @@ def main() -> int:
         except Skipped as reason:
             skipped.append(f"{name}, {reason}")
             print(f"skipped: {name}, {reason}", flush=True)
-    print(f"{surroundings()} Took {time.perf_counter() - start:.0f} s.")
+    print(f"{describe_environment()} Took {time.perf_counter() - start:.0f} s.")
     if args.write:
-        renew(results, skipped)
+        write_table(results, skipped)
     return 0
 
 
 def line(result: Result) -> str:
-    """A row for the terminal."""
-    return f"{result.name:<82} {result.shown:>9}  {result.shown_bar:<9} {result.verdict:<11} {result.note}".rstrip()
+    """Format a result for the terminal."""
+    figure = f"{result.formatted:>9}  {result.formatted_bar:<9} {result.verdict:<6}"
+    return f"{result.name:<82} {figure} {result.note}".rstrip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Appending costs the same at run 1 and at run 1,000: one session, a run of four messages, on each engine."""
+"""The growth of the cost of an append from run 1 to run 1,000, on each engine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 from benchmarks.measure import Result, median, ms, seconds, side_by_side
-from benchmarks.places import Make, engines
-from benchmarks.samples import as_run, fill, turns
+from benchmarks.samples import fill, sample_runs, to_run
+from benchmarks.stores import StoreFactory, engines
 from kern_nb.db import SessionStore
 
 BAR = 1.25
 
 
 def run(*, quick: bool) -> Iterator[Result]:
-    """Two sessions, in a store of their own each, take a run in turns: one at runs 900 to 1,000, one at 1 to 100."""
+    """Append alternately to two sessions, each in its own store: one at runs 900 to 1,000, one at 1 to 100."""
     last = 300 if quick else 1_000
     with engines() as stores:
         for name, make in stores.items():
@@ -23,12 +23,12 @@ def run(*, quick: bool) -> Iterator[Result]:
         yield _large(stores["DuckDB"], 1_000 if quick else 10_000)
 
 
-def _growth(name: str, make: Make, last: int) -> Result:
+def _growth(name: str, make: StoreFactory, last: int) -> Result:
     old, young = make(), make()
-    story = turns()
-    for turn in islice(story, last - 101):
-        old.append_run("conversation", as_run(turn))
-    runs = iter([as_run(turn) for turn in islice(story, 202)])
+    samples = sample_runs()
+    for sample in islice(samples, last - 101):
+        old.append_run("conversation", to_run(sample))
+    runs = iter([to_run(sample) for sample in islice(samples, 202)])
     works = [lambda store=store: store.append_run("conversation", next(runs)) for store in (old, young)]
     late, early = map(median, side_by_side(100, *works, at_a_time=20))
     note = f"{ms(late)} over {ms(early)}"
@@ -37,11 +37,11 @@ def _growth(name: str, make: Make, last: int) -> Result:
     )
 
 
-def _large(make: Make, sessions: int) -> Result:
-    """An agent in a large store: a run now and then, so that DuckDB opens the file anew for each."""
+def _large(make: StoreFactory, sessions: int) -> Result:
+    """Append to a large store with pauses, so that DuckDB opens the file for each append."""
     large, empty = make(), make()
     fill(large, sessions, runs=10, messages=4)
-    runs = iter([as_run(turn) for turn in islice(turns(), 32)])
+    runs = iter([to_run(sample) for sample in islice(sample_runs(), 32)])
 
     def append_to(store: SessionStore) -> float:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The same append, at run 1,000 and at run 1, beside the peers' SQLite stores."""
+"""Appending at run 1,000 and at run 1, beside the SQLite stores of other libraries."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from itertools import count, islice
 
 from benchmarks import peers
 from benchmarks.measure import Result, median, ms, side_by_side
-from benchmarks.places import folder
-from benchmarks.samples import Turn, as_run, turns
+from benchmarks.samples import SampleRun, sample_runs, to_run
+from benchmarks.stores import folder
 from kern_nb.db import SqliteDb
 
 BAR = 5
 
-Append = Callable[[str, Turn], Callable[[], object]]
-"""Takes a session and a turn, makes the records, and gives what stores them: only that is measured."""
+Append = Callable[[str, SampleRun], Callable[[], object]]
+"""Builds the records of a sample run for a session and returns the function that stores them, which is measured."""
 
 
 def run(*, quick: bool) -> Iterator[Result]:
-    """Each writes to a file of its own, in turns: to one long session, then the first run of many."""
+    """Each library writes to its own file, alternating: to one long session, then the first run of many sessions."""
     from agents import SQLiteSession
 
     last, repeats = (200, 20) if quick else (1_000, 60)
     with folder() as path, asyncio.Runner() as runner:
-        ours, agno = SqliteDb(path / "ours.db"), peers.agno_store(path / "agno.db")
+        kern, agno = SqliteDb(path / "ours.db"), peers.agno_store(path / "agno.db")
         openai = SQLiteSession("long", path / "openai.db")
 
-        def append_ours(session_id: str, turn: Turn) -> Callable[[], object]:
-            run = as_run(turn)
-            return lambda: ours.append_run(session_id, run)
+        def append_ours(session_id: str, sample: SampleRun) -> Callable[[], object]:
+            run = to_run(sample)
+            return lambda: kern.append_run(session_id, run)
 
-        def append_agno(session_id: str, turn: Turn) -> Callable[[], object]:
-            run = peers.agno_run(turn, session_id)
+        def append_agno(session_id: str, sample: SampleRun) -> Callable[[], object]:
+            run = peers.agno_run(sample, session_id)
             return lambda: peers.agno_append(agno, run)
 
-        def append_openai(_: str, turn: Turn) -> Callable[[], object]:
-            items = peers.openai_items(turn)
+        def append_openai(_: str, sample: SampleRun) -> Callable[[], object]:
+            items = peers.openai_items(sample)
             return lambda: runner.run(openai.add_items(items))
 
         appends = (append_ours, append_agno, append_openai)
-        for turn in islice(turns(), last - 1):
+        for sample in islice(sample_runs(), last - 1):
             for append in appends:
-                append("long", turn)()
+                append("long", sample)()
         ours_late, agno_late, openai_late = _times(repeats, appends, lambda _: "long")
         ours_first, agno_first = _times(repeats, appends[:2], lambda n: f"new {n}")
-        ours.close()
+        kern.close()
         openai.close()
     note = f"{ms(ours_late)} against {ms(agno_late)}"
     yield Result(
@@ -64,8 +64,8 @@ def run(*, quick: bool) -> Iterator[Result]:
 
 
 def _times(repeats: int, appends: tuple[Append, ...], session: Callable[[int], str]) -> list[float]:
-    """The median of each, on the same turns; ``session`` names the session that the n-th goes into."""
-    some = list(islice(turns(2), repeats + 1))
-    ready = [iter([append(session(n), turn) for n, turn in zip(count(), some)]) for append in appends]
+    """Return the median of each append on the same runs; ``session`` returns the session id for the n-th run."""
+    some = list(islice(sample_runs(2), repeats + 1))
+    ready = [iter([append(session(n), sample) for n, sample in zip(count(), some)]) for append in appends]
     works = [lambda queue=queue: next(queue)() for queue in ready]
     return [median(times) for times in side_by_side(repeats, *works)]

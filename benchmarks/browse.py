@@ -1,4 +1,4 @@
-"""The session browser over 100,000 sessions: until there is something to see, and each step after, at the kernel."""
+"""The session browser over 100,000 sessions: the first rows and each later step, measured in the kernel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Result, Work, median, ms, side_by_side
-from benchmarks.places import folder
 from benchmarks.samples import fill
+from benchmarks.stores import folder
 from kern_nb.db import DuckDb, SessionStore, SqliteDb
 
 BAR_PAINT_MS = 1_000
@@ -19,7 +19,7 @@ ANY: dict[str, Any] = {"text": "", "agent": "", "user": "", "status": "", "order
 
 
 def run(*, quick: bool) -> Iterator[Result]:
-    """Sessions of a run of four messages each. The steps are those of a person: scroll, filter, sort, open, tick."""
+    """Sessions with one run of four messages. The steps are those of a user: scroll, filter, sort, open, select."""
     many, repeats = (5_000, 5) if quick else (100_000, 15)
     engines: dict[str, Callable[[Path], SessionStore]] = {
         "DuckDB": lambda path: DuckDb(path.with_suffix(".duckdb")),
@@ -36,7 +36,7 @@ def run(*, quick: bool) -> Iterator[Result]:
 
 
 def _first_paint(name: str, make: Callable[[], SessionStore], many: int, repeats: int) -> Result:
-    """What a cell does: the widget, its still, and the first rows; the store is not open yet."""
+    """Measure what a cell does: open the store, create the widget and its fallback HTML, find the first rows."""
     from kern_nb.widgets.browser.widget import browse
 
     def paint() -> None:
@@ -52,7 +52,7 @@ def _first_paint(name: str, make: Callable[[], SessionStore], many: int, repeats
 
 
 def _steps(name: str, store: SessionStore, many: int, repeats: int) -> Iterator[Result]:
-    """Each step by itself."""
+    """Measure each step separately."""
     from kern_nb.widgets.browser.widget import browse
 
     browser = browse(store)
@@ -73,7 +73,7 @@ def _steps(name: str, store: SessionStore, many: int, repeats: int) -> Iterator[
     }
     lists: dict[str, Work] = {
         "by title": find(text="warehouse"),
-        "by a text nobody wrote": find(text="qqqq"),
+        "by a text without matches": find(text="qqqq"),
         "by user": find(user="user-77"),
         "by agent": find(agent="agent-3"),
         "by tag": find(text="#refund"),
@@ -83,13 +83,13 @@ def _steps(name: str, store: SessionStore, many: int, repeats: int) -> Iterator[
         "sorted by user": find(order="user"),
         "sorted by update": find(order="updated", descending=False),
     }
-    # What is added up for it: the browser says that it is at work on it.
-    added_up: dict[str, Work] = {"messages": find(order="messages")}
+    # Orders that need totals; the browser shows that it is computing them.
+    by_total: dict[str, Work] = {"messages": find(order="messages")}
     if isinstance(store, DuckDb):
-        added_up |= {"tokens": find(order="tokens"), "cost": find(order="cost")}
+        by_total |= {"tokens": find(order="tokens"), "cost": find(order="cost")}
     else:
-        added_up |= {"tokens": find(order="tokens", user="user-77"), "cost": find(order="cost", user="user-77")}
-    for order, work in added_up.items():
+        by_total |= {"tokens": find(order="tokens", user="user-77"), "cost": find(order="cost", user="user-77")}
+    for order, work in by_total.items():
         (times,) = side_by_side(repeats, work)
         which = "" if isinstance(store, DuckDb) or order == "messages" else ", of those of some users"
         title = f"browse(), sorted by {order}, {many:,}: {name}"

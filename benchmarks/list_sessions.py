@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.measure import Result, median, ms, quick_tenth, side_by_side
-from benchmarks.places import folder
+from benchmarks.measure import Result, fastest_tenth, median, ms, side_by_side
 from benchmarks.samples import fill
+from benchmarks.stores import folder
 from kern_nb.db import DuckDb, SessionStore, SqliteDb
 
 BAR_MS = 30
@@ -15,7 +15,7 @@ BAR_FLAT = 2
 
 
 def run(*, quick: bool) -> Iterator[Result]:
-    """A run a session; a small store and a large one are asked in turns, as notebooks ask: a burst, then nothing."""
+    """One run per session; a small store and a large one alternate, in bursts as a notebook makes them."""
     many, repeats = (5_000, 20) if quick else (100_000, 60)
     engines: dict[str, Callable[[Path], SessionStore]] = {
         "DuckDB": lambda path: DuckDb(path.with_suffix(".duckdb")),
@@ -35,7 +35,7 @@ def run(*, quick: bool) -> Iterator[Result]:
             first, middle, of_few = side_by_side(repeats, *works, at_a_time=10)
             large.close()
             small.close()
-            note = f"{quick_tenth(first)}; a page in the middle: {ms(median(middle))}"
+            note = f"{fastest_tenth(first)}; a page in the middle: {ms(median(middle))}"
             yield Result(
                 f"list_sessions(limit=50) among {many:,}: {name}", median(first) * 1000, "ms", BAR_MS, note=note
             )
@@ -50,5 +50,5 @@ def run(*, quick: bool) -> Iterator[Result]:
 
 
 def _middle(store: SessionStore, sessions: int) -> str | None:
-    """The cursor half way down."""
+    """Return the cursor of the middle of the list."""
     return store.list_sessions(limit=sessions // 2).cursor

@@ -12,8 +12,8 @@ from itertools import count, islice
 import sqlalchemy as sa
 
 from benchmarks.measure import Result, Work, median, ms, seconds
-from benchmarks.places import Make, engines
-from benchmarks.samples import Turn, as_run, turns
+from benchmarks.samples import SampleRun, sample_runs, to_run
+from benchmarks.stores import StoreFactory, engines
 from kern_nb import Agent
 from kern_nb.db import SessionStore
 from kern_nb.models.scripted import Answer, ScriptedModel, call
@@ -32,41 +32,42 @@ def run(*, quick: bool) -> Iterator[Result]:
         yield from _at_once(stores, 2 if quick else 9)
 
 
-def _one_run(name: str, make: Make, repeats: int) -> Iterator[Result]:
-    store, story = make(), turns()
+def _one_run(name: str, make: StoreFactory, repeats: int) -> Iterator[Result]:
+    store, samples = make(), sample_runs()
     agent = _agent(store, "agent")
     works: dict[str, Work] = {
-        "append": lambda: store.append_run("append", as_run(next(story))),
-        "steps": lambda: write_in_steps(store, next(story)),
-        "agent": lambda: agent.run(next(story).question),
+        "append": lambda: store.append_run("append", to_run(next(samples))),
+        "steps": lambda: write_in_steps(store, next(samples)),
+        "agent": lambda: agent.run(next(samples).question),
     }
     for work in works.values():
         work()
-    said = {what: _said(store, work) for what, work in works.items()}
-    taken = {what: median(times) for what, times in zip(works, _processor_times(repeats, *works.values()), strict=True)}
-    statements, transactions = said["agent"]
-    appended, _ = said["append"]
+    counts = {name: _count_statements(store, work) for name, work in works.items()}
+    times = zip(works, _processor_times(repeats, *works.values()), strict=True)
+    medians = {name: median(values) for name, values in times}
+    statements, transactions = counts["agent"]
+    appended, _ = counts["append"]
     note = f"{statements} over {appended}, in {transactions} transactions over 1"
     yield Result(f"a live run over an append, statements: {name}", statements / appended, "x", BAR, note=note)
     for what, title, bar in (("steps", "of its writes", BAR), ("agent", "of all of Agent.run", None)):
-        note = f"{ms(taken[what])} over {ms(taken['append'])}"
-        figure = taken[what] / taken["append"]
+        note = f"{ms(medians[what])} over {ms(medians['append'])}"
+        figure = medians[what] / medians["append"]
         yield Result(f"a live run over an append, processor time {title}: {name}", figure, "x", bar, note=note)
 
 
-def write_in_steps(store: SessionStore, turn: Turn) -> None:
-    """What an agent writes of a run, a transaction a step."""
-    whole = as_run(turn)
-    first, asked, result, last = whole.messages
+def write_in_steps(store: SessionStore, sample: SampleRun) -> None:
+    """Write a run as an agent does, with a transaction per step."""
+    record = to_run(sample)
+    first, tool_call, result, last = record.messages
     result.extra["duration_s"] = 0.1
-    run = store.start_run("steps", input=whole.input, model=whole.model, agent_id="support", messages=[first])
-    store.append_messages(run.run_id, [asked])
+    run = store.start_run("steps", input=record.input, model=record.model, agent_id="support", messages=[first])
+    store.append_messages(run.run_id, [tool_call])
     store.append_messages(run.run_id, [result])
-    store.finish_run(run.run_id, output=whole.output, duration_s=1.0, state_unchanged=True, messages=[last])
+    store.finish_run(run.run_id, output=record.output, duration_s=1.0, state_unchanged=True, messages=[last])
 
 
-def _at_once(stores: dict[str, Make], rounds: int) -> Iterator[Result]:
-    """A session each, a run each. The engines take turns."""
+def _at_once(stores: dict[str, StoreFactory], rounds: int) -> Iterator[Result]:
+    """One session and one run per agent. The engines alternate."""
     both = {name: stores[name]() for name in ("DuckDB", "SQLite")}
     numbers = count()
     times: dict[str, list[float]] = {name: [] for name in both}
@@ -77,8 +78,8 @@ def _at_once(stores: dict[str, Make], rounds: int) -> Iterator[Result]:
             start = time.process_time()
             times[name].append(seconds(work))
             processor[name].append(time.process_time() - start)
-    for what, taken in (("time", times), ("processor time", processor)):
-        duckdb, sqlite = (median(taken[name][1:]) for name in both)
+    for what, values in (("time", times), ("processor time", processor)):
+        duckdb, sqlite = (median(values[name][1:]) for name in both)
         note = f"{ms(duckdb)} over {ms(sqlite)}"
         yield Result(
             f"{AGENTS} agents at once, {what}: DuckDB over SQLite", duckdb / sqlite, "x", BAR_AT_ONCE, note=note
@@ -87,42 +88,42 @@ def _at_once(stores: dict[str, Make], rounds: int) -> Iterator[Result]:
 
 def _agents_at_once(store: SessionStore, number: int) -> None:
     agents = [_agent(store, f"{number} {n}") for n in range(AGENTS)]
-    questions = [turn.question for turn in islice(turns(number), AGENTS)]
+    questions = [sample.question for sample in islice(sample_runs(number), AGENTS)]
 
     async def work() -> None:
         runs = await asyncio.gather(*(a.arun(question) for a, question in zip(agents, questions, strict=True)))
-        assert all(run.status == "COMPLETED" for run in runs)  # noqa: S101 - else nothing was measured
+        assert all(run.status == "COMPLETED" for run in runs)  # noqa: S101 - else the measurement is meaningless
 
     asyncio.run(work())
 
 
 def _agent(store: SessionStore, session_id: str) -> Agent:
-    turn = next(turns())
+    sample = next(sample_runs())
 
     def get_reservation(reservation_id: str) -> str:
-        """Look a reservation up."""
-        return f"{reservation_id}: {turn.result}"
+        """Look up a reservation."""
+        return f"{reservation_id}: {sample.result}"
 
     def answer(messages: list[Message]) -> Answer:
         is_last = messages[-1].role == "tool"
-        return turn.answer if is_last else call(turn.tool, reservation_id=turn.args["reservation_id"])
+        return sample.answer if is_last else call(sample.tool, reservation_id=sample.args["reservation_id"])
 
     return Agent(ScriptedModel(answer), db=store, tools=[get_reservation], session_id=session_id)
 
 
-def _said(store: SessionStore, work: Work) -> tuple[int, int]:
-    """The statements of some work, without those that begin a transaction; and the transactions committed."""
+def _count_statements(store: SessionStore, work: Work) -> tuple[int, int]:
+    """Count the statements of some work, without those that begin a transaction, and the commits."""
     statements: list[str] = []
     commits: list[object] = []
 
-    def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+    def record(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if not statement.startswith("BEGIN"):
             statements.append(statement)
 
     def commit(connection: object) -> None:
         commits.append(connection)
 
-    listeners: dict[str, Callable[..., None]] = {"before_cursor_execute": hear, "commit": commit}
+    listeners: dict[str, Callable[..., None]] = {"before_cursor_execute": record, "commit": commit}
     for event, listener in listeners.items():
         sa.event.listen(store.engine, event, listener)
     try:
@@ -134,12 +135,12 @@ def _said(store: SessionStore, work: Work) -> tuple[int, int]:
 
 
 def _processor_times(repeats: int, *works: Work) -> list[list[float]]:
-    """The processor time of each work, of all threads; taken in turns."""
+    """Measure the processor time of each work, of all threads, alternating between them."""
     times: list[list[float]] = [[] for _ in works]
     gc.collect()
     for _ in range(repeats):
-        for taken, work in zip(times, works, strict=True):
+        for durations, work in zip(times, works, strict=True):
             start = time.process_time()
             work()
-            taken.append(time.process_time() - start)
+            durations.append(time.process_time() - start)
     return times

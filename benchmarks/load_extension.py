@@ -1,4 +1,4 @@
-"""`%load_ext kern_nb` in a fresh kernel: what it adds to what the kernel itself takes to start."""
+"""`%load_ext kern_nb` in a fresh kernel, after the kernel itself has started."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ print(time.perf_counter() - start)
 def run(*, quick: bool) -> Iterator[Result]:
     """The first cell of several kernels. The first kernel, which reads the files from disk, is not counted."""
     try:
-        import ipykernel  # noqa: F401 - the kernels are its
+        import ipykernel  # noqa: F401 - it provides the kernel
         from jupyter_client.manager import start_new_kernel
     except ImportError as error:
-        raise Skipped(f"no kernel to start: {error}") from error
+        raise Skipped(f"no kernel is installed: {error}") from error
     times = []
     for _ in range(3 if quick else 8):
         manager, client = start_new_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            times.append(_printed(client, CELL))
+            times.append(_run_cell(client, CELL))
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
@@ -36,13 +36,13 @@ def run(*, quick: bool) -> Iterator[Result]:
     yield Result("%load_ext kern_nb in a fresh kernel", median(times[1:]), "s", BAR_S, note=note)
 
 
-def _printed(client: Any, code: str) -> float:
-    """The number that a cell prints."""
-    said: list[str] = []
+def _run_cell(client: Any, code: str) -> float:
+    """Run a cell and return the number it prints."""
+    output: list[str] = []
 
-    def hear(message: dict[str, Any]) -> None:
+    def record(message: dict[str, Any]) -> None:
         if message["msg_type"] in {"stream", "error"}:
-            said.append(message["content"].get("text") or message["content"]["evalue"])
+            output.append(message["content"].get("text") or message["content"]["evalue"])
 
-    client.execute_interactive(code, output_hook=hear, timeout=60)
-    return float("".join(said))
+    client.execute_interactive(code, output_hook=record, timeout=60)
+    return float("".join(output))

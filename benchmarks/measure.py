@@ -1,4 +1,4 @@
-"""What every benchmark shares: medians, both sides in one run, and the `Result` it ends in."""
+"""Measuring: alternating runs of several works, medians, and the `Result` of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Work = Callable[[], object]
 
 
 class Skipped(Exception):
-    """A benchmark cannot be run here; the message says why."""
+    """A benchmark cannot run here; the message states the reason."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Result:
     """One row of the table.
 
     Attributes:
-        name: What was measured.
-        figure: What came out.
-        unit: ``x`` for a ratio, else ms, s or rows; or what else the figure counts.
-        bar: The bar, None where the row is for information.
-        at_least: Whether the figure should be above the bar instead of below it.
-        note: The times behind it.
+        name: The measurement.
+        figure: The measured value.
+        unit: ``x`` for a ratio, else ms, s, rows or another unit.
+        bar: The target; None if the row is for information.
+        at_least: Whether the figure should be above the target instead of below it.
+        note: The times from which the figure is computed.
     """
 
     name: str
@@ -37,24 +37,24 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; None where there is none."""
+        """Whether the target is met; None without a target."""
         if self.bar is None:
             return None
         return self.figure >= self.bar if self.at_least else self.figure <= self.bar
 
     @property
     def verdict(self) -> str:
-        """met, short of it, or nothing."""
-        return {True: "met", False: "short of it", None: ""}[self.met]
+        """The word for the table: "met", "missed", or nothing."""
+        return {True: "met", False: "missed", None: ""}[self.met]
 
     @property
-    def shown(self) -> str:
+    def formatted(self) -> str:
         """The figure with its unit."""
         return _with_unit(self.figure, self.unit)
 
     @property
-    def shown_bar(self) -> str:
-        """The bar with its sign and unit."""
+    def formatted_bar(self) -> str:
+        """The target with its sign and unit."""
         if self.bar is None:
             return ""
         return f"{'≥' if self.at_least else '≤'} {_with_unit(self.bar, self.unit)}"
@@ -66,21 +66,25 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 def seconds(work: Work) -> float:
-    """How long the work took, once."""
+    """Run the work once and return its duration."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def side_by_side(repeats: int, *works: Work, at_a_time: int = 1) -> list[list[float]]:
-    """The times of each work, taken in turns: what slows the machine for a while slows all of them.
+    """Measure several works, alternating between them, so that a slow moment of the machine affects all of them.
 
-    Each is done once before, unmeasured. No garbage is collected meanwhile: it would fall on whoever allocates next.
+    Each runs once before without being measured. The garbage collector is off, because it would run in whichever work
+    allocates next.
 
     Args:
-        repeats: How often each is measured.
-        works: What is measured.
-        at_a_time: How often one is done before it is the next one's turn.
+        repeats: The number of measurements of each work.
+        works: The functions to measure.
+        at_a_time: The number of consecutive measurements of a work before the next one.
+
+    Returns:
+        The durations of each work.
     """
     for work in works:
         work()
@@ -89,8 +93,8 @@ def side_by_side(repeats: int, *works: Work, at_a_time: int = 1) -> list[list[fl
     gc.disable()
     try:
         for _ in range(0, repeats, at_a_time):
-            for taken, work in zip(times, works, strict=True):
-                taken += [seconds(work) for _ in range(at_a_time)]
+            for durations, work in zip(times, works, strict=True):
+                durations += [seconds(work) for _ in range(at_a_time)]
     finally:
         gc.enable()
     return times
@@ -101,11 +105,11 @@ def median(times: list[float]) -> float:
     return statistics.median(times)
 
 
-def quick_tenth(times: list[float]) -> str:
-    """What the quickest tenth took at most: near what an idle machine would show."""
+def fastest_tenth(times: list[float]) -> str:
+    """Format the first decile, which is close to the result on an idle machine."""
     return f"a tenth under {ms(sorted(times)[len(times) // 10])}"
 
 
 def ms(value: float) -> str:
-    """Seconds as milliseconds, in three figures."""
+    """Format seconds as milliseconds with three significant digits."""
     return f"{value * 1000:,.0f} ms" if value >= 1 else f"{value * 1000:.3g} ms"

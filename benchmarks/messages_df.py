@@ -10,8 +10,8 @@ import pandas as pd
 
 from benchmarks import peers
 from benchmarks.measure import Result, median, ms, side_by_side
-from benchmarks.places import folder
-from benchmarks.samples import fill, turns
+from benchmarks.samples import fill, sample_runs
+from benchmarks.stores import folder
 from kern_nb.db import DuckDb
 from kern_nb.db.columns import MESSAGES
 
@@ -23,7 +23,7 @@ BAR_PEER = 10
 
 
 def run(*, quick: bool) -> Iterator[Result]:
-    """Ten runs a session, four messages a run. Agno's store is smaller; the time is compared per message."""
+    """Ten runs per session, four messages per run. Agno's store is smaller; the time is compared per message."""
     sessions, agno_sessions, repeats = (500, 20, 3) if quick else (10_000, 200, 5)
     columns = ", ".join(column.name for column in MESSAGES)
     with folder() as path:
@@ -45,32 +45,32 @@ def run(*, quick: bool) -> Iterator[Result]:
             lambda: _agno_frame(agno),
             lambda: _agno_frame_of_dicts(agno),
         )
-        ours, plain, ordered, of_records, of_dicts = map(median, side_by_side(repeats, *works))
-        n_ours, n_agno = len(store.messages_df()), len(_agno_frame(agno))
+        kern, plain, ordered, of_records, of_dicts = map(median, side_by_side(repeats, *works))
+        n_kern, n_agno = len(store.messages_df()), len(_agno_frame(agno))
         store.close()
-    name = f"messages_df() of {n_ours:,} messages over SELECT … .df(), DuckDB"
-    yield Result(name, ours / plain, "x", BAR_RAW, note=f"{ms(ours)} over {ms(plain)}")
-    note = f"{ms(ours)} over {ms(ordered)}"
-    yield Result("the same over SELECT … ORDER BY … .df(), sorted as messages_df() is", ours / ordered, "x", note=note)
-    per_message = ours / n_ours
-    for how, taken, bar in (("", of_records, BAR_PEER), (" (deserialize=False)", of_dicts, None)):
-        note = f"{per_message * 1e6:.3g} µs against {taken / n_agno * 1e6:.3g} µs, of {n_agno:,} messages"
-        name = f"a message to a DataFrame: {peers.AGNO} get_sessions{how} over ours"
-        yield Result(name, taken / n_agno / per_message, "x", bar, at_least=True, note=note)
+    name = f"messages_df() of {n_kern:,} messages over SELECT … .df(), DuckDB"
+    yield Result(name, kern / plain, "x", BAR_RAW, note=f"{ms(kern)} over {ms(plain)}")
+    note = f"{ms(kern)} over {ms(ordered)}"
+    yield Result("the same over SELECT … ORDER BY … .df(), sorted as messages_df() is", kern / ordered, "x", note=note)
+    per_message = kern / n_kern
+    for mode, duration, bar in (("", of_records, BAR_PEER), (" (deserialize=False)", of_dicts, None)):
+        note = f"{per_message * 1e6:.3g} µs against {duration / n_agno * 1e6:.3g} µs, of {n_agno:,} messages"
+        name = f"a message to a DataFrame: {peers.AGNO} get_sessions{mode} over ours"
+        yield Result(name, duration / n_agno / per_message, "x", bar, at_least=True, note=note)
 
 
 def _agno(path: Any, sessions: int) -> SqliteDb:
     """Agno's store with sessions of ten runs, written as its agent does."""
     store = peers.agno_store(path / "agno.db")
-    story = turns()
+    samples = sample_runs()
     for n in range(sessions):
-        for turn in islice(story, 10):
-            peers.agno_append(store, peers.agno_run(turn, f"session {n}"))
+        for sample in islice(samples, 10):
+            peers.agno_append(store, peers.agno_run(sample, f"session {n}"))
     return store
 
 
 def _agno_frame(store: SqliteDb) -> pd.DataFrame:
-    """One row a message, in the same columns, from the sessions as Agno gives them."""
+    """Build one row per message, with the same columns, from Agno's sessions."""
     from agno.db.base import SessionType
 
     rows = [
@@ -98,12 +98,12 @@ def _agno_frame(store: SqliteDb) -> pd.DataFrame:
 
 
 def _agno_frame_of_dicts(store: SqliteDb) -> pd.DataFrame:
-    """The same from plain dicts, which spares Agno the making of its records."""
+    """Build the same from plain dicts, so that Agno does not construct its records."""
     from agno.db.base import SessionType
 
     sessions, _ = store.get_sessions(session_type=SessionType.AGENT, deserialize=False)
     same = ("role", "content", "tool_call_id", "tool_name", "created_at")
-    spent = ("input_tokens", "output_tokens", "cost")
+    usage = ("input_tokens", "output_tokens", "cost")
     rows = [
         {
             "session_id": session["session_id"],
@@ -113,7 +113,7 @@ def _agno_frame_of_dicts(store: SqliteDb) -> pd.DataFrame:
             "message_id": message["id"],
             "model": run.get("model"),
             **{name: message.get(name) for name in same},
-            **{name: message.get("metrics", {}).get(name) for name in spent},
+            **{name: message.get("metrics", {}).get(name) for name in usage},
         }
         for session in sessions
         for run_index, run in enumerate(session["runs"])

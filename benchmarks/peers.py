@@ -1,7 +1,7 @@
-"""The peers, each through its own interface: Agno 3.1.10's SQLite store, OpenAI Agents 0.24's SQLiteSession.
+"""The other libraries, each through its own interface: Agno 3.1.10's SQLite store, OpenAI Agents 0.24's SQLiteSession.
 
-Agno's functions here are the calls that an agent makes around one run, taken from its source: read the session, add
-the run to it, save the session's row, save the run's.
+`agno_append` makes the calls that an Agno agent makes around one run: read the session, add the run to it, save the
+row of the session, save the row of the run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.samples import MODEL, Turn
+from benchmarks.samples import MODEL, SampleRun
 
 if TYPE_CHECKING:
     from agno.agent import Agent
@@ -24,41 +24,41 @@ OPENAI = "OpenAI Agents 0.24"
 
 
 def agno_store(file: Path) -> SqliteDb:
-    """A new SQLite store of Agno's, its tables made."""
+    """Open a new SQLite store of Agno."""
     from agno.db.sqlite import SqliteDb
 
     return SqliteDb(db_file=str(file))
 
 
-def agno_run(turn: Turn, session_id: str) -> RunOutput:
-    """A turn in Agno's records, as its agent fills them: the call stands on the message and in the list of tools."""
+def agno_run(sample: SampleRun, session_id: str) -> RunOutput:
+    """Convert a sample run to Agno's records, which have the call on the message and in the list of tools."""
     from agno.metrics import MessageMetrics, RunMetrics
     from agno.models.message import Message
     from agno.models.response import ToolExecution
     from agno.run.agent import RunInput, RunOutput
     from agno.run.base import RunStatus
 
-    spent = {"input_tokens": turn.tokens_in, "output_tokens": turn.tokens_out}
-    function = {"name": turn.tool, "arguments": json.dumps(turn.args)}
-    asked = [{"id": "call_1", "type": "function", "function": function}]
-    call = {"tool_call_id": "call_1", "tool_name": turn.tool, "tool_args": turn.args}
+    usage = {"input_tokens": sample.tokens_in, "output_tokens": sample.tokens_out}
+    function = {"name": sample.tool, "arguments": json.dumps(sample.args)}
+    tool_calls = [{"id": "call_1", "type": "function", "function": function}]
+    call = {"tool_call_id": "call_1", "tool_name": sample.tool, "tool_args": sample.args}
     return RunOutput(
         run_id=str(uuid.uuid4()),
         agent_id="support",
         agent_name="Support",
         session_id=session_id,
-        input=RunInput(input_content=turn.question),
-        content=turn.answer,
+        input=RunInput(input_content=sample.question),
+        content=sample.answer,
         model=MODEL,
         model_provider="OpenAI",
         messages=[
-            Message(role="user", content=turn.question),
-            Message(role="assistant", content="", tool_calls=asked, metrics=MessageMetrics(**spent)),
-            Message(role="tool", content=turn.result, **call, tool_call_error=False),
-            Message(role="assistant", content=turn.answer, metrics=MessageMetrics(**spent)),
+            Message(role="user", content=sample.question),
+            Message(role="assistant", content="", tool_calls=tool_calls, metrics=MessageMetrics(**usage)),
+            Message(role="tool", content=sample.result, **call, tool_call_error=False),
+            Message(role="assistant", content=sample.answer, metrics=MessageMetrics(**usage)),
         ],
-        tools=[ToolExecution(**call, result=turn.result, tool_call_error=False)],
-        metrics=RunMetrics(**spent),
+        tools=[ToolExecution(**call, result=sample.result, tool_call_error=False)],
+        metrics=RunMetrics(**usage),
         session_state={},
         status=RunStatus.completed,
         created_at=int(time.time()),
@@ -66,13 +66,13 @@ def agno_run(turn: Turn, session_id: str) -> RunOutput:
 
 
 def agno_append(store: SqliteDb, run: RunOutput) -> None:
-    """What Agno's agent does to the store around one run."""
+    """Make the store calls of an Agno agent around one run."""
     from agno.db.base import SessionType
     from agno.session import AgentSession
 
-    found: Any = store.get_session(session_id=str(run.session_id), session_type=SessionType.AGENT)
+    stored: Any = store.get_session(session_id=str(run.session_id), session_type=SessionType.AGENT)
     now = int(time.time())
-    session = found or AgentSession(
+    session = stored or AgentSession(
         session_id=str(run.session_id), agent_id="support", session_data={"session_state": {}}, created_at=now
     )
     session.upsert_run(run)
@@ -81,7 +81,7 @@ def agno_append(store: SqliteDb, run: RunOutput) -> None:
 
 
 def agno_agent(store: SqliteDb) -> Agent:
-    """An agent on the store, only to fork its sessions: no model is ever called."""
+    """Construct an agent that forks sessions of the store; its model is never called."""
     from agno.agent import Agent
     from agno.models.openai import OpenAIResponses
 
@@ -89,11 +89,11 @@ def agno_agent(store: SqliteDb) -> Agent:
     return Agent(id="support", name="Support", db=store, model=model, telemetry=False)
 
 
-def openai_items(turn: Turn) -> list[dict[str, Any]]:
-    """A turn as the items that the OpenAI Agents SDK saves: four of them."""
+def openai_items(sample: SampleRun) -> list[dict[str, Any]]:
+    """Convert a sample run to the four items that the OpenAI Agents SDK saves."""
     return [
-        {"role": "user", "content": turn.question},
-        {"type": "function_call", "call_id": "call_1", "name": turn.tool, "arguments": json.dumps(turn.args)},
-        {"type": "function_call_output", "call_id": "call_1", "output": turn.result},
-        {"role": "assistant", "content": turn.answer},
+        {"role": "user", "content": sample.question},
+        {"type": "function_call", "call_id": "call_1", "name": sample.tool, "arguments": json.dumps(sample.args)},
+        {"type": "function_call_output", "call_id": "call_1", "output": sample.result},
+        {"role": "assistant", "content": sample.answer},
     ]

@@ -1,6 +1,6 @@
-"""What is written in the benchmarks: runs of four messages with one tool call, and such rows by the thousand.
+"""Sample data: runs of four messages with one tool call, and rows in bulk.
 
-A turn is built of plain values, so that it can be put in our records and in each peer's own (`peers`).
+A `SampleRun` has plain values, to be converted to our records and to those of other libraries (`peers`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kern_nb.records import Message, Run, ToolCall, Usage
 
 MODEL = "gpt-5.2"
 START = 1_767_225_600
-"""The first second of 2026, from which rows written in bulk are dated."""
+"""The first second of 2026, the start of the times of rows in bulk."""
 
 _SENTENCES = (
     "I have looked up your reservation, and the refund of the ticket goes to the card you paid with.",
@@ -33,20 +33,20 @@ _SENTENCES = (
 
 @cache
 def _book() -> str:
-    """Half a million characters to cut texts from."""
+    """Half a million characters, from which texts are cut."""
     words = " ".join(_SENTENCES).split()
     return " ".join(random.Random(0).choices(words, k=90_000))
 
 
 def text(chance: random.Random, shortest: int = 200, longest: int = 400) -> str:
-    """A text of a length in between; hardly ever the same twice."""
+    """Return a random text of a length within the limits."""
     start = chance.randrange(len(_book()) - longest)
     return _book()[start : start + chance.randint(shortest, longest)]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What happens in one run: a question, a call of a tool, its result, an answer."""
+class SampleRun:
+    """A run: a question, a tool call, its result, an answer."""
 
     question: str
     tool: str
@@ -57,30 +57,30 @@ class Turn:
     tokens_out: int
 
 
-def turns(seed: int = 1) -> Iterator[Turn]:
-    """Turns without end, the same for the same seed."""
+def sample_runs(seed: int = 1) -> Iterator[SampleRun]:
+    """Yield sample runs endlessly, the same for the same seed."""
     chance = random.Random(seed)
     for n in itertools.count():
         args = {"reservation_id": f"R{n:06}", "include_history": True}
         tokens = chance.randint(500, 4_000), chance.randint(20, 300)
-        yield Turn(text(chance), "get_reservation", args, text(chance), text(chance), *tokens)
+        yield SampleRun(text(chance), "get_reservation", args, text(chance), text(chance), *tokens)
 
 
-def as_run(turn: Turn) -> Run:
-    """A turn in our records."""
-    usage = Usage(input_tokens=turn.tokens_in, output_tokens=turn.tokens_out)
-    call = ToolCall(tool_call_id="call_1", tool_name=turn.tool, args=turn.args)
+def to_run(sample: SampleRun) -> Run:
+    """Convert a sample run to our records."""
+    usage = Usage(input_tokens=sample.tokens_in, output_tokens=sample.tokens_out)
+    call = ToolCall(tool_call_id="call_1", tool_name=sample.tool, args=sample.args)
     messages = [
-        Message(role="user", content=turn.question),
+        Message(role="user", content=sample.question),
         Message(role="assistant", content="", tool_calls=[call], model=MODEL, usage=usage),
-        Message(role="tool", content=turn.result, tool_call_id="call_1", tool_name=turn.tool),
-        Message(role="assistant", content=turn.answer, model=MODEL, usage=usage),
+        Message(role="tool", content=sample.result, tool_call_id="call_1", tool_name=sample.tool),
+        Message(role="assistant", content=sample.answer, model=MODEL, usage=usage),
     ]
-    return Run(input=turn.question, output=turn.answer, model=MODEL, agent_id="support", messages=messages)
+    return Run(input=sample.question, output=sample.answer, model=MODEL, agent_id="support", messages=messages)
 
 
 def fill(store: SessionStore, sessions: int, *, runs: int = 0, messages: int = 0) -> None:
-    """Write rows in bulk: so many sessions, of so many runs each, of so many messages each."""
+    """Write rows in bulk: sessions with ``runs`` runs each, of ``messages`` messages each."""
     chance = random.Random(7)
     tables = store.tables
     step = max(1, 20_000 // max(1, runs * messages))
@@ -93,8 +93,8 @@ def fill(store: SessionStore, sessions: int, *, runs: int = 0, messages: int = 0
 
 
 def _insert(store: SessionStore, connection: sa.Connection, rows: dict[sa.Table, list[dict[str, Any]]]) -> None:
-    for table, some in rows.items():
-        store.insert_rows(connection, table, some)
+    for table, table_rows in rows.items():
+        store.insert_rows(connection, table, table_rows)
 
 
 def _id(chance: random.Random) -> str:

@@ -1,7 +1,8 @@
-"""Write the pages of docs/ that are made from code. `--check` only says whether they are current."""
+"""Write the pages of docs/ that are generated from code. `--check` only reports whether they are current."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -11,34 +12,34 @@ from kern_nb.db.dtypes import ARROW_TYPES
 HERE = Path(__file__).parent
 
 TITLES = {
-    "sessions": "`sessions_df()`, `%kern load sessions`: one row a session, newest first",
-    "runs": "`runs_df()`, `%kern load runs`: one row a run",
-    "messages": "`messages_df()`, `%kern load messages`: one row a message",
-    "tool_calls": "`tool_calls_df()`, `%kern load tool_calls`: one row a tool call",
-    "scores": "`scores_df()`, `%kern load scores`: one row a score",
-    "requirements": "`requirements`, in SQL only: one row for what a paused run waits for",
+    "sessions": "`sessions_df()`, `%kern load sessions`: one row per session, newest first",
+    "runs": "`runs_df()`, `%kern load runs`: one row per run",
+    "messages": "`messages_df()`, `%kern load messages`: one row per message",
+    "tool_calls": "`tool_calls_df()`, `%kern load tool_calls`: one row per tool call",
+    "scores": "`scores_df()`, `%kern load scores`: one row per score",
+    "requirements": "`requirements`, in SQL only: one row per requirement of a paused run",
 }
 
 INTRODUCTION = """# Columns
 
-A store gives five frames, and `requirements` as a view of SQL:
+A store has five frames, and `requirements` as a view in SQL:
 
 {contents}
 
-The same columns, in this order and of these dtypes, come from every engine. A missing value is `pd.NA`, never 0. Ids
-are strings, times are UTC, JSON columns hold JSON text. `session_id` is in every frame and `run_id` in all that are
-about runs, so that any two merge.
+Every engine returns the same columns, in this order and with these dtypes. A missing value is `pd.NA`, never 0. Ids
+are strings, times are UTC, JSON columns contain JSON text. Every frame has `session_id`, and those about runs have
+`run_id`, so that any two can be merged.
 
-`sql()` and `%%kern_sql` offer the same columns as the views `sessions`, `runs`, `messages`, `tool_calls`, `scores` and
-`requirements`. A query is one SELECT (on DuckDB and SQLite also EXPLAIN of one) in the engine's dialect. It may call
-the functions that compute a value from their arguments; it reaches no file, setting, system table or other database,
-and changes nothing. In a file it may also read plain tables that you keep beside the store's. A result may take a third
-of the free memory. PostgreSQL needs no more than the right to SELECT from the store's tables.
+`sql()` and `%%kern_sql` have the same columns in the views `sessions`, `runs`, `messages`, `tool_calls`, `scores` and
+`requirements`. A query is one SELECT (on DuckDB and SQLite also EXPLAIN of one) in the dialect of the engine. It may
+call functions that compute a value from their arguments; it cannot access files, settings, system tables or other
+databases, and changes nothing. In a file it may also read your own tables beside those of the store. A result may
+take a third of the free memory. PostgreSQL requires only the right to SELECT from the store's tables.
 
-Totals of runs and sessions (tokens, cost, tool calls) are the agent's. What a simulated user spent stays on its
-messages; its tool calls are rows whose `caller` is "user".
+Totals of runs and sessions (tokens, cost, tool calls) are those of the agent. The usage of a simulated user stays on
+its messages; its tool calls are rows whose `caller` is "user".
 
-## What to ask for
+## Selecting rows and columns
 
 ```python
 from kern_nb.db import InMemoryDb
@@ -62,51 +63,51 @@ store.table("messages", columns=["session_id", "content"])   # pyarrow.Table
 store.polars("runs", expand=["metadata.task_id"])            # polars.DataFrame
 ```
 
-All of these choices are made in SQL: what is left out is neither computed nor read. In a notebook:
+The selection is made in SQL: omitted columns and rows are neither computed nor read. In a notebook:
 `%kern load runs --columns session_id,model --expand metadata.task_id`.
 
-| argument | what it does |
+| argument | meaning |
 |---|---|
 {arguments}
 
 ### Values inside JSON
 
-A path is where a value is found and its keys, with dots; it is also the name of the new column.
+A path is a JSON column and the keys in it, separated by dots; it is also the name of the new column.
 
-| path | frames | of |
+| path | frames | value |
 |---|---|---|
-{places}
+{paths}
 
-Rows of runs, messages, tool calls and scores have the values of the session they are in. A key that has a dot in it is
-written in a tuple: `expand=[("metadata", "a.b")]`.
+Rows of runs, messages, tool calls and scores have the values of their session. Write a key that contains a dot
+as a tuple: `expand=[("metadata", "a.b")]`.
 
-The new columns are text (dtype `string`), the same from every engine: texts as they are, numbers, `true` and `false` as
-JSON spells them, objects and lists as JSON text. What is not there, or null, is `pd.NA`. Decimals, dates and times come
-as the text that Python writes for them. For numbers, convert: `df["metadata.trial"].astype("Int64")`.
+The new columns are text (dtype `string`), the same from every engine: strings as they are, numbers, `true` and `false`
+as in JSON, objects and lists as JSON text. Missing values and null are `pd.NA`. Decimals, dates and times are
+the text that Python writes for them. For numbers, convert: `df["metadata.trial"].astype("Int64")`.
 
 ### pandas, Arrow, Polars
 
-The methods `sessions_df()`, `runs_df()` and so on give pandas DataFrames, whose text stays in Arrow's memory.
-`store.table(name, ...)` gives the same as a `pyarrow.Table`, without the way through pandas, and
-`store.polars(name, ...)` as a `polars.DataFrame` (`pip install kern-nb[polars]`). Both take the same arguments.
+The methods `sessions_df()`, `runs_df()` and so on return pandas DataFrames, whose text stays in Arrow's memory.
+`store.table(name, ...)` returns the same as a `pyarrow.Table`, without a conversion to pandas, and
+`store.polars(name, ...)` as a `polars.DataFrame` (`pip install kern-nb[polars]`). Both accept the same arguments.
 
 | dtype | Arrow | Polars |
 |---|---|---|
 {types}
 
-This page is made from `kern_nb/db/columns.py` by `make docs`.
+This page is generated from `kern_nb/db/columns.py` by `make docs`.
 """
 
 ARGUMENTS = {
     "`session_id`": "Rows of one session, or of several.",
     "`user_id`, `agent_id`": "Rows of the sessions of a user; of the sessions, or runs, of an agent.",
-    "`since`, `until`": "Rows created at or after, and before, a time: a text like `2026-11-20T14:30`, a date or a"
-    " datetime; UTC where it states no zone.",
-    "`limit`": "The first so many rows of the frame.",
-    "`columns`": "Only these columns, in this order. Totals that are not among them are not computed:"
-    ' `runs_df(columns=["run_id", "status"])` does not look at messages.',
-    "`expand`": "Values inside JSON, as columns behind the others; see below.",
-    "`lineage`": "Of one branch, the rows it inherits too, marked by `inherited`. For runs, messages and tool calls.",
+    "`since`, `until`": "Rows created at or after, and before, a time: a string like `2026-11-20T14:30`, a date or a"
+    " datetime; UTC if it has no time zone.",
+    "`limit`": "The maximum number of rows, from the start of the frame.",
+    "`columns`": "Only these columns, in this order. Totals of other columns are not computed:"
+    ' `runs_df(columns=["run_id", "status"])` does not read messages.',
+    "`expand`": "Values inside JSON, as additional columns; see below.",
+    "`lineage`": "Include the inherited rows of a branch, marked by `inherited`. For runs, messages and tool calls.",
 }
 
 POLARS = {
@@ -125,17 +126,17 @@ def columns_page() -> str:
         INTRODUCTION.format(
             contents="\n".join(f"* [{name}](#{name}): {title.rpartition(': ')[2]}" for name, title in TITLES.items()),
             arguments="\n".join(f"| {names} | {meaning} |" for names, meaning in ARGUMENTS.items()),
-            places="\n".join(
-                f"| `{root}.KEY`, `{root}.KEY.KEY` | {'every' if place.table == 'sessions' else place.table} |"
-                f" {place.description} |"
-                for root, place in JSON_ROOTS.items()
+            paths="\n".join(
+                f"| `{root}.KEY`, `{root}.KEY.KEY` | {'every' if path.table == 'sessions' else path.table} |"
+                f" {path.meaning} |"
+                for root, path in INSIDE.items()
             ),
             types="\n".join(f"| {dtype} | {arrow} | {POLARS[arrow]} |" for dtype, arrow in types.items()),
         )
     ]
     for name, columns in FRAMES.items():
         parts += [f"## {name}", "", f"{TITLES[name]}.", "", *_rows(columns), ""]
-    parts += ["With `lineage=True`, frames of one branch have one more:", "", *_rows((INHERITED,)), ""]
+    parts += ["With `lineage=True`, frames of a branch have one more column:", "", *_rows((INHERITED,)), ""]
     return "\n".join(parts)
 
 
@@ -150,6 +151,32 @@ def _rows(columns: tuple[Column, ...]) -> list[str]:
     ]
 
 
+API_INTRODUCTION = """# Python API
+
+<!-- Generated by docs/make.py from `kern_nb.__all__`. -->
+
+Every name can be imported from `kern_nb`.
+"""
+
+
+def api_page() -> str:
+    """The reference of all public names."""
+    import kern_nb
+
+    parts = [API_INTRODUCTION]
+    for name in kern_nb.__all__:
+        value = getattr(kern_nb, name)
+        directive = [f".. autofunction:: kern_nb.{name}"]
+        if inspect.isclass(value):
+            # The engines' shared methods are those of SessionStore; bases outside of the package are not shown.
+            is_engine = issubclass(value, kern_nb.SessionStore) and value is not kern_nb.SessionStore
+            foreign = next(base.__name__ for base in value.__mro__ if not base.__module__.startswith("kern_nb"))
+            members = [] if is_engine else [f"   :inherited-members: {foreign}"]
+            directive = [f".. autoclass:: kern_nb.{name}", "   :members:", *members]
+        parts += [f"## {name}\n", "```{eval-rst}", *directive, "```\n"]
+    return "\n".join(parts)
+
+
 def magics_page() -> str:
     """The reference of all verbs."""
     from kern_nb.magics.help_pages import reference
@@ -157,11 +184,11 @@ def magics_page() -> str:
     return reference()
 
 
-PAGES = {"columns.md": columns_page, "magics.md": magics_page}
+PAGES = {"api.md": api_page, "columns.md": columns_page, "magics.md": magics_page}
 
 
 def main() -> int:
-    """Write the pages, or (`--check`) name those that are not current."""
+    """Write the pages, or (`--check`) list those that are not current."""
     stale = []
     for name, page in PAGES.items():
         path, text = HERE / name, page()

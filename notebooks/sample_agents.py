@@ -1,8 +1,8 @@
 """Two clerks of the toy shop, for the notebooks: agents with real tools, on models that follow a script.
 
-A script reads what the customer and the tools have said, and slips now and then, the novice's more often. Its dice are
-thrown by the customer's words, so that the sessions are the same wherever they are made. The shop's orders are in the
-session's state: a branch has them as they were there.
+A script reacts to the messages of the customer and the tools and makes mistakes, the novice's more often. Its random
+generator is seeded with the customer's messages, so that the sessions are reproducible. The shop's orders are in the
+session state: a branch has those of its branch point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kern_nb.models.scripted import Answer, ScriptedModel, call
 
 
 class Skill(NamedTuple):
-    """How often a ticket goes wrong, how often a number is misread at first, and who looks again after a change."""
+    """How often a task fails, how often a number is misread at first, and whether the clerk verifies its changes."""
 
     fails: float
     misreads: float
@@ -48,7 +48,7 @@ def clerk(skill: str, **options: Any) -> Agent:
 
 
 def serve(agent: Agent, *, tasks: Sequence[Task] = TASKS, trials: int = 3) -> None:
-    """Let an agent serve customers, each in a session of its own, and rate how the shop looks at the end."""
+    """Let an agent serve customers, each in its own session, and score the result."""
     for task in tasks:
         for trial, manner in enumerate(MANNERS[:trials]):
             session_id = f"{agent.id}-{task.id}-{trial}"
@@ -60,17 +60,17 @@ def serve(agent: Agent, *, tasks: Sequence[Task] = TASKS, trials: int = 3) -> No
 
 
 def rate(store: SessionStore, session_id: str) -> float:
-    """Score a session: 1 if exactly the right orders were changed and the customer was told so, else 0."""
+    """Score a session: 1 if exactly the right orders were changed and the customer was informed, else 0."""
     session = store.get_session(session_id)
     if session is None:
         raise LookupError(session_id)
-    asked = " ".join(str(run.input) for run in session.runs)
-    task = next(task for task in TASKS if task.order_id in asked)
+    inputs = " ".join(str(run.input) for run in session.runs)
+    task = next(task for task in TASKS if task.order_id in inputs)
     ideal = Shop()
     for name, arguments in task.acts:
         ideal.call(name, arguments)
-    told = any(task.must_say in str(run.output) for run in session.runs)
-    reward = float(session.session_state["orders"] == ideal.orders and told)
+    is_informed = any(task.must_say in str(run.output) for run in session.runs)
+    reward = float(session.session_state["orders"] == ideal.orders and is_informed)
     store.add_score(session_id, "reward", reward, source="shop")
     return reward
 
@@ -118,70 +118,70 @@ LOOKS = ("find_order", "check_stock")
 
 
 class Script:
-    """What a clerk says or does next, from the conversation so far."""
+    """Computes the next answer or tool call of a clerk from the conversation so far."""
 
     def __init__(self, skill: str, messages: Sequence[Message]) -> None:
         self.skill = SKILLS[skill]
-        self.words = [str(message.content) for message in messages if message.role == "user"]
-        self.said = [str(message.content) for message in messages if message.role == "assistant" and message.content]
+        self.inputs_of_user = [str(message.content) for message in messages if message.role == "user"]
+        self.answers = [str(message.content) for message in messages if message.role == "assistant" and message.content]
         self.calls = [(c.tool_name or "", c.args) for message in messages for c in message.tool_calls]
         self.results = [message for message in messages if message.role == "tool"]
-        numbers = [(number[0], text) for text in self.words if (number := re.search(r"\b\d{4}\b", text))]
+        numbers = [(number[0], text) for text in self.inputs_of_user if (number := re.search(r"\b\d{4}\b", text))]
         self.number, text = numbers[-1] if numbers else (None, "")
         self.task = next((task for task in TASKS if task.order_id == self.number), None)
-        dice = Random(f"{SEED} {skill} {text}")
-        self.fails, self.misreads = dice.random() < self.skill.fails, dice.random() < self.skill.misreads
-        self.how = dice.choice(("acts wrongly", "acts wrongly", "hands over", "is lost")) if self.fails else None
+        rng = Random(f"{SEED} {skill} {text}")
+        self.fails, self.misreads = rng.random() < self.skill.fails, rng.random() < self.skill.misreads
+        self.failure = rng.choice(("acts wrongly", "acts wrongly", "hands over", "is lost")) if self.fails else None
 
     def answer(self) -> Answer:
-        """Find the order first, then do what was asked for, one thing after the other, then say so."""
-        if self.number is None or len(self.words) == 1:
+        """Find the order first, then make the required calls one after the other, then answer."""
+        if self.number is None or len(self.inputs_of_user) == 1:
             return ASK
         if not any(message.tool_name == "find_order" and not message.is_error for message in self.results):
             return self._look_up(self.number)
         if self.task is None:
             return "I have found your order. What can I do about it?"
-        if self.how == "hands over":
-            wanted: Calls = [("transfer_to_person", {"reason": self.words[0]})]
-        elif self.how == "acts wrongly":
-            wanted = self._wrong(self.task)
-        elif self.task.acts and not (self.task.offer in self.said and "yes" in self.words[-1].lower()):
+        if self.failure == "hands over":
+            calls: Calls = [("transfer_to_person", {"reason": self.inputs_of_user[0]})]
+        elif self.failure == "acts wrongly":
+            calls = self._wrong(self.task)
+        elif self.task.acts and not (self.task.offer in self.answers and "yes" in self.inputs_of_user[-1].lower()):
             return self._next(self.task.looks) or self.task.offer
         else:
-            wanted = self.task.acts
-        return self._next(wanted) or self._look_again(self.task) or self._told(self.task)
+            calls = self.task.acts
+        return self._next(calls) or self._look_again(self.task) or self._closing(self.task)
 
     def _look_up(self, number: str) -> Answer:
-        tried = [args["order_id"] for name, args in self.calls if name == "find_order"]
-        slips = MISREADINGS if self.how == "is lost" else MISREADINGS[: self.misreads]
-        if len(tried) < len(slips):
-            return call("find_order", order_id=slips[len(tried)].format(number))
-        if self.how == "is lost" or number in tried:
+        order_ids = [args["order_id"] for name, args in self.calls if name == "find_order"]
+        slips = MISREADINGS if self.failure == "is lost" else MISREADINGS[: self.misreads]
+        if len(order_ids) < len(slips):
+            return call("find_order", order_id=slips[len(order_ids)].format(number))
+        if self.failure == "is lost" or number in order_ids:
             return f"I am sorry, I cannot find the order #{number}."
         return call("find_order", order_id=number)
 
-    def _next(self, wanted: Calls) -> Answer | None:
-        """The first of some calls that was not made yet."""
-        return next((call(name, **args) for name, args in wanted if (name, args) not in self.calls), None)
+    def _next(self, calls: Calls) -> Answer | None:
+        """Return the first of these calls that is not in the conversation yet."""
+        return next((call(name, **args) for name, args in calls if (name, args) not in self.calls), None)
 
     def _wrong(self, task: Task) -> Calls:
-        """What a clerk does who does not think: of several things, those that the customer names first."""
+        """Return wrong calls: of several items, those that the customer names first."""
         if len(task.acts) < 2:
             return task.wrong_acts
-        text = " ".join(self.words)
-        named = sorted((item for item in ORDERS[task.order_id]["items"] if item in text), key=text.find)
-        return [("refund_item", {"order_id": task.order_id, "item": item}) for item in named[: len(task.acts)]]
+        text = " ".join(self.inputs_of_user)
+        items = sorted((item for item in ORDERS[task.order_id]["items"] if item in text), key=text.find)
+        return [("refund_item", {"order_id": task.order_id, "item": item}) for item in items[: len(task.acts)]]
 
     def _look_again(self, task: Task) -> Answer | None:
         changed = self.calls[-1][0] not in (*LOOKS, "transfer_to_person")
         return call("find_order", order_id=task.order_id) if changed and self.skill.looks_again else None
 
-    def _told(self, task: Task) -> str:
-        """What is said of what was done."""
-        acts = [made for made in self.calls if made[0] not in LOOKS]
-        if ("transfer_to_person", {"reason": self.words[0]}) in acts:
+    def _closing(self, task: Task) -> str:
+        """Return the final answer, depending on the calls."""
+        acts = [item for item in self.calls if item[0] not in LOOKS]
+        if ("transfer_to_person", {"reason": self.inputs_of_user[0]}) in acts:
             return "I have passed this on to a colleague, who will write to you tomorrow."
-        if sorted(map(str, acts)) == sorted(map(str, task.acts)) and (acts or self.how is None):
+        if sorted(map(str, acts)) == sorted(map(str, task.acts)) and (acts or self.failure is None):
             return task.done
         refunds = [value for message in self.results if "refunded" in (value := _value(message))]
         if len(refunds) < 2:
@@ -191,10 +191,10 @@ class Script:
 
 
 def _value(message: Message) -> dict[str, Any]:
-    """What a tool gave."""
+    """Parse the result of a tool."""
     value = message.content
     try:
         value = json.loads(value) if isinstance(value, str) else value
-    except ValueError:  # it refused, in words
+    except ValueError:  # an error message
         return {}
     return value if isinstance(value, dict) else {}

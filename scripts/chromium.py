@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Print the path of a Chromium that starts; get one first if the machine has none.
+"""Print the path of a working Chromium, and install one if the machine has none.
 
-Tried in this order: $KERN_CHROMIUM, the PATH, an earlier download by Playwright, apt-get (as root), a download by
-Playwright. With --find nothing is installed. If all fail, one line on stderr says so, and nothing is printed: the
-browser tests then skip. In CI (CI is set) that is an error instead, so that they cannot go missing unnoticed.
+The order is: $KERN_CHROMIUM, the PATH, an earlier download by Playwright, apt-get (as root), a download by
+Playwright. With --find nothing is installed. If all fail, a line on stderr says so, nothing is printed, and the
+browser tests are skipped. In CI (CI is set) that is an error instead, so that they cannot be skipped unnoticed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PACKAGES = ("chromium", "fonts-dejavu-core", "fonts-liberation")
 
 
 def starts(path: str) -> bool:
-    """Tell whether it runs at all: some systems ship a `chromium` that only names the package to install."""
+    """Whether it starts: on some systems `chromium` is a stub that only names the package to install."""
     try:
         return subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -32,7 +32,7 @@ def on_path() -> str | None:
 
 
 def from_playwright() -> str | None:
-    """Return the browser that Playwright has downloaded, if it has."""
+    """Return the browser that Playwright has downloaded, if any."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -43,27 +43,27 @@ def from_playwright() -> str | None:
 
 
 def run(*command: str, **env: str) -> bool:
-    """Run a command, its output on stderr, since stdout is for the path alone."""
+    """Run a command with its output on stderr, because stdout is for the path."""
     print("+", *command, file=sys.stderr, flush=True)
     return subprocess.run(command, stdout=sys.stderr, env={**os.environ, **env}, check=False).returncode == 0
 
 
 def apt_get() -> bool:
-    """Install Debian's package, where that is ours to do."""
+    """Install Debian's package, if possible."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get", "update", "-qq", **quiet)  # may fail for one source of many: the install tells
+    run("apt-get", "update", "-qq", **quiet)  # may fail for one of several sources; the installation decides
     return run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *PACKAGES, **quiet)
 
 
 def main() -> int:
-    """Print a path, or say why there is none."""
-    if named := os.environ.get("KERN_CHROMIUM"):
-        if not starts(named):
-            print(f"KERN_CHROMIUM={named} does not start", file=sys.stderr)
+    """Print the path, or an error."""
+    if configured := os.environ.get("KERN_CHROMIUM"):
+        if not starts(configured):
+            print(f"KERN_CHROMIUM={configured} does not start", file=sys.stderr)
             return 1
-        print(named)
+        print(configured)
         return 0
     path = on_path() or from_playwright()
     if not path and "--find" not in sys.argv:
@@ -72,7 +72,7 @@ def main() -> int:
     if path:
         print(path)
         return 0
-    print("no Chromium: install one, or name it in KERN_CHROMIUM", file=sys.stderr)
+    print("no Chromium: install one, or set KERN_CHROMIUM to its path", file=sys.stderr)
     return 1 if os.environ.get("CI") else 0
 
 

@@ -1,6 +1,6 @@
-"""Foreign records to sessions: `ingest` finds the files, tells their format and stores what is new.
+"""Importing recorded sessions: `ingest` finds the files, detects their formats and stores what is new.
 
-An importer is one file here and one line in `formats`. It turns a file into drafts (`drafts`); `load` stores them.
+A format is one module here and one entry in `formats`. It turns a file into drafts (`importer`); `writer` stores them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
 from kern_nb.ingest.importer import Importer
 from kern_nb.ingest.json_source import Source
-from kern_nb.ingest.progress import Progress
 from kern_nb.ingest.report import IngestReport, Problem
-from kern_nb.ingest.writer import Item, load
+from kern_nb.ingest.writer import ImportItem, write_drafts
+from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
@@ -35,61 +35,65 @@ def ingest(
     *,
     progress: bool = True,
 ) -> IngestReport:
-    """Take in recorded sessions from a file or a folder. Again gives the same rows, and stopped, it leaves whole files.
+    """Import recorded sessions from a file or a folder; importing them again changes nothing.
 
-    A bad record is reported and left out; the rest of its file is stored. Of a folder the files ``*.json`` and
-    ``*.jsonl`` are read, in the order of their names, those of inner folders too; what no importer reads is reported.
+    A malformed record is reported and skipped; the rest of its file is stored. In a folder, the files ``*.json`` and
+    ``*.jsonl`` are read in order of their names, including those in subfolders; a file in an unknown format is
+    reported. An interrupted import leaves whole files.
 
     Args:
-        store: Where to.
+        store: The store to write to.
         path: A file or a folder.
-        format: The importer's name; recognised by what is in each file where None.
-        progress: Whether to show a progress bar where it takes longer than a moment.
+        format: The name of the format; None detects it from the content of each file.
+        progress: Whether to show progress when the import takes longer than a moment.
+
+    Returns:
+        The report, with counts and problems.
 
     Raises:
-        RecordsNotFound: there is nothing at the path.
-        UnknownFormat: no importer reads the file, or none has that name.
-        ReadOnlyStore: the store was opened to be read.
+        RecordsNotFound: the path does not exist, or the folder has no matching file.
+        UnknownFormat: no importer reads the file, or no format has that name.
+        ReadOnlyStore: the store is read-only.
     """
     path = Path(path).expanduser()
-    importer = None if format is None else formats.by_name(format)
-    files = _files(path)
+    importer = None if format is None else formats.get_importer(format)
+    files = _find_files(path)
     report = IngestReport()
-    with _collector_paused(), Progress(len(files), shown=progress) as bar:
-        for group in _groups(files):
+    with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
+        for group in _group_by_size(files):
             sources: list[tuple[Importer, Source]] = []
             for file in group:
                 name = file.name if file == path else file.relative_to(path).as_posix()
                 try:
                     source = Source(file, name)
-                    sources.append((importer or formats.recognise(source), source))
+                    sources.append((importer or formats.detect_importer(source), source))
                 except (UnknownFormat, OSError) as error:
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            drafts: Iterable[Item] = _Drafts(sources, bar)
+            drafts: Iterable[ImportItem] = _Drafts(sources, bar)
             if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
-                drafts = list(drafts)  # what is ready keeps others waiting for a shorter time
+                drafts = list(drafts)  # parsed before the transaction, which then blocks other writers for less time
             if sources:
-                report += load(store, drafts)
+                report += write_drafts(store, drafts)
             bar.done(len(group))
     return report
 
 
 class _Drafts:
-    """The drafts of some files; read anew each time they are gone through."""
+    """The drafts of some files; each iteration reads them again."""
 
     def __init__(self, sources: list[tuple[Importer, Source]], bar: Progress) -> None:
         self._sources = sources
         self._bar = bar
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[ImportItem]:
         for importer, source in self._sources:
             yield from self._bar.watch(importer.read(source))
 
 
-def _groups(files: list[Path]) -> Iterator[list[Path]]:
-    """Files that go into one transaction: small ones together, as each transaction takes its time."""
+def _group_by_size(files: list[Path]) -> Iterator[list[Path]]:
+    """Group small files into one transaction, because each transaction has a fixed cost."""
     group: list[Path] = []
     total = 0
     for file in files:
@@ -103,28 +107,29 @@ def _groups(files: list[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """JSON is many objects and no cycles: the collector would walk them again and again, and find nothing."""
-    was_on = gc.isenabled()
+def _pause_garbage_collector() -> Iterator[None]:
+    """Parsed JSON is many objects without cycles, which the collector would traverse repeatedly for nothing."""
+    was_enabled = gc.isenabled()
     try:
         gc.disable()
         yield
     finally:
-        if was_on:
+        if was_enabled:
             gc.enable()
 
 
-def _files(path: Path) -> list[Path]:
+def _find_files(path: Path) -> list[Path]:
     if not path.exists():
         raise RecordsNotFound(
             f"There is no file or folder {str(path)!r}.", "Check the path; it is relative to the kernel's folder."
         )
     if not path.is_dir():
         return [path]
-    inside = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
-    files = sorted(file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    candidates = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    files = sorted(f for f in candidates if not any(part.startswith(".") for part in f.relative_to(path).parts))
     if not files:
         raise RecordsNotFound(
-            f"The folder {str(path)!r} holds no .json or .jsonl file.", "Name a file to read it whatever its name."
+            f"The folder {str(path)!r} has no .json or .jsonl file.",
+            "Name a file to import it whatever its suffix.",
         )
     return files

@@ -1,7 +1,7 @@
-"""Bundles: what `kern_nb.export` wrote, to be taken in again without a loss.
+"""Bundles: the files that `kern_nb.export` writes, imported without loss.
 
-A bundle is a JSON document with one record on each line, so that any tool reads it and ours needs no more memory than a
-session takes::
+A bundle is a JSON document with one record per line, so that any tool can read it and reading needs no more memory than
+one session::
 
     {"kern_nb_bundle": 2, "exported_at": "2026-11-20T14:30:00+00:00", "exported_by": "kern_nb 0.1.0", "records": [
     {"blob": "<SHA-256>", "media_type": "image/png", "content": "<base64>"},
@@ -9,8 +9,8 @@ session takes::
     {"end": true, "sessions": 1, "blobs": 1}
     ]}
 
-A blob stands before the first session that names it, a parent before its branches. Values that JSON lacks are written
-as `db.codec` writes them. What a session's record holds is in `packing`, what is stored of it in `restoring`.
+A blob precedes the first session that refers to it, a parent its branches. Values that JSON lacks are encoded by
+`db.codec`. `bundle_schema` defines the record of a session, `bundle_merge` what is stored of it.
 """
 
 from __future__ import annotations
@@ -24,84 +24,84 @@ from typing import Any
 from kern_nb.db.blobs import Blob
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
-from kern_nb.extra_keys import upgrade_row
-from kern_nb.ingest.bundle_merge import Bundled, Inherited
-from kern_nb.ingest.bundle_schema import Unpacking, restored
-from kern_nb.ingest.importer import Malformed, kind_of, need
-from kern_nb.ingest.json_source import BUNDLE as MARK
-from kern_nb.ingest.json_source import Source
+from kern_nb.extra_keys import upgraded
+from kern_nb.ingest.bundle_merge import BundledSession, InheritedRun
+from kern_nb.ingest.bundle_schema import RecordParser, decode_record
+from kern_nb.ingest.importer import MalformedRecord, json_type, require_field
+from kern_nb.ingest.json_source import BUNDLE_KEY, Source
 from kern_nb.ingest.report import Problem
 
 NAME = "bundle"
-READS = "what %kern export wrote"
+READS = "files written by %kern export"
 
 VERSION = 2
-"""2: kern_nb's own marks stand in fields of their own, not in ``extra`` (`extra_keys`)."""
+"""2: kern_nb's own marks have fields of their own instead of keys in ``extra`` (`extra_keys`)."""
 
-_UPGRADE = "Upgrade kern_nb: pip install -U kern-nb. Nothing was taken in."
+_UPGRADE = "Upgrade kern_nb: pip install -U kern-nb. Nothing was imported."
 
-# The columns are the same whatever the tables are called.
-_unpacking = Unpacking(Tables("agno_sessions"))
+# The columns are the same whatever the names of the tables.
+_parser = RecordParser(Tables("agno_sessions"))
 
 
 def recognises(value: Any) -> bool:
-    """The header of a bundle, or one of its sessions where the header is lost.
+    """The header of a bundle, or a session of one whose header is missing.
 
     Raises:
         UnknownFormat: it is a bundle of a newer version.
     """
     if not isinstance(value, dict):
         return False
-    if MARK in value and (reason := _too_new(value)):
+    if BUNDLE_KEY in value and (reason := _unsupported_version(value)):
         raise UnknownFormat(f"The file is {reason}.", _UPGRADE)
-    return MARK in value or _is_session(value)
+    return BUNDLE_KEY in value or (isinstance(value.get("session"), dict) and isinstance(value.get("runs"), list))
 
 
-def _too_new(header: dict[str, Any]) -> str:
-    version = header[MARK]
+def _unsupported_version(header: dict[str, Any]) -> str:
+    version = header[BUNDLE_KEY]
     if type(version) is int and 0 < version <= VERSION:
         return ""
-    return f"a bundle of version {version!r}; this kern_nb reads up to version {VERSION}"
+    return f"a bundle of version {version!r}; this kern_nb reads versions up to {VERSION}"
 
 
-def _is_session(value: dict[str, Any]) -> bool:
-    return isinstance(value.get("session"), dict) and isinstance(value.get("runs"), list)
-
-
-def read(source: Source) -> Iterator[Bundled | Blob | Problem]:
-    """Blobs and sessions, in the file's order."""
-    line = ended = 0
+def read(source: Source) -> Iterator[BundledSession | Blob | Problem]:
+    """Yield the blobs and sessions in the order of the file."""
+    line = 0
+    has_end = False
     version = VERSION
-    for number, record, place in _records(source):
+    for number, record, line_of_record in _records(source):
         line = number
         if isinstance(record, Problem):
             yield record
-        elif isinstance(record, dict) and MARK in record:
-            if reason := _too_new(record):
-                yield Problem(source.name, number, f"It is {reason}. {_UPGRADE}")
+        elif isinstance(record, dict) and BUNDLE_KEY in record:
+            if reason := _unsupported_version(record):
+                yield Problem(source.name, number, f"This is {reason}. {_UPGRADE}")
                 return
-            version = record[MARK]
+            version = record[BUNDLE_KEY]
         elif isinstance(record, dict) and record.get("end") is True:
-            ended += 1
+            has_end = True
         else:
             try:
-                yield _blob(record) if _is_blob(record) else _session(source, record, place, version)
-            except Malformed as error:
-                yield Problem(source.name, place(), f"{_name(record)} is left out: {str(error).rstrip('.')}.")
-    if not ended:
-        yield Problem(source.name, line, "The bundle breaks off here; what comes before is taken in.")
+                if _is_blob(record):
+                    yield _parse_blob(record)
+                else:
+                    yield _parse_session(source, record, line_of_record, version)
+            except MalformedRecord as error:
+                reason = str(error).rstrip(".")
+                yield Problem(source.name, line_of_record(), f"{_describe(record)} is not imported: {reason}.")
+    if not has_end:
+        yield Problem(source.name, line, "The bundle is truncated here; the records before are imported.")
 
 
 def _records(source: Source) -> Iterator[tuple[int, Any, Callable[[], int]]]:
-    """Each record or problem, the line it is told by, and how to ask for the line where it starts."""
-    for found in source.values():
-        if isinstance(found, Problem):
-            yield found.line or 0, found, int
+    """Yield each record or problem, the line of its document, and a function that returns the record's own line."""
+    for item in source.values():
+        if isinstance(item, Problem):
+            yield item.line or 0, item, int
             continue
-        line = found.line
-        yield line, found.value, lambda line=line: line  # type: ignore[misc]
-        inner = found.value.get("records") if isinstance(found.value, dict) else None
-        for index, record in enumerate(inner if isinstance(inner, list) else ()):
+        line = item.line
+        yield line, item.value, lambda line=line: line  # type: ignore[misc]
+        records = item.value.get("records") if isinstance(item.value, dict) else None
+        for index, record in enumerate(records if isinstance(records, list) else ()):
             yield line, record, lambda line=line, index=index: source.line_of("records", index, line)  # type: ignore[misc]
 
 
@@ -109,45 +109,45 @@ def _is_blob(record: Any) -> bool:
     return isinstance(record, dict) and "blob" in record
 
 
-def _blob(record: dict[str, Any]) -> Blob:
-    name, media_type = need(record, "blob", str, "it"), record.get("media_type")
+def _parse_blob(record: dict[str, Any]) -> Blob:
+    name, media_type = require_field(record, "blob", str, "the record"), record.get("media_type")
     try:
-        content = base64.b64decode(need(record, "content", str, "it"), validate=True)
+        content = base64.b64decode(require_field(record, "content", str, "the record"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Malformed(str(error)) from error
+        raise MalformedRecord(str(error)) from error
     if sha256(content).hexdigest() != name:
-        raise Malformed("its bytes are others than its SHA-256 says")
+        raise MalformedRecord("its content does not match its SHA-256")
     if media_type is not None and not isinstance(media_type, str):
-        raise Malformed(f"its media type is {kind_of(media_type)}, not text")
+        raise MalformedRecord(f"its media type must be a string, got {json_type(media_type)}")
     return Blob(name, media_type, content)
 
 
-def _session(source: Source, record: Any, line: Callable[[], int], version: int) -> Bundled:
+def _parse_session(source: Source, record: Any, line: Callable[[], int], version: int) -> BundledSession:
     if not isinstance(record, dict):
-        raise Malformed(f"it is {kind_of(record)}, not an object")
-    value = restored(record)
+        raise MalformedRecord(f"the record must be an object, got {json_type(record)}")
+    value = decode_record(record)
     if version < VERSION and isinstance(value.get("runs"), list):
-        value = value | {"runs": [_upgraded(run) for run in value["runs"]]}
-    made = _unpacking.rows(value)
+        value = value | {"runs": [_upgrade_run(run) for run in value["runs"]]}
+    rows = _parser.parse(value)
     inherits = value.get("inherits")
     if inherits is not None:
-        names = {"session_id": str, "run_id": str, "run_index": int}
-        inherits = Inherited(*(need(inherits, name, kind, "what it inherits") for name, kind in names.items()))
-    return Bundled(source.name, line, made, inherits)
+        fields = {"session_id": str, "run_id": str, "run_index": int}
+        inherits = InheritedRun(*(require_field(inherits, name, kind, "'inherits'") for name, kind in fields.items()))
+    return BundledSession(source.name, line, rows, inherits)
 
 
-def _upgraded(run: Any) -> Any:
-    """A run of an older bundle, as this version writes it; what is not as it should be is reported by `Unpacking`."""
+def _upgrade_run(run: Any) -> Any:
+    """Convert a run of an older bundle to this version; `RecordParser` reports a malformed one."""
     if not isinstance(run, dict):
         return run
     new = upgrade_row("runs", run)
     if isinstance(run.get("messages"), list):
-        new["messages"] = [upgrade_row("messages", one) if isinstance(one, dict) else one for one in run["messages"]]
+        new["messages"] = [upgraded("messages", m) if isinstance(m, dict) else m for m in run["messages"]]
     return new
 
 
-def _name(record: Any) -> str:
-    """What a record is called in a problem."""
+def _describe(record: Any) -> str:
+    """Name a record in a problem."""
     if _is_blob(record):
         return f"The file {str(record['blob'])[:12]}…"
     session = record.get("session") if isinstance(record, dict) else None

@@ -1,13 +1,13 @@
-"""Conversations in the layout of OpenAI's chat API, in three spellings, which a file may mix.
+"""Conversations in the layout of OpenAI's chat API, in three variants, which a file may mix.
 
-* one conversation a line, ``{"messages": [...]}``; what else the line says is metadata,
-* one list of messages a line,
-* one message a line: together they are one session, named after the file.
+* one conversation per line, ``{"messages": [...]}``; the other fields of the line are metadata,
+* one list of messages per line,
+* one message per line: all of them are one session, named after the file.
 
 A document that is a list of conversations is read, too.
 
-The layout has no times, usage or cost: they stay unknown. A session's id is the line's own (``id``, ``session_id`` or
-``conversation_id``), else the file's name and the line's number.
+The layout has no times, usage or cost: they stay unknown. A session's id is the record's own (``id``, ``session_id`` or
+``conversation_id``), else the name of the file and the number of the line.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.importer import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error_text, hash_record, require_field
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.run_splitter import Said, runs_of
+from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "chat"
 READS = "conversations in the layout of OpenAI's chat API"
 
 _IDS = ("id", "session_id", "conversation_id")
-# The fields of a message that have a place of their own; the rest is kept in `extra`.
-_PLACED = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
+# The fields of a message that map to fields of `Message`; the others go to `extra`.
+_MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
 _RESULTS = ("tool", "function")
 
 
@@ -41,7 +41,7 @@ def recognises(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    """Items of the Responses API and the records of coding agents are told by their ``type``."""
+    """Items of the Responses API and records of coding agents have a ``type``; messages have none."""
     return isinstance(value, dict) and isinstance(value.get("role"), str) and "type" not in value
 
 
@@ -50,80 +50,80 @@ def _is_conversation(value: Any) -> bool:
 
 
 def read(source: Source) -> Iterator[Draft | Problem]:
-    """One draft a conversation; that of the single messages comes last."""
+    """Yield a draft per conversation; that of the single messages comes last."""
     stem = PurePath(source.name).stem
-    place = hash_of(str(source.path.absolute()))
+    scope = hash_record(str(source.path.absolute()))
     single: list[Value] = []
-    line = nth = 0
-    for found in _records(source):
-        if isinstance(found, Problem):
-            yield found
+    line = position = 0
+    for item in _records(source):
+        if isinstance(item, Problem):
+            yield item
             continue
-        nth, line = (nth + 1 if found.line == line else 1), found.line
-        name = f"{stem}-{line}" if nth == 1 else f"{stem}-{line}.{nth}"
+        position, line = (position + 1 if item.line == line else 1), item.line
+        name = f"{stem}-{line}" if position == 1 else f"{stem}-{line}.{position}"
         try:
-            if isinstance(found.value, dict) and not _is_conversation(found.value):
-                _said(found.value, 0)  # a bad one is left out by itself
-                single.append(found)
+            if isinstance(item.value, dict) and not _is_conversation(item.value):
+                _parse_message(item.value, 0)  # so that a malformed one does not reject the others
+                single.append(item)
             else:
-                yield _draft(source, name, place, found)
-        except AMISS as error:
-            yield Problem(source.name, line, f"The record is left out: {why(error)}.")
+                yield _draft(source, name, scope, item)
+        except RECORD_ERRORS as error:
+            yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
     if single:
-        record = {"messages": [found.value for found in single]}
-        yield _draft(source, stem, place, Value(single[0].line, record))
+        record = {"messages": [item.value for item in single]}
+        yield _draft(source, stem, scope, Value(single[0].line, record))
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
-    """The values of a file; of a list of conversations, each one."""
-    for found in source.values():
-        if isinstance(found, Value) and isinstance(found.value, list) and any(map(_is_conversation, found.value)):
-            yield from (Value(found.line, value) for value in found.value)
+    """Yield the values of a file, and each conversation of a list."""
+    for item in source.values():
+        if isinstance(item, Value) and isinstance(item.value, list) and any(map(_is_conversation, item.value)):
+            yield from (Value(item.line, value) for value in item.value)
         else:
-            yield found
+            yield item
 
 
-def _draft(source: Source, name: str, place: str, found: Value) -> Draft:
-    record = {"messages": found.value} if isinstance(found.value, list) else found.value
-    messages = need(record, "messages", list, "it")
-    given = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
-    session_id = str(given[0]) if given else name
+def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
+    record = {"messages": item.value} if isinstance(item.value, list) else item.value
+    messages = require_field(record, "messages", list, "the record")
+    ids = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
+    session_id = str(ids[0]) if ids else name
     model: Any = record.get("model")
     model = model if isinstance(model, str) else None
-    said = [_said(message, index, model) for index, message in enumerate(messages)]
-    _join_functions([one.message for one in said])
-    runs, hashes = runs_of(session_id, said, model)
-    rest = {key: value for key, value in record.items() if key != "messages"}
-    line = found.line  # not `found`: the draft's line may be asked for long after its record is gone
-    session = Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flat(rest)})
+    parsed = [_parse_message(message, index, model) for index, message in enumerate(messages)]
+    _assign_function_ids([item.message for item in parsed])
+    runs, hashes = split_runs(session_id, parsed, model)
+    fields = {key: value for key, value in record.items() if key != "messages"}
+    line = item.line  # the closure below must not keep the whole record alive
+    session = Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)})
     return Draft(
         file=source.name,
         line=lambda: line,
         session=session,
         runs=runs,
         hashes=hashes,
-        session_hash=hash_of(rest),
+        session_hash=hash_record(fields),
         source=NAME,
-        place=place,
+        scope=scope,
     )
 
 
-def _flat(rest: dict[str, Any]) -> dict[str, Any]:
-    """What a conversation says beside its messages, its own ``metadata`` spread out so that people can filter by it."""
-    inner = rest.get("metadata")
-    if not isinstance(inner, dict) or any(key in rest for key in inner):
-        return rest
-    return inner | {key: value for key, value in rest.items() if key != "metadata"}
+def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
+    """Move the keys of a conversation's own ``metadata`` to the top level, so that users can filter by them."""
+    metadata = fields.get("metadata")
+    if not isinstance(metadata, dict) or any(key in fields for key in metadata):
+        return fields
+    return metadata | {key: value for key, value in fields.items() if key != "metadata"}
 
 
-def _said(record: Any, index: int, model: str | None = None) -> Said:
+def _parse_message(record: Any, index: int, model: str | None = None) -> SourceMessage:
     if not isinstance(record, dict) or not isinstance(record.get("role"), str):
-        raise Malformed(f"message {index} is no object with a role")
+        raise MalformedRecord(f"message {index} must be an object with a role")
     role: str = record["role"]
-    extra = {key: value for key, value in record.items() if key not in _PLACED}
-    calls = [_call(call) for call in record.get("tool_calls") or ()]
+    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
+    calls = [_parse_call(call) for call in record.get("tool_calls") or ()]
     if record.get("function_call"):
-        calls.append(_call({"type": "function_call", "function": record["function_call"]}))
+        calls.append(_parse_call({"type": "function_call", "function": record["function_call"]}))
     try:
         message = Message(
             role=role,
@@ -135,45 +135,35 @@ def _said(record: Any, index: int, model: str | None = None) -> Said:
             message_id=extra.pop("id") if isinstance(extra.get("id"), str) else None,
             extra=extra,
         )
-    except AMISS as error:
-        raise Malformed(f"message {index}: {why(error)}") from error
-    return Said(message, record)
+    except RECORD_ERRORS as error:
+        raise MalformedRecord(f"message {index}: {error_text(error)}") from error
+    return SourceMessage(message, record)
 
 
-def _call(record: dict[str, Any]) -> ToolCall:
+def _parse_call(record: dict[str, Any]) -> ToolCall:
     extra = {key: value for key, value in record.items() if (key, value) != ("type", "function")}
     call_id = extra.pop("id", None)
     body = extra.pop("function", None) or extra.pop("custom", None) or extra
-    args, invalid = _arguments(
-        body.pop("arguments", None) if body is extra else body.get("arguments", body.get("input"))
-    )
-    if body is extra:  # a call without the layer of `function`
-        name = extra.pop("name", None)
+    if body is extra:  # a call without the nested `function` object
+        arguments, name = extra.pop("arguments", None), extra.pop("name", None)
     else:
-        name = body.get("name")
+        arguments, name = body.get("arguments", body.get("input")), body.get("name")
         extra |= {key: value for key, value in body.items() if key not in ("name", "arguments", "input")}
-    return ToolCall(
-        tool_call_id=call_id, tool_name=name, args=args, extra=extra | ({"args_invalid": True} if invalid else {})
-    )
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):  # models do write invalid JSON
+            extra["args_invalid"] = True
+    return ToolCall(tool_call_id=call_id, tool_name=name, args=arguments, extra=extra)
 
 
-def _arguments(text: Any) -> tuple[Any, bool]:
-    """The arguments, and whether they are text that is no JSON, as models do write."""
-    if not isinstance(text, str):
-        return text, False
-    try:
-        return json.loads(text), False
-    except (ValueError, RecursionError):
-        return text, True
-
-
-def _join_functions(messages: list[Message]) -> None:
-    """Give the calls of the older spelling an id: they have none, and are answered in order, by the function's name."""
-    waiting: dict[str | None, deque[str]] = defaultdict(deque)
+def _assign_function_ids(messages: list[Message]) -> None:
+    """Assign ids to calls of the older variant, which has none: results come in order, by the name of the function."""
+    pending: dict[str | None, deque[str]] = defaultdict(deque)
     for index, message in enumerate(messages):
         for call in message.tool_calls:
             if call.tool_call_id is None:
                 call.tool_call_id = f"function_call_{index}"
-                waiting[call.tool_name].append(call.tool_call_id)
-        if message.role == "function" and message.tool_call_id is None and waiting[message.tool_name]:
-            message.tool_call_id = waiting[message.tool_name].popleft()
+                pending[call.tool_name].append(call.tool_call_id)
+        if message.role == "function" and message.tool_call_id is None and pending[message.tool_name]:
+            message.tool_call_id = pending[message.tool_name].popleft()

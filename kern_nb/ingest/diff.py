@@ -1,4 +1,4 @@
-"""What storing a draft would change, given what the store has of its session. Nothing here writes."""
+"""The difference between a draft and the stored rows of its session. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import mapping
 from kern_nb.db.mapping import Row
-from kern_nb.ingest.importer import Draft, Malformed, hash_of
+from kern_nb.ingest.importer import Draft, MalformedRecord, hash_record
 
 TABLES = ("sessions", "runs", "messages", "tool_calls", "requirements", "scores")
 
 
 @dataclass
-class Stored:
-    """What the store has of the sessions of a batch."""
+class StoredSessions:
+    """The stored rows of the sessions of a batch: sessions by id, runs by session and index."""
 
     sessions: dict[str, RowMapping]
     runs: dict[str, dict[int, RowMapping]]
@@ -25,9 +25,15 @@ class Stored:
 
 @dataclass
 class Changes:
-    """What is to be written: new rows by table, sessions that have changed, the ids of runs that new rows replace.
+    """The changes to write.
 
-    Of a bundle, ``touched`` are sessions that have more runs now, and ``renewed`` requirements that new rows replace.
+    Attributes:
+        rows: New rows by table.
+        updated: Drafts of stored sessions that have changed, with the new columns of the session.
+        replaced: Ids of runs whose rows are replaced by new ones.
+        blobs: Shared JSON by its SHA-256.
+        touched: Sessions with new runs from a bundle, and the new columns of each.
+        renewed: Ids of requirements whose rows are replaced by new ones.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -41,7 +47,7 @@ class Changes:
         return bool(self.updated or any(self.rows.values()))
 
     def add(self, other: Changes) -> None:
-        """Take another's changes in."""
+        """Append other changes to these."""
         for name in TABLES:
             self.rows[name] += other.rows[name]
         self.updated += other.updated
@@ -51,86 +57,82 @@ class Changes:
         self.renewed += other.renewed
 
 
-def changes_of(draft: Draft, stored: Stored) -> Changes:
-    """What storing a draft would write.
+def diff_session(draft: Draft, stored: StoredSessions) -> Changes:
+    """Compute the changes that storing a draft makes.
 
     Raises:
-        Malformed: it cannot go where it belongs.
+        MalformedRecord: the draft conflicts with another session of the same id.
     """
     changes = Changes()
     session_id = draft.session.session_id
-    there, runs = stored.sessions.get(session_id), stored.runs.get(session_id, {})
-    if there is not None:
-        _refuse_strangers(draft, there, runs)
-    for index, (run, record_hash) in enumerate(zip(draft.runs, draft.hashes, strict=True)):
+    session, runs = stored.sessions.get(session_id), stored.runs.get(session_id, {})
+    if session is not None:
+        _refuse_other_session(draft, session, runs)
+    for index, (run, source_hash) in enumerate(zip(draft.runs, draft.hashes, strict=True)):
         if index in runs:
-            if runs[index]["source_hash"] == record_hash:
+            if runs[index]["source_hash"] == source_hash:
                 continue
             changes.replaced.append(run.run_id)
-        made = mapping.run_rows(run, session_id)
-        made.run["source_hash"] = record_hash
-        for row in (made.run, *made.messages, *made.tool_calls):
+        rows = mapping.run_rows(run, session_id)
+        rows.run["source_hash"] = source_hash
+        for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = index
-        changes.rows["runs"].append(made.run)
-        changes.rows["messages"] += made.messages
-        changes.rows["tool_calls"] += made.tool_calls
+        changes.rows["runs"].append(rows.run)
+        changes.rows["messages"] += rows.messages
+        changes.rows["tool_calls"] += rows.tool_calls
     row = mapping.session_row(draft.session)
-    if there is None:
-        changes.rows["sessions"].append(row | {"session_data": _marked(draft, row["session_data"])})
+    if session is None:
+        changes.rows["sessions"].append(row | {"session_data": _with_origin(draft, row["session_data"])})
         changes.rows["scores"] = _score_rows(draft)
-    elif _mark(there).get("hash") != draft.session_hash:
-        changes.updated.append((draft, _update(draft, row, there)))
+    elif _origin(session).get("hash") != draft.session_hash:
+        changes.updated.append((draft, _merge_columns(draft, row, session)))
         changes.rows["scores"] = _score_rows(draft)
     if changes:
         changes.blobs |= draft.blobs
     return changes
 
 
-def _refuse_strangers(draft: Draft, there: RowMapping, runs: Mapping[int, RowMapping]) -> None:
-    """Never write over a session that is another one.
-
-    Raises:
-        Malformed: it is.
-    """
-    if there["parent_session_id"] is not None:
-        raise Malformed("the store has a branch of that name")
+def _refuse_other_session(draft: Draft, session: RowMapping, runs: Mapping[int, RowMapping]) -> None:
+    """Never overwrite a different session of the same id."""
+    if session["parent_session_id"] is not None:
+        raise MalformedRecord("the store has a branch with this id")
     for index, run in enumerate(draft.runs):
         if index in runs and runs[index]["run_id"] != run.run_id:
-            raise Malformed(f"the store has a run of its own at {index}, where the source goes on")
-    mark = _mark(there)
-    elsewhere = bool(mark) and (mark.get("format"), mark.get("place")) != (draft.source, draft.place)
-    if elsewhere and runs and draft.hashes[:1] != [runs[0]["source_hash"]]:
-        raise Malformed("the store has a session of that id from another file, and it begins differently")
+            raise MalformedRecord(f"run {index} of the stored session is not from this source")
+    origin = _origin(session)
+    is_elsewhere = bool(origin) and (origin.get("format"), origin.get("place")) != (draft.source, draft.scope)
+    if is_elsewhere and runs and draft.hashes[:1] != [runs[0]["source_hash"]]:
+        raise MalformedRecord("the store has a session with this id from another file, and its first run differs")
 
 
-# An imported session says in `session_data` where it is from: a branch does not inherit that.
-_MARK = "source"
+# The key of `session_data` that records the origin of an imported session: a branch does not inherit it.
+_ORIGIN = "source"
 
 
-def _mark(session: RowMapping) -> dict[str, Any]:
-    mark = (session["session_data"] or {}).get(_MARK)
-    return mark if isinstance(mark, dict) else {}
+def _origin(session: RowMapping) -> dict[str, Any]:
+    origin = (session["session_data"] or {}).get(_ORIGIN)
+    return origin if isinstance(origin, dict) else {}
 
 
-def _marked(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
-    mark = {"format": draft.source, "hash": draft.session_hash}
-    return (data or {}) | {_MARK: mark | ({"place": draft.place} if draft.place else {})}
+def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
+    origin = {"format": draft.source, "hash": draft.session_hash} | ({"place": draft.scope} if draft.scope else {})
+    return (data or {}) | {_ORIGIN: origin}
 
 
-def _update(draft: Draft, row: Row, there: RowMapping) -> Row:
-    """The columns of a session whose record has changed. What the analyst added to it stays."""
-    new = {name: value for name, value in row.items() if value is not None}
-    new["metadata"] = (there["metadata"] or {}) | (row["metadata"] or {})
-    new["session_data"] = _marked(draft, (there["session_data"] or {}) | (row["session_data"] or {}))
-    times = [time for time in (there["updated_at"], row["updated_at"]) if time is not None]
-    return new | {"updated_at": max(times, default=None)}
+def _merge_columns(draft: Draft, row: Row, session: RowMapping) -> Row:
+    """The new columns of a session whose record has changed; the user's additions stay."""
+    columns = {name: value for name, value in row.items() if value is not None}
+    columns["metadata"] = (session["metadata"] or {}) | (row["metadata"] or {})
+    columns["session_data"] = _with_origin(draft, (session["session_data"] or {}) | (row["session_data"] or {}))
+    times = [time for time in (session["updated_at"], row["updated_at"]) if time is not None]
+    return columns | {"updated_at": max(times, default=None)}
 
 
 def _score_rows(draft: Draft) -> list[Row]:
     session_id = draft.session.session_id
     return [
         {
-            "score_id": hash_of(session_id, draft.source, name),
+            "score_id": hash_record(session_id, draft.source, name),
             "session_id": session_id,
             "run_id": None,
             "name": name,

@@ -1,7 +1,7 @@
-"""What importers hand over, and the keys by which a record is known again.
+"""The interface of an importer: drafts of sessions, errors in records, and the hashes that identify a record.
 
-An importer is a module with `NAME`, `READS`, `recognises` and `read`. It turns a file into drafts, one a session, and
-problems; it neither sees the store nor writes.
+An importer is a module with `NAME`, `READS`, `recognises` and `read`. It turns a file into drafts, one per session, and
+problems; it neither reads nor writes the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from kern_nb.ingest.json_source import Source
 from kern_nb.records import Run, Session
 
-LONGEST_ID = 500
+MAX_ID_LENGTH = 500
 """Characters. An index of PostgreSQL takes keys of up to 2,700 bytes."""
 
 
@@ -26,33 +26,33 @@ class Importer(Protocol):
     """A format: one module each."""
 
     NAME: str
-    """What people call it."""
+    """The name of the format."""
     READS: str
     """What it reads, in a few words."""
 
     def recognises(self, value: Any) -> bool:
-        """Whether one of the first values of a file is of this format."""
+        """Whether one of the first values of a file is in this format."""
 
     def read(self, source: Source) -> Iterator[Any]:
-        """The sessions of a file, and what is wrong with it, in the file's order; see `load.Item`."""
+        """Yield the sessions and problems of a file, in the order of the file; see `writer.ImportItem`."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """One session as a source tells it, not stored yet.
+    """A session of a source that is not stored yet.
 
     Attributes:
-        file: The file it is from, as problems call it.
-        line: Gives the line where its record starts; asked only where there is a problem.
-        session: The session; its ``metadata`` is what people filter and compare by.
+        file: The file name, as problems show it.
+        line: Returns the line where its record starts; called only to report a problem.
+        session: The session; its ``metadata`` is what users filter and compare by.
         runs: Its runs, in order, with deterministic ids.
-        hashes: The hash of each run's record.
-        session_hash: The hash of what the source says of the session itself.
-        source: The importer's name, which is also the source of the scores.
-        blobs: JSON that is long and that many sessions share, by the SHA-256 by which the session refers to it.
-        scores: By name. They rate the session.
-        scored_at: When, where the source says.
-        place: Where the session's id means this session. None where the id is unique in the world.
+        hashes: The hash of the record of each run.
+        session_hash: The hash of the session's own fields in the source.
+        source: The name of the importer, which is also the source of the scores.
+        blobs: Long JSON that many sessions share, by the SHA-256 by which the session refers to it.
+        scores: Scores of the session by name.
+        scored_at: When the session was scored, if the source states it.
+        scope: The scope in which the session's id is unique; None if it is globally unique.
     """
 
     file: str
@@ -65,7 +65,7 @@ class Draft:
     blobs: dict[str, bytes] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
-    place: str | None = None
+    scope: str | None = None
 
     @property
     def session_id(self) -> str:
@@ -74,34 +74,43 @@ class Draft:
 
     @property
     def weight(self) -> int:
-        """How much is held in memory with it, in messages."""
+        """Its size in memory, in messages."""
         return sum(len(run.messages) for run in self.runs)
 
 
-class Malformed(ValueError):
-    """A record that is not as its format says."""
+class MalformedRecord(ValueError):
+    """A record that does not conform to its format."""
 
 
-AMISS = (ValueError, TypeError, AttributeError, OverflowError)
-"""What reading such a record raises, `Malformed` among them."""
+RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError)
+"""The errors that reading a malformed record raises, `MalformedRecord` among them."""
 
 
-def need(record: Mapping[str, Any], key: str, kind: type, what: str) -> Any:
-    """A field that a record must have.
+def require_field(record: Mapping[str, Any], key: str, kind: type, owner: str) -> Any:
+    """Return a required field of a record.
+
+    Args:
+        record: The record.
+        key: The field.
+        kind: The type it must have.
+        owner: The name of the record in an error.
+
+    Returns:
+        The value of the field.
 
     Raises:
-        Malformed: it is missing or of another type.
+        MalformedRecord: the field is missing or of another type.
     """
     if not isinstance(record, dict):
-        raise Malformed(f"{what} is {kind_of(record)}, not an object")
+        raise MalformedRecord(f"{owner} must be an object, got {json_type(record)}")
     if key not in record:
-        raise Malformed(f"{what} has no {key!r}")
+        raise MalformedRecord(f"{owner} has no {key!r}")
     if not isinstance(record[key], kind):
-        raise Malformed(f"{key!r} of {what} is {kind_of(record[key])}, not {kind_of(kind())}")
+        raise MalformedRecord(f"{key!r} of {owner} must be {json_type(kind())}, got {json_type(record[key])}")
     return record[key]
 
 
-def why(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The reason for a problem, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
@@ -109,23 +118,30 @@ def why(error: Exception) -> str:
     return str(error)
 
 
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+_JSON_TYPES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
 
 
-def kind_of(value: object) -> str:
-    """The JSON type of a value, as people say it."""
-    return _KINDS.get(type(value), "null")
+def json_type(value: object) -> str:
+    """The JSON type of a value, with its article."""
+    return _JSON_TYPES.get(type(value), "null")
 
 
-def run_key(session_id: str, turn: int) -> str:
+def run_id_for(session_id: str, position: int) -> str:
     """The id of an imported run: the same whenever the same record is read."""
-    return str(UUID(bytes=_digest(f"{session_id}\n{turn}".encode("utf-8", "surrogatepass")), version=5))
+    return str(UUID(bytes=_digest(f"{session_id}\n{position}".encode("utf-8", "surrogatepass")), version=5))
 
 
-def hash_of(*record: Any) -> str:
-    """A hash of JSON values that changes where a value does.
+def hash_record(*record: Any) -> str:
+    """Hash JSON values.
 
-    Version 2 of the marshal format holds values only, nothing of how they lie in memory, and is several times faster
+    Version 2 of the marshal format depends on values only, not on how they lie in memory, and is several times faster
     than writing JSON.
     """
     return _digest(marshal.dumps(record, 2)).hex()

@@ -1,4 +1,4 @@
-"""A file of JSON as values, each with the line it starts on: lines, a document, or what is left of a broken one."""
+"""Reading a JSON file as values with their line numbers: JSON lines, a document, or the intact part of a broken one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.report import Problem
 
 _decode = json.JSONDecoder().raw_decode
-_space = re.compile(r"[ \t\n\r]*")
-BUNDLE = "kern_nb_bundle"
+_whitespace = re.compile(r"[ \t\n\r]*")
+BUNDLE_KEY = "kern_nb_bundle"
 """The first key of a bundle; see `bundle`."""
 
-_OPENING = b'{"' + BUNDLE.encode() + b'"'
+_OPENING = b'{"' + BUNDLE_KEY.encode() + b'"'
 _CLOSING = b"]}"
 
-# What the parser raises for text that is no JSON, numbers that are too long, and nesting that is too deep.
-_UNREADABLE = (ValueError, RecursionError)
+# The errors of the parser: invalid JSON, numbers that are too long, and nesting that is too deep.
+_PARSE_ERRORS = (ValueError, RecursionError)
 
 
 class Value(NamedTuple):
@@ -33,24 +33,24 @@ class Value(NamedTuple):
 
 
 class Source:
-    """One file. It is JSON lines where its first line is a value by itself, else one document.
+    """A file: JSON lines if its first line is a complete value, else one document.
 
-    A bundle is a document that is read by its lines all the same: its first line opens the list that the others are in.
+    A bundle is a document that is read line by line too: its first line opens the list that contains the others.
 
-    The first value is kept, so that a document which was read to recognise it is not parsed again.
+    The first value is cached, so that a document is not parsed again after the detection of its format.
 
     Args:
         path: The file.
-        name: What problems call it.
+        name: The file name, as problems show it.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self._lines_of: dict[str, list[int]] | None = None
-        self._rest: tuple[int, int] | None = None
+        self._line_numbers: dict[str, list[int]] | None = None
+        self._tail: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
-        self._listed = False
+        self._is_bundle = False
         with open_binary(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -58,78 +58,86 @@ class Source:
                     break
 
     def _read_head(self, file: BinaryIO, number: int, line: bytes) -> None:
-        with contextlib.suppress(*_UNREADABLE):
-            self._head, self._rest = [Value(number, _parse(line))], (file.tell(), number + 1)
+        with contextlib.suppress(*_PARSE_ERRORS):
+            self._head, self._tail = [Value(number, _parse(line))], (file.tell(), number + 1)
             return
         if line.startswith(_OPENING):
-            self._listed, self._rest = True, (file.tell(), number + 1)
+            self._is_bundle, self._tail = True, (file.tell(), number + 1)
             try:
                 self._head = [Value(number, _parse(line.rstrip() + _CLOSING))]
-            except _UNREADABLE as error:
-                self._head = [Problem(self.name, number, f"The header of the bundle is no JSON: {_reason(error)}.")]
+            except _PARSE_ERRORS as error:
+                self._head = [Problem(self.name, number, f"The bundle's header is not valid JSON: {_reason(error)}.")]
             return
-        start, whole = file.tell() - len(line), line + file.read()
+        start, document = file.tell() - len(line), line + file.read()
         try:
-            self._head = [Value(number, _parse(whole))]
-        except _UNREADABLE as error:
-            if _has_lines(whole):
-                self._rest = (start, number)
+            self._head = [Value(number, _parse(document))]
+        except _PARSE_ERRORS as error:
+            if _has_json_lines(document):
+                self._tail = (start, number)
             elif isinstance(error, UnicodeDecodeError):
                 self._head = [Problem(self.name, None, _reason(error))]
             else:
-                self._salvage(_text(whole), number, error)
+                self._salvage(_text(document), number, error)
 
     def _salvage(self, text: str, number: int, error: Exception) -> None:
-        value, _, broken = _walk(text)
-        kept = "; what comes before is taken in" if value else ""
-        line = number + text.count("\n", 0, broken)
-        self._head = [Problem(self.name, line, f"The file is no JSON from here on{kept}: {_reason(error)}.")]
+        value, _, end = _parse_intact_part(text)
+        suffix = "; the part before is imported" if value else ""
+        line = number + text.count("\n", 0, end)
+        self._head = [Problem(self.name, line, f"Invalid JSON from here on{suffix}: {_reason(error)}.")]
         if value:
             self._head.insert(0, Value(number, value))
 
     def values(self) -> Iterator[Value | Problem]:
-        """The values of the file, in order, and a problem for each stretch that is none. May be called again."""
+        """Yield the values of the file, in order, and a problem for each invalid part. May be called again."""
         yield from self._head
-        if self._rest is not None:
-            offset, number = self._rest
+        if self._tail is not None:
+            offset, number = self._tail
             with open_binary(self.path) as file:
                 file.seek(offset)
                 yield from self._lines(enumerate(file, number))
 
     def _lines(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Value | Problem]:
-        for number, given in lines:
-            line = given.rstrip().removesuffix(b",") if self._listed else given
-            if not line.strip() or (self._listed and line == _CLOSING):
+        for number, raw in lines:
+            line = raw.rstrip().removesuffix(b",") if self._is_bundle else raw
+            if not line.strip() or (self._is_bundle and line == _CLOSING):
                 continue
             try:
                 yield Value(number, _parse(line))
             except UnicodeDecodeError as error:
                 yield Problem(self.name, number, _reason(error))
-            except _UNREADABLE:
-                yield from self._torn(number, _text(line))
+            except _PARSE_ERRORS:
+                yield from self._split_line(number, _text(line))
 
-    def _torn(self, number: int, line: str) -> Iterator[Value | Problem]:
-        """Records that were written without a line break between them, and what is left over."""
+    def _split_line(self, number: int, line: str) -> Iterator[Value | Problem]:
+        """Yield records without a line break between them, and a problem for the remainder."""
         at = 0
         try:
             while (at := _skip(line, at)) < len(line):
                 value, end = _decode(line, at)
                 if not isinstance(value, (dict, list)):
-                    raise ValueError("it is no record")  # noqa: TRY004 - the file is wrong, not our code
+                    raise ValueError("not a record")  # noqa: TRY004 - the file is wrong, not our code
                 yield Value(number, value)
                 at = end
-        except _UNREADABLE as error:
-            yield Problem(self.name, number, f"The line is no JSON from column {at + 1} on: {_reason(error)}.")
+        except _PARSE_ERRORS as error:
+            yield Problem(self.name, number, f"Invalid JSON from column {at + 1} on: {_reason(error)}.")
 
     def line_of(self, key: str, index: int, line: int) -> int:
-        """The line where an element of a document's list starts; ``line`` where the document has one line only."""
-        if self._rest is not None:
+        """Return the line where an item of a document's list starts; ``line`` if the file has a value per line.
+
+        Args:
+            key: The key of the list in the document.
+            index: The index of the item.
+            line: The line to return if the item's own line is unknown.
+        """
+        if self._tail is not None:
             return line
-        if self._lines_of is None:
+        if self._line_numbers is None:
             with open_binary(self.path) as file:
                 document = _text(file.read())
-            self._lines_of = {key: _line_numbers(document, starts) for key, starts in _walk(document)[1].items()}
-        lines = self._lines_of.get(key, [])
+            self._line_numbers = {
+                name: _to_line_numbers(document, starts) for name, starts in _parse_intact_part(document)[1].items()
+            }
+        lines = self._line_numbers.get(key, [])
         return lines[index] if index < len(lines) else line
 
 
@@ -142,38 +150,38 @@ def _parse(data: bytes) -> Any:
 
 
 def _skip(text: str, at: int) -> int:
-    return _space.match(text, at).end()  # type: ignore[union-attr]
+    return _whitespace.match(text, at).end()  # type: ignore[union-attr]
 
 
-def _has_lines(data: bytes) -> bool:
-    """Whether a file whose first line is torn has records on lines of their own further down."""
+def _has_json_lines(data: bytes) -> bool:
+    """Whether a file with a truncated first line has complete records on later lines."""
     for line in io.BytesIO(data):
         if line[:1] in (b"{", b"["):
             try:
                 if _parse(line):
                     return True
-            except _UNREADABLE:
+            except _PARSE_ERRORS:
                 continue
     return False
 
 
-def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
-    """Go through a document's outer object by hand, as far as it is whole.
+def _parse_intact_part(text: str) -> tuple[Any, dict[str, list[int]], int]:
+    """Parse the outer object of a document up to the first error.
 
     Returns:
-        The object with what was read of it, where the elements of its lists start, and where reading stopped.
+        The object as far as it was parsed, the offsets of the items of its lists, and the offset where parsing ended.
     """
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     starts: dict[str, list[int]] = {}
     at = _skip(text, 0)
-    with contextlib.suppress(*_UNREADABLE):
+    with contextlib.suppress(*_PARSE_ERRORS):
         at = _expect(text, at, "{")
         while text[at : at + 1] != "}":
             key, at = _decode(text, at)
             at = _expect(text, at, ":")
             if text[at : at + 1] == "[":
                 items: list[Any] = []
-                found[key], starts[key] = items, []
+                document[key], starts[key] = items, []
                 at = _expect(text, at, "[")
                 while text[at : at + 1] != "]":
                     item, end = _decode(text, at)
@@ -182,13 +190,13 @@ def _walk(text: str) -> tuple[Any, dict[str, list[int]], int]:
                     at = _next(text, end, "]")
                 at += 1
             else:
-                found[key], at = _decode(text, at)
+                document[key], at = _decode(text, at)
             at = _next(text, at, "}")
-    return found, starts, at
+    return document, starts, at
 
 
-def _line_numbers(text: str, starts: list[int]) -> list[int]:
-    """The line of each of these places, which ascend; the text is gone through once."""
+def _to_line_numbers(text: str, starts: list[int]) -> list[int]:
+    """Convert ascending offsets to line numbers, in one pass over the text."""
     lines, line, at = [], 1, 0
     for start in starts:
         line += text.count("\n", at, start)
@@ -198,16 +206,16 @@ def _line_numbers(text: str, starts: list[int]) -> list[int]:
 
 
 def _next(text: str, at: int, closing: str) -> int:
-    """The place of the next member, or of the sign that closes."""
+    """Return the offset of the next member, or of the closing bracket."""
     at = _skip(text, at)
     return at if text[at : at + 1] == closing else _expect(text, at, ",")
 
 
-def _expect(text: str, at: int, sign: str) -> int:
-    """The place after a sign and the space around it."""
+def _expect(text: str, at: int, character: str) -> int:
+    """Return the offset after a character and the whitespace around it."""
     at = _skip(text, at)
-    if text[at : at + 1] != sign:
-        raise ValueError(f"{sign!r} is missing")
+    if text[at : at + 1] != character:
+        raise ValueError(f"expected {character!r}")
     return _skip(text, at + 1)
 
 
@@ -215,5 +223,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"It is not UTF-8: byte {error.start + 1} is {error.object[error.start]:#04x}."
+        return f"The text is not UTF-8: byte {error.start + 1} is {error.object[error.start]:#04x}."
     return str(error.msg if isinstance(error, json.JSONDecodeError) else error)

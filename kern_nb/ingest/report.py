@@ -1,4 +1,4 @@
-"""What an import did: how much was stored, what was there already, and what was wrong, by file and line."""
+"""The report of an import: counts of what was stored or skipped, and problems by file and line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 
-_SHOWN = 5
+_SHOWN_PROBLEMS = 5
 
 
 class Problem(NamedTuple):
-    """A record that was not taken in, or a file that no importer reads.
+    """A record that was not imported, or a file that no importer reads.
 
     Attributes:
-        file: The file, relative to the path that was imported.
-        line: The line where the record starts; None where the whole file is meant.
+        file: The file, relative to the imported path.
+        line: The line where the record starts; None for the whole file.
         reason: What is wrong with it.
     """
 
@@ -25,21 +25,21 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """As editors and compilers write it."""
+        """Format the problem as compilers do: ``file:line: reason``."""
         return f"{self.file}:{'' if self.line is None else f'{self.line}:'} {self.reason}"
 
 
 @dataclass(slots=True)
-class IngestReport(DisplayMixin):
-    """What an import did.
+class IngestReport:
+    """The result of an import.
 
     Attributes:
-        sessions: Sessions that are new.
-        runs: Runs that were written: new ones, and those whose record has changed. Likewise messages and tool calls.
-        messages: See ``runs``.
-        tool_calls: See ``runs``.
-        skipped: Sessions that were there already, unchanged.
-        errors: What was not taken in.
+        sessions: The number of new sessions.
+        runs: The number of runs written: new runs, and runs whose record has changed.
+        messages: The number of messages written with them.
+        tool_calls: The number of tool calls written with them.
+        skipped: The number of sessions that were stored already and are unchanged.
+        errors: The problems: what was not imported, and why.
     """
 
     _view = "kern_nb.views.reports:ingest"
@@ -52,21 +52,26 @@ class IngestReport(DisplayMixin):
     errors: list[Problem] = field(default_factory=list)
 
     def __add__(self, other: IngestReport) -> IngestReport:
-        """Two imports as one."""
+        """Add up two imports."""
         names = ("sessions", "runs", "messages", "tool_calls", "skipped", "errors")
         return IngestReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __repr__(self) -> str:
-        """The figures on a line, then the first problems on lines of their own."""
+        """The counts on one line, then the first problems on a line each."""
         kinds = ("session", "run", "message", "tool_call")
         stored = ", ".join(_count(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
-        lines = [f"Stored {stored}; skipped {_count(self.skipped, 'session')} already there."]
+        lines = [f"Stored {stored}; skipped {_count(self.skipped, 'session')} already stored."]
         if self.errors:
             lines.append(f"{_count(len(self.errors), 'problem')}:")
-            lines += [f"  {problem}" for problem in self.errors[:_SHOWN]]
-        if len(self.errors) > _SHOWN:
-            lines.append(f"  and {len(self.errors) - _SHOWN} more in .errors")
-        return escape_controls("\n".join(lines))
+            lines += [f"  {problem}" for problem in self.errors[:_SHOWN_PROBLEMS]]
+        if len(self.errors) > _SHOWN_PROBLEMS:
+            lines.append(f"  and {len(self.errors) - _SHOWN_PROBLEMS} more in .errors")
+        return visible("\n".join(lines))
+
+    def _repr_html_(self) -> str:
+        from kern_nb.views.reports import ingest_html
+
+        return ingest_html(self)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,8 +1,8 @@
-"""Messages to runs, for sources that know only messages.
+"""Splitting a conversation into runs, for sources that record messages only.
 
-A run is a user's turn and what answers it, up to the next user's turn. What comes before the first user belongs to
-the first run; a conversation without a user is one run. A simulated user may call tools: those calls, their results and
-what the user says then are one turn.
+A run starts with the messages of a user and includes everything up to the user's next message. Messages before the
+first user message belong to the first run; a conversation without a user is one run. A simulated user may call tools:
+those calls, their results and the user's next messages belong to the same run.
 """
 
 from __future__ import annotations
@@ -12,112 +12,125 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
-from kern_nb.db.mapping import result_status
-from kern_nb.ingest.importer import LONGEST_ID, hash_of, run_key
+from kern_nb.db.mapping import ended
+from kern_nb.ingest.importer import MAX_ID_LENGTH, hash_record, run_id_for
 from kern_nb.records import Message, Run, ToolCall
 
 
-class Said(NamedTuple):
-    """A message and the record it was made from."""
+class SourceMessage(NamedTuple):
+    """A message and the record it was parsed from."""
 
     message: Message
     record: Any
 
 
-def runs_of(session_id: str, said: Sequence[Said], model: str | None = None) -> tuple[list[Run], list[str]]:
-    """The runs of a conversation, in order, and the hash of each one's records.
+def split_runs(
+    session_id: str, source: Sequence[SourceMessage], model: str | None = None
+) -> tuple[list[Run], list[str]]:
+    """Split a conversation into runs.
 
-    Calls and results are joined by id within a run. A result whose call is not in its run goes to the latest call of
-    that id that still waits in an earlier one.
+    Calls and results are matched by id within a run. A result without a call in its run goes to the latest pending call
+    of that id in an earlier run.
+
+    Args:
+        session_id: The session, from which the ids of the runs are derived.
+        source: The messages, in order.
+        model: The model of the conversation, for runs whose messages name none.
+
+    Returns:
+        The runs, in order, and the hash of each run's records.
     """
-    for one in said:
-        _shorten_ids(one.message)
-    turns = _split(said) if said else []
-    late = _join(turns)
+    for item in source:
+        _shorten_ids(item.message)
+    groups = _group_by_run(source) if source else []
+    late_results = _match_results(groups)
     runs, hashes = [], []
-    for index, turn in enumerate(turns):
-        runs.append(_run(session_id, index, turn, model))
-        hashes.append(hash_of(model, [one.record for one in turn], late[index]))
+    for index, group in enumerate(groups):
+        runs.append(_to_run(run_id_for(session_id, index), [item.message for item in group], model))
+        hashes.append(hash_record(model, [item.record for item in group], late_results[index]))
     return runs, hashes
 
 
 def _shorten_ids(message: Message) -> None:
-    """Some clients put whole signatures into a call's id: it is kept in ``extra``, and a short one stands for it."""
+    """Replace overlong call ids, which stay in ``extra``: some clients put whole signatures into them."""
     records: list[Message | ToolCall] = [message, *message.tool_calls]
     for record in records:
         full = record.tool_call_id
-        if full is not None and len(full) > LONGEST_ID:
+        if full is not None and len(full) > MAX_ID_LENGTH:
             record.extra = record.extra | {"tool_call_id": full}
-            record.tool_call_id = f"{full[:40]}~{hash_of(full)}"
+            record.tool_call_id = f"{full[:40]}~{hash_record(full)}"
 
 
-def _split(said: Sequence[Said]) -> list[list[Said]]:
-    turns: list[list[Said]] = [[]]
-    users_turn = user_seen = False
-    users_calls: set[str | None] = set()
-    for one in said:
-        message = one.message
+def _group_by_run(source: Sequence[SourceMessage]) -> list[list[SourceMessage]]:
+    groups: list[list[SourceMessage]] = [[]]
+    is_user_active = has_user = False
+    user_calls: set[str | None] = set()
+    for item in source:
+        message = item.message
         if message.role == "user":
-            if user_seen and not users_turn:
-                turns.append([])
-                users_calls.clear()
-            users_turn = user_seen = True
-            users_calls.update(call.tool_call_id for call in message.tool_calls)
-        elif message.role not in ("tool", "function") or message.tool_call_id not in users_calls:
-            users_turn = False
-        turns[-1].append(one)
-    return turns
+            if has_user and not is_user_active:
+                groups.append([])
+                user_calls.clear()
+            is_user_active = has_user = True
+            user_calls.update(call.tool_call_id for call in message.tool_calls)
+        elif message.role not in ("tool", "function") or message.tool_call_id not in user_calls:
+            is_user_active = False
+        groups[-1].append(item)
+    return groups
 
 
-def _join(turns: Sequence[Sequence[Said]]) -> list[list[Any]]:
-    """Give each call its status, and its result where that came in a later run; per run, the late results' records."""
-    late: list[list[Any]] = [[] for _ in turns]
+def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]:
+    """Set the status of each call, and its result if that came in a later run.
+
+    Returns:
+        The records of the late results of each run.
+    """
+    late: list[list[Any]] = [[] for _ in groups]
     unanswered: dict[str | None, list[tuple[int, ToolCall]]] = defaultdict(list)
-    for index, turn in enumerate(turns):
-        waiting: dict[str | None, deque[ToolCall]] = defaultdict(deque)
-        orphans: list[Said] = []
-        for place, one in enumerate(turn):
-            message = one.message
+    for run_index, group in enumerate(groups):
+        pending: dict[str | None, deque[ToolCall]] = defaultdict(deque)
+        unmatched: list[SourceMessage] = []
+        for message_index, item in enumerate(group):
+            message = item.message
             for call in message.tool_calls:
-                call.message_index = place
-                waiting[call.tool_call_id].append(call)
+                call.message_index = message_index
+                pending[call.tool_call_id].append(call)
             if message.role in ("tool", "function"):
-                if waiting[message.tool_call_id]:
-                    _answer(waiting[message.tool_call_id].popleft(), message)
+                if pending[message.tool_call_id]:
+                    _complete(pending[message.tool_call_id].popleft(), message)
                 else:
-                    orphans.append(one)
-        for one in orphans:
-            if unanswered[one.message.tool_call_id]:
-                owner, call = unanswered[one.message.tool_call_id].pop()
-                _answer(call, one.message)
-                call.result = one.message.content
-                late[owner].append(one.record)
-        for key, calls in waiting.items():
-            unanswered[key] += [(index, call) for call in calls]
+                    unmatched.append(item)
+        for item in unmatched:
+            if unanswered[item.message.tool_call_id]:
+                owner, call = unanswered[item.message.tool_call_id].pop()
+                _complete(call, item.message)
+                call.result = item.message.content
+                late[owner].append(item.record)
+        for key, calls in pending.items():
+            unanswered[key] += [(run_index, call) for call in calls]
     return late
 
 
-def _answer(call: ToolCall, result: Message) -> None:
-    call.status = result_status(result)
+def _complete(call: ToolCall, result: Message) -> None:
+    call.status = ended(result)
     if result.tool_name is None:
         result.tool_name = call.tool_name
 
 
-def _run(session_id: str, index: int, turn: Sequence[Said], model: str | None) -> Run:
-    messages = [one.message for one in turn]
-    users = [i for i, message in enumerate(messages) if message.role == "user"]
-    asked = [messages[i].content for i in users if messages[i].content]
-    answers = [m for m in messages[users[-1] + 1 if users else 0 :] if m.role == "assistant"]
-    answered = [m.content for m in answers if m.content]
+def _to_run(run_id: str, messages: list[Message], model: str | None) -> Run:
+    user_indexes = [i for i, message in enumerate(messages) if message.role == "user"]
+    inputs = [messages[i].content for i in user_indexes if messages[i].content]
+    answers = [m for m in messages[user_indexes[-1] + 1 if user_indexes else 0 :] if m.role == "assistant"]
+    outputs = [m.content for m in answers if m.content]
     models = [m.model for m in answers if m.model]
     times = [m.created_at for m in messages if m.created_at is not None]
     start, end = (min(times), max(times)) if times else (None, None)
     return Run(
-        run_id=run_key(session_id, index),
+        run_id=run_id,
         status="COMPLETED",
         model=models[-1] if models else model,
-        input=asked[0] if len(asked) == 1 else "\n".join(mapping.split_content(a)[0] or "" for a in asked) or None,
-        output=answered[-1] if answered else None,
+        input=inputs[0] if len(inputs) == 1 else "\n".join(mapping.split(text)[0] or "" for text in inputs) or None,
+        output=outputs[-1] if outputs else None,
         messages=messages,
         created_at=start,
         finished_at=end,

@@ -1,9 +1,9 @@
 """Result files of the tau2 benchmark: one JSON object with the experiment (`info`, `tasks`) and its `simulations`.
 
-A simulation is a session. Its scalars are the session's metadata; what is larger (the task, the reward's grounds) is
-kept in ``agent_data``, where no frame has to read it. There ``info`` is the SHA-256 of the experiment's:
-with the policy it is long, and is stored once for all sessions, as a blob. Times are local to a machine nobody named:
-they are read as UTC, and the metadata says ``time_zone: unknown``.
+A simulation is a session. Its scalars are the session's metadata; larger values (the task, details of the reward) go to
+``agent_data``, which no frame reads. There ``info`` is the SHA-256 of the experiment's info: it includes the policy, is
+long, and is stored once for all sessions, as a blob. Times are in an unstated time zone: they are read as UTC, and the
+metadata says ``time_zone: unknown``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
-from kern_nb.db.mapping import to_micros
-from kern_nb.ingest.importer import AMISS, Draft, Malformed, hash_of, need, why
+from kern_nb.db.mapping import micros
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error_text, hash_record, require_field
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.run_splitter import Said, runs_of
+from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 NAME = "tau2"
 READS = "result files of the tau2 benchmark"
 
-# What has a place of its own: the fields of a message, and of its usage. The rest is kept in `extra`.
-_PLACED = frozenset({"role", "content", "tool_calls", "timestamp", "cost", "usage"})
-_COUNTED = frozenset({"prompt_tokens", "completion_tokens"})
+# The fields of a message, and of its usage, that map to fields of our records; the others go to `extra`.
+_MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "timestamp", "cost", "usage"})
+_MAPPED_COUNTS = frozenset({"prompt_tokens", "completion_tokens"})
 
 
 def recognises(value: Any) -> bool:
@@ -38,32 +38,32 @@ def recognises(value: Any) -> bool:
 
 
 def read(source: Source) -> Iterator[Draft | Problem]:
-    """One draft a simulation."""
-    for found in source.values():
-        if isinstance(found, Problem):
-            yield found
-        elif not recognises(found.value):
-            yield Problem(source.name, found.line, "There is no list of simulations here.")
+    """Yield a draft per simulation."""
+    for item in source.values():
+        if isinstance(item, Problem):
+            yield item
+        elif not recognises(item.value):
+            yield Problem(source.name, item.line, "The record has no list of simulations.")
         else:
-            yield from _simulations(source, found.line, found.value)
+            yield from _read_simulations(source, item.line, item.value)
 
 
-def _simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
+def _read_simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
     try:
-        experiment = _experiment(source, document)
-    except AMISS as error:
-        yield Problem(source.name, line, f"The experiment cannot be read: {why(error)}")
+        experiment = _parse_experiment(source, document)
+    except RECORD_ERRORS as error:
+        yield Problem(source.name, line, f"The experiment is not imported: {error_text(error)}.")
         return
     for index, simulation in enumerate(document["simulations"]):
-        place = partial(source.line_of, "simulations", index, line)
+        line_of_record = partial(source.line_of, "simulations", index, line)
         try:
-            yield _draft(simulation, experiment, place)
-        except AMISS as error:
-            yield Problem(source.name, place(), f"Simulation {index} is left out: {why(error)}.")
+            yield _draft(simulation, experiment, line_of_record)
+        except RECORD_ERRORS as error:
+            yield Problem(source.name, line_of_record(), f"Simulation {index} is not imported: {error_text(error)}.")
 
 
 class _Experiment(NamedTuple):
-    """What all simulations of a file share."""
+    """The data that all simulations of a file share."""
 
     file: str
     metadata: dict[str, Any]
@@ -73,15 +73,15 @@ class _Experiment(NamedTuple):
     info: dict[str, bytes]
 
 
-def _experiment(source: Source, document: dict[str, Any]) -> _Experiment:
-    info = _object(document.get("info"))
-    agent = _object(info.get("agent_info"))
-    tasks, told = document.get("tasks"), codec.dumps(info).encode()
+def _parse_experiment(source: Source, document: dict[str, Any]) -> _Experiment:
+    info = _to_dict(document.get("info"))
+    agent = _to_dict(info.get("agent_info"))
+    tasks, serialized_info = document.get("tasks"), codec.dumps(info).encode()
     metadata = {
         "experiment": PurePath(source.name).stem,
-        "domain": _object(info.get("environment_info")).get("domain_name"),
+        "domain": _to_dict(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
-        "user_model": _object(info.get("user_info")).get("llm"),
+        "user_model": _to_dict(info.get("user_info")).get("llm"),
         "time_zone": "unknown",
     }
     return _Experiment(
@@ -92,29 +92,29 @@ def _experiment(source: Source, document: dict[str, Any]) -> _Experiment:
         tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)}
         if isinstance(tasks, list)
         else {},
-        info={sha256(told).hexdigest(): told},
+        info={sha256(serialized_info).hexdigest(): serialized_info},
     )
 
 
 def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) -> Draft:
-    session_id = need(simulation, "id", str, "it")
-    messages = need(simulation, "messages", list, "it")
-    rest = {key: value for key, value in simulation.items() if key not in ("id", "messages") and value is not None}
-    scalars = {key: value for key, value in rest.items() if not isinstance(value, (dict, list))}
-    larger = {key: value for key, value in rest.items() if isinstance(value, (dict, list))}
-    task = experiment.tasks.get(str(rest.get("task_id")))
+    session_id = require_field(simulation, "id", str, "the simulation")
+    messages = require_field(simulation, "messages", list, "the simulation")
+    fields = {key: value for key, value in simulation.items() if key not in ("id", "messages") and value is not None}
+    scalars = {key: value for key, value in fields.items() if not isinstance(value, (dict, list))}
+    nested = {key: value for key, value in fields.items() if isinstance(value, (dict, list))}
+    task = experiment.tasks.get(str(fields.get("task_id")))
     model, [info] = experiment.model, experiment.info
-    runs, hashes = runs_of(session_id, [_said(m, i, model) for i, m in enumerate(messages)], model)
-    _end(runs, hashes, rest.get("termination_reason"))
-    start, end, told = (_micros(rest, key) for key in ("start_time", "end_time", "timestamp"))
+    runs, hashes = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
+    _set_final_status(runs, hashes, fields.get("termination_reason"))
+    start, end, scored_at = (_to_micros(fields, key) for key in ("start_time", "end_time", "timestamp"))
     session = Session(
         session_id=session_id,
         agent_id=experiment.agent.get("implementation"),
-        agent_data={**experiment.agent, NAME: {"info": info, "task": task, **larger}},
+        agent_data={**experiment.agent, NAME: {"info": info, "task": task, **nested}},
         metadata=experiment.metadata | scalars,
         created_at=None if start is None else start // 1_000_000,
         updated_at=None if end is None else end // 1_000_000,
-        duration_s=rest.get("duration"),
+        duration_s=fields.get("duration"),
     )
     return Draft(
         file=experiment.file,
@@ -122,86 +122,86 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
         session=session,
         runs=runs,
         hashes=hashes,
-        session_hash=hash_of(rest, info, task),  # not the file's name: a copy under another name is no other session
+        session_hash=hash_record(fields, info, task),  # without the file name: a renamed copy is the same session
         blobs=experiment.info,
         source=NAME,
-        scores=_scores(rest.get("reward_info")),
-        scored_at=told,
+        scores=_parse_scores(fields.get("reward_info")),
+        scored_at=scored_at,
     )
 
 
-def _said(record: Any, index: int, model: str | None) -> Said:
+def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
     if not isinstance(record, dict) or not isinstance(record.get("role"), str):
-        raise Malformed(f"message {index} is no object with a role")
+        raise MalformedRecord(f"message {index} must be an object with a role")
     role: str = record["role"]
-    extra = {key: value for key, value in record.items() if key not in _PLACED and value is not None}
+    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
     calls = record.get("tool_calls")
     try:
         message = Message(
             role=role,
             content=record.get("content"),
-            tool_calls=[_call(call, record.get("timestamp")) for call in calls] if calls else [],
+            tool_calls=[_parse_call(call, record.get("timestamp")) for call in calls] if calls else [],
             tool_call_id=extra.pop("id", None) if role == "tool" else None,
             is_error=extra.pop("error") if isinstance(extra.get("error"), bool) else None,
             model=model if role == "assistant" else None,
-            usage=_usage(record, extra),
+            usage=_parse_usage(record, extra),
             created_at=record.get("timestamp"),
             extra=extra,
         )
-    except AMISS as error:
-        raise Malformed(f"message {index}: {why(error)}") from error
-    return Said(message, record)
+    except RECORD_ERRORS as error:
+        raise MalformedRecord(f"message {index}: {error_text(error)}") from error
+    return SourceMessage(message, record)
 
 
-def _call(record: dict[str, Any], timestamp: Any) -> ToolCall:
-    placed = ("id", "name", "arguments", "requestor")
+def _parse_call(record: dict[str, Any], timestamp: Any) -> ToolCall:
+    mapped = ("id", "name", "arguments", "requestor")
     return ToolCall(
         tool_call_id=record.get("id"),
         tool_name=record.get("name"),
         args=record.get("arguments"),
         caller=record.get("requestor") or "assistant",
         created_at=timestamp,
-        extra={key: value for key, value in record.items() if key not in placed and value is not None},
+        extra={key: value for key, value in record.items() if key not in mapped and value is not None},
     )
 
 
-def _usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
-    """The usage of a message; what it counts beyond prompt and completion goes to ``extra``."""
+def _parse_usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
+    """The usage of a message; counts other than prompt and completion tokens are added to ``extra``."""
     usage, cost = record.get("usage"), record.get("cost")
     if usage is None and cost is None:
         return None
     counts = usage or {}
-    if counts.keys() - _COUNTED:
-        extra["usage"] = {key: value for key, value in counts.items() if key not in _COUNTED}
+    if counts.keys() - _MAPPED_COUNTS:
+        extra["usage"] = {key: value for key, value in counts.items() if key not in _MAPPED_COUNTS}
     return Usage(input_tokens=counts.get("prompt_tokens"), output_tokens=counts.get("completion_tokens"), cost=cost)
 
 
-def _end(runs: list[Run], hashes: list[str], reason: Any) -> None:
-    """How the simulation ended is how its last run did."""
+def _set_final_status(runs: list[Run], hashes: list[str], reason: Any) -> None:
+    """Set the status of the last run from the simulation's reason of termination."""
     if not runs or not isinstance(reason, str) or reason.endswith("_stop"):
         return
     runs[-1].status = "ERROR" if "error" in reason else "CANCELLED"
     runs[-1].error = reason
-    hashes[-1] = hash_of(hashes[-1], reason)
+    hashes[-1] = hash_record(hashes[-1], reason)
 
 
-def _scores(info: Any) -> dict[str, float]:
-    """The reward, and what it is the product of; what is no number is left out."""
-    info = _object(info)
-    told = {"reward": info.get("reward")}
-    told |= {f"reward.{key}": value for key, value in _object(info.get("reward_breakdown")).items()}
+def _parse_scores(info: Any) -> dict[str, float]:
+    """The reward and its factors; values that are not finite numbers are ignored."""
+    info = _to_dict(info)
+    scores = {"reward": info.get("reward")}
+    scores |= {f"reward.{key}": value for key, value in _to_dict(info.get("reward_breakdown")).items()}
     return {
-        key: float(value) for key, value in told.items() if isinstance(value, (int, float)) and math.isfinite(value)
+        key: float(value) for key, value in scores.items() if isinstance(value, (int, float)) and math.isfinite(value)
     }
 
 
-def _micros(record: dict[str, Any], key: str) -> int | None:
-    """Unix microseconds of a time; one without a zone is read as UTC."""
+def _to_micros(record: dict[str, Any], key: str) -> int | None:
+    """Convert a time to unix microseconds; a time without a zone is read as UTC."""
     if key not in record:
         return None
     time = datetime.fromisoformat(record[key])
     return to_micros(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _to_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}

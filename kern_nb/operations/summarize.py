@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from kern_nb import models, store_registry
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, KernError, SummaryFailed
-from kern_nb.ingest.progress import Progress
+from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

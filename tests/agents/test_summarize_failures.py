@@ -10,9 +10,9 @@ from recording_models import RecordingModel
 
 from kern_nb.db import InMemoryDb, SqliteDb, open_store
 from kern_nb.errors import ReadOnlyStore, SummaryFailed
-from kern_nb.ingest import progress
 from kern_nb.operations.summarize import summarize
 from kern_nb.records import Message, Run
+from kern_nb.text import progress
 
 WAIT_S = 30
 

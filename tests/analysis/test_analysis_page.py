@@ -21,7 +21,7 @@ def test_page_examples_run(tmp_path, monkeypatch):
     assert space["again"].session.session_id == "what-if"
     assert space["again"].runs[0].output == "It was shipped."
     assert space["again"].comparison.divergence.a == "parcel/1.1"
-    assert space["found"].turns["shared"].sum() == 2
+    assert space["comparison"].turns["shared"].sum() == 2
     assert space["groups"].groups["success_rate"].tolist() == [0.5, 1.0]
     assert space["groups"].better["key"].tolist() == ["task-0"]
     assert set(space["df"]["state.task_id"].dropna()) == {"task-0", "task-1"}

@@ -1,4 +1,4 @@
-"""What the tests of bundles share: a store with something of everything, and ways to look at what became of it."""
+"""Shared by the tests of bundles: a store with all kinds of data, and functions to compare stores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kern_nb.db import SessionStore
 from kern_nb.records import Message, Requirement, Run, Session, ToolCall, Usage
 
 FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df")
-WHEN = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+TIME = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 AWKWARD: dict[Any, Any] = {
     "nul": "a\x00b\x10\x100000",
     "half": "\ud83d alone, \udfff",
     "decimal": Decimal("1.10"),
-    "when": WHEN,
+    "when": TIME,
     "day": date(2026, 2, 28),
     "bytes": b"\x00\xff",
     "huge": 2**200,
@@ -38,7 +38,7 @@ def chat(text: str, **fields: Any) -> Run:
     """A finished run of four messages and a tool call."""
     call = ToolCall(tool_call_id="call", tool_name="look_up", args={"query": text}, duration_s=0.25)
     messages = [
-        Message(role="user", content=text, created_at=WHEN),
+        Message(role="user", content=text, created_at=TIME),
         Message(role="assistant", tool_calls=[call], usage=Usage(input_tokens=10, output_tokens=5, cost=0.125)),
         Message(role="tool", tool_call_id="call", tool_name="look_up", content=f"found {text}"),
         Message(role="assistant", content=f"answer to {text}", usage=Usage(input_tokens=20, output_tokens=7)),
@@ -46,8 +46,8 @@ def chat(text: str, **fields: Any) -> Run:
     return Run(**{"input": text, "output": f"answer to {text}", "messages": messages, "agent_id": "clerk"} | fields)
 
 
-def filled(store: SessionStore) -> SessionStore:
-    """A store with something of everything that is stored and finished."""
+def fill_store(store: SessionStore) -> SessionStore:
+    """Fill a store with all kinds of data, in finished runs."""
     state = {"step": 1, "odd": AWKWARD}
     store.append_run("chat", chat("one", session_state=state), user_id="alice")
     picture = store.put_blob(b"\x89PNG\x00\xff", "image/png")
@@ -75,7 +75,7 @@ def filled(store: SessionStore) -> SessionStore:
 
 
 def awkward(picture: str) -> Run:
-    """A run with what is hard to keep, a file, and an answered requirement."""
+    """Build a run with awkward values, a file, and an answered requirement."""
     calls = [
         ToolCall(tool_call_id="same", tool_name="a", args="not {json", status="failed", result={"odd": AWKWARD}),
         ToolCall(tool_call_id="same", tool_name="b", args=None, status="unknown", caller="user"),
@@ -94,8 +94,8 @@ def awkward(picture: str) -> Run:
         approved=True,
         answer=Decimal("2.50"),
         note="fine \x00",
-        created_at=WHEN,
-        resolved_at=WHEN,
+        created_at=TIME,
+        resolved_at=TIME,
         resolved_by="ann",
         assignee="bob",
         extra={"fields": ["a"]},
@@ -108,7 +108,7 @@ def awkward(picture: str) -> Run:
         usage=Usage(input_tokens=1, cost=0.1, total_tokens=4),
         duration_s=1.5,
         time_to_first_token_s=0.1,
-        finished_at=WHEN,
+        finished_at=TIME,
         extra={"odd": AWKWARD},
         model="m-1",
         model_provider="p",
@@ -116,40 +116,40 @@ def awkward(picture: str) -> Run:
 
 
 def exported(store: SessionStore, path: Path, *references: str, **options: Any) -> Path:
-    """The path of a bundle of these sessions, or of all."""
+    """Export these sessions, or all, and return the path of the bundle."""
     kern_nb.export(*references, path=path, store=store, everything=not references, overwrite=True, **options)
     return path
 
 
 def frames_of(store: SessionStore) -> dict[str, Any]:
-    """All frames, each in an order that says nothing of when its rows were written."""
-    found = {}
+    """Return all frames, sorted by their keys instead of the order of writing."""
+    result = {}
     for name in FRAMES:
         frame = getattr(store, name)()
         keys = [
             key for key in ("session_id", "run_index", "message_index", "tool_call_id", "name", "value") if key in frame
         ]
-        found[name] = frame.sort_values(keys).reset_index(drop=True)
-    return found
+        result[name] = frame.sort_values(keys).reset_index(drop=True)
+    return result
 
 
 def rows_of(store: SessionStore) -> dict[str, list[Any]]:
-    """Every row of every table: equal before and after means that nothing was written."""
-    found = {}
+    """Return every row of every table, to check that nothing was written."""
+    result = {}
     with store.reading() as connection:
         for table in (store.tables.sessions, *store.tables.session_tables, store.tables.blobs):
             rows = connection.execute(sa.select(table)).fetchall()
-            found[table.name] = sorted((tuple(row) for row in rows), key=repr)
-    return found
+            result[table.name] = sorted((tuple(row) for row in rows), key=repr)
+    return result
 
 
-def told(store: SessionStore, session_id: str) -> list[Any]:
-    """What a model would be told of a session."""
+def history_of(store: SessionStore, session_id: str) -> list[Any]:
+    """Return the history that a model gets of a session."""
     return [(m.role, m.content, [c.tool_name for c in m.tool_calls]) for m in store.history(session_id)]
 
 
-def seen(store: SessionStore, session_id: str) -> list[dict[str, Any]]:
-    """What a session shows of its runs, apart from ids that tell whose row it is."""
+def runs_of(store: SessionStore, session_id: str) -> list[dict[str, Any]]:
+    """Return the runs of a session without the ids that identify rows."""
     session = store.get_session(session_id)
     ids = {"run_id", "session_id", "parent_run_id", "requirements"}
     return [run.model_dump(exclude=ids) for run in session.runs]

@@ -1,4 +1,4 @@
-"""Bundles: what is exported from one store is the same in any other, whatever the engines."""
+"""Bundles transfer sessions between stores of any engines without loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tracemalloc
 
 import pandas as pd
 import pytest
-from bundles import chat, exported, filled, frames_of, rows_of, told
+from bundles import chat, exported, fill_store, frames_of, history_of, rows_of
 
 import kern_nb
 from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb
@@ -37,15 +37,15 @@ def memory():
 
 
 def assert_same_frames(store, other):
-    wanted, found = frames_of(store), frames_of(other)
-    for name, frame in wanted.items():
-        pd.testing.assert_frame_equal(found[name], frame, obj=name)
+    expected_frames, actual_frames = frames_of(store), frames_of(other)
+    for name, frame in expected_frames.items():
+        pd.testing.assert_frame_equal(actual_frames[name], frame, obj=name)
 
 
 @pytest.mark.every_engine
-def test_what_is_exported_from_one_engine_is_the_same_in_each(store, targets, tmp_path):
-    """Frames, sessions with all their fields, history, files: nothing is lost between any two engines."""
-    path = exported(filled(store), tmp_path / "all.json")
+def test_a_bundle_transfers_everything_between_any_two_engines(store, targets, tmp_path):
+    """Frames, sessions with all fields, history and files are equal in the other store."""
+    path = exported(fill_store(store), tmp_path / "all.json")
 
     for target in targets:
         report = target.ingest(path)
@@ -56,14 +56,14 @@ def test_what_is_exported_from_one_engine_is_the_same_in_each(store, targets, tm
         for session_id in store.sessions_df()["session_id"]:
             session = store.get_session(session_id)
             assert repr(target.get_session(session_id).model_dump()) == repr(session.model_dump())
-            assert told(target, session_id) == told(store, session_id)
+            assert history_of(target, session_id) == history_of(store, session_id)
         assert rows_of(target)["agno_sessions_blobs"] == rows_of(store)["agno_sessions_blobs"]
         assert target.check().problems == []
 
 
-def test_importing_again_changes_nothing(store, tmp_path):
-    """Not a row, neither in the store it was imported into nor in the one it came from."""
-    path = exported(filled(store), tmp_path / "all.json")
+def test_a_repeated_import_changes_no_row(store, tmp_path):
+    """No row changes, in the importing store or in the exporting one."""
+    path = exported(fill_store(store), tmp_path / "all.json")
     before = rows_of(store)
     report = store.ingest(path)
 
@@ -76,9 +76,9 @@ def test_importing_again_changes_nothing(store, tmp_path):
     assert rows_of(other) == before
 
 
-def test_an_exported_import_is_the_same_bundle(memory, tmp_path):
-    """Out of the second store comes what went into it, but for the time in the header."""
-    first = exported(filled(memory), tmp_path / "first.json")
+def test_an_exported_import_equals_the_bundle(memory, tmp_path):
+    """Export after import gives the same file, except for the time in the header."""
+    first = exported(fill_store(memory), tmp_path / "first.json")
     other = InMemoryDb()
     other.ingest(first)
     second = exported(other, tmp_path / "second.json")
@@ -86,9 +86,9 @@ def test_an_exported_import_is_the_same_bundle(memory, tmp_path):
     assert second.read_text().splitlines()[1:] == first.read_text().splitlines()[1:]
 
 
-def test_a_bundle_is_json_for_any_reader(memory, tmp_path):
-    """One document; a session a line, readable names, no NULLs; laid out otherwise it is read all the same."""
-    path = exported(filled(memory), tmp_path / "all.json")
+def test_a_bundle_is_one_json_document(memory, tmp_path):
+    """One document with a session per line, readable names and no NULLs; another layout can be imported, too."""
+    path = exported(fill_store(memory), tmp_path / "all.json")
     document = json.loads(path.read_text(encoding="utf-8"))
     by_id = {record["session"]["session_id"]: record for record in document["records"] if "session" in record}
 
@@ -103,28 +103,28 @@ def test_a_bundle_is_json_for_any_reader(memory, tmp_path):
     assert_same_frames(memory, other)
 
 
-def test_only_what_is_named_is_exported(memory, tmp_path):
-    """Sessions by id or prefix, each once; files only of those."""
-    filled(memory)
-    made = kern_nb.export("team", "emp", "team", path=tmp_path / "two.json", store=memory, progress=False)
+def test_only_named_sessions_are_exported(memory, tmp_path):
+    """Sessions by id or prefix, each once, with only their files."""
+    fill_store(memory)
+    report = kern_nb.export("team", "emp", "team", path=tmp_path / "two.json", store=memory, progress=False)
     other = InMemoryDb()
     other.ingest(tmp_path / "two.json")
 
     assert sorted(other.sessions_df()["session_id"]) == ["empty", "team"]
-    assert (made.sessions, made.runs, made.messages, made.tool_calls, made.blobs) == (2, 2, 8, 2, 1)
-    assert made.size == (tmp_path / "two.json").stat().st_size
+    assert (report.sessions, report.runs, report.messages, report.tool_calls, report.blobs) == (2, 2, 8, 2, 1)
+    assert report.size == (tmp_path / "two.json").stat().st_size
     assert len(rows_of(other)["agno_sessions_blobs"]) == 1
 
 
-def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
-    """A running one is interrupted, its calls unknown; a paused one waits there too; the session's state is kept."""
+def test_import_ends_open_runs(store, memory, tmp_path):
+    """A running run is interrupted and its calls are unknown; a paused run stays paused; the session state is stored."""
     store.update_session_state("chat", {"n": 1})
     running = store.start_run("chat", input="go")
     store.append_messages(
         running.run_id, [Message(role="assistant", tool_calls=[{"tool_call_id": "c", "tool_name": "t"}])]
     )
-    asked = Requirement(kind="confirmation", tool_call_id="x")
-    store.append_run("chat", Run(input="ask", status="PAUSED", requirements=[asked]))
+    requirement = Requirement(kind="confirmation", tool_call_id="x")
+    store.append_run("chat", Run(input="ask", status="PAUSED", requirements=[requirement]))
     memory.ingest(exported(store, tmp_path / "open.json"))
     runs = memory.get_session("chat").runs
 
@@ -137,8 +137,8 @@ def test_open_runs_are_ended_where_they_are_imported(store, memory, tmp_path):
     assert [run.status for run in store.get_session("chat").runs] == ["RUNNING", "PAUSED"]
 
 
-def test_a_later_bundle_adds_what_is_new(store, memory, tmp_path):
-    """New runs, how an open one ended, new scores, the state after them; what was done here meanwhile stays."""
+def test_a_later_bundle_adds_new_runs(store, memory, tmp_path):
+    """New runs, the end of open runs, new scores and state are added; local changes stay."""
     path = tmp_path / "chat.json"
     store.append_run("chat", chat("one", session_state={"n": 1}))
     running = store.start_run("chat", input="two")
@@ -162,8 +162,8 @@ def test_a_later_bundle_adds_what_is_new(store, memory, tmp_path):
     assert memory.ingest(path).skipped == 1
 
 
-def test_an_earlier_bundle_takes_nothing_back(store, tmp_path):
-    """What went on since it was exported stays."""
+def test_an_earlier_bundle_reverts_nothing(store, tmp_path):
+    """Changes since its export stay."""
     store.append_run("chat", chat("one", session_state={"n": 1}))
     path = exported(store, tmp_path / "chat.json")
     store.append_run("chat", chat("two", session_state={"n": 2}))
@@ -173,8 +173,8 @@ def test_an_earlier_bundle_takes_nothing_back(store, tmp_path):
     assert rows_of(store) == before
 
 
-def test_a_session_that_is_another_one_is_left_alone(store, memory, tmp_path):
-    """Of the same id with other runs, gone on with differently, or branched elsewhere: reported, nothing written."""
+def test_a_different_session_of_the_same_id_is_refused(store, memory, tmp_path):
+    """Other runs, a diverged run or another branch point: reported, and nothing is written."""
     for session_id in ("chat", "mine", "base"):
         memory.append_run(session_id, chat("one"))
     memory.branch("base", after=0, new_session_id="fork")
@@ -187,16 +187,16 @@ def test_a_session_that_is_another_one_is_left_alone(store, memory, tmp_path):
     before = rows_of(store)
     report = store.ingest(exported(memory, path))
 
-    assert [(p.line, p.reason.split(" is left out: ")[1]) for p in report.errors] == sorted(
+    assert [(p.line, p.reason.split(" is not imported: ")[1]) for p in report.errors] == sorted(
         [
-            (_line_of(path, "chat"), "the store has a session of that id, and its run 0 is another one."),
-            (_line_of(path, "fork"), "the store has a session of that id, and it branches elsewhere."),
-            (_line_of(path, "mine"), "the store has a session of that id, and its run 1 is another one."),
+            (_line_of(path, "chat"), "the store has a session with this id whose run 0 differs."),
+            (_line_of(path, "fork"), "the store has a session with this id that branches elsewhere."),
+            (_line_of(path, "mine"), "the store has a session with this id whose run 1 differs."),
         ]
     )
     after = rows_of(store)
-    ours = [row for row in after["agno_sessions_runs"] if row[0] != "base"]
-    assert ours == before["agno_sessions_runs"]
+    own_rows = [row for row in after["agno_sessions_runs"] if row[0] != "base"]
+    assert own_rows == before["agno_sessions_runs"]
 
 
 def _line_of(path, session_id):
@@ -204,8 +204,8 @@ def _line_of(path, session_id):
     return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(start))
 
 
-def test_a_session_under_another_id_does_not_take_the_runs(store, tmp_path):
-    """Its runs are another session's already: it is left out, and nothing breaks."""
+def test_a_session_with_runs_of_another_session_is_refused(store, tmp_path):
+    """Its run ids belong to a stored session: it is reported and not imported."""
     store.append_run("chat", chat("one"))
     path = exported(store, tmp_path / "chat.json")
     path.write_text(path.read_text().replace('"session_id": "chat"', '"session_id": "copy"'))
@@ -216,8 +216,8 @@ def test_a_session_under_another_id_does_not_take_the_runs(store, tmp_path):
     assert list(store.sessions_df()["session_id"]) == ["chat"]
 
 
-def test_bundles_and_other_records_lie_in_one_folder(store, tmp_path):
-    """Each file is known by what is in it, and all go in together."""
+def test_a_folder_may_mix_bundles_and_other_formats(store, tmp_path):
+    """The format of each file is detected from its content."""
     memory = InMemoryDb()
     memory.append_run("bundled", chat("one"))
     (tmp_path / "in").mkdir()
@@ -230,8 +230,8 @@ def test_bundles_and_other_records_lie_in_one_folder(store, tmp_path):
     assert sorted(store.sessions_df()["session_id"]) == ["a", "bundled", "c"]
 
 
-def test_a_large_store_is_never_in_memory_as_a_whole(tmp_path):
-    """Neither to export it nor to import it: 40 MB in sessions of 400 kB take a few of them at a time."""
+def test_export_and_import_use_bounded_memory(tmp_path):
+    """40 MB in sessions of 400 kB need the memory of a few sessions."""
     store = SqliteDb(tmp_path / "large.db")
     text = "x" * 100_000
     for n in range(100):

@@ -1,9 +1,9 @@
-"""What is exported without what it belongs to stands by itself, and shows and tells what it did."""
+"""Branches and runs exported without their parents are complete on their own."""
 
 from __future__ import annotations
 
 import pytest
-from bundles import chat, exported, filled, frames_of, rows_of, seen, told
+from bundles import chat, exported, fill_store, frames_of, history_of, rows_of, runs_of
 
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
@@ -16,17 +16,17 @@ def other():
     return InMemoryDb()
 
 
-def test_a_branch_without_its_parent_gets_its_own_copy(store, other, tmp_path):
-    """The same runs, history, state and files; what it inherited is not counted twice, and says what it copies."""
-    filled(store)
+def test_a_branch_without_its_parent_copies_inherited_runs(store, other, tmp_path):
+    """Runs, history, state and files are equal; inherited usage is not counted twice, and copies name their origin."""
+    fill_store(store)
     path = exported(store, tmp_path / "branch.json", "what-if")
     report = other.ingest(path)
     session, original = other.get_session("what-if"), store.get_session("what-if")
 
     assert report.errors == []
     assert report.sessions == 1
-    assert repr(seen(other, "what-if")) == repr(seen(store, "what-if"))
-    assert told(other, "what-if") == told(store, "what-if")
+    assert repr(runs_of(other, "what-if")) == repr(runs_of(store, "what-if"))
+    assert history_of(other, "what-if") == history_of(store, "what-if")
     assert session.session_state == original.session_state
     assert session.parent_session_id is None
     assert session.session_data["source"] == {
@@ -48,9 +48,9 @@ def test_a_branch_without_its_parent_gets_its_own_copy(store, other, tmp_path):
     assert store.get_session("what-if") == original
 
 
-def test_a_copy_is_the_same_whenever_it_is_made(store, other, tmp_path):
-    """Exported twice and imported twice, a branch is one session, and what it got meanwhile is added to it."""
-    filled(store)
+def test_repeated_exports_of_a_branch_are_one_session(store, other, tmp_path):
+    """Exported twice and imported twice, it is one session, with the runs added in between."""
+    fill_store(store)
     other.ingest(exported(store, tmp_path / "branch.json", "what-if"))
     before = rows_of(other)
 
@@ -59,13 +59,13 @@ def test_a_copy_is_the_same_whenever_it_is_made(store, other, tmp_path):
     store.append_run("what-if", chat("later"))
     report = other.ingest(exported(store, tmp_path / "later.json", "what-if"))
     assert (report.sessions, report.runs, report.errors) == (0, 1, [])
-    assert repr(seen(other, "what-if")) == repr(seen(store, "what-if"))
+    assert repr(runs_of(other, "what-if")) == repr(runs_of(store, "what-if"))
 
 
 @pytest.mark.parametrize("names", [("deeper", "what-if"), ("deepest", "deeper"), ("deepest", "what-if", "deeper")])
-def test_branches_of_a_copied_branch_stay_branches(store, other, tmp_path, names):
-    """Where the parent is exported with them; in whatever order they are named."""
-    filled(store)
+def test_branches_of_an_exported_branch_stay_branches(store, other, tmp_path, names):
+    """If their parent is exported with them, in any order."""
+    fill_store(store)
     report = other.ingest(exported(store, tmp_path / "some.json", *names))
 
     assert report.errors == []
@@ -73,14 +73,14 @@ def test_branches_of_a_copied_branch_stay_branches(store, other, tmp_path, names
     for name in names:
         parent = store.get_session(name).parent_session_id
         assert other.get_session(name).parent_session_id == (parent if name in linked else None)
-        assert repr(seen(other, name)) == repr(seen(store, name))
-        assert told(other, name) == told(store, name)
+        assert repr(runs_of(other, name)) == repr(runs_of(store, name))
+        assert history_of(other, name) == history_of(store, name)
     assert len(linked) == len(names) - 1
     assert other.check().problems == []
 
 
-def test_a_cut_is_kept_where_a_call_has_lost_its_result(store, other, tmp_path):
-    """A branch between a call and its result: the copy knows no result, its run has no output and is told on."""
+def test_a_branch_point_between_call_and_result_is_preserved(store, other, tmp_path):
+    """The copied call has no result, and its run no output."""
     store.append_run("chat", chat("one", status="ERROR", error="later", finished_at=None))
     store.branch("chat", after=(0, 1), new_session_id="cut")
     store.append_run("cut", chat("two"))
@@ -90,11 +90,11 @@ def test_a_cut_is_kept_where_a_call_has_lost_its_result(store, other, tmp_path):
     assert (run.output, run.error, len(run.messages)) == (None, None, 2)
     assert run.tool_calls == original.tool_calls
     assert run.tool_calls[0].status == "unknown"
-    assert told(other, "cut") == told(store, "cut")
+    assert history_of(other, "cut") == history_of(store, "cut")
 
 
-def test_what_a_copied_run_was_asked_is_copied(store, other, tmp_path):
-    """An answered requirement of an inherited run is seen in the copy, under an id of its own."""
+def test_resolved_requirements_of_inherited_runs_are_copied(store, other, tmp_path):
+    """The copy has the answered requirement, with its own id."""
     requirement = Requirement(kind="user_input", status="resolved", answer="yes", resolved_by="ann")
     store.append_run("chat", chat("one", requirements=[requirement]))
     store.branch("chat", new_session_id="copy")
@@ -107,9 +107,9 @@ def test_what_a_copied_run_was_asked_is_copied(store, other, tmp_path):
     assert len(rows_of(store)["agno_sessions_requirements"]) == 1
 
 
-def test_a_run_by_itself_is_a_session_of_that_run(store, other, tmp_path):
-    """With its score, its state and its file, beside the session that it is from; its usage counts."""
-    filled(store)
+def test_a_single_exported_run_becomes_a_session(store, other, tmp_path):
+    """With its score, state and files, beside the session it is from; its usage counts."""
+    fill_store(store)
     path = exported(store, tmp_path / "run.json", "chat/1")
     report = other.ingest(path)
     session = other.get_session("chat-run-1")
@@ -135,8 +135,8 @@ def test_a_run_by_itself_is_a_session_of_that_run(store, other, tmp_path):
     assert store.ingest(path).skipped == 1
 
 
-def test_a_run_takes_its_members_runs_along(store, other, tmp_path):
-    """They are part of it; the runs beside it are not."""
+def test_an_exported_run_includes_its_members_runs(store, other, tmp_path):
+    """Runs of members are part of it; other runs of the session are not."""
     store.append_run("team", chat("before"))
     top = store.append_run("team", chat("top", run_type="team", team_id="desk"))
     store.append_run("team", chat("beside"))
@@ -147,26 +147,26 @@ def test_a_run_takes_its_members_runs_along(store, other, tmp_path):
     assert [run.input for run in session.runs] == ["top", "member"]
     assert session.runs[1].parent_run_id == session.runs[0].run_id
     assert (session.session_type, session.team_id) == ("team", "desk")
-    assert told(other, "team-run-1")[0][1] == "top"
+    assert history_of(other, "team-run-1")[0][1] == "top"
 
 
-def test_a_members_run_and_an_inherited_one_stand_by_themselves(store, other, tmp_path):
-    """As the session sees them: a member's run is told, a cut one ends at its cut."""
+def test_a_members_run_and_an_inherited_run_can_be_exported(store, other, tmp_path):
+    """As the session sees them: a run cut by the branch point ends there."""
     top = store.append_run("team", chat("top"))
     store.append_run("team", chat("member", parent_run_id=top.run_id))
     store.branch("team", after=(0, 0), new_session_id="cut")
     other.ingest(exported(store, tmp_path / "run.json", "team/1", "cut/0"))
 
-    assert told(other, "team-run-1")[0][1] == "member"
-    assert told(other, "cut-run-0") == [("user", "top", [])]
+    assert history_of(other, "team-run-1")[0][1] == "member"
+    assert history_of(other, "cut-run-0") == [("user", "top", [])]
 
 
-def test_branches_whose_parent_is_lost_are_stored_and_named(store, other, tmp_path):
-    """A damaged parent costs its branches what they inherit, and nothing of their own; the whole bundle mends it."""
-    filled(store)
+def test_branches_of_a_damaged_parent_are_stored_and_reported(store, other, tmp_path):
+    """They lack inherited runs only; importing the intact bundle repairs them."""
+    fill_store(store)
     path = exported(store, tmp_path / "all.json")
-    whole = path.read_text()
-    lines = whole.split("\n")
+    bundle_text = path.read_text()
+    lines = bundle_text.split("\n")
     parent = next(n for n, line in enumerate(lines) if line.startswith('{"session": {"session_id": "chat"'))
     broken = tmp_path / "broken.json"
     broken.write_text("\n".join([*lines[:parent], lines[parent][:-100], *lines[parent + 1 :]]))
@@ -180,11 +180,11 @@ def test_branches_whose_parent_is_lost_are_stored_and_named(store, other, tmp_pa
     assert other.ingest(path).errors == []
     for name, frame in frames_of(store).items():
         assert frames_of(other)[name].equals(frame), name
-    assert told(other, "deeper") == told(store, "deeper")
+    assert history_of(other, "deeper") == history_of(store, "deeper")
 
 
-def test_a_branch_does_not_inherit_from_a_stranger(store, other, tmp_path):
-    """Where the store's session of the parent's id is another one, the branch is left out with it."""
+def test_a_branch_of_a_different_parent_is_refused(store, other, tmp_path):
+    """If the stored session of the parent's id is a different one, the branch is not imported either."""
     store.append_run("chat", chat("one"))
     store.branch("chat", new_session_id="branch")
     other.append_run("chat", chat("another"))
@@ -195,8 +195,8 @@ def test_a_branch_does_not_inherit_from_a_stranger(store, other, tmp_path):
     assert list(other.sessions_df()["session_id"]) == ["chat"]
 
 
-def test_what_is_not_there_is_refused(store, tmp_path):
-    """By name, before anything is written; a message is no session."""
+def test_unknown_references_are_refused(store, tmp_path):
+    """By name, before anything is written; a message is not a session."""
     store.append_run("chat", Run(messages=[Message(role="user", content="x", tool_calls=[ToolCall(tool_name="t")])]))
     for error, reference in ((SessionNotFound, "nobody"), (RunNotFound, "chat/7"), (BadUsage, "chat/0.0")):
         with pytest.raises(error):

@@ -1,11 +1,11 @@
-"""A damaged, edited or newer bundle: what is whole is taken in, what is not is reported where it stands."""
+"""A damaged, edited or newer bundle: intact records are imported, others are reported with their lines."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from bundles import chat, exported, filled, rows_of
+from bundles import chat, exported, fill_store, rows_of
 
 from kern_nb.db import InMemoryDb
 from kern_nb.errors import UnknownFormat
@@ -46,8 +46,8 @@ def ids(store):
 
 
 @pytest.mark.parametrize("damage", [lambda s: s[: len(s) // 2], lambda s: "\x00" + s, lambda s: s[:40] + s[42:]])
-def test_a_damaged_line_costs_its_session(store, path, damage):
-    """And no other; the problem says which line."""
+def test_a_damaged_line_rejects_its_session(store, path, damage):
+    """And no other; the problem has the number of the line."""
     lines = path.read_text().split("\n")
     lines[2] = damage(lines[2])
     path.write_text("\n".join(lines))
@@ -57,8 +57,8 @@ def test_a_damaged_line_costs_its_session(store, path, damage):
     assert [problem.line for problem in report.errors] == [3]
 
 
-def test_bytes_that_are_no_text_cost_their_line(memory, path):
-    """A bad sector is reported like any other damage."""
+def test_invalid_bytes_reject_their_line(memory, path):
+    """They are reported like any other damage."""
     lines = path.read_bytes().split(b"\n")
     lines[2] = lines[2][:60] + b"\xff\xfe" + lines[2][62:]
     path.write_bytes(b"\n".join(lines))
@@ -67,18 +67,18 @@ def test_bytes_that_are_no_text_cost_their_line(memory, path):
     assert ids(memory) == ["a", "c"]
 
 
-@pytest.mark.parametrize("kept", [4, 3, 1])
-def test_a_bundle_that_breaks_off_says_so(memory, path, kept):
-    """Also where it breaks off between two lines."""
-    path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:kept]))
+@pytest.mark.parametrize("n_lines", [4, 3, 1])
+def test_a_truncated_bundle_is_reported(memory, path, n_lines):
+    """Also if it is truncated between two lines."""
+    path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:n_lines]))
     report = memory.ingest(path)
 
-    assert ids(memory) == list(NAMES[: kept - 1])
-    assert [(p.line, "breaks off" in p.reason) for p in report.errors] == [(kept, True)]
+    assert ids(memory) == list(NAMES[: n_lines - 1])
+    assert [(p.line, "truncated" in p.reason) for p in report.errors] == [(n_lines, True)]
 
 
-def test_a_damaged_header_costs_no_session(memory, path):
-    """The lines are known by what they are."""
+def test_a_damaged_header_rejects_no_session(memory, path):
+    """Records are recognised by their content."""
     lines = path.read_text().split("\n")
     lines[0] = lines[0].replace('"records"', '"rec')
     path.write_text("\n".join(lines))
@@ -89,10 +89,10 @@ def test_a_damaged_header_costs_no_session(memory, path):
 
 
 @pytest.mark.parametrize("version", [3, "1", None, 0, -1, True])
-def test_another_version_is_refused(memory, path, version):
-    """With what it is and what to do; nothing is taken in, not even when the format is named."""
+def test_an_unsupported_version_is_refused(memory, path, version):
+    """The error says what to do; nothing is imported, even if the format is named."""
     path.write_text(path.read_text().replace('"kern_nb_bundle": 2', f'"kern_nb_bundle": {json.dumps(version)}'))
-    with pytest.raises(UnknownFormat, match=r"reads up to version 2") as caught:
+    with pytest.raises(UnknownFormat, match=r"reads versions up to 2") as caught:
         memory.ingest(path)
     report = memory.ingest(path, format="bundle")
 
@@ -101,8 +101,8 @@ def test_another_version_is_refused(memory, path, version):
     assert ids(memory) == []
 
 
-def test_a_newer_bundle_in_a_folder_costs_itself(memory, path):
-    """The other files are taken in."""
+def test_a_newer_bundle_in_a_folder_rejects_no_other_file(memory, path):
+    """The other files are imported."""
     newer = path.with_name("a.json")
     newer.write_text(path.read_text().replace('"kern_nb_bundle": 2', '"kern_nb_bundle": 3'))
     report = memory.ingest(path.parent)
@@ -172,27 +172,27 @@ def drop(*keys):
         lambda record: record["runs"].append(record["runs"][0]),
     ],
 )
-def test_a_session_that_was_edited_wrongly_is_left_out(memory, path, change):
-    """Whole, with the line and a reason; the others are stored, and every frame can be read."""
+def test_an_invalid_edit_rejects_its_session(memory, path, change):
+    """With its line and a reason; the others are stored, and every frame can be read."""
     report = memory.ingest(edited(path, change))
 
     assert [problem.line for problem in report.errors] == [3]
-    assert "is left out: " in report.errors[0].reason
+    assert "is not imported: " in report.errors[0].reason
     assert ids(memory) == ["a", "c"]
     for frame in ("runs_df", "messages_df", "tool_calls_df", "scores_df"):
         assert set(getattr(memory, frame)()["session_id"]) == {"a", "c"}
 
 
-def test_an_edit_that_fits_is_taken_in(memory, path):
-    """A bundle is there to be read and mended."""
+def test_a_valid_edit_is_imported(memory, path):
+    """Bundles can be edited."""
     report = memory.ingest(edited(path, put("better", "runs", 0, "output")))
 
     assert report.errors == []
     assert memory.get_session("b").runs[0].output == "better"
 
 
-def test_a_value_nested_without_end_costs_its_session(store, path):
-    """It is left out on every engine."""
+def test_an_excessively_nested_value_rejects_its_session(store, path):
+    """On every engine."""
     value = 1
     for _ in range(600):
         value = [value]
@@ -202,14 +202,14 @@ def test_a_value_nested_without_end_costs_its_session(store, path):
     assert [problem.line for problem in report.errors] == [3]
 
 
-def test_circles_of_branches_are_refused(store, path):
-    """A session is no branch of itself, at no remove: what is stored can be read."""
+def test_cycles_of_branches_are_refused(store, path):
+    """A session is never a branch of itself, directly or indirectly, so that stored sessions can be read."""
     for line, parent in ((2, "b"), (3, "a"), (4, "c")):
         edited(path, lambda r, parent=parent: r["session"].update(parent_session_id=parent, fork_run_index=0), line)
     report = store.ingest(path)
 
     assert [problem.line for problem in report.errors] == [2, 3, 4]
-    assert "without what it inherits" in report.errors[0].reason
+    assert "without its inherited runs" in report.errors[0].reason
     assert [problem.reason.endswith("it is a branch of itself.") for problem in report.errors[1:]] == [True, True]
     assert [run.input for run in store.get_session("a").runs] == ["a"]
 
@@ -218,9 +218,9 @@ def test_circles_of_branches_are_refused(store, path):
     "change",
     [put("AAAA", "content"), put("not base64!", "content"), put(5, "media_type"), drop("content"), put(5, "blob")],
 )
-def test_a_file_whose_bytes_are_others_is_left_out(memory, tmp_path, change):
-    """The sessions that name it are stored without it."""
-    path = exported(filled(InMemoryDb()), tmp_path / "all.json")
+def test_a_blob_with_a_wrong_hash_is_not_imported(memory, tmp_path, change):
+    """The sessions that refer to it are stored without it."""
+    path = exported(fill_store(InMemoryDb()), tmp_path / "all.json")
     report = memory.ingest(edited(path, change, line=2))
 
     assert [problem.line for problem in report.errors] == [2]

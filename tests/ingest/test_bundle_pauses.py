@@ -1,4 +1,4 @@
-"""A paused run in a bundle: it waits in the store that takes it in, is answered there, and is not reset by a later import."""
+"""A paused run in a bundle stays paused in the other store, is answered there, and is not reset by a later import."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kern_nb.records import Requirement, Run
 
 
 @pytest.fixture
-def ran():
+def refunds():
     """What the tool was called with."""
     return []
 
 
 @pytest.fixture
-def clerk(ran):
+def clerk(refunds):
     """Make an agent whose tool waits for a confirmation: `clerk(store)`."""
 
     def refund(order: int) -> str:
-        ran.append(order)
+        refunds.append(order)
         return "refunded"
 
     def make(store, answers=(), **options):
@@ -41,147 +41,156 @@ def paused(store, clerk):
 
 
 @pytest.fixture
-def there(store_factory):
+def other(store_factory):
     """Another store of the same engine."""
     return store_factory("there")
 
 
 def requirement_of(store):
     """What the one run waits for."""
-    [asked] = store.requirements(status=None)
-    return asked
+    [requirement] = store.requirements(status=None)
+    return requirement
 
 
-def test_it_is_answered_and_continued_in_the_other_store(store, there, paused, clerk, ran, tmp_path):
-    """It waits there as it did here; the tool runs once, with the answer."""
-    there.ingest(exported(store, tmp_path / "b.json"), progress=False)
-    run = there.get_session("p").runs[0]
+def test_an_imported_pause_is_resolved_and_resumed(store, other, paused, clerk, refunds, tmp_path):
+    """It is pending in the other store; the tool runs once, with the answer."""
+    other.ingest(exported(store, tmp_path / "b.json"), progress=False)
+    run = other.get_session("p").runs[0]
 
     assert (run.status, [c.status for c in run.tool_calls]) == ("PAUSED", ["started"])
     assert run.model_dump(exclude={"requirements"}) == store.get_run(paused.run_id).model_dump(exclude={"requirements"})
-    assert there.check().problems == []
+    assert other.check().problems == []
     with pytest.raises(StillWaiting):
-        clerk(there).continue_run(run.run_id)
-    there.resolve(requirement_of(there).requirement_id, args={"order": 2}, by="ann")
-    done = clerk(there).continue_run(run.run_id)
+        clerk(other).continue_run(run.run_id)
+    other.resolve(requirement_of(other).requirement_id, args={"order": 2}, by="ann")
+    resumed = clerk(other).continue_run(run.run_id)
 
-    assert (done.status, done.output, ran) == ("COMPLETED", "done", [2])
-    assert [c.status for c in done.tool_calls] == ["completed"]
+    assert (resumed.status, resumed.output, refunds) == ("COMPLETED", "done", [2])
+    assert [c.status for c in resumed.tool_calls] == ["completed"]
     assert store.get_run(paused.run_id).status == "PAUSED"
 
 
-def test_importing_it_again_resets_nothing(store, there, paused, clerk, ran, tmp_path):
-    """Not what was claimed, answered or continued since."""
+def test_a_repeated_import_resets_no_requirement(store, other, paused, clerk, refunds, tmp_path):
+    """Claims, answers and resumed runs stay."""
     bundle = exported(store, tmp_path / "b.json")
-    there.ingest(bundle, progress=False)
-    asked = requirement_of(there).requirement_id
+    other.ingest(bundle, progress=False)
+    requirement = requirement_of(other).requirement_id
     steps = [
         lambda: None,
-        lambda: there.claim(asked, by="ann"),
-        lambda: there.resolve(asked, approve=True, by="ann"),
-        lambda: clerk(there).continue_run(paused.run_id),
+        lambda: other.claim(requirement, by="ann"),
+        lambda: other.resolve(requirement, approve=True, by="ann"),
+        lambda: clerk(other).continue_run(paused.run_id),
     ]
     for step in steps:
         step()
-        before = rows_of(there)
-        report = there.ingest(bundle, progress=False)
-        assert (report.runs, report.errors, rows_of(there)) == (0, [], before)
+        before = rows_of(other)
+        report = other.ingest(bundle, progress=False)
+        assert (report.runs, report.errors, rows_of(other)) == (0, [], before)
 
-    assert ran == [1]
+    assert refunds == [1]
 
 
-def test_a_run_that_was_continued_there_and_interrupted_is_not_paused_again(store, there, paused, tmp_path):
-    """Its tool may have run: it does not wait for the same answer a second time."""
+def test_an_interrupted_resumed_run_is_not_paused_again(store, other, paused, tmp_path):
+    """Its tool may have run, so the same requirement is not pending a second time."""
     bundle = exported(store, tmp_path / "b.json")
-    there.ingest(bundle, progress=False)
-    there.resolve(requirement_of(there).requirement_id, approve=True)
-    there.claim_run(paused.run_id)
-    there.finish_run(paused.run_id, status="INTERRUPTED")
-    there.ingest(bundle, progress=False)
+    other.ingest(bundle, progress=False)
+    other.resolve(requirement_of(other).requirement_id, approve=True)
+    other.claim_run(paused.run_id)
+    other.finish_run(paused.run_id, status="INTERRUPTED")
+    other.ingest(bundle, progress=False)
 
-    assert there.get_run(paused.run_id).status == "INTERRUPTED"
-    assert requirement_of(there).status == "resolved"
+    assert other.get_run(paused.run_id).status == "INTERRUPTED"
+    assert requirement_of(other).status == "resolved"
 
 
-def test_what_the_first_store_did_since_is_taken_over(store, there, paused, clerk, ran, tmp_path):
-    """The answer first, then the end; an earlier bundle takes nothing back."""
+def test_later_answers_of_the_first_store_are_imported(store, other, paused, clerk, refunds, tmp_path):
+    """First the answer, then the end; an earlier bundle reverts nothing."""
     first = exported(store, tmp_path / "1.json")
-    there.ingest(first, progress=False)
+    other.ingest(first, progress=False)
     store.resolve(requirement_of(store).requirement_id, approve=True, by="ann")
     second = exported(store, tmp_path / "2.json")
-    there.ingest(second, progress=False)
-    asked = requirement_of(there)
-    assert (asked.status, asked.resolved_by, there.get_run(paused.run_id).status) == ("resolved", "ann", "PAUSED")
-    there.ingest(first, progress=False)
-    assert requirement_of(there) == asked
+    other.ingest(second, progress=False)
+    requirement = requirement_of(other)
+    assert (requirement.status, requirement.resolved_by, other.get_run(paused.run_id).status) == (
+        "resolved",
+        "ann",
+        "PAUSED",
+    )
+    other.ingest(first, progress=False)
+    assert requirement_of(other) == requirement
 
     clerk(store).continue_run(paused.run_id)
     third = exported(store, tmp_path / "3.json")
     for bundle in (third, second, first):
-        there.ingest(bundle, progress=False)
-        run = there.get_run(paused.run_id)
+        other.ingest(bundle, progress=False)
+        run = other.get_run(paused.run_id)
         assert (run.status, run.output, len(run.messages)) == ("COMPLETED", "done", 4)
-    assert ran == [1]
+    assert refunds == [1]
 
 
-def test_what_was_done_there_stays_where_both_stores_went_on(store, there, paused, clerk, tmp_path):
-    """Answered in both, each keeps its own."""
-    there.ingest(exported(store, tmp_path / "1.json"), progress=False)
-    there.resolve(requirement_of(there).requirement_id, approve=False, note="no", by="bob")
+def test_answers_in_both_stores_stay_separate(store, other, paused, clerk, tmp_path):
+    """Answered in both stores, each keeps its own answer."""
+    other.ingest(exported(store, tmp_path / "1.json"), progress=False)
+    other.resolve(requirement_of(other).requirement_id, approve=False, note="no", by="bob")
     store.resolve(requirement_of(store).requirement_id, approve=True, by="ann")
     clerk(store).continue_run(paused.run_id)
-    there.ingest(exported(store, tmp_path / "2.json"), progress=False)
+    other.ingest(exported(store, tmp_path / "2.json"), progress=False)
 
-    assert there.get_run(paused.run_id).status == "PAUSED"
-    assert requirement_of(there).resolved_by == "bob"
+    assert other.get_run(paused.run_id).status == "PAUSED"
+    assert requirement_of(other).resolved_by == "bob"
 
 
-def test_a_run_under_way_in_the_first_store_is_interrupted_in_the_other(store, there, paused, tmp_path):
-    """Also where it waited there before: it is not answered in both."""
-    there.ingest(exported(store, tmp_path / "1.json"), progress=False)
+def test_a_running_run_is_interrupted_in_the_other_store(store, other, paused, tmp_path):
+    """Also if it was pending other before, so that it cannot be answered in both."""
+    other.ingest(exported(store, tmp_path / "1.json"), progress=False)
     store.resolve(requirement_of(store).requirement_id, approve=True)
     store.claim_run(paused.run_id)
-    there.ingest(exported(store, tmp_path / "2.json"), progress=False)
-    run = there.get_run(paused.run_id)
+    other.ingest(exported(store, tmp_path / "2.json"), progress=False)
+    run = other.get_run(paused.run_id)
 
     assert (run.status, [c.status for c in run.tool_calls]) == ("INTERRUPTED", ["unknown"])
-    assert there.requirements() == []
+    assert other.requirements() == []
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [("pending", "pending"), ("claimed", "pending"), ("resolved", "resolved"), ("expired", "expired")],
 )
-def test_each_status_of_what_it_waits_for_arrives(store, there, before, after, tmp_path):
-    """A claim was made in the first store, and is not kept; an answer is."""
+def test_requirement_statuses_are_imported(store, other, before, after, tmp_path):
+    """A claim of the first store is dropped; an answer is stored."""
     fields = {"claimed_by": "ann"} if before == "claimed" else {}
     fields |= {"approved": True, "answer": {"a": 1}, "resolved_by": "ann"} if before == "resolved" else {}
-    asked = Requirement(requirement_id="ask", kind="confirmation", status=before, tool_name="t", **fields)
-    handed = Requirement(requirement_id="hand", kind="handoff", assignee="bob", note="look", prompt="look")
-    store.append_run("p", Run(run_id="r", input="x", status="PAUSED", requirements=[asked, handed]))
-    there.ingest(exported(store, tmp_path / "b.json"), progress=False)
-    found, hand = there.get_run("r").requirements
+    requirement = Requirement(requirement_id="ask", kind="confirmation", status=before, tool_name="t", **fields)
+    handoff = Requirement(requirement_id="hand", kind="handoff", assignee="bob", note="look", prompt="look")
+    store.append_run("p", Run(run_id="r", input="x", status="PAUSED", requirements=[requirement, handoff]))
+    other.ingest(exported(store, tmp_path / "b.json"), progress=False)
+    imported, imported_handoff = other.get_run("r").requirements
 
-    assert (found.status, found.claimed_by, found.answer) == (after, None, fields.get("answer"))
-    assert (hand.status, hand.assignee, hand.note, hand.kind) == ("pending", "bob", "look", "handoff")
-    assert there.resolve("hand", value="seen", by="bob").status == "resolved"
+    assert (imported.status, imported.claimed_by, imported.answer) == (after, None, fields.get("answer"))
+    assert (imported_handoff.status, imported_handoff.assignee, imported_handoff.note, imported_handoff.kind) == (
+        "pending",
+        "bob",
+        "look",
+        "handoff",
+    )
+    assert other.resolve("hand", value="seen", by="bob").status == "resolved"
 
 
-def test_an_inherited_pause_that_is_copied_does_not_wait_twice(store, there, tmp_path):
-    """A branch that is exported without its parent has a copy of the run, which nobody continues."""
-    asked = Requirement(kind="confirmation", tool_name="t")
-    store.append_run("p", Run(input="x", status="PAUSED", requirements=[asked]))
+def test_a_copied_inherited_pause_is_not_pending(store, other, tmp_path):
+    """A branch exported without its parent has a copy of the run, which cannot be resumed."""
+    requirement = Requirement(kind="confirmation", tool_name="t")
+    store.append_run("p", Run(input="x", status="PAUSED", requirements=[requirement]))
     store.append_run("p", Run(input="y", output="z"))
     store.branch("p", new_session_id="b")
-    there.ingest(exported(store, tmp_path / "b.json", "b"), progress=False)
+    other.ingest(exported(store, tmp_path / "b.json", "b"), progress=False)
 
-    assert [run.status for run in there.get_session("b").runs] == ["INTERRUPTED", "COMPLETED"]
-    assert there.requirements() == []
+    assert [run.status for run in other.get_session("b").runs] == ["INTERRUPTED", "COMPLETED"]
+    assert other.requirements() == []
 
 
 @pytest.mark.parametrize("kind", [Team, Workflow])
-def test_a_members_or_steps_pause_travels_with_its_leader(store, there, clerk, ran, tmp_path, kind):
-    """The leader's run waits for what the member's waits for, in the other store, too."""
+def test_the_pause_of_a_member_or_step_is_imported_with_its_leader(store, other, clerk, refunds, tmp_path, kind):
+    """The leader's run has the member's requirement in the other store, too."""
 
     def leader(db, answers):
         member = clerk(None, answers)
@@ -192,10 +201,10 @@ def test_a_members_or_steps_pause_travels_with_its_leader(store, there, clerk, r
 
     run = leader(store, [call("refund", order=1)]).run("go")
     assert run.status == "PAUSED"
-    there.ingest(exported(store, tmp_path / "b.json"), progress=False)
-    assert [r.status for r in there.get_session("w").runs] == ["PAUSED", "PAUSED"]
-    there.resolve(requirement_of(there).requirement_id, approve=True)
-    done = leader(there, []).continue_run(run.run_id)
+    other.ingest(exported(store, tmp_path / "b.json"), progress=False)
+    assert [r.status for r in other.get_session("w").runs] == ["PAUSED", "PAUSED"]
+    other.resolve(requirement_of(other).requirement_id, approve=True)
+    resumed = leader(other, []).continue_run(run.run_id)
 
-    assert (done.status, ran) == ("COMPLETED", [1])
-    assert [r.status for r in there.get_session("w").runs] == ["COMPLETED", "COMPLETED"]
+    assert (resumed.status, refunds) == ("COMPLETED", [1])
+    assert [r.status for r in other.get_session("w").runs] == ["COMPLETED", "COMPLETED"]

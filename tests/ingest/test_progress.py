@@ -1,4 +1,4 @@
-"""Progress shows where somebody watches and it takes a while, and nowhere else."""
+"""Progress is shown in notebooks and terminals, and only for long operations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from kern_nb.ingest import progress
-from kern_nb.ingest.progress import Progress
+from kern_nb.text import progress
+from kern_nb.text.progress import Progress
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def work(bar, files=3):
         bar.done(1)
 
 
-def test_a_notebook_gets_one_line_that_ends_as_a_summary(clock, notebook):
-    """One display, updated in place; the last text is what a saved notebook keeps."""
+def test_a_notebook_shows_one_line_that_becomes_a_summary(clock, notebook):
+    """One display, updated in place; a saved notebook keeps the last text."""
     with Progress(3, shown=True) as bar:
         work(bar)
 
@@ -60,8 +60,8 @@ def test_a_notebook_gets_one_line_that_ends_as_a_summary(clock, notebook):
     assert notebook[-1][1].startswith("Read 3 of 3 files, 6 records, in ")
 
 
-def test_what_is_quick_shows_nothing(clock, notebook):
-    """Under half a second there is no bar, and so no summary."""
+def test_a_short_operation_shows_nothing(clock, notebook):
+    """Under half a second there is neither a line nor a summary."""
     clock.step = 0.0
     with Progress(3, shown=True) as bar:
         work(bar)
@@ -69,8 +69,8 @@ def test_what_is_quick_shows_nothing(clock, notebook):
     assert notebook == []
 
 
-def test_progress_can_be_switched_off(clock, notebook):
-    """``progress=False`` is silent however long it takes."""
+def test_progress_can_be_disabled(clock, notebook):
+    """``progress=False`` shows nothing, however long the operation takes."""
     with Progress(3, shown=False) as bar:
         work(bar)
 
@@ -78,8 +78,8 @@ def test_progress_can_be_switched_off(clock, notebook):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_outside_a_notebook_only_a_terminal_gets_a_bar(clock, monkeypatch, terminal):
-    """The bar goes to a terminal's error stream and is wiped at the end; a log or a pipe gets nothing."""
+def test_outside_a_notebook_only_a_terminal_shows_progress(clock, monkeypatch, terminal):
+    """The line goes to the error stream of a terminal and is erased at the end; a log or a pipe gets nothing."""
     stream = io.StringIO()
     stream.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", stream)

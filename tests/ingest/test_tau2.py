@@ -1,4 +1,4 @@
-"""tau2 result files: every figure of the samples is met, on every engine, and nothing of a record is lost."""
+"""tau2 result files: the totals of the samples are right on every engine, and no field of a record is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def frames_of(store):
     return {name: getattr(store, name)() for name in FRAMES}
 
 
-def figures_of(frames, experiment):
+def totals_of(frames, experiment):
     """What EXPECTED.json says of a file, computed from the frames alone."""
     sessions, messages, calls = (frames[name] for name in ("sessions_df", "messages_df", "tool_calls_df"))
     metadata = sessions["metadata"].map(json.loads)
@@ -67,8 +67,8 @@ def figures_of(frames, experiment):
     }
 
 
-def test_every_figure_of_the_samples_is_met(store, tau2, expected):
-    """The frames of every engine add up to what the files say: counts, rewards, tokens, cost, time."""
+def test_frames_match_the_totals_of_the_samples(store, tau2, expected):
+    """Counts, rewards, tokens, cost and time, computed from the frames of every engine."""
     report = store.ingest(tau2, progress=False)
     frames = frames_of(store)
 
@@ -76,20 +76,20 @@ def test_every_figure_of_the_samples_is_met(store, tau2, expected):
     assert (report.sessions, report.messages, report.tool_calls) == (240, 8031, 2790)
     assert report.runs == len(frames["runs_df"])
     for experiment, figures in expected.items():
-        found = figures_of(frames, experiment)
+        totals = totals_of(frames, experiment)
         for key, value in figures.items():
             if key in ("kind", "bytes", "sha256"):
                 continue
             if key in ("domain", "agent_model", "user_model"):
-                assert found[key] == {value}, (experiment, key)
+                assert totals[key] == {value}, (experiment, key)
             elif key == "agent_cost" and value == 0:
-                assert pd.isna(found[key]), "a cost of 0 beside tokens is a price nobody knew"
+                assert pd.isna(totals[key]), "a cost of 0 beside tokens is unknown"
             else:
-                assert found[key] == (pytest.approx(value, abs=1e-3) if isinstance(value, float) else value), key
+                assert totals[key] == (pytest.approx(value, abs=1e-3) if isinstance(value, float) else value), key
 
 
-def test_importing_again_changes_nothing(store, tau2):
-    """The same files a second time: every session is skipped, and every frame is as it was."""
+def test_a_second_import_skips_every_session(store, tau2):
+    """Every frame is unchanged."""
     store.ingest(tau2, progress=False)
     before = frames_of(store)
     again = store.ingest(tau2, progress=False)
@@ -115,8 +115,8 @@ def memory_store():
     return InMemoryDb()
 
 
-def test_no_field_of_a_message_is_lost(stored):
-    """What a source says of a message is in its fields or in its extra, whatever it is."""
+def test_every_field_of_a_message_is_stored(stored):
+    """In a field of the message or in its extra."""
     store, document = stored
     for simulation in document["simulations"][:5]:
         session = store.get_session(simulation["id"])
@@ -130,7 +130,7 @@ def test_no_field_of_a_message_is_lost(stored):
             ]
             tool = {"id": message.tool_call_id, "error": message.is_error} if message.role == "tool" else {}
             tokens = {"completion_tokens": usage.output_tokens, "prompt_tokens": usage.input_tokens} if usage else {}
-            told = {
+            fields = {
                 "role": message.role,
                 "content": message.content,
                 "tool_calls": calls or None,
@@ -140,13 +140,13 @@ def test_no_field_of_a_message_is_lost(stored):
                 **tool,
                 **message.extra,
             }
-            assert {k: v for k, v in told.items() if v is not None} == {
+            assert {k: v for k, v in fields.items() if v is not None} == {
                 k: v for k, v in record.items() if v is not None
             }
 
 
-def test_nothing_of_a_simulation_is_lost(stored):
-    """Its scalars are metadata; its task, the reward's grounds and the experiment's info, policy and all, are kept."""
+def test_every_field_of_a_simulation_is_stored(stored):
+    """Scalars in the metadata; the task, details of the reward and the experiment's info in the agent data."""
     from kern_nb.db import codec
 
     store, document = stored
@@ -156,10 +156,10 @@ def test_nothing_of_a_simulation_is_lost(stored):
         shared = dict(connection.execute(blobs.select().with_only_columns(blobs.c.sha256, blobs.c.content)).all())
     for simulation in document["simulations"]:
         session = store.get_session(simulation["id"])
-        kept = session.agent_data["tau2"]
-        assert kept["reward_info"] == simulation["reward_info"]
-        assert kept["task"] == tasks[simulation["task_id"]]
-        assert codec.loads(shared[kept["info"]].decode()) == document["info"]
+        stored_data = session.agent_data["tau2"]
+        assert stored_data["reward_info"] == simulation["reward_info"]
+        assert stored_data["task"] == tasks[simulation["task_id"]]
+        assert codec.loads(shared[stored_data["info"]].decode()) == document["info"]
         assert session.duration_s == simulation["duration"]
         assert session.metadata["time_zone"] == "unknown"
         for key, value in simulation.items():
@@ -168,8 +168,8 @@ def test_nothing_of_a_simulation_is_lost(stored):
     assert len(shared) == 1, "what all sessions share is stored once"
 
 
-def test_a_run_is_a_users_turn_and_its_answer(stored):
-    """The greeting belongs to the first run; the tools a user calls belong to the turn in which she does."""
+def test_a_run_starts_with_a_user_message(stored):
+    """The greeting belongs to the first run; tool calls of the user belong to the run of her message."""
     store, document = stored
     for simulation in document["simulations"]:
         runs = store.get_session(simulation["id"]).runs
@@ -191,8 +191,8 @@ def test_a_run_is_a_users_turn_and_its_answer(stored):
             assert all(c.status in ("completed", "failed") for c in run.tool_calls)
 
 
-def test_a_simulation_without_a_user_is_one_run(memory_store, tau2):
-    """Without a user there are no turns to tell apart."""
+def test_a_simulation_without_a_user_is_a_single_run(memory_store, tau2):
+    """There is nothing to split by."""
     memory_store.ingest(tau2 / "gpt-4.1_telecom_no-user_gpt-4.1_1trials.json")
     runs = memory_store.runs_df()
 
@@ -201,8 +201,8 @@ def test_a_simulation_without_a_user_is_one_run(memory_store, tau2):
     assert runs["output"].notna().all()
 
 
-def test_times_are_read_as_utc_and_stay_in_place(stored):
-    """A session begins and ends, in seconds, when its simulation did."""
+def test_times_are_read_as_utc(stored):
+    """A session has the start and end of its simulation, in seconds."""
     store, document = stored
     first = document["simulations"][0]
     session = store.get_session(first["id"])
@@ -211,8 +211,8 @@ def test_times_are_read_as_utc_and_stay_in_place(stored):
     assert session.updated_at == int(datetime.fromisoformat(first["end_time"]).replace(tzinfo=UTC).timestamp())
 
 
-def test_the_parts_of_a_reward_are_scores(stored):
-    """The reward and each part of its breakdown rate the session, by name."""
+def test_the_factors_of_a_reward_are_scores(stored):
+    """The reward and each factor are scores of the session, by name."""
     store, document = stored
     scores = store.scores_df()
     by_session = scores.set_index(["session_id", "name"])["value"]

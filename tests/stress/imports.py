@@ -1,9 +1,9 @@
-"""Mutated files: each is imported, in part, or refused with an error of ours; the store stays sound and readable.
+"""Import mutated files: each is imported, partly or fully, or refused with a KernError; the store stays consistent.
 
     python tests/stress/imports.py [--files 12000] [--seed 0]
 
 A chat file, a tau2 result and a bundle are changed at random: bytes, JSON nodes of other types, keys removed or
-swapped, text cut off. Not part of the test suite. Prints counts; exits with 1 where an import or the store fails.
+swapped, text truncated. Not part of the test suite. Prints counts; exits with 1 if an import or the store fails.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ingest"))
 
-from bundles import filled
-from test_bad_records import GOOD, results, simulation
+from bundles import fill_store
+from test_malformed_records import GOOD, results, simulation
 
 import kern_nb
 from kern_nb.db import InMemoryDb, SqliteDb
@@ -34,9 +34,9 @@ VALUES = (
 
 
 def samples(folder: Path) -> dict[str, str]:
-    """A small file of each format, by its ending."""
+    """Return a small file of each format, by its name."""
     call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"q": 1}'}}
-    talk = {
+    conversation = {
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "hi"}]},
             {"role": "assistant", "content": None, "tool_calls": [call]},
@@ -46,22 +46,22 @@ def samples(folder: Path) -> dict[str, str]:
         "metadata": {"a": 1},
     }
     bundle = folder / "bundle.json"
-    kern_nb.export("chat", path=str(bundle), store=filled(InMemoryDb()))
+    kern_nb.export("chat", path=str(bundle), store=fill_store(InMemoryDb()))
     return {
-        "chat.jsonl": json.dumps(talk) + "\n" + json.dumps(GOOD),
+        "chat.jsonl": json.dumps(conversation) + "\n" + json.dumps(GOOD),
         "tau2.json": results(simulation("a"), simulation("b", task_id=None)),
         "bundle.json": bundle.read_text(),
     }
 
 
 def nodes(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) below a value."""
+    """Return every (container, key) below a value."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [pair for key in keys for pair in ((value, key), *nodes(value[key]))]
 
 
 def mutate_tree(text: str, rng: random.Random) -> str:
-    """The text with some of its JSON nodes changed."""
+    """Change some JSON nodes of a text."""
     documents = [json.loads(line) for line in text.splitlines()] if text.count("\n") == 1 else [json.loads(text)]
     document = rng.choice(documents)
     for _ in range(rng.randint(1, 3)):
@@ -81,7 +81,7 @@ def mutate_tree(text: str, rng: random.Random) -> str:
 
 
 def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
-    """The bytes with some of them changed, removed, repeated or cut off."""
+    """Change, remove, repeat or truncate some bytes."""
     result = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(result) + 1)
@@ -98,7 +98,7 @@ def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def main() -> int:
-    """Import mutated files into one SQLite store, which is looked at after every 500."""
+    """Import mutated files into a SQLite store, which is checked after every 500 files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -108,12 +108,12 @@ def main() -> int:
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kern-imports-") as name:
         folder = Path(name)
-        originals = samples(folder)
+        sample_texts = samples(folder)
         store = SqliteDb(folder / "s.db")
         for n in range(options.files):
-            ending = rng.choice(list(originals))
-            path = folder / ending
-            text = originals[ending]
+            name_of_sample = rng.choice(list(sample_texts))
+            path = folder / name_of_sample
+            text = sample_texts[name_of_sample]
             if rng.random() < 0.6:
                 content = mutate_tree(text, rng).encode("utf-8", "surrogatepass")
             else:
@@ -125,7 +125,7 @@ def main() -> int:
             except KernError as error:
                 counts[f"refused: {type(error).__name__}"] += 1
             except Exception as error:  # noqa: BLE001 - every failure is counted
-                problems.append(f"{n} {ending}: {type(error).__name__}: {error}"[:300])
+                problems.append(f"{n} {name_of_sample}: {type(error).__name__}: {error}"[:300])
             if n % 500 == 499 or n == options.files - 1:
                 problems += inspect_store(store, n)
                 store.close()
@@ -137,7 +137,7 @@ def main() -> int:
 
 
 def inspect_store(store: SqliteDb, n: int) -> list[str]:
-    """What is wrong with the store: a broken invariant, or a frame that fails."""
+    """Return the problems of the store: broken invariants, and frames that fail."""
     try:
         report = store.check()
         frames = (store.sessions_df, store.runs_df, store.messages_df, store.tool_calls_df, store.scores_df)

@@ -18,8 +18,8 @@ from kern_nb.db.mapping import RESULT_ROLES, Row
 from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
-from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
-from kern_nb.ingest.importer import hash_of
+from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.importer import hash_record
 
 SOURCE = "source"
 

@@ -33,7 +33,7 @@ class SessionRows(NamedTuple):
     """A session's rows, and the last run that it inherits from a parent in the same export."""
 
     rows: Rows
-    inherits: Inherited | None = None
+    inherits: InheritedRun | None = None
 
 
 class ExportReader:
@@ -174,7 +174,7 @@ def _read_stored(connection: Connection, store: SessionStore, ids: Sequence[str]
     for rows in sessions.values():
         # A run that started after its session was read is left out, with its rows.
         runs = {row["run_id"] for row in rows["runs"]}
-        for name in OF_RUN:
+        for name in RUN_TABLES:
             rows[name] = [row for row in rows[name] if row["run_id"] in runs]
         rows["scores"] = [row for row in rows["scores"] if row["run_id"] is None or row["run_id"] in runs]
     return sessions

@@ -1,4 +1,4 @@
-"""Importing again: only what is new or corrected is written, and what the analyst did in between stays."""
+"""A repeated import writes new and corrected records only, and the user's changes stay."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def inputs(store, session_id="sim"):
     return [run.input for run in store.get_session(session_id).runs]
 
 
-def test_a_longer_file_adds_its_new_part(store, write):
-    """New runs are added; those that are there keep their rows."""
+def test_new_runs_of_a_file_are_added(store, write):
+    """Rows of stored runs stay."""
     store.ingest(write(turn(0), turn(1)))
     before = store.runs_df()
     report = store.ingest(write(turn(0), turn(1), turn(2)))
@@ -57,8 +57,8 @@ def test_a_longer_file_adds_its_new_part(store, write):
     pd.testing.assert_frame_equal(store.runs_df()[:2], before)
 
 
-def test_a_run_that_has_grown_is_replaced(store, write):
-    """The last run of a file that was still being written gets its later messages."""
+def test_a_run_with_more_messages_is_replaced(store, write):
+    """The last run of an incomplete file gets its later messages."""
     store.ingest(write(turn(0), turn(1)[:1]))
     run_id = store.runs_df()["run_id"].iloc[1]
     report = store.ingest(write(turn(0), turn(1), turn(2)))
@@ -68,8 +68,8 @@ def test_a_run_that_has_grown_is_replaced(store, write):
     assert store.runs_df()["run_id"].iloc[1] == run_id
 
 
-def test_a_corrected_record_replaces_the_run(store, write):
-    """A run whose record has changed is written anew, the others are not touched."""
+def test_a_corrected_run_is_replaced(store, write):
+    """Only the run whose record changed is written."""
     store.ingest(write(turn(0), turn(1), turn(2)))
     report = store.ingest(write(turn(0), turn(1, "better"), turn(2)))
 
@@ -79,7 +79,7 @@ def test_a_corrected_record_replaces_the_run(store, write):
 
 
 def test_a_corrected_session_updates_its_row_and_scores(store, write):
-    """A new reward replaces the old; metadata is brought up to date."""
+    """A new reward replaces the old one; metadata is updated."""
     store.ingest(write(turn(0), reward=0.0, termination_reason="user_stop"))
     report = store.ingest(write(turn(0), reward=1.0, termination_reason="agent_stop"))
     scores = store.scores_df()
@@ -89,16 +89,16 @@ def test_a_corrected_session_updates_its_row_and_scores(store, write):
     assert store.get_session("sim").metadata["termination_reason"] == "agent_stop"
 
 
-def test_a_score_that_the_source_takes_back_is_gone(store, write):
-    """Scores are what the source says now."""
+def test_a_score_missing_from_the_source_is_deleted(store, write):
+    """Scores are those of the latest version of the source."""
     store.ingest(write(turn(0), reward=1.0))
     store.ingest(write(turn(0), reward=None))
 
     assert store.scores_df().empty
 
 
-def test_a_shorter_file_takes_nothing_away(store, write):
-    """An older copy of a file does not delete runs."""
+def test_a_shorter_file_deletes_nothing(store, write):
+    """An older copy of a file deletes no runs."""
     store.ingest(write(turn(0), turn(1)))
     report = store.ingest(write(turn(0)))
 
@@ -106,8 +106,8 @@ def test_a_shorter_file_takes_nothing_away(store, write):
     assert inputs(store) == ["question 0", "question 1"]
 
 
-def test_what_the_analyst_did_stays(store, write):
-    """A title, ratings, metadata, a branch and runs of her own survive a corrected file."""
+def test_changes_of_the_user_stay(store, write):
+    """Titles, scores, metadata, branches and own runs survive the import of a corrected file."""
     store.ingest(write(turn(0), turn(1)))
     store.rename_session("sim", "The good one")
     store.add_score("sim", "helpful", 4, source="ann")
@@ -131,21 +131,21 @@ def test_what_the_analyst_did_stays(store, write):
     assert sorted(store.scores_df()["value"]) == [0.5, 4, 5]
 
 
-def test_a_source_that_goes_on_where_an_own_run_is_changes_nothing(store, write):
-    """Two runs cannot have one place: it is reported, and the session stays as it is."""
+def test_a_source_run_at_the_index_of_an_own_run_is_refused(store, write):
+    """Two runs cannot have one index: it is reported, and the session stays unchanged."""
     store.ingest(write(turn(0)))
     store.append_run("sim", Run(input="mine", messages=[Message(role="user", content="mine")]))
     before = frames_of(store)
     report = store.ingest(write(turn(0, "better"), turn(1), reward=0.0))
 
     assert [problem.file for problem in report.errors] == ["runs.json"]
-    assert "own" in report.errors[0].reason
+    assert "not from this source" in report.errors[0].reason
     for name, frame in frames_of(store).items():
         pd.testing.assert_frame_equal(frame, before[name])
 
 
-def test_a_branch_of_that_name_is_not_written_into(store, write):
-    """An id that a branch has taken is reported."""
+def test_a_branch_of_the_same_id_is_not_overwritten(store, write):
+    """An id used by a branch is reported."""
     store.append_run("mine", Run(input="x", messages=[Message(role="user", content="x")]))
     store.branch("mine", new_session_id="sim")
     report = store.ingest(write(turn(0)))
@@ -165,8 +165,8 @@ def chats(path, *answers, **other):
     return path
 
 
-def test_two_files_with_the_same_ids_are_not_mixed(store, tmp_path):
-    """Ids like 0 and 1 mean a session in their file: another file's is reported, and replaces nothing."""
+def test_equal_ids_in_two_files_are_not_mixed(store, tmp_path):
+    """Ids like 0 and 1 are local to a file: those of another file are reported and replace nothing."""
     store.ingest(chats(tmp_path / "one" / "c.jsonl", "a", "b"))
     report = store.ingest(chats(tmp_path / "two" / "c.jsonl", "a", "other"))
 
@@ -175,8 +175,8 @@ def test_two_files_with_the_same_ids_are_not_mixed(store, tmp_path):
     assert store.get_session("1").runs[0].output == "b"
 
 
-def test_a_chat_file_that_was_corrected_in_place(store, tmp_path):
-    """The same file with another answer: the run is replaced."""
+def test_a_corrected_chat_file_replaces_the_run(store, tmp_path):
+    """The same file with another answer."""
     store.ingest(chats(tmp_path / "c.jsonl", "a", "b"))
     report = store.ingest(chats(tmp_path / "c.jsonl", "a", "better", "new"))
 
@@ -184,8 +184,8 @@ def test_a_chat_file_that_was_corrected_in_place(store, tmp_path):
     assert store.get_session("1").runs[0].output == "better"
 
 
-def test_a_line_added_to_a_file_of_messages(store, tmp_path):
-    """A file with a message a line grows message by message."""
+def test_a_new_line_in_a_file_of_messages_is_added(store, tmp_path):
+    """A file with one message per line grows message by message."""
     path = tmp_path / "log.jsonl"
     lines = [json.dumps(message) for message in (*turn(0), *turn(1))]
     for n in range(1, 5):
@@ -198,8 +198,8 @@ def test_a_line_added_to_a_file_of_messages(store, tmp_path):
     assert len(store.messages_df()) == 4
 
 
-def test_a_late_result_changes_the_run_of_its_call(store, tmp_path):
-    """A result that comes in a later run belongs to its call: when it is new, that run is written anew."""
+def test_a_late_result_updates_the_run_of_its_call(store, tmp_path):
+    """A result in a later run belongs to its call, so the run of the call is written again."""
     call = {"id": "c", "function": {"name": "look", "arguments": "{}"}}
     first = [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]}]
     later = [{"role": "user", "content": "well?"}, {"role": "tool", "tool_call_id": "c", "content": "found"}]
@@ -213,7 +213,7 @@ def test_a_late_result_changes_the_run_of_its_call(store, tmp_path):
 
 
 def test_two_processes_importing_the_same_file_store_it_once(persistent_target, write):
-    """Each session is stored by one of them and skipped by the other; nobody fails."""
+    """Each session is stored by one process and skipped by the other; neither fails."""
     import subprocess
     import sys
 
@@ -222,12 +222,12 @@ def test_two_processes_importing_the_same_file_store_it_once(persistent_target, 
     path = write(*(turn(n) for n in range(5)))
     code = "import sys; from kern_nb.db import open_store; print(open_store(sys.argv[1]).ingest(sys.argv[2]))"
     command = [sys.executable, "-W", "error", "-c", code, persistent_target, str(path)]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=60)[0] for process in started]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
 
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert sum(text.startswith("Stored 1 session, 5 runs") for text in said) == 1
-    assert sum("skipped 1 session already there" in text for text in said) == 2
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(text.startswith("Stored 1 session, 5 runs") for text in outputs) == 1
+    assert sum("skipped 1 session already stored" in text for text in outputs) == 2
     with open_store(persistent_target) as store:
         assert len(store.messages_df()) == 10
         assert len(store.scores_df()) == 1

@@ -1,4 +1,4 @@
-"""One bad record never loses a file, and one bad file never loses a folder: each is reported where it is."""
+"""A malformed record does not reject its file, nor a malformed file its folder: each problem is reported with its line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def ids(store):
     return sorted(store.sessions_df()["session_id"])
 
 
-def test_torn_lines_are_reported_and_the_rest_is_stored(store, tmp_path):
-    """A line that breaks off, the last one too, is a problem with its number; no engine loses its neighbours."""
+def test_truncated_lines_are_reported(store, tmp_path):
+    """The other lines are stored, on every engine."""
     good = json.dumps(GOOD)
     path = tmp_path / "torn.jsonl"
     path.write_text("\n".join([good[:20], good, "", good[:30], good, "not json", good[:-5]]))
@@ -50,8 +50,8 @@ def test_torn_lines_are_reported_and_the_rest_is_stored(store, tmp_path):
     assert ids(store) == ["torn-2", "torn-5"]
 
 
-def test_records_on_one_line_are_told_apart(memory, tmp_path):
-    """Two records without a line break between them are two; what is left over is reported."""
+def test_several_records_on_one_line_are_imported(memory, tmp_path):
+    """Two records without a line break between them are two; the remainder is reported."""
     path = tmp_path / "two.jsonl"
     path.write_text(json.dumps(GOOD) + json.dumps(GOOD) + '{"mess\n' + json.dumps(GOOD))
     report = memory.ingest(path)
@@ -78,8 +78,8 @@ def test_records_on_one_line_are_told_apart(memory, tmp_path):
         [[]],
     ],
 )
-def test_a_conversation_that_is_malformed_is_left_out_whole(memory, tmp_path, record):
-    """Never half a session: a bad message leaves its conversation out, and the others in."""
+def test_a_malformed_conversation_is_not_imported(memory, tmp_path, record):
+    """A malformed message rejects its whole conversation, and no other."""
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in (GOOD, record, GOOD)))
     report = memory.ingest(path)
@@ -112,8 +112,8 @@ def test_a_conversation_that_is_malformed_is_left_out_whole(memory, tmp_path, re
         None,
     ],
 )
-def test_a_simulation_that_is_malformed_is_left_out_whole(memory, tmp_path, bad):
-    """What lacks a field, or has one of another type, is a problem at the line where it starts."""
+def test_a_malformed_simulation_is_not_imported(memory, tmp_path, bad):
+    """A missing field, or one of another type, is reported at the line where the simulation starts."""
     path = tmp_path / "runs.json"
     path.write_text("\n\n" + results(simulation("a"), bad, simulation("b")))
     line = path.read_text().split('"id": "b"')[0].rstrip("{ \n,")
@@ -127,8 +127,8 @@ def test_a_simulation_that_is_malformed_is_left_out_whole(memory, tmp_path, bad)
     assert len(memory.messages_df()) == 6
 
 
-def test_an_experiment_that_cannot_be_kept_is_reported(memory, tmp_path):
-    """Info that is nested beyond reason costs its file, not the import."""
+def test_an_unstorable_experiment_is_reported(memory, tmp_path):
+    """Excessively nested info rejects its file, not the import."""
     path = tmp_path / "deep.json"
     path.write_text('{"info": {"x": %s}, "simulations": []}' % ("[" * 950 + "]" * 950))
     (tmp_path / "good.jsonl").write_text(json.dumps(GOOD))
@@ -138,8 +138,8 @@ def test_an_experiment_that_cannot_be_kept_is_reported(memory, tmp_path):
     assert {problem.file for problem in report.errors} <= {"deep.json"}
 
 
-def test_fields_that_may_be_missing_are_unknown(memory, tmp_path):
-    """An id and messages make a simulation; everything else may be missing or odd without harm."""
+def test_optional_fields_may_be_missing(memory, tmp_path):
+    """A simulation needs an id and messages; other fields may be missing or malformed."""
     path = tmp_path / "runs.json"
     odd = [
         {"id": "bare", "messages": []},
@@ -154,20 +154,20 @@ def test_fields_that_may_be_missing_are_unknown(memory, tmp_path):
     assert memory.scores_df().empty
 
 
-def test_a_document_that_breaks_off_keeps_what_came_before(memory, tmp_path):
-    """Of a truncated result file the whole simulations are stored, and the line is reported where it breaks."""
-    whole = results(simulation("a"), simulation("b"), simulation("c"))
+def test_the_intact_part_of_a_truncated_document_is_imported(memory, tmp_path):
+    """The complete simulations are stored, and the line of the error is reported."""
+    document = results(simulation("a"), simulation("b"), simulation("c"))
     path = tmp_path / "cut.json"
-    path.write_text("\n" + whole[: whole.index('"id": "c"') + 100])
+    path.write_text("\n" + document[: document.index('"id": "c"') + 100])
     report = memory.ingest(path)
 
     assert ids(memory) == ["a", "b"]
     [problem] = report.errors
-    assert problem.line == 1 + whole.count("\n", 0, whole.index('"id": "c"'))
+    assert problem.line == 1 + document.count("\n", 0, document.index('"id": "c"'))
 
 
-def test_the_same_id_twice_in_a_file_is_reported(memory, tmp_path):
-    """The first keeps the id; the second is not mixed into it."""
+def test_a_repeated_id_in_a_file_is_reported(memory, tmp_path):
+    """The first session keeps the id; the second is not merged into it."""
     path = tmp_path / "twice.jsonl"
     path.write_text("\n".join(json.dumps({"id": "one", **GOOD, "n": n}) for n in (1, 2)))
     report = memory.ingest(path)
@@ -176,8 +176,8 @@ def test_the_same_id_twice_in_a_file_is_reported(memory, tmp_path):
     assert memory.get_session("one").metadata["n"] == 1
 
 
-def test_text_that_is_not_utf8_is_reported(memory, tmp_path):
-    """A line in another encoding is a problem; its neighbours are stored."""
+def test_invalid_utf8_is_reported(memory, tmp_path):
+    """The other lines are stored."""
     path = tmp_path / "latin.jsonl"
     good = json.dumps(GOOD).encode()
     path.write_bytes(b"\n".join([good, good.replace(b"hello", b"h\xe9llo"), good]))
@@ -187,8 +187,8 @@ def test_text_that_is_not_utf8_is_reported(memory, tmp_path):
     assert ids(memory) == ["latin-1", "latin-3"]
 
 
-def test_a_record_nested_beyond_reason_is_left_out(store, tmp_path):
-    """What cannot be stored and read again is a problem of that record alone, on every engine."""
+def test_an_excessively_nested_record_is_not_imported(store, tmp_path):
+    """A record that cannot be stored and read again is reported, on every engine."""
     deep = "[" * 5000 + "]" * 5000
     nearly = "[" * 900 + "]" * 900
     path = tmp_path / "deep.jsonl"
@@ -202,8 +202,8 @@ def test_a_record_nested_beyond_reason_is_left_out(store, tmp_path):
         assert store.get_session(session_id).runs[0].output == "hello"
 
 
-def test_ids_too_long_for_an_index(store, tmp_path):
-    """A call's id of any length is kept and joins its result; a session's that no engine could index is reported."""
+def test_overlong_ids(store, tmp_path):
+    """A call id of any length is stored and matched with its result; an overlong session id is reported."""
     long = "".join(chr(0x4E00 + n % 20_000) for n in range(12_000))
     call = {"id": long, "function": {"name": "look", "arguments": "{}"}}
     answer = {"role": "tool", "tool_call_id": long, "content": "seen"}
@@ -218,8 +218,8 @@ def test_ids_too_long_for_an_index(store, tmp_path):
     assert run.tool_calls[0].extra["tool_call_id"] == run.messages[1].extra["tool_call_id"] == long
 
 
-def test_files_of_a_folder_that_nobody_reads_are_reported(memory, tmp_path):
-    """A folder is read with its inner folders; other JSON is reported, other and hidden files are not looked at."""
+def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
+    """Subfolders are included; files without a JSON suffix and hidden files are ignored."""
     inner = tmp_path / "data" / "inner"
     inner.mkdir(parents=True)
     (inner / "chat.jsonl").write_text(json.dumps(GOOD))
@@ -237,8 +237,8 @@ def test_files_of_a_folder_that_nobody_reads_are_reported(memory, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "hello", "[]", "{}", "5", '{"type": "user", "message": {"role": "user"}}', "\x00\x01"]
 )
-def test_a_file_that_nobody_reads_is_refused(memory, tmp_path, text):
-    """The error says what the file looks like; its hint, which formats there are."""
+def test_a_file_of_an_unknown_format_is_refused(memory, tmp_path, text):
+    """The error describes the file; its hint lists the formats."""
     from kern_nb.errors import UnknownFormat
 
     path = tmp_path / "what.json"
@@ -251,8 +251,8 @@ def test_a_file_that_nobody_reads_is_refused(memory, tmp_path, text):
     assert not memory.exists(), "nothing was written"
 
 
-def test_a_format_that_is_not_there_is_refused(memory, tmp_path):
-    """A wrong name is answered with the nearest one."""
+def test_an_unknown_format_name_is_refused(memory, tmp_path):
+    """The hint suggests the closest name."""
     from kern_nb.errors import UnknownFormat
 
     path = tmp_path / "chat.jsonl"
@@ -263,8 +263,8 @@ def test_a_format_that_is_not_there_is_refused(memory, tmp_path):
     assert "'tau2'" in caught.value.hint
 
 
-def test_a_path_that_is_not_there_is_refused(memory, tmp_path):
-    """Records that do not exist are a FileNotFoundError; so is a folder without any."""
+def test_a_missing_path_is_refused(memory, tmp_path):
+    """A missing path is a FileNotFoundError; so is a folder without records."""
     from kern_nb.errors import RecordsNotFound
 
     for path in (tmp_path / "nowhere.json", tmp_path):
@@ -273,8 +273,8 @@ def test_a_path_that_is_not_there_is_refused(memory, tmp_path):
         assert isinstance(caught.value, FileNotFoundError)
 
 
-def test_a_read_only_store_is_not_written(store_factory, tmp_path):
-    """Nothing is taken in where nothing may be written."""
+def test_a_read_only_store_refuses_an_import(store_factory, tmp_path):
+    """Nothing is imported."""
     from kern_nb.db import InMemoryDb
     from kern_nb.errors import ReadOnlyStore
 
@@ -291,7 +291,7 @@ def test_a_read_only_store_is_not_written(store_factory, tmp_path):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch, together):
-    """Stopped in the middle of a file, of that there is not a row; small files go in, or do not, together."""
+    """No row of an incomplete file is stored; small files are stored together."""
     if not together:
         monkeypatch.setattr("kern_nb.ingest._GROUP_BYTES", 1)
     for name in ("a", "b"):
@@ -314,13 +314,13 @@ def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch
     assert len(store.runs_df()) == 6
 
 
-def test_a_report_reads_well(memory, tmp_path):
-    """The figures on one line, then the first problems, each where it is."""
+def test_the_text_of_a_report(memory, tmp_path):
+    """Counts on one line, then the first problems with their lines."""
     path = tmp_path / "torn.jsonl"
     path.write_text("\n".join([json.dumps(GOOD), *["{"] * 7]))
     lines = repr(memory.ingest(path)).splitlines()
 
-    assert lines[0] == "Stored 1 session, 1 run, 2 messages, 0 tool calls; skipped 0 sessions already there."
+    assert lines[0] == "Stored 1 session, 1 run, 2 messages, 0 tool calls; skipped 0 sessions already stored."
     assert lines[1] == "7 problems:"
     assert lines[2].startswith("  torn.jsonl:2: ")
     assert lines[-1] == "  and 2 more in .errors"
@@ -344,26 +344,26 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_hundred_thousand_bad_records_take_as_long_as_their_number(tmp_path, kind):
-    """Each is counted, by its line; what is shown of them is a few."""
+def test_many_malformed_records_take_linear_time(tmp_path, kind):
+    """Each is counted with its line; a few are shown."""
     path = tmp_path / "records.json"
     path.write_text(BAD[kind])
     with InMemoryDb() as store:
         before = time.process_time()
         report = store.ingest(path)
-        shown, html = repr(report), report._repr_html_()
+        text_of_report, html = repr(report), report._repr_html_()
         assert time.process_time() - before < SECONDS
 
     assert len(report.errors) == MANY
     assert [report.errors[n].line for n in (0, 1, -1)] == [2, 3, MANY + 1]
-    assert "100,000 problems" in shown
-    assert len(shown) < 1_000
+    assert "100,000 problems" in text_of_report
+    assert len(text_of_report) < 1_000
     assert "100,000 problems" in html
     assert len(html) < 100_000
 
 
-def test_one_call_id_on_every_call_takes_as_long_as_their_number(store):
-    """Some services give all calls one id: each call stays one of its own, with its own result."""
+def test_many_calls_with_one_id_take_linear_time(store):
+    """Some services use one id for all calls: each call stays separate, with its own result."""
     calls = [
         message
         for n in range(6_000)

@@ -1,4 +1,4 @@
-"""The tour's sample: made in a moment, the same every time, and readable by the importers."""
+"""The sample of the tour is reproducible and can be imported."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def make(monkeypatch):
     return make
 
 
-def test_the_sample_is_the_same_every_time(make, tmp_path):
-    """Made twice, its files are equal byte by byte, and the store holds what they say."""
+def test_the_sample_is_reproducible(make, tmp_path):
+    """Two builds give equal bytes, and the store has the content of the files."""
     from kern_nb.db import open_store
 
     folders = [tmp_path / name for name in ("one", "two")]
@@ -35,16 +35,16 @@ def test_the_sample_is_the_same_every_time(make, tmp_path):
         assert store.ingest(folders[0] / "sample").skipped == len(sessions)
 
 
-def test_the_two_models_of_the_sample_differ(make, tmp_path):
-    """The larger one succeeds more often, costs more and takes longer: there is something to compare."""
+def test_the_models_of_the_sample_differ(make, tmp_path):
+    """The larger one succeeds more often, costs more and takes longer."""
     from kern_nb.db import open_store
 
     with open_store(make(tmp_path)) as store:
-        found = store.sql(
+        frame = store.sql(
             """SELECT metadata->>'model' AS model, avg(value) AS reward, avg(cost) AS cost, avg(duration_s) AS took
             FROM sessions JOIN scores USING (session_id) WHERE name = 'reward' GROUP BY ALL ORDER BY model"""
         )
-    large, small = found.itertuples()
+    large, small = frame.itertuples()
 
     assert (large.model, small.model) == ("large-1", "small-1")
     assert large.reward > small.reward

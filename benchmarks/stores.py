@@ -1,4 +1,4 @@
-"""Where the benchmarks write: stores of every engine, in a folder that is gone afterwards."""
+"""Temporary stores of every engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = ROOT.parent / "shared" / "data"
 """Recorded sessions, which are not part of the repository."""
 
-Make = Callable[[], SessionStore]
+StoreFactory = Callable[[], SessionStore]
 
 
 @contextmanager
@@ -27,19 +27,19 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def engines() -> Iterator[dict[str, Make]]:
-    """For each engine, what makes another empty store of it; all are closed afterwards."""
+def engines() -> Iterator[dict[str, StoreFactory]]:
+    """For each engine, a function that opens a new empty store; all are closed afterwards."""
     sys.path.insert(0, str(ROOT / "tests"))
     from postgres_server import postgres
 
     with ExitStack() as stack:
         path = stack.enter_context(folder())
         url = stack.enter_context(postgres())
-        made: list[SessionStore] = []
+        opened: list[SessionStore] = []
 
-        def one(make: Callable[[str], SessionStore]) -> SessionStore:
-            made.append(make(f"s{secrets.token_hex(4)}"))
-            return made[-1]
+        def open_new(make: Callable[[str], SessionStore]) -> SessionStore:
+            opened.append(make(f"s{secrets.token_hex(4)}"))
+            return opened[-1]
 
         makers: dict[str, Callable[[str], SessionStore]] = {
             "DuckDB": lambda name: DuckDb(path / f"{name}.duckdb"),
@@ -47,5 +47,5 @@ def engines() -> Iterator[dict[str, Make]]:
             "PostgreSQL": lambda name: PostgresDb(url, session_table=name),
             "memory": lambda _: InMemoryDb(),
         }
-        stack.callback(lambda: [store.close() for store in made])
-        yield {name: partial(one, make) for name, make in makers.items()}
+        stack.callback(lambda: [store.close() for store in opened])
+        yield {name: partial(open_new, make) for name, make in makers.items()}

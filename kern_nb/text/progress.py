@@ -1,4 +1,4 @@
-"""A progress bar that is silent where nobody watches, and where nothing takes long."""
+"""A progress line that is silent where nobody watches and where nothing takes long."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from kern_nb.environment import in_notebook
 
 T = TypeVar("T")
 
-# Seconds before anything is shown, and between two looks.
-_PATIENCE = 0.5
-_PAUSE = 0.1
+_DELAY_S = 0.5
+_INTERVAL_S = 0.1
 _WIDTH = 30
 
 
 class Progress:
-    """Files done and records read: one line of text in a notebook, or on a terminal's error stream; elsewhere nothing.
+    """Counts files and their records: one line of text in a notebook or on a terminal's error stream, else nothing.
 
     Args:
         total: The number of files.
         shown: Whether to show anything at all.
-        what: What is counted, where it is not files and the records in them.
+        what: The unit of the count, if it is not files and their records.
     """
 
     def __init__(self, total: int, *, shown: bool, what: str | None = None) -> None:
@@ -43,24 +42,23 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._next > self._began + _PATIENCE:  # something was shown
-            took = time.monotonic() - self._began
-            self._show(self.summary(took), last=True)
+        if self._next > self._start + _DELAY_S:  # something was shown
+            self._show(self.summary(time.monotonic() - self._start), last=True)
 
     def line(self, bar: str) -> str:
-        """What is shown while it goes on."""
+        """Format the line while the work is in progress."""
         if self._what is not None:
             return f"{bar} {self._done:,} of {self._total:,} {self._what}"
         return f"{bar} {self._done} of {self._total} files, {self._records:,} records"
 
-    def summary(self, took: float) -> str:
-        """What is shown in the end."""
+    def summary(self, duration: float) -> str:
+        """Format the line after the work has ended."""
         if self._what is not None:
-            return f"{self._done:,} of {self._total:,} {self._what} in {took:.1f} s."
-        return f"Read {self._done} of {self._total} files, {self._records:,} records, in {took:.1f} s."
+            return f"{self._done:,} of {self._total:,} {self._what} in {duration:.1f} s."
+        return f"Read {self._done} of {self._total} files, {self._records:,} records, in {duration:.1f} s."
 
     def watch(self, records: Iterable[T]) -> Iterator[T]:
-        """The records of a file, counted as they are read."""
+        """Yield the records of a file and count them."""
         for record in records:
             self._records += 1
             self.look()
@@ -72,11 +70,11 @@ class Progress:
         self.look()
 
     def look(self) -> None:
-        """Show how far it is, where it is time for that."""
+        """Update the line if the interval has passed."""
         if self._shown and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PAUSE
-            full = round(_WIDTH * min(1.0, self._done / max(1, self._total)))
-            bar = "█" * full + "░" * (_WIDTH - full)
+            self._next = time.monotonic() + _INTERVAL_S
+            filled = round(_WIDTH * min(1.0, self._done / max(1, self._total)))
+            bar = "█" * filled + "░" * (_WIDTH - filled)
             self._show(self.line(bar))
 
     def _show(self, text: str, *, last: bool = False) -> None:
