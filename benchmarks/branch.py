@@ -81,6 +81,6 @@ def _one_row(file: Path) -> Callable[[], object]:
 
 def _rows(store: SessionStore) -> int:
     """Count the rows of runs, messages and tool calls (and requirements and scores) of all sessions."""
-    counts = [sa.select(sa.func.count()).select_from(table) for table in store.tables.of_session]
-    with store.reading() as connection:
+    counts = [sa.select(sa.func.count()).select_from(table) for table in store.tables.session_tables]
+    with store.read_connection() as connection:
         return sum(connection.execute(count).scalar_one() for count in counts)

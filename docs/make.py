@@ -128,8 +128,8 @@ def columns_page() -> str:
             arguments="\n".join(f"| {names} | {meaning} |" for names, meaning in ARGUMENTS.items()),
             paths="\n".join(
                 f"| `{root}.KEY`, `{root}.KEY.KEY` | {'every' if path.table == 'sessions' else path.table} |"
-                f" {path.meaning} |"
-                for root, path in INSIDE.items()
+                f" {path.description} |"
+                for root, path in JSON_ROOTS.items()
             ),
             types="\n".join(f"| {dtype} | {arrow} | {POLARS[arrow]} |" for dtype, arrow in types.items()),
         )

@@ -16,7 +16,7 @@ def replace_surrogates(text: str) -> str:
     return LONE_SURROGATE.sub("\ufffd", text)
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Replace control characters by visible symbols: ``␀`` for NUL, ``⟨U+202E⟩`` for an override."""
     return _INVISIBLE.sub(_symbol, text.replace("\r\n", "\n"))
 

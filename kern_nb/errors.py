@@ -64,8 +64,8 @@ class KernError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         # Both may quote text from a store or a model, and may be printed in a terminal.
-        super().__init__(visible(message))
-        self.hint = visible(hint)
+        super().__init__(escape_controls(message))
+        self.hint = escape_controls(hint)
 
     def __str__(self) -> str:
         """The message; KeyError would quote it."""

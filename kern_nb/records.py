@@ -317,7 +317,7 @@ class Run(Record):
         reference = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         output = "" if self.output is None else f": {_short_repr(text_of(self.output) or self.output)}"
         counts = f"{_format_count(len(self.messages), 'message')}, {_format_count(len(self.tool_calls), 'tool call')}"
-        return visible(f"<Run {reference} {self.status}, {counts}{output}>")
+        return escape_controls(f"<Run {reference} {self.status}, {counts}{output}>")
 
     __str__ = __repr__
 
@@ -348,7 +348,6 @@ class SessionSummary(DisplayMixin, Record):
     last_run_index: int | None = None
     runs_since: int | None = None
     model: Text | None = None
-
 
     def _repr_html_(self) -> str:
         from kern_nb.views.summary import summary_html

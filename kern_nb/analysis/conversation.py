@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import frame_text, iter_rows
 from kern_nb.analysis.selection import format_reference, require_session_or_run
+from kern_nb.control_characters import LONE_SURROGATE
 from kern_nb.db import codec
-from kern_nb.db.mapping import ANSWERS
-from kern_nb.db.reads import NOT_TOLD
-from kern_nb.records import is_parts
+from kern_nb.db.reads import INSTRUCTION_ROLES
+from kern_nb.records import RESULT_ROLES, is_parts
 from kern_nb.text import formatting
-from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 _KIND_WIDTH = 60
 _HASH_LENGTH = 12
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Call(NamedTuple):
@@ -94,7 +92,7 @@ class Turn(NamedTuple):
     @property
     def literal(self) -> str:
         """The content in a form that differs for different content: text in quotes, with escapes."""
-        content = self.value or (json.dumps(self.text) if self.text or self.role in ANSWERS else "")
+        content = self.value or (json.dumps(self.text) if self.text or self.role in RESULT_ROLES else "")
         marks = [*(["(failed)"] if self.failed else []), *(["(partial)"] if self.partial else [])]
         return " ".join(filter(None, [content, *marks]))
 
@@ -156,7 +154,7 @@ class Conversation:
                     tool_name=tool or "",
                     text=_text(content, raw, role),
                     calls=tuple(calls[key]),
-                    value="null" if raw is None and content is None and role in ANSWERS else canonical_json(raw),
+                    value="null" if raw is None and content is None and role in RESULT_ROLES else canonical_json(raw),
                     failed=self.details.failed.get(key, False),
                     partial=key in self.details.partial,
                 )
@@ -184,7 +182,7 @@ class Conversation:
 
     def _calls(self) -> dict[tuple[str, int | None], list[Call]]:
         """Return the calls by run and message index; the index is None where no message has the call."""
-        answers = self.messages[self.messages["role"].isin(ANSWERS)]
+        answers = self.messages[self.messages["role"].isin(RESULT_ROLES)]
         answered = set(iter_rows(answers, ("run_id", "tool_call_id")))
         calls: dict[tuple[str, int | None], list[Call]] = defaultdict(list)
         names = ("run_id", "message_index", "tool_name", "args", "tool_call_id", "result", "status")
@@ -202,7 +200,7 @@ _RUN_COLUMNS = ("run_id", "run_index", "input", "output", "agent_id")
 
 def _is_repeated(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
     """Whether these are the agent's latest ``instructions``, which are updated."""
-    if turn.role not in NOT_TOLD:
+    if turn.role not in INSTRUCTION_ROLES:
         return False
     previous = instructions.get((agent_id, turn.role))
     instructions[agent_id, turn.role] = turn.text
@@ -211,7 +209,7 @@ def _is_repeated(turn: Turn, instructions: dict[tuple[str | None, str], str], ag
 
 def _text(content: str | None, value: Any, role: str) -> str:
     """Return the text of a content, with a line for each file in it."""
-    parts = value if role not in ANSWERS and is_parts(value) else ()
+    parts = value if role not in RESULT_ROLES and is_parts(value) else ()
     return "\n".join([*([content] if content else []), *_file_lines(parts)])
 
 
@@ -231,7 +229,7 @@ def _file_lines(content: Sequence[Any]) -> Iterator[str]:
         sha256 = part.get("sha256")
         if not isinstance(sha256, str):
             sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
-        yield f"[{frame_text(formatting.cut(str(kind), _KIND_WIDTH))} {frame_text(sha256[:_HASH_LENGTH])}]"
+        yield f"[{frame_text(formatting.truncate(str(kind), _KIND_WIDTH))} {frame_text(sha256[:_HASH_LENGTH])}]"
 
 
 def load_conversation(source: Comparand, store: SessionStore | str | None = None) -> Conversation:
@@ -302,4 +300,4 @@ def sort_json(text: str | None) -> str:
         compact = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", compact)
+    return LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", compact)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.db.columns import DTYPES, Kind
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +42,12 @@ def stack_frames(frames: Sequence[pd.DataFrame], column: str, labels: Iterable[s
 
 def iter_rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     """Iterate over the rows of some columns as Python values, None where one is missing."""
-    columns = [df[name].astype(object).where(df[name].notna(), None).tolist() for name in names]
+    columns = [na_to_none(df[name]).tolist() for name in names]
     return zip(*columns, strict=True)
 
 
 def frame_text(text: str) -> str:
     """Return text as frames hold it: a lone surrogate is replaced."""
-    from kern_nb.db.dtypes import shown
+    from kern_nb.control_characters import replace_surrogates
 
-    return shown(text)
+    return replace_surrogates(text)

@@ -13,7 +13,7 @@ from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.db.frame_queries import When
+    from kern_nb.db.frame_queries import TimeLike
     from kern_nb.records import Run, Session
 
     ReferenceLike: TypeAlias = str | Session | Run
@@ -58,7 +58,7 @@ def format_reference(reference: ReferenceLike) -> str:
         is_collection = isinstance(reference, (list, tuple, set))
         example = "compare('chat', 'what-if')" if is_collection else "'chat', or 'chat/2'"
         raise BadUsage(
-            f"A reference must be a str, Session or Run, got {formatting.cut(repr(reference), _VALUE_WIDTH)}.",
+            f"A reference must be a str, Session or Run, got {formatting.truncate(repr(reference), _VALUE_WIDTH)}.",
             f"Pass one argument per session: {example}." if is_collection else f"For example: {example}.",
         )
     run_index = reference.run_index if isinstance(reference, Run) else None

@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"]
 
-_MODULES = {
-    "DuckDb": "duckdb",
-    "InMemoryDb": "memory",
-    "PostgresDb": "postgres",
-    "SessionStore": "store",
-    "SqliteDb": "sqlite",
-    "open_store": "open",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import an engine at first use, so that the drivers of the others are not loaded."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"kern_nb.db.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "kern_nb.db.duckdb": ["DuckDb"],
+        "kern_nb.db.memory": ["InMemoryDb"],
+        "kern_nb.db.open": ["open_store"],
+        "kern_nb.db.postgres": ["PostgresDb"],
+        "kern_nb.db.sqlite": ["SqliteDb"],
+        "kern_nb.db.store": ["SessionStore"],
+    },
+)

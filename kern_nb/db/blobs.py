@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
 from kern_nb.db.column_types import UnreadableCell
-from kern_nb.db.database import Connected
+from kern_nb.db.database import Database
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnstorableValue
 

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
+from kern_nb.db.column_types import Integer, Json, StoredRow, Text
 from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, find_damage, raw
 from kern_nb.db.lineage import CYCLE, NO_FORK
-from kern_nb.db.schema import Json, StoredRow, Tables, Text, Whole, problem
+from kern_nb.db.schema import Tables, find_problem
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
@@ -69,7 +70,7 @@ class RowDamage:
         if name not in self.row or self.row[name] is None:
             return None
         value = self.values.get(name)
-        return value if isinstance(value, str) else codec.shown(self.row[name])
+        return value if isinstance(value, str) else codec.short_repr(self.row[name])
 
 
 def scan(connection: Connection, tables: Tables) -> Iterator[RowDamage]:
@@ -106,7 +107,7 @@ def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Itera
 
 def _cell_check(attribute: str, column: sa.Column[Any]) -> Callable[[Any], str | None]:
     """`find_damage` for one column, quick for the many values that are NULL."""
-    null_reason = problem(attribute, column, None)
+    null_reason = find_problem(attribute, column, None)
     return lambda value: null_reason if value is None else find_damage(attribute, column, value)
 
 
@@ -198,7 +199,7 @@ def _damaged_table(tables: Tables) -> sa.Table:
         sa.Column("row_name", Text, nullable=False),
         sa.Column("value", Json(any_value=True)),
         sa.Column("reason", Text, nullable=False),
-        sa.Column("set_aside_at", Whole, nullable=False),
+        sa.Column("set_aside_at", Integer, nullable=False),
     )
 
 

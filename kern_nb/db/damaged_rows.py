@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from kern_nb.db import codec
-from kern_nb.db.schema import Decoded, StoredRow, Tables, UnreadableCell, problem
+from kern_nb.db.column_types import StoredRow, UnreadableCell, ValidatedType
+from kern_nb.db.schema import Tables, find_problem
 from kern_nb.errors import DamagedRow
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def decode(column: sa.Column[Any], value: Any) -> Any:
         ValueError: It is damaged.
     """
     kind = column.type
-    return value if value is None or not isinstance(kind, Decoded) else kind.decode(value)
+    return value if value is None or not isinstance(kind, ValidatedType) else kind.decode(value)
 
 
 def find_damage(attribute: str, column: sa.Column[Any], value: Any) -> str | None:
     """What is wrong with a cell that was selected `raw`; None if it is valid."""
     try:
-        return problem(attribute, column, decode(column, value))
+        return find_problem(attribute, column, decode(column, value))
     except ValueError as error:
         return str(error)
 
@@ -69,11 +70,11 @@ def decode_row(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str
         column = columns[name]
         try:
             values[str(name)] = decoded = decode(column, value)
-            reason = problem(attribute, column, decoded)
+            reason = find_problem(attribute, column, decoded)
         except ValueError as error:
             reason = str(error)
         if reason is not None:
-            values[str(name)] = codec.shown(value) if column.primary_key else None
+            values[str(name)] = codec.short_repr(value) if column.primary_key else None
             damaged.append(str(name))
     return values, tuple(damaged)
 
@@ -140,4 +141,4 @@ def _find_rows(store: Database, attribute: str, column: sa.Column[Any], value: A
 def describe_row(attribute: str, row: StoredRow) -> str:
     """A row by its keys: ``session 'a', run 0, message 2``."""
     keys = [(noun, row[name]) for name, noun in _NOUNS.items() if name in row and name in KEY_COLUMNS[attribute]]
-    return ", ".join(f"{noun} {codec.shown(value)}" for noun, value in keys)
+    return ", ".join(f"{noun} {codec.short_repr(value)}" for noun, value in keys)

@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.db import damaged_rows, schema
+from kern_nb.db import damaged_rows, schema, schema_versions
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.disk_space import unavailable_error
-from kern_nb.db.schema import Tables, UnreadableCell
+from kern_nb.db.schema import Tables
 from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
@@ -63,7 +64,7 @@ class Database(ABC):
 
     def __repr__(self) -> str:
         """The class and the URL."""
-        return visible(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
+        return escape_controls(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
         """Close the store at the end of the block."""
@@ -199,8 +200,8 @@ class Database(ABC):
             with self.connect() as connection:
                 self.locate_tables(connection)
                 self.require_harmless(connection)
-                version = schema.version(connection, self.tables, **self._schema_options())
-            if version is not None and version < schema.SCHEMA_VERSION:
+                version = schema_versions.read_version(connection, self.tables, **self._schema_options())
+            if version is not None and version < schema_versions.SCHEMA_VERSION:
                 self._upgrade(version)
             self._found = version is not None
         return self._found
@@ -208,13 +209,16 @@ class Database(ABC):
     def _upgrade(self, version: int) -> None:
         if self.read_only:
             raise ReadOnlyStore(
-                f"{self.url} has schema version {version}, this kern_nb reads version {schema.SCHEMA_VERSION}.",
+                f"{self.url} has schema version {version}; "
+                f"this kern_nb reads version {schema_versions.SCHEMA_VERSION}.",
                 "Open it once without read_only=True to upgrade it in place.",
             )
         self._create()
 
     def _create(self) -> None:
-        self._transaction(lambda connection: schema.create(connection, self.tables, **self._schema_options()))
+        self._transaction(
+            lambda connection: schema_versions.create_tables(connection, self.tables, **self._schema_options())
+        )
 
     def _schema_options(self) -> dict[str, Any]:
         """Options for `schema`: with a ``session_table`` of their own, a user allows our tables beside others'."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kern_nb.db.json_columns import JsonPath
 
 
-class DataFrameMethods(Connected):
+class DataFrameMethods(Database):
     """The methods of a store for the five frames and SQL."""
 
     def sessions_df(

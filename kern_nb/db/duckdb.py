@@ -20,10 +20,11 @@ from sqlalchemy.engine import Connection
 from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
 from kern_nb.db.checkouts import Cursor
+from kern_nb.db.column_types import Boolean, Integer, Real, Text
 from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Lease, shared_lease
-from kern_nb.db.schema import SESSION_TABLE, Flag, Real, Tables, Text, Whole
+from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailable
@@ -205,12 +206,12 @@ class DuckDb(SessionStore):
         database = raw.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
         schema = sa.quoted_name(f"{database}.main", quote=False)
         duckdb_sql.require_select(raw, text, [*VIEWS, *duckdb_sql.list_tables(raw, database)])
-        for statement in user_sql.view_statements(self, self.engine.dialect, schema):
+        for statement in user_sql.create_view_statements(self, self.engine.dialect, schema):
             raw.execute(statement)
         raw.execute("BEGIN TRANSACTION READ ONLY")
         try:
             with _arrow_result(raw, text, dict(params) or None).to_arrow_reader(_BATCH_ROWS) as reader:
-                return user_sql.bounded_table(reader)
+                return user_sql.read_table(reader)
         finally:
             raw.execute("ROLLBACK")
 
@@ -233,10 +234,10 @@ class DuckDb(SessionStore):
             isinstance(cause, duckdb.TransactionException) and not is_disk_full(cause) and "Could not" not in str(cause)
         )
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """Convert DuckDB's other errors: changed tables, damaged values, too little memory."""
         cause = getattr(error, "orig", error)
-        explanation = super().explain(error)
+        explanation = super().translate_error(error)
         if explanation is not None or not isinstance(cause, duckdb.Error) or self.is_conflict(error):
             return explanation
         changed = isinstance(cause, (duckdb.CatalogException, duckdb.BinderException))

@@ -52,7 +52,7 @@ def require_select(raw: duckdb.DuckDBPyConnection, text: str, relations: Collect
         raise QueryFailed(str(error), "The SQL dialect is DuckDB's.") from error
     is_explain = types == [duckdb.StatementType.EXPLAIN]
     if not is_explain and types != [duckdb.StatementType.SELECT]:
-        raise user_sql.refused(text)
+        raise user_sql.not_select_error(text)
     prefix = _EXPLAIN.match(text) if is_explain else None
     select = text[prefix.end() :] if prefix else text
     _walk(_parse(raw, text, select), {_fold(name) for name in relations})
@@ -141,16 +141,16 @@ def _check(node: dict[str, Any], relations: Collection[str]) -> None:
     if kind == "TABLE_FUNCTION":
         name = node["function"]["function_name"]
         if _fold(name) not in DUCKDB_TABLE_FUNCTIONS:
-            raise user_sql.refused_function(name)
+            raise user_sql.function_error(name)
     elif kind == "BASE_TABLE":
         qualifiers = [part for part in (node.get("catalog_name"), node.get("schema_name")) if part]
         if qualifiers or _fold(node["table_name"]) not in relations:
-            raise user_sql.unknown_relation(".".join([*qualifiers, node["table_name"]]))
+            raise user_sql.relation_error(".".join([*qualifiers, node["table_name"]]))
     elif kind == "SHOW_REF" and not node.get("query"):
         if node.get("table_name") != '"tables"' or node.get("schema_name"):
-            raise user_sql.unknown_relation(str(node.get("table_name")))
+            raise user_sql.relation_error(str(node.get("table_name")))
     elif (name := node.get("function_name")) and name[0].isalpha() and _fold(name) not in DUCKDB:
-        raise user_sql.refused_function(name)
+        raise user_sql.function_error(name)
 
 
 def _fold(name: str) -> str:

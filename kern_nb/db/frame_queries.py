@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.dtypes import cast_column
-from kern_nb.db.lineage import CUT_RUN, Segments, segments, texts_of
-from kern_nb.db.mapping import ANSWERS
+from kern_nb.db.lineage import CUT_RUN, Lineage, json_texts, load_lineage
 from kern_nb.db.schema import Tables, sort_time
 from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Masks, RowFilter
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.records import RESULT_ROLES
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
@@ -52,7 +52,7 @@ class FrameRequest:
     lineage: bool = False
 
 
-def read_frame(store: Connected, name: str, request: FrameRequest) -> pa.Table:
+def read_frame(store: Database, name: str, request: FrameRequest) -> pa.Table:
     """Read a frame as Arrow columns.
 
     Args:
@@ -86,7 +86,7 @@ def _validate(request: FrameRequest) -> None:
         BadUsage: an argument has the wrong type.
     """
     if request.limit is not None:
-        validation.count("limit", request.limit)
+        validation.require_count("limit", request.limit)
     for name in ("user_id", "agent_id"):
         if not isinstance(getattr(request, name), str | None):
             raise BadUsage(f"{name} must be a str, got {getattr(request, name)!r}.", "Ids are strings.")
@@ -99,7 +99,7 @@ def _validate(request: FrameRequest) -> None:
 
 
 def _limit(request: FrameRequest) -> int | None:
-    return None if request.limit is None else validation.count("limit", request.limit)
+    return None if request.limit is None else validation.require_count("limit", request.limit)
 
 
 def _select_columns(name: str, request: FrameRequest) -> list[Column]:
@@ -129,15 +129,15 @@ def _suggest_column(name: object, columns: Iterable[str]) -> str:
     return did_you_mean(name, columns, f"Its columns are {', '.join(columns)}.")
 
 
-def _read_lineage(store: Connected, request: FrameRequest) -> Segments | None:
+def _read_lineage(store: Database, request: FrameRequest) -> Lineage | None:
     """Return the segments of a branch, if inherited rows are requested."""
     if not request.lineage:
         return None
     if not isinstance(request.session_id, str):
         raise BadUsage("lineage=True requires one session_id.", "For example: messages_df('what-if', lineage=True).")
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         row = reads.require_session(connection, store.tables, request.session_id, request.user_id)
-        return segments(connection, store.tables, row)
+        return load_lineage(connection, store.tables, row)
 
 
 def parse_time(when: TimeLike) -> int:
@@ -196,7 +196,7 @@ def _build_sessions_query(tables: Tables, request: FrameRequest, names: ColumnNa
 
 
 def _build_rows_query(
-    tables: Tables, name: str, request: FrameRequest, names: ColumnNames, lineage: Segments | None
+    tables: Tables, name: str, request: FrameRequest, names: ColumnNames, lineage: Lineage | None
 ) -> sa.Select[Any]:
     """Select the rows of a view in order; inherited rows of a branch are marked."""
     table: sa.Table = getattr(tables, name)
@@ -221,7 +221,7 @@ def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.type_coerce(column, sa.Text()), "") if column.nullable else column
 
 
-def _masks(tables: Tables, name: str, lineage: Segments) -> Masks:
+def _masks(tables: Tables, name: str, lineage: Lineage) -> Masks:
     """Return what a branch point hides: the end of its run, and the results of the last calls."""
     m, t = tables.messages, tables.tool_calls
     if name == "runs":
@@ -229,13 +229,13 @@ def _masks(tables: Tables, name: str, lineage: Segments) -> Masks:
         return {column: (lineage.is_cut(tables.runs), sa.null()) for column in CUT_RUN if column in visible}
     if name == "tool_calls":
         answer = sa.select(m.c.message_index).where(m.c.run_id == t.c.run_id, m.c.tool_call_id == t.c.tool_call_id)
-        hidden = lineage.is_cut(t) & ~answer.where(m.c.role.in_(ANSWERS), lineage.inside(m)).exists()
+        hidden = lineage.is_cut(t) & ~answer.where(m.c.role.in_(RESULT_ROLES), lineage.inside(m)).exists()
         unknown = {column: (hidden, sa.null()) for column in ("result", "is_error", "duration_s")}
         return unknown | {"status": (hidden, sa.literal("unknown"))}
     return NO_MASKS
 
 
-def _filter_sessions(tables: Tables, request: FrameRequest, lineage: Segments | None) -> RowFilter | None:
+def _filter_sessions(tables: Tables, request: FrameRequest, lineage: Lineage | None) -> RowFilter | None:
     """Return the condition for rows of the requested sessions and of their owner; None for all sessions."""
     s, session_id = tables.sessions, request.session_id
     if session_id is None and request.user_id is None:

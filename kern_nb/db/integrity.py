@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.db import damage_repair
+from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
-from kern_nb.db.process_identity import State, host_of, this_process
+from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables
 
@@ -135,7 +136,7 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
         state, detail = process_state(row["process"], row["run_id"])
-        host = host_of(row["process"])
+        host = process_host(row["process"])
         if state == "elsewhere" and host in hosts_gone:
             state, detail = "gone", f"its host {host} is gone"
         elif state == "elsewhere":
@@ -146,9 +147,9 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
             yield Finding(kind, row["session_id"], row["run_id"], detail)
 
 
-def process_state(process: str | None, run_id: str) -> tuple[State, str]:
+def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
     """Whether the process that writes a run is alive, gone or on another host, and a description."""
-    if run_id in _abandoned and process == this_process():
+    if run_id in _abandoned and process == current_process():
         return "gone", "its process abandoned it"
     return state_of_process(process)
 

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec
-from kern_nb.db.schema import StoredRow, Tables, UnreadableCell, starts_with
+from kern_nb.db.column_types import StoredRow, UnreadableCell
+from kern_nb.db.schema import Tables, starts_with
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
 from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES

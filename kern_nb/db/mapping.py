@@ -9,16 +9,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from kern_nb import records
 from kern_nb.db import codec
-from kern_nb.db.column_types import Real, UnreadableCell, text_type_error, to_float, to_integer
+from kern_nb.db.column_types import Real, StoredRow, UnreadableCell, text_type_error, to_float, to_integer
 from kern_nb.db.schema import (
-    LEAST,
-    MOST_TOKENS,
-    USAGE,
-    WORDS,
-    Real,
-    StoredRow,
+    ALLOWED_VALUES,
+    MAX_TOKENS,
+    MIN_VALUES,
+    USAGE_COLUMNS,
     Tables,
     find_problem,
     micros_per_unit,
@@ -26,6 +23,7 @@ from kern_nb.db.schema import (
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import (
     OPEN_STATUSES,
+    RESULT_ROLES,
     YEARS,
     Message,
     Requirement,
@@ -43,7 +41,6 @@ from kern_nb.records import (
 Row = dict[str, Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-RESULT_ROLES = records.RESULT_ROLES
 
 MAX_ID_LENGTH = 1000
 """PostgreSQL's indexes allow little more, in any script."""
@@ -143,10 +140,10 @@ def message_row(message: Message, run_id: str, session_id: str, index: int) -> R
 def usage_row(usage: Usage | None) -> Row:
     """The usage columns, NULL for what is unknown."""
     if usage is None:
-        return dict.fromkeys(USAGE)
-    row = {name: None if (value := getattr(usage, name)) is None else normalize_number(value) for name in USAGE}
+        return dict.fromkeys(USAGE_COLUMNS)
+    row = {name: None if (value := getattr(usage, name)) is None else normalize_number(value) for name in USAGE_COLUMNS}
     for name, value in row.items():
-        if name != "cost" and value is not None and not -MOST_TOKENS <= value <= MOST_TOKENS:
+        if name != "cost" and value is not None and not -MAX_TOKENS <= value <= MAX_TOKENS:
             raise UnstorableValue(f"{name}={value} is too large for a number of tokens.", "Keep it in extra.")
     return row
 
@@ -159,7 +156,7 @@ def require_id(value: str) -> str:
         BadUsage: It is not a string.
     """
     if not isinstance(value, str):
-        raise not_text(value)
+        raise text_type_error(value)
     if len(value) > MAX_ID_LENGTH:
         message = f"An id of {len(value):,} characters, {value[:20]}…, is longer than {MAX_ID_LENGTH:,}."
         raise UnstorableValue(message, "Use a shorter id, and store the long one in extra.")
@@ -176,7 +173,7 @@ def normalize_number(value: float | None) -> float | None:
         return None
     if type(value) is int and -_INTEGER_BOUND <= value < _INTEGER_BOUND:
         return value
-    return whole(value) if isinstance(value, int) else real(value)
+    return to_integer(value) if isinstance(value, int) else to_float(value)
 
 
 def tool_call_rows(
@@ -307,8 +304,8 @@ def _rules(table: str) -> _Rules:
             bounds = YEARS[0] * 1_000_000, (YEARS[1] + 1) * 1_000_000 - 1  # the last second to its end
             first, last = (bound // micros_per_unit(table) for bound in bounds)
             ranges.append((column.name, first, last))
-        elif column.name in LEAST:
-            ranges.append((column.name, LEAST[column.name], _INTEGER_BOUND))
+        elif column.name in MIN_VALUES:
+            ranges.append((column.name, MIN_VALUES[column.name], _INTEGER_BOUND))
         elif isinstance(column.type, Real):
             ranges.append((column.name, -sys.float_info.max, sys.float_info.max))
     words = tuple((name, frozenset(ALLOWED_VALUES[of, name])) for of, name in ALLOWED_VALUES if of == table)
@@ -339,7 +336,7 @@ def require_valid(table: str, row: StoredRow) -> None:
 
 
 def _invalid_cell(table: str, name: str, row: StoredRow) -> UnreadableCell:
-    reason = problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
+    reason = find_problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
     return UnreadableCell((table, name), row[name], reason, row)
 
 
@@ -363,7 +360,7 @@ def session_from_row(row: StoredRow, runs: list[Run] | None = None) -> Session:
 def listed_session(row: Row, damaged: Sequence[str]) -> Session:
     """The session of a row in a list; of a damaged row, the readable values, and the names of the other columns."""
     if damaged:
-        row = row | {name: codec.shown(None) for name in ("session_id", "session_type") if row[name] is None}
+        row = row | {name: codec.short_repr(None) for name in ("session_id", "session_type") if row[name] is None}
     session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
     session.note_damage(damaged)
     return session
@@ -452,7 +449,7 @@ def requirement_from_row(row: StoredRow) -> Requirement:
 
 def _usage_from_row(row: StoredRow) -> Usage | None:
     """The usage of a row; None if all of it is unknown."""
-    usage = {name: row[name] for name in USAGE}
+    usage = {name: row[name] for name in USAGE_COLUMNS}
     return None if all(value is None for value in usage.values()) else Usage.model_construct(**usage)
 
 

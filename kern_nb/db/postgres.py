@@ -93,7 +93,7 @@ class PostgresDb(RowStore):
     @property
     def database(self) -> str:
         """The URL, a digest of its masked options, and the schema."""
-        return f"{self.url} {urls.digest(self._db_url)} {self._db_schema or ''}"
+        return f"{self.url} {urls.url_digest(self._db_url)} {self._db_schema or ''}"
 
     def locate_tables(self, connection: Connection) -> None:
         """Determine the schema of the tables once: search paths change.
@@ -148,7 +148,7 @@ class PostgresDb(RowStore):
                 return dialect.connect(*args, **parameters)
             except psycopg.Error as error:
                 # The server and libpq may quote a parameter; this removes secrets from the text of the error.
-                refusal = type(error)(urls.scrubbed(str(error), secrets))
+                refusal = type(error)(urls.remove_secrets(str(error), secrets))
             raise refusal
 
         @sa.event.listens_for(engine, "begin")
@@ -193,15 +193,15 @@ class PostgresDb(RowStore):
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "SQL can only read the views.") from error
             except psycopg.Error as error:
-                translated = self.explain(error) if postgres_errors.is_server_error(error) else None
+                translated = self.translate_error(error) if postgres_errors.is_server_error(error) else None
                 raise translated or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
         """Translate the last failure."""
-        cause = self.explain(error)
+        cause = self.translate_error(error)
         return cause if isinstance(cause, Exception) else super()._busy(error)
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """Translate an error of psycopg or the pool."""
         translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
         return translated or super().translate_error(error)

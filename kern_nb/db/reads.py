@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage
-from kern_nb.db.schema import UNKNOWN_TIME, StoredRow, Tables, newest_first
-from kern_nb.db.views import json_text, latest_runs, lowered, told_again
+from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.views import is_history_copy, latest_runs
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
 from kern_nb.records import RESULT_ROLES, Message, Requirement, Run, Session, ToolCall
 
@@ -58,7 +60,7 @@ def require_session(connection: Connection, tables: Tables, session_id: str, use
     row = session_row(connection, tables, session_id, user_id)
     if row is None:
         s = tables.sessions
-        query = sa.select(s.c.session_id).order_by(newest_first(s.c.created_at).desc()).limit(500)
+        query = sa.select(s.c.session_id).order_by(sort_time(s.c.created_at).desc()).limit(500)
         if user_id is not None:  # another user's sessions are not named
             query = query.where(s.c.user_id == user_id)
         hint = did_you_mean(session_id, connection.execute(query).scalars(), "List them with %kern sessions.")
@@ -230,7 +232,7 @@ def list_sessions(
     """See `SessionStore.list_sessions`. Reads no messages, and runs only to filter by status."""
     limit = validation.require_count("limit", limit, least=1)
     s = store.tables.sessions
-    order = newest_first(s.c.created_at)
+    order = sort_time(s.c.created_at)
     # Selected raw: of a damaged row, the readable columns are listed.
     query = sa.select(*map(damaged_rows.raw, s.columns))
     for column, value in filters.items():
@@ -238,7 +240,7 @@ def list_sessions(
             query = query.where(s.c[column] == value)
     if name is not None:
         name = validation.require_text("name", name)
-        title = sa.type_coerce(lowered(json_text(s.c.session_data, "session_name")), sa.Text())
+        title = sa.type_coerce(lower_text(json_text(s.c.session_data, "session_name")), sa.Text())
         query = query.where(title.contains(codec.encode_text(name.lower()), autoescape=True))
     if status is not None:
         latest = latest_runs(store.tables).subquery()
@@ -403,7 +405,7 @@ def _run_of_message(
     """The index of the run with the n-th message from the end: earlier runs need not be read."""
     m, r = tables.messages, tables.runs
     is_partial = m.c.partial.is_not(None) & m.c.partial
-    in_history = m.c.role.not_in(INSTRUCTION_ROLES) & sa.not_(told_again(m.c)) & sa.not_(is_partial)
+    in_history = m.c.role.not_in(INSTRUCTION_ROLES) & sa.not_(is_history_copy(m.c)) & sa.not_(is_partial)
     of_run = (r.c.session_id == m.c.session_id) & (r.c.run_index == m.c.run_index)
     query = sa.select(m.c.run_index).join(r, of_run).where(lineage.inside(m), in_history, is_included)
     if before_run is not None:

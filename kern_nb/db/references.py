@@ -36,7 +36,7 @@ class Reference(NamedTuple):
         return f"{self.session_id}{run}" + ("" if self.message_index is None else f".{self.message_index}")
 
     @property
-    def place(self) -> int | tuple[int, int] | None:
+    def branch_point(self) -> int | tuple[int, int] | None:
         """The ``after`` or ``before`` of `SessionStore.branch`."""
         if self.run_index is None or self.message_index is None:
             return self.run_index
@@ -96,5 +96,5 @@ def _find_by_prefix(connection: Connection, tables: Tables, text: str, user_id: 
     query = sa.select(s.c.session_id).where(starts_with(s.c.session_id, text))
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
-    query = query.order_by(newest_first(s.c.created_at).desc(), s.c.session_id).limit(_MAX_CANDIDATES + 1)
+    query = query.order_by(sort_time(s.c.created_at).desc(), s.c.session_id).limit(_MAX_CANDIDATES + 1)
     return list(connection.execute(query).scalars())

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import integrity, mapping, reads
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, require_open_run
-from kern_nb.db.process_identity import this_process
+from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
-from kern_nb.db.schema import StoredRow
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.extra_keys import SENDER
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
@@ -118,7 +118,7 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     _pin_branches(connection, store, row)
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])
-    values: dict[str, Any] = {"status": "RUNNING", "process": this_process(), "error": None, "finished_at": None}
+    values: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "error": None, "finished_at": None}
     # Other runs may have changed the state since.
     values["session_state"] = integrity.load_session_state(connection, store.tables, row["session_id"])
     if connection.execute(r.update().where(unchanged).values(**values).returning(r.c.run_id)).first() is None:
@@ -194,7 +194,7 @@ def _pin_branches(connection: Connection, store: Database, run: RowMapping) -> N
 def release_run(connection: Connection, store: Database, before: Run) -> None:
     """See `SessionStore.release_run`."""
     r = store.tables.runs
-    is_claimed = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == this_process())
+    is_claimed = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == current_process())
     values: dict[str, Any] = {"status": before.status, "error": before.error, "process": None}
     values |= {"finished_at": mapping.to_micros(before.finished_at), "session_state": before.session_state}
     connection.execute(r.update().where(is_claimed).values(**values))

@@ -25,7 +25,7 @@ from kern_nb.db.open_runs import (
     remember_run,
     require_open_run,
 )
-from kern_nb.db.process_identity import this_process
+from kern_nb.db.process_identity import current_process
 from kern_nb.db.state_merge import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunExists
 from kern_nb.extra_keys import STATE_BEFORE
@@ -47,7 +47,7 @@ def upsert_session(
     """
     s = store.tables.sessions
     values = owner | {"session_id": mapping.require_id(session_id), "created_at": int(now), "updated_at": int(now)}
-    touch = {f"new_{name}": values.get(name) for name in store.statements.TOUCHED}
+    touch = {f"new_{name}": values.get(name) for name in store.statements.TOUCH_COLUMNS}
     # Most sessions exist. For a new one, a query and an INSERT cost DuckDB a third of an upsert.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is not None:
@@ -121,7 +121,7 @@ def start_run(
     started = run.model_copy(update={"session_state": state, "created_at": created_at})
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": created_at}) for m in run.messages]
     rows = mapping.run_rows(started, session_id)
-    index = insert_run(connection, store, rows.run | {"process": this_process()}, session["fork_run_index"])
+    index = insert_run(connection, store, rows.run | {"process": current_process()}, session["fork_run_index"])
     started = _store_initial_state(connection, store, started, index, state)
     remember_run(store, run.run_id, (session_id, index))
     if not started.messages:
@@ -257,7 +257,7 @@ def _end_run(
         values["session_state"] = merge_session_state(connection, store, key[0], data, base, session_state)
     values["finished_at"] = int(now * 1_000_000)
     sql = store.statements
-    params = {f"new_{name}": values.get(name) for name in (*sql.ENDED, *sql.KNOWN, "duration_s")}
+    params = {f"new_{name}": values.get(name) for name in (*sql.END_COLUMNS, *sql.OPTIONAL_COLUMNS, "duration_s")}
     result = connection.execute(sql.end_run, key_params(key) | params | {"of_run": run_id})
     store.run_keys.pop(run_id, None)
     if result.rowcount != 1:  # it is paused, or has ended

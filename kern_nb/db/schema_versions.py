@@ -12,8 +12,7 @@ from collections.abc import Set as AbstractSet
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb import extra_keys
-from kern_nb.db import catalog, foreign_layouts
+from kern_nb.db import catalog, foreign_layouts, key_upgrades
 from kern_nb.db.schema import Tables
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
@@ -60,11 +59,11 @@ def create_tables(
             for table, column in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, table), column)
             if step == _INTERNAL_COLUMN_VERSION:
-                extra_keys.upgrade_messages(connection, tables.messages)
-                extra_keys.upgrade_runs(connection, tables.runs)
+                key_upgrades.upgrade_messages(connection, tables.messages)
+                key_upgrades.upgrade_runs(connection, tables.runs)
                 for index in tables.runs.indexes:
                     index.create(connection, checkfirst=True)
-                extra_keys.upgrade_texts(connection, tables)
+                key_upgrades.upgrade_texts(connection, tables)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )
@@ -85,7 +84,7 @@ def read_version(
         SchemaTooNew: the version is newer than this kern_nb supports.
         ForeignLayout: the database, or a table of one of these names, is another program's.
     """
-    objects = catalog.objects(connection, tables.metadata.schema)
+    objects = catalog.list_objects(connection, tables.metadata.schema)
     if not has_kern_tables(connection, tables, objects, beside_others=beside_others, database=database):
         return None
     query = sa.select(tables.schema.c.version).where(tables.schema.c.session_table == tables.name)
@@ -104,7 +103,7 @@ def read_version(
 def has_kern_tables(
     connection: Connection,
     tables: Tables,
-    objects: catalog.Objects,
+    objects: catalog.DatabaseObjects,
     *,
     beside_others: bool,
     database: str,
@@ -129,11 +128,11 @@ def has_kern_tables(
         raise _foreign_table_error(tables.schema.name, columns)
     _require_free_names(connection, tables, objects)
     if objects.all and not beside_others:
-        raise _foreign_database_error(database, objects.all, catalog.described(connection, objects.own, schema))
+        raise _foreign_database_error(database, objects.all, catalog.columns_by_table(connection, objects.own, schema))
     return False
 
 
-def _require_free_names(connection: Connection, tables: Tables, objects: catalog.Objects) -> None:
+def _require_free_names(connection: Connection, tables: Tables, objects: catalog.DatabaseObjects) -> None:
     """Refuse a table of one of these names, whatever its columns: kern_schema does not list it."""
     for table in tables.metadata.sorted_tables:
         if table is not tables.schema and (name := objects.taken(table.name)):
@@ -143,10 +142,10 @@ def _require_free_names(connection: Connection, tables: Tables, objects: catalog
 def _foreign_database_error(
     database: str, names: AbstractSet[str], columns: Mapping[str, AbstractSet[str]]
 ) -> ForeignLayout:
-    program = foreign_layouts.program_of(columns)
+    program = foreign_layouts.identify_program(columns)
     layout = f"the layout of {program}" if program else "an unknown layout"
     return ForeignLayout(
-        f"{database} belongs to another program, in {layout}: its tables are {foreign_layouts.listed(names)}. "
+        f"{database} belongs to another program, in {layout}: its tables are {foreign_layouts.name_list(names)}. "
         "It has no tables of kern_nb, and nothing was changed.",
         "Attach another file or database, or create tables beside the others: session_table='kern_sessions', in a "
         "notebook --table kern_sessions.",
@@ -154,14 +153,14 @@ def _foreign_database_error(
 
 
 def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout:
-    program = foreign_layouts.program_of({table: columns})
+    program = foreign_layouts.identify_program({table: columns})
     if program:
         return ForeignLayout(
             f"The table {table!r} is in the layout of {program}; kern_nb does not write to it.",
             "Keep both in one database under another table name: session_table='kern_sessions'.",
         )
     return ForeignLayout(
-        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.listed(columns)}.",
+        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.name_list(columns)}.",
         "Choose another table name: session_table='kern_sessions'.",
     )
 

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage_repair
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, Segment, fork_point, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import owner_mismatch
-from kern_nb.db.schema import StoredRow, Tables
+from kern_nb.db.schema import Tables
 from kern_nb.db.session_writes import lock_session
 from kern_nb.errors import HasBranches
 from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
@@ -48,12 +49,12 @@ def delete_session(
             _detach(connection, store, branch)
         else:
             _move_to_grandparent(connection, store, branch, row)
-    referenced = blobs.named_by(connection, tables, session_id)
-    for table in tables.of_session:
+    referenced = blobs.find_referenced(connection, tables, session_id)
+    for table in tables.session_tables:
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
-    blobs.delete(connection, tables, blobs.unused(connection, tables, referenced))
+    blobs.delete(connection, tables, blobs.find_unreferenced(connection, tables, referenced))
 
 
 def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
@@ -161,13 +162,13 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
 
 
 def _copy_rows(
-    connection: Connection, tables: Tables, segments: Iterable[Segment], session_id: str, *, after: int = -1
+    connection: Connection, tables: Tables, load_lineage: Iterable[Segment], session_id: str, *, after: int = -1
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of segments with a run index over ``after``, as rows of ``session_id``.
 
     The runs get new ids, and each has the id it copies.
     """
-    lineage = Lineage(segments)
+    lineage = Lineage(load_lineage)
     new_ids: dict[str, str] = {}
     cut_runs: set[str] = set()
     copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}

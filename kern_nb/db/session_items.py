@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, validation
+from kern_nb.db.column_types import Text
 from kern_nb.db.lineage import load_lineage
 from kern_nb.db.reads import require_session
-from kern_nb.db.schema import Tables, Text
+from kern_nb.db.schema import Tables
 from kern_nb.db.session_search import TAGS, json_text_at
 
 _MAX_INPUT_LENGTH = 400
@@ -32,7 +33,7 @@ class SessionItem:
         tags: Its tags.
         n_runs: The number of its own runs, members' included.
         status: The status of its latest run.
-        asked: The beginning of its first own run's input.
+        first_input: The beginning of its first own run's input.
     """
 
     session_id: str
@@ -50,7 +51,7 @@ class SessionItem:
     tags: tuple[str, ...] = ()
     n_runs: int = 0
     status: str | None = None
-    asked: str | None = None
+    first_input: str | None = None
 
     @property
     def owner(self) -> str | None:
@@ -63,11 +64,11 @@ class SessionTree:
     """A session, its ancestors, and the branches of these.
 
     Attributes:
-        cards: The sessions, root first, then level by level.
+        items: The sessions, root first, then level by level.
         complete: Whether these are all.
     """
 
-    cards: tuple[SessionItem, ...]
+    items: tuple[SessionItem, ...]
     complete: bool
 
 
@@ -121,10 +122,10 @@ def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str])
         .group_by(r.c.session_id)
         .subquery()
     )
-    first_input = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _MAX_INPUT_LENGTH)
+    beginning = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _MAX_INPUT_LENGTH)
     indexes = [sa.type_coerce(bounds.c[name], sa.types.NullType()).label(name) for name in ("first", "last")]
     columns = (damaged_rows.raw(r.c[name]) for name in ("session_id", "run_index", "status"))
-    query = sa.select(*columns, bounds.c.n_runs, *indexes, first_input.label("asked")).join(
+    query = sa.select(*columns, bounds.c.n_runs, *indexes, beginning.label("first_input")).join(
         bounds,
         (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last]),
     )
@@ -134,8 +135,8 @@ def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str])
         run = {name: row[name] for name in ("session_id", "run_index", "status")}
         run, _ = damaged_rows.decode_row(tables, "runs", run)
         of_session = fields.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
-        if row["run_index"] == row["first"] and isinstance(row["asked"], str):
-            of_session["asked"] = codec.decode_text(row["asked"])
+        if row["run_index"] == row["first"] and isinstance(row["first_input"], str):
+            of_session["first_input"] = codec.decode_text(row["first_input"])
         if row["run_index"] == row["last"]:
             of_session["status"] = run["status"]
     return fields

@@ -155,7 +155,7 @@ def _order_key(
         only = None if ids is None else lambda table: table.c.session_id.in_(ids)
         totals, column = session_total(tables, _TOTALS[order], only)
         return [totals], sa.func.coalesce(column, -1)
-    texts = {"title": lowered(_title(tables)), "owner": _owner(tables), "user": s.user_id}
+    texts = {"title": lower_text(_title(tables)), "owner": _owner(tables), "user": s.user_id}
     return [], sa.func.coalesce(sa.type_coerce(texts[order], sa.Text()), "")
 
 
@@ -165,7 +165,7 @@ def _message_count(tables: Tables) -> tuple[list[sa.Subquery], sa.ColumnElement[
     all_messages = sa.select(sa.func.count()).select_from(m).where(m.c.session_id == s.c.session_id).correlate(s)
     # Grouped by an expression: for a column, SQLite would follow the index of sessions back and forth in the table.
     name = sa.func.coalesce(m.c.session_id, "")
-    query = sa.select(name.label("session_id"), sa.func.count().label("n")).where(told_again(m.c)).group_by(name)
+    query = sa.select(name.label("session_id"), sa.func.count().label("n")).where(is_history_copy(m.c)).group_by(name)
     copies = query.subquery()
     return [copies], all_messages.scalar_subquery() - sa.func.coalesce(copies.c.n, 0)
 
@@ -226,7 +226,7 @@ def _has_latest_status(tables: Tables, status: str) -> sa.ColumnElement[bool]:
 
 
 def _contains_ignoring_case(column: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
-    ignoring_case = _contains(lowered(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
+    ignoring_case = _contains(lower_text(sa.type_coerce(column, sa.Text())), codec.encode_text(part.lower()))
     # SQLite lowers ASCII only: there, "Ä" matches at least itself.
     return ignoring_case if part.isascii() else ignoring_case | _contains(column, codec.encode_text(part))
 

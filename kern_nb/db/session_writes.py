@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import mapping
+from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, insert_run_contents, owner_mismatch, upsert_session
-from kern_nb.db.schema import real
 from kern_nb.db.session_search import TAGS
 from kern_nb.errors import RunNotFound, SessionExists
 from kern_nb.records import Session
@@ -168,7 +168,7 @@ def add_score(
     tables = store.tables
     c = tables.scores.c
     is_unknown = isinstance(value, float) and math.isnan(value)
-    number = None if is_unknown else float(value) if isinstance(value, bool) else real(value)
+    number = None if is_unknown else float(value) if isinstance(value, bool) else to_float(value)
     lock_session(connection, store, session_id, user_id)
     if run_id is not None:
         r = tables.runs

@@ -27,7 +27,7 @@ from kern_nb.db import (
     user_sql,
 )
 from kern_nb.db.column_types import InvalidText
-from kern_nb.db.disk_space import unavailable
+from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
@@ -103,8 +103,8 @@ class SqliteDb(RowStore):
                 return True
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with engine.connect() as connection:
-                objects = catalog.objects(connection, None)
-                return schema_versions.has_kern_tables(connection, self.tables, objects, **self._naming())
+                objects = catalog.list_objects(connection, None)
+                return schema_versions.has_kern_tables(connection, self.tables, objects, **self._schema_options())
 
     def _create(self) -> None:
         files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode
@@ -128,12 +128,12 @@ class SqliteDb(RowStore):
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
         except sqlite3.Error as error:
-            raise self.explain(error) or error from error
+            raise self.translate_error(error) or error from error
         connection.text_factory = _decode_text
         # SQLite's own lower() is ASCII only.
         connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function(JSON_AT_FUNCTION, -1, extract_json, deterministic=True)
-        connection.create_function(lineage.SQLITE_AMONG, 5, lineage.lies_among, deterministic=True)
+        connection.create_function(lineage.SQLITE_IN_SEGMENTS, 5, lineage.is_in_segments, deterministic=True)
         return connection
 
     def insert(self, table: sa.Table) -> Any:
@@ -171,11 +171,11 @@ class SqliteDb(RowStore):
         """Whether another connection has locked the file."""
         return is_busy(getattr(error, "orig", error))
 
-    def explain(self, error: Exception) -> BaseException | None:
+    def translate_error(self, error: Exception) -> BaseException | None:
         """Translate an error by SQLite's result code."""
         cause = getattr(error, "orig", error)
         if not isinstance(cause, sqlite3.Error):
-            return super().explain(error)
+            return super().translate_error(error)
         if "disk I/O error" in str(cause) or "disk is full" in str(cause):
-            return unavailable(self.url, cause, self.db_file)
+            return unavailable_error(self.url, cause, self.db_file)
         return explain_error(cause, self.url)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.db import (
     blobs,
-    late_imports,
     reads,
     references,
     run_writes,
@@ -25,7 +24,7 @@ from kern_nb.db import (
 )
 from kern_nb.db.blobs import Blob
 from kern_nb.db.database import Database
-from kern_nb.db.dataframes import Tabular
+from kern_nb.db.dataframes import DataFrameMethods
 from kern_nb.db.lineage import BranchPointLike
 from kern_nb.db.session_items import SessionItem, SessionTree
 from kern_nb.db.session_search import SessionFilter, SessionIds, SessionOrder
@@ -33,16 +32,17 @@ from kern_nb.db.store_requirements import RequirementMethods
 from kern_nb.db.store_runs import RunMethods
 from kern_nb.errors import BadUsage
 from kern_nb.records import RunStatus, Session, SessionType
+from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from kern_nb.db.damage_repair import DamagedValue
     from kern_nb.db.integrity import CheckReport
-    from kern_nb.db.late_imports import IngestReport
     from kern_nb.db.reads import SessionPage
     from kern_nb.db.references import Reference
+    from kern_nb.ingest.report import IngestReport
 
 
-class SessionStore(Tabular, RunMethods, RequirementMethods):
+class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
     """Sessions, runs, messages and tool calls as rows of a database.
 
     Before the first write, no file is created and nothing is written. A store can be used from many threads and, unless
@@ -311,7 +311,7 @@ class SessionStore(Tabular, RunMethods, RequirementMethods):
         if detach_branches and self.exists() and not self.read_only:
             with self.connect() as connection:
                 runs = session_deletes.count_runs_to_detach(connection, self, session_id, user_id)
-            with late_imports.progress_bar(sum(runs.values()), shown=progress, what="inherited runs copied") as bar:
+            with Progress(sum(runs.values()), shown=progress, what="inherited runs copied") as bar:
                 for branch in runs:
                     while n := self._detach_batch(session_id, branch):
                         bar.done(n)
@@ -414,7 +414,9 @@ class SessionStore(Tabular, RunMethods, RequirementMethods):
         Raises:
             UnknownFormat: No importer reads it, or none has that name.
         """
-        return late_imports.ingest(self, Path(path), format, progress=progress)
+        from kern_nb.ingest import ingest
+
+        return ingest(self, Path(path), format, progress=progress)
 
     def check(self, *, repair: bool = False, hosts_gone: Collection[str] = ()) -> CheckReport:
         """Check for broken invariants: damaged values, interrupted runs, rows without their session or parent.

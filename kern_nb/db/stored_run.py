@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from kern_nb.db import codec, mapping
-from kern_nb.db.schema import Json, Real, Tables
+from kern_nb.db.column_types import Json, Real
+from kern_nb.db.schema import Tables
 from kern_nb.records import Run
 
 

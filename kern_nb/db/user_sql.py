@@ -58,7 +58,7 @@ _TOKEN = re.compile(
 )
 
 
-def run_query(store: Connected, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
+def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
         raise BadUsage(f"params must be a dict, got {codec.short_repr(params)}.", "For example: {'name': 'Alice'}")
@@ -141,7 +141,7 @@ def _convert_parameter(name: str, value: Any) -> Any:
     """Convert a parameter to a plain Python value, text encoded like the stored text that it is compared with."""
     try:
         decoded = codec.loads(codec.dumps(value))
-        decoded = mapping.number(decoded) if type(decoded) is int else decoded
+        decoded = mapping.normalize_number(decoded) if type(decoded) is int else decoded
     except UnstorableValue:
         decoded = {}
     hint = "Pass a single text, number or time."
@@ -150,7 +150,7 @@ def _convert_parameter(name: str, value: Any) -> Any:
     if isinstance(decoded, Decimal) and decoded.is_snan():
         raise BadUsage(f"${name} must be a text, number or time, got a signaling NaN.", hint)
     if isinstance(decoded, datetime):
-        utc(decoded, f"${name}")
+        to_utc(decoded, f"${name}")
     return codec.encode_text(decoded) if isinstance(decoded, str) else decoded
 
 
@@ -276,7 +276,7 @@ def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def compile_views(
-    store: Connected, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
 ) -> dict[str, str]:
     """Return the SELECT of each view by name."""
     return {name: _compile_view(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
@@ -296,7 +296,7 @@ def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str
     return str(body).replace("%%", "%")
 
 
-def create_view_statements(store: Connected, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
+def create_view_statements(store: Database, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
     """Return the DDL of the six views. They are temporary: each workload of a database has its own."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
     return [f"{create} {name} AS {body}" for name, body in compile_views(store, dialect, db_schema).items()]

@@ -19,10 +19,12 @@ def require_count(name: str, value: Any, *, least: int = 0) -> int:
         BadUsage: It is not an integer, or less than ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise BadUsage(f"{name} must be an int, got {codec.shown(value)}.", f"For example: {name}=100")
+        raise BadUsage(f"{name} must be an int, got {codec.short_repr(value)}.", f"For example: {name}=100")
     number = value.__index__()
     if number < least:
-        raise BadUsage(f"{name} must be at least {least}, got {codec.shown(number)}.", f"For example: {name}={least}")
+        raise BadUsage(
+            f"{name} must be at least {least}, got {codec.short_repr(number)}.", f"For example: {name}={least}"
+        )
     return min(number, MAX_COUNT)
 
 
@@ -33,7 +35,7 @@ def require_text(name: str, value: Any) -> str:
         BadUsage: It is not a string.
     """
     if not isinstance(value, str):
-        raise BadUsage(f"{name} must be a str, got {codec.shown(value)}.", "Pass a str.")
+        raise BadUsage(f"{name} must be a str, got {codec.short_repr(value)}.", "Pass a str.")
     return value
 
 
@@ -44,5 +46,5 @@ def require_texts(name: str, values: Any) -> list[str]:
         BadUsage: It is not a list, or has an item that is not a string.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise BadUsage(f"{name} must be a list, got {codec.shown(values)}.", f"For example: {name}=['a', 'b']")
+        raise BadUsage(f"{name} must be a list, got {codec.short_repr(values)}.", f"For example: {name}=['a', 'b']")
     return [require_text(name, value) for value in values]

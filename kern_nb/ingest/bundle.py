@@ -22,9 +22,9 @@ from hashlib import sha256
 from typing import Any
 
 from kern_nb.db.blobs import Blob
+from kern_nb.db.key_upgrades import upgrade_row
 from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
-from kern_nb.extra_keys import upgraded
 from kern_nb.ingest.bundle_merge import BundledSession, InheritedRun
 from kern_nb.ingest.bundle_schema import RecordParser, decode_record
 from kern_nb.ingest.importer import MalformedRecord, json_type, require_field
@@ -142,7 +142,7 @@ def _upgrade_run(run: Any) -> Any:
         return run
     new = upgrade_row("runs", run)
     if isinstance(run.get("messages"), list):
-        new["messages"] = [upgraded("messages", m) if isinstance(m, dict) else m for m in run["messages"]]
+        new["messages"] = [upgrade_row("messages", m) if isinstance(m, dict) else m for m in run["messages"]]
     return new
 
 

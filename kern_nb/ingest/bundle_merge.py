@@ -26,7 +26,7 @@ from kern_nb.db.store import SessionStore
 from kern_nb.ingest.bundle_schema import RUN_TABLES, Rows
 from kern_nb.ingest.diff import Changes
 from kern_nb.ingest.importer import MalformedRecord, hash_record
-from kern_nb.records import OPEN_STATUSES, UNANSWERED
+from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES
 
 INTERRUPTED, PAUSED = "INTERRUPTED", "PAUSED"
 _REPLACEABLE = (INTERRUPTED, PAUSED)
@@ -311,9 +311,9 @@ def _has_continued(draft: BundledSession, run: Row, stored: _Run, existing: Exis
         return True
     return any(
         row["run_id"] == run["run_id"]
-        and row["status"] not in UNANSWERED
+        and row["status"] not in UNRESOLVED_STATUSES
         and (requirement := existing.requirements.get(row["requirement_id"])) is not None
-        and requirement.status in UNANSWERED
+        and requirement.status in UNRESOLVED_STATUSES
         for row in draft.rows["requirements"]
     )
 

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from kern_nb.db import codec, mapping
 from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.mapping import Row
-from kern_nb.db.schema import WORDS, Flag, Json, Real, Tables, Text, Whole
+from kern_nb.db.schema import ALLOWED_VALUES, Tables
 from kern_nb.ingest.importer import MalformedRecord, json_type, require_field
-from kern_nb.records import YEARS
+from kern_nb.records import RESULT_ROLES, YEARS
 
 Rows = dict[str, list[Row]]
 """The rows of one session, by table; ``sessions`` has one row."""
@@ -133,8 +133,8 @@ class RecordParser:
             if value is not None and not field.accepts(value):
                 raise MalformedRecord(f"{name!r} of {owner} must be {field.expected}")
         for name in _TEXT_AND_JSON.get(table, ()):
-            is_result = table == "tool_calls" or row.get("role") in mapping.ANSWERS
-            row[name], row[f"{name}_json"] = mapping.split(row[name], is_result=is_result)
+            is_result = table == "tool_calls" or row.get("role") in RESULT_ROLES
+            row[name], row[f"{name}_json"] = mapping.split_content(row[name], is_result=is_result)
         return row
 
 
@@ -154,11 +154,11 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
         name = column.name
         if name in _OMITTED[table] or name in json_columns:
             continue
-        allowed = WORDS.get((table, name))
+        allowed = ALLOWED_VALUES.get((table, name))
         if allowed:
             kind: tuple[Callable[[Any], bool], str] = allowed.__contains__, "one of " + ", ".join(allowed)
         elif (table, name) in _IDS:
-            kind = _is_id, f"a string of up to {mapping.LONGEST_ID:,} characters"
+            kind = _is_id, f"a string of up to {mapping.MAX_ID_LENGTH:,} characters"
         elif name in _TEXT_AND_JSON.get(table, ()) or name in _ANY_JSON:
             kind = _is_any, "a value"
         elif name in _INDEXES:
@@ -253,7 +253,7 @@ def _is_any(_: Any) -> bool:
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
     Text: (_is_string, "a string"),
     Json: (_is_object, "an object"),
-    Whole: (_is_integer, "an integer"),
+    Integer: (_is_integer, "an integer"),
     Real: (_is_number, "a number"),
-    Flag: (_is_boolean, "true or false"),
+    Boolean: (_is_boolean, "true or false"),
 }

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.display import DisplayMixin
 
 _SHOWN_PROBLEMS = 5
 
@@ -66,7 +65,7 @@ class IngestReport:
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN_PROBLEMS]]
         if len(self.errors) > _SHOWN_PROBLEMS:
             lines.append(f"  and {len(self.errors) - _SHOWN_PROBLEMS} more in .errors")
-        return visible("\n".join(lines))
+        return escape_controls("\n".join(lines))
 
     def _repr_html_(self) -> str:
         from kern_nb.views.reports import ingest_html

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
-from kern_nb.db.mapping import ended
+from kern_nb.db.mapping import result_status
 from kern_nb.ingest.importer import MAX_ID_LENGTH, hash_record, run_id_for
 from kern_nb.records import Message, Run, ToolCall
 
@@ -112,7 +112,7 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
 
 
 def _complete(call: ToolCall, result: Message) -> None:
-    call.status = ended(result)
+    call.status = result_status(result)
     if result.tool_name is None:
         result.tool_name = call.tool_name
 
@@ -129,7 +129,9 @@ def _to_run(run_id: str, messages: list[Message], model: str | None) -> Run:
         run_id=run_id,
         status="COMPLETED",
         model=models[-1] if models else model,
-        input=inputs[0] if len(inputs) == 1 else "\n".join(mapping.split(text)[0] or "" for text in inputs) or None,
+        input=inputs[0]
+        if len(inputs) == 1
+        else "\n".join(mapping.split_content(text)[0] or "" for text in inputs) or None,
         output=outputs[-1] if outputs else None,
         messages=messages,
         created_at=start,

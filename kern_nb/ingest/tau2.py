@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
-from kern_nb.db.mapping import micros
+from kern_nb.db.mapping import to_micros
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error_text, hash_record, require_field
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem

@@ -109,7 +109,7 @@ class _Writer:
     def _is_acceptable(self, draft: Draft | BundledSession) -> bool:
         """Report a session whose id is too long, or repeated in its file."""
         key = (draft.file, draft.session_id)
-        limit = mapping.LONGEST_ID if isinstance(draft, BundledSession) else MAX_ID_LENGTH
+        limit = mapping.MAX_ID_LENGTH if isinstance(draft, BundledSession) else MAX_ID_LENGTH
         if len(draft.session_id) > limit:
             self._report(draft, f"is not imported: its id is longer than {limit} characters")
         elif key in self.lines:

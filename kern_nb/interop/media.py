@@ -29,7 +29,6 @@ Keep = Callable[[bytes, str | None], str | None]
 _URLS: dict[str, type[FileUrl]] = {"image": ImageUrl, "audio": AudioUrl, "video": VideoUrl, "document": DocumentUrl}
 _DEFAULTS = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "document": "application/octet-stream"}
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _SOURCES = "Pass bytes, a path or a URL."
 
 
@@ -78,7 +77,7 @@ def _as_list(sources: Any) -> list[Any]:
 def printable(value: Any) -> Any:
     """Replace lone surrogates, which no encoding has, by U+FFFD, so that a value can be sent to a provider."""
     if isinstance(value, str):
-        return _SURROGATES.sub("\ufffd", value)
+        return replace_surrogates(value)
     if isinstance(value, dict):
         return {printable(key): printable(item) for key, item in value.items()}
     return [printable(item) for item in value] if isinstance(value, list) else value

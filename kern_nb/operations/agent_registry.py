@@ -88,7 +88,9 @@ def resolve_store(store: str | SessionStore | None) -> SessionStore:
     except NoStore:
         if store is not None or store_registry.names():
             raise
-        owned = (agent.kept_in for agent in notebook_agents().values())
+        from kern_nb.runtime.session_access import existing_store
+
+        owned = (existing_store(agent) for agent in notebook_agents().values())
         stores = {_identity(candidate): candidate for candidate in owned if candidate is not None}
         if len(stores) != 1:
             raise

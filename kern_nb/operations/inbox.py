@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.operations import agent_registry
 from kern_nb.operations.run_index import RunIndex
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text.tables import Table
 from kern_nb.views import requirements as requirement_view
 
@@ -67,7 +67,7 @@ def inbox(
         run, top_level = runs.find(requirement.run_id), runs.top_level(requirement.run_id)
         title = str(top_level or requirement.session_id or "")
         owner = (run.owner if run else None) or ""
-        rows.append(requirement_view.Waiting(requirement, ids[requirement.requirement_id], title, owner))
+        rows.append(requirement_view.InboxRow(requirement, ids[requirement.requirement_id], title, owner))
     return Inbox(rows, narrowed=narrowed, store=store if isinstance(store, str) else "")
 
 
@@ -85,7 +85,7 @@ def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[s
     if not requirements:
         return {}
     stored = store.sql("SELECT requirement_id FROM requirements")["requirement_id"]
-    return requirement_view.keys([requirement.requirement_id for requirement in requirements], stored)
+    return requirement_view.shortest_prefixes([requirement.requirement_id for requirement in requirements], stored)
 
 
 def find_requirement(store: SessionStore, reference: str) -> Requirement:
@@ -151,7 +151,7 @@ class Inbox:
 
     def _table(self) -> Table:
         empty = "No matching requirements" if self.narrowed else "The inbox is empty: no pending requirements"
-        return requirement_view.table(self.rows, empty=empty, store=self.store)
+        return requirement_view.inbox_table(self.rows, empty=empty, store=self.store)
 
 
 def _encode(value: Any, kind: str) -> Any:

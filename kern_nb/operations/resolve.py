@@ -10,7 +10,7 @@ from kern_nb.operations import agent_registry
 from kern_nb.operations.inbox import find_requirement, short_ids
 from kern_nb.operations.run_index import RunIndex
 from kern_nb.operations.value_parser import parse_answer
-from kern_nb.records import UNANSWERED, Requirement
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
 
@@ -67,15 +67,15 @@ def approve(
     """
     opened = agent_registry.resolve_store(store)
     requirement = find_requirement(opened, reference)
-    if requirement.kind != "confirmation" and requirement.status in UNANSWERED:
+    if requirement.kind != "confirmation" and requirement.status in UNRESOLVED_STATUSES:
         raise BadUsage(
-            f"{requirements.asked(requirement)} needs a value ({requirement.kind}), not an approval.",
-            f"Answer it: {requirements.lines(requirement, reference)[0]}",
+            f"{requirements.describe(requirement)} needs a value ({requirement.kind}), not an approval.",
+            f"Answer it: {requirements.answer_commands(requirement, reference)[0]}",
         )
     resolved = opened.resolve(requirement.requirement_id, approve=True, args=args, note=note, by=by)
-    tool = formatting.cut(resolved.tool_name or "tool", 60)
-    change = "" if args is None else f" as {tool}({formatting.compact(resolved.answer, 120)})"
-    return _resolution(opened, store, resolved, f"{formatting.GOOD} Approved {requirements.asked(resolved)}{change}")
+    tool = formatting.truncate(resolved.tool_name or "tool", 60)
+    change = "" if args is None else f" as {tool}({formatting.format_arguments(resolved.answer, 120)})"
+    return _resolution(opened, store, resolved, f"{formatting.GOOD} Approved {requirements.describe(resolved)}{change}")
 
 
 def reject(
@@ -85,7 +85,7 @@ def reject(
     opened = agent_registry.resolve_store(store)
     requirement = find_requirement(opened, reference)
     resolved = opened.resolve(requirement.requirement_id, approve=False, note=note, by=by)
-    return _resolution(opened, store, resolved, f"{formatting.BAD} Rejected {requirements.asked(resolved)}")
+    return _resolution(opened, store, resolved, f"{formatting.BAD} Rejected {requirements.describe(resolved)}")
 
 
 def answer(
@@ -113,13 +113,17 @@ def answer(
     """
     opened = agent_registry.resolve_store(store)
     requirement = find_requirement(opened, reference)
-    if requirement.kind == "confirmation" and requirement.status in UNANSWERED:
-        lines = " or ".join(requirements.lines(requirement, reference))
-        raise BadUsage(f"{requirements.asked(requirement)} needs an approval, not a value.", f"Decide: {lines}")
-    value = parse_answer(words, requirement) if requirement.status in UNANSWERED else None
+    if requirement.kind == "confirmation" and requirement.status in UNRESOLVED_STATUSES:
+        lines = " or ".join(requirements.answer_commands(requirement, reference))
+        raise BadUsage(f"{requirements.describe(requirement)} needs an approval, not a value.", f"Decide: {lines}")
+    value = parse_answer(words, requirement) if requirement.status in UNRESOLVED_STATUSES else None
     resolved = opened.resolve(requirement.requirement_id, approve=True, value=value, note=note, by=by)
-    text = f"“{formatting.cut(value, 120)}”" if isinstance(value, str) else formatting.compact(value, 120) or "nothing"
-    action = f"{formatting.GOOD} Answered {requirements.asked(resolved)} with {text}"
+    text = (
+        f"“{formatting.truncate(value, 120)}”"
+        if isinstance(value, str)
+        else formatting.format_arguments(value, 120) or "nothing"
+    )
+    action = f"{formatting.GOOD} Answered {requirements.describe(resolved)} with {text}"
     return _resolution(opened, store, resolved, action)
 
 
@@ -137,11 +141,14 @@ def handoff(
     runs = RunIndex(opened, [assigned.session_id])
     pending = _pending(opened, runs, assigned)
     same_assignee = [requirement for requirement in pending if requirement.assignee == to]
-    subject = f"{len(same_assignee):,} requirements" if len(same_assignee) > 1 else requirements.asked(assigned)
+    subject = f"{len(same_assignee):,} requirements" if len(same_assignee) > 1 else requirements.describe(assigned)
     key = short_ids(opened, [assigned])[assigned.requirement_id]
     suffix = _store_option(store)
-    inbox, line = f"%kern inbox --for {requirements.quoted(to)}{suffix}", requirements.lines(assigned, key)[0] + suffix
-    action = f"→ Assigned to {formatting.cut(to, 60)}: {subject} in {_run_title(runs, assigned)}."
+    inbox, line = (
+        f"%kern inbox --for {requirements.quote(to)}{suffix}",
+        requirements.answer_commands(assigned, key)[0] + suffix,
+    )
+    action = f"→ Assigned to {formatting.truncate(to, 60)}: {subject} in {_run_title(runs, assigned)}."
     return Resolution(assigned, pending, (action, f"List them with {inbox}; answer with, for example, {line}"))
 
 
@@ -151,7 +158,7 @@ def _resolution(
     runs = RunIndex(opened, [requirement.session_id])
     pending = _pending(opened, runs, requirement)
     run = _run_title(runs, requirement)
-    note = f": {formatting.cut(requirement.note, 120)}" if requirement.note else "."
+    note = f": {formatting.truncate(requirement.note, 120)}" if requirement.note else "."
     if pending:
         next_step = _pending_sentence(opened, run, pending, _store_option(store))
     else:
@@ -159,23 +166,23 @@ def _resolution(
         owner = top_level.owner if top_level else None
         agent = agent_registry.find_variable(owner) or owner or "NAME"
         name = store if isinstance(store, str) else ""
-        next_step = f"Resume it: {requirements.continue_line(run, agent, name)}"
+        next_step = f"Resume it: {requirements.continue_command(run, agent, name)}"
     return Resolution(requirement, pending, (f"{action} in {run}{note}", next_step))
 
 
 def _pending_sentence(store: SessionStore, run: str, pending: list[Requirement], suffix: str) -> str:
     """Name the first pending requirements of a run, and the line that lists all of them."""
     ids = short_ids(store, pending)
-    names = ", ".join(f"{ids[r.requirement_id]} {requirements.asked(r, 60)}" for r in pending[:_MAX_NAMED])
+    names = ", ".join(f"{ids[r.requirement_id]} {requirements.describe(r, 60)}" for r in pending[:_MAX_NAMED])
     ellipsis = ", …" if len(pending) > _MAX_NAMED else ""
-    return f"{len(pending):,} more pending: {names}{ellipsis}; %kern inbox --session {requirements.quoted(run)}{suffix}"
+    return f"{len(pending):,} more pending: {names}{ellipsis}; %kern inbox --session {requirements.quote(run)}{suffix}"
 
 
 def _pending(store: SessionStore, runs: RunIndex, requirement: Requirement) -> list[Requirement]:
     """Return the pending requirements of the run that resumes, without expired ones."""
     top_level = runs.top_level(requirement.run_id)
     candidates = store.requirements(run_id=top_level.run_id if top_level else requirement.run_id)
-    return [candidate for candidate in candidates if requirements.is_waiting(candidate)]
+    return [candidate for candidate in candidates if requirements.is_pending(candidate)]
 
 
 def _run_title(runs: RunIndex, requirement: Requirement) -> str:
@@ -183,4 +190,4 @@ def _run_title(runs: RunIndex, requirement: Requirement) -> str:
 
 
 def _store_option(store: str | SessionStore | None) -> str:
-    return f" --store {requirements.quoted(store)}" if isinstance(store, str) else ""
+    return f" --store {requirements.quote(store)}" if isinstance(store, str) else ""

@@ -10,7 +10,7 @@ from kern_nb.operations import agent_registry
 from kern_nb.operations.agent_registry import is_same_store
 from kern_nb.operations.inbox import find_requirement
 from kern_nb.operations.run_index import RunEntry, RunIndex
-from kern_nb.views.requirements import continue_line
+from kern_nb.views.requirements import continue_command
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -101,7 +101,7 @@ def _locate(store: SessionStore, reference: str) -> RunEntry:
         origin = f"{row['session_id']}/{location.run_index}"
         raise BadUsage(
             f"Run {location.session_id}/{location.run_index} is inherited from {row['session_id']}.",
-            f"Resume it there: {continue_line(origin)}",
+            f"Resume it there: {continue_command(origin)}",
         )
     return _top_level(runs, row["run_id"], reference)
 
@@ -123,7 +123,7 @@ def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
         hint = f"See its runs: %kern show {session_id}"
         raise BadUsage(f"Session {session_id} has no paused or interrupted run.", hint)
     names = ", ".join(f"{run} {run.status}" for run in unfinished)
-    hint = f"Name one: {continue_line(str(unfinished[-1]))}"
+    hint = f"Name one: {continue_command(str(unfinished[-1]))}"
     raise BadUsage(f"Session {session_id} has several unfinished runs: {names}.", hint)
 
 
@@ -134,7 +134,7 @@ def _owner(run: RunEntry, store: SessionStore) -> SessionOwner:
     matches = {name: agent for name, agent in matches.items() if is_same_store(agent.store, store)} or matches
     if variable := agent_registry.only(matches):
         return matches[variable]
-    hint = f"Name one: {continue_line(str(run), next(iter(matches or agents), 'NAME'))}"
+    hint = f"Name one: {continue_command(str(run), next(iter(matches or agents), 'NAME'))}"
     if matches:
         raise BadUsage(f"Several agents have the id or name {run.owner!r}: {', '.join(matches)}.", hint)
     available = f"the agents of this notebook are: {', '.join(agents)}" if agents else "this notebook has no agent"

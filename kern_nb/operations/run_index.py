@@ -42,7 +42,7 @@ class RunIndex:
         fields = RunEntry._fields[:-1]
         df = store.runs_df(ids, columns=(*fields, *_OWNER))
         self._runs: dict[str, RunEntry] = {}
-        for row in df.astype(object).where(df.notna(), None).to_dict("records"):
+        for row in na_to_none(df).to_dict("records"):
             owner = next((row[name] for name in _OWNER if row[name]), None)
             self._runs[row["run_id"]] = RunEntry(**{name: row[name] for name in fields}, owner=owner)
         self._parents = {run_id: run.parent_run_id for run_id, run in self._runs.items()}

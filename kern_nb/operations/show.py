@@ -129,7 +129,7 @@ class SessionTable:
         columns += [Column("status"), Column("created (UTC)")]
         newest = "The newest " if self.more else ""
         note = f"Show older ones: %kern sessions --last {10 * len(rows)}" if self.more else ""
-        return Table(newest + formatting.plural(len(rows), "session"), columns, rows, note).without_empty_columns()
+        return Table(newest + formatting.pluralize(len(rows), "session"), columns, rows, note).without_empty_columns()
 
 
 def _session_row(row: dict[str, Any]) -> list[str]:
@@ -157,7 +157,7 @@ def _branch_point(row: dict[str, Any]) -> str:
         return ""
     run, message = row["fork_run_index"], row["fork_message_index"]
     index = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
-    return f"{formatting.BRANCH} {formatting.cut(row['parent_session_id'], _MAX_PARENT)}{index}"
+    return f"{formatting.BRANCH} {formatting.truncate(row['parent_session_id'], _MAX_PARENT)}{index}"
 
 
 @dataclass(frozen=True, repr=False)

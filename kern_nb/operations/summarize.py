@@ -49,7 +49,7 @@ _INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, repr=False)
-class Summaries:
+class Summaries(DisplayMixin):
     """A model's summaries of several sessions and runs, and one overall summary, which is not stored.
 
     Attributes:
@@ -71,23 +71,13 @@ class Summaries:
     @property
     def df(self) -> pd.DataFrame:
         """One row per summary, with the fields of `SessionSummary`; topics as one text."""
-        from kern_nb.analysis.dataframe import framed
+        from kern_nb.analysis.dataframe import build_frame
 
         names = ("session_id", "run_index", "summary", "topics", "last_run_index", "updated_at")
         kinds: dict[str, Any] = dict.fromkeys(names, "text")
         kinds |= {"run_index": "count", "last_run_index": "count", "updated_at": "time"}
         rows = [summary.model_copy(update={"topics": ", ".join(summary.topics)}) for summary in self.summaries]
-        return framed([tuple(getattr(row, name) for name in names) for row in rows], kinds)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.summary import summaries_text
-
-        return summaries_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.summary import summaries_html
-
-        return summaries_html(self)
+        return build_frame([tuple(getattr(row, name) for name in names) for row in rows], kinds)
 
 
 @overload
@@ -181,8 +171,8 @@ def summarize(
 
     opened = store_registry.find(store)
     manager = _manager(model)
-    fitting = Fitting(where=where, agent_id=agent_id, since=since, until=until)
-    targets = chosen(opened, references, fitting, user_id)
+    fitting = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
+    targets = select_sessions(opened, references, fitting, user_id)
     with _Progress(len(targets), shown=progress) as bar:
         result: SessionSummary | Summaries = event_loop.run(
             lambda: _summarize(opened, targets, manager, bar), watch=bar.follow
@@ -240,7 +230,7 @@ async def _summarize(
         summary: SessionSummary | None
         with _translate_errors(str(target), _CONTINUE if target.run_index is None else _RETRY):
             if target.run_index is not None:
-                summary = await manager.of_run(store, target.session_id, target.run_index)
+                summary = await manager.summarize_run(store, target.session_id, target.run_index)
                 bar.answered()
             else:
                 summary = await manager.update(store, target.session_id, on_answer=bar.answered)
@@ -260,15 +250,15 @@ async def _combine(
     summaries: Sequence[SessionSummary], without: tuple[str, ...], manager: SessionSummaryManager
 ) -> Summaries:
     """Return the summaries with an overall one; for a single summary that is its text."""
-    from kern_nb.runtime.summaries import LONGEST, SessionSummaryManager
+    from kern_nb.runtime.summaries import MAX_MESSAGE_CHARACTERS, SessionSummaryManager
 
     if len(summaries) == 1:
         only = summaries[0]
         return Summaries(only.summary, tuple(only.topics), (only,), without, only.model)
-    lines = [f"{n}. {summary.summary[:LONGEST]}" for n, summary in enumerate(summaries, start=1)]
+    lines = [f"{n}. {summary.summary[:MAX_MESSAGE_CHARACTERS]}" for n, summary in enumerate(summaries, start=1)]
     with _translate_errors("all sessions together", _CONTINUE):
-        text = await SessionSummaryManager(manager.model, prompt=_OVERALL).extended(None, lines, heading=_HEADING)
-    name = models.name_of(manager.model)
+        text = await SessionSummaryManager(manager.model, prompt=_OVERALL).extend(None, lines, heading=_HEADING)
+    name = models.model_name(manager.model)
     return Summaries(text["summary"], tuple(text["topics"]), tuple(summaries), without, name)
 
 

@@ -63,7 +63,7 @@ def parse_answer(words: Sequence[str], requirement: Requirement) -> Any:
     Raises:
         BadUsage: A field is missing or unknown.
     """
-    value, names = parse_value(" ".join(words)), fields(requirement)
+    value, names = parse_value(" ".join(words)), field_names(requirement)
     if not names:
         return value
     is_mandatory = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))

@@ -46,14 +46,14 @@ def printer() -> Emit:
 
     The view is imported here, because views are above the runtime.
     """
-    from kern_nb.views.stream import Said, said_html, said_text
+    from kern_nb.views.stream import RunStream, stream_html, stream_text
 
-    stream = Said()
+    stream = RunStream()
 
     def render() -> dict[str, str]:
-        return {"text/html": said_html(stream), "text/plain": said_text(stream)}
+        return {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
 
-    screen: _Screen = _Cell(render) if _in_notebook() else _Terminal()
+    screen: _Screen = _Cell(render) if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
@@ -106,7 +106,7 @@ class _Terminal:
             self._line(stream.call_line(event.tool_call_id))
         elif isinstance(event, Ended):
             if not self._has_text and (text := stream.unstreamed()):
-                self._line(formatting.visible(text))
+                self._line(formatting.escape_controls(text))
             for line in stream.closing(event.run):
                 self._line(line)
             if self._column:

@@ -23,8 +23,7 @@ def current_cell() -> dict[str, Any] | None:
 
 
 def _read_cell() -> dict[str, Any] | None:
-    ipython = sys.modules.get("IPython")  # not imported: this is not a notebook
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = current_shell()
     if shell is None:
         return None
     if getattr(shell, "kernel", None) is None:

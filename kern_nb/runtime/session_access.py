@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from kern_nb import store_registry
-from kern_nb.control_characters import visible
+from kern_nb.control_characters import escape_controls
 from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNotFound
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class SessionAccess(ABC):
     def __repr__(self) -> str:
         """Show the kind, the id and the session."""
         session = f" session_id={self.session_id!r}" if self.session_id else ""
-        return visible(f"<{type(self).__name__} {self.id}{session}>")
+        return escape_controls(f"<{type(self).__name__} {self.id}{session}>")
 
     @property
     def db(self) -> SessionStore | None:

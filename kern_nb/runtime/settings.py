@@ -111,4 +111,4 @@ class Request:
     @property
     def internal(self) -> dict[str, Any]:
         """The keys for kern_nb's own use; a rerun passes the same state."""
-        return extra_keys.of_run(self.extra, copy.deepcopy(self.session_state))
+        return extra_keys.run_internal(self.extra, copy.deepcopy(self.session_state))

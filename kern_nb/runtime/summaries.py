@@ -250,7 +250,7 @@ def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[
         return [_line(message) for message in ended[run_index]]
     runs = store.runs_df(session_id, lineage=True, columns=["run_index", "run_id"])
     run = store.get_run(str(runs["run_id"][runs["run_index"] == run_index].iloc[0]))
-    messages = [m for m in run.messages if m.role not in NOT_TOLD and not m.from_history]
+    messages = [m for m in run.messages if m.role not in INSTRUCTION_ROLES and not m.from_history]
     lines = [_line(message) for message in messages or _input_and_output(run)]
     return lines + ([f"The run ended as {run.status}: {run.error}"] if run.error else [])
 

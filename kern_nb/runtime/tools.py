@@ -98,7 +98,7 @@ class Tool:
 
     def __repr__(self) -> str:
         """Show the name, and the kind of requirement."""
-        return visible(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
+        return escape_controls(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
 
 
 def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:

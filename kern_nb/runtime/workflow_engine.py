@@ -270,7 +270,7 @@ class _Execution:
             "user_id": self.user_id,
             "parent_run_id": self.run.run_id,
             "extra": extra,
-            "internal": extra_keys.of_run(extra),
+            "internal": extra_keys.run_internal(extra),
         }
         run_id, session_id = str(uuid4()), self.context.session_id
 

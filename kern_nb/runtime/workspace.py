@@ -37,7 +37,7 @@ class Workspace:
 
     def __repr__(self) -> str:
         """Show the paths."""
-        return visible(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
+        return escape_controls(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
         """Return the sorted paths of the files."""

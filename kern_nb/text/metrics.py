@@ -62,5 +62,5 @@ def format_share(fraction: float | None) -> str:
 
 def to_records(df: pd.DataFrame) -> list[dict[str, Any]]:
     """Convert a data frame to one dict a row; missing values are None."""
-    cells = df.astype(object).where(df.notna(), None).itertuples(index=False, name=None)
+    cells = na_to_none(df).itertuples(index=False, name=None)
     return [dict(zip(df.columns, row, strict=True)) for row in cells]

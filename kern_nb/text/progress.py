@@ -30,8 +30,8 @@ class Progress:
         self._what = what
         self._total = total
         self._done = self._records = 0
-        self._began = time.monotonic()
-        self._next = self._began + _PATIENCE
+        self._start = time.monotonic()
+        self._next = self._start + _DELAY_S
         self._notebook = shown and in_notebook()
         self._shown = self._notebook or (shown and sys.stderr.isatty())
         self._handle: Any = None

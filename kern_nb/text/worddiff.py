@@ -92,8 +92,8 @@ def _show_line_ends(text: str) -> str:
 
 def _appearance(text: str) -> str:
     """Return what a reader sees of a text."""
-    visible = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
-    return " ".join("".join(visible).split())
+    escape_controls = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
+    return " ".join("".join(escape_controls).split())
 
 
 def _reveal(x: list[Piece], y: list[Piece]) -> tuple[list[Piece], list[Piece]]:

@@ -56,7 +56,7 @@ def _title(digest: Digest) -> str:
     n_runs = int(items["run_index"].notna().sum())
     counts = [(len(items) - n_runs, "session"), (n_runs, "run")]
     title = " and ".join(formatting.pluralize(n, noun) for n, noun in counts if n)
-    return title + (f" ({formatting.truncate(digest.fitting, 2 * _LABEL)})" if digest.fitting else "")
+    return title + (f" ({formatting.truncate(digest.filters, 2 * _LABEL)})" if digest.filters else "")
 
 
 def _size(digest: Digest) -> str:

@@ -39,7 +39,7 @@ class InboxRow:
 
 def is_pending(requirement: Requirement) -> bool:
     """Return whether the requirement can still be resolved: it has no answer and has not expired."""
-    return requirement.status in UNANSWERED and not _is_expired(requirement)
+    return requirement.status in UNRESOLVED_STATUSES and not _is_expired(requirement)
 
 
 def _is_expired(requirement: Requirement) -> bool:
@@ -103,9 +103,9 @@ def quote(word: str) -> str:
 
 def describe_state(requirement: Requirement) -> str:
     """Describe who has claimed or resolved a requirement; empty while it is unclaimed."""
-    if requirement.status == "expired" or (requirement.status in UNANSWERED and _is_expired(requirement)):
+    if requirement.status == "expired" or (requirement.status in UNRESOLVED_STATUSES and _is_expired(requirement)):
         return f"{BAD} expired"
-    if requirement.status in UNANSWERED:
+    if requirement.status in UNRESOLVED_STATUSES:
         return f"claimed by {requirement.claimed_by}" if requirement.claimed_by else ""
     by = f" by {requirement.resolved_by}" if requirement.resolved_by else ""
     if requirement.approved is False:

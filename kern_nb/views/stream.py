@@ -64,7 +64,7 @@ class RunStream:
 
 def pause_line(run: Run) -> str:
     """Describe the pending requirements of a paused run on one line."""
-    pending = [r for r in run.requirements if r.status in UNANSWERED]
+    pending = [r for r in run.requirements if r.status in UNRESOLVED_STATUSES]
     names = ", ".join(f"{r.kind} of {r.tool_name}" if r.tool_name else r.kind for r in pending)
     return formatting.escape_controls(f"Paused: waiting for {names or 'an answer'}. See %kern inbox")
 

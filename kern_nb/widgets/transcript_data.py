@@ -187,7 +187,7 @@ def _clip(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
 
 
 def preview(text: str, length: int = PREVIEW_LENGTH) -> dict[str, Any]:
-    """Return the beginning of a model's text; Markdown also as a ``tree`` of `text.markdown`."""
+    """Return the beginning of a model's text; Markdown also as a ``parse`` of `text.markdown`."""
     nodes = None if len(text) > markdown.MAX_PARSED_LENGTH else markdown.parse(text[:_MAX_PARSED_PREVIEW])
     if nodes is None:
         return _clip(text, length)

@@ -25,7 +25,7 @@ def half_a_call(tool_name: str) -> dict[int, DeltaToolCall]:
 class Breaking:
     """Streams these answers in order, each a list of pieces; an exception among the pieces is raised.
 
-    `told` records the requests, `held` is set when a stream stalls.
+    `to_messages` records the requests, `held` is set when a stream stalls.
     """
 
     def __init__(self, *answers: list[Any]) -> None:

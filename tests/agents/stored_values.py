@@ -16,7 +16,7 @@ def columns_with(store: SessionStore, secret: str) -> list[str]:
     assert len(secret) >= 12, "too short to be unique"
     forms = [secret, *_in_base64(secret.encode())]
     columns = set()
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for table in store.tables.metadata.sorted_tables:
             for row in connection.execute(sa.select(table)).mappings():
                 columns |= {

@@ -120,7 +120,7 @@ def test_two_kernels_write_and_read_one_file(kernels):
 
     assert sorted(indexes) == list(range(6, 106))
     with DuckDb(first.path) as store:
-        assert [run.run_index for run in loaded(store, "chat").runs] == list(range(106))
+        assert [run.run_index for run in load_session(store, "chat").runs] == list(range(106))
         assert store.check()
 
 

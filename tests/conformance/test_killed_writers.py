@@ -97,7 +97,7 @@ def test_writer_killed_in_a_burst_of_messages_loses_at_most_one(persistent_targe
         stored = load_session(store, "chat").runs[0].messages
 
         assert len(stored) in (acknowledged + 1, acknowledged + 2)
-        assert said(stored) == [f"message {i}" for i in range(len(stored))]
+        assert message_contents(stored) == [f"message {i}" for i in range(len(stored))]
         store.finish_run(run.run_id, output="by another process")
         assert load_session(store, "chat").runs[0].status == "COMPLETED"
 

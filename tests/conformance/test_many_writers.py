@@ -50,7 +50,7 @@ def test_four_processes_append_a_hundred_runs_each_to_one_session(persistent_tar
             n_runs = len(runs)
             time.sleep(0.3)
         indexes = [worker.end() for worker in processes]
-        session = loaded(store, "chat")
+        session = load_session(store, "chat")
 
         assert sorted(index for own in indexes for index in own) == list(range(400))
         assert all(own == sorted(own) for own in indexes)
@@ -129,7 +129,7 @@ def test_stores_in_memory_are_independent(tmp_path):
         )
 
         assert errors == []
-        assert (len(loaded(first, "chat").runs), len(loaded(second, "chat").runs)) == (40, 40)
+        assert (len(load_session(first, "chat").runs), len(load_session(second, "chat").runs)) == (40, 40)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from samples import load_session
 
-from kern_nb import extra_keys
+from kern_nb.db import key_upgrades, schema_versions
 from kern_nb.records import Message, Run, ToolCall, Usage
 
 WORDS = (
@@ -138,7 +138,6 @@ OLD = [
 @pytest.fixture
 def old_store(store_factory):
     """A store of schema version 3."""
-    from kern_nb.db import schema
 
     store = store_factory("old")
     messages = [Message(role=role, content=str(n), extra=extra) for n, (role, extra, _, _) in enumerate(OLD)]
@@ -174,5 +173,5 @@ def test_an_upgrade_moves_reserved_keys_and_keeps_source_keys(old_store):
 def test_an_older_bundle_is_upgraded_as_a_store_is():
     """However a message of version 3 is read."""
     for role, before, fields, extra in OLD:
-        row = extra_keys.upgrade_row("messages", {"role": role, "extra": before})
+        row = key_upgrades.upgrade_row("messages", {"role": role, "extra": before})
         assert row == {"role": role, "extra": extra or None} | fields

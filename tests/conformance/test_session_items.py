@@ -25,7 +25,7 @@ def test_an_item_has_the_listed_fields(store):
 
     assert (card.session_id, card.title, card.tags, card.owner) == ("chat", "A title", ("a", "b"), "clerk")
     assert (card.user_id, card.created_at) == ("ann", 7)
-    assert (card.n_runs, card.asked, card.status) == (3, "what was asked", "ERROR")
+    assert (card.n_runs, card.first_input, card.status) == (3, "what was asked", "ERROR")
 
 
 def test_items_keep_the_requested_order(store):
@@ -42,7 +42,7 @@ def test_a_session_without_runs_or_title_has_an_item(store):
     store.save_session(Session(session_id="bare", workflow_id="nightly", session_type="workflow"))
     (card,) = store.session_cards(["bare"])
 
-    assert (card.title, card.tags, card.asked, card.status, card.n_runs) == (None, (), None, None, 0)
+    assert (card.title, card.tags, card.first_input, card.status, card.n_runs) == (None, (), None, None, 0)
     assert card.owner == "nightly"
 
 
@@ -54,8 +54,8 @@ def test_items_can_have_any_unicode(store):
     (card,) = store.session_cards([ODD])
 
     assert (card.session_id, card.title, card.tags) == (ODD, ODD, (ODD,))
-    assert card.asked.startswith(ODD)
-    assert len(card.asked) < 500
+    assert card.first_input.startswith(ODD)
+    assert len(card.first_input) < 500
 
 
 @pytest.mark.parametrize("tags", ["one", 3, None, {"a": 1}, [1, None, "kept"]])
@@ -78,10 +78,10 @@ def test_a_tree_has_the_ancestors_and_their_branches(store):
 
     for name in ("root", "a", "b", "b-of-b"):
         family = store.session_family(name)
-        assert sorted(card.session_id for card in family.cards) == ["a", "b", "b-of-b", "root"]
-        assert family.cards[0].session_id == "root"
+        assert sorted(card.session_id for card in family.items) == ["a", "b", "b-of-b", "root"]
+        assert family.items[0].session_id == "root"
         assert family.complete
-    assert [card.session_id for card in store.session_family("stranger").cards] == ["stranger"]
+    assert [card.session_id for card in store.session_family("stranger").items] == ["stranger"]
 
 
 def test_a_large_tree_is_truncated(store):
@@ -93,8 +93,8 @@ def test_a_large_tree_is_truncated(store):
 
     family = store.session_family("last", most=4)
 
-    assert len(family.cards) == 4
-    assert {"root", "b7", "last"} <= {card.session_id for card in family.cards}
+    assert len(family.items) == 4
+    assert {"root", "b7", "last"} <= {card.session_id for card in family.items}
     assert not family.complete
 
 

@@ -202,8 +202,8 @@ def test_a_refused_delete_names_no_branch_of_another_user(store):
         store.delete_session("trunk", user_id="alice")
     assert "'hers'" in str(refused.value)
     assert "his'" not in str(refused.value).replace("'hers'", "")
-    assert [card.session_id for card in store.session_family("hers", user_id="alice").cards] == ["trunk", "hers"]
-    assert [card.session_id for card in store.session_family("his", user_id="bob").cards] == ["his"]
+    assert [card.session_id for card in store.session_family("hers", user_id="alice").items] == ["trunk", "hers"]
+    assert [card.session_id for card in store.session_family("his", user_id="bob").items] == ["his"]
 
 
 def test_a_branch_shows_inherited_rows_after_the_parent_changed_hands(store):

@@ -34,8 +34,8 @@ def test_workloads_are_isolated(pair):
     first.branch("chat", new_session_id="b")
     first.add_score("chat", "reward", 1.0)
 
-    assert inputs(loaded(first, "chat")) == ["chat 0", "chat 1", "chat 2"]
-    assert inputs(loaded(second, "chat")) == ["other"]
+    assert inputs(load_session(first, "chat")) == ["chat 0", "chat 1", "chat 2"]
+    assert inputs(load_session(second, "chat")) == ["other"]
     assert second.get_session("b") is None
     assert [s.session_id for s in second.list_sessions()] == ["chat"]
     assert (len(first.runs_df()), len(second.runs_df())) == (3, 1)
@@ -43,7 +43,7 @@ def test_workloads_are_isolated(pair):
     for store, n in ((first, 3), (second, 1), (first, 3)):
         assert len(store.sql("SELECT * FROM runs")) == n
     second.delete_session("chat")
-    assert len(loaded(first, "chat").runs) == 3
+    assert len(load_session(first, "chat").runs) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,31 +76,31 @@ def test_workloads_named_like_views(pair):
     for _ in range(2):
         assert first.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [2]
         assert second.sql("SELECT n_runs FROM sessions").n_runs.tolist() == [1]
-        assert loaded(first, "chat").runs[0].input == "chat 0"
+        assert load_session(first, "chat").runs[0].input == "chat 0"
 
 
 def test_overlapping_names_are_refused(pair):
     """Workload x has a table x_runs, which no other workload can be named; the first is unchanged."""
     first, second = pair("x", "x_runs")
     a_session(first, "chat")
-    before = everything(first)
+    before = all_rows(first)
     with pytest.raises(ForeignLayout, match="x_runs"):
         second.append_run("chat", a_run())
     with pytest.raises(KernError):
         second.save_session(Session(session_id="s"))
 
-    assert everything(first) == before
+    assert all_rows(first) == before
 
 
 def test_overlapping_names_are_refused_in_reverse_order(pair):
     """If x_runs is a workload, x is refused."""
     second, first = pair("x_runs", "x")
     a_session(second, "chat")
-    before = everything(second)
+    before = all_rows(second)
     with pytest.raises(ForeignLayout, match="x_runs"):
         first.append_run("chat", a_run())
 
-    assert everything(second) == before
+    assert all_rows(second) == before
 
 
 FILES = ("main", "temp", "system", "a%20b", "no#1", "sp ace", "quo'te", 'dou"ble', "semi;colon", "ü.b.c")

@@ -325,7 +325,7 @@ def test_exhausted_pool_raises_store_busy(postgres_database_url, owner):
 
 def test_read_of_several_statements_sees_one_snapshot(owner, postgres_database_url):
     """Concurrent commits are not visible in part, and reading writes nothing."""
-    with PostgresDb(postgres_database_url) as other, owner.reading() as connection:
+    with PostgresDb(postgres_database_url) as other, owner.read_connection() as connection:
         count = "SELECT (SELECT count(*) FROM agno_sessions_runs), (SELECT count(*) FROM agno_sessions_messages)"
         before = connection.exec_driver_sql(count).one()
         other.append_run("chat", Run(messages=[Message(role="user", content="more")]))

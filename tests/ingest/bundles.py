@@ -136,7 +136,7 @@ def frames_of(store: SessionStore) -> dict[str, Any]:
 def rows_of(store: SessionStore) -> dict[str, list[Any]]:
     """Return every row of every table, to check that nothing was written."""
     result = {}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for table in (store.tables.sessions, *store.tables.session_tables, store.tables.blobs):
             rows = connection.execute(sa.select(table)).fetchall()
             result[table.name] = sorted((tuple(row) for row in rows), key=repr)

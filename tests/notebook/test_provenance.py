@@ -180,6 +180,6 @@ def test_an_unexpected_kernel_raises_nothing(plain_notebook, monkeypatch, broken
     monkeypatch.setattr(plain_notebook.shell, "kernel", object(), raising=False)
     monkeypatch.setattr(plain_notebook.shell, "get_parent", lambda: broken, raising=False)
 
-    result = here()
+    result = current_cell()
 
     assert result is None or result["cell_id"] is None

@@ -178,7 +178,7 @@ def test_stop_before_the_start_ends_the_run():
 
     blocked = threading.Event()
     background.event_loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
-    begun = background.Live(work, lambda _: None, is_over)
+    begun = background.BackgroundRun(work, lambda _: None, is_over)
     begun.stop()
     blocked.set()
 

@@ -15,7 +15,6 @@ from kern_nb.analysis.dataframe import build_frame, iter_rows
 from kern_nb.analysis.metric_directions import HIGHER, better_side, get_direction
 from kern_nb.analysis.totals import compute_totals, score_metric
 from kern_nb.db.columns import Kind
-from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd

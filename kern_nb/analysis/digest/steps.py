@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame
 from kern_nb.db.columns import Kind
-from kern_nb.db.mapping import RESULT_ROLES
+from kern_nb.records import RESULT_ROLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ _COLUMNS: dict[str, Kind] = {
 def time_calls(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> pd.DataFrame:
     """Return the agent's tool calls with ``duration_s`` and ``timed``."""
     calls = tool_calls[tool_calls["caller"] != "user"].reset_index(drop=True)
-    results = messages[messages["role"].isin(ANSWERS)]
+    results = messages[messages["role"].isin(RESULT_ROLES)]
     started = _message_times(calls, messages, "message_index")
     finished = _message_times(calls, results, "tool_call_id")
     return _add_durations(calls, calls["duration_s"], calls["created_at"].fillna(started), finished)

@@ -78,7 +78,7 @@ def plot(
     figure = {"runs": _plot_runs, "tools": _plot_tools, "tree": _plot_tree}[kind](store, located)
     if located is None:
         return figure
-    return figure.with_notes(f"{'Session' if located.run_index is None else 'Run'} {cut(str(located), 60)}.")
+    return figure.with_notes(f"{'Session' if located.run_index is None else 'Run'} {truncate(str(located), 60)}.")
 
 
 def _newest_ids(store: SessionStore) -> tuple[list[str], bool]:

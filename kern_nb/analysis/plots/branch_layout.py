@@ -73,7 +73,7 @@ class SessionNode:
             return ""
         run = "" if self.fork == BEFORE_FIRST else f"/{self.fork}"
         message = "" if self.fork_message is None else f".{self.fork_message}"
-        return f"{formatting.cut(self.parent_id, _ID_WIDTH)}{run}{message}"
+        return f"{formatting.truncate(self.parent_id, _ID_WIDTH)}{run}{message}"
 
     @property
     def start(self) -> int:

@@ -70,7 +70,7 @@ def is_finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 def join_names(names: Iterable[str | None]) -> str:
     """Join the first names for a sentence, with the number of the others."""
-    distinct = formatting.apart([name or "" for name in dict.fromkeys(names)], _NAME_WIDTH)
+    distinct = formatting.truncate_distinct([name or "" for name in dict.fromkeys(names)], _NAME_WIDTH)
     omitted = len(distinct) - _MAX_NAMES
     return ", ".join(distinct[:_MAX_NAMES]) + (f" and {omitted:,} more" if omitted > 0 else "")
 

@@ -79,7 +79,7 @@ class Plot:
             hint = f"Use a name that ends in {', '.join(_FORMATS)}."
             raise BadUsage(f"{path.name!r} has no suffix of a plot format.", hint)
         content = render(self)
-        with open(path, "wb", opener=files.private) as file:
+        with open(path, "wb", opener=files.private_opener) as file:
             file.write(content)
         return path
 
@@ -119,13 +119,13 @@ class Plot:
     def _truncated_table(self, max_rows: int, *notes: str) -> Table:
         """The table, cut to some rows, with the notes below."""
         omitted = len(self.table.rows) - max_rows
-        omission = [f"{plural(omitted, 'more row')} in .df."] if omitted > 0 else []
+        omission = [f"{pluralize(omitted, 'more row')} in .df."] if omitted > 0 else []
         return replace(self.table, rows=self.table.rows[:max_rows], note=" ".join([*omission, *self.notes, *notes]))
 
 
 _FORMATS: dict[str, Callable[[Plot], bytes]] = {
     ".png": lambda plot: plot._png,  # noqa: SLF001 - these are the plot's own
     ".svg": lambda plot: vega.render_svg(plot._vega).encode(),  # noqa: SLF001
-    ".html": lambda plot: page(vega.render_html, vega.compile_spec(plot.spec, vega.NEWEST)).encode(),
+    ".html": lambda plot: build_page(vega.render_html, vega.compile_spec(plot.spec, vega.NEWEST)).encode(),
     ".json": lambda plot: json.dumps(plot.spec, indent=1).encode(),
 }

@@ -42,11 +42,11 @@ def groups(metrics: pd.DataFrame) -> Plot:
     if not rows:
         return Plot(df, _TITLE, Table("No paired differences to plot", [], []), tuple(notes))
     for row in rows:
-        low, high = (amount(row["metric"], row[end]) for end in ("low", "high"))
+        low, high = (format_metric(row["metric"], row[end]) for end in ("low", "high"))
         has_interval = row["low"] is not None and row["high"] is not None
         row["interval"] = f"{low} to {high}" if has_interval else ""
-        row["t"] = difference(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_interval else "")
-        row["n"] = "" if row["n_pairs"] is None else formatting.plural(int(row["n_pairs"]), "pair")
+        row["t"] = format_delta(row["metric"], row["delta"]) + (f" ({low} to {high})" if has_interval else "")
+        row["n"] = "" if row["n_pairs"] is None else formatting.pluralize(int(row["n_pairs"]), "pair")
     if not all(row["interval"] for row in rows):
         notes.append("A point without a line has too few pairs for an interval.")
     return Plot(df, _TITLE, _table(rows), tuple(notes), _forest(rows))

@@ -59,10 +59,10 @@ def make_labels(names: Iterable[str | None], width: int = LABEL_WIDTH) -> list[s
     labels: dict[str, None] = {}
     numbers: dict[str, int] = {}
     texts = [name or "" for name in names]
-    for text, cut in zip(texts, formatting.apart(texts, width), strict=True):
+    for text, cut in zip(texts, formatting.truncate_distinct(texts, width), strict=True):
         label = cut or formatting.MISSING
         while label in labels:
-            prefix = formatting.cut(text, width - _SUFFIX_WIDTH) or formatting.MISSING
+            prefix = formatting.truncate(text, width - _SUFFIX_WIDTH) or formatting.MISSING
             numbers[prefix] = numbers.get(prefix, 1) + 1
             label = f"{prefix} ({numbers[prefix]})"
         labels[label] = None

@@ -59,8 +59,8 @@ def _omission_notes(metrics: pd.DataFrame) -> list[str]:
     """Notes on metrics without a percentage."""
     rows = to_records(metrics, ("metric", "a", "b", *(["contender"] if "contender" in metrics else [])))
     from_zero = [
-        f"{formatting.cut(row['metric'] or '', _NAME_WIDTH)} 0 → {amount(row['metric'] or '', row['b'])}"
-        + (f" ({formatting.cut(row['contender'], _NAME_WIDTH)})" if row.get("contender") else "")
+        f"{formatting.truncate(row['metric'] or '', _NAME_WIDTH)} 0 → {format_metric(row['metric'] or '', row['b'])}"
+        + (f" ({formatting.truncate(row['contender'], _NAME_WIDTH)})" if row.get("contender") else "")
         for row in rows
         if row["a"] == 0 and row["b"] is not None
     ]
@@ -100,9 +100,9 @@ def _bars(rows: list[dict[str, Any]], limit: float) -> dict[str, Any]:
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    percent = row["delta_pct"]
-    arrow = "" if abs(percent) <= MAX_PERCENT else "→ " if percent > 0 else "← "
-    values = {"d": max(-MAX_PERCENT, min(MAX_PERCENT, percent)), "p": arrow + row["pct"]}
+    format_percent = row["delta_pct"]
+    arrow = "" if abs(format_percent) <= MAX_PERCENT else "→ " if format_percent > 0 else "← "
+    values = {"d": max(-MAX_PERCENT, min(MAX_PERCENT, format_percent)), "p": arrow + row["pct"]}
     return values | {key: row[key] for key in ("m", "o", "v", "t")}
 
 

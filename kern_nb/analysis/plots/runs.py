@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import make_labels, require_columns, to_records
-from kern_nb.text.formatting import plural
-from kern_nb.text.metrics import amount
+from kern_nb.text.formatting import pluralize
+from kern_nb.text.metrics import format_metric
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _panel(encoding: dict[str, Any], layers: list[dict[str, Any]], tooltip: list
 def _table(title: str, df: pd.DataFrame, metrics: list[_Metric]) -> Table:
     columns = [Column("session"), Column("run", number=True), *(Column(m.title, number=True) for m in metrics)]
     rows = [
-        [row["session_id"], f"{row['run_index']:g}", *(amount(m.column, row[m.column]) for m in metrics)]
+        [row["session_id"], f"{row['run_index']:g}", *(format_metric(m.column, row[m.column]) for m in metrics)]
         for row in to_records(df, df.columns)
     ]
     return Table(f"{title}, {pluralize(len(df), 'point')}", columns, rows)

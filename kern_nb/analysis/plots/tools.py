@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import make_labels, require_columns, to_records
-from kern_nb.text.formatting import plural
+from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def tool_use(tool_calls: pd.DataFrame) -> Plot:
     if "caller" in calls:
         by_user = (calls["caller"] == "user").fillna(value=False).astype(bool)
         calls = calls[~by_user]
-        notes = [f"{plural(int(by_user.sum()), 'call')} by a simulated user not counted."] if by_user.any() else []
+        notes = [f"{pluralize(int(by_user.sum()), 'call')} by a simulated user not counted."] if by_user.any() else []
     tools = _count_by_tool(calls)
     if tools.empty:
         return Plot(tools, _TITLE, Table("No tool calls to plot", [], [], " ".join(notes)), tuple(notes))
@@ -72,7 +72,7 @@ def _bars(tools: pd.DataFrame) -> dict[str, Any]:
     overflow = tools.iloc[MAX_TOOLS:]
     names = make_labels(row["tool_name"] for row in rows)
     if len(overflow):
-        names.append(plural(len(overflow), "other tool"))
+        names.append(pluralize(len(overflow), "other tool"))
         rows.append({name: int(overflow[name].sum()) for name in tools.columns[1:]})
     parts, ends = [], []
     for name, row in zip(names, rows, strict=True):

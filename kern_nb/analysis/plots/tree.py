@@ -102,7 +102,7 @@ def _spread(indexes: list[int], limit: int) -> list[int]:
 
 def _dot(node: SessionNode, index: int, status: str) -> dict[str, Any]:
     style = status if status in _STYLES else layout.UNKNOWN_STATUS
-    return {"y": node.label, "x": index, "o": style, "id": formatting.cut(node.session_id, _ID_WIDTH)}
+    return {"y": node.label, "x": index, "o": style, "id": formatting.truncate(node.session_id, _ID_WIDTH)}
 
 
 def _links(nodes: list[SessionNode]) -> Iterator[dict[str, Any]]:
@@ -175,5 +175,5 @@ def _table(nodes: list[SessionNode]) -> Table:
     for node in nodes:
         name = node.label if node.parent_id is None else f"{formatting.BRANCH} {node.label}"
         runs = _NO_RUNS if not node.runs else f"{node.start}" + (f" to {node.end}" if node.end > node.start else "")
-        rows.append([name, node.fork_reference, runs, formatting.status(node.runs.get(node.end))])
+        rows.append([name, node.fork_reference, runs, formatting.format_status(node.runs.get(node.end))])
     return Table(_TITLE, columns, rows)

@@ -124,12 +124,12 @@ def _show(args: Namespace) -> Transcript:
 def _branch(args: Namespace) -> Session:
     store = store_registry.find(args.store)
     reference = store.locate(args.ref)
-    if args.before and reference.place is None:
+    if args.before and reference.branch_point is None:
         raise BadUsage(
             f"--before needs a run or message, got session {reference}.",
             f"For example: %kern branch {reference}/0 --before",
         )
-    point: dict[str, Any] = {"before" if args.before else "after": reference.place}
+    point: dict[str, Any] = {"before" if args.before else "after": reference.branch_point}
     return store.branch(reference.session_id, **point, name=args.name, new_session_id=args.name)
 
 

@@ -55,8 +55,8 @@ class Export:
     def __repr__(self) -> str:
         counts = [(self.sessions, "session"), (self.runs, "run"), (self.messages, "message")]
         counts += [(self.tool_calls, "tool call"), (self.blobs, "file")]
-        text = ", ".join(formatting.plural(number, noun) for number, noun in counts if number or noun == "session")
-        return f"Wrote {text} to {formatting.one_line(str(self.path))}: {formatting.count(self.size)} bytes."
+        text = ", ".join(formatting.pluralize(number, noun) for number, noun in counts if number or noun == "session")
+        return f"Wrote {text} to {formatting.single_line(str(self.path))}: {formatting.format_count(self.size)} bytes."
 
 
 def export(
@@ -120,7 +120,7 @@ def export(
     counts = write.write_atomically(
         target, lambda file: write_items(file, opened, items, progress=progress), overwrite=overwrite
     )
-    names = ("--all",) if everything else tuple(map(reference_of, references))
+    names = ("--all",) if everything else tuple(map(format_reference, references))
     words = ("export", *names, str(path), *(("--force",) if overwrite else ()))
     return Export(path=target, format=format_name, size=target.stat().st_size, words=words, **counts)
 

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Lineage, find_run, load_lineage
-from kern_nb.db.mapping import RESULT_ROLES, Row
+from kern_nb.db.mapping import Row
 from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
 from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
 from kern_nb.ingest.importer import hash_record
+from kern_nb.records import RESULT_ROLES
 
 SOURCE = "source"
 
@@ -28,7 +29,7 @@ _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_i
 
 def copied_id(session_id: str, original: str) -> str:
     """Return the id of a copy that belongs to a session: the same whenever it is made."""
-    return str(UUID(hash_of(session_id, original), version=5))
+    return str(UUID(hash_record(session_id, original), version=5))
 
 
 def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Rows | None:
@@ -37,7 +38,7 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
     if row is None:
         return None
     session = dict(row)
-    visible = segments(connection, tables, session)
+    visible = load_lineage(connection, tables, session)
     r = tables.runs
     runs = connection.execute(sa.select(r).where(visible.runs(r)).order_by(r.c.run_index)).mappings().all()
     rows = _read(connection, tables, visible, runs)
@@ -61,10 +62,10 @@ def extract_run(connection: Connection, tables: Tables, reference: Reference) ->
         RunNotFound: The run no longer exists.
     """
     session = dict(require_session(connection, tables, reference.session_id))
-    visible = segments(connection, tables, session)
+    visible = load_lineage(connection, tables, session)
     run = find_run(connection, tables, visible, reference.run_index or 0)
     r = tables.runs
-    run_ids = with_members(connection, tables, run["run_id"])
+    run_ids = run_tree_ids(connection, tables, run["run_id"])
     query = sa.select(r).where(visible.runs(r), r.c.run_id.in_(run_ids)).order_by(r.c.run_index)
     rows = _read(connection, tables, visible, connection.execute(query).mappings().all())
     session_id = f"{reference.session_id}-run-{reference.run_index}"
@@ -99,7 +100,7 @@ def _scores(connection: Connection, tables: Tables, session_id: str, run_ids: It
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _read(connection: Connection, tables: Tables, visible: Segments, runs: Sequence[RowMapping]) -> Rows:
+def _read(connection: Connection, tables: Tables, visible: Lineage, runs: Sequence[RowMapping]) -> Rows:
     """Return runs as a session sees them, with the rows that belong to them."""
     rows: Rows = {name: [] for name in TABLES}
     rows["runs"] = [dict(row) for row in runs]
@@ -118,8 +119,8 @@ def _read(connection: Connection, tables: Tables, visible: Segments, runs: Seque
         if row["run_id"] in cut:
             row.update(CUT_RUN)
             # How the whole run ended says nothing about a part, which is history for a model.
-            row["status"] = "COMPLETED" if row["status"] in NOT_IN_HISTORY else row["status"]
-    answers = {(row["run_id"], row["tool_call_id"]) for row in rows["messages"] if row["role"] in ANSWERS}
+            row["status"] = "COMPLETED" if row["status"] in STATUSES_WITHOUT_HISTORY else row["status"]
+    answers = {(row["run_id"], row["tool_call_id"]) for row in rows["messages"] if row["role"] in RESULT_ROLES}
     for row in rows["tool_calls"]:
         if row["run_id"] in cut and (row["run_id"], row["tool_call_id"]) not in answers:
             row.update(UNSEEN_RESULT)
@@ -135,7 +136,7 @@ def _replace_ids(rows: Rows, session_id: str, copied: set[str]) -> Rows:
     for row in rows["requirements"]:
         if row["run_id"] in copied:
             row["requirement_id"] = copied_id(session_id, row["requirement_id"])
-    for name in ("runs", *OF_RUN, "scores"):
+    for name in ("runs", *RUN_TABLES, "scores"):
         for row in rows[name]:
             row["run_id"] = new_ids.get(row["run_id"], row["run_id"])
     return rows

@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from kern_nb.analysis.selection import Fitting, chosen
-from kern_nb.db.lineage import find_run, segments
+from kern_nb.analysis.selection import ReferenceLike, SessionFilter, select_sessions
+from kern_nb.db.lineage import find_run, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 _BATCH = 5_000
 """A number of parameters that every engine accepts."""
 
 
-def select(store: SessionStore, references: Sequence[Named], user_id: str | None = None) -> list[Reference]:
+def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: str | None = None) -> list[Reference]:
     """Return the named sessions and runs, each once; without names all sessions (of a user), oldest first.
 
     Raises:
@@ -36,7 +35,7 @@ def select(store: SessionStore, references: Sequence[Named], user_id: str | None
         if not parents:
             raise BadUsage(f"{store.url} has no sessions to export.", "List the attached stores with %kern stores.")
         return [Reference(session_id) for session_id in _parents_first(list(parents), parents)]
-    selected = chosen(store, references, Fitting(), user_id)
+    selected = select_sessions(store, references, SessionFilter(), user_id)
     session_ids = [reference.session_id for reference in selected if reference.run_index is None]
     runs = [reference for reference in selected if reference.run_index is not None]
     _require_runs(store, runs)
@@ -45,9 +44,9 @@ def select(store: SessionStore, references: Sequence[Named], user_id: str | None
 
 def _require_runs(store: SessionStore, runs: Sequence[Reference]) -> None:
     """Raise RunNotFound if a run does not exist: references of many sessions are resolved without their runs."""
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for session_id, run_index, _ in runs:
-            visible = segments(connection, store.tables, require_session(connection, store.tables, session_id))
+            visible = load_lineage(connection, store.tables, require_session(connection, store.tables, session_id))
             find_run(connection, store.tables, visible, run_index or 0)
 
 
@@ -65,7 +64,7 @@ def _parents(
         batches = (session_ids[i : i + _BATCH] for i in range(0, len(session_ids), _BATCH))
         queries = [query.where(s.c.session_id.in_(batch)) for batch in batches]
     parents: dict[str, str | None] = {}
-    with store.reading() as connection:
+    with store.read_connection() as connection:
         for batch_query in queries:
             parents |= {row.session_id: row.parent_session_id for row in connection.execute(batch_query)}
     return parents

@@ -14,8 +14,8 @@ from kern_nb.db.lineage import find_run, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
-from kern_nb.ingest.bundle_merge import Inherited
-from kern_nb.ingest.bundle_schema import OF_RUN, TABLES, Rows
+from kern_nb.ingest.bundle_merge import InheritedRun
+from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
 from kern_nb.operations.export.detach import copied_id, detach_branch, extract_run
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class ExportReader:
                 sessions.append(SessionRows(rows, self._inherited(connection, rows["sessions"][0])))
         return sessions
 
-    def _inherited(self, connection: Connection, session: Row) -> Inherited | None:
+    def _inherited(self, connection: Connection, session: Row) -> InheritedRun | None:
         """Return the last run that a branch inherits, as it is exported."""
-        fork = fork_of(session)
+        fork = fork_point(session)
         if fork is None or fork.run_index < 0:
             return None
         try:
@@ -129,8 +129,8 @@ class ExportReader:
         while link != run["session_id"] and link is not None and link not in self._detached:
             link = self._parents.get(link)
         if link is None or link == run["session_id"]:
-            return Inherited(run["session_id"], run["run_id"], run["run_index"])
-        return Inherited(link, copied_id(link, run["run_id"]), run["run_index"])
+            return InheritedRun(run["session_id"], run["run_id"], run["run_index"])
+        return InheritedRun(link, copied_id(link, run["run_id"]), run["run_index"])
 
 
 def _parts(ids: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:

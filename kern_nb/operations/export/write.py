@@ -17,10 +17,10 @@ from kern_nb.db import codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import KernError
 from kern_nb.ingest.bundle import VERSION
-from kern_nb.ingest.bundle_schema import packed
-from kern_nb.ingest.json_source import BUNDLE
-from kern_nb.ingest.progress import Progress
+from kern_nb.ingest.bundle_schema import pack_session
+from kern_nb.ingest.json_source import BUNDLE_KEY
 from kern_nb.operations.export.read import ExportReader, SessionRows
+from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -99,7 +99,7 @@ def _provenance() -> dict[str, str]:
 def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
     """Write a bundle; see `kern_nb.ingest.bundle` for its format."""
     counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
-    header = codec.dumps({BUNDLE: VERSION, **_provenance(), "records": []})
+    header = codec.dumps({BUNDLE_KEY: VERSION, **_provenance(), "records": []})
     file.write(header.removesuffix("]}") + "\n")
     written: set[str] = set()
     with _Progress(len(references), shown=progress) as bar:
@@ -118,7 +118,7 @@ def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Referen
 
 
 def _line(session: SessionRows) -> str:
-    record = packed(session.rows)
+    record = pack_session(session.rows)
     if session.inherits is not None:
         record["inherits"] = session.inherits._asdict()
     return codec.dumps(record)
@@ -141,7 +141,7 @@ def write_page(file: TextIO, store: SessionStore, references: Sequence[Reference
     counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
     titles = _titles(store, references)
     alone = len(references) == 1
-    file.write(page.beginning(titles[0] if alone else f"{len(references):,} sessions", () if alone else titles))
+    file.write(page.page_start(titles[0] if alone else f"{len(references):,} sessions", () if alone else titles))
     with _Progress(len(references), shown=progress) as bar:
         for number, (reference, title) in enumerate(zip(references, titles, strict=True), 1):
             session = store.get_session(reference.session_id)
@@ -150,13 +150,13 @@ def write_page(file: TextIO, store: SessionStore, references: Sequence[Reference
                 continue
             runs = [run for run in session.runs or [] if reference.run_index in (None, run.run_index)]
             parts = list(conversation_parts(Conversation(session, runs)))
-            file.write(page.section(number, title, parts, alone=alone))
+            file.write(page.page_section(number, title, parts, alone=alone))
             counts["sessions"] += 1
             counts["runs"] += len(runs)
             counts["messages"] += sum(len(run.messages) for run in runs)
             counts["tool_calls"] += sum(len(run.tool_calls) for run in runs)
     provenance = _provenance()
-    file.write(page.ending(f"Exported {provenance['exported_at']} by {provenance['exported_by']}"))
+    file.write(page.page_end(f"Exported {provenance['exported_at']} by {provenance['exported_by']}"))
     return counts
 
 

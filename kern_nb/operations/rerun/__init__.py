@@ -82,7 +82,7 @@ def rerun(
         ('what-if', 'COMPLETED', 'Good morning')
     """
     request = RerunRequest(reference, agent, message, model, instructions, tools, name, onward, store)
-    provenance = here()
+    provenance = current_cell()
     return event_loop.run(lambda: _rerun(request, provenance))
 
 
@@ -111,14 +111,14 @@ async def arerun(
         'Hello again'
     """
     request = RerunRequest(reference, agent, message, model, instructions, tools, name, onward, store)
-    return await _rerun(request, here())
+    return await _rerun(request, current_cell())
 
 
 async def _rerun(request: RerunRequest, provenance: dict[str, Any] | None) -> Rerun:
     rerun, create_branch = await in_thread(lambda: prepare(request))
     if isinstance(rerun.agent, Agent):  # an unusable model is refused before the branch exists
-        rerun.agent.loop()
-        async with models.opened(rerun.agent.model):
+        check_tools(rerun.agent)
+        async with models.open_model(rerun.agent.model):
             pass
     await in_thread(create_branch)
     return await run_inputs(rerun, provenance)

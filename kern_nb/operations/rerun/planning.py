@@ -92,7 +92,7 @@ def plan(store: SessionStore, target: Reference, *, message: Any, onward: bool, 
             skipped.append(str(Input(None, origin)))
         else:
             value = _content(content, replacement, store, raw=raw)
-            inputs.append(Input(value, origin, run.internal.get(GIVEN_STATE) or {}))
+            inputs.append(Input(value, origin, run.internal.get(STATE_ARGUMENT) or {}))
     if not inputs:
         raise BadUsage(f"No run of {target} has an input to run again.", "See its runs with %kern show.")
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))
@@ -147,7 +147,7 @@ def _split_at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]
     earlier = [m for m in run.messages if m.message_index is not None and m.message_index < index]
     message = next(m for m in run.messages if m.message_index == index)
     run_index = run.run_index or 0
-    before = (run_index, index) if any(map(is_told, earlier)) else run_index
+    before = (run_index, index) if any(map(is_in_history, earlier)) else run_index
     return before, (message.content or None if _is_by_user(message) else None)
 
 
@@ -163,9 +163,9 @@ def _content(recorded: Any, message: Any, store: SessionStore, *, raw: bool) -> 
     """Return an input as an agent takes it; a recorded one with its files, as far as the store has them."""
     if raw:
         return recorded if message is None else message
-    content = recorded if recorded is None or isinstance(recorded, str) else media.to_content(recorded, store)
+    content = recorded if recorded is None or isinstance(recorded, str) else media.load_content(recorded, store)
     if message is None:
-        return media.prompt(content, {})
+        return media.build_prompt(content, {})
     if isinstance(message, str) and isinstance(content, list):  # only the text is replaced; the files stay
-        return media.prompt([message, *(part for part in content if not isinstance(part, str))], {})
-    return media.prompt(message, {})
+        return media.build_prompt([message, *(part for part in content if not isinstance(part, str))], {})
+    return media.build_prompt(message, {})

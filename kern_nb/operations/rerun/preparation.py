@@ -18,7 +18,7 @@ from kern_nb.operations.rerun import planning
 from kern_nb.operations.rerun.result import Rerun
 from kern_nb.records import Run, Session, text_of
 from kern_nb.runtime.session_owner import SessionOwner, owner_fields
-from kern_nb.views.rerun import in_words
+from kern_nb.views.rerun import describe_changes
 
 _ID_DIGITS = 10
 """Random digits of a generated session id; a whole UUID would fill the tables that compare reruns."""
@@ -166,7 +166,7 @@ def _describe_changes(request: RerunRequest, agent: SessionOwner) -> dict[str, A
     """Return the requested changes as they are stored in the new session's metadata."""
     changes: dict[str, Any] = {}
     if request.model is not None:
-        changes["model"] = models.name_of(request.model)
+        changes["model"] = models.model_name(request.model)
     if (instructions := request.instructions) is not None:
         text = instructions if isinstance(instructions, str) or callable(instructions) else "\n".join(instructions)
         changes["instructions"] = text if isinstance(text, str) else getattr(text, "__name__", repr(text))
@@ -180,7 +180,7 @@ def _branch_fields(
     agent: SessionOwner, session: Session, target: Reference, run: Run, changed: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the fields of the branch that differ from its parent's: its owner, and what it repeats."""
-    owner = agent.owner()
+    owner = owner_fields(agent)
     kind, data = owner["session_type"], owner.pop("owner_data")
     origin: dict[str, Any] = {"session_id": target.session_id}
     if target.run_index is not None:
@@ -189,12 +189,12 @@ def _branch_fields(
         origin["message_index"] = target.message_index
     metadata = {RERUN_OF: origin, "agent": agent.id, "changed": changed}
     if isinstance(agent, Agent):
-        metadata["model"] = models.name_of(agent.model)  # replaces what a benchmark stored for the original
+        metadata["model"] = models.model_name(agent.model)  # replaces what a benchmark stored for the original
     no_owner = dict.fromkeys(("agent_id", "team_id", "workflow_id"))
     owner_data = {f"{kind}_data": (getattr(session, f"{kind}_data") or {}) | data}
     return no_owner | owner | owner_data | {"metadata": (session.metadata or {}) | metadata}
 
 
 def _title(target: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
-    suffix = f", {text}" if (text := ", ".join(in_words(changed))) else ""
+    suffix = f", {text}" if (text := ", ".join(describe_changes(changed))) else ""
     return f"{target} again, by {agent.name or agent.id}{suffix}"

@@ -102,22 +102,12 @@ class Rerun(DisplayMixin):
             RunClosed: The run is finished.
             BadUsage: All runs are completed.
         """
-        provenance = here()
+        provenance = current_cell()
         return event_loop.run(lambda: continue_rerun(self, provenance))
 
     async def acontinue_run(self) -> Rerun:
         """Await `continue_run`."""
-        return await continue_rerun(self, here())
-
-    def __repr__(self) -> str:
-        from kern_nb.views.rerun import rerun_text
-
-        return rerun_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.rerun import rerun_html
-
-        return rerun_html(self)
+        return await continue_rerun(self, current_cell())
 
 
 async def run_inputs(rerun: Rerun, provenance: dict[str, Any] | None) -> Rerun:
@@ -134,7 +124,7 @@ async def _run_input(rerun: Rerun, item: Input, earlier: set[str], provenance: d
     agent = rerun.agent
     try:
         options = {"session_state": item.session_state} if item.session_state else {}
-        work = agent._prepared(item.content, rerun.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
+        work = agent._prepare_run(item.content, rerun.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
         return await work(ignore)
     except Exception as error:
         stored = await in_thread(lambda: _latest_run(rerun, earlier)) if isinstance(error, RunFailed) else None
@@ -163,7 +153,7 @@ async def continue_rerun(rerun: Rerun, provenance: dict[str, Any] | None) -> Rer
         raise BadUsage(f"{rerun.session_id}/{last.run_index} is already completed.", "There is nothing to resume.")
     if current.status != "COMPLETED":  # else it was resumed by %kern continue
         try:
-            current = await rerun.agent._proceed(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
+            current = await rerun.agent._resume_run(last.run_id, None, ignore)  # noqa: SLF001 - in the loop that runs this
         except RunFailed:
             current = await in_thread(lambda: rerun.store.get_run(last.run_id))
             if current.status != "ERROR":  # it did not start, and is pending as before

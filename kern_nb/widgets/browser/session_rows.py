@@ -20,7 +20,7 @@ _TAG = 40
 _MAX_TAGS = 20
 
 
-def list_row(item: Card) -> dict[str, Any]:
+def list_row(item: SessionItem) -> dict[str, Any]:
     """Convert a session to a row of the list."""
     title = item.title if item.title and item.title != item.session_id else None
     return {
@@ -28,7 +28,7 @@ def list_row(item: Card) -> dict[str, Any]:
         "id": formatting.truncate(item.session_id, _SHORT_ID),
         "whole": formatting.truncate(item.session_id, _TITLE),
         "title": None if title is None else formatting.truncate(title, _TITLE),
-        "asked": None if not item.asked else formatting.truncate(item.asked, _TITLE),
+        "asked": None if not item.first_input else formatting.truncate(item.first_input, _TITLE),
         "owner": formatting.truncate(item.owner or "", _ID),
         "user": formatting.truncate(item.user_id or "", _ID),
         "tags": _truncate_tags(item.tags),
@@ -39,15 +39,15 @@ def list_row(item: Card) -> dict[str, Any]:
     }
 
 
-def _branch_point(item: Card) -> str:
+def _branch_point(item: SessionItem) -> str:
     run, message = item.fork_run_index, item.fork_message_index
     index = "" if run is None or run < 0 else f"/{run}" + ("" if message is None else f".{message}")
     return formatting.truncate(item.parent_session_id or "", _SHORT_ID) + index
 
 
-def fallback_row(item: Card) -> list[str]:
+def fallback_row(item: SessionItem) -> list[str]:
     """Convert a session to a row of the fallback: id, title or input, owner, user, runs, status, time."""
-    title = item.title if item.title and item.title != item.session_id else item.asked
+    title = item.title if item.title and item.title != item.session_id else item.first_input
     return [
         item.session_id,
         title or "",
@@ -78,7 +78,7 @@ def _truncate_tags(tags: Iterable[str]) -> list[str]:
     return [formatting.truncate(tag, _TAG) for tag in tags][:_MAX_TAGS]
 
 
-def filter_fields(narrowing: Narrowing) -> dict[str, str]:
+def filter_fields(narrowing: SessionFilter) -> dict[str, str]:
     """Return the texts of the filter's fields."""
     text = narrowing.text if narrowing.tag is None else f"#{narrowing.tag}"
     fields = {"text": text, "agent": narrowing.owner, "user": narrowing.user, "status": narrowing.status}
@@ -101,7 +101,7 @@ _CONTAINS = "lower({column}) LIKE ${name} ESCAPE '!'"
 
 
 def build_query(
-    narrowing: Narrowing, ids: Sequence[str] | None, order: str, *, descending: bool
+    narrowing: SessionFilter, ids: Sequence[str] | None, order: str, *, descending: bool
 ) -> tuple[str, dict[str, Any]]:
     """Build the list as SQL over the view ``sessions``, with its parameters; texts are never part of the SQL.
 

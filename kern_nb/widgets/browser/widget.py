@@ -73,7 +73,7 @@ def browse(
     return SessionBrowser(store, parse_filter(text, agent, user, status), order=order, descending=descending)
 
 
-def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> Narrowing:
+def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
     """Build a filter from its fields.
 
     Args:
@@ -99,8 +99,8 @@ def parse_filter(text: str | None, agent: str | None, user: str | None, status: 
 
 
 def _check_order(order: str) -> None:
-    if order not in ORDERS:
-        raise BadUsage(f"Unknown order {order!r}.", f"Orders: {', '.join(ORDERS)}.")
+    if order not in SESSION_ORDERS:
+        raise BadUsage(f"Unknown order {order!r}.", f"Orders: {', '.join(SESSION_ORDERS)}.")
 
 
 class SessionBrowser(
@@ -131,8 +131,8 @@ class SessionBrowser(
         descending: bool = True,
     ) -> None:
         _check_order(order)
-        self.narrowing = narrowing or Narrowing()
-        self.order: Order = order
+        self.narrowing = narrowing or SessionFilter()
+        self.order: SessionOrder = order
         self.descending = descending
         self.place: str | None = None
         self.result: Any = None
@@ -198,7 +198,7 @@ class SessionBrowser(
             "store": formatting.truncate(self.store.url, 200),
             "read_only": self.store.read_only,
             "statuses": list(STATUSES),
-            "orders": list(ORDERS),
+            "orders": list(SESSION_ORDERS),
             "filter": session_rows.filter_fields(self.narrowing),
             "descending": self.descending,
             "chosen": list(map(encode_key, self._selection)),

@@ -43,7 +43,7 @@ class LiveRun:
         self.prompt = prompt
         self.before = before
         self.run_id: str | None = None
-        self.handle: Live | None = None
+        self.handle: BackgroundRun | None = None
         self.is_stopping = False
         self._tell = tell
         self._lock = threading.Lock()

@@ -70,7 +70,7 @@ def run_item(
     is_own = run.session_id == session.session_id
     paused = is_own and run.status == "PAUSED"
     needed = requirements_of_latest_pause(store.get_run(run.run_id).requirements) if paused else []
-    names = short_keys(store, needed)
+    names = short_ids(store, needed)
     return {
         "key": encode_key(run.run_id),
         "index": run.run_index,

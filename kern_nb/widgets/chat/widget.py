@@ -60,7 +60,7 @@ def chat(
     """
     owner: Any = agent_registry.find(agent) if isinstance(agent, str) else agent
     if not hasattr(owner, "continue_run"):
-        raise BadUsage(f"agent must be an agent, a team or a workflow, got {agent!r}.", agent_registry.MAKE)
+        raise BadUsage(f"agent must be an agent, a team or a workflow, got {agent!r}.", agent_registry.CREATE_HINT)
     return Chat(owner, session_id, user_id=user_id, by=by)
 
 
@@ -219,7 +219,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
             raise BadUsage("The message must not be empty.", "Enter a message.")
         if len(text) > MAX_LENGTH:
             raise BadUsage(f"A message has at most {MAX_LENGTH:,} characters, got {len(text):,}.", "Shorten it.")
-        work = partial(background.begin, self.agent, text, session_id=self.session_id, user_id=self.user_id)
+        work = partial(background.prepare_run, self.agent, text, session_id=self.session_id, user_id=self.user_id)
         self._start(LiveRun(self.tell, text), work)
 
     @call
@@ -237,7 +237,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         """Resume a run whose requirements are resolved, or that failed, was stopped or was interrupted."""
         run = self.store.get_run(decode_key(key))
         self._resume(run)
-        variable = agent_registry.variable_of(self.agent.id)
+        variable = agent_registry.find_variable(self.agent.id)
         option = ["--agent", variable] if variable else []
         return {"line": self.line("continue", f"{run.session_id}/{run.run_index}", *option)}
 
@@ -253,10 +253,11 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         live = LiveRun(self.tell, before=before)
         live.run_id = run.run_id
         self._start(
-            live, lambda: background.proceed(self.agent, run.run_id, session_id=self.session_id, user_id=self.user_id)
+            live,
+            lambda: background.prepare_resume(self.agent, run.run_id, session_id=self.session_id, user_id=self.user_id),
         )
 
-    def _start(self, live: LiveRun, make_work: Callable[[], Work]) -> None:
+    def _start(self, live: LiveRun, make_work: Callable[[], RunFunction]) -> None:
         from kern_nb.runtime import background
 
         if not resume.is_same_store(self.agent.store, self.store):
@@ -270,7 +271,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
             self._failure = None
             self._n_changes += 1
         try:
-            live.handle = background.Live(make_work(), live.emit, partial(self._finish, live))
+            live.handle = background.BackgroundRun(make_work(), live.emit, partial(self._finish, live))
         except BaseException as error:
             self._finish(live, None, error)
             raise

@@ -100,21 +100,21 @@ class RequirementActions(Widget):
     ) -> dict[str, Any]:
         identity = decode_key(key)
         try:
-            requirement = requirement_named(self.store, identity)
-            name = short_keys(self.store, [requirement])[identity]
+            requirement = find_requirement(self.store, identity)
+            name = short_ids(self.store, [requirement])[identity]
             result, words = action(requirement)
         except KernError as error:
             if isinstance(error, STORE_GONE) and not isinstance(error, ReadOnlyStore):
                 raise
             return {"refused": error_payload(error)}
         self.after_action(result)
-        by = [] if self.by in (None, login()) else _option("--by", str(self.by))
+        by = [] if self.by in (None, login_name()) else _option("--by", str(self.by))
         return {"said": f"{message} {requirements.describe(result)}.", "line": self.line(verb, name, *words, *by)}
 
     @call
     def answer_as(self, by: str) -> None:
         """Set who answers from now on."""
-        self.by = by.strip()[:_ID] or login()
+        self.by = by.strip()[:_ID] or login_name()
 
 
 def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> list[Requirement]:
@@ -126,14 +126,6 @@ def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> lis
     earlier = [r.resolved_at for r in paused if r.resolved_at and r.resolved_at < newest]
     start = max(earlier, default=None)
     return [r for r in paused if start is None or r.created_at is None or r.created_at > start]
-
-
-def login() -> str | None:
-    """Return the login name, if the system has one."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user without a name
-        return None
 
 
 def _note_option(note: str) -> list[str]:

@@ -114,8 +114,8 @@ def text_fields(requirement: Requirement, owner: SessionOwner | None) -> set[str
 
 def find_owner(name: str | None) -> SessionOwner | None:
     """Return the agent of the notebook with this id or name; None if there is not exactly one."""
-    variable = agent_registry.variable_of(name)
-    return None if variable is None else agent_registry.here().get(variable)
+    variable = agent_registry.find_variable(name)
+    return None if variable is None else agent_registry.notebook_agents().get(variable)
 
 
 def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str, Any] | None:
@@ -155,7 +155,7 @@ def parse_values(requirement: Requirement, texts: Sequence[str], text_names: Col
     Raises:
         BadUsage: no value was entered.
     """
-    parse = str if as_text else value_parser.read
+    parse = str if as_text else value_parser.parse_value
     names = requirements.field_names(requirement)
     if not names:
         if not "".join(texts):

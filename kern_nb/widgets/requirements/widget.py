@@ -69,7 +69,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         self._lock = threading.Lock()
         self._poll_lock = threading.Lock()
         self._on_screen: dict[str, Requirement] = {}
-        self._runs: Places | None = None
+        self._runs: RunIndex | None = None
         self._outcomes: dict[str, dict[str, Any]] = {}
         super().__init__(store, by=assignee if by is None else by)
 
@@ -99,7 +99,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             raise
         with self._lock:
             outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
-        agents = sorted(agent_registry.here())
+        agents = sorted(agent_registry.notebook_agents())
         state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
         new_mark = str(hash(repr(state)))
         return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(every, min(limit, MAX_RUNS))}
@@ -137,15 +137,15 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         return sorted(every.values(), key=lambda r: (r.created_at is None, r.created_at, r.requirement_id))
 
     def _view(self, every: list[Requirement], limit: int) -> dict[str, Any]:
-        self._runs = runs = Places(self.store, (r.session_id for r in every))
+        self._runs = runs = RunIndex(self.store, (r.session_id for r in every))
         by_run: dict[str, list[Requirement]] = {}
         for requirement in every:
-            top = runs.top(requirement.run_id)
+            top = runs.top_level(requirement.run_id)
             by_run.setdefault(top.run_id if top else str(requirement.run_id), []).append(requirement)
         groups = {run_id: self._select(run_id, of_run) for run_id, of_run in by_run.items()}
         groups = {run_id: selected for run_id, selected in groups.items() if selected}
         visible = dict(list(groups.items())[:limit])
-        names = short_keys(self.store, [r for of_run in visible.values() for r in of_run])
+        names = short_ids(self.store, [r for of_run in visible.values() for r in of_run])
         self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
         people = {r.assignee for r in every if r.assignee and requirements.is_pending(r)}
         people |= {self.assignee} if self.assignee else set()
@@ -170,7 +170,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
 
     def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
         run = self._runs.find(run_id) if self._runs else None
-        variable = agent_registry.variable_of(run.owner) if run else None
+        variable = agent_registry.find_variable(run.owner) if run else None
         n_pending = sum(map(requirements.is_pending, of_run))
         with self._lock:
             outcome = self._outcomes.get(run_id)
@@ -190,7 +190,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "going": outcome,
         }
 
-    def _continue_line(self, run: Place, variable: str | None) -> str:
+    def _continue_line(self, run: RunEntry, variable: str | None) -> str:
         return self.line("continue", str(run), *(["--agent", variable] if variable else []))
 
     # Actions ----------------------------------------------------------------------------------------------------------
@@ -214,16 +214,16 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         owner = form.find_owner(run.owner) if run else None
         if run is None or owner is None:
             raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
-        if not resume.same_place(owner.store, self.store):
+        if not resume.is_same_store(owner.store, self.store):
             hint = "Use the store of the run: %kern use NAME"
             raise BadUsage(f"{owner!r} stores its runs in {owner.store.url}, the run is in {self.store.url}.", hint)
         with self._lock:
             if self._outcomes.get(run_id, {}).get("state") == "going":
                 return {}
             self._outcomes[run_id] = {"state": "going"}
-        work = background.proceed(owner, run_id, session_id=run.session_id)
-        background.Live(work, events.ignore, partial(self._finish, run_id))
-        return {"said": f"Resuming {run}.", "line": self._continue_line(run, agent_registry.variable_of(run.owner))}
+        work = background.prepare_resume(owner, run_id, session_id=run.session_id)
+        background.BackgroundRun(work, events.ignore, partial(self._finish, run_id))
+        return {"said": f"Resuming {run}.", "line": self._continue_line(run, agent_registry.find_variable(run.owner))}
 
     def _finish(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
         """Store the outcome of a resumed run; a run that paused again has none."""
