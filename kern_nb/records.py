@@ -272,7 +272,7 @@ class Requirement(Record):
     extra: Object = Field(default_factory=dict)
 
 
-class Run(Record):
+class Run(DisplayMixin, Record):
     """One interaction of a session: an input, messages and tool calls, an output.
 
     ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with
@@ -319,13 +319,6 @@ class Run(Record):
         counts = f"{_format_count(len(self.messages), 'message')}, {_format_count(len(self.tool_calls), 'tool call')}"
         return escape_controls(f"<Run {reference} {self.status}, {counts}{output}>")
 
-    __str__ = __repr__
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.transcript import run_html
-
-        return run_html(self)
-
 
 class SessionSummary(DisplayMixin, Record):
     """A model's summary of a session, or of one of its runs.
@@ -349,13 +342,8 @@ class SessionSummary(DisplayMixin, Record):
     runs_since: int | None = None
     model: Text | None = None
 
-    def _repr_html_(self) -> str:
-        from kern_nb.views.summary import summary_html
 
-        return summary_html(self)
-
-
-class Session(Record):
+class Session(DisplayMixin, Record):
     """One conversation thread: the fifteen documented fields, and its branch point.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of

@@ -24,6 +24,7 @@ from kern_nb.db.damaged_rows import describe_row
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(DisplayMixin):
     """The result of `SessionStore.check`; true if there are no problems, or all are repaired."""
 
     _view = "kern_nb.views.reports:check"

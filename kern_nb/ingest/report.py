@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kern_nb.control_characters import escape_controls
+from kern_nb.display import DisplayMixin
 
 _SHOWN_PROBLEMS = 5
 
@@ -29,7 +30,7 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
-class IngestReport:
+class IngestReport(DisplayMixin):
     """The result of an import.
 
     Attributes:
@@ -66,11 +67,6 @@ class IngestReport:
         if len(self.errors) > _SHOWN_PROBLEMS:
             lines.append(f"  and {len(self.errors) - _SHOWN_PROBLEMS} more in .errors")
         return escape_controls("\n".join(lines))
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.reports import ingest_html
-
-        return ingest_html(self)
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from kern_nb import store_registry
 from kern_nb.analysis.compare.pairs import Divergence, Pair
 from kern_nb.analysis.conversation import Conversation, load_conversation
 from kern_nb.analysis.dataframe import stack_frames
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _with_unique_labels(sides: Sequence[Conversation]) -> Iterator[Conversation]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Comparison:
+class Comparison(DisplayMixin):
     """Sessions or runs beside a baseline. In the frames ``a`` is the baseline and ``b`` a contender.
 
     With two or more contenders, the frames are stacked, and a first column ``contender`` has the label of ``b``.
@@ -84,6 +85,8 @@ class Comparison:
     Attributes:
         sides: The sessions or runs, the baseline first.
     """
+
+    _view = "kern_nb.views.comparison:comparison"
 
     sides: tuple[Conversation, ...]
 
@@ -140,16 +143,6 @@ class Comparison:
         from kern_nb.analysis import plots
 
         return plots.comparison(self.metrics)
-
-    def __repr__(self) -> str:
-        from kern_nb.views.comparison import comparison_text
-
-        return comparison_text(self)
-
-    def _repr_html_(self) -> str:
-        from kern_nb.views.comparison import comparison_html
-
-        return comparison_html(self)
 
     def _stack(self, frame_of: Callable[[Pair], pd.DataFrame]) -> pd.DataFrame:
         frames = [frame_of(pair) for pair in self.pairs]

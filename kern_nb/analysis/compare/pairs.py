@@ -15,6 +15,7 @@ from kern_nb.analysis.dataframe import build_frame, iter_rows
 from kern_nb.analysis.metric_directions import HIGHER, better_side, get_direction
 from kern_nb.analysis.totals import compute_totals, score_metric
 from kern_nb.db.columns import Kind
+from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ MATCHED, CHANGED, ONLY_A, ONLY_B = "matched", "changed", "only in a", "only in b
 
 
 @dataclass(frozen=True, repr=False)
-class Divergence:
+class Divergence(DisplayMixin):
     """The first turn where two conversations differ.
 
     Attributes:
@@ -51,12 +52,6 @@ class Divergence:
     contender: str
     a_calls: str | None = None
     b_calls: str | None = None
-
-    def __repr__(self) -> str:
-        """Both messages and where they are."""
-        from kern_nb.views.comparison import divergence_text
-
-        return divergence_text(self)
 
 
 class Pair:

@@ -61,6 +61,8 @@ class Digest(DisplayMixin):
         filters: The filters that selected the sessions, as text; empty for references.
     """
 
+    _view = "kern_nb.views.digest:digest"
+
     rows: DigestRows
     filters: str = ""
 

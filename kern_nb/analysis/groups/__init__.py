@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import FLAG, NUMBER, TEXT
 from kern_nb.analysis.selection import require_mapping
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def compare_groups(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class GroupComparison:
+class GroupComparison(DisplayMixin):
     """Groups of sessions beside a baseline. In the frames ``a`` is the baseline and ``b`` a contender.
 
     With two or more contenders, ``pairs``, ``metrics``, ``better`` and ``worse`` are stacked, and a first column
