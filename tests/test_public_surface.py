@@ -100,7 +100,7 @@ def describe_surface():
             lines += [f"{prefix} {name}{describe_signature(value)}", ""]
     classes = package_classes()
     for name in RESULTS:
-        (cls,) = classes[name]
+        (cls,) = (cls for cls in classes[name] if not getattr(cls, "_is_protocol", False))
         lines += [f"result {name}", *describe_class(cls), ""]
     from kern_nb.db.columns import DTYPES, FRAMES
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from kern_nb.analysis.selection import ReferenceLike, SessionFilter, select_sessions
+from kern_nb.analysis.selection import SessionFilter, select_sessions
 from kern_nb.db.lineage import find_run, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
@@ -15,6 +15,7 @@ from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
+    from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
 _BATCH = 5_000
