@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
+from kern_nb.db.pools import InterruptSafeQueuePool
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.schema_versions import not_a_table_error
@@ -131,7 +132,8 @@ class PostgresDb(RowStore):
     def engine(self) -> sa.Engine:
         """A pool whose connections are checked before use: servers restart while notebooks stay open."""
         arguments = {} if "connect_timeout" in self._db_url.query else {"connect_timeout": max(2, round(self.timeout))}
-        engine = sa.create_engine(self._db_url, pool_pre_ping=True, pool_timeout=self.timeout, connect_args=arguments)
+        options: dict[str, Any] = {"poolclass": InterruptSafeQueuePool, "pool_pre_ping": True}
+        engine = sa.create_engine(self._db_url, **options, pool_timeout=self.timeout, connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
         def prepare(raw: Any, _: object) -> None:

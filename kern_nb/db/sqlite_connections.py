@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy.pool import Pool
-
 from kern_nb.db import file_descriptors, fork_safety
 from kern_nb.db.file_descriptors import DUCKDB_MAGIC, FileId
+from kern_nb.db.pools import InterruptSafePool
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreFull, StoreUnavailable, UnstorableValue
 
 T = TypeVar("T")
@@ -109,7 +108,7 @@ class SqliteConnection(sqlite3.Connection):
             raise fork_safety.fork_error(self.path)
 
 
-class SqlitePool(Pool):
+class SqlitePool(InterruptSafePool):
     """An unlimited pool whose idle connections are closed before a fork."""
 
     def __init__(self, creator: Any, **options: Any) -> None:
@@ -118,6 +117,7 @@ class SqlitePool(Pool):
         _pools.add(self)
 
     def _do_get(self) -> Any:
+        self._close_pending()
         with _lock:
             _wait_for_fork()
             if self._idle:
@@ -138,6 +138,7 @@ class SqlitePool(Pool):
 
     def dispose(self) -> None:
         """Close the idle connections."""
+        self._close_pending()
         with _lock:
             records, self._idle = self._idle, []
         for record in records:
@@ -146,6 +147,7 @@ class SqlitePool(Pool):
     def forget(self) -> None:
         """Drop the idle connections without closing them."""
         self._idle.clear()
+        self._to_close.clear()
 
     def recreate(self) -> SqlitePool:
         """Return an empty pool with the same options."""

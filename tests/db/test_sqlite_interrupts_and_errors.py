@@ -15,6 +15,7 @@ import time
 import pytest
 
 from kern_nb.db import SqliteDb, open_store, sqlite_connections
+from kern_nb.db.sqlite_connections import SqliteConnection
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 from kern_nb.records import Message, Run
 
@@ -258,3 +259,30 @@ def test_concurrent_writers_all_finish(store):
 
     assert [writer.exitcode for writer in writers] == [0] * 6
     assert store.runs_df()["session_id"].value_counts().drop("chat").tolist() == [15] * 6
+
+
+def test_connection_is_closed_at_the_next_use_if_its_close_was_interrupted(store, monkeypatch):
+    """Otherwise it holds the write lock as long as the traceback of the interrupt exists, which IPython keeps."""
+    close, interrupts = SqliteConnection.close, iter([True])
+
+    def interrupted_close(connection):
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        close(connection)
+
+    def interrupted_execute(*args):
+        raise KeyboardInterrupt
+
+    def work(connection):
+        connection.execute(store.tables.sessions.delete())
+        with monkeypatch.context() as patch:
+            patch.setattr(connection.dialect, "do_execute", interrupted_execute)
+            connection.execute(store.tables.runs.delete())
+
+    monkeypatch.setattr(SqliteConnection, "close", interrupted_close)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        store.write(work)
+
+    store.append_run("chat", Run(run_id="after"))
+    assert set(store.runs_df().run_id) >= {"after"}
+    assert interrupt.value is not None
