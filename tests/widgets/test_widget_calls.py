@@ -213,7 +213,7 @@ def test_restored_file_can_be_attached_again(tmp_path, ending):
     path.rename(tmp_path / "elsewhere")
 
     told = page.refused("total")
-    assert (told["gone"], "gone" in told["message"]) == (True, True)
+    assert (told["gone"], "removed" in told["message"]) == (True, True)
     assert page.refused("attach_again")["gone"] is True
     (tmp_path / "elsewhere").rename(path)
 
