@@ -124,7 +124,7 @@ def test_an_invalid_target_is_refused_without_changes(notebook, work, target, ki
         ("%kern load runs --session alpha/0", errors.BadUsage, "%kern show"),
         ("%kern load runs --session nobody", errors.SessionNotFound, "%kern sessions"),
         ("%kern show alfa", errors.SessionNotFound, "Did you mean 'alpha'?"),
-        ("%kern show al", errors.AmbiguousReference, "Write more"),
+        ("%kern show al", errors.AmbiguousReference, "Use more"),
         ("%kern show alpha/7", errors.RunNotFound, "%kern show alpha"),
         ("%kern show alpha/0.99", errors.MessageNotFound, ""),
         ("%kern branch alpha/7 --as x", errors.RunNotFound, ""),
