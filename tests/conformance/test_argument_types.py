@@ -38,9 +38,9 @@ def test_non_str_id_is_refused(store):
 
     with pytest.raises(BadUsage, match="must be str, got 5"):
         store.get_session(5)
-    with pytest.raises(BadUsage, match="5 is no text"):
+    with pytest.raises(BadUsage, match="must be str, got 5"):
         store.append_run(5, load_session(store, "chat").runs[0])
-    with pytest.raises(BadUsage, match="None is no text"):
+    with pytest.raises(BadUsage, match="must be str, got None"):
         store.start_run(None, input="x")
     with pytest.raises(BadUsage, match="must be str, got 5"):
         store.delete_session(5)

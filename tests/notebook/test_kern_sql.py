@@ -63,8 +63,8 @@ def test_a_line_can_be_assigned(notebook, chats):
         ("%%kern_sql --itno df\nSELECT 1", "--itno"),
         ("%%kern_sql extra\nSELECT 1", "extra"),
         ("%%kern_sql\nSELECT $nobody", "nobody"),
-        ("%%kern_sql\nSELECT $frame", "$frame is of type DataFrame"),
-        ("%%kern_sql\nSELECT $things", "$things is of type object"),
+        ("%%kern_sql\nSELECT $frame", "$frame must be a text, number or time, got DataFrame"),
+        ("%%kern_sql\nSELECT $things", "$things must be a text, number or time, got object"),
     ],
 )
 def test_an_invalid_line_or_variable_shows_two_lines(notebook, cell, message):
@@ -140,7 +140,7 @@ def test_an_unsupported_parameter_is_refused_by_name(notebook, value):
     error, lines = notebook.fails("%kern_sql SELECT $x AS x")
 
     assert type(error) is BadUsage
-    assert f"$x is of type {type(value).__name__}" in str(error)
+    assert f"$x must be a text, number or time, got {type(value).__name__}" in str(error)
     assert len(lines) == 2
 
 

@@ -177,7 +177,7 @@ def test_claimed_requirement_is_refused(inbox, store):
     store.claim(RATE, by="carl")
 
     assert cards(inbox.poll("", 20))[RATE]["state"] == "claimed by carl"
-    assert "is with carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
+    assert "is claimed by carl" in inbox.answer(key(RATE), ["5"], False)["refused"]["message"]
     inbox.answer_as("carl")
     assert "said" in inbox.answer(key(RATE), ["5"], False)
     assert load_requirement(store, RATE).resolved_by == "carl"
