@@ -12,7 +12,7 @@ from kern_nb.operations.export import read
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgres"])
 def test_an_export_is_one_snapshot(store, store_factory, monkeypatch):
     """Runs are appended and sessions deleted between two parts of it."""
-    monkeypatch.setattr(read, "_MOST_SESSIONS", 1)
+    monkeypatch.setattr(read, "_MAX_SESSIONS", 1)
     for name in ("a", "b", "c"):
         a_session(store, name, runs=2)
     other = store_factory()

@@ -172,7 +172,7 @@ def test_an_interrupted_export_leaves_no_partial_file(notebook, chats, monkeypat
         return original(*args, **options)
 
     # What is read when the file has been begun.
-    name = "reading" if suffix == "json" else "get_session"
+    name = "read_connection" if suffix == "json" else "get_session"
     original = getattr(chats, name)
     monkeypatch.setattr(chats, name, read)
     with pytest.raises(Stopped):
