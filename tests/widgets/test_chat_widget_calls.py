@@ -177,7 +177,7 @@ def test_stop_before_the_start_ends_the_run():
         done.set()
 
     blocked = threading.Event()
-    background.event_loop.begin(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
+    background.event_loop.start_detached(lambda: _blocking(blocked))  # the loop is busy: nothing can begin
     begun = background.BackgroundRun(work, lambda _: None, is_over)
     begun.stop()
     blocked.set()
