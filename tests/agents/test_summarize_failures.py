@@ -40,7 +40,7 @@ def test_failing_model_keeps_stored_parts(store):
     """On every engine: of four portions the third fails; the next call tells the third and fourth alone."""
     long_past(store, "chat")
     failing = RecordingModel(["FIRST", "SECOND", ValueError("no summary today")])
-    with pytest.raises(SummaryFailed, match="chat was not made: ValueError: no summary today") as failed:
+    with pytest.raises(SummaryFailed, match="Could not summarize chat: ValueError: no summary today") as failed:
         summarize("chat", store=store, model=failing)
     assert "stored" in failed.value.hint
     kept = store.get_session("chat").summary
@@ -78,7 +78,7 @@ def test_failure_keeps_other_summaries(db):
             threading.Timer(0.3, done.set).start()
         return "made"
 
-    with pytest.raises(SummaryFailed, match="The summary of b was not made"):
+    with pytest.raises(SummaryFailed, match="Could not summarize b"):
         summarize("a", "b", "c", store=db, model=RecordingModel(answer))
     assert db.get_session("a").summary["summary"] == "made"
     assert db.get_session("b").summary is None
@@ -98,7 +98,7 @@ def test_overall_summary_fails_separately(db):
             raise ValueError("too much")
         return "made"
 
-    with pytest.raises(SummaryFailed, match="all together was not made"):
+    with pytest.raises(SummaryFailed, match="Could not summarize all sessions together"):
         summarize("a", "b", store=db, model=RecordingModel(answer))
     model = RecordingModel()
     summarize("a", "b", store=db, model=model)

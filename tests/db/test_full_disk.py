@@ -159,7 +159,7 @@ def test_log_reservation_leaves_no_file_behind(tmp_path):
     store = DuckDb(path)
     store.append_run("chat", Run(run_id="r"))
     store.append_run("chat", Run())
-    with pytest.raises(ValueError, match="stored already"):
+    with pytest.raises(ValueError, match="exists"):
         store.append_run("chat", Run(run_id="r"))
     store.close()
     assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]

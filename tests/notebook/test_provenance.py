@@ -161,7 +161,7 @@ def test_a_run_stores_its_cell(kernel):
 
 def test_a_terminal_has_only_the_execution_count(plain_notebook):
     """IPython without a kernel counts its lines, and has no cells."""
-    result = plain_notebook.run("from kern_nb.runtime.provenance import here\nhere()")
+    result = plain_notebook.run("from kern_nb.runtime.provenance import current_cell\ncurrent_cell()")
 
     assert result == {"execution_count": plain_notebook.shell.execution_count}
 
