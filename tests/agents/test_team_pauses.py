@@ -91,7 +91,7 @@ def test_members_and_leader_pause_together(store):
     assert sorted(one.args["to"] for one in run.requirements) == ["a1", "b1", "leader"]
     for left in (2, 1):
         store.resolve(requirement_id(run, left), approve=True)
-        with pytest.raises(StillWaiting, match=f"waits for {left}"):
+        with pytest.raises(StillWaiting, match=f"has {left} pending"):
             team.continue_run("chat/0")
     store.resolve(requirement_id(run, 0), approve=True)
     run = team.continue_run("chat/0")
