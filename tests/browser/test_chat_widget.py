@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SLOWLY = """
 import time
-from kern_nb.widgets import chat as module
+from kern_nb.widgets.chat import widget as module
 begin = module.Chat._start
 module.Chat._start = lambda *args: (time.sleep(2), begin(*args))[1]
 """
