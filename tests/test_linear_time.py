@@ -212,7 +212,7 @@ WAYS = {
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
     "SQL": user_sql.number_parameters,
-    "JSON of an answer": summaries._parsed,
+    "JSON of an answer": summaries._parse_answer,
 }
 
 

@@ -183,7 +183,7 @@ def test_hostile_texts_and_attaching_again(clicking, tmp_path):
     for file in tmp_path.glob("inbox.db*"):
         file.rename(away / file.name)
     alert = ann.inbox.locator(":scope > .kern-alert")
-    expect(alert).to_contain_text("is gone")
+    expect(alert).to_contain_text("was removed")
     for file in away.iterdir():
         file.rename(tmp_path / file.name)
     alert.get_by_role("button", name="Attach again").click()

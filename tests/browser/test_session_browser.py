@@ -350,7 +350,7 @@ def test_errors_and_attaching_again(tmp_path: Path, shop: Path, open_notebook: C
     expect(page.locator(".jp-InputPrompt").nth(1)).to_have_text("[2]:")
     away = shop.rename(tmp_path / "away.duckdb")
     page.get_by_role("button", name="Refresh", exact=True).click()
-    expect(alert).to_contain_text("is gone")
+    expect(alert).to_contain_text("was removed")
     expect(alert).to_contain_text("Attach it again")
     alert.get_by_role("button", name="Attach again").click()
     expect(alert).to_contain_text("does not exist")
