@@ -128,7 +128,7 @@ def main(notebook: Notebook, store: Any) -> Any:
 @pytest.fixture
 def paused(main: Any) -> Any:
     """A run `chat/0` that waits for an approval, for two fields and for a value."""
-    from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
+    from paused_notebook import BOOK, DELETE, RATE, confirmation, pause, user_input
 
     return pause(
         main,

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pandas as pd
-from paused_runs import BOOK, DELETE, RATE, confirmation, pause
+from paused_notebook import BOOK, DELETE, RATE, confirmation, pause
 
 import kern_nb
 from kern_nb.db.columns import DTYPES, REQUIREMENTS

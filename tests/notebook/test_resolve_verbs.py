@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from paused_runs import BOOK, DELETE, RATE, confirmation, pause, user_input
+from paused_notebook import BOOK, DELETE, RATE, confirmation, pause, user_input
 
 from kern_nb import environment, errors
 from kern_nb.records import Run
