@@ -19,7 +19,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -43,6 +42,7 @@ from kern_nb.db.checkouts import (
 )
 from kern_nb.db.disk_space import LogReservation
 from kern_nb.db.file_queue import FileQueue
+from kern_nb.environment import current_shell
 
 IDLE_S = 0.05
 # The longest hold while another process is queued; longer on a slow machine, where opening and closing take more than a
@@ -416,8 +416,7 @@ def release_abandoned(*_: object) -> None:
 
 def _watch_cells() -> None:
     """Call `release_abandoned` after each cell of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = current_shell()
     if shell is not None:
         shell.events.register("post_run_cell", release_abandoned)  # idempotent
 

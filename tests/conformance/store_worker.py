@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from samples import a_run
@@ -91,12 +92,13 @@ def write_messages(target: str, run_id: str) -> None:
         i += 1
 
 
-def work_for(target: str, session_id: str, seconds: float, start: float) -> int:
-    """Append continuously for some seconds."""
+def write_until(target: str, session_id: str, stop: str, start: float) -> int:
+    """Append continuously until a file exists, and once more."""
     store = store_at(target)
     wait_until(start)
-    end, n = time.time() + seconds, 0
-    while time.time() < end:
+    n, stopped = 0, False
+    while not stopped:
+        stopped = Path(stop).exists()
         store.append_run(session_id, a_run(f"busy {n}"))
         n += 1
     return n
@@ -190,7 +192,7 @@ def tell_state(target: str, session_id: str) -> None:
 
 connections: dict[str, Any] = {}
 CALLS = (
-    *(process_id, append, make, set_keys, begin, write_messages, work_for, time_one, hold, let_go, opens),
+    *(process_id, append, make, set_keys, begin, write_messages, write_until, time_one, hold, let_go, opens),
     *(begin_many, compete, answer, keep, tell_state),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 Outputs = dict[str, list[dict[str, Any]]]
-"""What each code cell gave, by its id."""
+"""The outputs of each code cell, by its id, without the progress lines that a slow machine shows."""
+
+_PROGRESS = re.compile(r"^Read \d+ of \d+ files, ")
 
 
 def committed(name: str) -> dict[str, Any]:
@@ -53,8 +56,13 @@ def run_twice(folder: Path, name: str) -> list[Outputs]:
         )
         assert done.returncode == 0, done.stderr[-4000:]
         cells = json.loads((folder / f"{run_name}.ipynb").read_text(encoding="utf-8"))["cells"]
-        result.append({cell["id"]: cell["outputs"] for cell in cells if cell["cell_type"] == "code"})
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        result.append({cell["id"]: [item for item in cell["outputs"] if not _is_progress(item)] for cell in code})
     return result
+
+
+def _is_progress(output: dict[str, Any]) -> bool:
+    return _PROGRESS.match("".join(output.get("data", {}).get("text/plain", ""))) is not None
 
 
 def require_quiet(runs: list[Outputs], *, failing: set[str]) -> None:
