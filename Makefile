@@ -49,9 +49,10 @@ lab: $(SAMPLE) $(OVERRIDES) ## open JupyterLab on the tour notebook
 	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then options="$$options --no-browser"; fi; \
 	cd notebooks && exec ../$(BIN)/jupyter lab $$options
 
-# Four processes, distributed by file: most tests wait for other processes, a database or a disk.
+# Four processes: most tests wait for other processes, a database or a disk. Each begins with a row of files, and takes
+# from the others when it has finished (by file, the slowest files would be started last).
 test: lint types $(SAMPLE) ## run lint, types, tests on all engines, tests in a real browser
-	$(PY) -m pytest -n 4 --dist loadfile --ignore=tests/browser
+	$(PY) -m pytest -n 4 --dist worksteal --ignore=tests/browser
 	$(MAKE) browser
 
 # Separate, because Playwright leaves an event loop behind, in which no other test can start one.

@@ -128,7 +128,7 @@ def test_turns_of_one_side_only(store):
 def test_alignment_has_every_turn_and_call_once(store):
     """Whatever the alignment: nothing is lost and nothing twice, in the order of each."""
     chance = random.Random(7)
-    for trial in range(20):
+    for trial in range(10):
         names = [f"a{trial}", f"b{trial}"]
         for name in names:
             save(
@@ -436,7 +436,7 @@ def test_comparison_is_symmetric(store):
     """Whichever is the baseline: the same turns and calls are side by side, and what is better changes sides."""
     chance = random.Random(11)
     sides = {"only in a": "only in b", "only in b": "only in a", "a": "b", "b": "a"}
-    for trial in range(30):
+    for trial in range(12):
         names = [f"a{trial}", f"b{trial}"]
         for name in names:
             save(store, name, *(make_run(chance.randrange(5), args=chance.randrange(4)) for _ in range(6)))

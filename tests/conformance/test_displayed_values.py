@@ -133,19 +133,18 @@ def values():
     """A session for each value: as the result of a tool, of a call without a message, and as run output."""
     with InMemoryDb() as store:
         for name, value in VALUES.items():
-            store.append_run(f"told {name}", with_result(value))
+            store.append_run(f"message {name}", with_result(value))
             store.append_run(f"call {name}", Run(input="x", tool_calls=[ToolCall(tool_name="look", result=value)]))
-            store.append_run(f"out {name}", Run(input="x", output=value))
+            store.append_run(f"output {name}", Run(input="x", output=value))
         yield store
 
 
-@pytest.mark.parametrize("where", ["told", "call", "out"])
+@pytest.mark.parametrize("where", ["message", "call", "output"])
 def test_different_values_never_compare_equal(values, where):
     """Each value is compared with itself and with values that look similar."""
     names = list(VALUES)
-    pairs = [*itertools.pairwise(names), *zip(names, names[3:], strict=False)]
     alike = ["none", "empty text", "empty list", "text of a list", "parts", "texts in lines", "list of texts"]
-    for a, b in {*pairs, *itertools.combinations(alike, 2), ("1", "text 1"), ("1", "true"), ("1.0", "decimal as text")}:
+    for a, b in {*itertools.pairwise(names), *itertools.combinations(alike, 2), ("1", "text 1"), ("1", "true"), ("1.0", "decimal as text")}:
         found = compare(f"{where} {a}", f"{where} {b}", store=values)
         assert found.divergence is not None, (a, b)
         assert (
@@ -191,7 +190,7 @@ def test_image_without_message_is_displayed(store):
     for name in ("a", "b"):
         picture = {"type": "image", "media_type": "image/png", "size": 1, "sha256": name * 64}
         store.append_run(f"in {name}", Run(input=[{"type": "text", "text": "this"}, picture], output="x"))
-        store.append_run(f"out {name}", Run(input="x", tool_calls=[ToolCall(tool_name="look", result=[picture])]))
+        store.append_run(f"output {name}", Run(input="x", tool_calls=[ToolCall(tool_name="look", result=[picture])]))
     for where in ("in", "out"):
         found = compare(f"{where} a", f"{where} b", store=store)
         assert found.divergence is not None
