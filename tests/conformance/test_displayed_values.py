@@ -191,7 +191,7 @@ def test_image_without_message_is_displayed(store):
         picture = {"type": "image", "media_type": "image/png", "size": 1, "sha256": name * 64}
         store.append_run(f"in {name}", Run(input=[{"type": "text", "text": "this"}, picture], output="x"))
         store.append_run(f"output {name}", Run(input="x", tool_calls=[ToolCall(tool_name="look", result=[picture])]))
-    for where in ("in", "out"):
+    for where in ("in", "output"):
         found = compare(f"{where} a", f"{where} b", store=store)
         assert found.divergence is not None
         assert "bbbb" in f"{found.divergence.b_text} {found.divergence.b_calls}"
