@@ -6,8 +6,9 @@ A format is one module here and one entry in `formats`. It turns a file into dra
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,27 +29,12 @@ _SUFFIXES = (".json", ".jsonl")
 _GROUP_BYTES = 16_000_000
 
 
-def ingest(
-    store: SessionStore,
-    path: str | Path,
-    format: str | None = None,
-    *,
-    progress: bool = True,
-) -> IngestReport:
-    """Import recorded sessions from a file or a folder; importing them again changes nothing.
+def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
+    """See `SessionStore.ingest`.
 
     A malformed record is reported and skipped; the rest of its file is stored. In a folder, the files ``*.json`` and
     ``*.jsonl`` are read in order of their names, including those in subfolders; a file in an unknown format is
     reported. An interrupted import leaves whole files.
-
-    Args:
-        store: The store to write to.
-        path: A file or a folder.
-        format: The name of the format; None detects it from the content of each file.
-        progress: Whether to show progress when the import takes longer than a moment.
-
-    Returns:
-        The report, with counts and problems.
 
     Raises:
         RecordsNotFound: the path does not exist, or the folder has no matching file.
@@ -71,25 +57,19 @@ def ingest(
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            drafts: Iterable[ImportItem] = _Drafts(sources, bar)
+            read: Callable[[], Iterator[ImportItem]] = partial(_read, sources, bar)
             if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
-                drafts = list(drafts)  # parsed before the transaction, which then blocks other writers for less time
+                # Parsed before the transaction, which then blocks other writers for less time.
+                read = partial(iter, list(read()))
             if sources:
-                report += write_drafts(store, drafts)
+                report += write_drafts(store, read)
             bar.done(len(group))
     return report
 
 
-class _Drafts:
-    """The drafts of some files; each iteration reads them again."""
-
-    def __init__(self, sources: list[tuple[Importer, Source]], bar: Progress) -> None:
-        self._sources = sources
-        self._bar = bar
-
-    def __iter__(self) -> Iterator[ImportItem]:
-        for importer, source in self._sources:
-            yield from self._bar.watch(importer.read(source))
+def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[ImportItem]:
+    for importer, source in sources:
+        yield from bar.watch(importer.read(source))
 
 
 def _group_by_size(files: list[Path]) -> Iterator[list[Path]]:

@@ -149,7 +149,7 @@ def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[
             for run_id, session_id, run_index, status in connection.execute(query):
                 existing.runs[run_id] = _Run(session_id, run_index, status)
                 existing.run_ids[session_id, run_index] = run_id
-    _load_unfinished(connection, store, drafts, existing, run_ids)
+    _load_unfinished(connection, store, drafts, existing)
     for batch in _batched(stored_ids):
         keys = sa.select(c.c.session_id, c.c.run_id, c.c.name, c.c.source).where(c.c.session_id.in_(batch))
         existing.scores |= {tuple(row) for row in connection.execute(keys)}
@@ -157,11 +157,7 @@ def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[
 
 
 def _load_unfinished(
-    connection: Connection,
-    store: SessionStore,
-    drafts: Sequence[BundledSession],
-    existing: ExistingRows,
-    run_ids: set[str],
+    connection: Connection, store: SessionStore, drafts: Sequence[BundledSession], existing: ExistingRows
 ) -> None:
     """Load the stored requirements of these sessions, and the last messages of their unfinished runs."""
     q, m = store.tables.requirements, store.tables.messages
@@ -169,8 +165,8 @@ def _load_unfinished(
         query = sa.select(q.c.requirement_id, *(q.c[name] for name in _Requirement._fields))
         for requirement_id, *values in connection.execute(query.where(q.c.requirement_id.in_(batch))):
             existing.requirements[requirement_id] = _Requirement(*values)
-    unfinished = (run_id for run_id, run in existing.runs.items() if run.status in _REPLACEABLE)
-    for batch in _batched(run_id for run_id in unfinished if run_id in run_ids):
+    run_ids = {row["run_id"] for draft in drafts for row in draft.rows["runs"]} & existing.runs.keys()
+    for batch in _batched(run_id for run_id in run_ids if existing.runs[run_id].status in _REPLACEABLE):
         query = sa.select(m.c.run_id, *(m.c[name] for name in _Message._fields)).where(m.c.run_id.in_(batch))
         for run_id, *values in connection.execute(query.order_by(m.c.message_index)):
             existing.last_messages[run_id] = _Message(*values)
@@ -209,7 +205,7 @@ def merge_session(draft: BundledSession, existing: ExistingRows) -> tuple[Change
     if stored is None:
         changes.rows["sessions"] = draft.rows["sessions"]
     elif selected:
-        changes.touched.append((draft.session_id, _updated_columns(draft, stored, existing)))
+        changes.updated.append((draft.session_id, _updated_columns(draft, stored, existing)))
     return changes, warning
 
 

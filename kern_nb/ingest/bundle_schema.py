@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -74,9 +73,8 @@ def _to_fields(table: str, row: Mapping[str, Any]) -> Row:
     # str: SQLAlchemy's column names are of a subclass.
     fields = {str(name): value for name, value in row.items() if value is not None and name not in omitted}
     for name in _TEXT_AND_JSON.get(table, ()):
-        value = fields.pop(f"{name}_json", None)
-        if value is not None:
-            fields[name] = value
+        if f"{name}_json" in fields:
+            fields[name] = fields.pop(f"{name}_json")
     return fields
 
 
@@ -101,9 +99,7 @@ class RecordParser:
         rows: Rows = {name: [] for name in TABLES} | {"sessions": [session]}
         for position, value in enumerate(require_field(record, "runs", list, "the record")):
             owner = f"run {position}"
-            if not isinstance(value, dict):
-                raise MalformedRecord(f"{owner} must be an object, got {json_type(value)}")
-            run = self._parse_row("runs", {k: v for k, v in value.items() if k not in RUN_TABLES}, owner)
+            run = self._parse_row("runs", value, owner)
             rows["runs"].append(run | {"session_id": session_id})
             keys = {"session_id": session_id, "run_id": run["run_id"]}
             for name in RUN_TABLES:
@@ -122,9 +118,10 @@ class RecordParser:
         if not isinstance(values, dict):
             raise MalformedRecord(f"{owner} must be an object, got {json_type(values)}")
         fields = self._fields[table]
-        unknown = [name for name in values if name not in fields]
-        if unknown:
-            raise MalformedRecord(f"{owner} has an unknown field {unknown[0]!r}")
+        nested = RUN_TABLES if table == "runs" else ()
+        for name in values:
+            if name not in fields and name not in nested:
+                raise MalformedRecord(f"{owner} has an unknown field {name!r}")
         row = {}
         for name, field in fields.items():
             value = row[name] = values.get(name)
@@ -150,21 +147,24 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
     """The fields of the records of a table's rows."""
     fields = {}
     json_columns = {f"{name}_json" for name in _TEXT_AND_JSON.get(table, ())}
+    unit = 1 if table == "sessions" else 1_000_000
     for column in columns.c:
         name = column.name
         if name in _OMITTED[table] or name in json_columns:
             continue
-        allowed = ALLOWED_VALUES.get((table, name))
-        if allowed:
+        if allowed := ALLOWED_VALUES.get((table, name)):
             kind: tuple[Callable[[Any], bool], str] = allowed.__contains__, "one of " + ", ".join(allowed)
         elif (table, name) in _IDS:
-            kind = _is_id, f"a string of up to {mapping.MAX_ID_LENGTH:,} characters"
+            kind = (
+                lambda value: type(value) is str and len(value) <= mapping.MAX_ID_LENGTH,
+                f"a string of up to {mapping.MAX_ID_LENGTH:,} characters",
+            )
         elif name in _TEXT_AND_JSON.get(table, ()) or name in _ANY_JSON:
-            kind = _is_any, "a value"
-        elif name in _INDEXES:
-            kind = _is_index, "an index"
+            kind = lambda _: True, "a value"
+        elif name in _INDEXES:  # a branch that inherits nothing forks at -1
+            kind = lambda value: type(value) is int and -1 <= value < _INDEX_LIMIT, "an index"
         elif name.endswith("_at"):
-            kind = partial(_is_time, unit=1 if table == "sessions" else 1_000_000), "a time"
+            kind = lambda value: type(value) is int and YEARS[0] <= value // unit <= YEARS[1], "a time"
         else:
             kind = _KINDS[type(column.type)]
         fields[name] = _Field(*kind, is_required=not column.nullable)
@@ -214,46 +214,14 @@ def _require_consistent(rows: Rows) -> None:
             raise MalformedRecord(f"a score refers to run {row['run_id']!r}, which the record does not have")
 
 
-def _is_string(value: Any) -> bool:
-    return type(value) is str
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is str and len(value) <= mapping.MAX_ID_LENGTH
-
-
 def _is_integer(value: Any) -> bool:
     return type(value) is int and -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
 
 
-def _is_index(value: Any) -> bool:
-    return type(value) is int and -1 <= value < _INDEX_LIMIT  # a branch that inherits nothing forks at -1
-
-
-def _is_time(value: Any, unit: int) -> bool:
-    return type(value) is int and YEARS[0] <= value // unit <= YEARS[1]
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (type(value) is float and isfinite(value))
-
-
-def _is_boolean(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_object(value: Any) -> bool:
-    return type(value) is dict
-
-
-def _is_any(_: Any) -> bool:
-    return True
-
-
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
-    Text: (_is_string, "a string"),
-    Json: (_is_object, "an object"),
+    Text: (lambda value: type(value) is str, "a string"),
+    Json: (lambda value: type(value) is dict, "an object"),
     Integer: (_is_integer, "an integer"),
-    Real: (_is_number, "a number"),
-    Boolean: (_is_boolean, "true or false"),
+    Real: (lambda value: _is_integer(value) or (type(value) is float and isfinite(value)), "a number"),
+    Boolean: (lambda value: type(value) is bool, "true or false"),
 }

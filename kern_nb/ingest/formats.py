@@ -12,11 +12,7 @@ from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 
 # The first importer that recognises a file reads it, so stricter ones come first.
-IMPORTERS: dict[str, Importer] = {
-    bundle.NAME: bundle,
-    tau2.NAME: tau2,
-    chat.NAME: chat,
-}
+IMPORTERS: dict[str, Importer] = {bundle.NAME: bundle, tau2.NAME: tau2, chat.NAME: chat}
 
 # Several values are tried, so that a malformed record at the start of a file does not hide its format.
 _PROBED_VALUES = 20
