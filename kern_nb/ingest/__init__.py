@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
+from kern_nb.ingest.batches import group_by_size
 from kern_nb.ingest.importer import Importer
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem
@@ -46,7 +47,8 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
     files = _find_files(path)
     report = IngestReport()
     with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
-        for group in _group_by_size(files):
+        # Small files share a transaction, because each transaction has a fixed cost.
+        for group in group_by_size(files, lambda file: file.stat().st_size, _GROUP_BYTES):
             sources: list[tuple[Importer, Source]] = []
             for file in group:
                 name = file.name if file == path else file.relative_to(path).as_posix()
@@ -70,20 +72,6 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
 def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[ImportItem]:
     for importer, source in sources:
         yield from bar.watch(importer.read(source))
-
-
-def _group_by_size(files: list[Path]) -> Iterator[list[Path]]:
-    """Group small files into one transaction, because each transaction has a fixed cost."""
-    group: list[Path] = []
-    total = 0
-    for file in files:
-        size = file.stat().st_size
-        if group and total + size >= _GROUP_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(file)
-        total += size
-    yield group
 
 
 @contextmanager

@@ -13,9 +13,8 @@ continued here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +22,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db.mapping import Row
 from kern_nb.db.store import SessionStore
+from kern_nb.ingest.batches import batched
 from kern_nb.ingest.bundle_schema import RUN_TABLES, Rows
 from kern_nb.ingest.diff import Changes
 from kern_nb.ingest.importer import MalformedRecord, hash_record
@@ -30,9 +30,6 @@ from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES
 
 INTERRUPTED, PAUSED = "INTERRUPTED", "PAUSED"
 _REPLACEABLE = (INTERRUPTED, PAUSED)
-
-_IDS_PER_QUERY = 5_000
-"""Fewer than the parameters that every engine accepts in a statement."""
 
 _MESSAGE_LENGTH = 500
 """Characters of a typical message."""
@@ -133,24 +130,24 @@ def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[
     s, r, c = tables.sessions, tables.runs, tables.scores
     existing = ExistingRows()
     ids = [draft.session_id for draft in drafts]
-    for batch in _batched(ids):
+    for batch in batched(ids):
         for row in connection.execute(store.locked(sa.select(s).where(s.c.session_id.in_(batch)))).mappings():
             existing.sessions[row["session_id"]] = row
     stored_ids = list(existing.sessions)
     owners = {d.session["parent_session_id"] for d in drafts} | {d.inherits.session_id for d in drafts if d.inherits}
-    for batch in _batched(owners - {None} - existing.sessions.keys()):
+    for batch in batched(owners - {None} - existing.sessions.keys()):
         for row in connection.execute(sa.select(s).where(s.c.session_id.in_(batch))).mappings():
             existing.sessions[row["session_id"]] = row
     run_ids = {row["run_id"] for draft in drafts for row in draft.rows["runs"]}
     run_ids |= {draft.inherits.run_id for draft in drafts if draft.inherits}
     for column, values in ((r.c.session_id, stored_ids), (r.c.run_id, run_ids)):
-        for batch in _batched(values):
+        for batch in batched(values):
             query = sa.select(r.c.run_id, r.c.session_id, r.c.run_index, r.c.status).where(column.in_(batch))
             for run_id, session_id, run_index, status in connection.execute(query):
                 existing.runs[run_id] = _Run(session_id, run_index, status)
                 existing.run_ids[session_id, run_index] = run_id
     _load_unfinished(connection, store, drafts, existing)
-    for batch in _batched(stored_ids):
+    for batch in batched(stored_ids):
         keys = sa.select(c.c.session_id, c.c.run_id, c.c.name, c.c.source).where(c.c.session_id.in_(batch))
         existing.scores |= {tuple(row) for row in connection.execute(keys)}
     return existing
@@ -161,21 +158,15 @@ def _load_unfinished(
 ) -> None:
     """Load the stored requirements of these sessions, and the last messages of their unfinished runs."""
     q, m = store.tables.requirements, store.tables.messages
-    for batch in _batched({row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}):
+    for batch in batched({row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}):
         query = sa.select(q.c.requirement_id, *(q.c[name] for name in _Requirement._fields))
         for requirement_id, *values in connection.execute(query.where(q.c.requirement_id.in_(batch))):
             existing.requirements[requirement_id] = _Requirement(*values)
     run_ids = {row["run_id"] for draft in drafts for row in draft.rows["runs"]} & existing.runs.keys()
-    for batch in _batched(run_id for run_id in run_ids if existing.runs[run_id].status in _REPLACEABLE):
+    for batch in batched(run_id for run_id in run_ids if existing.runs[run_id].status in _REPLACEABLE):
         query = sa.select(m.c.run_id, *(m.c[name] for name in _Message._fields)).where(m.c.run_id.in_(batch))
         for run_id, *values in connection.execute(query.order_by(m.c.message_index)):
             existing.last_messages[run_id] = _Message(*values)
-
-
-def _batched(values: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(values)
-    while batch := list(islice(remaining, _IDS_PER_QUERY)):
-        yield batch
 
 
 def merge_session(draft: BundledSession, existing: ExistingRows) -> tuple[Changes, str]:

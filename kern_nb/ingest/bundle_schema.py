@@ -26,6 +26,15 @@ Rows = dict[str, list[Row]]
 
 RUN_TABLES = ("messages", "tool_calls", "requirements")
 TABLES = ("sessions", "runs", *RUN_TABLES, "scores")
+ORDER = {
+    "sessions": (),
+    "runs": ("run_index",),
+    "messages": ("run_index", "message_index"),
+    "tool_calls": ("run_index", "call_index"),
+    "requirements": ("created_at", "requirement_id"),
+    "scores": ("created_at", "score_id"),
+}
+"""The columns that order a session's rows."""
 
 # Columns implied by the position of a record, or meaningless in another store: the writing process, a score's key.
 _OMITTED = {

@@ -76,8 +76,7 @@ def _locate(store: SessionStore, reference: str) -> tuple[str | None, str | None
     location = store.locate(reference)
     if location.run_index is None:
         return location.session_id, None
-    df = store.runs_df(location.session_id, lineage=True)
-    return None, str(df.loc[df["run_index"] == location.run_index, "run_id"].iloc[0])
+    return None, RunIndex(store, [location.session_id], lineage=True).at(location.run_index).run_id
 
 
 def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:

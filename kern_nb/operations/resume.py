@@ -95,15 +95,11 @@ def _locate(store: SessionStore, reference: str) -> RunEntry:
     runs = RunIndex(store, [location.session_id])
     if location.run_index is None:
         return _unfinished_run(runs, location.session_id)
-    df = store.runs_df(location.session_id, lineage=True)
-    row = df[df["run_index"] == location.run_index].iloc[0]
-    if row["session_id"] != location.session_id:
-        origin = f"{row['session_id']}/{location.run_index}"
-        raise BadUsage(
-            f"Run {location.session_id}/{location.run_index} is inherited from {row['session_id']}.",
-            f"Resume it there: {continue_command(origin)}",
-        )
-    return _top_level(runs, row["run_id"], reference)
+    run = RunIndex(store, [location.session_id], lineage=True).at(location.run_index)
+    if run.session_id != location.session_id:
+        message = f"Run {location.session_id}/{location.run_index} is inherited from {run.session_id}."
+        raise BadUsage(message, f"Resume it there: {continue_command(str(run))}")
+    return _top_level(runs, run.run_id, reference)
 
 
 def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:

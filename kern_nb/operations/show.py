@@ -119,9 +119,9 @@ class SessionTable:
 
     def _table(self) -> Table:
         rows = [_session_row(row) for row in to_records(self.df)]
-        if not rows and self.narrowed:
-            return Table("No matching sessions", [], [], "List all of them with %kern sessions.")
         if not rows:
+            if self.narrowed:
+                return Table("No matching sessions", [], [], "List all of them with %kern sessions.")
             return Table("The store has no sessions", [], [], "Import recorded sessions with %kern import PATH.")
         titles = ("session", "title", "branch of", "owner", "user")
         numbers = ("runs", "messages", "tool calls", "tokens", "cost")
@@ -227,11 +227,11 @@ def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool
                 f"Load {location.session_id} and filter by run_index == {location.run_index}, or use %kern show.",
             )
         filters["session_id"] = location.session_id
-    if lineage and name not in ("runs", "messages", "tool_calls"):
-        raise BadUsage(f"A branch inherits no {name}.", "--lineage supports runs, messages and tool_calls.")
-    if lineage and reference is None:
-        raise BadUsage("--lineage needs a branch.", f"%kern load {name} --session REF --lineage")
     if lineage:
+        if name not in ("runs", "messages", "tool_calls"):
+            raise BadUsage(f"A branch inherits no {name}.", "--lineage supports runs, messages and tool_calls.")
+        if reference is None:
+            raise BadUsage("--lineage needs a branch.", f"%kern load {name} --session REF --lineage")
         filters["lineage"] = True
     frame: pd.DataFrame = getattr(store, f"{name}_df")(**filters)
     return frame

@@ -84,7 +84,8 @@ def prepare(request: RerunRequest) -> tuple[Rerun, Callable[[], None]]:
             lambda connection: session_writes.branch(connection, store, session.session_id, **options, fields=fields)
         )
 
-    of_run = target.run_index is not None and not request.onward and not plan.is_cut
+    inherits_part = isinstance(plan.before, tuple)
+    of_run = target.run_index is not None and not request.onward and not inherits_part
     original = Reference(target.session_id, target.run_index) if of_run else target
     return Rerun(original, session_id, [], agent, store, changed, plan.inputs, plan.skipped, of_run), create_branch
 
