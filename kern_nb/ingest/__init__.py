@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kern_nb.db.store import SessionStore
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
 from kern_nb.ingest.batches import group_by_size
@@ -20,9 +20,6 @@ from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.writer import ImportItem, write_drafts
 from kern_nb.text.progress import Progress
-
-if TYPE_CHECKING:
-    from kern_nb.db.store import SessionStore
 
 __all__ = ["IngestReport", "Problem", "ingest"]
 
@@ -88,16 +85,13 @@ def _pause_garbage_collector() -> Iterator[None]:
 
 def _find_files(path: Path) -> list[Path]:
     if not path.exists():
-        raise RecordsNotFound(
-            f"There is no file or folder {str(path)!r}.", "Check the path; it is relative to the kernel's folder."
-        )
+        hint = "Check the path; it is relative to the kernel's folder."
+        raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
     if not path.is_dir():
         return [path]
     candidates = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
     files = sorted(f for f in candidates if not any(part.startswith(".") for part in f.relative_to(path).parts))
     if not files:
-        raise RecordsNotFound(
-            f"The folder {str(path)!r} has no .json or .jsonl file.",
-            "Name a file to import it whatever its suffix.",
-        )
+        hint = "Name a file to import it whatever its suffix."
+        raise RecordsNotFound(f"The folder {str(path)!r} has no .json or .jsonl file.", hint)
     return files

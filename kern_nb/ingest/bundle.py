@@ -145,7 +145,6 @@ def _upgrade_run(run: Any) -> Any:
 
 
 def _describe(record: Any) -> str:
-    """Name a record in a problem."""
     if _is_blob(record):
         return f"The file {str(record['blob'])[:12]}…"
     session = record.get("session") if isinstance(record, dict) else None

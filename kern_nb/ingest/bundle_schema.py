@@ -47,12 +47,7 @@ _OMITTED = {
 }
 _TEXT_AND_JSON = {"runs": ("input", "output"), "messages": ("content",), "tool_calls": ("result",)}
 
-_IDS = (
-    ("sessions", "session_id"),
-    ("runs", "run_id"),
-    ("tool_calls", "tool_call_id"),
-    ("requirements", "requirement_id"),
-)
+_IDS = {"sessions": "session_id", "runs": "run_id", "tool_calls": "tool_call_id", "requirements": "requirement_id"}
 _INDEXES = ("run_index", "message_index", "call_index", "fork_run_index", "fork_message_index")
 _ANY_JSON = ("args", "answer")
 
@@ -88,11 +83,7 @@ def _to_fields(table: str, row: Mapping[str, Any]) -> Row:
 
 
 class RecordParser:
-    """Converts records to rows and validates each value, because a bundle may be edited or damaged.
-
-    Args:
-        tables: The tables of a store.
-    """
+    """Converts records to rows and validates each value, because a bundle may be edited or damaged."""
 
     def __init__(self, tables: Tables) -> None:
         self._fields = {name: _fields_of_table(name, getattr(tables, name)) for name in TABLES}
@@ -145,15 +136,12 @@ class RecordParser:
 
 
 class _Field(NamedTuple):
-    """The valid values of a field."""
-
     accepts: Callable[[Any], bool]
     expected: str
     is_required: bool
 
 
 def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
-    """The fields of the records of a table's rows."""
     fields = {}
     json_columns = {f"{name}_json" for name in _TEXT_AND_JSON.get(table, ())}
     unit = 1 if table == "sessions" else 1_000_000
@@ -163,7 +151,7 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
             continue
         if allowed := ALLOWED_VALUES.get((table, name)):
             kind: tuple[Callable[[Any], bool], str] = allowed.__contains__, "one of " + ", ".join(allowed)
-        elif (table, name) in _IDS:
+        elif _IDS.get(table) == name:
             kind = (
                 lambda value: type(value) is str and len(value) <= mapping.MAX_ID_LENGTH,
                 f"a string of up to {mapping.MAX_ID_LENGTH:,} characters",
@@ -181,11 +169,7 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
 
 
 def decode_record(value: Any) -> Any:
-    """Decode the values that JSON lacks in a parsed record.
-
-    Raises:
-        MalformedRecord: a value is not encoded as the codec encodes it.
-    """
+    """Decode the values that JSON lacks; raise MalformedRecord for one that the codec does not write."""
     try:
         return codec.restore(value)
     except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
@@ -202,11 +186,7 @@ _UNIQUE_COLUMNS = (
 
 
 def _require_consistent(rows: Rows) -> None:
-    """Refuse rows that contradict each other.
-
-    Raises:
-        MalformedRecord: they do.
-    """
+    """Raise MalformedRecord if rows contradict each other."""
     for table, name in _UNIQUE_COLUMNS:
         seen: set[Any] = set()
         for row in rows[table]:

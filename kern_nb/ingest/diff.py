@@ -25,6 +25,7 @@ class Changes:
         replaced: Ids of runs whose rows are replaced by new ones.
         renewed: Ids of requirements whose rows are replaced by new ones.
         blobs: Shared JSON by its SHA-256.
+        warning: What the import reports about a session that it stores.
     """
 
     rows: Rows = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -33,6 +34,7 @@ class Changes:
     replaced: list[str] = field(default_factory=list)
     renewed: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    warning: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.updated or any(self.rows.values()))

@@ -26,22 +26,14 @@ def describe_formats() -> str:
 
 
 def get_importer(name: str) -> Importer:
-    """Return the importer of a format.
-
-    Raises:
-        UnknownFormat: no format has that name.
-    """
+    """Return the importer of a format; raise UnknownFormat if no format has that name."""
     if name not in IMPORTERS:
         raise UnknownFormat(f"Unknown format {name!r}.", did_you_mean(name, IMPORTERS, describe_formats()))
     return IMPORTERS[name]
 
 
 def detect_importer(source: Source) -> Importer:
-    """Return the importer that reads a file.
-
-    Raises:
-        UnknownFormat: no importer reads it.
-    """
+    """Return the importer that reads a file; raise UnknownFormat if none does."""
     head = list(islice(source.values(), _PROBED_VALUES))
     values = [item.value for item in head if not isinstance(item, Problem)]
     for importer in IMPORTERS.values():
@@ -52,7 +44,6 @@ def detect_importer(source: Source) -> Importer:
 
 
 def _describe(values: list[Any], problems: list[Problem]) -> str:
-    """Describe the start of a file, for an error."""
     if values and isinstance(values[0], dict):
         keys = [repr(key) for key in values[0]]
         key_list = ", ".join(keys[:_SHOWN_KEYS]) + (" and others" if len(keys) > _SHOWN_KEYS else "")

@@ -37,11 +37,8 @@ class Source:
 
     A bundle is a document that is read line by line too: its first line opens the list that contains the others.
 
-    The first value is cached, so that a document is not parsed again after the detection of its format.
-
-    Args:
-        path: The file.
-        name: The file name, as problems show it.
+    The first value is cached, so that a document is not parsed again after the detection of its format. Problems show
+    the file by its ``name``.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -117,13 +114,7 @@ class Source:
             yield Problem(self.name, number, f"Invalid JSON from column {at + 1} on: {_reason(error)}.")
 
     def line_of(self, key: str, index: int, line: int) -> int:
-        """Return the line where an item of a list of the document starts.
-
-        Args:
-            key: The key of the list.
-            index: The index of the item.
-            line: The line to return if the item has none of its own, as where the file has a value per line.
-        """
+        """Return the line where an item of the document's list ``key`` starts; else ``line``, that of the document."""
         if self._tail is not None:
             return line
         if self._line_numbers is None:

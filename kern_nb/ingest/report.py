@@ -53,7 +53,6 @@ class IngestReport(DisplayMixin):
     errors: list[Problem] = field(default_factory=list)
 
     def __add__(self, other: IngestReport) -> IngestReport:
-        """Add up two imports."""
         names = ("sessions", "runs", "messages", "tool_calls", "skipped", "errors")
         return IngestReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
 

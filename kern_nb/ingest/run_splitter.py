@@ -37,7 +37,7 @@ def split_runs(
         model: The model of the conversation, for runs whose messages name none.
 
     Returns:
-        The runs, in order, and the hash of each run's records.
+        The runs, and the hash of each run's records.
     """
     for item in source:
         _shorten_ids(item.message)
@@ -79,11 +79,7 @@ def _group_by_run(source: Sequence[SourceMessage]) -> list[list[SourceMessage]]:
 
 
 def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]:
-    """Set the status of each call, and its result if that came in a later run.
-
-    Returns:
-        The records of the late results of each run.
-    """
+    """Set the status and any late result of each call; return the records of the late results, by run."""
     late: list[list[Any]] = [[] for _ in groups]
     unanswered: dict[str | None, list[tuple[int, ToolCall]]] = defaultdict(list)
     for run_index, group in enumerate(groups):

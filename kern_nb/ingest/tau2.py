@@ -63,8 +63,6 @@ def _read_simulations(source: Source, line: int, document: dict[str, Any]) -> It
 
 
 class _Experiment(NamedTuple):
-    """The data that all simulations of a file share."""
-
     file: str
     metadata: dict[str, Any]
     agent: dict[str, Any]
@@ -176,7 +174,6 @@ def _parse_usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
 
 
 def _set_final_status(runs: list[Run], hashes: list[str], reason: Any) -> None:
-    """Set the status of the last run from the simulation's reason of termination."""
     if not runs or not isinstance(reason, str) or reason.endswith("_stop"):
         return
     runs[-1].status = "ERROR" if "error" in reason else "CANCELLED"

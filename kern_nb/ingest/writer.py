@@ -31,15 +31,7 @@ ImportItem = Draft | BundledSession | Blob | Problem
 
 
 def write_drafts(store: SessionStore, read: Callable[[], Iterable[ImportItem]]) -> IngestReport:
-    """Write drafts in one transaction.
-
-    Args:
-        store: The store.
-        read: Returns the drafts, and problems to report; called again if the transaction is retried.
-
-    Raises:
-        ReadOnlyStore: the store is read-only.
-    """
+    """Write drafts in one transaction, which calls ``read`` again if it is retried."""
     try:
         return store.write(lambda connection: _Writer(connection, store).write(read()))
     except UnstorableValue:
@@ -48,8 +40,6 @@ def write_drafts(store: SessionStore, read: Callable[[], Iterable[ImportItem]]) 
 
 
 class _Writer:
-    """Writes drafts within one transaction."""
-
     def __init__(self, connection: Connection, store: SessionStore, *, check_values: bool = False) -> None:
         self.connection = connection
         self.store = store
@@ -58,17 +48,15 @@ class _Writer:
         self.lines: dict[tuple[str, str], Callable[[], int]] = {}
 
     def write(self, drafts: Iterable[ImportItem]) -> IngestReport:
-        """Write the valid drafts and return the report."""
         for batch in self._batches(drafts):
             sessions, runs = self._load_sessions([draft.session_id for draft in batch if isinstance(draft, Draft)])
             bundled = [draft for draft in batch if isinstance(draft, BundledSession)]
             existing = load_existing(self.connection, self.store, bundled) if bundled else ExistingRows()
             changes = Changes()
             for draft in batch:
-                warning = ""
                 try:
                     if isinstance(draft, BundledSession):
-                        new, warning = merge_session(draft, existing)
+                        new = merge_session(draft, existing)
                     else:
                         session_id = draft.session_id
                         new = diff_session(draft, sessions.get(session_id), runs.get(session_id, {}))
@@ -81,8 +69,8 @@ class _Writer:
                     changes.add(new)
                     if isinstance(draft, BundledSession):
                         existing.add(draft)
-                    if warning:
-                        self._report(draft, warning)
+                    if new.warning:
+                        self._report(draft, new.warning)
             self._write_changes(changes)
         return self.report
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage
 from kern_nb.operations import agent_registry
 from kern_nb.operations.inbox import find_requirement, short_ids
@@ -13,9 +14,6 @@ from kern_nb.operations.value_parser import parse_answer
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text import formatting
 from kern_nb.views import requirements
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _MAX_NAMED = 3
 
@@ -68,10 +66,8 @@ def approve(
     opened = agent_registry.resolve_store(store)
     requirement = find_requirement(opened, reference)
     if requirement.kind != "confirmation" and requirement.status in UNRESOLVED_STATUSES:
-        raise BadUsage(
-            f"{requirements.describe(requirement)} needs a value ({requirement.kind}), not an approval.",
-            f"Answer it: {requirements.answer_commands(requirement, reference)[0]}",
-        )
+        message = f"{requirements.describe(requirement)} needs a value ({requirement.kind}), not an approval."
+        raise BadUsage(message, f"Answer it: {requirements.answer_commands(requirement, reference)[0]}")
     resolved = opened.resolve(requirement.requirement_id, approve=True, args=args, note=note, by=by)
     change = ""
     if args is not None:

@@ -57,7 +57,6 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
 
 
 def _candidate_stores(runner: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
-    """Return the stores to search, in this order."""
     if store is not None:
         return [store_registry.find(store)]
     if runner is not None:
@@ -111,7 +110,6 @@ def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:
 
 
 def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
-    """Return the one unfinished run of a session."""
     unfinished = [run for run in runs.all() if run.parent_run_id is None and run.status in UNFINISHED]
     if len(unfinished) == 1:
         return unfinished[0]
@@ -124,7 +122,6 @@ def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
 
 
 def _owner(run: RunEntry, store: SessionStore) -> SessionOwner:
-    """Return the agent of the notebook that owns the run."""
     agents = agent_registry.notebook_agents()
     matches = agent_registry.matching(run.owner)
     matches = {name: agent for name, agent in matches.items() if is_same_store(agent.store, store)} or matches

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from kern_nb.db import SessionStore
 from kern_nb.text.missing_values import na_to_none
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _OWNER = ("agent_id", "team_id", "workflow_id")
 
@@ -25,7 +23,6 @@ class RunEntry(NamedTuple):
     owner: str | None
 
     def __str__(self) -> str:
-        """Return the run as people write it."""
         return f"{self.session_id}/{self.run_index}"
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from kern_nb.records import SessionSummary
     from kern_nb.runtime.summaries import SessionSummaryManager
 
-__all__ = ["Summaries", "summarize"]
-
 _OVERALL = """\
 You are given summaries of several conversations between users and an assistant.
 Write for an analyst what they were about, what they have in common, how they ended and where they differ, with names \

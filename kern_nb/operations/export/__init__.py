@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
-__all__ = ["Export", "export"]
-
 _FORMATS = {".json": "bundle", ".html": "page"}
 _TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx"})
 _USAGE = "For example: %kern export chat other chats.json, or %kern export --all store.json"

@@ -24,9 +24,6 @@ def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: st
     """Return the named sessions and runs, each once; without names all sessions (of a user), oldest first.
 
     Raises:
-        SessionNotFound: A reference names no session.
-        RunNotFound: A reference names no run.
-        AmbiguousReference: A reference names several.
         BadUsage: A message is named, or the store is empty.
     """
     if not references:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.db import SessionStore
 from kern_nb.db.lineage import find_run, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
@@ -18,9 +19,6 @@ from kern_nb.ingest.batches import batched, group_by_size
 from kern_nb.ingest.bundle_merge import InheritedRun
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
 from kern_nb.operations.export.detach import copied_id, detach_branch, extract_run
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _MAX_SESSIONS = 200
 _MAX_CHARACTERS = 4_000_000
@@ -38,12 +36,7 @@ class SessionRows(NamedTuple):
 
 
 class ExportReader:
-    """Iterate over the rows of sessions and runs.
-
-    Args:
-        store: The store.
-        references: The sessions and runs, parents before their branches.
-    """
+    """Iterate over the rows of sessions and runs, where parents precede their branches."""
 
     def __init__(self, store: SessionStore, references: Sequence[Reference]) -> None:
         self._store = store

@@ -9,11 +9,11 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from kern_nb import files
 from kern_nb._version import __version__
-from kern_nb.db import codec
+from kern_nb.db import SessionStore, codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.ingest.batches import batched
@@ -22,9 +22,6 @@ from kern_nb.ingest.bundle_schema import pack_session
 from kern_nb.ingest.json_source import BUNDLE_KEY
 from kern_nb.operations.export.read import ExportReader
 from kern_nb.text.progress import Progress
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _TITLE_BATCH = 500
@@ -98,8 +95,6 @@ def _move_new(part: Path, path: Path) -> None:
 
 
 class _Progress(Progress):
-    """The number of written sessions."""
-
     def line(self, bar: str) -> str:
         return f"{bar} {self._done:,} of {self._total:,} written"
 

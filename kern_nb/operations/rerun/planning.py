@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import is_in_history
+from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import BY_TOOL, RETRY, STATE_ARGUMENT
 from kern_nb.interop import media
 from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Message, Run
-
-if TYPE_CHECKING:
-    from kern_nb.db.references import Reference
-
-_NOT_BY_USER = (BY_TOOL, RETRY)
-"""Marks of messages with a user's role that no user wrote."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,6 @@ class Input:
     session_state: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the run as a reference."""
         return f"{self.origin['session_id']}/{self.origin['run_index']}"
 
 
@@ -59,12 +53,8 @@ class Plan:
 def plan(store: SessionStore, target: Reference, *, message: Any, onward: bool, raw: bool) -> Plan:
     """Plan the rerun of a session (all runs), a run, or a message on; nothing is written.
 
-    Args:
-        store: The store.
-        target: The session, run or message.
-        message: The first input, instead of the recorded one; None keeps that.
-        onward: Whether to run the inputs of all later runs, too.
-        raw: Whether inputs are plain values, as a workflow takes them, not texts and files.
+    A message replaces the first input. With ``raw``, inputs are plain values, as a workflow takes them, not texts and
+    files.
 
     Raises:
         BadUsage: There is no run or no input, or the target is within a member's run.
@@ -115,8 +105,8 @@ def _recorded_input(run: Run) -> Any:
 
 
 def _is_by_user(message: Message) -> bool:
-    excluded = message.from_history or any(mark in message.internal for mark in _NOT_BY_USER)
-    return message.role == "user" and not excluded
+    added = any(mark in message.internal for mark in (BY_TOOL, RETRY))  # by a tool, or by pydantic-ai
+    return message.role == "user" and not message.from_history and not added
 
 
 def _split_at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:
