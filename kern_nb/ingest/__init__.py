@@ -21,8 +21,6 @@ from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.writer import ImportItem, write_drafts
 from kern_nb.text.progress import Progress
 
-__all__ = ["IngestReport", "Problem", "ingest"]
-
 _SUFFIXES = (".json", ".jsonl")
 _GROUP_BYTES = 16_000_000
 

@@ -51,11 +51,8 @@ class InheritedRun(NamedTuple):
 class BundledSession:
     """A session of a bundle; `merge_session` ends its open runs.
 
-    Attributes:
-        file: The file name, as problems show it.
-        line: Returns the line where its record starts.
-        rows: Its rows, by table.
-        inherits: The last run it inherits, if its parent is in the bundle too.
+    ``line`` returns the line where its record starts. ``inherits`` is the last run that it inherits, if its parent is
+    in the bundle too.
     """
 
     file: str
@@ -83,13 +80,8 @@ class BundledSession:
 class ExistingRows:
     """The stored rows that may conflict with the sessions of a batch, including those accepted so far.
 
-    Attributes:
-        sessions: The rows of the sessions, and of their parents.
-        runs: Runs by id.
-        run_ids: The ids of runs by session and index.
-        requirements: Requirements by id.
-        last_messages: The last message of each run that a later bundle may replace.
-        scores: The keys of scores: session, run, name and source.
+    Sessions (parents, too), runs and requirements are by id, ``run_ids`` by session and index. ``last_messages`` are
+    those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and source.
     """
 
     sessions: dict[str, StoredRow] = field(default_factory=dict)

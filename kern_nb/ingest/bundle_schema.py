@@ -7,7 +7,6 @@ text are one field. Times are as stored: unix seconds on sessions, microseconds 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
@@ -58,17 +57,11 @@ _INDEX_LIMIT = 10**15
 def pack_session(rows: Rows) -> dict[str, Any]:
     """Serialize the rows of a session as one record."""
     [session] = rows["sessions"]
-    children: dict[str, dict[str, list[Row]]] = {}
+    runs = {row["run_id"]: _to_fields("runs", row) for row in rows["runs"]}
     for name in RUN_TABLES:
-        by_run: dict[str, list[Row]] = defaultdict(list)
         for row in rows[name]:
-            by_run[row["run_id"]].append(_to_fields(name, row))
-        children[name] = by_run
-    runs = []
-    for row in rows["runs"]:
-        lists = {name: by_run[row["run_id"]] for name, by_run in children.items() if row["run_id"] in by_run}
-        runs.append(_to_fields("runs", row) | lists)
-    record = {"session": _to_fields("sessions", session), "runs": runs}
+            runs[row["run_id"]].setdefault(name, []).append(_to_fields(name, row))
+    record = {"session": _to_fields("sessions", session), "runs": list(runs.values())}
     return record | ({"scores": [_to_fields("scores", row) for row in rows["scores"]]} if rows["scores"] else {})
 
 
@@ -89,11 +82,7 @@ class RecordParser:
         self._fields = {name: _fields_of_table(name, getattr(tables, name)) for name in TABLES}
 
     def parse(self, record: Any) -> Rows:
-        """Convert a record to rows.
-
-        Raises:
-            MalformedRecord: the record does not have the form that `pack_session` gives it.
-        """
+        """Convert a record to rows; raise MalformedRecord if it is not as `pack_session` writes it."""
         session = self._parse_row("sessions", require_field(record, "session", dict, "the record"), "the session")
         session_id = session["session_id"]
         rows: Rows = {name: [] for name in TABLES} | {"sessions": [session]}

@@ -51,11 +51,7 @@ class Changes:
 
 
 def diff_session(draft: Draft, session: RowMapping | None, runs: Mapping[int, RowMapping]) -> Changes:
-    """Compute the changes that storing a draft makes to the stored session of its id, and its runs by index.
-
-    Raises:
-        MalformedRecord: the draft conflicts with another session of the same id.
-    """
+    """Compute what storing a draft changes; raise MalformedRecord if the session of its id is a different one."""
     changes = Changes()
     if session is not None:
         _refuse_other_session(draft, session, runs)

@@ -87,11 +87,7 @@ RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError)
 
 
 def require_field(record: Mapping[str, Any], key: str, kind: type, owner: str) -> Any:
-    """Return a required field of a record, which errors call ``owner``.
-
-    Raises:
-        MalformedRecord: the field is missing or of another type.
-    """
+    """Return a field of a record, which errors call ``owner``; raise MalformedRecord without a value of that type."""
     if not isinstance(record, dict):
         raise MalformedRecord(f"{owner} must be an object, got {json_type(record)}")
     if key not in record:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -44,7 +45,6 @@ class Source:
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self._line_numbers: dict[str, list[int]] | None = None
         self._tail: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
         self._is_bundle = False
@@ -115,16 +115,15 @@ class Source:
 
     def line_of(self, key: str, index: int, line: int) -> int:
         """Return the line where an item of the document's list ``key`` starts; else ``line``, that of the document."""
-        if self._tail is not None:
-            return line
-        if self._line_numbers is None:
-            with open_binary(self.path) as file:
-                document = _text(file.read())
-            self._line_numbers = {
-                name: _to_line_numbers(document, starts) for name, starts in _parse_intact_part(document)[1].items()
-            }
-        lines = self._line_numbers.get(key, [])
+        lines = [] if self._tail is not None else self._line_numbers.get(key, [])
         return lines[index] if index < len(lines) else line
+
+    @cached_property
+    def _line_numbers(self) -> dict[str, list[int]]:
+        with open_binary(self.path) as file:
+            document = _text(file.read())
+        starts = _parse_intact_part(document)[1]
+        return {name: _to_line_numbers(document, offsets) for name, offsets in starts.items()}
 
 
 def _text(data: bytes) -> str:

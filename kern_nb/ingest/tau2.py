@@ -66,7 +66,6 @@ class _Experiment(NamedTuple):
     file: str
     metadata: dict[str, Any]
     agent: dict[str, Any]
-    model: str | None
     tasks: dict[str, Any]
     info: dict[str, bytes]
 
@@ -87,7 +86,6 @@ def _parse_experiment(source: Source, document: dict[str, Any]) -> _Experiment:
         file=source.name,
         metadata={key: value for key, value in metadata.items() if value is not None},
         agent=agent,
-        model=metadata["model"],
         tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)},
         info={sha256(serialized_info).hexdigest(): serialized_info},
     )
@@ -100,7 +98,7 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
     scalars = {key: value for key, value in fields.items() if not isinstance(value, (dict, list))}
     nested = {key: value for key, value in fields.items() if isinstance(value, (dict, list))}
     task = experiment.tasks.get(str(fields.get("task_id")))
-    model, [info] = experiment.model, experiment.info
+    model, [info] = experiment.metadata.get("model"), experiment.info
     runs, hashes = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
     _set_final_status(runs, hashes, fields.get("termination_reason"))
     times = (fields.get(key) for key in ("start_time", "end_time", "timestamp"))

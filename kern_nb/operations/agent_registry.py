@@ -46,11 +46,7 @@ def only(agents: Mapping[str, SessionOwner]) -> str | None:
 
 
 def find(name: str) -> SessionOwner:
-    """Return the agent that a variable holds, or that has this id or name.
-
-    Raises:
-        BadUsage: There is none, or several; the hint names the candidates.
-    """
+    """Return the agent that a variable holds, or that has this id or name; raise BadUsage if none or several do."""
     value: Any = variables().get(name)
     if is_agent(value):
         return cast("SessionOwner", value)

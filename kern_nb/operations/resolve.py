@@ -20,13 +20,7 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True, repr=False)
 class Resolution:
-    """A resolved requirement, and the next step.
-
-    Attributes:
-        requirement: The requirement as stored now.
-        waiting: The requirements of its run that are still pending.
-        sentences: Both as text.
-    """
+    """A requirement as stored now, those of its run that are still pending, and the next step as text."""
 
     requirement: Requirement
     waiting: list[Requirement] = field(repr=False)

@@ -90,19 +90,16 @@ def _locate(store: SessionStore, reference: str) -> RunEntry:
             requirement = find_requirement(store, reference)
         except RequirementNotFound:
             raise error from None
-        return _top_level(RunIndex(store, [requirement.session_id]), requirement.run_id, reference)
-    runs = RunIndex(store, [location.session_id])
-    if location.run_index is None:
-        return _unfinished_run(runs, location.session_id)
-    run = RunIndex(store, [location.session_id], lineage=True).at(location.run_index)
-    if run.session_id != location.session_id:
-        message = f"Run {location.session_id}/{location.run_index} is inherited from {run.session_id}."
-        raise BadUsage(message, f"Resume it there: {continue_command(str(run))}")
-    return _top_level(runs, run.run_id, reference)
-
-
-def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:
-    """Return the run itself; for a member's run, its team's."""
+        runs, run_id = RunIndex(store, [requirement.session_id]), requirement.run_id
+    else:
+        runs = RunIndex(store, [location.session_id])
+        if location.run_index is None:
+            return _unfinished_run(runs, location.session_id)
+        named = RunIndex(store, [location.session_id], lineage=True).at(location.run_index)
+        if named.session_id != location.session_id:
+            message = f"Run {location.session_id}/{location.run_index} is inherited from {named.session_id}."
+            raise BadUsage(message, f"Resume it there: {continue_command(str(named))}")
+        run_id = named.run_id
     run = runs.top_level(run_id)
     if run is None:  # deleted in between
         raise SessionNotFound(f"Run {reference!r} does not exist.", "List the runs with %kern load runs.")

@@ -174,7 +174,6 @@ def _titles(store: SessionStore, references: Sequence[Reference]) -> list[str]:
     for batch in batched(ids, _TITLE_BATCH):
         titles |= {card.session_id: card.title or card.session_id for card in store.session_cards(batch)}
     return [
-        titles.get(reference.session_id, reference.session_id)
-        + ("" if reference.run_index is None else f", run {reference.run_index}")
-        for reference in references
+        titles.get(session_id, session_id) + ("" if run_index is None else f", run {run_index}")
+        for session_id, run_index, _ in references
     ]

@@ -17,13 +17,7 @@ from kern_nb.records import Message, Run
 
 @dataclass(frozen=True)
 class Input:
-    """An input to run again.
-
-    Attributes:
-        content: The input of the agent.
-        origin: The run it comes from: its session_id, run_id and run_index.
-        session_state: The part of the session state that was passed with it.
-    """
+    """An input to run again, the run it comes from, and the part of the session state that was passed with it."""
 
     content: Any
     origin: dict[str, Any]
@@ -35,13 +29,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run again.
+    """What to run again: inputs, the runs they come from, and references of the runs that have none.
 
-    Attributes:
-        before: The first run or message that the branch does not inherit, as `SessionStore.branch` takes it.
-        inputs: The inputs, in order.
-        runs: The runs they come from.
-        skipped: References of the runs without an input.
+    ``before`` is the first run or message that the branch does not inherit, as `SessionStore.branch` takes it.
     """
 
     before: int | tuple[int, int]
