@@ -13,6 +13,9 @@ from kern_nb.db.mapping import Row
 from kern_nb.ingest.bundle_schema import TABLES, Rows
 from kern_nb.ingest.importer import Draft, MalformedRecord, hash_record
 
+ORIGIN = "source"
+"""The key of `session_data` that records where an imported session comes from: a branch does not inherit it."""
+
 
 @dataclass
 class Changes:
@@ -93,18 +96,14 @@ def _refuse_other_session(draft: Draft, session: RowMapping, runs: Mapping[int, 
         raise MalformedRecord("the store has a session with this id from another file, and its first run differs")
 
 
-# The key of `session_data` that records the origin of an imported session: a branch does not inherit it.
-_ORIGIN = "source"
-
-
 def _origin(session: RowMapping) -> dict[str, Any]:
-    origin = (session["session_data"] or {}).get(_ORIGIN)
+    origin = (session["session_data"] or {}).get(ORIGIN)
     return origin if isinstance(origin, dict) else {}
 
 
 def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
     origin = {"format": draft.source, "hash": draft.session_hash} | ({"place": draft.scope} if draft.scope else {})
-    return (data or {}) | {_ORIGIN: origin}
+    return (data or {}) | {ORIGIN: origin}
 
 
 def _merge_columns(draft: Draft, row: Row, session: RowMapping) -> Row:

@@ -161,12 +161,9 @@ def _load_part(part: Any, store: SessionStore) -> Any:
 
 
 class ToolOutput(NamedTuple):
-    """What a tool returned.
+    """What a tool returned: the content for the model, and the one to store, where references replace files.
 
-    Attributes:
-        content: The content for the model.
-        stored: The content to store: files are replaced by references.
-        has_files: Whether it has files; a tool's own data may look like a reference.
+    ``has_files`` tells these from a tool's own data that looks like a reference.
     """
 
     content: Any

@@ -18,10 +18,9 @@ from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.diff import ORIGIN
 from kern_nb.ingest.importer import hash_record
 from kern_nb.records import RESULT_ROLES
-
-SOURCE = "source"
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
 
@@ -46,8 +45,8 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
     rows = _replace_ids(rows, session_id, inherited)
     rows["scores"] = list(_select(connection, tables, "scores", tables.scores.c.session_id == session_id))
     fork = {name: session[name] for name in _NO_FORK if session[name] is not None}
-    source = {"branch_of": fork.pop("parent_session_id"), **fork}
-    rows["sessions"] = [session | _NO_FORK | {"session_data": _with_source(session["session_data"], source)}]
+    origin = {"format": "bundle", "branch_of": fork.pop("parent_session_id"), **fork}
+    rows["sessions"] = [session | _NO_FORK | {"session_data": (session["session_data"] or {}) | {ORIGIN: origin}}]
     return rows
 
 
@@ -73,11 +72,11 @@ def extract_run(connection: Connection, tables: Tables, reference: Reference) ->
     rows = _replace_ids(rows, session_id, set(run_ids))
     first = rows["runs"][0]
     data: Row = {} if first["session_state"] is None else {"session_state": first["session_state"]}
-    source = {"run_of": reference.session_id, "run_index": reference.run_index, "run_id": run["run_id"]}
+    origin = {"run_of": reference.session_id, "run_index": reference.run_index, "run_id": run["run_id"]}
     own: Row = _NO_FORK | {
         "session_id": session_id,
         "session_type": first["run_type"],
-        "session_data": _with_source(data, source),
+        "session_data": data | {ORIGIN: {"format": "bundle", **origin}},
         "summary": None,
         "duration_s": None,
     }
@@ -133,7 +132,3 @@ def _replace_ids(rows: Rows, session_id: str, copied: set[str]) -> Rows:
         for row in rows[name]:
             row["run_id"] = new_ids.get(row["run_id"], row["run_id"])
     return rows
-
-
-def _with_source(session_data: Row | None, source: Row) -> Row:
-    return (session_data or {}) | {SOURCE: {"format": "bundle", **source}}
