@@ -6,49 +6,31 @@ A format is one module here and one entry in `formats`. It turns a file into dra
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kern_nb.db.store import SessionStore
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
+from kern_nb.ingest.batches import group_by_size
 from kern_nb.ingest.importer import Importer
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.writer import ImportItem, write_drafts
 from kern_nb.text.progress import Progress
 
-if TYPE_CHECKING:
-    from kern_nb.db.store import SessionStore
-
-__all__ = ["IngestReport", "Problem", "ingest"]
-
 _SUFFIXES = (".json", ".jsonl")
 _GROUP_BYTES = 16_000_000
 
 
-def ingest(
-    store: SessionStore,
-    path: str | Path,
-    format: str | None = None,
-    *,
-    progress: bool = True,
-) -> IngestReport:
-    """Import recorded sessions from a file or a folder; importing them again changes nothing.
+def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
+    """See `SessionStore.ingest`.
 
     A malformed record is reported and skipped; the rest of its file is stored. In a folder, the files ``*.json`` and
     ``*.jsonl`` are read in order of their names, including those in subfolders; a file in an unknown format is
     reported. An interrupted import leaves whole files.
-
-    Args:
-        store: The store to write to.
-        path: A file or a folder.
-        format: The name of the format; None detects it from the content of each file.
-        progress: Whether to show progress when the import takes longer than a moment.
-
-    Returns:
-        The report, with counts and problems.
 
     Raises:
         RecordsNotFound: the path does not exist, or the folder has no matching file.
@@ -60,7 +42,8 @@ def ingest(
     files = _find_files(path)
     report = IngestReport()
     with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
-        for group in _group_by_size(files):
+        # Small files share a transaction, because each transaction has a fixed cost.
+        for group in group_by_size(files, lambda file: file.stat().st_size, _GROUP_BYTES):
             sources: list[tuple[Importer, Source]] = []
             for file in group:
                 name = file.name if file == path else file.relative_to(path).as_posix()
@@ -71,39 +54,19 @@ def ingest(
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            drafts: Iterable[ImportItem] = _Drafts(sources, bar)
+            read: Callable[[], Iterator[ImportItem]] = partial(_read, sources, bar)
             if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
-                drafts = list(drafts)  # parsed before the transaction, which then blocks other writers for less time
+                # Parsed before the transaction, which then blocks other writers for less time.
+                read = partial(iter, list(read()))
             if sources:
-                report += write_drafts(store, drafts)
+                report += write_drafts(store, read)
             bar.done(len(group))
     return report
 
 
-class _Drafts:
-    """The drafts of some files; each iteration reads them again."""
-
-    def __init__(self, sources: list[tuple[Importer, Source]], bar: Progress) -> None:
-        self._sources = sources
-        self._bar = bar
-
-    def __iter__(self) -> Iterator[ImportItem]:
-        for importer, source in self._sources:
-            yield from self._bar.watch(importer.read(source))
-
-
-def _group_by_size(files: list[Path]) -> Iterator[list[Path]]:
-    """Group small files into one transaction, because each transaction has a fixed cost."""
-    group: list[Path] = []
-    total = 0
-    for file in files:
-        size = file.stat().st_size
-        if group and total + size >= _GROUP_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(file)
-        total += size
-    yield group
+def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[ImportItem]:
+    for importer, source in sources:
+        yield from bar.watch(importer.read(source))
 
 
 @contextmanager
@@ -120,16 +83,13 @@ def _pause_garbage_collector() -> Iterator[None]:
 
 def _find_files(path: Path) -> list[Path]:
     if not path.exists():
-        raise RecordsNotFound(
-            f"There is no file or folder {str(path)!r}.", "Check the path; it is relative to the kernel's folder."
-        )
+        hint = "Check the path; it is relative to the kernel's folder."
+        raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
     if not path.is_dir():
         return [path]
     candidates = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
     files = sorted(f for f in candidates if not any(part.startswith(".") for part in f.relative_to(path).parts))
     if not files:
-        raise RecordsNotFound(
-            f"The folder {str(path)!r} has no .json or .jsonl file.",
-            "Name a file to import it whatever its suffix.",
-        )
+        hint = "Name a file to import it whatever its suffix."
+        raise RecordsNotFound(f"The folder {str(path)!r} has no .json or .jsonl file.", hint)
     return files

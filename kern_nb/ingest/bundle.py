@@ -16,7 +16,6 @@ A blob precedes the first session that refers to it, a parent its branches. Valu
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
@@ -68,13 +67,12 @@ def read(source: Source) -> Iterator[BundledSession | Blob | Problem]:
     line = 0
     has_end = False
     version = VERSION
-    for number, record, line_of_record in _records(source):
-        line = number
+    for line, record, line_of_record in _records(source):
         if isinstance(record, Problem):
             yield record
         elif isinstance(record, dict) and BUNDLE_KEY in record:
             if reason := _unsupported_version(record):
-                yield Problem(source.name, number, f"This is {reason}. {_UPGRADE}")
+                yield Problem(source.name, line, f"This is {reason}. {_UPGRADE}")
                 return
             version = record[BUNDLE_KEY]
         elif isinstance(record, dict) and record.get("end") is True:
@@ -113,7 +111,7 @@ def _parse_blob(record: dict[str, Any]) -> Blob:
     name, media_type = require_field(record, "blob", str, "the record"), record.get("media_type")
     try:
         content = base64.b64decode(require_field(record, "content", str, "the record"), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise MalformedRecord(str(error)) from error
     if sha256(content).hexdigest() != name:
         raise MalformedRecord("its content does not match its SHA-256")
@@ -147,7 +145,6 @@ def _upgrade_run(run: Any) -> Any:
 
 
 def _describe(record: Any) -> str:
-    """Name a record in a problem."""
     if _is_blob(record):
         return f"The file {str(record['blob'])[:12]}…"
     session = record.get("session") if isinstance(record, dict) else None

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
 from kern_nb.db.store import SessionStore
+from kern_nb.ingest.batches import batched
 from kern_nb.ingest.bundle_schema import RUN_TABLES, Rows
 from kern_nb.ingest.diff import Changes
 from kern_nb.ingest.importer import MalformedRecord, hash_record
@@ -31,11 +32,11 @@ from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES
 INTERRUPTED, PAUSED = "INTERRUPTED", "PAUSED"
 _REPLACEABLE = (INTERRUPTED, PAUSED)
 
-_IDS_PER_QUERY = 5_000
-"""Fewer than the parameters that every engine accepts in a statement."""
-
 _MESSAGE_LENGTH = 500
 """Characters of a typical message."""
+
+_MESSAGE_KEY = ("message_index", "role", "created_at")
+"""What identifies a message of a run."""
 
 
 class InheritedRun(NamedTuple):
@@ -46,34 +47,12 @@ class InheritedRun(NamedTuple):
     run_index: int
 
 
-class _Run(NamedTuple):
-    session_id: str
-    run_index: int
-    status: str
-
-
-class _Requirement(NamedTuple):
-    run_id: str
-    status: str
-    claimed_by: str | None = None
-    resolved_at: int | None = None
-
-
-class _Message(NamedTuple):
-    message_index: int
-    role: str
-    created_at: int | None
-
-
 @dataclass(slots=True)
 class BundledSession:
     """A session of a bundle; `merge_session` ends its open runs.
 
-    Attributes:
-        file: The file name, as problems show it.
-        line: Returns the line where its record starts.
-        rows: Its rows, by table.
-        inherits: The last run it inherits, if its parent is in the bundle too.
+    ``line`` returns the line where its record starts. ``inherits`` is the last run that it inherits, if its parent is
+    in the bundle too.
     """
 
     file: str
@@ -101,92 +80,65 @@ class BundledSession:
 class ExistingRows:
     """The stored rows that may conflict with the sessions of a batch, including those accepted so far.
 
-    Attributes:
-        sessions: The rows of the sessions, and of their parents.
-        runs: Runs by id.
-        run_ids: The ids of runs by session and index.
-        requirements: Requirements by id.
-        last_messages: The last message of each run that a later bundle may replace.
-        scores: The keys of scores: session, run, name and source.
+    Sessions (parents, too), runs and requirements are by id, ``run_ids`` by session and index. ``last_messages`` are
+    those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and source.
     """
 
-    sessions: dict[str, RowMapping | Row] = field(default_factory=dict)
-    runs: dict[str, _Run] = field(default_factory=dict)
+    sessions: dict[str, StoredRow] = field(default_factory=dict)
+    runs: dict[str, StoredRow] = field(default_factory=dict)
     run_ids: dict[tuple[str, int], str] = field(default_factory=dict)
-    requirements: dict[str, _Requirement] = field(default_factory=dict)
-    last_messages: dict[str, _Message] = field(default_factory=dict)
+    requirements: dict[str, StoredRow] = field(default_factory=dict)
+    last_messages: dict[str, StoredRow] = field(default_factory=dict)
     scores: set[tuple[Any, ...]] = field(default_factory=set)
 
     def add(self, draft: BundledSession) -> None:
         """Add a session that is going to be stored."""
         self.sessions.setdefault(draft.session_id, draft.session)
-        for row in draft.rows["runs"]:
-            self.runs[row["run_id"]] = _Run(draft.session_id, row["run_index"], row["status"])
-            self.run_ids[draft.session_id, row["run_index"]] = row["run_id"]
-        for row in draft.rows["requirements"]:
-            self.requirements[row["requirement_id"]] = _Requirement(*(row[name] for name in _Requirement._fields))
+        self.add_runs(draft.rows["runs"])
+        self.requirements |= {row["requirement_id"]: row for row in draft.rows["requirements"]}
+
+    def add_runs(self, rows: Iterable[StoredRow]) -> None:
+        """Add runs."""
+        for row in rows:
+            self.runs[row["run_id"]] = row
+            self.run_ids[row["session_id"], row["run_index"]] = row["run_id"]
 
 
 def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[BundledSession]) -> ExistingRows:
     """Load the stored rows of these sessions, locking them on engines that lock rows."""
     tables = store.tables
-    s, r, c = tables.sessions, tables.runs, tables.scores
+    s, r, m, q, c = tables.sessions, tables.runs, tables.messages, tables.requirements, tables.scores
+
+    def select(query: sa.Select[Any], column: sa.Column[Any], values: Iterable[str]) -> Iterator[RowMapping]:
+        for batch in batched(values):
+            yield from connection.execute(query.where(column.in_(batch))).mappings()
+
     existing = ExistingRows()
     ids = [draft.session_id for draft in drafts]
-    for batch in _batched(ids):
-        for row in connection.execute(store.locked(sa.select(s).where(s.c.session_id.in_(batch)))).mappings():
-            existing.sessions[row["session_id"]] = row
+    existing.sessions |= {row["session_id"]: row for row in select(store.locked(sa.select(s)), s.c.session_id, ids)}
     stored_ids = list(existing.sessions)
     owners = {d.session["parent_session_id"] for d in drafts} | {d.inherits.session_id for d in drafts if d.inherits}
-    for batch in _batched(owners - {None} - existing.sessions.keys()):
-        for row in connection.execute(sa.select(s).where(s.c.session_id.in_(batch))).mappings():
-            existing.sessions[row["session_id"]] = row
+    owners -= {None} | existing.sessions.keys()
+    existing.sessions |= {row["session_id"]: row for row in select(sa.select(s), s.c.session_id, owners)}
     run_ids = {row["run_id"] for draft in drafts for row in draft.rows["runs"]}
     run_ids |= {draft.inherits.run_id for draft in drafts if draft.inherits}
-    for column, values in ((r.c.session_id, stored_ids), (r.c.run_id, run_ids)):
-        for batch in _batched(values):
-            query = sa.select(r.c.run_id, r.c.session_id, r.c.run_index, r.c.status).where(column.in_(batch))
-            for run_id, session_id, run_index, status in connection.execute(query):
-                existing.runs[run_id] = _Run(session_id, run_index, status)
-                existing.run_ids[session_id, run_index] = run_id
-    _load_unfinished(connection, store, drafts, existing, run_ids)
-    for batch in _batched(stored_ids):
-        keys = sa.select(c.c.session_id, c.c.run_id, c.c.name, c.c.source).where(c.c.session_id.in_(batch))
-        existing.scores |= {tuple(row) for row in connection.execute(keys)}
+    query: Any = sa.select(r.c.run_id, r.c.session_id, r.c.run_index, r.c.status)
+    existing.add_runs(select(query, r.c.session_id, stored_ids))
+    existing.add_runs(select(query, r.c.run_id, run_ids))
+    requirement_ids = {row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}
+    query = sa.select(q.c.requirement_id, q.c.run_id, q.c.status, q.c.claimed_by, q.c.resolved_at)
+    existing.requirements |= {row["requirement_id"]: row for row in select(query, q.c.requirement_id, requirement_ids)}
+    bundled = run_ids & existing.runs.keys()
+    unfinished = [run_id for run_id in bundled if existing.runs[run_id]["status"] in _REPLACEABLE]
+    query = sa.select(m.c.run_id, *(m.c[name] for name in _MESSAGE_KEY)).order_by(m.c.message_index)
+    existing.last_messages |= {row["run_id"]: row for row in select(query, m.c.run_id, unfinished)}
+    query = sa.select(c.c.session_id, c.c.run_id, c.c.name, c.c.source)
+    existing.scores |= {tuple(row.values()) for row in select(query, c.c.session_id, stored_ids)}
     return existing
 
 
-def _load_unfinished(
-    connection: Connection,
-    store: SessionStore,
-    drafts: Sequence[BundledSession],
-    existing: ExistingRows,
-    run_ids: set[str],
-) -> None:
-    """Load the stored requirements of these sessions, and the last messages of their unfinished runs."""
-    q, m = store.tables.requirements, store.tables.messages
-    for batch in _batched({row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}):
-        query = sa.select(q.c.requirement_id, *(q.c[name] for name in _Requirement._fields))
-        for requirement_id, *values in connection.execute(query.where(q.c.requirement_id.in_(batch))):
-            existing.requirements[requirement_id] = _Requirement(*values)
-    unfinished = (run_id for run_id, run in existing.runs.items() if run.status in _REPLACEABLE)
-    for batch in _batched(run_id for run_id in unfinished if run_id in run_ids):
-        query = sa.select(m.c.run_id, *(m.c[name] for name in _Message._fields)).where(m.c.run_id.in_(batch))
-        for run_id, *values in connection.execute(query.order_by(m.c.message_index)):
-            existing.last_messages[run_id] = _Message(*values)
-
-
-def _batched(values: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(values)
-    while batch := list(islice(remaining, _IDS_PER_QUERY)):
-        yield batch
-
-
-def merge_session(draft: BundledSession, existing: ExistingRows) -> tuple[Changes, str]:
+def merge_session(draft: BundledSession, existing: ExistingRows) -> Changes:
     """Compute what storing a bundle's session changes.
-
-    Returns:
-        The changes, and a warning about the stored session; empty if there is none.
 
     Raises:
         MalformedRecord: the session conflicts with stored rows.
@@ -195,9 +147,8 @@ def merge_session(draft: BundledSession, existing: ExistingRows) -> tuple[Change
     if stored is not None:
         _refuse_other_session(draft, stored, existing)
     _refuse_duplicate_ids(draft, existing)
-    warning = _check_parent(draft, existing)
+    changes = Changes(warning=_check_parent(draft, existing))
     _end_open_runs(draft)
-    changes = Changes()
     new, continued = _select_runs(draft, existing)
     changes.replaced = sorted(continued)
     selected = new | continued
@@ -209,11 +160,11 @@ def merge_session(draft: BundledSession, existing: ExistingRows) -> tuple[Change
     if stored is None:
         changes.rows["sessions"] = draft.rows["sessions"]
     elif selected:
-        changes.touched.append((draft.session_id, _updated_columns(draft, stored, existing)))
-    return changes, warning
+        changes.updated.append((draft.session_id, _updated_columns(draft, stored, existing)))
+    return changes
 
 
-def _refuse_other_session(draft: BundledSession, stored: RowMapping | Row, existing: ExistingRows) -> None:
+def _refuse_other_session(draft: BundledSession, stored: StoredRow, existing: ExistingRows) -> None:
     session, session_id = draft.session, draft.session_id
     fork = ("parent_session_id", "fork_run_index", "fork_message_index")
     if [session[name] for name in fork] != [stored[name] for name in fork]:
@@ -232,20 +183,17 @@ def _refuse_duplicate_ids(draft: BundledSession, existing: ExistingRows) -> None
     """Refuse ids that belong to other rows of the store."""
     for row in draft.rows["runs"]:
         run = existing.runs.get(row["run_id"])
-        if run is not None and (run.session_id, run.run_index) != (draft.session_id, row["run_index"]):
-            raise MalformedRecord(f"its run {row['run_id']!r} is stored already, as {run.session_id}/{run.run_index}")
+        if run is not None and (run["session_id"], run["run_index"]) != (draft.session_id, row["run_index"]):
+            stored_as = f"{run['session_id']}/{run['run_index']}"
+            raise MalformedRecord(f"its run {row['run_id']!r} is stored already, as {stored_as}")
     for row in draft.rows["requirements"]:
         requirement = existing.requirements.get(row["requirement_id"])
-        if requirement is not None and requirement.run_id != row["run_id"]:
+        if requirement is not None and requirement["run_id"] != row["run_id"]:
             raise MalformedRecord(f"its requirement {row['requirement_id']!r} is stored already, for another run")
 
 
 def _check_parent(draft: BundledSession, existing: ExistingRows) -> str:
-    """Return a warning if the parent of a branch is missing, so that the branch has no inherited rows.
-
-    Raises:
-        MalformedRecord: the store has a different session with the id of the parent.
-    """
+    """Return a warning if the parent of a branch is missing; refuse another session with the id of the parent."""
     parent, inherits = draft.session["parent_session_id"], draft.inherits
     if parent is None:
         return ""
@@ -254,8 +202,7 @@ def _check_parent(draft: BundledSession, existing: ExistingRows) -> str:
     for session_id in (parent, owner):
         if session_id not in existing.sessions:
             return f"is stored without its inherited runs: the store has no session {session_id!r}"
-    run = None if inherits is None else existing.runs.get(inherits.run_id)
-    if inherits is not None and (run is None or (run.session_id, run.run_index) != (owner, inherits.run_index)):
+    if inherits is not None and existing.run_ids.get((owner, inherits.run_index)) != inherits.run_id:
         raise MalformedRecord(
             f"it inherits run {inherits.run_index} of {owner!r}, which the stored {owner!r} does not have"
         )
@@ -301,11 +248,11 @@ def _select_runs(draft: BundledSession, existing: ExistingRows) -> tuple[set[str
     return new, continued
 
 
-def _has_continued(draft: BundledSession, run: Row, stored: _Run, existing: ExistingRows) -> bool:
+def _has_continued(draft: BundledSession, run: Row, stored: StoredRow, existing: ExistingRows) -> bool:
     """Whether the bundle has a later state of a stored run: its end, or an answer to its pause."""
-    if stored.status == INTERRUPTED:
+    if stored["status"] == INTERRUPTED:
         return run["status"] not in (INTERRUPTED, PAUSED)
-    if stored.status != PAUSED:
+    if stored["status"] != PAUSED:
         return False
     if run["status"] != PAUSED:
         return True
@@ -313,7 +260,7 @@ def _has_continued(draft: BundledSession, run: Row, stored: _Run, existing: Exis
         row["run_id"] == run["run_id"]
         and row["status"] not in UNRESOLVED_STATUSES
         and (requirement := existing.requirements.get(row["requirement_id"])) is not None
-        and requirement.status in UNRESOLVED_STATUSES
+        and requirement["status"] in UNRESOLVED_STATUSES
         for row in draft.rows["requirements"]
     )
 
@@ -325,14 +272,14 @@ def _is_untouched(draft: BundledSession, run: Row, existing: ExistingRows) -> bo
         stored = existing.requirements.get(row["requirement_id"])
         if row["run_id"] != run_id or stored is None:
             continue
-        is_answered_here = stored.status == "resolved" and stored.resolved_at != row["resolved_at"]
-        if is_answered_here or stored.claimed_by not in (None, row["claimed_by"]):
+        is_answered_here = stored["status"] == "resolved" and stored["resolved_at"] != row["resolved_at"]
+        if is_answered_here or stored["claimed_by"] not in (None, row["claimed_by"]):
             return False
     last = existing.last_messages.get(run_id)
     if last is None:
         return True
     messages = (row for row in draft.rows["messages"] if row["run_id"] == run_id)
-    return any(_Message(*(row[name] for name in _Message._fields)) == last for row in messages)
+    return any(all(row[name] == last[name] for name in _MESSAGE_KEY) for row in messages)
 
 
 def _new_scores(draft: BundledSession, existing: ExistingRows) -> list[Row]:
@@ -344,7 +291,7 @@ def _new_scores(draft: BundledSession, existing: ExistingRows) -> list[Row]:
     return rows
 
 
-def _updated_columns(draft: BundledSession, stored: RowMapping | Row, existing: ExistingRows) -> Row:
+def _updated_columns(draft: BundledSession, stored: StoredRow, existing: ExistingRows) -> Row:
     """The new columns of a stored session with more runs: its time of change, and its state after the last run."""
     session, data = draft.session, stored["session_data"] or {}
     times = [time for time in (stored["updated_at"], session["updated_at"]) if time is not None]

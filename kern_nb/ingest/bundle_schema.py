@@ -7,9 +7,7 @@ text are one field. Times are as stored: unix seconds on sessions, microseconds 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -27,6 +25,15 @@ Rows = dict[str, list[Row]]
 
 RUN_TABLES = ("messages", "tool_calls", "requirements")
 TABLES = ("sessions", "runs", *RUN_TABLES, "scores")
+ORDER = {
+    "sessions": (),
+    "runs": ("run_index",),
+    "messages": ("run_index", "message_index"),
+    "tool_calls": ("run_index", "call_index"),
+    "requirements": ("created_at", "requirement_id"),
+    "scores": ("created_at", "score_id"),
+}
+"""The columns that order a session's rows."""
 
 # Columns implied by the position of a record, or meaningless in another store: the writing process, a score's key.
 _OMITTED = {
@@ -39,12 +46,7 @@ _OMITTED = {
 }
 _TEXT_AND_JSON = {"runs": ("input", "output"), "messages": ("content",), "tool_calls": ("result",)}
 
-_IDS = (
-    ("sessions", "session_id"),
-    ("runs", "run_id"),
-    ("tool_calls", "tool_call_id"),
-    ("requirements", "requirement_id"),
-)
+_IDS = {"sessions": "session_id", "runs": "run_id", "tool_calls": "tool_call_id", "requirements": "requirement_id"}
 _INDEXES = ("run_index", "message_index", "call_index", "fork_run_index", "fork_message_index")
 _ANY_JSON = ("args", "answer")
 
@@ -55,17 +57,11 @@ _INDEX_LIMIT = 10**15
 def pack_session(rows: Rows) -> dict[str, Any]:
     """Serialize the rows of a session as one record."""
     [session] = rows["sessions"]
-    children: dict[str, dict[str, list[Row]]] = {}
+    runs = {row["run_id"]: _to_fields("runs", row) for row in rows["runs"]}
     for name in RUN_TABLES:
-        by_run: dict[str, list[Row]] = defaultdict(list)
         for row in rows[name]:
-            by_run[row["run_id"]].append(_to_fields(name, row))
-        children[name] = by_run
-    runs = []
-    for row in rows["runs"]:
-        lists = {name: by_run[row["run_id"]] for name, by_run in children.items() if row["run_id"] in by_run}
-        runs.append(_to_fields("runs", row) | lists)
-    record = {"session": _to_fields("sessions", session), "runs": runs}
+            runs[row["run_id"]].setdefault(name, []).append(_to_fields(name, row))
+    record = {"session": _to_fields("sessions", session), "runs": list(runs.values())}
     return record | ({"scores": [_to_fields("scores", row) for row in rows["scores"]]} if rows["scores"] else {})
 
 
@@ -74,36 +70,25 @@ def _to_fields(table: str, row: Mapping[str, Any]) -> Row:
     # str: SQLAlchemy's column names are of a subclass.
     fields = {str(name): value for name, value in row.items() if value is not None and name not in omitted}
     for name in _TEXT_AND_JSON.get(table, ()):
-        value = fields.pop(f"{name}_json", None)
-        if value is not None:
-            fields[name] = value
+        if f"{name}_json" in fields:
+            fields[name] = fields.pop(f"{name}_json")
     return fields
 
 
 class RecordParser:
-    """Converts records to rows and validates each value, because a bundle may be edited or damaged.
-
-    Args:
-        tables: The tables of a store.
-    """
+    """Converts records to rows and validates each value, because a bundle may be edited or damaged."""
 
     def __init__(self, tables: Tables) -> None:
         self._fields = {name: _fields_of_table(name, getattr(tables, name)) for name in TABLES}
 
     def parse(self, record: Any) -> Rows:
-        """Convert a record to rows.
-
-        Raises:
-            MalformedRecord: the record does not have the form that `pack_session` gives it.
-        """
+        """Convert a record to rows; raise MalformedRecord if it is not as `pack_session` writes it."""
         session = self._parse_row("sessions", require_field(record, "session", dict, "the record"), "the session")
         session_id = session["session_id"]
         rows: Rows = {name: [] for name in TABLES} | {"sessions": [session]}
         for position, value in enumerate(require_field(record, "runs", list, "the record")):
             owner = f"run {position}"
-            if not isinstance(value, dict):
-                raise MalformedRecord(f"{owner} must be an object, got {json_type(value)}")
-            run = self._parse_row("runs", {k: v for k, v in value.items() if k not in RUN_TABLES}, owner)
+            run = self._parse_row("runs", value, owner)
             rows["runs"].append(run | {"session_id": session_id})
             keys = {"session_id": session_id, "run_id": run["run_id"]}
             for name in RUN_TABLES:
@@ -122,9 +107,10 @@ class RecordParser:
         if not isinstance(values, dict):
             raise MalformedRecord(f"{owner} must be an object, got {json_type(values)}")
         fields = self._fields[table]
-        unknown = [name for name in values if name not in fields]
-        if unknown:
-            raise MalformedRecord(f"{owner} has an unknown field {unknown[0]!r}")
+        nested = RUN_TABLES if table == "runs" else ()
+        for name in values:
+            if name not in fields and name not in nested:
+                raise MalformedRecord(f"{owner} has an unknown field {name!r}")
         row = {}
         for name, field in fields.items():
             value = row[name] = values.get(name)
@@ -139,32 +125,32 @@ class RecordParser:
 
 
 class _Field(NamedTuple):
-    """The valid values of a field."""
-
     accepts: Callable[[Any], bool]
     expected: str
     is_required: bool
 
 
 def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
-    """The fields of the records of a table's rows."""
     fields = {}
     json_columns = {f"{name}_json" for name in _TEXT_AND_JSON.get(table, ())}
+    unit = 1 if table == "sessions" else 1_000_000
     for column in columns.c:
         name = column.name
         if name in _OMITTED[table] or name in json_columns:
             continue
-        allowed = ALLOWED_VALUES.get((table, name))
-        if allowed:
+        if allowed := ALLOWED_VALUES.get((table, name)):
             kind: tuple[Callable[[Any], bool], str] = allowed.__contains__, "one of " + ", ".join(allowed)
-        elif (table, name) in _IDS:
-            kind = _is_id, f"a string of up to {mapping.MAX_ID_LENGTH:,} characters"
+        elif _IDS.get(table) == name:
+            kind = (
+                lambda value: type(value) is str and len(value) <= mapping.MAX_ID_LENGTH,
+                f"a string of up to {mapping.MAX_ID_LENGTH:,} characters",
+            )
         elif name in _TEXT_AND_JSON.get(table, ()) or name in _ANY_JSON:
-            kind = _is_any, "a value"
-        elif name in _INDEXES:
-            kind = _is_index, "an index"
+            kind = lambda _: True, "a value"
+        elif name in _INDEXES:  # a branch that inherits nothing forks at -1
+            kind = lambda value: type(value) is int and -1 <= value < _INDEX_LIMIT, "an index"
         elif name.endswith("_at"):
-            kind = partial(_is_time, unit=1 if table == "sessions" else 1_000_000), "a time"
+            kind = lambda value: type(value) is int and YEARS[0] <= value // unit <= YEARS[1], "a time"
         else:
             kind = _KINDS[type(column.type)]
         fields[name] = _Field(*kind, is_required=not column.nullable)
@@ -172,11 +158,7 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
 
 
 def decode_record(value: Any) -> Any:
-    """Decode the values that JSON lacks in a parsed record.
-
-    Raises:
-        MalformedRecord: a value is not encoded as the codec encodes it.
-    """
+    """Decode the values that JSON lacks; raise MalformedRecord for one that the codec does not write."""
     try:
         return codec.restore(value)
     except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
@@ -193,11 +175,7 @@ _UNIQUE_COLUMNS = (
 
 
 def _require_consistent(rows: Rows) -> None:
-    """Refuse rows that contradict each other.
-
-    Raises:
-        MalformedRecord: they do.
-    """
+    """Raise MalformedRecord if rows contradict each other."""
     for table, name in _UNIQUE_COLUMNS:
         seen: set[Any] = set()
         for row in rows[table]:
@@ -214,46 +192,14 @@ def _require_consistent(rows: Rows) -> None:
             raise MalformedRecord(f"a score refers to run {row['run_id']!r}, which the record does not have")
 
 
-def _is_string(value: Any) -> bool:
-    return type(value) is str
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is str and len(value) <= mapping.MAX_ID_LENGTH
-
-
 def _is_integer(value: Any) -> bool:
     return type(value) is int and -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
 
 
-def _is_index(value: Any) -> bool:
-    return type(value) is int and -1 <= value < _INDEX_LIMIT  # a branch that inherits nothing forks at -1
-
-
-def _is_time(value: Any, unit: int) -> bool:
-    return type(value) is int and YEARS[0] <= value // unit <= YEARS[1]
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (type(value) is float and isfinite(value))
-
-
-def _is_boolean(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_object(value: Any) -> bool:
-    return type(value) is dict
-
-
-def _is_any(_: Any) -> bool:
-    return True
-
-
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
-    Text: (_is_string, "a string"),
-    Json: (_is_object, "an object"),
+    Text: (lambda value: type(value) is str, "a string"),
+    Json: (lambda value: type(value) is dict, "an object"),
     Integer: (_is_integer, "an integer"),
-    Real: (_is_number, "a number"),
-    Boolean: (_is_boolean, "true or false"),
+    Real: (lambda value: _is_integer(value) or (type(value) is float and isfinite(value)), "a number"),
+    Boolean: (lambda value: type(value) is bool, "true or false"),
 }

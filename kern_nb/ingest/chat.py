@@ -22,7 +22,7 @@ from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.records import Message, Session, ToolCall
+from kern_nb.records import RESULT_ROLES, Message, Session, ToolCall
 
 NAME = "chat"
 READS = "conversations in the layout of OpenAI's chat API"
@@ -30,7 +30,6 @@ READS = "conversations in the layout of OpenAI's chat API"
 _IDS = ("id", "session_id", "conversation_id")
 # The fields of a message that map to fields of `Message`; the others go to `extra`.
 _MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
-_RESULTS = ("tool", "function")
 
 
 def recognises(value: Any) -> bool:
@@ -70,8 +69,7 @@ def read(source: Source) -> Iterator[Draft | Problem]:
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
     if single:
-        record = {"messages": [item.value for item in single]}
-        yield _draft(source, stem, scope, Value(single[0].line, record))
+        yield _draft(source, stem, scope, Value(single[0].line, [item.value for item in single]))
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
@@ -95,11 +93,10 @@ def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
     runs, hashes = split_runs(session_id, parsed, model)
     fields = {key: value for key, value in record.items() if key != "messages"}
     line = item.line  # the closure below must not keep the whole record alive
-    session = Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)})
     return Draft(
         file=source.name,
         line=lambda: line,
-        session=session,
+        session=Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)}),
         runs=runs,
         hashes=hashes,
         session_hash=hash_record(fields),
@@ -130,7 +127,7 @@ def _parse_message(record: Any, index: int, model: str | None = None) -> SourceM
             content=record.get("content"),
             tool_calls=calls,
             tool_call_id=record.get("tool_call_id"),
-            tool_name=extra.pop("name", None) if role in _RESULTS else None,
+            tool_name=extra.pop("name", None) if role in RESULT_ROLES else None,
             model=record.get("model") or (model if role == "assistant" else None),
             message_id=extra.pop("id") if isinstance(extra.get("id"), str) else None,
             extra=extra,

@@ -10,17 +10,11 @@ from sqlalchemy.engine import RowMapping
 
 from kern_nb.db import mapping
 from kern_nb.db.mapping import Row
+from kern_nb.ingest.bundle_schema import TABLES, Rows
 from kern_nb.ingest.importer import Draft, MalformedRecord, hash_record
 
-TABLES = ("sessions", "runs", "messages", "tool_calls", "requirements", "scores")
-
-
-@dataclass
-class StoredSessions:
-    """The stored rows of the sessions of a batch: sessions by id, runs by session and index."""
-
-    sessions: dict[str, RowMapping]
-    runs: dict[str, dict[int, RowMapping]]
+ORIGIN = "source"
+"""The key of `session_data` that records where an imported session comes from: a branch does not inherit it."""
 
 
 @dataclass
@@ -29,19 +23,21 @@ class Changes:
 
     Attributes:
         rows: New rows by table.
-        updated: Drafts of stored sessions that have changed, with the new columns of the session.
+        updated: Ids of stored sessions that have changed, and the new columns of each.
+        rescored: The session and the source of scores that are replaced by new ones.
         replaced: Ids of runs whose rows are replaced by new ones.
-        blobs: Shared JSON by its SHA-256.
-        touched: Sessions with new runs from a bundle, and the new columns of each.
         renewed: Ids of requirements whose rows are replaced by new ones.
+        blobs: Shared JSON by its SHA-256.
+        warning: What the import reports about a session that it stores.
     """
 
-    rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
-    updated: list[tuple[Draft, Row]] = field(default_factory=list)
+    rows: Rows = field(default_factory=lambda: {name: [] for name in TABLES})
+    updated: list[tuple[str, Row]] = field(default_factory=list)
+    rescored: list[tuple[str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    touched: list[tuple[str, Row]] = field(default_factory=list)
     renewed: list[str] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    warning: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.updated or any(self.rows.values()))
@@ -51,21 +47,15 @@ class Changes:
         for name in TABLES:
             self.rows[name] += other.rows[name]
         self.updated += other.updated
+        self.rescored += other.rescored
         self.replaced += other.replaced
-        self.blobs |= other.blobs
-        self.touched += other.touched
         self.renewed += other.renewed
+        self.blobs |= other.blobs
 
 
-def diff_session(draft: Draft, stored: StoredSessions) -> Changes:
-    """Compute the changes that storing a draft makes.
-
-    Raises:
-        MalformedRecord: the draft conflicts with another session of the same id.
-    """
+def diff_session(draft: Draft, session: RowMapping | None, runs: Mapping[int, RowMapping]) -> Changes:
+    """Compute what storing a draft changes; raise MalformedRecord if the session of its id is a different one."""
     changes = Changes()
-    session_id = draft.session.session_id
-    session, runs = stored.sessions.get(session_id), stored.runs.get(session_id, {})
     if session is not None:
         _refuse_other_session(draft, session, runs)
     for index, (run, source_hash) in enumerate(zip(draft.runs, draft.hashes, strict=True)):
@@ -73,7 +63,7 @@ def diff_session(draft: Draft, stored: StoredSessions) -> Changes:
             if runs[index]["source_hash"] == source_hash:
                 continue
             changes.replaced.append(run.run_id)
-        rows = mapping.run_rows(run, session_id)
+        rows = mapping.run_rows(run, draft.session_id)
         rows.run["source_hash"] = source_hash
         for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = index
@@ -85,7 +75,8 @@ def diff_session(draft: Draft, stored: StoredSessions) -> Changes:
         changes.rows["sessions"].append(row | {"session_data": _with_origin(draft, row["session_data"])})
         changes.rows["scores"] = _score_rows(draft)
     elif _origin(session).get("hash") != draft.session_hash:
-        changes.updated.append((draft, _merge_columns(draft, row, session)))
+        changes.updated.append((draft.session_id, _merge_columns(draft, row, session)))
+        changes.rescored.append((draft.session_id, draft.source))
         changes.rows["scores"] = _score_rows(draft)
     if changes:
         changes.blobs |= draft.blobs
@@ -105,18 +96,14 @@ def _refuse_other_session(draft: Draft, session: RowMapping, runs: Mapping[int, 
         raise MalformedRecord("the store has a session with this id from another file, and its first run differs")
 
 
-# The key of `session_data` that records the origin of an imported session: a branch does not inherit it.
-_ORIGIN = "source"
-
-
 def _origin(session: RowMapping) -> dict[str, Any]:
-    origin = (session["session_data"] or {}).get(_ORIGIN)
+    origin = (session["session_data"] or {}).get(ORIGIN)
     return origin if isinstance(origin, dict) else {}
 
 
 def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
     origin = {"format": draft.source, "hash": draft.session_hash} | ({"place": draft.scope} if draft.scope else {})
-    return (data or {}) | {_ORIGIN: origin}
+    return (data or {}) | {ORIGIN: origin}
 
 
 def _merge_columns(draft: Draft, row: Row, session: RowMapping) -> Row:
@@ -129,11 +116,10 @@ def _merge_columns(draft: Draft, row: Row, session: RowMapping) -> Row:
 
 
 def _score_rows(draft: Draft) -> list[Row]:
-    session_id = draft.session.session_id
     return [
         {
-            "score_id": hash_record(session_id, draft.source, name),
-            "session_id": session_id,
+            "score_id": hash_record(draft.session_id, draft.source, name),
+            "session_id": draft.session_id,
             "run_id": None,
             "name": name,
             "value": value,

@@ -12,11 +12,7 @@ from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 
 # The first importer that recognises a file reads it, so stricter ones come first.
-IMPORTERS: dict[str, Importer] = {
-    bundle.NAME: bundle,
-    tau2.NAME: tau2,
-    chat.NAME: chat,
-}
+IMPORTERS: dict[str, Importer] = {bundle.NAME: bundle, tau2.NAME: tau2, chat.NAME: chat}
 
 # Several values are tried, so that a malformed record at the start of a file does not hide its format.
 _PROBED_VALUES = 20
@@ -30,22 +26,14 @@ def describe_formats() -> str:
 
 
 def get_importer(name: str) -> Importer:
-    """Return the importer of a format.
-
-    Raises:
-        UnknownFormat: no format has that name.
-    """
+    """Return the importer of a format; raise UnknownFormat if no format has that name."""
     if name not in IMPORTERS:
         raise UnknownFormat(f"Unknown format {name!r}.", did_you_mean(name, IMPORTERS, describe_formats()))
     return IMPORTERS[name]
 
 
 def detect_importer(source: Source) -> Importer:
-    """Return the importer that reads a file.
-
-    Raises:
-        UnknownFormat: no importer reads it.
-    """
+    """Return the importer that reads a file; raise UnknownFormat if none does."""
     head = list(islice(source.values(), _PROBED_VALUES))
     values = [item.value for item in head if not isinstance(item, Problem)]
     for importer in IMPORTERS.values():
@@ -56,7 +44,6 @@ def detect_importer(source: Source) -> Importer:
 
 
 def _describe(values: list[Any], problems: list[Problem]) -> str:
-    """Describe the start of a file, for an error."""
     if values and isinstance(values[0], dict):
         keys = [repr(key) for key in values[0]]
         key_list = ", ".join(keys[:_SHOWN_KEYS]) + (" and others" if len(keys) > _SHOWN_KEYS else "")

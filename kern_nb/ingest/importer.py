@@ -87,20 +87,7 @@ RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError)
 
 
 def require_field(record: Mapping[str, Any], key: str, kind: type, owner: str) -> Any:
-    """Return a required field of a record.
-
-    Args:
-        record: The record.
-        key: The field.
-        kind: The type it must have.
-        owner: The name of the record in an error.
-
-    Returns:
-        The value of the field.
-
-    Raises:
-        MalformedRecord: the field is missing or of another type.
-    """
+    """Return a field of a record, which errors call ``owner``; raise MalformedRecord without a value of that type."""
     if not isinstance(record, dict):
         raise MalformedRecord(f"{owner} must be an object, got {json_type(record)}")
     if key not in record:
@@ -118,14 +105,8 @@ def error_text(error: Exception) -> str:
     return str(error)
 
 
-_JSON_TYPES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-}
+_JSON_TYPES = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
+_JSON_TYPES |= dict.fromkeys((int, float), "a number")
 
 
 def json_type(value: object) -> str:

@@ -6,7 +6,8 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -37,17 +38,13 @@ class Source:
 
     A bundle is a document that is read line by line too: its first line opens the list that contains the others.
 
-    The first value is cached, so that a document is not parsed again after the detection of its format.
-
-    Args:
-        path: The file.
-        name: The file name, as problems show it.
+    The first value is cached, so that a document is not parsed again after the detection of its format. Problems show
+    the file by its ``name``.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self._line_numbers: dict[str, list[int]] | None = None
         self._tail: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
         self._is_bundle = False
@@ -77,36 +74,31 @@ class Source:
             elif isinstance(error, UnicodeDecodeError):
                 self._head = [Problem(self.name, None, _reason(error))]
             else:
-                self._salvage(_text(document), number, error)
-
-    def _salvage(self, text: str, number: int, error: Exception) -> None:
-        value, _, end = _parse_intact_part(text)
-        suffix = "; the part before is imported" if value else ""
-        line = number + text.count("\n", 0, end)
-        self._head = [Problem(self.name, line, f"Invalid JSON from here on{suffix}: {_reason(error)}.")]
-        if value:
-            self._head.insert(0, Value(number, value))
+                text = _text(document)
+                value, _, end = _parse_intact_part(text)
+                suffix = "; the part before is imported" if value else ""
+                end_number = number + text.count("\n", 0, end)
+                problem = Problem(self.name, end_number, f"Invalid JSON from here on{suffix}: {_reason(error)}.")
+                self._head = [Value(number, value), problem] if value else [problem]
 
     def values(self) -> Iterator[Value | Problem]:
         """Yield the values of the file, in order, and a problem for each invalid part. May be called again."""
         yield from self._head
-        if self._tail is not None:
-            offset, number = self._tail
-            with open_binary(self.path) as file:
-                file.seek(offset)
-                yield from self._lines(enumerate(file, number))
-
-    def _lines(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Value | Problem]:
-        for number, raw in lines:
-            line = raw.rstrip().removesuffix(b",") if self._is_bundle else raw
-            if not line.strip() or (self._is_bundle and line == _CLOSING):
-                continue
-            try:
-                yield Value(number, _parse(line))
-            except UnicodeDecodeError as error:
-                yield Problem(self.name, number, _reason(error))
-            except _PARSE_ERRORS:
-                yield from self._split_line(number, _text(line))
+        if self._tail is None:
+            return
+        offset, first_number = self._tail
+        with open_binary(self.path) as file:
+            file.seek(offset)
+            for number, raw in enumerate(file, first_number):
+                line = raw.rstrip().removesuffix(b",") if self._is_bundle else raw
+                if not line.strip() or (self._is_bundle and line == _CLOSING):
+                    continue
+                try:
+                    yield Value(number, _parse(line))
+                except UnicodeDecodeError as error:
+                    yield Problem(self.name, number, _reason(error))
+                except _PARSE_ERRORS:
+                    yield from self._split_line(number, _text(line))
 
     def _split_line(self, number: int, line: str) -> Iterator[Value | Problem]:
         """Yield records without a line break between them, and a problem for the remainder."""
@@ -122,23 +114,16 @@ class Source:
             yield Problem(self.name, number, f"Invalid JSON from column {at + 1} on: {_reason(error)}.")
 
     def line_of(self, key: str, index: int, line: int) -> int:
-        """Return the line where an item of a document's list starts; ``line`` if the file has a value per line.
-
-        Args:
-            key: The key of the list in the document.
-            index: The index of the item.
-            line: The line to return if the item's own line is unknown.
-        """
-        if self._tail is not None:
-            return line
-        if self._line_numbers is None:
-            with open_binary(self.path) as file:
-                document = _text(file.read())
-            self._line_numbers = {
-                name: _to_line_numbers(document, starts) for name, starts in _parse_intact_part(document)[1].items()
-            }
-        lines = self._line_numbers.get(key, [])
+        """Return the line where an item of the document's list ``key`` starts; else ``line``, that of the document."""
+        lines = [] if self._tail is not None else self._line_numbers.get(key, [])
         return lines[index] if index < len(lines) else line
+
+    @cached_property
+    def _line_numbers(self) -> dict[str, list[int]]:
+        with open_binary(self.path) as file:
+            document = _text(file.read())
+        starts = _parse_intact_part(document)[1]
+        return {name: _to_line_numbers(document, offsets) for name, offsets in starts.items()}
 
 
 def _text(data: bytes) -> str:
@@ -156,12 +141,9 @@ def _skip(text: str, at: int) -> int:
 def _has_json_lines(data: bytes) -> bool:
     """Whether a file with a truncated first line has complete records on later lines."""
     for line in io.BytesIO(data):
-        if line[:1] in (b"{", b"["):
-            try:
-                if _parse(line):
-                    return True
-            except _PARSE_ERRORS:
-                continue
+        with contextlib.suppress(*_PARSE_ERRORS):
+            if line[:1] in (b"{", b"[") and _parse(line):
+                return True
     return False
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
+from kern_nb.text.formatting import pluralize
 
 _SHOWN_PROBLEMS = 5
 
@@ -52,22 +53,17 @@ class IngestReport(DisplayMixin):
     errors: list[Problem] = field(default_factory=list)
 
     def __add__(self, other: IngestReport) -> IngestReport:
-        """Add up two imports."""
         names = ("sessions", "runs", "messages", "tool_calls", "skipped", "errors")
         return IngestReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __repr__(self) -> str:
         """The counts on one line, then the first problems on a line each."""
         kinds = ("session", "run", "message", "tool_call")
-        stored = ", ".join(_count(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
-        lines = [f"Stored {stored}; skipped {_count(self.skipped, 'session')} already stored."]
+        stored = ", ".join(pluralize(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
+        lines = [f"Stored {stored}; skipped {pluralize(self.skipped, 'session')} already stored."]
         if self.errors:
-            lines.append(f"{_count(len(self.errors), 'problem')}:")
+            lines.append(f"{pluralize(len(self.errors), 'problem')}:")
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN_PROBLEMS]]
         if len(self.errors) > _SHOWN_PROBLEMS:
             lines.append(f"  and {len(self.errors) - _SHOWN_PROBLEMS} more in .errors")
         return escape_controls("\n".join(lines))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

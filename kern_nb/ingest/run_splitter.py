@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
-from kern_nb.db.mapping import result_status
 from kern_nb.ingest.importer import MAX_ID_LENGTH, hash_record, run_id_for
-from kern_nb.records import Message, Run, ToolCall
+from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall
 
 
 class SourceMessage(NamedTuple):
@@ -38,7 +37,7 @@ def split_runs(
         model: The model of the conversation, for runs whose messages name none.
 
     Returns:
-        The runs, in order, and the hash of each run's records.
+        The runs, and the hash of each run's records.
     """
     for item in source:
         _shorten_ids(item.message)
@@ -73,18 +72,14 @@ def _group_by_run(source: Sequence[SourceMessage]) -> list[list[SourceMessage]]:
                 user_calls.clear()
             is_user_active = has_user = True
             user_calls.update(call.tool_call_id for call in message.tool_calls)
-        elif message.role not in ("tool", "function") or message.tool_call_id not in user_calls:
+        elif message.role not in RESULT_ROLES or message.tool_call_id not in user_calls:
             is_user_active = False
         groups[-1].append(item)
     return groups
 
 
 def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]:
-    """Set the status of each call, and its result if that came in a later run.
-
-    Returns:
-        The records of the late results of each run.
-    """
+    """Set the status and any late result of each call; return the records of the late results, by run."""
     late: list[list[Any]] = [[] for _ in groups]
     unanswered: dict[str | None, list[tuple[int, ToolCall]]] = defaultdict(list)
     for run_index, group in enumerate(groups):
@@ -95,24 +90,24 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
             for call in message.tool_calls:
                 call.message_index = message_index
                 pending[call.tool_call_id].append(call)
-            if message.role in ("tool", "function"):
+            if message.role in RESULT_ROLES:
                 if pending[message.tool_call_id]:
                     _complete(pending[message.tool_call_id].popleft(), message)
                 else:
                     unmatched.append(item)
-        for item in unmatched:
-            if unanswered[item.message.tool_call_id]:
-                owner, call = unanswered[item.message.tool_call_id].pop()
-                _complete(call, item.message)
-                call.result = item.message.content
-                late[owner].append(item.record)
+        for message, record in unmatched:
+            if unanswered[message.tool_call_id]:
+                owner, call = unanswered[message.tool_call_id].pop()
+                _complete(call, message)
+                call.result = message.content
+                late[owner].append(record)
         for key, calls in pending.items():
             unanswered[key] += [(run_index, call) for call in calls]
     return late
 
 
 def _complete(call: ToolCall, result: Message) -> None:
-    call.status = result_status(result)
+    call.status = mapping.result_status(result)
     if result.tool_name is None:
         result.tool_name = call.tool_name
 
@@ -120,6 +115,7 @@ def _complete(call: ToolCall, result: Message) -> None:
 def _to_run(run_id: str, messages: list[Message], model: str | None) -> Run:
     user_indexes = [i for i, message in enumerate(messages) if message.role == "user"]
     inputs = [messages[i].content for i in user_indexes if messages[i].content]
+    texts = (mapping.split_content(content)[0] or "" for content in inputs)
     answers = [m for m in messages[user_indexes[-1] + 1 if user_indexes else 0 :] if m.role == "assistant"]
     outputs = [m.content for m in answers if m.content]
     models = [m.model for m in answers if m.model]
@@ -129,9 +125,7 @@ def _to_run(run_id: str, messages: list[Message], model: str | None) -> Run:
         run_id=run_id,
         status="COMPLETED",
         model=models[-1] if models else model,
-        input=inputs[0]
-        if len(inputs) == 1
-        else "\n".join(mapping.split_content(text)[0] or "" for text in inputs) or None,
+        input=inputs[0] if len(inputs) == 1 else "\n".join(texts) or None,
         output=outputs[-1] if outputs else None,
         messages=messages,
         created_at=start,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import PurePath
@@ -63,12 +63,9 @@ def _read_simulations(source: Source, line: int, document: dict[str, Any]) -> It
 
 
 class _Experiment(NamedTuple):
-    """The data that all simulations of a file share."""
-
     file: str
     metadata: dict[str, Any]
     agent: dict[str, Any]
-    model: str | None
     tasks: dict[str, Any]
     info: dict[str, bytes]
 
@@ -76,7 +73,8 @@ class _Experiment(NamedTuple):
 def _parse_experiment(source: Source, document: dict[str, Any]) -> _Experiment:
     info = _to_dict(document.get("info"))
     agent = _to_dict(info.get("agent_info"))
-    tasks, serialized_info = document.get("tasks"), codec.dumps(info).encode()
+    tasks = document["tasks"] if isinstance(document.get("tasks"), list) else []
+    serialized_info = codec.dumps(info).encode()
     metadata = {
         "experiment": PurePath(source.name).stem,
         "domain": _to_dict(info.get("environment_info")).get("domain_name"),
@@ -88,10 +86,7 @@ def _parse_experiment(source: Source, document: dict[str, Any]) -> _Experiment:
         file=source.name,
         metadata={key: value for key, value in metadata.items() if value is not None},
         agent=agent,
-        model=metadata["model"],
-        tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)}
-        if isinstance(tasks, list)
-        else {},
+        tasks={str(task.get("id")): task for task in tasks if isinstance(task, dict)},
         info={sha256(serialized_info).hexdigest(): serialized_info},
     )
 
@@ -103,10 +98,11 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
     scalars = {key: value for key, value in fields.items() if not isinstance(value, (dict, list))}
     nested = {key: value for key, value in fields.items() if isinstance(value, (dict, list))}
     task = experiment.tasks.get(str(fields.get("task_id")))
-    model, [info] = experiment.model, experiment.info
+    model, [info] = experiment.metadata.get("model"), experiment.info
     runs, hashes = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
     _set_final_status(runs, hashes, fields.get("termination_reason"))
-    start, end, scored_at = (_to_micros(fields, key) for key in ("start_time", "end_time", "timestamp"))
+    times = (fields.get(key) for key in ("start_time", "end_time", "timestamp"))
+    start, end, scored_at = (None if time is None else to_micros(datetime.fromisoformat(time)) for time in times)
     session = Session(
         session_id=session_id,
         agent_id=experiment.agent.get("implementation"),
@@ -135,12 +131,11 @@ def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
         raise MalformedRecord(f"message {index} must be an object with a role")
     role: str = record["role"]
     extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
-    calls = record.get("tool_calls")
     try:
         message = Message(
             role=role,
             content=record.get("content"),
-            tool_calls=[_parse_call(call, record.get("timestamp")) for call in calls] if calls else [],
+            tool_calls=[_parse_call(call, record.get("timestamp")) for call in record.get("tool_calls") or ()],
             tool_call_id=extra.pop("id", None) if role == "tool" else None,
             is_error=extra.pop("error") if isinstance(extra.get("error"), bool) else None,
             model=model if role == "assistant" else None,
@@ -177,7 +172,6 @@ def _parse_usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
 
 
 def _set_final_status(runs: list[Run], hashes: list[str], reason: Any) -> None:
-    """Set the status of the last run from the simulation's reason of termination."""
     if not runs or not isinstance(reason, str) or reason.endswith("_stop"):
         return
     runs[-1].status = "ERROR" if "error" in reason else "CANCELLED"
@@ -193,14 +187,6 @@ def _parse_scores(info: Any) -> dict[str, float]:
     return {
         key: float(value) for key, value in scores.items() if isinstance(value, (int, float)) and math.isfinite(value)
     }
-
-
-def _to_micros(record: dict[str, Any], key: str) -> int | None:
-    """Convert a time to unix microseconds; a time without a zone is read as UTC."""
-    if key not in record:
-        return None
-    time = datetime.fromisoformat(record[key])
-    return to_micros(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
 
 
 def _to_dict(value: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import mapping
+from kern_nb.db import blobs, mapping
 from kern_nb.db.blobs import Blob
 from kern_nb.db.column_types import Json, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
-from kern_nb.ingest.diff import Changes, StoredSessions, diff_session
+from kern_nb.ingest.diff import Changes, diff_session
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, MalformedRecord
 from kern_nb.ingest.report import IngestReport, Problem
 
@@ -30,26 +30,16 @@ ImportItem = Draft | BundledSession | Blob | Problem
 """What an importer yields: a session of a foreign source or of a bundle, a file that sessions refer to, a problem."""
 
 
-def write_drafts(store: SessionStore, drafts: Iterable[ImportItem]) -> IngestReport:
-    """Write drafts in one transaction.
-
-    Args:
-        store: The store.
-        drafts: The drafts, and problems to report; iterated again if the transaction is retried.
-
-    Raises:
-        ReadOnlyStore: the store is read-only.
-    """
+def write_drafts(store: SessionStore, read: Callable[[], Iterable[ImportItem]]) -> IngestReport:
+    """Write drafts in one transaction, which calls ``read`` again if it is retried."""
     try:
-        return store.write(lambda connection: _Writer(connection, store).write(drafts))
+        return store.write(lambda connection: _Writer(connection, store).write(read()))
     except UnstorableValue:
         # Check each value before it is sent, and skip the record that contains the unstorable one.
-        return store.write(lambda connection: _Writer(connection, store, check_values=True).write(drafts))
+        return store.write(lambda connection: _Writer(connection, store, check_values=True).write(read()))
 
 
 class _Writer:
-    """Writes drafts within one transaction."""
-
     def __init__(self, connection: Connection, store: SessionStore, *, check_values: bool = False) -> None:
         self.connection = connection
         self.store = store
@@ -58,19 +48,18 @@ class _Writer:
         self.lines: dict[tuple[str, str], Callable[[], int]] = {}
 
     def write(self, drafts: Iterable[ImportItem]) -> IngestReport:
-        """Write the valid drafts and return the report."""
         for batch in self._batches(drafts):
-            stored = self._load_sessions([draft.session_id for draft in batch if isinstance(draft, Draft)])
+            sessions, runs = self._load_sessions([draft.session_id for draft in batch if isinstance(draft, Draft)])
             bundled = [draft for draft in batch if isinstance(draft, BundledSession)]
             existing = load_existing(self.connection, self.store, bundled) if bundled else ExistingRows()
             changes = Changes()
             for draft in batch:
-                warning = ""
                 try:
                     if isinstance(draft, BundledSession):
-                        new, warning = merge_session(draft, existing)
+                        new = merge_session(draft, existing)
                     else:
-                        new = diff_session(draft, stored)
+                        session_id = draft.session_id
+                        new = diff_session(draft, sessions.get(session_id), runs.get(session_id, {}))
                     if self.check_values:
                         self._require_storable(new)
                 except (MalformedRecord, UnstorableValue) as error:
@@ -80,8 +69,8 @@ class _Writer:
                     changes.add(new)
                     if isinstance(draft, BundledSession):
                         existing.add(draft)
-                    if warning:
-                        self._report(draft, warning)
+                    if new.warning:
+                        self._report(draft, new.warning)
             self._write_changes(changes)
         return self.report
 
@@ -92,7 +81,7 @@ class _Writer:
             if isinstance(draft, Problem):
                 self.report.errors.append(draft)
             elif isinstance(draft, Blob):
-                self._insert_blob(draft.sha256, draft.media_type, draft.content)
+                blobs.put(self.connection, self.store, draft.content, draft.media_type)
             elif self._is_acceptable(draft):
                 session_id = draft.session_id
                 # The same session in a second file is compared with what the first one stored. Rows of a bundle have
@@ -124,11 +113,8 @@ class _Writer:
         label = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
         self.report.errors.append(Problem(draft.file, draft.line(), f"Session {label!r} {text}."))
 
-    def _insert_blob(self, sha256: str, media_type: str | None, content: bytes) -> None:
-        blob = {"sha256": sha256, "media_type": media_type, "size": len(content), "content": content}
-        self.connection.execute(self.store.insert(self.store.tables.blobs).values(**blob).on_conflict_do_nothing())
-
-    def _load_sessions(self, ids: list[str]) -> StoredSessions:
+    def _load_sessions(self, ids: list[str]) -> tuple[dict[str, RowMapping], dict[str, dict[int, RowMapping]]]:
+        """Return the stored sessions by id, and their runs by session and index."""
         s, r = self.store.tables.sessions, self.store.tables.runs
         query = self.store.locked(sa.select(s).where(s.c.session_id.in_(ids)))
         sessions = {row["session_id"]: row for row in self.connection.execute(query).mappings()}
@@ -137,14 +123,10 @@ class _Writer:
             columns = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.source_hash)
             for row in self.connection.execute(columns.where(r.c.session_id.in_(list(sessions)))).mappings():
                 runs.setdefault(row["session_id"], {})[row["run_index"]] = row
-        return StoredSessions(sessions, runs)
+        return sessions, runs
 
     def _require_storable(self, changes: Changes) -> None:
-        """Check every value before it is sent.
-
-        Raises:
-            UnstorableValue: a value cannot be stored.
-        """
+        """Raise UnstorableValue for the first value that cannot be stored."""
         for name, rows in changes.rows.items():
             for column in getattr(self.store.tables, name).c:
                 if isinstance(column.type, (Text, Json)):  # numbers are checked when the rows are made
@@ -159,15 +141,12 @@ class _Writer:
                 connection.execute(table.delete().where(table.c.run_id.in_(changes.replaced)))
         if changes.renewed:
             connection.execute(requirements.delete().where(requirements.c.requirement_id.in_(changes.renewed)))
-        for draft, row in changes.updated:
-            session_id = draft.session.session_id
+        for session_id, row in changes.updated:
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
-            is_own = (scores.c.session_id == session_id) & (scores.c.source == draft.source)
-            connection.execute(scores.delete().where(is_own))
-        for session_id, row in changes.touched:
-            connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
-        for key, content in changes.blobs.items():
-            self._insert_blob(key, "application/json", content)
+        for session_id, source in changes.rescored:
+            connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
+        for content in changes.blobs.values():
+            blobs.put(connection, self.store, content, "application/json")
         for name, rows in changes.rows.items():
             self.store.insert_rows(connection, getattr(tables, name), rows)
         for name in ("sessions", "runs", "messages", "tool_calls"):

@@ -30,6 +30,8 @@ _URLS: dict[str, type[FileUrl]] = {"image": ImageUrl, "audio": AudioUrl, "video"
 _DEFAULTS = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "document": "application/octet-stream"}
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
 _SOURCES = "Pass bytes, a path or a URL."
+_PROMPT_TYPES = (str, bytes, Path, BinaryContent, FileUrl)
+"""The types of the items of a prompt; a list of others is one JSON value."""
 
 
 def discard(_content: bytes, _media_type: str | None) -> None:
@@ -45,33 +47,23 @@ def build_prompt(value: Any, files: Mapping[str, Any]) -> Any:
     """Build the prompt for pydantic-ai: the input as text or parts, followed by the files.
 
     Args:
-        value: A text; a list of texts and files (bytes, paths, pydantic-ai parts); or a value or pydantic model, which
-            becomes JSON.
+        value: A text; a list of texts and files (bytes, paths, pydantic-ai parts); or any value, which becomes JSON.
         files: Bytes, paths or URLs, one or several, by kind (image, audio, video, document).
 
     Raises:
         BadUsage: the input is empty, or a file cannot be read.
     """
-    items = list(value) if isinstance(value, (list, tuple)) and _is_prompt(value) else [value]
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(item, _PROMPT_TYPES) for item in value)
+    items = value if is_list else [value]
     parts = [_detect_file(item) if isinstance(item, (bytes, Path)) else item for item in items if item is not None]
     parts = [part if isinstance(part, (str, BinaryContent, FileUrl)) else as_text(part) for part in parts]
     for kind, sources in files.items():
-        parts += [_load_file(kind, source) for source in _as_list(sources)]
+        if sources is not None:
+            is_single = isinstance(sources, _PROMPT_TYPES) or not isinstance(sources, Iterable)
+            parts += [_load_file(kind, source) for source in ([sources] if is_single else sources)]
     if not parts:
         raise BadUsage("The input is empty.", "Pass a text, or a list of texts and files.")
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
-
-
-def _is_prompt(items: Sequence[Any]) -> bool:
-    """Whether a list consists of texts and files, rather than being one JSON value."""
-    return all(isinstance(item, (str, bytes, Path, BinaryContent, FileUrl)) for item in items)
-
-
-def _as_list(sources: Any) -> list[Any]:
-    if sources is None:
-        return []
-    is_single = isinstance(sources, (str, bytes, Path, BinaryContent, FileUrl)) or not isinstance(sources, Iterable)
-    return [sources] if is_single else list(sources)
 
 
 def printable(value: Any) -> Any:
@@ -169,12 +161,9 @@ def _load_part(part: Any, store: SessionStore) -> Any:
 
 
 class ToolOutput(NamedTuple):
-    """What a tool returned.
+    """What a tool returned: the content for the model, and the one to store, where references replace files.
 
-    Attributes:
-        content: The content for the model.
-        stored: The content to store: files are replaced by references.
-        has_files: Whether it has files; a tool's own data may look like a reference.
+    ``has_files`` tells these from a tool's own data that looks like a reference.
     """
 
     content: Any

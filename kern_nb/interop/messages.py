@@ -15,12 +15,10 @@ from pydantic_ai import messages as pai
 from kern_nb.db import SessionStore
 from kern_nb.extra_keys import BY_TOOL, FILES, PARTS, RESPONSE_ID, RETRY
 from kern_nb.interop import media
-from kern_nb.records import Message, ToolCall, Usage, text_of
+from kern_nb.records import RESULT_ROLES, Message, ToolCall, Usage, text_of
 
 _RESPONSE_PARTS: TypeAdapter[list[pai.ModelResponsePart]] = TypeAdapter(list[pai.ModelResponsePart])
 _ASSISTANTS = ("assistant", "ai", "model", "bot", "agent")
-_TOOLS = ("tool", "function")
-_PLAIN = (pai.TextPart, pai.ToolCallPart)
 
 
 def prompt_message(content: Any) -> Message:
@@ -30,7 +28,7 @@ def prompt_message(content: Any) -> Message:
 
 def is_result(message: Message) -> bool:
     """Whether a message is a tool's result, or was added by a tool beside its result."""
-    return message.role in _TOOLS or BY_TOOL in message.internal
+    return message.role in RESULT_ROLES or BY_TOOL in message.internal
 
 
 def part_to_message(part: Any, keep: media.Keep) -> Message | None:
@@ -69,12 +67,10 @@ def response_to_message(response: pai.ModelResponse, keep: media.Keep) -> Messag
         for part in response.parts
         if isinstance(part, pai.ToolCallPart)
     ]
-    extra: dict[str, Any] = {}
     internal: dict[str, Any] = {}
     if any(_has_provider_data(part) for part in response.parts):
         internal[PARTS] = media.store_parts(_RESPONSE_PARTS.dump_python(list(response.parts), exclude_none=True), keep)
-    if response.finish_reason not in (None, "stop", "tool_call"):
-        extra["finish_reason"] = response.finish_reason
+    is_usual = response.finish_reason in (None, "stop", "tool_call")
     if response.provider_response_id is not None:
         internal[RESPONSE_ID] = response.provider_response_id
     return Message(
@@ -84,7 +80,7 @@ def response_to_message(response: pai.ModelResponse, keep: media.Keep) -> Messag
         model=response.model_name,
         usage=usage_of(response),
         created_at=response.timestamp,
-        extra=extra,
+        extra={} if is_usual else {"finish_reason": response.finish_reason},
         internal=internal,
     )
 
@@ -98,8 +94,7 @@ def _args(part: pai.ToolCallPart) -> Any:
 
 
 def _has_provider_data(part: Any) -> bool:
-    """Whether a part holds more than the text or call that has columns."""
-    return not isinstance(part, _PLAIN) or bool(part.id or part.provider_details)
+    return not isinstance(part, (pai.TextPart, pai.ToolCallPart)) or bool(part.id or part.provider_details)
 
 
 def without_results(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -144,10 +139,10 @@ def to_pydantic(messages: Iterable[Message], store: SessionStore) -> list[pai.Mo
             continue
         # A simulated user's calls and their results are not part of the model's history.
         user_call_ids |= {call.tool_call_id for call in message.tool_calls}
-        if message.role in _TOOLS and message.tool_call_id in user_call_ids:
+        if message.role in RESULT_ROLES and message.tool_call_id in user_call_ids:
             user_call_ids.discard(message.tool_call_id)
             continue
-        if message.content is None and message.role not in _TOOLS:
+        if message.content is None and message.role not in RESULT_ROLES:
             continue
         part = _request_part(message, store)
         if history and isinstance(history[-1], pai.ModelRequest):
@@ -158,26 +153,24 @@ def to_pydantic(messages: Iterable[Message], store: SessionStore) -> list[pai.Mo
 
 
 def _request_part(message: Message, store: SessionStore) -> pai.ModelRequestPart:
-    if message.role in _TOOLS:
+    if message.role in RESULT_ROLES:
+        has_files = FILES in message.internal
         return pai.ToolReturnPart(
             tool_name=message.tool_name or "tool",
-            content=_result(message, store),
+            content=media.printable(media.load_result(message.content, store) if has_files else message.content),
             tool_call_id=message.tool_call_id or "",
             outcome="failed" if message.is_error else "success",
         )
     return pai.UserPromptPart(media.load_content(message.content, store))
 
 
-def _result(message: Message, store: SessionStore) -> Any:
-    """Return a stored result in the form for the model."""
-    return media.printable(media.load_result(message.content, store) if FILES in message.internal else message.content)
-
-
 def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
     if PARTS in message.internal:
-        parts = _drop_unanswered_calls(
-            _RESPONSE_PARTS.validate_python(media.load_parts(message.internal[PARTS], store)), message
-        )
+        parts = _RESPONSE_PARTS.validate_python(media.load_parts(message.internal[PARTS], store))
+        # A branch point may separate calls from their results; the message lacks these calls.
+        present = {call.tool_call_id for call in message.tool_calls}
+        if sum(isinstance(part, pai.ToolCallPart) for part in parts) != len(message.tool_calls):
+            parts = [p for p in parts if not isinstance(p, pai.ToolCallPart) or p.tool_call_id in present]
     else:
         text = text_of(message.content)
         if isinstance(message.content, list) and all(isinstance(part, str) for part in message.content):
@@ -193,17 +186,7 @@ def _response(message: Message, store: SessionStore) -> pai.ModelResponse:
     return pai.ModelResponse(parts=parts, model_name=message.model, provider_response_id=provider_id)
 
 
-def _drop_unanswered_calls(parts: list[pai.ModelResponsePart], message: Message) -> list[pai.ModelResponsePart]:
-    """Drop the calls that the message lacks, because a branch point separates them from their results."""
-    calls = [part for part in parts if isinstance(part, pai.ToolCallPart)]
-    if len(calls) == len(message.tool_calls):
-        return parts
-    present = {call.tool_call_id for call in message.tool_calls}
-    return [part for part in parts if not isinstance(part, pai.ToolCallPart) or part.tool_call_id in present]
-
-
 def _model_args(args: Any) -> Any:
-    """Return arguments in a model's form: an object, or text where a record holds anything else."""
     return media.printable(args if args is None or isinstance(args, (str, dict)) else media.as_text(args))
 
 

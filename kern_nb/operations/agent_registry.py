@@ -36,10 +36,8 @@ def notebook_agents() -> dict[str, SessionOwner]:
 
 def matching(name: str | None) -> dict[str, SessionOwner]:
     """Return the notebook's agents with this id or name, by variable."""
-    agents = notebook_agents()
-    return {
-        variable: agent for variable, agent in agents.items() if name is not None and name in (agent.id, agent.name)
-    }
+    agents = {} if name is None else notebook_agents()
+    return {variable: agent for variable, agent in agents.items() if name in (agent.id, agent.name)}
 
 
 def only(agents: Mapping[str, SessionOwner]) -> str | None:
@@ -48,11 +46,7 @@ def only(agents: Mapping[str, SessionOwner]) -> str | None:
 
 
 def find(name: str) -> SessionOwner:
-    """Return the agent that a variable holds, or that has this id or name.
-
-    Raises:
-        BadUsage: There is none, or several; the hint names the candidates.
-    """
+    """Return the agent that a variable holds, or that has this id or name; raise BadUsage if none or several do."""
     value: Any = variables().get(name)
     if is_agent(value):
         return cast("SessionOwner", value)
@@ -63,9 +57,9 @@ def find(name: str) -> SessionOwner:
         raise BadUsage(f"Several agents have the name or id {name!r}: {', '.join(matches)}.", "Write the variable.")
     agents = notebook_agents()
     names = [*agents, *(agent.name for agent in agents.values() if agent.name), *(a.id for a in agents.values())]
-    message = (
-        f"{name!r} must be an agent, got {type(value).__name__}." if value is not None else f"Unknown agent {name!r}."
-    )
+    message = f"Unknown agent {name!r}."
+    if value is not None:
+        message = f"{name!r} must be an agent, got {type(value).__name__}."
     hint = f"Agents in this notebook: {', '.join(agents)}." if agents else CREATE_HINT
     raise BadUsage(message, f"{did_you_mean(name, names)} {hint}".strip())
 
@@ -76,9 +70,7 @@ def find_variable(owner: str | None) -> str | None:
 
 
 def resolve_store(store: str | SessionStore | None) -> SessionStore:
-    """Return the store that a line about paused runs means.
-
-    That is the one of the argument, or the one in use; if no store is attached, the one store of the notebook's agents.
+    """Return the given store, or the one in use; if no store is attached, the one store of the notebook's agents.
 
     Raises:
         NoStore: There is no such store, or the agents have several.

@@ -76,8 +76,7 @@ def _locate(store: SessionStore, reference: str) -> tuple[str | None, str | None
     location = store.locate(reference)
     if location.run_index is None:
         return location.session_id, None
-    df = store.runs_df(location.session_id, lineage=True)
-    return None, str(df.loc[df["run_index"] == location.run_index, "run_id"].iloc[0])
+    return None, RunIndex(store, [location.session_id], lineage=True).at(location.run_index).run_id
 
 
 def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
@@ -89,12 +88,7 @@ def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[s
 
 
 def find_requirement(store: SessionStore, reference: str) -> Requirement:
-    """Return the requirement that a reference names.
-
-    Raises:
-        RequirementNotFound: It names none.
-        AmbiguousReference: It names several.
-    """
+    """Return the requirement that a reference names; see `kern_nb.db.requirements.find_requirement` for the errors."""
     from kern_nb.db import mapping, requirements
 
     with store.read_connection() as connection:
@@ -141,13 +135,11 @@ class Inbox:
         from kern_nb.db.dtypes import to_pandas
         from kern_nb.db.mapping import requirement_row
 
-        rows = [requirement_row(requirement) for requirement in self.requirements]
         kinds = {"time": pa.int64(), "flag": pa.bool_()}
-        columns = {
-            c.name: pa.array([_encode(row[c.name], c.kind) for row in rows], kinds.get(c.kind, pa.string()))
-            for c in REQUIREMENTS
-        }
-        return to_pandas(pa.table(columns), REQUIREMENTS)
+        schema = pa.schema([(column.name, kinds.get(column.kind, pa.string())) for column in REQUIREMENTS])
+        stored = map(requirement_row, self.requirements)
+        rows = [{column.name: _encode(row[column.name], column.kind) for column in REQUIREMENTS} for row in stored]
+        return to_pandas(pa.Table.from_pylist(rows, schema), REQUIREMENTS)
 
     def _table(self) -> Table:
         empty = "No matching requirements" if self.narrowed else "The inbox is empty: no pending requirements"

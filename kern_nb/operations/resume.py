@@ -57,7 +57,6 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
 
 
 def _candidate_stores(runner: SessionOwner | None, store: str | SessionStore | None) -> list[SessionStore]:
-    """Return the stores to search, in this order."""
     if store is not None:
         return [store_registry.find(store)]
     if runner is not None:
@@ -91,23 +90,16 @@ def _locate(store: SessionStore, reference: str) -> RunEntry:
             requirement = find_requirement(store, reference)
         except RequirementNotFound:
             raise error from None
-        return _top_level(RunIndex(store, [requirement.session_id]), requirement.run_id, reference)
-    runs = RunIndex(store, [location.session_id])
-    if location.run_index is None:
-        return _unfinished_run(runs, location.session_id)
-    df = store.runs_df(location.session_id, lineage=True)
-    row = df[df["run_index"] == location.run_index].iloc[0]
-    if row["session_id"] != location.session_id:
-        origin = f"{row['session_id']}/{location.run_index}"
-        raise BadUsage(
-            f"Run {location.session_id}/{location.run_index} is inherited from {row['session_id']}.",
-            f"Resume it there: {continue_command(origin)}",
-        )
-    return _top_level(runs, row["run_id"], reference)
-
-
-def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:
-    """Return the run itself; for a member's run, its team's."""
+        runs, run_id = RunIndex(store, [requirement.session_id]), requirement.run_id
+    else:
+        runs = RunIndex(store, [location.session_id])
+        if location.run_index is None:
+            return _unfinished_run(runs, location.session_id)
+        named = RunIndex(store, [location.session_id], lineage=True).at(location.run_index)
+        if named.session_id != location.session_id:
+            message = f"Run {location.session_id}/{location.run_index} is inherited from {named.session_id}."
+            raise BadUsage(message, f"Resume it there: {continue_command(str(named))}")
+        run_id = named.run_id
     run = runs.top_level(run_id)
     if run is None:  # deleted in between
         raise SessionNotFound(f"Run {reference!r} does not exist.", "List the runs with %kern load runs.")
@@ -115,7 +107,6 @@ def _top_level(runs: RunIndex, run_id: str | None, reference: str) -> RunEntry:
 
 
 def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
-    """Return the one unfinished run of a session."""
     unfinished = [run for run in runs.all() if run.parent_run_id is None and run.status in UNFINISHED]
     if len(unfinished) == 1:
         return unfinished[0]
@@ -128,7 +119,6 @@ def _unfinished_run(runs: RunIndex, session_id: str) -> RunEntry:
 
 
 def _owner(run: RunEntry, store: SessionStore) -> SessionOwner:
-    """Return the agent of the notebook that owns the run."""
     agents = agent_registry.notebook_agents()
     matches = agent_registry.matching(run.owner)
     matches = {name: agent for name, agent in matches.items() if is_same_store(agent.store, store)} or matches

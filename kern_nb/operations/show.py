@@ -88,9 +88,8 @@ def show(reference: str, *, store: str | SessionStore | None = None) -> Transcri
     location = opened.locate(reference)
     session = opened.get_session(location.session_id)
     if session is None:  # deleted in between
-        raise SessionNotFound(
-            f"Session {location.session_id!r} does not exist.", "List the sessions with %kern sessions."
-        )
+        message = f"Session {location.session_id!r} does not exist."
+        raise SessionNotFound(message, "List the sessions with %kern sessions.")
     return Transcript(session, location, opened)
 
 
@@ -119,9 +118,9 @@ class SessionTable:
 
     def _table(self) -> Table:
         rows = [_session_row(row) for row in to_records(self.df)]
-        if not rows and self.narrowed:
-            return Table("No matching sessions", [], [], "List all of them with %kern sessions.")
         if not rows:
+            if self.narrowed:
+                return Table("No matching sessions", [], [], "List all of them with %kern sessions.")
             return Table("The store has no sessions", [], [], "Import recorded sessions with %kern import PATH.")
         titles = ("session", "title", "branch of", "owner", "user")
         numbers = ("runs", "messages", "tool calls", "tokens", "cost")
@@ -152,7 +151,6 @@ def _session_row(row: dict[str, Any]) -> list[str]:
 
 
 def _branch_point(row: dict[str, Any]) -> str:
-    """Return the branch point as a reference."""
     if row["parent_session_id"] is None:
         return ""
     run, message = row["fork_run_index"], row["fork_message_index"]
@@ -207,14 +205,7 @@ class Transcript:
 
 
 def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool, **filters: Any) -> pd.DataFrame:
-    """Return one of a store's frames by its name.
-
-    Args:
-        name: sessions, runs, messages, tool_calls or scores.
-        reference: Only this session.
-        store: The store.
-        lineage: Include the rows that a branch inherits.
-        **filters: Further arguments of the frame's method.
+    """Return a store's frame (sessions, runs, messages, tool_calls or scores), of one session or with other filters.
 
     Raises:
         BadUsage: The reference names a run, the frame has no inherited rows, or a column is unknown.
@@ -222,16 +213,14 @@ def load(name: str, reference: str | None, store: SessionStore, *, lineage: bool
     if reference is not None:
         location = store.locate(reference)
         if location.run_index is not None:
-            raise BadUsage(
-                f"--session must be a session, got run {reference!r}.",
-                f"Load {location.session_id} and filter by run_index == {location.run_index}, or use %kern show.",
-            )
+            hint = f"Load {location.session_id} and filter by run_index == {location.run_index}, or use %kern show."
+            raise BadUsage(f"--session must be a session, got run {reference!r}.", hint)
         filters["session_id"] = location.session_id
-    if lineage and name not in ("runs", "messages", "tool_calls"):
-        raise BadUsage(f"A branch inherits no {name}.", "--lineage supports runs, messages and tool_calls.")
-    if lineage and reference is None:
-        raise BadUsage("--lineage needs a branch.", f"%kern load {name} --session REF --lineage")
     if lineage:
+        if name not in ("runs", "messages", "tool_calls"):
+            raise BadUsage(f"A branch inherits no {name}.", "--lineage supports runs, messages and tool_calls.")
+        if reference is None:
+            raise BadUsage("--lineage needs a branch.", f"%kern load {name} --session REF --lineage")
         filters["lineage"] = True
     frame: pd.DataFrame = getattr(store, f"{name}_df")(**filters)
     return frame

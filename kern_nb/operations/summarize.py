@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from kern_nb import models, store_registry
 from kern_nb.display import DisplayMixin
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
     from kern_nb.db.references import Reference
     from kern_nb.records import SessionSummary
     from kern_nb.runtime.summaries import SessionSummaryManager
-
-__all__ = ["Summaries", "summarize"]
-
-T = TypeVar("T")
 
 _OVERALL = """\
 You are given summaries of several conversations between users and an assistant.
@@ -165,8 +160,9 @@ def summarize(
     from kern_nb.analysis.selection import SessionFilter, select_sessions
 
     if model is None:
-        filters = {"where": where, "user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-        return digest(*references, store=store, **filters)  # type: ignore[arg-type]
+        return digest(
+            *references, store=store, where=where, user_id=user_id, agent_id=agent_id, since=since, until=until
+        )
     from kern_nb.runtime import event_loop
 
     opened = store_registry.find(store)
@@ -174,10 +170,7 @@ def summarize(
     fitting = SessionFilter(where=where, agent_id=agent_id, since=since, until=until)
     targets = select_sessions(opened, references, fitting, user_id)
     with _Progress(len(targets), shown=progress) as bar:
-        result: SessionSummary | Summaries = event_loop.run(
-            lambda: _summarize(opened, targets, manager, bar), watch=bar.follow
-        )
-    return result
+        return event_loop.run(lambda: _summarize(opened, targets, manager, bar), watch=bar.follow)
 
 
 class _Progress(Progress):
@@ -197,7 +190,7 @@ class _Progress(Progress):
         """Count an answer of the model."""
         self.answers += 1
 
-    def follow(self, future: Future[Any]) -> None:
+    def follow(self, future: Future[SessionSummary | Summaries]) -> None:
         """Show the progress until the future is done."""
         while not future.done():
             self._done = self.ended
@@ -206,11 +199,7 @@ class _Progress(Progress):
 
 
 def _manager(model: Any) -> SessionSummaryManager:
-    """Return the manager that calls the model.
-
-    Raises:
-        BadUsage: It is a team or workflow without a model.
-    """
+    """Return the manager that calls the model; raise BadUsage for a team or workflow, which has none."""
     from kern_nb.runtime.session_owner import SessionOwner
     from kern_nb.runtime.summaries import SessionSummaryManager
 
@@ -226,18 +215,28 @@ def _manager(model: Any) -> SessionSummaryManager:
 async def _summarize(
     store: SessionStore, targets: Sequence[Reference], manager: SessionSummaryManager, bar: _Progress
 ) -> SessionSummary | Summaries:
+    gate = asyncio.Semaphore(_CONCURRENCY)
+
     async def summarize_target(target: Reference) -> SessionSummary | None:
         summary: SessionSummary | None
-        with _translate_errors(str(target), _CONTINUE if target.run_index is None else _RETRY):
-            if target.run_index is not None:
-                summary = await manager.summarize_run(store, target.session_id, target.run_index)
-                bar.answered()
-            else:
-                summary = await manager.update(store, target.session_id, on_answer=bar.answered)
-        bar.ended += 1
-        return summary
+        async with gate:
+            with _translate_errors(str(target), _CONTINUE if target.run_index is None else _RETRY):
+                if target.run_index is not None:
+                    summary = await manager.summarize_run(store, target.session_id, target.run_index)
+                    bar.answered()
+                else:
+                    summary = await manager.update(store, target.session_id, on_answer=bar.answered)
+            bar.ended += 1
+            return summary
 
-    results = await _gather([partial(summarize_target, target) for target in targets])
+    tasks = [asyncio.ensure_future(summarize_target(target)) for target in targets]
+    try:
+        results = await asyncio.gather(*tasks)
+    except BaseException:  # one failed, or all are interrupted: the others end
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
     summaries = [summary for summary in results if summary is not None]
     without = tuple(str(target) for target, summary in zip(targets, results, strict=True) if summary is None)
     if not summaries:
@@ -272,21 +271,3 @@ def _translate_errors(subject: str, hint: str) -> Iterator[None]:
     except Exception as error:
         message = f"Could not summarize {subject}: {type(error).__name__}: {error}"
         raise SummaryFailed(message, hint) from error
-
-
-async def _gather(jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
-    """Return the results of the jobs, which run a few at a time. If one fails or is interrupted, the others end."""
-    gate = asyncio.Semaphore(_CONCURRENCY)
-
-    async def run(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with gate:
-            return await job()
-
-    tasks = [asyncio.ensure_future(run(job)) for job in jobs]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -21,11 +21,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_json_object(text: str, option: str) -> dict[str, Any]:
-    """Return the JSON object of an option.
-
-    Raises:
-        BadUsage: The text is not a JSON object.
-    """
+    """Return the JSON object of an option; raise BadUsage for any other text."""
     example = f"""For example: {option} '{{"path": "notes.txt", "n": 2}}'"""
     try:
         value = parse_json(text)

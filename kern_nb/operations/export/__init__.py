@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
 
-__all__ = ["Export", "export"]
-
-BUNDLE, PAGE = "bundle", "page"
-
-_FORMATS = {".json": BUNDLE, ".html": PAGE}
+_FORMATS = {".json": "bundle", ".html": "page"}
 _TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx"})
 _USAGE = "For example: %kern export chat other chats.json, or %kern export --all store.json"
 
@@ -114,9 +110,9 @@ def export(
         raise BadUsage("export takes references or everything=True, got both.", _USAGE)
     if not everything and not references:
         raise BadUsage("No session or run is named.", _USAGE)
-    _require_writable(target, overwrite=overwrite)
+    write.require_writable(target, overwrite=overwrite)
     items = select(opened, references, user_id)
-    write_items = write.write_bundle if format_name == BUNDLE else write.write_page
+    write_items = write.write_bundle if format_name == "bundle" else write.write_page
     counts = write.write_atomically(
         target, lambda file: write_items(file, opened, items, progress=progress), overwrite=overwrite
     )
@@ -126,11 +122,7 @@ def export(
 
 
 def _format(path: Path) -> str:
-    """Return the format of a path's suffix.
-
-    Raises:
-        BadUsage: The suffix is unknown.
-    """
+    """Return the format of a path's suffix; raise BadUsage for an unknown one."""
     suffix = path.suffix.lower()
     if suffix in _FORMATS:
         return _FORMATS[suffix]
@@ -141,26 +133,3 @@ def _format(path: Path) -> str:
     else:
         hint = _USAGE
     raise BadUsage(f"The path must end in .json (a bundle) or .html (a page), got {str(path)!r}.", hint)
-
-
-def _require_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise BadUsage if no file may be created at the path."""
-    try:
-        is_folder, has_folder, exists = path.is_dir(), path.parent.is_dir(), path.exists()
-    except OSError as error:
-        raise BadUsage(f"Invalid path {str(path)!r}: {error.strerror}.", "Choose another name.") from error
-    if is_folder:
-        raise BadUsage(f"{str(path)!r} is a folder.", "Name a file in it.")
-    if not has_folder:
-        hint = f"Create it first; relative paths start at {Path.cwd()}."
-        raise BadUsage(f"The folder {str(path.parent)!r} does not exist.", hint)
-    if exists and not overwrite:
-        raise file_exists(path)
-
-
-def file_exists(path: Path) -> BadUsage:
-    """Return the error for an existing file that may not be overwritten."""
-    return BadUsage(
-        f"{str(path)!r} exists; nothing was written.",
-        "Choose another name, or overwrite it: --force, in Python overwrite=True.",
-    )

@@ -6,23 +6,21 @@ the origin, as it does for imported sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Lineage, find_run, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
-from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.diff import ORIGIN
 from kern_nb.ingest.importer import hash_record
 from kern_nb.records import RESULT_ROLES
-
-SOURCE = "source"
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
 
@@ -39,18 +37,16 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
         return None
     session = dict(row)
     visible = load_lineage(connection, tables, session)
-    r = tables.runs
-    runs = connection.execute(sa.select(r).where(visible.runs(r)).order_by(r.c.run_index)).mappings().all()
-    rows = _read(connection, tables, visible, runs)
-    inherited = {run["run_id"] for run in runs if run["session_id"] != session_id}
-    for run_row in rows["runs"]:
-        if run_row["run_id"] in inherited:
-            run_row.update(copied_from=run_row["run_id"], source_hash=None)
+    rows = _read(connection, tables, visible, visible.runs(tables.runs))
+    inherited = {run["run_id"] for run in rows["runs"] if run["session_id"] != session_id}
+    for run in rows["runs"]:
+        if run["run_id"] in inherited:
+            run.update(copied_from=run["run_id"], source_hash=None)
     rows = _replace_ids(rows, session_id, inherited)
-    rows["scores"] = _scores(connection, tables, session_id)
+    rows["scores"] = list(_select(connection, tables, "scores", tables.scores.c.session_id == session_id))
     fork = {name: session[name] for name in _NO_FORK if session[name] is not None}
-    source = {"branch_of": fork.pop("parent_session_id"), **fork}
-    rows["sessions"] = [session | _NO_FORK | {"session_data": _with_source(session["session_data"], source)}]
+    origin = {"format": "bundle", "branch_of": fork.pop("parent_session_id"), **fork}
+    rows["sessions"] = [session | _NO_FORK | {"session_data": (session["session_data"] or {}) | {ORIGIN: origin}}]
     return rows
 
 
@@ -64,23 +60,23 @@ def extract_run(connection: Connection, tables: Tables, reference: Reference) ->
     session = dict(require_session(connection, tables, reference.session_id))
     visible = load_lineage(connection, tables, session)
     run = find_run(connection, tables, visible, reference.run_index or 0)
-    r = tables.runs
+    r, c = tables.runs, tables.scores
     run_ids = run_tree_ids(connection, tables, run["run_id"])
-    query = sa.select(r).where(visible.runs(r), r.c.run_id.in_(run_ids)).order_by(r.c.run_index)
-    rows = _read(connection, tables, visible, connection.execute(query).mappings().all())
-    session_id = f"{reference.session_id}-run-{reference.run_index}"
-    rows["scores"] = _scores(connection, tables, reference.session_id, run_ids)
+    rows = _read(connection, tables, visible, visible.runs(r) & r.c.run_id.in_(run_ids))
+    is_of_run = (c.c.session_id == reference.session_id) & c.c.run_id.in_(run_ids)
+    rows["scores"] = list(_select(connection, tables, "scores", is_of_run))
     for index, row in enumerate(rows["runs"]):
         row.update(run_index=index, source_hash=None)
     rows["runs"][0]["parent_run_id"] = None
+    session_id = f"{reference.session_id}-run-{reference.run_index}"
     rows = _replace_ids(rows, session_id, set(run_ids))
     first = rows["runs"][0]
     data: Row = {} if first["session_state"] is None else {"session_state": first["session_state"]}
-    source = {"run_of": reference.session_id, "run_index": reference.run_index, "run_id": run["run_id"]}
+    origin = {"run_of": reference.session_id, "run_index": reference.run_index, "run_id": run["run_id"]}
     own: Row = _NO_FORK | {
         "session_id": session_id,
         "session_type": first["run_type"],
-        "session_data": _with_source(data, source),
+        "session_data": data | {ORIGIN: {"format": "bundle", **origin}},
         "summary": None,
         "duration_s": None,
     }
@@ -91,30 +87,26 @@ def extract_run(connection: Connection, tables: Tables, reference: Reference) ->
     return rows
 
 
-def _scores(connection: Connection, tables: Tables, session_id: str, run_ids: Iterable[str] | None = None) -> list[Row]:
-    """Return the scores of a session, or only of some of its runs."""
-    c = tables.scores
-    query = sa.select(c).where(c.c.session_id == session_id).order_by(c.c.created_at, c.c.score_id)
-    if run_ids is not None:
-        query = query.where(c.c.run_id.in_(run_ids))
-    return [dict(row) for row in connection.execute(query).mappings()]
+def _select(connection: Connection, tables: Tables, name: str, condition: sa.ColumnElement[bool]) -> Iterator[Row]:
+    table: sa.Table = getattr(tables, name)
+    query = sa.select(table).where(condition).order_by(*(table.c[column] for column in ORDER[name]))
+    return map(dict, connection.execute(query).mappings())
 
 
-def _read(connection: Connection, tables: Tables, visible: Lineage, runs: Sequence[RowMapping]) -> Rows:
-    """Return runs as a session sees them, with the rows that belong to them."""
+def _read(connection: Connection, tables: Tables, visible: Lineage, condition: sa.ColumnElement[bool]) -> Rows:
+    """Return the runs that fit a condition as a session sees them, with the rows that belong to them."""
     rows: Rows = {name: [] for name in TABLES}
-    rows["runs"] = [dict(row) for row in runs]
-    ids = {row["run_id"] for row in runs}
-    cut = {row["run_id"] for row in runs if visible.cut(row) is not None}
-    m, t, q = tables.messages, tables.tool_calls, tables.requirements
-    owners = {row["session_id"] for row in runs}
-    queries: dict[str, sa.Select[Any]] = {
-        "messages": sa.select(m).where(visible.inside(m)).order_by(m.c.run_index, m.c.message_index),
-        "tool_calls": sa.select(t).where(visible.inside(t)).order_by(t.c.run_index, t.c.call_index),
-        "requirements": sa.select(q).where(q.c.session_id.in_(owners)).order_by(q.c.created_at, q.c.requirement_id),
+    rows["runs"] = list(_select(connection, tables, "runs", condition))
+    ids = {row["run_id"] for row in rows["runs"]}
+    cut = {row["run_id"] for row in rows["runs"] if visible.cut(row) is not None}
+    owners = {row["session_id"] for row in rows["runs"]}
+    conditions = {
+        "messages": visible.inside(tables.messages),
+        "tool_calls": visible.inside(tables.tool_calls),
+        "requirements": tables.requirements.c.session_id.in_(owners),
     }
-    for name, query in queries.items():
-        rows[name] = [dict(row) for row in connection.execute(query).mappings() if row["run_id"] in ids]
+    for name, is_visible in conditions.items():
+        rows[name] = [row for row in _select(connection, tables, name, is_visible) if row["run_id"] in ids]
     for row in rows["runs"]:
         if row["run_id"] in cut:
             row.update(CUT_RUN)
@@ -140,7 +132,3 @@ def _replace_ids(rows: Rows, session_id: str, copied: set[str]) -> Rows:
         for row in rows[name]:
             row["run_id"] = new_ids.get(row["run_id"], row["run_id"])
     return rows
-
-
-def _with_source(session_data: Row | None, source: Row) -> Row:
-    return (session_data or {}) | {SOURCE: {"format": "bundle", **source}}

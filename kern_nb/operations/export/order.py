@@ -13,22 +13,17 @@ from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
+from kern_nb.ingest.batches import batched
 
 if TYPE_CHECKING:
     from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
-
-_BATCH = 5_000
-"""A number of parameters that every engine accepts."""
 
 
 def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: str | None = None) -> list[Reference]:
     """Return the named sessions and runs, each once; without names all sessions (of a user), oldest first.
 
     Raises:
-        SessionNotFound: A reference names no session.
-        RunNotFound: A reference names no run.
-        AmbiguousReference: A reference names several.
         BadUsage: A message is named, or the store is empty.
     """
     if not references:
@@ -39,16 +34,11 @@ def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: st
     selected = select_sessions(store, references, SessionFilter(), user_id)
     session_ids = [reference.session_id for reference in selected if reference.run_index is None]
     runs = [reference for reference in selected if reference.run_index is not None]
-    _require_runs(store, runs)
-    return [*map(Reference, _parents_first(session_ids, _parents(store, session_ids))), *runs]
-
-
-def _require_runs(store: SessionStore, runs: Sequence[Reference]) -> None:
-    """Raise RunNotFound if a run does not exist: references of many sessions are resolved without their runs."""
     with store.read_connection() as connection:
-        for session_id, run_index, _ in runs:
+        for session_id, run_index, _ in runs:  # references of many sessions are resolved without their runs
             visible = load_lineage(connection, store.tables, require_session(connection, store.tables, session_id))
             find_run(connection, store.tables, visible, run_index or 0)
+    return [*map(Reference, _parents_first(session_ids, _parents(store, session_ids))), *runs]
 
 
 def _parents(
@@ -59,11 +49,9 @@ def _parents(
     query = sa.select(s.c.session_id, s.c.parent_session_id).order_by(sort_time(s.c.created_at), s.c.session_id)
     if user_id is not None:
         query = query.where(s.c.user_id == user_id)
-    if session_ids is None:
-        queries = [query]
-    else:
-        batches = (session_ids[i : i + _BATCH] for i in range(0, len(session_ids), _BATCH))
-        queries = [query.where(s.c.session_id.in_(batch)) for batch in batches]
+    queries = [query]
+    if session_ids is not None:
+        queries = [query.where(s.c.session_id.in_(batch)) for batch in batched(session_ids)]
     parents: dict[str, str | None] = {}
     with store.read_connection() as connection:
         for batch_query in queries:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.db import SessionStore
 from kern_nb.db.lineage import find_run, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
+from kern_nb.ingest.batches import batched, group_by_size
 from kern_nb.ingest.bundle_merge import InheritedRun
-from kern_nb.ingest.bundle_schema import RUN_TABLES, TABLES, Rows
+from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
 from kern_nb.operations.export.detach import copied_id, detach_branch, extract_run
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _MAX_SESSIONS = 200
 _MAX_CHARACTERS = 4_000_000
@@ -37,12 +36,7 @@ class SessionRows(NamedTuple):
 
 
 class ExportReader:
-    """Iterate over the rows of sessions and runs.
-
-    Args:
-        store: The store.
-        references: The sessions and runs, parents before their branches.
-    """
+    """Iterate over the rows of sessions and runs, where parents precede their branches."""
 
     def __init__(self, store: SessionStore, references: Sequence[Reference]) -> None:
         self._store = store
@@ -69,17 +63,12 @@ class ExportReader:
             finally:
                 self._snapshot = None
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        if self._snapshot is not None:
-            yield self._snapshot
-            return
-        with self._store.read_connection() as connection:
-            yield connection
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._store.read_connection() if self._snapshot is None else nullcontext(self._snapshot)
 
     def _read_all(self) -> Iterator[SessionRows]:
-        for start in range(0, len(self._sessions), _MAX_SESSIONS):
-            yield from self._read_batch(self._sessions[start : start + _MAX_SESSIONS])
+        for batch in batched(self._sessions, _MAX_SESSIONS):
+            yield from self._read_batch(batch)
         for reference in self._runs:
             try:
                 with self._reading() as connection:
@@ -96,10 +85,11 @@ class ExportReader:
             lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
             size = sa.func.sum(sum(lengths, start=sa.literal(_MESSAGE_OVERHEAD)))
             query = sa.select(m.c.session_id, size).where(m.c.session_id.in_(ids)).group_by(m.c.session_id)
-            sizes = {row[0]: int(row[1]) for row in connection.execute(query)}
+            sizes = {session_id: int(characters) for session_id, characters in connection.execute(query)}
         self._parents |= parents
         self._detached |= {branch for branch, parent in parents.items() if parent and parent not in self._selected}
-        for part in _parts([session_id for session_id in ids if session_id in parents], sizes):
+        existing = [session_id for session_id in ids if session_id in parents]
+        for part in group_by_size(existing, lambda session_id: sizes.get(session_id, 0), _MAX_CHARACTERS):
             # The connection is released before the file is written: some engines admit one process at a time.
             with self._reading() as connection:
                 sessions = self._read(connection, part)
@@ -133,30 +123,6 @@ class ExportReader:
         return InheritedRun(link, copied_id(link, run["run_id"]), run["run_index"])
 
 
-def _parts(ids: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Yield the sessions that are read together."""
-    part: list[str] = []
-    characters = 0
-    for session_id in ids:
-        size = sizes.get(session_id, 0)
-        if part and characters + size > _MAX_CHARACTERS:
-            yield part
-            part, characters = [], 0
-        part.append(session_id)
-        characters += size
-    if part:
-        yield part
-
-
-_ORDER = {
-    "runs": ("run_index",),
-    "messages": ("run_index", "message_index"),
-    "tool_calls": ("run_index", "call_index"),
-    "requirements": ("created_at", "requirement_id"),
-    "scores": ("created_at", "score_id"),
-}
-
-
 def _read_stored(connection: Connection, store: SessionStore, ids: Sequence[str]) -> dict[str, Rows]:
     """Return the own rows of sessions, as they are stored."""
     sessions: dict[str, Rows] = {}
@@ -165,7 +131,7 @@ def _read_stored(connection: Connection, store: SessionStore, ids: Sequence[str]
     for name in TABLES:
         table: sa.Table = getattr(store.tables, name)
         query = sa.select(table).where(table.c.session_id.in_(ids))
-        query = query.order_by(table.c.session_id, *(table.c[column] for column in _ORDER.get(name, ())))
+        query = query.order_by(table.c.session_id, *(table.c[column] for column in ORDER[name]))
         for session_id, group in groupby(connection.execute(query).mappings(), key=lambda row: row["session_id"]):
             if name == "sessions":
                 sessions[session_id] = {other: [] for other in TABLES}

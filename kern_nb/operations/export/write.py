@@ -9,21 +9,19 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from kern_nb import files
 from kern_nb._version import __version__
-from kern_nb.db import codec
+from kern_nb.db import SessionStore, codec
 from kern_nb.db.references import Reference
-from kern_nb.errors import KernError
+from kern_nb.errors import BadUsage, KernError
+from kern_nb.ingest.batches import batched
 from kern_nb.ingest.bundle import VERSION
 from kern_nb.ingest.bundle_schema import pack_session
 from kern_nb.ingest.json_source import BUNDLE_KEY
-from kern_nb.operations.export.read import ExportReader, SessionRows
+from kern_nb.operations.export.read import ExportReader
 from kern_nb.text.progress import Progress
-
-if TYPE_CHECKING:
-    from kern_nb.db import SessionStore
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _TITLE_BATCH = 500
@@ -32,20 +30,28 @@ _COUNTED = ("sessions", "runs", "messages", "tool_calls")
 Counts = dict[str, int]
 
 
+def require_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise BadUsage if no file may be created at the path."""
+    try:
+        is_folder, has_folder, exists = path.is_dir(), path.parent.is_dir(), path.exists()
+    except OSError as error:
+        raise BadUsage(f"Invalid path {str(path)!r}: {error.strerror}.", "Choose another name.") from error
+    if is_folder:
+        raise BadUsage(f"{str(path)!r} is a folder.", "Name a file in it.")
+    if not has_folder:
+        hint = f"Create it first; relative paths start at {Path.cwd()}."
+        raise BadUsage(f"The folder {str(path.parent)!r} does not exist.", hint)
+    if exists and not overwrite:
+        raise _file_exists(path)
+
+
 def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) -> Counts:
     """Write a file that appears when it is complete; after an error, nothing remains of it.
-
-    Args:
-        path: The file.
-        write: Writes its content and returns the counts.
-        overwrite: Whether to replace an existing file.
 
     Raises:
         BadUsage: A file of that name was created meanwhile.
         KernError: The disk is full, or the folder is not writable.
     """
-    from kern_nb.operations.export import file_exists
-
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "x", encoding="utf-8", newline="\n", opener=files.private_opener) as file:
@@ -58,7 +64,7 @@ def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite
         else:
             _move_new(part, path)
     except FileExistsError as error:
-        raise file_exists(path) from error
+        raise _file_exists(path) from error
     except OSError as error:
         if isinstance(error, KernError):  # an error of the store
             raise
@@ -67,6 +73,13 @@ def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite
     finally:
         part.unlink(missing_ok=True)
     return counts
+
+
+def _file_exists(path: Path) -> BadUsage:
+    return BadUsage(
+        f"{str(path)!r} exists; nothing was written.",
+        "Choose another name, or overwrite it: --force, in Python overwrite=True.",
+    )
 
 
 def _move_new(part: Path, path: Path) -> None:
@@ -82,8 +95,6 @@ def _move_new(part: Path, path: Path) -> None:
 
 
 class _Progress(Progress):
-    """The number of written sessions."""
-
     def line(self, bar: str) -> str:
         return f"{bar} {self._done:,} of {self._total:,} written"
 
@@ -104,7 +115,10 @@ def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Referen
     written: set[str] = set()
     with _Progress(len(references), shown=progress) as bar:
         for session in ExportReader(store, references):
-            line = _line(session)
+            record = pack_session(session.rows)
+            if session.inherits is not None:
+                record["inherits"] = session.inherits._asdict()
+            line = codec.dumps(record)
             for blob in _blobs(store, line, written):
                 file.write(codec.dumps(blob) + ",\n")
                 counts["blobs"] += 1
@@ -115,13 +129,6 @@ def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Referen
     end = {"end": True, "sessions": counts["sessions"], "blobs": counts["blobs"]}
     file.write(codec.dumps(end) + "\n]}\n")
     return counts
-
-
-def _line(session: SessionRows) -> str:
-    record = pack_session(session.rows)
-    if session.inherits is not None:
-        record["inherits"] = session.inherits._asdict()
-    return codec.dumps(record)
 
 
 def _blobs(store: SessionStore, line: str, written: set[str]) -> Iterator[dict[str, Any]]:
@@ -162,13 +169,11 @@ def write_page(file: TextIO, store: SessionStore, references: Sequence[Reference
 
 def _titles(store: SessionStore, references: Sequence[Reference]) -> list[str]:
     """Return the title, or else the id, of each session or run."""
-    ids = list(dict.fromkeys(reference.session_id for reference in references))
+    ids = dict.fromkeys(reference.session_id for reference in references)
     titles: dict[str, str] = {}
-    for start in range(0, len(ids), _TITLE_BATCH):
-        cards = store.session_cards(ids[start : start + _TITLE_BATCH])
-        titles |= {card.session_id: card.title or card.session_id for card in cards}
+    for batch in batched(ids, _TITLE_BATCH):
+        titles |= {card.session_id: card.title or card.session_id for card in store.session_cards(batch)}
     return [
-        titles.get(reference.session_id, reference.session_id)
-        + ("" if reference.run_index is None else f", run {reference.run_index}")
-        for reference in references
+        titles.get(session_id, session_id) + ("" if run_index is None else f", run {run_index}")
+        for session_id, run_index, _ in references
     ]

@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import is_in_history
+from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import BY_TOOL, RETRY, STATE_ARGUMENT
 from kern_nb.interop import media
-from kern_nb.operations.run_index import top_level_id
+from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Message, Run
-from kern_nb.text.missing_values import na_to_none
-
-if TYPE_CHECKING:
-    from kern_nb.db.references import Reference
-
-_NOT_BY_USER = (BY_TOOL, RETRY)
-"""Marks of messages with a user's role that no user wrote."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input to run again.
-
-    Attributes:
-        content: The input of the agent.
-        origin: The run it comes from: its session_id, run_id and run_index.
-        session_state: The part of the session state that was passed with it.
-    """
+    """An input to run again, the run it comes from, and the part of the session state that was passed with it."""
 
     content: Any
     origin: dict[str, Any]
     session_state: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the run as a reference."""
         return f"{self.origin['session_id']}/{self.origin['run_index']}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run again.
+    """What to run again: inputs, the runs they come from, and references of the runs that have none.
 
-    Attributes:
-        before: The first run or message that the branch does not inherit, as `SessionStore.branch` takes it.
-        inputs: The inputs, in order.
-        runs: The runs they come from.
-        skipped: References of the runs without an input.
+    ``before`` is the first run or message that the branch does not inherit, as `SessionStore.branch` takes it.
     """
 
     before: int | tuple[int, int]
@@ -56,29 +39,20 @@ class Plan:
     runs: tuple[Run, ...]
     skipped: tuple[str, ...] = ()
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether the branch inherits a part of a run."""
-        return isinstance(self.before, tuple)
-
 
 def plan(store: SessionStore, target: Reference, *, message: Any, onward: bool, raw: bool) -> Plan:
     """Plan the rerun of a session (all runs), a run, or a message on; nothing is written.
 
-    Args:
-        store: The store.
-        target: The session, run or message.
-        message: The first input, instead of the recorded one; None keeps that.
-        onward: Whether to run the inputs of all later runs, too.
-        raw: Whether inputs are plain values, as a workflow takes them, not texts and files.
+    A message replaces the first input. With ``raw``, inputs are plain values, as a workflow takes them, not texts and
+    files.
 
     Raises:
         BadUsage: There is no run or no input, or the target is within a member's run.
     """
-    rows = _select(_rows(store, target.session_id), target, onward=onward)
-    runs = [store.get_run(row.run_id) for row in rows]
+    entries = _select(RunIndex(store, [target.session_id], lineage=True), target, onward=onward)
+    runs = [store.get_run(entry.run_id) for entry in entries]
     contents = [_recorded_input(run) for run in runs]
-    before: int | tuple[int, int] = rows[0].run_index
+    before: int | tuple[int, int] = entries[0].run_index
     if target.message_index is not None:
         before, contents[0] = _split_at_message(runs[0], target.message_index)
     if contents[0] is None and message is None and target.run_index is not None:
@@ -98,32 +72,18 @@ def plan(store: SessionStore, target: Reference, *, message: Any, onward: bool, 
     return Plan(before, tuple(inputs), tuple(runs), tuple(skipped))
 
 
-class _Row(NamedTuple):
-    run_id: str
-    run_index: int
-    parent_run_id: str | None
-
-
-def _rows(store: SessionStore, session_id: str) -> list[_Row]:
-    """Return the runs that a session sees, in order."""
-    df = store.runs_df(session_id, lineage=True)[list(_Row._fields)]
-    rows = na_to_none(df).itertuples(index=False)
-    return sorted((_Row(*row) for row in rows), key=lambda row: row.run_index)
-
-
-def _select(rows: list[_Row], target: Reference, *, onward: bool) -> list[_Row]:
+def _select(runs: RunIndex, target: Reference, *, onward: bool) -> list[RunEntry]:
     """Return the runs to run again. Members' runs are not among them: their team's run makes them."""
-    if not rows:
+    if not runs.all():
         raise BadUsage(f"{target} has no runs to run again.", "Run its agent first.")
+    top_level_runs = [run for run in runs.all() if run.parent_run_id is None]
     if target.run_index is None:
-        return [row for row in rows if row.parent_run_id is None]
-    first = next(row for row in rows if row.run_index == target.run_index)
+        return top_level_runs
+    first = runs.at(target.run_index)
     if first.parent_run_id is not None:
-        top_level_run = top_level_id(first.run_id, {row.run_id: row.parent_run_id for row in rows})
-        top_level = f"{target.session_id}/{next(row.run_index for row in rows if row.run_id == top_level_run)}"
+        top_level = f"{target.session_id}/{(runs.top_level(first.run_id) or first).run_index}"
         raise BadUsage(f"{target} is a member's run within run {top_level}.", f"Run that one again: {top_level}")
-    later = [row for row in rows if row.parent_run_id is None and row.run_index > first.run_index]
-    return [first, *later] if onward else [first]
+    return [run for run in top_level_runs if run.run_index >= first.run_index] if onward else [first]
 
 
 def _recorded_input(run: Run) -> Any:
@@ -135,8 +95,8 @@ def _recorded_input(run: Run) -> Any:
 
 
 def _is_by_user(message: Message) -> bool:
-    excluded = message.from_history or any(mark in message.internal for mark in _NOT_BY_USER)
-    return message.role == "user" and not excluded
+    added = any(mark in message.internal for mark in (BY_TOOL, RETRY))  # by a tool, or by pydantic-ai
+    return message.role == "user" and not message.from_history and not added
 
 
 def _split_at_message(run: Run, index: int) -> tuple[int | tuple[int, int], Any]:

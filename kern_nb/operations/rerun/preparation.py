@@ -58,17 +58,15 @@ class RerunRequest:
 def prepare(request: RerunRequest) -> tuple[Rerun, Callable[[], None]]:
     """Return the rerun, before any input is run, and the function that writes its branch."""
     if request.agent is not None and not isinstance(request.agent, SessionOwner):
-        raise BadUsage(
-            f"agent must be an agent, team or workflow, got {request.agent!r}.", "Pass the object, not its name."
-        )
+        message = f"agent must be an agent, team or workflow, got {request.agent!r}."
+        raise BadUsage(message, "Pass the object, not its name.")
     if request.name is not None and (not isinstance(request.name, str) or not request.name):
         raise BadUsage(f"name must be a non-empty str, got {request.name!r}.", "For example: name='what-if'.")
     store, target = _locate(request)
     session = store.get_session(target.session_id, runs=False)
     if session is None:  # deleted in between
-        raise SessionNotFound(
-            f"Session {target.session_id!r} does not exist.", "List the sessions with %kern sessions."
-        )
+        message = f"Session {target.session_id!r} does not exist."
+        raise SessionNotFound(message, "List the sessions with %kern sessions.")
     raw = isinstance(request.agent, SessionOwner) and not isinstance(request.agent, Agent)
     plan = planning.plan(store, target, message=request.message, onward=request.onward, raw=raw)
     session_id = request.name or f"rerun-{uuid4().hex[:_ID_DIGITS]}"
@@ -76,7 +74,7 @@ def prepare(request: RerunRequest) -> tuple[Rerun, Callable[[], None]]:
     agent = runner.variant(db=store, session_id=session_id, user_id=session.user_id)
     changed = _describe_changes(request, agent)
     fields = _branch_fields(agent, session, target, plan.runs[0], changed)
-    title = request.name or _title(target, agent, changed)
+    title = request.name or ", ".join([f"{target} again, by {agent.name or agent.id}", *describe_changes(changed)])
 
     def create_branch() -> None:
         options: dict[str, Any] = {"after": None, "before": plan.before, "name": title, "new_session_id": session_id}
@@ -84,7 +82,7 @@ def prepare(request: RerunRequest) -> tuple[Rerun, Callable[[], None]]:
             lambda connection: session_writes.branch(connection, store, session.session_id, **options, fields=fields)
         )
 
-    of_run = target.run_index is not None and not request.onward and not plan.is_cut
+    of_run = target.run_index is not None and not request.onward and not isinstance(plan.before, tuple)
     original = Reference(target.session_id, target.run_index) if of_run else target
     return Rerun(original, session_id, [], agent, store, changed, plan.inputs, plan.skipped, of_run), create_branch
 
@@ -108,7 +106,6 @@ def _locate(request: RerunRequest) -> tuple[SessionStore, Reference]:
 
 
 def _find_in_current_store(reference: str) -> SessionStore | None:
-    """Return the store in use if it has the reference."""
     try:
         store = store_registry.current_store()
         store.locate(reference)
@@ -125,20 +122,13 @@ def _store_mismatch(request: RerunRequest, own: SessionStore, store: SessionStor
 
 
 def _runner(request: RerunRequest, session: Session, run: Run, store: SessionStore) -> SessionOwner:
-    """Return the agent that runs, with the changes; by default one made from the record.
-
-    Raises:
-        BadUsage: The record is not sufficient for an agent, or the given one does not support a change.
-        OwnerMismatch: The session belongs to another user than the agent.
-    """
+    """Return the agent that runs, with the changes; by default one made from the record."""
     agent = request.agent
     if agent is None:
         return _recorded_agent(request, session, run, store)
     if None not in (agent.user_id, session.user_id) and agent.user_id != session.user_id:
-        raise OwnerMismatch(
-            f"Session {session.session_id!r} belongs to another user than the agent's, {agent.user_id!r}.",
-            "Pass an agent of the session's user, or one without a user.",
-        )
+        message = f"Session {session.session_id!r} belongs to another user than the agent's, {agent.user_id!r}."
+        raise OwnerMismatch(message, "Pass an agent of the session's user, or one without a user.")
     return agent.variant(**request.changes)
 
 
@@ -146,9 +136,8 @@ def _recorded_agent(request: RerunRequest, session: Session, run: Run, store: Se
     if request.model is None:
         raise BadUsage(f"Rerunning {request.reference} needs an agent or a model.", "Pass agent=... or model=...")
     if run.run_type != "agent":
-        raise BadUsage(
-            f"{request.reference} is a {run.run_type}'s run, which a record cannot restore.", "Pass agent=..."
-        )
+        message = f"{request.reference} is a {run.run_type}'s run, which a record cannot restore."
+        raise BadUsage(message, "Pass agent=...")
     calls = store.tool_calls_df(session.session_id, lineage=True)
     names = calls.loc[calls["caller"] != "user", "tool_name"].dropna().unique().tolist()
     if names and request.tools is None:
@@ -193,8 +182,3 @@ def _branch_fields(
     no_owner = dict.fromkeys(("agent_id", "team_id", "workflow_id"))
     owner_data = {f"{kind}_data": (getattr(session, f"{kind}_data") or {}) | data}
     return no_owner | owner | owner_data | {"metadata": (session.metadata or {}) | metadata}
-
-
-def _title(target: Reference, agent: SessionOwner, changed: dict[str, Any]) -> str:
-    suffix = f", {text}" if (text := ", ".join(describe_changes(changed))) else ""
-    return f"{target} again, by {agent.name or agent.id}{suffix}"
