@@ -1,6 +1,6 @@
 """The verbs as data: the parser, the help, Tab and `docs/magics.md` derive from them.
 
-A new verb is one entry beside its handler, in the file of its topic.
+A new verb is one entry, in the file of its topic.
 """
 
 from __future__ import annotations
