@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kern_nb import store_registry
 from kern_nb.errors import KernError
@@ -22,6 +22,7 @@ from kern_nb.operations import agent_registry
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
+    from kern_nb.records import Session
 
 BUDGET_S = 0.05
 MAX_SESSIONS = 200
@@ -80,13 +81,14 @@ def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[Session
     return _cache.get((id(store), *key), lambda: fetch(store))
 
 
+def _query_newest(name: str | None, key: str, fetch: Callable[[list[Session]], list[str]]) -> list[str]:
+    """Query the newest sessions of a store."""
+    return _query(name, (key,), lambda store: fetch(store.list_sessions(limit=MAX_SESSIONS)))
+
+
 def sessions(_: str, store: str | None) -> list[str]:
     """Return the ids of the newest sessions."""
-
-    def fetch(store: SessionStore) -> list[str]:
-        return [session.session_id for session in store.list_sessions(limit=MAX_SESSIONS)]
-
-    return _query(store, ("sessions",), fetch)
+    return _query_newest(store, "sessions", lambda newest: [session.session_id for session in newest])
 
 
 def references(word: str, store: str | None) -> list[str]:
@@ -94,16 +96,13 @@ def references(word: str, store: str | None) -> list[str]:
     names = sessions(word, store)
     if (message := _MESSAGE.match(word)) and message["session"] in names:
         return _messages(message["session"], int(message["run"]), store)
-    if (run := _RUN.match(word)) and run["session"] in names:
-        return _runs(run["session"], store)
+    if (run := _RUN.match(word)) and (session_id := run["session"]) in names:
+        return _query(
+            store,
+            ("runs", session_id),
+            lambda store: [f"{session_id}/{i}" for i in store.runs_df(session_id, lineage=True)["run_index"]],
+        )
     return names
-
-
-def _runs(session_id: str, store: str | None) -> list[str]:
-    def fetch(store: SessionStore) -> list[str]:
-        return [f"{session_id}/{index}" for index in store.runs_df(session_id, lineage=True)["run_index"]]
-
-    return _query(store, ("runs", session_id), fetch)
 
 
 def _messages(session_id: str, run: int, store: str | None) -> list[str]:
@@ -154,19 +153,10 @@ def agent_ids(_: str, __: str | None) -> list[str]:
     return list(dict.fromkeys(agent.id for agent in agent_registry.notebook_agents().values()))
 
 
-def stores(_: str, __: str | None) -> list[str]:
-    """Return the names of the attached stores."""
-    return store_registry.names()
-
-
 def group_names(_: str, store: str | None) -> list[str]:
     """Return what sessions can be grouped by: common columns, and the metadata keys of the newest sessions."""
-
-    def fetch(store: SessionStore) -> list[str]:
-        newest = store.list_sessions(limit=MAX_SESSIONS)
-        return list(dict.fromkeys(key for session in newest for key in session.metadata or {}))
-
-    return list(dict.fromkeys(["model", "agent_id", "user_id", *_query(store, ("group_names",), fetch)]))
+    keys = _query_newest(store, "group_names", lambda newest: [key for s in newest for key in s.metadata or {}])
+    return list(dict.fromkeys(["model", "agent_id", "user_id", *keys]))
 
 
 def columns(word: str, _: str | None) -> list[str]:
@@ -179,19 +169,16 @@ def columns(word: str, _: str | None) -> list[str]:
 def json_paths(word: str, store: str | None) -> list[str]:
     """Return paths inside JSON: the keys of the newest sessions' metadata and state, and arguments."""
 
-    def fetch(store: SessionStore) -> list[str]:
-        newest = store.list_sessions(limit=MAX_SESSIONS)
-        states = [(session.session_data or {}).get("session_state") for session in newest]
-        values = {"metadata": [session.metadata for session in newest], "state": states}
-        return [f"{root}.{key}" for root, objects in values.items() for value in objects for key in _plain_keys(value)]
+    def fetch(newest: list[Session]) -> list[str]:
+        metadata = [f"metadata.{key}" for session in newest for key in _plain_keys(session.metadata or {})]
+        return metadata + [f"state.{key}" for session in newest for key in _plain_keys(session.session_state)]
 
-    return _extend_list(word, [*_query(store, ("json_paths",), fetch), "args."])
+    return _extend_list(word, [*_query_newest(store, "json_paths", fetch), "args."])
 
 
-def _plain_keys(value: object) -> list[str]:
+def _plain_keys(value: dict[str, Any]) -> list[str]:
     """Return the keys that can be written in a list of dotted paths."""
-    keys = value if isinstance(value, dict) else {}
-    return [key for key in keys if isinstance(key, str) and key and not set(".,") & set(key)]
+    return [key for key in value if isinstance(key, str) and key and not set(".,") & set(key)]
 
 
 def _extend_list(word: str, names: list[str]) -> list[str]:
@@ -246,6 +233,6 @@ SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "requirements": requirements,
     "sessions": sessions,
     "statuses": lambda _, __: list(STATUSES),
-    "stores": stores,
+    "stores": lambda _, __: store_registry.names(),
     "unfinished_runs": unfinished_runs,
 }
