@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from kern_nb.text.formatting import escape_controls, format_count, truncate
+from kern_nb.text.formatting import common_prefix_length, escape_controls, format_count, truncate
 from kern_nb.text.html import Markup, join, preserve_whitespace, tag
 
 MAX_LENGTH = 2_000
@@ -50,7 +50,7 @@ def diff_raw(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list
         a, b = escape_controls(a), escape_controls(b)
     else:
         a, b = _show_line_ends(a), _show_line_ends(b)
-    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    common = common_prefix_length(a, b)
     start = max(0, common - context) if common > 2 * context else 0
     x, y = (_WORD.findall(text[start : start + MAX_LENGTH]) for text in (a, b))
     # Spaces count only where nothing else differs.
