@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kern_nb import store_registry
 from kern_nb.errors import KernError
 from kern_nb.magics.verb import FRAMES, PLOTS, STATUSES
-from kern_nb.operations import agent_registry
+from kern_nb.operations.agent_registry import notebook_agents
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -143,16 +143,6 @@ def unfinished_runs(word: str, store: str | None) -> list[str]:
     return [name for name in names if name.startswith(word)] or references(word, store)
 
 
-def agents(_: str, __: str | None) -> list[str]:
-    """Return the variables that hold agents."""
-    return list(agent_registry.notebook_agents())
-
-
-def agent_ids(_: str, __: str | None) -> list[str]:
-    """Return the ids of the notebook's agents."""
-    return list(dict.fromkeys(agent.id for agent in agent_registry.notebook_agents().values()))
-
-
 def group_names(_: str, store: str | None) -> list[str]:
     """Return what sessions can be grouped by: common columns, and the metadata keys of the newest sessions."""
     keys = _query_newest(store, "group_names", lambda newest: [key for s in newest for key in s.metadata or {}])
@@ -219,8 +209,8 @@ def paths(word: str, _: str | None) -> list[str]:
 
 
 SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
-    "agent_ids": agent_ids,
-    "agents": agents,
+    "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
+    "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
     "columns": columns,
     "formats": formats,
     "frames": lambda _, __: list(FRAMES),

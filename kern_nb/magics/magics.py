@@ -21,7 +21,7 @@ from kern_nb.magics.verb import Verb
 NAMES = ("kern", "kern_sql")
 _SQL_HINT = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
 # The options that may precede the SQL of a line; in the SQL itself, -- starts a comment.
-_SQL_OPTIONS = re.compile(r"\s*((?:--(?:store|into)(?:\s+|=)\S+\s+)*)(.*)\Z", re.DOTALL)
+_SQL_OPTIONS = re.compile(r"\A\s*(?:--(?:store|into)(?:\s+|=)\S+\s+)*")
 
 
 @magics_class
@@ -58,7 +58,8 @@ class KernMagics(Magics):
         if parser.HELP_FLAGS & set(line.split()):
             print(help_pages.verb_help(SQL))  # noqa: T201 - help is printed
             return None
-        options, query = (line, cell) if cell is not None else _split_sql(line)
+        query = _SQL_OPTIONS.sub("", line) if cell is None else cell
+        options = line.removesuffix(query) if cell is None else line
         words = parser.split(_strip_semicolon(options)[0], self._variables)
         args = _call(SQL, lambda: parser.parse(SQL, words))
         if args.into is not None and not args.into.isidentifier():
@@ -100,12 +101,6 @@ def _strip_semicolon(line: str) -> tuple[str, bool]:
     """Return the line, and whether it ended in a ``;``, which hides the value."""
     stripped = line.rstrip()
     return (stripped[:-1], True) if stripped.endswith(";") else (line, False)
-
-
-def _split_sql(line: str) -> tuple[str, str]:
-    """Split a line of `%kern_sql` into its options and its SQL."""
-    match = _SQL_OPTIONS.match(line)
-    return (match[1], match[2]) if match else ("", line)
 
 
 def _add_body(lines: list[str]) -> list[str]:
