@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kern_nb import store_registry
 from kern_nb.errors import KernError
@@ -23,6 +23,8 @@ from kern_nb.operations.agent_registry import notebook_agents
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Session
+
+T = TypeVar("T")
 
 BUDGET_S = 0.05
 MAX_SESSIONS = 200
@@ -39,10 +41,10 @@ class Cache:
     """A small cache in front of slow queries."""
 
     def __init__(self) -> None:
-        self._results: dict[Hashable, tuple[float, list[str]]] = {}
+        self._results: dict[Hashable, tuple[float, list[Any]]] = {}
         self._threads: dict[Hashable, threading.Thread] = {}
 
-    def get(self, key: Hashable, fetch: Callable[[], list[str]]) -> list[str]:
+    def get(self, key: Hashable, fetch: Callable[[], list[T]]) -> list[T]:
         """Return the result of a query, or an earlier one if it takes longer than the budget.
 
         Args:
@@ -60,7 +62,7 @@ class Cache:
         thread.join(BUDGET_S)
         return self._results.get(key, (at, result))[1]
 
-    def _fetch(self, key: Hashable, fetch: Callable[[], list[str]]) -> None:
+    def _fetch(self, key: Hashable, fetch: Callable[[], list[Any]]) -> None:
         with contextlib.suppress(Exception):  # Tab has nowhere to show an error
             result = fetch()
             if len(self._results) >= _MAX_CACHED:
@@ -72,7 +74,7 @@ class Cache:
 _cache = Cache()
 
 
-def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[SessionStore], list[str]]) -> list[str]:
+def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[SessionStore], list[T]]) -> list[T]:
     """Query a store through the cache; empty where there is no such store."""
     try:
         store = store_registry.find(name)
@@ -116,15 +118,13 @@ def _messages(session_id: str, run: int, store: str | None) -> list[str]:
 def requirements(word: str, store: str | None) -> list[str]:
     """Return the short id of each pending requirement; the full id if the word is longer."""
 
-    def fetch(store: SessionStore) -> list[str]:
+    def fetch(store: SessionStore) -> list[tuple[str, str]]:
         from kern_nb.operations.inbox import short_ids
 
-        ids = short_ids(store, store.requirements())
-        return [part for full, short in ids.items() for part in (short, full)]
+        return list(short_ids(store, store.requirements()).items())
 
-    parts = _query(store, ("requirements",), fetch)
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [short if short.startswith(word) else full for short, full in pairs]
+    ids = _query(store, ("requirements",), fetch)
+    return [short if short.startswith(word) else full for full, short in ids]
 
 
 def handoffs(word: str, store: str | None) -> list[str]:

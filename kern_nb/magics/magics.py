@@ -18,7 +18,6 @@ from kern_nb.magics import help_pages, parser
 from kern_nb.magics.commands import SQL
 from kern_nb.magics.verb import Verb
 
-NAMES = ("kern", "kern_sql")
 _SQL_HINT = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
 # The options that may precede the SQL of a line; in the SQL itself, -- starts a comment.
 _SQL_OPTIONS = re.compile(r"\A\s*(?:--(?:store|into)(?:\s+|=)\S+\s+)*")
@@ -119,10 +118,8 @@ def register(shell: InteractiveShell) -> None:
 def unregister(shell: InteractiveShell) -> None:
     """Remove the magics, including those that an earlier import of this module added."""
     for kind in ("line", "cell"):
-        for name in NAMES:
+        for name in ("kern", "kern_sql"):
             shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop(KernMagics.__name__, None)
     transformers = shell.input_transformers_cleanup
-    transformers[:] = [
-        transformer for transformer in transformers if getattr(transformer, "__module__", "") != __name__
-    ]
+    transformers[:] = [function for function in transformers if getattr(function, "__module__", "") != __name__]

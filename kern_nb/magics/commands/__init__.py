@@ -10,11 +10,4 @@ from kern_nb.magics.commands.sessions import SQL
 
 __all__ = ["SQL", "VERBS"]
 
-VERBS = (
-    *stores.VERBS,
-    *sessions.VERBS,
-    *analysis.VERBS,
-    *agents.VERBS,
-    *requirements.VERBS,
-    *widgets.VERBS,
-)
+VERBS = (*stores.VERBS, *sessions.VERBS, *analysis.VERBS, *agents.VERBS, *requirements.VERBS, *widgets.VERBS)

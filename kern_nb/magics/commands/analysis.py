@@ -49,11 +49,7 @@ def _name_or_names(text: str) -> str | list[str]:
 
 
 def _split_names(text: str) -> list[str]:
-    """Split names at commas; a name with a comma in it is in double quotes: ``'"a,b",c'``.
-
-    Raises:
-        BadUsage: A quote is not closed, or a name is empty.
-    """
+    """Split names at commas; a name with a comma in it is in double quotes: ``'"a,b",c'``."""
     try:
         names = next(csv.reader([text], skipinitialspace=True, strict=True), [])
     except csv.Error:
@@ -71,11 +67,7 @@ def _rerun(args: Namespace) -> object:
 
 
 def _parse_where(words: list[str]) -> dict[str, str]:
-    """Parse the words of ``--where`` into names and values.
-
-    Raises:
-        BadUsage: A word has no value, or a name occurs twice.
-    """
+    """Parse the words of ``--where`` into names and values."""
     conditions: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")

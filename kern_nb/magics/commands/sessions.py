@@ -18,11 +18,6 @@ _AGENT = arg("--agent", "AGENT", "Only sessions of this agent.", "agent_ids")
 _SESSION = arg("ref", "REF", "The session: its id or a unique prefix of it.", "sessions")
 
 
-def _sessions(args: Namespace) -> object:
-    filters = {"user_id": args.user, "agent_id": args.agent, "name": args.name, "status": args.status}
-    return kern_nb.sessions(**filters, last=args.last, store=args.store)
-
-
 def _load(args: Namespace) -> object:
     from kern_nb.operations import show
 
@@ -59,11 +54,7 @@ def _tag(args: Namespace) -> object:
 
 
 def _find_session(args: Namespace) -> tuple[SessionStore, str]:
-    """Return the store and the id of the session that a line names.
-
-    Raises:
-        BadUsage: The line names a run.
-    """
+    """Return the store and the id of the session that a line names; a run is refused."""
     store = store_registry.find(args.store)
     reference = store.locate(args.ref)
     if reference.run_index is not None:
@@ -75,7 +66,9 @@ VERBS = (
     verb(
         "sessions",
         "List the newest sessions.",
-        _sessions,
+        lambda args: kern_nb.sessions(
+            user_id=args.user, agent_id=args.agent, name=args.name, status=args.status, last=args.last, store=args.store
+        ),
         _USER,
         _AGENT,
         arg("--last", "N", "The number of sessions; by default 50.", type=int, default=50),

@@ -39,10 +39,6 @@ def _expand_path(text: str) -> list[Path]:
     return matches
 
 
-def _export(args: Namespace) -> object:
-    return kern_nb.export(*args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store)
-
-
 VERBS = (
     verb(
         "attach",
@@ -99,7 +95,9 @@ VERBS = (
     verb(
         "export",
         "Write sessions or runs to a file: a bundle to import elsewhere, or a page to read.",
-        _export,
+        lambda args: kern_nb.export(
+            *args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store
+        ),
         arg("ref", "REF", "Sessions or runs.", "references", nargs="*"),
         arg("path", "PATH", "A .json file for a bundle, an .html file for a page; the last word.", "paths"),
         switch("--all", "Export all sessions of the store; takes no REF."),
