@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
-    "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
-    "browse", "chat", "compare", "compare_groups", "current_store", "detach", "export", "inbox", "open_store",
-    "plot", "rerun", "sessions", "show", "stores", "summarize", "use",
+    "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach", "browse",
+    "chat", "compare", "compare_groups", "current_store", "detach", "export", "inbox", "open_store", "plot", "rerun",
+    "sessions", "show", "stores", "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(

@@ -30,11 +30,14 @@ ARGS = "args"  # the arguments of its call, if a person changed them
 STATE_ARGUMENT = "given_state"  # the session state that its caller passed, which a rerun passes again
 RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the session or run that was rerun
 STEP_PATH = "step_path"  # the path of the workflow's step that it is
+STEP = "step"  # the name of that step, in its ``extra``
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 
 # In a requirement:
+INPUT_FIELDS = "fields"  # the arguments that a person enters
 REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
+METADATA = "metadata"  # what its tool stated when it paused the run
 SENDER = "from"  # in a handoff: who handed the session off
 
 RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)

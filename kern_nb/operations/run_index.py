@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from kern_nb.text.metrics import na_to_none
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    Values = TypeVar("Values", pd.DataFrame, pd.Series)
 
 _MINUS = "\N{MINUS SIGN}"
 """As wide as a plus."""
@@ -59,11 +58,6 @@ def format_percent(number: float | None) -> str:
 def format_share(fraction: float | None) -> str:
     """Format a fraction of 1 in percent."""
     return formatting.MISSING if fraction is None else f"{100 * fraction:.1f}%"
-
-
-def na_to_none(values: Values) -> Values:
-    """Return a DataFrame or Series of plain Python objects, with None for each missing value."""
-    return values.astype(object).where(values.notna(), None)
 
 
 def to_records(df: pd.DataFrame) -> list[dict[str, Any]]:

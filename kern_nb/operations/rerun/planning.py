@@ -12,7 +12,7 @@ from kern_nb.extra_keys import BY_TOOL, RETRY, STATE_ARGUMENT
 from kern_nb.interop import media
 from kern_nb.operations.run_index import top_level_id
 from kern_nb.records import Message, Run
-from kern_nb.text.metrics import na_to_none
+from kern_nb.text.missing_values import na_to_none
 
 if TYPE_CHECKING:
     from kern_nb.db.references import Reference
