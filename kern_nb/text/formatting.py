@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kern_nb.control_characters import escape_controls as escape_controls  # noqa: PLC0414 - callers find it here, too
+from kern_nb.control_characters import escape_controls as escape_controls  # noqa: PLC0414 - a part of formatting
 
 MISSING = "—"
 """Stands for an unknown value; 0 is a number."""
