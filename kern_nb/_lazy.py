@@ -24,7 +24,4 @@ def lazy_names(module: str, homes: Mapping[str, Iterable[str]]) -> tuple[Callabl
         value = namespace[name] = getattr(importlib.import_module(home_of[name]), name)
         return value
 
-    def list_names() -> list[str]:
-        return sorted({*namespace, *home_of})
-
-    return load, list_names
+    return load, lambda: sorted({*namespace, *home_of})

@@ -1,41 +1,5 @@
 """The exceptions of kern_nb: one tree; each class also subclasses the builtin exception it resembles.
 
-    KernError
-    ├── StoreNotFound (FileNotFoundError)    the path of a store that must exist does not
-    ├── NotAStore (ValueError)               the file or URL is not a session store
-    │   └── ForeignLayout                    the database belongs to another program
-    ├── SchemaTooNew (RuntimeError)          a newer kern_nb wrote the store
-    ├── StoreBusy (TimeoutError)             another process holds the file
-    ├── StoreUnavailable (ConnectionError)   the server or file is not reachable
-    │   └── StoreFull                        the disk of the store has no space left
-    ├── DamagedRow (ValueError)              a stored value is invalid for its column
-    ├── ReadOnlyStore (PermissionError)      a write to a store that was opened read-only
-    ├── NoStore (LookupError)                no store is attached under that name
-    ├── SessionNotFound (KeyError)
-    ├── RunNotFound (KeyError)
-    ├── MessageNotFound (KeyError)
-    ├── AmbiguousReference (LookupError)     a prefix that matches several
-    ├── SessionExists (ValueError)           a new session's id exists already
-    ├── RunExists (ValueError)               a new run's id exists already
-    ├── HasBranches (ValueError)             deleting a session whose rows a branch inherits
-    ├── OwnerMismatch (PermissionError)      one user's run, another user's session
-    ├── RunClosed (RuntimeError)             a write to a run that has ended
-    ├── RunFailed (RuntimeError)             a run ended with an error, which is stored
-    ├── SummaryFailed (RuntimeError)         a model returned no summary
-    ├── RequirementNotFound (KeyError)
-    ├── RequirementExists (ValueError)       a new requirement's id exists already
-    ├── AlreadyResolved (RuntimeError)       a requirement that is resolved or expired
-    ├── AlreadyClaimed (RuntimeError)        a run or a requirement that is claimed elsewhere
-    ├── StillWaiting (RuntimeError)          a paused run with pending requirements
-    ├── ScriptEnded (LookupError)            a ScriptedModel has no more answers
-    ├── FileNotInWorkspace (FileNotFoundError)
-    ├── UnstorableValue (TypeError)          a value that cannot be stored without loss
-    ├── QueryRefused (PermissionError)       SQL other than one reading statement
-    ├── QueryFailed (ValueError)             SQL that the engine could not run
-    ├── RecordsNotFound (FileNotFoundError)  the path to import does not exist, or has no records
-    ├── UnknownFormat (ValueError)           records in a format without an importer
-    └── BadUsage (ValueError)                invalid arguments, or a line that does not parse
-
 The message states what happened, with names and values. ``hint`` states what to do next.
 """
 

@@ -9,53 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BY_TOOL = "by_tool"
-"""In a user message: a tool returned it, beside its result."""
+# In a user message:
+BY_TOOL = "by_tool"  # a tool returned it, beside its result
+RETRY = "retry"  # the framework asks the model to retry
 
-RETRY = "retry"
-"""In a user message: the framework asks the model to retry."""
+# In an answer:
+PARTS = "parts"  # its parts as pydantic-ai dumps them, which the provider requires in the history
+RESPONSE_ID = "response_id"  # the provider's id of it
 
-FILES = "files"
-"""In a tool message: its content has files, stored by their hash."""
+# In a tool call:
+ORIGINAL_ARGS = "asked_args"  # the model's arguments, which a person changed
 
-PARTS = "parts"
-"""In an answer: its parts as pydantic-ai dumps them, which the provider requires in the history."""
+# In a tool message:
+FILES = "files"  # its content has files, stored by their hash
+UNKNOWN = "unknown"  # it does not end its call, whose effect is unknown
+DURATION_S = "duration_s"  # the duration of its call in seconds
+ARGS = "args"  # the arguments of its call, if a person changed them
 
-RESPONSE_ID = "response_id"
-"""In an answer: the provider's id of it."""
+# In a run:
+STATE_ARGUMENT = "given_state"  # the session state that its caller passed, which a rerun passes again
+RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the session or run that was rerun
+STEP_PATH = "step_path"  # the path of the workflow's step that it is
+STEP = "step"  # the name of that step, in its ``extra``
+TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
+STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 
-UNKNOWN = "unknown"
-"""In a tool message: it does not end its call, whose effect is unknown."""
-
-DURATION_S = "duration_s"
-"""In a tool message: the duration of its call in seconds."""
-
-ARGS = "args"
-"""In a tool message: the arguments of its call, if a person changed them."""
-
-ORIGINAL_ARGS = "asked_args"
-"""In a tool call whose arguments a person changed: the model's arguments."""
-
-STATE_ARGUMENT = "given_state"
-"""In a run: the session state that its caller passed, which a rerun passes again."""
-
-RERUN_OF = "rerun_of"
-"""In a run: the run that it repeats; in a session's metadata: the session or run that was rerun."""
-
-STEP_PATH = "step_path"
-"""In the run of a workflow's step: the path of the step."""
-
-TOOL_CALL_ID = "tool_call_id"
-"""In the run of a team's member: the leader's tool call that it answers."""
-
-STATE_BEFORE = "state_before"
-"""In a session's first run: the session state it started from, which no earlier run has."""
-
-REQUIRED_FIELDS = "required"
-"""In a requirement: the arguments without which its tool cannot run."""
-
-SENDER = "from"
-"""In a handoff: who handed the session off."""
+# In a requirement:
+INPUT_FIELDS = "fields"  # the arguments that a person enters
+REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
+METADATA = "metadata"  # what its tool stated when it paused the run
+SENDER = "from"  # in a handoff: who handed the session off
 
 RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 

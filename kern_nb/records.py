@@ -56,16 +56,15 @@ UNRESOLVED_STATUSES = ("pending", "claimed")
 """A requirement with one of these statuses has no answer."""
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be a str, got {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
-    return value
+def _require(kind: type) -> PlainValidator:
+    """Validate without pydantic's own str and dict: these refuse lone surrogates, which models and tools do return."""
 
+    def check(value: object) -> object:
+        if isinstance(value, kind):
+            return value
+        raise ValueError(f"must be a {kind.__name__}, got {type(value).__name__}")  # pydantic reports ValueErrors
 
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a dict, got {type(value).__name__}")  # noqa: TRY004 - pydantic reports ValueErrors
-    return value
+    return PlainValidator(check)
 
 
 YEARS = (-62_135_596_800, 253_402_300_799)
@@ -116,15 +115,10 @@ def _time_field(value: Any, handler: ValidatorFunctionWrapHandler, info: Validat
     return to_utc(time, name)
 
 
-def _seconds_field(value: int, info: ValidationInfo) -> int:
-    return unix_seconds(value, str(info.field_name))
-
-
-# Pydantic's own str and dict refuse lone surrogates, which models and tools do return.
-Text = Annotated[str, PlainValidator(_text)]
-Object = Annotated[dict[str, Any], PlainValidator(_object)]
+Text = Annotated[str, _require(str)]
+Object = Annotated[dict[str, Any], _require(dict)]
 Time = Annotated[datetime, WrapValidator(_time_field)]
-Seconds = Annotated[int, AfterValidator(_seconds_field)]
+Seconds = Annotated[int, AfterValidator(lambda value, info: unix_seconds(value, str(info.field_name)))]
 
 
 class Record(BaseModel):

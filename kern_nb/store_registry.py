@@ -65,113 +65,8 @@ class StoreTable(tuple[AttachedStore, ...]):
         return Table("Attached stores", columns, rows)
 
 
-class StoreRegistry:
-    """Named stores, one of them in use."""
-
-    def __init__(self) -> None:
-        self._stores: dict[str, SessionStore] = {}
-        self._in_use: str | None = None
-
-    def attach(
-        self,
-        target: str | Path | SessionStore,
-        *,
-        name: str | None = None,
-        read_only: bool = False,
-        session_table: str = "agno_sessions",
-    ) -> SessionStore:
-        """See `attach`."""
-        from kern_nb.db import open_store
-
-        store = open_store(_absolute(target), session_table=session_table, read_only=read_only)
-        name = _default_name(store) if name is None else name
-        existing = self._stores.get(name)
-        if existing is not None and _identity(existing) != _identity(store):
-            raise BadUsage(
-                f"The name {name!r} is already used by {existing!r}.",
-                f"Choose another with --as NAME, or first close that one: %kern detach {name}",
-            )
-        if existing is not None and existing.url.endswith(_MEMORY):
-            store = existing  # a new one would be empty
-        elif existing is not None and existing is not store:
-            existing.close()  # its file may have been replaced since
-        self._stores.pop(name, None)
-        self._stores[name] = store
-        self._in_use = name
-        return store
-
-    def stores(self) -> StoreTable:
-        """See `stores`."""
-        return StoreTable(
-            AttachedStore(
-                name=name,
-                url=store.url,
-                engine=store.url.partition(":")[0].partition("+")[0],
-                session_table=store.tables.name,
-                read_only=store.read_only,
-                in_use=name == self._in_use,
-            )
-            for name, store in self._stores.items()
-        )
-
-    def names(self) -> list[str]:
-        """Return the names of the stores."""
-        return list(self._stores)
-
-    def use(self, name: str) -> SessionStore:
-        """See `use`."""
-        store = self.find(name)
-        self._in_use = name
-        return store
-
-    def detach(self, name: str) -> None:
-        """See `detach`."""
-        self.find(name).close()
-        del self._stores[name]
-        if self._in_use == name:
-            self._in_use = None
-
-    def name_of(self, store: SessionStore) -> str:
-        """See `name_of`."""
-        return next((name for name, attached in self._stores.items() if attached is store), _default_name(store))
-
-    def find(self, name: str | None = None) -> SessionStore:
-        """Return the store of a name, or the one in use.
-
-        Raises:
-            NoStore: No store has that name, or none is in use.
-        """
-        name = self._in_use if name is None else name
-        if name in self._stores:
-            return self._stores[name]
-        names = ", ".join(self._stores)
-        if name is not None:
-            hint = f"Attached stores: {names}." if names else f"Attach one: {_ATTACH}"
-            raise NoStore(f"No store is attached as {name!r}.", did_you_mean(name, self._stores, hint))
-        if names:
-            hint = f"Choose one: %kern use {next(iter(self._stores))}"
-            raise NoStore(f"No store is in use. Attached stores: {names}.", hint)
-        raise NoStore("No store is attached.", f"Attach one, for example: {_ATTACH}")
-
-
-def _absolute(target: str | Path | SessionStore) -> str | Path | SessionStore:
-    """Make a path absolute, so that it stays the same when the notebook changes its folder."""
-    if isinstance(target, (str, Path)) and "://" not in str(target) and str(target) != _MEMORY:
-        return Path(target).expanduser().absolute()
-    return target
-
-
-def _default_name(store: SessionStore) -> str:
-    """Return the stem of the file, or the name of the database."""
-    location = store.url.partition("://")[2].partition("?")[0]
-    return "memory" if location.endswith(_MEMORY) else Path(location).stem or "store"
-
-
-def _identity(store: SessionStore) -> tuple[str, str, bool]:
-    return store.database, store.tables.name, store.read_only
-
-
-_registry = StoreRegistry()
+_stores: dict[str, SessionStore] = {}
+_in_use: str | None = None
 
 
 def attach(
@@ -202,7 +97,42 @@ def attach(
         True
         >>> kern_nb.detach("scratch")
     """
-    return _registry.attach(target, name=name, read_only=read_only, session_table=session_table)
+    from kern_nb.db import open_store
+
+    global _in_use  # noqa: PLW0603 - one store of the process is in use
+    store = open_store(_absolute(target), session_table=session_table, read_only=read_only)
+    name = _default_name(store) if name is None else name
+    existing = _stores.get(name)
+    if existing is not None and _identity(existing) != _identity(store):
+        raise BadUsage(
+            f"The name {name!r} is already used by {existing!r}.",
+            f"Choose another with --as NAME, or first close that one: %kern detach {name}",
+        )
+    if existing is not None and existing.url.endswith(_MEMORY):
+        store = existing  # a new one would be empty
+    elif existing is not None and existing is not store:
+        existing.close()  # its file may have been replaced since
+    _stores.pop(name, None)
+    _stores[name] = store
+    _in_use = name
+    return store
+
+
+def _absolute(target: str | Path | SessionStore) -> str | Path | SessionStore:
+    """Make a path absolute, so that it stays the same when the notebook changes its folder."""
+    if isinstance(target, (str, Path)) and "://" not in str(target) and str(target) != _MEMORY:
+        return Path(target).expanduser().absolute()
+    return target
+
+
+def _default_name(store: SessionStore) -> str:
+    """Return the stem of the file, or the name of the database."""
+    location = store.url.partition("://")[2].partition("?")[0]
+    return "memory" if location.endswith(_MEMORY) else Path(location).stem or "store"
+
+
+def _identity(store: SessionStore) -> tuple[str, str, bool]:
+    return store.database, store.tables.name, store.read_only
 
 
 def stores() -> StoreTable:
@@ -215,12 +145,22 @@ def stores() -> StoreTable:
         [('scratch', 'duckdb', True)]
         >>> kern_nb.detach("scratch")
     """
-    return _registry.stores()
+    return StoreTable(
+        AttachedStore(
+            name=name,
+            url=store.url,
+            engine=store.url.partition(":")[0].partition("+")[0],
+            session_table=store.tables.name,
+            read_only=store.read_only,
+            in_use=name == _in_use,
+        )
+        for name, store in _stores.items()
+    )
 
 
 def names() -> list[str]:
     """Return the names of the attached stores."""
-    return _registry.names()
+    return list(_stores)
 
 
 def use(name: str) -> SessionStore:
@@ -240,7 +180,10 @@ def use(name: str) -> SessionStore:
         >>> kern_nb.detach("first")
         >>> kern_nb.detach("second")
     """
-    return _registry.use(name)
+    global _in_use  # noqa: PLW0603
+    store = _find(name)
+    _in_use = name
+    return store
 
 
 def detach(name: str) -> None:
@@ -259,7 +202,11 @@ def detach(name: str) -> None:
         >>> len(kern_nb.stores())
         0
     """
-    _registry.detach(name)
+    global _in_use  # noqa: PLW0603
+    _find(name).close()
+    del _stores[name]
+    if _in_use == name:
+        _in_use = None
 
 
 def current_store() -> SessionStore:
@@ -275,12 +222,12 @@ def current_store() -> SessionStore:
         True
         >>> kern_nb.detach("scratch")
     """
-    return _registry.find()
+    return _find(None)
 
 
 def name_of(store: SessionStore) -> str:
     """Return the name under which a store is attached, or the default name of one that is not."""
-    return _registry.name_of(store)
+    return next((name for name, attached in _stores.items() if attached is store), _default_name(store))
 
 
 def find(store: str | SessionStore | None) -> SessionStore:
@@ -289,4 +236,18 @@ def find(store: str | SessionStore | None) -> SessionStore:
     Raises:
         NoStore: No store has that name, or none is in use.
     """
-    return _registry.find(store) if store is None or isinstance(store, str) else store
+    return _find(store) if store is None or isinstance(store, str) else store
+
+
+def _find(name: str | None) -> SessionStore:
+    name = _in_use if name is None else name
+    if name in _stores:
+        return _stores[name]
+    attached = ", ".join(_stores)
+    if name is not None:
+        hint = f"Attached stores: {attached}." if attached else f"Attach one: {_ATTACH}"
+        raise NoStore(f"No store is attached as {name!r}.", did_you_mean(name, _stores, hint))
+    if attached:
+        hint = f"Choose one: %kern use {next(iter(_stores))}"
+        raise NoStore(f"No store is in use. Attached stores: {attached}.", hint)
+    raise NoStore("No store is attached.", f"Attach one, for example: {_ATTACH}")

@@ -10,18 +10,16 @@ if TYPE_CHECKING:
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics and the completer. A second call is harmless."""
-    from kern_nb.magics.completer import register as register_completer
-    from kern_nb.magics.magics import register as register_magics
+    from kern_nb.magics import completer, magics
 
     unload(shell)
-    register_magics(shell)
-    register_completer(shell)
+    magics.register(shell)
+    completer.register(shell)
 
 
 def unload(shell: InteractiveShell) -> None:
     """Remove the magics and the completer. Attached stores stay: they belong to the process."""
-    from kern_nb.magics.completer import unregister as unregister_completer
-    from kern_nb.magics.magics import unregister as unregister_magics
+    from kern_nb.magics import completer, magics
 
-    unregister_magics(shell)
-    unregister_completer(shell)
+    magics.unregister(shell)
+    completer.unregister(shell)

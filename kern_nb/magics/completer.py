@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, context_matcher
@@ -83,14 +84,13 @@ def _argument_candidates(verb: Verb, previous: list[str], word: str) -> Candidat
     """Yield what may follow the previous words of a verb."""
     options = {argument.flag: argument for argument in verb.arguments if argument.is_option}
     positionals = [argument for argument in verb.arguments if not argument.is_option]
-    store = _option_value("--store", previous)
-    if previous and previous[-1] in options and options[previous[-1]].value:
+    store = next((value for flag, value in pairwise(previous) if flag == "--store"), None)
+    option_values = {i for i, flag in enumerate(previous, 1) if flag in options and options[flag].value}
+    if len(previous) in option_values:
         yield from _value_candidates(options[previous[-1]], word, store)
         return
     if not word.startswith("-"):
-        count = sum(
-            not w.startswith("-") and not _is_option_value(i, previous, options) for i, w in enumerate(previous)
-        )
+        count = sum(not w.startswith("-") and i not in option_values for i, w in enumerate(previous))
         # From the first positional that takes any number of words, a word may belong to it or to a later one.
         repeatable = next(
             (i for i, argument in enumerate(positionals) if "nargs" in argument.settings), len(positionals)
@@ -100,20 +100,10 @@ def _argument_candidates(verb: Verb, previous: list[str], word: str) -> Candidat
     yield from ((flag, "option") for flag in options if flag not in previous)
 
 
-def _is_option_value(index: int, words: list[str], options: dict[str, Argument]) -> bool:
-    option = options.get(words[index - 1]) if index else None
-    return option is not None and bool(option.value)
-
-
 def _value_candidates(argument: Argument, word: str, store: str | None) -> Candidates:
     if argument.source:
         kind = _KINDS.get(argument.source) or argument.source.removesuffix("s")
         yield from ((value, kind) for value in SOURCES[argument.source](word, store))
-
-
-def _option_value(flag: str, words: list[str]) -> str | None:
-    index = words.index(flag) + 1 if flag in words else len(words)
-    return words[index] if index < len(words) else None
 
 
 def _sql_names() -> Candidates:

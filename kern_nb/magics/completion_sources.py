@@ -13,15 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kern_nb import store_registry
 from kern_nb.errors import KernError
 from kern_nb.magics.verb import FRAMES, PLOTS, STATUSES
-from kern_nb.operations import agent_registry
+from kern_nb.operations.agent_registry import notebook_agents
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
+    from kern_nb.records import Session
+
+T = TypeVar("T")
 
 BUDGET_S = 0.05
 MAX_SESSIONS = 200
@@ -38,10 +41,10 @@ class Cache:
     """A small cache in front of slow queries."""
 
     def __init__(self) -> None:
-        self._results: dict[Hashable, tuple[float, list[str]]] = {}
+        self._results: dict[Hashable, tuple[float, list[Any]]] = {}
         self._threads: dict[Hashable, threading.Thread] = {}
 
-    def get(self, key: Hashable, fetch: Callable[[], list[str]]) -> list[str]:
+    def get(self, key: Hashable, fetch: Callable[[], list[T]]) -> list[T]:
         """Return the result of a query, or an earlier one if it takes longer than the budget.
 
         Args:
@@ -59,7 +62,7 @@ class Cache:
         thread.join(BUDGET_S)
         return self._results.get(key, (at, result))[1]
 
-    def _fetch(self, key: Hashable, fetch: Callable[[], list[str]]) -> None:
+    def _fetch(self, key: Hashable, fetch: Callable[[], list[Any]]) -> None:
         with contextlib.suppress(Exception):  # Tab has nowhere to show an error
             result = fetch()
             if len(self._results) >= _MAX_CACHED:
@@ -71,7 +74,7 @@ class Cache:
 _cache = Cache()
 
 
-def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[SessionStore], list[str]]) -> list[str]:
+def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[SessionStore], list[T]]) -> list[T]:
     """Query a store through the cache; empty where there is no such store."""
     try:
         store = store_registry.find(name)
@@ -80,13 +83,14 @@ def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[Session
     return _cache.get((id(store), *key), lambda: fetch(store))
 
 
+def _query_newest(name: str | None, key: str, fetch: Callable[[list[Session]], list[str]]) -> list[str]:
+    """Query the newest sessions of a store."""
+    return _query(name, (key,), lambda store: fetch(store.list_sessions(limit=MAX_SESSIONS)))
+
+
 def sessions(_: str, store: str | None) -> list[str]:
     """Return the ids of the newest sessions."""
-
-    def fetch(store: SessionStore) -> list[str]:
-        return [session.session_id for session in store.list_sessions(limit=MAX_SESSIONS)]
-
-    return _query(store, ("sessions",), fetch)
+    return _query_newest(store, "sessions", lambda newest: [session.session_id for session in newest])
 
 
 def references(word: str, store: str | None) -> list[str]:
@@ -94,16 +98,13 @@ def references(word: str, store: str | None) -> list[str]:
     names = sessions(word, store)
     if (message := _MESSAGE.match(word)) and message["session"] in names:
         return _messages(message["session"], int(message["run"]), store)
-    if (run := _RUN.match(word)) and run["session"] in names:
-        return _runs(run["session"], store)
+    if (run := _RUN.match(word)) and (session_id := run["session"]) in names:
+        return _query(
+            store,
+            ("runs", session_id),
+            lambda store: [f"{session_id}/{i}" for i in store.runs_df(session_id, lineage=True)["run_index"]],
+        )
     return names
-
-
-def _runs(session_id: str, store: str | None) -> list[str]:
-    def fetch(store: SessionStore) -> list[str]:
-        return [f"{session_id}/{index}" for index in store.runs_df(session_id, lineage=True)["run_index"]]
-
-    return _query(store, ("runs", session_id), fetch)
 
 
 def _messages(session_id: str, run: int, store: str | None) -> list[str]:
@@ -117,15 +118,13 @@ def _messages(session_id: str, run: int, store: str | None) -> list[str]:
 def requirements(word: str, store: str | None) -> list[str]:
     """Return the short id of each pending requirement; the full id if the word is longer."""
 
-    def fetch(store: SessionStore) -> list[str]:
+    def fetch(store: SessionStore) -> list[tuple[str, str]]:
         from kern_nb.operations.inbox import short_ids
 
-        ids = short_ids(store, store.requirements())
-        return [part for full, short in ids.items() for part in (short, full)]
+        return list(short_ids(store, store.requirements()).items())
 
-    parts = _query(store, ("requirements",), fetch)
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [short if short.startswith(word) else full for short, full in pairs]
+    ids = _query(store, ("requirements",), fetch)
+    return [short if short.startswith(word) else full for full, short in ids]
 
 
 def handoffs(word: str, store: str | None) -> list[str]:
@@ -144,29 +143,10 @@ def unfinished_runs(word: str, store: str | None) -> list[str]:
     return [name for name in names if name.startswith(word)] or references(word, store)
 
 
-def agents(_: str, __: str | None) -> list[str]:
-    """Return the variables that hold agents."""
-    return list(agent_registry.notebook_agents())
-
-
-def agent_ids(_: str, __: str | None) -> list[str]:
-    """Return the ids of the notebook's agents."""
-    return list(dict.fromkeys(agent.id for agent in agent_registry.notebook_agents().values()))
-
-
-def stores(_: str, __: str | None) -> list[str]:
-    """Return the names of the attached stores."""
-    return store_registry.names()
-
-
 def group_names(_: str, store: str | None) -> list[str]:
     """Return what sessions can be grouped by: common columns, and the metadata keys of the newest sessions."""
-
-    def fetch(store: SessionStore) -> list[str]:
-        newest = store.list_sessions(limit=MAX_SESSIONS)
-        return list(dict.fromkeys(key for session in newest for key in session.metadata or {}))
-
-    return list(dict.fromkeys(["model", "agent_id", "user_id", *_query(store, ("group_names",), fetch)]))
+    keys = _query_newest(store, "group_names", lambda newest: [key for s in newest for key in s.metadata or {}])
+    return list(dict.fromkeys(["model", "agent_id", "user_id", *keys]))
 
 
 def columns(word: str, _: str | None) -> list[str]:
@@ -179,19 +159,16 @@ def columns(word: str, _: str | None) -> list[str]:
 def json_paths(word: str, store: str | None) -> list[str]:
     """Return paths inside JSON: the keys of the newest sessions' metadata and state, and arguments."""
 
-    def fetch(store: SessionStore) -> list[str]:
-        newest = store.list_sessions(limit=MAX_SESSIONS)
-        states = [(session.session_data or {}).get("session_state") for session in newest]
-        values = {"metadata": [session.metadata for session in newest], "state": states}
-        return [f"{root}.{key}" for root, objects in values.items() for value in objects for key in _plain_keys(value)]
+    def fetch(newest: list[Session]) -> list[str]:
+        metadata = [f"metadata.{key}" for session in newest for key in _plain_keys(session.metadata or {})]
+        return metadata + [f"state.{key}" for session in newest for key in _plain_keys(session.session_state)]
 
-    return _extend_list(word, [*_query(store, ("json_paths",), fetch), "args."])
+    return _extend_list(word, [*_query_newest(store, "json_paths", fetch), "args."])
 
 
-def _plain_keys(value: object) -> list[str]:
+def _plain_keys(value: dict[str, Any]) -> list[str]:
     """Return the keys that can be written in a list of dotted paths."""
-    keys = value if isinstance(value, dict) else {}
-    return [key for key in keys if isinstance(key, str) and key and not set(".,") & set(key)]
+    return [key for key in value if isinstance(key, str) and key and not set(".,") & set(key)]
 
 
 def _extend_list(word: str, names: list[str]) -> list[str]:
@@ -232,8 +209,8 @@ def paths(word: str, _: str | None) -> list[str]:
 
 
 SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
-    "agent_ids": agent_ids,
-    "agents": agents,
+    "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
+    "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
     "columns": columns,
     "formats": formats,
     "frames": lambda _, __: list(FRAMES),
@@ -246,6 +223,6 @@ SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "requirements": requirements,
     "sessions": sessions,
     "statuses": lambda _, __: list(STATUSES),
-    "stores": stores,
+    "stores": lambda _, __: store_registry.names(),
     "unfinished_runs": unfinished_runs,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from kern_nb.magics.commands import SQL, VERBS
 from kern_nb.magics.verb import Verb
 
@@ -25,13 +27,9 @@ def verb_help(verb: Verb) -> str:
     """Return what `--help` prints: usage, arguments, an example, the same in Python."""
     width = max((len(argument.usage) for argument in verb.arguments), default=0)
     arguments = "\n".join(f"  {argument.usage:<{width}}  {argument.help}" for argument in verb.arguments)
-    example = f"Example:\n{_indent(verb.example)}\nIn Python:\n{_indent(verb.python)}"
+    example = f"Example:\n{indent(verb.example, '  ')}\nIn Python:\n{indent(verb.python, '  ')}"
     parts = [verb.summary, f"Usage: {verb.usage}", arguments, verb.details, example]
     return "\n\n".join(part for part in parts if part).replace("`", "")
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def reference() -> str:

@@ -18,10 +18,9 @@ from kern_nb.magics import help_pages, parser
 from kern_nb.magics.commands import SQL
 from kern_nb.magics.verb import Verb
 
-NAMES = ("kern", "kern_sql")
 _SQL_HINT = "Write the SELECT below the line, or on it: df = %kern_sql SELECT ..."
 # The options that may precede the SQL of a line; in the SQL itself, -- starts a comment.
-_SQL_OPTIONS = re.compile(r"\s*((?:--(?:store|into)(?:\s+|=)\S+\s+)*)(.*)\Z", re.DOTALL)
+_SQL_OPTIONS = re.compile(r"\A\s*(?:--(?:store|into)(?:\s+|=)\S+\s+)*")
 
 
 @magics_class
@@ -58,7 +57,8 @@ class KernMagics(Magics):
         if parser.HELP_FLAGS & set(line.split()):
             print(help_pages.verb_help(SQL))  # noqa: T201 - help is printed
             return None
-        options, query = (line, cell) if cell is not None else _split_sql(line)
+        query = _SQL_OPTIONS.sub("", line) if cell is None else cell
+        options = line.removesuffix(query) if cell is None else line
         words = parser.split(_strip_semicolon(options)[0], self._variables)
         args = _call(SQL, lambda: parser.parse(SQL, words))
         if args.into is not None and not args.into.isidentifier():
@@ -102,12 +102,6 @@ def _strip_semicolon(line: str) -> tuple[str, bool]:
     return (stripped[:-1], True) if stripped.endswith(";") else (line, False)
 
 
-def _split_sql(line: str) -> tuple[str, str]:
-    """Split a line of `%kern_sql` into its options and its SQL."""
-    match = _SQL_OPTIONS.match(line)
-    return (match[1], match[2]) if match else ("", line)
-
-
 def _add_body(lines: list[str]) -> list[str]:
     """Add an empty body to a cell magic without one, which IPython would refuse with an error of its own."""
     if len(lines) == 1 and re.match(r"%%kern(_sql)?\b", lines[0]):
@@ -124,10 +118,8 @@ def register(shell: InteractiveShell) -> None:
 def unregister(shell: InteractiveShell) -> None:
     """Remove the magics, including those that an earlier import of this module added."""
     for kind in ("line", "cell"):
-        for name in NAMES:
+        for name in ("kern", "kern_sql"):
             shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop(KernMagics.__name__, None)
     transformers = shell.input_transformers_cleanup
-    transformers[:] = [
-        transformer for transformer in transformers if getattr(transformer, "__module__", "") != __name__
-    ]
+    transformers[:] = [function for function in transformers if getattr(function, "__module__", "") != __name__]

@@ -91,10 +91,9 @@ def split(line: str, variables: Mapping[str, Any]) -> list[str]:
             if invalid == _MAX_INVALID_STARTS:
                 break
             continue
-        words += [_substitute(word, variables) for word in _lex(line[end:start])]
-        words.append(line[start:json_end])
+        words += [*_lex(line[end:start], variables), line[start:json_end]]
         end = json_end
-    return words + [_substitute(word, variables) for word in _lex(line[end:])]
+    return words + _lex(line[end:], variables)
 
 
 def _json_end(line: str, start: int) -> int | None:
@@ -106,15 +105,17 @@ def _json_end(line: str, start: int) -> int | None:
     return end if not line[end : end + 1].strip() else None
 
 
-def _lex(line: str) -> list[str]:
+def _lex(line: str, variables: Mapping[str, Any]) -> list[str]:
+    """Split a part of a line without JSON."""
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     if os.name == "nt":
         lexer.escape = ""  # there, a backslash is part of a path
     try:
-        return list(lexer)
+        words = list(lexer)
     except ValueError as error:
         raise BadUsage(f"The line does not parse: {str(error).lower()}.", "Close the quote, or escape it.") from error
+    return [_substitute(word, variables) for word in words]
 
 
 def _substitute(word: str, variables: Mapping[str, Any]) -> str:

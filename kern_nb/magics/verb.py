@@ -60,9 +60,9 @@ class Verb:
         name: The verb.
         summary: What it does, in one sentence.
         call: The handler of the parsed arguments; what it returns is the value of the magic.
+        arguments: Its arguments.
         example: A line that uses it.
         python: The same in Python.
-        arguments: Its arguments.
         details: Further help.
         prefix: What precedes the name; two percent signs if the verb takes the body of the cell.
     """
@@ -70,9 +70,9 @@ class Verb:
     name: str
     summary: str
     call: Callable[[Namespace], object]
+    arguments: tuple[Argument, ...]
     example: str
     python: str
-    arguments: tuple[Argument, ...] = ()
     details: str = ""
     prefix: str = "%kern "
 
@@ -95,9 +95,9 @@ class Verb:
         return " ".join([self.command, *words, *(f"[{a.usage}]" for a in options if a.is_optional)])
 
 
-def verb(name: str, summary: str, **fields: Any) -> Callable[[Callable[[Namespace], object]], Verb]:
-    """Decorate a handler: the result is the `Verb` that calls it."""
-    return lambda handler: Verb(name, summary, handler, **fields)
+def verb(name: str, summary: str, call: Callable[[Namespace], object], *arguments: Argument, **texts: str) -> Verb:
+    """Define a verb; ``texts`` are its further fields."""
+    return Verb(name, summary, call, arguments, **texts)
 
 
 def arg(flag: str, value: str, help: str, source: str = "", **settings: Any) -> Argument:

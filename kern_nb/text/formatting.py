@@ -10,13 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kern_nb.control_characters import escape_controls
-
-__all__ = [
-    "BAD", "BRANCH", "GOOD", "MISSING", "escape_controls", "format_arguments", "format_count", "format_money",
-    "format_seconds", "format_status", "format_time", "format_value", "more_note", "pluralize", "single_line",
-    "truncate", "truncate_distinct",
-]  # fmt: skip
+from kern_nb.control_characters import escape_controls as escape_controls  # noqa: PLC0414 - a part of formatting
 
 MISSING = "—"
 """Stands for an unknown value; 0 is a number."""
@@ -58,11 +52,12 @@ def _shorten_middle(texts: Sequence[str], width: int) -> list[str]:
     head = lines[0][: width // 3] + "…"
     tail_width = width - len(head)
     # The end of the longest line if that shows the difference, else from shortly before the difference.
-    start = min(_common_prefix_length(min(lines), max(lines)) - 3, max(map(len, lines)) - tail_width)
+    start = min(common_prefix_length(min(lines), max(lines)) - 3, max(map(len, lines)) - tail_width)
     return [head + tail for tail in truncate_distinct([line[max(start, len(head)) :] for line in lines], tail_width)]
 
 
-def _common_prefix_length(a: str, b: str) -> int:
+def common_prefix_length(a: str, b: str) -> int:
+    """Count the characters with which both texts begin."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -94,8 +89,8 @@ def format_time(time: datetime | float | None) -> str:
     """Format a time in UTC to the minute, from an aware datetime or unix seconds."""
     if time is None:
         return MISSING
-    moment = time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+    moment = time.astimezone(UTC) if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def pluralize(number: int, noun: str, plural_noun: str = "") -> str:
@@ -119,9 +114,7 @@ def format_status(name: str | None) -> str:
 
 def format_value(value: Any) -> str:
     """Format a value for reading: a text unchanged, anything else as indented JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def format_arguments(value: Any, width: int) -> str:
@@ -129,4 +122,4 @@ def format_arguments(value: Any, width: int) -> str:
     if isinstance(value, dict):
         parts = (f"{name}={json.dumps(v, ensure_ascii=False, default=str)}" for name, v in value.items())
         return truncate(", ".join(parts), width)
-    return "" if value is None else truncate(value if isinstance(value, str) else format_value(value), width)
+    return "" if value is None else truncate(format_value(value), width)

@@ -38,6 +38,7 @@ _LITERAL = r"(?<!\w)__\w+?__(?!\w)|(?<=\d)\*+(?=\d)"
 # backtracking the time would grow with the square of the length.
 _TABLE = r"^ {0,3}(?=[^\n|]*\|)[^\n]+\n {0,3}[-|:][-|: \t]*(?:\n|\Z)"
 _RULE_CELL = re.compile(r":?-+:?")
+_ALIGNMENTS = {(":", ":"): "center", ("-", ":"): "right", (":", "-"): "left"}
 _BAR = re.compile(r"(?<!\\)\|")
 _DEPTH = 12
 _MAX_PADDING = 1_000
@@ -148,7 +149,7 @@ def _table(_: BlockParser, match: re.Match[str], state: BlockState) -> int | Non
     heads, rules = _cells(head), _cells(rule)
     if len(heads) != len(rules) or not all(_RULE_CELL.fullmatch(cell) for cell in rules):
         return None
-    aligns = [_alignment(cell) for cell in rules]
+    aligns = [_ALIGNMENTS.get((cell[0], cell[-1])) for cell in rules]
     end, rows, n_padding = match.end(), [], 0
     while end < state.cursor_max and "|" in (line := state.get_line(end)):
         cells = _cells(line)
@@ -178,12 +179,6 @@ def _cells(line: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in _BAR.split(line)]
 
 
-def _alignment(rule: str) -> str | None:
-    return {(True, True): "center", (False, True): "right", (True, False): "left"}.get(
-        (rule[0] == ":", rule[-1] == ":")
-    )
-
-
 def _is_plain(nodes: Sequence[Node]) -> bool:
     return all(isinstance(node, str) or (node.name in _PLAIN and _is_plain(node.children)) for node in nodes)
 
@@ -195,7 +190,9 @@ def _nodes(tokens: Sequence[dict[str, Any]]) -> Iterator[Node]:
         if kind in _NAMES:
             yield _element(_NAMES[kind], children)
         elif kind in _CONVERTERS:
-            yield from _CONVERTERS[kind](token, children)
+            yield _CONVERTERS[kind](token, children)
+        elif kind in ("link", "image"):
+            yield from _link(token, children)
         elif children:
             yield from children
         elif "raw" in token:
@@ -214,25 +211,23 @@ def _text(raw: str) -> str:
     return escape_controls(unescape(raw))
 
 
-def _heading(token: dict[str, Any], children: tuple[Node, ...]) -> Iterator[Node]:
+def _heading(token: dict[str, Any], children: tuple[Node, ...]) -> Element:
     level = token["attrs"]["level"]
-    yield _element("p", (_element("strong", children or ("#" * level,)),), role="heading", aria_level=level)
+    return _element("p", (_element("strong", children or ("#" * level,)),), role="heading", aria_level=level)
 
 
-def _list(token: dict[str, Any], children: tuple[Node, ...]) -> Iterator[Node]:
+def _list(token: dict[str, Any], children: tuple[Node, ...]) -> Element:
     attrs = token["attrs"]
-    yield (
-        Element("ol", children, {"start": str(attrs.get("start", 1))}) if attrs["ordered"] else _element("ul", children)
-    )
+    return _element("ol", children, start=str(attrs.get("start", 1))) if attrs["ordered"] else _element("ul", children)
 
 
-def _cell(token: dict[str, Any], children: tuple[Node, ...]) -> Iterator[Node]:
-    yield _element("th" if token["attrs"]["head"] else "td", children, align=token["attrs"]["align"])
+def _cell(token: dict[str, Any], children: tuple[Node, ...]) -> Element:
+    return _element("th" if token["attrs"]["head"] else "td", children, align=token["attrs"]["align"])
 
 
-def _code(token: dict[str, Any], _: tuple[Node, ...]) -> Iterator[Node]:
+def _code(token: dict[str, Any], _: tuple[Node, ...]) -> Element:
     info = truncate(str(token.get("attrs", {}).get("info", "")), _MAX_INFO)
-    yield _element("pre", (token["raw"].removesuffix("\n"),), title=info)
+    return _element("pre", (token["raw"].removesuffix("\n"),), title=info)
 
 
 def _link(token: dict[str, Any], children: tuple[Node, ...]) -> Iterator[Node]:
@@ -248,15 +243,13 @@ def _link(token: dict[str, Any], children: tuple[Node, ...]) -> Iterator[Node]:
     yield f" ({escape_controls(address)}{f' “{title}”' if title else ''})"
 
 
-_CONVERTERS: dict[str, Callable[[dict[str, Any], tuple[Node, ...]], Iterator[Node]]] = {
+_CONVERTERS: dict[str, Callable[[dict[str, Any], tuple[Node, ...]], Element]] = {
     "heading": _heading,
     "list": _list,
-    "table_head": lambda _, children: iter([_element("thead", (_element("tr", children),))]),
+    "table_head": lambda _, children: _element("thead", (_element("tr", children),)),
     "table_cell": _cell,
     "block_code": _code,
-    "codespan": lambda token, _: iter([_element("code", (token["raw"],))]),
-    "link": _link,
-    "image": _link,
+    "codespan": lambda token, _: _element("code", (token["raw"],)),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kern_nb.environment import in_notebook
@@ -39,9 +38,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._next > self._start + _DELAY_S:  # something was shown
             self._show(self.summary(time.monotonic() - self._start), last=True)
 
@@ -74,8 +71,7 @@ class Progress:
         if self._shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + _INTERVAL_S
             filled = round(_WIDTH * min(1.0, self._done / max(1, self._total)))
-            bar = "█" * filled + "░" * (_WIDTH - filled)
-            self._show(self.line(bar))
+            self._show(self.line("█" * filled + "░" * (_WIDTH - filled)))
 
     def _show(self, text: str, *, last: bool = False) -> None:
         if not self._notebook:

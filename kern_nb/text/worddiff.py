@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from kern_nb.text.formatting import escape_controls, format_count, truncate
+from kern_nb.text.formatting import common_prefix_length, escape_controls, format_count, truncate
 from kern_nb.text.html import Markup, join, preserve_whitespace, tag
 
 MAX_LENGTH = 2_000
@@ -21,8 +21,9 @@ _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
 
 _INVISIBLE = ("Cf", "Mn", "Me")
 _BARELY_VISIBLE = (*_INVISIBLE, "Zs", "Zl", "Zp")
+# Unicode's pictures of a space, a tab, a line feed and a carriage return.
 _PICTURES = {" ": "\u2423", "\t": "\u2409", "\n": "\u240a\n"}
-"""Unicode's pictures of a space, a tab and a line feed."""
+_CRLF = "\u240d\n"
 
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 
@@ -46,11 +47,10 @@ def diff_raw(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list
         b: The second text.
         context: Characters to keep before the first difference.
     """
-    if escape_controls(a) != escape_controls(b):
-        a, b = escape_controls(a), escape_controls(b)
-    else:
-        a, b = _show_line_ends(a), _show_line_ends(b)
-    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    if escape_controls(a) == escape_controls(b):  # show what differs in line ends
+        a, b = a.replace("\r\n", _CRLF), b.replace("\r\n", _CRLF)
+    a, b = escape_controls(a), escape_controls(b)
+    common = common_prefix_length(a, b)
     start = max(0, common - context) if common > 2 * context else 0
     x, y = (_WORD.findall(text[start : start + MAX_LENGTH]) for text in (a, b))
     # Spaces count only where nothing else differs.
@@ -86,14 +86,10 @@ def _spans(x: list[str], y: list[str]) -> Iterator[tuple[bool, int, int, int, in
         yield True, at_x, len(x), at_y, len(y)
 
 
-def _show_line_ends(text: str) -> str:
-    return escape_controls(text.replace("\r\n", "\u240d\n"))
-
-
 def _appearance(text: str) -> str:
     """Return what a reader sees of a text."""
-    escape_controls = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
-    return " ".join("".join(escape_controls).split())
+    visible = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
+    return " ".join("".join(visible).split())
 
 
 def _reveal(x: list[Piece], y: list[Piece]) -> tuple[list[Piece], list[Piece]]:

@@ -64,13 +64,9 @@ def shortest_prefixes(ids: Iterable[str], all_ids: Iterable[str]) -> dict[str, s
     for id_ in ids:
         # Among all ids the neighbours in order share the longest prefix with it.
         neighbours = ordered[max(0, index[id_] - 1) : index[id_] + 2]
-        common = max((_common_length(id_, other) for other in neighbours if other != id_), default=0)
+        common = max((formatting.common_prefix_length(id_, other) for other in neighbours if other != id_), default=0)
         prefixes[id_] = id_[: max(MIN_PREFIX, common + 1)]
     return prefixes
-
-
-def _common_length(a: str, b: str) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def call(requirement: Requirement, width: int = _CALL) -> str:

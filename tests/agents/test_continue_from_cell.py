@@ -18,7 +18,8 @@ from kern_nb.operations import agent_registry, inbox, resume
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """The store in use."""
-    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
     with SqliteDb(db_file=tmp_path / "s.db") as opened, contextlib.ExitStack() as stack:
         store_registry.attach(opened, name="work")
         stack.callback(store_registry.detach, "work")

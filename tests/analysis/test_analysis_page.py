@@ -12,7 +12,8 @@ def test_page_examples_run(tmp_path, monkeypatch):
     """In order and in one place, as a reader would type them."""
     from kern_nb import store_registry
 
-    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
     monkeypatch.chdir(tmp_path)
     space: dict = {}
     for example in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):

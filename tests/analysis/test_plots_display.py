@@ -294,7 +294,8 @@ def test_page_examples_run(tmp_path, monkeypatch):
 
     from kern_nb import store_registry
 
-    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).resolve().parents[2] / "docs" / "plots.md"
     space: dict = {}

@@ -109,7 +109,8 @@ def test_other_parts_of_a_url_are_displayed():
 
 def test_table_of_stores_displays_no_secret(monkeypatch):
     """As text, HTML and DataFrame, and in the default name of a store."""
-    monkeypatch.setattr(store_registry, "_registry", store_registry.StoreRegistry())
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
     monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
     url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
     store = store_registry.attach(url)

@@ -50,11 +50,11 @@ def attached_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No store is attached before the test, and none after it."""
     from kern_nb import store_registry
 
-    here = store_registry.StoreRegistry()
-    monkeypatch.setattr(store_registry, "_registry", here)
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
     yield
-    for name in here.names():
-        here.detach(name)
+    for name in store_registry.names():
+        store_registry.detach(name)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ def attached_stores(monkeypatch):
     """The stores of this test alone."""
     from kern_nb import store_registry
 
-    here = store_registry.StoreRegistry()
-    monkeypatch.setattr(store_registry, "_registry", here)
-    yield here
-    for name in here.names():
-        here.detach(name)
+    monkeypatch.setattr(store_registry, "_stores", {})
+    monkeypatch.setattr(store_registry, "_in_use", None)
+    yield store_registry
+    for name in store_registry.names():
+        store_registry.detach(name)

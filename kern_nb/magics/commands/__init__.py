@@ -1,6 +1,6 @@
 """The verbs as data: the parser, the help, Tab and `docs/magics.md` derive from them.
 
-A new verb is one entry beside its handler, in the file of its topic.
+A new verb is one entry, in the file of its topic.
 """
 
 from __future__ import annotations
@@ -10,11 +10,4 @@ from kern_nb.magics.commands.sessions import SQL
 
 __all__ = ["SQL", "VERBS"]
 
-VERBS = (
-    *stores.VERBS,
-    *sessions.VERBS,
-    *analysis.VERBS,
-    *agents.VERBS,
-    *requirements.VERBS,
-    *widgets.VERBS,
-)
+VERBS = (*stores.VERBS, *sessions.VERBS, *analysis.VERBS, *agents.VERBS, *requirements.VERBS, *widgets.VERBS)

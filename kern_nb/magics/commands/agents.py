@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
 
 from kern_nb.magics.verb import AGENT, STORE, arg, verb
-
-if TYPE_CHECKING:
-    from kern_nb.records import Run
+from kern_nb.operations import agent_registry
 
 SESSION = arg("--session", "SESSION", "The session, existing or new; by default the agent's own.", "sessions")
 USER = arg("--user", "USER", "The user of the session.")
 
 
-@verb(
-    "run",
-    "Run an agent on the text of the cell, and stream its answer into the cell.",
-    example="%%kern run clerk --session trip\nWhere is my order W1?",
-    python='clerk.print_response("Where is my order W1?", session_id="trip")',
-    arguments=(AGENT, SESSION, USER),
-    details="The text is passed literally: `$name` in it is not replaced.",
-    prefix="%%kern ",
-)
 def _run(args: Namespace) -> None:
-    from kern_nb.operations import agent_registry
-
     agent_registry.find(args.agent).print_response(args.cell, session_id=args.session, user_id=args.user)
 
 
-@verb(
-    "continue",
-    "Resume a run that paused and whose requirements are resolved, or that was interrupted.",
-    example="%kern continue chat/2 --agent clerk",
-    python='clerk.continue_run(run_id, session_id="chat")',
-    arguments=(
-        arg("ref", "REF", "The run; or its session, if only one run of it is unfinished.", "unfinished_runs"),
-        arg("--agent", "AGENT", "The agent that resumes; by default the agent of this notebook that ran it.", "agents"),
-        STORE,
-    ),
-    details="The value is the run.",
-)
-def _continue(args: Namespace) -> Run:
+def _continue(args: Namespace) -> object:
     from kern_nb.operations import resume
 
     return resume.continue_run(args.ref, agent=args.agent, store=args.store)
 
 
-VERBS = (_run, _continue)
+VERBS = (
+    verb(
+        "run",
+        "Run an agent on the text of the cell, and stream its answer into the cell.",
+        _run,
+        AGENT,
+        SESSION,
+        USER,
+        example="%%kern run clerk --session trip\nWhere is my order W1?",
+        python='clerk.print_response("Where is my order W1?", session_id="trip")',
+        details="The text is passed literally: `$name` in it is not replaced.",
+        prefix="%%kern ",
+    ),
+    verb(
+        "continue",
+        "Resume a run that paused and whose requirements are resolved, or that was interrupted.",
+        _continue,
+        arg("ref", "REF", "The run; or its session, if only one run of it is unfinished.", "unfinished_runs"),
+        arg("--agent", "AGENT", "The agent that resumes; by default the agent of this notebook that ran it.", "agents"),
+        STORE,
+        example="%kern continue chat/2 --agent clerk",
+        python='clerk.continue_run(run_id, session_id="chat")',
+        details="The value is the run.",
+    ),
+)

@@ -5,50 +5,84 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+import kern_nb
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage
 from kern_nb.magics.verb import FRAMES, STATUS, STORE, arg, choice, switch, verb
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kern_nb.db import SessionStore
-    from kern_nb.operations.show import SessionTable, Transcript
-    from kern_nb.records import Session
 
 _USER = arg("--user", "USER", "Only sessions of this user.")
 _AGENT = arg("--agent", "AGENT", "Only sessions of this agent.", "agent_ids")
 _SESSION = arg("ref", "REF", "The session: its id or a unique prefix of it.", "sessions")
 
 
-@verb(
-    "sessions",
-    "List the newest sessions.",
-    example="%kern sessions --user alice --last 20",
-    python='kern_nb.sessions(user_id="alice", last=20)',
-    arguments=(
+def _load(args: Namespace) -> object:
+    from kern_nb.operations import show
+
+    filters = {name: getattr(args, name) for name in ("since", "until", "limit")}
+    filters |= {"user_id": args.user, "agent_id": args.agent}
+    filters |= {"columns": _split(args.columns), "expand": _split(args.expand)}
+    return show.load(args.frame, args.session, store_registry.find(args.store), lineage=args.lineage, **filters)
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def _branch(args: Namespace) -> object:
+    store = store_registry.find(args.store)
+    reference = store.locate(args.ref)
+    if args.before and reference.branch_point is None:
+        raise BadUsage(
+            f"--before needs a run or message, got session {reference}.",
+            f"For example: %kern branch {reference}/0 --before",
+        )
+    point: dict[str, Any] = {"before" if args.before else "after": reference.branch_point}
+    return store.branch(reference.session_id, **point, name=args.name, new_session_id=args.name)
+
+
+def _rename(args: Namespace) -> object:
+    store, session_id = _find_session(args)
+    return store.rename_session(session_id, args.title)
+
+
+def _tag(args: Namespace) -> object:
+    store, session_id = _find_session(args)
+    return store.tag_session(session_id, args.tag)
+
+
+def _find_session(args: Namespace) -> tuple[SessionStore, str]:
+    """Return the store and the id of the session that a line names; a run is refused."""
+    store = store_registry.find(args.store)
+    reference = store.locate(args.ref)
+    if reference.run_index is not None:
+        raise BadUsage(f"REF must be a session, got run {args.ref!r}.", f"Name its session: {reference.session_id}")
+    return store, reference.session_id
+
+
+VERBS = (
+    verb(
+        "sessions",
+        "List the newest sessions.",
+        lambda args: kern_nb.sessions(
+            user_id=args.user, agent_id=args.agent, name=args.name, status=args.status, last=args.last, store=args.store
+        ),
         _USER,
         _AGENT,
         arg("--last", "N", "The number of sessions; by default 50.", type=int, default=50),
         arg("--name", "PART", "Only sessions whose title contains this."),
         STATUS,
         STORE,
+        example="%kern sessions --user alice --last 20",
+        python='kern_nb.sessions(user_id="alice", last=20)',
+        details="`.df` of the result is the DataFrame.",
     ),
-    details="`.df` of the result is the DataFrame.",
-)
-def _sessions(args: Namespace) -> SessionTable:
-    from kern_nb.operations import show
-
-    filters = {"user_id": args.user, "agent_id": args.agent, "name": args.name, "status": args.status}
-    return show.sessions(**filters, last=args.last, store=args.store)
-
-
-@verb(
-    "load",
-    "Load sessions, runs, messages, tool calls or scores as a DataFrame.",
-    example="df = %kern load messages --session conversation_123 --since 2026-11-01",
-    python='store.messages_df("conversation_123", since="2026-11-01")',
-    arguments=(
+    verb(
+        "load",
+        "Load sessions, runs, messages, tool calls or scores as a DataFrame.",
+        _load,
         arg("frame", "|".join(FRAMES), "The rows to load.", "frames", type=choice("frame", FRAMES)),
         arg("--session", "REF", "Only this session: its id or a unique prefix of it.", "sessions"),
         _USER,
@@ -65,28 +99,14 @@ def _sessions(args: Namespace) -> SessionTable:
         ),
         switch("--lineage", "With --session: include the rows that a branch inherits."),
         STORE,
+        example="df = %kern load messages --session conversation_123 --since 2026-11-01",
+        python='store.messages_df("conversation_123", since="2026-11-01")',
+        details="docs/columns.md lists the columns and what can be expanded.",
     ),
-    details="docs/columns.md lists the columns and what can be expanded.",
-)
-def _load(args: Namespace) -> pd.DataFrame:
-    from kern_nb.operations import show
-
-    filters = {name: getattr(args, name) for name in ("since", "until", "limit")}
-    filters |= {"user_id": args.user, "agent_id": args.agent}
-    filters |= {"columns": _split(args.columns), "expand": _split(args.expand)}
-    return show.load(args.frame, args.session, store_registry.find(args.store), lineage=args.lineage, **filters)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",")]
-
-
-@verb(
-    "show",
-    "Show the transcript of a session or a run.",
-    example="%kern show conversation_123/2",
-    python='kern_nb.show("conversation_123/2")',
-    arguments=(
+    verb(
+        "show",
+        "Show the transcript of a session or a run.",
+        lambda args: kern_nb.show(args.ref, store=args.store),
         arg(
             "ref",
             "REF",
@@ -94,21 +114,14 @@ def _split(text: str | None) -> list[str] | None:
             "references",
         ),
         STORE,
+        example="%kern show conversation_123/2",
+        python='kern_nb.show("conversation_123/2")',
+        details="`.messages` and `.tool_calls` of the result are DataFrames.",
     ),
-    details="`.messages` and `.tool_calls` of the result are DataFrames.",
-)
-def _show(args: Namespace) -> Transcript:
-    from kern_nb.operations import show
-
-    return show.show(args.ref, store=args.store)
-
-
-@verb(
-    "branch",
-    "Branch a session at its end, or at a run or message of it. No row is copied.",
-    example="%kern branch conversation_123/0 --as what-if",
-    python='store.branch("conversation_123", after=0, name="what-if", new_session_id="what-if")',
-    arguments=(
+    verb(
+        "branch",
+        "Branch a session at its end, or at a run or message of it. No row is copied.",
+        _branch,
         arg(
             "ref",
             "REF",
@@ -118,75 +131,42 @@ def _show(args: Namespace) -> Transcript:
         arg("--as", "NAME", "The new session's id and title; by default a generated id.", dest="name"),
         switch("--before", "Branch before that run or message, not after it."),
         STORE,
+        example="%kern branch conversation_123/0 --as what-if",
+        python='store.branch("conversation_123", after=0, name="what-if", new_session_id="what-if")',
+        details="The value is the new session. Nothing else changes; use its id to continue in it.",
     ),
-    details="The value is the new session. Nothing else changes; use its id to continue in it.",
+    verb(
+        "rename",
+        "Change the title of a session.",
+        _rename,
+        _SESSION,
+        arg("title", "TITLE", "The title; in quotes if it has spaces."),
+        STORE,
+        example='%kern rename conversation_123 "Broken mugs"',
+        python='store.rename_session("conversation_123", "Broken mugs")',
+    ),
+    verb(
+        "tag",
+        "Replace the tags of a session.",
+        _tag,
+        _SESSION,
+        arg("tag", "TAG", "The new tags; without any, all tags are removed.", nargs="*"),
+        STORE,
+        example='%kern tag conversation_123 refund "to do"',
+        python='store.tag_session("conversation_123", ["refund", "to do"])',
+        details="Tags are stored in the metadata, under `tags`. `%kern browse --text #refund` finds sessions by tag.",
+    ),
 )
-def _branch(args: Namespace) -> Session:
-    store = store_registry.find(args.store)
-    reference = store.locate(args.ref)
-    if args.before and reference.branch_point is None:
-        raise BadUsage(
-            f"--before needs a run or message, got session {reference}.",
-            f"For example: %kern branch {reference}/0 --before",
-        )
-    point: dict[str, Any] = {"before" if args.before else "after": reference.branch_point}
-    return store.branch(reference.session_id, **point, name=args.name, new_session_id=args.name)
 
-
-@verb(
-    "rename",
-    "Change the title of a session.",
-    example='%kern rename conversation_123 "Broken mugs"',
-    python='store.rename_session("conversation_123", "Broken mugs")',
-    arguments=(_SESSION, arg("title", "TITLE", "The title; in quotes if it has spaces."), STORE),
-)
-def _rename(args: Namespace) -> Session:
-    store, session_id = _find_session(args)
-    return store.rename_session(session_id, args.title)
-
-
-@verb(
-    "tag",
-    "Replace the tags of a session.",
-    example='%kern tag conversation_123 refund "to do"',
-    python='store.tag_session("conversation_123", ["refund", "to do"])',
-    arguments=(_SESSION, arg("tag", "TAG", "The new tags; without any, all tags are removed.", nargs="*"), STORE),
-    details="Tags are stored in the metadata, under `tags`. `%kern browse --text #refund` finds sessions by tag.",
-)
-def _tag(args: Namespace) -> Session:
-    store, session_id = _find_session(args)
-    return store.tag_session(session_id, args.tag)
-
-
-def _find_session(args: Namespace) -> tuple[SessionStore, str]:
-    """Return the store and the id of the session that a line names.
-
-    Raises:
-        BadUsage: The line names a run.
-    """
-    store = store_registry.find(args.store)
-    reference = store.locate(args.ref)
-    if reference.run_index is not None:
-        raise BadUsage(f"REF must be a session, got run {args.ref!r}.", f"Name its session: {reference.session_id}")
-    return store, reference.session_id
-
-
-@verb(
+SQL = verb(
     "kern_sql",
     f"Run a read-only SELECT over the views {', '.join((*FRAMES, 'requirements'))}.",
+    lambda args: store_registry.find(args.store).sql(args.query, args.params),
+    arg("--into", "NAME", "The variable to assign the DataFrame to; nothing is displayed then."),
+    STORE,
     example="%%kern_sql --into tools\nSELECT tool_name, count(*) FROM tool_calls WHERE session_id = $chat GROUP BY 1",
     python='tools = store.sql("SELECT ... WHERE session_id = $chat ...", {"chat": chat})',
-    arguments=(
-        arg("--into", "NAME", "The variable to assign the DataFrame to; nothing is displayed then."),
-        STORE,
-    ),
     details="The SQL is the rest of the cell, in the dialect of the store's engine. `$name` takes the value of the"
     " Python variable of that name as a parameter, never as text. On one line: `df = %kern_sql SELECT ...`.",
     prefix="%%",
 )
-def _sql(args: Namespace) -> pd.DataFrame:
-    return store_registry.find(args.store).sql(args.query, args.params)
-
-
-VERBS = (_sessions, _load, _show, _branch, _rename, _tag)
-SQL = _sql

@@ -4,87 +4,24 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import kern_nb
 from kern_nb import store_registry
 from kern_nb.errors import RecordsNotFound
 from kern_nb.magics.verb import STORE, arg, switch, verb
 
-if TYPE_CHECKING:
-    from kern_nb.db.integrity import CheckReport
-    from kern_nb.ingest.report import IngestReport
-    from kern_nb.operations.export import Export
-
 _NAME = arg("name", "NAME", "The name of the store.", "stores")
 
 
-@verb(
-    "attach",
-    "Open a store, name it and use it.",
-    example="%kern attach sessions.duckdb --as prod --read-only",
-    python='kern_nb.attach("sessions.duckdb", name="prod", read_only=True)',
-    arguments=(
-        arg("target", "TARGET", "A .duckdb, .db or .sqlite file, a database URL, or :memory:.", "paths"),
-        arg("--as", "NAME", "Its name; by default the file's stem or the database's name.", dest="name"),
-        switch("--read-only", "Refuse writes."),
-        arg("--table", "SESSION_TABLE", "The name of the session table.", default="agno_sessions"),
-    ),
-    details="Attaching writes nothing: a new path becomes a file at the first write. The store attached last is the one"
-    " in use.\n\n"
-    "A database that has tables, but none of kern_nb, belongs to another program: it is refused with the name of its"
-    " layout, and no byte or time stamp of it changes. With `--table` and a name of your own, the tables of kern_nb are"
-    " created beside the others at the first write.",
-)
 def _attach(args: Namespace) -> None:
-    store_registry.attach(args.target, name=args.name, read_only=args.read_only, session_table=args.table)
+    kern_nb.attach(args.target, name=args.name, read_only=args.read_only, session_table=args.table)
 
 
-@verb(
-    "stores",
-    "List the attached stores, passwords masked.",
-    example="%kern stores",
-    python="kern_nb.stores()",
-)
-def _stores(_: Namespace) -> store_registry.StoreTable:
-    return store_registry.stores()
-
-
-@verb(
-    "use",
-    "Make an attached store the one in use.",
-    example="%kern use prod",
-    python='kern_nb.use("prod")',
-    arguments=(_NAME,),
-)
 def _use(args: Namespace) -> None:
-    store_registry.use(args.name)
+    kern_nb.use(args.name)
 
 
-@verb(
-    "detach",
-    "Close a store and remove its name.",
-    example="%kern detach prod",
-    python='kern_nb.detach("prod")',
-    arguments=(_NAME,),
-    details="The file stays as it is; the content of a store in memory is lost. No other store becomes the one in use.",
-)
-def _detach(args: Namespace) -> None:
-    store_registry.detach(args.name)
-
-
-@verb(
-    "import",
-    "Import recorded sessions from files or folders.",
-    example="%kern import results/ more/*.json --format tau2",
-    python='store.ingest("results/", format="tau2")',
-    arguments=(
-        arg("path", "PATH", "A file, a folder, or a pattern like *.json.", "paths", nargs="+"),
-        arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
-        STORE,
-    ),
-    details="Importing the same records again changes nothing.",
-)
-def _import(args: Namespace) -> IngestReport:
+def _import(args: Namespace) -> object:
     paths = [path for text in args.path for path in _expand_path(text)]  # all of them, before any is read
     store = store_registry.find(args.store)
     first, *remaining = [store.ingest(path, format=args.format) for path in paths]
@@ -102,35 +39,81 @@ def _expand_path(text: str) -> list[Path]:
     return matches
 
 
-@verb(
-    "export",
-    "Write sessions or runs to a file: a bundle to import elsewhere, or a page to read.",
-    example="%kern export conversation_123 what-if chats.json",
-    python='kern_nb.export("conversation_123", "what-if", path="chats.json")',
-    arguments=(
+VERBS = (
+    verb(
+        "attach",
+        "Open a store, name it and use it.",
+        _attach,
+        arg("target", "TARGET", "A .duckdb, .db or .sqlite file, a database URL, or :memory:.", "paths"),
+        arg("--as", "NAME", "Its name; by default the file's stem or the database's name.", dest="name"),
+        switch("--read-only", "Refuse writes."),
+        arg("--table", "SESSION_TABLE", "The name of the session table.", default="agno_sessions"),
+        example="%kern attach sessions.duckdb --as prod --read-only",
+        python='kern_nb.attach("sessions.duckdb", name="prod", read_only=True)',
+        details="Attaching writes nothing: a new path becomes a file at the first write. The store attached last is the"
+        " one in use.\n\n"
+        "A database that has tables, but none of kern_nb, belongs to another program: it is refused with the name of"
+        " its layout, and no byte or time stamp of it changes. With `--table` and a name of your own, the tables of"
+        " kern_nb are created beside the others at the first write.",
+    ),
+    verb(
+        "stores",
+        "List the attached stores, passwords masked.",
+        lambda _: kern_nb.stores(),
+        example="%kern stores",
+        python="kern_nb.stores()",
+    ),
+    verb(
+        "use",
+        "Make an attached store the one in use.",
+        _use,
+        _NAME,
+        example="%kern use prod",
+        python='kern_nb.use("prod")',
+    ),
+    verb(
+        "detach",
+        "Close a store and remove its name.",
+        lambda args: kern_nb.detach(args.name),
+        _NAME,
+        example="%kern detach prod",
+        python='kern_nb.detach("prod")',
+        details="The file stays as it is; the content of a store in memory is lost. No other store becomes the one in"
+        " use.",
+    ),
+    verb(
+        "import",
+        "Import recorded sessions from files or folders.",
+        _import,
+        arg("path", "PATH", "A file, a folder, or a pattern like *.json.", "paths", nargs="+"),
+        arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
+        STORE,
+        example="%kern import results/ more/*.json --format tau2",
+        python='store.ingest("results/", format="tau2")',
+        details="Importing the same records again changes nothing.",
+    ),
+    verb(
+        "export",
+        "Write sessions or runs to a file: a bundle to import elsewhere, or a page to read.",
+        lambda args: kern_nb.export(
+            *args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store
+        ),
         arg("ref", "REF", "Sessions or runs.", "references", nargs="*"),
         arg("path", "PATH", "A .json file for a bundle, an .html file for a page; the last word.", "paths"),
         switch("--all", "Export all sessions of the store; takes no REF."),
         switch("--force", "Overwrite an existing file."),
         STORE,
+        example="%kern export conversation_123 what-if chats.json",
+        python='kern_nb.export("conversation_123", "what-if", path="chats.json")',
+        details="A bundle holds everything that is stored of its sessions, their files included; `%kern import"
+        " chats.json` restores the same in any store. A branch exported without its parent gets its own copy of the"
+        " inherited rows. A paused run is also pending in the store that imports it: resume it in only one of the two,"
+        " or its tool runs twice. For tables, use `%kern load`.",
     ),
-    details="A bundle holds everything that is stored of its sessions, their files included; `%kern import chats.json`"
-    " restores the same in any store. A branch exported without its parent gets its own copy of the inherited rows. A"
-    " paused run is also pending in the store that imports it: resume it in only one of the two, or its tool runs"
-    " twice. For tables, use `%kern load`.",
-)
-def _export(args: Namespace) -> Export:
-    from kern_nb.operations.export import export
-
-    return export(*args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store)
-
-
-@verb(
-    "check",
-    "Report broken rows: damaged values, interrupted runs, missing parents, gaps.",
-    example="%kern check --repair",
-    python="store.check(repair=True)",
-    arguments=(
+    verb(
+        "check",
+        "Report broken rows: damaged values, interrupted runs, missing parents, gaps.",
+        lambda args: store_registry.find(args.store).check(repair=args.repair, hosts_gone=args.hosts_gone),
         switch("--repair", "Repair what can be repaired without guessing; damaged values are set aside."),
         arg(
             "--hosts-gone",
@@ -141,10 +124,7 @@ def _export(args: Namespace) -> Export:
             default=[],
         ),
         STORE,
+        example="%kern check --repair",
+        python="store.check(repair=True)",
     ),
 )
-def _check(args: Namespace) -> CheckReport:
-    return store_registry.find(args.store).check(repair=args.repair, hosts_gone=args.hosts_gone)
-
-
-VERBS = (_attach, _stores, _use, _detach, _import, _export, _check)
