@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.dtypes import cast_column
-from kern_nb.db.lineage import CUT_RUN, Lineage, json_texts, load_lineage
+from kern_nb.db.lineage import CUT_RUN, Lineage, load_lineage
 from kern_nb.db.schema import Tables, sort_time
+from kern_nb.db.sql_expressions import in_json_array
 from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Masks, RowFilter
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.records import RESULT_ROLES
@@ -172,8 +173,7 @@ def _time_conditions(
 def _has_id(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
     if isinstance(session_id, str):
         return column == session_id
-    ids = json_texts(sa.literal(codec.dumps(list(session_id)), sa.Text()))
-    return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
+    return in_json_array(column, codec.dumps(list(session_id)))
 
 
 def _build_sessions_query(tables: Tables, request: FrameRequest, names: ColumnNames) -> sa.Select[Any]:

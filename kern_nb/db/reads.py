@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.column_types import StoredRow
-from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage
+from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage, member_indexes
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.views import is_history_copy, latest_runs
@@ -175,15 +175,11 @@ def _add_members_requirements(connection: Connection, tables: Tables, runs: list
 
 def run_tree_ids(connection: Connection, tables: Tables, run_id: str | None) -> list[str]:
     """A run and its members' runs, at every depth; a run that is its own ancestor is listed once."""
+    if run_id is None:
+        return []
     r = tables.runs
-    run_ids = [] if run_id is None else [run_id]
-    level = list(run_ids)
     session_id = connection.execute(sa.select(r.c.session_id).where(r.c.run_id == run_id)).scalar()
-    while level:
-        query = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.parent_run_id.in_(level))
-        level = [child for child in connection.execute(query).scalars() if child not in run_ids]
-        run_ids += level
-    return run_ids
+    return [run_id, *member_indexes(connection, tables, session_id, run_id)]
 
 
 def load_runs(connection: Connection, tables: Tables, lineage: Lineage, run_rows: Iterable[StoredRow]) -> list[Run]:

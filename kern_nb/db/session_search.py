@@ -58,16 +58,6 @@ class SessionIds(list[str]):
         self.total = total
 
 
-class json_text_at(json_text):  # noqa: N801 - used like a function
-    """The text at a constant key, which DuckDB reads fifteen times faster than at a bound one."""
-
-    inherit_cache = True
-
-    def __init__(self, column: sa.ColumnElement[Any], key: str) -> None:
-        constant = sa.literal(key, sa.Text(), literal_execute=True)
-        sa.sql.expression.FunctionElement.__init__(self, sa.type_coerce(column, sa.Text), constant)
-
-
 def find_sessions(
     connection: Connection,
     store: Database,
@@ -121,7 +111,7 @@ def _count(tables: Tables, filter_: SessionFilter | None, matching: sa.Select[An
 
 
 def _title(tables: Tables) -> sa.ColumnElement[Any]:
-    return json_text_at(tables.sessions.c.session_data, "session_name")
+    return json_text(tables.sessions.c.session_data, "session_name", constant=True)
 
 
 def _owner(tables: Tables) -> sa.ColumnElement[Any]:
@@ -198,7 +188,9 @@ def _has_title(tables: Tables, part: str) -> sa.ColumnElement[bool]:
 def _has_tag(tables: Tables, tag: str) -> sa.ColumnElement[bool]:
     """One of the tags, in quotes in the JSON list."""
     column, quoted = tables.sessions.c["metadata"], codec.dumps(tag)
-    return sa.case((_contains(column, quoted), _contains(json_text_at(column, TAGS), quoted)), else_=sa.false())
+    return sa.case(
+        (_contains(column, quoted), _contains(json_text(column, TAGS, constant=True), quoted)), else_=sa.false()
+    )
 
 
 def _latest_with(tables: Tables, status: str) -> sa.Select[Any]:

