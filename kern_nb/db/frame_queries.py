@@ -18,7 +18,7 @@ from kern_nb.db.dtypes import cast_column
 from kern_nb.db.lineage import CUT_RUN, Lineage, load_lineage
 from kern_nb.db.schema import Tables, sort_time
 from kern_nb.db.sql_expressions import in_json_array
-from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Masks, RowFilter
+from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, ColumnNames, Masks, RowFilter, view_query
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.records import RESULT_ROLES
 
@@ -188,11 +188,11 @@ def _build_sessions_query(tables: Tables, request: FrameRequest, names: ColumnNa
         where.append(s.c.agent_id == request.agent_id)
     order = (sort_time(s.c.created_at).desc(), s.c.session_id.desc())
     if not where and request.limit is None:
-        return VIEWS["sessions"](tables, None, requested=names).order_by(*order)
+        return view_query("sessions", tables, requested=names).order_by(*order)
     selected = sa.select(s.c.session_id).where(*where).order_by(*order).limit(_limit(request))
     ids = sa.select(selected.subquery().c.session_id)
     only: RowFilter = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - for the type annotation
-    return VIEWS["sessions"](tables, only, requested=names).where(only(s)).order_by(*order)
+    return view_query("sessions", tables, only, requested=names).where(only(s)).order_by(*order)
 
 
 def _build_rows_query(
@@ -206,7 +206,7 @@ def _build_rows_query(
         of_agent = sa.select(r.c.run_id).where(r.c.agent_id == request.agent_id)
         where.append(r.c.agent_id == request.agent_id if name == "runs" else table.c.run_id.in_(of_agent))
     only = _filter_sessions(tables, request, lineage)
-    query = VIEWS[name](tables, only, NO_MASKS if lineage is None else _masks(tables, name, lineage), names)
+    query = view_query(name, tables, only, NO_MASKS if lineage is None else _masks(tables, name, lineage), names)
     if only is not None:
         where.append(only(table))
     if lineage is not None:

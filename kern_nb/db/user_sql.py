@@ -23,7 +23,7 @@ from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
-from kern_nb.db.views import VIEWS
+from kern_nb.db.views import VIEWS, view_query
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 from kern_nb.records import to_utc
 
@@ -276,7 +276,7 @@ def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def compile_views(
-    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS
 ) -> dict[str, str]:
     """Return the SELECT of each view by name."""
     return {name: _compile_view(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
@@ -284,7 +284,7 @@ def compile_views(
 
 @functools.lru_cache(maxsize=64)
 def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
-    inner = VIEWS[name](tables, None).subquery()
+    inner = view_query(name, tables).subquery()
     columns = [_convert(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
     body = sa.select(*columns).compile(
         dialect=dialect,
