@@ -51,7 +51,6 @@ _SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog
       LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = :name AND c.relkind IN ('r', 'p')
         AND has_table_privilege(c.oid, 'SELECT')
     ORDER BY path.position"""
-_SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def list_objects(connection: Connection, schema: str | None) -> DatabaseObjects:
     if dialect != "duckdb":
         names = frozenset(str(name) for _, name in rows)
         return DatabaseObjects(names, names, any_case=dialect == "sqlite")
-    qualified = frozenset(str(name) if schema == "main" else f"{schema}.{name}" for schema, name in rows)
-    return DatabaseObjects(frozenset(str(name) for schema, name in rows if schema == "main"), qualified, any_case=True)
+    own = frozenset(str(name) for schema, name in rows if schema == "main")
+    return DatabaseObjects(own, own | {f"{schema}.{name}" for schema, name in rows if schema != "main"}, any_case=True)
 
 
 def columns_by_table(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
@@ -123,7 +122,8 @@ def search_path(connection: Connection, name: str) -> list[PathSchema]:
 
 def has_schema(connection: Connection, schema: str) -> bool:
     """Whether a PostgreSQL schema exists."""
-    return connection.execute(_bind(_SCHEMA_EXISTS, schema=schema)).first() is not None
+    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
+    return connection.execute(_bind(query, schema=schema)).first() is not None
 
 
 def _bind(query: str, **values: str | None) -> sa.TextClause:
