@@ -5,6 +5,7 @@ A repair moves the value to a table of its own, ``<session_table>_damaged``, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import time
@@ -19,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
 from kern_nb.db.column_types import Integer, Json, StoredRow, Text
-from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, find_damage, raw
+from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, raw, read_cell
 from kern_nb.db.lineage import CYCLE, NO_FORK
 from kern_nb.db.schema import Tables, find_problem
 
@@ -42,14 +43,12 @@ class DamagedCell(NamedTuple):
 
 @dataclass(frozen=True)
 class RowDamage:
-    """The damaged cells of one row.
+    """The damaged cells of one row of a table, which is an attribute of `Tables`.
 
     Attributes:
-        attribute: The table, by attribute of `Tables`.
         address: The engine's address of the row.
         row: All its columns as stored.
         values: Its readable values; None for the others.
-        cells: The damaged cells.
     """
 
     attribute: str
@@ -92,7 +91,7 @@ def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Itera
         cells: list[DamagedCell] = []
         for index, column, null_problem in checks:
             value = row[index]
-            problem = null_problem if value is None else find_damage(attribute, column, value)
+            problem = null_problem if value is None else read_cell(attribute, column, value)[1]
             if problem is not None:
                 cells.append(DamagedCell(column.name, value, problem))
         if row_check is not None:
@@ -332,10 +331,8 @@ class _SafeValues:
                 break
             query = sa.select(raw(table.c[name])).where(*where).distinct().limit(2)
             for value in self.connection.execute(query).scalars():
-                try:
+                with contextlib.suppress(ValueError):
                     values.add(decode(table.c[name], value))
-                except ValueError:
-                    continue
         if name == "run_id" and self.damage.attribute == "runs":
             run_id = self.tables.runs.c.run_id
             values -= set(self.connection.execute(sa.select(run_id).where(run_id.in_(values))).scalars())

@@ -49,16 +49,16 @@ def decode(column: sa.Column[Any], value: Any) -> Any:
     Raises:
         ValueError: It is damaged.
     """
-    kind = column.type
-    return value if value is None or not isinstance(kind, ValidatedType) else kind.decode(value)
+    return value if value is None or not isinstance(column.type, ValidatedType) else column.type.decode(value)
 
 
-def find_damage(attribute: str, column: sa.Column[Any], value: Any) -> str | None:
-    """What is wrong with a cell that was selected `raw`; None if it is valid."""
+def read_cell(attribute: str, column: sa.Column[Any], value: Any) -> tuple[Any, str | None]:
+    """The value of a cell that was selected `raw`, and what is wrong with it, if it is damaged."""
     try:
-        return find_problem(attribute, column, decode(column, value))
+        decoded = decode(column, value)
     except ValueError as error:
-        return str(error)
+        return None, str(error)
+    return decoded, find_problem(attribute, column, decoded)
 
 
 def decode_row(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -69,14 +69,11 @@ def decode_row(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str
     values, damaged, columns = {}, [], getattr(tables, attribute).c
     for name, value in row.items():
         column = columns[name]
-        try:
-            values[str(name)] = decoded = decode(column, value)
-            reason = find_problem(attribute, column, decoded)
-        except ValueError as error:
-            reason = str(error)
-        if reason is not None:
-            values[str(name)] = codec.short_repr(value) if column.primary_key else None
+        decoded, problem = read_cell(attribute, column, value)
+        if problem is not None:
+            decoded = codec.short_repr(value) if column.primary_key else None
             damaged.append(str(name))
+        values[str(name)] = decoded
     return values, tuple(damaged)
 
 
@@ -88,7 +85,7 @@ def report_damage(store: Database, attribute: str, row: StoredRow, *, only: str 
     """
     for name, value in row.items():
         column = getattr(store.tables, attribute).c[name]
-        reason = find_damage(attribute, column, value)
+        _, reason = read_cell(attribute, column, value)
         if reason is not None:
             cell = UnreadableCell(column, value, reason, row)
             if only is not None:

@@ -41,13 +41,7 @@ def micros_per_unit(table: str) -> int:
 
 
 def find_problem(table: str, column: sa.Column[Any], value: Any) -> str | None:
-    """Return why a decoded value is invalid for its column, or None.
-
-    Args:
-        table: The attribute of `Tables`.
-        column: The column.
-        value: The value; None is NULL.
-    """
+    """Why a decoded value is invalid for its column of a table, an attribute of `Tables`; None if it is valid."""
     if value is None:
         return None if column.nullable else "expected a value, got NULL"
     name = column.name

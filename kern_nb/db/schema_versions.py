@@ -35,7 +35,7 @@ _INTERNAL_COLUMN_VERSION = 4
 def create_tables(
     connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
 ) -> None:
-    """Create the tables of a workload, or upgrade older ones, in a writing transaction; arguments as `read_version`.
+    """Create the tables of a workload, or upgrade older ones, in a writing transaction. Arguments as `read_version`.
 
     Raises:
         SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
@@ -65,11 +65,8 @@ def read_version(
 ) -> int | None:
     """The version of a workload's tables, None if they do not exist. Reads the catalog only.
 
-    Args:
-        connection: A connection to the database.
-        tables: The tables that a store would use.
-        beside_others: Whether they may be created in a database that has only other programs' tables.
-        database: The name of the database in errors.
+    With ``beside_others``, they may be created in a database that has only other programs' tables. ``database`` is the
+    name of the database in errors.
 
     Raises:
         SchemaTooNew: the version is newer than this kern_nb supports.
@@ -94,9 +91,7 @@ def read_version(
 def has_kern_tables(
     connection: Connection, tables: Tables, objects: catalog.DatabaseObjects, *, beside_others: bool, database: str
 ) -> bool:
-    """Whether a database with these tables and views has tables of kern_nb, of any workload.
-
-    Arguments are those of `read_version`.
+    """Whether a database with these tables and views has tables of kern_nb, of any workload. See `read_version`.
 
     Raises:
         ForeignLayout: the database has tables or views, and none of kern_nb's.

@@ -229,15 +229,7 @@ def _runs(tables: Tables, only: RowFilter | None, names: set[str]) -> _Computed:
 def view_query(
     view: str, tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
 ) -> Query:
-    """The SELECT of a view, with the requested columns.
-
-    Args:
-        view: One of `VIEWS`.
-        tables: The tables.
-        only: Restricts the rows that totals are computed from; None means all.
-        masks: The columns to hide in some rows.
-        requested: The columns to select.
-    """
+    """The SELECT of a view. ``only`` restricts the rows that totals are computed from; None means all."""
     table: sa.Table = getattr(tables, view)
     names = _required_columns(view, requested)
     computed: dict[str, Expression] = {}
