@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,7 +83,6 @@ def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Itera
     names = list(table.columns.keys())
     # By column, what is wrong with NULL: quick for the many values that are.
     checks = [(i, column, find_problem(attribute, column, None)) for i, column in enumerate(table.columns, 1)]
-    row_check = _ROW_CHECKS.get(attribute)
     streamed = connection.dialect.name == "postgresql"
     query = _select_with_address(connection, table)
     result = connection.execute(query, execution_options={"stream_results": True} if streamed else {})
@@ -94,8 +93,10 @@ def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Itera
             problem = null_problem if value is None else read_cell(attribute, column, value)[1]
             if problem is not None:
                 cells.append(DamagedCell(column.name, value, problem))
-        if row_check is not None:
-            cells += row_check(dict(zip(names, row[1:], strict=True)), {cell.column for cell in cells})
+        if attribute in ("sessions", "blobs"):
+            stored = dict(zip(names, row[1:], strict=True))
+            if (cell := _check_row(attribute, stored, {cell.column for cell in cells})) is not None:
+                cells.append(cell)
         if cells:
             yield _row_damage(tables, attribute, row, cells)
 
@@ -106,29 +107,18 @@ def _row_damage(tables: Tables, attribute: str, row: sa.Row[Any], cells: Iterabl
     return RowDamage(attribute, row[0], stored, values, tuple(cells))
 
 
-def _check_session(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
-    """A branch has a branch point."""
-    if row["parent_session_id"] is None or row["fork_run_index"] is not None or "parent_session_id" in damaged:
-        return []
-    return [DamagedCell("fork_run_index", None, NO_FORK)]
-
-
-def _check_blob(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
-    """Bytes match their hash."""
+def _check_row(attribute: str, row: StoredRow, damaged: set[str]) -> DamagedCell | None:
+    """What is wrong with a row as a whole: a branch without a branch point, bytes that do not match their hash."""
+    if attribute == "sessions":
+        is_branch = row["parent_session_id"] is not None and "parent_session_id" not in damaged
+        return DamagedCell("fork_run_index", None, NO_FORK) if is_branch and row["fork_run_index"] is None else None
     if damaged & {"sha256", "content"}:
-        return []
+        return None
     content = row["content"]
     if not isinstance(content, (bytes, memoryview, bytearray)):
-        return [DamagedCell("content", content, "not bytes")]
-    if hashlib.sha256(content).hexdigest() == row["sha256"]:
-        return []
-    return [DamagedCell("content", bytes(content), "bytes that do not match their hash")]
-
-
-_ROW_CHECKS: dict[str, Callable[[Mapping[str, Any], set[str]], list[DamagedCell]]] = {
-    "sessions": _check_session,
-    "blobs": _check_blob,
-}
+        return DamagedCell("content", content, "not bytes")
+    is_match = hashlib.sha256(content).hexdigest() == row["sha256"]
+    return None if is_match else DamagedCell("content", bytes(content), "bytes that do not match their hash")
 
 
 def _has_address(connection: Connection, address: Any) -> sa.ColumnElement[bool]:
@@ -181,9 +171,7 @@ def _damaged_table(tables: Tables) -> sa.Table:
         sa.MetaData(schema=tables.metadata.schema),
         sa.Column("damage_id", Text, primary_key=True),
         sa.Column("table_name", Text, nullable=False),
-        sa.Column("column_name", Text),
-        sa.Column("session_id", Text),
-        sa.Column("run_id", Text),
+        *(sa.Column(name, Text) for name in ("column_name", "session_id", "run_id")),
         sa.Column("row_name", Text, nullable=False),
         sa.Column("value", Json(any_value=True)),
         sa.Column("reason", Text, nullable=False),

@@ -196,12 +196,10 @@ def _build_rows_query(
         query = query.add_columns((table.c.session_id != lineage.own.session_id).label(INHERITED.name))
     # The rows of a branch are in the order of its runs, inherited or not.
     order = _ORDER[name] if lineage is None else _ORDER[name][1:]
-    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(request.limit)
-
-
-def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """Sort NULL first: engines differ."""
-    return sa.func.coalesce(sa.type_coerce(column, sa.Text()), "") if column.nullable else column
+    keys = (table.c[column] for column in order)
+    # NULL first: engines differ.
+    sorted_by = (sa.func.coalesce(sa.type_coerce(key, sa.Text()), "") if key.nullable else key for key in keys)
+    return query.where(*where).order_by(*sorted_by).limit(request.limit)
 
 
 def _masks(tables: Tables, name: str, lineage: Lineage) -> Masks:

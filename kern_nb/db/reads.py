@@ -374,9 +374,8 @@ def unfinished_runs(
     lineage = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r.c.run_index).where(lineage.runs(r), r.c.run_index <= upto, r.c.parent_run_id.is_(None))
-    return list(
-        connection.execute(query.where(r.c.status.in_(STATUSES_WITHOUT_HISTORY)).order_by(r.c.run_index)).scalars()
-    )
+    unfinished = query.where(r.c.status.in_(STATUSES_WITHOUT_HISTORY)).order_by(r.c.run_index)
+    return list(connection.execute(unfinished).scalars())
 
 
 def _run_of_message(

@@ -85,13 +85,7 @@ STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
     Real: sa.Double,
     Boolean: sa.Boolean,
 }
-_SQLITE_TYPES: dict[type, str] = {
-    Text: "'text'",
-    Json: "'text'",
-    Integer: "'integer'",
-    Real: "'real', 'integer'",
-    Boolean: "'integer'",
-}
+_SQLITE_TYPES = {Text: "'text'", Json: "'text'", Integer: "'integer'", Real: "'real', 'integer'", Boolean: "'integer'"}
 _compile_by_template(valid_or_null, default="{0}", sqlite="(CASE WHEN typeof({0}) IN ({element.kinds}) THEN {0} END)")
 
 
@@ -146,27 +140,6 @@ class json_at(FunctionElement[str]):  # noqa: N801 - used like a function
         steps = [*keys, *map(_duckdb_step, keys)]  # each engine uses one half
         super().__init__(sa.type_coerce(column, sa.Text), *(sa.literal(step, sa.Text) for step in steps))
 
-    def parts(self) -> tuple[Expression, list[Expression], list[Expression]]:
-        """Return the column, the keys, and the keys in DuckDB's syntax."""
-        column, *steps = self.clauses
-        return column, steps[: len(steps) // 2], steps[len(steps) // 2 :]
-
-
-@compiles(json_at, "postgresql")
-def _json_at_postgresql(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, keys, _ = element.parts()
-    steps = "".join(f" -> {compiler.process(key, **kw)}" for key in keys)
-    return f"CAST({_postgresql_json(compiler.process(column, **kw), 'JSON', steps, compiler.dialect)} AS TEXT)"
-
-
-@compiles(json_at, "duckdb")
-def _json_at_duckdb(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, _, steps = element.parts()
-    value = f"TRY_CAST({compiler.process(column, **kw)} AS JSON)"
-    for step in steps:
-        value = f"json_extract({value}, {compiler.process(step, **kw)})"
-    return f"CAST({value} AS VARCHAR)"
-
 
 def _duckdb_step(key: str) -> str:
     """Quote a key for DuckDB.
@@ -180,12 +153,22 @@ def _duckdb_step(key: str) -> str:
     return f'$."{escaped}"'
 
 
-@compiles(json_at, "sqlite")
-def _json_at_sqlite(element: json_at, compiler: Any, **kw: Any) -> str:
-    column, keys, _ = element.parts()
-    # As bytes: sqlite3 fails to pass invalid UTF-8 as text.
-    document = f"CAST({compiler.process(column, **kw)} AS BLOB)"
-    return f"{JSON_AT_FUNCTION}({', '.join([document, *(compiler.process(key, **kw) for key in keys)])})"
+@compiles(json_at)
+def _json_at(element: json_at, compiler: Any, **kw: Any) -> str:
+    engine = compiler.dialect.name
+    column, *steps = element.clauses
+    half = len(steps) // 2
+    used = steps[half:] if engine == "duckdb" else steps[:half]
+    document, *keys = (compiler.process(clause, **kw) for clause in (column, *used))
+    if engine == "sqlite":  # as bytes: sqlite3 fails to pass invalid UTF-8 as text
+        return f"{JSON_AT_FUNCTION}({', '.join([f'CAST({document} AS BLOB)', *keys])})"
+    if engine == "postgresql":
+        operators = "".join(f" -> {key}" for key in keys)
+        return f"CAST({_postgresql_json(document, 'JSON', operators, compiler.dialect)} AS TEXT)"
+    value = f"TRY_CAST({document} AS JSON)"
+    for key in keys:
+        value = f"json_extract({value}, {key})"
+    return f"CAST({value} AS VARCHAR)"
 
 
 JSON_AT_FUNCTION = "kern_json_at"

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from kern_nb.db import codec, mapping
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
-from kern_nb.db.dtypes import to_pandas
+from kern_nb.db.dtypes import ARROW_TYPES, to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
 from kern_nb.db.views import VIEWS, view_query
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
@@ -47,7 +47,8 @@ _Part = TypeVar("_Part")
 
 _FORBIDDEN = re.compile("[\0\ud800-\udfff]")  # no engine accepts these in SQL
 
-# An unclosed quote or comment extends to the end, so that the time is linear.
+# `_TOKEN` matches `$name`, and text in which it is no parameter. An unclosed quote or comment extends to the end, so that
+# the time is linear.
 _QUOTED = r"""'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"""
 _COMMENT = r"--[^\n]* | /\*.*?(?:\*/|\Z)"
 _TOKEN = re.compile(rf"(?:{_QUOTED} | {_COMMENT}) | \$(?P<name>[A-Za-z_]\w*)", re.VERBOSE | re.DOTALL)
@@ -215,13 +216,7 @@ def _deduplicate(names: Sequence[str]) -> list[str]:
     return unique
 
 
-_KINDS: dict[pa.DataType, Kind] = {
-    pa.string(): "text",
-    pa.int64(): "count",
-    pa.float64(): "number",
-    pa.bool_(): "flag",
-    pa.timestamp("us", tz="UTC"): "time",
-}
+_KINDS: dict[pa.DataType, Kind] = {dtype: kind for kind, dtype in ARROW_TYPES.items() if kind != "json"}
 
 
 def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -251,7 +246,14 @@ def compile_views(
 @functools.lru_cache(maxsize=64)
 def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
     inner = view_query(name, tables).subquery()
-    columns = [_convert(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+    columns = []
+    for column in FRAMES[name]:
+        value: sa.ColumnElement[Any] = inner.c[column.name]
+        if column.kind == "time":
+            value = as_time(value)
+        elif column.kind == "json" and dialect.name == "postgresql":
+            value = as_jsonb(sa.type_coerce(value, sa.Text))
+        columns.append(value.label(column.name))
     body = sa.select(*columns).compile(
         dialect=dialect,
         compile_kwargs={"literal_binds": True},
@@ -266,10 +268,3 @@ def create_view_statements(store: Database, dialect: sa.Dialect, db_schema: str 
     """The DDL of the six views. They are temporary: each workload of a database has its own."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
     return [f"{create} {name} AS {body}" for name, body in compile_views(store, dialect, db_schema).items()]
-
-
-def _convert(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
-    if column.kind == "time":
-        return as_time(value)
-    is_jsonb = column.kind == "json" and dialect.name == "postgresql"
-    return as_jsonb(sa.type_coerce(value, sa.Text)) if is_jsonb else value
