@@ -47,8 +47,8 @@ _Part = TypeVar("_Part")
 
 _FORBIDDEN = re.compile("[\0\ud800-\udfff]")  # no engine accepts these in SQL
 
-# `_TOKEN` matches `$name`, and text in which it is no parameter. An unclosed quote or comment extends to the end, so that
-# the time is linear.
+# `_TOKEN` matches `$name`, and text in which it is no parameter. An unclosed quote or comment extends to the end, so
+# that the time is linear.
 _QUOTED = r"""'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"""
 _COMMENT = r"--[^\n]* | /\*.*?(?:\*/|\Z)"
 _TOKEN = re.compile(rf"(?:{_QUOTED} | {_COMMENT}) | \$(?P<name>[A-Za-z_]\w*)", re.VERBOSE | re.DOTALL)
