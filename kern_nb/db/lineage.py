@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from kern_nb.db import codec
 from kern_nb.db.column_types import StoredRow, UnreadableCell
 from kern_nb.db.schema import USAGE_COLUMNS, Tables, starts_with
-from kern_nb.db.sql_expressions import in_json_array
+from kern_nb.db.sql_expressions import ByEngine, in_json_array
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
 from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES
@@ -128,11 +128,9 @@ _MAX_DISJUNCTION = 12
 """The most segments for which a condition names each of them."""
 
 
-class in_segments(sa.sql.expression.FunctionElement[bool]):  # noqa: N801 - used like a function
+class in_segments(ByEngine):  # noqa: N801 - used like a function
     """Whether a row is in one of the segments of a JSON array of ``{"s": session, "r": run, "m": message}``."""
 
-    inherit_cache = True
-    name = "in_segments"
     type = sa.Boolean()
 
     def __init__(self, spans: Any, owner: Any, run: Any, message: Any, part: str) -> None:

@@ -15,10 +15,20 @@ from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 Expression = sa.ColumnElement[Any]
 
 
-def _compile_by_template(element: type[FunctionElement[Any]], **templates: str) -> None:
-    """Set the SQL of an expression by engine, with ``{0}`` for its first argument; ``default`` is for the others."""
-    for dialect, template in templates.items():
-        compiles(element, dialect)(partial(_format_template, template))
+class ByEngine(FunctionElement[Any]):
+    """An expression with a template of its SQL for each engine, with ``{0}`` for its first argument.
+
+    Where that is not enough, a function that is registered with `compiles`.
+    """
+
+    name: str
+
+    def __init_subclass__(cls, **templates: str) -> None:
+        """Register the templates: by name of the dialect, ``default`` for the others."""
+        super().__init_subclass__()
+        cls.inherit_cache, cls.name = True, cls.__name__
+        for dialect, template in templates.items():
+            compiles(cls, dialect)(partial(_format_template, template))
 
 
 def _format_template(template: str, element: Any, compiler: Any, **kw: Any) -> str:
@@ -28,22 +38,17 @@ def _format_template(template: str, element: Any, compiler: Any, **kw: Any) -> s
 # Invalid JSON has no keys: every engine raises an error for it, which would fail the statement for all rows.
 
 
-class json_text(FunctionElement[str]):  # noqa: N801 - used like a function
+class json_text(  # noqa: N801 - used like a function
+    ByEngine,
+    duckdb="(TRY_CAST({0} AS JSON) ->> {1})",
+    sqlite="(CASE WHEN typeof({0}) = 'text' AND json_valid({0}) THEN {0} ->> {1} END)",
+):
     """The text at a key of a JSON column; at a constant key, DuckDB reads it fifteen times faster."""
 
-    inherit_cache = True
-    name = "json_text"
     type = Text()
 
     def __init__(self, column: Expression, key: str, *, constant: bool = False) -> None:
         super().__init__(sa.type_coerce(column, sa.Text), sa.literal(key, sa.Text, literal_execute=constant))
-
-
-_compile_by_template(
-    json_text,
-    duckdb="(TRY_CAST({0} AS JSON) ->> {1})",
-    sqlite="(CASE WHEN typeof({0}) = 'text' AND json_valid({0}) THEN {0} ->> {1} END)",
-)
 
 
 @compiles(json_text, "postgresql")
@@ -65,11 +70,10 @@ def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) 
     return f"(CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {value} END)"
 
 
-class valid_or_null(FunctionElement[Any]):  # noqa: N801 - used like a function
+class valid_or_null(  # noqa: N801 - used like a function
+    ByEngine, default="{0}", sqlite="(CASE WHEN typeof({0}) IN ({element.kinds}) THEN {0} END)"
+):
     """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
-
-    inherit_cache = True
-    name = "valid_or_null"
 
     def __init__(self, column: Expression) -> None:
         kind = type(column.type)
@@ -86,42 +90,29 @@ STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
     Boolean: sa.Boolean,
 }
 _SQLITE_TYPES = {Text: "'text'", Json: "'text'", Integer: "'integer'", Real: "'real', 'integer'", Boolean: "'integer'"}
-_compile_by_template(valid_or_null, default="{0}", sqlite="(CASE WHEN typeof({0}) IN ({element.kinds}) THEN {0} END)")
-
-
-class lower_text(FunctionElement[str]):  # noqa: N801 - used like a function
-    """A text in lower case."""
-
-    inherit_cache = True
-    name = "lower_text"
-    type = sa.Text()
 
 
 # On SQLite as bytes: sqlite3 fails to pass invalid UTF-8 as text to a Python function.
-_compile_by_template(lower_text, default="lower({0})", sqlite="lower(CAST({0} AS BLOB))")
+class lower_text(ByEngine, default="lower({0})", sqlite="lower(CAST({0} AS BLOB))"):  # noqa: N801
+    """A text in lower case."""
 
-
-class as_time(FunctionElement[Any]):  # noqa: N801 - used like a function
-    """Unix microseconds as the engine's timestamp type."""
-
-    inherit_cache = True
-    name = "as_time"
+    type = sa.Text()
 
 
 _FRACTION = "((({0} % 1000000) + 1000000) % 1000000)"  # also positive before 1970
-_compile_by_template(
-    as_time,
+
+
+class as_time(  # noqa: N801 - used like a function
+    ByEngine,
     default="to_timestamp({0} / 1000000.0)",
     duckdb="make_timestamptz({0})",
     sqlite=f"(datetime(({{0}} - {_FRACTION}) / 1000000, 'unixepoch') || printf('.%06d', {_FRACTION}))",
-)
+):
+    """Unix microseconds as the engine's timestamp type."""
 
 
-class as_jsonb(FunctionElement[Any]):  # noqa: N801 - used like a function
+class as_jsonb(ByEngine):  # noqa: N801 - used like a function
     """A text as PostgreSQL's JSONB; NULL if it is invalid JSON."""
-
-    inherit_cache = True
-    name = "as_jsonb"
 
 
 @compiles(as_jsonb, "postgresql")
@@ -129,11 +120,9 @@ def _as_jsonb(element: as_jsonb, compiler: Any, **kw: Any) -> str:
     return _postgresql_json(compiler.process(element.clauses, **kw), "JSONB", "", compiler.dialect)
 
 
-class json_at(FunctionElement[str]):  # noqa: N801 - used like a function
+class json_at(ByEngine):  # noqa: N801 - used like a function
     """The JSON text at a path of keys through objects; NULL if it does not exist."""
 
-    inherit_cache = True
-    name = "json_at"
     type = sa.Text()
 
     def __init__(self, column: Expression, *keys: str) -> None:
@@ -196,19 +185,13 @@ def _parse(document: str | bytes) -> Any:
     return json.loads(document)
 
 
-class _json_items(FunctionElement[Any]):  # noqa: N801 - used like a function
-    """The strings of a JSON array as rows."""
-
-    inherit_cache = True
-    name = "json_items"
-
-
-_compile_by_template(
-    _json_items,
+class _json_items(  # noqa: N801 - used like a function
+    ByEngine,
     postgresql="(SELECT json_array_elements_text(CAST({0} AS JSON)))",
     duckdb="(SELECT unnest(from_json({0}, '[\"VARCHAR\"]')))",
     sqlite="(SELECT value FROM json_each({0}))",
-)
+):
+    """The strings of a JSON array as rows."""
 
 
 def in_json_array(column: Expression, array: str) -> sa.ColumnElement[bool]:
