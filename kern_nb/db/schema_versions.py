@@ -21,7 +21,9 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
     3: [("requirements", "approved"), ("requirements", "extra")],
     4: [
-        *(("messages", name) for name in ("from_history", "partial", "internal")),
+        ("messages", "from_history"),
+        ("messages", "partial"),
+        ("messages", "internal"),
         ("tool_calls", "internal"),
         ("runs", "internal"),
     ],
