@@ -14,30 +14,31 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-_SQLITE = """SELECT '' AS "schema", name FROM sqlite_master
-    WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"""
-_DUCKDB = """SELECT schema_name, table_name FROM duckdb_tables()
-      WHERE database_name = current_database() AND NOT internal
-    UNION ALL SELECT schema_name, view_name FROM duckdb_views()
-      WHERE database_name = current_database() AND NOT internal"""
-# Without objects of extensions: PostGIS and pg_stat_statements put a table or a view into `public`.
-_POSTGRES = """SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
-      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid
-        AND d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype = 'e')"""
-_QUERIES = {"sqlite": _SQLITE, "duckdb": _DUCKDB, "postgresql": _POSTGRES}
-
-_POSTGRES_COLUMNS = """SELECT c.relname, a.attname FROM pg_catalog.pg_attribute a
-      JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND a.attnum > 0 AND NOT a.attisdropped"""
-_DUCKDB_COLUMNS = """SELECT table_name, column_name FROM duckdb_columns()
-    WHERE database_name = current_database() AND schema_name = 'main'"""
-_ALL_COLUMNS = {"duckdb": _DUCKDB_COLUMNS, "postgresql": _POSTGRES_COLUMNS}
+_OBJECTS = {
+    "sqlite": """SELECT '' AS "schema", name FROM sqlite_master
+        WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'""",
+    "duckdb": """SELECT schema_name, table_name FROM duckdb_tables()
+          WHERE database_name = current_database() AND NOT internal
+        UNION ALL SELECT schema_name, view_name FROM duckdb_views()
+          WHERE database_name = current_database() AND NOT internal""",
+    # Without objects of extensions: PostGIS and pg_stat_statements put a table or a view into `public`.
+    "postgresql": """SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid
+            AND d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype = 'e')""",
+}
+_ALL_COLUMNS = {
+    "duckdb": """SELECT table_name, column_name FROM duckdb_columns()
+        WHERE database_name = current_database() AND schema_name = 'main'""",
+    "postgresql": """SELECT c.relname, a.attname FROM pg_catalog.pg_attribute a
+          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+          AND a.attnum > 0 AND NOT a.attisdropped""",
+}
 _COLUMNS = {
-    "duckdb": f"{_DUCKDB_COLUMNS} AND table_name = :name",
-    "postgresql": f"{_POSTGRES_COLUMNS} AND c.relname = :name",
+    "duckdb": f"{_ALL_COLUMNS['duckdb']} AND table_name = :name",
+    "postgresql": f"{_ALL_COLUMNS['postgresql']} AND c.relname = :name",
     "sqlite": "SELECT :name, name FROM pragma_table_info(:name)",
 }
 _MAX_TABLES = 1000
@@ -51,7 +52,6 @@ _SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog
       LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = :name AND c.relkind IN ('r', 'p')
         AND has_table_privilege(c.oid, 'SELECT')
     ORDER BY path.position"""
-_SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class DatabaseObjects:
 def list_objects(connection: Connection, schema: str | None) -> DatabaseObjects:
     """The user-created tables and views; on PostgreSQL those of one schema, the connection's if None."""
     dialect = connection.dialect.name
-    rows = connection.execute(_bind(_QUERIES[dialect], schema=schema)).all()
+    rows = connection.execute(_bind(_OBJECTS[dialect], schema=schema)).all()
     if dialect != "duckdb":
         names = frozenset(str(name) for _, name in rows)
         return DatabaseObjects(names, names, any_case=dialect == "sqlite")
-    qualified = frozenset(str(name) if schema == "main" else f"{schema}.{name}" for schema, name in rows)
-    return DatabaseObjects(frozenset(str(name) for schema, name in rows if schema == "main"), qualified, any_case=True)
+    own = frozenset(str(name) for schema, name in rows if schema == "main")
+    return DatabaseObjects(own, own | {f"{schema}.{name}" for schema, name in rows if schema != "main"}, any_case=True)
 
 
 def columns_by_table(connection: Connection, names: Iterable[str], schema: str | None) -> dict[str, set[str]]:
@@ -123,7 +123,8 @@ def search_path(connection: Connection, name: str) -> list[PathSchema]:
 
 def has_schema(connection: Connection, schema: str) -> bool:
     """Whether a PostgreSQL schema exists."""
-    return connection.execute(_bind(_SCHEMA_EXISTS, schema=schema)).first() is not None
+    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
+    return connection.execute(_bind(query, schema=schema)).first() is not None
 
 
 def _bind(query: str, **values: str | None) -> sa.TextClause:

@@ -34,11 +34,7 @@ class UnreadableCell(Exception):
     """
 
     def __init__(
-        self,
-        column: sa.Column[Any] | tuple[str, str] | None,
-        value: object,
-        reason: str,
-        row: StoredRow | None = None,
+        self, column: sa.Column[Any] | tuple[str, str] | None, value: object, reason: str, row: StoredRow | None = None
     ) -> None:
         super().__init__(reason)
         self.column, self.value, self.reason, self.row = column, value, reason, row
@@ -112,11 +108,7 @@ def text_type_error(value: object) -> BadUsage:
 
 
 class Json(ValidatedType):
-    """Any value that `codec` can encode. None is NULL.
-
-    Args:
-        any_value: Whether any type is allowed; otherwise it must be an object.
-    """
+    """Any value that `codec` can encode, with ``any_value``; otherwise an object. None is NULL."""
 
     impl = sa.Text
     cache_ok = True

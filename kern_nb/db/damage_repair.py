@@ -5,10 +5,11 @@ A repair moves the value to a table of its own, ``<session_table>_damaged``, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec
 from kern_nb.db.column_types import Integer, Json, StoredRow, Text
-from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, find_damage, raw
+from kern_nb.db.damaged_rows import KEY_COLUMNS, decode, decode_row, describe_row, raw, read_cell
 from kern_nb.db.lineage import CYCLE, NO_FORK
 from kern_nb.db.schema import Tables, find_problem
 
@@ -32,15 +33,8 @@ _BATCH = 2_000
 # Find -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class DamagedCell:
-    """A damaged cell.
-
-    Attributes:
-        column: Its column's name.
-        value: The stored value as the driver returns it.
-        reason: What is wrong with it.
-    """
+class DamagedCell(NamedTuple):
+    """A damaged cell: its value as the driver returns it, and what is wrong with it."""
 
     column: str
     value: Any
@@ -49,14 +43,12 @@ class DamagedCell:
 
 @dataclass(frozen=True)
 class RowDamage:
-    """The damaged cells of one row.
+    """The damaged cells of one row of a table, which is an attribute of `Tables`.
 
     Attributes:
-        attribute: The table, by attribute of `Tables`.
         address: The engine's address of the row.
         row: All its columns as stored.
         values: Its readable values; None for the others.
-        cells: The damaged cells.
     """
 
     attribute: str
@@ -80,65 +72,53 @@ def scan(connection: Connection, tables: Tables) -> Iterator[RowDamage]:
         yield from list(_scan_table(connection, tables, attribute))
 
 
+def _select_with_address(connection: Connection, table: sa.Table) -> sa.Select[Any]:
+    """All rows as stored, each with the engine's address of it, which identifies it even if its key is damaged."""
+    address = "CAST(ctid AS TEXT)" if connection.dialect.name == "postgresql" else "rowid"
+    return sa.select(sa.literal_column(address).label("kern_address"), *map(raw, table.columns))
+
+
 def _scan_table(connection: Connection, tables: Tables, attribute: str) -> Iterator[RowDamage]:
     table: sa.Table = getattr(tables, attribute)
-    columns = list(table.columns)
-    checks = [(index, column, _cell_check(attribute, column)) for index, column in enumerate(columns, 1)]
-    query = sa.select(_address(connection).label("kern_address"), *map(raw, columns))
+    names = list(table.columns.keys())
+    # By column, what is wrong with NULL: quick for the many values that are.
+    checks = [(i, column, find_problem(attribute, column, None)) for i, column in enumerate(table.columns, 1)]
     streamed = connection.dialect.name == "postgresql"
+    query = _select_with_address(connection, table)
     result = connection.execute(query, execution_options={"stream_results": True} if streamed else {})
-    for batch in result.partitions(_BATCH):
-        for row in batch:
-            cells: list[DamagedCell] = [
-                DamagedCell(column.name, row[index], reason)
-                for index, column, check in checks
-                if (reason := check(row[index])) is not None
-            ]
-            stored: dict[str, Any] = {}
-            if cells or attribute in _ROW_CHECKS:
-                stored = {column.name: row[index] for index, column in enumerate(columns, 1)}
-            if attribute in _ROW_CHECKS:
-                cells += _ROW_CHECKS[attribute](stored, {cell.column for cell in cells})
-            if cells:
-                values, _ = decode_row(tables, attribute, stored)
-                values |= dict.fromkeys(cell.column for cell in cells)
-                yield RowDamage(attribute, row[0], stored, values, tuple(cells))
+    for row in itertools.chain.from_iterable(result.partitions(_BATCH)):
+        cells: list[DamagedCell] = []
+        for index, column, null_problem in checks:
+            value = row[index]
+            problem = null_problem if value is None else read_cell(attribute, column, value)[1]
+            if problem is not None:
+                cells.append(DamagedCell(column.name, value, problem))
+        if attribute in ("sessions", "blobs"):
+            stored = dict(zip(names, row[1:], strict=True))
+            if (cell := _check_row(attribute, stored, {cell.column for cell in cells})) is not None:
+                cells.append(cell)
+        if cells:
+            yield _row_damage(tables, attribute, row, cells)
 
 
-def _cell_check(attribute: str, column: sa.Column[Any]) -> Callable[[Any], str | None]:
-    """`find_damage` for one column, quick for the many values that are NULL."""
-    null_reason = find_problem(attribute, column, None)
-    return lambda value: null_reason if value is None else find_damage(attribute, column, value)
+def _row_damage(tables: Tables, attribute: str, row: sa.Row[Any], cells: Iterable[DamagedCell]) -> RowDamage:
+    stored = dict(zip(getattr(tables, attribute).columns.keys(), row[1:], strict=True))
+    values = decode_row(tables, attribute, stored)[0] | dict.fromkeys(cell.column for cell in cells)
+    return RowDamage(attribute, row[0], stored, values, tuple(cells))
 
 
-def _check_session(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
-    """A branch has a branch point."""
-    if row["parent_session_id"] is None or row["fork_run_index"] is not None or "parent_session_id" in damaged:
-        return []
-    return [DamagedCell("fork_run_index", None, NO_FORK)]
-
-
-def _check_blob(row: StoredRow, damaged: set[str]) -> list[DamagedCell]:
-    """Bytes match their hash."""
+def _check_row(attribute: str, row: StoredRow, damaged: set[str]) -> DamagedCell | None:
+    """What is wrong with a row as a whole: a branch without a branch point, bytes that do not match their hash."""
+    if attribute == "sessions":
+        is_branch = row["parent_session_id"] is not None and "parent_session_id" not in damaged
+        return DamagedCell("fork_run_index", None, NO_FORK) if is_branch and row["fork_run_index"] is None else None
     if damaged & {"sha256", "content"}:
-        return []
+        return None
     content = row["content"]
     if not isinstance(content, (bytes, memoryview, bytearray)):
-        return [DamagedCell("content", content, "not bytes")]
-    if hashlib.sha256(content).hexdigest() == row["sha256"]:
-        return []
-    return [DamagedCell("content", bytes(content), "bytes that do not match their hash")]
-
-
-_ROW_CHECKS: dict[str, Callable[[Mapping[str, Any], set[str]], list[DamagedCell]]] = {
-    "sessions": _check_session,
-    "blobs": _check_blob,
-}
-
-
-def _address(connection: Connection) -> sa.ColumnElement[Any]:
-    """The engine's address of a row, which identifies it even if its key is damaged."""
-    return sa.literal_column("CAST(ctid AS TEXT)" if connection.dialect.name == "postgresql" else "rowid")
+        return DamagedCell("content", content, "not bytes")
+    is_match = hashlib.sha256(content).hexdigest() == row["sha256"]
+    return None if is_match else DamagedCell("content", bytes(content), "bytes that do not match their hash")
 
 
 def _has_address(connection: Connection, address: Any) -> sa.ColumnElement[bool]:
@@ -150,11 +130,9 @@ def _has_address(connection: Connection, address: Any) -> sa.ColumnElement[bool]
 def parent_link(connection: Connection, tables: Tables, session_id: str) -> RowDamage:
     """A branch's link to its parent in a cycle, as damage."""
     s = tables.sessions
-    query = sa.select(_address(connection).label("kern_address"), *map(raw, s.columns))
-    row = connection.execute(query.where(s.c.session_id == session_id)).one()
-    stored = {column.name: row[index] for index, column in enumerate(s.columns, 1)}
-    cell = DamagedCell("parent_session_id", stored["parent_session_id"], CYCLE)
-    return RowDamage("sessions", row[0], stored, decode_row(tables, "sessions", stored)[0], (cell,))
+    row = connection.execute(_select_with_address(connection, s).where(s.c.session_id == session_id)).one()
+    cell = DamagedCell("parent_session_id", row.parent_session_id, CYCLE)
+    return _row_damage(tables, "sessions", row, [cell])
 
 
 # Repair ---------------------------------------------------------------------------------------------------------------
@@ -193,9 +171,7 @@ def _damaged_table(tables: Tables) -> sa.Table:
         sa.MetaData(schema=tables.metadata.schema),
         sa.Column("damage_id", Text, primary_key=True),
         sa.Column("table_name", Text, nullable=False),
-        sa.Column("column_name", Text),
-        sa.Column("session_id", Text),
-        sa.Column("run_id", Text),
+        *(sa.Column(name, Text) for name in ("column_name", "session_id", "run_id")),
         sa.Column("row_name", Text, nullable=False),
         sa.Column("value", Json(any_value=True)),
         sa.Column("reason", Text, nullable=False),
@@ -227,20 +203,34 @@ def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
     table: sa.Table = getattr(tables, damage.attribute)
     safe = _SafeValues(connection, tables, damage).compute()
     is_row = _has_address(connection, damage.address)
+    moved: list[tuple[str | None, Any, str]] = []
     if safe is None:
-        reason = "; ".join(f"{cell.column}: {cell.reason}" for cell in damage.cells)
         whole_row = {name: _to_bytes(value) for name, value in damage.row.items() if value is not None}
-        rows = [_damage_row(table, damage, None, whole_row, reason)]
+        moved.append((None, whole_row, "; ".join(f"{cell.column}: {cell.reason}" for cell in damage.cells)))
         connection.execute(table.delete().where(is_row))
     else:
-        rows = [_damage_row(table, damage, cell.column, _to_bytes(cell.value), cell.reason) for cell in damage.cells]
+        moved += [(cell.column, _to_bytes(cell.value), cell.reason) for cell in damage.cells]
         cleared = [name for name in safe if name not in {cell.column for cell in damage.cells}]
-        rows += [
-            _damage_row(table, damage, name, _to_bytes(damage.row[name]), "it has no meaning without the damaged value")
+        moved += [
+            (name, _to_bytes(damage.row[name]), "it has no meaning without the damaged value")
             for name in cleared
             if damage.row[name] is not None
         ]
         connection.execute(table.update().where(is_row).values(**safe))
+    rows = [
+        {
+            "damage_id": uuid4().hex[:12],
+            "table_name": table.name,
+            "column_name": column,
+            "session_id": damage.key("session_id"),
+            "run_id": damage.key("run_id"),
+            "row_name": describe_row(damage.attribute, damage.row) or damage.attribute,
+            "value": value,
+            "reason": reason,
+            "set_aside_at": int(time.time() * 1_000_000),
+        }
+        for column, value, reason in moved
+    ]
     store.insert_rows(connection, damaged_table, rows)
     subject = "the row is" if safe is None else "the value is"
     return f"{subject} in {damaged_table.name} now, damage_id {', '.join(row['damage_id'] for row in rows)}"
@@ -248,20 +238,6 @@ def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
 
 def _to_bytes(value: Any) -> Any:
     return bytes(value) if isinstance(value, (memoryview, bytes, bytearray)) else value
-
-
-def _damage_row(table: sa.Table, damage: RowDamage, column: str | None, value: Any, reason: str) -> dict[str, Any]:
-    return {
-        "damage_id": uuid4().hex[:12],
-        "table_name": table.name,
-        "column_name": column,
-        "session_id": damage.key("session_id"),
-        "run_id": damage.key("run_id"),
-        "row_name": describe_row(damage.attribute, damage.row) or damage.attribute,
-        "value": value,
-        "reason": reason,
-        "set_aside_at": int(time.time() * 1_000_000),
-    }
 
 
 _SAFE_WORDS = {
@@ -293,11 +269,9 @@ class _SafeValues:
                 column = table.c[cell.column]
                 if cell.column == "status":
                     safe[cell.column] = _SAFE_STATUSES[attribute]
-                elif cell.column in _SAFE_WORDS and not (attribute == "sessions" and cell.column == "name"):
+                elif cell.column in _SAFE_WORDS:
                     safe[cell.column] = _SAFE_WORDS[cell.column]
-                elif attribute == "blobs":
-                    safe[cell.column] = self._blob_value(cell.column)
-                elif attribute == "sessions" and cell.column in _FORK_COLUMNS[:2]:
+                elif cell.column in _FORK_COLUMNS[:2]:
                     safe |= dict.fromkeys(_FORK_COLUMNS)  # the branch point is unknown: it inherits nothing
                 elif cell.column == "fork_message_index":
                     safe.setdefault(cell.column, -1)  # NULL would be all of the run
@@ -307,37 +281,29 @@ class _SafeValues:
                     safe[cell.column] = self.values[cell.column] = self._find_key(cell.column)
         except _UnknownKey:
             return None
-        if safe.get("parent_session_id", "") is None:
-            safe |= dict.fromkeys(_FORK_COLUMNS)
         return safe
-
-    def _blob_value(self, name: str) -> Any:
-        content = self.damage.row["content"]
-        if name == "media_type":
-            return None
-        if name == "size" and isinstance(content, (bytes, memoryview)):
-            return len(content)
-        raise _UnknownKey
 
     def _find_key(self, name: str) -> Any:
         """A key of the row, from the rows that belong to it, or a new one if it may be any."""
         attribute, t = self.damage.attribute, self.tables
+        if attribute == "blobs":
+            content = self.damage.row["content"]
+            if name == "size" and isinstance(content, (bytes, memoryview)):
+                return len(content)
+            raise _UnknownKey
         if attribute == "sessions":
             return self._orphans_session()
+        if attribute == "runs" and name == "run_index":
+            return self._free_run_index()
         if attribute == "runs":
-            if name == "run_index":
-                return self._free_run_index()
             by = "run_id" if name == "session_id" else "session_id"
-            tables = (table for table in (t.messages, t.tool_calls) if by in table.c)
-            return self._only_value(name, by, *tables, or_new=name == "run_id")
+            return self._only_value(name, by, t.messages, t.tool_calls, or_new=name == "run_id")
         if name in ("session_id", "run_index"):
             return self._only_value(name, "run_id", t.runs)
         if name == "run_id":
             return self._only_value(name, "session_id", t.runs)
-        if name == "message_index":
-            return self._first_free(t.messages, name)
-        if name == "call_index":
-            return self._first_free(t.tool_calls, name)
+        if name in ("message_index", "call_index"):
+            return self._first_free(t.messages if name == "message_index" else t.tool_calls, name)
         return f"damaged-{uuid4().hex[:8]}"
 
     def _only_value(self, name: str, by: str, *tables: sa.Table, or_new: bool = False) -> Any:
@@ -345,7 +311,7 @@ class _SafeValues:
         values: set[Any] = set()
         for table in tables:
             where = [table.c[by] == self.values[by]]
-            if by == "session_id" and "run_index" in table.c:
+            if by == "session_id":
                 if self.values.get("run_index") is None:
                     raise _UnknownKey
                 where.append(table.c.run_index == self.values["run_index"])
@@ -353,19 +319,14 @@ class _SafeValues:
                 break
             query = sa.select(raw(table.c[name])).where(*where).distinct().limit(2)
             for value in self.connection.execute(query).scalars():
-                try:
+                with contextlib.suppress(ValueError):
                     values.add(decode(table.c[name], value))
-                except ValueError:
-                    continue
         if name == "run_id" and self.damage.attribute == "runs":
             run_id = self.tables.runs.c.run_id
-            query = sa.select(run_id)
-            values = {v for v in values if self.connection.execute(query.where(run_id == v)).first() is None}
-        if len(values) == 1:
-            return values.pop()
-        if or_new:
-            return str(uuid4())
-        raise _UnknownKey
+            values -= set(self.connection.execute(sa.select(run_id).where(run_id.in_(values))).scalars())
+        if len(values) != 1 and not or_new:
+            raise _UnknownKey
+        return values.pop() if len(values) == 1 else str(uuid4())
 
     def _orphans_session(self) -> str:
         """The only session id that runs have and no session has, or a new one."""

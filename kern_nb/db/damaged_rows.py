@@ -6,6 +6,7 @@ repairs all of them.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +49,16 @@ def decode(column: sa.Column[Any], value: Any) -> Any:
     Raises:
         ValueError: It is damaged.
     """
-    kind = column.type
-    return value if value is None or not isinstance(kind, ValidatedType) else kind.decode(value)
+    return value if value is None or not isinstance(column.type, ValidatedType) else column.type.decode(value)
 
 
-def find_damage(attribute: str, column: sa.Column[Any], value: Any) -> str | None:
-    """What is wrong with a cell that was selected `raw`; None if it is valid."""
+def read_cell(attribute: str, column: sa.Column[Any], value: Any) -> tuple[Any, str | None]:
+    """The value of a cell that was selected `raw`, and what is wrong with it, if it is damaged."""
     try:
-        return find_problem(attribute, column, decode(column, value))
+        decoded = decode(column, value)
     except ValueError as error:
-        return str(error)
+        return None, str(error)
+    return decoded, find_problem(attribute, column, decoded)
 
 
 def decode_row(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -68,32 +69,23 @@ def decode_row(tables: Tables, attribute: str, row: StoredRow) -> tuple[dict[str
     values, damaged, columns = {}, [], getattr(tables, attribute).c
     for name, value in row.items():
         column = columns[name]
-        try:
-            values[str(name)] = decoded = decode(column, value)
-            reason = find_problem(attribute, column, decoded)
-        except ValueError as error:
-            reason = str(error)
-        if reason is not None:
-            values[str(name)] = codec.short_repr(value) if column.primary_key else None
+        decoded, problem = read_cell(attribute, column, value)
+        if problem is not None:
+            decoded = codec.short_repr(value) if column.primary_key else None
             damaged.append(str(name))
+        values[str(name)] = decoded
     return values, tuple(damaged)
 
 
 def report_damage(store: Database, attribute: str, row: StoredRow, *, only: str | None) -> None:
-    """Report a damaged row that a list leaves out: an error in a list of its session, a warning in a list of all.
-
-    Args:
-        store: The store.
-        attribute: The table.
-        row: The row, selected `raw`.
-        only: The session or run that is listed; None for all.
+    """Warn of a damaged row, selected `raw`, that a list of all sessions leaves out.
 
     Raises:
-        UnreadableCell: One session or run is listed.
+        UnreadableCell: Only one session or run is listed, named by ``only``.
     """
     for name, value in row.items():
         column = getattr(store.tables, attribute).c[name]
-        reason = find_damage(attribute, column, value)
+        _, reason = read_cell(attribute, column, value)
         if reason is not None:
             cell = UnreadableCell(column, value, reason, row)
             if only is not None:
@@ -107,18 +99,15 @@ def damaged_row_error(store: Database, cell: UnreadableCell) -> DamagedRow:
     tables, column = store.tables, cell.column
     if isinstance(column, tuple):
         column = getattr(tables, column[0]).c[column[1]]
-    attribute = None
-    if column is not None:
-        attribute = next((name for name in KEY_COLUMNS if getattr(tables, name) is column.table), None)
-    if column is None or attribute is None:
+    owners = [] if column is None else [name for name in KEY_COLUMNS if getattr(tables, name) is column.table]
+    if column is None or not owners:
         return DamagedRow(f"{store.url} is damaged: {cell.reason}.", _HINT)
+    rows = []
     if cell.row is not None:
-        rows = [describe_row(attribute, cell.row)]
+        rows = [describe_row(owners[0], cell.row)]
     else:
-        try:
-            rows = _find_rows(store, attribute, column, cell.value)
-        except Exception:  # noqa: BLE001 - the cell is reported in any case; its row is a help
-            rows = []
+        with contextlib.suppress(Exception):  # the cell is reported in any case; its row is a help
+            rows = _find_rows(store, owners[0], column, cell.value)
     suffix = f" of {' and of '.join(rows)}" if rows else ""
     return DamagedRow(f"{column.table.name}.{column.name}{suffix} is damaged: {cell.reason}.", _HINT)
 
@@ -126,13 +115,10 @@ def damaged_row_error(store: Database, cell: UnreadableCell) -> DamagedRow:
 def _find_rows(store: Database, attribute: str, column: sa.Column[Any], value: Any) -> list[str]:
     """Some of the rows that have this exact value in the column."""
     keys = [raw(column.table.c[name]) for name in KEY_COLUMNS[attribute]]
-    stored: sa.ColumnElement[Any]
+    stored: sa.ColumnElement[Any] = sa.type_coerce(column, sa.Text() if isinstance(value, str) else sa.types.NullType())
+    same = stored == sa.literal(value, sa.Text() if isinstance(value, str) else None)
     if isinstance(value, bytes):
-        stored = sa.cast(sa.type_coerce(column, sa.types.NullType()), sa.LargeBinary)
-        same = stored == sa.literal(value, sa.LargeBinary)
-    else:
-        stored = sa.type_coerce(column, sa.Text() if isinstance(value, str) else sa.types.NullType())
-        same = stored == sa.literal(value, sa.Text() if isinstance(value, str) else None)
+        same = sa.cast(stored, sa.LargeBinary) == sa.literal(value, sa.LargeBinary)
     with store.connect() as connection:
         rows = connection.execute(sa.select(*keys).where(same).limit(_MAX_ROWS)).mappings().all()
     return [describe_row(attribute, row) for row in rows]

@@ -72,14 +72,11 @@ def cast_column(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
     values = values.cast(ARROW_TYPES[kind])
     if kind == "number" and not pc.all(pc.is_finite(values)).as_py():
         return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
-    if kind not in ("text", "json"):
-        return values
     escape = "\\u0010" if kind == "json" else codec.ESCAPE
-    if not pc.any(pc.match_substring(values, escape)).as_py():
+    if kind not in ("text", "json") or not pc.any(pc.match_substring(values, escape)).as_py():
         return values
-    return pa.chunked_array(
-        [pa.array([None if v is None else decode_cell(v, kind) for v in values.to_pylist()], pa.string())]
-    )
+    decoded = [None if v is None else decode_cell(v, kind) for v in values.to_pylist()]
+    return pa.chunked_array([pa.array(decoded, pa.string())])
 
 
 def decode_cell(text: str, kind: Kind) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,9 +16,10 @@ import sqlalchemy as sa
 from kern_nb.db import codec, json_columns, reads, validation
 from kern_nb.db.columns import FRAMES, INHERITED, Column
 from kern_nb.db.dtypes import cast_column
-from kern_nb.db.lineage import CUT_RUN, Lineage, json_texts, load_lineage
+from kern_nb.db.lineage import CUT_RUN, Lineage, load_lineage
 from kern_nb.db.schema import Tables, sort_time
-from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, VIEWS, ColumnNames, Masks, RowFilter
+from kern_nb.db.sql_expressions import in_json_array
+from kern_nb.db.views import MICROS_PER_SECOND, NO_MASKS, ColumnNames, Masks, RowFilter, view_query
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.records import RESULT_ROLES
 
@@ -55,17 +57,12 @@ class FrameRequest:
 def read_frame(store: Database, name: str, request: FrameRequest) -> pa.Table:
     """Read a frame as Arrow columns.
 
-    Args:
-        store: The store.
-        name: The name of the frame.
-        request: Its columns and filters.
-
     Raises:
         BadUsage: the frame, a column or a value in JSON does not exist, or a filter is invalid.
     """
     if name not in _NAMES:
         raise BadUsage(f"Unknown frame {name!r}.", did_you_mean(name, _NAMES, f"The frames are {', '.join(_NAMES)}."))
-    _validate(request)
+    request = _validated(request)
     columns, expanded_columns = _select_columns(name, request), json_columns.parse_paths(name, request.expand)
     names = None if request.columns is None else [column.name for column in columns]
     if name == "sessions":
@@ -79,14 +76,9 @@ def read_frame(store: Database, name: str, request: FrameRequest) -> pa.Table:
     return pa.table(result)
 
 
-def _validate(request: FrameRequest) -> None:
-    """Check the types of the arguments: an engine's own error would not name them.
-
-    Raises:
-        BadUsage: an argument has the wrong type.
-    """
-    if request.limit is not None:
-        validation.require_count("limit", request.limit)
+def _validated(request: FrameRequest) -> FrameRequest:
+    """Check the types of the arguments: an engine's own error would not name them."""
+    limit = None if request.limit is None else validation.require_count("limit", request.limit)
     for name in ("user_id", "agent_id"):
         if not isinstance(getattr(request, name), str | None):
             raise BadUsage(f"{name} must be a str, got {getattr(request, name)!r}.", "Ids are strings.")
@@ -96,14 +88,11 @@ def _validate(request: FrameRequest) -> None:
     for name in ("columns", "expand"):
         if not isinstance(getattr(request, name), Iterable | None):
             raise BadUsage(f"{name} must be a list, got {getattr(request, name)!r}.", f"Pass names: {name}=[...]")
-
-
-def _limit(request: FrameRequest) -> int | None:
-    return None if request.limit is None else validation.require_count("limit", request.limit)
+    return replace(request, limit=limit)
 
 
 def _select_columns(name: str, request: FrameRequest) -> list[Column]:
-    """Return the requested columns in order, without duplicates."""
+    """The requested columns in order, without duplicates."""
     if request.lineage and name not in _INHERITED_FRAMES:
         raise BadUsage(f"A branch inherits no {name}.", f"lineage=True is for {', '.join(_INHERITED_FRAMES)}.")
     columns = {column.name: column for column in (*FRAMES[name], *([INHERITED] if request.lineage else ()))}
@@ -119,7 +108,6 @@ def _select_columns(name: str, request: FrameRequest) -> list[Column]:
 
 
 def _suggest_column(name: object, columns: Iterable[str]) -> str:
-    """Return the hint for an unknown column."""
     if name == INHERITED.name:
         return "lineage=True adds it to the frame of one branch."
     if not isinstance(name, str):
@@ -130,7 +118,6 @@ def _suggest_column(name: object, columns: Iterable[str]) -> str:
 
 
 def _read_lineage(store: Database, request: FrameRequest) -> Lineage | None:
-    """Return the segments of a branch, if inherited rows are requested."""
     if not request.lineage:
         return None
     if not isinstance(request.session_id, str):
@@ -162,18 +149,17 @@ def parse_time(when: TimeLike) -> int:
 def _time_conditions(
     created_at: sa.ColumnElement[int], request: FrameRequest, unit: int = 1
 ) -> list[sa.ColumnElement[bool]]:
-    bounds = [
-        None if when is None else -(-parse_time(when) // unit) for when in (request.since, request.until)
-    ]  # rounded up
-    since = [] if bounds[0] is None else [created_at >= bounds[0]]
-    return since if bounds[1] is None else [*since, created_at < bounds[1]]
+    return [
+        compare(created_at, -(-parse_time(when) // unit))  # rounded up
+        for compare, when in ((operator.ge, request.since), (operator.lt, request.until))
+        if when is not None
+    ]
 
 
 def _has_id(column: sa.ColumnElement[str], session_id: str | Iterable[str]) -> sa.ColumnElement[bool]:
     if isinstance(session_id, str):
         return column == session_id
-    ids = json_texts(sa.literal(codec.dumps(list(session_id)), sa.Text()))
-    return sa.type_coerce(column, sa.Text()).op("IN", is_comparison=True)(ids)
+    return in_json_array(column, codec.dumps(list(session_id)))
 
 
 def _build_sessions_query(tables: Tables, request: FrameRequest, names: ColumnNames) -> sa.Select[Any]:
@@ -182,17 +168,15 @@ def _build_sessions_query(tables: Tables, request: FrameRequest, names: ColumnNa
     where = _time_conditions(s.c.created_at, request, MICROS_PER_SECOND)
     if request.session_id is not None:
         where.append(_has_id(s.c.session_id, request.session_id))
-    if request.user_id is not None:
-        where.append(s.c.user_id == request.user_id)
-    if request.agent_id is not None:
-        where.append(s.c.agent_id == request.agent_id)
+    owner = {"user_id": request.user_id, "agent_id": request.agent_id}
+    where += [s.c[name] == value for name, value in owner.items() if value is not None]
     order = (sort_time(s.c.created_at).desc(), s.c.session_id.desc())
     if not where and request.limit is None:
-        return VIEWS["sessions"](tables, None, requested=names).order_by(*order)
-    selected = sa.select(s.c.session_id).where(*where).order_by(*order).limit(_limit(request))
+        return view_query("sessions", tables, requested=names).order_by(*order)
+    selected = sa.select(s.c.session_id).where(*where).order_by(*order).limit(request.limit)
     ids = sa.select(selected.subquery().c.session_id)
     only: RowFilter = lambda table: table.c.session_id.in_(ids)  # noqa: E731 - for the type annotation
-    return VIEWS["sessions"](tables, only, requested=names).where(only(s)).order_by(*order)
+    return view_query("sessions", tables, only, requested=names).where(only(s)).order_by(*order)
 
 
 def _build_rows_query(
@@ -206,23 +190,20 @@ def _build_rows_query(
         of_agent = sa.select(r.c.run_id).where(r.c.agent_id == request.agent_id)
         where.append(r.c.agent_id == request.agent_id if name == "runs" else table.c.run_id.in_(of_agent))
     only = _filter_sessions(tables, request, lineage)
-    query = VIEWS[name](tables, only, NO_MASKS if lineage is None else _masks(tables, name, lineage), names)
-    if only is not None:
-        where.append(only(table))
+    where += [] if only is None else [only(table)]
+    query = view_query(name, tables, only, NO_MASKS if lineage is None else _masks(tables, name, lineage), names)
     if lineage is not None:
         query = query.add_columns((table.c.session_id != lineage.own.session_id).label(INHERITED.name))
     # The rows of a branch are in the order of its runs, inherited or not.
     order = _ORDER[name] if lineage is None else _ORDER[name][1:]
-    return query.where(*where).order_by(*(_nulls_first(table.c[column]) for column in order)).limit(_limit(request))
-
-
-def _nulls_first(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """Sort NULL first: engines differ."""
-    return sa.func.coalesce(sa.type_coerce(column, sa.Text()), "") if column.nullable else column
+    keys = (table.c[column] for column in order)
+    # NULL first: engines differ.
+    sorted_by = (sa.func.coalesce(sa.type_coerce(key, sa.Text()), "") if key.nullable else key for key in keys)
+    return query.where(*where).order_by(*sorted_by).limit(request.limit)
 
 
 def _masks(tables: Tables, name: str, lineage: Lineage) -> Masks:
-    """Return what a branch point hides: the end of its run, and the results of the last calls."""
+    """What a branch point hides: the end of its run, and the results of the last calls."""
     m, t = tables.messages, tables.tool_calls
     if name == "runs":
         visible = {column.name for column in FRAMES[name]}
@@ -236,18 +217,18 @@ def _masks(tables: Tables, name: str, lineage: Lineage) -> Masks:
 
 
 def _filter_sessions(tables: Tables, request: FrameRequest, lineage: Lineage | None) -> RowFilter | None:
-    """Return the condition for rows of the requested sessions and of their owner; None for all sessions."""
+    """The condition for rows of the requested sessions and of their owner; None for all sessions."""
     s, session_id = tables.sessions, request.session_id
+    if lineage is not None:  # the owner of a branch sees inherited rows of any owner
+        return lambda table: lineage.runs(table) if table is tables.runs else lineage.inside(table)
     if session_id is None and request.user_id is None:
         return None
     # The condition is used on several tables; an iterator can be read only once.
     ids = session_id if isinstance(session_id, str) or session_id is None else list(session_id)
 
     def only(table: sa.Table) -> sa.ColumnElement[bool]:
-        parts = [] if ids is None or lineage is not None else [_has_id(table.c.session_id, ids)]
-        if lineage is not None:
-            parts.append(lineage.runs(table) if table is tables.runs else lineage.inside(table))
-        if request.user_id is not None and lineage is None:  # the owner of a branch sees inherited rows of any owner
+        parts = [] if ids is None else [_has_id(table.c.session_id, ids)]
+        if request.user_id is not None:
             owned = sa.select(s.c.session_id).where(s.c.user_id == request.user_id)
             parts.append(table.c.session_id.in_(owned))
         return sa.and_(*parts)

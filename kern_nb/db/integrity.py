@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +77,7 @@ class CheckReport(DisplayMixin):
         """A DataFrame with one row per problem."""
         import pandas as pd
 
-        names = ["kind", "session_id", "run_id", "detail", "repaired"]
-        return pd.DataFrame([[getattr(p, n) for n in names] for p in self.problems], columns=names)
+        return pd.DataFrame([vars(p) for p in self.problems], columns=[f.name for f in fields(Finding)])
 
 
 def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) -> CheckReport:
@@ -105,12 +104,10 @@ def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) ->
 
 
 def _damage_findings(tables: Tables, row: damage_repair.RowDamage) -> list[Finding]:
-    """A finding for each damaged cell of a row."""
-    table = getattr(tables, row.attribute).name
-    keys = describe_row(row.attribute, row.row)
     session_id, run_id = row.key("session_id") or "", row.key("run_id")
+    name, keys = getattr(tables, row.attribute).name, describe_row(row.attribute, row.row)
     return [
-        Finding("damaged", session_id, run_id, f"{table}.{cell.column} of {keys}: {cell.reason}") for cell in row.cells
+        Finding("damaged", session_id, run_id, f"{name}.{cell.column} of {keys}: {cell.reason}") for cell in row.cells
     ]
 
 
@@ -144,8 +141,7 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
             detail += f"; if that host is gone: store.check(repair=True, hosts_gone=[{host!r}])"
         if state != "alive":
             kind = "interrupted" if state == "gone" else "running elsewhere"
-            detail = f"run {row['run_index']} is not finished; {detail}"
-            yield Finding(kind, row["session_id"], row["run_id"], detail)
+            yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} is not finished; {detail}")
 
 
 def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
@@ -162,23 +158,22 @@ def _started_calls(connection: Connection, tables: Tables) -> Iterator[Finding]:
         .join(r, r.c.run_id == t.c.run_id)
         .where(t.c.status == "started", r.c.status.not_in(("PENDING", "RUNNING", "PAUSED")))
     )
-    for row in connection.execute(query).mappings():
-        detail = f"tool call {row['tool_call_id']} ({row['tool_name']}) started and did not end, though its run has"
-        yield Finding("left started", row["session_id"], row["run_id"], detail)
+    for session_id, run_id, call_id, tool in connection.execute(query):
+        detail = f"tool call {call_id} ({tool}) started and did not end, though its run has"
+        yield Finding("left started", session_id, run_id, detail)
 
 
 def _orphans(connection: Connection, tables: Tables) -> Iterator[Finding]:
     s, r = tables.sessions, tables.runs
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index).outerjoin(s, s.c.session_id == r.c.session_id)
-    for row in connection.execute(query.where(s.c.session_id.is_(None))).mappings():
-        yield Finding("no session", row["session_id"], row["run_id"], f"run {row['run_index']} has no session")
+    for session_id, run_id, run_index in connection.execute(query.where(s.c.session_id.is_(None))):
+        yield Finding("no session", session_id, run_id, f"run {run_index} has no session")
     for table in (tables.messages, tables.tool_calls, tables.requirements):
-        count = sa.func.count().label("n")
-        query = sa.select(table.c.session_id, table.c.run_id, count).outerjoin(r, r.c.run_id == table.c.run_id)
-        query = query.where(r.c.run_id.is_(None)).group_by(table.c.session_id, table.c.run_id)
-        for row in connection.execute(query).mappings():
-            detail = f"{row['n']} rows of {table.name} have no run"
-            yield Finding("no run", row["session_id"], row["run_id"], detail)
+        keys = (table.c.session_id, table.c.run_id)
+        query = sa.select(*keys, sa.func.count()).outerjoin(r, r.c.run_id == table.c.run_id)
+        query = query.where(r.c.run_id.is_(None)).group_by(*keys)
+        for session_id, run_id, n in connection.execute(query):
+            yield Finding("no run", session_id, run_id, f"{n} rows of {table.name} have no run")
 
 
 def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
@@ -205,10 +200,9 @@ def _broken_forks(connection: Connection, tables: Tables) -> Iterator[Finding]:
 def _cycles(connection: Connection, tables: Tables) -> Iterator[Finding]:
     """Branches that are their own ancestors; one finding for each cycle, with its oldest session."""
     s = tables.sessions
-    branches = sa.select(s.c.session_id, s.c.parent_session_id, s.c.created_at).where(
-        s.c.parent_session_id.is_not(None)
-    )
-    rows = {row["session_id"]: row for row in connection.execute(branches).mappings()}
+    query = sa.select(s.c.session_id, s.c.parent_session_id, s.c.created_at)
+    branches = connection.execute(query.where(s.c.parent_session_id.is_not(None))).mappings()
+    rows = {row["session_id"]: row for row in branches}
     checked: set[str] = set()
     for start in rows:
         path: dict[str, None] = {}
@@ -227,35 +221,29 @@ def _cycles(connection: Connection, tables: Tables) -> Iterator[Finding]:
 def _gaps(connection: Connection, tables: Tables) -> Iterator[Finding]:
     """Runs whose messages are not numbered from 0 without gaps: a gap is a lost message."""
     m = tables.messages
-    n, last = sa.func.count(), sa.func.max(m.c.message_index)
-    query = sa.select(m.c.session_id, m.c.run_id, n.label("n"), last.label("last")).group_by(m.c.session_id, m.c.run_id)
-    for row in connection.execute(query.having(n != last + 1)).mappings():
-        detail = f"it has {row['n']} messages, and the last is numbered {row['last']}"
-        yield Finding("gap", row["session_id"], row["run_id"], detail)
+    count, maximum = sa.func.count(), sa.func.max(m.c.message_index)
+    query = sa.select(m.c.session_id, m.c.run_id, count, maximum).group_by(m.c.session_id, m.c.run_id)
+    for session_id, run_id, n, last in connection.execute(query.having(count != maximum + 1)):
+        yield Finding("gap", session_id, run_id, f"it has {n} messages, and the last is numbered {last}")
 
 
 def _repair(connection: Connection, store: Database, finding: Finding) -> Finding:
     """Repair a finding, if that is possible without guessing; the finding as it is then."""
-    detail = finding.detail
+    tables, detail = store.tables, finding.detail
     if finding.kind == "cycle":
-        link = damage_repair.parent_link(connection, store.tables, finding.session_id)
+        link = damage_repair.parent_link(connection, tables, finding.session_id)
         detail += f"; {damage_repair.repair(connection, store, link)}"
     elif finding.kind == "interrupted":
-        _mark_interrupted(connection, store.tables, finding)
+        r = tables.runs
+        state = load_session_state(connection, tables, finding.session_id)
+        interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
+        connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
+        mark_unknown(connection, tables, finding.run_id or "")
     elif finding.kind == "left started":
-        mark_unknown(connection, store.tables, finding.run_id or "")
+        mark_unknown(connection, tables, finding.run_id or "")
     else:
         return finding
     return replace(finding, detail=detail, repaired=True)
-
-
-def _mark_interrupted(connection: Connection, tables: Tables, finding: Finding) -> None:
-    r = tables.runs
-    is_running = (r.c.run_id == finding.run_id) & (r.c.status == "RUNNING")
-    values = {"status": "INTERRUPTED", "process": None}
-    values["session_state"] = load_session_state(connection, tables, finding.session_id)
-    connection.execute(r.update().where(is_running).values(**values))
-    mark_unknown(connection, tables, finding.run_id or "")
 
 
 def load_session_state(connection: Connection, tables: Tables, session_id: str) -> Any:

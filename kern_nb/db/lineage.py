@@ -7,7 +7,6 @@ copied. A lineage is a list of segments, root first: the rows of one session up 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, SupportsIndex
@@ -18,17 +17,22 @@ from sqlalchemy.ext.compiler import compiles
 
 from kern_nb.db import codec
 from kern_nb.db.column_types import StoredRow, UnreadableCell
-from kern_nb.db.schema import Tables, starts_with
+from kern_nb.db.schema import USAGE_COLUMNS, Tables, starts_with
+from kern_nb.db.sql_expressions import ByEngine, in_json_array
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
 from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES
 
-_MAX_DEPTH = 10_000
-"""A longer chain of parents is a cycle."""
-
-
 BranchPointLike = int | str | tuple[int | str, int] | None
 """How a caller names a branch point: a run by index, id or unique prefix of its id; or (run, message_index)."""
+
+
+_FAR = 2**62
+"""An index after all others."""
+
+
+def _or_far(index: int | None) -> int:
+    return _FAR if index is None else index
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,7 @@ class BranchPoint:
 
     def earlier(self, other: BranchPoint | None) -> BranchPoint:
         """The earlier of two branch points; None is the end."""
-        if other is None or self.order() <= other.order():
-            return self
-        return other
-
-    def order(self) -> tuple[int, float]:
-        """The key to compare branch points by."""
-        return self.run_index, float("inf") if self.message_index is None else self.message_index
+        return min(self, other or self, key=lambda point: (point.run_index, _or_far(point.message_index)))
 
 
 @dataclass(frozen=True)
@@ -116,104 +114,65 @@ class Lineage(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
 
         A segment without an end gets one after all rows: NULL would need a case of its own everywhere.
         """
-        ends = [(s.session_id, s.until or BranchPoint(_FAR)) for s in self]
-        spans = [
-            {
-                "s": codec.encode_text(owner),
-                "r": end.run_index,
-                "m": _FAR if end.message_index is None else end.message_index,
-            }
-            for owner, end in ends
-        ]
+        ends = [(codec.encode_text(s.session_id), s.until or BranchPoint(_FAR)) for s in self]
+        spans = [{"s": owner, "r": end.run_index, "m": _or_far(end.message_index)} for owner, end in ends]
+        owner = sa.type_coerce(rows.c.session_id, sa.Text())
         message = rows.c.message_index if part == "message" else sa.null()
         document = sa.literal(json.dumps(spans), sa.Text())
-        ids = json_texts(sa.literal(json.dumps([span["s"] for span in spans]), sa.Text()))
-        owner = sa.type_coerce(rows.c.session_id, sa.Text())
         # By ids first, which an index has.
-        within = in_segments(
-            document, owner, rows.c.run_index, message, sa.literal(part, sa.Text(), literal_execute=True)
-        )
-        return sa.and_(owner.op("IN", is_comparison=True)(ids), within)
+        has_owner = in_json_array(owner, json.dumps([owner for owner, _ in ends]))
+        return sa.and_(has_owner, in_segments(document, owner, rows.c.run_index, message, part))
 
 
 _MAX_DISJUNCTION = 12
 """The most segments for which a condition names each of them."""
 
-_FAR = 2**62
-"""An index after all others."""
 
-
-class json_texts(sa.sql.expression.FunctionElement[Any]):  # noqa: N801 - used like a function
-    """The strings of a JSON array as rows: one parameter, however many there are."""
-
-    inherit_cache = True
-    name = "texts_of"
-
-
-@compiles(json_texts, "postgresql")
-def _json_texts_postgresql(element: json_texts, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)))"
-
-
-@compiles(json_texts, "duckdb")
-def _json_texts_duckdb(element: json_texts, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT unnest(from_json({compiler.process(element.clauses, **kw)}, '[\"VARCHAR\"]')))"
-
-
-@compiles(json_texts, "sqlite")
-def _json_texts_sqlite(element: json_texts, compiler: Any, **kw: Any) -> str:
-    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - a bound parameter
-
-
-class in_segments(sa.sql.expression.FunctionElement[bool]):  # noqa: N801 - used like a function
+class in_segments(ByEngine):  # noqa: N801 - used like a function
     """Whether a row is in one of the segments of a JSON array of ``{"s": session, "r": run, "m": message}``."""
 
-    inherit_cache = True
-    name = "in_segments"
     type = sa.Boolean()
 
+    def __init__(self, spans: Any, owner: Any, run: Any, message: Any, part: str) -> None:
+        self.part = part
+        # The part is in the text of an argument, and so in the cache key.
+        super().__init__(spans, owner, run, message, sa.literal_column(f"'{part}'"))
 
-_IN_SEGMENTS = {
+
+_SEGMENT_TESTS = {
     "run": "{run} <= span.r",
     "message": "({run} < span.r OR ({run} = span.r AND {message} <= span.m))",
     "cut": f"({{run}} = span.r AND span.m < {_FAR})",
 }
+_SPANS_WITH_OWNER = {
+    "postgresql": """json_to_recordset(CAST({spans} AS JSON)) AS span(s TEXT, r BIGINT, m BIGINT)
+        WHERE span.s COLLATE "C" = {owner}""",
+    "duckdb": """(SELECT unnest(from_json({spans}, '[{{"s":"VARCHAR","r":"BIGINT","m":"BIGINT"}}]'), recursive := true))
+        AS span WHERE span.s = {owner}""",
+}
 
 
-def _in_segments_sql(element: in_segments, compiler: Any, spans: str, collate: str, **kw: Any) -> str:
-    document, owner, run, message, part = element.clauses
-    test = _IN_SEGMENTS[part.value].format(run=compiler.process(run, **kw), message=compiler.process(message, **kw))
-    spans = spans.format(compiler.process(document, **kw))
-    return f"EXISTS (SELECT 1 FROM {spans} WHERE span.s{collate} = {compiler.process(owner, **kw)} AND {test})"  # noqa: S608
-
-
-@compiles(in_segments, "postgresql")
-def _in_segments_postgresql(element: in_segments, compiler: Any, **kw: Any) -> str:
-    spans = "json_to_recordset(CAST({} AS JSON)) AS span(s TEXT, r BIGINT, m BIGINT)"
-    return _in_segments_sql(element, compiler, spans, ' COLLATE "C"', **kw)
-
-
-@compiles(in_segments, "duckdb")
-def _in_segments_duckdb(element: in_segments, compiler: Any, **kw: Any) -> str:
-    kind = '[{{"s":"VARCHAR","r":"BIGINT","m":"BIGINT"}}]'
-    spans = f"(SELECT unnest(from_json({{}}, '{kind}'), recursive := true)) AS span"
-    return _in_segments_sql(element, compiler, spans, "", **kw)
-
-
-@compiles(in_segments, "sqlite")
-def _in_segments_sqlite(element: in_segments, compiler: Any, **kw: Any) -> str:
-    return f"{SQLITE_IN_SEGMENTS}({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
+@compiles(in_segments)
+def _in_segments_sql(element: in_segments, compiler: Any, **kw: Any) -> str:
+    arguments = [compiler.process(clause, **kw) for clause in element.clauses]
+    engine = compiler.dialect.name
+    if engine == "sqlite":
+        return f"{SQLITE_IN_SEGMENTS}({', '.join(arguments)})"
+    spans, owner, run, message, _ = arguments
+    rows = _SPANS_WITH_OWNER[engine].format(spans=spans, owner=owner)
+    return f"EXISTS (SELECT 1 FROM {rows} AND {_SEGMENT_TESTS[element.part].format(run=run, message=message)})"  # noqa: S608
 
 
 SQLITE_IN_SEGMENTS = "kern_in_segments"
 """A function of our own, as SQLite would read the whole list for each row."""
+
 
 _parsed: tuple[str, dict[str, tuple[int, int]]] = ("[]", {})
 
 
 def is_in_segments(spans: str, owner: object, run: object, message: object, part: str) -> bool:
     """The function `SQLITE_IN_SEGMENTS`."""
-    global _parsed  # noqa: PLW0603 - the list of the row before, which is nearly always the same
+    global _parsed  # noqa: PLW0603 - the list of the row before, nearly always the same: faster to compare than to hash
     text, ends = _parsed
     if text != spans:
         ends = {span["s"]: (span["r"], span["m"]) for span in json.loads(spans)}
@@ -247,15 +206,23 @@ def load_lineage(connection: Connection, tables: Tables, session: StoredRow) -> 
     Raises:
         UnreadableCell: Its parents form a cycle.
     """
-    reversed_lineage = [Segment(session["session_id"])]
+    segments = [Segment(session["session_id"])]
     cap: BranchPoint | None = None
     child = session
     for parent in _ancestors(connection, tables, session):
         fork = fork_point(child)
         cap = fork.earlier(cap) if fork is not None else cap
-        reversed_lineage.append(Segment(parent["session_id"], cap))
+        segments.append(Segment(parent["session_id"], cap))
         child = parent
-    return Lineage(reversed(reversed_lineage))
+    return Lineage(reversed(segments))
+
+
+_MAX_DEPTH = 10_000
+"""A longer chain of parents is a cycle."""
+NO_FORK = "NULL in a branch"
+CYCLE = "its parents form a cycle"
+_LINK_COLUMNS = ("session_id", "parent_session_id", "fork_run_index", "fork_message_index")
+_MAX_SINGLE_QUERIES = 3
 
 
 def _ancestors(connection: Connection, tables: Tables, session: StoredRow) -> list[StoredRow]:
@@ -264,10 +231,9 @@ def _ancestors(connection: Connection, tables: Tables, session: StoredRow) -> li
         return []
     if connection.dialect.name == "duckdb":
         return _ancestors_by_scan(connection, tables, session)
-    s = tables.sessions
+    s, up = tables.sessions, tables.sessions.alias()
     start = sa.select(*(s.c[n] for n in _LINK_COLUMNS), sa.literal(0, sa.BigInteger).label("depth"))
     chain = start.where(s.c.session_id == session["parent_session_id"]).cte("ancestors", recursive=True)
-    up = s.alias()
     chain = chain.union_all(
         sa.select(*(up.c[n] for n in _LINK_COLUMNS), chain.c.depth + 1)
         .join(chain, up.c.session_id == chain.c.parent_session_id)
@@ -283,29 +249,22 @@ def _cycle_error(session: StoredRow) -> UnreadableCell:
     return UnreadableCell(("sessions", "parent_session_id"), session["parent_session_id"], CYCLE, session)
 
 
-NO_FORK = "NULL in a branch"
-CYCLE = "its parents form a cycle"
-
-_LINK_COLUMNS = ("session_id", "parent_session_id", "fork_run_index", "fork_message_index")
-_MAX_SINGLE_QUERIES = 3
-
-
 def _ancestors_by_scan(connection: Connection, tables: Tables, session: StoredRow) -> list[StoredRow]:
     """As `_ancestors`, for an engine that scans: a few parents one by one, more in one scan."""
     s = tables.sessions
     query = sa.select(*(s.c[n] for n in _LINK_COLUMNS))
     rows: list[StoredRow] = []
     visited = {session["session_id"]}
-    parents: Mapping[str, StoredRow] | None = None
+    branches: dict[str, StoredRow] = {}
     parent_id = session["parent_session_id"]
     while parent_id is not None:
         if parent_id in visited:
             raise _cycle_error(session)
         visited.add(parent_id)
         if len(rows) == _MAX_SINGLE_QUERIES:
-            branches = connection.execute(query.where(s.c.parent_session_id.is_not(None))).mappings()
-            parents = {row["session_id"]: row for row in branches}
-        row = None if parents is None else parents.get(parent_id)
+            scan = connection.execute(query.where(s.c.parent_session_id.is_not(None)))
+            branches = {row["session_id"]: row for row in scan.mappings()}
+        row = branches.get(parent_id)
         if row is None:  # one of the first, or the root, which is not a branch
             row = connection.execute(query.where(s.c.session_id == parent_id)).mappings().first()
         if row is None:
@@ -325,7 +284,7 @@ def find_run(connection: Connection, tables: Tables, lineage: Lineage, run: int 
     """
     run = run if isinstance(run, str) else _require_index(run, "run")
     r, session_id = tables.runs, lineage.own.session_id
-    query = sa.select(*(r.c[name] for name in _RUN_COLUMNS)).where(lineage.runs(r))
+    query = _select_runs(tables).where(lineage.runs(r))
     if isinstance(run, int):
         query = query.where(r.c.run_index == run)
     else:
@@ -343,7 +302,9 @@ def find_run(connection: Connection, tables: Tables, lineage: Lineage, run: int 
     raise RunNotFound(f"Session {session_id!r} has no run {run!r}; {available}.", f"See %kern show {session_id}.")
 
 
-_RUN_COLUMNS = ("session_id", "run_index", "run_id", "parent_run_id", "status", "session_state")
+def _select_runs(tables: Tables) -> sa.Select[Any]:
+    names = ("session_id", "run_index", "run_id", "parent_run_id", "status", "session_state")
+    return sa.select(*(tables.runs.c[name] for name in names))
 
 
 def _root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredRow:
@@ -351,8 +312,7 @@ def _root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredR
     r, visited = tables.runs, {run["run_id"]}
     while run["parent_run_id"] is not None and run["parent_run_id"] not in visited:
         visited.add(run["parent_run_id"])
-        query = sa.select(*(r.c[name] for name in _RUN_COLUMNS))
-        query = query.where(r.c.session_id == run["session_id"], r.c.run_id == run["parent_run_id"])
+        query = _select_runs(tables).where(r.c.session_id == run["session_id"], r.c.run_id == run["parent_run_id"])
         parent = connection.execute(query).mappings().first()
         if parent is None:
             break
@@ -360,37 +320,26 @@ def _root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredR
     return run
 
 
-def _last_member_index(connection: Connection, tables: Tables, run: StoredRow) -> int:
-    """The index of the last run among a run and its members' runs, at every depth."""
-    r, last = tables.runs, int(run["run_index"])
-    level, visited = [run["run_id"]], {run["run_id"]}
+def member_indexes(connection: Connection, tables: Tables, session_id: str | None, run_id: str) -> dict[str, int]:
+    """The members' runs of a run, at every depth: their indexes by run id."""
+    r = tables.runs
+    members: dict[str, int] = {}
+    level = [run_id]
     while level:
-        query = sa.select(r.c.run_id, r.c.run_index)
-        query = query.where(r.c.session_id == run["session_id"], r.c.parent_run_id.in_(level))
-        rows = connection.execute(query).all()
-        level = [run_id for run_id, _ in rows if run_id not in visited]
-        visited.update(level)
-        last = max([last, *(index for _, index in rows)])
-    return last
+        query = sa.select(r.c.run_id, r.c.run_index).where(r.c.session_id == session_id, r.c.parent_run_id.in_(level))
+        children = {id_: index for id_, index in connection.execute(query) if id_ != run_id and id_ not in members}
+        members |= children
+        level = list(children)
+    return members
 
 
 def resolve_branch_point(
     connection: Connection, tables: Tables, lineage: Lineage, *, after: BranchPointLike, before: BranchPointLike
 ) -> BranchPoint:
-    """The branch point of a new branch.
+    """The branch point of a new branch: after or before a run or message, at the end if neither is named.
 
     A run is inherited as a whole only with its members' and steps' runs, so after or before one of these is after or
     before their top-level run. A run that is cut at a message has none of them.
-
-    Args:
-        connection: The connection.
-        tables: The tables of the store.
-        lineage: The lineage of the session to branch.
-        after: The last run (or message) to inherit.
-        before: The first run (or message) not to inherit; ``after`` is None then. Neither means the end.
-
-    Returns:
-        The branch point.
 
     Raises:
         RunNotFound: There is no such run.
@@ -399,18 +348,24 @@ def resolve_branch_point(
     """
     target = after if before is None else before
     if target is None:
-        return _end(connection, tables, lineage)
+        latest = _select_runs(tables).where(lineage.runs(tables.runs)).order_by(tables.runs.c.run_index.desc()).limit(1)
+        last_run = connection.execute(latest).mappings().first()
+        if last_run is None:
+            return BranchPoint(-1)
+        return _after(connection, tables, lineage, _root_run(connection, tables, last_run))
     run_key, message_index = target if isinstance(target, tuple) else (target, None)
     run = find_run(connection, tables, lineage, run_key)
-    index = int(run["run_index"])
-    if message_index is not None:
-        message_index = _require_index(message_index, "message")
-        _require_message(connection, tables, lineage, run, message_index)
     if message_index is None:
         run = _root_run(connection, tables, run)
         if before is None:
             return _after(connection, tables, lineage, run)
         return _end_of_run(lineage, int(run["run_index"]) - 1)
+    index, message_index = int(run["run_index"]), _require_index(message_index, "message")
+    last = _last_message(connection, tables, lineage, run)
+    if last is None or not 0 <= message_index <= last:
+        available = "has no messages" if last is None else f"has messages 0 to {last}"
+        name = f"{lineage.own.session_id}/{index}"
+        raise MessageNotFound(f"Run {name} {available}, no message {message_index}.", f"See %kern show {name}.")
     if before is None:
         return BranchPoint(index, message_index)
     return BranchPoint(index, message_index - 1) if message_index else _end_of_run(lineage, index - 1)
@@ -431,35 +386,20 @@ def _end_of_run(lineage: Lineage, run_index: int) -> BranchPoint:
 
 def _after(connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow) -> BranchPoint:
     """After a run. An open one counts up to its latest message, so that the branch does not get later ones."""
-    m, index = tables.messages, int(run["run_index"])
-    if run["status"] not in OPEN_STATUSES:
-        # The segment of the run's session may end between the runs of its members.
-        bounds = [s.until.run_index for s in lineage if s.until is not None and s.session_id == run["session_id"]]
-        return _end_of_run(lineage, min([_last_member_index(connection, tables, run), *bounds]))
-    query = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], lineage.inside(m))
-    last_message = connection.execute(query).scalar()
-    return _end_of_run(lineage, index - 1) if last_message is None else BranchPoint(index, last_message)
+    index = int(run["run_index"])
+    if run["status"] in OPEN_STATUSES:
+        last = _last_message(connection, tables, lineage, run)
+        return _end_of_run(lineage, index - 1) if last is None else BranchPoint(index, last)
+    members = member_indexes(connection, tables, run["session_id"], run["run_id"])
+    # The segment of the run's session may end between the runs of its members.
+    bounds = [s.until.run_index for s in lineage if s.until is not None and s.session_id == run["session_id"]]
+    return _end_of_run(lineage, min([max([index, *members.values()]), *bounds]))
 
 
-def _end(connection: Connection, tables: Tables, lineage: Lineage) -> BranchPoint:
-    r = tables.runs
-    query = sa.select(*(r.c[name] for name in _RUN_COLUMNS)).where(lineage.runs(r))
-    run = connection.execute(query.order_by(r.c.run_index.desc()).limit(1)).mappings().first()
-    if run is None:
-        return BranchPoint(-1)
-    return _after(connection, tables, lineage, _root_run(connection, tables, run))
-
-
-def _require_message(
-    connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow, message_index: int
-) -> None:
+def _last_message(connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow) -> int | None:
     m = tables.messages
     query = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == run["run_id"], lineage.inside(m))
-    last = connection.execute(query).scalar()
-    if last is None or not 0 <= message_index <= last:
-        available = "has no messages" if last is None else f"has messages 0 to {last}"
-        name = f"{lineage.own.session_id}/{run['run_index']}"
-        raise MessageNotFound(f"Run {name} {available}, no message {message_index}.", f"See %kern show {name}.")
+    return connection.execute(query).scalar()
 
 
 def session_state_at(
@@ -483,11 +423,10 @@ def session_state_at(
 
 CUT_RUN: dict[str, None] = dict.fromkeys(
     (
-        "output", "output_json", "error", "finished_at", "duration_s", "time_to_first_token_s", "session_state",
-        "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "total_tokens",
-        "cost",
+        *("output", "output_json", "error", "finished_at", "duration_s", "time_to_first_token_s", "session_state"),
+        *USAGE_COLUMNS,
     )
-)  # fmt: skip
+)
 """Values that describe a run as a whole, removed from a run that a branch point cuts."""
 
 UNSEEN_RESULT = {"result": None, "result_json": None, "status": "unknown", "duration_s": None}

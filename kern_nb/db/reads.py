@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.column_types import StoredRow
-from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage
+from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage, member_indexes
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.views import is_history_copy, latest_runs
@@ -121,7 +121,9 @@ def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | 
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
     runs = load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
     _add_requirements(connection, tables, runs)
-    _add_members_requirements(connection, tables, runs)
+    members = run_tree_ids(connection, tables, run_id)[1:] if runs[0].status == "PAUSED" else []
+    if members:
+        runs[0].requirements += _load_requirements(connection, tables, tables.requirements.c.run_id.in_(members))
     return runs[0]
 
 
@@ -136,16 +138,20 @@ def member_runs(connection: Connection, tables: Tables, run_id: str) -> list[Run
     return load_runs(connection, tables, Lineage(owners), rows)
 
 
+def _load_requirements(connection: Connection, tables: Tables, *where: sa.ColumnElement[bool]) -> list[Requirement]:
+    q = tables.requirements
+    query = sa.select(q).where(*where).order_by(q.c.created_at, q.c.requirement_id)
+    return [mapping.requirement_from_row(row) for row in connection.execute(query).mappings()]
+
+
 def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
     """Set the requirements of each run, of any status."""
     q = tables.requirements
-    by_run: dict[str, list[Requirement]] = defaultdict(list)
-    owners = {run.session_id for run in runs}
-    query = sa.select(q).where(q.c.session_id.in_(owners)).order_by(q.c.created_at, q.c.requirement_id)
-    if len(runs) == 1:
-        query = query.where(q.c.run_id == runs[0].run_id)
-    for row in connection.execute(query).mappings() if runs else ():
-        by_run[row["run_id"]].append(mapping.requirement_from_row(row))
+    where: list[sa.ColumnElement[bool]] = [q.c.session_id.in_({run.session_id for run in runs})]
+    where += [q.c.run_id == runs[0].run_id] if len(runs) == 1 else []
+    by_run: dict[str | None, list[Requirement]] = defaultdict(list)
+    for requirement in _load_requirements(connection, tables, *where) if runs else ():
+        by_run[requirement.run_id].append(requirement)
     for run in runs:
         run.requirements = by_run[run.run_id]
 
@@ -163,27 +169,13 @@ def _propagate_requirements(runs: list[Run]) -> None:
             parent = by_id.get(parent.parent_run_id or "")
 
 
-def _add_members_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
-    """As `_propagate_requirements`, for runs without their members' runs."""
-    q = tables.requirements
-    for run in runs:
-        members = run_tree_ids(connection, tables, run.run_id)[1:] if run.status == "PAUSED" else []
-        if members:
-            query = sa.select(q).where(q.c.run_id.in_(members)).order_by(q.c.created_at, q.c.requirement_id)
-            run.requirements += [mapping.requirement_from_row(row) for row in connection.execute(query).mappings()]
-
-
 def run_tree_ids(connection: Connection, tables: Tables, run_id: str | None) -> list[str]:
     """A run and its members' runs, at every depth; a run that is its own ancestor is listed once."""
+    if run_id is None:
+        return []
     r = tables.runs
-    run_ids = [] if run_id is None else [run_id]
-    level = list(run_ids)
     session_id = connection.execute(sa.select(r.c.session_id).where(r.c.run_id == run_id)).scalar()
-    while level:
-        query = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.parent_run_id.in_(level))
-        level = [child for child in connection.execute(query).scalars() if child not in run_ids]
-        run_ids += level
-    return run_ids
+    return [run_id, *member_indexes(connection, tables, session_id, run_id)]
 
 
 def load_runs(connection: Connection, tables: Tables, lineage: Lineage, run_rows: Iterable[StoredRow]) -> list[Run]:
@@ -205,18 +197,13 @@ def load_runs(connection: Connection, tables: Tables, lineage: Lineage, run_rows
     for run in run_rows:
         own_messages, own_calls = messages[run["run_id"]], calls[run["run_id"]]
         is_cut = lineage.cut(run) is not None
-        if is_cut:
-            _clear_cut_results(own_messages, own_calls)
+        if is_cut:  # without the results after the branch point
+            answered = {message.tool_call_id for message in own_messages if message.role in RESULT_ROLES}
+            for call in own_calls:
+                if call.tool_call_id not in answered:
+                    call.result, call.status, call.duration_s = None, "unknown", None
         runs.append(mapping.run_from_row({**run, **CUT_RUN} if is_cut else run, own_messages, own_calls))
     return runs
-
-
-def _clear_cut_results(messages: list[Message], calls: list[ToolCall]) -> None:
-    """Remove results after a branch point that is between a call and its result."""
-    answered = {m.tool_call_id for m in messages if m.role in RESULT_ROLES}
-    for call in calls:
-        if call.tool_call_id not in answered:
-            call.result, call.status, call.duration_s = None, "unknown", None
 
 
 def list_sessions(
@@ -255,12 +242,10 @@ def list_sessions(
     rows = connection.execute(query).mappings().all()
     decoded_rows = (damaged_rows.decode_row(store.tables, "sessions", row) for row in rows[:limit])
     page = [mapping.listed_session(*row) for row in decoded_rows]
-    return SessionPage(page, _encode_cursor(page[-1]) if len(rows) > limit else None)
-
-
-def _encode_cursor(last: Session) -> str:
-    key = [UNKNOWN_TIME if last.created_at is None else last.created_at, last.session_id]
-    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+    if len(rows) <= limit:
+        return SessionPage(page, None)
+    last = (UNKNOWN_TIME if page[-1].created_at is None else page[-1].created_at, page[-1].session_id)
+    return SessionPage(page, base64.urlsafe_b64encode(json.dumps(last).encode()).decode())
 
 
 def _decode_cursor(cursor: str) -> tuple[int, str]:
@@ -389,9 +374,8 @@ def unfinished_runs(
     lineage = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
     r = tables.runs
     query = sa.select(r.c.run_index).where(lineage.runs(r), r.c.run_index <= upto, r.c.parent_run_id.is_(None))
-    return list(
-        connection.execute(query.where(r.c.status.in_(STATUSES_WITHOUT_HISTORY)).order_by(r.c.run_index)).scalars()
-    )
+    unfinished = query.where(r.c.status.in_(STATUSES_WITHOUT_HISTORY)).order_by(r.c.run_index)
+    return list(connection.execute(unfinished).scalars())
 
 
 def _run_of_message(

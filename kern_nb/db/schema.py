@@ -9,6 +9,7 @@ text.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import sqlalchemy as sa
@@ -40,13 +41,7 @@ def micros_per_unit(table: str) -> int:
 
 
 def find_problem(table: str, column: sa.Column[Any], value: Any) -> str | None:
-    """Return why a decoded value is invalid for its column, or None.
-
-    Args:
-        table: The attribute of `Tables`.
-        column: The column.
-        value: The value; None is NULL.
-    """
+    """Why a decoded value is invalid for its column of a table, an attribute of `Tables`; None if it is valid."""
     if value is None:
         return None if column.nullable else "expected a value, got NULL"
     name = column.name
@@ -71,12 +66,19 @@ MAX_TOKENS = 10**15
 """A larger count of tokens is an error of its source, and would make sums wider than any column."""
 
 
-def _usage() -> list[sa.Column[object]]:
-    return [sa.Column(name, Real if name == "cost" else Integer) for name in USAGE_COLUMNS]
+_OWNERS = ("agent_id", "team_id", "workflow_id", "user_id")
 
 
 def _key(name: str, kind: type[sa.types.TypeEngine[Any]], *, indexed: bool = True) -> sa.Column[Any]:
     return sa.Column(name, kind, primary_key=indexed, autoincrement=False, nullable=False)
+
+
+def _columns(kind: type[sa.types.TypeEngine[Any]], *names: str, required: bool = False) -> Iterator[sa.Column[Any]]:
+    return (sa.Column(name, kind, nullable=not required) for name in names)
+
+
+def _usage() -> Iterator[sa.Column[Any]]:
+    return (sa.Column(name, Real if name == "cost" else Integer) for name in USAGE_COLUMNS)
 
 
 class Tables:
@@ -100,15 +102,11 @@ class Tables:
             "",
             _key("session_id", Text),
             sa.Column("session_type", Text, nullable=False),
-            *(sa.Column(name, Text) for name in ("agent_id", "team_id", "workflow_id", "user_id")),
-            *(sa.Column(name, Json) for name in ("session_data", "agent_data", "team_data", "workflow_data")),
-            sa.Column("metadata", Json),
-            sa.Column("summary", Json),
-            sa.Column("created_at", Integer),
-            sa.Column("updated_at", Integer),
+            *_columns(Text, *_OWNERS),
+            *_columns(Json, "session_data", "agent_data", "team_data", "workflow_data", "metadata", "summary"),
+            *_columns(Integer, "created_at", "updated_at"),
             sa.Column("parent_session_id", Text),
-            sa.Column("fork_run_index", Integer),
-            sa.Column("fork_message_index", Integer),
+            *_columns(Integer, "fork_run_index", "fork_message_index"),
             sa.Column("duration_s", Real),
         )
         self.runs = table(
@@ -118,31 +116,26 @@ class Tables:
             sa.Column("run_id", Text, nullable=False, unique=True),
             sa.Column("parent_run_id", Text),
             sa.Column("run_type", Text, nullable=False),
-            *(sa.Column(name, Text) for name in ("agent_id", "team_id", "workflow_id", "user_id")),
+            *_columns(Text, *_OWNERS),
             sa.Column("status", Text, nullable=False),
-            sa.Column("model", Text),
-            sa.Column("model_provider", Text),
-            sa.Column("input", Text),
+            *_columns(Text, "model", "model_provider", "input"),
             sa.Column("input_json", Json(any_value=True)),
             sa.Column("output", Text),
             sa.Column("output_json", Json(any_value=True)),
             *_usage(),
-            sa.Column("duration_s", Real),
-            sa.Column("time_to_first_token_s", Real),
+            *_columns(Real, "duration_s", "time_to_first_token_s"),
             sa.Column("error", Text),
             # Of an open run: the state it started from. Of a finished one: the state after it.
             sa.Column("session_state", Json),
-            sa.Column("created_at", Integer),
-            sa.Column("finished_at", Integer),
+            *_columns(Integer, "created_at", "finished_at"),
             # The process that writes an open run, so that `check` can distinguish a live run from an interrupted one.
             sa.Column("process", Text),
             # The run that this one copies, in a detached branch: its usage is not counted in this session.
             sa.Column("copied_from", Text),
             # What ingest compares to see whether a record has changed.
             sa.Column("source_hash", Text),
-            sa.Column("extra", Json),
-            # kern_nb's own notes (`extra_keys`); ``extra`` belongs to the source.
-            sa.Column("internal", Json),
+            # ``internal`` is kern_nb's own notes (`extra_keys`); ``extra`` belongs to the source.
+            *_columns(Json, "extra", "internal"),
         )
         self.messages = table(
             "_messages",
@@ -154,16 +147,14 @@ class Tables:
             sa.Column("role", Text, nullable=False),
             sa.Column("content", Text),
             sa.Column("content_json", Json(any_value=True)),
-            sa.Column("tool_call_id", Text),
-            sa.Column("tool_name", Text),
+            *_columns(Text, "tool_call_id", "tool_name"),
             sa.Column("is_error", Boolean),
             sa.Column("model", Text),
             *_usage(),
             sa.Column("created_at", Integer),
             sa.Column("extra", Json),
             # A copy of a message of an earlier run, which is counted there; the start of an interrupted answer.
-            sa.Column("from_history", Boolean),
-            sa.Column("partial", Boolean),
+            *_columns(Boolean, "from_history", "partial"),
             sa.Column("internal", Json),
         )
         self.tool_calls = table(
@@ -183,28 +174,20 @@ class Tables:
             sa.Column("status", Text, nullable=False),
             sa.Column("duration_s", Real),
             sa.Column("created_at", Integer),
-            sa.Column("extra", Json),
-            sa.Column("internal", Json),
+            *_columns(Json, "extra", "internal"),
         )
         self.requirements = table(
             "_requirements",
             _key("requirement_id", Text),
-            sa.Column("session_id", Text, nullable=False),
-            sa.Column("run_id", Text, nullable=False),
-            sa.Column("kind", Text, nullable=False),
-            sa.Column("status", Text, nullable=False),
-            sa.Column("tool_call_id", Text),
-            sa.Column("tool_name", Text),
+            *_columns(Text, "session_id", "run_id", "kind", "status", required=True),
+            *_columns(Text, "tool_call_id", "tool_name"),
             sa.Column("args", Json(any_value=True)),
-            sa.Column("prompt", Text),
-            sa.Column("assignee", Text),
+            *_columns(Text, "prompt", "assignee"),
             sa.Column("approved", Boolean),
             sa.Column("answer", Json(any_value=True)),
             sa.Column("note", Text),
-            sa.Column("created_at", Integer),
-            sa.Column("resolved_at", Integer),
-            sa.Column("resolved_by", Text),
-            sa.Column("claimed_by", Text),
+            *_columns(Integer, "created_at", "resolved_at"),
+            *_columns(Text, "resolved_by", "claimed_by"),
             sa.Column("expires_at", Integer),
             sa.Column("extra", Json),
         )
@@ -226,12 +209,8 @@ class Tables:
             sa.Column("content", sa.LargeBinary, nullable=False),
         )
         # Shared by all workloads of a database: one row per session_table, with the version of its tables.
-        self.schema = sa.Table(
-            "kern_schema",
-            self.metadata,
-            _key("session_table", Text),
-            sa.Column("version", Integer, nullable=False),
-        )
+        version = sa.Column("version", Integer, nullable=False)
+        self.schema = sa.Table("kern_schema", self.metadata, _key("session_table", Text), version)
         self.session_tables = (self.runs, self.messages, self.tool_calls, self.requirements, self.scores)
         for owner in self.metadata.sorted_tables:
             for column in owner.columns:
@@ -241,20 +220,13 @@ class Tables:
             self._index()
 
     def _index(self) -> None:
-        s, m = self.sessions.c, self.messages.c
+        s, r, m, t = self.sessions.c, self.runs.c, self.messages.c, self.tool_calls.c
         sa.Index(f"{self.name}_by_time", sort_time(s.created_at), s.session_id)
         sa.Index(f"{self.name}_by_parent", s.parent_session_id)
-        r = self.runs.c
-        of_members = r.parent_run_id.is_not(None)  # a partial index: only members' runs have a parent
-        sa.Index(
-            f"{self.name}_runs_by_parent",
-            r.session_id,
-            r.parent_run_id,
-            sqlite_where=of_members,
-            postgresql_where=of_members,
-        )
+        where: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), r.parent_run_id.is_not(None))
+        sa.Index(f"{self.name}_runs_by_parent", r.session_id, r.parent_run_id, **where)  # only members' runs have one
         sa.Index(f"{self.name}_messages_by_run", m.session_id, m.run_index, m.message_index)
-        sa.Index(f"{self.name}_tool_calls_by_run", self.tool_calls.c.session_id, self.tool_calls.c.run_index)
+        sa.Index(f"{self.name}_tool_calls_by_run", t.session_id, t.run_index)
         sa.Index(f"{self.name}_requirements_by_run", self.requirements.c.run_id)
         sa.Index(f"{self.name}_requirements_by_session", self.requirements.c.session_id)
         sa.Index(f"{self.name}_scores_by_session", self.scores.c.session_id)

@@ -6,7 +6,6 @@ refused and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 import sqlalchemy as sa
@@ -38,13 +37,7 @@ _INTERNAL_COLUMN_VERSION = 4
 def create_tables(
     connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
 ) -> None:
-    """Create the tables of a workload, or upgrade older ones.
-
-    Args:
-        connection: A connection in a writing transaction.
-        tables: The tables.
-        beside_others: See `read_version`.
-        database: See `read_version`.
+    """Create the tables of a workload, or upgrade older ones, in a writing transaction. Arguments as `read_version`.
 
     Raises:
         SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
@@ -72,13 +65,10 @@ def create_tables(
 def read_version(
     connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
 ) -> int | None:
-    """Return the version of a workload's tables, None if they do not exist. Reads the catalog only.
+    """The version of a workload's tables, None if they do not exist. Reads the catalog only.
 
-    Args:
-        connection: A connection to the database.
-        tables: The tables that a store would use.
-        beside_others: Whether they may be created in a database that has only other programs' tables.
-        database: The name of the database in errors.
+    With ``beside_others``, they may be created in a database that has only other programs' tables. ``database`` is the
+    name of the database in errors.
 
     Raises:
         SchemaTooNew: the version is newer than this kern_nb supports.
@@ -101,21 +91,9 @@ def read_version(
 
 
 def has_kern_tables(
-    connection: Connection,
-    tables: Tables,
-    objects: catalog.DatabaseObjects,
-    *,
-    beside_others: bool,
-    database: str,
+    connection: Connection, tables: Tables, objects: catalog.DatabaseObjects, *, beside_others: bool, database: str
 ) -> bool:
-    """Return whether a database has tables of kern_nb, of any workload.
-
-    Args:
-        connection: A connection to the database.
-        tables: The tables that a store would use.
-        objects: The tables and views of the database.
-        beside_others: See `read_version`.
-        database: See `read_version`.
+    """Whether a database with these tables and views has tables of kern_nb, of any workload. See `read_version`.
 
     Raises:
         ForeignLayout: the database has tables or views, and none of kern_nb's.
@@ -128,7 +106,16 @@ def has_kern_tables(
         raise _foreign_table_error(tables.schema.name, columns)
     _require_free_names(connection, tables, objects)
     if objects.all and not beside_others:
-        raise _foreign_database_error(database, objects.all, catalog.columns_by_table(connection, objects.own, schema))
+        columns_by_table = catalog.columns_by_table(connection, objects.own, schema)
+        program = foreign_layouts.identify_program(columns_by_table)
+        layout = f"the layout of {program}" if program else "an unknown layout"
+        names = foreign_layouts.name_list(objects.all)
+        raise ForeignLayout(
+            f"{database} belongs to another program, in {layout}: its tables are {names}. "
+            "It has no tables of kern_nb, and nothing was changed.",
+            "Attach another file or database, or create tables beside the others: session_table='kern_sessions', in a "
+            "notebook --table kern_sessions.",
+        )
     return False
 
 
@@ -137,19 +124,6 @@ def _require_free_names(connection: Connection, tables: Tables, objects: catalog
     for table in tables.metadata.sorted_tables:
         if table is not tables.schema and (name := objects.taken(table.name)):
             raise _foreign_table_error(name, catalog.columns(connection, name, tables.metadata.schema))
-
-
-def _foreign_database_error(
-    database: str, names: AbstractSet[str], columns: Mapping[str, AbstractSet[str]]
-) -> ForeignLayout:
-    program = foreign_layouts.identify_program(columns)
-    layout = f"the layout of {program}" if program else "an unknown layout"
-    return ForeignLayout(
-        f"{database} belongs to another program, in {layout}: its tables are {foreign_layouts.name_list(names)}. "
-        "It has no tables of kern_nb, and nothing was changed.",
-        "Attach another file or database, or create tables beside the others: session_table='kern_sessions', in a "
-        "notebook --table kern_sessions.",
-    )
 
 
 def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout:
@@ -166,7 +140,7 @@ def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout
 
 
 def not_a_table_error(url: str, name: str) -> NotAStore:
-    """Return the error for a view or a computed table in place of one of the store's tables."""
+    """The error for a view or a computed table in place of one of the store's tables."""
     return NotAStore(
         f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
         "Choose another table name: session_table='kern_sessions'.",

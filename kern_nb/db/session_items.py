@@ -14,7 +14,8 @@ from kern_nb.db.column_types import Text
 from kern_nb.db.lineage import load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.schema import Tables
-from kern_nb.db.session_search import TAGS, json_text_at
+from kern_nb.db.session_search import TAGS
+from kern_nb.db.sql_expressions import json_text
 
 _MAX_INPUT_LENGTH = 400
 _SESSION_COLUMNS = (
@@ -77,8 +78,8 @@ def load_items(
 ) -> list[SessionItem]:
     """See `SessionStore.session_cards`."""
     s = tables.sessions
-    title = _as_text(json_text_at(s.c.session_data, "session_name"))
-    tags = _as_text(json_text_at(s.c["metadata"], TAGS))
+    title = _as_text(json_text(s.c.session_data, "session_name", constant=True))
+    tags = _as_text(json_text(s.c["metadata"], TAGS, constant=True))
     columns = (damaged_rows.raw(s.c[name]) for name in _SESSION_COLUMNS)
     query = sa.select(*columns, title.label("title"), tags.label("tags")).where(s.c.session_id.in_(session_ids))
     if user_id is not None:

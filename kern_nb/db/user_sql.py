@@ -7,11 +7,11 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import psutil
@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from kern_nb.db import codec, mapping
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
-from kern_nb.db.dtypes import to_pandas
+from kern_nb.db.dtypes import ARROW_TYPES, to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
-from kern_nb.db.views import VIEWS
+from kern_nb.db.views import VIEWS, view_query
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
 from kern_nb.records import to_utc
 
@@ -32,40 +32,42 @@ if TYPE_CHECKING:
     from kern_nb.db.schema import Tables
 
 # Statements other than queries, refused with one clear error. Each engine prevents writes on its own as well.
-_NOT_QUERIES = frozenset(
-    (
-        "alter", "analyze", "attach", "begin", "call", "checkpoint", "commit", "copy", "create", "deallocate", "delete",
-        "detach", "do", "drop", "execute", "export", "grant", "import", "insert", "install", "load", "lock", "merge",
-        "pragma", "prepare", "reindex", "release", "replace", "reset", "revoke", "rollback", "savepoint", "set",
-        "start", "truncate", "update", "use", "vacuum",
-    )
+_NOT_QUERIES = (
+    "alter", "analyze", "attach", "begin", "call", "checkpoint", "commit", "copy", "create", "deallocate", "delete",
+    "detach", "do", "drop", "execute", "export", "grant", "import", "insert", "install", "load", "lock", "merge",
+    "pragma", "prepare", "reindex", "release", "replace", "reset", "revoke", "rollback", "savepoint", "set", "start",
+    "truncate", "update", "use", "vacuum",
 )  # fmt: skip
 
 # The smallest limit of a result, for machines with little free memory.
 _MIN_RESULT_BYTES = 50_000_000
 # The memory of a value in a Python row, in addition to the length of its text.
 _VALUE_BYTES = 50
+_Part = TypeVar("_Part")
 
 _FORBIDDEN = re.compile("[\0\ud800-\udfff]")  # no engine accepts these in SQL
 
-# Text in which `$name` is no parameter: strings, quoted names, comments, dollar quotes; then `$name` itself. An
-# unclosed quote or comment extends to the end, so that the time is linear.
-_TOKEN = re.compile(
-    r"""(?P<skip>'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | --[^\n]* | /\*.*?(?:\*/|\Z)
-        | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
-    | \$(?P<name>[A-Za-z_]\w*)""",
-    re.VERBOSE | re.DOTALL,
-)
+# `_TOKEN` matches `$name`, and text in which it is no parameter. An unclosed quote or comment extends to the end, so
+# that the time is linear.
+_QUOTED = r"""'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"""
+_COMMENT = r"--[^\n]* | /\*.*?(?:\*/|\Z)"
+_TOKEN = re.compile(rf"(?:{_QUOTED} | {_COMMENT}) | \$(?P<name>[A-Za-z_]\w*)", re.VERBOSE | re.DOTALL)
+_PIECE = re.compile(rf"""(?P<blank>[\s;]+ | {_COMMENT}) | {_QUOTED} | [^\s;'"$/-]+ | .""", re.VERBOSE | re.DOTALL)
 
 
 def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
     """See `SessionStore.sql`."""
     if not isinstance(params, Mapping):
         raise BadUsage(f"params must be a dict, got {codec.short_repr(params)}.", "For example: {'name': 'Alice'}")
-    body = _strip(_require_text(text))
+    if not isinstance(text, str):
+        raise BadUsage(f"The query must be a str, got {codec.short_repr(text)}.", "Write one SELECT as text.")
+    if match := _FORBIDDEN.search(text):
+        raise QueryFailed(f"The SQL contains the character {match[0]!a}.", "Pass such text as a parameter: $name.")
+    body = _strip(text)
     if not body:
         raise QueryRefused("The query is empty.", f"Write one SELECT over {', '.join(VIEWS)}.")
-    if _first_word(body) in _NOT_QUERIES:
+    first_word = re.match(r"[\s(]*([A-Za-z]+)", body)
+    if first_word and first_word[1].lower() in _NOT_QUERIES:
         raise not_select_error(body)
     parameters = number_parameters(body)[1]
     for name in parameters:
@@ -83,22 +85,8 @@ def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataF
     return df
 
 
-def _require_text(text: object) -> str:
-    """Return the SQL if it can be sent.
-
-    Raises:
-        BadUsage: it is not a str.
-        QueryFailed: it contains a character that no engine accepts.
-    """
-    if not isinstance(text, str):
-        raise BadUsage(f"The query must be a str, got {codec.short_repr(text)}.", "Write one SELECT as text.")
-    if match := _FORBIDDEN.search(text):
-        raise QueryFailed(f"The SQL contains the character {match[0]!a}.", "Pass such text as a parameter: $name.")
-    return text
-
-
 def not_select_error(text: str) -> QueryRefused:
-    """Return the error for SQL that is not one SELECT."""
+    """The error for SQL that is not one SELECT."""
     start = " ".join(text.split())[:60]
     return QueryRefused(f"The query must be one SELECT, got {start!r}.", "Use the store's methods to change sessions.")
 
@@ -114,13 +102,6 @@ def function_error(name: str) -> QueryRefused:
 def relation_error(name: str) -> QueryFailed:
     """Return the error for a table that SQL cannot read: of the system, of another schema, or unknown."""
     return QueryFailed(f"Unknown table {name}.", did_you_mean(name, VIEWS, f"SQL can read {', '.join(VIEWS)}."))
-
-
-_PIECE = re.compile(
-    r"""(?P<blank>[\s;]+ | --[^\n]* | /\*.*?(?:\*/|\Z))
-    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) | [^\s;'"$/-]+ | .""",
-    re.VERBOSE | re.DOTALL,
-)
 
 
 def _strip(text: str) -> str:
@@ -154,26 +135,19 @@ def _convert_parameter(name: str, value: Any) -> Any:
     return codec.encode_text(decoded) if isinstance(decoded, str) else decoded
 
 
-def _first_word(text: str) -> str:
-    match = re.match(r"[\s(]*([A-Za-z]+)", text)
-    return match[1].lower() if match else ""
-
-
 def number_parameters(text: str) -> tuple[str, list[str]]:
     """Replace the first ``$name`` with ``$1`` and so on; return the SQL and the names."""
     names: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
         name = match["name"]
-        if name is None:
-            return match[0]
-        return f"${names.setdefault(name, len(names) + 1)}"
+        return match[0] if name is None else f"${names.setdefault(name, len(names) + 1)}"
 
     return _TOKEN.sub(number, text), list(names)
 
 
-def max_result_bytes() -> int:
-    """Return the limit of a result: a third of the free memory, as the DataFrame needs more than the result."""
+def _max_result_bytes() -> int:
+    """A third of the free memory, as the DataFrame needs more than the result."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # the limit of a container
         group = Path("/sys/fs/cgroup")
@@ -181,42 +155,35 @@ def max_result_bytes() -> int:
     return max(free // 3, _MIN_RESULT_BYTES)
 
 
-def result_size_error(limit: int) -> QueryFailed:
-    """Return the error for a result that would fill the memory."""
-    return QueryFailed(
-        f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
-        "Select fewer rows or columns: use WHERE, LIMIT or an aggregate.",
-    )
+def _limited(parts: Iterable[_Part], size: Callable[[_Part], int]) -> Iterator[_Part]:
+    """The parts of a result as they are read.
+
+    Raises:
+        QueryFailed: They would fill the memory.
+    """
+    total, limit = 0, _max_result_bytes()
+    for part in parts:
+        total += size(part)
+        if total > limit:
+            raise QueryFailed(
+                f"The result is larger than {limit / 1e6:,.0f} MB, a third of the free memory.",
+                "Select fewer rows or columns: use WHERE, LIMIT or an aggregate.",
+            )
+        yield part
 
 
 def read_table(reader: pa.RecordBatchReader) -> pa.Table:
-    """Read the batches of a result.
+    """Read the batches of a result, of limited size."""
+    return pa.Table.from_batches(list(_limited(reader, lambda batch: batch.nbytes)), reader.schema)
 
-    Raises:
-        QueryFailed: the result would fill the memory.
-    """
-    size, limit, batches = 0, max_result_bytes(), []
-    for batch in reader:
-        batches.append(batch)
-        size += batch.nbytes
-        if size > limit:
-            raise result_size_error(limit)
-    return pa.Table.from_batches(batches, reader.schema)
+
+def _row_size(row: Sequence[Any]) -> int:
+    return _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
 
 
 def read_rows(cursor: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Read the rows of a driver's cursor.
-
-    Raises:
-        QueryFailed: the rows would fill the memory.
-    """
-    size, limit, result = 0, max_result_bytes(), []
-    for row in cursor:
-        result.append(row)
-        size += _VALUE_BYTES * len(row) + sum(len(value) for value in row if isinstance(value, (str, bytes)))
-        if size > limit:
-            raise result_size_error(limit)
-    return result
+    """Read the rows of a driver's cursor, of limited size."""
+    return list(_limited(cursor, _row_size))
 
 
 def rows_to_arrow(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
@@ -249,13 +216,7 @@ def _deduplicate(names: Sequence[str]) -> list[str]:
     return unique
 
 
-_KINDS: dict[pa.DataType, Kind] = {
-    pa.string(): "text",
-    pa.int64(): "count",
-    pa.float64(): "number",
-    pa.bool_(): "flag",
-    pa.timestamp("us", tz="UTC"): "time",
-}
+_KINDS: dict[pa.DataType, Kind] = {dtype: kind for kind, dtype in ARROW_TYPES.items() if kind != "json"}
 
 
 def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -276,16 +237,23 @@ def _normalize(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def compile_views(
-    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS.keys()
+    store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS
 ) -> dict[str, str]:
-    """Return the SELECT of each view by name."""
+    """The SELECT of each view by name."""
     return {name: _compile_view(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
 
 
 @functools.lru_cache(maxsize=64)
 def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str) -> str:
-    inner = VIEWS[name](tables, None).subquery()
-    columns = [_convert(inner.c[column.name], column, dialect).label(column.name) for column in FRAMES[name]]
+    inner = view_query(name, tables).subquery()
+    columns = []
+    for column in FRAMES[name]:
+        value: sa.ColumnElement[Any] = inner.c[column.name]
+        if column.kind == "time":
+            value = as_time(value)
+        elif column.kind == "json" and dialect.name == "postgresql":
+            value = as_jsonb(sa.type_coerce(value, sa.Text))
+        columns.append(value.label(column.name))
     body = sa.select(*columns).compile(
         dialect=dialect,
         compile_kwargs={"literal_binds": True},
@@ -297,14 +265,6 @@ def _compile_view(name: str, tables: Tables, dialect: sa.Dialect, db_schema: str
 
 
 def create_view_statements(store: Database, dialect: sa.Dialect, db_schema: str = "main") -> list[str]:
-    """Return the DDL of the six views. They are temporary: each workload of a database has its own."""
+    """The DDL of the six views. They are temporary: each workload of a database has its own."""
     create = "CREATE TEMP VIEW IF NOT EXISTS" if dialect.name == "sqlite" else "CREATE OR REPLACE TEMP VIEW"
     return [f"{create} {name} AS {body}" for name, body in compile_views(store, dialect, db_schema).items()]
-
-
-def _convert(value: sa.ColumnElement[Any], column: Column, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
-    if column.kind == "time":
-        return as_time(value)
-    if column.kind == "json" and dialect.name == "postgresql":
-        return as_jsonb(sa.type_coerce(value, sa.Text))
-    return value

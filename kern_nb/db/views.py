@@ -17,6 +17,9 @@ from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
 from kern_nb.db.sql_expressions import STORED_TYPES, Expression, json_text, valid_or_null
 from kern_nb.records import YEARS
 
+VIEWS = tuple(FRAMES)
+"""The names of the views."""
+
 Condition = sa.ColumnElement[bool]
 Query = sa.Select[Any]
 RowFilter = Callable[[sa.Table], Condition]
@@ -25,6 +28,9 @@ RowFilter = Callable[[sa.Table], Condition]
 Masks = Mapping[str, tuple[Condition, Expression]]
 """By name of a column that is hidden in some rows: the condition of these rows, and the value to return instead."""
 NO_MASKS: Masks = {}
+
+_Computed = tuple[dict[str, Expression], sa.FromClause]
+"""The computed columns of a view by name, and its table joined with their totals."""
 
 ColumnNames = Collection[str] | None
 """The requested columns of a view; None means all."""
@@ -37,23 +43,15 @@ _IN_OUT = ("input_tokens", "output_tokens")
 _FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens, too
 
 
-class ValidColumns:
-    """The columns of a table, each `valid_or_null`."""
-
-    def __init__(self, table: sa.Table) -> None:
-        self._columns = table.c
-
-    def __getitem__(self, name: str) -> Expression:
-        column = self._columns[name]
-        if name not in USAGE_COLUMNS or name == "cost":
-            return valid_or_null(column)
-        # Older stores may have larger counts, whose sum would not fit in 64 bits.
-        limit = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
-        count = sa.type_coerce(column, sa.BigInteger)
-        return sa.case((count.between(-limit, limit), valid_or_null(column)))
-
-    def __getattr__(self, name: str) -> Expression:
-        return self[name]
+def _valid_usage(table: sa.Table) -> dict[str, Expression]:
+    """The usage columns of a table, each `valid_or_null`."""
+    # Older stores may have larger counts, whose sum would not fit in 64 bits.
+    limit = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
+    counts = {name: sa.type_coerce(table.c[name], sa.BigInteger) for name in USAGE_COLUMNS if name != "cost"}
+    usage: dict[str, Expression] = {
+        name: sa.case((count.between(-limit, limit), valid_or_null(table.c[name]))) for name, count in counts.items()
+    }
+    return usage | {"cost": valid_or_null(table.c.cost)}
 
 
 def as_micros(time: Expression, unit: int = 1) -> Expression:
@@ -79,9 +77,17 @@ def latest_runs(tables: Tables) -> Query:
 
 
 def _cost(row: Any) -> Expression:
-    """Return the cost; 0 with tokens is unknown, hence NULL."""
-    spent = sa.func.coalesce(row.input_tokens, 0) + sa.func.coalesce(row.output_tokens, 0) > 0
-    return sa.case(((row.cost == 0) & spent, sa.null()), else_=row.cost)
+    """The cost; 0 with tokens is unknown, hence NULL."""
+    return sa.case(((row["cost"] == 0) & (_in_and_out(row) > 0), sa.null()), else_=row["cost"])
+
+
+def _in_and_out(row: Any) -> Expression:
+    return sa.func.coalesce(row["input_tokens"], 0) + sa.func.coalesce(row["output_tokens"], 0)
+
+
+def _total_tokens(row: Any) -> Expression:
+    stated = row["input_tokens"].is_not(None) | row["output_tokens"].is_not(None)
+    return sa.func.coalesce(row["total_tokens"], sa.case((stated, _in_and_out(row))))
 
 
 def _to_bigint(total: Expression) -> Expression:
@@ -90,9 +96,9 @@ def _to_bigint(total: Expression) -> Expression:
 
 
 def _required_columns(view: str, requested: ColumnNames) -> set[str]:
-    """Return the names of the requested columns and of those they are computed from."""
+    """The names of the requested columns and of those they are computed from."""
     names = {column.name for column in FRAMES[view]}
-    names = names if requested is None else names & set(requested)
+    names &= names if requested is None else set(requested)
     return names | set(_IN_OUT) if names & set(_FROM_IN_OUT) else names
 
 
@@ -104,8 +110,8 @@ def is_history_copy(messages: Any) -> Condition:
 def _message_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
     """Per run: the number of messages, and the usage of the agent's messages."""
     m = tables.messages
-    by_agent, columns = m.c.role != "user", ValidColumns(m)
-    usage = {name: columns[name] for name in USAGE_COLUMNS} | {"cost": _cost(columns)}
+    by_agent, usage = m.c.role != "user", _valid_usage(m)
+    usage["cost"] = _cost(usage)
     totals = {"n_messages": sa.func.sum(sa.case((is_history_copy(m.c), 0), else_=1))}
     totals |= {name: sa.func.sum(sa.case((by_agent, column))) for name, column in usage.items()}
     return _filter(sa.select(m.c.run_id, *_label(totals, names)).group_by(m.c.run_id), m, only).subquery()
@@ -140,12 +146,12 @@ def _run_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.S
         if "n_messages" in names:
             totals["n_messages"] = _to_bigint(sa.func.coalesce(messages.c.n_messages, 0))
         # The usage that the source states for the run takes precedence over the sum of its messages.
-        columns = ValidColumns(r)
-        totals |= {name: sa.func.coalesce(columns[name], messages.c[name]) for name in USAGE_COLUMNS if name in names}
+        usage = _valid_usage(r)
+        totals |= {name: sa.func.coalesce(usage[name], messages.c[name]) for name in USAGE_COLUMNS if name in names}
         if "total_tokens" in names:
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
-            totals["total_tokens"] = sa.func.coalesce(columns["total_tokens"], summed)
+            totals["total_tokens"] = sa.func.coalesce(usage["total_tokens"], summed)
     if names & set(CALLS):
         calls = _call_totals(tables, only, names)
         query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)
@@ -153,40 +159,32 @@ def _run_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.S
     return _filter(query.add_columns(*_label(totals, names)), r, only).subquery()
 
 
-def _total_tokens(row: Any) -> Expression:
-    both = sa.func.coalesce(row.input_tokens, 0) + sa.func.coalesce(row.output_tokens, 0)
-    known = row.input_tokens.is_not(None) | row.output_tokens.is_not(None)
-    return sa.func.coalesce(row.total_tokens, sa.case((known, both)))
-
-
-def _sessions(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    s, names = tables.sessions, _required_columns("sessions", requested)
-    computed = {
+def _sessions(tables: Tables, only: RowFilter | None, names: set[str]) -> _Computed:
+    s = tables.sessions
+    columns: dict[str, Expression] = {
         "session_name": json_text(s.c.session_data, "session_name"),
         "created_at": as_micros(s.c.created_at, MICROS_PER_SECOND),
         "updated_at": as_micros(s.c.updated_at, MICROS_PER_SECOND),
     }
-    sums = latest = None
+    source: sa.FromClause = s
     if names & {"n_runs", "duration_s", *COUNTS, *USAGE_COLUMNS}:
         sums = _session_sums(tables, only, names)
-        computed |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
-        computed |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
+        source = source.outerjoin(sums, sums.c.session_id == s.c.session_id)
+        columns |= {n: sa.func.coalesce(sums.c[n], 0) for n in ("n_runs", *COUNTS) if n in names}
+        columns |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
         if "cost" in names:
-            computed["cost"] = _cost(sums.c)
+            columns["cost"] = _cost(sums.c)
         if "duration_s" in names:
-            computed["duration_s"] = sa.func.coalesce(valid_or_null(s.c.duration_s), sums.c.duration_s)
+            columns["duration_s"] = sa.func.coalesce(valid_or_null(s.c.duration_s), sums.c.duration_s)
     if "status" in names:
         latest = _filter(latest_runs(tables), tables.runs, only).subquery()
-        computed["status"] = latest.c.status
-    query = _select("sessions", s, computed, masks, requested)
-    for totals in (sums, latest):
-        if totals is not None:
-            query = query.outerjoin(totals, totals.c.session_id == s.c.session_id)
-    return query
+        source = source.outerjoin(latest, latest.c.session_id == s.c.session_id)
+        columns["status"] = latest.c.status
+    return columns, source
 
 
 def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> tuple[sa.Subquery, Expression]:
-    """Return one total of the sessions view: a subquery by ``session_id`` and the expression of the total."""
+    """One total of the sessions view: a subquery by ``session_id`` and the expression of the total."""
     sums = _session_sums(tables, only, _required_columns("sessions", (name,)))
     return sums, _cost(sums.c) if name == "cost" else sums.c[name]
 
@@ -215,57 +213,36 @@ def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa
     return _filter(query.add_columns(*_label(totals, names)).group_by(r.c.session_id), r, only).subquery()
 
 
-def _runs(tables: Tables, only: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    r, names = tables.runs, _required_columns("runs", requested)
-    totals = names & {*COUNTS, *USAGE_COLUMNS}
+def _runs(tables: Tables, only: RowFilter | None, names: set[str]) -> _Computed:
+    r, totals = tables.runs, names & {*COUNTS, *USAGE_COLUMNS}
     if not totals:
-        return _select("runs", r, {}, masks, requested)
+        return {}, r
     run = _run_totals(tables, only, names)
-    computed: dict[str, Expression] = {name: _to_bigint(run.c[name]) for name in totals - set(_FROM_IN_OUT)}
+    columns: dict[str, Expression] = {name: _to_bigint(run.c[name]) for name in totals - set(_FROM_IN_OUT)}
     if "total_tokens" in names:
-        computed["total_tokens"] = _to_bigint(_total_tokens(run.c))
+        columns["total_tokens"] = _to_bigint(_total_tokens(run.c))
     if "cost" in names:
-        computed["cost"] = _cost(run.c)
-    return _select("runs", r, computed, masks, requested).join(run, run.c.run_id == r.c.run_id)
+        columns["cost"] = _cost(run.c)
+    return columns, r.join(run, run.c.run_id == r.c.run_id)
 
 
-def _messages(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    return _select("messages", tables.messages, {"cost": _cost(ValidColumns(tables.messages))}, masks, requested)
-
-
-def _tool_calls(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    t = tables.tool_calls
-    failed = sa.case((t.c.status == "failed", sa.true()), (t.c.status == "completed", sa.false()))
-    return _select("tool_calls", t, {"is_error": failed}, masks, requested)
-
-
-def _scores(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    return _select("scores", tables.scores, {}, masks, requested)
-
-
-def _requirements(tables: Tables, _: RowFilter | None, masks: Masks = NO_MASKS, requested: ColumnNames = None) -> Query:
-    return _select("requirements", tables.requirements, {}, masks, requested)
-
-
-VIEWS: dict[str, Callable[..., Query]] = {
-    "sessions": _sessions,
-    "runs": _runs,
-    "messages": _messages,
-    "tool_calls": _tool_calls,
-    "scores": _scores,
-    "requirements": _requirements,
-}
-"""The SELECT of each view with one row per session, run and so on.
-
-Args:
-    tables: The tables.
-    only: Restricts the rows that totals are computed from; None means all.
-    masks: The columns to hide in some rows.
-    requested: The columns to select.
-"""
-
-
-def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: Masks, requested: ColumnNames) -> Query:
+def view_query(
+    view: str, tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
+) -> Query:
+    """The SELECT of a view. ``only`` restricts the rows that totals are computed from; None means all."""
+    table: sa.Table = getattr(tables, view)
+    names = _required_columns(view, requested)
+    computed: dict[str, Expression] = {}
+    source: sa.FromClause = table
+    if view == "sessions":
+        computed, source = _sessions(tables, only, names)
+    elif view == "runs":
+        computed, source = _runs(tables, only, names)
+    elif view == "messages":
+        computed["cost"] = _cost(_valid_usage(table))
+    elif view == "tool_calls":
+        status = table.c.status
+        computed["is_error"] = sa.case((status == "failed", sa.true()), (status == "completed", sa.false()))
     selected = []
     for column in FRAMES[view]:
         if requested is not None and column.name not in requested:
@@ -281,4 +258,4 @@ def _select(view: str, table: sa.Table, computed: dict[str, Expression], masks: 
             hidden, replacement = masks[column.name]
             value = sa.case((hidden, replacement), else_=value)
         selected.append(value.label(column.name))
-    return sa.select(*selected).select_from(table)
+    return sa.select(*selected).select_from(source)

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from kern_nb.db import mapping
+from kern_nb.db.lineage import load_lineage
 from kern_nb.records import Message, Run, Session
 
 LENGTH = 600
@@ -82,3 +83,17 @@ def test_a_chain_needs_few_statements(store, chain):
     store.history(chain)
 
     assert len(statements) < 20
+
+
+def test_conditions_of_a_long_chain_do_not_share_a_statement(store, chain):
+    """All its runs and those that are cut are two statements, though their parameters are the same."""
+    r, s = store.tables.runs, store.tables.sessions
+
+    def count(part):
+        with store.read_connection() as connection:
+            row = connection.execute(sa.select(s).where(s.c.session_id == chain)).mappings().one()
+            condition = getattr(load_lineage(connection, store.tables, row), part)(r)
+            return connection.execute(sa.select(sa.func.count()).select_from(r).where(condition)).scalar()
+
+    assert count("runs") == LENGTH
+    assert count("is_cut") == len([index for index in range(1, LENGTH) if index % 5 == 0])
