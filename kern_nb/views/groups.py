@@ -32,9 +32,8 @@ _TOTALS = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 def groups_html(comparison: GroupComparison) -> str:
     """Render a comparison of groups as a complete output."""
-    names = [isolate(name) for name in _names(comparison)]
-    others = _more_groups(comparison)
-    head = tag("p", names[0], " (baseline) vs. ", join(*names[1:], by=", "), others, _pairing(comparison))
+    first, *names = map(isolate, _names(comparison))
+    head = tag("p", first, " (baseline) vs. ", join(*names, by=", "), _pairing(comparison))
     tables = [table.markup(with_note=True) for table in _tables(comparison)]
     return container(head, *tables, *(tag("p", isolate(line)) for line in _remarks(comparison)))
 
@@ -42,7 +41,7 @@ def groups_html(comparison: GroupComparison) -> str:
 def groups_text(comparison: GroupComparison) -> str:
     """Render a comparison of groups as plain text."""
     first, *names = _names(comparison)
-    head = f"{first} (baseline) vs. {', '.join(names)}{_more_groups(comparison)}{_pairing(comparison)}"
+    head = f"{first} (baseline) vs. {', '.join(names)}{_pairing(comparison)}"
     return "\n".join([head, *map(str, _tables(comparison)), *_remarks(comparison)])
 
 
@@ -51,14 +50,10 @@ def _names(comparison: GroupComparison) -> list[str]:
     return formatting.truncate_distinct([comparison.baseline, *comparison.contenders[:_MAX_GROUPS]], _LABEL)
 
 
-def _more_groups(comparison: GroupComparison) -> str:
-    n_more = len(comparison.contenders) - _MAX_GROUPS
-    return f" and {n_more:,} more" if n_more > 0 else ""
-
-
 def _pairing(comparison: GroupComparison) -> str:
-    by, key = (formatting.truncate(name, _LABEL) for name in (comparison.by, comparison.key))
-    return f", by {by}, paired by {key}."
+    n_more = len(comparison.contenders) - _MAX_GROUPS
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    return f"{more}, by {_label(comparison.by)}, paired by {_label(comparison.key)}."
 
 
 def _label(name: str) -> str:
@@ -69,11 +64,13 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
     yield _group_table(comparison)
     yield _metric_table(comparison)
     if comparison.score is not None:
-        score = formatting.truncate(comparison.score, _LABEL)
-        yield from _keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
-        yield from _keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
-    yield from _unmatched(comparison)
-    yield from _ambiguous(comparison)
+        score = _label(comparison.score)
+        yield from _changed_keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
+        yield from _changed_keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
+    if not comparison.unmatched.empty:
+        yield _unmatched(comparison.unmatched, comparison.key)
+    if not comparison.ambiguous.empty:
+        yield _ambiguous(comparison.ambiguous)
 
 
 def _group_table(comparison: GroupComparison) -> Table:
@@ -135,107 +132,73 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _metric_table(comparison: GroupComparison) -> Table:
     """Build the table of metrics, one row a metric and contender: means over the pairs, difference and verdict."""
-    is_multiple, titles = _sides(comparison)
-    rows = [row for row in to_records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
-    columns = [Column("group", width=_LABEL)] if is_multiple else []
-    columns += [
-        Column("metric", width=_LABEL),
-        *titles,
-        Column("Δ", number=True),
-        Column(f"{100 * comparison.confidence:g}% interval", number=True),
-    ]
+    titles = ("Δ", f"{100 * comparison.confidence:g}% interval")
+    columns = [Column("metric", width=_LABEL), *_sides(comparison), *(Column(title, number=True) for title in titles)]
     columns += [Column("verdict"), Column("pairs", number=True)]
-    cells = []
-    for row in rows:
+    rows = []
+    for row in to_records(comparison.metrics):
         name = row["metric"]
+        if not row["n_pairs"] and name != comparison.score:
+            continue
         kind = "score" if name == comparison.score else name
         interval = "" if row["low"] is None else f"{format_delta(kind, row['low'])} … {format_delta(kind, row['high'])}"
-        values = [
-            _TITLES.get(name, name),
-            format_metric(kind, row["a"]),
-            format_metric(kind, row["b"]),
-            format_delta(kind, row["delta"]),
-        ]
         verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
-        cells.append(
-            [
-                *([row["group"]] if is_multiple else []),
-                *values,
-                interval,
-                verdict,
-                formatting.format_count(row["n_pairs"]),
-            ]
-        )
-    n_pairs = int(comparison.metrics["n_pairs"].max())
+        values = [format_metric(kind, row["a"]), format_metric(kind, row["b"]), format_delta(kind, row["delta"])]
+        n_pairs = formatting.format_count(row["n_pairs"])
+        rows.append([row.get("group", ""), _TITLES.get(name, name), *values, interval, verdict, n_pairs])
+    most_pairs = int(comparison.metrics["n_pairs"].max())
     note = "Means over shared keys; the interval of the mean difference is a bootstrap over keys."
-    if 1 < n_pairs < FEW_PAIRS:
-        note += f" With only {n_pairs} keys, intervals are too narrow."
-    if n_pairs == 1:
+    if 1 < most_pairs < FEW_PAIRS:
+        note += f" With only {most_pairs} keys, intervals are too narrow."
+    if most_pairs == 1:
         note = "Means over shared keys; a single pair has no interval."
-    return Table("Differences", columns, cells, note if n_pairs else "No shared keys.")
+    return _contender_table(comparison, "Differences", columns, rows, note if most_pairs else "No shared keys.")
 
 
-def _sides(comparison: GroupComparison) -> tuple[bool, list[Column]]:
-    """Return whether there are several contenders, and the columns of the baseline and a contender."""
-    is_multiple = len(comparison.contenders) > 1
-    names = ("baseline", "group") if is_multiple else _names(comparison)
-    return is_multiple, [Column(name, number=True, width=_LABEL) for name in names]
+def _sides(comparison: GroupComparison) -> list[Column]:
+    """Return the columns of the baseline and a contender, by name if there is only one contender."""
+    names = ("baseline", "group") if len(comparison.contenders) > 1 else _names(comparison)
+    return [Column(name, number=True, width=_LABEL) for name in names]
 
 
-def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
-    """Build the table of keys whose score changed."""
+def _contender_table(
+    comparison: GroupComparison, caption: str, columns: list[Column], rows: list[list[str]], note: str
+) -> Table:
+    """Build a table whose rows start with the contender, a column that only several contenders need."""
+    if len(comparison.contenders) > 1:
+        return Table(caption, [Column("group", width=_LABEL), *columns], rows, note)
+    return Table(caption, columns, [row[1:] for row in rows], note)
+
+
+def _changed_keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
     if keys.empty:
         return
-    is_multiple, titles = _sides(comparison)
-    columns = [Column("group", width=_LABEL)] if is_multiple else []
-    columns += [Column(_label(comparison.key)), *titles, Column("Δ", number=True)]
-    rows = [
-        [
-            *([r["group"]] if is_multiple else []),
-            r["key"],
-            *(format_metric("score", r[n]) for n in "ab"),
-            format_delta("score", r["delta"]),
-        ]
-        for r in to_records(keys.head(MAX_ROWS))
-    ]
-    yield Table(
-        f"{title}: {formatting.pluralize(len(keys), 'key')}",
-        columns,
-        rows,
-        formatting.more_note(len(keys), MAX_ROWS, frame),
-    )
+    columns = [Column(_label(comparison.key)), *_sides(comparison), Column("Δ", number=True)]
+    rows = []
+    for row in to_records(keys.head(MAX_ROWS)):
+        a, b = format_metric("score", row["a"]), format_metric("score", row["b"])
+        rows.append([row.get("group", ""), row["key"], a, b, format_delta("score", row["delta"])])
+    caption = f"{title}: {formatting.pluralize(len(keys), 'key')}"
+    yield _contender_table(comparison, caption, columns, rows, formatting.more_note(len(keys), MAX_ROWS, frame))
 
 
-def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
+def _unmatched(unmatched: pd.DataFrame, key: str) -> Table:
     """Build the table of keys that a group lacks."""
-    unmatched = comparison.unmatched
-    if unmatched.empty:
-        return
-    rows = [[r["key"], r["group"]] for r in to_records(unmatched.head(MAX_ROWS))]
-    columns = [Column(_label(comparison.key)), Column("missing in", width=_LABEL)]
-    n_keys = formatting.pluralize(unmatched["key"].nunique(), "key")
-    yield Table(
-        f"Unmatched: {n_keys} in some groups only",
-        columns,
-        rows,
-        formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"),
-    )
+    rows = [[row["key"], row["group"]] for row in to_records(unmatched.head(MAX_ROWS))]
+    columns = [Column(_label(key)), Column("missing in", width=_LABEL)]
+    caption = f"Unmatched: {formatting.pluralize(unmatched['key'].nunique(), 'key')} in some groups only"
+    return Table(caption, columns, rows, formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"))
 
 
-def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
+def _ambiguous(ambiguous: pd.DataFrame) -> Table:
     """Build the table of sessions that are excluded or not scored."""
-    ambiguous = comparison.ambiguous
-    if ambiguous.empty:
-        return
-    rows = [
-        [r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in to_records(ambiguous.head(MAX_ROWS))
-    ]
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
+    names = ("session_id", "reason", "group", "key")
+    rows = [[row[name] or "" for name in names] for row in to_records(ambiguous.head(MAX_ROWS))]
     n_excluded = int((ambiguous["group"].isna() | ambiguous["key"].isna()).sum())
-    n_unscored = len(ambiguous) - n_excluded
-    counts = [formatting.pluralize(n_excluded, "session") + " excluded"] if n_excluded else []
-    counts += [formatting.pluralize(n_unscored, "session") + " without a score"] if n_unscored else []
-    yield Table(", ".join(counts), columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
+    counts = ((n_excluded, "excluded"), (len(ambiguous) - n_excluded, "without a score"))
+    caption = ", ".join(f"{formatting.pluralize(n, 'session')} {state}" for n, state in counts if n)
+    return Table(caption, columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
 
 
 def _remarks(comparison: GroupComparison) -> Iterator[str]:
