@@ -51,6 +51,9 @@ TOOL_CALL_ID = "tool_call_id"
 STATE_BEFORE = "state_before"
 """In a session's first run: the session state it started from, which no earlier run has."""
 
+INPUT_FIELDS = "fields"
+"""In a requirement: the arguments that a person enters."""
+
 REQUIRED_FIELDS = "required"
 """In a requirement: the arguments without which its tool cannot run."""
 

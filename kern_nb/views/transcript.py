@@ -57,8 +57,8 @@ def session_html(session: Session) -> str:
 def run_html(run: Run) -> str:
     """Render a single run."""
     session = Session(session_id=run.session_id or "", runs=[run])
-    ref = run.run_id if run.run_index is None else f"{run.session_id}/{run.run_index}"
-    return container(tag("p", tag("strong", "Run ", isolate(ref))), *_parts(Conversation(session, [run])))
+    head = tag("p", tag("strong", "Run ", isolate(requirements.reference(run))))
+    return container(head, *_parts(Conversation(session, [run])))
 
 
 def fork(session: Session) -> str:
