@@ -28,12 +28,7 @@ def describe_files(content: Any) -> list[str]:
 
 
 def load_picture(content: Any, number: int, store: SessionStore) -> dict[str, str]:
-    """Load one of the files of a content as ``source``, a data URL, and ``alt``.
-
-    Args:
-        content: The content of a message, or the result of a tool.
-        number: The number of the file.
-        store: The store of the message.
+    """Load a file of a message's content or a tool's result as ``source``, a data URL, and ``alt``.
 
     Raises:
         BadUsage: it is not a raster image, not stored, too large, or at another address (nothing is fetched).
@@ -57,12 +52,8 @@ def load_picture(content: Any, number: int, store: SessionStore) -> dict[str, st
 
 
 def _files(content: Any) -> list[dict[str, Any]]:
-    parts = content if isinstance(content, list) else [content]
-    return [part for part in parts if isinstance(part, dict) and _is_file(part)][:MAX_FILES]
-
-
-def _is_file(part: dict[str, Any]) -> bool:
-    return isinstance(part.get("sha256"), str) or _url(part) is not None
+    parts = (part for part in (content if isinstance(content, list) else [content]) if isinstance(part, dict))
+    return [part for part in parts if isinstance(part.get("sha256"), str) or _url(part) is not None][:MAX_FILES]
 
 
 def _url(part: dict[str, Any]) -> str | None:
