@@ -28,13 +28,7 @@ _HIDDEN_ROLES = ("system", "developer")
 
 
 def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
-    """Load the latest runs of a session with the runs of their members.
-
-    Args:
-        store: The store.
-        session_id: The session.
-        before: Only runs before this run index.
-    """
+    """Load the latest runs of a session, or the latest ones before a run index, with the runs of their members."""
     df = _indexes(store, session_id)
     df = df if before is None else df[df["run_index"] < before]
     starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(PAGE_RUNS)
@@ -57,14 +51,7 @@ def _indexes(store: SessionStore, session_id: str) -> pd.DataFrame:
 def run_item(
     session: Session, run: Run, store: SessionStore, form_data: Callable[[Requirement, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Convert a run.
-
-    Args:
-        session: The session, without its runs.
-        run: The run.
-        store: Their store.
-        form_data: Converts a requirement and its short id.
-    """
+    """Convert a run of a session, and its requirements by ``form_data``, which gets each with its short id."""
     part = transcript_data.transcript_part(session, [run], transcript_data.Start(run.run_index or 0))
     content, following = part["runs"][0], part["next"]
     is_own = run.session_id == session.session_id

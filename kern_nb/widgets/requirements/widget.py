@@ -88,21 +88,19 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
     def poll(self, mark: str, limit: int) -> dict[str, Any]:
         """Return the state and its ``mark``, with up to ``limit`` runs; only the mark if it is unchanged."""
         with self._poll_lock:  # another page may poll, too
-            return self._poll(mark, limit)
-
-    def _poll(self, mark: str, limit: int) -> dict[str, Any]:
-        try:
-            every = self._load()
-        except StoreBusy:
-            if mark:
-                return {"mark": mark, "busy": True}
-            raise
-        with self._lock:
-            outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
-        agents = sorted(agent_registry.notebook_agents())
-        state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
-        new_mark = str(hash(repr(state)))
-        return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(every, min(limit, MAX_RUNS))}
+            try:
+                every = self._load()
+            except StoreBusy:
+                if mark:
+                    return {"mark": mark, "busy": True}
+                raise
+            with self._lock:
+                outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
+            agents = sorted(agent_registry.notebook_agents())
+            state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
+            new_mark = str(hash(repr(state)))
+            view = {} if new_mark == mark else self._view(every, min(limit, MAX_RUNS))
+            return {"mark": new_mark, **view}
 
     @call
     def narrow(self, assignee: str) -> None:
@@ -169,7 +167,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         return [r for r in matching if requirements.is_pending(r) or r.requirement_id in self._on_screen]
 
     def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
-        run = self._runs.find(run_id) if self._runs else None
+        run = self._find_run(run_id)
         variable = agent_registry.find_variable(run.owner) if run else None
         n_pending = sum(map(requirements.is_pending, of_run))
         with self._lock:
@@ -186,18 +184,18 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "ready": not n_pending and status == "PAUSED" and outcome is None,
             "status": "" if status in (None, "PAUSED") else formatting.format_status(status),
             "here": variable or "",
-            "line": self._continue_line(run, variable) if run else "",
+            "line": self.continue_line(run, variable) if run else "",
             "going": outcome,
         }
 
-    def _continue_line(self, run: RunEntry, variable: str | None) -> str:
-        return self.line("continue", str(run), *(["--agent", variable] if variable else []))
+    def _find_run(self, run_id: str | None) -> RunEntry | None:
+        return self._runs.find(run_id) if self._runs else None
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
     def owner_of(self, requirement: Requirement) -> str | None:
         """Return the agent of the requirement's run; of a member's run, the member."""
-        run = self._runs.find(requirement.run_id) if self._runs else None
+        run = self._find_run(requirement.run_id)
         return run.owner if run else None
 
     def after_action(self, requirement: Requirement) -> None:
@@ -210,7 +208,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         from kern_nb.runtime import background, events
 
         run_id = decode_key(key)
-        run = self._runs.find(run_id) if self._runs else None
+        run = self._find_run(run_id)
         owner = form.find_owner(run.owner) if run else None
         if run is None or owner is None:
             raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
@@ -223,7 +221,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             self._outcomes[run_id] = {"state": "going"}
         work = background.prepare_resume(owner, run_id, session_id=run.session_id)
         background.BackgroundRun(work, events.ignore, partial(self._finish, run_id))
-        return {"said": f"Resuming {run}.", "line": self._continue_line(run, agent_registry.find_variable(run.owner))}
+        return {"said": f"Resuming {run}.", "line": self.continue_line(run, agent_registry.find_variable(run.owner))}
 
     def _finish(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
         """Store the outcome of a resumed run; a run that paused again has none."""
