@@ -15,7 +15,7 @@ from kern_nb.text import formatting
 from kern_nb.views import session_list
 from kern_nb.widgets import transcript_data
 from kern_nb.widgets.base import decode_key, encode_key
-from kern_nb.widgets.browser import session_metrics, session_rows
+from kern_nb.widgets.browser import session_rows
 from kern_nb.widgets.browser.session_actions import SessionActions
 from kern_nb.widgets.browser.session_detail import SessionDetail
 from kern_nb.widgets.rpc import call
@@ -74,13 +74,7 @@ def browse(
 
 
 def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
-    """Build a filter from its fields.
-
-    Args:
-        text: A part of the title or id; ``#`` starts a tag.
-        agent: A part of the id of the agent, team or workflow.
-        user: A part of the id of the user.
-        status: The status of the latest run.
+    """Build a filter from the fields of `browse`; they may be empty.
 
     Raises:
         BadUsage: unknown status.
@@ -107,12 +101,6 @@ class SessionBrowser(
     SessionDetail, SessionActions, script="browser", parts=("texts", "sessions", "transcript", "branches")
 ):
     """A browser for the sessions of a store.
-
-    Args:
-        store: A store or its name; None for the current store.
-        narrowing: The initial filter.
-        order: The initial sort order.
-        descending: Whether to sort in descending order at first.
 
     Attributes:
         narrowing: The current filter.
@@ -248,9 +236,9 @@ class SessionBrowser(
 
     @call(slow=True)
     def totals(self, keys: list[str]) -> dict[str, dict[str, str]]:
-        """Return the totals of sessions by key; see `session_metrics.totals`."""
+        """Return the totals of sessions by key; see `session_rows.totals`."""
         ids = [decode_key(key) for key in keys[:MAX_ROWS]]
-        return {encode_key(name): texts for name, texts in session_metrics.totals(self.store, ids).items()}
+        return {encode_key(name): texts for name, texts in session_rows.totals(self.store, ids).items()}
 
     @call
     def choose(self, keys: list[str]) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, OwnerMismatch, RunNotFound, SessionNotFound, StoreBusy
 from kern_nb.operations import agent_registry, resume
+from kern_nb.operations.run_index import RunIndex
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements
@@ -170,15 +171,14 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         if failure and any(_has_failure(item, failure) for item in page["turns"]):
             failure = None
         parent = session.parent_session_id if session else None
+        name = formatting.truncate(parent or "", _NAME)
         return {
             **page,
             "agent": formatting.truncate(self.agent.name or self.agent.id, _NAME),
             "session": formatting.escape_controls(self.session_id),
             "title": formatting.truncate((session and session.session_name) or "", _NAME),
             "fork": formatting.single_line(fork(session)) if session else "",
-            "parent": None
-            if parent is None
-            else {"key": encode_key(parent), "name": formatting.truncate(parent, _NAME)},
+            "parent": None if parent is None else {"key": encode_key(parent), "name": name},
             "live": None if live is None else live.view(),
             "failed": failure,
         }
@@ -238,8 +238,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         run = self.store.get_run(decode_key(key))
         self._resume(run)
         variable = agent_registry.find_variable(self.agent.id)
-        option = ["--agent", variable] if variable else []
-        return {"line": self.line("continue", f"{run.session_id}/{run.run_index}", *option)}
+        return {"line": self.continue_line(f"{run.session_id}/{run.run_index}", variable)}
 
     def _resume(self, run: Run) -> None:
         from kern_nb.runtime import background
@@ -261,10 +260,8 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         from kern_nb.runtime import background
 
         if not resume.is_same_store(self.agent.store, self.store):
-            raise BadUsage(
-                f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}.",
-                "Use that store again, or open a new chat.",
-            )
+            message = f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}."
+            raise BadUsage(message, "Use that store again, or open a new chat.")
         with self._lock:
             self._check_idle()
             self._live = live
@@ -304,9 +301,8 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         with self._lock:
             if self._live is not None or requirement.run_id is None:
                 return
-        run = self.store.get_run(requirement.run_id)
-        while run.parent_run_id is not None:  # a member's run
-            run = self.store.get_run(run.parent_run_id)
+        top_level = RunIndex(self.store, [requirement.session_id]).top_level(requirement.run_id)
+        run = self.store.get_run(top_level.run_id if top_level else requirement.run_id)
         if run.status == "PAUSED" and not any(map(requirements.is_pending, run.requirements)):
             self._resume(run)
 
