@@ -25,9 +25,7 @@ _LABEL = 40
 _MAX_GROUPS = 8
 _MAX_K = 5
 _VERDICTS = {"a": f"{formatting.BAD} worse", "b": f"{formatting.GOOD} better", "neither": "≈ no clear difference"}
-_NO_DIFFERENCE = "= equal"
 _TITLES = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
-_TOTALS = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 
 def groups_html(comparison: GroupComparison) -> str:
@@ -87,7 +85,7 @@ def _group_table(comparison: GroupComparison) -> Table:
         _add(columns, cells, "success", [format_share(r["success_rate"]) for r in rows])
         for k in _some_k(int(comparison.pass_k["k"].max())):
             _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
-    for name in _TOTALS:
+    for name in ("tokens", "cost", "time", "tool_calls", "tool_errors"):
         _add(columns, cells, _TITLES.get(name, name), [format_metric(name, r[name]) for r in rows])
     return Table("Groups (means per session)", columns, cells, " ".join(_unknown(rows)))
 
@@ -142,7 +140,7 @@ def _metric_table(comparison: GroupComparison) -> Table:
             continue
         kind = "score" if name == comparison.score else name
         interval = "" if row["low"] is None else f"{format_delta(kind, row['low'])} … {format_delta(kind, row['high'])}"
-        verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
+        verdict = "= equal" if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
         values = [format_metric(kind, row["a"]), format_metric(kind, row["b"]), format_delta(kind, row["delta"])]
         n_pairs = formatting.format_count(row["n_pairs"])
         rows.append([row.get("group", ""), _TITLES.get(name, name), *values, interval, verdict, n_pairs])

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _NAME = 80
 _ERROR = 2_000
 _MAX_INPUTS = 8
-_ARGS = 4_000
 
 
 class Rerun(Protocol):
@@ -52,7 +51,7 @@ def rerun_text(rerun: Rerun) -> str:
 def rerun_html(rerun: Rerun) -> str:
     """Render a rerun as a complete output."""
     last = rerun.runs[-1]
-    pending = requirements.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
+    pending = requirements.run_markup(last, rerun.runs, 4_000) if last.status == "PAUSED" else []
     try:
         comparison = Markup(comparison_html(rerun.comparison))
     except KernError as error:

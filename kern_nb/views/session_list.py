@@ -20,7 +20,6 @@ FALLBACK_ROWS = 15
 """Rows of the list in the fallback."""
 
 _RUNS = 20
-_TITLES = ("session", "title or input", "agent", "user")
 
 
 def fallback_html(
@@ -42,7 +41,8 @@ def fallback_html(
         selected: The ids of the selected sessions.
     """
     first, total = position
-    columns = [*map(Column, _TITLES), Column("runs", number=True), Column("status"), Column("created (UTC)")]
+    columns = [*map(Column, ("session", "title or input", "agent", "user")), Column("runs", number=True)]
+    columns += [Column("status"), Column("created (UTC)")]
     if selected:
         columns = [Column("selected"), *columns]
         rows = [[GOOD if row[0] in selected else " ", *row] for row in rows]

@@ -22,10 +22,8 @@ MAX_CHARACTERS = 400_000
 PARTIAL = "[partial: the answer ended here]"
 """Follows an answer that is incomplete."""
 
-_MIN_TEXT = 1_000
 _MAX_LINES = 40
 _LINE = 200
-_ID = 24
 _SIGNS = {"completed": GOOD, "failed": f"{BAD} failed:", "started": "… started:", "unknown": "? outcome unknown:"}
 
 
@@ -140,7 +138,7 @@ def _limit(messages: list[Message]) -> int:
     """Return the most characters of one text, so that all of them together stay readable."""
     values = [value for m in messages for call in m.tool_calls for value in (call.args, call.result)]
     lengths = [*(len(content(message)) for message in messages), *map(len, map(formatting.format_value, values))]
-    return MAX_LENGTH if sum(lengths) <= MAX_CHARACTERS else max(_MIN_TEXT, MAX_CHARACTERS // len(lengths))
+    return MAX_LENGTH if sum(lengths) <= MAX_CHARACTERS else max(1_000, MAX_CHARACTERS // len(lengths))
 
 
 def _gap(session: Session, runs: list[Run]) -> Markup:
@@ -178,7 +176,7 @@ def run_facts(session: Session, run: Run) -> list[str]:
         tokens is not None and f"{formatting.format_count(tokens)} tokens",
         run.duration_s is not None and formatting.format_seconds(run.duration_s),
         run.parent_run_id and f"member run of {run.parent_run_id}",
-        _is_inherited(session, run) and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), _ID)}",
+        _is_inherited(session, run) and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), 24)}",
     ]
     return [fact for fact in facts if fact]
 

@@ -22,7 +22,6 @@ MAX_ROWS = 50
 
 _MAX_STRETCHES = 2_000
 _MAX_LENGTH = 400_000
-_REFERENCE = 60
 
 
 def view(*sides: Comparand, store: SessionStore | str | None = None) -> ComparisonView:
@@ -103,7 +102,7 @@ def _row(turn: dict[str, Any]) -> dict[str, Any]:
     for side, text, calls in zip("ab", _pieces(turn, "text"), _pieces(turn, "calls"), strict=True):
         length = len(turn[f"{side}_text"] or "") + len(turn[f"{side}_calls"] or "")
         row[side] = turn[side] and {
-            "place": formatting.truncate(turn[side], _REFERENCE),
+            "place": formatting.truncate(turn[side], 60),
             "text": text,
             "calls": calls,
             "cut": length > worddiff.MAX_LENGTH,

@@ -17,16 +17,11 @@ from kern_nb.views import session_list
 from kern_nb.widgets.base import Widget, decode_key, encode_key
 from kern_nb.widgets.rpc import call
 
-_MAX_NAME = 80
 FRAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 
 
 class SessionActions(Widget):
-    """A widget that branches, renames, tags, compares, summarizes, exports and loads sessions.
-
-    Attributes:
-        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`, an `Export`.
-    """
+    """A widget that branches, renames, tags, compares, summarizes, exports and loads sessions."""
 
     result: Any
 
@@ -128,7 +123,7 @@ class SessionActions(Widget):
 
 def _new_path(ids: Sequence[str], suffix: str) -> str:
     """Return a path that does not exist yet, named after the session."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", ids[0])[:_MAX_NAME].strip(".-") if len(ids) == 1 else ""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", ids[0])[:80].strip(".-") if len(ids) == 1 else ""
     stem = stem or "sessions"
     names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in count(1))
     return next(name for name in names if not Path(name).exists())

@@ -15,11 +15,7 @@ from kern_nb.widgets.rpc import call
 
 
 class SessionDetail(Widget):
-    """A widget that shows one session at a time.
-
-    Attributes:
-        place: The reference that was clicked last, as ``chat`` or ``chat/2.5``; None before that.
-    """
+    """A widget that shows one session at a time."""
 
     place: str | None
     _session_id: str | None

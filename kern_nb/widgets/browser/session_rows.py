@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _TITLE = 160
 _ID = 60
 _SHORT_ID = 20
-_TAG = 40
-_MAX_TAGS = 20
 _NODE = 80
 _TOTALS = ("session_id", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost")
 
@@ -111,7 +109,7 @@ def session_header(session: Session) -> dict[str, Any]:
 
 
 def _truncate_tags(tags: Iterable[str]) -> list[str]:
-    return [formatting.truncate(tag, _TAG) for tag in tags][:_MAX_TAGS]
+    return [formatting.truncate(tag, 40) for tag in tags][:20]
 
 
 def build_tree(family: SessionTree, session_id: str) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class SessionBrowser(
         order: The current sort order.
         descending: Whether the list is sorted in descending order.
         place: The reference that was clicked last, as ``chat`` or ``chat/2.5``; None before that.
-        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`.
+        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`, an `Export`.
     """
 
     def __init__(

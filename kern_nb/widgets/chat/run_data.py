@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 PAGE_RUNS = 20
 """The runs that are shown at first, and more of them at a time."""
 
-_ID = 24
-_RESUMABLE = ("ERROR", "CANCELLED", "INTERRUPTED")
-_HIDDEN_ROLES = ("system", "developer")
-
 
 def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
     """Load the latest runs of a session, or the latest ones before a run index, with the runs of their members."""
@@ -61,7 +57,7 @@ def run_item(
     return {
         "key": encode_key(run.run_id),
         "index": run.run_index,
-        "at": f"{formatting.truncate(session.session_id, _ID)}/{run.run_index}",
+        "at": f"{formatting.truncate(session.session_id, 24)}/{run.run_index}",
         "status": run.status if is_complete(session, run) else "",
         "facts": content["facts"],
         "messages": list(_messages(run, content["messages"], {r.tool_call_id for r in needed})),
@@ -69,14 +65,14 @@ def run_item(
         "ends": [end for end in content["ends"] if end["kind"] != "waiting"],
         "cards": [form_data(r, names[r.requirement_id]) for r in needed],
         "ready": bool(needed) and not any(map(requirements.is_pending, needed)),
-        "again": is_own and run.status in _RESUMABLE,
+        "again": is_own and run.status in ("ERROR", "CANCELLED", "INTERRUPTED"),
     }
 
 
 def _messages(run: Run, items: list[dict[str, Any]], required: set[str | None]) -> Iterator[dict[str, Any]]:
     """Yield the messages of the conversation; calls with a requirement are left to its form."""
     for item in items:
-        if item["role"] in _HIDDEN_ROLES or item.get("answer"):
+        if item["role"] in ("system", "developer") or item.get("answer"):
             continue
         calls = run.messages[item["position"]].tool_calls if item["position"] < len(run.messages) else []
         paused = {n for n, call in enumerate(calls) if call.status == "started" and call.tool_call_id in required}

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Requirement
 
-_ID = 200
-
 
 class RequirementActions(Widget):
     """A widget that resolves requirements.
@@ -120,7 +118,7 @@ class RequirementActions(Widget):
     @call
     def answer_as(self, by: str) -> None:
         """Set who answers from now on."""
-        self.by = by.strip()[:_ID] or login_name()
+        self.by = by.strip()[:200] or login_name()
 
 
 def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> list[Requirement]:

@@ -28,8 +28,6 @@ MAX_RUNS = 200
 """The most runs that are shown at once."""
 
 _LINE = 160
-_NAME = 80
-_ANSWER = 600
 
 
 def inbox_widget(
@@ -152,7 +150,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "more": len(groups) - len(visible),
             "left": sum(requirements.is_pending(r) for of_run in groups.values() for r in of_run),
             "assignee": encode_key(self.assignee) if self.assignee else "",
-            "people": [{"key": encode_key(name), "name": formatting.truncate(name, _NAME)} for name in sorted(people)],
+            "people": [{"key": encode_key(name), "name": formatting.truncate(name, 80)} for name in sorted(people)],
             "by": formatting.escape_controls(self.by or ""),
         }
 
@@ -246,5 +244,5 @@ def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
     if run is None:
         return {"state": "stopped"}
     answer = text_of(run.output) or ("" if run.output is None else formatting.format_value(run.output))
-    preview = transcript_data.preview(answer, _ANSWER)
+    preview = transcript_data.preview(answer, 600)
     return {"state": "ended", "status": formatting.format_status(run.status), **preview}
