@@ -43,7 +43,6 @@ class ComparisonView(Widget, script="comparison"):
         super().__init__(comparison.sides[0].store)
 
     def __repr__(self) -> str:
-        """Name the sides."""
         return f"<ComparisonView {' | '.join(label(side.label) for side in self.comparison.sides)}>"
 
     def fallback_html(self) -> str:

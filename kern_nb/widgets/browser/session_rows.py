@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kern_nb.db.references import Reference
 from kern_nb.db.session_items import SessionItem, SessionTree
 from kern_nb.db.session_search import TAGS, SessionFilter
-from kern_nb.records import Session
+from kern_nb.errors import BadUsage
+from kern_nb.records import RunStatus, Session
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, BRANCH
 from kern_nb.text.metrics import to_records
@@ -19,6 +20,8 @@ from kern_nb.widgets.base import encode_key
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
+
+STATUSES = get_args(RunStatus)
 
 _TITLE = 160
 _ID = 60
@@ -149,6 +152,25 @@ def _describe_branch_point(item: SessionItem) -> str:
     if run is None or run < 0:
         return "before the first run"
     return f"after run {run}" if message is None else f"after message {run}.{message}"
+
+
+def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
+    """Build a filter from the fields of `browse`; they may be empty.
+
+    Raises:
+        BadUsage: unknown status.
+    """
+    if status and status not in STATUSES:
+        raise BadUsage(f"Unknown status {status!r}.", f"Statuses: {', '.join(STATUSES)}.")
+    text = (text or "").strip()
+    tag = text[1:].strip() if text.startswith("#") else ""
+    return SessionFilter(
+        text=None if tag or text == "#" else text or None,
+        tag=tag or None,
+        owner=(agent or "").strip() or None,
+        user=(user or "").strip() or None,
+        status=status or None,
+    )
 
 
 def filter_fields(narrowing: SessionFilter) -> dict[str, str]:

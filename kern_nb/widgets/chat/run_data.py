@@ -24,14 +24,15 @@ PAGE_RUNS = 20
 
 
 def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
-    """Load the latest runs of a session, or the latest ones before a run index, with the runs of their members."""
+    """Load the latest runs of a session, or the latest ones before a run index, without the runs of members."""
     df = _indexes(store, session_id)
     df = df if before is None else df[df["run_index"] < before]
     starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(PAGE_RUNS)
     if starts.empty:
         return []
     start = int(starts.iloc[0])
-    return store.session_runs(session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+    runs = store.session_runs(session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+    return [run for run in runs if run.parent_run_id is None]
 
 
 def newest_index(store: SessionStore, session_id: str) -> int:

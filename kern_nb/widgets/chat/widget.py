@@ -91,7 +91,6 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         self._session()
 
     def __repr__(self) -> str:
-        """Name the agent and the session."""
         agent, session = (formatting.truncate(name, _NAME) for name in (self.agent.id, self.session_id))
         return f"<Chat with {agent} in session {session}>"
 
@@ -99,7 +98,6 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         """Render the latest runs as a transcript."""
         session = self._session()
         runs = [] if session is None else run_data.load_latest(self.store, self.session_id)
-        runs = [run for run in runs if run.parent_run_id is None]
         return conversation_html(Conversation(session or Session(session_id=self.session_id), runs))
 
     # The view ---------------------------------------------------------------------------------------------------------
@@ -118,8 +116,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
     @call
     def earlier(self, before: int) -> dict[str, Any]:
         """Return the runs before a run."""
-        session = self._session()
-        return {"turns": [], "earlier": None} if session is None else self._run_page(session, before)
+        return self._run_page(self._session(), before)
 
     @call
     def text(self, run_index: int, position: int, part: transcript_data.Part, number: int) -> dict[str, Any]:
@@ -167,7 +164,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         with self._lock:
             live, failure = self._live, self._failure
         session = self._session()
-        page = {"turns": [], "earlier": None} if session is None else self._run_page(session, None)
+        page = self._run_page(session, None)
         if failure and any(_has_failure(item, failure) for item in page["turns"]):
             failure = None
         parent = session.parent_session_id if session else None
@@ -183,9 +180,11 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
             "failed": failure,
         }
 
-    def _run_page(self, session: Session, before: int | None) -> dict[str, Any]:
+    def _run_page(self, session: Session | None, before: int | None) -> dict[str, Any]:
         """Return the latest runs, or those before a run; if there are earlier ones, the index of the first."""
-        runs = [r for r in run_data.load_latest(self.store, self.session_id, before) if r.parent_run_id is None]
+        if session is None:
+            return {"turns": [], "earlier": None}
+        runs = run_data.load_latest(self.store, self.session_id, before)
         items = [item for item in map(partial(self._run_item, session), runs) if item is not None]
         first = min((run.run_index or 0 for run in runs), default=0)
         return {"turns": items, "earlier": first if first > 0 and len(runs) >= run_data.PAGE_RUNS else None}

@@ -72,7 +72,6 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         super().__init__(store, by=assignee if by is None else by)
 
     def __repr__(self) -> str:
-        """Count the pending requirements on screen."""
         n_pending = sum(map(requirements.is_pending, list(self._on_screen.values())))
         return f"<InboxWidget: {formatting.pluralize(n_pending, 'pending requirement')}>"
 
@@ -138,8 +137,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         for requirement in every:
             top = runs.top_level(requirement.run_id)
             by_run.setdefault(top.run_id if top else str(requirement.run_id), []).append(requirement)
-        groups = {run_id: self._select(run_id, of_run) for run_id, of_run in by_run.items()}
-        groups = {run_id: selected for run_id, selected in groups.items() if selected}
+        groups = {run_id: selected for run_id, of_run in by_run.items() if (selected := self._select(run_id, of_run))}
         visible = dict(list(groups.items())[:limit])
         names = short_ids(self.store, [r for of_run in visible.values() for r in of_run])
         self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
