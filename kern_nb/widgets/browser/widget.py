@@ -68,9 +68,8 @@ def browse(
         >>> list(browse(db, user="ann").df()["session_id"])
         ['chat']
     """
-    return SessionBrowser(
-        store, session_rows.parse_filter(text, agent, user, status), order=order, descending=descending
-    )
+    narrowing = session_rows.parse_filter(text, agent, user, status)
+    return SessionBrowser(store, narrowing, order=order, descending=descending)
 
 
 def _check_order(order: str) -> None:
