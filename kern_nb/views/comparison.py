@@ -165,7 +165,6 @@ def _turns(pair: Pair) -> Iterator[Markup]:
 
 
 def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
-    """Fold a sequence of identical turns into one row."""
     first, last = turns[0]["a"], turns[-1]["a"]
     n_inherited = sum(bool(turn["shared"]) for turn in turns)
     summary = formatting.pluralize(len(turns), "identical turn")
@@ -195,7 +194,6 @@ def _render_sides(turn: dict[str, Any], part: str) -> tuple[Markup, Markup]:
 
 
 def _cell(ref: str | None, text: Markup, calls: Markup) -> Markup:
-    """Render the message of one side, with its reference."""
     if ref is None:
         return join(formatting.MISSING)
     body = [tag("div", part) for part in (text, tag("code", calls) if calls else "") if part]

@@ -63,7 +63,6 @@ def _title(digest: Digest) -> str:
 
 
 def _size(digest: Digest) -> str:
-    """State the final status and the number of runs and messages."""
     counts = {row["metric"]: int(row["value"] or 0) for row in to_records(digest.metrics)[:2]}
     size = f"{formatting.pluralize(counts['n_runs'], 'run')}, {formatting.pluralize(counts['n_messages'], 'message')}"
     if len(digest.items) > 1:
@@ -74,7 +73,6 @@ def _size(digest: Digest) -> str:
 
 
 def _story(digest: Digest) -> Iterator[tuple[str, str]]:
-    """Yield the input, output and error of a single item."""
     if len(digest.items) > 1:
         return
     if digest.asked is not None:

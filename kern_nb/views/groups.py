@@ -72,7 +72,6 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
 
 
 def _group_table(comparison: GroupComparison) -> Table:
-    """Build the table of groups: sizes, scores, and means per session."""
     rows = to_records(comparison.groups)
     columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
     cells = [[r["group"], formatting.format_count(r["n_sessions"]), formatting.format_count(r["n_keys"])] for r in rows]
@@ -189,7 +188,6 @@ def _unmatched(unmatched: pd.DataFrame, key: str) -> Table:
 
 
 def _ambiguous(ambiguous: pd.DataFrame) -> Table:
-    """Build the table of sessions that are excluded or not scored."""
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
     names = ("session_id", "reason", "group", "key")
     rows = [[row[name] or "" for name in names] for row in to_records(ambiguous.head(MAX_ROWS))]
@@ -200,7 +198,6 @@ def _ambiguous(ambiguous: pd.DataFrame) -> Table:
 
 
 def _remarks(comparison: GroupComparison) -> Iterator[str]:
-    """Yield remarks on completeness."""
     if comparison.unmatched.empty and comparison.ambiguous.empty:
         yield "All keys are in all groups; no session is excluded."
     if comparison.others:

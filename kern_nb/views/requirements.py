@@ -145,7 +145,6 @@ def _cells(row: InboxRow) -> list[str]:
 
 
 def _usage(pending: Sequence[Requirement], store: str) -> str:
-    """Name the commands that resolve the pending requirements."""
     if not pending:
         return ""
     option = f" --store {quote(store)}" if store else ""

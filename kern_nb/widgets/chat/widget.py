@@ -131,11 +131,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         return media.load_picture(transcript_data.stored_content(session, run, position, tool_call), number, self.store)
 
     def _session(self, session_id: str | None = None) -> Session | None:
-        """Load the current session, or another one, without its runs; None if it does not exist yet.
-
-        Raises:
-            OwnerMismatch: it belongs to another user.
-        """
+        """Load the current session, or another one, without its runs; None if it does not exist yet."""
         name = session_id or self.session_id
         session = self.store.get_session(name, runs=False)
         if session is not None and self.user_id is not None and session.user_id not in (None, self.user_id):
