@@ -132,7 +132,7 @@ class Widget(anywidget.AnyWidget):
         """Reopen the store, for a server that is back or a file that was restored."""
         self.store.reopen()
         self.last_error = None
-        return f"%kern use {join_words(store_registry.name_of(self.store))}"
+        return f"%kern use {shlex.quote(store_registry.name_of(self.store))}"
 
     @call
     def renew_fallback(self) -> None:
@@ -152,7 +152,7 @@ class Widget(anywidget.AnyWidget):
     def line(self, verb: str, *words: str) -> str:
         """Return the equivalent magic, which names the store unless it is the current one."""
         option = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
-        return formatting.escape_controls(f"%kern {join_words(verb, *words, *option)}").replace("\n", "␤")
+        return formatting.escape_controls(f"%kern {shlex.join((verb, *words, *option))}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 
@@ -192,8 +192,3 @@ def decode_key(key: str) -> str:
     if not isinstance(identity, str):
         raise BadUsage(f"{key!r} is not a valid key.", "Run the cell again.")
     return identity
-
-
-def join_words(*words: str) -> str:
-    """Join words for a magic, quoted where needed."""
-    return " ".join(shlex.quote(word) if word else "''" for word in words)
