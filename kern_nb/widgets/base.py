@@ -8,8 +8,10 @@ store reaches the page through ``textContent`` only (``h()``), a model's Markdow
 
 **Calls.** A script calls methods that are marked ``@call`` (see `rpc`): ``await shell.ask("rename", { key, name })``
 sends ``{id, call, args}`` and receives ``{id, value}`` or ``{id, error}``; an error is shown and is
-``widget.last_error``. No call takes SQL or a path. `Widget.tell` sends an unrequested message. JupyterLab handles these
-messages in a thread of the kernel, so calls are answered while a cell runs, and must not rely on the main thread.
+``widget.last_error``, and if the store is gone (`rpc.STORE_GONE`), a button calls `attach_again`. An action returns
+``line``, the equivalent magic. No call takes SQL or a path. `Widget.tell` sends an unrequested message. JupyterLab
+handles these messages in a thread of the kernel, so calls are answered while a cell runs, and must not rely on the main
+thread; other hosts answer them after the cell.
 
 **Keys.** A session id may contain anything, NUL and lone surrogates included, which not every transport preserves.
 Scripts pass keys (`encode_key`, `decode_key`) and show escaped texts.
