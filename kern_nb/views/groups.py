@@ -73,26 +73,20 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
 
 def _group_table(comparison: GroupComparison) -> Table:
     rows = to_records(comparison.groups)
-    columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
-    cells = [[r["group"], formatting.format_count(r["n_sessions"]), formatting.format_count(r["n_keys"])] for r in rows]
-    scored = comparison.score is not None
-    if scored and any(r["n_scored"] < r["n_sessions"] for r in rows):
-        _add(columns, cells, "scored", [formatting.format_count(r["n_scored"]) for r in rows])
-    if scored and any(r["score"] != r["success_rate"] for r in rows):
-        _add(columns, cells, _label(str(comparison.score)), [format_metric("score", r["score"]) for r in rows])
-    if scored:
-        _add(columns, cells, "success", [format_share(r["success_rate"]) for r in rows])
-        for k in _some_k(int(comparison.pass_k["k"].max())):
-            _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
+    columns = [(noun, [formatting.format_count(row[f"n_{noun}"]) for row in rows]) for noun in ("sessions", "keys")]
+    if comparison.score is not None:
+        if any(row["n_scored"] < row["n_sessions"] for row in rows):
+            columns.append(("scored", [formatting.format_count(row["n_scored"]) for row in rows]))
+        if any(row["score"] != row["success_rate"] for row in rows):
+            columns.append((_label(comparison.score), [format_metric("score", row["score"]) for row in rows]))
+        columns.append(("success", [format_share(row["success_rate"]) for row in rows]))
+        some_k = _some_k(int(comparison.pass_k["k"].max()))
+        columns += [(f"pass^{k}", _pass_cells(comparison, rows, k)) for k in some_k]
     for name in ("tokens", "cost", "time", "tool_calls", "tool_errors"):
-        _add(columns, cells, _TITLES.get(name, name), [format_metric(name, r[name]) for r in rows])
-    return Table("Groups (means per session)", columns, cells, " ".join(_unknown(rows)))
-
-
-def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequence[str]) -> None:
-    columns.append(Column(title, number=True))
-    for row, value in zip(cells, values, strict=True):
-        row.append(value)
+        columns += [(_TITLES.get(name, name), [format_metric(name, row[name]) for row in rows])]
+    heads = [Column("group", width=_LABEL), *(Column(title, number=True) for title, _ in columns)]
+    cells = list(zip([row["group"] for row in rows], *(values for _, values in columns), strict=True))
+    return Table("Groups (means per session)", heads, cells, " ".join(_unknown(rows)))
 
 
 def _some_k(max_k: int) -> list[int]:
