@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
     from kern_nb.analysis.compare.pairs import Divergence, Pair
 
-MAX_TURNS = 60
-"""The most differing turns that are rendered; .turns has all."""
-
-MAX_CONTENDERS = 8
-"""The most contenders that are rendered; the frames have all."""
-
+MAX_TURNS = 60  # the most differing turns that are rendered; .turns has all
+MAX_CONTENDERS = 8  # the most contenders that are rendered; the frames have all
 _MAX_CALLS = 40
 _MAX_LINES = 24
 _MAX_LENGTH = 1_000

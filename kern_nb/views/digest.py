@@ -14,20 +14,15 @@ from kern_nb.views.summary import count_items
 if TYPE_CHECKING:
     from kern_nb.analysis.digest import Digest
 
-MAX_ROWS = 10
-"""The most tools, items and outliers that are shown; the frames have all."""
-
+MAX_ROWS = 10  # the most tools, items and outliers that are shown; the frames have all
 _LABEL = 60
 _TEXT = 600
 _LINE = 160
+# Metrics that are shown even if unknown: a missing cost must not look like a free run.
 _ALWAYS_SHOWN = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
-"""Metrics that are shown even if unknown: a missing cost must not look like a free run."""
-
 _TOTALS = ("runs", "tool calls", "tokens", "cost", "time")
 _MAX_SCORES = 2
-_NARROW = 40
-"""The width of a column of text; a reference is truncated in its session id, as its end says more."""
-
+_NARROW = 40  # the width of a column of text; a reference is truncated in its session id, as its end says more
 _TIMED = {"stated": "stated", "gap": "between messages", "both": "partly between messages"}
 
 

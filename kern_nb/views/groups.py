@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 
     from kern_nb.analysis.groups import GroupComparison
 
-MAX_ROWS = 20
-"""The most keys or sessions in a table; the frame it names has all."""
-
-FEW_PAIRS = 10
-"""With fewer pairs a note warns that the interval is unreliable."""
-
+MAX_ROWS = 20  # the most keys or sessions in a table; the frame it names has all
+FEW_PAIRS = 10  # with fewer pairs a note warns that the interval is unreliable
 _LABEL = 40
 _MAX_GROUPS = 8
 _MAX_K = 5

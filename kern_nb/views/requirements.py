@@ -14,6 +14,7 @@ from kern_nb.text.formatting import BAD, GOOD
 from kern_nb.text.html import Markup, container, isolate, join, preformatted, preserve_whitespace, render_text, tag
 from kern_nb.text.tables import Column, Table
 
+MIN_PREFIX = 8  # the fewest characters of an id that refer to a requirement
 _LINE = 300
 _CALL = 120
 
@@ -60,7 +61,7 @@ def shortest_prefixes(ids: Iterable[str], all_ids: Iterable[str]) -> dict[str, s
         # Among all ids the neighbours in order share the longest prefix with it.
         neighbours = ordered[max(0, index[id_] - 1) : index[id_] + 2]
         common = max((_common_length(id_, other) for other in neighbours if other != id_), default=0)
-        prefixes[id_] = id_[: max(8, common + 1)]
+        prefixes[id_] = id_[: max(MIN_PREFIX, common + 1)]
     return prefixes
 
 

@@ -16,9 +16,7 @@ from kern_nb.views.transcript import Conversation, conversation_html
 if TYPE_CHECKING:
     import pandas as pd
 
-FALLBACK_ROWS = 15
-"""Rows of the list in the fallback."""
-
+FALLBACK_ROWS = 15  # rows of the list in the fallback
 _RUNS = 20
 
 

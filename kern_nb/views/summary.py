@@ -11,14 +11,11 @@ from kern_nb.text.html import Markup, abbreviate, container, details, isolate, j
 if TYPE_CHECKING:
     from kern_nb.records import SessionSummary
 
-MAX_ROWS = 10
-"""The most summaries that are shown."""
-
+MAX_ROWS = 10  # the most summaries that are shown
 _LABEL = 60
 _TEXT = 600
 _LINE = 160
-_MAX_LENGTH = 4_000
-"""The most characters of one summary."""
+_MAX_LENGTH = 4_000  # the most characters of one summary
 
 
 class Summaries(Protocol):

@@ -13,12 +13,8 @@ from kern_nb.text.html import MAX_LENGTH, Markup, container, details, isolate, j
 from kern_nb.text.tables import Column, Table, text_row
 from kern_nb.views import requirements
 
-MAX_MESSAGES = 200
-"""The most messages that are rendered: the first half and the last half of them."""
-
-MAX_CHARACTERS = 400_000
-"""If all texts together are longer, each is truncated further."""
-
+MAX_MESSAGES = 200  # the most messages that are rendered: the first half and the last half of them
+MAX_CHARACTERS = 400_000  # if all texts together are longer, each is truncated further
 PARTIAL = "[partial: the answer ended here]"
 """Follows an answer that is incomplete."""
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Comparand
     from kern_nb.db import SessionStore
 
-MAX_ROWS = 50
-"""The most turns in one answer."""
-
+MAX_ROWS = 50  # the most turns in one answer
 _MAX_STRETCHES = 2_000
 _MAX_LENGTH = 400_000
 

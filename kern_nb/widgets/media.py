@@ -12,14 +12,10 @@ from kern_nb.text import formatting
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-MAX_BYTES = 8_000_000
-"""The largest image that is sent to the page."""
-
-MAX_FILES = 20
-"""The most files of one message."""
-
+MAX_BYTES = 8_000_000  # the largest image that is sent to the page
+MAX_FILES = 20  # the most files of one message
+# How raster images begin. The declared type is not trusted, and an SVG is a document that may contain scripts.
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
-"""How raster images begin. The declared type is not trusted, and an SVG is a document that may contain scripts."""
 
 
 def describe_files(content: Any) -> list[str]:

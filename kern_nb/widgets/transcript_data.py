@@ -12,22 +12,13 @@ from kern_nb.text.formatting import BRANCH
 from kern_nb.views import requirements, transcript
 from kern_nb.widgets import media
 
-MAX_RUNS = 20
-"""The most runs that are read at a time."""
-
-MAX_MESSAGES = 120
-"""The most messages in a part of a transcript."""
-
-PREVIEW_LENGTH = 1_200
-"""The most characters of a text at first."""
-
-MAX_LENGTH = 1_000_000
-"""The most characters of a full text."""
-
+MAX_RUNS = 20  # the most runs that are read at a time
+MAX_MESSAGES = 120  # the most messages in a part of a transcript
+PREVIEW_LENGTH = 1_200  # the most characters of a text at first
+MAX_LENGTH = 1_000_000  # the most characters of a full text
 _LINE = 160
 _TOLERANCE = 0.25
-_MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH
-"""The most characters of a text that are parsed for its preview."""
+_MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH  # the most characters of a text that are parsed for its preview
 
 Part = Literal["content", "args", "result", "error"]
 

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
 
-MAX_ROWS = 200
-"""The most rows of the list in one answer."""
-
+MAX_ROWS = 200  # the most rows of the list in one answer
 MAX_SELECTED = 1_000
 
 

@@ -18,8 +18,7 @@ from kern_nb.widgets.transcript_data import clip_values
 if TYPE_CHECKING:
     from kern_nb.runtime.background import BackgroundRun
 
-INTERVAL_S = 0.08
-"""The shortest time between two messages to the script."""
+INTERVAL_S = 0.08  # the shortest time between two messages to the script
 
 
 class LiveRun:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
 
-PAGE_RUNS = 20
-"""The runs that are shown at first, and more of them at a time."""
+PAGE_RUNS = 20  # the runs that are shown at first, and more of them at a time
 
 
 def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:

@@ -24,9 +24,7 @@ from kern_nb.widgets.rpc import call, error_payload
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import RunFunction, SessionOwner
 
-MAX_LENGTH = 1_000_000
-"""The most characters of a message."""
-
+MAX_LENGTH = 1_000_000  # the most characters of a message
 _NAME = 80
 
 

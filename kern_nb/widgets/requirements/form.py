@@ -20,12 +20,8 @@ from kern_nb.widgets.transcript_data import clip
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import SessionOwner
 
-PREVIEW_LENGTH = 1_500
-"""The most characters of an argument that are visible."""
-
-MAX_EDITABLE = 20_000
-"""The most characters of an argument that can be edited."""
-
+PREVIEW_LENGTH = 1_500  # the most characters of an argument that are visible
+MAX_EDITABLE = 20_000  # the most characters of an argument that can be edited
 _NAME = 80
 _MAX_ARGUMENTS = 100
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
 
-MAX_RUNS = 200
-"""The most runs that are shown at once."""
-
+MAX_RUNS = 200  # the most runs that are shown at once
 _LINE = 160
 
 
