@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, OwnerMismatch, RunNotFound, SessionNotFound, StoreBusy
-from kern_nb.operations import agent_registry, resume
+from kern_nb.operations import agent_registry
 from kern_nb.operations.run_index import RunIndex
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
@@ -252,7 +252,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
     def _start(self, live: LiveRun, make_work: Callable[[], RunFunction]) -> None:
         from kern_nb.runtime import background
 
-        if not resume.is_same_store(self.agent.store, self.store):
+        if not agent_registry.is_same_store(self.agent.store, self.store):
             message = f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}."
             raise BadUsage(message, "Use that store again, or open a new chat.")
         with self._lock:

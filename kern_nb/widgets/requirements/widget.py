@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, StoreBusy
-from kern_nb.operations import agent_registry, inbox, resume
+from kern_nb.operations import agent_registry, inbox
 from kern_nb.operations.inbox import short_ids
 from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Requirement, text_of
@@ -206,7 +206,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         owner = form.find_owner(run.owner) if run else None
         if run is None or owner is None:
             raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
-        if not resume.is_same_store(owner.store, self.store):
+        if not agent_registry.is_same_store(owner.store, self.store):
             hint = "Use the store of the run: %kern use NAME"
             raise BadUsage(f"{owner!r} stores its runs in {owner.store.url}, the run is in {self.store.url}.", hint)
         with self._lock:
