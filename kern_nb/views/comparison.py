@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.text import formatting, worddiff
@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
     from kern_nb.analysis.compare.pairs import Divergence, Pair
 
-MAX_TURNS = 60
-"""The most differing turns that are rendered; .turns has all."""
-
-MAX_CONTENDERS = 8
-"""The most contenders that are rendered; the frames have all."""
-
+MAX_TURNS = 60  # the most differing turns that are rendered; .turns has all
+MAX_CONTENDERS = 8  # the most contenders that are rendered; the frames have all
 _MAX_CALLS = 40
 _MAX_LINES = 24
 _MAX_LENGTH = 1_000
@@ -35,19 +31,16 @@ def comparison_html(comparison: Comparison) -> str:
     """Render a comparison as a complete output."""
     pairs = comparison.pairs[:MAX_CONTENDERS]
     heads = [tag("p", isolate(headline(pair))) for pair in pairs]
-    bodies = [[_calls(pair), *_turns(pair)] for pair in pairs]
-    if len(bodies) == 1:
-        parts = bodies[0]
-    else:
-        names = [isolate(label(pair.b.label)) for pair in pairs]
-        parts = [details(join("Calls and turns of ", n), *body) for n, body in zip(names, bodies, strict=True)]
-    notes = [tag("p", line) for line in _more_contenders(comparison)]
-    return container(*heads, _metrics(comparison).markup(), *parts, *notes)
+    parts = [[_calls(pair), *_turns(pair)] for pair in pairs]
+    if len(pairs) > 1:
+        titles = [join("Calls and turns of ", isolate(label(pair.b.label))) for pair in pairs]
+        parts = [[details(title, *part)] for title, part in zip(titles, parts, strict=True)]
+    note = tag("p", line) if (line := _more_contenders(comparison)) else None
+    return container(*heads, _metrics(comparison).markup(), *chain(*parts), note)
 
 
-def _more_contenders(comparison: Comparison) -> list[str]:
-    note = formatting.more_note(len(comparison.pairs), MAX_CONTENDERS, ".metrics and .turns", "contender")
-    return [note] if note else []
+def _more_contenders(comparison: Comparison) -> str:
+    return formatting.more_note(len(comparison.pairs), MAX_CONTENDERS, ".metrics and .turns", "contender")
 
 
 def metrics_html(comparison: Comparison) -> str:
@@ -75,15 +68,13 @@ def divergence_html(divergence: Divergence) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """Render a comparison as plain text, truncated to a screen or two."""
     pairs = comparison.pairs[:MAX_CONTENDERS]
-    text = [formatting.escape_controls(headline(pair)) for pair in pairs]
-    text.append(str(_metrics(comparison)))
+    text = [*(formatting.escape_controls(headline(pair)) for pair in pairs), str(_metrics(comparison))]
     for pair in pairs:
-        lines = list(map(_turn_line, islice(_differing(pair), _MAX_LINES)))
-        note = formatting.more_note(sum(1 for _ in _differing(pair)), _MAX_LINES, ".turns", "turn")
-        text += [f"Differing turns of {label(pair.b.label)}:"] if lines else []
-        text += lines
-        text += [note] if note else []
-    return "\n".join([*text, *_more_contenders(comparison)])
+        turns = _differing(pair)
+        text += [f"Differing turns of {label(pair.b.label)}:"] if turns else []
+        text += map(_turn_line, turns[:_MAX_LINES])
+        text.append(formatting.more_note(len(turns), _MAX_LINES, ".turns", "turn"))
+    return "\n".join(filter(None, [*text, _more_contenders(comparison)]))
 
 
 def label(name: str) -> str:
@@ -151,8 +142,7 @@ def _call_row(call: dict[str, Any]) -> list[str]:
 
 def _turns(pair: Pair) -> Iterator[Markup]:
     """Render the turns side by side; identical ones are folded, and only the first differing ones are shown."""
-    titles = ("", "role", label(pair.a.label), label(pair.b.label))
-    head = text_row(*titles, is_head=True)
+    head = text_row("", "role", label(pair.a.label), label(pair.b.label), is_head=True)
     rows: list[Markup] = []
     n_differing = 0
     for is_same, group in groupby(pair.rows, key=lambda row: row["status"] == "matched"):
@@ -166,12 +156,11 @@ def _turns(pair: Pair) -> Iterator[Markup]:
             break
     caption = tag("caption", "Turns side by side", align="left", style="text-align:left")
     yield tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="kern-table kern-turns")
-    if note := formatting.more_note(sum(1 for _ in _differing(pair)), MAX_TURNS, ".turns", "differing turn"):
+    if note := formatting.more_note(len(_differing(pair)), MAX_TURNS, ".turns", "differing turn"):
         yield tag("p", note)
 
 
 def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
-    """Fold a sequence of identical turns into one row."""
     first, last = turns[0]["a"], turns[-1]["a"]
     n_inherited = sum(bool(turn["shared"]) for turn in turns)
     summary = formatting.pluralize(len(turns), "identical turn")
@@ -187,28 +176,28 @@ def _identical_turns(turns: Sequence[dict[str, Any]]) -> Markup:
 
 
 def _turn(turn: dict[str, Any]) -> Markup:
-    if turn["status"] == "changed":
-        texts: tuple[Markup, ...] = worddiff.diff_markup(turn["a_text"] or "", turn["b_text"] or "")
-        calls: tuple[Markup, ...] = worddiff.diff_markup(turn["a_calls"] or "", turn["b_calls"] or "")
-    else:
-        texts = tuple(render_text(turn[f"{side}_text"] or "", _MAX_LENGTH) for side in "ab")
-        calls = tuple(render_text(turn[f"{side}_calls"] or "", _MAX_LENGTH) for side in "ab")
+    texts, calls = _render_sides(turn, "text"), _render_sides(turn, "calls")
     cells = [_cell(turn[side], text, call) for side, text, call in zip("ab", texts, calls, strict=True)]
     sign = tag("abbr", SIGNS[turn["status"]], title=turn["status"])
-    role = tag("strong", isolate(formatting.truncate(turn["role"] or "", 20)))
-    return text_row(sign, role, *cells)
+    return text_row(sign, tag("strong", isolate(formatting.truncate(turn["role"] or "", 20))), *cells)
+
+
+def _render_sides(turn: dict[str, Any], part: str) -> tuple[Markup, Markup]:
+    a, b = turn[f"a_{part}"] or "", turn[f"b_{part}"] or ""
+    if turn["status"] == "changed":
+        return worddiff.diff_markup(a, b)
+    return render_text(a, _MAX_LENGTH), render_text(b, _MAX_LENGTH)
 
 
 def _cell(ref: str | None, text: Markup, calls: Markup) -> Markup:
-    """Render the message of one side, with its reference."""
     if ref is None:
         return join(formatting.MISSING)
     body = [tag("div", part) for part in (text, tag("code", calls) if calls else "") if part]
     return join(tag("em", abbreviate(ref, _LABEL)), *body)
 
 
-def _differing(pair: Pair) -> Iterator[dict[str, Any]]:
-    return (row for row in pair.rows if row["status"] != "matched")
+def _differing(pair: Pair) -> list[dict[str, Any]]:
+    return [row for row in pair.rows if row["status"] != "matched"]
 
 
 def _turn_line(turn: dict[str, Any]) -> str:

@@ -9,33 +9,28 @@ from kern_nb.text import formatting
 from kern_nb.text.html import container, isolate, tag
 from kern_nb.text.metrics import format_metric, to_records
 from kern_nb.text.tables import Column, Table
+from kern_nb.views.summary import count_items
 
 if TYPE_CHECKING:
     from kern_nb.analysis.digest import Digest
 
-MAX_ROWS = 10
-"""The most tools, items and outliers that are shown; the frames have all."""
-
+MAX_ROWS = 10  # the most tools, items and outliers that are shown; the frames have all
 _LABEL = 60
 _TEXT = 600
 _LINE = 160
+# Metrics that are shown even if unknown: a missing cost must not look like a free run.
 _ALWAYS_SHOWN = ("n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "total_tokens", "cost", "duration_s")
-"""Metrics that are shown even if unknown: a missing cost must not look like a free run."""
-
 _TOTALS = ("runs", "tool calls", "tokens", "cost", "time")
 _MAX_SCORES = 2
-_NARROW = 40
-"""The width of a column of text; a reference is truncated in its session id, as its end says more."""
-
+_NARROW = 40  # the width of a column of text; a reference is truncated in its session id, as its end says more
 _TIMED = {"stated": "stated", "gap": "between messages", "both": "partly between messages"}
 
 
 def digest_html(digest: Digest) -> str:
     """Render a digest as a complete output."""
-    head = tag("p", tag("strong", "Digest of ", isolate(_title(digest))), f": {_size(digest)}")
     story = [(tag("strong", name), ": ", isolate(formatting.truncate(text, _TEXT))) for name, text in _story(digest)]
     return container(
-        head,
+        tag("p", tag("strong", "Digest of ", isolate(_title(digest))), f": {_size(digest)}"),
         *(tag("p", *parts) for parts in story),
         *(table.markup(with_note=True) for table in _tables(digest, _LABEL)),
         *(tag("p", note) for note in _notes(digest)),
@@ -49,29 +44,30 @@ def digest_text(digest: Digest) -> str:
     return "\n".join([*lines, *map(str, _tables(digest, _NARROW)), *_notes(digest)])
 
 
+def _status(name: str | None) -> str:
+    return formatting.truncate(formatting.format_status(name), _LABEL)
+
+
 def _title(digest: Digest) -> str:
     items = digest.items
     if len(items) == 1:
         return formatting.truncate(items["item"].iloc[0], 2 * _LABEL)
     n_runs = int(items["run_index"].notna().sum())
-    counts = [(len(items) - n_runs, "session"), (n_runs, "run")]
-    title = " and ".join(formatting.pluralize(n, noun) for n, noun in counts if n)
+    title = count_items(len(items) - n_runs, n_runs)
     return title + (f" ({formatting.truncate(digest.filters, 2 * _LABEL)})" if digest.filters else "")
 
 
 def _size(digest: Digest) -> str:
-    """State the final status and the number of runs and messages."""
     counts = {row["metric"]: int(row["value"] or 0) for row in to_records(digest.metrics)[:2]}
     size = f"{formatting.pluralize(counts['n_runs'], 'run')}, {formatting.pluralize(counts['n_messages'], 'message')}"
     if len(digest.items) > 1:
         return size
-    status = f"{formatting.truncate(formatting.format_status(digest.status), _LABEL)}, " if digest.status else ""
+    status = f"{_status(digest.status)}, " if digest.status else ""
     inherited = digest.rows.inherited
     return status + size + (f" ({formatting.pluralize(inherited, 'run')} inherited)" if inherited else "")
 
 
 def _story(digest: Digest) -> Iterator[tuple[str, str]]:
-    """Yield the input, output and error of a single item."""
     if len(digest.items) > 1:
         return
     if digest.asked is not None:
@@ -87,42 +83,32 @@ def _tables(digest: Digest, ref_width: int) -> Iterator[Table]:
     is_group = len(digest.items) > 1
     if is_group:
         yield _by_status(digest)
-    yield _metrics(digest)
-    yield _tools(digest)
-    yield _longest_steps(digest, ref_width)
+    yield from (_metrics(digest), _tools(digest), _longest_steps(digest, ref_width))
+    if is_group and len(digest.outliers):
+        yield _outliers(digest)
     if is_group:
-        if len(digest.outliers):
-            yield _outliers(digest)
         yield _items(digest)
 
 
-def _notes(digest: Digest) -> list[str]:
+def _notes(digest: Digest) -> Iterator[str]:
     """Explain what the figures leave out."""
-    notes = []
     if digest.n_user_calls:
-        calls = formatting.pluralize(digest.n_user_calls, "tool call")
-        notes.append(f"{calls} of a simulated user not counted.")
-    n_nested = int((~digest.rows.counted).sum())
-    if n_nested:
-        notes.append(f"{formatting.pluralize(n_nested, 'item')} contained in another: counted once.")
+        yield f"{formatting.pluralize(digest.n_user_calls, 'tool call')} of a simulated user not counted."
+    if n_nested := int((~digest.rows.counted).sum()):
+        yield f"{formatting.pluralize(n_nested, 'item')} contained in another: counted once."
     if missing := digest.rows.missing:
         names = ", ".join(formatting.truncate(name, _LABEL) for name in missing[:MAX_ROWS])
-        notes.append(f"{formatting.pluralize(len(missing), 'session')} could not be read: {names}.")
-    return notes
+        yield f"{formatting.pluralize(len(missing), 'session')} could not be read: {names}."
 
 
 def _by_status(digest: Digest) -> Table:
     metrics = ("total_tokens", "cost", "duration_s", "n_tool_calls")
     columns = [Column("status"), Column("items", number=True)]
     columns += [Column(f"median {name}", number=True) for name in metrics]
-    rows = [
-        [
-            formatting.truncate(formatting.format_status(row["status"]), _LABEL),
-            formatting.format_count(row["n_items"]),
-            *(format_metric(name, row[name]) for name in metrics),
-        ]
-        for row in to_records(digest.by_status)
-    ]
+    rows = []
+    for row in to_records(digest.by_status):
+        medians = [format_metric(name, row[name]) for name in metrics]
+        rows.append([_status(row["status"]), formatting.format_count(row["n_items"]), *medians])
     return Table("Status", columns, rows)
 
 
@@ -173,40 +159,24 @@ def _longest_steps(digest: Digest, ref_width: int) -> Table:
         return Table("No step durations known", [], [])
     columns = [Column("place", width=_LABEL), Column("step"), Column("name", width=_LABEL), Column("time", number=True)]
     columns += [Column("timed"), Column("status", width=_LABEL)]
-    rows = [
-        [
-            _truncate_reference(row["place"], ref_width),
-            row["kind"],
-            row["name"] or "",
-            formatting.format_seconds(row["duration_s"]),
-            _TIMED.get(row["timed"], ""),
-            formatting.format_status(row["status"]) if row["status"] not in (None, "completed", "COMPLETED") else "",
-        ]
-        for row in steps
-    ]
+    rows = []
+    for row in steps:
+        session_id, slash, run = row["place"].rpartition("/")
+        reference = formatting.truncate(session_id, ref_width - len(run) - 1) + slash + run
+        status = "" if row["status"] in (None, "completed", "COMPLETED") else formatting.format_status(row["status"])
+        duration, timed = formatting.format_seconds(row["duration_s"]), _TIMED.get(row["timed"], "")
+        rows.append([reference, row["kind"], row["name"] or "", duration, timed, status])
     return Table("Longest steps", columns, rows).without_empty_columns()
 
 
-def _truncate_reference(ref: str, width: int) -> str:
-    session_id, slash, run = ref.rpartition("/")
-    return formatting.truncate(session_id, width - len(run) - 1) + slash + run
-
-
 def _outliers(digest: Digest) -> Table:
-    outliers = to_records(digest.outliers)
     columns = [Column("item", width=_LABEL), Column("status"), Column("metric")]
     columns += [Column("value", number=True), Column("median of the status", number=True)]
-    rows = [
-        [
-            row["item"],
-            formatting.truncate(formatting.format_status(row["status"]), _LABEL),
-            row["metric"],
-            format_metric(row["metric"], row["value"]),
-            format_metric(row["metric"], row["median"]),
-        ]
-        for row in outliers[:MAX_ROWS]
-    ]
-    return Table("Outliers", columns, rows, formatting.more_note(len(outliers), MAX_ROWS, ".outliers"))
+    rows = []
+    for row in to_records(digest.outliers.head(MAX_ROWS)):
+        values = [format_metric(row["metric"], row[name]) for name in ("value", "median")]
+        rows.append([row["item"], _status(row["status"]), row["metric"], *values])
+    return Table("Outliers", columns, rows, formatting.more_note(len(digest.outliers), MAX_ROWS, ".outliers"))
 
 
 def _items(digest: Digest) -> Table:
@@ -219,20 +189,16 @@ def _items(digest: Digest) -> Table:
     columns += [Column(formatting.truncate(title, _NARROW), number=True) for title in titles]
     rows = []
     for row in to_records(digest.items.head(MAX_ROWS)):
-        n_errors = f", {formatting.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
-        rows.append(
-            [
-                row["item"],
-                formatting.truncate(formatting.format_status(row["status"]), _LABEL),
-                *(row[column] or "" for column in ("asked", "output", "error")),
-                formatting.format_count(row["n_runs"]),
-                formatting.format_count(row["n_tool_calls"]) + n_errors,
-                formatting.format_count(row["total_tokens"]),
-                formatting.format_money(row["cost"]),
-                formatting.format_seconds(row["duration_s"]),
-                *(format_metric(title, scores.get((row["item"], n))) for n, title in zip(names, titles, strict=True)),
-            ]
-        )
-    return Table(
-        "Items", columns, rows, formatting.more_note(len(digest.items), MAX_ROWS, ".items")
-    ).without_empty_columns()
+        texts = [row[column] or "" for column in ("asked", "output", "error")]
+        failed = f", {formatting.BAD} {row['n_tool_errors']:,}" if row["n_tool_errors"] else ""
+        totals = [
+            formatting.format_count(row["n_runs"]),
+            formatting.format_count(row["n_tool_calls"]) + failed,
+            formatting.format_count(row["total_tokens"]),
+            formatting.format_money(row["cost"]),
+            formatting.format_seconds(row["duration_s"]),
+        ]
+        values = [format_metric(title, scores.get((row["item"], n))) for n, title in zip(names, titles, strict=True)]
+        rows.append([row["item"], _status(row["status"]), *texts, *totals, *values])
+    note = formatting.more_note(len(digest.items), MAX_ROWS, ".items")
+    return Table("Items", columns, rows, note).without_empty_columns()

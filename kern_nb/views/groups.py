@@ -15,26 +15,19 @@ if TYPE_CHECKING:
 
     from kern_nb.analysis.groups import GroupComparison
 
-MAX_ROWS = 20
-"""The most keys or sessions in a table; the frame it names has all."""
-
-FEW_PAIRS = 10
-"""With fewer pairs a note warns that the interval is unreliable."""
-
+MAX_ROWS = 20  # the most keys or sessions in a table; the frame it names has all
+FEW_PAIRS = 10  # with fewer pairs a note warns that the interval is unreliable
 _LABEL = 40
 _MAX_GROUPS = 8
 _MAX_K = 5
 _VERDICTS = {"a": f"{formatting.BAD} worse", "b": f"{formatting.GOOD} better", "neither": "≈ no clear difference"}
-_NO_DIFFERENCE = "= equal"
 _TITLES = {"tool_calls": "tool calls", "tool_errors": "tool errors"}
-_TOTALS = ("tokens", "cost", "time", "tool_calls", "tool_errors")
 
 
 def groups_html(comparison: GroupComparison) -> str:
     """Render a comparison of groups as a complete output."""
-    names = [isolate(name) for name in _names(comparison)]
-    others = _more_groups(comparison)
-    head = tag("p", names[0], " (baseline) vs. ", join(*names[1:], by=", "), others, _pairing(comparison))
+    first, *names = map(isolate, _names(comparison))
+    head = tag("p", first, " (baseline) vs. ", join(*names, by=", "), _pairing(comparison))
     tables = [table.markup(with_note=True) for table in _tables(comparison)]
     return container(head, *tables, *(tag("p", isolate(line)) for line in _remarks(comparison)))
 
@@ -42,7 +35,7 @@ def groups_html(comparison: GroupComparison) -> str:
 def groups_text(comparison: GroupComparison) -> str:
     """Render a comparison of groups as plain text."""
     first, *names = _names(comparison)
-    head = f"{first} (baseline) vs. {', '.join(names)}{_more_groups(comparison)}{_pairing(comparison)}"
+    head = f"{first} (baseline) vs. {', '.join(names)}{_pairing(comparison)}"
     return "\n".join([head, *map(str, _tables(comparison)), *_remarks(comparison)])
 
 
@@ -51,14 +44,10 @@ def _names(comparison: GroupComparison) -> list[str]:
     return formatting.truncate_distinct([comparison.baseline, *comparison.contenders[:_MAX_GROUPS]], _LABEL)
 
 
-def _more_groups(comparison: GroupComparison) -> str:
-    n_more = len(comparison.contenders) - _MAX_GROUPS
-    return f" and {n_more:,} more" if n_more > 0 else ""
-
-
 def _pairing(comparison: GroupComparison) -> str:
-    by, key = (formatting.truncate(name, _LABEL) for name in (comparison.by, comparison.key))
-    return f", by {by}, paired by {key}."
+    n_more = len(comparison.contenders) - _MAX_GROUPS
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    return f"{more}, by {_label(comparison.by)}, paired by {_label(comparison.key)}."
 
 
 def _label(name: str) -> str:
@@ -69,36 +58,31 @@ def _tables(comparison: GroupComparison) -> Iterator[Table]:
     yield _group_table(comparison)
     yield _metric_table(comparison)
     if comparison.score is not None:
-        score = formatting.truncate(comparison.score, _LABEL)
-        yield from _keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
-        yield from _keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
-    yield from _unmatched(comparison)
-    yield from _ambiguous(comparison)
+        score = _label(comparison.score)
+        yield from _changed_keys(f"{formatting.GOOD} Better {score}", comparison.better, ".better", comparison)
+        yield from _changed_keys(f"{formatting.BAD} Worse {score}", comparison.worse, ".worse", comparison)
+    if not comparison.unmatched.empty:
+        yield _unmatched(comparison.unmatched, comparison.key)
+    if not comparison.ambiguous.empty:
+        yield _ambiguous(comparison.ambiguous)
 
 
 def _group_table(comparison: GroupComparison) -> Table:
-    """Build the table of groups: sizes, scores, and means per session."""
     rows = to_records(comparison.groups)
-    columns = [Column("group", width=_LABEL), Column("sessions", number=True), Column("keys", number=True)]
-    cells = [[r["group"], formatting.format_count(r["n_sessions"]), formatting.format_count(r["n_keys"])] for r in rows]
-    scored = comparison.score is not None
-    if scored and any(r["n_scored"] < r["n_sessions"] for r in rows):
-        _add(columns, cells, "scored", [formatting.format_count(r["n_scored"]) for r in rows])
-    if scored and any(r["score"] != r["success_rate"] for r in rows):
-        _add(columns, cells, _label(str(comparison.score)), [format_metric("score", r["score"]) for r in rows])
-    if scored:
-        _add(columns, cells, "success", [format_share(r["success_rate"]) for r in rows])
-        for k in _some_k(int(comparison.pass_k["k"].max())):
-            _add(columns, cells, f"pass^{k}", _pass_cells(comparison, rows, k))
-    for name in _TOTALS:
-        _add(columns, cells, _TITLES.get(name, name), [format_metric(name, r[name]) for r in rows])
-    return Table("Groups (means per session)", columns, cells, " ".join(_unknown(rows)))
-
-
-def _add(columns: list[Column], cells: list[list[str]], title: str, values: Sequence[str]) -> None:
-    columns.append(Column(title, number=True))
-    for row, value in zip(cells, values, strict=True):
-        row.append(value)
+    columns = [(noun, [formatting.format_count(row[f"n_{noun}"]) for row in rows]) for noun in ("sessions", "keys")]
+    if comparison.score is not None:
+        if any(row["n_scored"] < row["n_sessions"] for row in rows):
+            columns.append(("scored", [formatting.format_count(row["n_scored"]) for row in rows]))
+        if any(row["score"] != row["success_rate"] for row in rows):
+            columns.append((_label(comparison.score), [format_metric("score", row["score"]) for row in rows]))
+        columns.append(("success", [format_share(row["success_rate"]) for row in rows]))
+        some_k = _some_k(int(comparison.pass_k["k"].max()))
+        columns += [(f"pass^{k}", _pass_cells(comparison, rows, k)) for k in some_k]
+    for name in ("tokens", "cost", "time", "tool_calls", "tool_errors"):
+        columns += [(_TITLES.get(name, name), [format_metric(name, row[name]) for row in rows])]
+    heads = [Column("group", width=_LABEL), *(Column(title, number=True) for title, _ in columns)]
+    cells = list(zip([row["group"] for row in rows], *(values for _, values in columns), strict=True))
+    return Table("Groups (means per session)", heads, cells, " ".join(_unknown(rows)))
 
 
 def _some_k(max_k: int) -> list[int]:
@@ -135,111 +119,75 @@ def _unknown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _metric_table(comparison: GroupComparison) -> Table:
     """Build the table of metrics, one row a metric and contender: means over the pairs, difference and verdict."""
-    is_multiple, titles = _sides(comparison)
-    rows = [row for row in to_records(comparison.metrics) if row["n_pairs"] or row["metric"] == comparison.score]
-    columns = [Column("group", width=_LABEL)] if is_multiple else []
-    columns += [
-        Column("metric", width=_LABEL),
-        *titles,
-        Column("Δ", number=True),
-        Column(f"{100 * comparison.confidence:g}% interval", number=True),
-    ]
+    titles = ("Δ", f"{100 * comparison.confidence:g}% interval")
+    columns = [Column("metric", width=_LABEL), *_sides(comparison), *(Column(title, number=True) for title in titles)]
     columns += [Column("verdict"), Column("pairs", number=True)]
-    cells = []
-    for row in rows:
+    rows = []
+    for row in to_records(comparison.metrics):
         name = row["metric"]
+        if not row["n_pairs"] and name != comparison.score:
+            continue
         kind = "score" if name == comparison.score else name
         interval = "" if row["low"] is None else f"{format_delta(kind, row['low'])} … {format_delta(kind, row['high'])}"
-        values = [
-            _TITLES.get(name, name),
-            format_metric(kind, row["a"]),
-            format_metric(kind, row["b"]),
-            format_delta(kind, row["delta"]),
-        ]
-        verdict = _NO_DIFFERENCE if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
-        cells.append(
-            [
-                *([row["group"]] if is_multiple else []),
-                *values,
-                interval,
-                verdict,
-                formatting.format_count(row["n_pairs"]),
-            ]
-        )
-    n_pairs = int(comparison.metrics["n_pairs"].max())
+        verdict = "= equal" if row["low"] == row["high"] == 0 else _VERDICTS.get(row["better"], "")
+        values = [format_metric(kind, row["a"]), format_metric(kind, row["b"]), format_delta(kind, row["delta"])]
+        n_pairs = formatting.format_count(row["n_pairs"])
+        rows.append([row.get("group", ""), _TITLES.get(name, name), *values, interval, verdict, n_pairs])
+    most_pairs = int(comparison.metrics["n_pairs"].max())
     note = "Means over shared keys; the interval of the mean difference is a bootstrap over keys."
-    if 1 < n_pairs < FEW_PAIRS:
-        note += f" With only {n_pairs} keys, intervals are too narrow."
-    if n_pairs == 1:
+    if 1 < most_pairs < FEW_PAIRS:
+        note += f" With only {most_pairs} keys, intervals are too narrow."
+    if most_pairs == 1:
         note = "Means over shared keys; a single pair has no interval."
-    return Table("Differences", columns, cells, note if n_pairs else "No shared keys.")
+    return _contender_table(comparison, "Differences", columns, rows, note if most_pairs else "No shared keys.")
 
 
-def _sides(comparison: GroupComparison) -> tuple[bool, list[Column]]:
-    """Return whether there are several contenders, and the columns of the baseline and a contender."""
-    is_multiple = len(comparison.contenders) > 1
-    names = ("baseline", "group") if is_multiple else _names(comparison)
-    return is_multiple, [Column(name, number=True, width=_LABEL) for name in names]
+def _sides(comparison: GroupComparison) -> list[Column]:
+    """Return the columns of the baseline and a contender, by name if there is only one contender."""
+    names = ("baseline", "group") if len(comparison.contenders) > 1 else _names(comparison)
+    return [Column(name, number=True, width=_LABEL) for name in names]
 
 
-def _keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
-    """Build the table of keys whose score changed."""
+def _contender_table(
+    comparison: GroupComparison, caption: str, columns: list[Column], rows: list[list[str]], note: str
+) -> Table:
+    """Build a table whose rows start with the contender, a column that only several contenders need."""
+    if len(comparison.contenders) > 1:
+        return Table(caption, [Column("group", width=_LABEL), *columns], rows, note)
+    return Table(caption, columns, [row[1:] for row in rows], note)
+
+
+def _changed_keys(title: str, keys: pd.DataFrame, frame: str, comparison: GroupComparison) -> Iterator[Table]:
     if keys.empty:
         return
-    is_multiple, titles = _sides(comparison)
-    columns = [Column("group", width=_LABEL)] if is_multiple else []
-    columns += [Column(_label(comparison.key)), *titles, Column("Δ", number=True)]
-    rows = [
-        [
-            *([r["group"]] if is_multiple else []),
-            r["key"],
-            *(format_metric("score", r[n]) for n in "ab"),
-            format_delta("score", r["delta"]),
-        ]
-        for r in to_records(keys.head(MAX_ROWS))
-    ]
-    yield Table(
-        f"{title}: {formatting.pluralize(len(keys), 'key')}",
-        columns,
-        rows,
-        formatting.more_note(len(keys), MAX_ROWS, frame),
-    )
+    columns = [Column(_label(comparison.key)), *_sides(comparison), Column("Δ", number=True)]
+    rows = []
+    for row in to_records(keys.head(MAX_ROWS)):
+        a, b = format_metric("score", row["a"]), format_metric("score", row["b"])
+        rows.append([row.get("group", ""), row["key"], a, b, format_delta("score", row["delta"])])
+    caption = f"{title}: {formatting.pluralize(len(keys), 'key')}"
+    yield _contender_table(comparison, caption, columns, rows, formatting.more_note(len(keys), MAX_ROWS, frame))
 
 
-def _unmatched(comparison: GroupComparison) -> Iterator[Table]:
+def _unmatched(unmatched: pd.DataFrame, key: str) -> Table:
     """Build the table of keys that a group lacks."""
-    unmatched = comparison.unmatched
-    if unmatched.empty:
-        return
-    rows = [[r["key"], r["group"]] for r in to_records(unmatched.head(MAX_ROWS))]
-    columns = [Column(_label(comparison.key)), Column("missing in", width=_LABEL)]
-    n_keys = formatting.pluralize(unmatched["key"].nunique(), "key")
-    yield Table(
-        f"Unmatched: {n_keys} in some groups only",
-        columns,
-        rows,
-        formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"),
-    )
+    rows = [[row["key"], row["group"]] for row in to_records(unmatched.head(MAX_ROWS))]
+    columns = [Column(_label(key)), Column("missing in", width=_LABEL)]
+    caption = f"Unmatched: {formatting.pluralize(unmatched['key'].nunique(), 'key')} in some groups only"
+    return Table(caption, columns, rows, formatting.more_note(len(unmatched), MAX_ROWS, ".unmatched"))
 
 
-def _ambiguous(comparison: GroupComparison) -> Iterator[Table]:
-    """Build the table of sessions that are excluded or not scored."""
-    ambiguous = comparison.ambiguous
-    if ambiguous.empty:
-        return
-    rows = [
-        [r["session_id"], r["reason"], r["group"] or "", r["key"] or ""] for r in to_records(ambiguous.head(MAX_ROWS))
-    ]
+def _ambiguous(ambiguous: pd.DataFrame) -> Table:
     columns = [Column("session"), Column("reason", width=200), Column("group", width=_LABEL), Column("key")]
+    names = ("session_id", "reason", "group", "key")
+    rows = [[row[name] or "" for name in names] for row in to_records(ambiguous.head(MAX_ROWS))]
     n_excluded = int((ambiguous["group"].isna() | ambiguous["key"].isna()).sum())
-    n_unscored = len(ambiguous) - n_excluded
-    counts = [formatting.pluralize(n_excluded, "session") + " excluded"] if n_excluded else []
-    counts += [formatting.pluralize(n_unscored, "session") + " without a score"] if n_unscored else []
-    yield Table(", ".join(counts), columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
+    counts = ((n_excluded, "excluded"), (len(ambiguous) - n_excluded, "without a score"))
+    caption = ", ".join(f"{formatting.pluralize(n, 'session')} {state}" for n, state in counts if n)
+    return Table(caption, columns, rows, formatting.more_note(len(ambiguous), MAX_ROWS, ".ambiguous"))
 
 
 def _remarks(comparison: GroupComparison) -> Iterator[str]:
-    """Yield remarks on completeness."""
     if comparison.unmatched.empty and comparison.ambiguous.empty:
         yield "All keys are in all groups; no session is excluded."
     if comparison.others:

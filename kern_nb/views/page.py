@@ -48,14 +48,7 @@ def page_start(title: str, contents: Sequence[str] = ()) -> str:
 
 
 def page_section(number: int, title: str, parts: Sequence[Markup], *, alone: bool) -> str:
-    """Render one conversation.
-
-    Args:
-        number: Its number, for links.
-        title: Its heading.
-        parts: Its content.
-        alone: Whether it is the only one, so that the heading of the page suffices.
-    """
+    """Render one conversation; if it is ``alone``, the heading of the page suffices. Links have its number."""
     heading = None if alone else tag("h2", isolate(truncate(title, _TITLE)))
     return str(join(tag("section", heading, *parts, id=f"s{number}"), Markup("\n")))
 

@@ -21,15 +21,15 @@ def check_html(report: CheckReport) -> str:
     if not problems:
         return container(tag("p", f"{GOOD} No problems found."))
     rows = [
-        [f"{GOOD} repaired" if p.repaired else BAD, p.kind, p.session_id, p.run_id or "", p.detail] for p in problems
+        [f"{GOOD} repaired" if p.repaired else BAD, p.kind, p.session_id, p.run_id or "", p.detail]
+        for p in problems[:MAX_ROWS]
     ]
     columns = [Column("state"), Column("problem"), Column("session"), Column("run"), Column("detail", width=200)]
     n_repaired = sum(p.repaired for p in problems)
     caption = f"{pluralize(len(problems), 'problem')} found, {format_count(n_repaired)} repaired"
-    note = more_note(len(problems), MAX_ROWS, ".df") or (
-        "" if n_repaired else "%kern check --repair repairs what it can."
-    )
-    return Table(caption, columns, rows[:MAX_ROWS], note).without_empty_columns().html()
+    hint = "" if n_repaired else "%kern check --repair repairs what it can."
+    note = more_note(len(problems), MAX_ROWS, ".df") or hint
+    return Table(caption, columns, rows, note).without_empty_columns().html()
 
 
 def ingest_html(report: IngestReport) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from kern_nb.extra_keys import INPUT_FIELDS
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
 from kern_nb.text.html import Markup, container, isolate, join, preformatted, preserve_whitespace, render_text, tag
 from kern_nb.text.tables import Column, Table
 
-MIN_PREFIX = 8
-"""The fewest characters of an id that refer to a requirement."""
-
+MIN_PREFIX = 8  # the fewest characters of an id that refer to a requirement
 _LINE = 300
 _CALL = 120
 
@@ -39,16 +38,13 @@ class InboxRow:
 
 def is_pending(requirement: Requirement) -> bool:
     """Return whether the requirement can still be resolved: it has no answer and has not expired."""
-    return requirement.status in UNRESOLVED_STATUSES and not _is_expired(requirement)
-
-
-def _is_expired(requirement: Requirement) -> bool:
-    return requirement.expires_at is not None and requirement.expires_at <= datetime.now(UTC)
+    is_expired = requirement.expires_at is not None and requirement.expires_at <= datetime.now(UTC)
+    return requirement.status in UNRESOLVED_STATUSES and not is_expired
 
 
 def field_names(requirement: Requirement) -> list[str]:
     """Return the names of the arguments that a person fills in."""
-    values = requirement.extra.get("fields")
+    values = requirement.extra.get(INPUT_FIELDS)
     if not isinstance(values, list):
         return []
     names = (value.get("name") if isinstance(value, Mapping) else value for value in values)
@@ -86,10 +82,9 @@ def describe(requirement: Requirement, width: int = _CALL) -> str:
 def answer_commands(requirement: Requirement, key: str) -> list[str]:
     """Return the command that answers a requirement and the one that rejects it."""
     key = quote(key)
-    if requirement.kind == "confirmation":
-        return [f"%kern approve {key}", f"%kern reject {key}"]
     values = " ".join(f"{quote(name)}=VALUE" for name in field_names(requirement)) or "VALUE"
-    return [f"%kern answer {key} {values}", f"%kern reject {key}"]
+    answer = f"%kern approve {key}" if requirement.kind == "confirmation" else f"%kern answer {key} {values}"
+    return [answer, f"%kern reject {key}"]
 
 
 def quote(word: str) -> str:
@@ -99,10 +94,10 @@ def quote(word: str) -> str:
 
 def describe_state(requirement: Requirement) -> str:
     """Describe who has claimed or resolved a requirement; empty while it is unclaimed."""
-    if requirement.status == "expired" or (requirement.status in UNRESOLVED_STATUSES and _is_expired(requirement)):
-        return f"{BAD} expired"
-    if requirement.status in UNRESOLVED_STATUSES:
+    if is_pending(requirement):
         return f"claimed by {requirement.claimed_by}" if requirement.claimed_by else ""
+    if requirement.status in ("expired", *UNRESOLVED_STATUSES):
+        return f"{BAD} expired"
     by = f" by {requirement.resolved_by}" if requirement.resolved_by else ""
     if requirement.approved is False:
         return f"{BAD} rejected{by}"
@@ -147,15 +142,13 @@ def _cells(row: InboxRow) -> list[str]:
 
 
 def _usage(pending: Sequence[Requirement], store: str) -> str:
-    """Name the commands that resolve the pending requirements."""
     if not pending:
         return ""
     option = f" --store {quote(store)}" if store else ""
     confirmations = [requirement.kind == "confirmation" for requirement in pending]
     commands = ["%kern approve ID", "%kern reject ID"] if any(confirmations) else []
     commands += [] if all(confirmations) else ["%kern answer ID VALUE"]
-    commands += ["%kern handoff ID --to WHO"]
-    answer = ", ".join(command + option for command in commands)
+    answer = ", ".join(command + option for command in [*commands, "%kern handoff ID --to WHO"])
     return f"Answer with {answer}; resume with %kern continue RUN{option}. Details: %kern show RUN{option}"
 
 
@@ -174,8 +167,7 @@ def run_markup(run: Run, runs: Iterable[Run], limit: int) -> list[tuple[str, Mar
         limit: The most characters of one text.
     """
     rows = [(_role(requirement), _markup(requirement, key, limit)) for requirement, key in _requirements(run)]
-    step = _next_step(run, runs)
-    return [*rows, (step[0], tag("pre", step[1]))] if step else rows
+    return [*rows, *((title, tag("pre", command)) for title, command in _next_steps(run, runs))]
 
 
 def run_text(run: Run, runs: Iterable[Run]) -> list[str]:
@@ -186,8 +178,7 @@ def run_text(run: Run, runs: Iterable[Run]) -> list[str]:
         details = formatting.truncate(commands if is_pending(requirement) else describe_state(requirement), _LINE)
         assignee = f" for {formatting.truncate(requirement.assignee, 60)}" if requirement.assignee else ""
         text.append(f"{_role(requirement)} {describe(requirement)}{assignee}: {details}")
-    step = _next_step(run, runs)
-    return [*text, ": ".join(step)] if step else text
+    return [*text, *map(": ".join, _next_steps(run, runs))]
 
 
 def _requirements(run: Run) -> list[tuple[Requirement, str]]:
@@ -198,22 +189,25 @@ def _requirements(run: Run) -> list[tuple[Requirement, str]]:
     return [(requirement, prefixes[requirement.requirement_id]) for requirement in run.requirements]
 
 
-def _next_step(run: Run, runs: Iterable[Run]) -> tuple[str, str] | None:
-    """Return what to do where a paused run itself has no pending requirement; a team's run waits for its members'."""
+def _next_steps(run: Run, runs: Iterable[Run]) -> Iterator[tuple[str, str]]:
+    """Yield what to do where a paused run itself has no pending requirement; a team's run waits for its members'."""
     if run.status != "PAUSED" or run.parent_run_id is not None or any(map(is_pending, run.requirements)):
-        return None
+        return
     ids, runs = {run.run_id}, list(runs)
     while members := {other.run_id for other in runs if other.parent_run_id in ids} - ids:
         ids |= members
     of_members = [requirement for r in runs if r.run_id in ids - {run.run_id} for requirement in r.requirements]
-    if not (of_members or run.requirements) and run.run_type == "agent":
-        return None  # a run of another framework, whose requirements are unknown
-    if any(map(is_pending, of_members)) or not (of_members or run.requirements):
-        return "waiting for members", f"%kern inbox --session {quote(_reference(run))}"
-    return "resume", continue_command(_reference(run))
+    is_empty = not (of_members or run.requirements)
+    if is_empty and run.run_type == "agent":
+        return  # a run of another framework, whose requirements are unknown
+    if is_empty or any(map(is_pending, of_members)):
+        yield "waiting for members", f"%kern inbox --session {quote(reference(run))}"
+    else:
+        yield "resume", continue_command(reference(run))
 
 
-def _reference(run: Run) -> str:
+def reference(run: Run) -> str:
+    """Return the reference to a run, or its id if it has no index."""
     return run.run_id if run.run_index is None else f"{run.session_id}/{run.run_index}"
 
 

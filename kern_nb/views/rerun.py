@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kern_nb.errors import KernError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _NAME = 80
 _ERROR = 2_000
 _MAX_INPUTS = 8
-_ARGS = 4_000
 
 
 class Rerun(Protocol):
@@ -46,27 +45,27 @@ def rerun_text(rerun: Rerun) -> str:
         comparison = repr(rerun.comparison)
     except KernError as error:
         comparison = _no_comparison(error)
-    return "\n".join([_headline(rerun), *_errors(rerun), *pending, *_notes(rerun), comparison])
+    return "\n".join([*_head(rerun), *pending, *_notes(rerun), comparison])
 
 
 def rerun_html(rerun: Rerun) -> str:
     """Render a rerun as a complete output."""
     last = rerun.runs[-1]
-    pending = requirements.run_markup(last, rerun.runs, _ARGS) if last.status == "PAUSED" else []
+    pending = requirements.run_markup(last, rerun.runs, 4_000) if last.status == "PAUSED" else []
     try:
         comparison = Markup(comparison_html(rerun.comparison))
     except KernError as error:
         comparison = tag("p", isolate(_no_comparison(error)))
     return container(
-        *(tag("p", isolate(line)) for line in (_headline(rerun), *_errors(rerun))),
+        *(tag("p", isolate(line)) for line in _head(rerun)),
         *(tag("div", tag("p", tag("em", role)), body) for role, body in pending),
         *(tag("p", isolate(line)) for line in _notes(rerun)),
         comparison,
     )
 
 
-def _headline(rerun: Rerun) -> str:
-    """State what was rerun as which runs, by which agent, with which changes, and the final status."""
+def _head(rerun: Rerun) -> Iterator[str]:
+    """State what was rerun as which runs, by which agent, with which changes, the final status, and the error."""
     sign = {"COMPLETED": GOOD, "PAUSED": "…"}.get(rerun.status, BAD)
     first, last = rerun.runs[0], rerun.runs[-1]
     name = formatting.truncate(rerun.session_id, _NAME)
@@ -75,7 +74,9 @@ def _headline(rerun: Rerun) -> str:
         runs += f" to {name}/{last.run_index} ({formatting.pluralize(len(rerun.runs), 'run')})"
     by = ", ".join([f"by {rerun.agent.name or rerun.agent.id}", *describe_changes(rerun.changed)])
     original = formatting.truncate(str(rerun.original), _NAME)
-    return f"{sign} Rerun of {original} as {runs}, {formatting.truncate(by, 2 * _NAME)}: {rerun.status}"
+    yield f"{sign} Rerun of {original} as {runs}, {formatting.truncate(by, 2 * _NAME)}: {rerun.status}"
+    if rerun.error:
+        yield formatting.truncate(f"{BAD} {rerun.error}", _ERROR)
 
 
 def describe_changes(changed: Mapping[str, Any]) -> list[str]:
@@ -90,29 +91,21 @@ def describe_changes(changed: Mapping[str, Any]) -> list[str]:
     return [text for name, text in texts.items() if name in changed]
 
 
-def _errors(rerun: Rerun) -> list[str]:
-    return [formatting.truncate(f"{BAD} {rerun.error}", _ERROR)] if rerun.error else []
-
-
 def _no_comparison(error: KernError) -> str:
     return f"No comparison: {formatting.truncate(str(error), _ERROR)}"
 
 
-def _notes(rerun: Rerun) -> list[str]:
+def _notes(rerun: Rerun) -> Iterator[str]:
     """Explain how to resume or retry, and list inputs that did not run."""
-    notes = []
     if rerun.status != "COMPLETED":
         purpose = "To resume once it is answered" if rerun.status == "PAUSED" else "To retry"
         command = requirements.continue_command(f"{rerun.session_id}/{rerun.runs[-1].run_index}", rerun.agent.id)
         # An agent of the notebook lacks the changes.
         is_changed = rerun.changed.keys() - {"message"}
-        notes.append(f"{purpose}: call .continue_run() on this result" + ("" if is_changed else f", or {command}"))
-    notes += _list_inputs("Inputs not run", rerun.left)
-    return notes + _list_inputs("Skipped, no input", rerun.skipped)
-
-
-def _list_inputs(title: str, inputs: Sequence[object]) -> list[str]:
-    names = [formatting.truncate(str(value), _NAME) for value in inputs[:_MAX_INPUTS]]
-    n_more = len(inputs) - len(names)
-    names += [f"and {formatting.format_count(n_more)} more"] if n_more else []
-    return [f"{title}: {', '.join(names)}"] if inputs else []
+        yield f"{purpose}: call .continue_run() on this result" + ("" if is_changed else f", or {command}")
+    for title, inputs in (("Inputs not run", rerun.left), ("Skipped, no input", rerun.skipped)):
+        names = [formatting.truncate(str(value), _NAME) for value in inputs[:_MAX_INPUTS]]
+        n_more = len(inputs) - len(names)
+        names += [f"and {formatting.format_count(n_more)} more"] if n_more else []
+        if names:
+            yield f"{title}: {', '.join(names)}"

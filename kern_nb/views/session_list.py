@@ -16,11 +16,8 @@ from kern_nb.views.transcript import Conversation, conversation_html
 if TYPE_CHECKING:
     import pandas as pd
 
-FALLBACK_ROWS = 15
-"""Rows of the list in the fallback."""
-
+FALLBACK_ROWS = 15  # rows of the list in the fallback
 _RUNS = 20
-_TITLES = ("session", "title or input", "agent", "user")
 
 
 def fallback_html(
@@ -34,7 +31,7 @@ def fallback_html(
     """Render the last view of the session browser.
 
     Args:
-        rows: The rows of the list on screen, from `widgets.browser.session_rows.cells`.
+        rows: The rows of the list on screen, from `widgets.browser.session_rows.fallback_row`.
         position: The number of rows above them, and the number of all rows.
         session: The open session.
         runs: Its first runs.
@@ -42,8 +39,8 @@ def fallback_html(
         selected: The ids of the selected sessions.
     """
     first, total = position
-    columns = [*map(Column, _TITLES)]
-    columns += [Column("runs", number=True), Column("status"), Column("created (UTC)")]
+    columns = [*map(Column, ("session", "title or input", "agent", "user")), Column("runs", number=True)]
+    columns += [Column("status"), Column("created (UTC)")]
     if selected:
         columns = [Column("selected"), *columns]
         rows = [[GOOD if row[0] in selected else " ", *row] for row in rows]
@@ -59,18 +56,6 @@ def fallback_html(
     return container(*parts)
 
 
-def metrics_html(df: pd.DataFrame) -> str:
-    """Render the metrics of each session, rows of ``store.sessions_df()``, and their totals."""
-    records = to_records(df)
-    columns = [Column("session", width=40), *(Column(title, number=True) for title in _METRICS), Column("status")]
-    rows = [_metrics(row["session_id"], row, row["status"]) for row in records]
-    if len(records) > 1:
-        rows.append(_metrics(f"all {len(records):,}", {name: _sum(records, name) for name in _SUMMED}, None))
-    caption = f"Metrics of {formatting.pluralize(len(records), 'session')}"
-    note = "Tokens and cost are those of the agent; — means unknown."
-    return Table(caption, columns, rows, note).without_empty_columns().html()
-
-
 _METRICS = ("runs", "messages", "tool calls", "failed", "tokens in", "tokens out", "tokens", "cost", "time")
 _SUMMED = (
     "n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "input_tokens", "output_tokens", "total_tokens", "cost",
@@ -78,20 +63,28 @@ _SUMMED = (
 )  # fmt: skip
 
 
-def _sum(records: Sequence[dict[str, Any]], name: str) -> Any:
-    """Sum the known values."""
-    values = [row[name] for row in records if row[name] is not None]
-    return sum(values) if values else None
+def metrics_html(df: pd.DataFrame) -> str:
+    """Render the metrics of each session, rows of ``store.sessions_df()``, and their totals."""
+    records = to_records(df)
+    columns = [Column("session", width=40), *(Column(title, number=True) for title in _METRICS), Column("status")]
+    rows = [_metrics(row["session_id"], row, row["status"]) for row in records]
+    if len(records) > 1:
+        values = {name: [row[name] for row in records if row[name] is not None] for name in _SUMMED}
+        sums = {name: sum(column) if column else None for name, column in values.items()}
+        rows.append(_metrics(f"all {len(records):,}", sums, None))
+    caption = f"Metrics of {formatting.pluralize(len(records), 'session')}"
+    note = "Tokens and cost are those of the agent; — means unknown."
+    return Table(caption, columns, rows, note).without_empty_columns().html()
 
 
 def _metrics(name: str, row: dict[str, Any], status: str | None) -> list[str]:
     failed = row["n_tool_errors"]
-    counts = [formatting.format_count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")]
-    counts.append(f"{BAD} {failed:,}" if failed else formatting.format_count(failed))
-    tokens = [formatting.format_count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")]
-    totals = [
+    return [
+        name,
+        *(formatting.format_count(row[column]) for column in ("n_runs", "n_messages", "n_tool_calls")),
+        f"{BAD} {failed:,}" if failed else formatting.format_count(failed),
+        *(formatting.format_count(row[column]) for column in ("input_tokens", "output_tokens", "total_tokens")),
         formatting.format_money(row["cost"]),
         formatting.format_seconds(row["duration_s"]),
         formatting.format_status(status),
     ]
-    return [name, *counts, *tokens, *totals]

@@ -56,24 +56,21 @@ class RunStream:
 
     def closing(self, run: Run) -> list[str]:
         """Return the lines that follow the output."""
-        return [pause_line(run)] if run.status == "PAUSED" else []
+        if run.status != "PAUSED":
+            return []
+        pending = [r for r in run.requirements if r.status in UNRESOLVED_STATUSES]
+        names = ", ".join(f"{r.kind} of {r.tool_name}" if r.tool_name else r.kind for r in pending)
+        return [formatting.escape_controls(f"Paused: waiting for {names or 'an answer'}. See %kern inbox")]
 
     def _calls(self, tool_call_id: str) -> list[ToolCall]:
         return [part for part in self.parts if isinstance(part, ToolCall) and part.tool_call_id == tool_call_id]
 
 
-def pause_line(run: Run) -> str:
-    """Describe the pending requirements of a paused run on one line."""
-    pending = [r for r in run.requirements if r.status in UNRESOLVED_STATUSES]
-    names = ", ".join(f"{r.kind} of {r.tool_name}" if r.tool_name else r.kind for r in pending)
-    return formatting.escape_controls(f"Paused: waiting for {names or 'an answer'}. See %kern inbox")
-
-
 def stream_html(stream: RunStream) -> str:
     """Render the output so far as a complete output."""
     value = None if stream.value is None else preformatted(formatting.format_value(stream.value))
-    closing = [] if stream.run is None else stream.closing(stream.run)
     parts = (_part(part, is_complete=stream.run is not None) for part in stream.parts)
+    closing = [] if stream.run is None else stream.closing(stream.run)
     return container(*parts, value, *(tag("p", tag("em", isolate(line))) for line in closing))
 
 

@@ -11,14 +11,11 @@ from kern_nb.text.html import Markup, abbreviate, container, details, isolate, j
 if TYPE_CHECKING:
     from kern_nb.records import SessionSummary
 
-MAX_ROWS = 10
-"""The most summaries that are shown."""
-
+MAX_ROWS = 10  # the most summaries that are shown
 _LABEL = 60
 _TEXT = 600
 _LINE = 160
-_MAX_LENGTH = 4_000
-"""The most characters of one summary."""
+_MAX_LENGTH = 4_000  # the most characters of one summary
 
 
 class Summaries(Protocol):
@@ -37,9 +34,8 @@ def summary_html(summary: SessionSummary) -> str:
 
 def _parts(summary: SessionSummary) -> Iterator[Markup]:
     name = _reference(summary)
-    yield tag(
-        "p", tag("strong", "Summary", *((" of ", isolate(formatting.truncate(name, 2 * _LABEL))) if name else ()))
-    )
+    of = (" of ", isolate(formatting.truncate(name, 2 * _LABEL))) if name else ()
+    yield tag("p", tag("strong", "Summary", *of))
     yield from _body(summary)
     if state := _state(summary):
         yield tag("p", tag("em", state))
@@ -93,22 +89,27 @@ def summaries_html(result: Summaries) -> str:
         details(isolate(formatting.truncate(_reference(summary), 2 * _LABEL)), *_parts(summary))
         for summary in result.summaries[:MAX_ROWS]
     ]
-    title = tag("p", tag("strong", f"Summary of {_count(result.summaries)}"))
+    title = tag("p", tag("strong", _title(result)))
     return container(title, *_body(result), *folded, *(tag("p", tag("em", note)) for note in _notes(result)))
 
 
 def summaries_text(result: Summaries) -> str:
     """Render the same as plain text, truncated."""
-    lines = _text_lines(f"Summary of {_count(result.summaries)}", result)
+    lines = _text_lines(_title(result), result)
     for summary in result.summaries[:MAX_ROWS]:
         name, text = formatting.truncate(_reference(summary), _LABEL), formatting.truncate(summary.summary, _LINE)
         lines.append(f"  {name}: {text}")
     return "\n".join([*lines, *_notes(result)])
 
 
-def _count(summaries: Sequence[SessionSummary]) -> str:
-    n_runs = sum(summary.run_index is not None for summary in summaries)
-    counts = [(len(summaries) - n_runs, "session"), (n_runs, "run")]
+def _title(result: Summaries) -> str:
+    n_runs = sum(summary.run_index is not None for summary in result.summaries)
+    return f"Summary of {count_items(len(result.summaries) - n_runs, n_runs)}"
+
+
+def count_items(n_sessions: int, n_runs: int) -> str:
+    """Format the numbers of sessions and runs, without a number of 0."""
+    counts = ((n_sessions, "session"), (n_runs, "run"))
     return " and ".join(formatting.pluralize(n, noun) for n, noun in counts if n)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from kern_nb.records import RESULT_ROLES, Message, Run, Session, ToolCall, is_parts, message_text, text_of
 from kern_nb.text import formatting, markdown
@@ -14,19 +13,13 @@ from kern_nb.text.html import MAX_LENGTH, Markup, container, details, isolate, j
 from kern_nb.text.tables import Column, Table, text_row
 from kern_nb.views import requirements
 
-MAX_MESSAGES = 200
-"""The most messages that are rendered: the first half and the last half of them."""
-
-MAX_CHARACTERS = 400_000
-"""If all texts together are longer, each is truncated further."""
-
+MAX_MESSAGES = 200  # the most messages that are rendered: the first half and the last half of them
+MAX_CHARACTERS = 400_000  # if all texts together are longer, each is truncated further
 PARTIAL = "[partial: the answer ended here]"
 """Follows an answer that is incomplete."""
 
-_MIN_TEXT = 1_000
 _MAX_LINES = 40
 _LINE = 200
-_ID = 24
 _SIGNS = {"completed": GOOD, "failed": f"{BAD} failed:", "started": "… started:", "unknown": "? outcome unknown:"}
 
 
@@ -39,11 +32,14 @@ class Conversation:
     first_message: int = 0
 
     def messages_by_run(self) -> list[tuple[Run, list[Message]]]:
-        """Return each run with its messages that are shown."""
-        result = [(run, _messages(run)) for run in self.runs]
-        if result and self.first_message:
-            run, messages = result[0]
-            result[0] = (run, [m for m in messages if (m.message_index or 0) >= self.first_message])
+        """Return each run with its messages that are shown; without messages, with its input and output."""
+        result = []
+        for n, run in enumerate(self.runs):
+            ends = (("user", run.input), ("assistant", run.output))
+            messages = run.messages or [Message(role=role, content=end) for role, end in ends if end is not None]
+            if n == 0 and self.first_message:
+                messages = [m for m in messages if (m.message_index or 0) >= self.first_message]
+            result.append((run, messages))
         return result
 
 
@@ -57,8 +53,8 @@ def session_html(session: Session) -> str:
 def run_html(run: Run) -> str:
     """Render a single run."""
     session = Session(session_id=run.session_id or "", runs=[run])
-    ref = run.run_id if run.run_index is None else f"{run.session_id}/{run.run_index}"
-    return container(tag("p", tag("strong", "Run ", isolate(ref))), *_parts(Conversation(session, [run])))
+    head = tag("p", tag("strong", "Run ", isolate(requirements.reference(run))))
+    return container(head, *_parts(Conversation(session, [run])))
 
 
 def fork(session: Session) -> str:
@@ -79,19 +75,17 @@ def _title(session: Session) -> str:
 
 
 def _session_table(session: Session) -> Table:
-    owner = session.agent_id or session.team_id or session.workflow_id or ""
     cells = {
         "session": session.session_id,
         "title": _title(session),
         "inherits": fork(session),
-        session.session_type: owner,
+        session.session_type: session.agent_id or session.team_id or session.workflow_id or "",
         "user": session.user_id or "",
         "created (UTC)": formatting.format_time(session.created_at),
     }
-    copied = "No rows copied. " if session.parent_session_id else ""
+    caption, copied = ("Branch", "No rows copied. ") if session.parent_session_id else ("Session", "")
     note = f"{copied}%kern show {session.session_id} shows its runs."
-    caption, columns = "Branch" if session.parent_session_id else "Session", [Column(name) for name in cells]
-    return Table(caption, columns, [list(cells.values())], note).without_empty_columns()
+    return Table(caption, [Column(name) for name in cells], [list(cells.values())], note).without_empty_columns()
 
 
 def conversation_html(conversation: Conversation) -> str:
@@ -138,11 +132,9 @@ def _parts(conversation: Conversation) -> Iterator[Markup]:
 
 def _limit(messages: list[Message]) -> int:
     """Return the most characters of one text, so that all of them together stay readable."""
-    lengths = [len(content(message)) for message in messages]
-    lengths += [
-        len(formatting.format_value(value)) for m in messages for c in m.tool_calls for value in (c.args, c.result)
-    ]
-    return MAX_LENGTH if sum(lengths) <= MAX_CHARACTERS else max(_MIN_TEXT, MAX_CHARACTERS // len(lengths))
+    values = [value for m in messages for call in m.tool_calls for value in (call.args, call.result)]
+    lengths = [*(len(content(message)) for message in messages), *map(len, map(formatting.format_value, values))]
+    return MAX_LENGTH if sum(lengths) <= MAX_CHARACTERS else max(1_000, MAX_CHARACTERS // len(lengths))
 
 
 def _gap(session: Session, runs: list[Run]) -> Markup:
@@ -167,22 +159,20 @@ def owner_facts(session: Session) -> list[str]:
 
 def run_facts(session: Session, run: Run) -> list[str]:
     """Return the facts for the heading of a run."""
-    n_calls = len(run.tool_calls)
+    is_cut = not is_complete(session, run)
+    status = f"cut after message {session.fork_message_index}" if is_cut else formatting.format_status(run.status)
     n_failed = sum(call.status == "failed" for call in run.tool_calls)
-    usage = run.usage
-    inherited = _is_inherited(session, run)
-    cut = session.fork_message_index
+    failed = f", {BAD} {n_failed} failed" if n_failed else ""
+    tokens = run.usage and run.usage.total_tokens
     facts = [
-        formatting.format_status(run.status) if is_complete(session, run) else f"cut after message {cut}",
+        status,
         run.model,
         formatting.pluralize(len(run.messages), "message"),
-        formatting.pluralize(n_calls, "tool call") + (f", {BAD} {n_failed} failed" if n_failed else "")
-        if n_calls
-        else None,
-        usage and usage.total_tokens is not None and f"{formatting.format_count(usage.total_tokens)} tokens",
+        run.tool_calls and formatting.pluralize(len(run.tool_calls), "tool call") + failed,
+        tokens is not None and f"{formatting.format_count(tokens)} tokens",
         run.duration_s is not None and formatting.format_seconds(run.duration_s),
         run.parent_run_id and f"member run of {run.parent_run_id}",
-        inherited and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), _ID)}",
+        _is_inherited(session, run) and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), 24)}",
     ]
     return [fact for fact in facts if fact]
 
@@ -203,8 +193,8 @@ def _run(session: Session, run: Run, messages: list[Message], limit: int, *, wit
     rows = [_row(_index(run, m), m.role, _message(run, m, limit)) for m in messages]
     if with_end:
         rows += _end(session, run, limit)
-    head = text_row("#", "role", "content", is_head=True)
-    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="kern-table kern-messages") if rows else None
+    head = tag("thead", text_row("#", "role", "content", is_head=True))
+    table = tag("table", head, tag("tbody", *rows), class_="kern-table kern-messages") if rows else None
     return details(summary, table, open_=True, class_="kern-run")
 
 
@@ -214,8 +204,8 @@ def _end(session: Session, run: Run, limit: int) -> Iterator[Markup]:
         yield _row("", "tool calls", join(*(_call(call, limit) for call in calls)))
     if run.error:
         yield _row("", f"{BAD} error", render_text(run.error, limit))
-    for role, body in requirements.run_markup(run, session.runs or (), limit) if is_complete(session, run) else ():
-        yield _row("", role, body)
+    if is_complete(session, run):
+        yield from (_row("", role, body) for role, body in requirements.run_markup(run, session.runs or (), limit))
 
 
 def unattached_calls(run: Run, messages: Sequence[Message]) -> list[ToolCall]:
@@ -273,26 +263,14 @@ def is_markdown(message: Message) -> bool:
 
 
 def content(message: Message) -> str:
-    """Return the content of a message as text, with a note if it is partial."""
-    text = _content(message)
-    return f"{text}\n{PARTIAL}" if message.is_partial else text
-
-
-def _content(message: Message) -> str:
-    """Return the text of a message; other parts are named, other values are JSON."""
+    """Return the content of a message as text, with a note if it is partial; other parts are named, values are JSON."""
     text = message_text(message)
-    if message.role in RESULT_ROLES or not is_parts(message.content):
-        return formatting.format_value(message.content) if text is None and message.content is not None else text or ""
-    parts = [part for part in message.content if isinstance(part, dict) and "text" not in part]
-    return "\n".join([*([text] if text else []), *(f"[{part.get('type', 'part')}]" for part in parts)])
-
-
-def _messages(run: Run) -> list[Message]:
-    """Return the messages of a run, else its input and output."""
-    if run.messages:
-        return run.messages
-    ends: list[tuple[str, Any]] = [("user", run.input), ("assistant", run.output)]
-    return [Message(role=role, content=value) for role, value in ends if value is not None]
+    if message.role not in RESULT_ROLES and is_parts(message.content):
+        parts = [part for part in message.content if isinstance(part, dict) and "text" not in part]
+        text = "\n".join([*([text] if text else []), *(f"[{part.get('type', 'part')}]" for part in parts)])
+    elif text is None and message.content is not None:
+        text = formatting.format_value(message.content)
+    return f"{text or ''}\n{PARTIAL}" if message.is_partial else text or ""
 
 
 def conversation_text(conversation: Conversation) -> str:

@@ -7,23 +7,22 @@ store reaches the page through ``textContent`` only (``h()``), a model's Markdow
 `kern_nb.text.markdown`, markup of `kern_nb.text` through ``putRendered()``, the only use of ``innerHTML``.
 
 **Calls.** A script calls methods that are marked ``@call`` (see `rpc`): ``await shell.ask("rename", { key, name })``
-sends ``{id, call, args}`` and receives ``{id, value}`` or ``{id, error}``. No call takes SQL or a path. `Widget.tell`
-sends an unrequested message. JupyterLab handles these messages in a thread of the kernel, so calls are answered while a
-cell runs, and must not rely on the main thread; other hosts answer them after the cell.
+sends ``{id, call, args}`` and receives ``{id, value}`` or ``{id, error}``; an error is shown and is
+``widget.last_error``, and if the store is gone (`rpc.STORE_GONE`), a button calls `attach_again`. An action returns
+``line``, the equivalent magic. No call takes SQL or a path. `Widget.tell` sends an unrequested message. JupyterLab
+handles these messages in a thread of the kernel, so calls are answered while a cell runs, and must not rely on the main
+thread; other hosts answer them after the cell.
 
 **Keys.** A session id may contain anything, NUL and lone surrogates included, which not every transport preserves.
 Scripts pass keys (`encode_key`, `decode_key`) and show escaped texts.
 
-**Errors.** An exception of a call is shown in a region with ``role="alert"``, and is ``widget.last_error``. If the
-store is gone (`rpc.STORE_GONE`), a button calls `attach_again`. An action returns ``line``, the equivalent magic.
-
 **Fallback.** JupyterLab stores no widget state by default, and a reopened notebook shows "Error displaying widget:
 model not found" even if the same output has HTML. So a widget displays *two* outputs: first the fallback (plain HTML of
-the last view), then the widget. The style of the fallback (`kern_nb.text.fallback`) hides it while a live widget
-follows, and hides whatever follows while that is not live, that is, until the kernel has answered. After each change of
-the view the kernel updates the fallback under its display id, so that a saved notebook contains it. An untrusted
-notebook, nbconvert and GitHub show the fallback only, as the second output has empty HTML. After a reload of the page
-the fallback is not updated until the cell runs again: JupyterLab forgets display ids with the page.
+the last view), then the widget, with empty HTML for nbconvert and GitHub. The style of the fallback
+(`kern_nb.text.fallback`) hides it while a live widget follows, and hides whatever follows until the kernel has
+answered. After each change of the view the kernel updates the fallback under its display id, so that a saved notebook
+contains it; JupyterLab forgets display ids with the page, so after a reload it is not updated until the cell runs
+again.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ import threading
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextvars import copy_context
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -51,12 +49,6 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _STATIC = Path(__file__).parent / "static"
-_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@cache
-def _text(name: str) -> str:
-    return (_STATIC / name).read_text(encoding="utf-8")
 
 
 class Widget(anywidget.AnyWidget):
@@ -78,8 +70,9 @@ class Widget(anywidget.AnyWidget):
         cls._calls = remote_methods(cls)
         if script:
             names = ("kern", *parts, script)
-            cls._esm = "\n".join(_text(f"{name}.js") for name in names)
-            cls._css = "\n".join(_text(f"{name}.css") for name in names if (_STATIC / f"{name}.css").exists())
+            sheets = [_STATIC / f"{name}.css" for name in names]
+            cls._esm = "\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in names)
+            cls._css = "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.exists())
 
     def __init__(self, store: str | SessionStore | None = None) -> None:
         self.store = store_registry.find(store)
@@ -97,8 +90,7 @@ class Widget(anywidget.AnyWidget):
         """Render the current view as plain HTML for a saved notebook, which has no kernel."""
 
     @abstractmethod
-    def __repr__(self) -> str:
-        """Describe the current view on one line."""
+    def __repr__(self) -> str: ...
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
@@ -142,7 +134,7 @@ class Widget(anywidget.AnyWidget):
         """Reopen the store, for a server that is back or a file that was restored."""
         self.store.reopen()
         self.last_error = None
-        return f"%kern use {join_words(store_registry.name_of(self.store))}"
+        return f"%kern use {shlex.quote(store_registry.name_of(self.store))}"
 
     @call
     def renew_fallback(self) -> None:
@@ -162,7 +154,7 @@ class Widget(anywidget.AnyWidget):
     def line(self, verb: str, *words: str) -> str:
         """Return the equivalent magic, which names the store unless it is the current one."""
         option = () if self.is_in_use else ("--store", store_registry.name_of(self.store))
-        return formatting.escape_controls(f"%kern {join_words(verb, *words, *option)}").replace("\n", "␤")
+        return formatting.escape_controls(f"%kern {shlex.join((verb, *words, *option))}").replace("\n", "␤")
 
     # In a cell --------------------------------------------------------------------------------------------------------
 
@@ -171,7 +163,8 @@ class Widget(anywidget.AnyWidget):
         display(self._fallback_output(), raw=True, display_id=self._fallback_id)  # type: ignore[no-untyped-call]
         self._is_displayed = True
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        display({"text/plain": "", "text/html": "", _VIEW: view}, raw=True)  # type: ignore[no-untyped-call]
+        output = {"text/plain": "", "text/html": "", "application/vnd.jupyter.widget-view+json": view}
+        display(output, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """Return a single output, for hosts that request it."""
@@ -201,8 +194,3 @@ def decode_key(key: str) -> str:
     if not isinstance(identity, str):
         raise BadUsage(f"{key!r} is not a valid key.", "Run the cell again.")
     return identity
-
-
-def join_words(*words: str) -> str:
-    """Join words for a magic, quoted where needed."""
-    return " ".join(shlex.quote(word) if word else "''" for word in words)

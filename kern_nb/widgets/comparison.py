@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Comparand
     from kern_nb.db import SessionStore
 
-MAX_ROWS = 50
-"""The most turns in one answer."""
-
+MAX_ROWS = 50  # the most turns in one answer
 _MAX_STRETCHES = 2_000
 _MAX_LENGTH = 400_000
-_REFERENCE = 60
 
 
 def view(*sides: Comparand, store: SessionStore | str | None = None) -> ComparisonView:
@@ -44,7 +41,6 @@ class ComparisonView(Widget, script="comparison"):
         super().__init__(comparison.sides[0].store)
 
     def __repr__(self) -> str:
-        """Name the sides."""
         return f"<ComparisonView {' | '.join(label(side.label) for side in self.comparison.sides)}>"
 
     def fallback_html(self) -> str:
@@ -64,7 +60,7 @@ class ComparisonView(Widget, script="comparison"):
         Each is ``[first turn, number of turns, whether they are identical, how many are inherited]``.
         """
         stretches = []
-        for is_same, group in groupby(self._turns(contender), key=lambda turn: turn["status"] == "matched"):
+        for is_same, group in groupby(self._pair(contender).rows, key=lambda turn: turn["status"] == "matched"):
             turns = list(group)
             stretches.append([turns[0]["turn"], len(turns), is_same, sum(bool(turn["shared"]) for turn in turns)])
         return {
@@ -78,12 +74,12 @@ class ComparisonView(Widget, script="comparison"):
     def rows(self, contender: int, first: int, number: int) -> list[dict[str, Any]]:
         """Return turns with both sides; in changed texts the words of one side only are marked."""
         first = max(0, first)
-        return [_row(turn) for turn in self._turns(contender)[first : first + min(number, MAX_ROWS)]]
+        return [_row(turn) for turn in self._pair(contender).rows[first : first + min(number, MAX_ROWS)]]
 
     @call
     def whole(self, contender: int, turn: int, side: str) -> str:
         """Return the full text of a turn on one side."""
-        turns = self._turns(contender)
+        turns = self._pair(contender).rows
         if side not in ("a", "b") or not 0 <= turn < len(turns):
             raise BadUsage(f"No turn {turn} on side {side!r}.", "Run the cell again.")
         parts = (turns[turn][f"{side}_text"], turns[turn][f"{side}_calls"])
@@ -96,21 +92,17 @@ class ComparisonView(Widget, script="comparison"):
             raise BadUsage(f"No contender {contender}.", "Run the cell again.")
         return self.comparison.pairs[contender]
 
-    def _turns(self, contender: int) -> list[dict[str, Any]]:
-        return self._pair(contender).rows
-
 
 def _row(turn: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"turn": turn["turn"], "status": turn["status"], "sign": SIGNS[turn["status"]]}
     row["role"] = formatting.truncate(turn["role"] or "", 20)
-    texts, calls = _pieces(turn, "text"), _pieces(turn, "calls")
-    for n, side in enumerate("ab"):
-        ref = turn[side]
-        row[side] = ref and {
-            "place": formatting.truncate(ref, _REFERENCE),
-            "text": texts[n],
-            "calls": calls[n],
-            "cut": len(turn[f"{side}_text"] or "") + len(turn[f"{side}_calls"] or "") > worddiff.MAX_LENGTH,
+    for side, text, calls in zip("ab", _pieces(turn, "text"), _pieces(turn, "calls"), strict=True):
+        length = len(turn[f"{side}_text"] or "") + len(turn[f"{side}_calls"] or "")
+        row[side] = turn[side] and {
+            "place": formatting.truncate(turn[side], 60),
+            "text": text,
+            "calls": calls,
+            "cut": length > worddiff.MAX_LENGTH,
         }
     return row
 

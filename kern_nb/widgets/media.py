@@ -12,14 +12,10 @@ from kern_nb.text import formatting
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
-MAX_BYTES = 8_000_000
-"""The largest image that is sent to the page."""
-
-MAX_FILES = 20
-"""The most files of one message."""
-
+MAX_BYTES = 8_000_000  # the largest image that is sent to the page
+MAX_FILES = 20  # the most files of one message
+# How raster images begin. The declared type is not trusted, and an SVG is a document that may contain scripts.
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
-"""How raster images begin. The declared type is not trusted, and an SVG is a document that may contain scripts."""
 
 
 def describe_files(content: Any) -> list[str]:
@@ -28,12 +24,7 @@ def describe_files(content: Any) -> list[str]:
 
 
 def load_picture(content: Any, number: int, store: SessionStore) -> dict[str, str]:
-    """Load one of the files of a content as ``source``, a data URL, and ``alt``.
-
-    Args:
-        content: The content of a message, or the result of a tool.
-        number: The number of the file.
-        store: The store of the message.
+    """Load a file of a message's content or a tool's result as ``source``, a data URL, and ``alt``.
 
     Raises:
         BadUsage: it is not a raster image, not stored, too large, or at another address (nothing is fetched).
@@ -57,12 +48,8 @@ def load_picture(content: Any, number: int, store: SessionStore) -> dict[str, st
 
 
 def _files(content: Any) -> list[dict[str, Any]]:
-    parts = content if isinstance(content, list) else [content]
-    return [part for part in parts if isinstance(part, dict) and _is_file(part)][:MAX_FILES]
-
-
-def _is_file(part: dict[str, Any]) -> bool:
-    return isinstance(part.get("sha256"), str) or _url(part) is not None
+    parts = (part for part in (content if isinstance(content, list) else [content]) if isinstance(part, dict))
+    return [part for part in parts if isinstance(part.get("sha256"), str) or _url(part) is not None][:MAX_FILES]
 
 
 def _url(part: dict[str, Any]) -> str | None:

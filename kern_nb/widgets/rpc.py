@@ -64,9 +64,8 @@ def error_payload(error: BaseException) -> dict[str, Any]:
     else:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         hint = "The full traceback is in .last_error of the widget."
-    kind = type(error).__name__
     return {
-        "kind": kind,
+        "kind": type(error).__name__,
         "message": truncate(single_line(message), _MAX_LENGTH),
         "hint": truncate(single_line(hint), _MAX_LENGTH),
         "gone": is_gone,

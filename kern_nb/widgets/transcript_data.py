@@ -12,22 +12,13 @@ from kern_nb.text.formatting import BRANCH
 from kern_nb.views import requirements, transcript
 from kern_nb.widgets import media
 
-MAX_RUNS = 20
-"""The most runs that are read at a time."""
-
-MAX_MESSAGES = 120
-"""The most messages in a part of a transcript."""
-
-PREVIEW_LENGTH = 1_200
-"""The most characters of a text at first."""
-
-MAX_LENGTH = 1_000_000
-"""The most characters of a full text."""
-
+MAX_RUNS = 20  # the most runs that are read at a time
+MAX_MESSAGES = 120  # the most messages in a part of a transcript
+PREVIEW_LENGTH = 1_200  # the most characters of a text at first
+MAX_LENGTH = 1_000_000  # the most characters of a full text
 _LINE = 160
 _TOLERANCE = 0.25
-_MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH
-"""The most characters of a text that are parsed for its preview."""
+_MAX_PARSED_PREVIEW = 10 * PREVIEW_LENGTH  # the most characters of a text that are parsed for its preview
 
 Part = Literal["content", "args", "result", "error"]
 
@@ -53,14 +44,10 @@ def transcript_part(session: Session, runs: list[Run], start: Start) -> dict[str
         first = start.position if run.run_index == start.run_index else 0
         part = messages[first : first + remaining]
         is_end = first + len(part) == len(messages)
-        items.append(
-            {
-                **_run_header(session, run),
-                "continued": first > 0,
-                "messages": [_message(run, message, first + n) for n, message in enumerate(part)],
-                "ends": list(_end(session, run, runs, messages)) if is_end else [],
-            }
-        )
+        item = _run_header(session, run) | {"continued": first > 0}
+        item["messages"] = [_message(run, message, position) for position, message in enumerate(part, first)]
+        item["ends"] = list(_end(session, run, runs, messages)) if is_end else []
+        items.append(item)
         remaining -= len(part)
         if not is_end:
             return {"runs": items, "next": Start(run.run_index or 0, first + len(part))}
@@ -72,67 +59,57 @@ def transcript_part(session: Session, runs: list[Run], start: Start) -> dict[str
 
 
 def full_text(session: Session, run: Run, position: int, part: Part, number: int) -> dict[str, Any]:
-    """Return a text in full.
-
-    Args:
-        session: The session.
-        run: The run.
-        position: The index of the message; -1 for calls that belong to no message.
-        part: Which text.
-        number: The number of the call, for its arguments or result.
+    """Return a text of a message, or of its call with a number, in full; see `stored_content` for the position.
 
     Raises:
         MessageNotFound: there is no such message or call.
     """
-    messages = _messages(session, run)
-    try:
-        text = _text(run, messages, position, part, number)
-    except IndexError:
-        raise _not_found(session, run) from None
-    answer = {"text": formatting.escape_controls(text[:MAX_LENGTH]), "left": max(0, len(text) - MAX_LENGTH)}
-    nodes = markdown.parse(text) if part == "content" and transcript.is_markdown(messages[position]) else None
-    return answer if nodes is None else answer | {"tree": nodes}
+    if part == "error":
+        return clip(run.error or "", MAX_LENGTH)
+    if part != "content":
+        call = _call_at(session, run, position, number)
+        return clip(formatting.format_value(call.args if part == "args" else call.result), MAX_LENGTH)
+    message = _message_at(session, run, position)
+    text = transcript.content(message)
+    nodes = markdown.parse(text) if transcript.is_markdown(message) else None
+    return clip(text, MAX_LENGTH) | ({} if nodes is None else {"tree": nodes})
 
 
 def stored_content(session: Session, run: Run, position: int, number: int | None) -> Any:
-    """Return the stored content of a message, or the result of one of its calls.
+    """Return the stored content of a message, or the result of its call with a number.
 
-    Args:
-        session: The session.
-        run: The run.
-        position: The index of the message; -1 for calls that belong to no message.
-        number: The number of the call; None for the message.
+    Position -1 stands for the calls that belong to no message.
 
     Raises:
         MessageNotFound: there is no such message or call.
     """
-    messages = _messages(session, run)
+    if number is None:
+        return _message_at(session, run, position).content
+    return _call_at(session, run, position, number).result
+
+
+def _message_at(session: Session, run: Run, position: int) -> Message:
     try:
-        return messages[position].content if number is None else _calls_at(run, messages, position)[number].result
+        return _messages_of(session, run)[position]
     except IndexError:
         raise _not_found(session, run) from None
+
+
+def _call_at(session: Session, run: Run, position: int, number: int) -> ToolCall:
+    messages = _messages_of(session, run)
+    try:
+        return (transcript.unattached_calls(run, messages) if position < 0 else messages[position].tool_calls)[number]
+    except IndexError:
+        raise _not_found(session, run) from None
+
+
+def _messages_of(session: Session, run: Run) -> list[Message]:
+    return transcript.Conversation(session, [run]).messages_by_run()[0][1]
 
 
 def _not_found(session: Session, run: Run) -> MessageNotFound:
     ref = f"{session.session_id}/{run.run_index}"
     return MessageNotFound(f"Run {ref} no longer has this message.", f"See %kern show {ref}.")
-
-
-def _text(run: Run, messages: list[Message], position: int, part: Part, number: int) -> str:
-    if part == "error":
-        return run.error or ""
-    if part == "content":
-        return transcript.content(messages[position])
-    call = _calls_at(run, messages, position)[number]
-    return formatting.format_value(call.args if part == "args" else call.result)
-
-
-def _calls_at(run: Run, messages: list[Message], position: int) -> list[ToolCall]:
-    return transcript.unattached_calls(run, messages) if position < 0 else messages[position].tool_calls
-
-
-def _messages(session: Session, run: Run) -> list[Message]:
-    return transcript.Conversation(session, [run]).messages_by_run()[0][1]
 
 
 def _run_header(session: Session, run: Run) -> dict[str, Any]:
@@ -166,14 +143,20 @@ def _message(run: Run, message: Message, position: int) -> dict[str, Any]:
 def _call(call: ToolCall, number: int) -> dict[str, Any]:
     duration = "" if call.duration_s is None else f" · {formatting.format_seconds(call.duration_s)}"
     caller = " · called by the user" if call.caller == "user" else ""
-    item: dict[str, Any] = {
+    return {
         "number": number,
         "line": formatting.single_line(transcript.call_line(call)) + duration + caller,
         "pictures": media.describe_files(call.result),
+        **clip_values(call, _TOLERANCE),
     }
-    for name, value in (("args", call.args), ("result", call.result)):
-        item[name] = None if value is None else _clip(formatting.format_value(value))
-    return item
+
+
+def clip_values(call: ToolCall, tolerance: float = 0) -> dict[str, dict[str, Any] | None]:
+    """Return the beginnings of the arguments and the result of a call."""
+    return {
+        name: None if value is None else clip(formatting.format_value(value), PREVIEW_LENGTH, tolerance=tolerance)
+        for name, value in (("args", call.args), ("result", call.result))
+    }
 
 
 def clip(text: str, length: int, *, tolerance: float = 0) -> dict[str, Any]:

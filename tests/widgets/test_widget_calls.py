@@ -13,7 +13,7 @@ from kern_nb.db import InMemoryDb, open_store
 from kern_nb.errors import BadUsage, ReadOnlyStore, StoreBusy, StoreUnavailable
 from kern_nb.records import Run
 from kern_nb.text.html import container, tag
-from kern_nb.widgets.base import Widget, decode_key, encode_key, join_words
+from kern_nb.widgets.base import Widget, decode_key, encode_key
 from kern_nb.widgets.rpc import call
 
 
@@ -182,7 +182,7 @@ def test_commands_are_quoted_and_name_the_store():
         assert Counter(other).line("branch", "it's/2", "--as", "") == """%kern branch 'it'"'"'s/2' --as ''"""
         assert Counter(one).line("show", "chat") == "%kern show chat --store 'my store'"
         assert Counter(one).line("show", "a\nb\x00") == "%kern show 'a␤b␀' --store 'my store'"
-    assert join_words("a b", "c") == "'a b' c"
+        assert Counter(other).line("tag", "a b", "c") == "%kern tag 'a b' c"
 
 
 def test_widget_of_a_named_or_current_store():

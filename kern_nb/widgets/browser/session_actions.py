@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -14,37 +15,26 @@ from kern_nb.errors import BadUsage
 from kern_nb.text import formatting
 from kern_nb.views import session_list
 from kern_nb.widgets.base import Widget, decode_key, encode_key
-from kern_nb.widgets.browser import session_metrics
 from kern_nb.widgets.rpc import call
 
-_MAX_NAME = 80
 FRAMES = ("sessions", "runs", "messages", "tool_calls", "scores")
 
 
 class SessionActions(Widget):
-    """A widget that branches, renames, tags, compares, summarizes, exports and loads sessions.
-
-    Attributes:
-        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`, an `Export`.
-    """
+    """A widget that branches, renames, tags, compares, summarizes, exports and loads sessions."""
 
     result: Any
 
     @call
     def branch(self, key: str, run_index: int | None, message_index: int | None, name: str) -> dict[str, Any]:
         """Branch at the end of a session, after one of its runs, or after a message."""
-        session_id, name = decode_key(key), name.strip()
-        after: Any = run_index if message_index is None or run_index is None else (run_index, message_index)
+        reference, name = Reference(decode_key(key), run_index, message_index), name.strip()
         self.result = session = self.store.branch(
-            session_id, after=after, name=name or None, new_session_id=name or None
+            reference.session_id, after=reference.branch_point, name=name or None, new_session_id=name or None
         )
-        options = ["--as", name] if name else []
-        line = self.line("branch", str(Reference(session_id, run_index, message_index)), *options)
-        return {
-            "key": encode_key(session.session_id),
-            "name": formatting.truncate(session.session_id, 60),
-            "line": line,
-        }
+        line = self.line("branch", str(reference), *(["--as", name] if name else []))
+        branch_name = formatting.truncate(session.session_id, 60)
+        return {"key": encode_key(session.session_id), "name": branch_name, "line": line}
 
     @call
     def rename(self, key: str, name: str) -> dict[str, Any]:
@@ -96,11 +86,25 @@ class SessionActions(Widget):
         return {"rendered": session_list.metrics_html(self.store.sessions_df(_decode_keys(keys)))}
 
     @call(slow=True)
-    def plot(self, keys: list[str], kind: session_metrics.Kind) -> dict[str, Any]:
-        """Draw a plot of the sessions as an image, or a table if plots cannot be drawn."""
+    def plot(self, keys: list[str], kind: Literal["runs", "tools"]) -> dict[str, Any]:
+        """Draw a plot: ``source`` and ``alt`` of an image, or ``rendered``, a table, if plots cannot be drawn."""
+        from kern_nb.analysis import plots
+
         ids = _decode_keys(keys)
-        plot = session_metrics.plot(self.store, ids, kind)
-        return {**plot, "line": self.line("plot", ids[0], "--kind", kind) if len(ids) == 1 else None}
+        is_single = len(ids) == 1
+        sessions = ids[0] if is_single else ids
+        if kind == "runs":
+            figure = plots.over_runs(self.store.runs_df(sessions, lineage=is_single))
+        else:
+            figure = plots.tool_use(self.store.tool_calls_df(sessions, lineage=is_single))
+        line = self.line("plot", ids[0], "--kind", kind) if is_single else None
+        data, metadata = figure._repr_mimebundle_()
+        image = data.get("image/png")
+        if image is None:
+            return {"rendered": data["text/html"], "line": line}
+        encoded = image if isinstance(image, str) else base64.b64encode(image).decode()
+        alt = metadata.get("image/png", {}).get("alt") or formatting.truncate(figure.title, 200)
+        return {"source": f"data:image/png;base64,{encoded}", "alt": alt, "line": line}
 
     @call
     def cell(self, keys: list[str], frame: str) -> dict[str, str]:
@@ -119,7 +123,7 @@ class SessionActions(Widget):
 
 def _new_path(ids: Sequence[str], suffix: str) -> str:
     """Return a path that does not exist yet, named after the session."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", ids[0])[:_MAX_NAME].strip(".-") if len(ids) == 1 else ""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", ids[0])[:80].strip(".-") if len(ids) == 1 else ""
     stem = stem or "sessions"
     names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in count(1))
     return next(name for name in names if not Path(name).exists())

@@ -1,23 +1,23 @@
 """`browse`: list, read, branch and compare the sessions of a store by mouse or keyboard.
 
-The script requests the list in parts as it scrolls: rows first, which need no messages, then totals. The open session
-is in `session_detail`, the actions are in `session_actions`. Nothing here contains SQL or markup.
+The script requests the list in parts as it scrolls: rows first, which need no messages, then totals. The actions are in
+`session_actions`. Nothing here contains SQL or markup.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from kern_nb.db.references import Reference
 from kern_nb.db.session_search import SESSION_ORDERS, SessionFilter, SessionOrder
-from kern_nb.errors import BadUsage, KernError
-from kern_nb.records import RunStatus
+from kern_nb.errors import BadUsage, KernError, RunNotFound, SessionNotFound
+from kern_nb.records import Run, RunStatus, Session
 from kern_nb.text import formatting
 from kern_nb.views import session_list
-from kern_nb.widgets import transcript_data
+from kern_nb.widgets import media, transcript_data
 from kern_nb.widgets.base import decode_key, encode_key
-from kern_nb.widgets.browser import session_metrics, session_rows
+from kern_nb.widgets.browser import session_rows
 from kern_nb.widgets.browser.session_actions import SessionActions
-from kern_nb.widgets.browser.session_detail import SessionDetail
 from kern_nb.widgets.rpc import call
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
 
-STATUSES = get_args(RunStatus)
-
-MAX_ROWS = 200
-"""The most rows of the list in one answer."""
-
+MAX_ROWS = 200  # the most rows of the list in one answer
 MAX_SELECTED = 1_000
 
 
@@ -70,32 +66,8 @@ def browse(
         >>> list(browse(db, user="ann").df()["session_id"])
         ['chat']
     """
-    return SessionBrowser(store, parse_filter(text, agent, user, status), order=order, descending=descending)
-
-
-def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
-    """Build a filter from its fields.
-
-    Args:
-        text: A part of the title or id; ``#`` starts a tag.
-        agent: A part of the id of the agent, team or workflow.
-        user: A part of the id of the user.
-        status: The status of the latest run.
-
-    Raises:
-        BadUsage: unknown status.
-    """
-    if status and status not in STATUSES:
-        raise BadUsage(f"Unknown status {status!r}.", f"Statuses: {', '.join(STATUSES)}.")
-    text = (text or "").strip()
-    tag = text[1:].strip() if text.startswith("#") else ""
-    return SessionFilter(
-        text=None if tag or text == "#" else text or None,
-        tag=tag or None,
-        owner=(agent or "").strip() or None,
-        user=(user or "").strip() or None,
-        status=status or None,
-    )
+    narrowing = session_rows.parse_filter(text, agent, user, status)
+    return SessionBrowser(store, narrowing, order=order, descending=descending)
 
 
 def _check_order(order: str) -> None:
@@ -103,23 +75,15 @@ def _check_order(order: str) -> None:
         raise BadUsage(f"Unknown order {order!r}.", f"Orders: {', '.join(SESSION_ORDERS)}.")
 
 
-class SessionBrowser(
-    SessionDetail, SessionActions, script="browser", parts=("texts", "sessions", "transcript", "branches")
-):
+class SessionBrowser(SessionActions, script="browser", parts=("texts", "sessions", "transcript", "branches")):
     """A browser for the sessions of a store.
-
-    Args:
-        store: A store or its name; None for the current store.
-        narrowing: The initial filter.
-        order: The initial sort order.
-        descending: Whether to sort in descending order at first.
 
     Attributes:
         narrowing: The current filter.
         order: The current sort order.
         descending: Whether the list is sorted in descending order.
         place: The reference that was clicked last, as ``chat`` or ``chat/2.5``; None before that.
-        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`.
+        result: The result of the last action: a `Session`, a `Comparison`, a `Digest`, an `Export`.
     """
 
     def __init__(
@@ -173,7 +137,6 @@ class SessionBrowser(
         return self.store.find_sessions(self.narrowing, limit=None)
 
     def __repr__(self) -> str:
-        """Describe the store, and the numbers of listed and selected sessions."""
         total = "" if self._total is None else f", {formatting.pluralize(self._total, 'session')}"
         selected = f", {len(self._selection):,} selected" if self._selection else ""
         return formatting.escape_controls(f"<SessionBrowser of {self.store.url}{total}{selected}>")
@@ -197,7 +160,7 @@ class SessionBrowser(
         return {
             "store": formatting.truncate(self.store.url, 200),
             "read_only": self.store.read_only,
-            "statuses": list(STATUSES),
+            "statuses": list(session_rows.STATUSES),
             "orders": list(SESSION_ORDERS),
             "filter": session_rows.filter_fields(self.narrowing),
             "descending": self.descending,
@@ -209,7 +172,7 @@ class SessionBrowser(
     @call
     def find(self, text: str, agent: str, user: str, status: str, order: str, descending: bool) -> dict[str, Any]:  # noqa: FBT001 - a call's arguments come by name
         """Set the filter and order, and return the first rows."""
-        narrowing = parse_filter(text, agent, user, status)
+        narrowing = session_rows.parse_filter(text, agent, user, status)
         _check_order(order)
         before = self.narrowing, self.order, self.descending, self._total, self._offset
         self._total = self._total if narrowing == self.narrowing else None
@@ -248,9 +211,9 @@ class SessionBrowser(
 
     @call(slow=True)
     def totals(self, keys: list[str]) -> dict[str, dict[str, str]]:
-        """Return the totals of sessions by key; see `session_metrics.totals`."""
+        """Return the totals of sessions by key; see `session_rows.totals`."""
         ids = [decode_key(key) for key in keys[:MAX_ROWS]]
-        return {encode_key(name): texts for name, texts in session_metrics.totals(self.store, ids).items()}
+        return {encode_key(name): texts for name, texts in session_rows.totals(self.store, ids).items()}
 
     @call
     def choose(self, keys: list[str]) -> int:
@@ -260,3 +223,65 @@ class SessionBrowser(
             raise BadUsage(f"At most {MAX_SELECTED:,} sessions can be selected, got {len(keys):,}.", hint)
         self._selection = list(dict.fromkeys(decode_key(key) for key in keys))
         return len(self._selection)
+
+    # The open session -------------------------------------------------------------------------------------------------
+
+    @call
+    def show(self, key: str) -> dict[str, Any]:
+        """Open a session: its header, its branch tree, and the beginning of its transcript."""
+        session = self._load_session(key)
+        self._session_id = self.place = session.session_id
+        tree = self.store.session_family(session.session_id)
+        return {
+            "key": encode_key(session.session_id),
+            **session_rows.session_header(session),
+            "line": self.line("show", session.session_id),
+            "family": session_rows.build_tree(tree, session.session_id),
+            "transcript": self._part(session, transcript_data.Start()),
+        }
+
+    @call
+    def hide(self) -> None:
+        """Close the session."""
+        self._session_id = self.place = None
+
+    @call
+    def more(self, key: str, run_index: int, position: int) -> dict[str, Any]:
+        """Return the next part of a transcript."""
+        return self._part(self._load_session(key), transcript_data.Start(run_index, position))
+
+    def _part(self, session: Session, start: transcript_data.Start) -> dict[str, Any]:
+        runs = self.store.session_runs(session.session_id, start=start.run_index, limit=transcript_data.MAX_RUNS)
+        return transcript_data.transcript_part(session, runs, start)
+
+    @call
+    def text(self, key: str, run_index: int, position: int, part: transcript_data.Part, number: int) -> dict[str, Any]:
+        """Return a text of the transcript in full."""
+        session, run = self._load_run(key, run_index)
+        return transcript_data.full_text(session, run, position, part, number)
+
+    @call
+    def picture(self, key: str, run_index: int, position: int, number: int, tool_call: int | None) -> dict[str, str]:
+        """Return an image of a message, or of the result of one of its tool calls."""
+        session, run = self._load_run(key, run_index)
+        return media.load_picture(transcript_data.stored_content(session, run, position, tool_call), number, self.store)
+
+    @call
+    def point(self, key: str, run_index: int | None, message_index: int | None) -> str:
+        """Store the reference that was clicked, and return it."""
+        self.place = str(Reference(decode_key(key), run_index, message_index))
+        return formatting.escape_controls(self.place)
+
+    def _load_session(self, key: str) -> Session:
+        session_id = decode_key(key)
+        session = self.store.get_session(session_id, runs=False)
+        if session is None:
+            raise SessionNotFound(f"Session {session_id!r} no longer exists.", "Refresh the list.")
+        return session
+
+    def _load_run(self, key: str, run_index: int) -> tuple[Session, Run]:
+        session = self._load_session(key)
+        runs = self.store.session_runs(session.session_id, start=run_index, limit=1)
+        if not runs:
+            raise RunNotFound(f"Session {session.session_id!r} no longer has run {run_index}.", "Refresh the list.")
+        return session, runs[0]

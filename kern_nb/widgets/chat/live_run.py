@@ -13,13 +13,12 @@ from kern_nb.runtime.events import CallEnded, CallStarted, Event, Started, Text
 from kern_nb.text import formatting
 from kern_nb.views.transcript import call_line
 from kern_nb.widgets.base import encode_key
-from kern_nb.widgets.transcript_data import PREVIEW_LENGTH, clip
+from kern_nb.widgets.transcript_data import clip_values
 
 if TYPE_CHECKING:
     from kern_nb.runtime.background import BackgroundRun
 
-INTERVAL_S = 0.08
-"""The shortest time between two messages to the script."""
+INTERVAL_S = 0.08  # the shortest time between two messages to the script
 
 
 class LiveRun:
@@ -128,7 +127,5 @@ class LiveRun:
 
 
 def _call_item(call: ToolCall) -> dict[str, Any]:
-    item: dict[str, Any] = {"id": encode_key(call.tool_call_id or ""), "line": formatting.single_line(call_line(call))}
-    for name, value in (("args", call.args), ("result", call.result)):
-        item[name] = None if value is None else clip(formatting.format_value(value), PREVIEW_LENGTH)
-    return item
+    line = formatting.single_line(call_line(call))
+    return {"id": encode_key(call.tool_call_id or ""), "line": line, **clip_values(call)}

@@ -19,29 +19,19 @@ if TYPE_CHECKING:
 
     from kern_nb.db import SessionStore
 
-PAGE_RUNS = 20
-"""The runs that are shown at first, and more of them at a time."""
-
-_ID = 24
-_RESUMABLE = ("ERROR", "CANCELLED", "INTERRUPTED")
-_HIDDEN_ROLES = ("system", "developer")
+PAGE_RUNS = 20  # the runs that are shown at first, and more of them at a time
 
 
 def load_latest(store: SessionStore, session_id: str, before: int | None = None) -> list[Run]:
-    """Load the latest runs of a session with the runs of their members.
-
-    Args:
-        store: The store.
-        session_id: The session.
-        before: Only runs before this run index.
-    """
+    """Load the latest runs of a session, or the latest ones before a run index, without the runs of members."""
     df = _indexes(store, session_id)
     df = df if before is None else df[df["run_index"] < before]
     starts = df.loc[df["parent_run_id"].isna(), "run_index"].tail(PAGE_RUNS)
     if starts.empty:
         return []
     start = int(starts.iloc[0])
-    return store.session_runs(session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+    runs = store.session_runs(session_id, start=start, limit=int((df["run_index"] >= start).sum()))
+    return [run for run in runs if run.parent_run_id is None]
 
 
 def newest_index(store: SessionStore, session_id: str) -> int:
@@ -57,14 +47,7 @@ def _indexes(store: SessionStore, session_id: str) -> pd.DataFrame:
 def run_item(
     session: Session, run: Run, store: SessionStore, form_data: Callable[[Requirement, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Convert a run.
-
-    Args:
-        session: The session, without its runs.
-        run: The run.
-        store: Their store.
-        form_data: Converts a requirement and its short id.
-    """
+    """Convert a run of a session, and its requirements by ``form_data``, which gets each with its short id."""
     part = transcript_data.transcript_part(session, [run], transcript_data.Start(run.run_index or 0))
     content, following = part["runs"][0], part["next"]
     is_own = run.session_id == session.session_id
@@ -74,7 +57,7 @@ def run_item(
     return {
         "key": encode_key(run.run_id),
         "index": run.run_index,
-        "at": f"{formatting.truncate(session.session_id, _ID)}/{run.run_index}",
+        "at": f"{formatting.truncate(session.session_id, 24)}/{run.run_index}",
         "status": run.status if is_complete(session, run) else "",
         "facts": content["facts"],
         "messages": list(_messages(run, content["messages"], {r.tool_call_id for r in needed})),
@@ -82,14 +65,14 @@ def run_item(
         "ends": [end for end in content["ends"] if end["kind"] != "waiting"],
         "cards": [form_data(r, names[r.requirement_id]) for r in needed],
         "ready": bool(needed) and not any(map(requirements.is_pending, needed)),
-        "again": is_own and run.status in _RESUMABLE,
+        "again": is_own and run.status in ("ERROR", "CANCELLED", "INTERRUPTED"),
     }
 
 
 def _messages(run: Run, items: list[dict[str, Any]], required: set[str | None]) -> Iterator[dict[str, Any]]:
     """Yield the messages of the conversation; calls with a requirement are left to its form."""
     for item in items:
-        if item["role"] in _HIDDEN_ROLES or item.get("answer"):
+        if item["role"] in ("system", "developer") or item.get("answer"):
             continue
         calls = run.messages[item["position"]].tool_calls if item["position"] < len(run.messages) else []
         paused = {n for n, call in enumerate(calls) if call.status == "started" and call.tool_call_id in required}

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, OwnerMismatch, RunNotFound, SessionNotFound, StoreBusy
-from kern_nb.operations import agent_registry, resume
+from kern_nb.operations import agent_registry
+from kern_nb.operations.run_index import RunIndex
 from kern_nb.records import Requirement, Run, Session
 from kern_nb.text import formatting
 from kern_nb.views import requirements
@@ -23,9 +24,7 @@ from kern_nb.widgets.rpc import call, error_payload
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import RunFunction, SessionOwner
 
-MAX_LENGTH = 1_000_000
-"""The most characters of a message."""
-
+MAX_LENGTH = 1_000_000  # the most characters of a message
 _NAME = 80
 
 
@@ -90,7 +89,6 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         self._session()
 
     def __repr__(self) -> str:
-        """Name the agent and the session."""
         agent, session = (formatting.truncate(name, _NAME) for name in (self.agent.id, self.session_id))
         return f"<Chat with {agent} in session {session}>"
 
@@ -98,7 +96,6 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         """Render the latest runs as a transcript."""
         session = self._session()
         runs = [] if session is None else run_data.load_latest(self.store, self.session_id)
-        runs = [run for run in runs if run.parent_run_id is None]
         return conversation_html(Conversation(session or Session(session_id=self.session_id), runs))
 
     # The view ---------------------------------------------------------------------------------------------------------
@@ -117,8 +114,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
     @call
     def earlier(self, before: int) -> dict[str, Any]:
         """Return the runs before a run."""
-        session = self._session()
-        return {"turns": [], "earlier": None} if session is None else self._run_page(session, before)
+        return self._run_page(self._session(), before)
 
     @call
     def text(self, run_index: int, position: int, part: transcript_data.Part, number: int) -> dict[str, Any]:
@@ -133,11 +129,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         return media.load_picture(transcript_data.stored_content(session, run, position, tool_call), number, self.store)
 
     def _session(self, session_id: str | None = None) -> Session | None:
-        """Load the current session, or another one, without its runs; None if it does not exist yet.
-
-        Raises:
-            OwnerMismatch: it belongs to another user.
-        """
+        """Load the current session, or another one, without its runs; None if it does not exist yet."""
         name = session_id or self.session_id
         session = self.store.get_session(name, runs=False)
         if session is not None and self.user_id is not None and session.user_id not in (None, self.user_id):
@@ -166,26 +158,27 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         with self._lock:
             live, failure = self._live, self._failure
         session = self._session()
-        page = {"turns": [], "earlier": None} if session is None else self._run_page(session, None)
+        page = self._run_page(session, None)
         if failure and any(_has_failure(item, failure) for item in page["turns"]):
             failure = None
         parent = session.parent_session_id if session else None
+        name = formatting.truncate(parent or "", _NAME)
         return {
             **page,
             "agent": formatting.truncate(self.agent.name or self.agent.id, _NAME),
             "session": formatting.escape_controls(self.session_id),
             "title": formatting.truncate((session and session.session_name) or "", _NAME),
             "fork": formatting.single_line(fork(session)) if session else "",
-            "parent": None
-            if parent is None
-            else {"key": encode_key(parent), "name": formatting.truncate(parent, _NAME)},
+            "parent": None if parent is None else {"key": encode_key(parent), "name": name},
             "live": None if live is None else live.view(),
             "failed": failure,
         }
 
-    def _run_page(self, session: Session, before: int | None) -> dict[str, Any]:
+    def _run_page(self, session: Session | None, before: int | None) -> dict[str, Any]:
         """Return the latest runs, or those before a run; if there are earlier ones, the index of the first."""
-        runs = [r for r in run_data.load_latest(self.store, self.session_id, before) if r.parent_run_id is None]
+        if session is None:
+            return {"turns": [], "earlier": None}
+        runs = run_data.load_latest(self.store, self.session_id, before)
         items = [item for item in map(partial(self._run_item, session), runs) if item is not None]
         first = min((run.run_index or 0 for run in runs), default=0)
         return {"turns": items, "earlier": first if first > 0 and len(runs) >= run_data.PAGE_RUNS else None}
@@ -238,8 +231,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         run = self.store.get_run(decode_key(key))
         self._resume(run)
         variable = agent_registry.find_variable(self.agent.id)
-        option = ["--agent", variable] if variable else []
-        return {"line": self.line("continue", f"{run.session_id}/{run.run_index}", *option)}
+        return {"line": self.continue_line(f"{run.session_id}/{run.run_index}", variable)}
 
     def _resume(self, run: Run) -> None:
         from kern_nb.runtime import background
@@ -260,11 +252,9 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
     def _start(self, live: LiveRun, make_work: Callable[[], RunFunction]) -> None:
         from kern_nb.runtime import background
 
-        if not resume.is_same_store(self.agent.store, self.store):
-            raise BadUsage(
-                f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}.",
-                "Use that store again, or open a new chat.",
-            )
+        if not agent_registry.is_same_store(self.agent.store, self.store):
+            message = f"{self.agent!r} now stores its runs in {self.agent.store.url}, this chat is in {self.store.url}."
+            raise BadUsage(message, "Use that store again, or open a new chat.")
         with self._lock:
             self._check_idle()
             self._live = live
@@ -304,9 +294,8 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         with self._lock:
             if self._live is not None or requirement.run_id is None:
                 return
-        run = self.store.get_run(requirement.run_id)
-        while run.parent_run_id is not None:  # a member's run
-            run = self.store.get_run(run.parent_run_id)
+        top_level = RunIndex(self.store, [requirement.session_id]).top_level(requirement.run_id)
+        run = self.store.get_run(top_level.run_id if top_level else requirement.run_id)
         if run.status == "PAUSED" and not any(map(requirements.is_pending, run.requirements)):
             self._resume(run)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Requirement
 
-_ID = 200
-
 
 class RequirementActions(Widget):
     """A widget that resolves requirements.
@@ -51,8 +49,8 @@ class RequirementActions(Widget):
 
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
             args = form.parse_edits(requirement, edits)
-            result = self.store.resolve(requirement.requirement_id, approve=True, args=args, by=self.by)
-            return result, [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
+            words = [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
+            return self.store.resolve(requirement.requirement_id, approve=True, args=args, by=self.by), words
 
         return self._act(key, "approve", f"{formatting.GOOD} Approved", resolve)
 
@@ -61,8 +59,8 @@ class RequirementActions(Widget):
         """Reject a requirement; the note is sent to the model."""
 
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
-            result = self.store.resolve(requirement.requirement_id, approve=False, note=note or None, by=self.by)
-            return result, _note_option(note)
+            rejected = self.store.resolve(requirement.requirement_id, approve=False, note=note or None, by=self.by)
+            return rejected, _note_option(note)
 
         return self._act(key, "reject", f"{formatting.BAD} Rejected", resolve)
 
@@ -71,29 +69,35 @@ class RequirementActions(Widget):
         """Answer a requirement with the texts of its fields, or one text; see `form.parse_values`."""
 
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
-            text_fields = form.text_fields(requirement, form.find_owner(self.owner_of(requirement)))
-            value = form.parse_values(requirement, texts, text_fields, as_text=as_text)
-            result = self.store.resolve(requirement.requirement_id, approve=True, value=value, by=self.by)
-            return result, form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
+            value = form.parse_values(requirement, texts, self._text_fields(requirement), as_text=as_text)
+            words = form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
+            return self.store.resolve(requirement.requirement_id, approve=True, value=value, by=self.by), words
 
         return self._act(key, "answer", f"{formatting.GOOD} Answered", resolve)
 
     @call
     def hand_off(self, key: str, to: str, note: str) -> dict[str, Any]:
         """Hand a requirement off to a person."""
+        to = to.strip()
 
         def hand_off(requirement: Requirement) -> tuple[Requirement, list[str]]:
-            if not to.strip():
+            if not to:
                 raise BadUsage("The assignee must not be empty.", "Enter who is to answer.")
-            result = self.store.handoff(requirement.requirement_id, to=to.strip(), note=note or None, by=self.by)
-            return result, [*_option("--to", to.strip()), *_note_option(note)]
+            words = [*_option("--to", to), *_note_option(note)]
+            return self.store.handoff(requirement.requirement_id, to=to, note=note or None, by=self.by), words
 
-        return self._act(key, "handoff", f"→ Handed off to {to.strip()}:", hand_off)
+        return self._act(key, "handoff", f"→ Handed off to {to}:", hand_off)
 
     def form_data(self, requirement: Requirement, name: str) -> dict[str, Any]:
         """Convert a requirement for the script."""
-        owner = form.find_owner(self.owner_of(requirement))
-        return form.form_data(requirement, name, form.text_fields(requirement, owner))
+        return form.form_data(requirement, name, self._text_fields(requirement))
+
+    def continue_line(self, run: object, variable: str | None) -> str:
+        """Return the command that resumes a run with the agent of a variable."""
+        return self.line("continue", str(run), *(["--agent", variable] if variable else []))
+
+    def _text_fields(self, requirement: Requirement) -> set[str]:
+        return form.text_fields(requirement, form.find_owner(self.owner_of(requirement)))
 
     def _act(
         self, key: str, verb: str, message: str, action: Callable[[Requirement], tuple[Requirement, list[str]]]
@@ -114,7 +118,7 @@ class RequirementActions(Widget):
     @call
     def answer_as(self, by: str) -> None:
         """Set who answers from now on."""
-        self.by = by.strip()[:_ID] or login_name()
+        self.by = by.strip()[:200] or login_name()
 
 
 def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> list[Requirement]:
@@ -123,8 +127,7 @@ def requirements_of_latest_pause(all_requirements: Iterable[Requirement]) -> lis
     newest = max((r.created_at for r in paused if r.created_at), default=None)
     if newest is None:
         return paused
-    earlier = [r.resolved_at for r in paused if r.resolved_at and r.resolved_at < newest]
-    start = max(earlier, default=None)
+    start = max((r.resolved_at for r in paused if r.resolved_at and r.resolved_at < newest), default=None)
     return [r for r in paused if start is None or r.created_at is None or r.created_at > start]
 
 

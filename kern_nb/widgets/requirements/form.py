@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from kern_nb.errors import BadUsage
+from kern_nb.extra_keys import REQUIRED_FIELDS
 from kern_nb.operations import agent_registry, value_parser
 from kern_nb.records import Requirement
 from kern_nb.text import formatting
@@ -19,12 +20,8 @@ from kern_nb.widgets.transcript_data import clip
 if TYPE_CHECKING:
     from kern_nb.runtime.session_owner import SessionOwner
 
-PREVIEW_LENGTH = 1_500
-"""The most characters of an argument that are visible."""
-
-MAX_EDITABLE = 20_000
-"""The most characters of an argument that can be edited."""
-
+PREVIEW_LENGTH = 1_500  # the most characters of an argument that are visible
+MAX_EDITABLE = 20_000  # the most characters of an argument that can be edited
 _NAME = 80
 _MAX_ARGUMENTS = 100
 
@@ -46,15 +43,14 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         text_names: The fields that take text only.
     """
     args = requirement.args if isinstance(requirement.args, dict) else {}
-    visible = {
-        key: value for key, value in args.items() if requirement.kind != "handoff" or value != requirement.prompt
-    }
+    fields = requirements.field_names(requirement)[:_MAX_ARGUMENTS]
+    is_handoff = requirement.kind == "handoff"
+    visible = [(k, v) for k, v in args.items() if not is_handoff or v != requirement.prompt][:_MAX_ARGUMENTS]
     is_edited = requirement.kind == "confirmation" and isinstance(requirement.answer, dict)
     edits = requirement.answer if is_edited else {}
     answer = "" if is_edited or requirement.answer is None else formatting.format_value(requirement.answer)
-    required = requirement.extra.get("required")
+    required = requirement.extra.get(REQUIRED_FIELDS)
     required = required if isinstance(required, list) else []
-    fields = requirements.field_names(requirement)[:_MAX_ARGUMENTS]
     is_raw = requirement.args is not None and not isinstance(requirement.args, dict)
     created, expires = requirement.created_at, requirement.expires_at
     return {
@@ -64,12 +60,11 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         "title": TITLES[requirement.kind],
         "tool": formatting.truncate(requirement.tool_name or "", _NAME),
         "prompt": clip(requirement.prompt or "", PREVIEW_LENGTH),
-        "args": [_argument(k, v, edits) for k, v in list(visible.items())[:_MAX_ARGUMENTS] if k not in fields],
+        "args": [_argument(key, value, edits) for key, value in visible if key not in fields],
         "more": max(0, len(args) - _MAX_ARGUMENTS),
         "raw": clip(formatting.format_value(requirement.args), PREVIEW_LENGTH) if is_raw else None,
         "fields": [
-            _field(field, args.get(field), is_text=field in text_names, is_required=field in required)
-            for field in fields
+            _field(key, args.get(key), is_text=key in text_names, is_required=key in required) for key in fields
         ],
         "for": formatting.truncate(requirement.assignee or "", _NAME),
         "note": clip(requirement.note or "", PREVIEW_LENGTH),
@@ -83,8 +78,7 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
 
 
 def _argument(name: str, value: Any, edits: dict[str, Any]) -> dict[str, Any]:
-    text = formatting.format_value(value)
-    edited = edits.get(name, value)
+    text, edited = formatting.format_value(value), edits.get(name, value)
     new_text = None if edited == value else formatting.format_value(edited)[:PREVIEW_LENGTH]
     return {
         "name": formatting.truncate(name, _NAME),
@@ -131,26 +125,19 @@ def parse_edits(requirement: Requirement, edits: Mapping[str, str]) -> dict[str,
         if not index.isdecimal() or int(index) >= len(visible):
             raise BadUsage(f"No argument {index!r}.", "Run the cell again.")
         name, original = visible[int(index)]
-        result[name] = text if isinstance(original, str) else _parse_json(name, text)
+        try:
+            result[name] = text if isinstance(original, str) else value_parser.parse_json(text)
+        except (ValueError, RecursionError) as error:
+            message = f"{formatting.truncate(name, _NAME)} must be JSON: {error}."
+            raise BadUsage(message, 'Enter a number, true, false, null, "text", a list or an object.') from None
     return result or None
-
-
-def _parse_json(name: str, text: str) -> Any:
-    try:
-        return value_parser.parse_json(text)
-    except (ValueError, RecursionError) as error:
-        message = f"{formatting.truncate(name, _NAME)} must be JSON: {error}."
-        raise BadUsage(message, 'Enter a number, true, false, null, "text", a list or an object.') from None
 
 
 def parse_values(requirement: Requirement, texts: Sequence[str], text_names: Collection[str], *, as_text: bool) -> Any:
     """Parse the entered value: by field if the requirement has fields, else one value.
 
-    Args:
-        requirement: The requirement.
-        texts: The text of each field; empty ones are left out.
-        text_names: The fields that take text only.
-        as_text: Whether all texts stay text, even if they are JSON.
+    Empty fields are left out. ``text_names`` are the fields that take text only; with ``as_text``, all texts stay text,
+    even if they are JSON.
 
     Raises:
         BadUsage: no value was entered.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, StoreBusy
-from kern_nb.operations import agent_registry, inbox, resume
+from kern_nb.operations import agent_registry, inbox
 from kern_nb.operations.inbox import short_ids
 from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.records import Requirement, text_of
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
 
-MAX_RUNS = 200
-"""The most runs that are shown at once."""
-
+MAX_RUNS = 200  # the most runs that are shown at once
 _LINE = 160
-_NAME = 80
-_ANSWER = 600
 
 
 def inbox_widget(
@@ -74,7 +70,6 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         super().__init__(store, by=assignee if by is None else by)
 
     def __repr__(self) -> str:
-        """Count the pending requirements on screen."""
         n_pending = sum(map(requirements.is_pending, list(self._on_screen.values())))
         return f"<InboxWidget: {formatting.pluralize(n_pending, 'pending requirement')}>"
 
@@ -88,21 +83,19 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
     def poll(self, mark: str, limit: int) -> dict[str, Any]:
         """Return the state and its ``mark``, with up to ``limit`` runs; only the mark if it is unchanged."""
         with self._poll_lock:  # another page may poll, too
-            return self._poll(mark, limit)
-
-    def _poll(self, mark: str, limit: int) -> dict[str, Any]:
-        try:
-            every = self._load()
-        except StoreBusy:
-            if mark:
-                return {"mark": mark, "busy": True}
-            raise
-        with self._lock:
-            outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
-        agents = sorted(agent_registry.notebook_agents())
-        state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
-        new_mark = str(hash(repr(state)))
-        return {"mark": new_mark} if new_mark == mark else {"mark": new_mark, **self._view(every, min(limit, MAX_RUNS))}
+            try:
+                every = self._load()
+            except StoreBusy:
+                if mark:
+                    return {"mark": mark, "busy": True}
+                raise
+            with self._lock:
+                outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
+            agents = sorted(agent_registry.notebook_agents())
+            state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
+            new_mark = str(hash(repr(state)))
+            view = {} if new_mark == mark else self._view(every, min(limit, MAX_RUNS))
+            return {"mark": new_mark, **view}
 
     @call
     def narrow(self, assignee: str) -> None:
@@ -142,8 +135,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         for requirement in every:
             top = runs.top_level(requirement.run_id)
             by_run.setdefault(top.run_id if top else str(requirement.run_id), []).append(requirement)
-        groups = {run_id: self._select(run_id, of_run) for run_id, of_run in by_run.items()}
-        groups = {run_id: selected for run_id, selected in groups.items() if selected}
+        groups = {run_id: selected for run_id, of_run in by_run.items() if (selected := self._select(run_id, of_run))}
         visible = dict(list(groups.items())[:limit])
         names = short_ids(self.store, [r for of_run in visible.values() for r in of_run])
         self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
@@ -154,7 +146,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "more": len(groups) - len(visible),
             "left": sum(requirements.is_pending(r) for of_run in groups.values() for r in of_run),
             "assignee": encode_key(self.assignee) if self.assignee else "",
-            "people": [{"key": encode_key(name), "name": formatting.truncate(name, _NAME)} for name in sorted(people)],
+            "people": [{"key": encode_key(name), "name": formatting.truncate(name, 80)} for name in sorted(people)],
             "by": formatting.escape_controls(self.by or ""),
         }
 
@@ -169,7 +161,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         return [r for r in matching if requirements.is_pending(r) or r.requirement_id in self._on_screen]
 
     def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
-        run = self._runs.find(run_id) if self._runs else None
+        run = self._find_run(run_id)
         variable = agent_registry.find_variable(run.owner) if run else None
         n_pending = sum(map(requirements.is_pending, of_run))
         with self._lock:
@@ -186,18 +178,18 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "ready": not n_pending and status == "PAUSED" and outcome is None,
             "status": "" if status in (None, "PAUSED") else formatting.format_status(status),
             "here": variable or "",
-            "line": self._continue_line(run, variable) if run else "",
+            "line": self.continue_line(run, variable) if run else "",
             "going": outcome,
         }
 
-    def _continue_line(self, run: RunEntry, variable: str | None) -> str:
-        return self.line("continue", str(run), *(["--agent", variable] if variable else []))
+    def _find_run(self, run_id: str | None) -> RunEntry | None:
+        return self._runs.find(run_id) if self._runs else None
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
     def owner_of(self, requirement: Requirement) -> str | None:
         """Return the agent of the requirement's run; of a member's run, the member."""
-        run = self._runs.find(requirement.run_id) if self._runs else None
+        run = self._find_run(requirement.run_id)
         return run.owner if run else None
 
     def after_action(self, requirement: Requirement) -> None:
@@ -210,11 +202,11 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         from kern_nb.runtime import background, events
 
         run_id = decode_key(key)
-        run = self._runs.find(run_id) if self._runs else None
+        run = self._find_run(run_id)
         owner = form.find_owner(run.owner) if run else None
         if run is None or owner is None:
             raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
-        if not resume.is_same_store(owner.store, self.store):
+        if not agent_registry.is_same_store(owner.store, self.store):
             hint = "Use the store of the run: %kern use NAME"
             raise BadUsage(f"{owner!r} stores its runs in {owner.store.url}, the run is in {self.store.url}.", hint)
         with self._lock:
@@ -223,7 +215,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             self._outcomes[run_id] = {"state": "going"}
         work = background.prepare_resume(owner, run_id, session_id=run.session_id)
         background.BackgroundRun(work, events.ignore, partial(self._finish, run_id))
-        return {"said": f"Resuming {run}.", "line": self._continue_line(run, agent_registry.find_variable(run.owner))}
+        return {"said": f"Resuming {run}.", "line": self.continue_line(run, agent_registry.find_variable(run.owner))}
 
     def _finish(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
         """Store the outcome of a resumed run; a run that paused again has none."""
@@ -248,5 +240,5 @@ def _outcome(run: Run | None, error: BaseException | None) -> dict[str, Any]:
     if run is None:
         return {"state": "stopped"}
     answer = text_of(run.output) or ("" if run.output is None else formatting.format_value(run.output))
-    preview = transcript_data.preview(answer, _ANSWER)
+    preview = transcript_data.preview(answer, 600)
     return {"state": "ended", "status": formatting.format_status(run.status), **preview}
