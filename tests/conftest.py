@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import secrets
 import signal
 from pathlib import Path
@@ -36,6 +37,11 @@ process_guard.start()
 # A shell's background job ignores Ctrl-C, and so would tests of interrupts and the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the modules and the collected tests from garbage collection: it takes a tenth of the processor time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
