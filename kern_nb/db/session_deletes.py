@@ -53,7 +53,7 @@ def delete_session(
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
-    blobs.delete(connection, tables, blobs.find_unreferenced(connection, tables, referenced))
+    blobs.delete_unreferenced(connection, tables, referenced)
 
 
 def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
