@@ -52,17 +52,14 @@ def upgrade_texts(connection: sa.Connection, tables: Tables) -> None:
 
     A tool's result is a value, whatever its shape, and so is any other list that does not begin like message parts.
     """
-
-    def set_text(table: sa.Table, name: str, of_tool: sa.ColumnElement[bool]) -> None:
+    m, t, r = tables.messages, tables.tool_calls, tables.runs
+    texts: list[tuple[sa.Table, str, sa.ColumnElement[bool]]] = [(t, "result", sa.true())]
+    texts += [(m, "content", m.c.role.in_(RESULT_ROLES)), (r, "input", sa.false()), (r, "output", sa.false())]
+    for table, name, of_tool in texts:
         value = sa.type_coerce(table.c[f"{name}_json"], sa.Text())
         is_list, is_record = sa.func.substr(value, 1, 1) == "[", sa.func.substr(value, 1, 2) == "[{"
         is_value = of_tool | ~is_record | ~value.contains('"type": "')
         connection.execute(table.update().where(is_list, is_value).values({name: value}))
-
-    set_text(tables.tool_calls, "result", sa.true())
-    set_text(tables.messages, "content", tables.messages.c.role.in_(RESULT_ROLES))
-    set_text(tables.runs, "input", sa.false())
-    set_text(tables.runs, "output", sa.false())
 
 
 def upgrade_runs(connection: sa.Connection, runs: sa.Table) -> None:

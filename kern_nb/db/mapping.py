@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
+
 from kern_nb.db import codec
-from kern_nb.db.column_types import Real, StoredRow, UnreadableCell, text_type_error, to_float, to_integer
+from kern_nb.db.column_types import Json, Real, StoredRow, UnreadableCell, text_type_error, to_float, to_integer
 from kern_nb.db.schema import (
     ALLOWED_VALUES,
     MAX_TOKENS,
@@ -316,6 +318,29 @@ def run_from_row(row: StoredRow, messages: list[Message], tool_calls: list[ToolC
     fields = _to_fields(row, _RUN_FIELDS) | {"input": _content(row, "input"), "output": _content(row, "output")}
     fields |= {"usage": _usage_from_row(row), "finished_at": from_micros(row["finished_at"])}
     return Run.model_construct(**fields, messages=messages, tool_calls=tool_calls, requirements=[])
+
+
+def as_stored(tables: Tables, run: Run) -> Run:
+    """The record that `SessionStore.get_run` returns of a run that was just stored, without reading it.
+
+    Each value is encoded and decoded as its column does. The run is complete, and has no requirements.
+    """
+    rows, index = run_rows(run, run.session_id or ""), {"run_index": run.run_index}
+    row = _round_trip(tables.runs, rows.run)
+    messages = [message_from_row(_round_trip(tables.messages, row | index)) for row in rows.messages]
+    calls = [tool_call_from_row(_round_trip(tables.tool_calls, row | index)) for row in rows.tool_calls]
+    return run_from_row(row, messages, calls)
+
+
+def _round_trip(table: sa.Table, row: Row) -> Row:
+    stored = {column.name: row.get(column.name) for column in table.columns}
+    for column in table.columns:
+        value = stored[column.name]
+        if value is not None and isinstance(column.type, Json):
+            stored[column.name] = codec.loads(codec.dumps(value))
+        elif value is not None and isinstance(column.type, Real):
+            stored[column.name] = float(value)
+    return stored
 
 
 def attach_calls(messages: Iterable[Message], calls: Iterable[ToolCall]) -> None:

@@ -72,10 +72,6 @@ def _insert_messages(
     """Number messages and insert them after those of an open run; returns the run's key and the first one's index.
 
     One statement checks that the run is open, computes the index of the first message, and inserts it.
-
-    Raises:
-        RunNotFound: There is no such run.
-        RunClosed: It has ended.
     """
     m = store.tables.messages
     if not messages:

@@ -17,14 +17,7 @@ from kern_nb.db import damaged_rows, mapping, reads, run_claims
 from kern_nb.db.references import Reference, resolve_reference
 from kern_nb.db.run_claims import MAX_NAMES, current_micros, has_expired
 from kern_nb.db.schema import starts_with
-from kern_nb.errors import (
-    AlreadyClaimed,
-    AlreadyResolved,
-    AmbiguousReference,
-    BadUsage,
-    RequirementNotFound,
-    RunClosed,
-)
+from kern_nb.errors import AlreadyClaimed, AlreadyResolved, AmbiguousReference, BadUsage, RequirementNotFound, RunClosed
 from kern_nb.extra_keys import REQUIRED_FIELDS
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 
@@ -64,11 +57,7 @@ def find_requirement(connection: Connection, store: Database, reference: str, us
 
 
 def _find_target(connection: Connection, store: Database, reference: str, user_id: str | None) -> Reference | None:
-    """The session or run of a reference; None if it does not exist.
-
-    Raises:
-        AmbiguousReference: A prefix matches several.
-    """
+    """The session or run of a reference; None if it does not exist."""
     try:
         return resolve_reference(connection, store.tables, reference, user_id)
     except KeyError:
@@ -152,12 +141,7 @@ def resolve(
 
 
 def _require_unresolved(connection: Connection, store: Database, row: RowMapping) -> None:
-    """Check that a requirement can be answered.
-
-    Raises:
-        AlreadyResolved: It is resolved or expired.
-        RunClosed: Its run is not paused.
-    """
+    """Check that a requirement is neither resolved nor expired, and that its run is paused."""
     if has_expired(row):
         raise resolved_error(mapping.requirement_from_row({**row, "status": "expired"}))
     if row["status"] not in UNRESOLVED_STATUSES:
@@ -207,11 +191,7 @@ def _call_args(row: RowMapping) -> dict[str, Any]:
 
 
 def _require_fields(row: RowMapping, answer: Any) -> None:
-    """Check that user input has the arguments without which the tool cannot run.
-
-    Raises:
-        BadUsage: One has no value.
-    """
+    """Check that user input has the arguments without which the tool cannot run."""
     required = (row["extra"] or {}).get(REQUIRED_FIELDS)
     if not isinstance(required, list) or not isinstance(answer, dict | None):
         return
@@ -224,13 +204,7 @@ def _require_fields(row: RowMapping, answer: Any) -> None:
 def _compare_and_set(
     connection: Connection, store: Database, row: RowMapping, values: dict[str, Any], by: str | None
 ) -> Requirement:
-    """Update a requirement that is unresolved, and not claimed by anybody but ``by``.
-
-    Raises:
-        AlreadyResolved: It is resolved by now.
-        AlreadyClaimed: Somebody else claimed it.
-        RequirementNotFound: It was deleted.
-    """
+    """Update a requirement, unless by now it is resolved, claimed by anybody but ``by``, or deleted."""
     q = store.tables.requirements
     is_claimable = q.c.claimed_by.is_(None) if by is None else q.c.claimed_by.is_(None) | (q.c.claimed_by == by)
     is_this = q.c.requirement_id == row["requirement_id"]

@@ -121,11 +121,7 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
 
 
 def _require_owner(connection: Connection, store: Database, run_id: str, user_id: str) -> None:
-    """Check that a run's session is the user's. A session without a user becomes theirs, as with any run of theirs.
-
-    Raises:
-        RunNotFound: It is another user's.
-    """
+    """Check that a run's session is the user's. A session without a user becomes theirs, as with any run of theirs."""
     r, s = store.tables.runs, store.tables.sessions
     of_run = s.c.session_id == sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
     row = connection.execute(store.locked(sa.select(s.c.session_id, s.c.user_id).where(of_run))).first()
@@ -140,11 +136,7 @@ def _claimed_error(run_id: str, detail: str) -> AlreadyClaimed:
 
 
 def _require_resolved(connection: Connection, store: Database, run: RowMapping) -> None:
-    """Check that a run, and its members' runs, have no pending requirement; expired ones are marked.
-
-    Raises:
-        StillWaiting: One is pending.
-    """
+    """Check that a run, and its members' runs, have no pending requirement; expired ones are marked."""
     q = store.tables.requirements
     run_ids = reads.run_tree_ids(connection, store.tables, run["run_id"])
     query = sa.select(q).where(q.c.run_id.in_(run_ids), q.c.status.in_(UNRESOLVED_STATUSES)).order_by(q.c.created_at)

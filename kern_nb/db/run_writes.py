@@ -180,15 +180,6 @@ def insert_requirements(
     return stored
 
 
-def update_state(
-    connection: Connection, store: Database, session_id: str, updates: dict[str, Any], user_id: str | None
-) -> dict[str, Any]:
-    """See `SessionStore.update_session_state`."""
-    owner = {"session_type": "agent", "user_id": user_id}
-    session = upsert_session(connection, store, session_id, owner, time.time())
-    return merge_session_state(connection, store, session_id, session["session_data"], {}, updates)
-
-
 @dataclass(frozen=True)
 class RunEnd:
     """What `SessionStore.finish_run` stored.

@@ -76,6 +76,7 @@ def load_items(
     connection: Connection, tables: Tables, session_ids: Sequence[str], user_id: str | None = None
 ) -> list[SessionItem]:
     """See `SessionStore.session_cards`."""
+    session_ids = validation.require_texts("session_ids", session_ids)
     s = tables.sessions
     title = _as_text(json_text_at(s.c.session_data, "session_name"))
     tags = _as_text(json_text_at(s.c["metadata"], TAGS))

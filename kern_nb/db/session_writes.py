@@ -1,4 +1,4 @@
-"""Save, rename, tag, branch and score sessions. Each function works in one transaction."""
+"""Save, rename, tag, branch and score sessions, and set their state. Each function works in one transaction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import mapping
 from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
-from kern_nb.db.open_runs import update_session
+from kern_nb.db.open_runs import merge_session_state, update_session
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, insert_run_contents, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
@@ -76,6 +76,15 @@ def save_summary(
     """See `SessionStore.save_summary`."""
     lock_session(connection, store, session_id, user_id)
     update_session(connection, store, session_id, summary=summary)
+
+
+def update_state(
+    connection: Connection, store: Database, session_id: str, updates: dict[str, Any], user_id: str | None
+) -> dict[str, Any]:
+    """See `SessionStore.update_session_state`."""
+    owner = {"session_type": "agent", "user_id": user_id}
+    session = upsert_session(connection, store, session_id, owner, time.time())
+    return merge_session_state(connection, store, session_id, session["session_data"], {}, updates)
 
 
 def lock_session(connection: Connection, store: Database, session_id: str, user_id: str | None = None) -> RowMapping:

@@ -12,17 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.db import (
-    blobs,
-    reads,
-    references,
-    run_writes,
-    session_deletes,
-    session_items,
-    session_search,
-    session_writes,
-    validation,
-)
+from kern_nb.db import blobs, reads, references, session_deletes, session_items, session_search, session_writes
 from kern_nb.db.blobs import Blob
 from kern_nb.db.database import Database
 from kern_nb.db.dataframes import DataFrameMethods
@@ -156,7 +146,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
 
     def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[SessionItem]:
         """What a list shows of these sessions, in this order, without totals; skips those that do not exist."""
-        session_ids = validation.require_texts("session_ids", session_ids)
         with self.read_connection() as connection:
             return session_items.load_items(connection, self.tables, session_ids, user_id)
 
@@ -247,7 +236,9 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         """
         if not isinstance(updates, dict):
             raise BadUsage(f"updates must be a dict, got {updates!r}.", "For example: {'name': 'Alice'}")
-        return self.write(lambda connection: run_writes.update_state(connection, self, session_id, updates, user_id))
+        return self.write(
+            lambda connection: session_writes.update_state(connection, self, session_id, updates, user_id)
+        )
 
     def save_summary(self, session_id: str, summary: dict[str, Any] | None, *, user_id: str | None = None) -> None:
         """Set or remove the summary of a session.
