@@ -45,7 +45,9 @@ def delete_session(
         )
     for branch in branches:
         if branch in heirs:
-            _detach(connection, store, branch)
+            inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
+            _copy_rows(connection, store, inherited, branch["session_id"])
+            _set_branch_point(connection, store, branch["session_id"], None, None)
         else:
             _move_to_grandparent(connection, store, branch, row)
     referenced = blobs.find_referenced(connection, tables, session_id)
@@ -60,12 +62,6 @@ def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
     """Whether a branch inherits rows that are its parent's own, not only those the parent inherits itself."""
     fork, floor = fork_point(branch), fork_point(parent)
     return fork is not None and fork.run_index > (floor.run_index if floor else -1)
-
-
-def _detach(connection: Connection, store: Database, branch: RowMapping) -> None:
-    """Give a branch its own copy of its inherited rows."""
-    _copy_rows(connection, store, Lineage(load_lineage(connection, store.tables, branch)[:-1]), branch["session_id"])
-    _set_branch_point(connection, store, branch["session_id"], None, None)
 
 
 def _move_to_grandparent(connection: Connection, store: Database, branch: RowMapping, parent: RowMapping) -> None:
