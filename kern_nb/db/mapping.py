@@ -101,15 +101,17 @@ _CALL_FIELDS = ("tool_call_id", "tool_name", "args", "status", "caller", "messag
 def _to_row(record: Run | Message | ToolCall, names: Iterable[str]) -> Row:
     """The columns of these fields, and those that every record has."""
     row = {name: getattr(record, name) for name in names}
-    common = {"extra": record.extra or None, "internal": record.internal or None}
-    return row | common | {"created_at": to_micros(record.created_at)}
+    row["created_at"] = to_micros(record.created_at)
+    row["extra"], row["internal"] = record.extra or None, record.internal or None
+    return row
 
 
 def _to_fields(row: StoredRow, names: Iterable[str]) -> dict[str, Any]:
     """The inverse of `_to_row`."""
     fields = {name: row[name] for name in names}
-    common = {"extra": row["extra"] or {}, "internal": row["internal"] or {}}
-    return fields | common | {"created_at": from_micros(row["created_at"])}
+    fields["created_at"] = from_micros(row["created_at"])
+    fields["extra"], fields["internal"] = row["extra"] or {}, row["internal"] or {}
+    return fields
 
 
 def run_rows(run: Run, session_id: str) -> RunRows:
@@ -126,7 +128,8 @@ def run_rows(run: Run, session_id: str) -> RunRows:
 
 def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
     """A message as a row; without ``run_index``."""
-    row = _to_row(message, _MESSAGE_FIELDS) | usage_row(message.usage)
+    row = _to_row(message, _MESSAGE_FIELDS)
+    row |= usage_row(message.usage)
     row["content"], row["content_json"] = split_content(message.content, is_result=message.role in RESULT_ROLES)
     return row | {"run_id": run_id, "session_id": session_id, "message_index": index}
 
