@@ -27,10 +27,7 @@ class Statements:
     """The statements of one store; each is built at its first use."""
 
     def __init__(self, store: Database) -> None:
-        tables = store.tables
-        self._sessions, self._runs = tables.sessions, tables.runs
-        self._messages, self._tool_calls = tables.messages, tables.tool_calls
-        self._locked = store.locked
+        self._tables, self._locked = store.tables, store.locked
 
     def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Select the rows of one run, by the parameters ``of_session`` and ``of_index``."""
@@ -42,7 +39,7 @@ class Statements:
     @cached_property
     def touch_session(self) -> sa.UpdateBase:
         """Set the time of a session's last change, unless it belongs to another user."""
-        s = self._sessions
+        s = self._tables.sessions
         session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCH_COLUMNS)
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
         is_writable = sa.or_(user_id.is_(None), s.c.user_id.is_(None), s.c.user_id == user_id)
@@ -52,14 +49,14 @@ class Statements:
     @cached_property
     def touch_session_of_run(self) -> sa.UpdateBase:
         """Set the time of the last change of a run's session; locks it."""
-        s = self._sessions
+        s = self._tables.sessions
         update = s.update().where(s.c.session_id == _param(s.c.session_id, "of_session"))
         return update.values(updated_at=_param(s.c.updated_at, "new_updated_at")).returning(s.c.session_data)
 
     @cached_property
     def insert_run(self) -> sa.UpdateBase:
         """Insert a run; the statement computes its index."""
-        r = self._runs
+        r = self._tables.runs
         names = [c.name for c in r.columns if c.name != "run_index"]
         next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
         row = sa.select(*(_param(r.c[name]) for name in names), next_index)
@@ -69,13 +66,13 @@ class Statements:
     @cached_property
     def find_run(self) -> sa.Select[Any]:
         """Select the key of a run by its id."""
-        r = self._runs
+        r = self._tables.runs
         return sa.select(r.c.session_id, r.c.run_index).where(r.c.run_id == _param(r.c.run_id))
 
     @cached_property
     def insert_message(self) -> sa.UpdateBase:
         """Insert the next message of an open run and lock the run; the statement computes the index."""
-        r, m = self._runs, self._messages
+        r, m = self._tables.runs, self._tables.messages
         last = sa.select(sa.func.max(m.c.message_index).label("last")).where(self._of_run(m)).subquery()
         values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in m.columns}
         values |= {"session_id": r.c.session_id, "run_index": r.c.run_index}
@@ -88,13 +85,13 @@ class Statements:
     @cached_property
     def call_ids(self) -> sa.Select[Any]:
         """Select the ids of a run's tool calls."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         return sa.select(t.c.tool_call_id).where(self._of_run(t))
 
     @cached_property
     def insert_call(self) -> sa.UpdateBase:
         """Insert the next call of a run, unless the run has a call of this id; the statement computes the index."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         same = sa.case((t.c.tool_call_id == _param(t.c.tool_call_id), 1), else_=0)
         calls = sa.select(sa.func.count().label("number"), sa.func.sum(same).label("same")).where(self._of_run(t))
         existing = calls.subquery()
@@ -107,7 +104,7 @@ class Statements:
     @cached_property
     def complete_call(self) -> sa.UpdateBase:
         """Store the result of a call started before a message; its duration is computed if not given."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         since = (sa.bindparam("now", type_=sa.BigInteger) - t.c.created_at) / sa.literal_column("1000000.0")
         before = t.c.message_index < sa.bindparam("before_message", type_=sa.BigInteger)
         is_call = self._of_run(t) & (t.c.tool_call_id == _param(t.c.tool_call_id, "of_call"))
@@ -119,7 +116,7 @@ class Statements:
     @cached_property
     def calls_unknown(self) -> sa.UpdateBase:
         """Mark the started calls of a run that have no result as unknown."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         started = t.c.status == sa.literal_column("'started'")
         return t.update().where(self._of_run(t), started).values(status=sa.literal_column("'unknown'"))
 
@@ -129,7 +126,7 @@ class Statements:
     @cached_property
     def end_run(self) -> sa.UpdateBase:
         """End a running run: set `END_COLUMNS`, and those of `OPTIONAL_COLUMNS` that are not NULL."""
-        r = self._runs
+        r = self._tables.runs
         names = (*self.END_COLUMNS, *self.OPTIONAL_COLUMNS)
         values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in names}
         values |= {name: sa.func.coalesce(values[name], r.c[name]) for name in self.OPTIONAL_COLUMNS}
