@@ -174,7 +174,7 @@ INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is i
 
 
 class JsonRoot(NamedTuple):
-    """A JSON object whose values `expand` can select, in a column at some keys. Every frame can use those of sessions."""
+    """A JSON object whose values `expand` can select; every frame can select those of sessions."""
 
     table: str
     column: str
