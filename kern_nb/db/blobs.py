@@ -1,7 +1,4 @@
-"""Blobs by their SHA-256: identical content is stored once.
-
-Each function runs in the caller's transaction.
-"""
+"""Blobs by their SHA-256: identical content is stored once. Each function works in one transaction."""
 
 from __future__ import annotations
 
@@ -46,8 +43,7 @@ def get(connection: Connection, store: Database, sha256: str) -> Blob | None:
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
-    content = row["content"]
-    content = bytes(content) if isinstance(content, (bytes, memoryview)) else b""
+    content = bytes(row["content"]) if isinstance(row["content"], (bytes, memoryview)) else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UnreadableCell(("blobs", "content"), content, "bytes that do not match their hash", row)
     return Blob(row["sha256"], row["media_type"], content)
@@ -63,18 +59,12 @@ def find_referenced(connection: Connection, tables: Tables, session_id: str) -> 
     return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(hashes))).scalars()) if hashes else hashes
 
 
-def find_unreferenced(connection: Connection, tables: Tables, hashes: set[str]) -> set[str]:
-    """Return the blobs that no row references; none during a run, which stores a blob before the row."""
-    r = tables.runs
+def delete_unreferenced(connection: Connection, tables: Tables, hashes: set[str]) -> None:
+    """Delete the blobs that no row references; none during a run, which stores a blob before the row."""
+    r, b = tables.runs, tables.blobs
     running = sa.select(r.c.run_id).where(r.c.status == "RUNNING").limit(1)
-    if not hashes or connection.execute(running).first() is not None:
-        return set()
-    return hashes - _find_hashes(connection, tables)
-
-
-def delete(connection: Connection, tables: Tables, hashes: set[str]) -> None:
-    """Delete blobs."""
-    connection.execute(tables.blobs.delete().where(tables.blobs.c.sha256.in_(hashes)))
+    if hashes and connection.execute(running).first() is None:
+        connection.execute(b.delete().where(b.c.sha256.in_(hashes - _find_hashes(connection, tables))))
 
 
 def _find_hashes(connection: Connection, tables: Tables, session_id: str | None = None) -> set[str]:

@@ -352,11 +352,7 @@ def _restore_tagged(value: dict[str, Any]) -> Any:
 
 def _restore_key(stored: Any) -> Any:
     """Restore a key, or a member of a set; tuples are stored as lists."""
-    return _to_tuples(_restore(stored))
-
-
-def _to_tuples(key: Any) -> Any:
-    return tuple(_to_tuples(k) for k in key) if isinstance(key, list) else key
+    return tuple(_restore_key(k) for k in stored) if isinstance(stored, list) else _restore(stored)
 
 
 def _pandas() -> Any:

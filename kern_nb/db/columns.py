@@ -174,14 +174,7 @@ INHERITED = Column("inherited", "flag", "With lineage=True: whether the row is i
 
 
 class JsonRoot(NamedTuple):
-    """A JSON object whose values `expand` can select.
-
-    Attributes:
-        table: The table with the JSON column; every frame can use that of the sessions.
-        column: The JSON column.
-        keys: The keys from the column to the object.
-        description: What the object contains.
-    """
+    """A JSON object whose values `expand` can select; every frame can select those of sessions."""
 
     table: str
     column: str

@@ -28,13 +28,7 @@ _PATH_HINT = 'Write the column and its keys with dots, or as a tuple: "metadata.
 
 
 class ExpandedColumn(NamedTuple):
-    """A value inside a JSON column.
-
-    Attributes:
-        name: The name of the new column, as requested.
-        root: The column, a name in `columns.INSIDE`.
-        keys: The keys from there to the value.
-    """
+    """A value inside a JSON column, one of `JSON_ROOTS`, as a column with the requested name."""
 
     name: str
     root: str

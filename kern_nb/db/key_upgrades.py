@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _USER_MESSAGE_KEYS = (BY_TOOL, RETRY)
 _COPY, _FILES = '{"from_history": true', '{"files": true'
-_PARTS = '{"parts": [{'
 
 
 def upgrade_messages(connection: sa.Connection, messages: sa.Table) -> None:
@@ -26,32 +25,26 @@ def upgrade_messages(connection: sa.Connection, messages: sa.Table) -> None:
 
     Only values of the exact form that kern_nb wrote are moved: a message with other keys is from another source.
     """
-    extra = sa.type_coerce(messages.c.extra, sa.Text())
+    role, extra = messages.c.role, sa.type_coerce(messages.c.extra, sa.Text())
 
-    def move(where: sa.ColumnElement[bool], rest: sa.ColumnElement[Any] | None = None, **values: Any) -> None:
-        values["extra"] = sa.null() if rest is None else rest
+    def begins_with(text: str) -> sa.ColumnElement[bool]:
+        return sa.func.substr(extra, 1, len(text)) == text
+
+    def move(where: sa.ColumnElement[bool], *, prefix: str = "", **values: Any) -> None:
+        """Set the values, and ``extra`` to what comes after the prefix."""
+        rest = sa.literal("{", sa.Text()) + sa.func.substr(extra, len(prefix) + 3)
+        values["extra"] = sa.type_coerce(rest, messages.c.extra.type) if prefix else sa.null()
         connection.execute(messages.update().where(where).values(**values))
 
-    def without_prefix(prefix: str) -> sa.ColumnElement[Any]:
-        return sa.type_coerce(
-            sa.literal("{", sa.Text()) + sa.func.substr(extra, len(prefix) + 3), messages.c.extra.type
-        )
-
     move(extra == f"{_COPY}}}", from_history=True)
-    calls = f'{_COPY}, "tool_calls": [{{"tool_name": '
-    move(sa.func.substr(extra, 1, len(calls)) == calls, without_prefix(_COPY), from_history=True)
-    move((extra == '{"partial": true}') & (messages.c.role == "assistant"), partial=True)
+    move(begins_with(f'{_COPY}, "tool_calls": [{{"tool_name": '), prefix=_COPY, from_history=True)
+    move((extra == '{"partial": true}') & (role == "assistant"), partial=True)
     for key in _USER_MESSAGE_KEYS:
-        move((extra == f'{{"{key}": true}}') & (messages.c.role == "user"), internal={key: True})
-    of_tool = messages.c.role == "tool"
-    move(of_tool & (extra == f"{_FILES}}}"), internal={FILES: True})
-    move(
-        of_tool & (sa.func.substr(extra, 1, len(_FILES) + 2) == f"{_FILES}, "),
-        without_prefix(_FILES),
-        internal={FILES: True},
-    )
-    answers = (messages.c.role == "assistant") & (sa.func.substr(extra, 1, len(_PARTS)) == _PARTS)
-    move(answers & extra.contains('"part_kind": "'), internal=messages.c.extra)
+        move((extra == f'{{"{key}": true}}') & (role == "user"), internal={key: True})
+    move((role == "tool") & (extra == f"{_FILES}}}"), internal={FILES: True})
+    move((role == "tool") & begins_with(f"{_FILES}, "), prefix=_FILES, internal={FILES: True})
+    answers = (role == "assistant") & begins_with('{"parts": [{') & extra.contains('"part_kind": "')
+    move(answers, internal=messages.c.extra)
 
 
 def upgrade_texts(connection: sa.Connection, tables: Tables) -> None:
@@ -59,18 +52,14 @@ def upgrade_texts(connection: sa.Connection, tables: Tables) -> None:
 
     A tool's result is a value, whatever its shape, and so is any other list that does not begin like message parts.
     """
-    m = tables.messages
-
-    def set_text(table: sa.Table, name: str, of_tool: sa.ColumnElement[bool]) -> None:
+    m, t, r = tables.messages, tables.tool_calls, tables.runs
+    texts: list[tuple[sa.Table, str, sa.ColumnElement[bool]]] = [(t, "result", sa.true())]
+    texts += [(m, "content", m.c.role.in_(RESULT_ROLES)), (r, "input", sa.false()), (r, "output", sa.false())]
+    for table, name, of_tool in texts:
         value = sa.type_coerce(table.c[f"{name}_json"], sa.Text())
         is_list, is_record = sa.func.substr(value, 1, 1) == "[", sa.func.substr(value, 1, 2) == "[{"
         is_value = of_tool | ~is_record | ~value.contains('"type": "')
         connection.execute(table.update().where(is_list, is_value).values({name: value}))
-
-    set_text(tables.tool_calls, "result", sa.true())
-    set_text(m, "content", m.c.role.in_(RESULT_ROLES))
-    set_text(tables.runs, "input", sa.false())
-    set_text(tables.runs, "output", sa.false())
 
 
 def upgrade_runs(connection: sa.Connection, runs: sa.Table) -> None:
@@ -85,7 +74,7 @@ def upgrade_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     new, extra = dict(row), row.get("extra")
     if not isinstance(extra, dict):
         return new
-    role = row.get("role")
+    role, parts = row.get("role"), extra.get(PARTS)
     rest: dict[str, Any] | None = None
     if table == "runs" and row.get("source_hash") is None and any(key in extra for key in RUN_KEYS):
         new["internal"], rest = extra, extra
@@ -99,7 +88,7 @@ def upgrade_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
         new["internal"] = extra
     elif role == "tool" and extra.get(FILES) is True:
         new["internal"], rest = {FILES: True}, {key: value for key, value in extra.items() if key != FILES}
-    elif role == "assistant" and _are_parts(extra.get(PARTS)):
+    elif role == "assistant" and isinstance(parts, list) and parts and all(map(_is_part, parts)):
         new["internal"] = extra
     else:
         return new
@@ -107,9 +96,5 @@ def upgrade_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _are_parts(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(part, dict) and "part_kind" in part for part in value)
-    )
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "part_kind" in value

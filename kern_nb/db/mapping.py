@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
+
 from kern_nb.db import codec
-from kern_nb.db.column_types import Real, StoredRow, UnreadableCell, text_type_error, to_float, to_integer
+from kern_nb.db.column_types import Json, Real, StoredRow, UnreadableCell, text_type_error, to_float, to_integer
 from kern_nb.db.schema import (
     ALLOWED_VALUES,
     MAX_TOKENS,
@@ -49,13 +50,12 @@ _INTEGER_BOUND = 2**63
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass
-class RunRows:
+class RunRows(NamedTuple):
     """The rows of one run, to insert when the run has its index."""
 
     run: Row
-    messages: list[Row] = field(default_factory=list)
-    tool_calls: list[Row] = field(default_factory=list)
+    messages: list[Row]
+    tool_calls: list[Row]
 
 
 def to_micros(time: datetime | None) -> int | None:
@@ -87,54 +87,51 @@ def split_content(content: Any, *, is_result: bool = False) -> tuple[str | None,
     return codec.dumps(content), content
 
 
-_RUN_SCALARS = (
-    "run_id", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id", "status", "model",
-    "model_provider", "duration_s", "time_to_first_token_s", "error",
+# The fields that are columns of the same name and value.
+_RUN_FIELDS = (
+    "session_id", "run_index", "run_id", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id", "user_id",
+    "status", "model", "model_provider", "duration_s", "time_to_first_token_s", "error", "session_state",
 )  # fmt: skip
+_MESSAGE_FIELDS = (
+    "message_index", "message_id", "role", "tool_call_id", "tool_name", "is_error", "model", "from_history", "partial",
+)  # fmt: skip
+_CALL_FIELDS = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
+
+
+def _to_row(record: Run | Message | ToolCall, names: Iterable[str]) -> Row:
+    """The columns of these fields, and those that every record has."""
+    row = {name: getattr(record, name) for name in names}
+    row["created_at"] = to_micros(record.created_at)
+    row["extra"], row["internal"] = record.extra or None, record.internal or None
+    return row
+
+
+def _to_fields(row: StoredRow, names: Iterable[str]) -> dict[str, Any]:
+    """The inverse of `_to_row`."""
+    fields = {name: row[name] for name in names}
+    fields["created_at"] = from_micros(row["created_at"])
+    fields["extra"], fields["internal"] = row["extra"] or {}, row["internal"] or {}
+    return fields
 
 
 def run_rows(run: Run, session_id: str) -> RunRows:
-    """A run as rows, its messages numbered from 0."""
-    values = {name: getattr(run, name) for name in _RUN_SCALARS}
-    values |= {name: normalize_number(values[name]) for name in ("duration_s", "time_to_first_token_s")}
-    values |= {
-        "session_id": require_id(session_id),
-        "run_id": require_id(run.run_id),
-        "session_state": run.session_state,
-        "extra": run.extra or None,
-        "internal": run.internal or None,
-    }
-    values["input"], values["input_json"] = split_content(run.input)
-    values["output"], values["output_json"] = split_content(run.output)
-    values |= usage_row(run.usage)
-    values |= {"created_at": to_micros(run.created_at), "finished_at": to_micros(run.finished_at)}
+    """A run as rows, its messages numbered from 0. The insert assigns the ``run_index`` of all rows."""
+    row = _to_row(run, _RUN_FIELDS) | {"session_id": require_id(session_id), "run_id": require_id(run.run_id)}
+    row |= {name: normalize_number(row[name]) for name in ("duration_s", "time_to_first_token_s")}
+    row["input"], row["input_json"] = split_content(run.input)
+    row["output"], row["output_json"] = split_content(run.output)
+    row |= usage_row(run.usage) | {"finished_at": to_micros(run.finished_at)}
     messages = [message_row(m, run.run_id, session_id, i) for i, m in enumerate(run.messages)]
     calls = tool_call_rows(run.run_id, session_id, run.messages, run.tool_calls, open_run=run.status in OPEN_STATUSES)
-    return RunRows(values, messages, calls)
+    return RunRows(row, messages, calls)
 
 
 def message_row(message: Message, run_id: str, session_id: str, index: int) -> Row:
-    """A message as a row; without ``run_index``, which an insert of the run assigns."""
-    text, value = split_content(message.content, is_result=message.role in RESULT_ROLES)
-    return {
-        "run_id": run_id,
-        "message_index": index,
-        "session_id": session_id,
-        "message_id": message.message_id,
-        "role": message.role,
-        "content": text,
-        "content_json": value,
-        "tool_call_id": message.tool_call_id,
-        "tool_name": message.tool_name,
-        "is_error": message.is_error,
-        "model": message.model,
-        **usage_row(message.usage),
-        "created_at": to_micros(message.created_at),
-        "extra": message.extra or None,
-        "from_history": message.from_history,
-        "partial": message.partial,
-        "internal": message.internal or None,
-    }
+    """A message as a row; without ``run_index``."""
+    row = _to_row(message, _MESSAGE_FIELDS)
+    row |= usage_row(message.usage)
+    row["content"], row["content_json"] = split_content(message.content, is_result=message.role in RESULT_ROLES)
+    return row | {"run_id": run_id, "session_id": session_id, "message_index": index}
 
 
 def usage_row(usage: Usage | None) -> Row:
@@ -187,23 +184,12 @@ def tool_call_rows(
     used_ids: Iterable[str] = (),
     join: bool = True,
 ) -> list[Row]:
-    """The tool calls of a run, from its messages and from ``calls``, with their results.
+    """The tool calls of a run, from its messages and from ``calls``, with their results; without ``run_index``.
 
-    A call that is in both is one row. The second of two different calls with one id becomes ``id~2``, so that neither
-    is lost. A result is joined by id within the run, to the first call without one.
-
-    Args:
-        run_id: The run.
-        session_id: Its session.
-        messages: Its messages.
-        calls: Its calls; of a call that is also in a message, these have more fields.
-        open_run: Whether calls without a result are started, otherwise unknown.
-        first_message: The index of the first message.
-        used_ids: Ids of the run's stored calls.
-        join: Whether to join results.
-
-    Returns:
-        The rows, without ``run_index``.
+    A call that is in both is one row; the one in ``calls`` has more fields. The second of two different calls with one
+    id becomes ``id~2``, so that neither is lost; ``used_ids`` are those of the run's stored calls. With ``join``, a
+    result is joined by id within the run, to the first call without one. A call without a result is started in an
+    ``open_run``, otherwise unknown. ``first_message`` is the index of the first message.
     """
     in_messages = [(call, i) for i, message in enumerate(messages, first_message) for call in message.tool_calls]
     message_ids = {call.tool_call_id for call, _ in in_messages}
@@ -217,11 +203,16 @@ def tool_call_rows(
 
     ids, rows = set(used_ids), []
     unanswered: dict[str, list[Row]] = {}
-    suffixes: dict[str, int] = {}
+    suffixes: dict[str, int] = {}  # the last one of each id
     for call, message_index in indexed:
-        call_id = call.tool_call_id or f"call_{len(ids) + 1}"
-        unique_id = _unique_id(call_id, ids, suffixes)
-        row = _tool_call_row(call, run_id, session_id, unique_id, message_index=message_index, call_index=len(ids))
+        call_id = unique_id = call.tool_call_id or f"call_{len(ids) + 1}"
+        while unique_id in ids:
+            suffixes[call_id] = suffixes.get(call_id, 1) + 1
+            unique_id = f"{call_id}~{suffixes[call_id]}"
+        row = _to_row(call, _CALL_FIELDS) | {"run_id": run_id, "session_id": session_id}
+        row |= {"tool_call_id": require_id(unique_id), "message_index": message_index, "call_index": len(ids)}
+        row["duration_s"] = normalize_number(call.duration_s)
+        row["result"], row["result_json"] = split_content(call.result, is_result=True)
         ids.add(unique_id)
         rows.append(row)
         if call.result is None:
@@ -255,48 +246,9 @@ def _merge_calls(call: ToolCall, other: ToolCall | None) -> ToolCall:
     return call.model_copy(update={k: v for k, v in values if v is not None and not (type(v) is dict and not v)})
 
 
-def _unique_id(call_id: str, used_ids: set[str], suffixes: dict[str, int]) -> str:
-    """The id itself, or with the first free suffix; ``suffixes`` has the last one of each id."""
-    unique_id = call_id
-    while unique_id in used_ids:
-        suffixes[call_id] = suffixes.get(call_id, 1) + 1
-        unique_id = f"{call_id}~{suffixes[call_id]}"
-    return unique_id
-
-
-def _tool_call_row(
-    call: ToolCall, run_id: str, session_id: str, call_id: str, *, message_index: int | None, call_index: int
-) -> Row:
-    text, value = split_content(call.result, is_result=True)
-    return {
-        "run_id": run_id,
-        "tool_call_id": require_id(call_id),
-        "session_id": session_id,
-        "message_index": message_index,
-        "call_index": call_index,
-        "tool_name": call.tool_name,
-        "caller": call.caller,
-        "args": call.args,
-        "result": text,
-        "result_json": value,
-        "status": call.status,
-        "duration_s": normalize_number(call.duration_s),
-        "created_at": to_micros(call.created_at),
-        "extra": call.extra or None,
-        "internal": call.internal or None,
-    }
-
-
-class _Rules(NamedTuple):
-    """The constraints on a table's rows beyond the types of its columns; see `schema.problem`."""
-
-    required: tuple[str, ...]
-    ranges: tuple[tuple[str, float, float], ...]
-    words: tuple[tuple[str, frozenset[str]], ...]
-
-
 @cache
-def _rules(table: str) -> _Rules:
+def _rules(table: str) -> tuple[list[str], list[tuple[str, float, float]], list[tuple[str, frozenset[str]]]]:
+    """The constraints of `schema.find_problem`: required columns, ranges of numbers, allowed words."""
     columns = getattr(Tables("rules"), table).c
     ranges: list[tuple[str, float, float]] = []
     for column in columns:
@@ -308,30 +260,26 @@ def _rules(table: str) -> _Rules:
             ranges.append((column.name, MIN_VALUES[column.name], _INTEGER_BOUND))
         elif isinstance(column.type, Real):
             ranges.append((column.name, -sys.float_info.max, sys.float_info.max))
-    words = tuple((name, frozenset(ALLOWED_VALUES[of, name])) for of, name in ALLOWED_VALUES if of == table)
-    return _Rules(tuple(c.name for c in columns if not c.nullable), tuple(ranges), words)
+    words = [(name, frozenset(allowed)) for (of, name), allowed in ALLOWED_VALUES.items() if of == table]
+    return [c.name for c in columns if not c.nullable], ranges, words
 
 
 def require_valid(table: str, row: StoredRow) -> None:
-    """Check that a row can be a row of its table.
-
-    Args:
-        table: The attribute of `Tables`.
-        row: All its columns.
+    """Check that a row, with all its columns, can be a row of a table, an attribute of `Tables`.
 
     Raises:
         UnreadableCell: A value breaks a constraint.
     """
-    rules = _rules(table)
-    for name in rules.required:
+    required, ranges, words = _rules(table)
+    for name in required:
         if row[name] is None:
             raise _invalid_cell(table, name, row)
-    for name, least, most in rules.ranges:
+    for name, least, most in ranges:
         value = row[name]
         if value is not None and not least <= value <= most:
             raise _invalid_cell(table, name, row)
-    for name, words in rules.words:
-        if row[name] not in words:
+    for name, allowed in words:
+        if row[name] not in allowed:
             raise _invalid_cell(table, name, row)
 
 
@@ -360,7 +308,7 @@ def session_from_row(row: StoredRow, runs: list[Run] | None = None) -> Session:
 def listed_session(row: Row, damaged: Sequence[str]) -> Session:
     """The session of a row in a list; of a damaged row, the readable values, and the names of the other columns."""
     if damaged:
-        row = row | {name: codec.short_repr(None) for name in ("session_id", "session_type") if row[name] is None}
+        row = row | {name: "None" for name in ("session_id", "session_type") if row[name] is None}
     session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
     session.note_damage(damaged)
     return session
@@ -370,23 +318,32 @@ def run_from_row(row: StoredRow, messages: list[Message], tool_calls: list[ToolC
     """The run of a row, with its messages and tool calls."""
     require_valid("runs", row)
     attach_calls(messages, tool_calls)
-    scalars = (
-        "run_id", "session_id", "run_index", "parent_run_id", "run_type", "agent_id", "team_id", "workflow_id",
-        "user_id", "status", "model", "model_provider", "duration_s", "time_to_first_token_s", "error", "session_state",
-    )  # fmt: skip
-    return Run.model_construct(
-        **{name: row[name] for name in scalars},
-        input=_content(row, "input"),
-        output=_content(row, "output"),
-        messages=messages,
-        tool_calls=tool_calls,
-        requirements=[],
-        usage=_usage_from_row(row),
-        created_at=from_micros(row["created_at"]),
-        finished_at=from_micros(row["finished_at"]),
-        extra=row["extra"] or {},
-        internal=row["internal"] or {},
-    )
+    fields = _to_fields(row, _RUN_FIELDS) | {"input": _content(row, "input"), "output": _content(row, "output")}
+    fields |= {"usage": _usage_from_row(row), "finished_at": from_micros(row["finished_at"])}
+    return Run.model_construct(**fields, messages=messages, tool_calls=tool_calls, requirements=[])
+
+
+def as_stored(tables: Tables, run: Run) -> Run:
+    """The record that `SessionStore.get_run` returns of a run that was just stored, without reading it.
+
+    Each value is encoded and decoded as its column does. The run is complete, and has no requirements.
+    """
+    rows, index = run_rows(run, run.session_id or ""), {"run_index": run.run_index}
+    row = _round_trip(tables.runs, rows.run)
+    messages = [message_from_row(_round_trip(tables.messages, row | index)) for row in rows.messages]
+    calls = [tool_call_from_row(_round_trip(tables.tool_calls, row | index)) for row in rows.tool_calls]
+    return run_from_row(row, messages, calls)
+
+
+def _round_trip(table: sa.Table, row: Row) -> Row:
+    stored = {column.name: row.get(column.name) for column in table.columns}
+    for column in table.columns:
+        value = stored[column.name]
+        if value is not None and isinstance(column.type, Json):
+            stored[column.name] = codec.loads(codec.dumps(value))
+        elif value is not None and isinstance(column.type, Real):
+            stored[column.name] = float(value)
+    return stored
 
 
 def attach_calls(messages: Iterable[Message], calls: Iterable[ToolCall]) -> None:
@@ -401,32 +358,16 @@ def attach_calls(messages: Iterable[Message], calls: Iterable[ToolCall]) -> None
 def message_from_row(row: StoredRow) -> Message:
     """The message of a row."""
     require_valid("messages", row)
-    scalars = (
-        "role", "tool_call_id", "tool_name", "is_error", "model", "message_id", "message_index", "from_history",
-        "partial",
-    )  # fmt: skip
+    fields = _to_fields(row, _MESSAGE_FIELDS)
     return Message.model_construct(
-        **{name: row[name] for name in scalars},
-        content=_content(row, "content"),
-        tool_calls=[],
-        usage=_usage_from_row(row),
-        created_at=from_micros(row["created_at"]),
-        extra=row["extra"] or {},
-        internal=row["internal"] or {},
+        **fields, content=_content(row, "content"), tool_calls=[], usage=_usage_from_row(row)
     )
 
 
 def tool_call_from_row(row: StoredRow) -> ToolCall:
     """The tool call of a row."""
     require_valid("tool_calls", row)
-    scalars = ("tool_call_id", "tool_name", "args", "status", "caller", "message_index", "duration_s")
-    return ToolCall.model_construct(
-        **{name: row[name] for name in scalars},
-        result=_content(row, "result"),
-        created_at=from_micros(row["created_at"]),
-        extra=row["extra"] or {},
-        internal=row["internal"] or {},
-    )
+    return ToolCall.model_construct(**_to_fields(row, _CALL_FIELDS), result=_content(row, "result"))
 
 
 _REQUIREMENT_TIMES = ("created_at", "resolved_at", "expires_at")

@@ -18,6 +18,7 @@ from kern_nb.db.open_runs import (
     merge_session_state,
     remember_run,
     require_open_run,
+    update_run,
 )
 from kern_nb.db.schema import starts_with
 from kern_nb.extra_keys import ARGS, DURATION_S, ORIGINAL_ARGS, UNKNOWN
@@ -62,8 +63,7 @@ def _store_state(connection: Connection, store: Database, run_id: str, session_s
         base = run["session_state"] or {}
         merge_session_state(connection, store, run["session_id"], session["session_data"], base, session_state)
         # The base is the run's own state, which may lack concurrent changes of other runs.
-        r = store.tables.runs
-        connection.execute(r.update().where(r.c.run_id == run_id).values(session_state=session_state))
+        update_run(connection, store, run_id, session_state=session_state)
 
 
 def _insert_messages(
@@ -72,10 +72,6 @@ def _insert_messages(
     """Number messages and insert them after those of an open run; returns the run's key and the first one's index.
 
     One statement checks that the run is open, computes the index of the first message, and inserts it.
-
-    Raises:
-        RunNotFound: There is no such run.
-        RunClosed: It has ended.
     """
     m = store.tables.messages
     if not messages:
@@ -90,12 +86,10 @@ def _insert_messages(
         run = require_open_run(connection, store, run_id)  # raises, unless the cached key was another run's
         remember_run(store, run_id, (run["session_id"], run["run_index"]))
         return _insert_messages(connection, store, run_id, messages)
-    rest = []
     for index, message in enumerate(messages, start):
         message.message_index = index
-        if index > start:
-            rest.append(mapping.message_row(message, run_id, key[0], index) | {"run_index": key[1]})
-    store.insert_rows(connection, m, rest)
+    rest = [mapping.message_row(message, run_id, key[0], i) for i, message in enumerate(messages[1:], start + 1)]
+    store.insert_rows(connection, m, [row | {"run_index": key[1]} for row in rest])
     return key, int(start)
 
 
@@ -133,14 +127,6 @@ def _unstored_results(messages: Sequence[Message], start: int) -> Iterator[Messa
             start += 1
 
 
-def _replaced_args(
-    connection: Connection, calls: sa.Table, call: sa.ColumnElement[bool], args: dict[str, Any]
-) -> dict[str, Any]:
-    """The columns of a call that ran with other arguments than the model's, which are kept in ``internal``."""
-    original = connection.execute(sa.select(calls.c.args, calls.c.internal).where(call)).mappings().one()
-    return {"args": args, "internal": (original["internal"] or {}) | {ORIGINAL_ARGS: original["args"]}}
-
-
 def _without_results(message: Message) -> Message:
     """A message whose calls have a status in place of their result."""
     calls = [
@@ -158,17 +144,14 @@ def _of_run(table: sa.Table, key: RunKey) -> sa.ColumnElement[bool]:
 def _finish_call(
     connection: Connection, store: Database, key: RunKey, message: Message, now: int, *, store_result: bool
 ) -> None:
-    """End the call that a tool's message answers, unless it has ended.
-
-    A message that is marked `UNKNOWN` does not end it.
-    """
+    """End the call that a tool's message answers, unless it has ended, or the message is marked `UNKNOWN`."""
     if message.internal.get(UNKNOWN) is True:
         return
     text, value = mapping.split_content(message.content, is_result=True) if store_result else (None, None)
     duration_s = message.internal.get(DURATION_S)
     duration_s = duration_s if isinstance(duration_s, float) else None
     new_args = message.internal.get(ARGS)
-    values = {"status": mapping.result_status(message), "result": text, "result_json": value}
+    values: dict[str, Any] = {"status": mapping.result_status(message), "result": text, "result_json": value}
     if message.tool_call_id is not None and not isinstance(new_args, dict):
         params = key_params(key) | {f"new_{name}": v for name, v in values.items()} | {"new_duration_s": duration_s}
         params |= {"of_call": message.tool_call_id, "before_message": message.message_index, "now": now}
@@ -187,6 +170,7 @@ def _finish_call(
     is_call = _of_run(t, key) & (t.c.tool_call_id == call_id)
     elapsed = (now - t.c.created_at) / sa.literal(1_000_000.0, sa.Double)
     values["duration_s"] = elapsed if duration_s is None else duration_s
-    if isinstance(new_args, dict):
-        values |= _replaced_args(connection, t, is_call, new_args)
+    if isinstance(new_args, dict):  # it ran with other arguments than the model's, which are kept in ``internal``
+        original = connection.execute(sa.select(t.c.args, t.c.internal).where(is_call)).mappings().one()
+        values |= {"args": new_args, "internal": (original["internal"] or {}) | {ORIGINAL_ARGS: original["args"]}}
     connection.execute(t.update().where(is_call).values(**values))

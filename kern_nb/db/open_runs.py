@@ -1,4 +1,7 @@
-"""Runs that are being written: find, check and lock them, and merge their state into the session's."""
+"""Runs that are being written: find, check and lock them, and merge their state into the session's.
+
+The state is merged key by key: another run may have stored its own since this one started.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec
-from kern_nb.db.state_merge import merge
 from kern_nb.errors import RunClosed, RunNotFound
 from kern_nb.records import OPEN_STATUSES
 
@@ -19,6 +21,19 @@ RunKey = tuple[str, int]
 """The session id and run index of a run, by which its rows are clustered."""
 
 _MAX_RUN_KEYS = 4096
+_MISSING = object()
+
+
+def update_session(connection: Connection, store: Database, session_id: str, /, **values: Any) -> None:
+    """Set columns of a session."""
+    s = store.tables.sessions
+    connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+
+
+def update_run(connection: Connection, store: Database, run_id: str, /, **values: Any) -> None:
+    """Set columns of a run."""
+    r = store.tables.runs
+    connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
 
 
 def remember_run(store: Database, run_id: str, key: RunKey) -> None:
@@ -80,6 +95,23 @@ def lock_session_of_run(connection: Connection, store: Database, run_id: str) ->
     return connection.execute(locked).mappings().first()
 
 
+def merge(base: dict[str, Any], current: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The current state with the changes from ``base`` to ``new``; keys without a change keep the current value.
+
+    Dicts are merged at every depth; any other value, a list included, is replaced.
+    """
+    merged = {key: value for key, value in current.items() if key in new or key not in base}
+    for key, value in new.items():
+        before, now = base.get(key, _MISSING), current.get(key, _MISSING)
+        if isinstance(value, dict) and isinstance(now, dict):
+            merged[key] = merge(before if isinstance(before, dict) else {}, now, value)
+        elif before is _MISSING or codec.dumps(value) != codec.dumps(before):  # 1, 1.0 and True differ
+            merged[key] = value
+        elif now is _MISSING:  # unchanged here, removed by the other run
+            merged.pop(key, None)
+    return merged
+
+
 def merge_session_state(
     connection: Connection,
     store: Database,
@@ -94,7 +126,5 @@ def merge_session_state(
     current = current if isinstance(current, dict) else {}  # an imported record may have any value
     merged = merge(base, current, new)
     if codec.dumps(merged) != codec.dumps(current):  # 1 and True are equal but not the same
-        s = store.tables.sessions
-        values = {"session_data": data | {"session_state": merged}}
-        connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+        update_session(connection, store, session_id, session_data=data | {"session_state": merged})
     return merged

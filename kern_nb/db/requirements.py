@@ -17,14 +17,7 @@ from kern_nb.db import damaged_rows, mapping, reads, run_claims
 from kern_nb.db.references import Reference, resolve_reference
 from kern_nb.db.run_claims import MAX_NAMES, current_micros, has_expired
 from kern_nb.db.schema import starts_with
-from kern_nb.errors import (
-    AlreadyClaimed,
-    AlreadyResolved,
-    AmbiguousReference,
-    BadUsage,
-    RequirementNotFound,
-    RunClosed,
-)
+from kern_nb.errors import AlreadyClaimed, AlreadyResolved, AmbiguousReference, BadUsage, RequirementNotFound, RunClosed
 from kern_nb.extra_keys import REQUIRED_FIELDS
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 
@@ -63,14 +56,8 @@ def find_requirement(connection: Connection, store: Database, reference: str, us
     raise RequirementNotFound(f"No pending requirement matches {reference!r}.", "List them with %kern inbox.")
 
 
-def _find_target(
-    connection: Connection, store: Database, reference: str, user_id: str | None = None
-) -> Reference | None:
-    """The session or run of a reference; None if it does not exist.
-
-    Raises:
-        AmbiguousReference: A prefix matches several.
-    """
+def _find_target(connection: Connection, store: Database, reference: str, user_id: str | None) -> Reference | None:
+    """The session or run of a reference; None if it does not exist."""
     try:
         return resolve_reference(connection, store.tables, reference, user_id)
     except KeyError:
@@ -108,15 +95,13 @@ def list_requirements(
     q, r, s = store.tables.requirements, store.tables.runs, store.tables.sessions
     query = sa.select(q)
     if run_status is not None:
-        query = query.join(r, r.c.run_id == q.c.run_id).where(r.c.status == run_status)
-    if session_id is not None:
-        query = query.where(q.c.session_id == session_id)
+        query = query.join(r, r.c.run_id == q.c.run_id)
+    if user_id is not None:
+        query = query.join(s, s.c.session_id == q.c.session_id)
     if run_id is not None:
         query = query.where(q.c.run_id.in_(reads.run_tree_ids(connection, store.tables, run_id)))
-    if user_id is not None:
-        query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
-    if assignee is not None:
-        query = query.where(q.c.assignee == assignee)
+    filters = {q.c.session_id: session_id, q.c.assignee: assignee, r.c.status: run_status, s.c.user_id: user_id}
+    query = query.where(*(column == value for column, value in filters.items() if value is not None))
     statuses = [status] if isinstance(status, str) else status
     if statuses is not None:
         # The stored status of an expired requirement may still be an unresolved one.
@@ -139,39 +124,31 @@ def resolve(
     store: Database,
     reference: str,
     *,
-    approve: bool | None,
-    args: dict[str, Any] | None,
-    value: Any,
     note: str | None,
     by: str | None,
-    user_id: str | None = None,
+    user_id: str | None,
+    **answer: Any,
 ) -> Requirement:
     """See `SessionStore.resolve`. An expired requirement is returned, not raised, so that its expiry is committed."""
     row = find_requirement(connection, store, reference, user_id)
     if has_expired(row):
         return run_claims.expire(connection, store, row)
     _require_unresolved(connection, store, row)
-    approved, answer = _validate_answer(row, approve=approve, args=args, value=value)
-    values = {"status": "resolved", "approved": approved, "answer": answer}
-    values |= {"resolved_at": current_micros(), "resolved_by": by} | ({} if note is None else {"note": note})
+    values: dict[str, Any] = {"status": "resolved", "resolved_by": by} | ({} if note is None else {"note": note})
+    values["approved"], values["answer"] = _validate_answer(row, **answer)
+    values["resolved_at"] = current_micros()
     return _compare_and_set(connection, store, row, values, by)
 
 
 def _require_unresolved(connection: Connection, store: Database, row: RowMapping) -> None:
-    """Check that a requirement can be answered.
-
-    Raises:
-        AlreadyResolved: It is resolved or expired.
-        RunClosed: Its run is not paused.
-    """
+    """Check that a requirement is neither resolved nor expired, and that its run is paused."""
     if has_expired(row):
         raise resolved_error(mapping.requirement_from_row({**row, "status": "expired"}))
     if row["status"] not in UNRESOLVED_STATUSES:
         raise resolved_error(mapping.requirement_from_row(row))
-    r = store.tables.runs
+    q, r = store.tables.requirements, store.tables.runs
     status = connection.execute(sa.select(r.c.status).where(r.c.run_id == row["run_id"])).scalar()
     if status != "PAUSED":
-        q = store.tables.requirements
         query = sa.select(q).where(q.c.requirement_id == row["requirement_id"])
         resolved = connection.execute(query.where(q.c.status.not_in(UNRESOLVED_STATUSES))).mappings().first()
         if resolved is not None:  # after the row was read; and the run was resumed
@@ -214,11 +191,7 @@ def _call_args(row: RowMapping) -> dict[str, Any]:
 
 
 def _require_fields(row: RowMapping, answer: Any) -> None:
-    """Check that user input has the arguments without which the tool cannot run.
-
-    Raises:
-        BadUsage: One has no value.
-    """
+    """Check that user input has the arguments without which the tool cannot run."""
     required = (row["extra"] or {}).get(REQUIRED_FIELDS)
     if not isinstance(required, list) or not isinstance(answer, dict | None):
         return
@@ -231,13 +204,7 @@ def _require_fields(row: RowMapping, answer: Any) -> None:
 def _compare_and_set(
     connection: Connection, store: Database, row: RowMapping, values: dict[str, Any], by: str | None
 ) -> Requirement:
-    """Update a requirement that is unresolved, and not claimed by anybody but ``by``.
-
-    Raises:
-        AlreadyResolved: It is resolved by now.
-        AlreadyClaimed: Somebody else claimed it.
-        RequirementNotFound: It was deleted.
-    """
+    """Update a requirement, unless by now it is resolved, claimed by anybody but ``by``, or deleted."""
     q = store.tables.requirements
     is_claimable = q.c.claimed_by.is_(None) if by is None else q.c.claimed_by.is_(None) | (q.c.claimed_by == by)
     is_this = q.c.requirement_id == row["requirement_id"]

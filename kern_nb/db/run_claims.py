@@ -16,9 +16,9 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import integrity, mapping, reads
 from kern_nb.db.column_types import StoredRow
-from kern_nb.db.open_runs import lock_session_of_run, require_open_run
+from kern_nb.db.open_runs import lock_session_of_run, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
-from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
+from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, insert_run_contents, upsert_session
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.extra_keys import SENDER
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
@@ -86,17 +86,11 @@ def hand_off_session(
     state = (session["session_data"] or {}).get("session_state")
     run = Run(**owner, status="PAUSED", input=text, created_at=now, session_state=state)
     run.messages = [Message(role="user", content=text, created_at=now)]
+    extra = {SENDER: by} if by else {}
+    run.requirements = [Requirement(kind="handoff", assignee=to, prompt=text, created_at=now, extra=extra)]
     rows = mapping.run_rows(run, session_id)
     index = insert_run(connection, store, rows.run, session["fork_run_index"])
-    for message in rows.messages:
-        message["run_index"] = index
-    store.insert_rows(connection, store.tables.messages, rows.messages)
-    requirement = Requirement(
-        kind="handoff", session_id=session_id, run_id=run.run_id, assignee=to, prompt=text, created_at=now
-    )
-    requirement.extra = {SENDER: by} if by else {}
-    store.insert_rows(connection, store.tables.requirements, [mapping.requirement_row(requirement)])
-    return requirement
+    return insert_run_contents(connection, store, run, rows, session_id, index).requirements[0]
 
 
 def claim_run(connection: Connection, store: Database, run_id: str, user_id: str | None = None) -> Run:
@@ -127,18 +121,14 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
 
 
 def _require_owner(connection: Connection, store: Database, run_id: str, user_id: str) -> None:
-    """Check that a run's session is the user's. A session without a user becomes theirs, as with any run of theirs.
-
-    Raises:
-        RunNotFound: It is another user's.
-    """
+    """Check that a run's session is the user's. A session without a user becomes theirs, as with any run of theirs."""
     r, s = store.tables.runs, store.tables.sessions
     of_run = s.c.session_id == sa.select(r.c.session_id).where(r.c.run_id == run_id).scalar_subquery()
     row = connection.execute(store.locked(sa.select(s.c.session_id, s.c.user_id).where(of_run))).first()
     if row is None or row.user_id not in (None, user_id):
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
     if row.user_id is None:
-        connection.execute(s.update().where(s.c.session_id == row.session_id).values(user_id=user_id))
+        update_session(connection, store, row.session_id, user_id=user_id)
 
 
 def _claimed_error(run_id: str, detail: str) -> AlreadyClaimed:
@@ -146,11 +136,7 @@ def _claimed_error(run_id: str, detail: str) -> AlreadyClaimed:
 
 
 def _require_resolved(connection: Connection, store: Database, run: RowMapping) -> None:
-    """Check that a run, and its members' runs, have no pending requirement; expired ones are marked.
-
-    Raises:
-        StillWaiting: One is pending.
-    """
+    """Check that a run, and its members' runs, have no pending requirement; expired ones are marked."""
     q = store.tables.requirements
     run_ids = reads.run_tree_ids(connection, store.tables, run["run_id"])
     query = sa.select(q).where(q.c.run_id.in_(run_ids), q.c.status.in_(UNRESOLVED_STATUSES)).order_by(q.c.created_at)

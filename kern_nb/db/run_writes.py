@@ -21,12 +21,14 @@ from kern_nb.db.open_runs import (
     find_run_key,
     key_params,
     lock_session_of_run,
+    merge,
     merge_session_state,
     remember_run,
     require_open_run,
+    update_run,
+    update_session,
 )
 from kern_nb.db.process_identity import current_process
-from kern_nb.db.state_merge import merge
 from kern_nb.errors import OwnerMismatch, RequirementExists, RunExists
 from kern_nb.extra_keys import STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Message, Requirement, Run, RunStatus, Usage
@@ -55,9 +57,8 @@ def upsert_session(
     if connection.execute(sa.select(s.c.session_id).where(s.c.session_id == session_id)).first() is None:
         connection.execute(s.insert().values(**values))  # fails if another process was faster, and is run again
         return {"session_data": None, "fork_run_index": None}
-    row = (
-        connection.execute(store.statements.touch_session, touch).mappings().first()
-    )  # it may have been created just now
+    # It may have been created just now.
+    row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is None:
         raise owner_mismatch(session_id, owner.get("user_id"))
     return dict(row)
@@ -133,9 +134,8 @@ def _store_initial_state(connection: Connection, store: Database, run: Run, inde
     """Store with a session's first run the state it started from, for branches before that run."""
     if index != 0 or not isinstance(state, dict) or not state:
         return run
-    r = store.tables.runs
     internal = run.internal | {STATE_BEFORE: state}
-    connection.execute(r.update().where(r.c.run_id == run.run_id).values(internal=internal))
+    update_run(connection, store, run.run_id, internal=internal)
     return run.model_copy(update={"internal": internal})
 
 
@@ -180,15 +180,6 @@ def insert_requirements(
     return stored
 
 
-def update_state(
-    connection: Connection, store: Database, session_id: str, updates: dict[str, Any], user_id: str | None
-) -> dict[str, Any]:
-    """See `SessionStore.update_session_state`."""
-    owner = {"session_type": "agent", "user_id": user_id}
-    session = upsert_session(connection, store, session_id, owner, time.time())
-    return merge_session_state(connection, store, session_id, session["session_data"], {}, updates)
-
-
 @dataclass(frozen=True)
 class RunEnd:
     """What `SessionStore.finish_run` stored.
@@ -227,20 +218,7 @@ def finish_run(
     if status in OPEN_STATUSES:
         stored = append_messages(connection, store, run_id, messages) if messages else []
         return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
-    return _end_run(connection, store, run_id, values, messages, **states)
-
-
-def _end_run(
-    connection: Connection,
-    store: Database,
-    run_id: str,
-    values: dict[str, Any],
-    messages: Sequence[Message],
-    *,
-    session_state: dict[str, Any] | None,
-    state_unchanged: bool,
-) -> RunEnd:
-    """End a running run, in few statements."""
+    # A running run ends in few statements.
     now = time.time()
     key = find_run_key(connection, store, run_id)
     touch = key_params(key) | {"new_updated_at": int(now)}
@@ -261,9 +239,8 @@ def _end_run(
     result = connection.execute(sql.end_run, key_params(key) | params | {"of_run": run_id})
     store.run_keys.pop(run_id, None)
     if result.rowcount != 1:  # it is paused, or has ended
-        states: dict[str, Any] = {"session_state": session_state, "state_unchanged": state_unchanged}
         return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
-    connection.execute(store.statements.calls_unknown, key_params(key))
+    connection.execute(sql.calls_unknown, key_params(key))
     return RunEnd(stored, values["session_state"], mapping.from_micros(values["finished_at"]))
 
 
@@ -277,7 +254,6 @@ def _set_status(
     state_unchanged: bool,
 ) -> tuple[Any, datetime | None]:
     """Set the status of an open run; returns its state, and when it ended."""
-    r, s = store.tables.runs, store.tables.sessions
     session = lock_session_of_run(connection, store, run_id)
     run = require_open_run(connection, store, run_id)
     key = (run["session_id"], run["run_index"])
@@ -297,6 +273,6 @@ def _set_status(
         q = store.tables.requirements
         unresolved = (q.c.run_id == run_id) & q.c.status.in_(UNRESOLVED_STATUSES)
         connection.execute(q.update().where(unresolved).values(status="expired"))
-    connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
-    connection.execute(s.update().where(s.c.session_id == key[0]).values(updated_at=int(now)))
+    update_run(connection, store, run_id, **values)
+    update_session(connection, store, key[0], updated_at=int(now))
     return values.get("session_state"), mapping.from_micros(values.get("finished_at"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -11,10 +10,10 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage_repair
 from kern_nb.db.column_types import StoredRow
-from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, Segment, fork_point, load_lineage
+from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, fork_point, load_lineage
+from kern_nb.db.open_runs import update_run, update_session
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import owner_mismatch
-from kern_nb.db.schema import Tables
 from kern_nb.db.session_writes import lock_session
 from kern_nb.errors import HasBranches
 from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
@@ -46,7 +45,9 @@ def delete_session(
         )
     for branch in branches:
         if branch in heirs:
-            _detach(connection, store, branch)
+            inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
+            _copy_rows(connection, store, inherited, branch["session_id"])
+            _set_branch_point(connection, store, branch["session_id"], None, None)
         else:
             _move_to_grandparent(connection, store, branch, row)
     referenced = blobs.find_referenced(connection, tables, session_id)
@@ -54,22 +55,13 @@ def delete_session(
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
-    blobs.delete(connection, tables, blobs.find_unreferenced(connection, tables, referenced))
+    blobs.delete_unreferenced(connection, tables, referenced)
 
 
 def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
     """Whether a branch inherits rows that are its parent's own, not only those the parent inherits itself."""
     fork, floor = fork_point(branch), fork_point(parent)
     return fork is not None and fork.run_index > (floor.run_index if floor else -1)
-
-
-def _detach(connection: Connection, store: Database, branch: RowMapping) -> None:
-    """Give a branch its own copy of its inherited rows."""
-    tables = store.tables
-    inherited = load_lineage(connection, tables, branch)[:-1]
-    for name, copies in _copy_rows(connection, tables, inherited, branch["session_id"]).items():
-        store.insert_rows(connection, getattr(tables, name), copies)
-    _set_branch_point(connection, store, branch["session_id"], None, None)
 
 
 def _move_to_grandparent(connection: Connection, store: Database, branch: RowMapping, parent: RowMapping) -> None:
@@ -86,13 +78,9 @@ def _move_to_grandparent(connection: Connection, store: Database, branch: RowMap
 def _set_branch_point(
     connection: Connection, store: Database, session_id: str, parent: str | None, point: BranchPoint | None
 ) -> None:
-    s = store.tables.sessions
-    values = {
-        "parent_session_id": parent,
-        "fork_run_index": point.run_index if point else None,
-        "fork_message_index": point.message_index if point else None,
-    }
-    connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+    run, message = (point.run_index, point.message_index) if point else (None, None)
+    fork = {"parent_session_id": parent, "fork_run_index": run, "fork_message_index": message}
+    update_session(connection, store, session_id, **fork)
 
 
 def count_runs_to_detach(
@@ -148,30 +136,24 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
             break
         n += 1
     after = indexes[n] if n < len(indexes) else -1
-    copies = _copy_rows(connection, tables, inherited, branch_id, after=after)
-    for name, rows in copies.items():
-        store.insert_rows(connection, getattr(tables, name), rows)
-    new_ids = {run["copied_from"]: run["run_id"] for run in copies["runs"]}
+    new_ids = _copy_rows(connection, store, inherited, branch_id, after=after)
     # Members' runs come after their parent's, and may have been copied before it.
     members = sa.select(r.c.run_id, r.c.parent_run_id).where(r.c.session_id == branch_id)
     for run_id, parent_id in connection.execute(members.where(r.c.parent_run_id.in_(new_ids))).all():
-        connection.execute(r.update().where(r.c.run_id == run_id).values(parent_run_id=new_ids[parent_id]))
+        update_run(connection, store, run_id, parent_run_id=new_ids[parent_id])
     point = None if after < 0 else BranchPoint(after)
     _set_branch_point(connection, store, branch_id, session_id if point else None, point)
-    return len(copies["runs"])
+    return len(new_ids)
 
 
 def _copy_rows(
-    connection: Connection, tables: Tables, load_lineage: Iterable[Segment], session_id: str, *, after: int = -1
-) -> dict[str, list[dict[str, Any]]]:
-    """The rows of segments with a run index over ``after``, as rows of ``session_id``.
-
-    The runs get new ids, and each has the id it copies.
-    """
-    lineage = Lineage(load_lineage)
+    connection: Connection, store: Database, lineage: Lineage, session_id: str, *, after: int = -1
+) -> dict[str, str]:
+    """Copy the rows of a lineage with a run index over ``after`` to a session; returns the new ids of the runs."""
     new_ids: dict[str, str] = {}
     cut_runs: set[str] = set()
     copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
+    tables = store.tables
     r = tables.runs
     query = sa.select(r).where(lineage.runs(r), r.c.run_index > after).order_by(r.c.run_index)
     for row in connection.execute(query).mappings():
@@ -195,4 +177,6 @@ def _copy_rows(
     for call in copies["tool_calls"]:
         if call["run_id"] in cut_runs and (call["run_id"], call["tool_call_id"]) not in answered:
             call.update(UNSEEN_RESULT)
-    return copies
+    for name, rows in copies.items():
+        store.insert_rows(connection, getattr(tables, name), rows)
+    return new_ids

@@ -77,6 +77,7 @@ def load_items(
     connection: Connection, tables: Tables, session_ids: Sequence[str], user_id: str | None = None
 ) -> list[SessionItem]:
     """See `SessionStore.session_cards`."""
+    session_ids = validation.require_texts("session_ids", session_ids)
     s = tables.sessions
     title = _as_text(json_text(s.c.session_data, "session_name", constant=True))
     tags = _as_text(json_text(s.c["metadata"], TAGS, constant=True))
@@ -104,37 +105,29 @@ def parse_tags(text: str | None) -> tuple[str, ...]:
     try:
         tags = codec.loads(text) if text else []
     except ValueError:  # a plain text instead of a list
-        tags = []
+        return ()
     return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
 
 
 def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The fields of a `SessionItem` that come from runs, of each session that has runs."""
     r = tables.runs
+    is_listed = r.c.session_id.in_(list(ids))
     top_level_index = sa.case((r.c.parent_run_id.is_(None), r.c.run_index))
-    bounds = (
-        sa.select(
-            r.c.session_id,
-            sa.func.count().label("n_runs"),
-            sa.func.min(r.c.run_index).label("first"),
-            sa.func.max(top_level_index).label("last"),
-        )
-        .where(r.c.session_id.in_(list(ids)))
-        .group_by(r.c.session_id)
-        .subquery()
-    )
+    first, last = sa.func.min(r.c.run_index).label("first"), sa.func.max(top_level_index).label("last")
+    numbers = sa.select(r.c.session_id, sa.func.count().label("n_runs"), first, last)
+    bounds = numbers.where(is_listed).group_by(r.c.session_id).subquery()
     beginning = sa.func.substr(sa.type_coerce(r.c.input, sa.Text()), 1, _MAX_INPUT_LENGTH)
     indexes = [sa.type_coerce(bounds.c[name], sa.types.NullType()).label(name) for name in ("first", "last")]
-    columns = (damaged_rows.raw(r.c[name]) for name in ("session_id", "run_index", "status"))
-    query = sa.select(*columns, bounds.c.n_runs, *indexes, beginning.label("first_input")).join(
-        bounds,
-        (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last]),
-    )
+    columns = ("session_id", "run_index", "status")
+    raw = (damaged_rows.raw(r.c[name]) for name in columns)
+    query = sa.select(*raw, bounds.c.n_runs, *indexes, beginning.label("first_input"))
+    is_bound = (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last])
     # The ids again, beside the bounds: where there is an index, these rows are found by it.
+    query = query.join(bounds, is_bound).where(is_listed)
     fields: dict[str, dict[str, Any]] = {}
-    for row in connection.execute(query.where(r.c.session_id.in_(list(ids)))).mappings():
-        run = {name: row[name] for name in ("session_id", "run_index", "status")}
-        run, _ = damaged_rows.decode_row(tables, "runs", run)
+    for row in connection.execute(query).mappings():
+        run, _ = damaged_rows.decode_row(tables, "runs", {name: row[name] for name in columns})
         of_session = fields.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
         if row["run_index"] == row["first"] and isinstance(row["first_input"], str):
             of_session["first_input"] = codec.decode_text(row["first_input"])

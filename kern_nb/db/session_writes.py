@@ -1,4 +1,4 @@
-"""Save, rename, tag, branch and score sessions. Each function works in one transaction."""
+"""Save, rename, tag, branch and score sessions, and set their state. Each function works in one transaction."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import mapping
 from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
+from kern_nb.db.open_runs import merge_session_state, update_session
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, insert_run_contents, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
@@ -29,64 +30,61 @@ _CLEARED_BY_NONE = ("session_data", "agent_data", "team_data", "workflow_data", 
 
 def save_session(connection: Connection, store: Database, session: Session) -> Session:
     """See `SessionStore.save_session`."""
-    s, r = store.tables.sessions, store.tables.runs
+    r = store.tables.runs
     now = int(time.time())
     owner = {n: getattr(session, n) for n in OWNER_FIELDS}
     stored_fork = upsert_session(connection, store, session.session_id, owner, now)["fork_run_index"]
     row = mapping.session_row(session)
     values = {name: value for name, value in row.items() if value is not None or name in _CLEARED_BY_NONE}
-    values.setdefault("updated_at", now)
-    connection.execute(s.update().where(s.c.session_id == session.session_id).values(**values))
-    runs = session.runs or []
-    if runs:
-        ids = [run.run_id for run in runs]
-        stored = set(connection.execute(sa.select(r.c.run_id).where(r.c.run_id.in_(ids))).scalars())
-        for run in runs:
+    update_session(connection, store, session.session_id, **{"updated_at": now} | values)
+    if session.runs:
+        query = sa.select(r.c.run_id).where(r.c.run_id.in_([run.run_id for run in session.runs]))
+        stored = set(connection.execute(query).scalars())
+        floor = stored_fork if session.fork_run_index is None else session.fork_run_index
+        for run in session.runs:
             if run.run_id not in stored:
                 rows = mapping.run_rows(run, session.session_id)
-                floor = stored_fork if session.fork_run_index is None else session.fork_run_index
                 index = insert_run(connection, store, rows.run, floor)
                 insert_run_contents(connection, store, run, rows, session.session_id, index)
     return mapping.session_from_row(require_session(connection, store.tables, session.session_id), session.runs)
 
 
-def rename_session(
-    connection: Connection, store: Database, session_id: str, name: str, user_id: str | None = None
-) -> Session:
+def rename_session(connection: Connection, store: Database, session_id: str, name: str, user_id: str | None) -> Session:
     """See `SessionStore.rename_session`."""
-    s = store.tables.sessions
     row = lock_session(connection, store, session_id, user_id)
-    data = (row["session_data"] or {}) | {"session_name": name}
-    now = int(time.time())
-    connection.execute(s.update().where(s.c.session_id == session_id).values(session_data=data, updated_at=now))
-    return mapping.session_from_row({**row, "session_data": data, "updated_at": now})
+    values = {"session_data": (row["session_data"] or {}) | {"session_name": name}, "updated_at": int(time.time())}
+    update_session(connection, store, session_id, **values)
+    return mapping.session_from_row({**row, **values})
 
 
 def tag_session(
-    connection: Connection, store: Database, session_id: str, tags: Sequence[str], user_id: str | None = None
+    connection: Connection, store: Database, session_id: str, tags: Sequence[str], user_id: str | None
 ) -> Session:
     """See `SessionStore.tag_session`."""
-    s = store.tables.sessions
     row = lock_session(connection, store, session_id, user_id)
     metadata = {key: value for key, value in (row["metadata"] or {}).items() if key != TAGS}
     if tags:
         metadata[TAGS] = list(dict.fromkeys(tags))
     values = {"metadata": metadata or None, "updated_at": int(time.time())}
-    connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+    update_session(connection, store, session_id, **values)
     return mapping.session_from_row({**row, **values})
 
 
 def save_summary(
-    connection: Connection,
-    store: Database,
-    session_id: str,
-    summary: dict[str, Any] | None,
-    user_id: str | None = None,
+    connection: Connection, store: Database, session_id: str, summary: dict[str, Any] | None, user_id: str | None
 ) -> None:
     """See `SessionStore.save_summary`."""
-    s = store.tables.sessions
     lock_session(connection, store, session_id, user_id)
-    connection.execute(s.update().where(s.c.session_id == session_id).values(summary=summary))
+    update_session(connection, store, session_id, summary=summary)
+
+
+def update_state(
+    connection: Connection, store: Database, session_id: str, updates: dict[str, Any], user_id: str | None
+) -> dict[str, Any]:
+    """See `SessionStore.update_session_state`."""
+    owner = {"session_type": "agent", "user_id": user_id}
+    session = upsert_session(connection, store, session_id, owner, time.time())
+    return merge_session_state(connection, store, session_id, session["session_data"], {}, updates)
 
 
 def lock_session(connection: Connection, store: Database, session_id: str, user_id: str | None = None) -> RowMapping:
@@ -125,14 +123,10 @@ def branch(
     mapping.require_valid("sessions", parent)
     lineage = load_lineage(connection, tables, parent)
     point = resolve_branch_point(connection, tables, lineage, after=after, before=before)
-    data: dict[str, Any] = {}
     state = (parent["session_data"] or {}).get("session_state")
     if state is not None and not (after is None and before is None):  # at the end it is the session's own
         state = session_state_at(connection, tables, lineage, point)
-    if state is not None:
-        data["session_state"] = state
-    if name is not None:
-        data["session_name"] = name
+    data = {key: value for key, value in (("session_state", state), ("session_name", name)) if value is not None}
     now = int(time.time())
     inherited = {n: parent[n] for n in (*OWNER_FIELDS, "agent_data", "team_data", "workflow_data", "metadata")}
     new = Session(
@@ -145,9 +139,8 @@ def branch(
         fork_run_index=point.run_index,
         fork_message_index=point.message_index,
     )
-    s = tables.sessions
     try:
-        connection.execute(s.insert(), mapping.session_row(new))
+        connection.execute(tables.sessions.insert(), mapping.session_row(new))
     except sa.exc.IntegrityError as error:
         message = f"Session {new.session_id!r} exists."
         raise SessionExists(message, "Use another new_session_id.") from error
@@ -162,23 +155,21 @@ def add_score(
     value: float,
     run_id: str | None,
     source: str | None,
-    user_id: str | None = None,
+    user_id: str | None,
 ) -> None:
     """See `SessionStore.add_score`."""
-    tables = store.tables
-    c = tables.scores.c
+    r, scores = store.tables.runs, store.tables.scores
     is_unknown = isinstance(value, float) and math.isnan(value)
     number = None if is_unknown else float(value) if isinstance(value, bool) else to_float(value)
     lock_session(connection, store, session_id, user_id)
     if run_id is not None:
-        r = tables.runs
         query = sa.select(r.c.run_id).where(r.c.session_id == session_id, r.c.run_id == run_id)
         if connection.execute(query).first() is None:
             message = f"Session {session_id!r} has no run {run_id!r} of its own."
             raise RunNotFound(message, f"See %kern show {session_id}.")
-    same = (c.session_id == session_id) & (c.name == name)
-    same &= c.run_id.is_not_distinct_from(run_id) & c.source.is_not_distinct_from(source)
-    connection.execute(tables.scores.delete().where(same))
+    same = (scores.c.session_id == session_id) & (scores.c.name == name)
+    same &= scores.c.run_id.is_not_distinct_from(run_id) & scores.c.source.is_not_distinct_from(source)
+    connection.execute(scores.delete().where(same))
     row = {"session_id": session_id, "run_id": run_id, "name": name, "value": number, "source": source}
     row |= {"score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
-    connection.execute(tables.scores.insert().values(**row))
+    connection.execute(scores.insert().values(**row))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _param(column: sa.Column[Any], name: str | None = None) -> sa.BindParameter[Any]:
-    """Return a parameter of a column's type."""
+    """A parameter of a column's type."""
     return sa.bindparam(name or column.name, type_=column.type)
 
 
@@ -27,45 +27,36 @@ class Statements:
     """The statements of one store; each is built at its first use."""
 
     def __init__(self, store: Database) -> None:
-        tables = store.tables
-        self._sessions, self._runs = tables.sessions, tables.runs
-        self._messages, self._tool_calls = tables.messages, tables.tool_calls
-        self._locked = store.locked
+        self._tables, self._locked = store.tables, store.locked
 
     def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Select the rows of one run, by the parameters ``of_session`` and ``of_index``."""
-        c = table.c
-        return sa.and_(
-            c.session_id == _param(c.session_id, "of_session"), c.run_index == _param(c.run_index, "of_index")
-        )
-
-    def is_writable_by(self, user_id: Any) -> sa.ColumnElement[bool]:
-        """Whether a user may write to a session: they own it, or no user or no owner is given."""
-        owner = self._sessions.c.user_id
-        return sa.or_(user_id.is_(None), owner.is_(None), owner == user_id)
+        session_id, run_index = table.c.session_id, table.c.run_index
+        return (session_id == _param(session_id, "of_session")) & (run_index == _param(run_index, "of_index"))
 
     TOUCH_COLUMNS = ("session_id", "updated_at", "user_id")
 
     @cached_property
     def touch_session(self) -> sa.UpdateBase:
         """Set the time of a session's last change, unless it belongs to another user."""
-        s = self._sessions
+        s = self._tables.sessions
         session_id, updated_at, user_id = (_param(s.c[name], f"new_{name}") for name in self.TOUCH_COLUMNS)
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
-        update = s.update().where(s.c.session_id == session_id, self.is_writable_by(user_id)).values(**changed)
+        is_writable = sa.or_(user_id.is_(None), s.c.user_id.is_(None), s.c.user_id == user_id)
+        update = s.update().where(s.c.session_id == session_id, is_writable).values(**changed)
         return update.returning(s.c.session_data, s.c.fork_run_index)
 
     @cached_property
     def touch_session_of_run(self) -> sa.UpdateBase:
         """Set the time of the last change of a run's session; locks it."""
-        s = self._sessions
+        s = self._tables.sessions
         update = s.update().where(s.c.session_id == _param(s.c.session_id, "of_session"))
         return update.values(updated_at=_param(s.c.updated_at, "new_updated_at")).returning(s.c.session_data)
 
     @cached_property
     def insert_run(self) -> sa.UpdateBase:
         """Insert a run; the statement computes its index."""
-        r = self._runs
+        r = self._tables.runs
         names = [c.name for c in r.columns if c.name != "run_index"]
         next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
         row = sa.select(*(_param(r.c[name]) for name in names), next_index)
@@ -75,42 +66,37 @@ class Statements:
     @cached_property
     def find_run(self) -> sa.Select[Any]:
         """Select the key of a run by its id."""
-        r = self._runs
+        r = self._tables.runs
         return sa.select(r.c.session_id, r.c.run_index).where(r.c.run_id == _param(r.c.run_id))
 
     @cached_property
     def insert_message(self) -> sa.UpdateBase:
         """Insert the next message of an open run and lock the run; the statement computes the index."""
-        r, m = self._runs, self._messages
+        r, m = self._tables.runs, self._tables.messages
         last = sa.select(sa.func.max(m.c.message_index).label("last")).where(self._of_run(m)).subquery()
         values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in m.columns}
-        values["session_id"], values["run_index"] = r.c.session_id, r.c.run_index
+        values |= {"session_id": r.c.session_id, "run_index": r.c.run_index}
         values["message_index"] = sa.func.coalesce(last.c.last + 1, 0)
-        is_open = sa.and_(
-            self._of_run(r),
-            r.c.run_id == _param(r.c.run_id),
-            sa.or_(*(r.c.status == sa.literal_column(f"'{status}'") for status in OPEN_STATUSES)),
-        )
-        row = sa.select(*values.values()).select_from(r).join(last, sa.true()).where(is_open)
-        names = list(values)
-        return m.insert().from_select(names, self._locked(row, r), include_defaults=False).returning(m.c.message_index)
+        is_open = sa.or_(*(r.c.status == sa.literal_column(f"'{status}'") for status in OPEN_STATUSES))
+        row = sa.select(*values.values()).select_from(r).join(last, sa.true())
+        row = self._locked(row.where(self._of_run(r), r.c.run_id == _param(r.c.run_id), is_open), r)
+        return m.insert().from_select(list(values), row, include_defaults=False).returning(m.c.message_index)
 
     @cached_property
     def call_ids(self) -> sa.Select[Any]:
         """Select the ids of a run's tool calls."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         return sa.select(t.c.tool_call_id).where(self._of_run(t))
 
     @cached_property
     def insert_call(self) -> sa.UpdateBase:
         """Insert the next call of a run, unless the run has a call of this id; the statement computes the index."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         same = sa.case((t.c.tool_call_id == _param(t.c.tool_call_id), 1), else_=0)
         calls = sa.select(sa.func.count().label("number"), sa.func.sum(same).label("same")).where(self._of_run(t))
         existing = calls.subquery()
         values: dict[str, sa.ColumnElement[Any]] = {c.name: _param(c) for c in t.columns}
-        values["session_id"] = _param(t.c.session_id, "of_session")
-        values["run_index"] = _param(t.c.run_index, "of_index")
+        values |= {"session_id": _param(t.c.session_id, "of_session"), "run_index": _param(t.c.run_index, "of_index")}
         values["call_index"] = existing.c.number
         row = sa.select(*values.values()).select_from(existing).where(sa.func.coalesce(existing.c.same, 0) == 0)
         return t.insert().from_select(list(values), row, include_defaults=False).returning(t.c.call_index)
@@ -118,23 +104,19 @@ class Statements:
     @cached_property
     def complete_call(self) -> sa.UpdateBase:
         """Store the result of a call started before a message; its duration is computed if not given."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         since = (sa.bindparam("now", type_=sa.BigInteger) - t.c.created_at) / sa.literal_column("1000000.0")
         before = t.c.message_index < sa.bindparam("before_message", type_=sa.BigInteger)
-        this = sa.and_(
-            self._of_run(t),
-            t.c.tool_call_id == _param(t.c.tool_call_id, "of_call"),
-            t.c.status == sa.literal_column("'started'"),
-            sa.or_(t.c.message_index.is_(None), before),
-        )
+        is_call = self._of_run(t) & (t.c.tool_call_id == _param(t.c.tool_call_id, "of_call"))
+        is_open = (t.c.status == sa.literal_column("'started'")) & (t.c.message_index.is_(None) | before)
         values = {name: _param(t.c[name], f"new_{name}") for name in ("status", "result", "result_json")}
         duration = sa.func.coalesce(_param(t.c.duration_s, "new_duration_s"), sa.cast(since, sa.Double))
-        return t.update().where(this).values(**values, duration_s=duration)
+        return t.update().where(is_call, is_open).values(**values, duration_s=duration)
 
     @cached_property
     def calls_unknown(self) -> sa.UpdateBase:
         """Mark the started calls of a run that have no result as unknown."""
-        t = self._tool_calls
+        t = self._tables.tool_calls
         started = t.c.status == sa.literal_column("'started'")
         return t.update().where(self._of_run(t), started).values(status=sa.literal_column("'unknown'"))
 
@@ -144,14 +126,12 @@ class Statements:
     @cached_property
     def end_run(self) -> sa.UpdateBase:
         """End a running run: set `END_COLUMNS`, and those of `OPTIONAL_COLUMNS` that are not NULL."""
-        r = self._runs
-        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in self.END_COLUMNS}
-        values |= {
-            name: sa.func.coalesce(_param(r.c[name], f"new_{name}"), r.c[name]) for name in self.OPTIONAL_COLUMNS
-        }
+        r = self._tables.runs
+        names = (*self.END_COLUMNS, *self.OPTIONAL_COLUMNS)
+        values: dict[str, Any] = {name: _param(r.c[name], f"new_{name}") for name in names}
+        values |= {name: sa.func.coalesce(values[name], r.c[name]) for name in self.OPTIONAL_COLUMNS}
         elapsed = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
         values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(elapsed, sa.Double))
         values["process"] = None
-        running = r.c.status == sa.literal_column("'RUNNING'")
-        this = sa.and_(self._of_run(r), r.c.run_id == _param(r.c.run_id, "of_run"), running)
-        return r.update().where(this).values(**values)
+        running = (r.c.run_id == _param(r.c.run_id, "of_run")) & (r.c.status == sa.literal_column("'RUNNING'"))
+        return r.update().where(self._of_run(r), running).values(**values)

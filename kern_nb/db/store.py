@@ -8,20 +8,11 @@ Methods check their arguments, open a transaction and call the function that doe
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.db import (
-    blobs,
-    reads,
-    references,
-    run_writes,
-    session_deletes,
-    session_items,
-    session_search,
-    session_writes,
-    validation,
-)
+from kern_nb.db import blobs, reads, references, session_deletes, session_items, session_search, session_writes
 from kern_nb.db.blobs import Blob
 from kern_nb.db.database import Database
 from kern_nb.db.dataframes import DataFrameMethods
@@ -76,15 +67,12 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
     # Read sessions ----------------------------------------------------------------------------------------------------
 
     def get_session(self, session_id: str, *, user_id: str | None = None, runs: bool = True) -> Session | None:
-        """A session with its runs in order, inherited runs first.
+        """A session with its runs in order, inherited runs first; None if it does not exist.
 
         Args:
             session_id: The session.
             user_id: Its user: another user's session is not found.
             runs: Whether to read the runs; without them, ``Session.runs`` is None.
-
-        Returns:
-            The session; None if it does not exist.
         """
         with self.read_connection() as connection:
             return reads.get_session(connection, self.tables, session_id, user_id, runs=runs)
@@ -102,7 +90,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        """A page of sessions without their runs, newest first.
+        """A page of sessions without their runs, newest first, with the ``cursor`` of the next: None on the last page.
 
         Args:
             session_type: agent, team or workflow.
@@ -115,23 +103,14 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             limit: The size of the page.
             cursor: The ``cursor`` of the previous page.
 
-        Returns:
-            A list of `Session` (``runs`` is None) with a ``cursor``, None on the last page.
-
         Raises:
             BadUsage: ``limit`` is not a positive int, or ``cursor`` is not from a previous page.
         """
-        owners = {"agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id, "user_id": user_id}
+        filters = {"session_type": session_type, "agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id}
+        options: dict[str, Any] = {"name": name, "status": status, "limit": limit, "cursor": cursor}
+        options["filters"] = {**filters, "user_id": user_id}
         with self.read_connection() as connection:
-            return reads.list_sessions(
-                connection,
-                self._source(),
-                filters={"session_type": session_type, **owners},
-                name=name,
-                status=status,
-                limit=limit,
-                cursor=cursor,
-            )
+            return reads.list_sessions(connection, self._source(), **options)
 
     def find_sessions(
         self,
@@ -144,7 +123,9 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         total: int | None = None,
         user_id: str | None = None,
     ) -> SessionIds:
-        """The ids of matching sessions: a part of the ordered list, at any offset. `sessions_df` has their columns.
+        """The ids of matching sessions: a part of the ordered list, with ``total``, the number of all matches.
+
+        `sessions_df` has their columns.
 
         Args:
             narrowing: Conditions on the sessions; None for all sessions.
@@ -154,9 +135,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             limit: The most ids to return; None for all.
             total: The number of matches, if known from another part: it is not counted again.
             user_id: Only sessions of this user; ``SessionFilter.user`` is a part of an id.
-
-        Returns:
-            A list of ids with ``total``, the number of all matches.
 
         Raises:
             BadUsage: The order is unknown, or it is tokens or cost and there are too many sessions for the engine.
@@ -168,7 +146,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
 
     def session_cards(self, session_ids: Sequence[str], *, user_id: str | None = None) -> list[SessionItem]:
         """What a list shows of these sessions, in this order, without totals; skips those that do not exist."""
-        session_ids = validation.require_texts("session_ids", session_ids)
         with self.read_connection() as connection:
             return session_items.load_items(connection, self.tables, session_ids, user_id)
 
@@ -179,9 +156,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             session_id: The session.
             most: The most sessions to return; ancestors are always included.
             user_id: Only sessions of this user.
-
-        Returns:
-            The tree.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -214,15 +188,12 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         return self.write(lambda connection: session_writes.save_session(connection, self, session))
 
     def rename_session(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
-        """Set a session's title.
+        """Set a session's title; returns the session without its runs.
 
         Args:
             session_id: The session.
             name: The title.
             user_id: The user of the session.
-
-        Returns:
-            The session, without its runs.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -233,13 +204,12 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
     def tag_session(self, session_id: str, tags: Sequence[str], *, user_id: str | None = None) -> Session:
         """Replace a session's tags, the list ``tags`` in its metadata, which a branch inherits.
 
+        Returns the session without its runs.
+
         Args:
             session_id: The session.
             tags: The tags.
             user_id: The user of the session.
-
-        Returns:
-            The session, without its runs.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -253,15 +223,12 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
     def update_session_state(
         self, session_id: str, updates: dict[str, Any], *, user_id: str | None = None
     ) -> dict[str, Any]:
-        """Set keys of a session's state, dicts at every depth; concurrent runs keep their own keys.
+        """Set keys of a session's state, dicts at every depth; returns the state. Concurrent runs keep their own keys.
 
         Args:
             session_id: The session; a new id creates it.
             updates: The keys to set.
             user_id: The user of the session.
-
-        Returns:
-            The current state.
 
         Raises:
             OwnerMismatch: The session belongs to another user.
@@ -269,7 +236,9 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         """
         if not isinstance(updates, dict):
             raise BadUsage(f"updates must be a dict, got {updates!r}.", "For example: {'name': 'Alice'}")
-        return self.write(lambda connection: run_writes.update_state(connection, self, session_id, updates, user_id))
+        return self.write(
+            lambda connection: session_writes.update_state(connection, self, session_id, updates, user_id)
+        )
 
     def save_summary(self, session_id: str, summary: dict[str, Any] | None, *, user_id: str | None = None) -> None:
         """Set or remove the summary of a session.
@@ -286,12 +255,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         self.write(lambda connection: session_writes.save_summary(connection, self, session_id, summary, user_id))
 
     def delete_session(
-        self,
-        session_id: str,
-        *,
-        detach_branches: bool = False,
-        progress: bool = True,
-        user_id: str | None = None,
+        self, session_id: str, *, detach_branches: bool = False, progress: bool = True, user_id: str | None = None
     ) -> None:
         """Delete a session with its runs, messages, tool calls, requirements and scores, and files that only it has.
 
@@ -313,13 +277,11 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
                 runs = session_deletes.count_runs_to_detach(connection, self, session_id, user_id)
             with Progress(sum(runs.values()), shown=progress, what="inherited runs copied") as bar:
                 for branch in runs:
-                    while n := self._detach_batch(session_id, branch):
+                    detach = partial(session_deletes.detach_batch, store=self, session_id=session_id, branch_id=branch)
+                    while n := self.write(detach):
                         bar.done(n)
         options: dict[str, Any] = {"detach_branches": detach_branches, "user_id": user_id}
         self.write(lambda connection: session_deletes.delete_session(connection, self, session_id, **options))
-
-    def _detach_batch(self, session_id: str, branch: str) -> int:
-        return self.write(lambda connection: session_deletes.detach_batch(connection, self, session_id, branch))
 
     def branch(
         self,
@@ -331,7 +293,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         new_session_id: str | None = None,
         user_id: str | None = None,
     ) -> Session:
-        """Create a session that inherits this one up to a branch point, without copying a row.
+        """Create a session that inherits this one up to a branch point, without copying a row; returns it.
 
         It inherits the session state at the branch point (within a run: before the run), and the owner; not usage, cost
         or title. Its own runs are numbered from the branch point on.
@@ -343,9 +305,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             name: The new session's title.
             new_session_id: Its id; None generates one.
             user_id: The user of the session: another user's is not found.
-
-        Returns:
-            The new session.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -403,13 +362,12 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
     def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
         """Import recorded sessions from a file or a folder. Importing them again gives the same rows.
 
+        The report says what was imported, what existed already, and the errors by file and line.
+
         Args:
             path: A file, or a folder of files.
             format: The importer's name (``tau2``, ``chat``); None recognises it.
             progress: Whether to show a progress bar if it takes longer than a moment.
-
-        Returns:
-            What was imported, what existed already, and the errors by file and line.
 
         Raises:
             UnknownFormat: No importer reads it, or none has that name.
@@ -428,9 +386,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
                 NULL or another safe value, and moved to `damaged_values`.
             hosts_gone: Names of hosts that no longer exist, such as replaced containers: their open runs count as
                 interrupted. This is never assumed of another host.
-
-        Returns:
-            The report.
         """
         from kern_nb.db.integrity import check
 

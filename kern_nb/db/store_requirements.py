@@ -23,7 +23,7 @@ class RequirementMethods(Database):
         session_state: dict[str, Any] | None = None,
         duration_s: float | None = None,
     ) -> list[Requirement]:
-        """Pause an open run until its requirements are resolved. Its tool calls are not changed.
+        """Pause an open run until its requirements are resolved; returns these as stored. Its calls are not changed.
 
         Args:
             run_id: The open run.
@@ -32,9 +32,6 @@ class RequirementMethods(Database):
             usage: The tokens and cost so far.
             session_state: The whole state as the run has it; merged as in `finish_run`.
             duration_s: The time the run took so far.
-
-        Returns:
-            The requirements as stored.
 
         Raises:
             RunNotFound: There is no such run.
@@ -64,9 +61,6 @@ class RequirementMethods(Database):
             assignee: Only those assigned to one person.
             status: One status or several; None for all.
             run_status: Only those of runs with this status.
-
-        Returns:
-            The requirements.
         """
         filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
         with self.read_connection() as connection:
@@ -85,6 +79,8 @@ class RequirementMethods(Database):
     ) -> Requirement:
         """Answer a requirement of a paused run. Of several concurrent answers, the first is stored.
 
+        Returns the requirement with its answer. ``agent.continue_run`` resumes the run.
+
         Args:
             requirement_id: The requirement, its id or a unique prefix of that; or its run (``chat/2``), if that has no
                 other unresolved requirement.
@@ -94,9 +90,6 @@ class RequirementMethods(Database):
             note: A note for the model, such as the reason of a rejection.
             by: Who answers.
             user_id: The user of its session: another user's requirement is not found.
-
-        Returns:
-            The requirement with its answer. ``agent.continue_run`` resumes the run.
 
         Raises:
             RequirementNotFound: Nothing matches.
@@ -115,15 +108,12 @@ class RequirementMethods(Database):
         return resolved
 
     def claim(self, requirement_id: str, *, by: str, user_id: str | None = None) -> Requirement:
-        """Claim a requirement before working on it: then only ``by`` may resolve it.
+        """Claim a requirement before working on it: then only ``by`` may resolve it. Returns it as claimed.
 
         Args:
             requirement_id: The requirement, as in `resolve`.
             by: Who claims it.
             user_id: The user of its session: another user's requirement is not found.
-
-        Returns:
-            The claimed requirement.
 
         Raises:
             RequirementNotFound: Nothing matches.
@@ -138,7 +128,8 @@ class RequirementMethods(Database):
         """Assign pending requirements to a person; or, if none is pending, hand off the session.
 
         A session that is handed off gets a paused run. When the person has answered it (``resolve(..., value=...)``),
-        the agent continues with the answer.
+        the agent continues with the answer. Returns the requirement that is assigned to the person (the first of
+        several).
 
         Args:
             reference: A requirement, a run, or a session.
@@ -146,9 +137,6 @@ class RequirementMethods(Database):
             note: A note for the person.
             by: Who hands it off.
             user_id: The user of its session: another user's is not found.
-
-        Returns:
-            The requirement that is assigned to the person (the first of several).
 
         Raises:
             RequirementNotFound: Nothing matches.
@@ -162,10 +150,8 @@ class RequirementMethods(Database):
         """Claim a paused or interrupted run, to resume it in this process. One of several concurrent claims succeeds.
 
         Tool calls that had started when the run was interrupted become ``unknown``. With a ``user_id``, a run of
-        another user's session is not found, and a session without a user becomes theirs.
-
-        Returns:
-            The run with its messages, tool calls and answers; its status is RUNNING.
+        another user's session is not found, and a session without a user becomes theirs. Returns the run with its
+        messages, tool calls and answers; its status is RUNNING.
 
         Raises:
             RunNotFound: There is no such run.

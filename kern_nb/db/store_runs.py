@@ -21,13 +21,12 @@ class RunMethods(Database):
     def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Store a finished run with its messages and tool calls, in one transaction.
 
+        Returns the run as stored, with its ``run_index``.
+
         Args:
             session_id: The session; a new id creates it.
             run: The run. Its ``session_state`` is merged into the session's, key by key: other runs' keys are kept.
             user_id: The user of the session.
-
-        Returns:
-            The run as stored, with its ``run_index``.
 
         Raises:
             OwnerMismatch: The session belongs to another user.
@@ -60,6 +59,9 @@ class RunMethods(Database):
     ) -> Run:
         """Open a run before the model is called; continue with `append_messages` and `finish_run`.
 
+        Returns the open run: its id, its index, its messages as stored, and the state it starts from in
+        ``session_state``.
+
         Args:
             session_id: The session; a new id creates it.
             input: The run's input.
@@ -77,9 +79,6 @@ class RunMethods(Database):
             extra: Other data of the caller, stored with the run.
             internal: Data of kern_nb's own agents; see `extra_keys`.
             messages: The first messages, stored in the same transaction.
-
-        Returns:
-            The open run: its id, its index, its messages as stored, and the state it starts from in ``session_state``.
 
         Raises:
             OwnerMismatch: The session belongs to another user.
@@ -114,7 +113,7 @@ class RunMethods(Database):
         session_state: dict[str, Any] | None = None,
         store_results: bool = True,
     ) -> list[Message]:
-        """Add messages to an open run as they happen, with their tool calls.
+        """Add messages to an open run as they happen, with their tool calls; returns them as stored, numbered.
 
         A tool's message ends its call. Its ``internal["duration_s"]`` is the duration of the call, if that is not the
         time since the call was stored; its ``internal["args"]`` the arguments of the call, if a person changed them.
@@ -124,9 +123,6 @@ class RunMethods(Database):
             messages: The messages, in order.
             session_state: The whole state as the run has it; merged as in `finish_run`.
             store_results: False ends the calls of tools' messages without storing the messages or results.
-
-        Returns:
-            The messages as stored, numbered.
 
         Raises:
             RunNotFound: There is no such run.
@@ -155,6 +151,8 @@ class RunMethods(Database):
     ) -> RunEnd:
         """End an open run. Its tool calls without a result become unknown.
 
+        Returns the last messages, the state after the run, and when it ended.
+
         Args:
             run_id: The open run.
             status: The status to set.
@@ -171,17 +169,13 @@ class RunMethods(Database):
             state_unchanged: Whether the run has not changed the state since `start_run`, or since the last
                 `append_messages` with a state; the run gets the session's current state.
 
-        Returns:
-            The last messages, the state after the run, and when it ended.
-
         Raises:
             RunNotFound: There is no such run.
             RunClosed: It has ended.
         """
         values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state, "error": error}
-        values |= {"model": model, "model_provider": model_provider}
-        values |= {"duration_s": duration_s, "time_to_first_token_s": time_to_first_token_s, "messages": messages}
-        values["state_unchanged"] = state_unchanged
+        values |= {"model": model, "model_provider": model_provider, "duration_s": duration_s, "messages": messages}
+        values |= {"time_to_first_token_s": time_to_first_token_s, "state_unchanged": state_unchanged}
         return self.write(
             lambda connection: run_writes.finish_run(connection, self, run_id, status=status, **values), small=True
         )
@@ -219,9 +213,6 @@ class RunMethods(Database):
             start: The first run index.
             limit: The most runs to return.
             user_id: The user of the session.
-
-        Returns:
-            The runs.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -263,9 +254,6 @@ class RunMethods(Database):
             last_messages: Only the last messages.
             user_id: The user of the session.
 
-        Returns:
-            The messages.
-
         Raises:
             SessionNotFound: There is no such session.
         """
@@ -294,9 +282,6 @@ class RunMethods(Database):
             also: Indexes of runs to include besides those after ``after_run``.
             before_run: Only runs before this index.
             user_id: The user of the session.
-
-        Returns:
-            The messages by run index.
 
         Raises:
             SessionNotFound: There is no such session.

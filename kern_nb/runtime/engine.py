@@ -24,7 +24,7 @@ from pydantic_ai.usage import UsageLimits
 
 from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
-from kern_nb.db.state_merge import merge
+from kern_nb.db.open_runs import merge
 from kern_nb.errors import AlreadyClaimed, BadUsage, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run

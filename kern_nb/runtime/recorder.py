@@ -21,9 +21,8 @@ from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.integrity import abandon
-from kern_nb.db.mapping import result_status
+from kern_nb.db.mapping import as_stored, result_status
 from kern_nb.db.run_writes import RunEnd
-from kern_nb.db.stored_run import as_stored
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
