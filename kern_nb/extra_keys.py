@@ -45,6 +45,9 @@ RERUN_OF = "rerun_of"
 STEP_PATH = "step_path"
 """In the run of a workflow's step: the path of the step."""
 
+STEP = "step"
+"""In the ``extra`` of the run of a workflow's step: the name of the step."""
+
 TOOL_CALL_ID = "tool_call_id"
 """In the run of a team's member: the leader's tool call that it answers."""
 
@@ -53,6 +56,9 @@ STATE_BEFORE = "state_before"
 
 REQUIRED_FIELDS = "required"
 """In a requirement: the arguments without which its tool cannot run."""
+
+METADATA = "metadata"
+"""In a requirement: what its tool stated when it paused the run."""
 
 SENDER = "from"
 """In a handoff: who handed the session off."""

@@ -102,15 +102,10 @@ def estimate_tokens(message: Message) -> int:
     return 1 + (len(text) + calls) // _CHARACTERS_PER_TOKEN
 
 
-def chat_history_tool() -> Callable[..., Any]:
-    """Create the tool of `read_chat_history`."""
-
-    def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
-        """Read the earlier conversation of this session, or only its latest `num_runs` runs."""
-        history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
-        return json.dumps([_line(message) for message in history], ensure_ascii=False)
-
-    return get_chat_history
+def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
+    """Read the earlier conversation of this session, or only its latest `num_runs` runs."""
+    history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
+    return json.dumps([_line(message) for message in history], ensure_ascii=False)
 
 
 def past_sessions_tool(max_sessions: int) -> Callable[..., Any]:

@@ -7,38 +7,34 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kern_nb.environment import in_notebook
+from kern_nb.runtime import event_loop
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
+
+if TYPE_CHECKING:
+    from kern_nb.records import Run
+    from kern_nb.runtime.session_owner import RunFunction
 
 _UPDATE_S = 0.1
 _POLL_S = 0.2
 
 
-class EventRelay:
-    """Passes events from the loop's thread to the calling thread: only that of the cell may write to the cell."""
+def print_run(work: RunFunction) -> None:
+    """Run, and print the events in the calling thread: only that of the cell may write to the cell."""
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    emit = printer()
 
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def send(self, event: Event) -> None:
-        """Add an event; called in the loop's thread."""
-        self._events.put(event)
-
-    def forward(self, future: Future[Any], emit: Emit) -> None:
-        """Emit events until the run has ended."""
-        while not (future.done() and self._events.empty()):
+    def forward(future: Future[Run]) -> None:
+        while not (future.done() and events.empty()):
             try:
-                emit(self._events.get(timeout=_POLL_S))
+                emit(events.get(timeout=_POLL_S))
             except queue.Empty:
                 continue
 
-
-class _Screen(Protocol):
-    def show(self, stream: Any, event: Event) -> None:
-        """Update the output."""
+    event_loop.run(lambda: work(events.put), watch=forward)
 
 
 def printer() -> Emit:
@@ -53,7 +49,7 @@ def printer() -> Emit:
     def render() -> dict[str, str]:
         return {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
 
-    screen: _Screen = _Cell(render) if in_notebook() else _Terminal()
+    screen = _Cell(render) if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):

@@ -14,6 +14,7 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 
 from kern_nb.errors import BadUsage
+from kern_nb.extra_keys import METADATA, REQUIRED_FIELDS
 from kern_nb.interop import media
 from kern_nb.records import Message, Requirement, Run, ToolCall
 from kern_nb.runtime.tools import Tool
@@ -34,7 +35,7 @@ def build_requirements(deferred: DeferredToolRequests, tools: Mapping[str, Tool]
     requirements += [_requirement(call, "external_execution", tools) for call in own]
     for requirement in requirements:
         if metadata := deferred.metadata.get(requirement.tool_call_id or ""):  # the tool's own, of its pause
-            requirement.extra["metadata"] = media.plain_value(metadata)
+            requirement.extra[METADATA] = media.plain_value(metadata)
     return requirements
 
 
@@ -54,7 +55,7 @@ def _requirement(call: ToolCallPart, default_kind: str, tools: Mapping[str, Tool
         if requirement.kind == "user_input":
             requirement.extra = {"fields": list(tool.fields or tool.parameters)}
             if tool.required_fields:
-                requirement.extra["required"] = list(tool.required_fields)
+                requirement.extra[REQUIRED_FIELDS] = list(tool.required_fields)
     if requirement.kind == "handoff" and requirement.prompt is None:
         requirement.prompt = str(args.get("reason") or next(iter(args.values()), "")) or None
     return requirement

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic_ai import Agent as PydanticAgent
 
 from kern_nb import extra_keys
-from kern_nb.db import SessionStore
 from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.history import HistoryOptions
@@ -81,11 +80,9 @@ class WorkflowSettings(OwnerSettings):
 
     Attributes:
         steps: Its steps.
-        on_end: Called with a run that ended.
     """
 
     steps: Sequence[Node]
-    on_end: Callable[[SessionStore, Run], None]
 
 
 @dataclass(frozen=True)
