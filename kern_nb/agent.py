@@ -249,22 +249,19 @@ class Agent(SessionOwner):
         from pydantic_ai import DeferredToolRequests
 
         from kern_nb.runtime.context import RunContext
-        from kern_nb.runtime.tools import build_toolset, separate_toolsets
+        from kern_nb.runtime.tools import build_toolset
 
         with self._lock:
             if self._loop is None:
-                tools, toolsets = separate_toolsets(self._all_tools())
+                tools, toolset = build_toolset(self._all_tools())
                 agent: PydanticAgent[RunContext, Any] = PydanticAgent(
                     deps_type=RunContext,
                     output_type=[str, DeferredToolRequests],
-                    toolsets=[build_toolset(tools, toolsets)],
+                    toolsets=[toolset],
                     name=self.name or self.id,
                 )
                 self._loop = agent, tools
             return self._loop
-
-    def _check_tools(self) -> None:
-        self._model_loop()
 
     def _all_tools(self) -> list[Any]:
         from kern_nb.runtime.history import get_chat_history, past_sessions_tool

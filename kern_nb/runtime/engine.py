@@ -92,18 +92,13 @@ async def _opening_input(
     settings: AgentSettings, context: RunContext, prompt: Any, *, is_stored: bool = False
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
-    past, summary = await _load_past(settings, context)
+    past, summary = await history.load(settings, context)
     instructions = _join(await settings.load_instructions(context), summary)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
     parts = [media.printable(part) for part in prompt] if isinstance(prompt, list) else media.printable(prompt)
     return _ModelInput(model_history, media.printable(instructions), parts)
-
-
-async def _load_past(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
-    run, options = context.recorder.run, settings.history
-    return await history.load(context.store, run, options, settings.summaries, settings.model, context.user_id)
 
 
 async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
@@ -114,9 +109,10 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         "run_id": run_id,
         "user_id": request.user_id,
         "parent_run_id": request.parent.run_id if request.parent else None,
-        "default_state": settings.session_defaults,
+        # Set before the run, so that it is not a change by the run.
+        "default_state": {} if settings.overwrite_state else settings.default_state,
         "extra": request.extra,
-        "internal": request.internal,
+        "internal": extra_keys.run_internal(request.extra, copy.deepcopy(request.session_state)),
     }
     return await store_start(store, run_id, lambda: store.start_run(request.session_id, **fields))
 
@@ -221,10 +217,9 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     member_results = await settings.load_member_results(run, context)
     if member_results is None:
         return None
-    past, summary = await _load_past(settings, context)
+    past, summary = await history.load(settings, context)
     own = [m for m in run.messages if not m.from_history and not m.is_partial]
-    results = resume.build_results(run, settings.tools, member_results)
-    resume.require_approved_tools(results, run, settings.tools, has_toolsets=settings.has_toolsets)
+    results = resume.build_results(run, settings.tools, member_results, has_toolsets=settings.has_toolsets)
     recorder.unknown_calls = resume.unknown_calls(results)
     prompt = resume.handoff_prompt(run)
     if prompt is not None:
@@ -297,10 +292,7 @@ async def _fail(context: RunContext, error: BaseException, before: Run | None, r
 
 
 async def _drive(
-    settings: AgentSettings,
-    context: RunContext,
-    model: Model,
-    load_input: Callable[[], Awaitable[_ModelInput | None]],
+    settings: AgentSettings, context: RunContext, model: Model, load_input: Callable[[], Awaitable[_ModelInput | None]]
 ) -> None:
     recorder = context.recorder
     model_input = await load_input()

@@ -241,10 +241,10 @@ class Recorder:
                 return
             self._messages.append(message)
 
-    async def pause(self, requirements: Sequence[Requirement], output: Any = None) -> None:
+    async def pause(self, requirements: Sequence[Requirement]) -> None:
         """Pause the run."""
         await self.flush()
-        values = {"session_state": snapshot(self._state), "duration_s": self._duration_s(), "output": output}
+        values: dict[str, Any] = {"session_state": snapshot(self._state), "duration_s": self._duration_s()}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
@@ -252,7 +252,12 @@ class Recorder:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
-        values |= self._final_state()
+        state = snapshot(self._state)
+        try:
+            is_unchanged = codec.dumps(state) == self._stored_state
+        except UnstorableValue:  # raised again when it is stored
+            is_unchanged = False
+        values |= {"state_unchanged": True} if is_unchanged else {"session_state": state}
         if self._last_response is not None:
             values |= {"model": self._last_response.model_name, "model_provider": self._last_response.provider_name}
 
@@ -275,15 +280,6 @@ class Recorder:
             # The state could not be stored: the run ends with the state as it was before.
             values |= {"session_state": None, "state_unchanged": False, "error": error or str(unstorable)}
             await in_thread(write)
-
-    def _final_state(self) -> dict[str, Any]:
-        """Return the state as parameters of `SessionStore.finish_run`."""
-        state = snapshot(self._state)
-        try:
-            unchanged = codec.dumps(state) == self._stored_state
-        except UnstorableValue:  # raised again when it is stored
-            unchanged = False
-        return {"state_unchanged": True} if unchanged else {"session_state": state}
 
     def _track_end(self, status: RunStatus, end: RunEnd, values: dict[str, Any]) -> None:
         """Set `stored_run`, where all of the run is known."""

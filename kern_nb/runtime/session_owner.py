@@ -66,9 +66,6 @@ class SessionOwner(SessionAccess):
         state = copy.deepcopy(self._default_state)
         return self._arguments | current | {"db": self._db, "session_state": state}
 
-    def _check_tools(self) -> None:
-        """Raise BadUsage if a tool cannot be used."""
-
     # Running ----------------------------------------------------------------------------------------------------------
 
     def run(
@@ -171,8 +168,7 @@ class SessionOwner(SessionAccess):
 
         require_text("session_id", session_id)
         require_text("user_id", user_id)
-        cell = current_cell()
-        extra = {"notebook": cell} if cell else {}
+        extra = {"notebook": cell} if (cell := current_cell()) else {}
         session_id, user_id = self._session(session_id), self._user(user_id)
         return self._prepare_run(input, session_id, user_id, extra, session_state=session_state, **media)
 
@@ -296,4 +292,4 @@ def check_tools(owner: SessionOwner) -> None:
     Raises:
         BadUsage: a tool cannot be used.
     """
-    owner._check_tools()  # noqa: SLF001 - of this module
+    owner._settings()  # noqa: SLF001 - of this module

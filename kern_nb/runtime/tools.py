@@ -19,14 +19,7 @@ from pydantic import PydanticUserError
 from pydantic_ai import RunContext as PydanticContext
 from pydantic_ai import Tool as PydanticTool
 from pydantic_ai import ToolReturn
-from pydantic_ai.exceptions import (
-    ApprovalRequired,
-    CallDeferred,
-    ModelRetry,
-    ToolFailed,
-    ToolRetryError,
-    UserError,
-)
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed, ToolRetryError, UserError
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset, WrapperToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -83,7 +76,11 @@ class Tool:
         self.prompt = prompt
         self.expires_after_s = expires_after_s
         self.timeout_s = timeout_s
-        signature = _signature(function, self.name)
+        try:
+            signature = inspect.signature(function)
+        except (ValueError, TypeError) as error:
+            hint = f"Wrap it: def {self.name}(x: str): ..., with type hints."
+            raise BadUsage(f"{self.name} has no signature, so no model can call it.", hint) from error
         declared = signature.parameters
         self.injected = _injected(function, signature)
         self.parameters = [name for name in declared if name not in self.injected]
@@ -99,14 +96,6 @@ class Tool:
     def __repr__(self) -> str:
         """Show the name, and the kind of requirement."""
         return escape_controls(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
-
-
-def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (ValueError, TypeError) as error:
-        hint = f"Wrap it: def {name}(x: str): ..., with type hints."
-        raise BadUsage(f"{name} has no signature, so no model can call it.", hint) from error
 
 
 @overload
@@ -155,8 +144,11 @@ def handoff(*, to: str | None = None, name: str = "hand_to_human", description: 
     return Tool(hand_over, name=name, description=text, handoff=True, assignee=to)
 
 
-def separate_toolsets(items: Sequence[Any]) -> tuple[dict[str, Tool], list[AbstractToolset[RunContext]]]:
-    """Split an agent's tools into functions, by name, and pydantic-ai toolsets (an MCP server, for example).
+def build_toolset(items: Sequence[Any]) -> tuple[dict[str, Tool], AbstractToolset[RunContext]]:
+    """Combine functions and pydantic-ai toolsets (an MCP server, for example) into the toolset of a pydantic-ai agent.
+
+    Returns:
+        The functions, as tools by name; and the toolset.
 
     Raises:
         BadUsage: two tools have the same name.
@@ -171,15 +163,8 @@ def separate_toolsets(items: Sequence[Any]) -> tuple[dict[str, Tool], list[Abstr
         if new.name in tools:
             raise BadUsage(f"Two tools are named {new.name!r}.", "Rename one: tool(fn, name=...).")
         tools[new.name] = new
-    return tools, toolsets
-
-
-def build_toolset(
-    tools: Mapping[str, Tool], toolsets: Sequence[AbstractToolset[RunContext]]
-) -> AbstractToolset[RunContext]:
-    """Combine tools and toolsets into the toolset of a pydantic-ai agent."""
     functions: FunctionToolset[RunContext] = FunctionToolset([_pydantic_tool(tool) for tool in tools.values()])
-    return _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
+    return tools, _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
 
 
 def _pydantic_tool(tool: Tool) -> PydanticTool[RunContext]:
