@@ -48,11 +48,7 @@ Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
 
 def _require_tools(tools: Sequence[Any]) -> list[Any]:
-    """Check tools as far as possible without pydantic-ai.
-
-    Raises:
-        BadUsage: an item is not a tool, or two tools have the same name.
-    """
+    """Check tools as far as possible without pydantic-ai."""
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
@@ -140,6 +136,7 @@ class Agent(SessionOwner):
     """
 
     session_type: ClassVar[SessionType] = "agent"
+    _engine_module: ClassVar[str] = "kern_nb.runtime.engine"
 
     def __init__(
         self,
@@ -178,7 +175,7 @@ class Agent(SessionOwner):
         self.role = role
         self.max_requests = max_requests
         self.cache_session = cache_session
-        self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
+        self._arguments["tools"] = self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
             value = self._arguments[count]
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
@@ -192,9 +189,6 @@ class Agent(SessionOwner):
         self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
-
-    def _parameters(self) -> dict[str, Any]:
-        return super()._parameters() | {"tools": list(self._given_tools)}
 
     def _configuration(self) -> dict[str, Any]:
         instructions = self.instructions if isinstance(self.instructions, str) else None
@@ -240,11 +234,7 @@ class Agent(SessionOwner):
         )
 
     def _model_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
-        """Return pydantic-ai's agent, created once, and its tools by name.
-
-        Raises:
-            BadUsage: a tool cannot be used.
-        """
+        """Return pydantic-ai's agent, created once, and its tools by name."""
         from pydantic_ai import Agent as PydanticAgent
         from pydantic_ai import DeferredToolRequests
 
@@ -381,11 +371,6 @@ class Agent(SessionOwner):
         from kern_nb.interop import media
 
         return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
-
-    def _engine(self) -> Any:
-        from kern_nb.runtime import engine
-
-        return engine
 
     def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
         cached = self._cached.get(store, {})

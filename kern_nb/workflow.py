@@ -57,6 +57,7 @@ class Workflow(SessionOwner):
     """
 
     session_type: ClassVar[SessionType] = "workflow"
+    _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
 
     def __init__(
         self,
@@ -109,11 +110,6 @@ class Workflow(SessionOwner):
             timeout_s=self.timeout_s,
             steps=self.steps.steps,
         )
-
-    def _engine(self) -> Any:
-        from kern_nb.runtime import workflow_engine
-
-        return workflow_engine
 
     def continue_run(
         self,

@@ -265,11 +265,7 @@ async def finish(
 
 
 async def _fail(context: RunContext, error: BaseException, before: Run | None, reason: str) -> None:
-    """Store the end of a run that was cancelled or failed.
-
-    Raises:
-        RunFailed: it failed. Nothing is raised for a cancelled run, whose CancelledError is propagated by the caller.
-    """
+    """Store the end of a run that was cancelled, or failed: then raise RunFailed."""
     recorder, store = context.recorder, context.store
     is_released = before is not None and before.status != "RUNNING" and not recorder.has_written
     task = asyncio.current_task()

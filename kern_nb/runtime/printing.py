@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +41,10 @@ def printer() -> Emit:
 
     The view is imported here, because views are above the runtime.
     """
-    from kern_nb.views.stream import RunStream, stream_html, stream_text
+    from kern_nb.views.stream import RunStream
 
     stream = RunStream()
-
-    def render() -> dict[str, str]:
-        return {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
-
-    screen = _Cell(render) if in_notebook() else _Terminal()
+    screen = _Cell() if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
@@ -68,19 +63,20 @@ def printer() -> Emit:
 class _Cell:
     """One output of a cell, updated in place."""
 
-    def __init__(self, render: Callable[[], dict[str, str]]) -> None:
-        self._render = render
+    def __init__(self) -> None:
         self._handle: Any = None
         self._updated_at = 0.0
 
-    def show(self, _stream: Any, event: Event) -> None:
+    def show(self, stream: Any, event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Text) and now - self._updated_at < _UPDATE_S:
             return
         self._updated_at = now
         from IPython.display import display
 
-        bundle = self._render()
+        from kern_nb.views.stream import stream_html, stream_text
+
+        bundle = {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:

@@ -114,11 +114,7 @@ class SessionAccess(ABC):
         return self.user_id if user_id is None else user_id
 
     def _find_run(self, run_id: str | int | Run, session_id: str | None, user_id: str | None) -> Run:
-        """Find a run by a reference of a person.
-
-        Raises:
-            RunNotFound: there is no such run, or its session belongs to another user.
-        """
+        """Find a run by a reference of a person, if its session belongs to the user or nobody."""
         try:
             return self._lookup_run(run_id, session_id, user_id)
         except (SessionNotFound, RunNotFound):

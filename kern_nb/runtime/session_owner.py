@@ -6,6 +6,7 @@ import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage, did_you_mean
@@ -30,6 +31,9 @@ _SETTABLE = (
 
 class SessionOwner(SessionAccess):
     """Base class of agents, teams and workflows."""
+
+    _engine_module: ClassVar[str]
+    """The module with `start_run` and `resume_run`; imported by a run, because it imports pydantic-ai."""
 
     _keeps_summaries: bool
     _reinitialize: ClassVar[Callable[..., None]]
@@ -191,7 +195,7 @@ class SessionOwner(SessionAccess):
 
         async def work(emit: Emit) -> Run:
             try:
-                run: Run = await self._engine().start_run(self._settings(), store, request, emit)
+                run: Run = await import_module(self._engine_module).start_run(self._settings(), store, request, emit)
             finally:
                 self._forget(store, session_id)
             self._start_summary(store, run)
@@ -224,7 +228,8 @@ class SessionOwner(SessionAccess):
                 owner = before.agent_id or before.team_id or before.workflow_id
                 message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
                 raise BadUsage(message, f"Continue it with the {kind}.")
-            run: Run = await self._engine().resume_run(settings, store, before, emit, parent, user_id, **options)
+            resume = import_module(self._engine_module).resume_run
+            run: Run = await resume(settings, store, before, emit, parent, user_id, **options)
         finally:
             self._forget(store)
         self._start_summary(store, run)
@@ -232,10 +237,6 @@ class SessionOwner(SessionAccess):
 
     def _build_prompt(self, input: Any) -> Any:
         return input
-
-    @abstractmethod
-    def _engine(self) -> Any:
-        """Import the module with the functions `start_run` and `resume_run`, which imports pydantic-ai."""
 
     @abstractmethod
     def _settings(self) -> OwnerSettings:

@@ -168,11 +168,6 @@ def build_toolset(items: Sequence[Any]) -> tuple[dict[str, Tool], AbstractToolse
 
 
 def _pydantic_tool(tool: Tool) -> PydanticTool[RunContext]:
-    """Convert a tool.
-
-    Raises:
-        BadUsage: a parameter's type has no JSON schema.
-    """
     options: dict[str, Any] = {"name": tool.name, "description": tool.description, "timeout": tool.timeout_s}
     try:
         return PydanticTool(_with_context(tool), takes_ctx=True, **options)
@@ -231,11 +226,7 @@ def _with_context(tool: Tool) -> Callable[..., Any]:
 
 
 def _injected(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, str]:
-    """Find the parameters that the run fills in, by name or type, and the value that each gets.
-
-    Raises:
-        BadUsage: a parameter has the type of pydantic-ai's context.
-    """
+    """Return the parameters that the run fills in, by name or type, with the value that each gets."""
     injected = {name: name for name in INJECTABLE if name in signature.parameters}
     for name, hint in _hints(function, signature).items():
         if hint is RunContext:
@@ -302,11 +293,7 @@ class _PausingToolset(WrapperToolset[RunContext]):
 
 
 async def _resolve(result: Any) -> Any:
-    """Return the result of an awaitable, and the list of what a generator yields.
-
-    Raises:
-        ToolFailed: a generator raised; the message includes the values before that.
-    """
+    """Resolve a result. If a generator raises, its error for the model includes the values before that."""
     try:
         return await resolve(result, _unwrap_run)
     except IterationFailed as failed:
@@ -320,7 +307,6 @@ async def _resolve(result: Any) -> Any:
 
 
 def _error_text(error: BaseException) -> str:
-    """Return the text of an error for the model."""
     if isinstance(error, ToolFailed):
         return error.message
     hint = f" {error.hint}" if isinstance(error, KernError) and error.hint else ""
@@ -328,11 +314,7 @@ def _error_text(error: BaseException) -> str:
 
 
 def _unwrap_run(result: Any) -> Any:
-    """Return a tool's result; of a `Run`, its output.
-
-    Raises:
-        ToolFailed: the run is not completed, and nothing would resume it for this call.
-    """
+    """Return a tool's result; of a `Run`, its output. Nothing would resume a run that is not completed."""
     if not isinstance(result, Run):
         return result
     if result.status != "COMPLETED":

@@ -234,18 +234,7 @@ class _Execution:
         previous: Any,
         convert: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Run a function, as a run of the workflow with the function's input and output.
-
-        Args:
-            function: The function.
-            name: The name of the step.
-            path: The path of the step.
-            previous: The output of the previous step.
-            convert: Converts the result; of a condition, `bool`.
-
-        Raises:
-            KernError: it was interrupted, and may have taken effect.
-        """
+        """Run a function, as a run of the workflow with the function's input and output; a condition's is a `bool`."""
         stored = self.step_runs.get(path)
         if stored is not None and stored.status == "COMPLETED":
             return stored.output
@@ -295,8 +284,7 @@ async def _call(
 ) -> Any:
     """Call a function and return its result; of a generator, the list of its values.
 
-    Raises:
-        BadUsage: a condition's function is a generator, which is true whatever it yields.
+    A condition's function must not be a generator, which is true whatever it yields.
     """
     try:
         is_async = inspect.iscoroutinefunction(function)
@@ -315,11 +303,7 @@ async def _call(
 
 
 def _unwrap_run(name: str, result: Any) -> Any:
-    """Return a function's result; of a `Run`, its output.
-
-    Raises:
-        BadUsage: the run is not completed, and nothing would resume it.
-    """
+    """Return a function's result; of a `Run`, its output. Nothing would resume a run that is not completed."""
     if not isinstance(result, Run):
         return result
     if result.status != "COMPLETED":
@@ -329,11 +313,7 @@ def _unwrap_run(name: str, result: Any) -> Any:
 
 
 def _require_same(step: Step, stored: Run) -> None:
-    """Check that the step of a stored run, which is found by its path, is still the same.
-
-    Raises:
-        BadUsage: it is another step.
-    """
+    """Check that the step of a stored run, which is found by its path, is still the same."""
     old_title, owner_id = stored.extra.get(STEP), stored.agent_id or stored.team_id
     run_type = step.executor.session_type if isinstance(step.executor, SessionOwner) else "workflow"
     has_other_executor = run_type != stored.run_type or (owner_id is not None and owner_id != step.executor.id)
