@@ -77,7 +77,7 @@ class Team(Agent):
             if member is None:
                 known = ", ".join(self.members)
                 raise BadUsage(f"There is no member {member_id!r}.", did_you_mean(member_id, self.members, known))
-            extra = {"tool_call_id": run_context.tool_call_id}
+            extra = {TOOL_CALL_ID: run_context.tool_call_id}
             work = member._prepare_run(task, run_context.session_id, run_context.user_id, extra, parent=run_context)  # noqa: SLF001 - a team runs its members
             run = await work(ignore)  # the events of members are not shown; their answers are
             if run.status == "PAUSED":
