@@ -73,7 +73,6 @@ class ScriptedModel:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the model's name."""
         return f"ScriptedModel(id={self.id!r})"
 
     def build(self) -> Model:

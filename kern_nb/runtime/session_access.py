@@ -72,7 +72,6 @@ class SessionAccess(ABC):
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the kind, the id and the session."""
         session = f" session_id={self.session_id!r}" if self.session_id else ""
         return escape_controls(f"<{type(self).__name__} {self.id}{session}>")
 

@@ -94,7 +94,6 @@ class Tool:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        """Show the name, and the kind of requirement."""
         return escape_controls(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
 
 

@@ -127,13 +127,11 @@ class _Execution:
         )
 
     async def run_sequence(self, steps: Sequence[Node], path: str, previous: Any) -> Any:
-        """Run steps one after the other, and return the output of the last."""
         for index, step in enumerate(steps):
             previous = await self.run_node(step, f"{path}{index}", previous)
         return previous
 
     async def run_node(self, node: Node, path: str, previous: Any) -> Any:
-        """Run a node of any kind, and return its output."""
         if isinstance(node, Step):
             output = await self.run_step(node, path, previous)
         elif isinstance(node, Parallel):
@@ -163,7 +161,6 @@ class _Execution:
         return await self.run_sequence(steps, f"{path}.{branch}.", previous)
 
     async def run_loop(self, node: Loop, path: str, previous: Any) -> Any:
-        """Repeat steps until the end condition holds."""
         for iteration in range(node.max_iterations):
             previous = await self.run_sequence(node.steps, f"{path}.{iteration}.", previous)
             if node.end_condition is not None:

@@ -36,7 +36,6 @@ class Workspace:
         self._read_only = read_only
 
     def __repr__(self) -> str:
-        """Show the paths."""
         return escape_controls(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
