@@ -44,7 +44,7 @@ def printer() -> Emit:
     from kern_nb.views.stream import RunStream
 
     stream = RunStream()
-    screen = _Cell() if in_notebook() else _Terminal()
+    screen: _Cell | _Terminal = _Cell() if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
