@@ -6,7 +6,7 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from kern_nb import models
 from kern_nb._lazy import lazy_names
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.session_owner import SessionOwner, require_state
+from kern_nb.runtime.session_owner import SessionOwner, owner_fields
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, Session, SessionType
     from kern_nb.runtime.context import RunContext
-    from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.session_owner import RunFunction
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.tools import Tool, handoff, tool
@@ -41,21 +39,16 @@ __getattr__, __dir__ = lazy_names(
 
 _INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
+_COUNTS = (
+    "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests",
+    "num_past_sessions_to_search",
+)  # fmt: skip
+
 Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
 
-def _require_counts(values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
-            raise BadUsage(f"{name} must be a number of at least 0, got {value!r}.", f"For example: {name}=3.")
-
-
 def _require_tools(tools: Sequence[Any]) -> list[Any]:
-    """Check tools as far as possible without pydantic-ai.
-
-    Raises:
-        BadUsage: an item is not a tool, or two tools have the same name.
-    """
+    """Check tools as far as possible without pydantic-ai."""
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
@@ -143,6 +136,7 @@ class Agent(SessionOwner):
     """
 
     session_type: ClassVar[SessionType] = "agent"
+    _engine_module: ClassVar[str] = "kern_nb.runtime.engine"
 
     def __init__(
         self,
@@ -175,33 +169,17 @@ class Agent(SessionOwner):
         timeout_s: float | None = None,
         max_requests: int | None = 50,
     ) -> None:
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__(
-            db=db,
-            session_id=session_id,
-            user_id=user_id,
-            name=name,
-            id=id,
-            session_state=session_state,
-            overwrite_db_session_state=overwrite_db_session_state,
-            timeout_s=timeout_s,
-            session_summary_manager=session_summary_manager,
-        )
+        super().__init__(locals())
         self.model = model
         self.instructions = instructions
         self.role = role
         self.max_requests = max_requests
         self.cache_session = cache_session
-        self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
-        counts: dict[str, float | None] = {
-            "num_history_runs": num_history_runs,
-            "num_history_messages": num_history_messages,
-            "history_token_budget": history_token_budget,
-            "timeout_s": timeout_s,
-            "max_requests": max_requests,
-            "num_past_sessions_to_search": num_past_sessions_to_search,
-        }
-        _require_counts(counts)
+        self._arguments["tools"] = self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
+        for count in _COUNTS:
+            value = self._arguments[count]
+            if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
+                raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
             raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
         # With a token budget, a manager only writes the summary when the budget needs it.
@@ -210,11 +188,7 @@ class Agent(SessionOwner):
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
         self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
-    def _parameters(self) -> dict[str, Any]:
-        return super()._parameters() | {"tools": list(self._given_tools)}
-
-    def _reinitialize(self, parameters: dict[str, Any]) -> None:
-        Agent.__init__(self, **parameters)
+    _reinitialize: ClassVar[Callable[..., None]] = __init__
 
     def _configuration(self) -> dict[str, Any]:
         instructions = self.instructions if isinstance(self.instructions, str) else None
@@ -228,10 +202,11 @@ class Agent(SessionOwner):
         from kern_nb.runtime.settings import AgentSettings
 
         pydantic_agent, tools = self._model_loop()
-        arguments = self._arguments
+        arguments, instructions = self._arguments, self.instructions
+        is_static_list = isinstance(instructions, list | tuple) and all(isinstance(text, str) for text in instructions)
         return AgentSettings(
             owner=self,
-            owner_fields=self._owner_fields(),
+            owner_fields=owner_fields(self),
             default_state=self._default_state,
             overwrite_state=self.overwrite_db_session_state,
             timeout_s=self.timeout_s,
@@ -253,52 +228,40 @@ class Agent(SessionOwner):
                 add_summary=arguments["add_session_summary_to_context"],
             ),
             summaries=self._summaries(),
-            has_static_instructions=self._has_static_instructions(),
+            has_static_instructions=isinstance(instructions, str | None) or is_static_list,
             load_instructions=self._load_instructions,
             load_member_results=self._load_member_results,
         )
 
     def _model_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
-        """Return pydantic-ai's agent, created once, and its tools by name.
-
-        Raises:
-            BadUsage: a tool cannot be used.
-        """
+        """Return pydantic-ai's agent, created once, and its tools by name."""
         from pydantic_ai import Agent as PydanticAgent
         from pydantic_ai import DeferredToolRequests
 
         from kern_nb.runtime.context import RunContext
-        from kern_nb.runtime.tools import build_toolset, separate_toolsets
+        from kern_nb.runtime.tools import build_toolset
 
         with self._lock:
             if self._loop is None:
-                tools, toolsets = separate_toolsets(self._all_tools())
+                tools, toolset = build_toolset(self._all_tools())
                 agent: PydanticAgent[RunContext, Any] = PydanticAgent(
                     deps_type=RunContext,
                     output_type=[str, DeferredToolRequests],
-                    toolsets=[build_toolset(tools, toolsets)],
+                    toolsets=[toolset],
                     name=self.name or self.id,
                 )
                 self._loop = agent, tools
             return self._loop
 
-    def _check_tools(self) -> None:
-        self._model_loop()
-
     def _all_tools(self) -> list[Any]:
-        from kern_nb.runtime.history import chat_history_tool, past_sessions_tool
+        from kern_nb.runtime.history import get_chat_history, past_sessions_tool
 
         tools = list(self._given_tools)
         if self._arguments["read_chat_history"]:
-            tools.append(chat_history_tool())
+            tools.append(get_chat_history)
         if self._arguments["search_past_sessions"] and (n := self._arguments["num_past_sessions_to_search"]):
             tools.append(past_sessions_tool(n))
         return tools
-
-    def _has_static_instructions(self) -> bool:
-        if isinstance(self.instructions, str | None):
-            return True
-        return isinstance(self.instructions, list | tuple) and all(isinstance(text, str) for text in self.instructions)
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
         """Return the instructions of a run; static ones also without a context."""
@@ -367,10 +330,8 @@ class Agent(SessionOwner):
             RunFailed: the run ended with an error, and is stored with it.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
-        from kern_nb.runtime.events import ignore
-
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return await self._start(input, session_id, user_id, session_state, **media)(ignore)
+        return await self._run_async(self._start(input, session_id, user_id, session_state, **media))
 
     def print_response(
         self,
@@ -404,55 +365,12 @@ class Agent(SessionOwner):
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
         await self._aprint(self._start(input, session_id, user_id, session_state, **media))
 
-    def _prepare_run(  # type: ignore[override] # each kind has its own options
-        self,
-        input: Any,
-        session_id: str,
-        user_id: str | None,
-        extra: dict[str, Any],
-        session_state: dict[str, Any] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        videos: Any = None,
-        files: Any = None,
-        parent: RunContext | None = None,
-    ) -> RunFunction:
+    def _build_prompt(
+        self, input: Any, images: Any = None, audio: Any = None, videos: Any = None, files: Any = None
+    ) -> Any:
         from kern_nb.interop import media
-        from kern_nb.runtime import engine
-        from kern_nb.runtime.settings import Request
 
-        prompt = media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
-        store = parent.store if parent else self.store
-        request = Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
-
-        async def work(emit: Emit) -> Run:
-            try:
-                run = await engine.start_run(self._settings(), store, request, emit)
-            finally:
-                self._forget(store, session_id)
-            self._start_summary(store, run)
-            return run
-
-        return work
-
-    async def _resume_run(
-        self,
-        run_id: str | int | Run,
-        session_id: str | None,
-        emit: Emit,
-        parent: RunContext | None = None,
-        *,
-        user_id: str | None = None,
-    ) -> Run:
-        from kern_nb.runtime import engine
-
-        store, before, user_id = await self._load_run(run_id, session_id, user_id, parent)
-        try:
-            run = await engine.resume_run(self._settings(), store, before, emit, parent, user_id)
-        finally:
-            self._forget(store)
-        self._start_summary(store, run)
-        return run
+        return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
 
     def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
         cached = self._cached.get(store, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,11 +63,13 @@ class Team(Agent):
             ids = ", ".join(member.id for member in members)
             raise BadUsage(f"Two members have the same id: {ids}.", "Pass each a name or an id.")
 
-    def _reinitialize(self, parameters: dict[str, Any]) -> None:
-        Team.__init__(self, **parameters)
+    _reinitialize: ClassVar[Callable[..., None]] = __init__
 
     def _all_tools(self) -> list[Any]:
+        from pydantic_ai.exceptions import CallDeferred
+
         from kern_nb.runtime.events import ignore
+        from kern_nb.runtime.resume import MEMBER_RUN
         from kern_nb.runtime.tools import Tool
 
         async def delegate(run_context: RunContext, member_id: str, task: str) -> Any:
@@ -75,9 +77,12 @@ class Team(Agent):
             if member is None:
                 known = ", ".join(self.members)
                 raise BadUsage(f"There is no member {member_id!r}.", did_you_mean(member_id, self.members, known))
-            extra = {"tool_call_id": run_context.tool_call_id}
+            extra = {TOOL_CALL_ID: run_context.tool_call_id}
             work = member._prepare_run(task, run_context.session_id, run_context.user_id, extra, parent=run_context)  # noqa: SLF001 - a team runs its members
-            return _output(await work(ignore))  # the events of members are not shown; their answers are
+            run = await work(ignore)  # the events of members are not shown; their answers are
+            if run.status == "PAUSED":
+                raise CallDeferred(metadata={MEMBER_RUN: run.run_id})
+            return run.output
 
         description = "Give a member of the team a task, with all it needs to know; the result is its answer."
         return [*super()._all_tools(), Tool(delegate, name=_DELEGATE, description=description)]
@@ -104,7 +109,11 @@ class Team(Agent):
             if call.tool_name != _DELEGATE or member_run is None:
                 continue
             if member_run.status not in ("COMPLETED", "ERROR"):
-                member = self._member_of(member_run)
+                member_id = member_run.agent_id or member_run.team_id or ""
+                member = self.members.get(member_id)
+                if member is None:
+                    message = f"Run {member_run.run_id} belongs to {member_id!r}, which is not a member of {self!r}."
+                    raise BadUsage(message, "Pass the team the members that it had.")
                 try:
                     member_run = await member._resume_run(member_run.run_id, None, ignore, context)  # noqa: SLF001 - as above
                 except RunFailed:
@@ -116,21 +125,3 @@ class Team(Agent):
             failed = ToolFailed(f"RunFailed: {member_run.error}")
             results[call.tool_call_id or ""] = member_run.output if member_run.status == "COMPLETED" else failed
         return results
-
-    def _member_of(self, run: Run) -> Agent:
-        member_id = run.agent_id or run.team_id or ""
-        if member_id not in self.members:
-            message = f"Run {run.run_id} belongs to {member_id!r}, which is not a member of {self!r}."
-            raise BadUsage(message, "Pass the team the members that it had.")
-        return self.members[member_id]
-
-
-def _output(run: Run) -> Any:
-    """Return a member's answer; if its run is paused, defer the leader's call."""
-    if run.status == "PAUSED":
-        from pydantic_ai.exceptions import CallDeferred
-
-        from kern_nb.runtime.resume import MEMBER_RUN
-
-        raise CallDeferred(metadata={MEMBER_RUN: run.run_id})
-    return run.output

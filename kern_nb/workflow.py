@@ -6,20 +6,17 @@ are columns like any other's. A workflow that paused or failed resumes at that s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.session_owner import SessionOwner, require_state
-from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Step, StepInput, Steps, build_steps
+from kern_nb.runtime.session_owner import SessionOwner, owner_fields
+from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Step, StepInput, Steps, build_steps, node_title
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
-    from kern_nb.runtime.context import RunContext
-    from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.session_owner import RunFunction
     from kern_nb.runtime.settings import WorkflowSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
 
@@ -60,6 +57,7 @@ class Workflow(SessionOwner):
     """
 
     session_type: ClassVar[SessionType] = "workflow"
+    _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
 
     def __init__(
         self,
@@ -76,22 +74,13 @@ class Workflow(SessionOwner):
         enable_session_summaries: bool = False,
         session_summary_manager: SessionSummaryManager | None = None,
     ) -> None:
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__(
-            db=db,
-            session_id=session_id,
-            user_id=user_id,
-            name=name,
-            id=id,
-            session_state=session_state,
-            overwrite_db_session_state=overwrite_db_session_state,
-            timeout_s=timeout_s,
-            session_summary_manager=session_summary_manager,
-        )
+        super().__init__(locals())
         if not steps:
             raise BadUsage("A workflow needs steps.", "Workflow(steps=[agent, function, ...], ...)")
         self.steps = build_steps(steps)
         self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
+
+    _reinitialize: ClassVar[Callable[..., None]] = __init__
 
     def variant(self, **changes: Any) -> Self:
         """Create a copy with some parameters changed: ``workflow.variant(steps=[...], timeout_s=60)``.
@@ -107,60 +96,20 @@ class Workflow(SessionOwner):
     def _parameters(self) -> dict[str, Any]:
         return super()._parameters() | {"steps": list(self.steps.steps)}
 
-    def _reinitialize(self, parameters: dict[str, Any]) -> None:
-        Workflow.__init__(self, **parameters)
-
     def _configuration(self) -> dict[str, Any]:
-        return {"steps": [getattr(step, "title", None) or step.name for step in self.steps.steps]}
+        return {"steps": [node_title(step) for step in self.steps.steps]}
 
     def _settings(self) -> WorkflowSettings:
         from kern_nb.runtime.settings import WorkflowSettings
 
         return WorkflowSettings(
             owner=self,
-            owner_fields=self._owner_fields(),
+            owner_fields=owner_fields(self),
             default_state=self._default_state,
             overwrite_state=self.overwrite_db_session_state,
             timeout_s=self.timeout_s,
             steps=self.steps.steps,
-            on_end=self._start_summary,
         )
-
-    def _prepare_run(  # type: ignore[override] # each kind has its own options
-        self,
-        input: Any,
-        session_id: str,
-        user_id: str | None,
-        extra: dict[str, Any],
-        session_state: dict[str, Any] | None = None,
-        parent: RunContext | None = None,
-    ) -> RunFunction:
-        from kern_nb.runtime import workflow_engine
-        from kern_nb.runtime.settings import Request
-
-        store = parent.store if parent else self.store
-        request = Request(input, session_id, user_id, require_state(session_state), parent, extra)
-
-        async def work(emit: Emit) -> Run:
-            return await workflow_engine.start_run(self._settings(), store, request, emit)
-
-        return work
-
-    async def _resume_run(
-        self,
-        run_id: str | int | Run,
-        session_id: str | None,
-        emit: Emit,
-        parent: RunContext | None = None,
-        *,
-        user_id: str | None = None,
-        rerun_interrupted: bool = False,
-    ) -> Run:
-        from kern_nb.runtime import workflow_engine
-
-        store, before, user_id = await self._load_run(run_id, session_id, user_id, parent)
-        options: dict[str, Any] = {"rerun_interrupted": rerun_interrupted, "user_id": user_id}
-        return await workflow_engine.resume_run(self._settings(), store, before, emit, parent, **options)
 
     def continue_run(
         self,
@@ -198,10 +147,8 @@ class Workflow(SessionOwner):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        from kern_nb.runtime.events import ignore
-
         options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return await self._resume_run(run_id, session_id, ignore, **options)
+        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""

@@ -73,10 +73,7 @@ def _build(spec: Any) -> Model:
         raise BadUsage(f"Model {spec!r} needs a missing package: {error}.", install) from error
     except (UserError, ValueError) as error:
         reason = str(error).partition(". ")[0].rstrip(".?")
-        raise BadUsage(f"Cannot use model {spec!r}: {reason}.", _hint(reason)) from error
-
-
-def _hint(reason: str) -> str:
-    if "api_key" in reason.lower():
-        return "Set the provider's key in the environment, or use ScriptedModel, which needs none."
-    return 'Write names as provider:name, for example "openai:gpt-5.2".'
+        hint = 'Write names as provider:name, for example "openai:gpt-5.2".'
+        if "api_key" in reason.lower():
+            hint = "Set the provider's key in the environment, or use ScriptedModel, which needs none."
+        raise BadUsage(f"Cannot use model {spec!r}: {reason}.", hint) from error

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
-    from pydantic_ai.providers.openai import OpenAIProvider
 
 
 class _OpenAI:
@@ -33,7 +32,8 @@ class _OpenAI:
         """Show the model; never the key."""
         return f"{type(self).__name__}(id={self.id!r})"
 
-    def _provider(self) -> OpenAIProvider:
+    def _options(self) -> dict[str, Any]:
+        """Return the provider and the settings, as parameters of pydantic-ai's models."""
         from openai import OpenAIError
         from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -43,12 +43,8 @@ class _OpenAI:
             raise ValueError(str(error)) from error
         if self._max_retries is not None:
             provider.client.max_retries = self._max_retries
-        return provider
-
-    def _model_settings(self) -> Any:
-        """Return the settings in pydantic-ai's form."""
         timeout = {} if self._timeout is None else {"timeout": self._timeout}
-        return timeout | self._settings or None
+        return {"provider": provider, "settings": timeout | self._settings or None}
 
 
 class OpenAIResponses(_OpenAI):
@@ -58,7 +54,7 @@ class OpenAIResponses(_OpenAI):
         """Build the pydantic-ai model."""
         from pydantic_ai.models.openai import OpenAIResponsesModel
 
-        return OpenAIResponsesModel(self.id, provider=self._provider(), settings=self._model_settings())
+        return OpenAIResponsesModel(self.id, **self._options())
 
 
 class OpenAIChat(_OpenAI):
@@ -77,4 +73,4 @@ class OpenAIChat(_OpenAI):
         """Build the pydantic-ai model."""
         from pydantic_ai.models.openai import OpenAIChatModel
 
-        return OpenAIChatModel(self.id, provider=self._provider(), settings=self._model_settings())
+        return OpenAIChatModel(self.id, **self._options())

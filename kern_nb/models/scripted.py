@@ -73,7 +73,6 @@ class ScriptedModel:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the model's name."""
         return f"ScriptedModel(id={self.id!r})"
 
     def build(self) -> Model:
@@ -84,24 +83,21 @@ class ScriptedModel:
 
     async def _answer(self, messages: list[ModelMessage], info: AgentInfo) -> list[Call | str]:
         try:
-            return await self._next_answer(messages, info)
+            if callable(self._script):
+                from anyio import to_thread
+
+                from kern_nb.interop.messages import to_messages
+
+                # In a thread: a script may block, and other runs share the loop.
+                work = partial(self._script, to_messages(messages, info.instructions))
+                result = await to_thread.run_sync(work, abandon_on_cancel=True)
+                answer: Any = await result if inspect.isawaitable(result) else result
+            else:
+                answer = self._take(self._script, _count_answers(messages))
+            if isinstance(answer, BaseException):
+                raise answer
         except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop
             raise RuntimeError(f"The script of {self.id!r} raised {type(error).__name__}.") from error
-
-    async def _next_answer(self, messages: list[ModelMessage], info: AgentInfo) -> list[Call | str]:
-        if callable(self._script):
-            from anyio import to_thread
-
-            from kern_nb.interop.messages import to_messages
-
-            # In a thread: a script may block, and other runs share the loop.
-            work = partial(self._script, to_messages(messages, info.instructions))
-            result = await to_thread.run_sync(work, abandon_on_cancel=True)
-            answer: Any = await result if inspect.isawaitable(result) else result
-        else:
-            answer = self._take(self._script, _count_answers(messages))
-        if isinstance(answer, BaseException):
-            raise answer
         parts = [answer] if isinstance(answer, (str, Call)) else answer
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, (str, Call)) for part in parts):
             raise BadUsage(

@@ -39,7 +39,11 @@ class BackgroundRun:
         run: Run | None = None
         error: BaseException | None = None
         try:
-            if self._may_start():
+            task, loop = asyncio.current_task(), asyncio.get_running_loop()
+            with self._lock:
+                self._cancel = None if task is None else partial(loop.call_soon_threadsafe, task.cancel)
+                is_stopped = self._is_stopped
+            if not is_stopped:
                 run = await self._work(self._emit)
         except asyncio.CancelledError:  # by `stop`, or a library's own: either way nothing more comes
             pass
@@ -48,12 +52,6 @@ class BackgroundRun:
         with self._lock:
             self._cancel = None
         self._on_end(run, error)
-
-    def _may_start(self) -> bool:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        with self._lock:
-            self._cancel = None if task is None else partial(loop.call_soon_threadsafe, task.cancel)
-            return not self._is_stopped
 
     def stop(self) -> None:
         """Cancel the run. It is stored as CANCELLED before ``on_end`` is called; a tool in a thread ends first."""

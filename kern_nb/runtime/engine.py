@@ -25,7 +25,7 @@ from pydantic_ai.usage import UsageLimits
 from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.open_runs import merge
-from kern_nb.errors import AlreadyClaimed, BadUsage, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
+from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
 from kern_nb.runtime import history, resume
@@ -46,7 +46,7 @@ class _ModelInput:
     results: DeferredToolResults | None = None
 
 
-async def start_run(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit = ignore) -> Run:
+async def start_run(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit) -> Run:
     """Make a run, and return it as stored at its end or its pause.
 
     Args:
@@ -60,24 +60,20 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
         RunFailed: the run ended with an error, and is stored with it.
     """
     async with models.open_model(settings.model) as model:
-        return await _start(settings, store, request, emit, model)
+        # The files themselves are stored with the first message, once the session is known to be the user's.
+        run_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
+        opening = await _static_opening(settings, request)
+        model_name = models.model_name(settings.model)
+        run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
+        emit(Started(run))
+        state = initial_state(settings, run.session_state, request)
+        recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
+        context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
 
+        async def load_input() -> _ModelInput:
+            return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
 
-async def _start(settings: AgentSettings, store: SessionStore, request: Request, emit: Emit, model: Model) -> Run:
-    # The files themselves are stored with the first message, once the session is known to be the user's.
-    run_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
-    opening = await _static_opening(settings, request)
-    model_name = models.model_name(settings.model)
-    run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
-    emit(Started(run))
-    state = initial_state(settings, run.session_state, request)
-    recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
-    context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
-
-    async def load_input() -> _ModelInput:
-        return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
-
-    return await finish(settings, context, lambda: _drive(settings, context, model, load_input))
+        return await finish(settings, context, lambda: _drive(settings, context, model, load_input))
 
 
 async def _static_opening(settings: AgentSettings, request: Request) -> list[Message] | None:
@@ -96,18 +92,13 @@ async def _opening_input(
     settings: AgentSettings, context: RunContext, prompt: Any, *, is_stored: bool = False
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
-    past, summary = await _load_past(settings, context)
+    past, summary = await history.load(settings, context)
     instructions = _join(await settings.load_instructions(context), summary)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
     parts = [media.printable(part) for part in prompt] if isinstance(prompt, list) else media.printable(prompt)
     return _ModelInput(model_history, media.printable(instructions), parts)
-
-
-async def _load_past(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
-    run, options = context.recorder.run, settings.history
-    return await history.load(context.store, run, options, settings.summaries, settings.model, context.user_id)
 
 
 async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
@@ -118,9 +109,10 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         "run_id": run_id,
         "user_id": request.user_id,
         "parent_run_id": request.parent.run_id if request.parent else None,
-        "default_state": settings.session_defaults,
+        # Set before the run, so that it is not a change by the run.
+        "default_state": {} if settings.overwrite_state else settings.default_state,
         "extra": request.extra,
-        "internal": request.internal,
+        "internal": extra_keys.run_internal(request.extra, copy.deepcopy(request.session_state)),
     }
     return await store_start(store, run_id, lambda: store.start_run(request.session_id, **fields))
 
@@ -155,9 +147,9 @@ async def resume_run(
     settings: AgentSettings,
     store: SessionStore,
     before: Run,
-    emit: Emit = ignore,
-    parent: RunContext | None = None,
-    user_id: str | None = None,
+    emit: Emit,
+    parent: RunContext | None,
+    user_id: str | None,
 ) -> Run:
     """Resume a run that is ready or was interrupted, and return it as stored then.
 
@@ -170,16 +162,33 @@ async def resume_run(
         user_id: The user whose session it must be.
 
     Raises:
-        StillWaiting: requirements are resume.
+        StillWaiting: requirements are pending.
         AlreadyClaimed: another caller resumed it.
         RunClosed: it has ended.
         RunNotFound: there is no such run of the user.
         RunFailed: it ended with an error, and is stored with it.
     """
-    require_type(before, settings.owner_fields["session_type"])
     async with models.open_model(settings.model) as model:
         run = await claim(store, before, user_id)
-        return await _resume(settings, store, run, before, emit, parent, model)
+        emit(Started(run))
+        state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
+        recorder = Recorder(store, run, state, settings.storage, emit)
+        owner_id = await load_owner(store, run, parent)
+        context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
+
+        async def load_input() -> _ModelInput | None:
+            if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
+                return await _opening_input(settings, context, media.load_content(run.input, store))
+            return await _resume_input(settings, context, run)
+
+        async def work() -> None:
+            answer = resume.last_answer(run)
+            if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
+                await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
+            else:
+                await _drive(settings, context, model, load_input)
+
+        return await finish(settings, context, work, before=before)
 
 
 async def load_owner(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:
@@ -202,64 +211,26 @@ async def claim(store: SessionStore, before: Run, user_id: str | None = None) ->
     return claimed[0]
 
 
-async def _resume(
-    settings: AgentSettings,
-    store: SessionStore,
-    run: Run,
-    before: Run,
-    emit: Emit,
-    parent: RunContext | None,
-    model: Model,
-) -> Run:
-    emit(Started(run))
-    state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-    recorder = Recorder(store, run, state, settings.storage, emit)
-    owner_id = await load_owner(store, run, parent)
-    context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
-
-    async def load_input() -> _ModelInput | None:
-        if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
-            return await _opening_input(settings, context, media.load_content(run.input, store))
-        return await _resume_input(settings, context, run)
-
-    async def work() -> None:
-        answer = resume.last_answer(run)
-        if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
-            await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
-        else:
-            await _drive(settings, context, model, load_input)
-
-    return await finish(settings, context, work, before=before)
-
-
 async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) -> _ModelInput | None:
     """Load the input of a resumed run, with a result for every pending call; None if a member's run is paused."""
     store, recorder = context.store, context.recorder
     member_results = await settings.load_member_results(run, context)
     if member_results is None:
         return None
-    past, summary = await _load_past(settings, context)
+    past, summary = await history.load(settings, context)
     own = [m for m in run.messages if not m.from_history and not m.is_partial]
-    results = resume.build_results(run, settings.tools, member_results)
-    resume.require_approved_tools(results, run, settings.tools, has_toolsets=settings.has_toolsets)
+    results = resume.build_results(run, settings.tools, member_results, has_toolsets=settings.has_toolsets)
     recorder.unknown_calls = resume.unknown_calls(results)
     prompt = resume.handoff_prompt(run)
     if prompt is not None:
-        await recorder.write_prompt(prompt)
+        await recorder.append([messages.prompt_message(prompt)])
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session
         instructions = _join(await settings.load_instructions(context), summary)
-        await recorder.write_instructions(instructions)
+        if instructions:
+            await recorder.append([Message(role="system", content=instructions)])
     return _ModelInput(model_history, instructions, prompt, results)
-
-
-def require_type(run: Run, run_type: str) -> None:
-    """Raise BadUsage if a run is not of the type (agent, team or workflow)."""
-    if run.run_type != run_type:
-        owner = run.agent_id or run.team_id or run.workflow_id
-        message = f"Run {run.run_id} belongs to the {run.run_type} {owner!r}, not to a {run_type}."
-        raise BadUsage(message, f"Continue it with the {run.run_type}.")
 
 
 async def finish(
@@ -294,11 +265,7 @@ async def finish(
 
 
 async def _fail(context: RunContext, error: BaseException, before: Run | None, reason: str) -> None:
-    """Store the end of a run that was cancelled or failed.
-
-    Raises:
-        RunFailed: it failed. Nothing is raised for a cancelled run, whose CancelledError is propagated by the caller.
-    """
+    """Store the end of a run that was cancelled, or failed: then raise RunFailed."""
     recorder, store = context.recorder, context.store
     is_released = before is not None and before.status != "RUNNING" and not recorder.has_written
     task = asyncio.current_task()
@@ -321,10 +288,7 @@ async def _fail(context: RunContext, error: BaseException, before: Run | None, r
 
 
 async def _drive(
-    settings: AgentSettings,
-    context: RunContext,
-    model: Model,
-    load_input: Callable[[], Awaitable[_ModelInput | None]],
+    settings: AgentSettings, context: RunContext, model: Model, load_input: Callable[[], Awaitable[_ModelInput | None]]
 ) -> None:
     recorder = context.recorder
     model_input = await load_input()

@@ -120,21 +120,20 @@ def start(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
     return future
 
 
-def contain_exit(work: Callable[[], T]) -> T:
-    """Call a function; a SystemExit or KeyboardInterrupt becomes a RunFailed."""
-    try:
-        return work()
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RunFailed(f"{type(error).__name__}: {error}") from error
-
-
 async def in_thread(work: Callable[[], T]) -> T:
     """Call a function that may block, in a thread. A cancelled caller still waits until the function has returned.
 
     Raises:
         RunFailed: in place of a SystemExit or KeyboardInterrupt, which would end the loop, and every run with it.
     """
-    task = asyncio.ensure_future(to_thread.run_sync(lambda: contain_exit(work)))
+
+    def contained() -> T:
+        try:
+            return work()
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+    task = asyncio.ensure_future(to_thread.run_sync(contained))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from kern_nb.db import SessionStore, codec
 from kern_nb.extra_keys import RERUN_OF
 from kern_nb.interop.media import as_text
-from kern_nb.records import Message, Run, Session, message_text
+from kern_nb.records import Message, Session, message_text
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.summaries import SessionSummaryManager
+    from kern_nb.runtime.settings import AgentSettings
 
 _CHARACTERS_PER_TOKEN = 4
 _MAX_MATCHES = 20
@@ -36,26 +36,12 @@ class HistoryOptions:
     add_summary: bool = False
 
 
-async def load(
-    store: SessionStore,
-    run: Run,
-    options: HistoryOptions,
-    summaries: SessionSummaryManager,
-    model: Any,
-    user_id: str | None = None,
-) -> tuple[list[Message], str | None]:
+async def load(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
     """Load the messages for the model before a run, and the summary where it belongs to the context.
 
     A rerun gets the whole conversation before it, except for limits in messages or tokens.
-
-    Args:
-        store: The store of the session.
-        run: The run.
-        options: How much of the past to load.
-        summaries: The manager of the session's summary.
-        model: The model of the run.
-        user_id: The owner of the session.
     """
+    options, store, run, user_id = settings.history, context.store, context.recorder.run, context.user_id
     session_id = run.session_id or ""
     if RERUN_OF in run.internal:
         options = replace(options, add=True, runs=None)
@@ -64,21 +50,17 @@ async def load(
         runs = options.runs if options.messages is None else None
         by_run = await in_thread(
             lambda: store.history_by_run(
-                session_id,
-                last_runs=runs,
-                last_messages=options.messages,
-                before_run=run.run_index,
-                user_id=user_id,
+                session_id, last_runs=runs, last_messages=options.messages, before_run=run.run_index, user_id=user_id
             )
         )
     dropped = _over_budget(by_run, options.token_budget)
     summary = None
     if dropped:
         by_run = {run: messages for run, messages in by_run.items() if run not in dropped}
-        summary = await summaries.ensure_covers(store, session_id, dropped, model)
+        summary = await settings.summaries.ensure_covers(store, session_id, dropped, settings.model)
     elif options.add_summary:
         session = await in_thread(lambda: store.get_session(session_id, user_id=user_id, runs=False))
-        summary = summaries.text_of(session)
+        summary = settings.summaries.text_of(session)
     return [message for messages in by_run.values() for message in messages], summary
 
 
@@ -102,15 +84,10 @@ def estimate_tokens(message: Message) -> int:
     return 1 + (len(text) + calls) // _CHARACTERS_PER_TOKEN
 
 
-def chat_history_tool() -> Callable[..., Any]:
-    """Create the tool of `read_chat_history`."""
-
-    def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
-        """Read the earlier conversation of this session, or only its latest `num_runs` runs."""
-        history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
-        return json.dumps([_line(message) for message in history], ensure_ascii=False)
-
-    return get_chat_history
+def get_chat_history(run_context: RunContext, num_runs: int | None = None) -> str:
+    """Read the earlier conversation of this session, or only its latest `num_runs` runs."""
+    history = run_context.store.history(run_context.session_id, last_runs=num_runs, user_id=run_context.user_id)
+    return json.dumps([_line(message) for message in history], ensure_ascii=False)
 
 
 def past_sessions_tool(max_sessions: int) -> Callable[..., Any]:

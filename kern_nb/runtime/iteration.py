@@ -17,8 +17,6 @@ from anyio import to_thread
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _CONTAINERS = (list, tuple, dict)
-_DEPTH = 20
-"""The maximum nesting depth that is searched: a list that contains itself would never end."""
 
 
 class IterationFailed(Exception):
@@ -40,7 +38,7 @@ def is_pending(value: Any) -> bool:
     return isinstance(value, (Iterator, AsyncIterable)) or inspect.isawaitable(value)
 
 
-async def resolve(value: Any, convert: Callable[[Any], Any] = lambda item: item) -> Any:
+async def resolve(value: Any, convert: Callable[[Any], Any] = lambda item: item, depth: int = 20) -> Any:
     """Return the value itself, or the result of an awaitable, or the list of what an iterator yields.
 
     Values within lists, tuples and dicts are resolved, too. When the task is cancelled, a running generator is closed.
@@ -48,14 +46,11 @@ async def resolve(value: Any, convert: Callable[[Any], Any] = lambda item: item)
     Args:
         value: What a function returned.
         convert: Applied to each value that an iterator yields.
+        depth: The maximum nesting depth that is searched: a list that contains itself would never end.
 
     Raises:
         IterationFailed: an iterator raised; the exception carries what it had yielded.
     """
-    return await _resolved(value, convert, _DEPTH)
-
-
-async def _resolved(value: Any, convert: Callable[[Any], Any], depth: int) -> Any:
     while inspect.isawaitable(value):
         value = await value
     if isinstance(value, AsyncIterable):
@@ -65,8 +60,8 @@ async def _resolved(value: Any, convert: Callable[[Any], Any], depth: int) -> An
     if depth == 0 or not _contains_pending(value, depth):
         return value
     if isinstance(value, dict):
-        return {key: await _resolved(item, convert, depth - 1) for key, item in value.items()}
-    items = [await _resolved(item, convert, depth - 1) for item in value]
+        return {key: await resolve(item, convert, depth - 1) for key, item in value.items()}
+    items = [await resolve(item, convert, depth - 1) for item in value]
     return items if type(value) is list else tuple(items)
 
 
@@ -86,7 +81,7 @@ async def _from_async(values: AsyncIterable[Any], convert: Callable[[Any], Any],
     iterator = aiter(values)
     try:
         async for item in iterator:
-            items.append(convert(await _resolved(item, convert, depth - 1)))
+            items.append(convert(await resolve(item, convert, depth - 1)))
             # A generator that awaits nothing would otherwise hold up the loop, and could not be cancelled.
             await asyncio.sleep(0)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -123,7 +118,7 @@ async def _from_sync(values: Iterator[Any], convert: Callable[[Any], Any], depth
         items, error = await to_thread.run_sync(collect, abandon_on_cancel=True)
     finally:
         stopped.set()
-    items = [convert(item) for item in await _resolved(items, convert, depth)]
+    items = [convert(item) for item in await resolve(items, convert, depth)]
     if error is not None:
         raise IterationFailed(error, items) from error
     return items

@@ -5,40 +5,35 @@ from __future__ import annotations
 import queue
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kern_nb.environment import in_notebook
+from kern_nb.runtime import event_loop
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
 from kern_nb.text import formatting
+
+if TYPE_CHECKING:
+    from kern_nb.records import Run
+    from kern_nb.runtime.session_owner import RunFunction
 
 _UPDATE_S = 0.1
 _POLL_S = 0.2
 
 
-class EventRelay:
-    """Passes events from the loop's thread to the calling thread: only that of the cell may write to the cell."""
+def print_run(work: RunFunction) -> None:
+    """Run, and print the events in the calling thread: only that of the cell may write to the cell."""
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    emit = printer()
 
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def send(self, event: Event) -> None:
-        """Add an event; called in the loop's thread."""
-        self._events.put(event)
-
-    def forward(self, future: Future[Any], emit: Emit) -> None:
-        """Emit events until the run has ended."""
-        while not (future.done() and self._events.empty()):
+    def forward(future: Future[Run]) -> None:
+        while not (future.done() and events.empty()):
             try:
-                emit(self._events.get(timeout=_POLL_S))
+                emit(events.get(timeout=_POLL_S))
             except queue.Empty:
                 continue
 
-
-class _Screen(Protocol):
-    def show(self, stream: Any, event: Event) -> None:
-        """Update the output."""
+    event_loop.run(lambda: work(events.put), watch=forward)
 
 
 def printer() -> Emit:
@@ -46,14 +41,10 @@ def printer() -> Emit:
 
     The view is imported here, because views are above the runtime.
     """
-    from kern_nb.views.stream import RunStream, stream_html, stream_text
+    from kern_nb.views.stream import RunStream
 
     stream = RunStream()
-
-    def render() -> dict[str, str]:
-        return {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
-
-    screen: _Screen = _Cell(render) if in_notebook() else _Terminal()
+    screen: _Cell | _Terminal = _Cell() if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
         if isinstance(event, Text):
@@ -72,19 +63,20 @@ def printer() -> Emit:
 class _Cell:
     """One output of a cell, updated in place."""
 
-    def __init__(self, render: Callable[[], dict[str, str]]) -> None:
-        self._render = render
+    def __init__(self) -> None:
         self._handle: Any = None
         self._updated_at = 0.0
 
-    def show(self, _stream: Any, event: Event) -> None:
+    def show(self, stream: Any, event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Text) and now - self._updated_at < _UPDATE_S:
             return
         self._updated_at = now
         from IPython.display import display
 
-        bundle = self._render()
+        from kern_nb.views.stream import stream_html, stream_text
+
+        bundle = {"text/html": stream_html(stream), "text/plain": stream_text(stream)}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:

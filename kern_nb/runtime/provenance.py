@@ -17,25 +17,21 @@ def current_cell() -> dict[str, Any] | None:
         ``execution_count``. Outside of IPython, or after an error, None.
     """
     try:
-        return _read_cell()
+        shell = current_shell()
+        if shell is None:
+            return None
+        if getattr(shell, "kernel", None) is None:
+            return {"execution_count": shell.execution_count}
+        # ipykernel keeps one for each thread and task, because several cells may run concurrently.
+        request = shell.get_parent() or {}
+        is_cell = request.get("header", {}).get("msg_type") == "execute_request"
+        return {
+            "notebook": _notebook(shell.user_ns),
+            "cell_id": request.get("metadata", {}).get("cellId") if is_cell else None,
+            "execution_count": _count(shell, request["content"]) if is_cell else None,
+        }
     except Exception:  # noqa: BLE001 - a run must not fail because its origin is unknown
         return None
-
-
-def _read_cell() -> dict[str, Any] | None:
-    shell = current_shell()
-    if shell is None:
-        return None
-    if getattr(shell, "kernel", None) is None:
-        return {"execution_count": shell.execution_count}
-    # ipykernel keeps one for each thread and task, because several cells may run concurrently.
-    request = shell.get_parent() or {}
-    is_cell = request.get("header", {}).get("msg_type") == "execute_request"
-    return {
-        "notebook": _notebook(shell.user_ns),
-        "cell_id": request.get("metadata", {}).get("cellId") if is_cell else None,
-        "execution_count": _count(shell, request["content"]) if is_cell else None,
-    }
 
 
 def _notebook(variables: dict[str, Any]) -> str | None:

@@ -108,15 +108,6 @@ class Recorder:
 
         await in_thread(write)
 
-    async def write_instructions(self, text: str | None) -> None:
-        """Write the instructions, where the run's opening had none."""
-        if text:
-            await self._append([Message(role="system", content=text)])
-
-    async def write_prompt(self, content: Any) -> None:
-        """Write a user's prompt in a resumed run."""
-        await self._append([messages.prompt_message(content)])
-
     async def write_request(self, request: pai.ModelRequest, *, opening: bool = False) -> None:
         """Write the parts of a request that are not stored yet. The prompt of an ``opening`` request is."""
         parts = [part for part in request.parts if not (opening and isinstance(part, pai.UserPromptPart))]
@@ -128,12 +119,13 @@ class Recorder:
         new = [message for message in converted if message is not None]
         if not self._storage.tool_messages:
             new = [message for message in new if BY_TOOL not in message.internal]
-        self._ended_calls |= {m.tool_call_id for m in new if m.role == "tool"}
-        for message in new:
-            if message.role == "tool" and message.tool_call_id in self.unknown_calls:
+        results = [message for message in new if message.role == "tool"]
+        self._ended_calls |= {message.tool_call_id for message in results}
+        for message in results:
+            if message.tool_call_id in self.unknown_calls:
                 message.internal[UNKNOWN] = True  # this result does not end the call
         if new:
-            await self._append(new)
+            await self.append(new)
         else:
             await self.flush()
 
@@ -148,7 +140,11 @@ class Recorder:
         self._last_response = response
         for part in response.parts:
             if isinstance(part, pai.ToolCallPart):
-                part.tool_call_id = self._unique_id(part.tool_call_id)
+                call_id, n = part.tool_call_id, 1
+                while part.tool_call_id in self._ids:
+                    n += 1
+                    part.tool_call_id = f"{call_id}~{n}"
+                self._ids.add(part.tool_call_id)
         if all(isinstance(part, pai.TextPart | pai.ToolCallPart) for part in response.parts):
             message = messages.response_to_message(response, self.keep)
         else:  # it may have files to store
@@ -162,20 +158,12 @@ class Recorder:
             stamped.internal[PARTS] = messages.without_results(stamped.internal[PARTS])
         self._usages.append(stamped.usage)
         if message.tool_calls:
-            await self._append([stamped])
+            await self.append([stamped])
         else:
             codec.dumps([stamped.content, stamped.extra])  # raises now for a value that cannot be stored
             self.has_written = True
             self._buffer.append(stamped)
             self._partial_text = ""  # the answer is complete
-
-    def _unique_id(self, call_id: str) -> str:
-        unique, n = call_id, 1
-        while unique in self._ids:
-            n += 1
-            unique = f"{call_id}~{n}"
-        self._ids.add(unique)
-        return unique
 
     def first_token(self) -> None:
         """Note the time of the first token."""
@@ -204,27 +192,23 @@ class Recorder:
             message.internal[DURATION_S] = time.monotonic() - self._call_starts[tool_call_id]
         if tool_call_id in self._edited_args:  # its row has the arguments that it ran with
             message.internal[ARGS] = self._edited_args[tool_call_id]
+        state = snapshot(self._state)
         try:
-            changed, text = self._state_change()
+            text = codec.dumps(state)
         except UnstorableValue:  # the tool has run nevertheless
-            await self._append([message])
+            await self.append([message])
             raise
-        await self._append([message], state=changed)
+        await self.append([message], state=state if text != self._stored_state else None)
         self._stored_state = text
         self.emit(CallEnded(tool_call_id, tool_name, message.content, is_error))
-
-    def _state_change(self) -> tuple[dict[str, Any] | None, str]:
-        """Return the state, or None where it equals the stored one; and its JSON."""
-        state = snapshot(self._state)
-        text = codec.dumps(state)
-        return (state if text != self._stored_state else None), text
 
     async def flush(self) -> None:
         """Store a buffered answer: the next step may take long."""
         if self._buffer:
-            await self._append([])
+            await self.append([])
 
-    async def _append(self, new: Sequence[Message], state: dict[str, Any] | None = None) -> None:
+    async def append(self, new: Sequence[Message], state: dict[str, Any] | None = None) -> None:
+        """Write messages after those in the buffer, and the state that a tool changed."""
         self.has_written = True
 
         def write() -> None:
@@ -256,10 +240,10 @@ class Recorder:
                 return
             self._messages.append(message)
 
-    async def pause(self, requirements: Sequence[Requirement], output: Any = None) -> None:
+    async def pause(self, requirements: Sequence[Requirement]) -> None:
         """Pause the run."""
         await self.flush()
-        values = {"session_state": snapshot(self._state), "duration_s": self._duration_s(), "output": output}
+        values: dict[str, Any] = {"session_state": snapshot(self._state), "duration_s": self._duration_s()}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
@@ -267,7 +251,12 @@ class Recorder:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
-        values |= self._final_state()
+        state = snapshot(self._state)
+        try:
+            is_unchanged = codec.dumps(state) == self._stored_state
+        except UnstorableValue:  # raised again when it is stored
+            is_unchanged = False
+        values |= {"state_unchanged": True} if is_unchanged else {"session_state": state}
         if self._last_response is not None:
             values |= {"model": self._last_response.model_name, "model_provider": self._last_response.provider_name}
 
@@ -290,15 +279,6 @@ class Recorder:
             # The state could not be stored: the run ends with the state as it was before.
             values |= {"session_state": None, "state_unchanged": False, "error": error or str(unstorable)}
             await in_thread(write)
-
-    def _final_state(self) -> dict[str, Any]:
-        """Return the state as parameters of `SessionStore.finish_run`."""
-        state = snapshot(self._state)
-        try:
-            unchanged = codec.dumps(state) == self._stored_state
-        except UnstorableValue:  # raised again when it is stored
-            unchanged = False
-        return {"state_unchanged": True} if unchanged else {"session_state": state}
 
     def _track_end(self, status: RunStatus, end: RunEnd, values: dict[str, Any]) -> None:
         """Set `stored_run`, where all of the run is known."""

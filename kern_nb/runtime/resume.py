@@ -14,6 +14,7 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 
 from kern_nb.errors import BadUsage
+from kern_nb.extra_keys import METADATA, REQUIRED_FIELDS
 from kern_nb.interop import media
 from kern_nb.records import Message, Requirement, Run, ToolCall
 from kern_nb.runtime.tools import Tool
@@ -34,7 +35,7 @@ def build_requirements(deferred: DeferredToolRequests, tools: Mapping[str, Tool]
     requirements += [_requirement(call, "external_execution", tools) for call in own]
     for requirement in requirements:
         if metadata := deferred.metadata.get(requirement.tool_call_id or ""):  # the tool's own, of its pause
-            requirement.extra["metadata"] = media.plain_value(metadata)
+            requirement.extra[METADATA] = media.plain_value(metadata)
     return requirements
 
 
@@ -54,7 +55,7 @@ def _requirement(call: ToolCallPart, default_kind: str, tools: Mapping[str, Tool
         if requirement.kind == "user_input":
             requirement.extra = {"fields": list(tool.fields or tool.parameters)}
             if tool.required_fields:
-                requirement.extra["required"] = list(tool.required_fields)
+                requirement.extra[REQUIRED_FIELDS] = list(tool.required_fields)
     if requirement.kind == "handoff" and requirement.prompt is None:
         requirement.prompt = str(args.get("reason") or next(iter(args.values()), "")) or None
     return requirement
@@ -78,13 +79,19 @@ def unknown_calls(results: DeferredToolResults | None) -> set[str | None]:
     return {call_id for call_id, value in (results.calls if results else {}).items() if value == ToolFailed(_UNKNOWN)}
 
 
-def build_results(run: Run, tools: Mapping[str, Tool], member_results: Mapping[str, Any]) -> DeferredToolResults | None:
-    """Build a result for every pending call; None without pending calls.
+def build_results(
+    run: Run, tools: Mapping[str, Tool], member_results: Mapping[str, Any], *, has_toolsets: bool
+) -> DeferredToolResults | None:
+    """Build a result for every pending call, before the model is called; None without pending calls.
 
     Args:
         run: The run, with its requirements.
         tools: The agent's tools.
         member_results: The results of members' runs, by call.
+        has_toolsets: Whether the agent may have further tools, known only in a run.
+
+    Raises:
+        BadUsage: the agent does not have a tool that was approved.
     """
     calls = pending_calls(run)
     if not calls:
@@ -101,29 +108,12 @@ def build_results(run: Run, tools: Mapping[str, Tool], member_results: Mapping[s
             results.calls[call_id] = ToolFailed(_UNKNOWN)
         else:
             _add_answer(results, call, requirements[call_id], tools.get(call.tool_name or ""))
-    return results
-
-
-def require_approved_tools(
-    results: DeferredToolResults | None, run: Run, tools: Mapping[str, Tool], *, has_toolsets: bool
-) -> None:
-    """Check that the agent has every tool that was approved, before the model is called.
-
-    Args:
-        results: The results that the run resumes with.
-        run: The run.
-        tools: The agent's tools.
-        has_toolsets: Whether the agent may have further tools, known only in a run.
-
-    Raises:
-        BadUsage: a tool is missing.
-    """
-    approvals = results.approvals if results else {}
-    approved = {call_id for call_id, answer in approvals.items() if isinstance(answer, ToolApproved)}
-    names = {call.tool_name or "" for call in pending_calls(run) if call.tool_call_id in approved}
+    approved = {call_id for call_id, answer in results.approvals.items() if isinstance(answer, ToolApproved)}
+    names = {call.tool_name or "" for call in calls if call.tool_call_id in approved}
     if (unavailable := sorted(names - set(tools))) and not has_toolsets:
         hint = f"Pass the agent the tools that it had; it has {', '.join(tools) or 'none'}."
         raise BadUsage(f"Tool {unavailable[0]!r} was approved, and the agent does not have it.", hint)
+    return results
 
 
 def _add_answer(results: DeferredToolResults, call: ToolCall, requirement: Requirement, tool: Tool | None) -> None:

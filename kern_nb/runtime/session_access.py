@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from kern_nb.runtime.workspace import Workspace
 
 
+def require_state(value: Any) -> dict[str, Any]:
+    """Return a session state; {} for None.
+
+    Raises:
+        BadUsage: the value is not a dict.
+    """
+    if not isinstance(value, dict | None):
+        raise BadUsage(f"session_state must be a dict, got {value!r}.", "For example: session_state={'items': []}.")
+    return value or {}
+
+
 def require_text(parameter: str, value: Any) -> None:
     """Raise BadUsage for a value that is neither None nor a non-empty str."""
     if value is not None and (not isinstance(value, str) or not value):
@@ -36,34 +47,31 @@ class SessionAccess(ABC):
 
     session_type: ClassVar[SessionType]
 
-    def __init__(
-        self,
-        *,
-        db: SessionStore | str | Path | None,
-        session_id: str | None,
-        user_id: str | None,
-        name: str | None,
-        id: str | None,
-        session_summary_manager: SessionSummaryManager | None,
-    ) -> None:
-        for parameter, value in (("session_id", session_id), ("user_id", user_id), ("name", name), ("id", id)):
-            require_text(parameter, value)
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        """Set what agents, teams and workflows have in common, from ``locals()`` of their constructor."""
+        self._arguments = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        for parameter in ("session_id", "user_id", "name", "id"):
+            require_text(parameter, arguments[parameter])
+        db, manager = arguments["db"], arguments["session_summary_manager"]
         if db is not None and not isinstance(db, (str, Path)) and not hasattr(db, "start_run"):
             raise BadUsage(f"db must be a store, a path or a URL, got {db!r}.", "For example: db='sessions.duckdb'.")
-        if session_summary_manager is not None and not hasattr(session_summary_manager, "ensure_covers"):
-            message = f"session_summary_manager must be a SessionSummaryManager, got {session_summary_manager!r}."
+        if manager is not None and not hasattr(manager, "ensure_covers"):
+            message = f"session_summary_manager must be a SessionSummaryManager, got {manager!r}."
             raise BadUsage(message, "Create one with SessionSummaryManager(model=...), from kern_nb.agent.")
-        self._db = db
-        self.session_id = session_id
-        self.user_id = user_id
-        self.name = name
-        self.id = id or (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else "") or self.session_type
-        self._summary_manager = session_summary_manager
+        self._db: SessionStore | str | Path | None = db
+        self.session_id: str | None = arguments["session_id"]
+        self.user_id: str | None = arguments["user_id"]
+        self.name: str | None = arguments["name"]
+        derived_id = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") if self.name else ""
+        self.id: str = arguments["id"] or derived_id or self.session_type
+        self._summary_manager: SessionSummaryManager | None = manager
+        self.overwrite_db_session_state: bool = arguments["overwrite_db_session_state"]
+        self.timeout_s: float | None = arguments["timeout_s"]
+        self._default_state = require_state(arguments["session_state"])
         self._memory_store: SessionStore | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the kind, the id and the session."""
         session = f" session_id={self.session_id!r}" if self.session_id else ""
         return escape_controls(f"<{type(self).__name__} {self.id}{session}>")
 
@@ -105,11 +113,7 @@ class SessionAccess(ABC):
         return self.user_id if user_id is None else user_id
 
     def _find_run(self, run_id: str | int | Run, session_id: str | None, user_id: str | None) -> Run:
-        """Find a run by a reference of a person.
-
-        Raises:
-            RunNotFound: there is no such run, or its session belongs to another user.
-        """
+        """Find a run by a reference of a person, if its session belongs to the user or nobody."""
         try:
             return self._lookup_run(run_id, session_id, user_id)
         except (SessionNotFound, RunNotFound):

@@ -6,18 +6,18 @@ import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.session_access import SessionAccess, require_text
+from kern_nb.runtime.session_access import SessionAccess, require_state, require_text
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.summaries import SessionSummaryManager
+    from kern_nb.runtime.settings import OwnerSettings
 
     RunFunction = Callable[[Emit], Coroutine[Any, Any, Run]]
     """Makes a run, and emits its events."""
@@ -29,56 +29,15 @@ _SETTABLE = (
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
 
-def require_state(value: Any) -> dict[str, Any]:
-    """Return a session state; {} for None.
-
-    Raises:
-        BadUsage: the value is not a dict.
-    """
-    if not isinstance(value, dict | None):
-        raise BadUsage(f"session_state must be a dict, got {value!r}.", "For example: session_state={'items': []}.")
-    return value or {}
-
-
 class SessionOwner(SessionAccess):
     """Base class of agents, teams and workflows."""
 
-    _arguments: dict[str, Any]
-    """The constructor's arguments."""
+    _engine_module: ClassVar[str]
+    """The module with `start_run` and `resume_run`; imported by a run, because it imports pydantic-ai."""
 
-    def __init__(
-        self,
-        *,
-        db: SessionStore | str | Path | None,
-        session_id: str | None,
-        user_id: str | None,
-        name: str | None,
-        id: str | None,
-        session_state: dict[str, Any] | None,
-        overwrite_db_session_state: bool,
-        timeout_s: float | None,
-        session_summary_manager: SessionSummaryManager | None,
-    ) -> None:
-        super().__init__(
-            db=db,
-            session_id=session_id,
-            user_id=user_id,
-            name=name,
-            id=id,
-            session_summary_manager=session_summary_manager,
-        )
-        self.overwrite_db_session_state = overwrite_db_session_state
-        self.timeout_s = timeout_s
-        self._default_state = require_state(session_state)
-        self._keeps_summaries = False
-
-    def _owner_fields(self) -> dict[str, Any]:
-        """Return the kind, id and configuration, as parameters of `SessionStore.start_run`."""
-        return {
-            "session_type": self.session_type,
-            f"{self.session_type}_id": self.id,
-            "owner_data": {"name": self.name, **self._configuration()},
-        }
+    _keeps_summaries: bool
+    _reinitialize: ClassVar[Callable[..., None]]
+    """The constructor of `Agent`, `Team` or `Workflow`: that of a subclass may have fewer parameters."""
 
     @abstractmethod
     def _configuration(self) -> dict[str, Any]:
@@ -101,8 +60,8 @@ class SessionOwner(SessionAccess):
         if unknown := [name for name in changes if name not in parameters]:
             hint = did_you_mean(unknown[0], parameters, f"Its parameters are {', '.join(parameters)}.")
             raise BadUsage(f"{self!r} has no parameter {unknown[0]!r}.", hint)
-        new = copy.copy(self)  # a subclass may have further attributes, and a constructor with fewer parameters
-        new._reinitialize(parameters | changes)  # noqa: SLF001 - an instance of this class
+        new = copy.copy(self)  # a subclass may have further attributes
+        new._reinitialize(**parameters | changes)  # noqa: SLF001 - an instance of this class
         return new
 
     def _parameters(self) -> dict[str, Any]:
@@ -110,13 +69,6 @@ class SessionOwner(SessionAccess):
         current = {name: getattr(self, name) for name in _SETTABLE if name in self._arguments}
         state = copy.deepcopy(self._default_state)
         return self._arguments | current | {"db": self._db, "session_state": state}
-
-    @abstractmethod
-    def _reinitialize(self, parameters: dict[str, Any]) -> None:
-        """Call the constructor of this class again, with other parameters."""
-
-    def _check_tools(self) -> None:
-        """Raise BadUsage if a tool cannot be used."""
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -154,9 +106,7 @@ class SessionOwner(SessionAccess):
             RunFailed: the run ended with an error, and is stored with it.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
-        from kern_nb.runtime.events import ignore
-
-        return await self._start(input, session_id, user_id, session_state)(ignore)
+        return await self._run_async(self._start(input, session_id, user_id, session_state))
 
     def print_response(
         self,
@@ -207,9 +157,7 @@ class SessionOwner(SessionAccess):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        from kern_nb.runtime.events import ignore
-
-        return await self._resume_run(run_id, session_id, ignore, user_id=user_id)
+        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id))
 
     def _start(
         self,
@@ -224,55 +172,95 @@ class SessionOwner(SessionAccess):
 
         require_text("session_id", session_id)
         require_text("user_id", user_id)
-        cell = current_cell()
-        extra = {"notebook": cell} if cell else {}
+        extra = {"notebook": cell} if (cell := current_cell()) else {}
         session_id, user_id = self._session(session_id), self._user(user_id)
         return self._prepare_run(input, session_id, user_id, extra, session_state=session_state, **media)
 
-    @abstractmethod
     def _prepare_run(
-        self, input: Any, session_id: str, user_id: str | None, extra: dict[str, Any], **options: Any
+        self,
+        input: Any,
+        session_id: str,
+        user_id: str | None,
+        extra: dict[str, Any],
+        session_state: dict[str, Any] | None = None,
+        parent: RunContext | None = None,
+        **media: Any,
     ) -> RunFunction:
         """Check the arguments of a run, before anything is stored, and return what makes it."""
+        from kern_nb.runtime.settings import Request
+
+        prompt = self._build_prompt(input, **media)
+        store = parent.store if parent else self.store
+        request = Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
+
+        async def work(emit: Emit) -> Run:
+            try:
+                run: Run = await import_module(self._engine_module).start_run(self._settings(), store, request, emit)
+            finally:
+                self._forget(store, session_id)
+            self._start_summary(store, run)
+            return run
+
+        return work
+
+    async def _resume_run(
+        self,
+        run_id: str | int | Run,
+        session_id: str | None,
+        emit: Emit,
+        parent: RunContext | None = None,
+        *,
+        user_id: str | None = None,
+        **options: Any,
+    ) -> Run:
+        """Continue a run; see `acontinue_run`. A member or a step is continued by its id, in the run of its parent."""
+        from kern_nb.runtime.event_loop import in_thread
+
+        if parent is not None:
+            store, user_id = parent.store, None
+            before = await in_thread(lambda: store.get_run(str(run_id)))
+        else:
+            store, user_id = self.store, self._user(user_id)
+            before = await in_thread(lambda: self._find_run(run_id, session_id, user_id))
+        try:
+            settings = self._settings()
+            if (kind := before.run_type) != self.session_type:
+                owner = before.agent_id or before.team_id or before.workflow_id
+                message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
+                raise BadUsage(message, f"Continue it with the {kind}.")
+            resume = import_module(self._engine_module).resume_run
+            run: Run = await resume(settings, store, before, emit, parent, user_id, **options)
+        finally:
+            self._forget(store)
+        self._start_summary(store, run)
+        return run
+
+    def _build_prompt(self, input: Any) -> Any:
+        return input
 
     @abstractmethod
-    async def _resume_run(
-        self, run_id: str | int | Run, session_id: str | None, emit: Emit, *, user_id: str | None = None
-    ) -> Run:
-        """Continue a run; see `acontinue_run`."""
+    def _settings(self) -> OwnerSettings:
+        """Return the settings of a run that starts now."""
+
+    async def _run_async(self, work: RunFunction) -> Run:
+        from kern_nb.runtime.events import ignore
+
+        return await work(ignore)
 
     def _run_sync(self, work: RunFunction) -> Run:
         from kern_nb.runtime import event_loop
-        from kern_nb.runtime.events import ignore
 
-        return event_loop.run(lambda: work(ignore))
+        return event_loop.run(lambda: self._run_async(work))
 
     def _print(self, work: RunFunction) -> None:
-        from kern_nb.runtime import event_loop
-        from kern_nb.runtime.printing import EventRelay, printer
+        from kern_nb.runtime.printing import print_run
 
-        relay, emit = EventRelay(), printer()
-        event_loop.run(lambda: work(relay.send), watch=lambda future: relay.forward(future, emit))
+        print_run(work)
 
     async def _aprint(self, work: RunFunction) -> None:
         from kern_nb.runtime.printing import printer
 
         await work(printer())
-
-    async def _load_run(
-        self,
-        run_id: str | int | Run,
-        session_id: str | None,
-        user_id: str | None,
-        parent: RunContext | None,
-    ) -> tuple[SessionStore, Run, str | None]:
-        """Load a run to resume, with its store and the user to check; the run of a parent is found by its id."""
-        from kern_nb.runtime.event_loop import in_thread
-
-        if parent is not None:
-            return parent.store, await in_thread(lambda: parent.store.get_run(str(run_id))), None
-        user_id = self._user(user_id)
-        return self.store, await in_thread(lambda: self._find_run(run_id, session_id, user_id)), user_id
 
     def _start_summary(self, store: SessionStore, run: Run) -> None:
         """Update the session's summary in the background after a completed run, where summaries are enabled.
@@ -292,7 +280,11 @@ class SessionOwner(SessionAccess):
 
 def owner_fields(owner: SessionOwner) -> dict[str, Any]:
     """Return an owner's kind, id and configuration, as parameters of `SessionStore.start_run`."""
-    return owner._owner_fields()  # noqa: SLF001 - of this module
+    return {
+        "session_type": owner.session_type,
+        f"{owner.session_type}_id": owner.id,
+        "owner_data": {"name": owner.name, **owner._configuration()},  # noqa: SLF001 - of this module
+    }
 
 
 def check_tools(owner: SessionOwner) -> None:
@@ -301,4 +293,4 @@ def check_tools(owner: SessionOwner) -> None:
     Raises:
         BadUsage: a tool cannot be used.
     """
-    owner._check_tools()  # noqa: SLF001 - of this module
+    owner._settings()  # noqa: SLF001 - of this module

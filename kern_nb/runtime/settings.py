@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai import Agent as PydanticAgent
 
-from kern_nb import extra_keys
-from kern_nb.db import SessionStore
 from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.history import HistoryOptions
@@ -37,11 +34,6 @@ class OwnerSettings:
     default_state: dict[str, Any]
     overwrite_state: bool
     timeout_s: float | None
-
-    @property
-    def session_defaults(self) -> dict[str, Any]:
-        """The state that a session gets for keys it lacks, before the run, so that it is not a change by the run."""
-        return {} if self.overwrite_state else self.default_state
 
 
 @dataclass(frozen=True)
@@ -81,11 +73,9 @@ class WorkflowSettings(OwnerSettings):
 
     Attributes:
         steps: Its steps.
-        on_end: Called with a run that ended.
     """
 
     steps: Sequence[Node]
-    on_end: Callable[[SessionStore, Run], None]
 
 
 @dataclass(frozen=True)
@@ -103,12 +93,7 @@ class Request:
 
     prompt: Any
     session_id: str
-    user_id: str | None = None
-    session_state: dict[str, Any] = field(default_factory=dict)
-    parent: RunContext | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def internal(self) -> dict[str, Any]:
-        """The keys for kern_nb's own use; a rerun passes the same state."""
-        return extra_keys.run_internal(self.extra, copy.deepcopy(self.session_state))
+    user_id: str | None
+    session_state: dict[str, Any]
+    parent: RunContext | None
+    extra: dict[str, Any]

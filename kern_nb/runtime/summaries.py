@@ -171,20 +171,19 @@ class SessionSummaryManager:
         Raises:
             SummaryFailed: the model's answer is empty.
         """
+        from pydantic_ai import Agent
+
         summary: dict[str, Any] = {"summary": old or "", "topics": []}
         for batch in _batches(lines, len):
-            text = "\n".join([heading, *batch])
-            summary = _parse_answer(await self._ask(summary["summary"], text, model))
+            request = "\n".join([heading, *batch])
+            if previous := summary["summary"]:
+                request = f"The summary so far:\n{previous}\n\n{request}"
+            async with models.open_model(self.model or model) as opened:
+                result = await Agent(opened, instructions=self.prompt).run(request)
+            summary = _parse_answer(result.output)
             if not summary["summary"].strip():
                 raise SummaryFailed("The model answered with an empty summary.", "Try again, or use another model.")
         return summary
-
-    async def _ask(self, old: str, new: str, model: Any) -> str:
-        from pydantic_ai import Agent
-
-        request = f"The summary so far:\n{old}\n\n{new}" if old else new
-        async with models.open_model(self.model or model) as opened:
-            return (await Agent(opened, instructions=self.prompt).run(request)).output
 
     async def ensure_covers(self, store: SessionStore, session_id: str, runs: set[int], model: Any) -> str | None:
         """Return the text of a summary that covers the runs, after an update if necessary; None where that fails."""
@@ -258,8 +257,9 @@ def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[
 def _coverage(summary: dict[str, Any]) -> tuple[int, list[int]]:
     """Return the last run that a summary covers, or -1, and earlier runs that had not ended."""
     last, unfinished = summary.get("last_run_index"), summary.get("unfinished_runs")
-    is_valid = isinstance(last, int) and isinstance(summary.get("summary"), str)
-    return (last if is_valid and isinstance(last, int) else -1), (unfinished if isinstance(unfinished, list) else [])
+    if not isinstance(last, int) or not isinstance(summary.get("summary"), str):
+        last = -1
+    return last, (unfinished if isinstance(unfinished, list) else [])
 
 
 def parse_summary(session: Session | None) -> SessionSummary | None:
@@ -272,11 +272,17 @@ def parse_summary(session: Session | None) -> SessionSummary | None:
 
 def _to_record(session_id: str, summary: dict[str, Any]) -> SessionSummary:
     last, _ = _coverage(summary)
-    model = summary.get("model")
+    model, time = summary.get("model"), summary.get("updated_at")
+    updated_at = None
+    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):  # a value of another framework
+        if isinstance(time, str):
+            updated_at = datetime.fromisoformat(time)
+        elif time:
+            updated_at = datetime.fromtimestamp(time, UTC)
     return SessionSummary(
         summary=summary["summary"],
         topics=_topics(summary),
-        updated_at=_time(summary),
+        updated_at=updated_at,
         session_id=session_id,
         last_run_index=None if last < 0 else last,
         model=model if isinstance(model, str) else None,
@@ -287,17 +293,6 @@ def _topics(summary: dict[str, Any]) -> list[str]:
     topics = summary.get("topics")
     topics = topics.split(",") if isinstance(topics, str) else topics
     return [topic.strip() for topic in topics if isinstance(topic, str)] if isinstance(topics, list) else []
-
-
-def _time(summary: dict[str, Any]) -> datetime | None:
-    """Parse the time of a summary: ISO 8601, or unix seconds; None for a value of another framework."""
-    value = summary.get("updated_at")
-    try:
-        if isinstance(value, str):
-            return datetime.fromisoformat(value)
-        return datetime.fromtimestamp(value, UTC) if value else None
-    except (ValueError, TypeError, OverflowError, OSError):
-        return None
 
 
 def _line(message: Message) -> str:

@@ -19,14 +19,7 @@ from pydantic import PydanticUserError
 from pydantic_ai import RunContext as PydanticContext
 from pydantic_ai import Tool as PydanticTool
 from pydantic_ai import ToolReturn
-from pydantic_ai.exceptions import (
-    ApprovalRequired,
-    CallDeferred,
-    ModelRetry,
-    ToolFailed,
-    ToolRetryError,
-    UserError,
-)
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed, ToolRetryError, UserError
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset, WrapperToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -83,7 +76,11 @@ class Tool:
         self.prompt = prompt
         self.expires_after_s = expires_after_s
         self.timeout_s = timeout_s
-        signature = _signature(function, self.name)
+        try:
+            signature = inspect.signature(function)
+        except (ValueError, TypeError) as error:
+            hint = f"Wrap it: def {self.name}(x: str): ..., with type hints."
+            raise BadUsage(f"{self.name} has no signature, so no model can call it.", hint) from error
         declared = signature.parameters
         self.injected = _injected(function, signature)
         self.parameters = [name for name in declared if name not in self.injected]
@@ -97,16 +94,7 @@ class Tool:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        """Show the name, and the kind of requirement."""
         return escape_controls(f"<Tool {self.name}{f', requires {self.kind}' if self.kind else ''}>")
-
-
-def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (ValueError, TypeError) as error:
-        hint = f"Wrap it: def {name}(x: str): ..., with type hints."
-        raise BadUsage(f"{name} has no signature, so no model can call it.", hint) from error
 
 
 @overload
@@ -155,8 +143,11 @@ def handoff(*, to: str | None = None, name: str = "hand_to_human", description: 
     return Tool(hand_over, name=name, description=text, handoff=True, assignee=to)
 
 
-def separate_toolsets(items: Sequence[Any]) -> tuple[dict[str, Tool], list[AbstractToolset[RunContext]]]:
-    """Split an agent's tools into functions, by name, and pydantic-ai toolsets (an MCP server, for example).
+def build_toolset(items: Sequence[Any]) -> tuple[dict[str, Tool], AbstractToolset[RunContext]]:
+    """Combine functions and pydantic-ai toolsets (an MCP server, for example) into the toolset of a pydantic-ai agent.
+
+    Returns:
+        The functions, as tools by name; and the toolset.
 
     Raises:
         BadUsage: two tools have the same name.
@@ -171,23 +162,11 @@ def separate_toolsets(items: Sequence[Any]) -> tuple[dict[str, Tool], list[Abstr
         if new.name in tools:
             raise BadUsage(f"Two tools are named {new.name!r}.", "Rename one: tool(fn, name=...).")
         tools[new.name] = new
-    return tools, toolsets
-
-
-def build_toolset(
-    tools: Mapping[str, Tool], toolsets: Sequence[AbstractToolset[RunContext]]
-) -> AbstractToolset[RunContext]:
-    """Combine tools and toolsets into the toolset of a pydantic-ai agent."""
     functions: FunctionToolset[RunContext] = FunctionToolset([_pydantic_tool(tool) for tool in tools.values()])
-    return _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
+    return tools, _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
 
 
 def _pydantic_tool(tool: Tool) -> PydanticTool[RunContext]:
-    """Convert a tool.
-
-    Raises:
-        BadUsage: a parameter's type has no JSON schema.
-    """
     options: dict[str, Any] = {"name": tool.name, "description": tool.description, "timeout": tool.timeout_s}
     try:
         return PydanticTool(_with_context(tool), takes_ctx=True, **options)
@@ -246,11 +225,7 @@ def _with_context(tool: Tool) -> Callable[..., Any]:
 
 
 def _injected(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, str]:
-    """Find the parameters that the run fills in, by name or type, and the value that each gets.
-
-    Raises:
-        BadUsage: a parameter has the type of pydantic-ai's context.
-    """
+    """Return the parameters that the run fills in, by name or type, with the value that each gets."""
     injected = {name: name for name in INJECTABLE if name in signature.parameters}
     for name, hint in _hints(function, signature).items():
         if hint is RunContext:
@@ -317,11 +292,7 @@ class _PausingToolset(WrapperToolset[RunContext]):
 
 
 async def _resolve(result: Any) -> Any:
-    """Return the result of an awaitable, and the list of what a generator yields.
-
-    Raises:
-        ToolFailed: a generator raised; the message includes the values before that.
-    """
+    """Resolve a result. If a generator raises, its error for the model includes the values before that."""
     try:
         return await resolve(result, _unwrap_run)
     except IterationFailed as failed:
@@ -335,7 +306,6 @@ async def _resolve(result: Any) -> Any:
 
 
 def _error_text(error: BaseException) -> str:
-    """Return the text of an error for the model."""
     if isinstance(error, ToolFailed):
         return error.message
     hint = f" {error.hint}" if isinstance(error, KernError) and error.hint else ""
@@ -343,11 +313,7 @@ def _error_text(error: BaseException) -> str:
 
 
 def _unwrap_run(result: Any) -> Any:
-    """Return a tool's result; of a `Run`, its output.
-
-    Raises:
-        ToolFailed: the run is not completed, and nothing would resume it for this call.
-    """
+    """Return a tool's result; of a `Run`, its output. Nothing would resume a run that is not completed."""
     if not isinstance(result, Run):
         return result
     if result.status != "COMPLETED":

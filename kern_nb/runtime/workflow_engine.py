@@ -16,7 +16,7 @@ from uuid import uuid4
 from kern_nb import extra_keys
 from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, KernError, RunFailed
-from kern_nb.extra_keys import STEP_PATH
+from kern_nb.extra_keys import STEP, STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
@@ -27,7 +27,7 @@ from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import Request, WorkflowSettings
-from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput
+from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput, node_title
 
 _CONTENT = "previous_step_content"
 
@@ -63,19 +63,18 @@ async def resume_run(
     before: Run,
     emit: Emit,
     parent: RunContext | None,
+    user_id: str | None,
     *,
-    rerun_interrupted: bool,
-    user_id: str | None = None,
+    rerun_interrupted: bool = False,
 ) -> Run:
     """Resume a run at the step where it stopped; see `kern_nb.workflow.Workflow.acontinue_run`."""
-    engine.require_type(before, "workflow")
     step_runs = await in_thread(lambda: store.member_runs(before.run_id))
     run = await engine.claim(store, before, user_id)
     owner_id = await engine.load_owner(store, run, parent)
     state = parent.session_state if parent else dict(run.session_state or {})
     execution = _Execution(settings, store, run, state, emit, owner_id, rerun_interrupted=rerun_interrupted)
     execution.step_runs = {step.internal[STEP_PATH]: step for step in step_runs if STEP_PATH in step.internal}
-    execution.requirements = {r.extra["step_path"]: r for r in run.requirements if "step_path" in r.extra}
+    execution.requirements = {r.extra[STEP_PATH]: r for r in run.requirements if STEP_PATH in r.extra}
     return await _execute(execution, before)
 
 
@@ -84,7 +83,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
     execution.emit(Started(run))
 
     async def work() -> None:
-        handoffs = (r for r in run.requirements if r.kind == "handoff" and not r.extra.get("step_path"))
+        handoffs = (r for r in run.requirements if r.kind == "handoff" and not r.extra.get(STEP_PATH))
         if handoff := next(handoffs, None):
             # The session was handed to a person, and this run is their answer: it has no steps.
             if handoff.approved:
@@ -101,9 +100,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
         else:
             await recorder.finish("COMPLETED", output=output)
 
-    run = await engine.finish(execution.settings, execution.context, work, before=before)
-    execution.settings.on_end(execution.store, run)
-    return run
+    return await engine.finish(execution.settings, execution.context, work, before=before)
 
 
 @dataclass
@@ -130,13 +127,11 @@ class _Execution:
         )
 
     async def run_sequence(self, steps: Sequence[Node], path: str, previous: Any) -> Any:
-        """Run steps one after the other, and return the output of the last."""
         for index, step in enumerate(steps):
             previous = await self.run_node(step, f"{path}{index}", previous)
         return previous
 
     async def run_node(self, node: Node, path: str, previous: Any) -> Any:
-        """Run a node of any kind, and return its output."""
         if isinstance(node, Step):
             output = await self.run_step(node, path, previous)
         elif isinstance(node, Parallel):
@@ -147,7 +142,7 @@ class _Execution:
             output = await self.run_loop(node, path, previous)
         else:
             output = await self.run_sequence(node.steps, f"{path}.", previous)
-        self.outputs[_title(node)] = output
+        self.outputs[node_title(node)] = output
         return output
 
     async def run_parallel(self, node: Parallel, path: str, previous: Any) -> dict[str, Any]:
@@ -157,7 +152,7 @@ class _Execution:
         errors = [output for output in outputs if isinstance(output, BaseException)]
         for error in sorted(errors, key=lambda error: isinstance(error, _Paused)):
             raise error
-        return {_title(step): output for step, output in zip(node.steps, outputs, strict=True)}
+        return {node_title(step): output for step, output in zip(node.steps, outputs, strict=True)}
 
     async def run_condition(self, node: Condition, path: str, previous: Any) -> Any:
         """Run the steps of the branch that the condition selects; an empty branch returns its input."""
@@ -166,7 +161,6 @@ class _Execution:
         return await self.run_sequence(steps, f"{path}.{branch}.", previous)
 
     async def run_loop(self, node: Loop, path: str, previous: Any) -> Any:
-        """Repeat steps until the end condition holds."""
         for iteration in range(node.max_iterations):
             previous = await self.run_sequence(node.steps, f"{path}.{iteration}.", previous)
             if node.end_condition is not None:
@@ -199,7 +193,7 @@ class _Execution:
         if requirement is None:
             args = {_CONTENT: plain_value(previous)}
             requirement = Requirement(kind="confirmation", tool_name=step.title, args=args, prompt=step.prompt)
-            requirement.assignee, requirement.extra = step.assignee, {"step_path": path}
+            requirement.assignee, requirement.extra = step.assignee, {STEP_PATH: path}
             self.new_requirements.append(requirement)
             raise _Paused
         if not requirement.approved:
@@ -218,7 +212,7 @@ class _Execution:
             self.recorder.has_written = True
         else:
             prompt = self.run.input if previous is None else previous
-            extra = {"step": name, "step_path": path}
+            extra = {STEP: name, STEP_PATH: path}
             work = executor._prepare_run(prompt, self.context.session_id, self.user_id, extra, parent=self.context)  # noqa: SLF001 - as above
             run = await work(ignore)
         if run.status == "PAUSED":
@@ -237,18 +231,7 @@ class _Execution:
         previous: Any,
         convert: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Run a function, as a run of the workflow with the function's input and output.
-
-        Args:
-            function: The function.
-            name: The name of the step.
-            path: The path of the step.
-            previous: The output of the previous step.
-            convert: Converts the result; of a condition, `bool`.
-
-        Raises:
-            KernError: it was interrupted, and may have taken effect.
-        """
+        """Run a function, as a run of the workflow with the function's input and output; a condition's is a `bool`."""
         stored = self.step_runs.get(path)
         if stored is not None and stored.status == "COMPLETED":
             return stored.output
@@ -263,25 +246,25 @@ class _Execution:
                 await in_thread(lambda: self.store.finish_run(stored.run_id, status="INTERRUPTED"))
         step_input = StepInput(self.run.input, previous, dict(self.outputs), self.state, self.context)
         run_input = plain_value(self.run.input if previous is None else previous)
-        extra = {"step": name, STEP_PATH: path}
-        fields: dict[str, Any] = {
-            "session_type": "workflow",
-            "workflow_id": self.settings.owner.id,
-            "user_id": self.user_id,
-            "parent_run_id": self.run.run_id,
-            "extra": extra,
-            "internal": extra_keys.run_internal(extra),
-        }
-        run_id, session_id = str(uuid4()), self.context.session_id
+        run_id, extra = str(uuid4()), {STEP: name, STEP_PATH: path}
 
         def write() -> Run:
-            return self.store.start_run(session_id, run_id=run_id, input=run_input, **fields)
+            return self.store.start_run(
+                self.context.session_id,
+                run_id=run_id,
+                input=run_input,
+                session_type="workflow",
+                workflow_id=self.settings.owner.id,
+                user_id=self.user_id,
+                parent_run_id=self.run.run_id,
+                extra=extra,
+                internal=extra_keys.run_internal(extra),
+            )
 
         run = await engine.store_start(self.store, run_id, write)
         recorder = Recorder(self.store, run, self.state, Storage(), ignore)
         try:
-            result = await _call(function, step_input)
-            output = plain_value(await _resolve(name, result, convert))
+            output = plain_value(await _call(function, step_input, name, convert))
         except asyncio.CancelledError:
             await recorder.fail("cancelled", "CANCELLED")
             raise
@@ -293,39 +276,31 @@ class _Execution:
         return output
 
 
-async def _call(function: Callable[..., Any], step_input: StepInput) -> Any:
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function(step_input)
-        result = await in_thread(lambda: function(step_input))
-        return await result if inspect.isawaitable(result) else result
-    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end its loop, and every run with it
-        raise RunFailed(f"{type(error).__name__}: {error}") from error
+async def _call(
+    function: Callable[..., Any], step_input: StepInput, name: str, convert: Callable[[Any], Any] | None
+) -> Any:
+    """Call a function and return its result; of a generator, the list of its values.
 
-
-async def _resolve(name: str, result: Any, convert: Callable[[Any], Any] | None) -> Any:
-    """Return a function's result; of a generator, the list of its values.
-
-    Raises:
-        BadUsage: a condition's function is a generator, which is true whatever it yields.
+    A condition's function must not be a generator, which is true whatever it yields.
     """
-    if convert is not None and is_pending(result):
-        raise BadUsage(f"{name!r} must return a value, got a generator.", "Use return instead of yield.")
     try:
+        is_async = inspect.iscoroutinefunction(function)
+        result = await function(step_input) if is_async else await in_thread(lambda: function(step_input))
+        if not is_async and inspect.isawaitable(result):
+            result = await result
+        if convert is not None and is_pending(result):
+            raise BadUsage(f"{name!r} must return a value, got a generator.", "Use return instead of yield.")
         content = _unwrap_run(name, await resolve(result, lambda item: _unwrap_run(name, item)))
-    except IterationFailed as failed:
-        if isinstance(failed.cause, (SystemExit, KeyboardInterrupt)):
-            raise RunFailed(f"{type(failed.cause).__name__}: {failed.cause}") from failed.cause
-        raise failed.cause from None
+    except (IterationFailed, SystemExit, KeyboardInterrupt) as failed:
+        error = failed.cause if isinstance(failed, IterationFailed) else failed
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):  # asyncio would end its loop, and every run with it
+            raise RunFailed(f"{type(error).__name__}: {error}") from error
+        raise error from None
     return convert(content) if convert else content
 
 
 def _unwrap_run(name: str, result: Any) -> Any:
-    """Return a function's result; of a `Run`, its output.
-
-    Raises:
-        BadUsage: the run is not completed, and nothing would resume it.
-    """
+    """Return a function's result; of a `Run`, its output. Nothing would resume a run that is not completed."""
     if not isinstance(result, Run):
         return result
     if result.status != "COMPLETED":
@@ -335,19 +310,11 @@ def _unwrap_run(name: str, result: Any) -> Any:
 
 
 def _require_same(step: Step, stored: Run) -> None:
-    """Check that the step of a stored run, which is found by its path, is still the same.
-
-    Raises:
-        BadUsage: it is another step.
-    """
-    old_title, owner_id = stored.extra.get("step"), stored.agent_id or stored.team_id
+    """Check that the step of a stored run, which is found by its path, is still the same."""
+    old_title, owner_id = stored.extra.get(STEP), stored.agent_id or stored.team_id
     run_type = step.executor.session_type if isinstance(step.executor, SessionOwner) else "workflow"
     has_other_executor = run_type != stored.run_type or (owner_id is not None and owner_id != step.executor.id)
     if old_title != step.title or has_other_executor:
         executor = f" ({getattr(step.executor, 'id', 'a function')})" if has_other_executor else ""
-        message = f"Step {stored.extra.get('step_path')} was {old_title!r}, and is {step.title!r}{executor} now."
+        message = f"Step {stored.extra.get(STEP_PATH)} was {old_title!r}, and is {step.title!r}{executor} now."
         raise BadUsage(message, "Continue with the original steps, or start a new run.")
-
-
-def _title(node: Node) -> str:
-    return node.title if isinstance(node, Step) else node.name

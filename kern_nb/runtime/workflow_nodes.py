@@ -101,6 +101,11 @@ class Loop:
 Node = Step | Steps | Parallel | Condition | Loop
 
 
+def node_title(node: Node) -> str:
+    """Return the name of a node's output."""
+    return node.title if isinstance(node, Step) else node.name
+
+
 def build_steps(steps: Any) -> Steps:
     """Convert a step or a list of steps to nodes.
 
@@ -122,7 +127,7 @@ def _build_node(item: Any) -> Node:
         return Steps(build_steps(item.steps).steps, item.name)
     if isinstance(item, Parallel):
         nodes = build_steps(item.steps).steps
-        names = [getattr(node, "title", None) or node.name for node in nodes]
+        names = [node_title(node) for node in nodes]
         if len(set(names)) < len(names):
             raise BadUsage(f"Parallel steps need different names, got {', '.join(names)}.", "Step(agent, name=...)")
         return Parallel(*nodes, name=item.name)

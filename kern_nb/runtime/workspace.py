@@ -36,7 +36,6 @@ class Workspace:
         self._read_only = read_only
 
     def __repr__(self) -> str:
-        """Show the paths."""
         return escape_controls(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
 
     def paths(self) -> list[str]:
@@ -90,20 +89,19 @@ class Workspace:
         Raises:
             BadUsage: a file would overwrite a database, which may be the store itself.
         """
-        for name in self.paths():
-            if is_database(Path(folder) / self._normalize(name)):
+        # Never outside of the folder, whatever the store says.
+        targets = {name: Path(folder) / self._normalize(name) for name in self.paths()}
+        for name, target in targets.items():
+            if is_database(target):
                 raise BadUsage(
                     f"{name!r} is a database in {str(folder)!r}; nothing was written.", "Pass another folder."
                 )
-        written = []
-        for name in self.paths():
-            target = Path(folder) / self._normalize(name)  # never outside of the folder, whatever the store says
+        for name, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             content = self.read_bytes(name)
             with open(target, "wb", opener=files.private_opener) as file:
                 file.write(content)
-            written.append(target)
-        return written
+        return list(targets.values())
 
     def _files(self) -> dict[str, Any]:
         entries = self._state.get(KEY)

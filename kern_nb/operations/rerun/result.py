@@ -123,7 +123,7 @@ async def _run_input(rerun: Rerun, item: Input, earlier: set[str], provenance: d
     extra = ({"notebook": provenance} if provenance else {}) | {RERUN_OF: item.origin}
     agent = rerun.agent
     try:
-        options = {"session_state": item.session_state} if item.session_state else {}
+        options: dict[str, Any] = {"session_state": item.session_state} if item.session_state else {}
         work = agent._prepare_run(item.content, rerun.session_id, agent.user_id, extra, **options)  # noqa: SLF001 - with provenance
         return await work(ignore)
     except Exception as error:
