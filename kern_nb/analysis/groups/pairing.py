@@ -14,7 +14,7 @@ import pandas as pd
 
 from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, stack_frames
 from kern_nb.analysis.groups.statistics import mean_interval, pass_hat_k
-from kern_nb.analysis.metric_directions import HIGHER, better_side, get_direction
+from kern_nb.analysis.metrics import better_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,6 @@ USAGE_METRICS = {
 }
 """The metrics of sessions besides the score, and their columns of ``sessions_df``."""
 
-SUMMED = ("tokens", "cost", "time")
 _MAX_K = 100
 _TOLERANCE = 1e-9
 """Means that differ by a smaller share are equal: the difference is one of float addition."""
@@ -40,22 +39,22 @@ def build_groups(sessions: pd.DataFrame, groups: Sequence[str], pass_k: pd.DataF
     """Build one row a group; see `GroupComparison.groups`."""
     by_group = sessions.groupby("group", sort=False)
     table = pd.DataFrame(index=pd.Index(list(groups), dtype=TEXT))
-    counts = {
-        "n_sessions": by_group.size(),
-        "n_keys": by_group["key"].nunique(),
-        "n_scored": by_group["score"].count(),
-    }
-    for name, count in counts.items():
-        table[name] = count.reindex(table.index, fill_value=0).astype(COUNT)
+
+    def add_count(name: str, counts: pd.Series[int]) -> None:
+        table[name] = counts.reindex(table.index, fill_value=0).astype(COUNT)
+
+    add_count("n_sessions", by_group.size())
+    add_count("n_keys", by_group["key"].nunique())
+    add_count("n_scored", by_group["score"].count())
     table["score"] = by_group["score"].mean().astype(NUMBER)
     table["success_rate"] = by_group["success"].mean().astype(NUMBER)
     for k, part in pass_k.groupby("k"):
         table[f"pass_{k}"] = part.set_index("group")["pass_k"]
     for name in USAGE_METRICS:
         table[name] = by_group[name].mean().astype(NUMBER)
-    for name in SUMMED:
+    for name in ("tokens", "cost", "time"):
         table[f"{name}_total"] = by_group[name].sum(min_count=1).astype(COUNT if name == "tokens" else NUMBER)
-        table[f"{name}_known"] = by_group[name].count().reindex(table.index, fill_value=0).astype(COUNT)
+        add_count(f"{name}_known", by_group[name].count())
     return table.rename_axis("group").reset_index().astype({"group": TEXT})
 
 
@@ -110,30 +109,24 @@ class KeyMeans:
         dtypes = dict.fromkeys(names, NUMBER) | {"metric": TEXT, "n_pairs": COUNT, "better": TEXT}
         frames = []
         for group in self.contenders:
-            _, a, b, delta = self._values(group)
-            rows = [
-                (name, *self._difference(name, a[:, i], b[:, i], delta[:, i], confidence))
-                for i, name in enumerate(self.metrics)
-            ]
+            rows: list[tuple[Any, ...]] = []
+            _, *values = self._values(group)
+            for i, metric in enumerate(self.metrics):
+                is_known = ~np.isnan(values[2][:, i])
+                a, b, delta = (x[is_known, i] for x in values)
+                if not len(delta):
+                    rows.append((metric, 0, *[None] * 6))
+                    continue
+                low, high = mean_interval(delta, confidence) or (None, None)
+                better = better_side(metric, low, high, is_score=metric == self.score)
+                rows.append((metric, len(delta), a.mean(), b.mean(), delta.mean(), low, high, better))
             frames.append(pd.DataFrame(rows, columns=names).astype(dtypes))
         return stack_frames(frames, "group", self.contenders)
 
-    def _difference(
-        self, metric: str, a: NDArray[Any], b: NDArray[Any], delta: NDArray[Any], confidence: float
-    ) -> tuple[Any, ...]:
-        is_known = ~np.isnan(delta)
-        n = int(is_known.sum())
-        if not n:
-            return 0, None, None, None, None, None, None
-        low, high = mean_interval(delta[is_known], confidence) or (None, None)
-        better = better_side(low, high, HIGHER if metric == self.score else get_direction(metric))
-        return n, a[is_known].mean(), b[is_known].mean(), delta[is_known].mean(), low, high, better
-
     def _pairs(self, group: str) -> pd.DataFrame:
         keys, a, b, delta = self._values(group)
-        n = len(self.metrics)
         columns = {
-            "key": pd.array(np.repeat(np.asarray(keys, dtype=object), n), dtype=TEXT),
+            "key": pd.array(np.repeat(np.asarray(keys, dtype=object), len(self.metrics)), dtype=TEXT),
             "metric": pd.array(self.metrics * len(keys), dtype=TEXT),
         }
         numbers = {"a": a, "b": b, "delta": delta}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.inputs import make_labels, to_records
 from kern_nb.text import formatting
-
-if TYPE_CHECKING:
-    import pandas as pd
+from kern_nb.text.metrics import format_metric
+from kern_nb.text.tables import Column, Table
 
 MAX_ROWS = 200
 WIDTH = 360
@@ -43,9 +44,9 @@ def select_rows(
 
     Returns:
         The frame of the rows; the rows as records, with ``m`` and ``of``, the labels of metric and contender, and ``o``
-        and ``v``, the verdict as a kind and as text; and a note where rows are left out.
+        and ``v``, the verdict as a kind and as text, and ``a_text`` and ``b_text``, the formatted values; and a note
+        where rows are left out.
     """
-    df = df.head(MAX_ROWS + 1)
     notes = [f"Only the first {MAX_ROWS} are drawn."] if len(df) > MAX_ROWS else []
     df = df.head(MAX_ROWS).reset_index(drop=True)
     rows = to_records(df, [*names, *([of] if of in df else [])])
@@ -53,6 +54,7 @@ def select_rows(
         row["metric"] = row["metric"] or ""
         row["o"] = verdicts.get(row["better"], NO_VERDICT)
         row["v"] = "" if row["o"] == NO_VERDICT else row["o"]
+        row["a_text"], row["b_text"] = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
     for column, label in (("metric", "m"), (of, "of")):
         distinct = list(dict.fromkeys(row.get(column) for row in rows))
         labels = dict(zip(distinct, make_labels(distinct), strict=True))
@@ -63,8 +65,6 @@ def select_rows(
 
 def is_finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
     """Flag the rows with a known and finite value."""
-    import pandas as pd
-
     return pd.Series([row[column] is not None for row in to_records(df, [column])], index=df.index, dtype=bool)
 
 
@@ -102,3 +102,10 @@ def block(title: str | None, values: list[dict[str, Any]], encoding: dict[str, A
     spec = {"data": {"values": values}, "width": WIDTH, "height": {"step": STEP}}
     spec |= {"encoding": encoding, "layer": list(layers)}
     return spec if title is None else spec | {"title": vega.make_title(title) | {"offset": 6}}
+
+
+def build_table(title: str, rows: list[dict[str, Any]], keys: Mapping[str, str]) -> Table:
+    """Return the table of the rows, from the key of each column."""
+    columns = [Column(name, number=name in ("pairs", "a", "b", "difference")) for name in keys]
+    cells = [[row.get(key) or "" for key in keys.values()] for row in rows]
+    return Table(title, columns, cells).without_empty_columns()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.errors import BadUsage
 from kern_nb.text import formatting
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LABEL_WIDTH = 36
 """Longer names are cut on axes and in legends; a UUID is not."""
@@ -44,8 +43,6 @@ def to_records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _to_plain(value: Any) -> Any:
-    import pandas as pd
-
     if isinstance(value, str):
         return value
     if value is None or pd.isna(value):

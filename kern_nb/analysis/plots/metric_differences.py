@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.analysis.plots import difference_marks as marks
 from kern_nb.analysis.plots import vega
@@ -10,10 +12,7 @@ from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import require_columns, to_records
 from kern_nb.text import formatting
 from kern_nb.text.metrics import format_metric, format_percent
-from kern_nb.text.tables import Column, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from kern_nb.text.tables import Table
 
 MAX_PERCENT = 200
 """A longer bar ends here, with an arrow beside it, so that the others stay visible."""
@@ -22,6 +21,7 @@ _NAME_WIDTH = 24
 _TITLE = "Difference from the baseline"
 _COLUMNS = ("metric", "a", "b", "delta_pct", "better")
 _VERDICTS = {"b": "better", "a": "worse", "neither": "equal"}
+_TABLE = {"contender": "contender", "metric": "metric", "a": "a_text", "b": "b_text", "difference": "pct", "b is": "v"}
 
 
 def comparison(metrics: pd.DataFrame) -> Plot:
@@ -47,12 +47,13 @@ def comparison(metrics: pd.DataFrame) -> Plot:
     if not rows:
         return Plot(df, _TITLE, Table("No difference in percent to plot", [], []), tuple(notes))
     for row in rows:
-        row["t"] = f"{format_metric(row['metric'], row['a'])} → {format_metric(row['metric'], row['b'])}"
+        row["t"] = f"{row['a_text']} → {row['b_text']}"
         row["pct"] = format_percent(row["delta_pct"])
     longest = max(abs(row["delta_pct"]) for row in rows)
     if longest > MAX_PERCENT:
         notes.append(f"Bars with an arrow exceed {MAX_PERCENT} %.")
-    return Plot(df, _TITLE, _table(rows), tuple(notes), _bars(rows, max(1, min(longest, MAX_PERCENT))))
+    drawing = _bars(rows, max(1, min(longest, MAX_PERCENT)))
+    return Plot(df, _TITLE, marks.build_table(_TITLE, rows, _TABLE), tuple(notes), drawing)
 
 
 def _omission_notes(metrics: pd.DataFrame) -> list[str]:
@@ -76,16 +77,9 @@ def _bars(rows: list[dict[str, Any]], limit: float) -> dict[str, Any]:
     x["axis"] = {"tickCount": 7, "labelExpr": vega.PERCENT}
     encodings = marks.verdict_encodings()
     bar = {"mark": {"type": "bar", "height": {"band": 0.55}}, "encoding": {"x": x, "color": encodings["color"]}}
-    sign: dict[str, Any] = {
-        "mark": marks.POINT,
-        "encoding": {"x": {"value": marks.WIDTH + 92}, **encodings},
-    }
+    sign: dict[str, Any] = {"mark": marks.POINT, "encoding": {"x": {"value": marks.WIDTH + 92}, **encodings}}
     sign["transform"] = [{"filter": "datum.v"}]  # no sign without a verdict
-    texts = [
-        marks.text_column("p", 12),
-        marks.text_column("v", 104, bold=True),
-        marks.text_column("t", 160),
-    ]
+    texts = [marks.text_column("p", 12), marks.text_column("v", 104, bold=True), marks.text_column("t", 160)]
     tips = [{"field": "m", "title": "metric"}, {"field": "p", "title": "difference"}]
     tips += [{"field": "t", "title": "values"}, {"field": "v", "title": "b is"}]
     blocks = []
@@ -93,23 +87,13 @@ def _bars(rows: list[dict[str, Any]], limit: float) -> dict[str, Any]:
         block_rows = [row for row in rows if row["of"] == of]
         encoding = {"y": vega.row_axis([row["m"] for row in block_rows], "m", grid=False), "tooltip": tips}
         title = None if of == formatting.MISSING else of
-        blocks.append(
-            marks.block(title, [_bar(row) for row in block_rows], encoding, bar, marks.zero_line(), sign, *texts)
-        )
+        values = [_bar(row) for row in block_rows]
+        blocks.append(marks.block(title, values, encoding, bar, marks.zero_line(), sign, *texts))
     return {"vconcat": blocks, "spacing": 20}
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    format_percent = row["delta_pct"]
-    arrow = "" if abs(format_percent) <= MAX_PERCENT else "→ " if format_percent > 0 else "← "
-    values = {"d": max(-MAX_PERCENT, min(MAX_PERCENT, format_percent)), "p": arrow + row["pct"]}
+    percent = row["delta_pct"]
+    arrow = "" if abs(percent) <= MAX_PERCENT else "→ " if percent > 0 else "← "
+    values = {"d": max(-MAX_PERCENT, min(MAX_PERCENT, percent)), "p": arrow + row["pct"]}
     return values | {key: row[key] for key in ("m", "o", "v", "t")}
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    columns = [Column("contender"), Column("metric"), *(Column(n, number=True) for n in ("a", "b", "difference"))]
-    cells = []
-    for row in rows:
-        values = (format_metric(row["metric"], row[side]) for side in ("a", "b"))
-        cells.append([row.get("contender") or "", row["metric"], *values, row["pct"], row["v"]])
-    return Table(_TITLE, [*columns, Column("b is")], cells).without_empty_columns()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.analysis.plots import branch_layout as layout
 from kern_nb.analysis.plots import vega
@@ -12,9 +14,6 @@ from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import require_columns
 from kern_nb.text import formatting
 from kern_nb.text.tables import Column, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_NODES = 40
 
