@@ -67,18 +67,17 @@ def plot(
     if kind not in KINDS:
         raise BadUsage(f"Unknown plot kind {kind!r}.", did_you_mean(kind, KINDS, f"Kinds are {', '.join(KINDS)}."))
     store = store_registry.find(store)
-    located = None if reference is None else store.locate(format_reference(reference))
-    if located is not None:
-        is_message, is_run = located.message_index is not None, located.run_index is not None
-        if is_message or (is_run and kind != "tools"):
-            raise BadUsage(
-                f"{str(located)!r} is a {'message' if is_message else 'run'}; a plot of {kind} takes a session.",
-                f"Name it: {located.session_id}",
-            )
-    figure = {"runs": _plot_runs, "tools": _plot_tools, "tree": _plot_tree}[kind](store, located)
-    if located is None:
-        return figure
-    return figure.with_notes(f"{'Session' if located.run_index is None else 'Run'} {truncate(str(located), 60)}.")
+    draw = {"runs": _plot_runs, "tools": _plot_tools, "tree": _plot_tree}[kind]
+    if reference is None:
+        return draw(store, None)
+    located = store.locate(format_reference(reference))
+    is_message, is_run = located.message_index is not None, located.run_index is not None
+    if is_message or (is_run and kind != "tools"):
+        raise BadUsage(
+            f"{str(located)!r} is a {'message' if is_message else 'run'}; a plot of {kind} takes a session.",
+            f"Name it: {located.session_id}",
+        )
+    return draw(store, located).with_notes(f"{'Run' if is_run else 'Session'} {truncate(str(located), 60)}.")
 
 
 def _newest_ids(store: SessionStore) -> tuple[list[str], bool]:

@@ -22,7 +22,6 @@ _NO_RUNS = "no runs"
 _STEP = 28
 _MIN_WIDTH = 200
 _GREY_LINE = {"color": "#9a9a9a", "strokeWidth": 2}
-_ID_WIDTH = 60
 
 _DOT_SPACE = 12
 """In pixels: where a run has less, its dot is small."""
@@ -90,18 +89,15 @@ def _dots(node: SessionNode, limit: int) -> list[dict[str, Any]]:
         ordinary = [i for i in inner if node.runs[i] in _ORDINARY]
         by_priority, indexes = ([i for i in indexes if i in ends], notable, ordinary), []
         for group in by_priority:
-            indexes += _spread(group, limit - len(indexes))
-    return [_dot(node, index, node.runs[index]) for index in sorted(indexes)] or [_dot(node, node.start, _NO_RUNS)]
-
-
-def _spread(indexes: list[int], limit: int) -> list[int]:
-    """At most so many indexes, evenly spread."""
-    return [indexes[len(indexes) * n // limit] for n in range(limit)] if len(indexes) > limit else indexes
-
-
-def _dot(node: SessionNode, index: int, status: str) -> dict[str, Any]:
-    style = status if status in _STYLES else layout.UNKNOWN_STATUS
-    return {"y": node.label, "x": index, "o": style, "id": formatting.truncate(node.session_id, _ID_WIDTH)}
+            n_free = limit - len(indexes)
+            is_sampled = len(group) > n_free
+            indexes += [group[len(group) * n // n_free] for n in range(n_free)] if is_sampled else group
+    runs = {index: node.runs[index] for index in sorted(indexes)} or {node.start: _NO_RUNS}
+    session_id = formatting.truncate(node.session_id, 60)
+    return [
+        {"y": node.label, "x": index, "o": status if status in _STYLES else layout.UNKNOWN_STATUS, "id": session_id}
+        for index, status in runs.items()
+    ]
 
 
 def _links(nodes: list[SessionNode]) -> Iterator[dict[str, Any]]:
