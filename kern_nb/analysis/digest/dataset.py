@@ -32,10 +32,7 @@ _COLUMNS = {
         "created_at",
     ),
     "messages": (*_KEYS, "role", "tool_call_id", "model", "created_at"),
-    "tool_calls": (
-        *_KEYS,
-        *("tool_call_id", "tool_name", "caller", "status", "is_error", "duration_s", "created_at"),
-    ),
+    "tool_calls": (*_KEYS, *("tool_call_id", "tool_name", "caller", "status", "is_error", "duration_s", "created_at")),
 }
 
 
