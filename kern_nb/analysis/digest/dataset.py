@@ -99,8 +99,9 @@ def _read_several(store: SessionStore, references: Sequence[Reference]) -> Diges
     if not references:
         raise SessionNotFound(f"There is no session {missing_ids[0]!r}.", "List them with %kern sessions.")
     frames = _Frames(store, [session_id for session_id in ids if session_id not in missing_ids])
-    run_ids = {n: frames.member_ids(r) for n, r in enumerate(references) if r.run_index is not None}
-    item_runs = _item_runs(frames.runs, references, run_ids)
+    members = {n: frames.member_ids(r) for n, r in enumerate(references) if r.run_index is not None}
+    run_ids = {n: ids[0] for n, ids in members.items()}
+    item_runs = _item_runs(frames.runs, references, members)
     roots, by_item = _select_roots(item_runs), item_runs.groupby("n")
     totals = by_item[list(_RUN_TOTALS)].sum(min_count=1).assign(n_runs=by_item.size()).reindex(range(len(references)))
     session_totals = sessions[names].reindex([r.session_id for r in references]).reset_index(drop=True)
@@ -113,9 +114,8 @@ def _read_several(store: SessionStore, references: Sequence[Reference]) -> Diges
     items = _build_items(references, roots, totals)
     messages, tool_calls = (df[df["run_id"].isin(item_runs["run_id"])] for df in (frames.messages, frames.tool_calls))
     runs = item_runs.drop(columns="n").drop_duplicates("run_id").reset_index(drop=True)
-    of_items = {n: members[0] for n, members in run_ids.items()}
-    scores = _mean_scores(_item_scores(store, references, item_runs, of_items), items)
-    is_counted = _is_counted(len(references), item_runs, of_items)
+    scores = _mean_scores(_item_scores(store, references, item_runs, run_ids), items)
+    is_counted = _is_counted(len(references), item_runs, run_ids)
     return DigestRows(items, is_counted, runs, messages, tool_calls, scores, missing=missing_ids)
 
 
@@ -157,14 +157,14 @@ class _Frames:
 
 
 def _item_runs(
-    runs: pd.DataFrame, references: Sequence[Reference], run_ids: Mapping[int, Sequence[str]]
+    runs: pd.DataFrame, references: Sequence[Reference], members: Mapping[int, Sequence[str]]
 ) -> pd.DataFrame:
     """The runs of each item in order, with the item's number as ``n``."""
     sessions = [(r.session_id, n) for n, r in enumerate(references) if r.run_index is None]
-    members = [(run_id, n) for n, ids in run_ids.items() for run_id in ids]
+    run_ids = [(run_id, n) for n, ids in members.items() for run_id in ids]
     parts = [
         runs.merge(pd.DataFrame(sessions, columns=["session_id", "n"]), on="session_id"),
-        runs.merge(pd.DataFrame(members, columns=["run_id", "n"]), on="run_id"),
+        runs.merge(pd.DataFrame(run_ids, columns=["run_id", "n"]), on="run_id"),
     ]
     stacked = pd.concat([df for df in parts if len(df)] or parts[:1], ignore_index=True)
     return stacked.sort_values(["n", "run_index"], kind="stable")

@@ -115,18 +115,17 @@ def compare_groups(
     sessions = _build_sessions(reader, group_labels, key_labels, score, success)[is_selected.to_numpy()]
     compared = sessions[sessions["group"].notna() & sessions["key"].notna()].reset_index(drop=True)
     score_metric = f"score.{score}" if score in pairing.USAGE_METRICS else score
-    means = pairing.KeyMeans(compared, names, score_metric)
     pass_k = pairing.build_pass_k(compared, names)
-    pairs = means.pairs()
+    pairs, metrics, unmatched = pairing.compare_keys(compared, names, score_metric, confidence)
     dtypes = dict.fromkeys(("score", *pairing.USAGE_METRICS), NUMBER) | {"success": FLAG}
     return GroupComparison(
         groups=pairing.build_groups(compared, names, pass_k),
         pairs=pairs,
-        metrics=means.differences(confidence),
+        metrics=metrics,
         pass_k=pass_k,
         better=pairing.select_changed(pairs, score_metric, 1),
         worse=pairing.select_changed(pairs, score_metric, -1),
-        unmatched=means.unmatched(),
+        unmatched=unmatched,
         ambiguous=_build_ambiguous(sessions, group_labels, key_labels, score),
         sessions=compared.astype(dtypes),
         by=group_labels.name,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kern_nb import store_registry
-from kern_nb.analysis.plots.branch_layout import RUN_COLUMNS, SESSION_COLUMNS
+from kern_nb.analysis.plots.branch_layout import RUN_COLUMNS, SESSION_COLUMNS, limit_with_ancestors
 from kern_nb.analysis.plots.runs import COLUMNS, MAX_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MAX_NODES, branch_tree
@@ -127,7 +127,7 @@ def _plot_tree(store: SessionStore, reference: Reference | None) -> Plot:
     else:
         ids, order = list(sessions["session_id"]), "the newest"
         notes = ["No session has a branch."] if ids else []
-    shown_ids = _limit_with_ancestors(ids, parents)
+    shown_ids = limit_with_ancestors(ids, lambda session_id: _ancestors(session_id, parents), MAX_NODES)
     if len(shown_ids) < len(ids):
         notes.append(f"{len(shown_ids):,} of {len(ids):,} sessions, {order}.")
     rank = {replace_surrogates(session_id): n for n, session_id in enumerate(shown_ids)}
@@ -142,14 +142,3 @@ def _ancestors(session_id: str, parents: Mapping[str, str]) -> list[str]:
     while (parent_id := parents.get(next(reversed(chain)))) is not None and parent_id not in chain:
         chain[parent_id] = None
     return list(chain)
-
-
-def _limit_with_ancestors(ids: list[str], parents: Mapping[str, str]) -> list[str]:
-    """The first sessions with their ancestors, as many as a tree shows."""
-    selected: dict[str, None] = {}
-    for session_id in ids:
-        extended = selected | dict.fromkeys(_ancestors(session_id, parents)[:MAX_NODES])
-        selected = extended if len(extended) <= MAX_NODES else selected
-        if len(selected) == MAX_NODES:
-            break
-    return list(selected)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import pandas as pd
 
@@ -14,6 +15,8 @@ from kern_nb.analysis.plots.inputs import make_labels, to_records
 from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.text import formatting
+
+T = TypeVar("T")
 
 SESSION_COLUMNS = (
     "session_id",
@@ -115,13 +118,20 @@ def iter_ancestors(node: SessionNode | None) -> Iterator[SessionNode]:
         node = node.parent
 
 
+def limit_with_ancestors(items: Iterable[T], ancestors: Callable[[T], Iterable[T]], limit: int) -> list[T]:
+    """Return the first items with their ancestors, as many as the limit allows; ``ancestors`` begin with the item."""
+    selected: dict[T, None] = {}
+    for item in items:
+        extended = selected | dict.fromkeys(islice(ancestors(item), limit))
+        selected = extended if len(extended) <= limit else selected
+        if len(selected) == limit:
+            break
+    return list(selected)
+
+
 def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
     """Return the first nodes with their ancestors, each followed by its branches, the latest fork first."""
-    selected: set[SessionNode] = set()
-    for node in nodes:
-        chain = set(islice(iter_ancestors(node), limit))
-        if len(selected | chain) <= limit:
-            selected |= chain
+    selected = set(limit_with_ancestors(nodes, iter_ancestors, limit))
     for node in selected:
         node.parent = node.parent if node.parent in selected else None
         node.children = sorted(selected.intersection(node.children), key=lambda child: (child.fork, child.session_id))

@@ -189,18 +189,10 @@ def _forest(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _select_rows(
     df: pd.DataFrame, names: Iterable[str], of: str, verdicts: Mapping[str, str]
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], list[str]]:
-    """Select the rows to draw.
+    """Return the frame and the records of the rows to draw, and a note where rows are left out.
 
-    Args:
-        df: The metrics.
-        names: The columns to read.
-        of: The column that names the contender, where there are several.
-        verdicts: The verdict for each value of ``better``.
-
-    Returns:
-        The frame of the rows; the rows as records, with ``m`` and ``of``, the labels of metric and contender, ``o`` and
-        ``v``, the verdict as a kind and as text, and ``a_text`` and ``b_text``, the formatted values; and a note where
-        rows are left out.
+    A record has also ``m`` and ``of``, the labels of metric and contender (of the column ``of``); ``o`` and ``v``, the
+    verdict as a kind and as text; ``a_text`` and ``b_text``, the formatted values.
     """
     notes = [f"Only the first {_MAX_ROWS} are drawn."] if len(df) > _MAX_ROWS else []
     df = df.head(_MAX_ROWS).reset_index(drop=True)
