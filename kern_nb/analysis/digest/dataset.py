@@ -173,7 +173,7 @@ def _item_runs(
 def _select_roots(item_runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of each item that are not members of its other runs: their time includes the members'."""
     run_ids = set(iter_rows(item_runs, ("n", "run_id")))
-    return item_runs[[parent_id not in run_ids for parent_id in iter_rows(item_runs, ("n", "parent_run_id"))]]
+    return item_runs.loc[[parent_id not in run_ids for parent_id in iter_rows(item_runs, ("n", "parent_run_id"))]]
 
 
 def _build_items(references: Sequence[Reference], roots: pd.DataFrame, totals: pd.DataFrame) -> pd.DataFrame:
