@@ -123,7 +123,7 @@ def _differences(pairs: pd.DataFrame, metrics: Sequence[str], score: str | None,
         if not len(delta):
             rows.append((metric, 0, *[None] * 6))
             continue
-        low, high = mean_interval(delta, confidence) or (None, None)
+        low, high = mean_interval(delta.tolist(), confidence) or (None, None)
         better = better_side(metric, low, high, is_score=metric == score)
         rows.append((metric, len(delta), a.mean(), b.mean(), delta.mean(), low, high, better))
     names = ["metric", "n_pairs", "a", "b", "delta", "low", "high", "better"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -138,7 +139,7 @@ def _side_by_side(rows: list[dict[str, Any]], metrics: list[_Metric]) -> dict[st
 def _panels(
     rows: list[dict[str, Any]],
     metrics: list[_Metric],
-    positions: list[tuple[float, str]],
+    positions: Sequence[tuple[float, str]],
     title: str,
     layers: list[dict[str, Any]],
     tooltip: list[dict[str, Any]],

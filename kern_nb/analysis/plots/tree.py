@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -100,28 +99,25 @@ def _dots(node: SessionNode, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def _links(nodes: list[SessionNode]) -> Iterator[dict[str, Any]]:
-    """Two ends a link: the last run that a branch inherits, and its own first."""
+def _lines_and_links(nodes: list[SessionNode]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The line of each node, from its first to its last run or link; and two ends a link.
+
+    A link leads from the last run that a branch inherits to its own first.
+    """
+    lines: dict[str, dict[str, Any]] = {node.label: {"y": node.label, "a": node.start, "b": node.end} for node in nodes}
+    links = []
     for number, node in enumerate(nodes):
         if node.parent_id is not None:
             # Where the parent is not shown, the link is a stub in the branch's own row.
             origin = node if node.parent is None else node.parent.owner_of(node.fork)
-            yield {"k": number, "y": origin.label, "x": node.fork}
-            yield {"k": number, "y": node.label, "x": node.start}
-
-
-def _lines(nodes: list[SessionNode], links: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of the nodes, from the first to the last run or link."""
-    lines: dict[str, dict[str, Any]] = {node.label: {"y": node.label, "a": node.start, "b": node.end} for node in nodes}
-    for end in links:
-        line = lines[end["y"]]
-        line["a"], line["b"] = min(line["a"], end["x"]), max(line["b"], end["x"])
-    return list(lines.values())
+            for label, x in ((origin.label, node.fork), (node.label, node.start)):
+                links.append({"k": number, "y": label, "x": x})
+                lines[label] |= {"a": min(lines[label]["a"], x), "b": max(lines[label]["b"], x)}
+    return list(lines.values()), links
 
 
 def _drawing(nodes: list[SessionNode], dots: list[dict[str, Any]]) -> dict[str, Any]:
-    links = list(_links(nodes))
-    lines = _lines(nodes, links)
+    lines, links = _lines_and_links(nodes)
     first, last = min(line["a"] for line in lines), max(line["b"] for line in lines)
     width = max(_MIN_WIDTH, min(vega.WIDTH - _STEP, 2 * _STEP * (last - first + 1)))
     is_wide = width / (last - first + 1) > _DOT_SPACE
