@@ -62,13 +62,7 @@ def _time_answers(runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:
 
 
 def longest_steps(runs: pd.DataFrame, messages: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a step, the longest first; see `kern_nb.analysis.digest.Digest.longest`.
-
-    Args:
-        runs: One row a run.
-        messages: One row a message.
-        calls: The result of `time_calls`.
-    """
+    """Return the longest steps, with the calls of `time_calls`; see `kern_nb.analysis.digest.Digest.longest`."""
     # A workflow's step that is a function has no messages; its duration is its run's.
     functions = runs[runs["parent_run_id"].notna() & ~runs["run_id"].isin(messages["run_id"])]
     steps = {

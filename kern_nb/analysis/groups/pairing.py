@@ -72,16 +72,10 @@ def build_pass_k(sessions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
 def compare_keys(
     sessions: pd.DataFrame, groups: Sequence[str], score: str | None, confidence: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Average the trials of each key in each group, and compare the groups with the first one.
+    """Average the trials of each key, and compare the groups with the first: pairs, metrics and unmatched keys.
 
-    Args:
-        sessions: One row a session, with ``group``, ``key`` and the metrics as floats.
-        groups: The groups, the baseline first.
-        score: The name of the score among the metrics; None compares no score.
-        confidence: The confidence level of the intervals.
-
-    Returns:
-        ``pairs``, ``metrics`` and ``unmatched`` of a `GroupComparison`.
+    The sessions have ``group``, ``key``, ``score`` and the metrics as floats, NaN where unknown. ``score`` is the name
+    of the score among the metrics; None compares no score.
     """
     metrics = [*([] if score is None else [score]), *USAGE_METRICS]
     renamed = sessions if score is None else sessions.rename(columns={"score": score})
