@@ -18,22 +18,13 @@ from kern_nb.text import formatting
 
 T = TypeVar("T")
 
-SESSION_COLUMNS = (
-    "session_id",
-    "session_name",
-    "parent_session_id",
-    "fork_run_index",
-    "fork_message_index",
-    "n_runs",
-    "status",
-)
+_IDS = ("session_id", "session_name", "parent_session_id")
+SESSION_COLUMNS = (*_IDS, "fork_run_index", "fork_message_index", "n_runs", "status")
 RUN_COLUMNS = ("session_id", "run_index", "status")
 
 UNKNOWN_STATUS = "unknown status"
 BEFORE_FIRST = -1
 """The fork index of a branch that inherits no run."""
-
-_ID_WIDTH = 40
 
 
 @dataclass(eq=False)
@@ -68,7 +59,7 @@ class SessionNode:
         if self.parent_id is None:
             return ""
         run_index = None if self.fork == BEFORE_FIRST else self.fork
-        return str(Reference(formatting.truncate(self.parent_id, _ID_WIDTH), run_index, self.fork_message))
+        return str(Reference(formatting.truncate(self.parent_id, 40), run_index, self.fork_message))
 
     @property
     def start(self) -> int:
@@ -147,7 +138,7 @@ def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
 
 def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
     """Build one row a node."""
-    texts: dict[str, Kind] = dict.fromkeys(("session_id", "session_name", "parent_session_id"), "text")
+    texts: dict[str, Kind] = dict.fromkeys(_IDS, "text")
     counts = ("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs")
     rows = [
         (
