@@ -126,10 +126,8 @@ def select_sessions(
         return [Reference(session_id) for session_id in reversed(ids)]
     from kern_nb.analysis.groups.keys import LabelReader
 
-    reader = LabelReader(store, (), params)
-    for name, value in filters.where.items():
-        reader.filter(name, value)
-    return [Reference(str(session_id)) for session_id in reader.sessions["session_id"]]
+    matching = LabelReader(store, (), params, filters.where).sessions
+    return [Reference(str(session_id)) for session_id in matching["session_id"]]
 
 
 def _locate_all(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:

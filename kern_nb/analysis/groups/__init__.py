@@ -105,9 +105,7 @@ def compare_groups(
     require_mapping(where)
     score = None if score is None else label_text(score)
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-    reader = LabelReader(store_registry.find(store), pairing.USAGE_METRICS.values(), filters)
-    for name, value in (where or {}).items():
-        reader.filter(name, value)
+    reader = LabelReader(store_registry.find(store), pairing.USAGE_METRICS.values(), filters, where)
     group_labels, key_labels = reader.read_labels(by), reader.read_labels(key)
     names = _select_groups(group_labels, reader, groups)
     is_selected = group_labels.texts.isna() | group_labels.texts.isin(names)

@@ -8,7 +8,7 @@ the source.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +59,18 @@ class LabelReader:
         store: The store.
         columns: Further columns of ``sessions_df`` to read.
         filters: Arguments of `SessionStore.sessions_df`: user_id, agent_id, since, until.
+        where: The labels of the sessions to keep, by name.
 
     Attributes:
         sessions: The sessions, oldest first, with their ids as the index.
 
     Raises:
-        BadUsage: No session matches.
+        BadUsage: No session matches, or none has a name or label in ``where``.
     """
 
-    def __init__(self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any]) -> None:
+    def __init__(
+        self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any], where: Mapping[str, Any] | None
+    ) -> None:
         self._store = store
         self._filters = {name: value for name, value in filters.items() if value is not None}
         self._is_filtered = bool(self._filters)
@@ -78,13 +81,10 @@ class LabelReader:
                 "There are no sessions to compare" + (" that match." if self._filters else "."),
                 "Choose other filters." if self._filters else "Import recorded sessions with %kern import PATH.",
             )
+        for name, value in (where or {}).items():
+            self._filter(name, value)
 
-    def filter(self, name: str, value: Any) -> None:
-        """Keep the sessions with this label under a name.
-
-        Raises:
-            BadUsage: No session has the name, or the label.
-        """
+    def _filter(self, name: str, value: Any) -> None:
         labels = self.read_labels(name)
         text = label_text(value)
         is_match = (labels.texts == text).fillna(False).astype(bool)
