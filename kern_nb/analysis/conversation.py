@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import pandas as pd
+
 from kern_nb import store_registry
-from kern_nb.analysis.dataframe import frame_text, iter_rows
-from kern_nb.analysis.selection import format_reference, require_session_or_run
-from kern_nb.control_characters import LONE_SURROGATE
+from kern_nb.analysis.dataframe import iter_rows
+from kern_nb.analysis.selection import format_reference, require_session_or_run, with_descendants
+from kern_nb.control_characters import LONE_SURROGATE, replace_surrogates
 from kern_nb.db import codec
 from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.records import RESULT_ROLES, is_parts
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kern_nb.analysis.selection import ReferenceLike
     from kern_nb.db import SessionStore
     from kern_nb.db.reads import Details
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 
     Comparand: TypeAlias = ReferenceLike | tuple[ReferenceLike, SessionStore | str]
     """A session or run, or a pair of it and its store."""
-
-
-_KIND_WIDTH = 60
-_HASH_LENGTH = 12
 
 
 class Call(NamedTuple):
@@ -93,7 +88,7 @@ class Turn(NamedTuple):
     def literal(self) -> str:
         """The content in a form that differs for different content: text in quotes, with escapes."""
         content = self.value or (json.dumps(self.text) if self.text or self.role in RESULT_ROLES else "")
-        marks = [*(["(failed)"] if self.failed else []), *(["(partial)"] if self.partial else [])]
+        marks = ("(failed)" if self.failed else "", "(partial)" if self.partial else "")
         return " ".join(filter(None, [content, *marks]))
 
     @property
@@ -131,7 +126,7 @@ class Conversation:
     @cached_property
     def session_id(self) -> str:
         """The session's id as frames hold it."""
-        return frame_text(self.reference.session_id)
+        return replace_surrogates(self.reference.session_id)
 
     @cached_property
     def turns(self) -> list[Turn]:
@@ -161,17 +156,24 @@ class Conversation:
             )
         turns: list[Turn] = []
         instructions: dict[tuple[str | None, str], str] = {}
-        for run_id, run_index, run_input, output, agent_id in iter_rows(self.runs, _RUN_COLUMNS):
-            run_turns = by_run.get(run_id) or self._input_and_output(run_id, run_index, run_input, output)
-            run_turns = [turn for turn in run_turns if not _is_repeated(turn, instructions, agent_id)]
+        columns = ("run_id", "run_index", "input", "output", "agent_id")
+        for run_id, run_index, run_input, output, agent_id in iter_rows(self.runs, columns):
+            reference = f"{self.session_id}/{run_index}"
+            run_turns = []
+            for turn in by_run.get(run_id) or self._input_and_output(run_id, reference, run_input, output):
+                if turn.role in INSTRUCTION_ROLES:
+                    if instructions.get((agent_id, turn.role)) == turn.text:
+                        continue
+                    instructions[agent_id, turn.role] = turn.text
+                run_turns.append(turn)
             if unattached := calls.get((run_id, None)):
-                turn = Turn(f"{self.session_id}/{run_index}", (run_id, -1), "assistant", "", "", tuple(unattached))
-                run_turns.insert(_answer_index(run_turns), turn)
+                turn = Turn(reference, (run_id, -1), "assistant", "", "", tuple(unattached))
+                is_answered = bool(run_turns) and run_turns[-1].role != "user"
+                run_turns.insert(len(run_turns) - is_answered, turn)
             turns += run_turns
         return turns
 
-    def _input_and_output(self, run_id: str, run_index: int, run_input: str | None, output: str | None) -> list[Turn]:
-        reference = f"{self.session_id}/{run_index}"
+    def _input_and_output(self, run_id: str, reference: str, run_input: str | None, output: str | None) -> list[Turn]:
         raw = self.details.ends.get(run_id, (None, None))
         ends = enumerate(zip(("user", "assistant"), (run_input, output), raw, strict=True))
         return [
@@ -195,22 +197,18 @@ class Conversation:
         return calls
 
 
-_RUN_COLUMNS = ("run_id", "run_index", "input", "output", "agent_id")
-
-
-def _is_repeated(turn: Turn, instructions: dict[tuple[str | None, str], str], agent_id: str | None) -> bool:
-    """Whether these are the agent's latest ``instructions``, which are updated."""
-    if turn.role not in INSTRUCTION_ROLES:
-        return False
-    previous = instructions.get((agent_id, turn.role))
-    instructions[agent_id, turn.role] = turn.text
-    return previous == turn.text
-
-
 def _text(content: str | None, value: Any, role: str) -> str:
-    """Return the text of a content, with a line for each file in it."""
-    parts = value if role not in RESULT_ROLES and is_parts(value) else ()
-    return "\n".join([*([content] if content else []), *_file_lines(parts)])
+    """Return the text of a content, with a line for each file in it, identified by its hash or address."""
+    lines = [content] if content else []
+    for part in value if role not in RESULT_ROLES and is_parts(value) else ():
+        if not isinstance(part, dict) or isinstance(part.get("text"), str) or not isinstance(part.get("type"), str):
+            continue  # text, or a record such as a table's row, which is compared as JSON
+        kind = formatting.truncate(str(part.get("media_type") or part["type"]), 60)
+        sha256 = part.get("sha256")
+        if not isinstance(sha256, str):
+            sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
+        lines.append(replace_surrogates(f"[{kind} {sha256[:12]}]"))
+    return "\n".join(lines)
 
 
 def canonical_json(value: Any) -> str:
@@ -218,18 +216,6 @@ def canonical_json(value: Any) -> str:
     if isinstance(value, str):  # text that frames cannot hold
         return json.dumps(value)
     return "" if value is None else sort_json(codec.dumps(value))
-
-
-def _file_lines(content: Sequence[Any]) -> Iterator[str]:
-    """A line for each file in a content, identified by its hash or address."""
-    for part in content:
-        if not isinstance(part, dict) or isinstance(part.get("text"), str) or not isinstance(part.get("type"), str):
-            continue  # text, or a record such as a table's row, which is compared as JSON
-        kind = part.get("media_type") or part["type"]
-        sha256 = part.get("sha256")
-        if not isinstance(sha256, str):
-            sha256 = hashlib.sha256(codec.dumps(part).encode()).hexdigest()
-        yield f"[{frame_text(formatting.truncate(str(kind), _KIND_WIDTH))} {frame_text(sha256[:_HASH_LENGTH])}]"
 
 
 def load_conversation(source: Comparand, store: SessionStore | str | None = None) -> Conversation:
@@ -262,7 +248,7 @@ def load_conversation(source: Comparand, store: SessionStore | str | None = None
     if details.copies:  # the frames have them too, but no total counts them
         messages = messages[[key not in details.copies for key in iter_rows(messages, ("run_id", "message_index"))]]
     session = {str(name): value for name, value in store.sessions_df(session_id).iloc[0].items()}
-    label = frame_text(str(reference))
+    label = replace_surrogates(str(reference))
     return Conversation(label, reference, store, runs, messages, tool_calls, scores, session, details)
 
 
@@ -278,18 +264,7 @@ class RunTree:
 
     def member_ids(self, run_index: int) -> list[str]:
         """Return the ids of a run and of its members' runs at every depth, its own first."""
-        run_ids = [self.by_index[run_index]]
-        visited = set(run_ids)  # a damaged store may have a cycle
-        for run_id in run_ids:  # the list grows during the loop
-            members = [member_id for member_id in self._members.get(run_id, ()) if member_id not in visited]
-            visited.update(members)
-            run_ids += members
-        return run_ids
-
-
-def _answer_index(turns: Sequence[Turn]) -> int:
-    """The index of a run's last turn, unless it is the user's; else the end."""
-    return len(turns) - 1 if turns and turns[-1].role != "user" else len(turns)
+        return with_descendants([self.by_index[run_index]], self._members)
 
 
 def sort_json(text: str | None) -> str:

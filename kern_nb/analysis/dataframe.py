@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.db.columns import DTYPES, Kind
 from kern_nb.text.missing_values import na_to_none
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TEXT: Any = DTYPES["text"]
 COUNT: Any = DTYPES["count"]
@@ -19,8 +18,6 @@ FLAG: Any = DTYPES["flag"]
 
 def build_frame(rows: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
     """Build a frame from rows, with a column for each kind."""
-    import pandas as pd
-
     columns = list(zip(*rows, strict=True)) or [()] * len(kinds)
     arrays = ((name, list(values), DTYPES[kind]) for (name, kind), values in zip(kinds.items(), columns, strict=True))
     return pd.DataFrame({name: pd.array(values, dtype=dtype) for name, values, dtype in arrays})  # type: ignore[call-overload]
@@ -28,8 +25,6 @@ def build_frame(rows: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> p
 
 def stack_frames(frames: Sequence[pd.DataFrame], column: str, labels: Iterable[str]) -> pd.DataFrame:
     """Stack frames, with a first column that labels the rows of each; a single frame is returned as it is."""
-    import pandas as pd
-
     if len(frames) == 1:
         return frames[0]
     parts = []
@@ -44,10 +39,3 @@ def iter_rows(df: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[Any, ...
     """Iterate over the rows of some columns as Python values, None where one is missing."""
     columns = [na_to_none(df[name]).tolist() for name in names]
     return zip(*columns, strict=True)
-
-
-def frame_text(text: str) -> str:
-    """Return text as frames hold it: a lone surrogate is replaced."""
-    from kern_nb.control_characters import replace_surrogates
-
-    return replace_surrogates(text)

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
+from kern_nb.records import Run, Session
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import TimeLike
-    from kern_nb.records import Run, Session
 
     ReferenceLike: TypeAlias = str | Session | Run
     """``chat`` or ``chat/2``, or a stored session or run."""
 
 _RUN = re.compile(r"(?P<session>.+)/(?P<run>\d{1,18})", re.DOTALL)
-_VALUE_WIDTH = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +49,13 @@ def format_reference(reference: ReferenceLike) -> str:
     Raises:
         BadUsage: The session or run is not stored, or the value is of another type.
     """
-    from kern_nb.records import Run, Session
-
     if isinstance(reference, str):
         return reference
     if not isinstance(reference, (Session, Run)):
         is_collection = isinstance(reference, (list, tuple, set))
         example = "compare('chat', 'what-if')" if is_collection else "'chat', or 'chat/2'"
         raise BadUsage(
-            f"A reference must be a str, Session or Run, got {formatting.truncate(repr(reference), _VALUE_WIDTH)}.",
+            f"A reference must be a str, Session or Run, got {formatting.truncate(repr(reference), 60)}.",
             f"Pass one argument per session: {example}." if is_collection else f"For example: {example}.",
         )
     run_index = reference.run_index if isinstance(reference, Run) else None
@@ -121,39 +118,43 @@ def select_sessions(
             "No session or run is named.",
             "For example: %kern summarize conversation_123; in Python also summarize(where={'model': 'gpt-5.2'}).",
         )
-    return [Reference(session_id) for session_id in _matching_ids(store, filters, user_id)]
-
-
-def _locate_all(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:
-    """Resolve the texts of references: full ids by one query, however many they are; prefixes one by one."""
-    known_ids: set[str] = set()
-    runs = {text: match for text in texts if (match := _RUN.fullmatch(text))}
-    if len(texts) > 1:
-        ids = {*texts, *(match["session"] for match in runs.values())}
-        known_ids = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
-    references: dict[Reference, None] = {}
-    for text in texts:
-        run = runs.get(text)
-        if text in known_ids:
-            reference = Reference(text)
-        elif run is not None and run["session"] in known_ids:
-            reference = Reference(run["session"], int(run["run"]))
-        else:
-            reference = require_session_or_run(store.locate(text, user_id=user_id))
-        references[reference] = None
-    return list(references)
-
-
-def _matching_ids(store: SessionStore, filters: SessionFilter, user_id: str | None) -> list[str]:
     params = {"user_id": user_id, "agent_id": filters.agent_id, "since": filters.since, "until": filters.until}
     ids = list(store.sessions_df(columns=["session_id"], **params)["session_id"])  # type: ignore[arg-type]
     if not ids:
         raise BadUsage("No session matches.", "%kern sessions lists all of them.")
     if not filters.where:
-        return ids[::-1]
+        return [Reference(session_id) for session_id in reversed(ids)]
     from kern_nb.analysis.groups.keys import LabelReader
 
-    reader = LabelReader(store, (), params)
-    for name, value in filters.where.items():
-        reader.filter(name, value)
-    return [str(session_id) for session_id in reader.sessions["session_id"]]
+    matching = LabelReader(store, (), params, filters.where).sessions
+    return [Reference(str(session_id)) for session_id in matching["session_id"]]
+
+
+def _locate_all(store: SessionStore, texts: list[str], user_id: str | None) -> list[Reference]:
+    """Resolve the texts of references: full ids by one query, however many they are; prefixes one by one."""
+    # A session whose id has a slash takes precedence over a run.
+    readings = {text: [Reference(text)] for text in texts}
+    for text in texts:
+        if match := _RUN.fullmatch(text):
+            readings[text].append(Reference(match["session"], int(match["run"])))
+    stored_ids: set[str] = set()
+    if len(texts) > 1:
+        ids = {reading.session_id for text in texts for reading in readings[text]}
+        stored_ids = set(store.sessions_df(ids, user_id=user_id, columns=["session_id"])["session_id"])
+    references: dict[Reference, None] = {}
+    for text in texts:
+        stored = [reading for reading in readings[text] if reading.session_id in stored_ids]
+        reference = stored[0] if stored else require_session_or_run(store.locate(text, user_id=user_id))
+        references[reference] = None
+    return list(references)
+
+
+def with_descendants(ids: Sequence[str], children: Mapping[str | None, Sequence[str]]) -> list[str]:
+    """Return some ids, followed by those of their descendants, level by level: of branches, or of members' runs."""
+    ordered = list(ids)
+    visited = set(ids)  # a damaged store may have a cycle
+    for parent_id in ordered:  # the list grows during the loop
+        new = [child_id for child_id in children.get(parent_id, ()) if child_id not in visited]
+        visited.update(new)
+        ordered += new
+    return ordered

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from kern_nb import store_registry
 from kern_nb.analysis.compare.pairs import Divergence, Pair
 from kern_nb.analysis.conversation import Conversation, load_conversation
@@ -16,8 +18,6 @@ from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kern_nb.analysis.conversation import Comparand
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore

@@ -6,15 +6,15 @@ two sequences of 20,000 take a third of a second where they have nothing in comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import TypeVar
 
 from rapidfuzz.distance import LCSseq
 
 T = TypeVar("T")
 
-IndexPair = tuple[int | None, int | None]
+_IndexPair = tuple[int | None, int | None]
 """The index of an element in each sequence; None in the one that lacks it."""
 
 _CHUNK = 30_000
@@ -27,7 +27,9 @@ def common_prefix(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def align(a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]]) -> Iterator[IndexPair]:
+def align(
+    a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]]
+) -> Iterator[tuple[T | None, T | None]]:
     """Align two sequences.
 
     Args:
@@ -36,34 +38,25 @@ def align(a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]
         keys: Elements with equal keys match; the strictest key first, each applied to what those before left unmatched.
 
     Returns:
-        Every element of both once, in order, matching ones as one pair.
+        Every element of both once, in order, matching ones as one pair, others beside None.
     """
-    if _is_swapped(a, b, keys[0]):
-        # Where several alignments are equally good, the choice must not depend on the order of the arguments.
-        swapped = [(i, j) for j, i in _pairs(b, a, keys)]
-        for is_match, group in groupby(swapped, key=lambda pair: None not in pair):
-            pairs = list(group)
-            yield from pairs if is_match else sorted(pairs, key=lambda pair: pair[0] is None)
-    else:
-        yield from _pairs(a, b, keys)
-
-
-def _is_swapped(a: Sequence[T], b: Sequence[T], key: Callable[[T], Hashable]) -> bool:
-    """Whether b sorts before a by their first difference."""
-    different = next(((x, y) for x, y in zip(map(key, a), map(key, b), strict=False) if x != y), None)
-    return different is not None and repr(different[1]) < repr(different[0])
-
-
-def _pairs(a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]]) -> Iterator[IndexPair]:
     numbers: dict[Hashable, int] = {}  # numbers compare faster than keys
+    x, y = (
+        [[numbers.setdefault((level, key(e)), len(numbers)) for level, key in enumerate(keys)] for e in elements]
+        for elements in (a, b)
+    )
+    pairs: Iterable[_IndexPair] = _align(x, y, 0, 0, 0)
+    different = next(((p, q) for p, q in zip(map(keys[0], a), map(keys[0], b), strict=False) if p != q), None)
+    if different is not None and repr(different[1]) < repr(different[0]):
+        # Where several alignments are equally good, the choice must not depend on the order of the arguments.
+        swapped = [(i, j) for j, i in _align(y, x, 0, 0, 0)]
+        groups = groupby(swapped, key=lambda pair: None not in pair)
+        pairs = chain.from_iterable(sorted(group, key=lambda pair: pair[0] is None) for _, group in groups)
+    for i, j in pairs:
+        yield None if i is None else a[i], None if j is None else b[j]
 
-    def number(elements: Sequence[T]) -> list[list[int]]:
-        return [[numbers.setdefault((level, key(x)), len(numbers)) for level, key in enumerate(keys)] for x in elements]
 
-    yield from _align(number(a), number(b), 0, 0, 0)
-
-
-def _align(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]], i: int, j: int, level: int) -> Iterator[IndexPair]:
+def _align(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]], i: int, j: int, level: int) -> Iterator[_IndexPair]:
     """Align two slices that start at ``i`` and ``j``, by the keys from ``level`` on."""
     if not a or not b or level == len(a[0]):
         yield from ((i + n, None) for n in range(len(a)))

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import pandas as pd
+
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame
-from kern_nb.analysis.digest.dataset import TOTALS, DigestRows, read_rows
+from kern_nb.analysis.digest.dataset import DigestRows, read_rows
+from kern_nb.analysis.digest.steps import aggregate_by_tool, longest_steps, time_calls
+from kern_nb.analysis.metrics import TOTALS, score_metric
 from kern_nb.analysis.selection import SessionFilter, select_sessions
-from kern_nb.analysis.totals import score_metric
 from kern_nb.db.columns import Kind
 from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pandas as pd
 
     from kern_nb.analysis.plots import Plot
     from kern_nb.analysis.selection import ReferenceLike
@@ -115,10 +116,10 @@ class Digest(DisplayMixin):
         ``score.cost``.
         """
         counted = self.items[self.rows.counted.to_numpy()]
-        rows: list[tuple[Any, ...]] = []
-        for name in TOTALS:
-            values = counted[name]
-            rows.append((name, values.sum(min_count=1), values.median(), int(values.count())))
+        rows: list[tuple[Any, ...]] = [
+            (name, values.sum(min_count=1), values.median(), int(values.count()))
+            for name, values in counted[list(TOTALS)].items()
+        ]
         scores = self.scores[self.scores["item"].isin(counted["item"])]
         for score, values in scores.groupby("name", sort=True)["value"]:
             rows.append((score_metric(str(score)), values.mean(), values.median(), int(values.count())))
@@ -131,8 +132,6 @@ class Digest(DisplayMixin):
         ``tool_name``, ``calls``, ``failed``, ``unknown`` (calls of unknown outcome), ``median_duration_s``,
         ``total_duration_s``, and ``timed``: whether durations are "stated", the "gap" between messages, or "both".
         """
-        from kern_nb.analysis.digest.steps import aggregate_by_tool
-
         return aggregate_by_tool(self._calls)
 
     @cached_property
@@ -143,8 +142,6 @@ class Digest(DisplayMixin):
         function), ``name`` (of the tool, model or function), ``duration_s``, ``timed`` ("stated", or "gap": the time
         between two messages), ``status`` (of a tool call or step).
         """
-        from kern_nb.analysis.digest.steps import longest_steps
-
         return longest_steps(self.rows.runs, self.rows.messages, self._calls)
 
     @cached_property
@@ -164,7 +161,21 @@ class Digest(DisplayMixin):
         items of its status), the farthest first; none where a status has fewer than eight items. Source of the rule:
         Tukey, "Exploratory Data Analysis", 1977.
         """
-        return _outliers(self.items)
+        outliers: list[tuple[Any, ...]] = []
+        for status, group in self.items.groupby("status", dropna=False, sort=True):
+            for metric in _OUTLIER_METRICS:
+                values = group[metric].astype(NUMBER)
+                if values.count() < _MIN_ITEMS:
+                    continue
+                low, median, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
+                reach = _FENCE * (high - low)
+                is_outlier = ((values < low - reach) | (values > high + reach)).fillna(False).astype(bool)
+                for item, value in zip(group.loc[is_outlier, "item"], values[is_outlier], strict=True):
+                    distance = abs(value - median) / (high - low) if high > low else float("inf")
+                    outliers.append((distance, item, status, metric, float(value), median))
+        outliers.sort(key=lambda row: -row[0])
+        kinds: dict[str, Kind] = dict.fromkeys(("item", "status", "metric"), "text")
+        return build_frame([row[1:] for row in outliers], kinds | {"value": "number", "median": "number"})
 
     @property
     def n_user_calls(self) -> int:
@@ -180,30 +191,8 @@ class Digest(DisplayMixin):
 
     @cached_property
     def _calls(self) -> pd.DataFrame:
-        from kern_nb.analysis.digest.steps import time_calls
-
         return time_calls(self.rows.messages, self.rows.tool_calls)
 
     def _only(self, column: str) -> str | None:
-        import pandas as pd
-
         value = self.items[column].iloc[0] if len(self.items) == 1 else None
-        return None if value is None or pd.isna(value) else str(value)
-
-
-def _outliers(items: pd.DataFrame) -> pd.DataFrame:
-    outliers: list[tuple[Any, ...]] = []
-    for status, group in items.groupby("status", dropna=False, sort=True):
-        for metric in _OUTLIER_METRICS:
-            values = group[metric].astype(NUMBER)
-            if values.count() < _MIN_ITEMS:
-                continue
-            low, median, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
-            reach = _FENCE * (high - low)
-            is_outlier = ((values < low - reach) | (values > high + reach)).fillna(False).astype(bool)
-            for item, value in zip(group.loc[is_outlier, "item"], values[is_outlier], strict=True):
-                distance = (abs(value - median) / (high - low)) if high > low else float("inf")
-                outliers.append((distance, item, status, metric, float(value), median))
-    outliers.sort(key=lambda row: -row[0])
-    kinds: dict[str, Kind] = {"item": "text", "status": "text", "metric": "text", "value": "number", "median": "number"}
-    return build_frame([row[1:] for row in outliers], kinds)
+        return None if pd.isna(value) else str(value)

@@ -7,29 +7,17 @@ time, so ``timed`` tells them apart: "stated" or "gap".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame
+import pandas as pd
+
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, iter_rows
 from kern_nb.db.columns import Kind
+from kern_nb.db.references import Reference
 from kern_nb.records import RESULT_ROLES
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-MAX_STEPS = 10
-"""The number of longest steps."""
-
-STATED, GAP, BOTH = "stated", "gap", "both"
-TOOL, ANSWER, STEP = "tool call", "answer", "step"
-
-_COLUMNS: dict[str, Kind] = {
-    "place": "text",
-    "kind": "text",
-    "name": "text",
-    "duration_s": "number",
-    "timed": "text",
-    "status": "text",
-}
+_MAX_STEPS = 10
+_STATED, _GAP = "stated", "gap"
 
 
 def time_calls(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> pd.DataFrame:
@@ -43,11 +31,8 @@ def time_calls(messages: pd.DataFrame, tool_calls: pd.DataFrame) -> pd.DataFrame
 
 def _message_times(calls: pd.DataFrame, messages: pd.DataFrame, column: str) -> pd.Series[pd.Timestamp]:
     """The time of the first message of each call's run with the same value in a column."""
-
-    def keys(df: pd.DataFrame) -> pd.Series[str]:
-        return df["run_id"] + "/" + df[column].astype(TEXT)
-
-    return _lookup(keys(calls), messages["created_at"].set_axis(keys(messages)))
+    keys, message_keys = (df["run_id"] + "/" + df[column].astype(TEXT) for df in (calls, messages))
+    return _lookup(keys, messages["created_at"].set_axis(message_keys))
 
 
 def _lookup(keys: pd.Series[str], times: pd.Series[pd.Timestamp]) -> pd.Series[pd.Timestamp]:
@@ -62,8 +47,7 @@ def _add_durations(
     """Add ``duration_s`` and ``timed``. A negative gap is unknown."""
     gap = (finished - started).dt.total_seconds().astype(NUMBER)
     gap = gap.mask(gap < 0)
-    is_gap = stated.isna() & gap.notna()
-    timed = stated.notna().map({True: STATED, False: None}).astype(TEXT).mask(is_gap, GAP)
+    timed = pd.Series(pd.NA, index=df.index, dtype=TEXT).mask(gap.notna(), _GAP).mask(stated.notna(), _STATED)
     return df.assign(duration_s=stated.fillna(gap), timed=timed)
 
 
@@ -72,60 +56,39 @@ def _time_answers(runs: pd.DataFrame, messages: pd.DataFrame) -> pd.DataFrame:
     started = _lookup(messages["run_id"], runs.set_index("run_id")["created_at"])
     own = messages[~(messages["created_at"] < started).fillna(False)]
     previous = own.groupby("run_id")["created_at"].shift(1)
-    unstated = own["created_at"].isna().map({True: None, False: None}).astype(NUMBER)
+    unstated = pd.Series(pd.NA, index=own.index, dtype=NUMBER)
     answers = _add_durations(own, unstated, previous, own["created_at"])
     return answers[answers["role"] == "assistant"].rename(columns={"model": "name"})
 
 
 def longest_steps(runs: pd.DataFrame, messages: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """Return the longest steps; see `kern_nb.analysis.digest.Digest.longest`.
-
-    Args:
-        runs: One row a run.
-        messages: One row a message.
-        calls: The result of `time_calls`.
-
-    Returns:
-        One row a step, the longest first.
-    """
+    """Return the longest steps, with the calls of `time_calls`; see `kern_nb.analysis.digest.Digest.longest`."""
     # A workflow's step that is a function has no messages; its duration is its run's.
     functions = runs[runs["parent_run_id"].notna() & ~runs["run_id"].isin(messages["run_id"])]
-    steps = (
-        (TOOL, calls.rename(columns={"tool_name": "name"})),
-        (ANSWER, _time_answers(runs, messages)),
-        (STEP, functions.assign(timed=STATED, name=functions["agent_id"])),
-    )
+    steps = {
+        "tool call": calls.rename(columns={"tool_name": "name"}),
+        "answer": _time_answers(runs, messages),
+        "step": functions.assign(timed=_STATED, name=functions["agent_id"]),
+    }
     columns = ["session_id", "run_index", "message_index", "name", "duration_s", "timed", "status"]
-    rows = []
-    for kind, df in steps:
-        slow = df[df["duration_s"].notna()].sort_values("duration_s", ascending=False, kind="stable").head(MAX_STEPS)
-        rows += [
-            (kind, *row) for row in slow.reindex(columns=columns).astype(object).itertuples(index=False, name=None)
-        ]
-    rows.sort(key=lambda row: -row[5])
-    return build_frame([(_reference(*row[1:4]), row[0], *row[4:]) for row in rows[:MAX_STEPS]], _COLUMNS)
-
-
-def _reference(session_id: str, run_index: int, message_index: int) -> str:
-    import pandas as pd
-
-    return f"{session_id}/{run_index}" + ("" if pd.isna(message_index) else f".{message_index}")
+    rows: list[tuple[Any, ...]] = []
+    for kind, df in steps.items():
+        slow = df[df["duration_s"].notna()].sort_values("duration_s", ascending=False, kind="stable").head(_MAX_STEPS)
+        for *ids, name, duration, timed, status in iter_rows(slow.reindex(columns=columns), columns):
+            rows.append((str(Reference(*ids)), kind, name, duration, timed, status))
+    rows.sort(key=lambda row: -row[3])
+    kinds: dict[str, Kind] = dict.fromkeys(("place", "kind", "name", "duration_s", "timed", "status"), "text")
+    return build_frame(rows[:_MAX_STEPS], kinds | {"duration_s": "number"})
 
 
 def aggregate_by_tool(calls: pd.DataFrame) -> pd.DataFrame:
     """Return one row a tool, from the result of `time_calls`; see `kern_nb.analysis.digest.Digest.tools`."""
-    import pandas as pd
-
     calls = calls.assign(
         tool_name=calls["tool_name"].fillna(""),
         failed=calls["status"] == "failed",
         unknown=calls["status"].isin(["unknown", "started"]),
     )
     by_tool = calls.groupby("tool_name", sort=True)
-    timed: dict[Any, str | None] = {}
-    for tool, values in by_tool["timed"]:
-        kinds = set(values.dropna())
-        timed[tool] = BOTH if len(kinds) > 1 else next(iter(kinds), None)
     tools = pd.DataFrame(
         {
             "calls": by_tool.size().astype(COUNT),
@@ -133,7 +96,7 @@ def aggregate_by_tool(calls: pd.DataFrame) -> pd.DataFrame:
             "unknown": by_tool["unknown"].sum().astype(COUNT),
             "median_duration_s": by_tool["duration_s"].median().astype(NUMBER),
             "total_duration_s": by_tool["duration_s"].sum(min_count=1).astype(NUMBER),
-            "timed": pd.Series(timed, dtype=TEXT),
+            "timed": by_tool["timed"].first().mask(by_tool["timed"].nunique() > 1, "both").astype(TEXT),  # noqa: PD101
         }
     )
     tools = tools.rename_axis("tool_name").reset_index().astype({"tool_name": TEXT})

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import FLAG, NUMBER, TEXT
+from kern_nb.analysis.groups import pairing
+from kern_nb.analysis.groups.keys import LabelReader, Labels, join_first, label_text
 from kern_nb.analysis.selection import require_mapping
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, did_you_mean
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from kern_nb.analysis.groups.keys import LabelReader, Labels
     from kern_nb.analysis.plots import Plot
     from kern_nb.db import SessionStore
     from kern_nb.db.frame_queries import TimeLike
@@ -92,9 +94,6 @@ def compare_groups(
         >>> comparison.better["key"].tolist()
         ['1']
     """
-    from kern_nb.analysis.groups import pairing
-    from kern_nb.analysis.groups.keys import LabelReader, label_text
-
     if not _is_number(confidence) or not 0 < confidence < 1:
         hint = "For example: confidence=0.95"
         raise BadUsage(f"confidence must be a number between 0 and 1, got {confidence!r}.", hint)
@@ -106,9 +105,7 @@ def compare_groups(
     require_mapping(where)
     score = None if score is None else label_text(score)
     filters = {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-    reader = LabelReader(store_registry.find(store), pairing.USAGE_METRICS.values(), filters)
-    for name, value in (where or {}).items():
-        reader.filter(name, value)
+    reader = LabelReader(store_registry.find(store), pairing.USAGE_METRICS.values(), filters, where)
     group_labels, key_labels = reader.read_labels(by), reader.read_labels(key)
     names = _select_groups(group_labels, reader, groups)
     is_selected = group_labels.texts.isna() | group_labels.texts.isin(names)
@@ -116,18 +113,17 @@ def compare_groups(
     sessions = _build_sessions(reader, group_labels, key_labels, score, success)[is_selected.to_numpy()]
     compared = sessions[sessions["group"].notna() & sessions["key"].notna()].reset_index(drop=True)
     score_metric = f"score.{score}" if score in pairing.USAGE_METRICS else score
-    means = pairing.KeyMeans(compared, names, score_metric)
     pass_k = pairing.build_pass_k(compared, names)
-    pairs = means.pairs()
+    pairs, metrics, unmatched = pairing.compare_keys(compared, names, score_metric, confidence)
     dtypes = dict.fromkeys(("score", *pairing.USAGE_METRICS), NUMBER) | {"success": FLAG}
     return GroupComparison(
         groups=pairing.build_groups(compared, names, pass_k),
         pairs=pairs,
-        metrics=means.differences(confidence),
+        metrics=metrics,
         pass_k=pass_k,
         better=pairing.select_changed(pairs, score_metric, 1),
         worse=pairing.select_changed(pairs, score_metric, -1),
-        unmatched=means.unmatched(),
+        unmatched=unmatched,
         ambiguous=_build_ambiguous(sessions, group_labels, key_labels, score),
         sessions=compared.astype(dtypes),
         by=group_labels.name,
@@ -222,8 +218,6 @@ def _is_number(value: Any) -> bool:
 
 def _select_groups(labels: Labels, reader: LabelReader, requested: Sequence[Any] | None) -> list[str]:
     """Return the groups in order, the baseline first."""
-    from kern_nb.analysis.groups.keys import join_first, label_text
-
     available = labels.distinct()
     available_hint = f"The groups by {labels.name} are: {join_first(available, 20)}." if available else ""
     if requested is not None:
@@ -242,9 +236,8 @@ def _select_groups(labels: Labels, reader: LabelReader, requested: Sequence[Any]
         if requested is not None:
             raise BadUsage(f"compare_groups takes two or more groups, got {count}.", available_hint)
         problems = labels.problems.dropna()
-        reason = (
-            f" {len(problems):,} sessions have no group; of the first, {problems.iloc[0]}." if len(problems) else ""
-        )
+        n = len(problems)
+        reason = f" {n:,} sessions have no group; of the first, {problems.iloc[0]}." if n else ""
         raise BadUsage(
             f"compare_groups takes two or more groups; by {labels.name} there is {count}.",
             f"Choose something else in by.{reason}",
@@ -261,18 +254,11 @@ def _build_sessions(
     reader: LabelReader, group_labels: Labels, key_labels: Labels, score: str | None, success: float
 ) -> pd.DataFrame:
     """Build one row a session: labels, score and metrics; floats, NaN where unknown."""
-    import numpy as np
-    import pandas as pd
-
-    from kern_nb.analysis.groups.pairing import USAGE_METRICS
-
-    ids = reader.sessions["session_id"]
-    frame = pd.DataFrame({"session_id": ids, "group": group_labels.texts, "key": key_labels.texts})
-    frame["score"] = np.nan if score is None else reader.read_scores(score)
-    for name, column in USAGE_METRICS.items():
-        frame[name] = reader.sessions[column].astype(float)
-    numbers = ["score", *USAGE_METRICS]
-    frame[numbers] = frame[numbers].where(np.isfinite(frame[numbers]))
+    columns = {"session_id": reader.sessions["session_id"], "group": group_labels.texts, "key": key_labels.texts}
+    numbers = {"score": np.nan if score is None else reader.read_scores(score)}
+    numbers |= {name: reader.sessions[column].astype(float) for name, column in pairing.USAGE_METRICS.items()}
+    frame = pd.DataFrame(columns | numbers)
+    frame[list(numbers)] = frame[list(numbers)].where(np.isfinite(frame[list(numbers)]))
     frame.insert(4, "success", (frame["score"] >= success - _TOLERANCE).astype(float).where(frame["score"].notna()))
     return frame.reset_index(drop=True)
 
@@ -281,15 +267,13 @@ def _build_ambiguous(
     sessions: pd.DataFrame, group_labels: Labels, key_labels: Labels, score: str | None
 ) -> pd.DataFrame:
     """Build one row a session that is left out or not scored; see `GroupComparison.ambiguous`."""
-    import pandas as pd
-
     ids = sessions["session_id"]
     reasons = pd.DataFrame(index=sessions.index)
     for column, labels in (("group", group_labels), ("key", key_labels)):
         reason = labels.problems.fillna(f"no {labels.name}").reindex(ids).set_axis(sessions.index)
         reasons[column] = reason.where(sessions[column].isna())
-    reasons["score"] = pd.array([pd.NA if score is None else f"not scored: no {score}"] * len(sessions), dtype=TEXT)
-    reasons["score"] = reasons["score"].where(sessions["score"].isna())
+    unscored = sessions["score"].isna() & (score is not None)
+    reasons["score"] = pd.Series(f"not scored: no {score}", index=sessions.index, dtype=TEXT).where(unscored)
     has_reason = reasons.notna().any(axis=1)
     texts = ["; ".join(dict.fromkeys(r for r in row if not pd.isna(r))) for row in reasons[has_reason].to_numpy()]
     frame = sessions.loc[has_reason, ["session_id", "group", "key"]].reset_index(drop=True)

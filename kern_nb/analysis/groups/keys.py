@@ -8,13 +8,14 @@ the source.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kern_nb.analysis.dataframe import TEXT, frame_text
+from kern_nb.analysis.dataframe import TEXT
+from kern_nb.control_characters import replace_surrogates
 from kern_nb.db.columns import SESSIONS
 from kern_nb.errors import BadUsage, did_you_mean
 
@@ -58,34 +59,32 @@ class LabelReader:
         store: The store.
         columns: Further columns of ``sessions_df`` to read.
         filters: Arguments of `SessionStore.sessions_df`: user_id, agent_id, since, until.
+        where: The labels of the sessions to keep, by name.
+
+    Attributes:
+        sessions: The sessions, oldest first, with their ids as the index.
 
     Raises:
-        BadUsage: No session matches.
+        BadUsage: No session matches, or none has a name or label in ``where``.
     """
 
-    def __init__(self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any]) -> None:
+    def __init__(
+        self, store: SessionStore, columns: Iterable[str], filters: dict[str, Any], where: Mapping[str, Any] | None
+    ) -> None:
         self._store = store
         self._filters = {name: value for name, value in filters.items() if value is not None}
         self._is_filtered = bool(self._filters)
         df = store.sessions_df(columns=["session_id", "created_at", *columns], **self._filters)
-        self._sessions = df.set_index("session_id", drop=False).rename_axis(None).iloc[::-1]
-        if self._sessions.empty:
+        self.sessions = df.set_index("session_id", drop=False).rename_axis(None).iloc[::-1]
+        if df.empty:
             raise BadUsage(
                 "There are no sessions to compare" + (" that match." if self._filters else "."),
                 "Choose other filters." if self._filters else "Import recorded sessions with %kern import PATH.",
             )
+        for name, value in (where or {}).items():
+            self._filter(name, value)
 
-    @property
-    def sessions(self) -> pd.DataFrame:
-        """The sessions, oldest first, with their ids as the index."""
-        return self._sessions
-
-    def filter(self, name: str, value: Any) -> None:
-        """Keep the sessions with this label under a name.
-
-        Raises:
-            BadUsage: No session has the name, or the label.
-        """
+    def _filter(self, name: str, value: Any) -> None:
         labels = self.read_labels(name)
         text = label_text(value)
         is_match = (labels.texts == text).fillna(False).astype(bool)
@@ -93,7 +92,7 @@ class LabelReader:
             available = labels.distinct()
             hint = did_you_mean(text, available, f"Known values: {join_first(available, 20)}.")
             raise BadUsage(f"No session has {name} {text!r}.", hint)
-        self._sessions = self._sessions[is_match]
+        self.sessions = self.sessions[is_match]
         self._is_filtered = True
 
     def read_scores(self, name: str) -> pd.Series[Any]:
@@ -111,12 +110,12 @@ class LabelReader:
         is_of_run = matching["run_id"].notna()
         parts = (matching[~is_of_run], matching[is_of_run])
         of_sessions, of_runs = (part.groupby("session_id")["value"].mean() for part in parts)
-        ids = self._sessions.index
+        ids = self.sessions.index
         return of_sessions.reindex(ids).fillna(of_runs.reindex(ids)).astype(float)
 
     def read_frame(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
         """Read the rows of another frame; unfiltered, they may include sessions written meanwhile."""
-        ids = {"session_id": list(self._sessions.index)} if self._is_filtered else {}
+        ids = {"session_id": list(self.sessions.index)} if self._is_filtered else {}
         df: pd.DataFrame = getattr(self._store, f"{name}_df")(columns=list(columns), **ids)
         return df
 
@@ -138,7 +137,7 @@ class LabelReader:
         if not isinstance(name, str) or not name:
             hint = 'For example: "task_id"'
             raise BadUsage(f"A name to group or pair sessions by must be a non-empty str, got {name!r}.", hint)
-        no_problems = pd.Series(pd.NA, index=self._sessions.index, dtype=TEXT)
+        no_problems = pd.Series(pd.NA, index=self.sessions.index, dtype=TEXT)
         if name in _SESSION_COLUMNS:
             own = self._read([name])[name]
             if own.notna().any():
@@ -158,7 +157,7 @@ class LabelReader:
         """Read more columns of the sessions, in their order."""
         names = list(dict.fromkeys(["session_id", *columns]))
         df = self._store.sessions_df(columns=names, expand=expand, **self._filters)
-        return df.set_index("session_id", drop=False).reindex(self._sessions.index)
+        return df.set_index("session_id", drop=False).reindex(self.sessions.index)
 
     def _read_run_label(self, name: str) -> Labels:
         """Read the value on which a session's runs agree, without members' runs and those with no value."""
@@ -169,11 +168,13 @@ class LabelReader:
         agreed = values[~disagree].set_index("session_id")[name]
         lists = values[disagree].groupby("session_id")[name].agg(list).map(lambda names: join_first(sorted(names)))
         problems = f"its runs disagree on {name}: " + lists.astype(TEXT)
-        index = self._sessions.index
+        index = self.sessions.index
         return Labels(name, agreed.reindex(index).astype(TEXT), problems.reindex(index).astype(TEXT))
 
     def _unknown_name(self, name: str) -> BadUsage:
-        keys = self._metadata_keys()
+        sample = self._store.sessions_df(columns=["metadata"], limit=_SAMPLE, **self._filters)
+        values = (json.loads(text) for text in sample["metadata"].dropna())
+        keys = list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
         keys_hint = f"The metadata has {join_first(keys, 30)}. " if keys else ""
         columns = [*RUN_COLUMNS, *_SESSION_COLUMNS]
         if name in columns:
@@ -184,17 +185,11 @@ class LabelReader:
         hint = did_you_mean(name.split(".", 1)[-1], [*keys, *columns], otherwise)
         return BadUsage(f"No session has a value for {name!r}.", hint)
 
-    def _metadata_keys(self) -> list[str]:
-        """The metadata keys of a sample of the sessions."""
-        df = self._store.sessions_df(columns=["metadata"], limit=_SAMPLE, **self._filters)
-        values = (json.loads(text) for text in df["metadata"].dropna())
-        return list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
-
 
 def label_text(value: Any) -> str:
     """Return a value as a label: text unchanged, anything else as JSON."""
     if isinstance(value, str):
-        return frame_text(value)
+        return replace_surrogates(value)
     try:
         return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # numpy values as Python's
     except TypeError:
@@ -218,7 +213,6 @@ def _combine(parts: Sequence[Labels]) -> Labels:
     problems = parts[0].problems
     for part in parts[1:]:
         problems = problems.fillna(part.problems)
-    absent = pd.Series(pd.NA, index=frame.index, dtype=TEXT)
-    for part in reversed(parts):
-        absent = absent.mask(part.texts.isna(), f"no {part.name}")
-    return Labels(_SEPARATOR.join(part.name for part in parts), values, problems.fillna(absent))
+    for part in parts:
+        problems = problems.mask(problems.isna() & part.texts.isna(), f"no {part.name}")
+    return Labels(_SEPARATOR.join(part.name for part in parts), values, problems)

@@ -7,17 +7,14 @@ means, and never counted as 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, stack_frames
 from kern_nb.analysis.groups.statistics import mean_interval, pass_hat_k
-from kern_nb.analysis.metric_directions import HIGHER, better_side, get_direction
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from kern_nb.analysis.metrics import better_side
 
 USAGE_METRICS = {
     "tokens": "total_tokens",
@@ -30,7 +27,6 @@ USAGE_METRICS = {
 }
 """The metrics of sessions besides the score, and their columns of ``sessions_df``."""
 
-SUMMED = ("tokens", "cost", "time")
 _MAX_K = 100
 _TOLERANCE = 1e-9
 """Means that differ by a smaller share are equal: the difference is one of float addition."""
@@ -40,22 +36,22 @@ def build_groups(sessions: pd.DataFrame, groups: Sequence[str], pass_k: pd.DataF
     """Build one row a group; see `GroupComparison.groups`."""
     by_group = sessions.groupby("group", sort=False)
     table = pd.DataFrame(index=pd.Index(list(groups), dtype=TEXT))
-    counts = {
-        "n_sessions": by_group.size(),
-        "n_keys": by_group["key"].nunique(),
-        "n_scored": by_group["score"].count(),
-    }
-    for name, count in counts.items():
-        table[name] = count.reindex(table.index, fill_value=0).astype(COUNT)
+
+    def add_count(name: str, counts: pd.Series[int]) -> None:
+        table[name] = counts.reindex(table.index, fill_value=0).astype(COUNT)
+
+    add_count("n_sessions", by_group.size())
+    add_count("n_keys", by_group["key"].nunique())
+    add_count("n_scored", by_group["score"].count())
     table["score"] = by_group["score"].mean().astype(NUMBER)
     table["success_rate"] = by_group["success"].mean().astype(NUMBER)
     for k, part in pass_k.groupby("k"):
         table[f"pass_{k}"] = part.set_index("group")["pass_k"]
     for name in USAGE_METRICS:
         table[name] = by_group[name].mean().astype(NUMBER)
-    for name in SUMMED:
+    for name in ("tokens", "cost", "time"):
         table[f"{name}_total"] = by_group[name].sum(min_count=1).astype(COUNT if name == "tokens" else NUMBER)
-        table[f"{name}_known"] = by_group[name].count().reindex(table.index, fill_value=0).astype(COUNT)
+        add_count(f"{name}_known", by_group[name].count())
     return table.rename_axis("group").reset_index().astype({"group": TEXT})
 
 
@@ -73,80 +69,60 @@ def build_pass_k(sessions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return frame.astype({"group": TEXT, "k": COUNT, "pass_k": NUMBER, "n_keys": COUNT})
 
 
-class KeyMeans:
-    """The means over the trials of each key in each group.
+def compare_keys(
+    sessions: pd.DataFrame, groups: Sequence[str], score: str | None, confidence: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Average the trials of each key, and compare the groups with the first: pairs, metrics and unmatched keys.
 
-    Args:
-        sessions: One row a session, with ``group``, ``key`` and the metrics as floats.
-        groups: The groups, the baseline first.
-        score: The name of the score among the metrics; None compares no score.
+    The sessions have ``group``, ``key``, ``score`` and the metrics as floats, NaN where unknown. ``score`` is the name
+    of the score among the metrics; None compares no score.
     """
+    metrics = [*([] if score is None else [score]), *USAGE_METRICS]
+    renamed = sessions if score is None else sessions.rename(columns={"score": score})
+    means = renamed.groupby(["group", "key"], sort=False)[metrics].mean().astype(float)
+    by_group = {name: means[means.index.get_level_values("group") == name].droplevel("group") for name in groups}
+    keys = _sort_keys(set(means.index.get_level_values("key")))
+    baseline, *contenders = groups
+    pairs = [_pair(by_group[baseline], by_group[name], keys) for name in contenders]
+    differences = [_differences(frame, metrics, score, confidence) for frame in pairs]
+    unmatched = [(key, name) for name in groups for key in keys if key not in by_group[name].index]
+    return (
+        stack_frames(pairs, "group", contenders),
+        stack_frames(differences, "group", contenders),
+        pd.DataFrame(unmatched, columns=["key", "group"]).astype(TEXT),
+    )
 
-    def __init__(self, sessions: pd.DataFrame, groups: Sequence[str], score: str | None) -> None:
-        self.baseline, *self.contenders = groups
-        self.score = score
-        self.metrics = [*([] if score is None else [score]), *USAGE_METRICS]
-        renamed = sessions if score is None else sessions.rename(columns={"score": score})
-        means = renamed.groupby(["group", "key"], sort=False)[self.metrics].mean().astype(float)
-        self._by_group = dict.fromkeys(groups, means.iloc[:0].droplevel("group"))
-        self._by_group |= {
-            str(group): part.droplevel("group") for group, part in means.groupby(level="group", sort=False)
-        }
-        self.keys = _sort_keys({key for part in self._by_group.values() for key in part.index})
 
-    def unmatched(self) -> pd.DataFrame:
-        """Build one row a key and a group that lacks it."""
-        groups = (self.baseline, *self.contenders)
-        rows = [(key, group) for group in groups for key in self.keys if key not in self._by_group[group].index]
-        return pd.DataFrame(rows, columns=["key", "group"]).astype(TEXT)
+def _pair(means_a: pd.DataFrame, means_b: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Build one row a key and metric, of the keys that both have."""
+    keys = [key for key in keys if key in means_a.index and key in means_b.index]
+    metrics = list(means_a.columns)
+    a, b = means_a.loc[keys].to_numpy(), means_b.loc[keys].to_numpy()
+    delta = b - a
+    delta[np.abs(delta) <= _TOLERANCE * np.maximum(np.abs(a), np.abs(b))] = 0
+    columns = {
+        "key": pd.array(np.repeat(np.asarray(keys, dtype=object), len(metrics)), dtype=TEXT),
+        "metric": pd.array(metrics * len(keys), dtype=TEXT),
+    }
+    numbers = {"a": a, "b": b, "delta": delta}
+    return pd.DataFrame(columns | {name: pd.Series(x.ravel()).astype(NUMBER) for name, x in numbers.items()})
 
-    def pairs(self) -> pd.DataFrame:
-        """Build one row a key, metric and contender, of the keys that both have."""
-        return stack_frames([self._pairs(group) for group in self.contenders], "group", self.contenders)
 
-    def differences(self, confidence: float) -> pd.DataFrame:
-        """Build one row a metric and contender: the means over the pairs, and the interval of their difference."""
-        names = ["metric", "n_pairs", "a", "b", "delta", "low", "high", "better"]
-        dtypes = dict.fromkeys(names, NUMBER) | {"metric": TEXT, "n_pairs": COUNT, "better": TEXT}
-        frames = []
-        for group in self.contenders:
-            _, a, b, delta = self._values(group)
-            rows = [
-                (name, *self._difference(name, a[:, i], b[:, i], delta[:, i], confidence))
-                for i, name in enumerate(self.metrics)
-            ]
-            frames.append(pd.DataFrame(rows, columns=names).astype(dtypes))
-        return stack_frames(frames, "group", self.contenders)
-
-    def _difference(
-        self, metric: str, a: NDArray[Any], b: NDArray[Any], delta: NDArray[Any], confidence: float
-    ) -> tuple[Any, ...]:
-        is_known = ~np.isnan(delta)
-        n = int(is_known.sum())
-        if not n:
-            return 0, None, None, None, None, None, None
-        low, high = mean_interval(delta[is_known], confidence) or (None, None)
-        better = better_side(low, high, HIGHER if metric == self.score else get_direction(metric))
-        return n, a[is_known].mean(), b[is_known].mean(), delta[is_known].mean(), low, high, better
-
-    def _pairs(self, group: str) -> pd.DataFrame:
-        keys, a, b, delta = self._values(group)
-        n = len(self.metrics)
-        columns = {
-            "key": pd.array(np.repeat(np.asarray(keys, dtype=object), n), dtype=TEXT),
-            "metric": pd.array(self.metrics * len(keys), dtype=TEXT),
-        }
-        numbers = {"a": a, "b": b, "delta": delta}
-        return pd.DataFrame(columns | {name: pd.Series(x.ravel()).astype(NUMBER) for name, x in numbers.items()})
-
-    def _values(self, group: str) -> tuple[list[str], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """The common keys, and for each the metrics of a, of b and the difference; NaN is unknown."""
-        means_a, means_b = self._by_group[self.baseline], self._by_group[group]
-        keys = [key for key in self.keys if key in means_a.index and key in means_b.index]
-        a, b = means_a.loc[keys].to_numpy(), means_b.loc[keys].to_numpy()
-        delta = b - a
-        delta[np.abs(delta) <= _TOLERANCE * np.maximum(np.abs(a), np.abs(b))] = 0
-        return keys, a, b, delta
+def _differences(pairs: pd.DataFrame, metrics: Sequence[str], score: str | None, confidence: float) -> pd.DataFrame:
+    """Build one row a metric: the means over the pairs, and the interval of their difference."""
+    rows: list[tuple[Any, ...]] = []
+    for metric in metrics:
+        measured = pairs[(pairs["metric"] == metric) & pairs["delta"].notna()]
+        a, b, delta = (measured[name].to_numpy(float) for name in ("a", "b", "delta"))
+        if not len(delta):
+            rows.append((metric, 0, *[None] * 6))
+            continue
+        low, high = mean_interval(delta.tolist(), confidence) or (None, None)
+        better = better_side(metric, low, high, is_score=metric == score)
+        rows.append((metric, len(delta), a.mean(), b.mean(), delta.mean(), low, high, better))
+    names = ["metric", "n_pairs", "a", "b", "delta", "low", "high", "better"]
+    dtypes = dict.fromkeys(names, NUMBER) | {"metric": TEXT, "n_pairs": COUNT, "better": TEXT}
+    return pd.DataFrame(rows, columns=names).astype(dtypes)
 
 
 def select_changed(pairs: pd.DataFrame, score: str | None, direction: int) -> pd.DataFrame:

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 SEED = 20_240_617
 """The seed of the bootstrap: the same data give the same interval."""
 
-_MIN_RESAMPLES, _MAX_RESAMPLES = 999, 9_999
 _MAX_DRAWS = 5_000_000
 _BATCH_DRAWS = 500_000
 
@@ -49,11 +50,6 @@ def pass_hat_k(trials: Iterable[tuple[int, int]], k: int) -> PassHatK:
     return PassHatK(math.fsum(chances) / n_keys, n_keys)
 
 
-def resamples(n: int) -> int:
-    """Return the number of bootstrap samples of n pairs: 9,999, and down to 999 for many pairs."""
-    return max(_MIN_RESAMPLES, min(_MAX_RESAMPLES, _MAX_DRAWS // n))
-
-
 def mean_interval(deltas: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Compute the percentile bootstrap interval of the mean of paired differences.
 
@@ -68,7 +64,6 @@ def mean_interval(deltas: Sequence[float], confidence: float = 0.95) -> tuple[fl
     Returns:
         The bounds; None for fewer than two pairs, which have no variance.
     """
-    import numpy as np
     from scipy.stats import bootstrap
 
     n = len(deltas)
@@ -80,7 +75,7 @@ def mean_interval(deltas: Sequence[float], confidence: float = 0.95) -> tuple[fl
     interval = bootstrap(
         (values,),
         np.mean,
-        n_resamples=resamples(n),
+        n_resamples=max(999, min(9_999, _MAX_DRAWS // n)),  # fewer for many pairs
         batch=max(1, _BATCH_DRAWS // n),
         vectorized=True,
         confidence_level=confidence,

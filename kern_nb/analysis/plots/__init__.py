@@ -5,9 +5,8 @@ A plot displays in JupyterLab, in nbconvert's output and on GitHub, without a ne
 """
 
 from kern_nb.analysis.plots.api import KINDS, plot
+from kern_nb.analysis.plots.differences import comparison, groups
 from kern_nb.analysis.plots.figure import Plot
-from kern_nb.analysis.plots.group_differences import groups
-from kern_nb.analysis.plots.metric_differences import comparison
 from kern_nb.analysis.plots.runs import over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import branch_tree

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kern_nb import store_registry
-from kern_nb.analysis.dataframe import frame_text
-from kern_nb.analysis.plots.branch_layout import RUN_COLUMNS, SESSION_COLUMNS
+from kern_nb.analysis.plots.branch_layout import RUN_COLUMNS, SESSION_COLUMNS, limit_with_ancestors
 from kern_nb.analysis.plots.runs import COLUMNS, MAX_SESSIONS, over_runs
 from kern_nb.analysis.plots.tools import tool_use
 from kern_nb.analysis.plots.tree import MAX_NODES, branch_tree
-from kern_nb.analysis.selection import format_reference
+from kern_nb.analysis.selection import format_reference, with_descendants
+from kern_nb.control_characters import replace_surrogates
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.text.formatting import truncate
 
@@ -67,18 +67,17 @@ def plot(
     if kind not in KINDS:
         raise BadUsage(f"Unknown plot kind {kind!r}.", did_you_mean(kind, KINDS, f"Kinds are {', '.join(KINDS)}."))
     store = store_registry.find(store)
-    located = None if reference is None else store.locate(format_reference(reference))
-    if located is not None:
-        is_message, is_run = located.message_index is not None, located.run_index is not None
-        if is_message or (is_run and kind != "tools"):
-            raise BadUsage(
-                f"{str(located)!r} is a {'message' if is_message else 'run'}; a plot of {kind} takes a session.",
-                f"Name it: {located.session_id}",
-            )
-    figure = {"runs": _plot_runs, "tools": _plot_tools, "tree": _plot_tree}[kind](store, located)
-    if located is None:
-        return figure
-    return figure.with_notes(f"{'Session' if located.run_index is None else 'Run'} {truncate(str(located), 60)}.")
+    draw = {"runs": _plot_runs, "tools": _plot_tools, "tree": _plot_tree}[kind]
+    if reference is None:
+        return draw(store, None)
+    located = store.locate(format_reference(reference))
+    is_message, is_run = located.message_index is not None, located.run_index is not None
+    if is_message or (is_run and kind != "tools"):
+        raise BadUsage(
+            f"{str(located)!r} is a {'message' if is_message else 'run'}; a plot of {kind} takes a session.",
+            f"Name it: {located.session_id}",
+        )
+    return draw(store, located).with_notes(f"{'Run' if is_run else 'Session'} {truncate(str(located), 60)}.")
 
 
 def _newest_ids(store: SessionStore) -> tuple[list[str], bool]:
@@ -118,17 +117,20 @@ def _plot_tree(store: SessionStore, reference: Reference | None) -> Plot:
     related = parents.keys() | set(parents.values())
     notes = []
     if reference is not None:
-        ids, order = _related_ids(reference.session_id, parents), "the nearest first"
+        children: dict[str | None, list[str]] = defaultdict(list)
+        for child, parent in parents.items():
+            children[parent].append(child)
+        ids, order = with_descendants(_ancestors(reference.session_id, parents), children), "the nearest first"
     elif related:
         ids, order = [session_id for session_id in sessions["session_id"] if session_id in related], "the newest first"
         notes = ["Sessions without branches are left out."] if len(ids) < len(sessions) else []
     else:
         ids, order = list(sessions["session_id"]), "the newest"
         notes = ["No session has a branch."] if ids else []
-    shown_ids = _limit_with_ancestors(ids, parents)
+    shown_ids = limit_with_ancestors(ids, lambda session_id: _ancestors(session_id, parents), MAX_NODES)
     if len(shown_ids) < len(ids):
         notes.append(f"{len(shown_ids):,} of {len(ids):,} sessions, {order}.")
-    rank = {frame_text(session_id): n for n, session_id in enumerate(shown_ids)}
+    rank = {replace_surrogates(session_id): n for n, session_id in enumerate(shown_ids)}
     nodes = store.sessions_df(shown_ids, columns=SESSION_COLUMNS)
     nodes = nodes.sort_values("session_id", key=lambda column: column.map(rank))
     return branch_tree(nodes, store.runs_df(shown_ids, columns=RUN_COLUMNS)).with_notes(*notes)
@@ -140,28 +142,3 @@ def _ancestors(session_id: str, parents: Mapping[str, str]) -> list[str]:
     while (parent_id := parents.get(next(reversed(chain)))) is not None and parent_id not in chain:
         chain[parent_id] = None
     return list(chain)
-
-
-def _limit_with_ancestors(ids: list[str], parents: Mapping[str, str]) -> list[str]:
-    """The first sessions with their ancestors, as many as a tree shows."""
-    selected: dict[str, None] = {}
-    for session_id in ids:
-        extended = selected | dict.fromkeys(_ancestors(session_id, parents)[:MAX_NODES])
-        selected = extended if len(extended) <= MAX_NODES else selected
-        if len(selected) == MAX_NODES:
-            break
-    return list(selected)
-
-
-def _related_ids(session_id: str, parents: Mapping[str, str]) -> list[str]:
-    """A session, its ancestors, and then the descendants of all of them."""
-    children = defaultdict(list)
-    for child, parent in parents.items():
-        children[parent].append(child)
-    ids = _ancestors(session_id, parents)
-    visited = set(ids)
-    for parent_id in ids:  # the list grows during the loop
-        new = [child for child in children[parent_id] if child not in visited]
-        visited.update(new)
-        ids += new
-    return ids

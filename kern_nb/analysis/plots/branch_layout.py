@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TypeVar
+
+import pandas as pd
 
 from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.plots.inputs import make_labels, to_records
 from kern_nb.db.columns import Kind
+from kern_nb.db.references import Reference
 from kern_nb.text import formatting
 
-if TYPE_CHECKING:
-    import pandas as pd
+T = TypeVar("T")
 
-SESSION_COLUMNS = (
-    "session_id",
-    "session_name",
-    "parent_session_id",
-    "fork_run_index",
-    "fork_message_index",
-    "n_runs",
-    "status",
-)
+_IDS = ("session_id", "session_name", "parent_session_id")
+SESSION_COLUMNS = (*_IDS, "fork_run_index", "fork_message_index", "n_runs", "status")
 RUN_COLUMNS = ("session_id", "run_index", "status")
 
 UNKNOWN_STATUS = "unknown status"
 BEFORE_FIRST = -1
 """The fork index of a branch that inherits no run."""
-
-_FRAME_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("session_id", "session_name", "parent_session_id"), "text"),
-    **dict.fromkeys(("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs"), "count"),
-    "status": "text",
-}
-
-_ID_WIDTH = 40
 
 
 @dataclass(eq=False)
@@ -71,9 +58,8 @@ class SessionNode:
         """The reference of the branch point: ``chat/3``."""
         if self.parent_id is None:
             return ""
-        run = "" if self.fork == BEFORE_FIRST else f"/{self.fork}"
-        message = "" if self.fork_message is None else f".{self.fork_message}"
-        return f"{formatting.truncate(self.parent_id, _ID_WIDTH)}{run}{message}"
+        run_index = None if self.fork == BEFORE_FIRST else self.fork
+        return str(Reference(formatting.truncate(self.parent_id, 40), run_index, self.fork_message))
 
     @property
     def start(self) -> int:
@@ -100,28 +86,20 @@ def build_nodes(sessions: pd.DataFrame, runs: pd.DataFrame | None) -> list[Sessi
         statuses[run["session_id"]][int(run["run_index"])] = run["status"] or UNKNOWN_STATUS
     nodes: dict[str, SessionNode] = {}
     for row in to_records(sessions, SESSION_COLUMNS):
-        session_id, parent_id = row["session_id"], row["parent_session_id"]
+        session_id = row["session_id"]
         fork = BEFORE_FIRST if row["fork_run_index"] is None else int(row["fork_run_index"])
-        if runs is None:
-            own = _assume_runs(0 if parent_id is None else fork + 1, int(row["n_runs"] or 0), row["status"])
-        else:
-            own = statuses[session_id]
         name = row["session_name"] or session_id
-        nodes[session_id] = SessionNode(session_id, name, parent_id, fork, row["fork_message_index"], own)
+        origin = (row["parent_session_id"], fork, row["fork_message_index"])
+        node = nodes[session_id] = SessionNode(session_id, name, *origin, statuses[session_id])
+        if runs is None and row["n_runs"]:  # only the status of the last one is known
+            node.runs = dict.fromkeys(range(node.start, node.start + int(row["n_runs"])), UNKNOWN_STATUS)
+            node.runs[node.end] = row["status"] or UNKNOWN_STATUS
     for node in nodes.values():
         parent = nodes.get(node.parent_id or "")
         if parent is not None and node not in iter_ancestors(parent):  # a damaged store may have a cycle
             node.parent = parent
             parent.children.append(node)
     return list(nodes.values())
-
-
-def _assume_runs(first: int, n_runs: int, last_status: str | None) -> dict[int, str]:
-    """The runs of a session by their number: only the status of the last one is known."""
-    statuses = dict.fromkeys(range(first, first + n_runs), UNKNOWN_STATUS)
-    if n_runs:
-        statuses[first + n_runs - 1] = last_status or UNKNOWN_STATUS
-    return statuses
 
 
 def iter_ancestors(node: SessionNode | None) -> Iterator[SessionNode]:
@@ -131,13 +109,20 @@ def iter_ancestors(node: SessionNode | None) -> Iterator[SessionNode]:
         node = node.parent
 
 
+def limit_with_ancestors(items: Iterable[T], ancestors: Callable[[T], Iterable[T]], limit: int) -> list[T]:
+    """Return the first items with their ancestors, as many as the limit allows; ``ancestors`` begin with the item."""
+    selected: dict[T, None] = {}
+    for item in items:
+        extended = selected | dict.fromkeys(islice(ancestors(item), limit))
+        selected = extended if len(extended) <= limit else selected
+        if len(selected) == limit:
+            break
+    return list(selected)
+
+
 def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
     """Return the first nodes with their ancestors, each followed by its branches, the latest fork first."""
-    selected: set[SessionNode] = set()
-    for node in nodes:
-        chain = set(islice(iter_ancestors(node), limit))
-        if len(selected | chain) <= limit:
-            selected |= chain
+    selected = set(limit_with_ancestors(nodes, iter_ancestors, limit))
     for node in selected:
         node.parent = node.parent if node.parent in selected else None
         node.children = sorted(selected.intersection(node.children), key=lambda child: (child.fork, child.session_id))
@@ -153,6 +138,8 @@ def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
 
 def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
     """Build one row a node."""
+    texts: dict[str, Kind] = dict.fromkeys(_IDS, "text")
+    counts = ("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs")
     rows = [
         (
             *(node.session_id, node.name, node.parent_id),
@@ -161,4 +148,4 @@ def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
         )
         for node in nodes
     ]
-    return build_frame(rows, _FRAME_KINDS)
+    return build_frame(rows, {**texts, **dict.fromkeys(counts, "count"), "status": "text"})

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from kern_nb import files
 from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
@@ -19,7 +21,6 @@ from kern_nb.text.vega_page import build_page
 
 if TYPE_CHECKING:
     import altair as alt
-    import pandas as pd
 
 _TEXT_ROWS = 20
 _TABLE_ROWS = 100
@@ -58,7 +59,7 @@ class Plot:
         Raises:
             BadUsage: Altair is not installed.
         """
-        chart: alt.Chart = vega.import_altair().Chart.from_dict(self.spec)
+        chart: alt.Chart = vega.import_extra("altair", "Altair").Chart.from_dict(self.spec)
         return chart
 
     def save(self, path: str | Path) -> Path:
@@ -96,17 +97,13 @@ class Plot:
         There is no HTML beside a drawing: JupyterLab, nbconvert and GitHub would each prefer it.
         """
         bundle: dict[str, Any] = {"text/plain": repr(self)}
-        if self.drawing is None:
-            return bundle | {"text/html": self._truncated_table(_TABLE_ROWS).html()}, {}
-        if not vega.can_draw():
-            return bundle | {"text/html": self._truncated_table(_TABLE_ROWS, vega.INSTALL_HINT).html()}, {}
+        if self.drawing is None or not vega.can_draw():
+            hint = [] if self.drawing is None else [vega.INSTALL_HINT]
+            return bundle | {"text/html": self._truncated_table(_TABLE_ROWS, *hint).html()}, {}
         bundle |= {vega.MIME: self._vega, "image/png": base64.b64encode(self._png).decode()}
         width, height = vega.png_size(self._png)
-        alt_text = vega.describe(self.title, self.notes)
-        return bundle, {
-            vega.MIME: {"embed_options": vega.EMBED_OPTIONS},
-            "image/png": {"width": width, "height": height, "alt": alt_text},
-        }
+        image = {"width": width, "height": height, "alt": vega.describe(self.title, self.notes)}
+        return bundle, {vega.MIME: {"embed_options": vega.EMBED_OPTIONS}, "image/png": image}
 
     @cached_property
     def _vega(self) -> dict[str, Any]:
@@ -126,6 +123,6 @@ class Plot:
 _FORMATS: dict[str, Callable[[Plot], bytes]] = {
     ".png": lambda plot: plot._png,  # noqa: SLF001 - these are the plot's own
     ".svg": lambda plot: vega.render_svg(plot._vega).encode(),  # noqa: SLF001
-    ".html": lambda plot: build_page(vega.render_html, vega.compile_spec(plot.spec, vega.NEWEST)).encode(),
+    ".html": lambda plot: build_page(vega.render_html, vega.compile_spec(plot.spec, version=None)).encode(),
     ".json": lambda plot: json.dumps(plot.spec, indent=1).encode(),
 }

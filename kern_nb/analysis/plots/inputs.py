@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.errors import BadUsage
 from kern_nb.text import formatting
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-LABEL_WIDTH = 36
+_LABEL_WIDTH = 36
 """Longer names are cut on axes and in legends; a UUID is not."""
 
 _SUFFIX_WIDTH = 6
@@ -20,16 +19,7 @@ _SUFFIX_WIDTH = 6
 
 
 def require_columns(df: pd.DataFrame, names: Iterable[str], source: str) -> None:
-    """Check that a frame has some columns.
-
-    Args:
-        df: The frame.
-        names: The columns.
-        source: Where such a frame comes from, for the hint.
-
-    Raises:
-        BadUsage: It lacks a column, or is not a frame.
-    """
+    """Raise BadUsage if this is not a frame with some columns; the hint names the ``source`` of such a frame."""
     if not hasattr(df, "columns"):
         raise BadUsage(f"A plot takes a DataFrame, got {type(df).__name__}.", f"Pass {source}.")
     absent = [name for name in names if name not in df.columns]
@@ -44,8 +34,6 @@ def to_records(df: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _to_plain(value: Any) -> Any:
-    import pandas as pd
-
     if isinstance(value, str):
         return value
     if value is None or pd.isna(value):
@@ -54,15 +42,15 @@ def _to_plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def make_labels(names: Iterable[str | None], width: int = LABEL_WIDTH) -> list[str]:
+def make_labels(names: Iterable[str | None]) -> list[str]:
     """Return a distinct label for each name: on one line, cut, control characters made visible."""
     labels: dict[str, None] = {}
     numbers: dict[str, int] = {}
     texts = [name or "" for name in names]
-    for text, cut in zip(texts, formatting.truncate_distinct(texts, width), strict=True):
+    for text, cut in zip(texts, formatting.truncate_distinct(texts, _LABEL_WIDTH), strict=True):
         label = cut or formatting.MISSING
         while label in labels:
-            prefix = formatting.truncate(text, width - _SUFFIX_WIDTH) or formatting.MISSING
+            prefix = formatting.truncate(text, _LABEL_WIDTH - _SUFFIX_WIDTH) or formatting.MISSING
             numbers[prefix] = numbers.get(prefix, 1) + 1
             label = f"{prefix} ({numbers[prefix]})"
         labels[label] = None

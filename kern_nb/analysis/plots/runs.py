@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
@@ -11,9 +13,6 @@ from kern_nb.analysis.plots.inputs import make_labels, require_columns, to_recor
 from kern_nb.text.formatting import pluralize
 from kern_nb.text.metrics import format_metric
 from kern_nb.text.tables import Column, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_SESSIONS = len(vega.SHAPES)
 """One line a shape: more could not be distinguished."""
@@ -71,15 +70,24 @@ def over_runs(runs: pd.DataFrame) -> Plot:
     if group_size > 1:
         notes.append(f"A point is the mean of up to {group_size:,} adjacent runs.")
     df = selected[[*_KEYS, *(m.column for m in _METRICS)]].reset_index(drop=True)
+    rows = to_records(df, df.columns)
     title = "Tokens, cost and time of sessions" if is_flat else _TITLE
-    drawing = _side_by_side(df, metrics) if is_flat else _lines(df, metrics)
-    return Plot(df, title, _table(title, df, metrics), (*selection_notes, *notes), drawing)
+    drawing = _side_by_side(rows, metrics) if is_flat else _lines(rows, metrics)
+    columns = [Column("session"), Column("run", number=True), *(Column(m.title, number=True) for m in metrics)]
+    cells = [
+        [row["session_id"], f"{row['run_index']:g}", *(format_metric(m.column, row[m.column]) for m in metrics)]
+        for row in rows
+    ]
+    table = Table(f"{title}, {pluralize(len(rows), 'point')}", columns, cells)
+    return Plot(df, title, table, (*selection_notes, *notes), drawing)
 
 
 def _select_newest(runs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, list[str]]:
     """The runs of the newest sessions, oldest first; without times, in the order of the frame."""
-    newest = runs.groupby("session_id", sort=False)["created_at" if "created_at" in runs else "run_index"].max()
-    ids = list((newest.sort_values(kind="stable") if "created_at" in runs else newest).index)
+    if "created_at" in runs:
+        ids = list(runs.groupby("session_id", sort=False)["created_at"].max().sort_values(kind="stable").index)
+    else:
+        ids = list(runs["session_id"].dropna().unique())
     notes = [f"The {limit:,} newest of {len(ids):,} sessions."] if len(ids) > limit else []
     ids = ids[-limit:]
     rank = {session_id: n for n, session_id in enumerate(ids)}
@@ -99,66 +107,57 @@ def _merge_neighbours(runs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, int
     return means.reset_index(level="session_id"), group_size
 
 
-def _lines(df: pd.DataFrame, metrics: list[_Metric]) -> dict[str, Any]:
-    ids = list(dict.fromkeys(df["session_id"]))
+def _lines(rows: list[dict[str, Any]], metrics: list[_Metric]) -> dict[str, Any]:
+    ids = list(dict.fromkeys(row["session_id"] for row in rows))
     names = dict(zip(ids, make_labels(ids), strict=True))
-    rows = [
-        {"x": row["run_index"], "s": names[row["session_id"]], **{m.title: row[m.column] for m in metrics}}
-        for row in to_records(df, df.columns)
-    ]
-    domain = list(names.values())
+    # Equal legends are merged into one.
     legend = {"title": "session", "orient": "bottom", "columns": 2, "symbolSize": 70} if len(ids) > 1 else None
-    size = 45 if len(df) <= _MAX_LARGE_POINTS * len(ids) else 16
+    session = {"field": "s", "type": "nominal", "legend": legend}
+    color, shape = (
+        session | {"scale": {"domain": list(names.values()), "range": list(distinct[: len(ids)])}}
+        for distinct in (vega.PALETTE, vega.SHAPES)
+    )
+    size = 45 if len(rows) <= _MAX_LARGE_POINTS * len(ids) else 16
     points = {"type": "point", "filled": True, "size": size, "opacity": 1}
-    panels = []
-    for encoding in _panels(metrics, rows, "run"):
-        # Equal legends are merged into one.
-        session = {"field": "s", "type": "nominal", "legend": legend}
-        color = session | {"scale": {"domain": domain, "range": list(vega.PALETTE[: len(ids)])}}
-        shape = session | {"scale": {"domain": domain, "range": list(vega.SHAPES[: len(ids)])}}
-        layers = [
-            {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"color": color}},
-            {"mark": points, "encoding": {"color": color, "shape": shape}},
-        ]
-        tooltip = [{"field": "s", "title": "session"}, {"field": "x", "title": "run"}]
-        panels.append(_panel(encoding, layers, tooltip))
-    return {"data": {"values": rows}, "vconcat": panels, "spacing": 14}
-
-
-def _side_by_side(df: pd.DataFrame, metrics: list[_Metric]) -> dict[str, Any]:
-    rows = [
-        {"x": n, "s": name, **{m.title: row[m.column] for m in metrics}}
-        for n, (name, row) in enumerate(zip(make_labels(df["session_id"]), to_records(df, df.columns), strict=True), 1)
+    layers = [
+        {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"color": color}},
+        {"mark": points, "encoding": {"color": color, "shape": shape}},
     ]
-    points = {"type": "point", "filled": True, "size": 40 if len(df) <= _MAX_LARGE_POINTS else 16, "opacity": 0.8}
+    tooltip = [{"field": "s", "title": "session"}, {"field": "x", "title": "run"}]
+    positions = [(row["run_index"], names[row["session_id"]]) for row in rows]
+    return _panels(rows, metrics, positions, "run", layers, tooltip)
+
+
+def _side_by_side(rows: list[dict[str, Any]], metrics: list[_Metric]) -> dict[str, Any]:
+    points = {"type": "point", "filled": True, "size": 40 if len(rows) <= _MAX_LARGE_POINTS else 16, "opacity": 0.8}
     points["color"] = vega.BLUE
+    positions = list(enumerate(make_labels(row["session_id"] for row in rows), 1))
     tooltip = [{"field": "s", "title": "session"}]
-    panels = [_panel(axes, [{"mark": points}], tooltip) for axes in _panels(metrics, rows, "sessions, oldest first")]
-    return {"data": {"values": rows}, "vconcat": panels, "spacing": 14}
+    return _panels(rows, metrics, positions, "sessions, oldest first", [{"mark": points}], tooltip)
 
 
-def _panels(metrics: list[_Metric], rows: list[dict[str, Any]], title: str) -> Iterator[dict[str, Any]]:
-    """The axes of each metric's panel. Only the last has a title and labels below."""
-    ticks = vega.integer_ticks(min(row["x"] for row in rows), max(row["x"] for row in rows))
+def _panels(
+    rows: list[dict[str, Any]],
+    metrics: list[_Metric],
+    positions: Sequence[tuple[float, str]],
+    title: str,
+    layers: list[dict[str, Any]],
+    tooltip: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """One panel a metric, the rows at their positions. Only the last has a title and labels below."""
+    values = [
+        {"x": x, "s": name, **{m.title: row[m.column] for m in metrics}}
+        for (x, name), row in zip(positions, rows, strict=True)
+    ]
+    ticks = vega.integer_ticks(min(positions)[0], max(positions)[0])
     scale = {"zero": False, "nice": False, "padding": 10}
     y_axis = {"tickCount": 4, "minExtent": _AXIS_WIDTH, "maxExtent": _AXIS_WIDTH, "labelExpr": vega.SHORT}
+    panels = []
     for metric in metrics:
         is_last = metric == metrics[-1]
-        x = {"field": "x", "type": "quantitative", "title": title if is_last else None, "scale": scale}
+        x: dict[str, Any] = {"field": "x", "type": "quantitative", "title": title if is_last else None, "scale": scale}
         y = {"field": metric.title, "type": "quantitative", "title": metric.title, "axis": y_axis}
-        yield {"x": x | {"axis": ticks | {"labels": is_last}}, "y": y}
-
-
-def _panel(encoding: dict[str, Any], layers: list[dict[str, Any]], tooltip: list[dict[str, Any]]) -> dict[str, Any]:
-    value = {"field": encoding["y"]["field"], "type": "quantitative", "format": ",.6~g"}
-    encoding = encoding | {"tooltip": [*tooltip, value]}
-    return {"width": vega.WIDTH, "height": _HEIGHT, "encoding": encoding, "layer": layers}
-
-
-def _table(title: str, df: pd.DataFrame, metrics: list[_Metric]) -> Table:
-    columns = [Column("session"), Column("run", number=True), *(Column(m.title, number=True) for m in metrics)]
-    rows = [
-        [row["session_id"], f"{row['run_index']:g}", *(format_metric(m.column, row[m.column]) for m in metrics)]
-        for row in to_records(df, df.columns)
-    ]
-    return Table(f"{title}, {pluralize(len(df), 'point')}", columns, rows)
+        tip = {"field": metric.title, "type": "quantitative", "format": ",.6~g"}
+        encoding = {"x": x | {"axis": ticks | {"labels": is_last}}, "y": y, "tooltip": [*tooltip, tip]}
+        panels.append({"width": vega.WIDTH, "height": _HEIGHT, "encoding": encoding, "layer": layers})
+    return {"data": {"values": values}, "vconcat": panels, "spacing": 14}

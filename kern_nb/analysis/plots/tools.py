@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.analysis.plots import vega
 from kern_nb.analysis.plots.figure import Plot
 from kern_nb.analysis.plots.inputs import make_labels, require_columns, to_records
 from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Column, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_TOOLS = 30
 
@@ -44,14 +43,10 @@ def tool_use(tool_calls: pd.DataFrame) -> Plot:
     tools = _count_by_tool(calls)
     if tools.empty:
         return Plot(tools, _TITLE, Table("No tool calls to plot", [], [], " ".join(notes)), tuple(notes))
-    table = Table(
-        f"{_TITLE} by tool",
-        [Column("tool"), *(Column(title, number=True) for title in ("calls", *_OUTCOMES))],
-        [
-            [row["tool_name"] or "", *(f"{row[n]:,}" for n in tools.columns[1:])]
-            for row in to_records(tools, tools.columns)
-        ],
-    )
+    rows = to_records(tools, tools.columns)
+    columns = [Column("tool"), *(Column(title, number=True) for title in ("calls", *_OUTCOMES))]
+    cells = [[row["tool_name"] or "", *(f"{row[n]:,}" for n in tools.columns[1:])] for row in rows]
+    table = Table(f"{_TITLE} by tool", columns, cells)
     return Plot(tools, _TITLE, table, tuple(notes), _bars(tools))
 
 
@@ -64,13 +59,13 @@ def _count_by_tool(calls: pd.DataFrame) -> pd.DataFrame:
         not_known=failed.isna().astype(int),
     )
     sums = flags.groupby("tool_name", dropna=False, sort=True).sum().reset_index()
-    return sums.sort_values("calls", ascending=False, kind="stable").reset_index(drop=True)
+    return sums.sort_values("calls", ascending=False, kind="stable", ignore_index=True)
 
 
 def _bars(tools: pd.DataFrame) -> dict[str, Any]:
     rows = to_records(tools.head(MAX_TOOLS), tools.columns)
-    overflow = tools.iloc[MAX_TOOLS:]
     names = make_labels(row["tool_name"] for row in rows)
+    overflow = tools.iloc[MAX_TOOLS:]
     if len(overflow):
         names.append(pluralize(len(overflow), "other tool"))
         rows.append({name: int(overflow[name].sum()) for name in tools.columns[1:]})
@@ -79,15 +74,11 @@ def _bars(tools: pd.DataFrame) -> dict[str, Any]:
         for n, (column, outcome) in enumerate(zip(_COLUMNS, _OUTCOMES, strict=True)):
             if row[column]:
                 parts.append({"t": name, "n": row[column], "o": outcome, "k": n})
-        ends.append({"t": name, "n": row["calls"], "l": _count_text(row)})
+        failed = f", {row['failed']:,} failed" if row["failed"] else ""
+        ends.append({"t": name, "n": row["calls"], "l": f"{row['calls']:,}{failed}"})
     y = vega.row_axis(names, "t")
-    longest = max(end["n"] for end in ends)
-    x = {
-        "field": "n",
-        "type": "quantitative",
-        "title": "calls",
-        "axis": vega.integer_ticks(0, longest) | {"grid": True},
-    }
+    axis = vega.integer_ticks(0, max(end["n"] for end in ends)) | {"grid": True}
+    x = {"field": "n", "type": "quantitative", "title": "calls", "axis": axis}
     # Full for success, hollow for failure: colour alone is not enough.
     outline = {"domain": list(_OUTCOMES), "range": [vega.BLUE, vega.ORANGE, vega.GREY]}
     fill = {"domain": list(_OUTCOMES), "range": [vega.BLUE, "#ffffff", "#d4d4d4"]}
@@ -112,8 +103,3 @@ def _bars(tools: pd.DataFrame) -> dict[str, Any]:
         "encoding": {"y": y, "x": x, "text": {"field": "l"}},
     }
     return {"width": vega.WIDTH - 120, "height": {"step": _STEP}, "layer": [bars, texts]}
-
-
-def _count_text(row: dict[str, Any]) -> str:
-    failed = f", {row['failed']:,} failed" if row["failed"] else ""
-    return f"{row['calls']:,}{failed}"

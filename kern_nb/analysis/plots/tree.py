@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from kern_nb.analysis.plots import branch_layout as layout
 from kern_nb.analysis.plots import vega
@@ -13,9 +14,6 @@ from kern_nb.analysis.plots.inputs import require_columns
 from kern_nb.text import formatting
 from kern_nb.text.tables import Column, Table
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MAX_NODES = 40
 
 _TITLE = "Sessions and their branches"
@@ -23,7 +21,6 @@ _NO_RUNS = "no runs"
 _STEP = 28
 _MIN_WIDTH = 200
 _GREY_LINE = {"color": "#9a9a9a", "strokeWidth": 2}
-_ID_WIDTH = 60
 
 _DOT_SPACE = 12
 """In pixels: where a run has less, its dot is small."""
@@ -91,42 +88,36 @@ def _dots(node: SessionNode, limit: int) -> list[dict[str, Any]]:
         ordinary = [i for i in inner if node.runs[i] in _ORDINARY]
         by_priority, indexes = ([i for i in indexes if i in ends], notable, ordinary), []
         for group in by_priority:
-            indexes += _spread(group, limit - len(indexes))
-    return [_dot(node, index, node.runs[index]) for index in sorted(indexes)] or [_dot(node, node.start, _NO_RUNS)]
+            n_free = limit - len(indexes)
+            is_sampled = len(group) > n_free
+            indexes += [group[len(group) * n // n_free] for n in range(n_free)] if is_sampled else group
+    runs = {index: node.runs[index] for index in sorted(indexes)} or {node.start: _NO_RUNS}
+    session_id = formatting.truncate(node.session_id, 60)
+    return [
+        {"y": node.label, "x": index, "o": status if status in _STYLES else layout.UNKNOWN_STATUS, "id": session_id}
+        for index, status in runs.items()
+    ]
 
 
-def _spread(indexes: list[int], limit: int) -> list[int]:
-    """At most so many indexes, evenly spread."""
-    return [indexes[len(indexes) * n // limit] for n in range(limit)] if len(indexes) > limit else indexes
+def _lines_and_links(nodes: list[SessionNode]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The line of each node, from its first to its last run or link; and two ends a link.
 
-
-def _dot(node: SessionNode, index: int, status: str) -> dict[str, Any]:
-    style = status if status in _STYLES else layout.UNKNOWN_STATUS
-    return {"y": node.label, "x": index, "o": style, "id": formatting.truncate(node.session_id, _ID_WIDTH)}
-
-
-def _links(nodes: list[SessionNode]) -> Iterator[dict[str, Any]]:
-    """Two ends a link: the last run that a branch inherits, and its own first."""
+    A link leads from the last run that a branch inherits to its own first.
+    """
+    lines: dict[str, dict[str, Any]] = {node.label: {"y": node.label, "a": node.start, "b": node.end} for node in nodes}
+    links = []
     for number, node in enumerate(nodes):
         if node.parent_id is not None:
             # Where the parent is not shown, the link is a stub in the branch's own row.
             origin = node if node.parent is None else node.parent.owner_of(node.fork)
-            yield {"k": number, "y": origin.label, "x": node.fork}
-            yield {"k": number, "y": node.label, "x": node.start}
-
-
-def _lines(nodes: list[SessionNode], links: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of the nodes, from the first to the last run or link."""
-    lines: dict[str, dict[str, Any]] = {node.label: {"y": node.label, "a": node.start, "b": node.end} for node in nodes}
-    for end in links:
-        line = lines[end["y"]]
-        line["a"], line["b"] = min(line["a"], end["x"]), max(line["b"], end["x"])
-    return list(lines.values())
+            for label, x in ((origin.label, node.fork), (node.label, node.start)):
+                links.append({"k": number, "y": label, "x": x})
+                lines[label] |= {"a": min(lines[label]["a"], x), "b": max(lines[label]["b"], x)}
+    return list(lines.values()), links
 
 
 def _drawing(nodes: list[SessionNode], dots: list[dict[str, Any]]) -> dict[str, Any]:
-    links = list(_links(nodes))
-    lines = _lines(nodes, links)
+    lines, links = _lines_and_links(nodes)
     first, last = min(line["a"] for line in lines), max(line["b"] for line in lines)
     width = max(_MIN_WIDTH, min(vega.WIDTH - _STEP, 2 * _STEP * (last - first + 1)))
     is_wide = width / (last - first + 1) > _DOT_SPACE

@@ -6,6 +6,7 @@ host gets an image. The specifications are plain dicts, as a plot must have one 
 
 from __future__ import annotations
 
+import importlib
 import math
 import struct
 import textwrap
@@ -71,7 +72,6 @@ SHORT = "abs(datum.value) < 1000 ? format(datum.value, '~r') : format(datum.valu
 PERCENT = "(datum.value > 0 ? '+' : '') + format(datum.value, '~r')"
 
 _JUPYTERLAB = "5.21"
-NEWEST = None
 _SCALE = 2
 _SIGNATURE_LENGTH = 8
 _PIXELS = b"IDAT"
@@ -87,13 +87,12 @@ def build_specification(title: str, notes: Iterable[str], drawing: dict[str, Any
     notes = list(notes)
     subtitle = [line for note in notes for line in textwrap.wrap(note, _LINE_WIDTH)]
     full_title = make_title(title) | {"fontSize": 15, "offset": 12} | ({"subtitle": subtitle} if subtitle else {})
-    empty = {"data": {"values": []}, "mark": "point", "height": 1, "width": WIDTH}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "title": full_title,
         "description": describe(title, notes),
         "config": _CONFIG,
-        **(empty if drawing is None else drawing),
+        **(drawing or {"data": {"values": []}, "mark": "point", "height": 1, "width": WIDTH}),
     }
 
 
@@ -116,42 +115,46 @@ def describe(title: str, notes: Iterable[str]) -> str:
 def can_draw() -> bool:
     """Whether vl-convert is installed."""
     try:
-        import vl_convert  # noqa: F401 - whether it is there
-    except ImportError:
+        _vl_convert()
+    except BadUsage:
         return False
     return True
 
 
-def import_altair() -> ModuleType:
-    """Import Altair.
+def import_extra(name: str, subject: str) -> ModuleType:
+    """Import a library of the extra ``plots``.
 
     Raises:
-        BadUsage: Altair is not installed.
+        BadUsage: It is not installed.
     """
     try:
-        import altair as module
+        return importlib.import_module(name)
     except ImportError as error:
-        raise BadUsage("Altair is not installed.", INSTALL_HINT) from error
-    return module
+        raise BadUsage(f"{subject} is not installed.", INSTALL_HINT) from error
 
 
-def _import_vl_convert() -> ModuleType:
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise BadUsage("vl-convert, which draws plots, is not installed.", INSTALL_HINT) from error
-    return vl_convert
+def _vl_convert() -> ModuleType:
+    return import_extra("vl_convert", "vl-convert, which draws plots,")
 
 
 def compile_spec(spec: dict[str, Any], version: str | None = _JUPYTERLAB) -> dict[str, Any]:
-    """Compile Vega-Lite to Vega, for JupyterLab or the `NEWEST` version."""
-    vega_spec: dict[str, Any] = _import_vl_convert().vegalite_to_vega(spec, vl_version=version)
-    return vega_spec
+    """Compile Vega-Lite to Vega, for JupyterLab or the newest version (None)."""
+    return dict(_vl_convert().vegalite_to_vega(spec, vl_version=version))
 
 
 def render_png(spec: dict[str, Any]) -> bytes:
     """Render a Vega specification as a PNG, with two pixels for each, for high-resolution screens."""
-    return _recompress(_import_vl_convert().vega_to_png(spec, scale=_SCALE, allowed_base_urls=[]))
+    return _recompress(_vl_convert().vega_to_png(spec, scale=_SCALE, allowed_base_urls=[]))
+
+
+def render_svg(spec: dict[str, Any]) -> str:
+    """Render a Vega specification as SVG."""
+    return str(_vl_convert().vega_to_svg(spec, allowed_base_urls=[]))
+
+
+def render_html(spec: dict[str, Any]) -> str:
+    """Render a Vega specification as an HTML page with its scripts."""
+    return str(_vl_convert().vega_to_html(spec, bundle=True))
 
 
 def _recompress(png: bytes) -> bytes:
@@ -186,15 +189,3 @@ def integer_ticks(first: float, last: float) -> dict[str, Any]:
     is_short = last - first < _MAX_TICKS
     ticks = {"values": list(range(math.ceil(first), math.floor(last) + 1))} if is_short else {"tickMinStep": 1}
     return {"format": ",d", "grid": False, **ticks}
-
-
-def render_svg(spec: dict[str, Any]) -> str:
-    """Render a Vega specification as SVG."""
-    svg: str = _import_vl_convert().vega_to_svg(spec, allowed_base_urls=[])
-    return svg
-
-
-def render_html(spec: dict[str, Any]) -> str:
-    """Render a Vega specification as an HTML page with its scripts."""
-    html: str = _import_vl_convert().vega_to_html(spec, bundle=True)
-    return html
