@@ -17,15 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import (
-    catalog,
-    lineage,
-    schema_versions,
-    sqlite_connections,
-    sqlite_files,
-    sqlite_sql,
-    user_sql,
-)
+from kern_nb.db import catalog, lineage, schema_versions, sqlite_connections, sqlite_files, sqlite_sql, user_sql
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.row_store import RowStore
