@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BUSY_TIMEOUT_S = 30.0
 _MAX_TRIES = 12
 _stores: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -74,7 +75,7 @@ class Database(ABC):
         """Close the store."""
         self.close()
 
-    timeout: float = 30.0
+    timeout: float = BUSY_TIMEOUT_S
     """Seconds to retry a transaction that conflicts with others, before `StoreBusy`."""
 
     @property

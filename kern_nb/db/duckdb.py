@@ -21,6 +21,7 @@ from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
 from kern_nb.db.checkouts import Cursor
 from kern_nb.db.column_types import Boolean, Integer, Real, Text
+from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Lease, shared_lease
@@ -31,7 +32,6 @@ from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailabl
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S = 30.0
 # Up to this many rows a VALUES list is faster than an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
@@ -87,7 +87,7 @@ class DuckDb(SessionStore):
             exists = super().exists()
         finally:
             self._intent.probe = False
-            self._lease.end_probe()
+            self._lease.close(only_probe=True)
         if exists:
             _store_files[self._lease] = file
         return exists
