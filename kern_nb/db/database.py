@@ -285,9 +285,6 @@ class Database(ABC):
 
     def _busy(self, error: Exception) -> Exception:
         """The error to raise when each try conflicted with other writers."""
-        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
-            cause = self.translate_error(error)
-            return cause if isinstance(cause, Exception) else error
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; retry when it has finished.")
 

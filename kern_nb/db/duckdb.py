@@ -35,8 +35,7 @@ T = TypeVar("T")
 # Up to this many rows a VALUES list is faster than an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
-_MAX_LARGEST = 1_000_000
-"""DuckDB's own limit of n in ``max(column, n)``."""
+_MAX_LARGEST = 1_000_000  # DuckDB's own limit of n in `max(column, n)`
 _IS_DUCKDB_1 = duckdb.__version__.startswith("1.")
 
 
@@ -68,6 +67,7 @@ class DuckDb(SessionStore):
         self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
         self._lease = shared_lease(self.db_file, read_only=read_only)
+        self._intent = threading.local()  # of this thread's next checkout, see `_check_out`
         super().__init__(f"duckdb:///{db_file}", Tables(session_table, indexed=False), read_only=read_only)
 
     def is_there(self) -> bool:
@@ -145,10 +145,6 @@ class DuckDb(SessionStore):
     @cached_property
     def _group(self) -> GroupWriter:
         return GroupWriter(self._transaction)
-
-    @cached_property
-    def _intent(self) -> threading.local:
-        return threading.local()
 
     def close(self) -> None:
         """Release the file."""
@@ -230,9 +226,8 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Whether two transactions of one process changed the same row."""
         cause = getattr(error, "orig", error)
-        return (
-            isinstance(cause, duckdb.TransactionException) and not is_disk_full(cause) and "Could not" not in str(cause)
-        )
+        failed = isinstance(cause, duckdb.TransactionException)
+        return failed and not is_disk_full(cause) and "Could not" not in str(cause)
 
     def translate_error(self, error: Exception) -> BaseException | None:
         """Convert DuckDB's other errors: changed tables, damaged values, too little memory."""

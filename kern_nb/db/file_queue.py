@@ -78,16 +78,11 @@ class FileQueue:
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _FIRST + number)
 
-    def close(self) -> None:
-        """Close the queue's file, which returns the number."""
-        file, self._file, self._number = self._file, None, None
-        if file is not None:
-            with contextlib.suppress(OSError):
-                os.close(file)
-
     def __del__(self) -> None:
-        """Close the queue's file."""
-        self.close()
+        """Close the queue's file, which returns the number."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
 
     def _open(self, *, create: bool) -> int | None:
         """Open the queue's file, which is named after the database's inode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 from sqlalchemy.engine import Connection
@@ -26,6 +27,7 @@ class InMemoryDb(DuckDb):
 
     def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
         self._lease = Lease(":memory:")
+        self._intent = threading.local()
         SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
 
     def is_there(self) -> bool:

@@ -51,9 +51,8 @@ def open_store(
     if dialect in ("postgresql", "postgres"):
         from kern_nb.db.postgres import PostgresDb
 
-        store: SessionStore = PostgresDb(
-            f"postgresql+psycopg://{location}", session_table=session_table, read_only=read_only
-        )
+        url = f"postgresql+psycopg://{location}"
+        store: SessionStore = PostgresDb(url, session_table=session_table, read_only=read_only)
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb
 

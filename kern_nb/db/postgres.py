@@ -208,11 +208,10 @@ class PostgresDb(RowStore):
 
     def require_harmless(self, connection: Connection) -> None:
         """Refuse views in place of tables: they would run their owner's functions with the reader's rights."""
-        names = [
-            connection.dialect.identifier_preparer.format_table(table) for table in self.tables.metadata.sorted_tables
-        ]
-        schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
-        for name in connection.execute(_NOT_TABLES, {"names": names, "schema_table": schema_table}).scalars():
+        format_table = connection.dialect.identifier_preparer.format_table
+        names = [format_table(table) for table in self.tables.metadata.sorted_tables]
+        parameters = {"names": names, "schema_table": format_table(self.tables.schema)}
+        for name in connection.execute(_NOT_TABLES, parameters).scalars():
             raise not_a_table_error(self.url, name)
 
     def is_conflict(self, error: Exception) -> bool:

@@ -88,7 +88,6 @@ def test_queue_is_first_in_first_out(path):
     finally:
         for waiter in waiters:
             waiter.stop()
-    own.close()
 
 
 def test_missing_file_has_no_queue(tmp_path):
