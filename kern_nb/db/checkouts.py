@@ -6,6 +6,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,20 +32,18 @@ _INTERNAL = (
 )
 
 
+@dataclass(slots=True, eq=False)
 class Checkout:
     """The lease's record of a checked-out connection."""
 
-    __slots__ = ("busy", "connection", "frame", "inherited", "probe", "size", "thread", "writes")
-
-    def __init__(self, thread: int, frame: int | None, *, writes: bool, probe: bool) -> None:
-        self.thread = thread
-        self.frame = frame  # the id of the frame that uses it, see `user_frame`
-        self.writes = writes
-        self.probe = probe
-        self.connection: duckdb.DuckDBPyConnection | None = None
-        self.busy = threading.Lock()  # held while a call is within DuckDB
-        self.size = 0  # bytes sent in the transaction
-        self.inherited = False  # in a forked child: the connection is its parent's
+    thread: int
+    frame: int | None  # the id of the frame that uses it, see `user_frame`
+    writes: bool
+    probe: bool
+    connection: duckdb.DuckDBPyConnection | None = None
+    busy: threading.Lock = field(default_factory=threading.Lock)  # held while a call is within DuckDB
+    size: int = 0  # bytes sent in the transaction
+    inherited: bool = False  # in a forked child: the connection is its parent's
 
 
 class Cursor:
@@ -82,7 +81,8 @@ class Cursor:
                 raise KeyboardInterrupt from error
             raise
         except duckdb.Error as error:
-            if _is_fatal(error):
+            is_fatal = isinstance(error, (duckdb.FatalException, duckdb.InternalException))
+            if is_fatal or "has been invalidated" in str(error):  # DuckDB refuses further work on this connection
                 self._lease.close()
                 raise invalidated_error(self._lease.path, error) from error
             raise
@@ -140,7 +140,7 @@ class Cursor:
     def _enter(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         with self._checkout.busy:
             raw = self._checkout.connection
-            if raw is None or is_exiting():
+            if raw is None or interrupts.is_exiting():
                 raise closed_error(self._lease.path)
             result = work(raw)
             return self if result is raw else result  # type: ignore[return-value]
@@ -149,11 +149,6 @@ class Cursor:
         raw = self._checkout.connection
         if raw is not None:
             raw.interrupt()
-
-
-def is_exiting() -> bool:
-    """Whether Python is ending and this is not the main thread: such a thread may not enter DuckDB."""
-    return interrupts.is_shut_down() and threading.current_thread() is not threading.main_thread()
 
 
 def user_frame() -> int | None:
@@ -197,11 +192,6 @@ def closed_error(path: str) -> StoreUnavailable:
         f"{path}: the connection was closed while it was in use.",
         "Python is exiting, or the call was interrupted; open a new connection block.",
     )
-
-
-def _is_fatal(error: duckdb.Error) -> bool:
-    """Whether DuckDB refuses further work on this connection."""
-    return isinstance(error, (duckdb.FatalException, duckdb.InternalException)) or "has been invalidated" in str(error)
 
 
 def _estimate_size(parameters: Any) -> int:

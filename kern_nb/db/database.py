@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BUSY_TIMEOUT_S = 30.0
 _MAX_TRIES = 12
 _stores: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -74,7 +75,7 @@ class Database(ABC):
         """Close the store."""
         self.close()
 
-    timeout: float = 30.0
+    timeout: float = BUSY_TIMEOUT_S
     """Seconds to retry a transaction that conflicts with others, before `StoreBusy`."""
 
     @property
@@ -284,9 +285,6 @@ class Database(ABC):
 
     def _busy(self, error: Exception) -> Exception:
         """The error to raise when each try conflicted with other writers."""
-        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.OperationalError):
-            cause = self.translate_error(error)
-            return cause if isinstance(cause, Exception) else error
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return StoreBusy(f"{self.url} is busy: {reason}.", "Another process writes to it; retry when it has finished.")
 

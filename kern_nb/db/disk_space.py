@@ -11,13 +11,12 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kern_nb.errors import StoreFull, StoreUnavailable
 
-CHUNK = 1 << 20
-"""The log's space is allocated in pieces of this size."""
+CHUNK = 1 << 20  # the log's space is allocated in pieces of this size
 _KEEP_SIZE = 1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FULL = ("No space left", "disk is full", "Disk quota exceeded", "File too large", "could not extend file")
@@ -59,7 +58,7 @@ class LogReservation:
         self.path = path
         self._log = Path(f"{path}.wal")
         self._allocated = 0
-        self._fallocate = _fallocate
+        self._can_allocate = _fallocate is not None
 
     def require(self, size: int) -> None:
         """Reserve space for the log to grow by so many bytes.
@@ -67,14 +66,14 @@ class LogReservation:
         Raises:
             StoreFull: the disk has too little space.
         """
-        if self._fallocate is not None:
+        if self._can_allocate:
             try:
-                self._allocate(size, self._fallocate)
+                self._allocate(size)
             except OSError as error:
                 if error.errno in _NO_SPACE:
                     raise disk_full_error(self.path, self._shortage(size, error)) from error
                 if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # unsupported by this file system
-                    self._fallocate = None
+                    self._can_allocate = False
             else:
                 return
         free = _free_space(self.path)
@@ -89,7 +88,7 @@ class LogReservation:
                     self._log.unlink()
             self._allocated = 0
 
-    def _allocate(self, size: int, fallocate: Callable[[int, int, int], None]) -> None:
+    def _allocate(self, size: int) -> None:
         try:
             end = self._log.stat().st_size
         except FileNotFoundError:
@@ -99,7 +98,9 @@ class LogReservation:
         file = os.open(self._log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, Path(self.path).stat().st_mode & 0o777)
         try:
             length = end + size + CHUNK
-            fallocate(file, 0, length)
+            if _fallocate(file, _KEEP_SIZE, 0, length) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
             self._allocated = length
         finally:
             os.close(file)
@@ -120,22 +121,9 @@ def _free_space(path: str) -> int | None:
     return disk.f_bavail * disk.f_frsize
 
 
-def _linux_fallocate() -> Callable[[int, int, int], None] | None:
-    """Linux's fallocate, which allocates space beyond a file's end without extending the file."""
-    if sys.platform != "linux":
-        return None
-    try:
-        function = ctypes.CDLL(None, use_errno=True).fallocate
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-
-    def allocate(file: int, start: int, length: int) -> None:
-        if function(file, _KEEP_SIZE, start, length) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    return allocate
-
-
-_fallocate = _linux_fallocate()
+# Linux's fallocate, which allocates space beyond a file's end without extending the file.
+_fallocate: Any = None
+if sys.platform == "linux":
+    with contextlib.suppress(OSError, AttributeError):
+        _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]

@@ -21,6 +21,7 @@ from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
 from kern_nb.db.checkouts import Cursor
 from kern_nb.db.column_types import Boolean, Integer, Real, Text
+from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Lease, shared_lease
@@ -31,12 +32,10 @@ from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailabl
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S = 30.0
 # Up to this many rows a VALUES list is faster than an Arrow table (measured with 20 columns).
 FEW_ROWS = 25
 _BATCH_ROWS = 100_000
-_MAX_LARGEST = 1_000_000
-"""DuckDB's own limit of n in ``max(column, n)``."""
+_MAX_LARGEST = 1_000_000  # DuckDB's own limit of n in `max(column, n)`
 _IS_DUCKDB_1 = duckdb.__version__.startswith("1.")
 
 
@@ -68,6 +67,7 @@ class DuckDb(SessionStore):
         self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
         self._lease = shared_lease(self.db_file, read_only=read_only)
+        self._intent = threading.local()  # of this thread's next checkout, see `_check_out`
         super().__init__(f"duckdb:///{db_file}", Tables(session_table, indexed=False), read_only=read_only)
 
     def is_there(self) -> bool:
@@ -87,7 +87,7 @@ class DuckDb(SessionStore):
             exists = super().exists()
         finally:
             self._intent.probe = False
-            self._lease.end_probe()
+            self._lease.close(only_probe=True)
         if exists:
             _store_files[self._lease] = file
         return exists
@@ -145,10 +145,6 @@ class DuckDb(SessionStore):
     @cached_property
     def _group(self) -> GroupWriter:
         return GroupWriter(self._transaction)
-
-    @cached_property
-    def _intent(self) -> threading.local:
-        return threading.local()
 
     def close(self) -> None:
         """Release the file."""
@@ -230,9 +226,8 @@ class DuckDb(SessionStore):
     def is_conflict(self, error: Exception) -> bool:
         """Whether two transactions of one process changed the same row."""
         cause = getattr(error, "orig", error)
-        return (
-            isinstance(cause, duckdb.TransactionException) and not is_disk_full(cause) and "Could not" not in str(cause)
-        )
+        failed = isinstance(cause, duckdb.TransactionException)
+        return failed and not is_disk_full(cause) and "Could not" not in str(cause)
 
     def translate_error(self, error: Exception) -> BaseException | None:
         """Convert DuckDB's other errors: changed tables, damaged values, too little memory."""

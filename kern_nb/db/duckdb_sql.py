@@ -60,7 +60,11 @@ def require_select(raw: duckdb.DuckDBPyConnection, text: str, relations: Collect
 
 def list_tables(raw: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     """The tables of a database's main schema, without its views."""
-    return [name for (name,) in raw.execute(_TABLES, {"name": database}).fetchall()]
+    return _names(raw, _TABLES, name=database)
+
+
+def _names(raw: duckdb.DuckDBPyConnection, query: str, **parameters: object) -> list[str]:
+    return [name for (name,) in raw.execute(query, parameters).fetchall()]
 
 
 def require_safe_catalog(raw: duckdb.DuckDBPyConnection, database: str, tables: Collection[str], url: str) -> None:
@@ -76,18 +80,18 @@ def require_safe_catalog(raw: duckdb.DuckDBPyConnection, database: str, tables: 
         NotAStore: the file defines such an object.
     """
     for kind, statement in _REPLACEMENTS.items():
-        defined = [name for (name,) in raw.execute(statement, {"internal": False}).fetchall()]
-        built_in = defined and {_fold(name) for (name,) in raw.execute(statement, {"internal": True}).fetchall()}
+        defined = _names(raw, statement, internal=False)
+        built_in = defined and {_fold(name) for name in _names(raw, statement, internal=True)}
         for name in sorted(name for name in defined if _fold(name) in built_in):
             raise NotAStore(
                 f"{url} defines a {kind.lower()} {name!r} that replaces a built-in one of DuckDB; it is not opened.",
                 f'If the file is yours: DROP {kind} "{name}" with DuckDB, then attach it again.',
             )
-    views = {name for (name,) in raw.execute(_VIEWS, {"name": database}).fetchall()}
+    views = set(_names(raw, _VIEWS, name=database))
     if "kern_schema" not in {_fold(name) for name in (*views, *list_tables(raw, database))}:
         return
     store_tables = {_fold(name) for name in tables}
-    for name in sorted(views | {name for (name,) in raw.execute(_GENERATED, {"name": database}).fetchall()}):
+    for name in sorted(views.union(_names(raw, _GENERATED, name=database))):
         if _fold(name) in store_tables:
             raise NotAStore(
                 f"{url}: {name!r} is a view or has generated columns; a table of kern_nb has neither.",

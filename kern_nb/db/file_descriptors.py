@@ -22,7 +22,6 @@ FileId: TypeAlias = tuple[int, int]
 """Device and inode: what locks belong to, whatever the path."""
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
-DUCKDB_MAGIC = b"DUCK"  # after a checksum of eight bytes
 
 # Where the system lists a process's own descriptors.
 _DESCRIPTOR_FOLDER = {"linux": Path("/proc/self/fd"), "darwin": Path("/dev/fd")}.get(sys.platform)
@@ -86,30 +85,22 @@ def open_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for reading like `open(path, "rb")`.
-
-    Raises:
-        OSError: the file does not exist or is not readable.
-    """
+    """Open a file for reading like `open(path, "rb")`."""
     with open_descriptor(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
         yield file
 
 
 def read_header(path: Path, length: int) -> bytes:
-    """Read the first bytes of a file.
-
-    Raises:
-        OSError: the file does not exist or is not readable.
-    """
+    """Read the first bytes of a file, or raise OSError."""
     with open_descriptor(path) as descriptor:
         return os.read(descriptor, length)
 
 
 def database_engine(header: bytes) -> Literal["duckdb", "sqlite"] | None:
-    """The engine of a database file, from the first 16 bytes or more."""
+    """The engine of a database file, from its first 16 bytes; for DuckDB 12 are enough."""
     if header.startswith(SQLITE_MAGIC):
         return "sqlite"
-    return "duckdb" if header[8:12] == DUCKDB_MAGIC else None
+    return "duckdb" if header[8:12] == b"DUCK" else None  # after a checksum of eight bytes
 
 
 def is_database(path: Path) -> bool:
@@ -132,31 +123,19 @@ def _acquire(path: str | os.PathLike[str]) -> int:
 
 
 def _release(descriptor: int) -> None:
+    """Park a descriptor, and close the parked ones whose files this process has open nowhere else."""
     if os.name != "posix" or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         return
     with _lock:
         _parked[descriptor] = file_id(descriptor)
-        _close_unshared()
-
-
-def _close_unshared() -> None:
-    """Close the parked descriptors whose files this process has open nowhere else."""
-    if _openings or (files := open_files()) is None:
-        return
-    uses = Counter(files.values())
-    for descriptor, file in list(_parked.items()):
-        if uses[file] == 1:
-            del _parked[descriptor]
-            os.close(descriptor)
-
-
-def _before_fork() -> None:
-    _lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    _lock.release()
+        if _openings or (files := open_files()) is None:
+            return
+        uses = Counter(files.values())
+        for parked, file in list(_parked.items()):
+            if uses[file] == 1:
+                del _parked[parked]
+                os.close(parked)
 
 
 def _after_fork_in_child() -> None:
@@ -169,4 +148,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)

@@ -49,16 +49,12 @@ class FileQueue:
         return self._number is not None
 
     def has_other_waiters(self) -> bool:
-        """Whether another process waits before this one, or at all while this one has no number."""
+        """Whether another process comes first: it has a lower number, or any while this one has none."""
         if fcntl is None or (file := self._open(create=False)) is None:
             return False
         if self._number is None:
             return not _is_unlocked(file, _FIRST, 0)
         return self._number > 0 and not _is_unlocked(file, _FIRST, self._number)
-
-    def is_next(self) -> bool:
-        """Whether this process may try: it has the lowest number, or no other process has one."""
-        return not self.has_other_waiters()
 
     def join(self) -> None:
         """Take a number, unless this process has one."""
@@ -82,16 +78,11 @@ class FileQueue:
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _FIRST + number)
 
-    def close(self) -> None:
-        """Close the queue's file, which returns the number."""
-        file, self._file, self._number = self._file, None, None
-        if file is not None:
-            with contextlib.suppress(OSError):
-                os.close(file)
-
     def __del__(self) -> None:
-        """Close the queue's file."""
-        self.close()
+        """Close the queue's file, which returns the number."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
 
     def _open(self, *, create: bool) -> int | None:
         """Open the queue's file, which is named after the database's inode."""

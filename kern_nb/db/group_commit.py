@@ -12,6 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -20,25 +21,22 @@ from kern_nb.errors import StoreBusy, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
-Transaction = Callable[[Work], Any]
-"""Runs work in a transaction and returns its result after the commit."""
+Transaction = Callable[[Work], Any]  # runs work in a transaction and returns its result after the commit
 
 LARGEST_GROUP = 64
 
 _after_fork = threading.Lock()
 
 
+@dataclass(slots=True, eq=False)
 class _Write:
     """A queued write."""
 
-    __slots__ = ("error", "is_done", "result", "wake", "work")
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.wake = threading.Event()  # set when it is done, or becomes the leader
-        self.is_done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
+    work: Work
+    wake: threading.Event = field(default_factory=threading.Event)  # set when it is done, or becomes the leader
+    is_done: bool = False
+    result: Any = None
+    error: BaseException | None = None
 
 
 class GroupWriter:

@@ -155,6 +155,11 @@ def is_shut_down() -> bool:
     return _worker.ended
 
 
+def is_exiting() -> bool:
+    """Whether Python is ending and this is not the main thread: such a thread may not enter DuckDB."""
+    return _worker.ended and threading.current_thread() is not threading.main_thread()
+
+
 def _after_fork() -> None:
     """Replace the worker: a forked child has no such thread."""
     global _worker  # noqa: PLW0603

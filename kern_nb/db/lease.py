@@ -31,15 +31,7 @@ import duckdb
 
 from kern_nb import files
 from kern_nb.db import file_descriptors, file_holder, fork_safety, interrupts
-from kern_nb.db.checkouts import (
-    Checkout,
-    Cursor,
-    closed_error,
-    invalidated_error,
-    is_exiting,
-    running_frames,
-    user_frame,
-)
+from kern_nb.db.checkouts import Checkout, Cursor, closed_error, invalidated_error, running_frames, user_frame
 from kern_nb.db.disk_space import LogReservation
 from kern_nb.db.file_queue import FileQueue
 from kern_nb.environment import current_shell
@@ -123,7 +115,8 @@ class Lease:
         self._idle_thread: threading.Thread | None = None
         self._parent_connection: duckdb.DuckDBPyConnection | None = None
         _all_leases.add(self)
-        _watch_cells()
+        if (shell := current_shell()) is not None:
+            shell.events.register("post_run_cell", release_abandoned)  # idempotent
 
     def acquire(self, timeout: float, *, write: bool = False, probe: bool = False) -> Cursor:
         """Check out a connection to the file; closing it returns it.
@@ -168,13 +161,9 @@ class Lease:
         if not self._in_memory:
             interrupts.run(lambda: self._reservation.require(2 * size + _COMMIT_BYTES))
 
-    def close(self) -> None:
-        """Close the file now, or when the last connection is returned."""
-        interrupts.run(self._close_when_idle)
-
-    def end_probe(self) -> None:
-        """Close the file if it is open to be inspected."""
-        interrupts.run(self._end_probe)
+    def close(self, *, only_probe: bool = False) -> None:
+        """Close the file now, or when the last connection is returned; or only if it is open to be inspected."""
+        interrupts.run(lambda: self._close_when_idle(only_probe=only_probe))
 
     def at_exit(self, deadline: float) -> None:
         """Before Python exits: stop threads that are within DuckDB, which would abort the process; close the file."""
@@ -190,8 +179,7 @@ class Lease:
             checkout.busy.release()
             self._release(checkout)
         self.close()
-        thread = self._idle_thread
-        if thread is not None:
+        if (thread := self._idle_thread) is not None:
             thread.join(timeout=2.0)
 
     def _acquire(self, checkout: Checkout, timeout: float, cancelled: threading.Event) -> Cursor:
@@ -220,7 +208,7 @@ class Lease:
 
     def _try_acquire(self, checkout: Checkout) -> tuple[Cursor | None, str | None]:
         """A connection, if it is this thread's turn; else None, and why another process prevents opening the file."""
-        if is_exiting():
+        if interrupts.is_exiting():
             raise closed_error(self.path)
         self._reclaim_orphans()
         if checkout.writes and any(other.writes and other.thread != checkout.thread for other in self._checkouts):
@@ -279,18 +267,15 @@ class Lease:
                 if checkout.thread == thread and checkout.frame is not None and checkout.frame not in running:
                     self._release(checkout)
 
-    def _close_when_idle(self) -> None:
+    def _close_when_idle(self, *, only_probe: bool) -> None:
         with self._condition:
+            if only_probe and (self._connection is None or not self._is_probe):
+                return
             self._reclaim_orphans()
             if not self._checkouts:
                 self._close()
             else:
                 self._opened = 0.0  # overdue: closed at the last release
-
-    def _end_probe(self) -> None:
-        with self._condition:
-            if self._connection is not None and self._is_probe:
-                self._close_when_idle()
 
     def _is_overdue(self) -> bool:
         if self._connection is None or self._in_memory:
@@ -313,7 +298,7 @@ class Lease:
                 self._free_since = 0.0
                 self._queue.join()
                 return f"It is held (PID {holder})"
-            if not self._queue.is_next():
+            if self._queue.has_other_waiters():
                 self._free_since = self._free_since or now
                 self._queue.join()
                 if now - self._free_since < NO_SHOW_S:
@@ -414,15 +399,8 @@ def release_abandoned(*_: object) -> None:
         lease.release_abandoned(running)
 
 
-def _watch_cells() -> None:
-    """Call `release_abandoned` after each cell of a notebook."""
-    shell = current_shell()
-    if shell is not None:
-        shell.events.register("post_run_cell", release_abandoned)  # idempotent
-
-
 def unwatch_cells(shell: Any) -> None:
-    """Undo `_watch_cells`."""
+    """No longer call `release_abandoned` after each cell."""
     with contextlib.suppress(ValueError):
         shell.events.unregister("post_run_cell", release_abandoned)
 

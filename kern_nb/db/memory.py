@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.duckdb import BUSY_TIMEOUT_S, DuckDb
+from kern_nb.db.duckdb import DuckDb
 from kern_nb.db.lease import Lease
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.store import SessionStore
@@ -25,8 +26,8 @@ class InMemoryDb(DuckDb):
     """
 
     def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
-        self.timeout = BUSY_TIMEOUT_S
         self._lease = Lease(":memory:")
+        self._intent = threading.local()
         SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
 
     def is_there(self) -> bool:

@@ -10,8 +10,7 @@ from kern_nb.db.store import SessionStore
 from kern_nb.db.urls import is_connection_string, mask
 from kern_nb.errors import NotAStore, StoreNotFound
 
-DUCKDB_SUFFIXES = (".duckdb", ".ddb")
-SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+_ENGINES = {".duckdb": "duckdb", ".ddb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 
 
 def open_store(
@@ -52,9 +51,8 @@ def open_store(
     if dialect in ("postgresql", "postgres"):
         from kern_nb.db.postgres import PostgresDb
 
-        store: SessionStore = PostgresDb(
-            f"postgresql+psycopg://{location}", session_table=session_table, read_only=read_only
-        )
+        url = f"postgresql+psycopg://{location}"
+        store: SessionStore = PostgresDb(url, session_table=session_table, read_only=read_only)
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb
 
@@ -102,7 +100,13 @@ def _open_file(path: Path, engine: str | None, session_table: str, *, read_only:
         )
     if detected is None and not path.absolute().parent.is_dir():
         raise StoreNotFound(f"The folder of {mask(str(path))} does not exist.", "Create the folder, or check the path.")
-    if (detected or engine or _engine_of_suffix(path)) == "duckdb":
+    engine = detected or engine or _ENGINES.get(path.suffix)
+    if engine is None:
+        raise NotAStore(
+            f"{mask(str(path))} does not exist, and its suffix does not name an engine.",
+            "Use the suffix .duckdb, or .db for SQLite.",
+        )
+    if engine == "duckdb":
         from kern_nb.db.duckdb import DuckDb
 
         return DuckDb(path, session_table=session_table, read_only=read_only)
@@ -123,20 +127,9 @@ def _detect_engine(path: Path) -> str | None:
         raise NotAStore(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
     if engine := file_descriptors.database_engine(header):
         return engine
-    if not header and path.suffix in SQLITE_SUFFIXES:
+    if not header and _ENGINES.get(path.suffix) == "sqlite":
         return "sqlite"
     raise NotAStore(
         f"{path} is neither a DuckDB nor a SQLite file.",
         "Attach a store; import recorded sessions with %kern import.",
-    )
-
-
-def _engine_of_suffix(path: Path) -> str:
-    if path.suffix in DUCKDB_SUFFIXES:
-        return "duckdb"
-    if path.suffix in SQLITE_SUFFIXES:
-        return "sqlite"
-    raise NotAStore(
-        f"{mask(str(path))} does not exist, and its suffix does not name an engine.",
-        "Use the suffix .duckdb, or .db for SQLite.",
     )

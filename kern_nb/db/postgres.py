@@ -17,13 +17,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
+from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.pools import InterruptSafeQueuePool
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.schema_versions import not_a_table_error
 from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
-
-BUSY_TIMEOUT_S = 30.0
 
 _RETRYABLE = (
     psycopg.errors.SerializationFailure,
@@ -106,9 +105,8 @@ class PostgresDb(RowStore):
         if schema is None:
             schema = self._find_schema(connection)
         elif not catalog.has_schema(connection, schema):
-            raise StoreNotFound(
-                f"The schema {schema!r} does not exist in {self.url}.", "Check db_schema, or run CREATE SCHEMA."
-            )
+            hint = "Check db_schema, or run CREATE SCHEMA."
+            raise StoreNotFound(f"The schema {schema!r} does not exist in {self.url}.", hint)
         if schema != self.tables.metadata.schema:
             self.tables = Tables(self.tables.name, schema)
 
@@ -210,11 +208,10 @@ class PostgresDb(RowStore):
 
     def require_harmless(self, connection: Connection) -> None:
         """Refuse views in place of tables: they would run their owner's functions with the reader's rights."""
-        names = [
-            connection.dialect.identifier_preparer.format_table(table) for table in self.tables.metadata.sorted_tables
-        ]
-        schema_table = connection.dialect.identifier_preparer.format_table(self.tables.schema)
-        for name in connection.execute(_NOT_TABLES, {"names": names, "schema_table": schema_table}).scalars():
+        format_table = connection.dialect.identifier_preparer.format_table
+        names = [format_table(table) for table in self.tables.metadata.sorted_tables]
+        parameters = {"names": names, "schema_table": format_table(self.tables.schema)}
+        for name in connection.execute(_NOT_TABLES, parameters).scalars():
             raise not_a_table_error(self.url, name)
 
     def is_conflict(self, error: Exception) -> bool:

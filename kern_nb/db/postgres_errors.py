@@ -11,42 +11,22 @@ from psycopg import errors as pg
 from kern_nb.db.disk_space import disk_full_error
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable, UnstorableValue
 
-# By the first characters of the SQLSTATE: the class of the error, or the whole code.
+# Prefixes of the SQLSTATE: the class of the error, or the whole code.
 _SERVER_GONE = ("08", "57P", "25P03", "58", "XX", "F0")
 _SERVER_FULL = ("53",)
+_BUSY = ("57014", "40001", "40P01", "53300")  # canceled, serialization failure, deadlock, too many connections
 _LAYOUT = ("42P01", "42703", "42704", "42883", "3F")
-_VALUES = ("22", "54")
-_NO_STATES = ("-",)
+_INTEGRITY = ("23",)
 
-_TRANSLATIONS: list[tuple[tuple[type[psycopg.Error], ...], tuple[str, ...], type[KernError], str]] = [
-    (
-        (pg.ReadOnlySqlTransaction,),
-        _NO_STATES,
-        ReadOnlyStore,
-        "Connect to the primary server as a user that may write; nothing was written.",
-    ),
-    (
-        (pg.QueryCanceled, pg.SerializationFailure, pg.DeadlockDetected, pg.TooManyConnections),
-        _NO_STATES,
-        StoreBusy,
-        "Try again; if the error persists, check the load and the limits of the server.",
-    ),
-    (
-        (),
-        _SERVER_FULL,
-        StoreUnavailable,
-        "Nothing was stored. Free disk space or memory on the server, then try again.",
-    ),
-    ((), _LAYOUT, StoreUnavailable, "The tables were changed while the store was open. Attach it again."),
-    ((), _VALUES, UnstorableValue, "Nothing was stored."),
-    (
-        (psycopg.IntegrityError,),
-        _NO_STATES,
-        StoreBusy,
-        "Another writer stored the same row at the same time; nothing was stored. Try again.",
-    ),
+_TRANSLATIONS: list[tuple[tuple[str, ...], type[KernError], str]] = [
+    (("25006",), ReadOnlyStore, "Connect to the primary server as a user that may write; nothing was written."),
+    (_BUSY, StoreBusy, "Try again; if the error persists, check the load and the limits of the server."),
+    (_SERVER_FULL, StoreUnavailable, "Nothing was stored. Free disk space or memory on the server, then try again."),
+    (_LAYOUT, StoreUnavailable, "The tables were changed while the store was open. Attach it again."),
+    (("22", "54"), UnstorableValue, "Nothing was stored."),
+    (_INTEGRITY, StoreBusy, "Another writer stored the same row at the same time; nothing was stored. Try again."),
 ]
-"""By type, or by prefix of the SQLSTATE: the error to raise and its hint."""
+"""By SQLSTATE, the first that matches: the error to raise and its hint."""
 
 
 def translate(
@@ -66,7 +46,6 @@ def translate(
     if not isinstance(cause, psycopg.Error):
         return None
     reason = f"{url}: {reason_of(cause)}."
-    state = cause.sqlstate or ""
     if isinstance(cause, pg.DiskFull):
         return disk_full_error(url, reason_of(cause))
     if isinstance(cause, pg.LockNotAvailable):
@@ -75,8 +54,8 @@ def translate(
         return StoreBusy(reason, "End that transaction (COMMIT or ROLLBACK), or try again later.")
     if isinstance(cause, pg.InsufficientPrivilege):
         return _privilege_error(error, reason)
-    for kinds, states, kind, hint in _TRANSLATIONS:
-        if isinstance(cause, kinds) or state.startswith(states):
+    for states, kind, hint in _TRANSLATIONS:
+        if (cause.sqlstate or "").startswith(states):
             return kind(reason, hint)
     return StoreUnavailable(reason, "Check that the server is reachable, then attach it again.")
 
@@ -93,7 +72,6 @@ def _privilege_error(error: Exception, reason: str) -> KernError:
     if statement.startswith("CREATE"):
         return ReadOnlyStore(reason, "Ask the owner to GRANT CREATE on the schema, or name your own: db_schema=...")
     if statement.startswith(("INSERT", "UPDATE", "DELETE", "ALTER")) or statement.endswith("FOR UPDATE"):
-        return ReadOnlyStore(
-            reason, "Ask the owner to GRANT INSERT, UPDATE, DELETE on its tables; nothing was written."
-        )
+        hint = "Ask the owner to GRANT INSERT, UPDATE, DELETE on its tables; nothing was written."
+        return ReadOnlyStore(reason, hint)
     return StoreUnavailable(reason, "Ask the owner to GRANT SELECT on its tables to this user.")

@@ -98,11 +98,7 @@ def require_allowed_names(raw: Any, names: QueryNames) -> None:
         QueryRefused: a name is an unlisted function, or a schema.
         QueryFailed: a name is a system table.
     """
-    parameters = {
-        "calls": list(names.calls),
-        "qualifiers": list(names.qualifiers),
-        "names": list(names.names | names.calls),
-    }
+    parameters = {name: list(values) for name, values in vars(names).items()}
     for kind, name in raw.execute(_LOOKUP, parameters):
         if kind == "function":
             raise user_sql.function_error(name)
@@ -112,9 +108,8 @@ def require_allowed_names(raw: Any, names: QueryNames) -> None:
             f"SQL cannot read the schema {name}, only {', '.join(VIEWS)}.",
             "If this is an alias in your query, rename it.",
         )
-    if hidden := sorted(
-        name for name in names.qualifiers if name.startswith("pg_")
-    ):  # the catalog does not list pg_temp
+    # The catalog does not list pg_temp.
+    if hidden := sorted(name for name in names.qualifiers if name.startswith("pg_")):
         raise user_sql.relation_error(hidden[0])
 
 
@@ -156,7 +151,8 @@ def _end_of_comment(text: str, position: int) -> int:
 
 def _name(kind: str, token: str) -> str:
     """Normalize a word or a quoted name."""
-    name = (
-        token[1:-1].replace('""', '"') if kind == "quoted" else "".join(c.lower() if c.isascii() else c for c in token)
-    )
-    return name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore")
+    name = token[1:-1].replace('""', '"') if kind == "quoted" else token
+    content = name.encode(errors="replace")
+    if kind != "quoted":
+        content = content.lower()  # ASCII letters only, like the server
+    return content[:_MAX_NAME_BYTES].decode(errors="ignore")

@@ -104,9 +104,7 @@ def _parse(process: str | None) -> _Process | None:
     if not host or not (pid.isascii() and pid.isdecimal()) or int(pid[:20]) > _LARGEST_PID:
         return None
     parts = start.split("/")
-    return (
-        _Process(host, int(pid), *parts) if len(parts) == len(_Process._fields) - 2 else _Process(host, int(pid), start)
-    )
+    return _Process(host, int(pid), *(parts if len(parts) == len(_Process._fields) - 2 else [start]))
 
 
 def _same_machine(own: _Process, other: _Process) -> bool:

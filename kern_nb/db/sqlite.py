@@ -17,24 +17,15 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import (
-    catalog,
-    lineage,
-    schema_versions,
-    sqlite_connections,
-    sqlite_files,
-    sqlite_sql,
-    user_sql,
-)
+from kern_nb.db import catalog, lineage, schema_versions, sqlite_connections, sqlite_files, sqlite_sql, user_sql
 from kern_nb.db.column_types import InvalidText
+from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
 from kern_nb.errors import QueryFailed, StoreBusy
-
-BUSY_TIMEOUT_S = 30.0
 
 
 def _adapt(value: Any) -> Any:

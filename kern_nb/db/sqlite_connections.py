@@ -16,15 +16,15 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy.pool import NullPool
+
 from kern_nb.db import file_descriptors, fork_safety
-from kern_nb.db.file_descriptors import DUCKDB_MAGIC, FileId
+from kern_nb.db.file_descriptors import FileId, database_engine
 from kern_nb.db.pools import InterruptSafePool
 from kern_nb.errors import KernError, NotAStore, ReadOnlyStore, StoreBusy, StoreFull, StoreUnavailable, UnstorableValue
-
-T = TypeVar("T")
 
 # Idle connections cost memory; those above this number are closed on return to the pool.
 MAX_IDLE = 5
@@ -67,11 +67,7 @@ class SqliteConnection(sqlite3.Connection):
     wal = False
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse an inherited connection: it would write without locks.
-
-        Raises:
-            StoreUnavailable: this process was forked while the connection was in use.
-        """
+        """Refuse an inherited connection: it would write without locks."""
         self._require_own()
         return super().cursor(*args, **kwargs)
 
@@ -108,8 +104,8 @@ class SqliteConnection(sqlite3.Connection):
             raise fork_safety.fork_error(self.path)
 
 
-class SqlitePool(InterruptSafePool):
-    """An unlimited pool whose idle connections are closed before a fork."""
+class SqlitePool(InterruptSafePool, NullPool):
+    """An unlimited pool whose idle connections are closed before a fork. `NullPool` has `recreate`."""
 
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
@@ -148,19 +144,6 @@ class SqlitePool(InterruptSafePool):
         """Drop the idle connections without closing them."""
         self._idle.clear()
         self._to_close.clear()
-
-    def recreate(self) -> SqlitePool:
-        """Return an empty pool with the same options."""
-        return type(self)(
-            self._creator,
-            recycle=self._recycle,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
-            pre_ping=self._pre_ping,
-            _dispatch=self.dispatch,
-            dialect=self._dialect,
-        )
 
     def status(self) -> str:
         """Describe the pool."""
@@ -221,7 +204,7 @@ def require_usable(path: Path) -> None:
         return
     if file in _inherited:
         raise fork_safety.fork_error(path)
-    if header[8:] == DUCKDB_MAGIC:  # SQLite would open and close it, which drops DuckDB's lock
+    if database_engine(header) == "duckdb":  # SQLite would open and close it, which drops DuckDB's lock
         raise NotAStore(f"{path} is a DuckDB file.", "Open it with DuckDb or open_store.")
 
 
@@ -256,7 +239,7 @@ def _begin(connection: SqliteConnection, *, write: bool) -> None:
         raise
 
 
-def _retry_busy(call: Callable[[], T], timeout: float) -> T:
+def _retry_busy(call: Callable[[], object], timeout: float) -> object:
     deadline = time.monotonic() + timeout
     pause = _MIN_PAUSE_S
     while True:

@@ -24,7 +24,6 @@ from kern_nb.errors import NotAStore
 _ATTEMPTS, _PAUSE_S = 5, 0.02
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _WAL_MAGIC, _FILE_HEADER, _TABLE_LEAF_PAGE = b"\x37\x7f\x06", 100, 0x0D
-_LOG_SUFFIXES = ("-wal", "-journal")
 _CHUNK, _MAX_ROW_BYTES = 2**20, 100
 SCHEMA_TABLE = "kern_schema"
 # The row of kern_schema in sqlite_master: type, name and table name are adjacent.
@@ -97,7 +96,7 @@ def _reread_tables(path: Path) -> set[str]:
 
 def _has_log(path: Path) -> bool:
     """Whether a file has a log or a journal, so that the file itself may be outdated."""
-    for suffix in _LOG_SUFFIXES:
+    for suffix in ("-wal", "-journal"):
         with contextlib.suppress(OSError):
             if _log_path(path, suffix).stat().st_size:
                 return True

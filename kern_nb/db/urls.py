@@ -107,16 +107,9 @@ def _is_ambiguous(text: str, url: sa.URL) -> bool:
 
 def format_url(url: sa.URL) -> str:
     """Format a URL with its secrets masked."""
-    text = f"{url.drivername}://"
-    if url.username is not None:
-        text += quote(url.username, safe=" +") + (f":{MASK}" if url.password is not None else "") + "@"
-    if url.host is not None:
-        text += f"[{url.host}]" if ":" in url.host else url.host
-    if url.port is not None:
-        text += f":{url.port}"
-    if url.database is not None:
-        is_plain = not any(sign in url.database for sign in "=@:?#")
-        text += "/" + (quote(url.database, safe=" +/") if is_plain else MASK)
+    text = url.set(query={}).render_as_string(hide_password=True)
+    if any(sign in (url.database or "") for sign in "=@:?#"):
+        text = url.set(query={}, database="").render_as_string(hide_password=True) + MASK
     query = [_parameter(name, value) for name in sorted(url.query) for value in _values(url, name)]
     return text + (f"?{'&'.join(query)}" if query else "")
 

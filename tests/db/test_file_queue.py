@@ -29,7 +29,7 @@ print(queue.queued, flush=True)
 for line in sys.stdin:
     if line == "leave\\n":
         queue.leave()
-    print(queue.is_next(), queue.has_other_waiters(), flush=True)
+    print(not queue.has_other_waiters(), flush=True)
 """
 
 
@@ -76,19 +76,18 @@ def test_queue_is_first_in_first_out(path):
     own = FileQueue(str(path))
     try:
         assert own.has_other_waiters()
-        assert [waiter("check") for waiter in waiters] == ["True False", "False True", "False True"]
+        assert [waiter("check") for waiter in waiters] == ["True", "False", "False"]
         waiters[0].stop()
-        assert [waiter("check") for waiter in waiters[1:]] == ["True False", "False True"]
+        assert [waiter("check") for waiter in waiters[1:]] == ["True", "False"]
         own.join()
-        assert not own.is_next()
-        assert waiters[1]("leave").startswith("False")
-        assert waiters[2]("check") == "True False"
+        assert own.has_other_waiters()
+        assert waiters[1]("leave") == "False"
+        assert waiters[2]("check") == "True"
         waiters[2].stop()
-        assert own.is_next()
+        assert not own.has_other_waiters()
     finally:
         for waiter in waiters:
             waiter.stop()
-    own.close()
 
 
 def test_missing_file_has_no_queue(tmp_path):
@@ -96,7 +95,7 @@ def test_missing_file_has_no_queue(tmp_path):
     queue = FileQueue(str(tmp_path / "none.duckdb"))
     queue.join()
     assert not queue.queued
-    assert queue.is_next()
+    assert not queue.has_other_waiters()
     assert list(tmp_path.iterdir()) == []
 
 
