@@ -144,7 +144,13 @@ def test_different_values_never_compare_equal(values, where):
     """Each value is compared with itself and with values that look similar."""
     names = list(VALUES)
     alike = ["none", "empty text", "empty list", "text of a list", "parts", "texts in lines", "list of texts"]
-    for a, b in {*itertools.pairwise(names), *itertools.combinations(alike, 2), ("1", "text 1"), ("1", "true"), ("1.0", "decimal as text")}:
+    for a, b in {
+        *itertools.pairwise(names),
+        *itertools.combinations(alike, 2),
+        ("1", "text 1"),
+        ("1", "true"),
+        ("1.0", "decimal as text"),
+    }:
         found = compare(f"{where} {a}", f"{where} {b}", store=values)
         assert found.divergence is not None, (a, b)
         assert (
