@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from kern_nb import models
 from kern_nb._lazy import lazy_names
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.session_owner import SessionOwner, owner_fields
+from kern_nb.runtime.session_owner import SessionOwner
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
@@ -205,11 +205,7 @@ class Agent(SessionOwner):
         arguments, instructions = self._arguments, self.instructions
         is_static_list = isinstance(instructions, list | tuple) and all(isinstance(text, str) for text in instructions)
         return AgentSettings(
-            owner=self,
-            owner_fields=owner_fields(self),
-            default_state=self._default_state,
-            overwrite_state=self.overwrite_db_session_state,
-            timeout_s=self.timeout_s,
+            **vars(super()._settings()),
             model=self.model,
             max_requests=self.max_requests,
             pydantic_agent=pydantic_agent,

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
-from kern_nb.runtime.session_owner import SessionOwner, owner_fields
+from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Step, StepInput, Steps, build_steps, node_title
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
-    from kern_nb.runtime.settings import WorkflowSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Condition", "Loop", "Parallel", "Step", "StepInput", "Steps", "Workflow"]
@@ -98,18 +97,6 @@ class Workflow(SessionOwner):
 
     def _configuration(self) -> dict[str, Any]:
         return {"steps": [node_title(step) for step in self.steps.steps]}
-
-    def _settings(self) -> WorkflowSettings:
-        from kern_nb.runtime.settings import WorkflowSettings
-
-        return WorkflowSettings(
-            owner=self,
-            owner_fields=owner_fields(self),
-            default_state=self._default_state,
-            overwrite_state=self.overwrite_db_session_state,
-            timeout_s=self.timeout_s,
-            steps=self.steps.steps,
-        )
 
     def continue_run(
         self,

@@ -21,11 +21,6 @@ _RESPONSE_PARTS: TypeAdapter[list[pai.ModelResponsePart]] = TypeAdapter(list[pai
 _ASSISTANTS = ("assistant", "ai", "model", "bot", "agent")
 
 
-def prompt_message(content: Any) -> Message:
-    """Create the message of a user's prompt."""
-    return Message(role="user", content=content)
-
-
 def is_result(message: Message) -> bool:
     """Whether a message is a tool's result, or was added by a tool beside its result."""
     return message.role in RESULT_ROLES or BY_TOOL in message.internal

@@ -80,9 +80,8 @@ def resolve_store(store: str | SessionStore | None) -> SessionStore:
     except NoStore:
         if store is not None or store_registry.names():
             raise
-        from kern_nb.runtime.session_access import existing_store
-
-        owned = (existing_store(agent) for agent in notebook_agents().values())
+        # The one in memory exists after the first run; `agent.store` would create it.
+        owned = (agent.db or agent._memory_store for agent in notebook_agents().values())  # noqa: SLF001
         stores = {_identity(candidate): candidate for candidate in owned if candidate is not None}
         if len(stores) != 1:
             raise

@@ -102,7 +102,10 @@ async def _opening_input(
 
 
 async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
-    """Store the start of a requested run; a value that cannot be stored is refused before that."""
+    """Store the start of a requested run; if it is cancelled meanwhile, store that.
+
+    A value that cannot be stored is refused before.
+    """
     codec.dumps([settings.default_state, request.session_state])
     run_id = str(uuid4())
     fields |= settings.owner_fields | {
@@ -114,13 +117,8 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         "extra": request.extra,
         "internal": extra_keys.run_internal(request.extra, copy.deepcopy(request.session_state)),
     }
-    return await store_start(store, run_id, lambda: store.start_run(request.session_id, **fields))
-
-
-async def store_start(store: SessionStore, run_id: str, write: Callable[[], Run]) -> Run:
-    """Store the start of a run; if it is cancelled meanwhile, store that."""
     try:
-        return await in_thread(write)
+        return await in_thread(lambda: store.start_run(request.session_id, **fields))
     except asyncio.CancelledError:
         with contextlib.suppress(RunNotFound):  # the start may not have been stored
             await in_thread(lambda: store.finish_run(run_id, status="CANCELLED", error="cancelled"))
@@ -223,7 +221,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     recorder.unknown_calls = resume.unknown_calls(results)
     prompt = resume.handoff_prompt(run)
     if prompt is not None:
-        await recorder.append([messages.prompt_message(prompt)])
+        await recorder.append([Message(role="user", content=prompt)])
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session

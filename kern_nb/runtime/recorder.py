@@ -310,7 +310,7 @@ class Recorder:
 def opening_messages(instructions: str | None, copies: Sequence[Message], prompt: Any) -> list[Message]:
     """Return the first messages of a run."""
     system = [Message(role="system", content=instructions)] if instructions else []
-    return [*system, *copies, messages.prompt_message(prompt)]
+    return [*system, *copies, Message(role="user", content=prompt)]
 
 
 def snapshot(value: Any) -> Any:

@@ -257,8 +257,3 @@ class SessionAccess(ABC):
         if session is None:
             raise SessionNotFound(f"There is no session {session_id!r}.", "List them with %kern sessions.")
         return session
-
-
-def existing_store(owner: SessionAccess) -> SessionStore | None:
-    """Return the store passed to an owner, or the one in memory of its first run; None without either."""
-    return owner.db or owner._memory_store  # noqa: SLF001 - of this module

@@ -238,9 +238,17 @@ class SessionOwner(SessionAccess):
     def _build_prompt(self, input: Any) -> Any:
         return input
 
-    @abstractmethod
     def _settings(self) -> OwnerSettings:
         """Return the settings of a run that starts now."""
+        from kern_nb.runtime.settings import OwnerSettings
+
+        return OwnerSettings(
+            owner=self,
+            owner_fields=owner_fields(self),
+            default_state=self._default_state,
+            overwrite_state=self.overwrite_db_session_state,
+            timeout_s=self.timeout_s,
+        )
 
     async def _run_async(self, work: RunFunction) -> Run:
         from kern_nb.runtime.events import ignore
@@ -275,9 +283,6 @@ class SessionOwner(SessionAccess):
                 logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
 
 
-# Access for operations and widgets ------------------------------------------------------------------------------------
-
-
 def owner_fields(owner: SessionOwner) -> dict[str, Any]:
     """Return an owner's kind, id and configuration, as parameters of `SessionStore.start_run`."""
     return {
@@ -285,12 +290,3 @@ def owner_fields(owner: SessionOwner) -> dict[str, Any]:
         f"{owner.session_type}_id": owner.id,
         "owner_data": {"name": owner.name, **owner._configuration()},  # noqa: SLF001 - of this module
     }
-
-
-def check_tools(owner: SessionOwner) -> None:
-    """Check that the tools of an agent or a team can be used.
-
-    Raises:
-        BadUsage: a tool cannot be used.
-    """
-    owner._settings()  # noqa: SLF001 - of this module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,11 @@ from kern_nb.runtime.history import HistoryOptions
 from kern_nb.runtime.recorder import Storage
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.tools import Tool
-from kern_nb.runtime.workflow_nodes import Node
 
 
 @dataclass(frozen=True)
 class OwnerSettings:
-    """Settings that agents, teams and workflows share.
+    """Settings that agents, teams and workflows share; a workflow has no others.
 
     Attributes:
         owner: The agent, team or workflow: `RunContext.agent`.
@@ -65,17 +64,6 @@ class AgentSettings(OwnerSettings):
     has_static_instructions: bool
     load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
     load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
-
-
-@dataclass(frozen=True)
-class WorkflowSettings(OwnerSettings):
-    """Settings of a workflow.
-
-    Attributes:
-        steps: Its steps.
-    """
-
-    steps: Sequence[Node]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
-from kern_nb import extra_keys
 from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, KernError, RunFailed
 from kern_nb.extra_keys import STEP, STEP_PATH
@@ -26,7 +24,7 @@ from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.settings import Request, WorkflowSettings
+from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput, node_title
 
 _CONTENT = "previous_step_content"
@@ -40,14 +38,8 @@ class _Rejected(Exception):
     """A person rejected a step."""
 
 
-async def start_run(settings: WorkflowSettings, store: SessionStore, request: Request, emit: Emit) -> Run:
-    """Run a workflow, and return the run as stored at its end or its pause.
-
-    Args:
-        settings: The workflow's settings.
-        store: The store of the session.
-        request: The run to make.
-        emit: Receives the events of the run.
+async def start_run(settings: OwnerSettings, store: SessionStore, request: Request, emit: Emit) -> Run:
+    """Run a workflow, and return the run as stored at its end or its pause; arguments as for `engine.start_run`.
 
     Raises:
         RunFailed: a step failed; the run is stored with the error.
@@ -58,7 +50,7 @@ async def start_run(settings: WorkflowSettings, store: SessionStore, request: Re
 
 
 async def resume_run(
-    settings: WorkflowSettings,
+    settings: OwnerSettings,
     store: SessionStore,
     before: Run,
     emit: Emit,
@@ -92,7 +84,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
                 await recorder.finish("CANCELLED", error=handoff.note or "nobody took the session over")
             return
         try:
-            output = await execution.run_sequence(execution.settings.steps, "", None)
+            output = await execution.run_sequence(execution.settings.owner.steps.steps, "", None)
         except _Paused:
             await recorder.pause(execution.new_requirements)
         except _Rejected as rejected:
@@ -107,7 +99,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
 class _Execution:
     """The execution of the steps of one run."""
 
-    settings: WorkflowSettings
+    settings: OwnerSettings
     store: SessionStore
     run: Run
     state: dict[str, Any]
@@ -245,23 +237,11 @@ class _Execution:
                 await in_thread(lambda: self.store.claim_run(stored.run_id))
                 await in_thread(lambda: self.store.finish_run(stored.run_id, status="INTERRUPTED"))
         step_input = StepInput(self.run.input, previous, dict(self.outputs), self.state, self.context)
-        run_input = plain_value(self.run.input if previous is None else previous)
-        run_id, extra = str(uuid4()), {STEP: name, STEP_PATH: path}
-
-        def write() -> Run:
-            return self.store.start_run(
-                self.context.session_id,
-                run_id=run_id,
-                input=run_input,
-                session_type="workflow",
-                workflow_id=self.settings.owner.id,
-                user_id=self.user_id,
-                parent_run_id=self.run.run_id,
-                extra=extra,
-                internal=extra_keys.run_internal(extra),
-            )
-
-        run = await engine.store_start(self.store, run_id, write)
+        prompt, extra = self.run.input if previous is None else previous, {STEP: name, STEP_PATH: path}
+        request = Request(prompt, self.context.session_id, self.user_id, {}, self.context, extra)
+        # The workflow's run has set the default state: a key that a step deleted since then must not come back.
+        settings = replace(self.settings, default_state={})
+        run = await engine.store_request(settings, self.store, request, input=plain_value(prompt))
         recorder = Recorder(self.store, run, self.state, Storage(), ignore)
         try:
             output = plain_value(await _call(function, step_input, name, convert))

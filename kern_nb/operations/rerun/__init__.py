@@ -17,7 +17,7 @@ from kern_nb.records import Run, Session
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.provenance import current_cell
-from kern_nb.runtime.session_owner import SessionOwner, check_tools
+from kern_nb.runtime.session_owner import SessionOwner
 
 __all__ = ["Rerun", "arerun", "rerun"]
 
@@ -116,8 +116,8 @@ async def arerun(
 
 async def _rerun(request: RerunRequest, provenance: dict[str, Any] | None) -> Rerun:
     rerun, create_branch = await in_thread(lambda: prepare(request))
-    if isinstance(rerun.agent, Agent):  # an unusable model is refused before the branch exists
-        check_tools(rerun.agent)
+    if isinstance(rerun.agent, Agent):  # an unusable tool or model is refused before the branch exists
+        rerun.agent._settings()  # noqa: SLF001 - creates the tools
         async with models.open_model(rerun.agent.model):
             pass
     await in_thread(create_branch)
