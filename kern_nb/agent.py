@@ -411,7 +411,7 @@ class Agent(SessionOwner):
         target = self._require_session(session_id, user_id).session_id
         if session_name is None or autogenerate:
             from kern_nb.runtime import event_loop
-            from kern_nb.runtime.titles import generate_title
+            from kern_nb.runtime.summaries import generate_title
 
             store, model, owner = self.store, self.model, self._user(user_id)
             session_name = event_loop.run(lambda: generate_title(store, target, model, owner))

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from kern_nb.records import Run
     from kern_nb.runtime.session_owner import SessionOwner
 
-__all__ = ["UNFINISHED", "continue_run", "is_same_store"]
-
 UNFINISHED = ("PAUSED", "INTERRUPTED", "RUNNING")
 """The statuses of runs that a session's reference may mean; claiming one that is still running is refused."""
 

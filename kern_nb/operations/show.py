@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from kern_nb.db.references import Reference
     from kern_nb.records import Run, RunStatus, Session
 
-
-_MAX_PARENT = 24
-"""A parent's id is cut to this; its own row shows all of it."""
+_MAX_PARENT = 24  # characters of a parent's id; its own row shows all of it
 
 
 def sessions(

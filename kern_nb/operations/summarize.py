@@ -37,9 +37,7 @@ _HEADING = "Summaries of further conversations:"
 _RETRY = "Retry, or use another model."
 _CONTINUE = f"Summaries made before are stored; the next call continues from them. {_RETRY}"
 
-_CONCURRENCY = 4
-"""The number of sessions summarized at once; services limit the rate of requests."""
-
+_CONCURRENCY = 4  # sessions at once; services limit the rate of requests
 _INTERVAL_S = 0.1
 
 

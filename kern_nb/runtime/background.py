@@ -77,12 +77,5 @@ def prepare_run(owner: SessionOwner, input: Any, *, session_id: str, user_id: st
 
 
 def prepare_resume(owner: SessionOwner, run_id: str, *, session_id: str, user_id: str | None = None) -> RunFunction:
-    """Prepare the continuation of a run, like ``owner.continue_run``.
-
-    Args:
-        owner: The agent, team or workflow.
-        run_id: The run.
-        session_id: The session of the run.
-        user_id: The owner of the session.
-    """
+    """Prepare the continuation of a run, like ``owner.continue_run``; arguments as for `prepare_run`."""
     return lambda emit: owner._resume_run(run_id, session_id, emit, user_id=user_id)  # noqa: SLF001 - of this package

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _CHARACTERS_PER_TOKEN = 4
 _MAX_MATCHES = 20
 _EXCERPT_CHARACTERS = 500
-_MAX_CHARACTERS = 20_000
-"""The maximum length of a message in a tool's result."""
+_MAX_CHARACTERS = 20_000  # of a message in a tool's result
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,8 @@ class AgentSettings(OwnerSettings):
     """Settings of an agent or a team.
 
     Attributes:
-        model: The model: a name, a model object, or None for the default.
-        max_requests: The maximum number of model requests in a run.
-        pydantic_agent: pydantic-ai's agent with the tools.
-        tools: The tools by name.
+        model: A name, a model object, or None for the default.
         has_toolsets: Whether some tools are known only in a run, like those of an MCP server.
-        storage: What is stored of a run.
-        history: How much of the past the model receives.
-        summaries: The manager of the session summaries.
         has_static_instructions: Whether the instructions are known before the run starts.
         load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
         load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
@@ -72,9 +66,7 @@ class Request:
 
     Attributes:
         prompt: The input: a text, or texts and files.
-        session_id: The session of the run.
-        user_id: The owner of the session.
-        session_state: The caller's session state.
+        session_state: The caller's.
         parent: The run that makes this one, and shares its state.
         extra: What is stored with the run.
     """

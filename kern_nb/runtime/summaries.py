@@ -1,4 +1,4 @@
-"""`SessionSummaryManager`: a model's summary of a session, stored with the session.
+"""`SessionSummaryManager`: a model's summary of a session, stored with the session; and a model's title.
 
 Summaries are incremental: the model receives the previous summary and the runs since. ``last_run_index`` is stored
 beside the summary.
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from kern_nb import models
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import INSTRUCTION_ROLES
-from kern_nb.errors import BadUsage, ReadOnlyStore, SummaryFailed
+from kern_nb.errors import BadUsage, ReadOnlyStore, RunFailed, SummaryFailed
 from kern_nb.records import Message, Run, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
@@ -31,16 +31,15 @@ You keep the summary of a conversation between a user and an assistant, for the 
 Write what was asked, found, decided and left open, with names and numbers, in a few sentences.
 Answer with JSON: {"summary": "...", "topics": ["...", ...]}"""
 
+_TITLE_PROMPT = "Give this conversation a title of at most six words. Answer with the title alone."
+_TITLE_INPUT_CHARACTERS = 2_000
+_TITLE_CHARACTERS = 80
+
 _NEW_RUNS_HEADING = "New messages:"
 
-MAX_MESSAGE_CHARACTERS = 4_000
-"""The number of characters of a message that are summarized."""
-
-_BATCH_CHARACTERS = 60_000
-"""The number of characters in one request."""
-
-_MAX_JSON_STARTS = 100
-"""The number of braces at which JSON is tried to be read: each attempt may scan the whole answer."""
+MAX_MESSAGE_CHARACTERS = 4_000  # of a message are summarized
+_BATCH_CHARACTERS = 60_000  # are in one request
+_MAX_JSON_STARTS = 100  # braces at which JSON is tried to be read: each attempt may scan the whole answer
 
 T = TypeVar("T")
 
@@ -138,13 +137,7 @@ class SessionSummaryManager:
     async def summarize_run(
         self, store: SessionStore, session_id: str, run_index: int, model: Any = None
     ) -> SessionSummary:
-        """Summarize one run, whatever its status. The summary is not stored.
-
-        Args:
-            store: The store of the session.
-            session_id: The session.
-            run_index: The index of the run.
-            model: The model that writes it, where the manager has none of its own.
+        """Summarize one run, whatever its status; arguments as for `update`. The summary is not stored.
 
         Raises:
             BadUsage: the run has no messages.
@@ -312,3 +305,26 @@ def _parse_answer(answer: str) -> dict[str, Any]:
             if isinstance(value, dict) and isinstance(value.get("summary"), str):
                 return {"summary": value["summary"], "topics": _topics(value)}
     return {"summary": answer.strip(), "topics": []}
+
+
+async def generate_title(store: SessionStore, session_id: str, model: Any, user_id: str | None = None) -> str:
+    """Let a model write a title from the beginning of a session.
+
+    Raises:
+        SessionNotFound: there is no such session of the user.
+        BadUsage: the model cannot be used.
+        RunFailed: the model failed.
+    """
+    from pydantic_ai import Agent
+
+    history = await in_thread(lambda: store.history(session_id, user_id=user_id))
+    text = "\n".join(f"{message.role}: {message_text(message) or ''}" for message in history)
+    async with models.open_model(model) as opened:
+        try:
+            agent = Agent(opened, instructions=_TITLE_PROMPT)
+            result = await agent.run(text[:_TITLE_INPUT_CHARACTERS] or "(no messages)")
+        except Exception as error:
+            message = f"The model failed to title session {session_id!r}: {type(error).__name__}: {error}"
+            raise RunFailed(message, "Set a title yourself: agent.set_session_name('...')") from error
+    first_line = next(iter(result.output.strip().splitlines()), "")
+    return first_line.strip().strip("\"'").strip()[:_TITLE_CHARACTERS] or "Untitled"

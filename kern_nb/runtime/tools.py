@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
 from inspect import BoundArguments, Parameter
@@ -20,6 +20,7 @@ from pydantic_ai import RunContext as PydanticContext
 from pydantic_ai import Tool as PydanticTool
 from pydantic_ai import ToolReturn
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed, ToolRetryError, UserError
+from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset, WrapperToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -163,13 +164,14 @@ def build_toolset(items: Sequence[Any]) -> tuple[dict[str, Tool], AbstractToolse
             raise BadUsage(f"Two tools are named {new.name!r}.", "Rename one: tool(fn, name=...).")
         tools[new.name] = new
     functions: FunctionToolset[RunContext] = FunctionToolset([_pydantic_tool(tool) for tool in tools.values()])
-    return tools, _RecordingToolset(CombinedToolset([_PausingToolset(functions, tools), *toolsets]))
+    return tools, _RecordingToolset(CombinedToolset([functions, *toolsets]))
 
 
 def _pydantic_tool(tool: Tool) -> PydanticTool[RunContext]:
     options: dict[str, Any] = {"name": tool.name, "description": tool.description, "timeout": tool.timeout_s}
+    prepare = partial(_defer, tool) if tool.kind else None
     try:
-        return PydanticTool(_with_context(tool), takes_ctx=True, **options)
+        return PydanticTool(_with_context(tool), takes_ctx=True, prepare=prepare, **options)
     except (PydanticUserError, UserError) as error:
         reason = str(error).splitlines()[0].partition(". Set ")[0]
         raise BadUsage(f"{tool.name} cannot be a tool: {reason}.", "Use parameter types that JSON has.") from error
@@ -268,27 +270,15 @@ def _valid_order(parameters: Sequence[Parameter]) -> list[Parameter]:
     return [p.replace(kind=Parameter.KEYWORD_ONLY) if p.kind in kinds else p for p in parameters]
 
 
-@dataclass
-class _PausingToolset(WrapperToolset[RunContext]):
-    """Marks the tools with a requirement; pydantic-ai then defers their calls."""
-
-    tools: Mapping[str, Tool]
-
-    async def get_tools(self, ctx: PydanticContext[RunContext]) -> dict[str, ToolsetTool[RunContext]]:
-        return {name: self._mark(name, tool) for name, tool in (await super().get_tools(ctx)).items()}
-
-    def _mark(self, name: str, toolset_tool: ToolsetTool[RunContext]) -> ToolsetTool[RunContext]:
-        tool = self.tools[name]
-        if tool.kind is None:
-            return toolset_tool
-        schema = toolset_tool.tool_def.parameters_json_schema
-        if tool.fields:
-            properties = {key: value for key, value in schema.get("properties", {}).items() if key not in tool.fields}
-            required = [key for key in schema.get("required", []) if key not in tool.fields]
-            schema = {**schema, "properties": properties, "required": required}
-        kind: Any = "unapproved" if tool.kind in ("confirmation", "user_input") else "external"
-        definition = replace(toolset_tool.tool_def, kind=kind, parameters_json_schema=schema)
-        return replace(toolset_tool, tool_def=definition)
+def _defer(tool: Tool, _ctx: PydanticContext[RunContext], definition: ToolDefinition) -> ToolDefinition:
+    """Mark the definition of a tool with a requirement; pydantic-ai then defers its calls."""
+    schema = definition.parameters_json_schema
+    if tool.fields:
+        properties = {key: value for key, value in schema.get("properties", {}).items() if key not in tool.fields}
+        required = [key for key in schema.get("required", []) if key not in tool.fields]
+        schema = {**schema, "properties": properties, "required": required}
+    kind: Any = "unapproved" if tool.kind in ("confirmation", "user_input") else "external"
+    return replace(definition, kind=kind, parameters_json_schema=schema)
 
 
 async def _resolve(result: Any) -> Any:

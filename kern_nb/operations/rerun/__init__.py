@@ -1,6 +1,6 @@
 """`rerun`: branch before a run, run its input again with changes, compare with the original. One call, one branch.
 
-`planning` selects the inputs, `preparation` makes the agent and the branch, `result` runs them.
+`planning` selects the inputs and makes the agent and the branch, `result` runs the inputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from kern_nb import models
 from kern_nb.agent import Agent, Instructions
 from kern_nb.db import SessionStore
-from kern_nb.operations.rerun.preparation import RerunRequest, prepare
+from kern_nb.operations.rerun.planning import RerunRequest, prepare
 from kern_nb.operations.rerun.result import Rerun, run_inputs
 from kern_nb.records import Run, Session
 from kern_nb.runtime import event_loop

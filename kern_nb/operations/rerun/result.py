@@ -11,7 +11,6 @@ from kern_nb.db.references import Reference
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, KernError, RunFailed, SessionNotFound
 from kern_nb.extra_keys import RERUN_OF
-from kern_nb.operations.rerun.planning import Input
 from kern_nb.records import Run, RunStatus, Session
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
@@ -21,6 +20,18 @@ from kern_nb.runtime.session_owner import SessionOwner
 
 if TYPE_CHECKING:
     from kern_nb.analysis.compare import Comparison
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input to run again, the run it comes from, and the part of the session state that was passed with it."""
+
+    content: Any
+    origin: dict[str, Any]
+    session_state: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.origin['session_id']}/{self.origin['run_index']}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
