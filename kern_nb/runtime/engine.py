@@ -104,7 +104,7 @@ async def _opening_input(
 async def store_request(settings: OwnerSettings, store: SessionStore, request: Request, **fields: Any) -> Run:
     """Store the start of a requested run; if it is cancelled meanwhile, store that.
 
-    A value that cannot be stored is refused before.
+    A value that cannot be stored is refused before that.
     """
     codec.dumps([settings.default_state, request.session_state])
     run_id = str(uuid4())

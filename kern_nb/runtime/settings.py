@@ -18,7 +18,7 @@ from kern_nb.runtime.tools import Tool
 
 @dataclass(frozen=True)
 class OwnerSettings:
-    """Settings that agents, teams and workflows share; a workflow has no others.
+    """Settings that agents, teams and workflows share. A workflow has no others: its steps are read from it.
 
     Attributes:
         owner: The agent, team or workflow: `RunContext.agent`.
@@ -66,7 +66,8 @@ class Request:
 
     Attributes:
         prompt: The input: a text, or texts and files.
-        session_state: The caller's.
+        user_id: The owner of the session.
+        session_state: The caller's session state.
         parent: The run that makes this one, and shares its state.
         extra: What is stored with the run.
     """

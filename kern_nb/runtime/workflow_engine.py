@@ -237,7 +237,8 @@ class _Execution:
                 await in_thread(lambda: self.store.claim_run(stored.run_id))
                 await in_thread(lambda: self.store.finish_run(stored.run_id, status="INTERRUPTED"))
         step_input = StepInput(self.run.input, previous, dict(self.outputs), self.state, self.context)
-        prompt, extra = self.run.input if previous is None else previous, {STEP: name, STEP_PATH: path}
+        prompt = self.run.input if previous is None else previous
+        extra = {STEP: name, STEP_PATH: path}
         request = Request(prompt, self.context.session_id, self.user_id, {}, self.context, extra)
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
