@@ -307,7 +307,6 @@ class Run(DisplayMixin, Record):
     internal: Object = Field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Its reference, status, size and output."""
         reference = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         output = "" if self.output is None else f": {_short_repr(text_of(self.output) or self.output)}"
         counts = f"{_format_count(len(self.messages), 'message')}, {_format_count(len(self.tool_calls), 'tool call')}"
@@ -394,7 +393,6 @@ class Session(DisplayMixin, Record):
         return state if isinstance(state, dict) else {}
 
     def __repr__(self) -> str:
-        """Its id, title, size and origin."""
         title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
         runs = "" if self.runs is None else f", {_format_count(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""

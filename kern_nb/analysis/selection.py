@@ -92,11 +92,7 @@ def select_sessions(
 ) -> list[Reference]:
     """Resolve references, or filters where there are no references.
 
-    Args:
-        store: The store to look in.
-        references: Sessions and runs.
-        filters: The filters on sessions.
-        user_id: The owner; sessions of other users do not exist for the lookup.
+    Where a ``user_id`` is given, sessions of other users do not exist for the lookup.
 
     Returns:
         Each reference once, in the given order; sessions that match the filters, oldest first.

@@ -81,7 +81,6 @@ def _result(prefix: str, candidates: Candidates, fragment: str) -> SimpleMatcher
 
 
 def _argument_candidates(verb: Verb, previous: list[str], word: str) -> Candidates:
-    """Yield what may follow the previous words of a verb."""
     options = {argument.flag: argument for argument in verb.arguments if argument.is_option}
     positionals = [argument for argument in verb.arguments if not argument.is_option]
     store = next((value for flag, value in pairwise(previous) if flag == "--store"), None)

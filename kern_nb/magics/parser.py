@@ -119,7 +119,6 @@ def _lex(line: str, variables: Mapping[str, Any]) -> list[str]:
 
 
 def _substitute(word: str, variables: Mapping[str, Any]) -> str:
-    """Replace ``$name`` by the variable's value."""
     match = _VARIABLE.match(word)
     if match is None:
         return word

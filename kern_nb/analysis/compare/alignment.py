@@ -30,15 +30,9 @@ def common_prefix(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
 def align(
     a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]]
 ) -> Iterator[tuple[T | None, T | None]]:
-    """Align two sequences.
+    """Yield every element of both sequences once, in order: matching ones as one pair, others beside None.
 
-    Args:
-        a: The first sequence.
-        b: The second sequence.
-        keys: Elements with equal keys match; the strictest key first, each applied to what those before left unmatched.
-
-    Returns:
-        Every element of both once, in order, matching ones as one pair, others beside None.
+    Elements with equal keys match; the strictest key is first, and each applies to what those before left unmatched.
     """
     numbers: dict[Hashable, int] = {}  # numbers compare faster than keys
     x, y = (

@@ -177,7 +177,6 @@ def _select_roots(item_runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _build_items(references: Sequence[Reference], roots: pd.DataFrame, totals: pd.DataFrame) -> pd.DataFrame:
-    """One row an item."""
     by_item = roots.groupby("n")
     latest = by_item.tail(1).set_index("n").reindex(range(len(references)))
     items = pd.DataFrame(

@@ -91,7 +91,6 @@ def comparison(metrics: pd.DataFrame) -> Plot:
 
 
 def _omission_notes(metrics: pd.DataFrame) -> list[str]:
-    """Notes on metrics without a percentage."""
     rows = to_records(metrics, ("metric", "a", "b", *(["contender"] if "contender" in metrics else [])))
     from_zero = [
         f"{formatting.truncate(row['metric'] or '', 24)} 0 → {format_metric(row['metric'] or '', row['b'])}"

@@ -199,11 +199,7 @@ def build_query(
 ) -> tuple[str, dict[str, Any]]:
     """Build the list as SQL over the view ``sessions``, with its parameters; texts are never part of the SQL.
 
-    Args:
-        narrowing: The filter, except its tag, which SQL cannot express alike on every engine.
-        ids: The sessions, in place of the filter; None applies the filter.
-        order: The sort order.
-        descending: Whether to sort in descending order.
+    The filter applies unless there are ``ids``, but for its tag, which SQL cannot express alike on every engine.
     """
     params: dict[str, Any] = {}
     conditions = []
