@@ -106,7 +106,6 @@ def _value_candidates(argument: Argument, word: str, store: str | None) -> Candi
 
 
 def _sql_names() -> Candidates:
-    """Yield the views and their columns."""
     from kern_nb.db.columns import FRAMES as COLUMNS
 
     yield from ((name, "view") for name in (*FRAMES, "requirements"))

@@ -30,8 +30,8 @@ def fallback_html(
 ) -> str:
     """Render the last view of the session browser: the list, the open session with its first runs, the last result.
 
-    ``rows`` are from `widgets.browser.session_rows.fallback_row`; ``position`` is the number of rows above them, and the
-    number of all rows. The result is rendered if it has HTML.
+    ``rows`` are from `widgets.browser.session_rows.fallback_row`; ``position`` is the number of rows above them and
+    that of all rows. The result is rendered if it has HTML.
     """
     first, total = position
     columns = [*map(Column, ("session", "title or input", "agent", "user")), Column("runs", number=True)]

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rapidfuzz.distance import LCSseq
 
+from kern_nb.text.formatting import common_prefix_length
+
 T = TypeVar("T")
 
 _IndexPair = tuple[int | None, int | None]
@@ -20,11 +22,6 @@ _IndexPair = tuple[int | None, int | None]
 _CHUNK = 30_000
 """The most elements that are compared at once: memory grows with the product, a bit for each pair. Longer sequences are
 compared chunk by chunk, which does not find elements that moved to another chunk."""
-
-
-def common_prefix(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Return the length of the common prefix."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def align(
@@ -69,8 +66,8 @@ def _align(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]], i: int, j: in
 
 def _blocks(a: Sequence[int], b: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """The common blocks in order: the start in each sequence, and the length."""
-    start = common_prefix(a, b)
-    end = common_prefix(a[start:][::-1], b[start:][::-1])
+    start = common_prefix_length(a, b)
+    end = common_prefix_length(a[start:][::-1], b[start:][::-1])
     if start:
         yield 0, 0, start
     for offset in range(start, max(len(a), len(b)) - end, _CHUNK):

@@ -214,10 +214,8 @@ def _is_finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 
 def _join_names(names: Iterable[str | None]) -> str:
-    """Join the first names for a sentence, with the number of the others."""
     distinct = formatting.truncate_distinct([name or "" for name in dict.fromkeys(names)], 60)
-    omitted = len(distinct) - _MAX_NAMES
-    return ", ".join(distinct[:_MAX_NAMES]) + (f" and {omitted:,} more" if omitted > 0 else "")
+    return formatting.join_first(distinct, _MAX_NAMES)
 
 
 def _text_column(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
