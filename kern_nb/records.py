@@ -91,11 +91,7 @@ def to_utc(value: datetime, name: str = "A time") -> datetime:
 
 
 def unix_seconds(value: int, name: str = "A time") -> int:
-    """Check a time in unix seconds.
-
-    Raises:
-        UnstorableValue: It is outside the years 1 to 9999.
-    """
+    """Check a time in unix seconds; raise UnstorableValue if it is outside the years 1 to 9999."""
     if YEARS[0] <= value <= YEARS[1]:
         return value
     hint = f"{_TIMES_HINT} Divide milliseconds by 1,000 and microseconds by 1,000,000."
@@ -127,7 +123,6 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Only fields with a value."""
         fields = ((name, value) for name, value in super().__repr_args__() if value is not None)
         return [(name, value) for name, value in fields if not (isinstance(value, (list, dict)) and len(value) == 0)]
 

@@ -59,7 +59,6 @@ class Table:
         return join(tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table"), note)
 
     def __str__(self) -> str:
-        """Render the table as aligned text."""
         note = [self.note] if self.note else []
         if not self.rows:
             return "\n".join([f"{self.caption}.", *note])

@@ -193,11 +193,7 @@ def encode_key(identity: str) -> str:
 
 
 def decode_key(key: str) -> str:
-    """Decode the id of a key.
-
-    Raises:
-        BadUsage: the key is invalid.
-    """
+    """Decode the id of a key; raise BadUsage if the key is invalid."""
     try:
         identity = json.loads(key)
     except ValueError:

@@ -219,20 +219,17 @@ def _join_names(names: Iterable[str | None]) -> str:
 
 
 def _text_column(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
-    """Return a column of text to the right of the plotting area."""
     mark = {"type": "text", "align": "left", "fontWeight": "bold" if bold else "normal"}
     return {"mark": mark, "encoding": {"x": {"value": _WIDTH + offset}, "text": {"field": column}}}
 
 
 def _block(title: str | None, values: list[dict[str, Any]], encoding: dict[str, Any], *layers: Any) -> dict[str, Any]:
-    """Return one of the stacked blocks of a plot."""
     spec = {"data": {"values": values}, "width": _WIDTH, "height": {"step": 24}}
     spec |= {"encoding": encoding, "layer": list(layers)}
     return spec if title is None else spec | {"title": vega.make_title(title) | {"offset": 6}}
 
 
 def _table(title: str, rows: list[dict[str, Any]], keys: Mapping[str, str]) -> Table:
-    """Return the table of the rows, from the key of each column."""
     columns = [Column(name, number=name in ("pairs", "a", "b", "difference")) for name in keys]
     cells = [[row.get(key) or "" for key in keys.values()] for row in rows]
     return Table(title, columns, cells).without_empty_columns()

@@ -113,7 +113,6 @@ class Plot:
         return vega.render_png(self._vega)
 
     def _truncated_table(self, max_rows: int, *notes: str) -> Table:
-        """The table, cut to some rows, with the notes below."""
         omitted = len(self.table.rows) - max_rows
         omission = [f"{pluralize(omitted, 'more row')} in .df."] if omitted > 0 else []
         return replace(self.table, rows=self.table.rows[:max_rows], note=" ".join([*omission, *self.notes, *notes]))

@@ -124,11 +124,7 @@ def can_draw() -> bool:
 
 
 def import_extra(name: str, subject: str) -> ModuleType:
-    """Import a library of the extra ``plots``.
-
-    Raises:
-        BadUsage: It is not installed.
-    """
+    """Import a library of the extra ``plots``; raise BadUsage if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

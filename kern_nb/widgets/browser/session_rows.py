@@ -155,11 +155,7 @@ def _describe_branch_point(item: SessionItem) -> str:
 
 
 def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
-    """Build a filter from the fields of `browse`; they may be empty.
-
-    Raises:
-        BadUsage: unknown status.
-    """
+    """Build a filter from the fields of `browse`, which may be empty; raise BadUsage if the status is unknown."""
     if status and status not in STATUSES:
         raise BadUsage(f"Unknown status {status!r}.", f"Statuses: {', '.join(STATUSES)}.")
     text = (text or "").strip()
