@@ -16,11 +16,6 @@ NUMBER: Any = DTYPES["number"]
 FLAG: Any = DTYPES["flag"]
 
 
-def same_kind(names: Iterable[str], kind: Kind = "text") -> dict[str, Kind]:
-    """Return the kinds of columns that are alike, for `build_frame`."""
-    return dict.fromkeys(names, kind)
-
-
 def build_frame(rows: Sequence[tuple[Any, ...]], kinds: Mapping[str, Kind]) -> pd.DataFrame:
     """Build a frame from rows, with a column for each kind."""
     columns = list(zip(*rows, strict=True)) or [()] * len(kinds)

@@ -13,8 +13,9 @@ import pandas as pd
 
 from kern_nb.analysis.compare.alignment import align
 from kern_nb.analysis.conversation import Conversation, Turn, sort_json
-from kern_nb.analysis.dataframe import build_frame, same_kind
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.metrics import better_side, compute_totals, score_metric
+from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.display import DisplayMixin
 from kern_nb.text.formatting import common_prefix_length
@@ -103,7 +104,7 @@ class Pair:
     @cached_property
     def turns(self) -> pd.DataFrame:
         """The aligned turns; see `Comparison.turns`."""
-        kinds = same_kind(_TURN_COLUMNS) | {"turn": "count", "shared": "flag"}
+        kinds: dict[str, Kind] = {**dict.fromkeys(_TURN_COLUMNS, "text"), "turn": "count", "shared": "flag"}
         return build_frame([tuple(row.values()) for row in self.rows], kinds)
 
     @cached_property
@@ -115,8 +116,8 @@ class Pair:
             cells = [(side or {}).get(name) for side in (a, b) for name in _CALL_CELLS]
             rows.append((_status(a, b, _call_key), call["tool_name"], call["caller"], *cells))
         names = [f"{side}{name}" for side in "ab" for name in ("", "_args", "_status", "_result", "_duration_s")]
-        kinds = same_kind(("status", "tool_name", "caller", *names))
-        return build_frame(rows, kinds | {"a_duration_s": "number", "b_duration_s": "number"})
+        kinds: dict[str, Kind] = dict.fromkeys(("status", "tool_name", "caller", *names), "text")
+        return build_frame(rows, {**kinds, "a_duration_s": "number", "b_duration_s": "number"})
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -131,7 +132,7 @@ class Pair:
             delta = None if x is None or y is None else y - x
             percent = None if delta is None or not x else 100 * delta / abs(x)
             rows.append((name, x, y, delta, percent, better_side(name, delta, delta, is_score=name in scores)))
-        numbers = same_kind(("a", "b", "delta", "delta_pct"), "number")
+        numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
         return build_frame(rows, {"metric": "text", **numbers, "better": "text"})
 
 

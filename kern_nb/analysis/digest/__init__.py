@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from kern_nb import store_registry
-from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, same_kind
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame
 from kern_nb.analysis.digest.dataset import DigestRows, read_rows
 from kern_nb.analysis.digest.steps import aggregate_by_tool, longest_steps, time_calls
 from kern_nb.analysis.metrics import TOTALS, score_metric
 from kern_nb.analysis.selection import SessionFilter, select_sessions
+from kern_nb.db.columns import Kind
 from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ class Digest(DisplayMixin):
                     distance = abs(value - median) / (high - low) if high > low else float("inf")
                     outliers.append((distance, item, status, metric, float(value), median))
         outliers.sort(key=lambda row: -row[0])
-        kinds = same_kind(("item", "status", "metric")) | same_kind(("value", "median"), "number")
-        return build_frame([row[1:] for row in outliers], kinds)
+        kinds: dict[str, Kind] = dict.fromkeys(("item", "status", "metric"), "text")
+        return build_frame([row[1:] for row in outliers], kinds | {"value": "number", "median": "number"})
 
     @property
     def n_user_calls(self) -> int:

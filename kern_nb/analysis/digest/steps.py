@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, iter_rows, same_kind
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, iter_rows
+from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.records import RESULT_ROLES
 
@@ -76,8 +77,8 @@ def longest_steps(runs: pd.DataFrame, messages: pd.DataFrame, calls: pd.DataFram
         for *ids, name, duration, timed, status in iter_rows(slow.reindex(columns=columns), columns):
             rows.append((str(Reference(*ids)), kind, name, duration, timed, status))
     rows.sort(key=lambda row: -row[3])
-    kinds = same_kind(("place", "kind", "name", "duration_s", "timed", "status")) | {"duration_s": "number"}
-    return build_frame(rows[:_MAX_STEPS], kinds)
+    kinds: dict[str, Kind] = dict.fromkeys(("place", "kind", "name", "duration_s", "timed", "status"), "text")
+    return build_frame(rows[:_MAX_STEPS], kinds | {"duration_s": "number"})
 
 
 def aggregate_by_tool(calls: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import pandas as pd
 
-from kern_nb.analysis.dataframe import build_frame, same_kind
+from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.plots.inputs import make_labels, to_records
+from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.text import formatting
 
@@ -137,6 +138,7 @@ def order_nodes(nodes: list[SessionNode], limit: int) -> list[SessionNode]:
 
 def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
     """Build one row a node."""
+    texts: dict[str, Kind] = dict.fromkeys(_IDS, "text")
     counts = ("fork_run_index", "fork_message_index", "first_run", "last_run", "n_runs")
     rows = [
         (
@@ -146,4 +148,4 @@ def nodes_frame(nodes: list[SessionNode]) -> pd.DataFrame:
         )
         for node in nodes
     ]
-    return build_frame(rows, {**same_kind(_IDS), **same_kind(counts, "count"), "status": "text"})
+    return build_frame(rows, {**texts, **dict.fromkeys(counts, "count"), "status": "text"})
