@@ -11,9 +11,7 @@ from typing import Any
 def lazy_names(module: str, homes: Mapping[str, Iterable[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the `__getattr__` and `__dir__` of a module whose public names are imported at their first use.
 
-    Args:
-        module: The module's ``__name__``.
-        homes: The names by the module that defines them.
+    ``homes`` has the names by the module that defines them.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
     namespace = vars(sys.modules[module])

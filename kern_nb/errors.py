@@ -188,6 +188,5 @@ def did_you_mean(name: str, options: Iterable[str], fallback: str = "") -> str:
 
 
 def _single_line(text: str) -> str:
-    """Text on one line, truncated."""
     line = " ".join(text.split())
     return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 1] + "…"

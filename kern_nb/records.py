@@ -91,11 +91,7 @@ def to_utc(value: datetime, name: str = "A time") -> datetime:
 
 
 def unix_seconds(value: int, name: str = "A time") -> int:
-    """Check a time in unix seconds.
-
-    Raises:
-        UnstorableValue: It is outside the years 1 to 9999.
-    """
+    """Check a time in unix seconds; raise UnstorableValue if it is outside the years 1 to 9999."""
     if YEARS[0] <= value <= YEARS[1]:
         return value
     hint = f"{_TIMES_HINT} Divide milliseconds by 1,000 and microseconds by 1,000,000."
@@ -127,7 +123,6 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Only fields with a value."""
         fields = ((name, value) for name, value in super().__repr_args__() if value is not None)
         return [(name, value) for name, value in fields if not (isinstance(value, (list, dict)) and len(value) == 0)]
 
@@ -307,7 +302,6 @@ class Run(DisplayMixin, Record):
     internal: Object = Field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Its reference, status, size and output."""
         reference = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id
         output = "" if self.output is None else f": {_short_repr(text_of(self.output) or self.output)}"
         counts = f"{_format_count(len(self.messages), 'message')}, {_format_count(len(self.tool_calls), 'tool call')}"
@@ -394,7 +388,6 @@ class Session(DisplayMixin, Record):
         return state if isinstance(state, dict) else {}
 
     def __repr__(self) -> str:
-        """Its id, title, size and origin."""
         title = f" {self.session_name!r}" if self.session_name not in (None, self.session_id) else ""
         runs = "" if self.runs is None else f", {_format_count(len(self.runs), 'run')}"
         branch = f", branch of {self.parent_session_id}" if self.parent_session_id else ""

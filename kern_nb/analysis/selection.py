@@ -37,7 +37,6 @@ class SessionFilter:
         return any(value is not None for value in (self.where, self.agent_id, self.since, self.until))
 
     def __str__(self) -> str:
-        """The filters as a title shows them."""
         fields = (("agent", self.agent_id), ("since", self.since), ("until", self.until))
         parts = [*(self.where or {}).items(), *((name, value) for name, value in fields if value is not None)]
         return ", ".join(f"{name} {value}" for name, value in parts)
@@ -65,11 +64,7 @@ def format_reference(reference: ReferenceLike) -> str:
 
 
 def require_session_or_run(reference: Reference) -> Reference:
-    """Return the reference.
-
-    Raises:
-        BadUsage: It is to a message.
-    """
+    """Return the reference; raise BadUsage if it is to a message."""
     if reference.message_index is not None:
         hint = f"Name its run: {reference.session_id}/{reference.run_index}"
         raise BadUsage(f"{str(reference)!r} is a message, not a session or a run.", hint)
@@ -77,11 +72,7 @@ def require_session_or_run(reference: Reference) -> Reference:
 
 
 def require_mapping(where: Any) -> None:
-    """Check the type of a ``where`` filter.
-
-    Raises:
-        BadUsage: It is neither None nor a mapping.
-    """
+    """Raise BadUsage if a ``where`` filter is neither None nor a mapping."""
     if where is not None and not isinstance(where, Mapping):
         hint = 'For example: where={"domain": "airline"}'
         raise BadUsage(f"where must be a mapping of names to values, got {where!r}.", hint)
@@ -92,11 +83,7 @@ def select_sessions(
 ) -> list[Reference]:
     """Resolve references, or filters where there are no references.
 
-    Args:
-        store: The store to look in.
-        references: Sessions and runs.
-        filters: The filters on sessions.
-        user_id: The owner; sessions of other users do not exist for the lookup.
+    Where a ``user_id`` is given, sessions of other users do not exist for the lookup.
 
     Returns:
         Each reference once, in the given order; sessions that match the filters, oldest first.

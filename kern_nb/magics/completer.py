@@ -81,7 +81,6 @@ def _result(prefix: str, candidates: Candidates, fragment: str) -> SimpleMatcher
 
 
 def _argument_candidates(verb: Verb, previous: list[str], word: str) -> Candidates:
-    """Yield what may follow the previous words of a verb."""
     options = {argument.flag: argument for argument in verb.arguments if argument.is_option}
     positionals = [argument for argument in verb.arguments if not argument.is_option]
     store = next((value for flag, value in pairwise(previous) if flag == "--store"), None)
@@ -107,7 +106,6 @@ def _value_candidates(argument: Argument, word: str, store: str | None) -> Candi
 
 
 def _sql_names() -> Candidates:
-    """Yield the views and their columns."""
     from kern_nb.db.columns import FRAMES as COLUMNS
 
     yield from ((name, "view") for name in (*FRAMES, "requirements"))

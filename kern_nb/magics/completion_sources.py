@@ -45,12 +45,7 @@ class Cache:
         self._threads: dict[Hashable, threading.Thread] = {}
 
     def get(self, key: Hashable, fetch: Callable[[], list[T]]) -> list[T]:
-        """Return the result of a query, or an earlier one if it takes longer than the budget.
-
-        Args:
-            key: What identifies the query.
-            fetch: Runs the query; an exception counts as no result.
-        """
+        """Return the result of a query, or an earlier one if it takes longer than the budget or fails."""
         at, result = self._results.get(key, (float("-inf"), []))
         if time.monotonic() - at < _FRESH_S:
             return result
@@ -84,7 +79,6 @@ def _query(name: str | None, key: tuple[Hashable, ...], fetch: Callable[[Session
 
 
 def _query_newest(name: str | None, key: str, fetch: Callable[[list[Session]], list[str]]) -> list[str]:
-    """Query the newest sessions of a store."""
     return _query(name, (key,), lambda store: fetch(store.list_sessions(limit=MAX_SESSIONS)))
 
 

@@ -45,11 +45,7 @@ _parser = cache(_Parser)
 
 
 def parse(verb: Verb, words: list[str]) -> Namespace:
-    """Parse the arguments of a verb.
-
-    Raises:
-        BadUsage: An argument is missing, unknown or invalid.
-    """
+    """Parse the arguments of a verb; raise BadUsage if one is missing, unknown or invalid."""
     args, unknown = _parser(verb).parse_known_args(words)
     if unknown:
         flags = [argument.flag for argument in verb.arguments if argument.is_option]
@@ -60,11 +56,7 @@ def parse(verb: Verb, words: list[str]) -> Namespace:
 
 
 def find_verb(name: str) -> Verb:
-    """Return the verb of a name.
-
-    Raises:
-        BadUsage: There is no such verb; the hint names a similar one.
-    """
+    """Return the verb of a name; raise BadUsage if there is none, with a hint that names a similar one."""
     verbs = {verb.name: verb for verb in VERBS}
     if name not in verbs:
         raise BadUsage(f"Unknown verb {name!r}.", f"{did_you_mean(name, verbs)} %kern help lists all verbs.".strip())
@@ -119,7 +111,6 @@ def _lex(line: str, variables: Mapping[str, Any]) -> list[str]:
 
 
 def _substitute(word: str, variables: Mapping[str, Any]) -> str:
-    """Replace ``$name`` by the variable's value."""
     match = _VARIABLE.match(word)
     if match is None:
         return word
@@ -146,22 +137,14 @@ def _reference(value: Any, name: str) -> Any:
 
 
 def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variables that a query uses as ``$name``, and no others.
-
-    Raises:
-        BadUsage: A variable is not defined.
-    """
+    """Return the variables that a query uses as ``$name``, and no others; raise BadUsage if one is not defined."""
     from kern_nb.db.user_sql import number_parameters
 
     return {name: variable(name, variables) for name in number_parameters(query)[1]}
 
 
 def variable(name: str, variables: Mapping[str, Any]) -> Any:
-    """Return the value of a Python variable.
-
-    Raises:
-        BadUsage: It is not defined.
-    """
+    """Return the value of a Python variable; raise BadUsage if it is not defined."""
     if name not in variables:
         public = (other for other in variables if not other.startswith("_"))
         hint = did_you_mean(name, public, f"Assign it: {name} = ...")

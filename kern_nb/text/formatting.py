@@ -56,8 +56,8 @@ def _shorten_middle(texts: Sequence[str], width: int) -> list[str]:
     return [head + tail for tail in truncate_distinct([line[max(start, len(head)) :] for line in lines], tail_width)]
 
 
-def common_prefix_length(a: str, b: str) -> int:
-    """Count the characters with which both texts begin."""
+def common_prefix_length(a: Sequence[object], b: Sequence[object]) -> int:
+    """Count the characters, or elements, with which both sequences begin."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -96,6 +96,11 @@ def format_time(time: datetime | float | None) -> str:
 def pluralize(number: int, noun: str, plural_noun: str = "") -> str:
     """Format a number with its noun: ``1 run``, ``1,204 runs``."""
     return f"{number:,} {noun if number == 1 else plural_noun or noun + 's'}"
+
+
+def join_first(values: Sequence[str], limit: int = 5) -> str:
+    """Join the first values for a sentence, with the number of the others."""
+    return ", ".join(values[:limit]) + (f" and {len(values) - limit:,} more" if len(values) > limit else "")
 
 
 def more_note(total: int, limit: int, attribute: str, noun: str = "") -> str:

@@ -44,12 +44,9 @@ def join(*parts: object, by: str = "") -> Markup:
 
 
 def tag(name: str, *children: object, **attributes: str | bool | int | None) -> Markup:
-    """Build an element.
+    """Build an element of texts and markup; None is skipped.
 
-    Args:
-        name: Its name.
-        *children: Texts and markup; None is skipped.
-        **attributes: ``class_`` stands for class; True writes the attribute without a value, None and False omit it.
+    ``class_`` stands for class; True writes an attribute without a value, None and False omit it.
     """
     opening = name
     for attribute, value in attributes.items():

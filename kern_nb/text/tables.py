@@ -16,12 +16,9 @@ _TEXT_WIDTH = 40
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table; one of numbers is aligned to the right.
 
-    Attributes:
-        title: Its heading.
-        number: Whether it is aligned to the right.
-        width: Longer values are truncated so that they still differ; the full value becomes a title.
+    Values longer than its width are truncated so that they still differ; the full value becomes a title.
     """
 
     title: str
@@ -31,14 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to read.
-
-    Attributes:
-        caption: What it shows.
-        columns: Its columns.
-        rows: Its rows of texts; an empty text is an unknown value.
-        note: A remark below it.
-    """
+    """A table to read, with a note below it; an empty text in a row is an unknown value."""
 
     caption: str
     columns: Sequence[Column]
@@ -69,7 +59,6 @@ class Table:
         return join(tag("table", caption, tag("thead", head), tag("tbody", *body), class_="kern-table"), note)
 
     def __str__(self) -> str:
-        """Render the table as aligned text."""
         note = [self.note] if self.note else []
         if not self.rows:
             return "\n".join([f"{self.caption}.", *note])

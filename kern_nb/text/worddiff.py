@@ -42,10 +42,7 @@ def diff(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list[Pie
 def diff_raw(a: str, b: str, context: int = _CONTEXT) -> tuple[list[Piece], list[Piece]]:
     """Split both texts as `diff` does, without spelling anything out; both lists pair up, with empty pieces as needed.
 
-    Args:
-        a: The first text.
-        b: The second text.
-        context: Characters to keep before the first difference.
+    ``context`` is the number of characters to keep before the first difference.
     """
     if escape_controls(a) == escape_controls(b):  # show what differs in line ends
         a, b = a.replace("\r\n", _CRLF), b.replace("\r\n", _CRLF)
@@ -146,13 +143,7 @@ def _mark(name: str, pieces: list[Piece]) -> Markup:
 
 
 def inline_diff(a: str, b: str, width: int = MAX_LENGTH) -> str:
-    """Merge both texts into one, in the notation of `wdiff`: ``The price is [-20-] {+25+} euros``.
-
-    Args:
-        a: The first text.
-        b: The second text.
-        width: The length to which the result is truncated.
-    """
+    """Merge both texts into one line of this width, like `wdiff`: ``The price is [-20-] {+25+} euros``."""
     x, y = diff(a, b, min(_CONTEXT, width // 4))
     if a != b and not any(differs for differs, _ in (*x, *y)):
         old, new = _line(x, width // 2), _line(y, width // 2)

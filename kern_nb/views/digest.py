@@ -91,7 +91,6 @@ def _tables(digest: Digest, ref_width: int) -> Iterator[Table]:
 
 
 def _notes(digest: Digest) -> Iterator[str]:
-    """Explain what the figures leave out."""
     if digest.n_user_calls:
         yield f"{formatting.pluralize(digest.n_user_calls, 'tool call')} of a simulated user not counted."
     if n_nested := int((~digest.rows.counted).sum()):

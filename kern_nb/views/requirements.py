@@ -21,13 +21,9 @@ _CALL = 120
 
 @dataclass(frozen=True)
 class InboxRow:
-    """A row of the inbox.
+    """A requirement in the inbox; ``key`` is its id, or a unique prefix of it, for use in a command.
 
-    Attributes:
-        requirement: The requirement.
-        key: Its id, or a unique prefix of it, for use in a command.
-        run: The run that resumes once the requirement is resolved, as `chat/2`.
-        agent: The agent of that run.
+    ``run`` is the run that resumes once the requirement is resolved, as `chat/2`, and ``agent`` the agent of that run.
     """
 
     requirement: Requirement
@@ -105,12 +101,9 @@ def describe_state(requirement: Requirement) -> str:
 
 
 def inbox_table(rows: Sequence[InboxRow], *, empty: str, store: str = "") -> Table:
-    """Build the table of the inbox.
+    """Build the table of the inbox; ``empty`` is its caption without rows.
 
-    Args:
-        rows: The requirements, oldest first.
-        empty: The caption without any.
-        store: The store to name in each command; empty for the current one.
+    Commands name the ``store``, which is empty for the current one.
     """
     if not rows:
         return Table(empty, [], [], "Runs appear here when a tool call needs a person.")
@@ -159,13 +152,7 @@ def continue_command(run: str, agent: str | None = None, store: str = "") -> str
 
 
 def run_markup(run: Run, runs: Iterable[Run], limit: int) -> list[tuple[str, Markup]]:
-    """Render the end of a paused run: a role and a body for each row.
-
-    Args:
-        run: The run.
-        runs: The runs of its session, among them its members' runs.
-        limit: The most characters of one text.
-    """
+    """Render the end of a paused run, a role and a body for each row; ``runs`` has its members' runs, too."""
     rows = [(_role(requirement), _markup(requirement, key, limit)) for requirement, key in _requirements(run)]
     return [*rows, *((title, tag("pre", command)) for title, command in _next_steps(run, runs))]
 

@@ -28,15 +28,10 @@ def fallback_html(
     result: Any,
     selected: Collection[str],
 ) -> str:
-    """Render the last view of the session browser.
+    """Render the last view of the session browser: the list, the open session with its first runs, the last result.
 
-    Args:
-        rows: The rows of the list on screen, from `widgets.browser.session_rows.fallback_row`.
-        position: The number of rows above them, and the number of all rows.
-        session: The open session.
-        runs: Its first runs.
-        result: The result of the last action; rendered if it has HTML.
-        selected: The ids of the selected sessions.
+    ``rows`` are from `widgets.browser.session_rows.fallback_row`; ``position`` is the number of rows above them and
+    that of all rows. The result is rendered if it has HTML.
     """
     first, total = position
     columns = [*map(Column, ("session", "title or input", "agent", "user")), Column("runs", number=True)]

@@ -118,6 +118,5 @@ def _notes(result: Summaries) -> Iterator[str]:
         yield note
     yield "The combined summary is not stored; the summaries of sessions are."
     if result.without:
-        names = ", ".join(formatting.truncate(name, _LABEL) for name in result.without[:MAX_ROWS])
-        n_more = len(result.without) - MAX_ROWS
-        yield f"No runs to summarize in {names}{f' and {formatting.format_count(n_more)} more' if n_more > 0 else ''}."
+        names = [formatting.truncate(name, _LABEL) for name in result.without]
+        yield f"No runs to summarize in {formatting.join_first(names, MAX_ROWS)}."

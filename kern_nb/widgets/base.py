@@ -19,7 +19,7 @@ Scripts pass keys (`encode_key`, `decode_key`) and show escaped texts.
 **Fallback.** JupyterLab stores no widget state by default, and a reopened notebook shows "Error displaying widget:
 model not found" even if the same output has HTML. So a widget displays *two* outputs: first the fallback (plain HTML of
 the last view), then the widget, with empty HTML for nbconvert and GitHub. The style of the fallback
-(`kern_nb.text.fallback`) hides it while a live widget follows, and hides whatever follows until the kernel has
+(`_STYLE`) hides it while a live widget follows, and hides whatever follows until the kernel has
 answered. After each change of the view the kernel updates the fallback under its display id, so that a saved notebook
 contains it; JupyterLab forgets display ids with the page, so after a reload it is not updated until the cell runs
 again.
@@ -42,13 +42,21 @@ from IPython.display import display, update_display
 
 from kern_nb import store_registry
 from kern_nb.errors import BadUsage, NoStore
-from kern_nb.text import fallback, formatting
+from kern_nb.text import formatting
+from kern_nb.text.html import Markup, tag
 from kern_nb.widgets.rpc import call, error_payload, remote_methods
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _STATIC = Path(__file__).parent / "static"
+
+# JupyterLab puts each output of a cell in an .jp-OutputArea-child. The one after the fallback is the widget, which its
+# script marks as live. Otherwise "Loading widget..." or a message about a missing model may stand there.
+_STYLE = """
+.jp-OutputArea-child:has(> * .kern-still) + .jp-OutputArea-child:not(:has(.kern-live)) { display: none; }
+.jp-OutputArea-child:has(> * .kern-still):has(+ .jp-OutputArea-child .kern-live) { display: none; }
+"""
 
 
 class Widget(anywidget.AnyWidget):
@@ -173,7 +181,10 @@ class Widget(anywidget.AnyWidget):
         return {**(data or {}), **self._fallback_output()}
 
     def _fallback_output(self) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": fallback.fallback_html(self.fallback_html())}
+        note = tag("p", tag("em", "Saved output. Run the cell to update it."), class_="kern-still-note")
+        style = Markup(f"<style>{_STYLE}</style>")
+        fallback = tag("div", style, note, Markup(self.fallback_html()), class_="kern-still")
+        return {"text/plain": repr(self), "text/html": str(fallback)}
 
 
 def encode_key(identity: str) -> str:
@@ -182,11 +193,7 @@ def encode_key(identity: str) -> str:
 
 
 def decode_key(key: str) -> str:
-    """Decode the id of a key.
-
-    Raises:
-        BadUsage: the key is invalid.
-    """
+    """Decode the id of a key; raise BadUsage if the key is invalid."""
     try:
         identity = json.loads(key)
     except ValueError:

@@ -28,11 +28,7 @@ def call(function: Callable[..., Any] | None = None, /, *, slow: bool = False) -
     """Expose a method to the widget's script.
 
     Arguments are passed by name and validated strictly against the annotations. The result must be JSON: texts,
-    numbers, lists and dicts of them, None.
-
-    Args:
-        function: The method.
-        slow: Whether it may take long. It then runs in a thread, and other calls are answered meanwhile.
+    numbers, lists and dicts of them, None. A slow method runs in a thread, and other calls are answered meanwhile.
     """
 
     def expose(method: Callable[..., Any]) -> Callable[..., Any]:

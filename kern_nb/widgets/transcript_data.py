@@ -33,10 +33,7 @@ class Start(NamedTuple):
 def transcript_part(session: Session, runs: list[Run], start: Start) -> dict[str, Any]:
     """Convert runs with up to `MAX_MESSAGES` messages, and the start of the next part.
 
-    Args:
-        session: The session, without its runs.
-        runs: Its runs from ``start.run_index`` on, up to `MAX_RUNS` of them.
-        start: The run and message to start with.
+    ``runs`` are those of the session from ``start.run_index`` on, up to `MAX_RUNS` of them.
     """
     items: list[dict[str, Any]] = []
     remaining = MAX_MESSAGES

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rapidfuzz.distance import LCSseq
 
+from kern_nb.text.formatting import common_prefix_length
+
 T = TypeVar("T")
 
 _IndexPair = tuple[int | None, int | None]
@@ -22,23 +24,12 @@ _CHUNK = 30_000
 compared chunk by chunk, which does not find elements that moved to another chunk."""
 
 
-def common_prefix(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Return the length of the common prefix."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def align(
     a: Sequence[T], b: Sequence[T], keys: Sequence[Callable[[T], Hashable]]
 ) -> Iterator[tuple[T | None, T | None]]:
-    """Align two sequences.
+    """Yield every element of both sequences once, in order: matching ones as one pair, others beside None.
 
-    Args:
-        a: The first sequence.
-        b: The second sequence.
-        keys: Elements with equal keys match; the strictest key first, each applied to what those before left unmatched.
-
-    Returns:
-        Every element of both once, in order, matching ones as one pair, others beside None.
+    Elements with equal keys match; the strictest key is first, and each applies to what those before left unmatched.
     """
     numbers: dict[Hashable, int] = {}  # numbers compare faster than keys
     x, y = (
@@ -75,8 +66,8 @@ def _align(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]], i: int, j: in
 
 def _blocks(a: Sequence[int], b: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """The common blocks in order: the start in each sequence, and the length."""
-    start = common_prefix(a, b)
-    end = common_prefix(a[start:][::-1], b[start:][::-1])
+    start = common_prefix_length(a, b)
+    end = common_prefix_length(a[start:][::-1], b[start:][::-1])
     if start:
         yield 0, 0, start
     for offset in range(start, max(len(a), len(b)) - end, _CHUNK):

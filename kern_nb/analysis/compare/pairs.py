@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pandas as pd
 
-from kern_nb.analysis.compare.alignment import align, common_prefix
+from kern_nb.analysis.compare.alignment import align
 from kern_nb.analysis.conversation import Conversation, Turn, sort_json
 from kern_nb.analysis.dataframe import build_frame
 from kern_nb.analysis.metrics import better_side, compute_totals, score_metric
 from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.display import DisplayMixin
+from kern_nb.text.formatting import common_prefix_length
 from kern_nb.text.metrics import to_records
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Pair:
     def __init__(self, a: Conversation, b: Conversation) -> None:
         self.a = a
         self.b = b
-        shared = common_prefix([turn.row for turn in a.turns], [turn.row for turn in b.turns])
+        shared = common_prefix_length([turn.row for turn in a.turns], [turn.row for turn in b.turns])
         self.shared = shared if _is_same_store(a.store, b.store) else 0
         keys_a, keys_b = ([turn.key for turn in side.turns[self.shared :]] for side in (a, b))
-        self.alike = self.shared + common_prefix(keys_a, keys_b)
+        self.alike = self.shared + common_prefix_length(keys_a, keys_b)
 
     @cached_property
     def divergence(self) -> Divergence | None:

@@ -130,11 +130,7 @@ class _Frames:
         self._trees: dict[str, RunTree] = {}
 
     def member_ids(self, reference: Reference) -> list[str]:
-        """Return the ids of a run and of its members' runs, its own first.
-
-        Raises:
-            RunNotFound: There is no such run.
-        """
+        """Return the ids of a run, its own first, and of its members' runs; raise RunNotFound if there is no run."""
         index, session_id = reference.run_index or 0, reference.session_id
         if session_id not in self._trees:
             self._trees[session_id] = RunTree(self.runs[self.runs["session_id"] == session_id])
@@ -177,7 +173,6 @@ def _select_roots(item_runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _build_items(references: Sequence[Reference], roots: pd.DataFrame, totals: pd.DataFrame) -> pd.DataFrame:
-    """One row an item."""
     by_item = roots.groupby("n")
     latest = by_item.tail(1).set_index("n").reindex(range(len(references)))
     items = pd.DataFrame(

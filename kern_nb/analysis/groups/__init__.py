@@ -13,10 +13,11 @@ import pandas as pd
 from kern_nb import store_registry
 from kern_nb.analysis.dataframe import FLAG, NUMBER, TEXT
 from kern_nb.analysis.groups import pairing
-from kern_nb.analysis.groups.keys import LabelReader, Labels, join_first, label_text
+from kern_nb.analysis.groups.keys import LabelReader, Labels, label_text
 from kern_nb.analysis.selection import require_mapping
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.text.formatting import join_first
 
 if TYPE_CHECKING:
     from kern_nb.analysis.plots import Plot

@@ -18,6 +18,7 @@ from kern_nb.analysis.dataframe import TEXT
 from kern_nb.control_characters import replace_surrogates
 from kern_nb.db.columns import SESSIONS
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.text.formatting import join_first
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -29,7 +30,6 @@ _SESSION_COLUMNS = tuple(c.name for c in SESSIONS if c.kind in ("text", "count",
 _TIME_COLUMNS = tuple(c.name for c in SESSIONS if c.kind == "time")
 _PREFIXES = ("metadata.", "state.")
 _SEPARATOR = " / "
-_MAX_LISTED = 5
 _SAMPLE = 1_000
 
 
@@ -194,11 +194,6 @@ def label_text(value: Any) -> str:
         return json.dumps(getattr(value, "item", lambda: value)(), ensure_ascii=False)  # numpy values as Python's
     except TypeError:
         return str(value)
-
-
-def join_first(values: Sequence[str], limit: int = _MAX_LISTED) -> str:
-    """Join the first values for a sentence, with the number of the others."""
-    return ", ".join(values[:limit]) + (f" and {len(values) - limit:,} more" if len(values) > limit else "")
 
 
 def _combine(parts: Sequence[Labels]) -> Labels:

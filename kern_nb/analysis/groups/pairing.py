@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, stack_frames
+from kern_nb.analysis.dataframe import COUNT, NUMBER, TEXT, build_frame, stack_frames
 from kern_nb.analysis.groups.statistics import mean_interval, pass_hat_k
 from kern_nb.analysis.metrics import better_side
 
@@ -65,8 +65,7 @@ def build_pass_k(sessions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
         own = trials.loc[[group]] if group in trials.index.get_level_values(0) else trials.iloc[:0]
         pairs = list(zip(own["size"].tolist(), own["sum"].tolist(), strict=True))
         rows += [(group, k, *pass_hat_k(pairs, k)) for k in range(1, max_k + 1)]
-    frame = pd.DataFrame(rows, columns=["group", "k", "pass_k", "n_keys"])
-    return frame.astype({"group": TEXT, "k": COUNT, "pass_k": NUMBER, "n_keys": COUNT})
+    return build_frame(rows, {"group": "text", "k": "count", "pass_k": "number", "n_keys": "count"})
 
 
 def compare_keys(
@@ -89,7 +88,7 @@ def compare_keys(
     return (
         stack_frames(pairs, "group", contenders),
         stack_frames(differences, "group", contenders),
-        pd.DataFrame(unmatched, columns=["key", "group"]).astype(TEXT),
+        build_frame(unmatched, {"key": "text", "group": "text"}),
     )
 
 

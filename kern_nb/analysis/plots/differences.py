@@ -91,7 +91,6 @@ def comparison(metrics: pd.DataFrame) -> Plot:
 
 
 def _omission_notes(metrics: pd.DataFrame) -> list[str]:
-    """Notes on metrics without a percentage."""
     rows = to_records(metrics, ("metric", "a", "b", *(["contender"] if "contender" in metrics else [])))
     from_zero = [
         f"{formatting.truncate(row['metric'] or '', 24)} 0 → {format_metric(row['metric'] or '', row['b'])}"
@@ -215,27 +214,22 @@ def _is_finite(df: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 
 def _join_names(names: Iterable[str | None]) -> str:
-    """Join the first names for a sentence, with the number of the others."""
     distinct = formatting.truncate_distinct([name or "" for name in dict.fromkeys(names)], 60)
-    omitted = len(distinct) - _MAX_NAMES
-    return ", ".join(distinct[:_MAX_NAMES]) + (f" and {omitted:,} more" if omitted > 0 else "")
+    return formatting.join_first(distinct, _MAX_NAMES)
 
 
 def _text_column(column: str, offset: int, *, bold: bool = False) -> dict[str, Any]:
-    """Return a column of text to the right of the plotting area."""
     mark = {"type": "text", "align": "left", "fontWeight": "bold" if bold else "normal"}
     return {"mark": mark, "encoding": {"x": {"value": _WIDTH + offset}, "text": {"field": column}}}
 
 
 def _block(title: str | None, values: list[dict[str, Any]], encoding: dict[str, Any], *layers: Any) -> dict[str, Any]:
-    """Return one of the stacked blocks of a plot."""
     spec = {"data": {"values": values}, "width": _WIDTH, "height": {"step": 24}}
     spec |= {"encoding": encoding, "layer": list(layers)}
     return spec if title is None else spec | {"title": vega.make_title(title) | {"offset": 6}}
 
 
 def _table(title: str, rows: list[dict[str, Any]], keys: Mapping[str, str]) -> Table:
-    """Return the table of the rows, from the key of each column."""
     columns = [Column(name, number=name in ("pairs", "a", "b", "difference")) for name in keys]
     cells = [[row.get(key) or "" for key in keys.values()] for row in rows]
     return Table(title, columns, cells).without_empty_columns()

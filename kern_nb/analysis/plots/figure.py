@@ -17,7 +17,6 @@ from kern_nb.analysis.plots import vega
 from kern_nb.errors import BadUsage
 from kern_nb.text.formatting import pluralize
 from kern_nb.text.tables import Table
-from kern_nb.text.vega_page import build_page
 
 if TYPE_CHECKING:
     import altair as alt
@@ -114,7 +113,6 @@ class Plot:
         return vega.render_png(self._vega)
 
     def _truncated_table(self, max_rows: int, *notes: str) -> Table:
-        """The table, cut to some rows, with the notes below."""
         omitted = len(self.table.rows) - max_rows
         omission = [f"{pluralize(omitted, 'more row')} in .df."] if omitted > 0 else []
         return replace(self.table, rows=self.table.rows[:max_rows], note=" ".join([*omission, *self.notes, *notes]))
@@ -123,6 +121,6 @@ class Plot:
 _FORMATS: dict[str, Callable[[Plot], bytes]] = {
     ".png": lambda plot: plot._png,  # noqa: SLF001 - these are the plot's own
     ".svg": lambda plot: vega.render_svg(plot._vega).encode(),  # noqa: SLF001
-    ".html": lambda plot: build_page(vega.render_html, vega.compile_spec(plot.spec, version=None)).encode(),
+    ".html": lambda plot: vega.render_html(vega.compile_spec(plot.spec, version=None)).encode(),
     ".json": lambda plot: json.dumps(plot.spec, indent=1).encode(),
 }

@@ -7,6 +7,7 @@ host gets an image. The specifications are plain dicts, as a plot must have one 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import struct
 import textwrap
@@ -77,6 +78,7 @@ _SIGNATURE_LENGTH = 8
 _PIXELS = b"IDAT"
 _MAX_TICKS = 20
 _LINE_WIDTH = 96
+_PLACEHOLDER = {"kern": "the specification"}
 
 
 def build_specification(title: str, notes: Iterable[str], drawing: dict[str, Any] | None) -> dict[str, Any]:
@@ -122,11 +124,7 @@ def can_draw() -> bool:
 
 
 def import_extra(name: str, subject: str) -> ModuleType:
-    """Import a library of the extra ``plots``.
-
-    Raises:
-        BadUsage: It is not installed.
-    """
+    """Import a library of the extra ``plots``; raise BadUsage if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -153,8 +151,16 @@ def render_svg(spec: dict[str, Any]) -> str:
 
 
 def render_html(spec: dict[str, Any]) -> str:
-    """Render a Vega specification as an HTML page with its scripts."""
-    return str(_vl_convert().vega_to_html(spec, bundle=True))
+    """Render a Vega specification as an HTML page with its scripts.
+
+    vl-convert escapes nothing. So the page is made for a placeholder, which is replaced by ASCII JSON: nothing in it
+    parses as markup, and no text can end the script element.
+    """
+    page = str(_vl_convert().vega_to_html(_PLACEHOLDER, bundle=True))
+    parts = page.split(json.dumps(_PLACEHOLDER, separators=(",", ":")))
+    if len(parts) != 2:  # noqa: PLR2004 - before it and after it
+        raise RuntimeError(f"The page template must contain the specification once, got {len(parts) - 1} times.")
+    return json.dumps(spec).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").join(parts)
 
 
 def _recompress(png: bytes) -> bytes:

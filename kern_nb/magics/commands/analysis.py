@@ -67,7 +67,6 @@ def _rerun(args: Namespace) -> object:
 
 
 def _parse_where(words: list[str]) -> dict[str, str]:
-    """Parse the words of ``--where`` into names and values."""
     conditions: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")

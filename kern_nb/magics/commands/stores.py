@@ -29,7 +29,6 @@ def _import(args: Namespace) -> object:
 
 
 def _expand_path(text: str) -> list[Path]:
-    """Return the paths that a word of the line names."""
     path = Path(text).expanduser()
     if path.exists():
         return [path]

@@ -155,11 +155,7 @@ def _describe_branch_point(item: SessionItem) -> str:
 
 
 def parse_filter(text: str | None, agent: str | None, user: str | None, status: str | None) -> SessionFilter:
-    """Build a filter from the fields of `browse`; they may be empty.
-
-    Raises:
-        BadUsage: unknown status.
-    """
+    """Build a filter from the fields of `browse`, which may be empty; raise BadUsage if the status is unknown."""
     if status and status not in STATUSES:
         raise BadUsage(f"Unknown status {status!r}.", f"Statuses: {', '.join(STATUSES)}.")
     text = (text or "").strip()
@@ -199,11 +195,7 @@ def build_query(
 ) -> tuple[str, dict[str, Any]]:
     """Build the list as SQL over the view ``sessions``, with its parameters; texts are never part of the SQL.
 
-    Args:
-        narrowing: The filter, except its tag, which SQL cannot express alike on every engine.
-        ids: The sessions, in place of the filter; None applies the filter.
-        order: The sort order.
-        descending: Whether to sort in descending order.
+    The filter applies unless there are ``ids``, but for its tag, which SQL cannot express alike on every engine.
     """
     params: dict[str, Any] = {}
     conditions = []

@@ -201,11 +201,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
 
     @call(slow=True)
     def say(self, text: str) -> None:
-        """Send a message to the agent, which responds in the background.
-
-        Raises:
-            BadUsage: the message is empty or too long, or a response is in progress.
-        """
+        """Send a message to the agent, which responds in the background, unless a response is in progress."""
         from kern_nb.runtime import background
 
         if not text.strip():
@@ -312,13 +308,7 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
 
     @call
     def move(self, key: str) -> None:
-        """Switch to another session, such as a branch or the parent.
-
-        Raises:
-            SessionNotFound: the session does not exist.
-            OwnerMismatch: the session belongs to another user.
-            BadUsage: a response is in progress.
-        """
+        """Switch to another session of the user, such as a branch or the parent, unless a response is in progress."""
         session_id = decode_key(key)
         if self._session(session_id) is None:
             raise SessionNotFound(f"Session {session_id!r} no longer exists.", "See %kern sessions.")

@@ -35,13 +35,7 @@ TITLES = {
 
 
 def form_data(requirement: Requirement, name: str, text_names: Collection[str] = ()) -> dict[str, Any]:
-    """Convert a requirement for a script.
-
-    Args:
-        requirement: The requirement.
-        name: Its short id, for use in a command.
-        text_names: The fields that take text only.
-    """
+    """Convert a requirement for a script; ``name`` is its short id, ``text_names`` the fields that take text only."""
     args = requirement.args if isinstance(requirement.args, dict) else {}
     fields = requirements.field_names(requirement)[:_MAX_ARGUMENTS]
     is_handoff = requirement.kind == "handoff"
