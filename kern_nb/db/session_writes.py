@@ -16,7 +16,7 @@ from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
 from kern_nb.db.open_runs import merge_session_state, update_session
 from kern_nb.db.reads import require_session
-from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, insert_run_contents, owner_mismatch, upsert_session
+from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
 from kern_nb.errors import RunNotFound, SessionExists
 from kern_nb.records import Session
@@ -43,9 +43,7 @@ def save_session(connection: Connection, store: Database, session: Session) -> S
         floor = stored_fork if session.fork_run_index is None else session.fork_run_index
         for run in session.runs:
             if run.run_id not in stored:
-                rows = mapping.run_rows(run, session.session_id)
-                index = insert_run(connection, store, rows.run, floor)
-                insert_run_contents(connection, store, run, rows, session.session_id, index)
+                insert_run(connection, store, session.session_id, run, floor)
     return mapping.session_from_row(require_session(connection, store.tables, session.session_id), session.runs)
 
 
