@@ -42,11 +42,7 @@ OWNER_FIELDS = ("session_type", "agent_id", "team_id", "workflow_id", "user_id")
 def upsert_session(
     connection: Connection, store: Database, session_id: str, owner: dict[str, Any], now: float
 ) -> dict[str, Any]:
-    """Create a session or update its time; locks its row until the transaction ends.
-
-    Raises:
-        OwnerMismatch: It belongs to another user.
-    """
+    """Create a session or update its time, and lock its row; raises OwnerMismatch if it is another user's."""
     s = store.tables.sessions
     values = owner | {"session_id": mapping.require_id(session_id), "created_at": int(now), "updated_at": int(now)}
     touch = {f"new_{name}": values.get(name) for name in store.statements.TOUCH_COLUMNS}
@@ -158,11 +154,7 @@ def start_run(
 def insert_requirements(
     connection: Connection, store: Database, requirements: Sequence[Requirement], owner: dict[str, str], now: int
 ) -> list[Requirement]:
-    """Insert the requirements of a run; returns them as stored.
-
-    Raises:
-        RequirementExists: An id is in use.
-    """
+    """Insert the requirements of a run; returns them as stored, and raises RequirementExists if an id is in use."""
     q = store.tables.requirements
     ids = [requirement.requirement_id for requirement in requirements]
     used = [id_ for id_ in ids if ids.count(id_) > 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -91,9 +92,7 @@ def count_runs_to_detach(
 ) -> dict[str, int]:
     """The branches that inherit rows of a session, with the number of runs; empty if one transaction can copy all.
 
-    Raises:
-        SessionNotFound: There is no such session.
-        OwnerMismatch: It belongs to another user.
+    Raises SessionNotFound, or OwnerMismatch if it belongs to another user.
     """
     tables = store.tables
     s, r, m = tables.sessions, tables.runs, tables.messages
@@ -132,12 +131,8 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
     counted = sa.select(m.c.run_index, sa.func.count()).where(inherited.inside(m), m.c.run_index >= indexes[-1])
     counts = connection.execute(counted.group_by(m.c.run_index))
     sizes: dict[int, int] = {index: count for index, count in counts}  # noqa: C416 - rows, not tuples, to the types
-    n = size = 0
-    for index in indexes[:BATCH_RUNS]:
-        size += sizes.get(index, 0)
-        if n and size > BATCH_MESSAGES:
-            break
-        n += 1
+    totals = accumulate(sizes.get(index, 0) for index in indexes[:BATCH_RUNS])
+    n = max(1, sum(total <= BATCH_MESSAGES for total in totals))  # at least one run, however long
     after = indexes[n] if n < len(indexes) else -1
     new_ids = _copy_rows(connection, store, inherited, branch_id, after=after)
     # Members' runs come after their parent's, and may have been copied before it.

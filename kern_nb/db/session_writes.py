@@ -86,12 +86,7 @@ def update_state(
 
 
 def lock_session(connection: Connection, store: Database, session_id: str, user_id: str | None = None) -> RowMapping:
-    """The row of a session, locked until the transaction ends.
-
-    Raises:
-        SessionNotFound: There is no such session.
-        OwnerMismatch: It is not the user's.
-    """
+    """The row of a session, locked until the transaction ends; raises SessionNotFound or OwnerMismatch."""
     s = store.tables.sessions
     row = connection.execute(store.locked(sa.select(s).where(s.c.session_id == session_id))).mappings().first()
     if row is None:
@@ -145,18 +140,10 @@ def branch(
     return new
 
 
-def add_score(
-    connection: Connection,
-    store: Database,
-    session_id: str,
-    name: str,
-    value: float,
-    run_id: str | None,
-    source: str | None,
-    user_id: str | None,
-) -> None:
-    """See `SessionStore.add_score`."""
+def add_score(connection: Connection, store: Database, score: dict[str, Any], user_id: str | None) -> None:
+    """See `SessionStore.add_score`; ``score`` has its values by column."""
     r, scores = store.tables.runs, store.tables.scores
+    session_id, run_id, value = score["session_id"], score["run_id"], score["value"]
     is_unknown = isinstance(value, float) and math.isnan(value)
     number = None if is_unknown else float(value) if isinstance(value, bool) else to_float(value)
     lock_session(connection, store, session_id, user_id)
@@ -165,9 +152,8 @@ def add_score(
         if connection.execute(query).first() is None:
             message = f"Session {session_id!r} has no run {run_id!r} of its own."
             raise RunNotFound(message, f"See %kern show {session_id}.")
-    same = (scores.c.session_id == session_id) & (scores.c.name == name)
-    same &= scores.c.run_id.is_not_distinct_from(run_id) & scores.c.source.is_not_distinct_from(source)
+    same = (scores.c.session_id == session_id) & (scores.c.name == score["name"])
+    same &= scores.c.run_id.is_not_distinct_from(run_id) & scores.c.source.is_not_distinct_from(score["source"])
     connection.execute(scores.delete().where(same))
-    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": number, "source": source}
-    row |= {"score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
-    connection.execute(scores.insert().values(**row))
+    own = {"value": number, "score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
+    connection.execute(scores.insert().values(**score | own))

@@ -53,9 +53,7 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
 def extract_run(connection: Connection, tables: Tables, reference: Reference) -> Rows:
     """Return a run, with its members' runs, as a session of its own, whose runs are numbered from 0.
 
-    Raises:
-        SessionNotFound: The session no longer exists.
-        RunNotFound: The run no longer exists.
+    Raises SessionNotFound or RunNotFound if it no longer exists.
     """
     session = dict(require_session(connection, tables, reference.session_id))
     visible = load_lineage(connection, tables, session)
