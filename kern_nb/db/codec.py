@@ -72,11 +72,7 @@ def decode_text(text: str) -> str:
 
 
 def dumps(value: object) -> str:
-    """Encode a value as JSON text.
-
-    Raises:
-        UnstorableValue: it could not be decoded to the same value.
-    """
+    """Encode a value as JSON text; raise UnstorableValue if it could not be decoded to the same value."""
     try:
         if _is_json(value) and (text := _write_unescaped(value)) is not None:
             return text
@@ -138,11 +134,7 @@ def _write_unescaped(value: Any) -> str | None:
 
 
 def loads(text: str) -> Any:
-    """Undo `dumps`.
-
-    Raises:
-        ValueError: `dumps` cannot have written the text.
-    """
+    """Undo `dumps`; raise ValueError for a text that it cannot have written."""
     try:
         value = _decoder.decode(text)
         # Only these tags require a walk; all are rare, and this test cannot miss one.
@@ -152,11 +144,7 @@ def loads(text: str) -> Any:
 
 
 def restore(value: Any) -> Any:
-    """Undo `dumps` for JSON that was parsed by any parser.
-
-    Raises:
-        ValueError: `dumps` cannot have written it.
-    """
+    """Undo `dumps` for JSON that was parsed by any parser; raise ValueError if it cannot have written it."""
     try:
         return _restore(value)
     except _MALFORMED as error:

@@ -36,11 +36,7 @@ class ExpandedColumn(NamedTuple):
 
 
 def parse_paths(frame: str, paths: Iterable[JsonPath] | None) -> tuple[ExpandedColumn, ...]:
-    """Parse the paths of ``expand``.
-
-    Raises:
-        BadUsage: a path has no keys or does not start at a JSON column of the frame, or two paths have the same name.
-    """
+    """Parse the paths of ``expand``; raise BadUsage for one without keys or a JSON column, or two of one name."""
     columns: dict[str, ExpandedColumn] = {}
     for path in [paths] if isinstance(paths, str) else paths or ():
         column = _parse_path(frame, path)

@@ -146,12 +146,7 @@ def usage_row(usage: Usage | None) -> Row:
 
 
 def require_id(value: str) -> str:
-    """An id that fits the index of every engine.
-
-    Raises:
-        UnstorableValue: It is too long.
-        BadUsage: It is not a string.
-    """
+    """An id that fits the index of every engine; raises UnstorableValue if it is too long, BadUsage if not a str."""
     if not isinstance(value, str):
         raise text_type_error(value)
     if len(value) > MAX_ID_LENGTH:
@@ -161,11 +156,7 @@ def require_id(value: str) -> str:
 
 
 def normalize_number(value: float | None) -> float | None:
-    """A number that fits the columns of every engine; None for NaN.
-
-    Raises:
-        UnstorableValue: It is an integer of more than 64 bits, or not finite.
-    """
+    """A number that fits the columns of every engine, None for NaN; raises UnstorableValue if too large or infinite."""
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return None
     if type(value) is int and -_INTEGER_BOUND <= value < _INTEGER_BOUND:
@@ -265,11 +256,7 @@ def _rules(table: str) -> tuple[list[str], list[tuple[str, float, float]], list[
 
 
 def require_valid(table: str, row: StoredRow) -> None:
-    """Check that a row, with all its columns, can be a row of a table, an attribute of `Tables`.
-
-    Raises:
-        UnreadableCell: A value breaks a constraint.
-    """
+    """Raise UnreadableCell unless a row, with all its columns, can be a row of a table, an attribute of `Tables`."""
     required, ranges, words = _rules(table)
     for name in required:
         if row[name] is None:

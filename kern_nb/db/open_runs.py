@@ -44,12 +44,9 @@ def remember_run(store: Database, run_id: str, key: RunKey) -> None:
 
 
 def find_run_key(connection: Connection, store: Database, run_id: str) -> RunKey:
-    """The key of a run, cached from its start: a run that is written step by step is looked up once.
+    """The key of a run, cached from its start, as a run is written in many steps; raises RunNotFound.
 
     The key of a run never changes, but the run can be deleted: statements that use the key also compare the run_id.
-
-    Raises:
-        RunNotFound: There is no such run.
     """
     key = store.run_keys.get(run_id)
     if key is None:
@@ -67,12 +64,7 @@ def key_params(key: RunKey) -> dict[str, Any]:
 
 
 def require_open_run(connection: Connection, store: Database, run_id: str) -> RowMapping:
-    """The row of an open run, locked if the engine locks rows.
-
-    Raises:
-        RunNotFound: There is no such run.
-        RunClosed: It has ended.
-    """
+    """The row of an open run, locked if the engine locks rows; raises RunNotFound, or RunClosed if it has ended."""
     r = store.tables.runs
     query = sa.select(r.c.session_id, r.c.run_index, r.c.status, r.c.session_state, r.c.created_at)
     row = connection.execute(store.locked(query.where(r.c.run_id == run_id))).mappings().first()

@@ -7,7 +7,7 @@ the others get an error that names the first.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 def find_requirement(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> RowMapping:
     """Find a requirement by its id, a unique prefix, or its session or run if that has one unresolved requirement.
 
-    Raises:
-        RequirementNotFound: No requirement matches.
-        AmbiguousReference: Several match.
+    Raises RequirementNotFound, or AmbiguousReference if several match.
     """
     q, s = store.tables.requirements, store.tables.sessions
     query = sa.select(q)
@@ -81,27 +79,21 @@ def _unresolved(connection: Connection, store: Database, target: Reference) -> S
 
 
 def list_requirements(
-    connection: Connection,
-    store: Database,
-    *,
-    session_id: str | None,
-    run_id: str | None,
-    user_id: str | None,
-    assignee: str | None,
-    status: str | Sequence[str] | None,
-    run_status: str | None,
+    connection: Connection, store: Database, filters: Mapping[str, str | None], status: str | Sequence[str] | None
 ) -> list[Requirement]:
-    """See `SessionStore.requirements`."""
+    """See `SessionStore.requirements`; ``filters`` are its arguments but the status."""
     q, r, s = store.tables.requirements, store.tables.runs, store.tables.sessions
+    session_id, run_id = filters["session_id"], filters["run_id"]
     query = sa.select(q)
-    if run_status is not None:
-        query = query.join(r, r.c.run_id == q.c.run_id)
-    if user_id is not None:
-        query = query.join(s, s.c.session_id == q.c.session_id)
+    if filters["run_status"] is not None:
+        query = query.join(r, r.c.run_id == q.c.run_id).where(r.c.status == filters["run_status"])
+    if filters["user_id"] is not None:
+        query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == filters["user_id"])
     if run_id is not None:
         query = query.where(q.c.run_id.in_(reads.run_tree_ids(connection, store.tables, run_id)))
-    filters = {q.c.session_id: session_id, q.c.assignee: assignee, r.c.status: run_status, s.c.user_id: user_id}
-    query = query.where(*(column == value for column, value in filters.items() if value is not None))
+    for name in ("session_id", "assignee"):
+        if filters[name] is not None:
+            query = query.where(q.c[name] == filters[name])
     statuses = [status] if isinstance(status, str) else status
     if statuses is not None:
         # The stored status of an expired requirement may still be an unresolved one.

@@ -18,7 +18,7 @@ from kern_nb.db import integrity, mapping, reads
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
-from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, insert_run_contents, upsert_session
+from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.extra_keys import SENDER
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
@@ -88,9 +88,7 @@ def hand_off_session(
     run.messages = [Message(role="user", content=text, created_at=now)]
     extra = {SENDER: by} if by else {}
     run.requirements = [Requirement(kind="handoff", assignee=to, prompt=text, created_at=now, extra=extra)]
-    rows = mapping.run_rows(run, session_id)
-    index = insert_run(connection, store, rows.run, session["fork_run_index"])
-    return insert_run_contents(connection, store, run, rows, session_id, index).requirements[0]
+    return insert_run(connection, store, session_id, run, session["fork_run_index"]).requirements[0]
 
 
 def claim_run(connection: Connection, store: Database, run_id: str, user_id: str | None = None) -> Run:

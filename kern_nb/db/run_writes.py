@@ -42,11 +42,7 @@ OWNER_FIELDS = ("session_type", "agent_id", "team_id", "workflow_id", "user_id")
 def upsert_session(
     connection: Connection, store: Database, session_id: str, owner: dict[str, Any], now: float
 ) -> dict[str, Any]:
-    """Create a session or update its time; locks its row until the transaction ends.
-
-    Raises:
-        OwnerMismatch: It belongs to another user.
-    """
+    """Create a session or update its time, and lock its row; raises OwnerMismatch if it is another user's."""
     s = store.tables.sessions
     values = owner | {"session_id": mapping.require_id(session_id), "created_at": int(now), "updated_at": int(now)}
     touch = {f"new_{name}": values.get(name) for name in store.statements.TOUCH_COLUMNS}
@@ -70,17 +66,49 @@ def owner_mismatch(session_id: str, user_id: str | None) -> OwnerMismatch:
     return OwnerMismatch(message, "Use a session_id of that user.")
 
 
-def insert_run(connection: Connection, store: Database, row: mapping.Row, floor: int | None) -> int:
-    """Insert a run with the session's next index (the first one follows ``floor``); returns the index."""
-    full = dict.fromkeys(store.tables.runs.columns.keys()) | row | {"floor": -1 if floor is None else floor}
+def insert_run(
+    connection: Connection,
+    store: Database,
+    session_id: str,
+    run: Run,
+    floor: int | None,
+    *,
+    state: Any = None,
+    process: str | None = None,
+) -> Run:
+    """Insert a run with the session's next index (the first one follows ``floor``), and its parts; the run as stored.
+
+    With a session's first run, the ``state`` it started from is stored, for branches before that run. ``process`` is
+    the one that writes an open run.
+    """
+    rows = mapping.run_rows(run, session_id)
+    full = dict.fromkeys(store.tables.runs.columns.keys()) | rows.run
+    full |= {"process": process, "floor": -1 if floor is None else floor}
     del full["run_index"]
     try:
-        return int(connection.execute(store.statements.insert_run, full).scalar_one())
+        index = int(connection.execute(store.statements.insert_run, full).scalar_one())
     except sa.exc.IntegrityError as error:
         if "run_id" not in str(error.orig):  # the index: another run was faster, and the transaction is run again
             raise
-        message = f"Run {row['run_id']!r} exists."
+        message = f"Run {run.run_id!r} exists."
         raise RunExists(message, "Use another run_id, or none: then one is generated.") from error
+    if index == 0 and isinstance(state, dict) and state:
+        run = run.model_copy(update={"internal": run.internal | {STATE_BEFORE: state}})
+        update_run(connection, store, run.run_id, internal=run.internal)
+    if process is not None:
+        remember_run(store, run.run_id, (session_id, index))
+    for row in (*rows.messages, *rows.tool_calls):
+        row["run_index"] = index
+    store.insert_rows(connection, store.tables.messages, rows.messages)
+    store.insert_rows(connection, store.tables.tool_calls, rows.tool_calls)
+    owner = {"session_id": session_id, "run_id": run.run_id}
+    paused_at = mapping.to_micros(run.finished_at or run.created_at) or int(time.time() * 1_000_000)
+    requirements = insert_requirements(connection, store, run.requirements, owner, paused_at)
+    calls = [mapping.tool_call_from_row(row) for row in rows.tool_calls]
+    messages = [m.model_copy(update={"message_index": i}) for i, m in enumerate(run.messages)]
+    mapping.attach_calls(messages, calls)
+    stored = {"session_id": session_id, "run_index": index, "messages": messages, "tool_calls": calls}
+    return run.model_copy(update=stored | {"requirements": requirements})
 
 
 def append_run(connection: Connection, store: Database, session_id: str, run: Run, user_id: str | None) -> Run:
@@ -94,10 +122,8 @@ def append_run(connection: Connection, store: Database, session_id: str, run: Ru
     stored = run.model_copy(update={"user_id": user_id, "created_at": created_at})
     if run.session_state is not None:
         stored.session_state = merge_session_state(connection, store, session_id, data, {}, run.session_state)
-    rows = mapping.run_rows(stored, session_id)
-    index = insert_run(connection, store, rows.run, session["fork_run_index"])
-    stored = _store_initial_state(connection, store, stored, index, (data or {}).get("session_state"))
-    return insert_run_contents(connection, store, stored, rows, session_id, index)
+    state = (data or {}).get("session_state")
+    return insert_run(connection, store, session_id, stored, session["fork_run_index"], state=state)
 
 
 def start_run(
@@ -121,50 +147,14 @@ def start_run(
     created_at = datetime.fromtimestamp(now, UTC)
     started = run.model_copy(update={"session_state": state, "created_at": created_at})
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": created_at}) for m in run.messages]
-    rows = mapping.run_rows(started, session_id)
-    index = insert_run(connection, store, rows.run | {"process": current_process()}, session["fork_run_index"])
-    started = _store_initial_state(connection, store, started, index, state)
-    remember_run(store, run.run_id, (session_id, index))
-    if not started.messages:
-        return started.model_copy(update={"session_id": session_id, "run_index": index})
-    return insert_run_contents(connection, store, started, rows, session_id, index)
-
-
-def _store_initial_state(connection: Connection, store: Database, run: Run, index: int, state: Any) -> Run:
-    """Store with a session's first run the state it started from, for branches before that run."""
-    if index != 0 or not isinstance(state, dict) or not state:
-        return run
-    internal = run.internal | {STATE_BEFORE: state}
-    update_run(connection, store, run.run_id, internal=internal)
-    return run.model_copy(update={"internal": internal})
-
-
-def insert_run_contents(
-    connection: Connection, store: Database, run: Run, rows: mapping.RunRows, session_id: str, index: int
-) -> Run:
-    """Insert the messages, tool calls and requirements of a run that has its index; the run as stored."""
-    for row in (*rows.messages, *rows.tool_calls):
-        row["run_index"] = index
-    store.insert_rows(connection, store.tables.messages, rows.messages)
-    store.insert_rows(connection, store.tables.tool_calls, rows.tool_calls)
-    owner = {"session_id": session_id, "run_id": run.run_id}
-    paused_at = mapping.to_micros(run.finished_at or run.created_at) or int(time.time() * 1_000_000)
-    requirements = insert_requirements(connection, store, run.requirements, owner, paused_at)
-    calls = [mapping.tool_call_from_row(row) for row in rows.tool_calls]
-    messages = [m.model_copy(update={"message_index": i}) for i, m in enumerate(run.messages)]
-    mapping.attach_calls(messages, calls)
-    stored = {"session_id": session_id, "run_index": index, "messages": messages, "tool_calls": calls}
-    return run.model_copy(update=stored | {"requirements": requirements})
+    floor = session["fork_run_index"]
+    return insert_run(connection, store, session_id, started, floor, state=state, process=current_process())
 
 
 def insert_requirements(
     connection: Connection, store: Database, requirements: Sequence[Requirement], owner: dict[str, str], now: int
 ) -> list[Requirement]:
-    """Insert the requirements of a run; returns them as stored.
-
-    Raises:
-        RequirementExists: An id is in use.
-    """
+    """Insert the requirements of a run; returns them as stored, and raises RequirementExists if an id is in use."""
     q = store.tables.requirements
     ids = [requirement.requirement_id for requirement in requirements]
     used = [id_ for id_ in ids if ids.count(id_) > 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -11,9 +13,11 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import blobs, damage_repair
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, fork_point, load_lineage
+from kern_nb.db.mapping import Row
 from kern_nb.db.open_runs import update_run, update_session
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import owner_mismatch
+from kern_nb.db.schema import Tables
 from kern_nb.db.session_writes import lock_session
 from kern_nb.errors import HasBranches
 from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
@@ -88,9 +92,7 @@ def count_runs_to_detach(
 ) -> dict[str, int]:
     """The branches that inherit rows of a session, with the number of runs; empty if one transaction can copy all.
 
-    Raises:
-        SessionNotFound: There is no such session.
-        OwnerMismatch: It belongs to another user.
+    Raises SessionNotFound, or OwnerMismatch if it belongs to another user.
     """
     tables = store.tables
     s, r, m = tables.sessions, tables.runs, tables.messages
@@ -129,12 +131,8 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
     counted = sa.select(m.c.run_index, sa.func.count()).where(inherited.inside(m), m.c.run_index >= indexes[-1])
     counts = connection.execute(counted.group_by(m.c.run_index))
     sizes: dict[int, int] = {index: count for index, count in counts}  # noqa: C416 - rows, not tuples, to the types
-    n = size = 0
-    for index in indexes[:BATCH_RUNS]:
-        size += sizes.get(index, 0)
-        if n and size > BATCH_MESSAGES:
-            break
-        n += 1
+    totals = accumulate(sizes.get(index, 0) for index in indexes[:BATCH_RUNS])
+    n = max(1, sum(total <= BATCH_MESSAGES for total in totals))  # at least one run, however long
     after = indexes[n] if n < len(indexes) else -1
     new_ids = _copy_rows(connection, store, inherited, branch_id, after=after)
     # Members' runs come after their parent's, and may have been copied before it.
@@ -150,33 +148,41 @@ def _copy_rows(
     connection: Connection, store: Database, lineage: Lineage, session_id: str, *, after: int = -1
 ) -> dict[str, str]:
     """Copy the rows of a lineage with a run index over ``after`` to a session; returns the new ids of the runs."""
-    new_ids: dict[str, str] = {}
-    cut_runs: set[str] = set()
-    copies: dict[str, list[dict[str, Any]]] = {"runs": [], "messages": [], "tool_calls": []}
-    tables = store.tables
-    r = tables.runs
-    query = sa.select(r).where(lineage.runs(r), r.c.run_index > after).order_by(r.c.run_index)
-    for row in connection.execute(query).mappings():
-        new_ids[row["run_id"]] = new_id = str(uuid4())
-        cut = {} if lineage.cut(row) is None else CUT_RUN
-        cut_runs |= {new_id} if cut else set()
+    copies = load_visible(connection, store.tables, lineage, lambda table: table.c.run_index > after)
+    new_ids = {run["run_id"]: str(uuid4()) for run in copies["runs"]}
+    for run in copies["runs"]:
         # The hash identifies an imported record: the copy is not that record.
-        own = {"session_id": session_id, "run_id": new_id, "copied_from": row["run_id"], "source_hash": None}
+        run.update(copied_from=run["run_id"], source_hash=None)
+        run["parent_run_id"] = new_ids.get(run["parent_run_id"], run["parent_run_id"])
         # No process writes the copy of an open run, and its requirements are not copied.
-        ended = {"status": "INTERRUPTED", "process": None} if row["status"] in OPEN_STATUSES else {}
-        copies["runs"].append({**row, **own, **cut, **ended})
-    for copy in copies["runs"]:
-        copy["parent_run_id"] = new_ids.get(copy["parent_run_id"], copy["parent_run_id"])
-    for name in ("messages", "tool_calls"):
-        table: sa.Table = getattr(tables, name)
-        query = sa.select(table).where(lineage.inside(table), table.c.run_index > after)
-        for row in connection.execute(query).mappings():
-            if row["run_id"] in new_ids:
-                copies[name].append({**row, "session_id": session_id, "run_id": new_ids[row["run_id"]]})
-    answered = {(m["run_id"], m["tool_call_id"]) for m in copies["messages"] if m["role"] in RESULT_ROLES}
-    for call in copies["tool_calls"]:
-        if call["run_id"] in cut_runs and (call["run_id"], call["tool_call_id"]) not in answered:
-            call.update(UNSEEN_RESULT)
+        if run["status"] in OPEN_STATUSES:
+            run.update(status="INTERRUPTED", process=None)
     for name, rows in copies.items():
-        store.insert_rows(connection, getattr(tables, name), rows)
+        for row in rows:
+            row.update(session_id=session_id, run_id=new_ids[row["run_id"]])
+        store.insert_rows(connection, getattr(store.tables, name), rows)
     return new_ids
+
+
+def load_visible(
+    connection: Connection, tables: Tables, lineage: Lineage, is_selected: Callable[[sa.Table], sa.ColumnElement[bool]]
+) -> dict[str, list[Row]]:
+    """The runs of a lineage that fit a condition, their messages and their tool calls, as the session sees them."""
+    rows: dict[str, list[Row]] = {}
+    for name, index in (("runs", "run_index"), ("messages", "message_index"), ("tool_calls", "call_index")):
+        table: sa.Table = getattr(tables, name)
+        is_visible = lineage.runs(table) if name == "runs" else lineage.inside(table)
+        query = sa.select(table).where(is_visible, is_selected(table)).order_by(table.c.run_index, table.c[index])
+        rows[name] = [dict(row) for row in connection.execute(query).mappings()]
+    run_ids = {run["run_id"] for run in rows["runs"]}
+    for name in ("messages", "tool_calls"):
+        rows[name] = [row for row in rows[name] if row["run_id"] in run_ids]
+    cut = {run["run_id"] for run in rows["runs"] if lineage.cut(run) is not None}
+    for run in rows["runs"]:
+        if run["run_id"] in cut:
+            run.update(CUT_RUN)
+    answered = {(m["run_id"], m["tool_call_id"]) for m in rows["messages"] if m["role"] in RESULT_ROLES}
+    for call in rows["tool_calls"]:
+        if call["run_id"] in cut and (call["run_id"], call["tool_call_id"]) not in answered:
+            call.update(UNSEEN_RESULT)
+    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,10 +18,6 @@ from kern_nb.db.session_search import TAGS
 from kern_nb.db.sql_expressions import json_text
 
 _MAX_INPUT_LENGTH = 400
-_SESSION_COLUMNS = (
-    "session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "parent_session_id",
-    "fork_run_index", "fork_message_index", "created_at", "updated_at",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,9 @@ class SessionItem:
     def owner(self) -> str | None:
         """The agent, team or workflow."""
         return self.agent_id or self.team_id or self.workflow_id
+
+
+_SESSION_COLUMNS = tuple(field.name for field in fields(SessionItem) if field.default is MISSING)
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,15 @@ def _load_run_fields(connection: Connection, tables: Tables, ids: Iterable[str])
     is_bound = (r.c.session_id == bounds.c.session_id) & r.c.run_index.in_([bounds.c.first, bounds.c.last])
     # The ids again, beside the bounds: where there is an index, these rows are found by it.
     query = query.join(bounds, is_bound).where(is_listed)
-    fields: dict[str, dict[str, Any]] = {}
+    by_session: dict[str, dict[str, Any]] = {}
     for row in connection.execute(query).mappings():
         run, _ = damaged_rows.decode_row(tables, "runs", {name: row[name] for name in columns})
-        of_session = fields.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
+        of_session = by_session.setdefault(run["session_id"], {"n_runs": row["n_runs"]})
         if row["run_index"] == row["first"] and isinstance(row["first_input"], str):
             of_session["first_input"] = codec.decode_text(row["first_input"])
         if row["run_index"] == row["last"]:
             of_session["status"] = run["status"]
-    return fields
+    return by_session
 
 
 def load_tree(

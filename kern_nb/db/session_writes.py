@@ -16,7 +16,7 @@ from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
 from kern_nb.db.open_runs import merge_session_state, update_session
 from kern_nb.db.reads import require_session
-from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, insert_run_contents, owner_mismatch, upsert_session
+from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
 from kern_nb.errors import RunNotFound, SessionExists
 from kern_nb.records import Session
@@ -43,9 +43,7 @@ def save_session(connection: Connection, store: Database, session: Session) -> S
         floor = stored_fork if session.fork_run_index is None else session.fork_run_index
         for run in session.runs:
             if run.run_id not in stored:
-                rows = mapping.run_rows(run, session.session_id)
-                index = insert_run(connection, store, rows.run, floor)
-                insert_run_contents(connection, store, run, rows, session.session_id, index)
+                insert_run(connection, store, session.session_id, run, floor)
     return mapping.session_from_row(require_session(connection, store.tables, session.session_id), session.runs)
 
 
@@ -88,12 +86,7 @@ def update_state(
 
 
 def lock_session(connection: Connection, store: Database, session_id: str, user_id: str | None = None) -> RowMapping:
-    """The row of a session, locked until the transaction ends.
-
-    Raises:
-        SessionNotFound: There is no such session.
-        OwnerMismatch: It is not the user's.
-    """
+    """The row of a session, locked until the transaction ends; raises SessionNotFound or OwnerMismatch."""
     s = store.tables.sessions
     row = connection.execute(store.locked(sa.select(s).where(s.c.session_id == session_id))).mappings().first()
     if row is None:
@@ -147,18 +140,10 @@ def branch(
     return new
 
 
-def add_score(
-    connection: Connection,
-    store: Database,
-    session_id: str,
-    name: str,
-    value: float,
-    run_id: str | None,
-    source: str | None,
-    user_id: str | None,
-) -> None:
-    """See `SessionStore.add_score`."""
+def add_score(connection: Connection, store: Database, score: dict[str, Any], user_id: str | None) -> None:
+    """See `SessionStore.add_score`; ``score`` has its values by column."""
     r, scores = store.tables.runs, store.tables.scores
+    session_id, run_id, value = score["session_id"], score["run_id"], score["value"]
     is_unknown = isinstance(value, float) and math.isnan(value)
     number = None if is_unknown else float(value) if isinstance(value, bool) else to_float(value)
     lock_session(connection, store, session_id, user_id)
@@ -167,9 +152,8 @@ def add_score(
         if connection.execute(query).first() is None:
             message = f"Session {session_id!r} has no run {run_id!r} of its own."
             raise RunNotFound(message, f"See %kern show {session_id}.")
-    same = (scores.c.session_id == session_id) & (scores.c.name == name)
-    same &= scores.c.run_id.is_not_distinct_from(run_id) & scores.c.source.is_not_distinct_from(source)
+    same = (scores.c.session_id == session_id) & (scores.c.name == score["name"])
+    same &= scores.c.run_id.is_not_distinct_from(run_id) & scores.c.source.is_not_distinct_from(score["source"])
     connection.execute(scores.delete().where(same))
-    row = {"session_id": session_id, "run_id": run_id, "name": name, "value": number, "source": source}
-    row |= {"score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
-    connection.execute(scores.insert().values(**row))
+    own = {"value": number, "score_id": str(uuid4()), "created_at": int(time.time() * 1_000_000)}
+    connection.execute(scores.insert().values(**score | own))

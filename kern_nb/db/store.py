@@ -345,8 +345,8 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             RunNotFound: It has no such run.
             OwnerMismatch: It is not the session of ``user_id``.
         """
-        score: tuple[Any, ...] = (session_id, name, value, run_id, source, user_id)
-        self.write(lambda connection: session_writes.add_score(connection, self, *score))
+        score = {"session_id": session_id, "run_id": run_id, "name": name, "value": value, "source": source}
+        self.write(lambda connection: session_writes.add_score(connection, self, score, user_id))
 
     # The store --------------------------------------------------------------------------------------------------------
 

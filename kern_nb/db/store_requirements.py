@@ -63,8 +63,9 @@ class RequirementMethods(Database):
             run_status: Only those of runs with this status.
         """
         filters = {"session_id": session_id, "run_id": run_id, "user_id": user_id, "assignee": assignee}
+        filters["run_status"] = run_status
         with self.read_connection() as connection:
-            return requirements.list_requirements(connection, self, **filters, status=status, run_status=run_status)
+            return requirements.list_requirements(connection, self, filters, status)
 
     def resolve(
         self,

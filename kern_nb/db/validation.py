@@ -13,11 +13,7 @@ MAX_COUNT = 2**62
 
 
 def require_count(name: str, value: Any, *, least: int = 0) -> int:
-    """An integer of any type, numpy's included.
-
-    Raises:
-        BadUsage: It is not an integer, or less than ``least``.
-    """
+    """An integer of any type, numpy's included; raises BadUsage if it is not one, or less than ``least``."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise BadUsage(f"{name} must be an int, got {codec.short_repr(value)}.", f"For example: {name}=100")
     number = value.__index__()
@@ -29,22 +25,14 @@ def require_count(name: str, value: Any, *, least: int = 0) -> int:
 
 
 def require_text(name: str, value: Any) -> str:
-    """A string.
-
-    Raises:
-        BadUsage: It is not a string.
-    """
+    """A string; raises BadUsage for any other value."""
     if not isinstance(value, str):
         raise BadUsage(f"{name} must be a str, got {codec.short_repr(value)}.", "Pass a str.")
     return value
 
 
 def require_texts(name: str, values: Any) -> list[str]:
-    """A list of strings.
-
-    Raises:
-        BadUsage: It is not a list, or has an item that is not a string.
-    """
+    """A list of strings; raises BadUsage for any other value."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise BadUsage(f"{name} must be a list, got {codec.short_repr(values)}.", f"For example: {name}=['a', 'b']")
     return [require_text(name, value) for value in values]

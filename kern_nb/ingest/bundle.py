@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
+from kern_nb.db import codec
 from kern_nb.db.blobs import Blob
 from kern_nb.db.key_upgrades import upgrade_row
-from kern_nb.db.schema import Tables
 from kern_nb.errors import UnknownFormat
 from kern_nb.ingest.bundle_merge import BundledSession, InheritedRun
-from kern_nb.ingest.bundle_schema import RecordParser, decode_record
+from kern_nb.ingest.bundle_schema import parse_record
 from kern_nb.ingest.importer import MalformedRecord, json_type, require_field
 from kern_nb.ingest.json_source import BUNDLE_KEY, Source
 from kern_nb.ingest.report import Problem
@@ -38,16 +38,9 @@ VERSION = 2
 
 _UPGRADE = "Upgrade kern_nb: pip install -U kern-nb. Nothing was imported."
 
-# The columns are the same whatever the names of the tables.
-_parser = RecordParser(Tables("agno_sessions"))
-
 
 def recognises(value: Any) -> bool:
-    """The header of a bundle, or a session of one whose header is missing.
-
-    Raises:
-        UnknownFormat: it is a bundle of a newer version.
-    """
+    """The header of a bundle, or a session of one without it; raises UnknownFormat if its version is newer."""
     if not isinstance(value, dict):
         return False
     if BUNDLE_KEY in value and (reason := _unsupported_version(value)):
@@ -123,10 +116,13 @@ def _parse_blob(record: dict[str, Any]) -> Blob:
 def _parse_session(source: Source, record: Any, line: Callable[[], int], version: int) -> BundledSession:
     if not isinstance(record, dict):
         raise MalformedRecord(f"the record must be an object, got {json_type(record)}")
-    value = decode_record(record)
+    try:
+        value = codec.restore(record)
+    except ValueError as error:
+        raise MalformedRecord(f"a value cannot be decoded: {error!r}") from error
     if version < VERSION and isinstance(value.get("runs"), list):
         value = value | {"runs": [_upgrade_run(run) for run in value["runs"]]}
-    rows = _parser.parse(value)
+    rows = parse_record(value)
     inherits = value.get("inherits")
     if inherits is not None:
         fields = {"session_id": str, "run_id": str, "run_index": int}
@@ -135,7 +131,7 @@ def _parse_session(source: Source, record: Any, line: Callable[[], int], version
 
 
 def _upgrade_run(run: Any) -> Any:
-    """Convert a run of an older bundle to this version; `RecordParser` reports a malformed one."""
+    """Convert a run of an older bundle to this version; `parse_record` reports a malformed one."""
     if not isinstance(run, dict):
         return run
     new = upgrade_row("runs", run)

@@ -138,11 +138,7 @@ def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[
 
 
 def merge_session(draft: BundledSession, existing: ExistingRows) -> Changes:
-    """Compute what storing a bundle's session changes.
-
-    Raises:
-        MalformedRecord: the session conflicts with stored rows.
-    """
+    """Compute what storing a bundle's session changes; raise MalformedRecord if it conflicts with stored rows."""
     stored = existing.sessions.get(draft.session_id)
     if stored is not None:
         _refuse_other_session(draft, stored, existing)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from kern_nb.db import codec, mapping
+from kern_nb.db import mapping
 from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.mapping import Row
 from kern_nb.db.schema import ALLOWED_VALUES, Tables
@@ -75,53 +75,52 @@ def _to_fields(table: str, row: Mapping[str, Any]) -> Row:
     return fields
 
 
-class RecordParser:
-    """Converts records to rows and validates each value, because a bundle may be edited or damaged."""
+def parse_record(record: Any) -> Rows:
+    """Convert a record to rows; raise MalformedRecord if it is not as `pack_session` writes it.
 
-    def __init__(self, tables: Tables) -> None:
-        self._fields = {name: _fields_of_table(name, getattr(tables, name)) for name in TABLES}
+    Each value is validated, because a bundle may be edited or damaged.
+    """
+    session = _parse_row("sessions", require_field(record, "session", dict, "the record"), "the session")
+    session_id = session["session_id"]
+    rows: Rows = {name: [] for name in TABLES} | {"sessions": [session]}
+    for position, value in enumerate(require_field(record, "runs", list, "the record")):
+        owner = f"run {position}"
+        run = _parse_row("runs", value, owner)
+        rows["runs"].append(run | {"session_id": session_id})
+        keys = {"session_id": session_id, "run_id": run["run_id"]}
+        for name in RUN_TABLES:
+            row_keys = keys if name == "requirements" else keys | {"run_index": run["run_index"]}
+            rows[name] += _parse_rows(name, value.get(name, []), owner, row_keys)
+    rows["scores"] = _parse_rows("scores", record.get("scores", []), "the session", {"session_id": session_id})
+    _require_consistent(rows)
+    return rows
 
-    def parse(self, record: Any) -> Rows:
-        """Convert a record to rows; raise MalformedRecord if it is not as `pack_session` writes it."""
-        session = self._parse_row("sessions", require_field(record, "session", dict, "the record"), "the session")
-        session_id = session["session_id"]
-        rows: Rows = {name: [] for name in TABLES} | {"sessions": [session]}
-        for position, value in enumerate(require_field(record, "runs", list, "the record")):
-            owner = f"run {position}"
-            run = self._parse_row("runs", value, owner)
-            rows["runs"].append(run | {"session_id": session_id})
-            keys = {"session_id": session_id, "run_id": run["run_id"]}
-            for name in RUN_TABLES:
-                row_keys = keys if name == "requirements" else keys | {"run_index": run["run_index"]}
-                rows[name] += self._parse_rows(name, value.get(name, []), owner, row_keys)
-        rows["scores"] = self._parse_rows("scores", record.get("scores", []), "the session", {"session_id": session_id})
-        _require_consistent(rows)
-        return rows
 
-    def _parse_rows(self, table: str, values: Any, owner: str, keys: Row) -> list[Row]:
-        if not isinstance(values, list):
-            raise MalformedRecord(f"{table!r} of {owner} must be a list, got {json_type(values)}")
-        return [self._parse_row(table, value, f"{table}[{i}] of {owner}") | keys for i, value in enumerate(values)]
+def _parse_rows(table: str, values: Any, owner: str, keys: Row) -> list[Row]:
+    if not isinstance(values, list):
+        raise MalformedRecord(f"{table!r} of {owner} must be a list, got {json_type(values)}")
+    return [_parse_row(table, value, f"{table}[{i}] of {owner}") | keys for i, value in enumerate(values)]
 
-    def _parse_row(self, table: str, values: Any, owner: str) -> Row:
-        if not isinstance(values, dict):
-            raise MalformedRecord(f"{owner} must be an object, got {json_type(values)}")
-        fields = self._fields[table]
-        nested = RUN_TABLES if table == "runs" else ()
-        for name in values:
-            if name not in fields and name not in nested:
-                raise MalformedRecord(f"{owner} has an unknown field {name!r}")
-        row = {}
-        for name, field in fields.items():
-            value = row[name] = values.get(name)
-            if value is None and field.is_required:
-                raise MalformedRecord(f"{owner} has no {name!r}")
-            if value is not None and not field.accepts(value):
-                raise MalformedRecord(f"{name!r} of {owner} must be {field.expected}")
-        for name in _TEXT_AND_JSON.get(table, ()):
-            is_result = table == "tool_calls" or row.get("role") in RESULT_ROLES
-            row[name], row[f"{name}_json"] = mapping.split_content(row[name], is_result=is_result)
-        return row
+
+def _parse_row(table: str, values: Any, owner: str) -> Row:
+    if not isinstance(values, dict):
+        raise MalformedRecord(f"{owner} must be an object, got {json_type(values)}")
+    fields = _FIELDS[table]
+    nested = RUN_TABLES if table == "runs" else ()
+    for name in values:
+        if name not in fields and name not in nested:
+            raise MalformedRecord(f"{owner} has an unknown field {name!r}")
+    row = {}
+    for name, field in fields.items():
+        value = row[name] = values.get(name)
+        if value is None and field.is_required:
+            raise MalformedRecord(f"{owner} has no {name!r}")
+        if value is not None and not field.accepts(value):
+            raise MalformedRecord(f"{name!r} of {owner} must be {field.expected}")
+    for name in _TEXT_AND_JSON.get(table, ()):
+        is_result = table == "tool_calls" or row.get("role") in RESULT_ROLES
+        row[name], row[f"{name}_json"] = mapping.split_content(row[name], is_result=is_result)
+    return row
 
 
 class _Field(NamedTuple):
@@ -155,14 +154,6 @@ def _fields_of_table(table: str, columns: sa.Table) -> dict[str, _Field]:
             kind = _KINDS[type(column.type)]
         fields[name] = _Field(*kind, is_required=not column.nullable)
     return fields
-
-
-def decode_record(value: Any) -> Any:
-    """Decode the values that JSON lacks; raise MalformedRecord for one that the codec does not write."""
-    try:
-        return codec.restore(value)
-    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
-        raise MalformedRecord(f"a value cannot be decoded: {error!r}") from error
 
 
 _UNIQUE_COLUMNS = (
@@ -203,3 +194,7 @@ _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
     Real: (lambda value: _is_integer(value) or (type(value) is float and isfinite(value)), "a number"),
     Boolean: (lambda value: type(value) is bool, "true or false"),
 }
+
+# The columns are the same whatever the names of the tables.
+_tables = Tables("agno_sessions")
+_FIELDS = {name: _fields_of_table(name, getattr(_tables, name)) for name in TABLES}

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -179,12 +180,8 @@ def _parse_intact_part(text: str) -> tuple[Any, dict[str, list[int]], int]:
 
 def _to_line_numbers(text: str, starts: list[int]) -> list[int]:
     """Convert ascending offsets to line numbers, in one pass over the text."""
-    lines, line, at = [], 1, 0
-    for start in starts:
-        line += text.count("\n", at, start)
-        at = start
-        lines.append(line)
-    return lines
+    breaks = (text.count("\n", before, start) for before, start in pairwise([0, *starts]))
+    return [1 + number for number in accumulate(breaks)]
 
 
 def _next(text: str, at: int, closing: str) -> int:

@@ -26,18 +26,10 @@ class SourceMessage(NamedTuple):
 def split_runs(
     session_id: str, source: Sequence[SourceMessage], model: str | None = None
 ) -> tuple[list[Run], list[str]]:
-    """Split a conversation into runs.
+    """Split a conversation into runs; returns these, and the hash of each run's records.
 
     Calls and results are matched by id within a run. A result without a call in its run goes to the latest pending call
-    of that id in an earlier run.
-
-    Args:
-        session_id: The session, from which the ids of the runs are derived.
-        source: The messages, in order.
-        model: The model of the conversation, for runs whose messages name none.
-
-    Returns:
-        The runs, and the hash of each run's records.
+    of that id in an earlier run. ``model`` is that of runs whose messages name none.
     """
     for item in source:
         _shorten_ids(item.message)

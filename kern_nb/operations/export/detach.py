@@ -6,21 +6,21 @@ the origin, as it does for imported sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, Lineage, find_run, load_lineage
+from kern_nb.db.lineage import Lineage, find_run, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.reads import STATUSES_WITHOUT_HISTORY, require_session, run_tree_ids, session_row
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
+from kern_nb.db.session_deletes import load_visible
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
 from kern_nb.ingest.diff import ORIGIN
 from kern_nb.ingest.importer import hash_record
-from kern_nb.records import RESULT_ROLES
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
 
@@ -37,7 +37,7 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
         return None
     session = dict(row)
     visible = load_lineage(connection, tables, session)
-    rows = _read(connection, tables, visible, visible.runs(tables.runs))
+    rows = _read(connection, tables, visible, lambda _: sa.true())
     inherited = {run["run_id"] for run in rows["runs"] if run["session_id"] != session_id}
     for run in rows["runs"]:
         if run["run_id"] in inherited:
@@ -53,16 +53,14 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
 def extract_run(connection: Connection, tables: Tables, reference: Reference) -> Rows:
     """Return a run, with its members' runs, as a session of its own, whose runs are numbered from 0.
 
-    Raises:
-        SessionNotFound: The session no longer exists.
-        RunNotFound: The run no longer exists.
+    Raises SessionNotFound or RunNotFound if it no longer exists.
     """
     session = dict(require_session(connection, tables, reference.session_id))
     visible = load_lineage(connection, tables, session)
     run = find_run(connection, tables, visible, reference.run_index or 0)
-    r, c = tables.runs, tables.scores
+    c = tables.scores
     run_ids = run_tree_ids(connection, tables, run["run_id"])
-    rows = _read(connection, tables, visible, visible.runs(r) & r.c.run_id.in_(run_ids))
+    rows = _read(connection, tables, visible, lambda table: table.c.run_id.in_(run_ids))
     is_of_run = (c.c.session_id == reference.session_id) & c.c.run_id.in_(run_ids)
     rows["scores"] = list(_select(connection, tables, "scores", is_of_run))
     for index, row in enumerate(rows["runs"]):
@@ -93,30 +91,19 @@ def _select(connection: Connection, tables: Tables, name: str, condition: sa.Col
     return map(dict, connection.execute(query).mappings())
 
 
-def _read(connection: Connection, tables: Tables, visible: Lineage, condition: sa.ColumnElement[bool]) -> Rows:
+def _read(
+    connection: Connection, tables: Tables, visible: Lineage, is_selected: Callable[[sa.Table], sa.ColumnElement[bool]]
+) -> Rows:
     """Return the runs that fit a condition as a session sees them, with the rows that belong to them."""
-    rows: Rows = {name: [] for name in TABLES}
-    rows["runs"] = list(_select(connection, tables, "runs", condition))
-    ids = {row["run_id"] for row in rows["runs"]}
-    cut = {row["run_id"] for row in rows["runs"] if visible.cut(row) is not None}
-    owners = {row["session_id"] for row in rows["runs"]}
-    conditions = {
-        "messages": visible.inside(tables.messages),
-        "tool_calls": visible.inside(tables.tool_calls),
-        "requirements": tables.requirements.c.session_id.in_(owners),
-    }
-    for name, is_visible in conditions.items():
-        rows[name] = [row for row in _select(connection, tables, name, is_visible) if row["run_id"] in ids]
+    rows: Rows = {name: [] for name in TABLES} | load_visible(connection, tables, visible, is_selected)
+    whole = {row["run_id"] for row in rows["runs"] if visible.cut(row) is None}
     for row in rows["runs"]:
-        if row["run_id"] in cut:
-            row.update(CUT_RUN)
-            # How the whole run ended says nothing about a part, which is history for a model.
-            row["status"] = "COMPLETED" if row["status"] in STATUSES_WITHOUT_HISTORY else row["status"]
-    answers = {(row["run_id"], row["tool_call_id"]) for row in rows["messages"] if row["role"] in RESULT_ROLES}
-    for row in rows["tool_calls"]:
-        if row["run_id"] in cut and (row["run_id"], row["tool_call_id"]) not in answers:
-            row.update(UNSEEN_RESULT)
-    rows["requirements"] = [row for row in rows["requirements"] if row["run_id"] not in cut]
+        # How the whole run ended says nothing about a part, which is history for a model.
+        if row["run_id"] not in whole and row["status"] in STATUSES_WITHOUT_HISTORY:
+            row["status"] = "COMPLETED"
+    of_owners = tables.requirements.c.session_id.in_({row["session_id"] for row in rows["runs"]})
+    requirements = _select(connection, tables, "requirements", of_owners)
+    rows["requirements"] = [row for row in requirements if row["run_id"] in whole]
     return rows
 
 

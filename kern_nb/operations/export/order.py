@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: str | None = None) -> list[Reference]:
     """Return the named sessions and runs, each once; without names all sessions (of a user), oldest first.
 
-    Raises:
-        BadUsage: A message is named, or the store is empty.
+    Raises BadUsage if a message is named, or the store is empty.
     """
     if not references:
-        parents = _parents(store, user_id=user_id)
+        parents = _parents(store, [sa.true() if user_id is None else store.tables.sessions.c.user_id == user_id])
         if not parents:
             raise BadUsage(f"{store.url} has no sessions to export.", "List the attached stores with %kern stores.")
         return [Reference(session_id) for session_id in _parents_first(list(parents), parents)]
@@ -38,25 +37,17 @@ def select(store: SessionStore, references: Sequence[ReferenceLike], user_id: st
         for session_id, run_index, _ in runs:  # references of many sessions are resolved without their runs
             visible = load_lineage(connection, store.tables, require_session(connection, store.tables, session_id))
             find_run(connection, store.tables, visible, run_index or 0)
-    return [*map(Reference, _parents_first(session_ids, _parents(store, session_ids))), *runs]
+    in_batches = [store.tables.sessions.c.session_id.in_(batch) for batch in batched(session_ids)]
+    return [*map(Reference, _parents_first(session_ids, _parents(store, in_batches))), *runs]
 
 
-def _parents(
-    store: SessionStore, session_ids: Sequence[str] | None = None, *, user_id: str | None = None
-) -> dict[str, str | None]:
-    """Return the parents of sessions; by default of all, oldest first."""
+def _parents(store: SessionStore, conditions: Sequence[sa.ColumnElement[bool]]) -> dict[str, str | None]:
+    """Return the parents of the sessions that fit each condition, oldest first."""
     s = store.tables.sessions
     query = sa.select(s.c.session_id, s.c.parent_session_id).order_by(sort_time(s.c.created_at), s.c.session_id)
-    if user_id is not None:
-        query = query.where(s.c.user_id == user_id)
-    queries = [query]
-    if session_ids is not None:
-        queries = [query.where(s.c.session_id.in_(batch)) for batch in batched(session_ids)]
-    parents: dict[str, str | None] = {}
     with store.read_connection() as connection:
-        for batch_query in queries:
-            parents |= {row.session_id: row.parent_session_id for row in connection.execute(batch_query)}
-    return parents
+        rows = [row for condition in conditions for row in connection.execute(query.where(condition))]
+    return {row.session_id: row.parent_session_id for row in rows}
 
 
 def _parents_first(session_ids: Sequence[str], parents: dict[str, str | None]) -> list[str]:

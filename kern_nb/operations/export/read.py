@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import NamedTuple
@@ -28,6 +28,9 @@ _MESSAGE_OVERHEAD = 500
 """The size of a message beside its content, in characters."""
 
 
+Connect = Callable[[], AbstractContextManager[Connection]]
+
+
 class SessionRows(NamedTuple):
     """A session's rows, and the last run that it inherits from a parent in the same export."""
 
@@ -46,7 +49,6 @@ class ExportReader:
         self._selected = set(self._sessions)
         self._parents: dict[str, str | None] = {}
         self._detached: set[str] = set()
-        self._snapshot: Connection | None = None
 
     def __iter__(self) -> Iterator[SessionRows]:
         """Yield one session after the other, all from one snapshot, without those deleted in between.
@@ -54,32 +56,25 @@ class ExportReader:
         On DuckDB, whose readers block other processes, each batch is a snapshot of its own.
         """
         if not self._store.readers_share:
-            yield from self._read_all()
+            yield from self._read_all(self._store.read_connection)
             return
         with self._store.read_connection() as snapshot:
-            self._snapshot = snapshot
-            try:
-                yield from self._read_all()
-            finally:
-                self._snapshot = None
+            yield from self._read_all(lambda: nullcontext(snapshot))
 
-    def _reading(self) -> AbstractContextManager[Connection]:
-        return self._store.read_connection() if self._snapshot is None else nullcontext(self._snapshot)
-
-    def _read_all(self) -> Iterator[SessionRows]:
+    def _read_all(self, connect: Connect) -> Iterator[SessionRows]:
         for batch in batched(self._sessions, _MAX_SESSIONS):
-            yield from self._read_batch(batch)
+            yield from self._read_batch(connect, batch)
         for reference in self._runs:
             try:
-                with self._reading() as connection:
+                with connect() as connection:
                     rows = extract_run(connection, self._tables, reference)
             except (SessionNotFound, RunNotFound):
                 continue
             yield SessionRows(rows)
 
-    def _read_batch(self, ids: Sequence[str]) -> Iterator[SessionRows]:
+    def _read_batch(self, connect: Connect, ids: Sequence[str]) -> Iterator[SessionRows]:
         s, m = self._tables.sessions, self._tables.messages
-        with self._reading() as connection:
+        with connect() as connection:
             query = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(ids))
             parents = {row.session_id: row.parent_session_id for row in connection.execute(query)}
             lengths = (sa.func.coalesce(sa.func.length(content), 0) for content in (m.c.content, m.c.content_json))
@@ -91,7 +86,7 @@ class ExportReader:
         existing = [session_id for session_id in ids if session_id in parents]
         for part in group_by_size(existing, lambda session_id: sizes.get(session_id, 0), _MAX_CHARACTERS):
             # The connection is released before the file is written: some engines admit one process at a time.
-            with self._reading() as connection:
+            with connect() as connection:
                 sessions = self._read(connection, part)
             yield from sessions
 

@@ -48,9 +48,7 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
 def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) -> Counts:
     """Write a file that appears when it is complete; after an error, nothing remains of it.
 
-    Raises:
-        BadUsage: A file of that name was created meanwhile.
-        KernError: The disk is full, or the folder is not writable.
+    Raises BadUsage if the name was taken meanwhile, KernError if the disk is full or the folder is not writable.
     """
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
