@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
@@ -64,15 +65,12 @@ class Database(ABC):
         _stores.add(self)
 
     def __repr__(self) -> str:
-        """The class and the URL."""
         return escape_controls(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
-        """Close the store at the end of the block."""
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close the store."""
         self.close()
 
     timeout: float = BUSY_TIMEOUT_S
@@ -102,9 +100,9 @@ class Database(ABC):
         """The prepared statements that write runs."""
         return Statements(self)
 
-    @abstractmethod
     def insert(self, table: sa.Table) -> Any:
-        """The engine's INSERT with ON CONFLICT."""
+        """An INSERT with the engine's ON CONFLICT; DuckDB has PostgreSQL's."""
+        return postgresql.insert(table)
 
     @abstractmethod
     def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

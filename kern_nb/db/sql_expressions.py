@@ -75,20 +75,13 @@ class valid_or_null(  # noqa: N801 - used like a function
 ):
     """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
 
-    def __init__(self, column: Expression) -> None:
-        kind = type(column.type)
-        self.type = STORED_TYPES[kind]()
-        self.kinds = _SQLITE_TYPES[kind]  # follows from the column, which is part of the cache key
+    def __init__(self, column: sa.Column[Any]) -> None:
+        kind: Any = column.type
+        self.type = kind.impl_instance
+        self.kinds = _SQLITE_TYPES[type(kind)]  # follows from the column, which is part of the cache key
         super().__init__(sa.type_coerce(column, self.type))
 
 
-STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
-    Text: sa.Text,
-    Json: sa.Text,
-    Integer: sa.BigInteger,
-    Real: sa.Double,
-    Boolean: sa.Boolean,
-}
 _SQLITE_TYPES = {Text: "'text'", Json: "'text'", Integer: "'integer'", Real: "'real', 'integer'", Boolean: "'integer'"}
 
 

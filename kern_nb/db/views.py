@@ -12,9 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kern_nb.db.column_types import ValidatedType
 from kern_nb.db.columns import FRAMES
 from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
-from kern_nb.db.sql_expressions import STORED_TYPES, Expression, json_text, valid_or_null
+from kern_nb.db.sql_expressions import Expression, json_text, valid_or_null
 from kern_nb.records import YEARS
 
 VIEWS = tuple(FRAMES)
@@ -251,9 +252,8 @@ def view_query(
         if value is None:
             own = table.c[column.name]
             value = as_micros(own) if column.kind == "time" else valid_or_null(own)
-        stored_type = STORED_TYPES.get(type(value.type))
-        if stored_type is not None:  # frames decode whole columns, not values
-            value = sa.type_coerce(value, stored_type())
+        if isinstance(value.type, ValidatedType):  # frames decode whole columns, not values
+            value = sa.type_coerce(value, value.type.impl_instance)
         if column.name in masks:
             hidden, replacement = masks[column.name]
             value = sa.case((hidden, replacement), else_=value)
