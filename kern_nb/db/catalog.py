@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 _OBJECTS = {
     "sqlite": """SELECT '' AS "schema", name FROM sqlite_master
@@ -45,7 +45,7 @@ _COLUMNS = {
 _MAX_TABLES = 1000
 
 # The schemas of the search path, in order, and the columns of a table in each.
-_SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+_SEARCH_PATH = """SELECT n.nspname AS name, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
       has_schema_privilege(n.oid, 'CREATE') AS writable
     FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(name, position)
@@ -107,19 +107,12 @@ def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
     return set()
 
 
-@dataclass(frozen=True)
-class PathSchema:
-    """A schema of PostgreSQL's search path, with the columns of a table in it, if any."""
+def search_path(connection: Connection, name: str) -> Sequence[RowMapping]:
+    """The existing and accessible schemas of PostgreSQL's search path, in order.
 
-    name: str
-    columns: frozenset[str]
-    writable: bool
-
-
-def search_path(connection: Connection, name: str) -> list[PathSchema]:
-    """The existing and accessible schemas of the search path, in order, with the columns of one table."""
-    rows = connection.execute(_bind(_SEARCH_PATH, name=name)).mappings()
-    return [PathSchema(row["nspname"], frozenset(row["columns"] or ()), row["writable"]) for row in rows]
+    Each with its ``name``, the ``columns`` of one table in it, and whether it is ``writable``.
+    """
+    return connection.execute(_bind(_SEARCH_PATH, name=name)).mappings().all()
 
 
 def has_schema(connection: Connection, schema: str) -> bool:

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
@@ -100,9 +99,9 @@ class Database(ABC):
         """The prepared statements that write runs."""
         return Statements(self)
 
+    @abstractmethod
     def insert(self, table: sa.Table) -> Any:
-        """An INSERT with the engine's ON CONFLICT; DuckDB has PostgreSQL's."""
-        return postgresql.insert(table)
+        """The engine's INSERT with ON CONFLICT."""
 
     @abstractmethod
     def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import duckdb
 import duckdb_sqlalchemy
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
@@ -149,6 +150,10 @@ class DuckDb(SessionStore):
         """Release the file."""
         self.engine.dispose()
         self._lease.close()
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT with PostgreSQL's ON CONFLICT, which DuckDB supports."""
+        return insert(table)
 
     def insert_rows(self, connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a few rows as one VALUES list, many as one Arrow table: DuckDB runs an executemany row by row."""

@@ -233,13 +233,12 @@ def _repair(connection: Connection, store: Database, finding: Finding) -> Findin
     if finding.kind == "cycle":
         link = damage_repair.parent_link(connection, tables, finding.session_id)
         detail += f"; {damage_repair.repair(connection, store, link)}"
-    elif finding.kind == "interrupted":
-        r = tables.runs
-        state = load_session_state(connection, tables, finding.session_id)
-        interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
-        connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
-        mark_unknown(connection, tables, finding.run_id or "")
-    elif finding.kind == "left started":
+    elif finding.kind in ("interrupted", "left started"):
+        if finding.kind == "interrupted":
+            r = tables.runs
+            state = load_session_state(connection, tables, finding.session_id)
+            interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
+            connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
         mark_unknown(connection, tables, finding.run_id or "")
     else:
         return finding

@@ -14,6 +14,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 from psycopg import errors as pg
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, fork_safety, postgres_sql, urls, user_sql
@@ -140,7 +141,7 @@ class PostgresDb(RowStore):
     def _find_schema(self, connection: Connection) -> str:
         path = catalog.search_path(connection, self.tables.schema.name)
         required = set(self.tables.schema.columns.keys())
-        candidates = [schema.name for schema in path if required <= schema.columns]
+        candidates: list[str] = [schema["name"] for schema in path if required.issubset(schema["columns"])]
         for schema in candidates:
             kern_schema = Tables(self.tables.name, schema).schema
             row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
@@ -151,7 +152,8 @@ class PostgresDb(RowStore):
                 f"No schema of the search path exists in {self.url}, or you lack the right to use it.",
                 "Name one: PostgresDb(..., db_schema='...').",
             )
-        return next(iter([*candidates, *(schema.name for schema in path if schema.writable)]), path[0].name)
+        candidates += [schema["name"] for schema in path if schema["writable"]]
+        return candidates[0] if candidates else str(path[0]["name"])
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -192,6 +194,10 @@ class PostgresDb(RowStore):
         """Detach the connections before they are dropped, which would end the parent's sessions."""
         _detach_inherited()
         super().after_fork()
+
+    def insert(self, table: sa.Table) -> Any:
+        """PostgreSQL's ON CONFLICT."""
+        return insert(table)
 
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """Lock the rows until the transaction ends."""
