@@ -115,12 +115,6 @@ def search_path(connection: Connection, name: str) -> Sequence[RowMapping]:
     return connection.execute(_bind(_SEARCH_PATH, name=name)).mappings().all()
 
 
-def has_schema(connection: Connection, schema: str) -> bool:
-    """Whether a PostgreSQL schema exists."""
-    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
-    return connection.execute(_bind(query, schema=schema)).first() is not None
-
-
 def _bind(query: str, **values: str | None) -> sa.TextClause:
     params = [sa.bindparam(name, value, sa.Text()) for name, value in values.items() if f":{name}" in query]
     return sa.text(query).bindparams(*params)

@@ -122,11 +122,8 @@ def abandon(run_id: str) -> None:
 def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     open_runs = partial(_open_runs, hosts_gone=hosts_gone)
     for check_rows in (open_runs, _started_calls, _orphans, _broken_forks, _cycles, _gaps):
-        findings = []
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
-            for finding in check_rows(connection, tables):
-                findings.append(finding)  # noqa: PERF402 - keep those before the damaged row
-        yield from findings
+            yield from check_rows(connection, tables)
 
 
 def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ class PostgresDb(RowStore):
         schema = self._db_schema
         if schema is None:
             schema = self._find_schema(connection)
-        elif not catalog.has_schema(connection, schema):
+        elif not sa.inspect(connection).has_schema(schema):
             hint = "Check db_schema, or run CREATE SCHEMA."
             raise StoreNotFound(f"The schema {schema!r} does not exist in {self.url}.", hint)
         if schema != self.tables.metadata.schema:

@@ -30,18 +30,15 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
-_INTERNAL_COLUMN_VERSION = 4
-"""The version that moved kern_nb's own keys from ``extra`` to ``internal``."""
+_INTERNAL_COLUMN_VERSION = 4  # moved kern_nb's own keys from ``extra`` to ``internal``
 
 
 def create_tables(
     connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
 ) -> None:
-    """Create the tables of a workload, or upgrade older ones, in a writing transaction. Arguments as `read_version`.
+    """Create the tables of a workload, or upgrade older ones, in a writing transaction.
 
-    Raises:
-        SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
-        ForeignLayout: the database, or a table of one of these names, is another program's; nothing was changed.
+    Arguments and errors are those of `read_version`; after an error nothing was changed.
     """
     version = read_version(connection, tables, beside_others=beside_others, database=database)
     tables.metadata.create_all(connection)

@@ -57,8 +57,7 @@ def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
     return _postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
 
 
-_INPUT_IS_VALID_VERSION = (16,)
-"""The first version of PostgreSQL with ``pg_input_is_valid``."""
+_INPUT_IS_VALID_VERSION = (16,)  # the first version of PostgreSQL with ``pg_input_is_valid``
 
 
 def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) -> str:
