@@ -210,9 +210,9 @@ def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
         connection.execute(table.delete().where(is_row))
     else:
         moved = [*damage.cells]
-        cleared = safe.keys() - {cell.column for cell in damage.cells}
+        cleared = [name for name in safe if name not in {cell.column for cell in damage.cells}]
         reason = "it has no meaning without the damaged value"
-        moved += [(name, damage.row[name], reason) for name in safe if name in cleared and damage.row[name] is not None]
+        moved += [(name, damage.row[name], reason) for name in cleared if damage.row[name] is not None]
         connection.execute(table.update().where(is_row).values(**safe))
     rows = [
         {

@@ -18,11 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.db import damage_repair
+from kern_nb.db import damage_repair, process_identity
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
-from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables
 from kern_nb.display import DisplayMixin
 
@@ -145,7 +144,7 @@ def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
     """Whether the process that writes a run is alive, gone or on another host, and a description."""
     if run_id in _abandoned and process == current_process():
         return "gone", "its process abandoned it"
-    return state_of_process(process)
+    return process_identity.process_state(process)
 
 
 def _started_calls(connection: Connection, tables: Tables) -> Iterator[Finding]:

@@ -49,7 +49,6 @@ _SERVER_GONE = ("08", "57P", "25P03", "58", "XX", "F0")
 _SERVER_FULL = ("53",)
 _BUSY = ("57014", "40001", "40P01", "53300")  # canceled, serialization failure, deadlock, too many connections
 _LAYOUT = ("42P01", "42703", "42704", "42883", "3F")
-_INTEGRITY = ("23",)
 
 _TRANSLATIONS: list[tuple[tuple[str, ...], type[KernError], str]] = [
     (("25006",), ReadOnlyStore, "Connect to the primary server as a user that may write; nothing was written."),
@@ -57,7 +56,7 @@ _TRANSLATIONS: list[tuple[tuple[str, ...], type[KernError], str]] = [
     (_SERVER_FULL, StoreUnavailable, "Nothing was stored. Free disk space or memory on the server, then try again."),
     (_LAYOUT, StoreUnavailable, "The tables were changed while the store was open. Attach it again."),
     (("22", "54"), UnstorableValue, "Nothing was stored."),
-    (_INTEGRITY, StoreBusy, "Another writer stored the same row at the same time; nothing was stored. Try again."),
+    (("23",), StoreBusy, "Another writer stored the same row at the same time; nothing was stored. Try again."),
 ]
 """By SQLSTATE, the first that matches: the error to raise and its hint."""
 
@@ -226,7 +225,6 @@ class PostgresDb(RowStore):
                 raise translated or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
-        """Translate the last failure."""
         cause = self.translate_error(error)
         return cause if isinstance(cause, Exception) else super()._busy(error)
 
@@ -297,7 +295,6 @@ def _privilege_error(error: Exception, reason: str) -> KernError:
 
 
 def _stream_rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
-    """Stream the result of a query row by row."""
     with psycopg.RawCursor(raw) as cursor:
         stream: Any = cursor.stream(statement, values)  # the extended protocol, which accepts a single statement
         try:

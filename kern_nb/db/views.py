@@ -45,7 +45,6 @@ _FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens
 
 
 def _valid_usage(table: sa.Table) -> dict[str, Expression]:
-    """The usage columns of a table, each `valid_or_null`."""
     # Older stores may have larger counts, whose sum would not fit in 64 bits.
     limit = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
     counts = {name: sa.type_coerce(table.c[name], sa.BigInteger) for name in USAGE_COLUMNS if name != "cost"}
@@ -191,7 +190,6 @@ def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> t
 
 
 def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
-    """Per session: the sums over its runs."""
     r = tables.runs
     own = r.c.copied_from.is_(None)  # the usage of a copied run belongs to the original
 
