@@ -1,4 +1,4 @@
-"""Read a database's catalog: the names of tables and views, and their columns.
+"""Read a database's catalog: the names of tables and views, their columns, and the program that they belong to.
 
 SQLAlchemy's inspector does not tell which objects belong to an extension, nor covers every schema of a DuckDB file; and
 it fails on a broken view, or a virtual table whose module is not loaded.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 _OBJECTS = {
     "sqlite": """SELECT '' AS "schema", name FROM sqlite_master
@@ -44,7 +45,7 @@ _COLUMNS = {
 _MAX_TABLES = 1000
 
 # The schemas of the search path, in order, and the columns of a table in each.
-_SEARCH_PATH = """SELECT n.nspname, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+_SEARCH_PATH = """SELECT n.nspname AS name, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
       has_schema_privilege(n.oid, 'CREATE') AS writable
     FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(name, position)
@@ -106,27 +107,66 @@ def columns(connection: Connection, name: str, schema: str | None) -> set[str]:
     return set()
 
 
-@dataclass(frozen=True)
-class PathSchema:
-    """A schema of PostgreSQL's search path, with the columns of a table in it, if any."""
+def search_path(connection: Connection, name: str) -> Sequence[RowMapping]:
+    """The existing and accessible schemas of PostgreSQL's search path, in order.
 
-    name: str
-    columns: frozenset[str]
-    writable: bool
-
-
-def search_path(connection: Connection, name: str) -> list[PathSchema]:
-    """The existing and accessible schemas of the search path, in order, with the columns of one table."""
-    rows = connection.execute(_bind(_SEARCH_PATH, name=name)).mappings()
-    return [PathSchema(row["nspname"], frozenset(row["columns"] or ()), row["writable"]) for row in rows]
-
-
-def has_schema(connection: Connection, schema: str) -> bool:
-    """Whether a PostgreSQL schema exists."""
-    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"
-    return connection.execute(_bind(query, schema=schema)).first() is not None
+    Each with its ``name``, the ``columns`` of one table in it, and whether it is ``writable``.
+    """
+    return connection.execute(_bind(_SEARCH_PATH, name=name)).mappings().all()
 
 
 def _bind(query: str, **values: str | None) -> sa.TextClause:
     params = [sa.bindparam(name, value, sa.Text()) for name, value in values.items() if f":{name}" in query]
     return sa.text(query).bindparams(*params)
+
+
+_ANY = "*"
+_LAYOUTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("Agno 2", {_ANY: "session_id session_type session_data runs"}),
+    ("Agno 3", {_ANY: "session_id session_type session_data"}),
+    ("OpenAI Agents", {_ANY: "session_id message_data"}),
+    ("LangGraph checkpoints", {"checkpoints": "thread_id checkpoint_ns checkpoint_id"}),
+    ("LangGraph store", {"store": "prefix key value"}),
+    ("LangChain chat history", {_ANY: "id session_id message"}),
+    ("Google ADK", {"sessions": "app_name user_id id", "events": "session_id invocation_id"}),
+    ("OpenCode", {"session": "id", "message": "id session_id data", "part": "message_id"}),
+    ("Codex", {"threads": "id rollout_path"}),
+    ("Cursor", {"cursorDiskKV": "key value"}),
+    ("VS Code", {"ItemTable": "key value"}),
+    ("llm", {"responses": "id model prompt response", "conversations": "id name model"}),
+    ("llm", {"turns": "thread_id tip_message_hash", "threads": "id tip_message_hash"}),
+    ("AutoGen", {"chat_completions": "invocation_id client_id session_id"}),
+    ("Chainlit", {"threads": "id", "steps": "id threadId"}),
+    ("Open WebUI", {"chat": "id user_id title chat"}),
+    ("Letta", {"agents": "id", "messages": "id agent_id", "organizations": "id"}),
+    ("MLflow", {"experiments": "experiment_id", "runs": "run_uuid"}),
+    ("Langfuse", {"projects": "id", "traces": "id project_id"}),
+    ("Phoenix", {"traces": "id trace_id", "spans": "id trace_rowid"}),
+    ("n8n", {"workflow_entity": "id", "execution_entity": "id"}),
+    ("Dify", {"apps": "id", "conversations": "id app_id", "messages": "conversation_id"}),
+    ("AnythingLLM", {"workspace_chats": "id prompt response"}),
+    ("IPython's history", {"history": "session line source", "sessions": "session start"}),
+    ("Jupyter's notebook signatures", {"nbsignatures": "algorithm signature"}),
+    ("Django", {"django_migrations": "app name applied"}),
+)
+"""Other programs, each with its tables and columns; ``_ANY`` is a table of any name, which several programs let users
+choose. A layout matches if each of its tables exists with at least these columns. The first match counts."""
+
+
+def identify_program(tables: Mapping[str, AbstractSet[str]]) -> str | None:
+    """The program that created tables, given the columns of each table by name; None if unknown."""
+    return next((program for program, layout in _LAYOUTS if _matches(tables, layout)), None)
+
+
+def _matches(tables: Mapping[str, AbstractSet[str]], layout: Mapping[str, str]) -> bool:
+    for name, columns in layout.items():
+        candidates = tables.values() if name == _ANY else (tables.get(name, frozenset()),)
+        if not any(set(columns.split()) <= candidate for candidate in candidates):
+            return False
+    return True
+
+
+def name_list(names: AbstractSet[str], *, most: int = 6) -> str:
+    """Names for a message: the first few, shortened, without control characters."""
+    texts = [name if name.isprintable() and len(name) <= 60 else repr(name[:60]) for name in sorted(names)[:most]]  # noqa: PLR2004
+    return ", ".join(texts) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -54,7 +54,6 @@ def _type_error(expected: str, value: object) -> ValueError:
 class ValidatedType(sa.types.TypeDecorator[Any]):
     """A column type that reads only what it could have written."""
 
-    cache_ok = True
     column: sa.Column[Any] | None = None
     """The column that has this type; `Tables` sets it."""
 
@@ -134,7 +133,6 @@ class Json(ValidatedType):
 class _ScalarType(ValidatedType):
     """A number or a boolean; only SQLite does not enforce the type of such a column."""
 
-    cache_ok = True
     stored_types: tuple[type, ...]
     expected: str
 

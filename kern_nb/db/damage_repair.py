@@ -203,19 +203,16 @@ def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
     table: sa.Table = getattr(tables, damage.attribute)
     safe = _SafeValues(connection, tables, damage).compute()
     is_row = _has_address(connection, damage.address)
-    moved: list[tuple[str | None, Any, str]] = []
+    moved: list[tuple[str | None, Any, str]]
     if safe is None:
         whole_row = {name: _to_bytes(value) for name, value in damage.row.items() if value is not None}
-        moved.append((None, whole_row, "; ".join(f"{cell.column}: {cell.reason}" for cell in damage.cells)))
+        moved = [(None, whole_row, "; ".join(f"{cell.column}: {cell.reason}" for cell in damage.cells))]
         connection.execute(table.delete().where(is_row))
     else:
-        moved += [(cell.column, _to_bytes(cell.value), cell.reason) for cell in damage.cells]
+        moved = [*damage.cells]
         cleared = [name for name in safe if name not in {cell.column for cell in damage.cells}]
-        moved += [
-            (name, _to_bytes(damage.row[name]), "it has no meaning without the damaged value")
-            for name in cleared
-            if damage.row[name] is not None
-        ]
+        reason = "it has no meaning without the damaged value"
+        moved += [(name, damage.row[name], reason) for name in cleared if damage.row[name] is not None]
         connection.execute(table.update().where(is_row).values(**safe))
     rows = [
         {
@@ -225,7 +222,7 @@ def repair(connection: Connection, store: Database, damage: RowDamage) -> str:
             "session_id": damage.key("session_id"),
             "run_id": damage.key("run_id"),
             "row_name": describe_row(damage.attribute, damage.row) or damage.attribute,
-            "value": value,
+            "value": _to_bytes(value),
             "reason": reason,
             "set_aside_at": int(time.time() * 1_000_000),
         }

@@ -64,15 +64,12 @@ class Database(ABC):
         _stores.add(self)
 
     def __repr__(self) -> str:
-        """The class and the URL."""
         return escape_controls(f"<{type(self).__name__} {self.url}{' (read-only)' if self.read_only else ''}>")
 
     def __enter__(self) -> Self:
-        """Close the store at the end of the block."""
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close the store."""
         self.close()
 
     timeout: float = BUSY_TIMEOUT_S

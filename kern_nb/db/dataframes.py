@@ -184,7 +184,6 @@ class DataFrameMethods(Database):
         return arrow_to_pandas(self._arrow(name, arguments))
 
     def _arrow(self, name: str, arguments: Mapping[str, Any]) -> pa.Table:
-        """Read a frame with the arguments of the calling method."""
         from kern_nb.db.frame_queries import FrameRequest, read_frame
 
         fields = FrameRequest.__dataclass_fields__

@@ -274,7 +274,6 @@ _ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.bina
 
 
 def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:
-    """Convert the values of a column to the form in which they are stored."""
     type_ = column.type
     if not isinstance(type_, sa.types.TypeDecorator):
         return values

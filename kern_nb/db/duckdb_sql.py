@@ -35,12 +35,9 @@ _GENERATED = (
 
 
 def require_select(raw: duckdb.DuckDBPyConnection, text: str, relations: Collection[str]) -> None:
-    """Check that SQL is one SELECT, or EXPLAIN of one, with allowed relations and functions only.
+    """Check that SQL is one SELECT, or EXPLAIN of one, with allowed functions and relations only.
 
-    Args:
-        raw: A connection to parse with.
-        text: The SQL.
-        relations: The tables and views that the query may name, besides those in its own WITH.
+    The relations are the tables and views that the query may name, besides those in its own WITH.
 
     Raises:
         QueryRefused: the SQL is another statement, or calls a function that is not allowed.
@@ -68,13 +65,9 @@ def _names(raw: duckdb.DuckDBPyConnection, query: str, **parameters: object) -> 
 
 
 def require_safe_catalog(raw: duckdb.DuckDBPyConnection, database: str, tables: Collection[str], url: str) -> None:
-    """Check that statements of kern_nb run no code from the file: macros, views, generated columns.
+    """Check that statements on a store's tables run no code from its file: macros, views, generated columns.
 
-    Args:
-        raw: A connection to the file.
-        database: The name under which the file is attached.
-        tables: The tables of the store.
-        url: The store's URL, for messages.
+    ``database`` is the name under which the file is attached.
 
     Raises:
         NotAStore: the file defines such an object.

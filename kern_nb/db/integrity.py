@@ -18,11 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.db import damage_repair
+from kern_nb.db import damage_repair, process_identity
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
-from kern_nb.db.process_identity import process_state as state_of_process
 from kern_nb.db.schema import Tables
 from kern_nb.display import DisplayMixin
 
@@ -122,11 +121,8 @@ def abandon(run_id: str) -> None:
 def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     open_runs = partial(_open_runs, hosts_gone=hosts_gone)
     for check_rows in (open_runs, _started_calls, _orphans, _broken_forks, _cycles, _gaps):
-        findings = []
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
-            for finding in check_rows(connection, tables):
-                findings.append(finding)  # noqa: PERF402 - keep those before the damaged row
-        yield from findings
+            yield from check_rows(connection, tables)
 
 
 def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
@@ -148,7 +144,7 @@ def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
     """Whether the process that writes a run is alive, gone or on another host, and a description."""
     if run_id in _abandoned and process == current_process():
         return "gone", "its process abandoned it"
-    return state_of_process(process)
+    return process_identity.process_state(process)
 
 
 def _started_calls(connection: Connection, tables: Tables) -> Iterator[Finding]:
@@ -233,13 +229,12 @@ def _repair(connection: Connection, store: Database, finding: Finding) -> Findin
     if finding.kind == "cycle":
         link = damage_repair.parent_link(connection, tables, finding.session_id)
         detail += f"; {damage_repair.repair(connection, store, link)}"
-    elif finding.kind == "interrupted":
-        r = tables.runs
-        state = load_session_state(connection, tables, finding.session_id)
-        interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
-        connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
-        mark_unknown(connection, tables, finding.run_id or "")
-    elif finding.kind == "left started":
+    elif finding.kind in ("interrupted", "left started"):
+        if finding.kind == "interrupted":
+            r = tables.runs
+            state = load_session_state(connection, tables, finding.session_id)
+            interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
+            connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
         mark_unknown(connection, tables, finding.run_id or "")
     else:
         return finding

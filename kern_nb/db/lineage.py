@@ -26,9 +26,8 @@ from kern_nb.records import OPEN_STATUSES
 BranchPointLike = int | str | tuple[int | str, int] | None
 """How a caller names a branch point: a run by index, id or unique prefix of its id; or (run, message_index)."""
 
-
-_FAR = 2**62
-"""An index after all others."""
+_FAR = 2**62  # an index after all others
+_MAX_DISJUNCTION = 12  # the most segments for which a condition names each of them
 
 
 def _or_far(index: int | None) -> int:
@@ -124,10 +123,6 @@ class Lineage(tuple[Segment, ...]):  # noqa: SLOT001 - a property is kept
         return sa.and_(has_owner, in_segments(document, owner, rows.c.run_index, message, part))
 
 
-_MAX_DISJUNCTION = 12
-"""The most segments for which a condition names each of them."""
-
-
 class in_segments(ByEngine):  # noqa: N801 - used like a function
     """Whether a row is in one of the segments of a JSON array of ``{"s": session, "r": run, "m": message}``."""
 
@@ -217,8 +212,7 @@ def load_lineage(connection: Connection, tables: Tables, session: StoredRow) -> 
     return Lineage(reversed(segments))
 
 
-_MAX_DEPTH = 10_000
-"""A longer chain of parents is a cycle."""
+_MAX_DEPTH = 10_000  # a longer chain of parents is a cycle
 NO_FORK = "NULL in a branch"
 CYCLE = "its parents form a cycle"
 _LINK_COLUMNS = ("session_id", "parent_session_id", "fork_run_index", "fork_message_index")

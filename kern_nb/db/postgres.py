@@ -13,25 +13,52 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
+from psycopg import errors as pg
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, fork_safety, postgres_errors, postgres_sql, urls, user_sql
+from kern_nb.db import catalog, fork_safety, postgres_sql, urls, user_sql
 from kern_nb.db.database import BUSY_TIMEOUT_S
+from kern_nb.db.disk_space import disk_full_error
 from kern_nb.db.pools import InterruptSafeQueuePool
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.schema_versions import not_a_table_error
-from kern_nb.errors import QueryFailed, QueryRefused, StoreNotFound
+from kern_nb.errors import (
+    KernError,
+    QueryFailed,
+    QueryRefused,
+    ReadOnlyStore,
+    StoreBusy,
+    StoreNotFound,
+    StoreUnavailable,
+    UnstorableValue,
+)
 
 _RETRYABLE = (
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.UniqueViolation,
-    psycopg.errors.DuplicateTable,  # two stores create the same tables
-    psycopg.errors.DuplicateObject,
-    psycopg.errors.DuplicateColumn,  # or upgrade them
+    pg.SerializationFailure,
+    pg.DeadlockDetected,
+    pg.UniqueViolation,
+    pg.DuplicateTable,  # two stores create the same tables
+    pg.DuplicateObject,
+    pg.DuplicateColumn,  # or upgrade them
 )
+
+# Prefixes of the SQLSTATE: the class of the error, or the whole code.
+_SERVER_GONE = ("08", "57P", "25P03", "58", "XX", "F0")
+_SERVER_FULL = ("53",)
+_BUSY = ("57014", "40001", "40P01", "53300")  # canceled, serialization failure, deadlock, too many connections
+_LAYOUT = ("42P01", "42703", "42704", "42883", "3F")
+
+_TRANSLATIONS: list[tuple[tuple[str, ...], type[KernError], str]] = [
+    (("25006",), ReadOnlyStore, "Connect to the primary server as a user that may write; nothing was written."),
+    (_BUSY, StoreBusy, "Try again; if the error persists, check the load and the limits of the server."),
+    (_SERVER_FULL, StoreUnavailable, "Nothing was stored. Free disk space or memory on the server, then try again."),
+    (_LAYOUT, StoreUnavailable, "The tables were changed while the store was open. Attach it again."),
+    (("22", "54"), UnstorableValue, "Nothing was stored."),
+    (("23",), StoreBusy, "Another writer stored the same row at the same time; nothing was stored. Try again."),
+]
+"""By SQLSTATE, the first that matches: the error to raise and its hint."""
 
 _connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
@@ -104,7 +131,7 @@ class PostgresDb(RowStore):
         schema = self._db_schema
         if schema is None:
             schema = self._find_schema(connection)
-        elif not catalog.has_schema(connection, schema):
+        elif not sa.inspect(connection).has_schema(schema):
             hint = "Check db_schema, or run CREATE SCHEMA."
             raise StoreNotFound(f"The schema {schema!r} does not exist in {self.url}.", hint)
         if schema != self.tables.metadata.schema:
@@ -113,7 +140,7 @@ class PostgresDb(RowStore):
     def _find_schema(self, connection: Connection) -> str:
         path = catalog.search_path(connection, self.tables.schema.name)
         required = set(self.tables.schema.columns.keys())
-        candidates = [schema.name for schema in path if required <= schema.columns]
+        candidates: list[str] = [schema["name"] for schema in path if required.issubset(schema["columns"])]
         for schema in candidates:
             kern_schema = Tables(self.tables.name, schema).schema
             row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
@@ -124,7 +151,8 @@ class PostgresDb(RowStore):
                 f"No schema of the search path exists in {self.url}, or you lack the right to use it.",
                 "Name one: PostgresDb(..., db_schema='...').",
             )
-        return next(iter([*candidates, *(schema.name for schema in path if schema.writable)]), path[0].name)
+        candidates += [schema["name"] for schema in path if schema["writable"]]
+        return candidates[0] if candidates else str(path[0]["name"])
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -190,21 +218,37 @@ class PostgresDb(RowStore):
                     self, connection.dialect, self.tables.metadata.schema or "public", names_used.names
                 )
                 return _stream_rows(raw, postgres_sql.add_views(body, views), values)
-            except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
+            except (pg.ReadOnlySqlTransaction, pg.InsufficientPrivilege) as error:
                 raise QueryRefused(self._reason(error), "SQL can only read the views.") from error
             except psycopg.Error as error:
-                translated = self.translate_error(error) if postgres_errors.is_server_error(error) else None
+                translated = self.translate_error(error) if _is_server_error(error) else None
                 raise translated or QueryFailed(self._reason(error), "The SQL dialect is PostgreSQL's.") from error
 
     def _busy(self, error: Exception) -> Exception:
-        """Translate the last failure."""
         cause = self.translate_error(error)
         return cause if isinstance(cause, Exception) else super()._busy(error)
 
     def translate_error(self, error: Exception) -> BaseException | None:
         """Translate an error of psycopg or the pool."""
-        translated = postgres_errors.translate(error, self.url, self._reason, self._blocker)
-        return translated or super().translate_error(error)
+        if isinstance(error, sa.exc.TimeoutError):
+            reason = f"{self.url}: all connections of this process are in use."
+            return StoreBusy(reason, "Wait until its threads finish.")
+        cause = getattr(error, "orig", None) or error
+        if not isinstance(cause, psycopg.Error):
+            return super().translate_error(error)
+        if isinstance(cause, pg.DiskFull):
+            return disk_full_error(self.url, self._reason(cause))
+        reason = f"{self.url}: {self._reason(cause)}."
+        if isinstance(cause, pg.LockNotAvailable):
+            holder = self._blocker()
+            reason = f"{self.url}: {holder} holds a lock that was not released in time." if holder else reason
+            return StoreBusy(reason, "End that transaction (COMMIT or ROLLBACK), or try again later.")
+        if isinstance(cause, pg.InsufficientPrivilege):
+            return _privilege_error(error, reason)
+        for states, kind, hint in _TRANSLATIONS:
+            if (cause.sqlstate or "").startswith(states):
+                return kind(reason, hint)
+        return StoreUnavailable(reason, "Check that the server is reachable, then attach it again.")
 
     def require_harmless(self, connection: Connection) -> None:
         """Refuse views in place of tables: they would run their owner's functions with the reader's rights."""
@@ -233,8 +277,24 @@ class PostgresDb(RowStore):
         return None
 
 
+def _is_server_error(error: psycopg.Error) -> bool:
+    """Whether a query failed because of the server or the connection, not its SQL."""
+    gone = not error.sqlstate and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    busy = isinstance(error, (pg.LockNotAvailable, pg.QueryCanceled, pg.SerializationFailure))
+    return gone or busy or (error.sqlstate or "").startswith((*_SERVER_GONE, *_SERVER_FULL))
+
+
+def _privilege_error(error: Exception, reason: str) -> KernError:
+    statement = (getattr(error, "statement", None) or "").lstrip().upper()
+    if statement.startswith("CREATE"):
+        return ReadOnlyStore(reason, "Ask the owner to GRANT CREATE on the schema, or name your own: db_schema=...")
+    if statement.startswith(("INSERT", "UPDATE", "DELETE", "ALTER")) or statement.endswith("FOR UPDATE"):
+        hint = "Ask the owner to GRANT INSERT, UPDATE, DELETE on its tables; nothing was written."
+        return ReadOnlyStore(reason, hint)
+    return StoreUnavailable(reason, "Ask the owner to GRANT SELECT on its tables to this user.")
+
+
 def _stream_rows(raw: Any, statement: str, values: list[Any]) -> pa.Table:
-    """Stream the result of a query row by row."""
     with psycopg.RawCursor(raw) as cursor:
         stream: Any = cursor.stream(statement, values)  # the extended protocol, which accepts a single statement
         try:

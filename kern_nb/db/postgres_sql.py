@@ -150,7 +150,6 @@ def _end_of_comment(text: str, position: int) -> int:
 
 
 def _name(kind: str, token: str) -> str:
-    """Normalize a word or a quoted name."""
     name = token[1:-1].replace('""', '"') if kind == "quoted" else token
     content = name.encode(errors="replace")
     if kind != "quoted":

@@ -145,7 +145,6 @@ def _load_requirements(connection: Connection, tables: Tables, *where: sa.Column
 
 
 def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
-    """Set the requirements of each run, of any status."""
     q = tables.requirements
     where: list[sa.ColumnElement[bool]] = [q.c.session_id.in_({run.session_id for run in runs})]
     where += [q.c.run_id == runs[0].run_id] if len(runs) == 1 else []
@@ -407,12 +406,10 @@ def _paired(messages: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
     call_ids = {(run, call.tool_call_id) for run, m in messages for call in m.tool_calls}
     result_ids = {(run, m.tool_call_id) for run, m in messages if m.role in RESULT_ROLES}
     unanswered: dict[tuple[int, str | None], list[ToolCall]] = defaultdict(list)
-    answered: set[int] = set()
-    results: set[int] = set()
+    matched: set[int] = set()  # the identities of calls and results that have each other
     for run, message in messages:
         if message.role in RESULT_ROLES and unanswered[run, message.tool_call_id]:
-            answered.add(id(unanswered[run, message.tool_call_id].pop(0)))
-            results.add(id(message))
+            matched |= {id(unanswered[run, message.tool_call_id].pop(0)), id(message)}
         for call in message.tool_calls:
             original_id = (call.tool_call_id or "").rpartition("~")[0]
             if (run, original_id) in call_ids and (run, call.tool_call_id) not in result_ids:
@@ -420,9 +417,9 @@ def _paired(messages: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
             unanswered[run, call.tool_call_id].append(call)
     paired = []
     for run, message in messages:
-        if message.role in RESULT_ROLES and id(message) not in results:
+        if message.role in RESULT_ROLES and id(message) not in matched:
             continue
-        calls = [call for call in message.tool_calls if id(call) in answered]
+        calls = [call for call in message.tool_calls if id(call) in matched]
         if len(calls) == len(message.tool_calls):
             paired.append((run, message))
         elif calls or message.content not in (None, "", []):

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, foreign_layouts, key_upgrades
+from kern_nb.db import catalog, key_upgrades
 from kern_nb.db.schema import Tables
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
@@ -30,18 +30,15 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
-_INTERNAL_COLUMN_VERSION = 4
-"""The version that moved kern_nb's own keys from ``extra`` to ``internal``."""
+_INTERNAL_COLUMN_VERSION = 4  # moved kern_nb's own keys from ``extra`` to ``internal``
 
 
 def create_tables(
     connection: Connection, tables: Tables, *, beside_others: bool = False, database: str = "The database"
 ) -> None:
-    """Create the tables of a workload, or upgrade older ones, in a writing transaction. Arguments as `read_version`.
+    """Create the tables of a workload, or upgrade older ones, in a writing transaction.
 
-    Raises:
-        SchemaTooNew: a newer kern_nb wrote them; nothing was changed.
-        ForeignLayout: the database, or a table of one of these names, is another program's; nothing was changed.
+    Arguments and errors are those of `read_version`; after an error nothing was changed.
     """
     version = read_version(connection, tables, beside_others=beside_others, database=database)
     tables.metadata.create_all(connection)
@@ -107,9 +104,9 @@ def has_kern_tables(
     _require_free_names(connection, tables, objects)
     if objects.all and not beside_others:
         columns_by_table = catalog.columns_by_table(connection, objects.own, schema)
-        program = foreign_layouts.identify_program(columns_by_table)
+        program = catalog.identify_program(columns_by_table)
         layout = f"the layout of {program}" if program else "an unknown layout"
-        names = foreign_layouts.name_list(objects.all)
+        names = catalog.name_list(objects.all)
         raise ForeignLayout(
             f"{database} belongs to another program, in {layout}: its tables are {names}. "
             "It has no tables of kern_nb, and nothing was changed.",
@@ -127,14 +124,14 @@ def _require_free_names(connection: Connection, tables: Tables, objects: catalog
 
 
 def _foreign_table_error(table: str, columns: AbstractSet[str]) -> ForeignLayout:
-    program = foreign_layouts.identify_program({table: columns})
+    program = catalog.identify_program({table: columns})
     if program:
         return ForeignLayout(
             f"The table {table!r} is in the layout of {program}; kern_nb does not write to it.",
             "Keep both in one database under another table name: session_table='kern_sessions'.",
         )
     return ForeignLayout(
-        f"The table {table!r} is not a session table of kern_nb: its columns are {foreign_layouts.name_list(columns)}.",
+        f"The table {table!r} is not a session table of kern_nb: its columns are {catalog.name_list(columns)}.",
         "Choose another table name: session_table='kern_sessions'.",
     )
 

@@ -46,7 +46,6 @@ class SessionFilter:
     tag: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is a condition."""
         return self != SessionFilter()
 
 

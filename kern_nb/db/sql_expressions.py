@@ -57,8 +57,7 @@ def _json_text_postgresql(element: json_text, compiler: Any, **kw: Any) -> str:
     return _postgresql_json(column, "JSON", f" ->> {key}", compiler.dialect)
 
 
-_INPUT_IS_VALID_VERSION = (16,)
-"""The first version of PostgreSQL with ``pg_input_is_valid``."""
+_INPUT_IS_VALID_VERSION = (16,)  # the first version of PostgreSQL with ``pg_input_is_valid``
 
 
 def _postgresql_json(text: str, kind: str, operators: str, dialect: sa.Dialect) -> str:
@@ -75,20 +74,13 @@ class valid_or_null(  # noqa: N801 - used like a function
 ):
     """A column, NULL where a value does not fit its type. Only SQLite stores such values."""
 
-    def __init__(self, column: Expression) -> None:
-        kind = type(column.type)
-        self.type = STORED_TYPES[kind]()
-        self.kinds = _SQLITE_TYPES[kind]  # follows from the column, which is part of the cache key
+    def __init__(self, column: sa.Column[Any]) -> None:
+        kind: Any = column.type
+        self.type = kind.impl_instance
+        self.kinds = _SQLITE_TYPES[type(kind)]  # follows from the column, which is part of the cache key
         super().__init__(sa.type_coerce(column, self.type))
 
 
-STORED_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {
-    Text: sa.Text,
-    Json: sa.Text,
-    Integer: sa.BigInteger,
-    Real: sa.Double,
-    Boolean: sa.Boolean,
-}
 _SQLITE_TYPES = {Text: "'text'", Json: "'text'", Integer: "'integer'", Real: "'real', 'integer'", Boolean: "'integer'"}
 
 

@@ -115,7 +115,6 @@ class SqliteDb(RowStore):
         return engine
 
     def _connect(self, mode: str | None = None) -> SqliteConnection:
-        """Open a connection for the calling thread."""
         try:
             connection = open_connection(self.db_file, mode or ("ro" if self.read_only else "rwc"), self.timeout)
         except sqlite3.Error as error:

@@ -145,18 +145,9 @@ class SqlitePool(InterruptSafePool, NullPool):
         self._idle.clear()
         self._to_close.clear()
 
-    def status(self) -> str:
-        """Describe the pool."""
-        return f"Idle connections: {len(self._idle)}"
-
 
 def open_connection(path: Path, mode: str, timeout: float) -> SqliteConnection:
-    """Open a file for the calling thread.
-
-    Args:
-        path: The file.
-        mode: ``ro``, ``rw`` or ``rwc``, as in SQLite's URLs.
-        timeout: Seconds to wait for a lock.
+    """Open a file for the calling thread, with a mode of SQLite's URLs: ``ro``, ``rw`` or ``rwc``.
 
     Raises:
         StoreUnavailable: this process was forked while its parent had the file open.

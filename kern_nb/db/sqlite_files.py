@@ -119,7 +119,6 @@ def _log_path(path: Path, suffix: str) -> Path:
 
 
 def _log_has_schema(path: Path) -> bool:
-    """Whether the log or the journal of a file contains ``kern_schema``."""
     leaf = {}  # by page: whether its latest version has the row
     for number, page in _read_log(path):
         start = _FILE_HEADER if number == 1 else 0

@@ -110,13 +110,8 @@ def format_url(url: sa.URL) -> str:
     text = url.set(query={}).render_as_string(hide_password=True)
     if any(sign in (url.database or "") for sign in "=@:?#"):
         text = url.set(query={}, database="").render_as_string(hide_password=True) + MASK
-    query = [_parameter(name, value) for name in sorted(url.query) for value in _values(url, name)]
+    query = [_parameter(name, value) for name in sorted(url.query) for value in url.normalized_query[name]]
     return text + (f"?{'&'.join(query)}" if query else "")
-
-
-def _values(url: sa.URL, name: str) -> tuple[str, ...]:
-    value = url.query[name]
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _parameter(name: str, value: str) -> str:
@@ -128,9 +123,10 @@ def _parameter(name: str, value: str) -> str:
 
 def find_secrets(url: sa.URL) -> set[str]:
     """The parts of a URL that no message may contain: the password, and the values that `format_url` masks."""
-    secrets = {value for name in url.query if name not in _SAFE_PARAMETERS for value in _values(url, name)}
+    query = url.normalized_query
+    secrets = {value for name in query.keys() - _SAFE_PARAMETERS for value in query[name]}
     if secrets:  # the part of a secret after an & looks like an unknown name
-        secrets |= url.query.keys() - _SAFE_PARAMETERS - _SECRET_PARAMETERS
+        secrets |= query.keys() - _SAFE_PARAMETERS - _SECRET_PARAMETERS
     if url.password is not None:
         secrets.add(str(url.password))
     secrets |= {word for value in tuple(secrets) for word in re.split(r"[\s=]+", value)}
@@ -139,7 +135,8 @@ def find_secrets(url: sa.URL) -> set[str]:
 
 def url_digest(url: sa.URL) -> str:
     """A hash that identifies the database of a URL, independent of the password."""
-    pairs = [(name, value) for name in sorted(url.query) if "password" not in name for value in _values(url, name)]
+    query = url.normalized_query
+    pairs = [(name, value) for name in sorted(query) if "password" not in name for value in query[name]]
     return hashlib.sha256(repr((url.username, url.host, url.port, url.database, pairs)).encode()).hexdigest()[:16]
 
 

@@ -156,11 +156,7 @@ def _max_result_bytes() -> int:
 
 
 def _limited(parts: Iterable[_Part], size: Callable[[_Part], int]) -> Iterator[_Part]:
-    """The parts of a result as they are read.
-
-    Raises:
-        QueryFailed: They would fill the memory.
-    """
+    """The parts of a result as they are read, as long as they do not fill the memory."""
     total, limit = 0, _max_result_bytes()
     for part in parts:
         total += size(part)

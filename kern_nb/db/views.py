@@ -12,9 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kern_nb.db.column_types import ValidatedType
 from kern_nb.db.columns import FRAMES
 from kern_nb.db.schema import MAX_TOKENS, USAGE_COLUMNS, Tables
-from kern_nb.db.sql_expressions import STORED_TYPES, Expression, json_text, valid_or_null
+from kern_nb.db.sql_expressions import Expression, json_text, valid_or_null
 from kern_nb.records import YEARS
 
 VIEWS = tuple(FRAMES)
@@ -44,7 +45,6 @@ _FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens
 
 
 def _valid_usage(table: sa.Table) -> dict[str, Expression]:
-    """The usage columns of a table, each `valid_or_null`."""
     # Older stores may have larger counts, whose sum would not fit in 64 bits.
     limit = sa.literal_column(str(MAX_TOKENS), sa.BigInteger)
     counts = {name: sa.type_coerce(table.c[name], sa.BigInteger) for name in USAGE_COLUMNS if name != "cost"}
@@ -190,7 +190,6 @@ def session_total(tables: Tables, name: str, only: RowFilter | None = None) -> t
 
 
 def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.Subquery:
-    """Per session: the sums over its runs."""
     r = tables.runs
     own = r.c.copied_from.is_(None)  # the usage of a copied run belongs to the original
 
@@ -251,9 +250,8 @@ def view_query(
         if value is None:
             own = table.c[column.name]
             value = as_micros(own) if column.kind == "time" else valid_or_null(own)
-        stored_type = STORED_TYPES.get(type(value.type))
-        if stored_type is not None:  # frames decode whole columns, not values
-            value = sa.type_coerce(value, stored_type())
+        if isinstance(value.type, ValidatedType):  # frames decode whole columns, not values
+            value = sa.type_coerce(value, value.type.impl_instance)
         if column.name in masks:
             hidden, replacement = masks[column.name]
             value = sa.case((hidden, replacement), else_=value)
