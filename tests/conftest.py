@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ENGINES = ("duckdb", "sqlite", "postgres", "memory")
 ENGINE_FOLDERS = ("conformance", "db")
+# Their results are computed from the store's frames, which are equal on all engines; SQLite is the fastest for small ones.
+ANALYSIS_FOLDERS = ("analysis", "render", "widgets")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # The duration of an example that writes to a store depends on the disk.
@@ -77,15 +79,16 @@ def postgres_database_url(new_postgres_database: Callable[[], str]) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of the engines once per engine, other tests on the default engine only.
+    """Run tests of the engines once per engine, other tests on one engine: the default, or SQLite (see above).
 
     Above the store, a test with the mark `every_engine` is the smoke test of its folder.
     """
     is_parametrized = any("engine_name" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "engine_name" in metafunc.fixturenames and not is_parametrized:
-        tests_the_engine = metafunc.definition.path.parent.name in ENGINE_FOLDERS
-        every_engine = tests_the_engine or metafunc.definition.get_closest_marker("every_engine")
-        metafunc.parametrize("engine_name", ENGINES if every_engine else ENGINES[:1], indirect=True, scope="function")
+        folder = metafunc.definition.path.parent.name
+        every_engine = folder in ENGINE_FOLDERS or metafunc.definition.get_closest_marker("every_engine")
+        engine = "sqlite" if folder in ANALYSIS_FOLDERS else "duckdb"
+        metafunc.parametrize("engine_name", ENGINES if every_engine else (engine,), indirect=True, scope="function")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from samples import load_session
 
 from kern_nb import Agent
 from kern_nb.analysis.compare import compare
-from kern_nb.db import InMemoryDb
+from kern_nb.db import SqliteDb
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run, ToolCall
 from kern_nb.views.transcript import session_html
@@ -129,9 +129,9 @@ VALUES = {
 
 
 @pytest.fixture(scope="module")
-def values():
+def values(tmp_path_factory):
     """A session for each value: as the result of a tool, of a call without a message, and as run output."""
-    with InMemoryDb() as store:
+    with SqliteDb(tmp_path_factory.mktemp("values") / "values.db") as store:
         for name, value in VALUES.items():
             store.append_run(f"message {name}", with_result(value))
             store.append_run(f"call {name}", Run(input="x", tool_calls=[ToolCall(tool_name="look", result=value)]))
