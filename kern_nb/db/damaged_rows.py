@@ -54,6 +54,8 @@ def decode(column: sa.Column[Any], value: Any) -> Any:
 
 def read_cell(attribute: str, column: sa.Column[Any], value: Any) -> tuple[Any, str | None]:
     """The value of a cell that was selected `raw`, and what is wrong with it, if it is damaged."""
+    if value is None and column.nullable:  # most cells of a list
+        return None, None
     try:
         decoded = decode(column, value)
     except ValueError as error:
