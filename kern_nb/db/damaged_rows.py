@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kern_nb.db.database import Database
 
 _MAX_ROWS = 3
-_HINT = "store.check(repair=True) moves the value out of the table; then the rest can be read."
+HINT = "store.check(repair=True) moves the value out of the table; then the rest can be read."
 
 KEY_COLUMNS: dict[str, tuple[str, ...]] = {
     "sessions": ("session_id",),
@@ -103,7 +103,7 @@ def damaged_row_error(store: Database, cell: UnreadableCell) -> DamagedRow:
         column = getattr(tables, column[0]).c[column[1]]
     owners = [] if column is None else [name for name in KEY_COLUMNS if getattr(tables, name) is column.table]
     if column is None or not owners:
-        return DamagedRow(f"{store.url} is damaged: {cell.reason}.", _HINT)
+        return DamagedRow(f"{store.url} is damaged: {cell.reason}.", HINT)
     rows = []
     if cell.row is not None:
         rows = [describe_row(owners[0], cell.row)]
@@ -111,7 +111,7 @@ def damaged_row_error(store: Database, cell: UnreadableCell) -> DamagedRow:
         with contextlib.suppress(Exception):  # the cell is reported in any case; its row is a help
             rows = _find_rows(store, owners[0], column, cell.value)
     suffix = f" of {' and of '.join(rows)}" if rows else ""
-    return DamagedRow(f"{column.table.name}.{column.name}{suffix} is damaged: {cell.reason}.", _HINT)
+    return DamagedRow(f"{column.table.name}.{column.name}{suffix} is damaged: {cell.reason}.", HINT)
 
 
 def _find_rows(store: Database, attribute: str, column: sa.Column[Any], value: Any) -> list[str]:

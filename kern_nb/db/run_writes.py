@@ -89,6 +89,9 @@ def insert_run(
         index = int(connection.execute(store.statements.insert_run, full).scalar_one())
     except sa.exc.IntegrityError as error:
         if "run_id" not in str(error.orig):  # the index: another run was faster, and the transaction is run again
+            if connection.dialect.name == "sqlite":  # not here, where a writer is alone: an index is damaged
+                r = store.tables.runs
+                connection.execute(sa.select(r.c.run_index).where(r.c.session_id == session_id)).all()  # names it
             raise
         message = f"Run {run.run_id!r} exists."
         raise RunExists(message, "Use another run_id, or none: then one is generated.") from error

@@ -17,7 +17,16 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
-from kern_nb.db import catalog, lineage, schema_versions, sqlite_connections, sqlite_files, sqlite_sql, user_sql
+from kern_nb.db import (
+    catalog,
+    damaged_rows,
+    lineage,
+    schema_versions,
+    sqlite_connections,
+    sqlite_files,
+    sqlite_sql,
+    user_sql,
+)
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import unavailable_error
@@ -25,7 +34,7 @@ from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
-from kern_nb.errors import QueryFailed, StoreBusy
+from kern_nb.errors import DamagedRow, QueryFailed, StoreBusy
 
 
 def _adapt(value: Any) -> Any:
@@ -168,4 +177,6 @@ class SqliteDb(RowStore):
             return super().translate_error(error)
         if "disk I/O error" in str(cause) or "disk is full" in str(cause):
             return unavailable_error(self.url, cause, self.db_file)
+        if isinstance(cause, sqlite3.IntegrityError):  # a writer is alone, so no other one took the key
+            return DamagedRow(f"{self.url} has damaged rows: {cause}.", damaged_rows.HINT)
         return explain_error(cause, self.url)

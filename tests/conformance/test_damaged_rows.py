@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kern_nb.db import SqliteDb
 from kern_nb.errors import DamagedRow
-from kern_nb.records import Session
+from kern_nb.records import Run, Session
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stress"))
 
@@ -62,6 +62,22 @@ def test_the_error_names_the_row(filled, table, column, name):
     with pytest.raises(DamagedRow, match=rf"\.{column} of session 'bad', .*{name}.* is damaged: not JSON"):
         filled.get_session("bad")
     assert len(filled.messages_df("bad")) == 8
+
+
+@pytest.mark.parametrize("value", ["text", b"\xff\xfe\x00"])
+def test_append_after_a_damaged_run_index_names_it(tmp_path, value):
+    """In SQLite, whose columns hold any type: the next index is computed from the damaged one. Nothing is written."""
+    with SqliteDb(tmp_path / "s.db") as store:
+        cells.fill(store)
+        assert cells.damage(store, "runs", "run_index", value)
+        runs = store.sql("SELECT count(*) AS n FROM runs").n[0]
+        for append in (lambda: store.append_run("bad", Run(input="x")), lambda: store.start_run("bad", input="x")):
+            with pytest.raises(DamagedRow, match=r"agno_sessions_runs\.run_index of session 'bad'") as raised:
+                append()
+            assert "check(repair=True)" in raised.value.hint
+        assert store.sql("SELECT count(*) AS n FROM runs").n[0] == runs
+        assert store.check(repair=True)
+        assert store.append_run("bad", Run(input="x")).run_index > 0
 
 
 def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
