@@ -94,6 +94,9 @@ class SqliteConnection(sqlite3.Connection):
     def close(self) -> None:
         """Close, unless the connection is inherited."""
         if not self.inherited:
+            # SQLite defers the close while a traceback keeps a statement alive: the lock must not wait for that.
+            with contextlib.suppress(sqlite3.Error):  # closed before
+                super().rollback()
             super().close()
             with _lock:
                 _connections.discard(self)

@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from kern_nb.db import SqliteDb, open_store, sqlite_connections
 from kern_nb.db.sqlite_connections import SqliteConnection
@@ -52,6 +53,25 @@ def locked(store):
     with contextlib.closing(sqlite3.connect(store.db_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
+
+
+def test_interrupted_write_releases_the_lock_while_its_traceback_exists(store):
+    """IPython keeps the traceback, which keeps the statement, which keeps SQLite from closing the connection."""
+    with contextlib.closing(sqlite3.connect(store.db_file, timeout=0, isolation_level=None)) as other:
+
+        def interrupt(connection, cursor, statement, *rest):
+            if statement.startswith("INSERT"):
+                raise KeyboardInterrupt
+
+        sa.event.listen(store.engine, "after_cursor_execute", interrupt)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            store.append_run("chat", Run())
+        sa.event.remove(store.engine, "after_cursor_execute", interrupt)
+
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+        assert store.append_run("chat", Run()).run_index == 1
+        assert kept.value.__traceback__ is not None
 
 
 def sql(store):
