@@ -54,11 +54,11 @@ def _valid_usage(table: sa.Table) -> dict[str, Expression]:
     return usage | {"cost": valid_or_null(table.c.cost)}
 
 
-def as_micros(time: Expression, unit: int = 1) -> Expression:
+def as_micros(time: sa.Column[Any], unit: int = 1) -> Expression:
     """Convert a stored time to unix microseconds; NULL outside the years 1 to 9999, the limits of the frames."""
     bounds = YEARS[0] * MICROS_PER_SECOND, (YEARS[1] + 1) * MICROS_PER_SECOND - 1  # the last second to its end
     first, last = (sa.literal_column(str(bound // unit), sa.BigInteger) for bound in bounds)
-    value = sa.type_coerce(time, sa.BigInteger)
+    value = valid_or_null(time)
     return sa.case((value.between(first, last), value if unit == 1 else value * unit))
 
 

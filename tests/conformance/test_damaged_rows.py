@@ -80,6 +80,17 @@ def test_append_after_a_damaged_run_index_names_it(tmp_path, value):
         assert store.append_run("bad", Run(input="x")).run_index > 0
 
 
+@pytest.mark.parametrize("table", ["sessions", "runs", "messages", "tool_calls"])
+def test_fractional_time_is_missing_in_frames(tmp_path, table):
+    """In SQLite, whose columns hold any type: NA instead of an error of Arrow's."""
+    with SqliteDb(tmp_path / "s.db") as store:
+        cells.fill(store)
+        assert cells.damage(store, table, "created_at", 1.5)
+        frame = getattr(store, f"{table}_df")()
+        assert frame[frame.session_id == "bad"].created_at.isna().any()
+        assert not store.check()
+
+
 def test_repair_moves_damaged_values_and_a_second_check_is_clean(filled):
     """The damaged value is readable there, and the rest of the row in its table."""
     cells.damage(filled, "sessions", "metadata", '{"tags": [broken')

@@ -21,6 +21,7 @@ import threading
 import time
 
 from kern_nb.db import SessionStore, open_store
+from kern_nb.db.lease import release_abandoned
 from kern_nb.records import Message, Run, ToolCall
 
 HEAVY = "SELECT count(*) FROM range(100000) a, range(100000) b WHERE (a.range * b.range) % 7 = 3"
@@ -124,6 +125,7 @@ def main(target: str, interrupts: int, seed: int) -> int:
             except KeyboardInterrupt:
                 interrupter.caught.set()
         slowest = max(slowest, time.monotonic() - start)
+    release_abandoned()  # as IPython does after each cell
     time.sleep(0.5)
     opening = subprocess.run(
         [sys.executable, "-c", OPEN, target], capture_output=True, text=True, check=False, timeout=100
