@@ -31,9 +31,14 @@ def put(connection: Connection, store: Database, content: bytes, media_type: str
     b = store.tables.blobs
     sha256 = hashlib.sha256(content).hexdigest()
     if connection.execute(sa.select(b.c.size).where(b.c.sha256 == sha256)).first() is None:
-        row = {"sha256": sha256, "media_type": media_type, "size": len(content), "content": content}
-        connection.execute(store.insert(b).values(**row).on_conflict_do_nothing())
+        insert(connection, store, Blob(sha256, media_type, content))
     return sha256
+
+
+def insert(connection: Connection, store: Database, blob: Blob) -> None:
+    """Store a blob whose hash is known, unless it is stored."""
+    row = blob._asdict() | {"size": len(blob.content)}
+    connection.execute(store.insert(store.tables.blobs).values(**row).on_conflict_do_nothing())
 
 
 def get(connection: Connection, store: Database, sha256: str) -> Blob | None:

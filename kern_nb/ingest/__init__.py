@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from kern_nb.batches import group_by_size
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import formats
-from kern_nb.ingest.batches import group_by_size
 from kern_nb.ingest.importer import Importer
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from kern_nb.batches import batched
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
 from kern_nb.db.store import SessionStore
-from kern_nb.ingest.batches import batched
 from kern_nb.ingest.bundle_schema import RUN_TABLES, Rows
 from kern_nb.ingest.diff import Changes
 from kern_nb.ingest.importer import MalformedRecord, hash_record

@@ -81,7 +81,7 @@ class _Writer:
             if isinstance(draft, Problem):
                 self.report.errors.append(draft)
             elif isinstance(draft, Blob):
-                blobs.put(self.connection, self.store, draft.content, draft.media_type)
+                blobs.insert(self.connection, self.store, draft)
             elif self._is_acceptable(draft):
                 session_id = draft.session_id
                 # The same session in a second file is compared with what the first one stored. Rows of a bundle have
@@ -145,8 +145,8 @@ class _Writer:
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
         for session_id, source in changes.rescored:
             connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
-        for content in changes.blobs.values():
-            blobs.put(connection, self.store, content, "application/json")
+        for sha256, content in changes.blobs.items():
+            blobs.insert(connection, self.store, Blob(sha256, "application/json", content))
         for name, rows in changes.rows.items():
             self.store.insert_rows(connection, getattr(tables, name), rows)
         for name in ("sessions", "runs", "messages", "tool_calls"):

@@ -11,14 +11,15 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
+from kern_nb.batches import group_by_size
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import INSTRUCTION_ROLES
 from kern_nb.errors import BadUsage, ReadOnlyStore, RunFailed, SummaryFailed
@@ -40,8 +41,6 @@ _NEW_RUNS_HEADING = "New messages:"
 MAX_MESSAGE_CHARACTERS = 4_000  # of a message are summarized
 _BATCH_CHARACTERS = 60_000  # are in one request
 _MAX_JSON_STARTS = 100  # braces at which JSON is tried to be read: each attempt may scan the whole answer
-
-T = TypeVar("T")
 
 _log = logging.getLogger("kern_nb")
 
@@ -110,7 +109,9 @@ class SessionSummaryManager:
                 "Attach it without --read-only, or digest it without a model.",
             )
         summary = old
-        for indexes in _batches(sorted(new), lambda index: sum(len(_line(message)) for message in new[index])):
+        for indexes in group_by_size(
+            sorted(new), lambda index: sum(len(_line(m)) for m in new[index]), _BATCH_CHARACTERS
+        ):
             batch = {index: new[index] for index in indexes}  # each is stored, so that a failure loses no other
             summary = await self._update_batch(store, session_id, summary, batch, model)
             if on_answer is not None:
@@ -167,7 +168,7 @@ class SessionSummaryManager:
         from pydantic_ai import Agent
 
         summary: dict[str, Any] = {"summary": old or "", "topics": []}
-        for batch in _batches(lines, len):
+        for batch in group_by_size(lines, len, _BATCH_CHARACTERS):
             request = "\n".join([heading, *batch])
             if previous := summary["summary"]:
                 request = f"The summary so far:\n{previous}\n\n{request}"
@@ -218,21 +219,6 @@ def _runs_since(
 def _input_and_output(run: Run) -> list[Message]:
     contents = (("user", run.input), ("assistant", run.output))
     return [Message(role=role, content=content) for role, content in contents if content is not None]
-
-
-def _batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Group items in order, as many as fit into one request."""
-    batch: list[T] = []
-    total = 0
-    for item in items:
-        length = size(item)
-        if batch and total + length > _BATCH_CHARACTERS:
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += length
-    if batch:
-        yield batch
 
 
 def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[str]:

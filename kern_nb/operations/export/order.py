@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from kern_nb.analysis.selection import SessionFilter, select_sessions
+from kern_nb.batches import batched
 from kern_nb.db.lineage import find_run, load_lineage
 from kern_nb.db.reads import require_session
 from kern_nb.db.references import Reference
 from kern_nb.db.schema import sort_time
 from kern_nb.errors import BadUsage
-from kern_nb.ingest.batches import batched
 
 if TYPE_CHECKING:
     from kern_nb.analysis.selection import ReferenceLike

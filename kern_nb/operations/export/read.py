@@ -10,12 +10,12 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kern_nb.batches import batched, group_by_size
 from kern_nb.db import SessionStore
 from kern_nb.db.lineage import find_run, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.references import Reference
 from kern_nb.errors import RunNotFound, SessionNotFound
-from kern_nb.ingest.batches import batched, group_by_size
 from kern_nb.ingest.bundle_merge import InheritedRun
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
 from kern_nb.operations.export.detach import copied_id, detach_branch, extract_run

@@ -13,10 +13,10 @@ from typing import Any, TextIO
 
 from kern_nb import files
 from kern_nb._version import __version__
+from kern_nb.batches import batched
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, KernError
-from kern_nb.ingest.batches import batched
 from kern_nb.ingest.bundle import VERSION
 from kern_nb.ingest.bundle_schema import pack_session
 from kern_nb.ingest.json_source import BUNDLE_KEY
