@@ -175,7 +175,7 @@ class Agent(SessionOwner):
         self.role = role
         self.max_requests = max_requests
         self.cache_session = cache_session
-        self._arguments["tools"] = self._given_tools = _require_tools([tools] if callable(tools) else tools or ())
+        self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
             value = self._arguments[count]
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
@@ -210,7 +210,7 @@ class Agent(SessionOwner):
             max_requests=self.max_requests,
             pydantic_agent=pydantic_agent,
             tools=tools,
-            has_toolsets=any(hasattr(item, "get_tools") for item in self._given_tools),
+            has_toolsets=any(hasattr(item, "get_tools") for item in self._tools),
             storage=Storage(
                 media=arguments["store_media"],
                 tool_messages=arguments["store_tool_messages"],
@@ -252,7 +252,7 @@ class Agent(SessionOwner):
     def _all_tools(self) -> list[Any]:
         from kern_nb.runtime.history import get_chat_history, past_sessions_tool
 
-        tools = list(self._given_tools)
+        tools = list(self._tools)
         if self._arguments["read_chat_history"]:
             tools.append(get_chat_history)
         if self._arguments["search_past_sessions"] and (n := self._arguments["num_past_sessions_to_search"]):

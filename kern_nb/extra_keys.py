@@ -43,7 +43,7 @@ SENDER = "from"  # in a handoff: who handed the session off
 RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 
 
-def run_internal(extra: Mapping[str, Any], given_state: dict[str, Any] | None = None) -> dict[str, Any]:
+def run_internal(extra: Mapping[str, Any], session_state: dict[str, Any] | None = None) -> dict[str, Any]:
     """The ``internal`` of an agent's run: the reserved keys of its ``extra``, and the caller's session state."""
     internal = {key: extra[key] for key in RUN_KEYS if key in extra}
-    return internal | ({STATE_ARGUMENT: given_state} if given_state else {})
+    return internal | ({STATE_ARGUMENT: session_state} if session_state else {})

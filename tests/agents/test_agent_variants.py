@@ -84,7 +84,7 @@ def test_variant_shares_no_internal_state(db):
     before = dict(vars(agent))
     other = agent.variant(name="Other")
 
-    for name in ("_lock", "_cached", "_given_tools", "_default_state", "_arguments"):
+    for name in ("_lock", "_cached", "_tools", "_default_state", "_arguments"):
         assert getattr(other, name) is not getattr(agent, name), name
     assert (other._loop, len(other._cached)) == (None, 0)
     assert other._default_state["deep"] is not agent._default_state["deep"]

@@ -21,7 +21,7 @@ def made(kind, pipeline):
     """Who goes on, made anew each time."""
     ann = writer("Ann", pipeline.sent, "x")
     if kind == "agent":
-        return Agent(ann.model, db=pipeline.store, session_id="chat", tools=ann._given_tools)
+        return Agent(ann.model, db=pipeline.store, session_id="chat", tools=ann._tools)
     if kind == "team":
         return crew(pipeline.store, [ann], task("ann"), "led")
     return pipeline.made(pipeline.adds("a"), ann, pipeline.adds("b"))

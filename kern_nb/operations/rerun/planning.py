@@ -165,7 +165,7 @@ def _describe_changes(request: RerunRequest, agent: SessionOwner) -> dict[str, A
         text = instructions if isinstance(instructions, str) or callable(instructions) else "\n".join(instructions)
         changes["instructions"] = text if isinstance(text, str) else getattr(text, "__name__", repr(text))
     if request.tools is not None and isinstance(agent, Agent):
-        tools = agent._given_tools  # noqa: SLF001 - as passed: they are validated later
+        tools = agent._tools  # noqa: SLF001 - as passed: they are validated later
         changes["tools"] = [getattr(tool, "name", None) or getattr(tool, "__name__", repr(tool)) for tool in tools]
     return changes | ({} if request.message is None else {"message": True})
 

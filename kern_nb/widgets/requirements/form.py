@@ -90,7 +90,7 @@ def _field(name: str, value: Any, *, is_text: bool, is_required: bool) -> dict[s
 
 def text_fields(requirement: Requirement, owner: SessionOwner | None) -> set[str]:
     """Return the fields that are text by the type hints of the tool, so that ``75001`` is not parsed as a number."""
-    tools = getattr(owner, "_given_tools", ())
+    tools = getattr(owner, "_tools", ())
     for tool in tools if requirement.kind == "user_input" else ():
         function = getattr(tool, "function", tool)
         if requirement.tool_name in (getattr(tool, "name", None), getattr(function, "__name__", None)):
