@@ -22,6 +22,7 @@ from kern_nb.control_characters import escape_controls
 from kern_nb.db import damaged_rows, schema, schema_versions
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.disk_space import unavailable_error
+from kern_nb.db.pools import raise_interrupt
 from kern_nb.db.schema import Tables
 from kern_nb.db.statements import Statements
 from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
@@ -231,9 +232,14 @@ class Database(ABC):
             StoreBusy: Another process has locked the store. A writer gets the driver's error, to retry.
             StoreUnavailable: It cannot be reached.
         """
-        engine = self.engine.execution_options(kern_write=write)
         try:
-            with engine.begin() as connection:
+            # Not options of the engine: each copy of it requests a logger, and Ctrl-C may leave the lock of Python's logging
+            # acquired forever.
+            with (
+                raise_interrupt(),
+                self.engine.connect() as connection,
+                connection.execution_options(kern_write=write).begin(),
+            ):
                 yield connection
         except KernError:
             raise

@@ -1,11 +1,23 @@
-"""Connection pools that close every connection, even if Ctrl-C interrupts its close."""
+"""SQLAlchemy's pools and transactions with Ctrl-C: every connection is closed, and the interrupt is what is raised."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy.pool import Pool, QueuePool
+
+
+@contextlib.contextmanager
+def raise_interrupt() -> Iterator[None]:
+    """Raise the KeyboardInterrupt in place of SQLAlchemy's assertion about a transaction that it interrupted."""
+    try:
+        yield
+    except AssertionError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 class InterruptSafePool(Pool):
@@ -27,8 +39,12 @@ class InterruptSafePool(Pool):
         self._close_pending(terminate=terminate)
 
     def _close_pending(self, *, terminate: bool = False) -> None:
+        close = self._dialect.do_terminate if terminate else self._dialect.do_close
         for connection in list(self._to_close):
-            super()._close_connection(connection, terminate=terminate)
+            try:  # SQLAlchemy's own function prints the traceback of an interrupt
+                close(connection)
+            except Exception:
+                self.logger.exception("Cannot close connection %r", connection)
             with contextlib.suppress(ValueError):  # another thread closed it as well
                 self._to_close.remove(connection)
 

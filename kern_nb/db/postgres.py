@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.db import catalog, fork_safety, postgres_sql, urls, user_sql
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import disk_full_error
-from kern_nb.db.pools import InterruptSafeQueuePool
+from kern_nb.db.pools import InterruptSafeQueuePool, raise_interrupt
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.schema_versions import not_a_table_error
@@ -270,7 +270,7 @@ class PostgresDb(RowStore):
     def _blocker(self) -> str | None:
         """Describe the session that holds locks on the tables: the oldest transaction that is not waiting itself."""
         names = [table.name for table in self.tables.metadata.sorted_tables]
-        with contextlib.suppress(Exception), self.engine.connect() as connection:
+        with contextlib.suppress(Exception), raise_interrupt(), self.engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
             row = raw.execute(_BLOCKER, [names]).fetchone()
             return str(row[0]) if row else None

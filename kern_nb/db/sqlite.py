@@ -30,6 +30,7 @@ from kern_nb.db import (
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import unavailable_error
+from kern_nb.db.pools import raise_interrupt
 from kern_nb.db.row_store import RowStore
 from kern_nb.db.schema import SESSION_TABLE, Tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
@@ -102,7 +103,7 @@ class SqliteDb(RowStore):
             if raw is None:
                 return True
             engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
-            with engine.connect() as connection:
+            with raise_interrupt(), engine.connect() as connection:
                 objects = catalog.list_objects(connection, None)
                 return schema_versions.has_kern_tables(connection, self.tables, objects, **self._schema_options())
 
