@@ -233,8 +233,8 @@ class Database(ABC):
             StoreUnavailable: It cannot be reached.
         """
         try:
-            # Not options of the engine: each copy of it requests a logger, and Ctrl-C may leave the lock of Python's logging
-            # acquired forever.
+            # Not options of the engine: each copy of it requests a logger, and Ctrl-C may leave the lock of the logging
+            # module acquired forever.
             with (
                 raise_interrupt(),
                 self.engine.connect() as connection,
