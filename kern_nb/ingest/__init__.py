@@ -1,6 +1,6 @@
 """Importing recorded sessions: `ingest` finds the files, detects their formats and stores what is new.
 
-A format is one module here and one entry in `formats`. It turns a file into drafts (`importer`); `writer` stores them.
+A format is one module in `importers`. It turns a file into drafts (`importer`); `writer` stores them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from kern_nb.batches import group_by_size
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RecordsNotFound, UnknownFormat
-from kern_nb.ingest import formats
-from kern_nb.ingest.importer import Importer
+from kern_nb.ingest import registry
+from kern_nb.ingest.importer import Importer, ImportItem
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem
-from kern_nb.ingest.writer import ImportItem, write_drafts
+from kern_nb.ingest.writer import write_drafts
 from kern_nb.text.progress import Progress
 
 _SUFFIXES = (".json", ".jsonl")
@@ -38,7 +38,7 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
         ReadOnlyStore: the store is read-only.
     """
     path = Path(path).expanduser()
-    importer = None if format is None else formats.get_importer(format)
+    importer = None if format is None else registry.get_importer(format)
     files = _find_files(path)
     report = IngestReport()
     with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
@@ -49,7 +49,7 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
                 name = file.name if file == path else file.relative_to(path).as_posix()
                 try:
                     source = Source(file, name)
-                    sources.append((importer or formats.detect_importer(source), source))
+                    sources.append((importer or registry.detect_importer(source), source))
                 except (UnknownFormat, OSError) as error:
                     if file == path:
                         raise

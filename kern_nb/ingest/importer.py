@@ -1,40 +1,113 @@
 """The interface of an importer: drafts of sessions, errors in records, and the hashes that identify a record.
 
-An importer is a module with `NAME`, `READS`, `recognises` and `read`. It turns a file into drafts, one per session, and
-problems; it neither reads nor writes the store.
+An importer is a subclass of `Importer`. It turns a file into drafts, one per conversation, and problems, which `writer`
+stores.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from kern_nb.db.blobs import Blob
 from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.report import Problem
 from kern_nb.records import Run, Session
+
+if TYPE_CHECKING:
+    from kern_nb.ingest.bundle_merge import BundledSession
+
 
 MAX_ID_LENGTH = 500
 """Characters. An index of PostgreSQL takes keys of up to 2,700 bytes."""
 
 
-class Importer(Protocol):
-    """A format: one module each."""
+class Location(NamedTuple):
+    """A folder where a program keeps its sessions, and the files in it.
 
-    NAME: str
-    """The name of the format."""
-    READS: str
-    """What it reads, in a few words."""
+    Attributes:
+        folder: The default folder; ``~`` and environment variables are expanded.
+        pattern: The files in it, as `pathlib.Path.glob` takes it.
+        variable: The environment variable that replaces the folder.
+    """
 
-    def recognises(self, value: Any) -> bool:
-        """Whether one of the first values of a file is in this format."""
+    folder: str
+    pattern: str
+    variable: str | None = None
 
-    def read(self, source: Source) -> Iterator[Any]:
-        """Yield the sessions and problems of a file, in the order of the file; see `writer.ImportItem`."""
+
+class Importer(ABC):
+    """A format of recorded sessions: one subclass, without state. It reads files, never the store.
+
+    Attributes:
+        name: The name of the format, for ``--format``.
+        reads: What it reads, in a few words: "result files of the tau2 benchmark".
+        locations: Where such files lie on a user's machine.
+        is_generic: Whether the layout is so general that every other importer is tried first.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[str]
+    locations: ClassVar[tuple[Location, ...]] = ()
+    is_generic: ClassVar[bool] = False
+
+    @abstractmethod
+    def recognizes(self, source: Source) -> bool:
+        """Whether a file is in this format, from its content: `Source.head` or `Source.tables`.
+
+        Only a file whose messages, calls and times it understands: another importer, or a refusal that names the
+        file, is better than one that loses what was said.
+        """
+
+    @abstractmethod
+    def read(self, source: Source) -> Iterator[ImportItem]:
+        """Yield the sessions and problems of a file, in the order of the file.
+
+        Several drafts of one ``session_id`` are the lines of a conversation tree, the current one first: the writer
+        stores what they share once.
+        """
+
+    def companions(self, source: Source) -> Iterable[Path]:
+        """The other files that `read` reads with this one: an import of the folder does not read them again."""
+        return ()
+
+    def start_time(self, source: Source) -> str:
+        """When the recording of a file began, as ISO text: a folder is read in this order, sessions before forks."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A branch whose source states where it branches from, and does not repeat what it inherits.
+
+    Attributes:
+        session_id: The parent.
+        before_key: It inherits the parent's messages whose key sorts before this one; None for all of them.
+    """
+
+    session_id: str
+    before_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The run of another agent that started a nested agent.
+
+    Attributes:
+        session_id: The session of that run.
+        tool_call_id: The tool call that started the nested agent, if the source states it.
+    """
+
+    session_id: str
+    tool_call_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +126,11 @@ class Draft:
         scores: Scores of the session by name.
         scored_at: When the session was scored, if the source states it.
         scope: The scope in which the session's id is unique; None if it is globally unique.
+        keys: The key of each message of each run; see `run_splitter.SourceMessage`.
+        has_record_ids: Whether the keys are ids that the source gives its records, equal in every copy of a record: a
+            session that begins with records of another one is then stored as a branch of it.
+        fork: Where it branches from, if the source states that.
+        membership: The run that its runs belong to, if they are those of a nested agent.
     """
 
     file: str
@@ -66,6 +144,10 @@ class Draft:
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
     scope: str | None = None
+    keys: list[list[str]] = field(default_factory=list)
+    has_record_ids: bool = False
+    fork: Fork | None = None
+    membership: Membership | None = None
 
     @property
     def session_id(self) -> str:
@@ -76,6 +158,10 @@ class Draft:
     def weight(self) -> int:
         """Its size in memory, in messages."""
         return sum(len(run.messages) for run in self.runs)
+
+
+ImportItem: TypeAlias = "Draft | BundledSession | Blob | Problem"
+"""What an importer yields: a session of a foreign source or of a bundle, a file that sessions refer to, a problem."""
 
 
 class MalformedRecord(ValueError):

@@ -6,13 +6,16 @@ import contextlib
 import io
 import json
 import re
+import shutil
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from kern_nb.db.file_descriptors import open_binary
+from kern_nb.db.file_descriptors import database_engine, open_binary, read_header
 from kern_nb.ingest.report import Problem
 
 _decode = json.JSONDecoder().raw_decode
@@ -22,6 +25,8 @@ BUNDLE_KEY = "kern_nb_bundle"
 
 _OPENING = b'{"' + BUNDLE_KEY.encode() + b'"'
 _CLOSING = b"]}"
+
+_PROBED_VALUES = 20
 
 # The errors of the parser: invalid JSON, numbers that are too long, and nesting that is too deep.
 _PARSE_ERRORS = (ValueError, RecursionError)
@@ -49,6 +54,9 @@ class Source:
         self._tail: tuple[int, int] | None = None
         self._head: list[Value | Problem] = []
         self._is_bundle = False
+        self._engine = database_engine(read_header(path, 16))
+        if self._engine:
+            return
         with open_binary(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -81,6 +89,41 @@ class Source:
                 end_number = number + text.count("\n", 0, end)
                 problem = Problem(self.name, end_number, f"Invalid JSON from here on{suffix}: {_reason(error)}.")
                 self._head = [Value(number, value), problem] if value else [problem]
+
+    @cached_property
+    def head(self) -> list[Any]:
+        """The first values. Several, so that a malformed record at the start of a file does not hide its format."""
+        if self.tables:
+            return []
+        values = islice(self.values(), _PROBED_VALUES)
+        return [item.value for item in values if isinstance(item, Value)]
+
+    @cached_property
+    def tables(self) -> dict[str, frozenset[str]]:
+        """The tables of a SQLite file and the columns of each; empty for another file."""
+        if self._engine != "sqlite":
+            return {}
+        with self.open_sqlite() as connection:
+            names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            columns = "SELECT name FROM pragma_table_info(?)"
+            return {name: frozenset(row[0] for row in connection.execute(columns, [name])) for name in names}
+
+    @contextlib.contextmanager
+    def open_sqlite(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection to a copy of a SQLite file: its program may write to the file meanwhile."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy.db"
+            for suffix in ("", "-wal"):
+                file = self.path.with_name(self.path.name + suffix)
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    open_binary(file) as original,
+                    copy.with_name(copy.name + suffix).open("wb") as target,
+                ):
+                    shutil.copyfileobj(original, target)
+            with contextlib.closing(sqlite3.connect(copy)) as connection:
+                connection.text_factory = lambda value: value.decode(errors="replace")
+                yield connection
 
     def values(self) -> Iterator[Value | Problem]:
         """Yield the values of the file, in order, and a problem for each invalid part. May be called again."""

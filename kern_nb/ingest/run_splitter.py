@@ -17,29 +17,59 @@ from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall
 
 
 class SourceMessage(NamedTuple):
-    """A message and the record it was parsed from."""
+    """A message, and what it was parsed from.
+
+    Attributes:
+        message: The message.
+        record: The JSON that the message was parsed from: a change of it is a change of the message.
+        key: The id of the record in its source, equal in every copy of the record; None if the source has no ids: the
+            message is then identified by what it says.
+        starts_run: Whether it is a person's prompt; None if that follows from its role. A user message of the client
+            program, such as its environment or the output of a local command, is none.
+    """
 
     message: Message
     record: Any
+    key: str | None = None
+    starts_run: bool | None = None
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a person, or the simulation of one, wrote it."""
+        return self.message.role == "user" if self.starts_run is None else self.starts_run
 
 
 def split_runs(
     session_id: str, source: Sequence[SourceMessage], model: str | None = None
-) -> tuple[list[Run], list[str]]:
-    """Split a conversation into runs; returns these, and the hash of each run's records.
+) -> tuple[list[Run], list[str], list[list[str]]]:
+    """Split a conversation into runs by its prompts; see `build_runs`."""
+    return build_runs(session_id, _group_by_run(source) if source else [], model)
+
+
+def build_runs(
+    session_id: str, groups: Sequence[Sequence[SourceMessage]], model: str | None = None
+) -> tuple[list[Run], list[str], list[list[str]]]:
+    """Build the run of each group of messages; returns these, the hash of each one's records, and its messages' keys.
 
     Calls and results are matched by id within a run. A result without a call in its run goes to the latest pending call
     of that id in an earlier run. ``model`` is that of runs whose messages name none.
     """
-    for item in source:
-        _shorten_ids(item.message)
-    groups = _group_by_run(source) if source else []
+    for group in groups:
+        for item in group:
+            _shorten_ids(item.message)
     late_results = _match_results(groups)
-    runs, hashes = [], []
+    runs, hashes, keys = [], [], []
     for index, group in enumerate(groups):
-        runs.append(_to_run(run_id_for(session_id, index), [item.message for item in group], model))
+        runs.append(_to_run(run_id_for(session_id, index), group, model))
         hashes.append(hash_record(model, [item.record for item in group], late_results[index]))
-    return runs, hashes
+        keys.append([item.key or hash_content(item.message) for item in group])
+    return runs, hashes, keys
+
+
+def hash_content(message: Message) -> str:
+    """The key of a message that has no id: a hash of what it says, whatever else its source states about it."""
+    calls = [(call.tool_name, call.args) for call in message.tool_calls]
+    return hash_record(message.role, message.content, calls)[:12]
 
 
 def _shorten_ids(message: Message) -> None:
@@ -58,13 +88,13 @@ def _group_by_run(source: Sequence[SourceMessage]) -> list[list[SourceMessage]]:
     user_calls: set[str | None] = set()
     for item in source:
         message = item.message
-        if message.role == "user":
-            if has_user and not is_user_active:
+        if item.is_prompt:
+            if has_user and (not is_user_active or item.starts_run):
                 groups.append([])
                 user_calls.clear()
             is_user_active = has_user = True
             user_calls.update(call.tool_call_id for call in message.tool_calls)
-        elif message.role not in RESULT_ROLES or message.tool_call_id not in user_calls:
+        elif message.role != "user" and (message.role not in RESULT_ROLES or message.tool_call_id not in user_calls):
             is_user_active = False
         groups[-1].append(item)
     return groups
@@ -87,7 +117,7 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
                     _complete(pending[message.tool_call_id].popleft(), message)
                 else:
                     unmatched.append(item)
-        for message, record in unmatched:
+        for message, record, _ in unmatched:
             if unanswered[message.tool_call_id]:
                 owner, call = unanswered[message.tool_call_id].pop()
                 _complete(call, message)
@@ -104,8 +134,9 @@ def _complete(call: ToolCall, result: Message) -> None:
         result.tool_name = call.tool_name
 
 
-def _to_run(run_id: str, messages: list[Message], model: str | None) -> Run:
-    user_indexes = [i for i, message in enumerate(messages) if message.role == "user"]
+def _to_run(run_id: str, group: Sequence[SourceMessage], model: str | None) -> Run:
+    messages = [item.message for item in group]
+    user_indexes = [i for i, item in enumerate(group) if item.is_prompt]
     inputs = [messages[i].content for i in user_indexes if messages[i].content]
     texts = (mapping.split_content(content)[0] or "" for content in inputs)
     answers = [m for m in messages[user_indexes[-1] + 1 if user_indexes else 0 :] if m.role == "assistant"]

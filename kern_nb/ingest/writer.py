@@ -18,16 +18,13 @@ from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
 from kern_nb.ingest.diff import Changes, diff_session
-from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, MalformedRecord
+from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
 from kern_nb.ingest.report import IngestReport, Problem
 
 # A batch bounds what is in memory at once.
 _BATCH_SESSIONS = 500
 _BATCH_MESSAGES = 20_000
 _SHOWN_ID_LENGTH = 80
-
-ImportItem = Draft | BundledSession | Blob | Problem
-"""What an importer yields: a session of a foreign source or of a bundle, a file that sessions refer to, a problem."""
 
 
 def write_drafts(store: SessionStore, read: Callable[[], Iterable[ImportItem]]) -> IngestReport:

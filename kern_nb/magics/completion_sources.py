@@ -175,9 +175,9 @@ def formats(_: str, __: str | None) -> list[str]:
     """Return the importers. Their first import takes longer than a Tab may, hence the cache."""
 
     def fetch() -> list[str]:
-        from kern_nb.ingest.formats import IMPORTERS
+        from kern_nb.ingest.registry import load_importers
 
-        return list(IMPORTERS)
+        return list(load_importers())
 
     return _cache.get("formats", fetch)
 

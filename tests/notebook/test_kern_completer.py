@@ -9,7 +9,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from kern_nb.db import DuckDb
-from kern_nb.ingest.formats import IMPORTERS
+from kern_nb.ingest.registry import load_importers
 from kern_nb.magics import completion_sources
 from kern_nb.records import Message, Requirement, Run
 
@@ -66,7 +66,7 @@ def test_frames_statuses_and_formats_complete(tab):
 
     assert tab("%kern load ")[:5] == [f"%kern load {frame}" for frame in frames]
     assert tab("%kern sessions --status CO") == ["%kern sessions --status COMPLETED"]
-    assert tab("%kern import x.json --format ") == [f"%kern import x.json --format {name}" for name in IMPORTERS]
+    assert tab("%kern import x.json --format ") == [f"%kern import x.json --format {name}" for name in load_importers()]
 
 
 def test_store_names_complete(tab, notebook, shop):

@@ -17,8 +17,8 @@ from kern_nb.batches import batched
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, KernError
-from kern_nb.ingest.bundle import VERSION
 from kern_nb.ingest.bundle_schema import pack_session
+from kern_nb.ingest.importers.bundle import VERSION
 from kern_nb.ingest.json_source import BUNDLE_KEY
 from kern_nb.operations.export.read import ExportReader
 from kern_nb.text.progress import Progress
@@ -106,7 +106,7 @@ def _provenance() -> dict[str, str]:
 
 
 def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
-    """Write a bundle; see `kern_nb.ingest.bundle` for its format."""
+    """Write a bundle; see `kern_nb.ingest.importers.bundle` for its format."""
     counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
     header = codec.dumps({BUNDLE_KEY: VERSION, **_provenance(), "records": []})
     file.write(header.removesuffix("]}") + "\n")

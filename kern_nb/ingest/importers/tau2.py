@@ -18,34 +18,50 @@ from typing import Any, NamedTuple
 
 from kern_nb.db import codec
 from kern_nb.db.mapping import to_micros
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error_text, hash_record, require_field
+from kern_nb.ingest.importer import (
+    RECORD_ERRORS,
+    Draft,
+    Importer,
+    MalformedRecord,
+    error_text,
+    hash_record,
+    require_field,
+)
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 NAME = "tau2"
-READS = "result files of the tau2 benchmark"
 
 # The fields of a message, and of its usage, that map to fields of our records; the others go to `extra`.
 _MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "timestamp", "cost", "usage"})
 _MAPPED_COUNTS = frozenset({"prompt_tokens", "completion_tokens"})
 
 
-def recognises(value: Any) -> bool:
-    """An object with a list of simulations."""
+class Tau2(Importer):
+    """Result files of tau2."""
+
+    name = NAME
+    reads = "result files of the tau2 benchmark"
+
+    def recognizes(self, source: Source) -> bool:
+        """An object with a list of simulations."""
+        return any(map(_is_experiment, source.head))
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield a draft per simulation."""
+        for item in source.values():
+            if isinstance(item, Problem):
+                yield item
+            elif not _is_experiment(item.value):
+                yield Problem(source.name, item.line, "The record has no list of simulations.")
+            else:
+                yield from _read_simulations(source, item.line, item.value)
+
+
+def _is_experiment(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("simulations"), list)
-
-
-def read(source: Source) -> Iterator[Draft | Problem]:
-    """Yield a draft per simulation."""
-    for item in source.values():
-        if isinstance(item, Problem):
-            yield item
-        elif not recognises(item.value):
-            yield Problem(source.name, item.line, "The record has no list of simulations.")
-        else:
-            yield from _read_simulations(source, item.line, item.value)
 
 
 def _read_simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
@@ -99,7 +115,7 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
     nested = {key: value for key, value in fields.items() if isinstance(value, (dict, list))}
     task = experiment.tasks.get(str(fields.get("task_id")))
     model, [info] = experiment.metadata.get("model"), experiment.info
-    runs, hashes = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
+    runs, hashes, keys = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
     _set_final_status(runs, hashes, fields.get("termination_reason"))
     times = (fields.get(key) for key in ("start_time", "end_time", "timestamp"))
     start, end, scored_at = (None if time is None else to_micros(datetime.fromisoformat(time)) for time in times)
@@ -118,6 +134,7 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
         session=session,
         runs=runs,
         hashes=hashes,
+        keys=keys,
         session_hash=hash_record(fields, info, task),  # without the file name: a renamed copy is the same session
         blobs=experiment.info,
         source=NAME,

@@ -18,24 +18,46 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, MalformedRecord, error_text, hash_record, require_field
+from kern_nb.ingest.importer import (
+    RECORD_ERRORS,
+    Draft,
+    Importer,
+    MalformedRecord,
+    error_text,
+    hash_record,
+    require_field,
+)
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.records import RESULT_ROLES, Message, Session, ToolCall
 
 NAME = "chat"
-READS = "conversations in the layout of OpenAI's chat API"
 
 _IDS = ("id", "session_id", "conversation_id")
 # The fields of a message that map to fields of `Message`; the others go to `extra`.
 _MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
 
 
-def recognises(value: Any) -> bool:
-    """A message, a list of messages, an object with one, or a list of such objects."""
+class Chat(Importer):
+    """Conversations in the layout of OpenAI's chat API."""
+
+    name = NAME
+    reads = "conversations in the layout of OpenAI's chat API"
+    is_generic = True
+
+    def recognizes(self, source: Source) -> bool:
+        """A message, a list of messages, an object with one, or a list of such objects."""
+        return any(map(_is_chat, source.head))
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield a draft per conversation; that of the single messages comes last."""
+        return _read(source)
+
+
+def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
-        return recognises(value["messages"]) if "messages" in value else _is_message(value)
+        return _is_chat(value["messages"]) if "messages" in value else _is_message(value)
     return isinstance(value, list) and bool(value) and (_is_message(value[0]) or _is_conversation(value[0]))
 
 
@@ -48,8 +70,7 @@ def _is_conversation(value: Any) -> bool:
     return isinstance(value, dict) and "messages" in value
 
 
-def read(source: Source) -> Iterator[Draft | Problem]:
-    """Yield a draft per conversation; that of the single messages comes last."""
+def _read(source: Source) -> Iterator[Draft | Problem]:
     stem = PurePath(source.name).stem
     scope = hash_record(str(source.path.absolute()))
     single: list[Value] = []
@@ -90,7 +111,7 @@ def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
     model = model if isinstance(model, str) else None
     parsed = [_parse_message(message, index, model) for index, message in enumerate(messages)]
     _assign_function_ids([item.message for item in parsed])
-    runs, hashes = split_runs(session_id, parsed, model)
+    runs, hashes, keys = split_runs(session_id, parsed, model)
     fields = {key: value for key, value in record.items() if key != "messages"}
     line = item.line  # the closure below must not keep the whole record alive
     return Draft(
@@ -99,6 +120,7 @@ def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
         session=Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)}),
         runs=runs,
         hashes=hashes,
+        keys=keys,
         session_hash=hash_record(fields),
         source=NAME,
         scope=scope,

@@ -26,12 +26,11 @@ from kern_nb.db.key_upgrades import upgrade_row
 from kern_nb.errors import UnknownFormat
 from kern_nb.ingest.bundle_merge import BundledSession, InheritedRun
 from kern_nb.ingest.bundle_schema import parse_record
-from kern_nb.ingest.importer import MalformedRecord, json_type, require_field
+from kern_nb.ingest.importer import Importer, MalformedRecord, json_type, require_field
 from kern_nb.ingest.json_source import BUNDLE_KEY, Source
 from kern_nb.ingest.report import Problem
 
 NAME = "bundle"
-READS = "files written by %kern export"
 
 VERSION = 2
 """2: kern_nb's own marks have fields of their own instead of keys in ``extra`` (`extra_keys`)."""
@@ -39,8 +38,22 @@ VERSION = 2
 _UPGRADE = "Upgrade kern_nb: pip install -U kern-nb. Nothing was imported."
 
 
-def recognises(value: Any) -> bool:
-    """The header of a bundle, or a session of one without it; raises UnknownFormat if its version is newer."""
+class Bundle(Importer):
+    """Files written by ``%kern export``."""
+
+    name = NAME
+    reads = "files written by %kern export"
+
+    def recognizes(self, source: Source) -> bool:
+        """The header of a bundle, or a session of one without it; raises UnknownFormat if its version is newer."""
+        return any(map(_is_bundle, source.head))
+
+    def read(self, source: Source) -> Iterator[BundledSession | Blob | Problem]:
+        """Yield the blobs and sessions in the order of the file."""
+        return _read(source)
+
+
+def _is_bundle(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     if BUNDLE_KEY in value and (reason := _unsupported_version(value)):
@@ -55,8 +68,7 @@ def _unsupported_version(header: dict[str, Any]) -> str:
     return f"a bundle of version {version!r}; this kern_nb reads versions up to {VERSION}"
 
 
-def read(source: Source) -> Iterator[BundledSession | Blob | Problem]:
-    """Yield the blobs and sessions in the order of the file."""
+def _read(source: Source) -> Iterator[BundledSession | Blob | Problem]:
     line = 0
     has_end = False
     version = VERSION
