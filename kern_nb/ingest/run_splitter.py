@@ -117,12 +117,12 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
                     _complete(pending[message.tool_call_id].popleft(), message)
                 else:
                     unmatched.append(item)
-        for message, record, _ in unmatched:
-            if unanswered[message.tool_call_id]:
-                owner, call = unanswered[message.tool_call_id].pop()
-                _complete(call, message)
-                call.result = message.content
-                late[owner].append(record)
+        for item in unmatched:
+            if unanswered[item.message.tool_call_id]:
+                owner, call = unanswered[item.message.tool_call_id].pop()
+                _complete(call, item.message)
+                call.result = item.message.content
+                late[owner].append(item.record)
         for key, calls in pending.items():
             unanswered[key] += [(run_index, call) for call in calls]
     return late
