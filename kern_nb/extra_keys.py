@@ -32,6 +32,7 @@ RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the s
 STEP_PATH = "step_path"  # the path of the workflow's step that it is
 STEP = "step"  # the name of that step, in its ``extra``
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
+MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its messages, to compare it with its file
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 
 # In a requirement:

@@ -108,6 +108,8 @@ class Tables:
             sa.Column("parent_session_id", Text),
             *_columns(Integer, "fork_run_index", "fork_message_index"),
             sa.Column("duration_s", Real),
+            # The first record of an imported session, by which copies of it are recognized.
+            sa.Column("source_key", Text),
         )
         self.runs = table(
             "_runs",
@@ -223,6 +225,8 @@ class Tables:
         s, r, m, t = self.sessions.c, self.runs.c, self.messages.c, self.tool_calls.c
         sa.Index(f"{self.name}_by_time", sort_time(s.created_at), s.session_id)
         sa.Index(f"{self.name}_by_parent", s.parent_session_id)
+        imported: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), s.source_key.is_not(None))
+        sa.Index(f"{self.name}_by_source_key", s.source_key, **imported)
         where: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), r.parent_run_id.is_not(None))
         sa.Index(f"{self.name}_runs_by_parent", r.session_id, r.parent_run_id, **where)  # only members' runs have one
         sa.Index(f"{self.name}_messages_by_run", m.session_id, m.run_index, m.message_index)

@@ -15,7 +15,7 @@ from kern_nb.db import catalog, key_upgrades
 from kern_nb.db.schema import Tables
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
@@ -27,6 +27,7 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
         ("tool_calls", "internal"),
         ("runs", "internal"),
     ],
+    5: [("sessions", "source_key")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
@@ -51,9 +52,9 @@ def create_tables(
             if step == _INTERNAL_COLUMN_VERSION:
                 key_upgrades.upgrade_messages(connection, tables.messages)
                 key_upgrades.upgrade_runs(connection, tables.runs)
-                for index in tables.runs.indexes:
-                    index.create(connection, checkfirst=True)
                 key_upgrades.upgrade_texts(connection, tables)
+        for index in tables.sessions.indexes | tables.runs.indexes:
+            index.create(connection, checkfirst=True)
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )

@@ -6,16 +6,15 @@ A format is one module in `importers`. It turns a file into drafts (`importer`);
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from kern_nb.batches import group_by_size
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RecordsNotFound, UnknownFormat
 from kern_nb.ingest import registry
-from kern_nb.ingest.importer import Importer, ImportItem
+from kern_nb.ingest.importer import Draft, Importer, ImportItem, hash_record
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.writer import write_drafts
@@ -54,19 +53,19 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
                     if file == path:
                         raise
                     report.errors.append(Problem(name, None, str(error)))
-            read: Callable[[], Iterator[ImportItem]] = partial(_read, sources, bar)
-            if sum(file.stat().st_size for file in group) < _GROUP_BYTES:
-                # Parsed before the transaction, which then blocks other writers for less time.
-                read = partial(iter, list(read()))
             if sources:
-                report += write_drafts(store, read)
+                report += write_drafts(store, _read(sources, bar))
             bar.done(len(group))
     return report
 
 
 def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[ImportItem]:
     for importer, source in sources:
-        yield from bar.watch(importer.read(source))
+        path_hash = hash_record(str(source.path.absolute()))
+        for item in bar.watch(importer.read(source)):
+            if isinstance(item, Draft):
+                item.path_hash = path_hash
+            yield item
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
 from kern_nb.db.store import SessionStore
 from kern_nb.ingest.bundle_schema import RUN_TABLES, Rows
-from kern_nb.ingest.diff import Changes
+from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES
 

@@ -125,7 +125,7 @@ class Draft:
         blobs: Long JSON that many sessions share, by the SHA-256 by which the session refers to it.
         scores: Scores of the session by name.
         scored_at: When the session was scored, if the source states it.
-        scope: The scope in which the session's id is unique; None if it is globally unique.
+        path_hash: A hash of the path of the file, set when it is read: a later version of a file may correct runs.
         keys: The key of each message of each run; see `run_splitter.SourceMessage`.
         has_record_ids: Whether the keys are ids that the source gives its records, equal in every copy of a record: a
             session that begins with records of another one is then stored as a branch of it.
@@ -143,7 +143,7 @@ class Draft:
     blobs: dict[str, bytes] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int | None = None
-    scope: str | None = None
+    path_hash: str | None = None
     keys: list[list[str]] = field(default_factory=list)
     has_record_ids: bool = False
     fork: Fork | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from kern_nb.control_characters import escape_controls
@@ -40,6 +40,9 @@ class IngestReport(DisplayMixin):
         messages: The number of messages written with them.
         tool_calls: The number of tool calls written with them.
         skipped: The number of sessions that were stored already and are unchanged.
+        branches: The number of the new sessions that are branches of others.
+        tokens: The number of tokens of the stored messages.
+        repeated_tokens: The number of tokens of messages that files repeat from other sessions; they are inherited.
         errors: The problems: what was not imported, and why.
     """
 
@@ -50,10 +53,13 @@ class IngestReport(DisplayMixin):
     messages: int = 0
     tool_calls: int = 0
     skipped: int = 0
+    branches: int = 0
+    tokens: int = 0
+    repeated_tokens: int = 0
     errors: list[Problem] = field(default_factory=list)
 
     def __add__(self, other: IngestReport) -> IngestReport:
-        names = ("sessions", "runs", "messages", "tool_calls", "skipped", "errors")
+        names = [field.name for field in fields(self)]
         return IngestReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __repr__(self) -> str:

@@ -1,15 +1,14 @@
-"""Writing drafts to a store, in one transaction, without touching rows that are stored already.
+"""Writing what importers yield to a store: a transaction a batch, without touching rows that are stored already.
 
-A record is identified by the id of its session and the index and hash of its run. The user's changes stay: titles,
-scores of other sources, branches, runs of their own. A session is stored completely or not at all.
+The user's changes stay: titles, scores of other sources, branches, runs of their own. A session is stored completely or
+not at all, so that a killed import leaves whole sessions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from kern_nb.db import blobs, mapping
 from kern_nb.db.blobs import Blob
@@ -17,9 +16,11 @@ from kern_nb.db.column_types import Json, Text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
-from kern_nb.ingest.diff import Changes, diff_session
+from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
+from kern_nb.ingest.merge import DraftMerger
 from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.ingest.stored_lines import StoredLines
 
 # A batch bounds what is in memory at once.
 _BATCH_SESSIONS = 500
@@ -27,104 +28,121 @@ _BATCH_MESSAGES = 20_000
 _SHOWN_ID_LENGTH = 80
 
 
-def write_drafts(store: SessionStore, read: Callable[[], Iterable[ImportItem]]) -> IngestReport:
-    """Write drafts in one transaction, which calls ``read`` again if it is retried."""
+def write_drafts(store: SessionStore, items: Iterable[ImportItem]) -> IngestReport:
+    """Write what importers yield, a batch after the other; each is a transaction."""
+    report = IngestReport()
+    read_lines: dict[tuple[str, str], int] = {}
+    for batch in _batches(items):
+        written, read_lines = _write_batch(store, batch, read_lines)
+        report += written
+    return report
+
+
+def _write_batch(
+    store: SessionStore, batch: list[ImportItem], read_lines: dict[tuple[str, str], int]
+) -> tuple[IngestReport, dict[tuple[str, str], int]]:
+    def write(connection: Connection, *, check_values: bool) -> tuple[IngestReport, dict[tuple[str, str], int]]:
+        writer = _BatchWriter(connection, store, dict(read_lines), check_values=check_values)
+        return writer.write(batch), writer.read_lines
+
+    if all(isinstance(item, Problem) for item in batch):
+        return IngestReport(errors=[item for item in batch if isinstance(item, Problem)]), read_lines
     try:
-        return store.write(lambda connection: _Writer(connection, store).write(read()))
+        return store.write(lambda connection: write(connection, check_values=False))
     except UnstorableValue:
         # Check each value before it is sent, and skip the record that contains the unstorable one.
-        return store.write(lambda connection: _Writer(connection, store, check_values=True).write(read()))
+        return store.write(lambda connection: write(connection, check_values=True))
 
 
-class _Writer:
-    def __init__(self, connection: Connection, store: SessionStore, *, check_values: bool = False) -> None:
+def _batches(items: Iterable[ImportItem]) -> Iterator[list[ImportItem]]:
+    batch: list[ImportItem] = []
+    sessions = messages = 0
+    kind: type[Draft | BundledSession] | None = None
+    bundled: set[str] = set()
+    for item in items:
+        if isinstance(item, (Draft, BundledSession)):
+            is_full = sessions >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES
+            # Rows of a bundle have more columns; a session that repeats is compared with what was stored of it.
+            if is_full or kind not in (None, type(item)) or item.session_id in bundled:
+                yield batch
+                batch, sessions, messages, bundled = [], 0, 0, set()
+            sessions, messages, kind = sessions + 1, messages + item.weight, type(item)
+            if isinstance(item, BundledSession):
+                bundled.add(item.session_id)
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _require_length(session_id: str, limit: int) -> None:
+    if len(session_id) > limit:
+        raise MalformedRecord(f"its id is longer than {limit} characters")
+
+
+class _BatchWriter:
+    def __init__(
+        self, connection: Connection, store: SessionStore, read_lines: dict[tuple[str, str], int], *, check_values: bool
+    ) -> None:
         self.connection = connection
         self.store = store
         self.check_values = check_values
         self.report = IngestReport()
-        self.lines: dict[tuple[str, str], Callable[[], int]] = {}
+        self.read_lines = read_lines
 
-    def write(self, drafts: Iterable[ImportItem]) -> IngestReport:
-        for batch in self._batches(drafts):
-            sessions, runs = self._load_sessions([draft.session_id for draft in batch if isinstance(draft, Draft)])
-            bundled = [draft for draft in batch if isinstance(draft, BundledSession)]
-            existing = load_existing(self.connection, self.store, bundled) if bundled else ExistingRows()
-            changes = Changes()
-            for draft in batch:
-                try:
-                    if isinstance(draft, BundledSession):
-                        new = merge_session(draft, existing)
-                    else:
-                        session_id = draft.session_id
-                        new = diff_session(draft, sessions.get(session_id), runs.get(session_id, {}))
-                    if self.check_values:
-                        self._require_storable(new)
-                except (MalformedRecord, UnstorableValue) as error:
-                    self._report(draft, f"is not imported: {str(error).rstrip('.')}")
-                else:
-                    self.report.skipped += not new
+    def write(self, batch: list[ImportItem]) -> IngestReport:
+        drafts = [item for item in batch if isinstance(item, Draft)]
+        bundled = [item for item in batch if isinstance(item, BundledSession)]
+        existing = load_existing(self.connection, self.store, bundled) if bundled else ExistingRows()
+        merger = DraftMerger(StoredLines(self.connection, self.store), self._require_storable, self.read_lines)
+        if drafts:
+            merger.load(drafts)
+        changes = Changes()
+        for item in batch:
+            if isinstance(item, Problem):
+                self.report.errors.append(item)
+            elif isinstance(item, Blob):
+                blobs.insert(self.connection, self.store, item)
+            else:
+                new = self._merge(item, merger, existing)
+                if new is not None:
                     changes.add(new)
-                    if isinstance(draft, BundledSession):
-                        existing.add(draft)
-                    if new.warning:
-                        self._report(draft, new.warning)
-            self._write_changes(changes)
+        self._write_changes(changes)
         return self.report
 
-    def _batches(self, drafts: Iterable[ImportItem]) -> Iterator[list[Draft | BundledSession]]:
-        batch: dict[str, Draft | BundledSession] = {}
-        messages, kind = 0, None
-        for draft in drafts:
-            if isinstance(draft, Problem):
-                self.report.errors.append(draft)
-            elif isinstance(draft, Blob):
-                blobs.insert(self.connection, self.store, draft)
-            elif self._is_acceptable(draft):
-                session_id = draft.session_id
-                # The same session in a second file is compared with what the first one stored. Rows of a bundle have
-                # more columns.
-                is_full = len(batch) >= _BATCH_SESSIONS or messages >= _BATCH_MESSAGES
-                if is_full or session_id in batch or kind not in (None, type(draft)):
-                    yield list(batch.values())
-                    batch, messages = {}, 0
-                batch[session_id], kind = draft, type(draft)
-                messages += draft.weight
-        if batch:
-            yield list(batch.values())
-
-    def _is_acceptable(self, draft: Draft | BundledSession) -> bool:
-        """Report a session whose id is too long, or repeated in its file."""
-        key = (draft.file, draft.session_id)
-        limit = mapping.MAX_ID_LENGTH if isinstance(draft, BundledSession) else MAX_ID_LENGTH
-        if len(draft.session_id) > limit:
-            self._report(draft, f"is not imported: its id is longer than {limit} characters")
-        elif key in self.lines:
-            self._report(draft, f"is not imported: line {self.lines[key]()} of the file has a session with this id")
-        else:
-            self.lines[key] = draft.line
-            return True
-        return False
+    def _merge(self, item: Draft | BundledSession, merger: DraftMerger, existing: ExistingRows) -> Changes | None:
+        limit = mapping.MAX_ID_LENGTH if isinstance(item, BundledSession) else MAX_ID_LENGTH
+        try:
+            _require_length(item.session_id, limit)
+            if isinstance(item, BundledSession):
+                changes = merge_session(item, existing)
+                self._require_storable(changes)
+                existing.add(item)
+            else:
+                merged = merger.merge(item)
+                changes = merged.changes
+                self.report.branches += merged.is_branch and bool(changes.rows["sessions"])
+                self.report.tokens += merged.tokens
+                self.report.repeated_tokens += merged.repeated_tokens
+        except (MalformedRecord, UnstorableValue) as error:
+            if isinstance(error, UnstorableValue) and not self.check_values:
+                raise
+            self._report(item, f"is not imported: {str(error).rstrip('.')}")
+            return None
+        self.report.skipped += not changes
+        if changes.warning:
+            self._report(item, changes.warning)
+        return changes
 
     def _report(self, draft: Draft | BundledSession, text: str) -> None:
         name = draft.session_id
         label = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
         self.report.errors.append(Problem(draft.file, draft.line(), f"Session {label!r} {text}."))
 
-    def _load_sessions(self, ids: list[str]) -> tuple[dict[str, RowMapping], dict[str, dict[int, RowMapping]]]:
-        """Return the stored sessions by id, and their runs by session and index."""
-        s, r = self.store.tables.sessions, self.store.tables.runs
-        query = self.store.locked(sa.select(s).where(s.c.session_id.in_(ids)))
-        sessions = {row["session_id"]: row for row in self.connection.execute(query).mappings()}
-        runs: dict[str, dict[int, RowMapping]] = {}
-        if sessions:
-            columns = sa.select(r.c.session_id, r.c.run_index, r.c.run_id, r.c.source_hash)
-            for row in self.connection.execute(columns.where(r.c.session_id.in_(list(sessions)))).mappings():
-                runs.setdefault(row["session_id"], {})[row["run_index"]] = row
-        return sessions, runs
-
     def _require_storable(self, changes: Changes) -> None:
-        """Raise UnstorableValue for the first value that cannot be stored."""
-        for name, rows in changes.rows.items():
+        """Raise UnstorableValue for the first value that cannot be stored; only after the batch could not be."""
+        if not self.check_values:
+            return
+        for name, rows in changes.all_rows().items():
             for column in getattr(self.store.tables, name).c:
                 if isinstance(column.type, (Text, Json)):  # numbers are checked when the rows are made
                     for row in rows:
@@ -144,7 +162,8 @@ class _Writer:
             connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
         for sha256, content in changes.blobs.items():
             blobs.insert(connection, self.store, Blob(sha256, "application/json", content))
-        for name, rows in changes.rows.items():
-            self.store.insert_rows(connection, getattr(tables, name), rows)
+        rows = changes.all_rows()
+        for name, new in rows.items():
+            self.store.insert_rows(connection, getattr(tables, name), new)
         for name in ("sessions", "runs", "messages", "tool_calls"):
-            setattr(self.report, name, getattr(self.report, name) + len(changes.rows[name]))
+            setattr(self.report, name, getattr(self.report, name) + len(rows[name]))

@@ -131,17 +131,18 @@ def test_changes_of_the_user_stay(store, write):
     assert sorted(store.scores_df()["value"]) == [0.5, 4, 5]
 
 
-def test_a_source_run_at_the_index_of_an_own_run_is_refused(store, write):
-    """Two runs cannot have one index: it is reported, and the session stays unchanged."""
+def test_a_source_run_after_a_run_of_the_user_is_stored_in_a_branch(store, write):
+    """The session continued here and in its source: both are kept, and share what they have in common."""
     store.ingest(write(turn(0)))
     store.append_run("sim", Run(input="mine", messages=[Message(role="user", content="mine")]))
-    before = frames_of(store)
-    report = store.ingest(write(turn(0, "better"), turn(1), reward=0.0))
+    report = store.ingest(write(turn(0), turn(1)))
+    again = store.ingest(write(turn(0), turn(1)))
 
-    assert [problem.file for problem in report.errors] == ["runs.json"]
-    assert "not from this source" in report.errors[0].reason
-    for name, frame in frames_of(store).items():
-        pd.testing.assert_frame_equal(frame, before[name])
+    assert (report.sessions, report.branches, report.runs, report.errors) == (1, 1, 1, [])
+    assert (again.sessions, again.runs, again.errors) == (0, 0, [])
+    assert inputs(store) == ["question 0", "mine"]
+    [branch] = [name for name in store.sessions_df()["session_id"] if name != "sim"]
+    assert inputs(store, branch) == ["question 0", "question 1"]
 
 
 def test_a_branch_of_the_same_id_is_not_overwritten(store, write):

@@ -72,7 +72,6 @@ def _is_conversation(value: Any) -> bool:
 
 def _read(source: Source) -> Iterator[Draft | Problem]:
     stem = PurePath(source.name).stem
-    scope = hash_record(str(source.path.absolute()))
     single: list[Value] = []
     line = position = 0
     for item in _records(source):
@@ -86,11 +85,11 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
                 _parse_message(item.value, 0)  # so that a malformed one does not reject the others
                 single.append(item)
             else:
-                yield _draft(source, name, scope, item)
+                yield _draft(source, name, item)
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
     if single:
-        yield _draft(source, stem, scope, Value(single[0].line, [item.value for item in single]))
+        yield _draft(source, stem, Value(single[0].line, [item.value for item in single]))
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
@@ -102,7 +101,7 @@ def _records(source: Source) -> Iterator[Value | Problem]:
             yield item
 
 
-def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
+def _draft(source: Source, name: str, item: Value) -> Draft:
     record = {"messages": item.value} if isinstance(item.value, list) else item.value
     messages = require_field(record, "messages", list, "the record")
     ids = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
@@ -123,7 +122,6 @@ def _draft(source: Source, name: str, scope: str, item: Value) -> Draft:
         keys=keys,
         session_hash=hash_record(fields),
         source=NAME,
-        scope=scope,
     )
 
 

@@ -19,10 +19,11 @@ from kern_nb.db.references import Reference
 from kern_nb.db.schema import Tables
 from kern_nb.db.session_deletes import load_visible
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
-from kern_nb.ingest.diff import ORIGIN
 from kern_nb.ingest.importer import hash_record
+from kern_nb.ingest.merge import ORIGIN
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
+_NO_LINKS = _NO_FORK | {"source_key": None}  # nor is it what copies of an imported session branch from
 
 
 def copied_id(session_id: str, original: str) -> str:
@@ -46,7 +47,7 @@ def detach_branch(connection: Connection, tables: Tables, session_id: str) -> Ro
     rows["scores"] = list(_select(connection, tables, "scores", tables.scores.c.session_id == session_id))
     fork = {name: session[name] for name in _NO_FORK if session[name] is not None}
     origin = {"format": "bundle", "branch_of": fork.pop("parent_session_id"), **fork}
-    rows["sessions"] = [session | _NO_FORK | {"session_data": (session["session_data"] or {}) | {ORIGIN: origin}}]
+    rows["sessions"] = [session | _NO_LINKS | {"session_data": (session["session_data"] or {}) | {ORIGIN: origin}}]
     return rows
 
 
@@ -71,7 +72,7 @@ def extract_run(connection: Connection, tables: Tables, reference: Reference) ->
     first = rows["runs"][0]
     data: Row = {} if first["session_state"] is None else {"session_state": first["session_state"]}
     origin = {"run_of": reference.session_id, "run_index": reference.run_index, "run_id": run["run_id"]}
-    own: Row = _NO_FORK | {
+    own: Row = _NO_LINKS | {
         "session_id": session_id,
         "session_type": first["run_type"],
         "session_data": data | {ORIGIN: {"format": "bundle", **origin}},

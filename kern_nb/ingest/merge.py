@@ -1,0 +1,507 @@
+"""Merging drafts with what is stored: what is new, what continues a session, and what branches from it.
+
+A run that grew or whose record was corrected in its file is replaced. Messages that part from those of the stored
+session are stored as a branch, so that nothing is overwritten and no conversation is a mixture of two. Records that
+another session has already are inherited from it, not stored again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kern_nb.db import mapping
+from kern_nb.db.column_types import StoredRow
+from kern_nb.db.mapping import Row, RunRows
+from kern_nb.extra_keys import MESSAGE_KEYS
+from kern_nb.ingest.changes import Changes
+from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, hash_record, run_id_for
+from kern_nb.ingest.stored_lines import InheritedMessages, StoredLine, StoredLines, StoredRun, common_messages
+from kern_nb.records import Run
+
+ORIGIN = "source"
+"""The key of `session_data` that records where an imported session comes from: a branch does not inherit it."""
+
+_KEY_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far a draft and a line agree.
+
+    Attributes:
+        runs: The number of equal runs at the start.
+        messages: The number of equal messages of the next run; only if that is in both.
+        changed: The equal runs whose record has changed or grown.
+        parts: Whether the draft continues differently than the line.
+    """
+
+    runs: int
+    messages: int = 0
+    changed: tuple[int, ...] = ()
+    parts: bool = False
+
+
+@dataclass
+class Merged:
+    """The changes of a draft, and what the report says about it."""
+
+    changes: Changes
+    is_branch: bool = False
+    repeated_tokens: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class DraftMerger:
+    """Merges the drafts of a batch, one after the other. Nothing here writes to the store.
+
+    Attributes:
+        lines: The stored sessions.
+        check: Raises UnstorableValue if the rows of a draft cannot be stored.
+        read_lines: The length of each session that was merged, by its file and id: a second draft is another line of
+            its tree, or continues it.
+        new_sessions: The rows of the sessions that the batch adds.
+        nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
+        calls: The run of each tool call of the batch, by session and id of the call.
+    """
+
+    lines: StoredLines
+    check: Callable[[Changes], None]
+    read_lines: dict[tuple[str, str], int]
+    new_sessions: dict[str, Row] = field(default_factory=dict)
+    nested: dict[str, tuple[str, str]] = field(default_factory=dict)
+    calls: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def load(self, drafts: list[Draft]) -> None:
+        """Load what the drafts of a batch are compared with."""
+        ids = [draft.session_id for draft in drafts]
+        ids += [draft.fork.session_id for draft in drafts if draft.fork]
+        ids += [draft.membership.session_id for draft in drafts if draft.membership]
+        self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
+
+    def merge(self, draft: Draft) -> Merged:
+        """Merge one draft; raise MalformedRecord if it cannot be stored."""
+        line = self.lines.get(draft.session_id)
+        if line is not None:
+            return self._extend(draft, line)
+        if draft.membership is not None and (owner := self._find_owner(draft)):
+            return self._add_members(draft, *owner)
+        if draft.fork is not None and (parent := self.lines.get(draft.fork.session_id)):
+            self._note_line(draft)
+            return self._branch(draft, parent, *self._fork_point(parent, draft.fork), n_equal=0)
+        if parent_match := self._find_parent(draft):
+            self._note_line(draft)
+            parent, match = parent_match
+            return self._branch_after(draft, parent, match)
+        self._note_line(draft)
+        row = self._session_row(draft, draft.session_id)
+        merged = self._new_session(draft, row, StoredLine(row, [], 0, 0), first=0, cut=None)
+        if draft.fork is not None:
+            parent_id = draft.fork.session_id
+            merged.changes.warning = f"is stored without its inherited runs: the store has no session {parent_id!r}"
+        return merged
+
+    # Sessions that are stored -----------------------------------------------------------------------------------------
+
+    def _extend(self, draft: Draft, line: StoredLine) -> Merged:
+        longest = self._note_line(draft)
+        is_first = longest is None
+        base = self._n_stated(draft)
+        corrects = is_first and not draft.has_record_ids and _is_same_file(draft, line.session)
+        match = self._compare(draft, line.runs[base:], corrects=corrects)
+        if match.parts:
+            return self._diverge(draft, line, match, is_first=is_first)
+        merged = self._continue(draft, line, match)
+        if _origin(line.session).get("hash") == draft.session_hash:
+            return merged
+        if is_first:
+            self._update_session(draft, line, merged.changes)
+        elif longest is not None and draft.weight <= longest and not draft.has_record_ids:
+            raise MalformedRecord("the file has a session of this id with the same messages")
+        return merged
+
+    def _note_line(self, draft: Draft) -> int | None:
+        """Record that a draft was read; return the length of the longest one of its file and id before it."""
+        key = (draft.file, draft.session_id)
+        longest = self.read_lines.get(key)
+        self.read_lines[key] = max(longest or 0, draft.weight)
+        return longest
+
+    def _n_stated(self, draft: Draft) -> int:
+        """The number of runs that a draft leaves out, as its fork states that it inherits them."""
+        line = self.lines.get(draft.session_id) if draft.fork else None
+        return 0 if line is None else line.n_inherited
+
+    def _continue(self, draft: Draft, line: StoredLine, match: Match) -> Merged:
+        """Replace the runs of a line that have changed, and append those that are new."""
+        changes = Changes()
+        base = self._n_stated(draft)
+        self._replace_runs(draft, line, match, base, changes)
+        written = self._append_runs(draft, line, match.runs, changes, cut=None)
+        self._finish(draft, changes)
+        for index in match.changed:
+            self._set_run(line.runs[base + index], draft, index)
+        self._extend_line(line, draft, match.runs, written)
+        return Merged(changes, tokens=_tokens(written))
+
+    def _update_session(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
+        columns = _merge_columns(draft, mapping.session_row(draft.session), line.session)
+        if line.session_id in self.new_sessions:
+            self.new_sessions[line.session_id] |= columns
+        else:
+            changes.updated.append((line.session_id, columns))
+            changes.rescored.append((line.session_id, draft.source))
+        changes.scores |= _score_rows(draft, line.session_id)
+
+    def _compare(self, draft: Draft, runs: list[StoredRun], *, corrects: bool = False, exact: bool = False) -> Match:
+        """Compare a draft with the runs of a line.
+
+        Args:
+            draft: The draft.
+            runs: The runs.
+            corrects: Whether a different run of the draft is a correction of the stored one.
+            exact: Whether the line is another session's, which the draft does not continue.
+        """
+        changed: list[int] = []
+        n_both = min(len(runs), len(draft.runs))
+        for i in range(n_both):
+            run = runs[i]
+            if run.source_hash is not None and run.source_hash == draft.hashes[i]:
+                continue
+            stored, new = self.lines.keys_of(run), draft.keys[i]
+            if stored is None:
+                if run.run_id != run_id_for(draft.session_id, i) or run.source_hash is None:
+                    return Match(i, 0, tuple(changed), parts=True)
+                changed.append(i)  # imported by an older version, which stored no keys
+                continue
+            n = common_messages(stored, new)
+            if n == len(stored) == len(new):
+                changed += [] if exact else [i]
+            elif not exact and n == len(stored) and i == len(runs) - 1:
+                changed.append(i)
+            elif not exact and n == len(new) and i == len(draft.runs) - 1:
+                return Match(len(draft.runs), 0, tuple(changed))  # an older copy
+            elif corrects and run.cut is None and run.session_id == draft.session_id:
+                changed.append(i)
+            else:
+                return Match(i, n, tuple(changed), parts=True)
+        return Match(n_both, 0, tuple(changed))
+
+    def _diverge(self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool) -> Merged:
+        """Store a draft that parts from the session of its id as a branch with an id of its own."""
+        is_other = match.runs == 0 and (match.messages == 0 or (is_first and not draft.has_record_ids))
+        if is_other:
+            raise MalformedRecord(_different_session(line, draft))
+        key = hash_record(draft.session_id, draft.keys[match.runs][match.messages])[:_KEY_LENGTH]
+        branch_id = f"{draft.session_id}~{key}"
+        branch = self.lines.get(branch_id)
+        if branch is None:
+            return self._branch_after(draft, line, match, branch_id)
+        match = self._compare(draft, branch.runs[self._n_stated(draft) :])
+        if match.parts:
+            return self._diverge(draft, branch, match, is_first=False)
+        return self._continue(draft, branch, match)
+
+    # New sessions -----------------------------------------------------------------------------------------------------
+
+    def _find_parent(self, draft: Draft) -> tuple[StoredLine, Match] | None:
+        """The stored session with the longest beginning in common, by the ids of records."""
+        best: tuple[StoredLine, Match] | None = None
+        for name in self.lines.by_source_key.get(source_key(draft) or "", ()):
+            line = self.lines.get(name)
+            if line is None:
+                continue
+            match = self._compare(draft, line.runs, exact=True)
+            if (match.runs or match.messages) and (
+                best is None or (match.runs, match.messages) > (best[1].runs, best[1].messages)
+            ):
+                best = line, match
+        return best
+
+    def _branch_after(self, draft: Draft, parent: StoredLine, match: Match, session_id: str | None = None) -> Merged:
+        """Store a draft as a branch of a line, after what they have in common."""
+        fork: tuple[int, int | None]
+        position = match.runs + self._n_stated(draft)
+        run = parent.runs[position] if position < len(parent.runs) else None
+        if run is None:
+            fork, cut = (parent.next_index - 1, None), None
+        elif match.messages == 0:
+            fork, cut = (run.run_index - 1, None), None
+        else:
+            before = 0 if run.cut is None else run.cut.count
+            if run.cut is not None and match.messages <= before:
+                fork = (run.cut.run.run_index, match.messages - 1)
+                cut = InheritedMessages(run.cut.run, match.messages)
+            else:
+                fork = (run.run_index, match.messages - before - 1)
+                cut = InheritedMessages(run, match.messages)
+        repeated = _tokens(draft.runs[: match.runs])
+        if cut is not None:
+            repeated += _message_tokens(draft.runs[match.runs], cut.count)
+        merged = self._branch(draft, parent, fork, cut, n_equal=match.runs, session_id=session_id)
+        merged.repeated_tokens = repeated if session_id is None else 0
+        return merged
+
+    def _branch(
+        self,
+        draft: Draft,
+        parent: StoredLine,
+        fork: tuple[int, int | None],
+        cut: InheritedMessages | None,
+        *,
+        n_equal: int,
+        session_id: str | None = None,
+    ) -> Merged:
+        row = self._session_row(draft, session_id or draft.session_id)
+        row |= {
+            "parent_session_id": parent.session_id,
+            "fork_run_index": fork[0],
+            "fork_message_index": fork[1],
+            "source_key": parent.session["source_key"],
+        }
+        until = fork[0] if fork[1] is None else fork[0] - 1
+        inherited = [run for run in parent.runs if run.run_index <= until]
+        line = StoredLine(row, inherited, len(inherited), fork[0] + 1)
+        merged = self._new_session(draft, row, line, first=n_equal, cut=cut)
+        merged.is_branch = True
+        return merged
+
+    def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
+        """The branch point of a fork that names the first record after it."""
+        if fork.before_key is None:
+            return (parent.next_index - 1, None), None
+        for run in parent.runs:
+            keys = self.lines.keys_of(run) or []
+            n = sum(key < fork.before_key for key in keys)
+            if n == len(keys):
+                continue
+            if n == 0:
+                return (run.run_index - 1, None), None
+            before = 0 if run.cut is None else run.cut.count
+            if n <= before and run.cut is not None:
+                return (run.cut.run.run_index, n - 1), InheritedMessages(run.cut.run, n)
+            return (run.run_index, n - before - 1), InheritedMessages(run, n)
+        return (parent.next_index - 1, None), None
+
+    def _new_session(
+        self, draft: Draft, row: Row, line: StoredLine, *, first: int, cut: InheritedMessages | None
+    ) -> Merged:
+        changes = Changes()
+        written = self._append_runs(draft, line, first, changes, cut=cut)
+        changes.rows["sessions"].append(row)
+        changes.scores |= _score_rows(draft, line.session_id)
+        self._finish(draft, changes)
+        self._extend_line(line, draft, first, written, cut=cut)
+        self.lines.add(line)
+        self.new_sessions[line.session_id] = row
+        return Merged(changes, tokens=_tokens(written))
+
+    def _session_row(self, draft: Draft, session_id: str) -> Row:
+        row = mapping.session_row(draft.session.model_copy(update={"session_id": session_id}))
+        data = _with_origin(draft, row["session_data"])
+        return row | {"session_data": data, "source_key": source_key(draft)}
+
+    # Nested agents ----------------------------------------------------------------------------------------------------
+
+    def _find_owner(self, draft: Draft) -> tuple[StoredLine, str] | None:
+        """The session of the run that started a nested agent, and the id of the run."""
+        membership = draft.membership
+        if membership is None:
+            return None
+        line = self.lines.get(membership.session_id)
+        if line is None:
+            # The parent may be a nested agent itself, which is stored as runs of its own parent.
+            parent = self.nested.get(membership.session_id)
+            if parent is None and (run := self.lines.run_row(run_id_for(membership.session_id, 0))):
+                parent = run["session_id"], run["run_id"]
+            owner = self.lines.get(parent[0]) if parent else None
+            return (owner, parent[1]) if owner and parent else None
+        if not line.runs:
+            return None
+        run_id = self._run_of_call(line, membership.tool_call_id) if membership.tool_call_id else None
+        if run_id is None:
+            start = mapping.to_micros(draft.runs[0].created_at) if draft.runs else None
+            earlier = [r for r in line.runs if start is not None and r.created_at is not None and r.created_at <= start]
+            run_id = (earlier or line.runs)[-1].run_id
+        owner_id = next(run.session_id for run in line.runs if run.run_id == run_id)
+        owner = self.lines.get(owner_id)
+        return None if owner is None else (owner, run_id)
+
+    def _run_of_call(self, line: StoredLine, tool_call_id: str) -> str | None:
+        return self.calls.get((line.session_id, tool_call_id)) or self.lines.run_of_call(line, tool_call_id)
+
+    def _add_members(self, draft: Draft, line: StoredLine, parent_run_id: str) -> Merged:
+        changes = Changes()
+        written: list[Run] = []
+        title = (draft.session.session_data or {}).get("session_name")
+        for i, run in enumerate(draft.runs):
+            row = self.lines.run_row(run.run_id)
+            if row is not None and row["source_hash"] == draft.hashes[i]:
+                continue
+            if row is not None:
+                stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])
+                keys = self.lines.keys_of(stored) or []
+                if common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i])):
+                    raise MalformedRecord(f"run {i} of the nested agent is stored already, and differs")
+                if len(draft.keys[i]) < len(keys):
+                    continue  # an older copy
+                changes.replaced.append(run.run_id)
+            index = line.next_index if row is None else row["run_index"]
+            line.next_index = max(line.next_index, index + 1)
+            run.parent_run_id = parent_run_id
+            run.agent_id = run.agent_id or draft.session.agent_id
+            nested = {"session_id": draft.session_id, "name": title}
+            run.extra = run.extra | {"nested_agent": {key: value for key, value in nested.items() if value is not None}}
+            written.append(run)
+            self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i])
+        self._finish(draft, changes)
+        if draft.runs:
+            self.nested[draft.session_id] = (line.session_id, draft.runs[0].run_id)
+        return Merged(changes, tokens=_tokens(written))
+
+    # Rows -------------------------------------------------------------------------------------------------------------
+
+    def _append_runs(
+        self, draft: Draft, line: StoredLine, first: int, changes: Changes, *, cut: InheritedMessages | None
+    ) -> list[Run]:
+        """Add rows for the runs of a draft from ``first`` on; of that, without the messages of ``cut``."""
+        written = []
+        for position, i in enumerate(range(first, len(draft.runs))):
+            skipped = cut.count if cut is not None and i == first else 0
+            run = _own_run(draft, line, i, skipped)
+            written.append(run)
+            index = line.next_index + position
+            self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i][skipped:])
+        return written
+
+    def _replace_runs(self, draft: Draft, line: StoredLine, match: Match, base: int, changes: Changes) -> None:
+        """Replace the rows of runs whose record has changed."""
+        for i in match.changed:
+            stored = line.runs[base + i]
+            if stored.session_id != line.session_id:
+                continue  # inherited: its own session is imported from another file
+            skipped = 0 if stored.cut is None else stored.cut.count
+            run = _own_run(draft, line, i, skipped)
+            run.run_id = stored.run_id
+            changes.replaced.append(run.run_id)
+            self._add_rows(changes, run, line.session_id, stored.run_index, draft, i, draft.keys[i][skipped:])
+
+    def _add_rows(
+        self, changes: Changes, run: Run, session_id: str, run_index: int, draft: Draft, i: int, keys: list[str]
+    ) -> None:
+        rows: RunRows = mapping.run_rows(run, session_id)
+        rows.run["source_hash"] = draft.hashes[i]
+        rows.run["internal"] = (rows.run["internal"] or {}) | {MESSAGE_KEYS: keys}
+        for row in (rows.run, *rows.messages, *rows.tool_calls):
+            row["run_index"] = run_index
+        changes.runs[run.run_id] = rows
+
+    def _finish(self, draft: Draft, changes: Changes) -> None:
+        if changes:
+            changes.blobs |= draft.blobs
+            self.check(changes)
+        for rows in changes.runs.values():
+            for call in rows.tool_calls:
+                self.calls[call["session_id"], call["tool_call_id"]] = call["run_id"]
+
+    def _extend_line(
+        self,
+        line: StoredLine,
+        draft: Draft,
+        first: int,
+        written: list[Run],
+        cut: InheritedMessages | None = None,
+    ) -> None:
+        """Append the runs of a draft to its line, so that later drafts are compared with them."""
+        n_new = max(len(draft.runs) - first, 0)
+        for run, i in zip(written[len(written) - n_new :], range(first, len(draft.runs)), strict=True):
+            inherited = cut if i == first else None
+            stored = StoredRun(
+                line.session_id, line.next_index, run.run_id, None, mapping.to_micros(run.created_at), inherited
+            )
+            self._set_run(stored, draft, i)
+            line.runs.append(stored)
+            line.next_index += 1
+
+    @staticmethod
+    def _set_run(run: StoredRun, draft: Draft, i: int) -> None:
+        skipped = 0 if run.cut is None else run.cut.count
+        run.source_hash, run.keys, run.has_loaded_keys = draft.hashes[i], draft.keys[i][skipped:], True
+
+
+def _own_run(draft: Draft, line: StoredLine, i: int, skipped: int) -> Run:
+    """A run of a draft as a run of a line, without its inherited messages."""
+    run = draft.runs[i]
+    if line.session_id == draft.session_id and not skipped:
+        return run
+    messages = run.messages[skipped:]
+    for message in messages:
+        for call in message.tool_calls:
+            if call.message_index is not None:
+                call.message_index -= skipped
+    has_prompt = any(message.role == "user" for message in messages)
+    return run.model_copy(
+        update={
+            "run_id": run_id_for(line.session_id, i),
+            "messages": messages,
+            "input": run.input if has_prompt or not skipped else None,
+        }
+    )
+
+
+def source_key(draft: Draft) -> str | None:
+    """The key of the first record of a draft, by which copies of its session are recognized."""
+    if not draft.has_record_ids or not draft.keys or not draft.keys[0]:
+        return None
+    return hash_record(draft.source, draft.keys[0][0])
+
+
+def _different_session(line: StoredLine, draft: Draft) -> str:
+    if line.session["parent_session_id"] is not None and not line.runs[line.n_inherited :]:
+        return "the store has a branch with this id"
+    if line.runs and line.runs[0].source_hash is None:
+        return "run 0 of the stored session is not from this source"
+    origin = _origin(line.session).get("format")
+    where = "" if origin in (None, draft.source) else f", imported from the format {origin}"
+    return f"the store has a session with this id from another file{where}, and its first run differs"
+
+
+def _origin(session: StoredRow | Row) -> dict[str, Any]:
+    origin = (session["session_data"] or {}).get(ORIGIN)
+    return origin if isinstance(origin, dict) else {}
+
+
+def _is_same_file(draft: Draft, session: StoredRow | Row) -> bool:
+    origin = _origin(session)
+    return origin.get("format") == draft.source and origin.get("file", draft.path_hash) == draft.path_hash
+
+
+def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
+    return (data or {}) | {ORIGIN: {"format": draft.source, "hash": draft.session_hash, "file": draft.path_hash}}
+
+
+def _merge_columns(draft: Draft, row: Row, session: StoredRow | Row) -> Row:
+    """The new columns of a session whose record has changed; the user's additions stay."""
+    columns = {name: value for name, value in row.items() if value is not None and name != "session_id"}
+    columns["metadata"] = (session["metadata"] or {}) | (row["metadata"] or {})
+    columns["session_data"] = _with_origin(draft, (session["session_data"] or {}) | (row["session_data"] or {}))
+    times = [time for time in (session["updated_at"], row["updated_at"]) if time is not None]
+    return columns | {"updated_at": max(times, default=None)}
+
+
+def _score_rows(draft: Draft, session_id: str) -> dict[str, Row]:
+    """The scores of a session by their id."""
+    ids = {name: hash_record(session_id, draft.source, name) for name in draft.scores}
+    shared = {"session_id": session_id, "run_id": None, "source": draft.source, "created_at": draft.scored_at}
+    return {ids[name]: shared | {"score_id": ids[name], "name": name, "value": v} for name, v in draft.scores.items()}
+
+
+def _tokens(runs: list[Run]) -> int:
+    return sum(_message_tokens(run, len(run.messages)) for run in runs)
+
+
+def _message_tokens(run: Run, n: int) -> int:
+    usages = [message.usage for message in run.messages[:n] if message.usage] or ([run.usage] if run.usage else [])
+    return sum((usage.input_tokens or 0) + (usage.output_tokens or 0) for usage in usages)

@@ -1,0 +1,231 @@
+"""Conversations that share records: forks, copies, trees of retries, nested agents. Each record is stored once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from kern_nb.ingest.importer import Draft, Fork, Membership, hash_record
+from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.writer import write_drafts
+from kern_nb.records import Message, Session, ToolCall, Usage
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df")
+
+
+def message(key, role="user", text=None, **fields):
+    """A message with an id; an assistant's used 10 tokens."""
+    usage = Usage(input_tokens=8, output_tokens=2) if role == "assistant" else None
+    created = START + timedelta(minutes=int("".join(c for c in key if c.isdigit()) or 0))
+    content = text or f"text {key}"
+    record = Message(role=role, content=content, usage=usage, created_at=created, **fields)
+    return SourceMessage(record, [key, content], key)
+
+
+def turn(n, suffix=""):
+    """A prompt and its answer."""
+    return [message(f"p{n}{suffix}"), message(f"a{n}{suffix}", "assistant")]
+
+
+def draft(session_id, messages, *, file="f.jsonl", ids=True, **options):
+    """A draft of a format whose records have ids."""
+    runs, hashes, keys = split_runs(session_id, messages)
+    return Draft(
+        file=file,
+        line=lambda: 1,
+        session=Session(session_id=session_id, agent_id="agent"),
+        runs=runs,
+        hashes=hashes,
+        keys=keys,
+        session_hash=hash_record("fields"),
+        source="fake",
+        has_record_ids=ids,
+        path_hash=file,
+        **options,
+    )
+
+
+def texts(store, session_id):
+    """The messages of a session, inherited ones first."""
+    return [m.content for run in store.get_session(session_id).runs for m in run.messages]
+
+
+def expected(*turns):
+    return [item.message.content for messages in turns for item in messages]
+
+
+def frames_of(store):
+    return {name: getattr(store, name)() for name in FRAMES}
+
+
+def assert_unchanged_by(store, *drafts):
+    """Writing drafts again adds nothing."""
+    before = frames_of(store)
+    report = write_drafts(store, drafts)
+    assert (report.sessions, report.runs, report.errors) == (0, 0, [])
+    for name, frame in frames_of(store).items():
+        pd.testing.assert_frame_equal(frame, before[name])
+
+
+@pytest.mark.every_engine
+def test_a_copy_under_another_id_is_a_branch_and_counted_once(store):
+    """A fork's file repeats the records of its parent: they are inherited."""
+    parent = lambda: draft("parent", [*turn(1), *turn(2)])  # noqa: E731 - drafts are used once
+    fork = lambda: draft("fork", [*turn(1), *turn(2), *turn(3)], file="g.jsonl")  # noqa: E731
+    report = write_drafts(store, [parent(), fork()])
+
+    assert (report.sessions, report.branches, report.runs) == (2, 1, 3)
+    assert (report.tokens, report.repeated_tokens) == (30, 20)
+    session = store.get_session("fork")
+    assert (session.parent_session_id, session.fork_run_index, session.fork_message_index) == ("parent", 1, None)
+    assert texts(store, "fork") == expected(turn(1), turn(2), turn(3))
+    assert store.sessions_df().set_index("session_id")["total_tokens"].to_dict() == {"parent": 20, "fork": 10}
+    assert_unchanged_by(store, parent(), fork())
+
+
+def test_a_copy_that_comes_in_a_later_import_is_a_branch(store):
+    write_drafts(store, [draft("parent", [*turn(1), *turn(2)])])
+    report = write_drafts(store, [draft("fork", [*turn(1), *turn(3)], file="g.jsonl")])
+
+    assert (report.branches, report.runs) == (1, 1)
+    assert store.get_session("fork").fork_run_index == 0
+    assert texts(store, "fork") == expected(turn(1), turn(3))
+
+
+def test_a_copy_that_parts_within_a_run_inherits_its_first_messages(store):
+    """A retry of an answer: the prompt is inherited, the second answer is the branch's."""
+    first = [*turn(1), message("p2"), message("a2", "assistant"), message("b2", "assistant")]
+    second = [*turn(1), message("p2"), message("a2", "assistant"), message("c2", "assistant"), *turn(3)]
+    write_drafts(store, [draft("first", first), draft("second", second, file="g.jsonl")])
+    session = store.get_session("second")
+
+    assert (session.parent_session_id, session.fork_run_index, session.fork_message_index) == ("first", 1, 1)
+    assert texts(store, "second") == [item.message.content for item in second]
+    assert list(store.messages_df(session_id="second")["content"]) == expected([message("c2")], turn(3))
+    assert_unchanged_by(store, draft("first", first), draft("second", second, file="g.jsonl"))
+    longer = [*second, *turn(4)]
+    assert write_drafts(store, [draft("second", longer, file="g.jsonl")]).runs == 1
+    assert texts(store, "second") == [item.message.content for item in longer]
+
+
+def test_a_whole_copy_is_an_empty_branch(store):
+    """A checkpoint of a session under another id is reachable, and stores no message again."""
+    write_drafts(store, [draft("long", [*turn(1), *turn(2)]), draft("short", turn(1), file="g.jsonl")])
+
+    assert texts(store, "short") == expected(turn(1))
+    assert len(store.messages_df()) == 4
+
+
+def test_lines_of_a_tree_are_branches_of_the_first_line(store):
+    """Several drafts of one id: what they share is stored once, and a new main line changes no stored one."""
+    lines = [[*turn(1), *turn(2)], [*turn(1), *turn(2, "x"), *turn(3)], [*turn(1), *turn(2, "x"), *turn(4)]]
+    report = write_drafts(store, [draft("tree", line) for line in lines])
+
+    assert (report.sessions, report.branches, len(store.messages_df())) == (3, 2, 10)
+    sessions = store.sessions_df()
+    assert texts(store, "tree") == expected(turn(1), turn(2))
+    branches = [name for name in sessions["session_id"] if name != "tree"]
+    assert {tuple(texts(store, name)) for name in branches} == {
+        tuple(item.message.content for item in line) for line in lines[1:]
+    }
+    assert_unchanged_by(store, *(draft("tree", line) for line in lines))
+    assert_unchanged_by(store, *(draft("tree", line) for line in reversed(lines)))
+    report = write_drafts(store, [draft("tree", [*line, *turn(5)]) for line in reversed(lines)])
+    assert (report.sessions, report.runs) == (0, 3)
+
+
+def test_two_files_that_part_are_two_branches(store):
+    """A conversation that was continued twice from the same turn, in files that carry its id."""
+    one = draft("chat", [*turn(1), *turn(2)], ids=False)
+    two = draft("chat", [*turn(1), *turn(2, "x"), *turn(3)], ids=False, file="g.jsonl")
+    report = write_drafts(store, [one, two])
+
+    assert (report.branches, report.errors) == (1, [])
+    assert texts(store, "chat") == expected(turn(1), turn(2))
+    [branch] = set(store.sessions_df()["session_id"]) - {"chat"}
+    assert texts(store, branch) == expected(turn(1), turn(2, "x"), turn(3))
+
+
+def test_other_conversations_of_the_same_id_are_refused(store):
+    """Ids such as 1 and 2 are local to a file: a conversation with another first run is reported."""
+    write_drafts(store, [draft("1", turn(1), ids=False)])
+    report = write_drafts(store, [draft("1", turn(2), ids=False, file="g.jsonl")])
+
+    assert (report.sessions, len(report.errors)) == (0, 1)
+    assert texts(store, "1") == expected(turn(1))
+
+
+def test_equal_texts_without_ids_are_not_one_conversation(store):
+    """Sessions of a data set begin with the same prompt."""
+    report = write_drafts(store, [draft(f"s{n}", turn(1), ids=False) for n in range(3)])
+
+    assert (report.sessions, report.branches, len(store.messages_df())) == (3, 0, 6)
+
+
+def test_a_stated_fork_inherits_up_to_its_first_record(store):
+    """The file of a fork has only its own records, and says after which record of its parent it begins."""
+    parent = [message(f"t#{n:03d}", role) for n, role in enumerate(["user", "assistant"] * 3)]
+    write_drafts(store, [draft("parent", parent)])
+    write_drafts(store, [draft("fork", turn(7), fork=Fork("parent", "t#004"))])
+    write_drafts(store, [draft("end", turn(8), fork=Fork("parent"))])
+    write_drafts(store, [draft("fork", [*turn(7), *turn(9)], fork=Fork("parent", "t#004"))])
+
+    assert store.get_session("fork").fork_run_index == 1
+    assert texts(store, "fork") == [f"text t#{n:03d}" for n in range(4)] + expected(turn(7), turn(9))
+    assert len(texts(store, "end")) == 8
+    assert_unchanged_by(store, draft("fork", [*turn(7), *turn(9)], fork=Fork("parent", "t#004")))
+
+
+def test_a_fork_without_its_parent_is_reported(store):
+    report = write_drafts(store, [draft("fork", turn(7), fork=Fork("parent", "t#004"))])
+
+    assert report.sessions == 1
+    assert "without its inherited runs: the store has no session 'parent'" in report.errors[0].reason
+
+    again = write_drafts(store, [draft("fork", turn(7), fork=Fork("parent", "t#004"))])
+    assert (again.sessions, again.runs) == (0, 0)
+
+
+@pytest.mark.parametrize("in_one_import", [True, False])
+def test_a_nested_agent_is_a_member_run_of_the_run_that_called_it(store, in_one_import):
+    """The member's usage counts in its session; the main line continues after it."""
+    call = ToolCall(tool_call_id="t1", tool_name="Task", args={})
+    main = [message("p1"), message("a1", "assistant", tool_calls=[call]), *turn(3)]
+    child = lambda: draft("child", turn(2), file="child.jsonl", membership=Membership("main", "t1"))  # noqa: E731
+    for drafts in ([draft("main", main), child()],) if in_one_import else ([draft("main", main)], [child()]):
+        report = write_drafts(store, drafts)
+    write_drafts(store, [draft("main", [*main, *turn(4)]), child()])
+    runs = store.runs_df()
+
+    assert report.errors == []
+    assert list(store.sessions_df()["session_id"]) == ["main"]
+    members = runs[runs["parent_run_id"].notna()]
+    assert list(members["parent_run_id"]) == list(runs[runs["run_index"] == 0]["run_id"])
+    assert [run.input for run in store.get_session("main").runs if run.parent_run_id is None] == [
+        "text p1",
+        "text p3",
+        "text p4",
+    ]
+    assert store.sessions_df()["total_tokens"].iloc[0] == 40
+    assert_unchanged_by(store, draft("main", [*main, *turn(4)]), child())
+
+
+def test_a_nested_agent_without_its_parent_is_a_session(store):
+    write_drafts(store, [draft("child", turn(2), membership=Membership("main", "t1"))])
+
+    assert texts(store, "child") == expected(turn(2))
+
+
+def test_a_run_that_grows_keeps_its_index_and_branches(store):
+    """A file is imported while its program still writes it."""
+    write_drafts(store, [draft("s", [*turn(1), message("p2")])])
+    store.branch("s", after=1, new_session_id="what-if")
+    report = write_drafts(store, [draft("s", [*turn(1), *turn(2), *turn(3)])])
+
+    assert (report.sessions, report.runs) == (0, 2)
+    assert texts(store, "s") == expected(turn(1), turn(2), turn(3))
+    assert texts(store, "what-if") == expected(turn(1), turn(2))
+    assert store.check().problems == []
