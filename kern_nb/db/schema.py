@@ -136,6 +136,7 @@ class Tables:
             sa.Column("copied_from", Text),
             # What ingest compares to see whether a record has changed.
             sa.Column("source_hash", Text),
+            sa.Column("cost_source", Text),
             # ``internal`` is kern_nb's own notes (`extra_keys`); ``extra`` belongs to the source.
             *_columns(Json, "extra", "internal"),
         )
@@ -158,6 +159,7 @@ class Tables:
             # A copy of a message of an earlier run, which is counted there; the start of an interrupted answer.
             *_columns(Boolean, "from_history", "partial"),
             sa.Column("internal", Json),
+            sa.Column("cost_source", Text),
         )
         self.tool_calls = table(
             "_tool_calls",

@@ -27,7 +27,7 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
         ("tool_calls", "internal"),
         ("runs", "internal"),
     ],
-    5: [("sessions", "source_key")],
+    5: [("sessions", "source_key"), ("runs", "cost_source"), ("messages", "cost_source")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
@@ -54,7 +54,7 @@ def create_tables(
                 key_upgrades.upgrade_runs(connection, tables.runs)
                 key_upgrades.upgrade_texts(connection, tables)
         for index in tables.sessions.indexes | tables.runs.indexes:
-            index.create(connection, checkfirst=True)
+            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )

@@ -19,6 +19,9 @@ def back_to(store, version: int) -> None:
         for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > version):
             for table, column in added:
                 name = getattr(store.tables, table).name
+                for index in getattr(store.tables, table).indexes:
+                    if column in index.columns:
+                        connection.execute(sa.schema.DropIndex(index, if_exists=True))
                 connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
         connection.execute(store.tables.schema.update().values(version=version))
 
