@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kern_nb.agent import Agent
     from kern_nb.analysis.compare import compare
+    from kern_nb.analysis.costs import cost
     from kern_nb.analysis.groups import compare_groups
     from kern_nb.analysis.plots import plot
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
-    "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach", "browse",
-    "chat", "compare", "compare_groups", "current_store", "detach", "export", "inbox", "open_store", "plot", "rerun",
-    "sessions", "show", "stores", "summarize", "use",
+    "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
+    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "inbox", "open_store",
+    "plot", "rerun", "sessions", "show", "stores", "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -44,6 +45,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "kern_nb.agent": ["Agent"],
         "kern_nb.analysis.compare": ["compare"],
+        "kern_nb.analysis.costs": ["cost"],
         "kern_nb.analysis.groups": ["compare_groups"],
         "kern_nb.analysis.plots": ["plot"],
         "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],

@@ -48,7 +48,12 @@ TOKENS_IN_OUT = (
     Column("output_tokens", "count", "Output tokens of the agent's model."),
 )
 TOTAL_TOKENS = Column("total_tokens", "count", "Input plus output tokens, or the total that the source states.")
-COST = Column("cost", "number", "The cost of the agent's model, as the source states it; 0 with tokens is unknown.")
+COST = Column("cost", "number", "The cost of the agent's model; 0 with tokens is unknown.")
+COST_SOURCE = Column(
+    "cost_source",
+    "text",
+    "stated by the source, estimated from prices (see `%kern cost`), or unknown; missing where nothing was used.",
+)
 
 SESSIONS = (
     SESSION_ID,
@@ -65,6 +70,7 @@ SESSIONS = (
     *TOKENS_IN_OUT,
     TOTAL_TOKENS,
     COST,
+    COST_SOURCE,
     Column(
         "duration_s",
         "number",
@@ -95,6 +101,7 @@ RUNS = (
     Column("reasoning_tokens", "count", "Output tokens used for reasoning."),
     TOTAL_TOKENS,
     COST,
+    COST_SOURCE,
     Column("duration_s", "number", "Seconds from start to end."),
     Column("time_to_first_token_s", "number", "Seconds from the start to the first token of the answer."),
     Column("error", "text", "The error message."),
@@ -116,6 +123,7 @@ MESSAGES = (
     Column("input_tokens", "count", "Input tokens of the model."),
     Column("output_tokens", "count", "Output tokens of the model."),
     Column("cost", "number", "The cost of the message; 0 with tokens is unknown."),
+    COST_SOURCE,
     Column("created_at", "time", "The time of creation."),
 )
 

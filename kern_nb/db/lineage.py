@@ -418,7 +418,7 @@ def session_state_at(
 CUT_RUN: dict[str, None] = dict.fromkeys(
     (
         *("output", "output_json", "error", "finished_at", "duration_s", "time_to_first_token_s", "session_state"),
-        *USAGE_COLUMNS,
+        *(*USAGE_COLUMNS, "cost_source"),
     )
 )
 """Values that describe a run as a whole, removed from a run that a branch point cuts."""

@@ -42,6 +42,7 @@ CALLS = ("n_tool_calls", "n_tool_errors")
 COUNTS = ("n_messages", *CALLS)
 _IN_OUT = ("input_tokens", "output_tokens")
 _FROM_IN_OUT = ("cost", "total_tokens")  # computed from input and output tokens, too
+_COST_SOURCE, ESTIMATED = "cost_source", "estimated"
 
 
 def _valid_usage(table: sa.Table) -> dict[str, Expression]:
@@ -81,6 +82,13 @@ def _cost(row: Any) -> Expression:
     return sa.case(((row["cost"] == 0) & (_in_and_out(row) > 0), sa.null()), else_=row["cost"])
 
 
+def _cost_source(row: Any, cost: Expression, is_estimated: Expression) -> Expression:
+    """How a cost is known: stated, estimated, or unknown though tokens were used."""
+    has_tokens = row["input_tokens"].is_not(None) | row["output_tokens"].is_not(None)
+    source = sa.case((is_estimated, sa.literal_column(f"'{ESTIMATED}'")), else_=sa.literal_column("'stated'"))
+    return sa.case((cost.is_not(None), source), (has_tokens, sa.literal_column("'unknown'")))
+
+
 def _in_and_out(row: Any) -> Expression:
     return sa.func.coalesce(row["input_tokens"], 0) + sa.func.coalesce(row["output_tokens"], 0)
 
@@ -99,6 +107,8 @@ def _required_columns(view: str, requested: ColumnNames) -> set[str]:
     """The names of the requested columns and of those they are computed from."""
     names = {column.name for column in FRAMES[view]}
     names &= names if requested is None else set(requested)
+    if _COST_SOURCE in names:
+        names.add("cost")
     return names | set(_IN_OUT) if names & set(_FROM_IN_OUT) else names
 
 
@@ -112,8 +122,10 @@ def _message_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> 
     m = tables.messages
     by_agent, usage = m.c.role != "user", _valid_usage(m)
     usage["cost"] = _cost(usage)
-    totals = {"n_messages": sa.func.sum(sa.case((is_history_copy(m.c), 0), else_=1))}
+    totals: dict[str, Expression] = {"n_messages": sa.func.sum(sa.case((is_history_copy(m.c), 0), else_=1))}
     totals |= {name: sa.func.sum(sa.case((by_agent, column))) for name, column in usage.items()}
+    is_estimated = by_agent & usage["cost"].is_not(None) & (m.c.cost_source == ESTIMATED)
+    totals[_COST_SOURCE] = sa.func.max(sa.case((is_estimated, 1), else_=0))
     return _filter(sa.select(m.c.run_id, *_label(totals, names)).group_by(m.c.run_id), m, only).subquery()
 
 
@@ -152,6 +164,9 @@ def _run_totals(tables: Tables, only: RowFilter | None, names: set[str]) -> sa.S
             stated = r.c.input_tokens.is_not(None) | r.c.output_tokens.is_not(None)
             summed = sa.case((stated, sa.null()), else_=messages.c.total_tokens)
             totals["total_tokens"] = sa.func.coalesce(usage["total_tokens"], summed)
+        if _COST_SOURCE in names:
+            own = sa.case((r.c.cost_source == ESTIMATED, 1), else_=0)
+            totals[_COST_SOURCE] = sa.case((usage["cost"].is_not(None), own), else_=messages.c[_COST_SOURCE])
     if names & set(CALLS):
         calls = _call_totals(tables, only, names)
         query = query.outerjoin(calls, calls.c.run_id == r.c.run_id)
@@ -174,6 +189,8 @@ def _sessions(tables: Tables, only: RowFilter | None, names: set[str]) -> _Compu
         columns |= {n: sums.c[n] for n in ("input_tokens", "output_tokens", "total_tokens") if n in names}
         if "cost" in names:
             columns["cost"] = _cost(sums.c)
+        if _COST_SOURCE in names:
+            columns[_COST_SOURCE] = _cost_source(sums.c, columns["cost"], sums.c[_COST_SOURCE] == 1)
         if "duration_s" in names:
             columns["duration_s"] = sa.func.coalesce(valid_or_null(s.c.duration_s), sums.c.duration_s)
     if "status" in names:
@@ -209,6 +226,8 @@ def _session_sums(tables: Tables, only: RowFilter | None, names: set[str]) -> sa
             totals["total_tokens"] = _to_bigint(total(_total_tokens(run.c)))
         if "cost" in names:
             totals["cost"] = total(_cost(run.c))
+        if _COST_SOURCE in names:
+            totals[_COST_SOURCE] = sa.func.max(sa.case((own, run.c[_COST_SOURCE])))
     return _filter(query.add_columns(*_label(totals, names)).group_by(r.c.session_id), r, only).subquery()
 
 
@@ -222,6 +241,8 @@ def _runs(tables: Tables, only: RowFilter | None, names: set[str]) -> _Computed:
         columns["total_tokens"] = _to_bigint(_total_tokens(run.c))
     if "cost" in names:
         columns["cost"] = _cost(run.c)
+    if _COST_SOURCE in names:
+        columns[_COST_SOURCE] = _cost_source(run.c, columns["cost"], run.c[_COST_SOURCE] == 1)
     return columns, r.join(run, run.c.run_id == r.c.run_id)
 
 
@@ -238,7 +259,9 @@ def view_query(
     elif view == "runs":
         computed, source = _runs(tables, only, names)
     elif view == "messages":
-        computed["cost"] = _cost(_valid_usage(table))
+        usage = _valid_usage(table)
+        computed["cost"] = _cost(usage)
+        computed[_COST_SOURCE] = _cost_source(usage, computed["cost"], table.c.cost_source == ESTIMATED)
     elif view == "tool_calls":
         status = table.c.status
         computed["is_error"] = sa.case((status == "failed", sa.true()), (status == "completed", sa.false()))

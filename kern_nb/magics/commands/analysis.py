@@ -1,4 +1,4 @@
-"""Verbs of analysis: compare, summarize, rerun, plot."""
+"""Verbs of analysis: compare, summarize, rerun, plot, cost."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ def _split_names(text: str) -> list[str]:
         hint = "Separate names by commas, and quote a name that has one."
         raise BadUsage(f"Expected a list of names, got {text!r}.", hint)
     return names
+
+
+def _cost(args: Namespace) -> object:
+    costs = kern_nb.cost(
+        args.store,
+        by=_split_names(args.by),
+        where=_parse_where(args.where) or None,
+        since=args.since,
+        until=args.until,
+        save=args.save,
+    )
+    return costs.plot() if args.plot else costs
 
 
 def _rerun(args: Namespace) -> object:
@@ -147,5 +159,28 @@ VERBS = (
         example="%kern plot conversation_123 --kind tree",
         python='kern_nb.plot("conversation_123", kind="tree")',
         details="The result has `.df`, the data, and `.save(path)`.",
+    ),
+    verb(
+        "cost",
+        "Sum what was spent, as stated by the source or estimated from list prices.",
+        _cost,
+        arg(
+            "--by",
+            "NAME,NAME",
+            "model, day, week, month, a column or a key of the metadata.",
+            "groups",
+            default="model",
+        ),
+        _WHERE,
+        arg("--since", "TIME", "Only sessions created then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
+        arg("--until", "TIME", "Only sessions created before this time."),
+        switch("--plot", "Plot it."),
+        switch("--save", "Store the estimates: frames then have them, with `cost_source` estimated."),
+        STORE,
+        example="%kern cost --by model,day",
+        python='kern_nb.cost(by=["model", "day"])',
+        details="A stated cost stays as it is. Estimates are in US dollars, by kind of token, from the prices of"
+        " genai-prices at the time of the response; without a listed price a cost is unknown, never 0. The result has"
+        " `.df` and `.plot()`.",
     ),
 )
