@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from kern_nb.ingest.conversation_tree import Entry
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -40,6 +41,7 @@ from kern_nb.ingest.importers.claude_code_file import (
 )
 from kern_nb.ingest.importers.claude_code_messages import (
     INTERRUPTED,
+    Record,
     is_message,
     kind_of,
     parse_answer,
@@ -48,7 +50,7 @@ from kern_nb.ingest.importers.claude_code_messages import (
     result_duration,
     result_ids,
 )
-from kern_nb.ingest.importers.claude_code_tree import Entry, Record, Step, build_tree
+from kern_nb.ingest.importers.claude_code_tree import Step, build_lines
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -171,14 +173,15 @@ def _conversation(
     source = file.source
     if not any(is_message(entry.record) for entry in entries):
         return
-    tree = build_tree(entries)
+    lines, orphans = build_lines(entries)
     lines_of = {entry.record["uuid"]: entry.line for entry in entries}
-    for entry, parent in tree.orphans if report and membership is None else ():
-        yield Problem(source.name, entry.line, f"The record's parent {parent!r} is not in the file: it begins a line.")
+    for entry in orphans if report and membership is None else ():
+        text = f"The record's parent {entry.parent!r} is not in the file: it begins a line of the conversation."
+        yield Problem(source.name, entry.line, text)
     session = _session(file, entries, session_id)
     facts = hash_record(session.session_data, {**(session.metadata or {}), "file": None}, session.agent_data)
     reported: set[str] = set()
-    for steps in tree.lines():
+    for steps in lines:
         items: list[_Item] = []
         for step in steps:
             try:

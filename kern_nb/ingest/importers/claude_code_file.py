@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from kern_nb.ingest.conversation_tree import Entry
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, Membership, error_text, hash_record
 from kern_nb.ingest.importers.claude_code_messages import Record, is_message, require_message, result_ids
-from kern_nb.ingest.importers.claude_code_tree import Entry
+from kern_nb.ingest.importers.claude_code_tree import to_entry
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 from kern_nb.records import text_of
@@ -86,7 +87,7 @@ class _Reader:
             if self.lines[uuid].record != record:
                 self._report(line, f"The record is not imported: line {self.lines[uuid].line} has its uuid, {uuid!r}.")
             return
-        self.lines[uuid] = entry = Entry(line, record, self.is_damaged)
+        self.lines[uuid] = entry = to_entry(line, record, after_damage=self.is_damaged)
         (self.file.sidechains if record.get("isSidechain") is True else self.file.entries).append(entry)
         if is_message(record):
             self.is_damaged = False

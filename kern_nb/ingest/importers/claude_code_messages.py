@@ -170,7 +170,7 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
     extra |= {"model": model} if is_synthetic else {}
     message = Message(
         role="assistant",
-        content=_simplify(parts),
+        content=_simplify(parts) or None,
         tool_calls=calls,
         model=model if isinstance(model, str) and not is_synthetic else None,
         usage=None if is_synthetic else parse_usage(counted),
@@ -215,11 +215,12 @@ def _add_part(part: Any, parts: list[Any], calls: list[ToolCall], others: list[A
         others.append(part)
 
 
-def _simplify(parts: list[Any]) -> Any:
-    """A single text without further fields is text."""
-    if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].keys() == {"type", "text"}:
-        return parts[0]["text"]
-    return parts or None
+def _simplify(content: Any) -> Any:
+    """The text of a content that is a single text part without further fields; any other content as it is."""
+    is_single = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
+    if is_single and content[0].keys() == {"type", "text"} and isinstance(content[0]["text"], str):
+        return content[0]["text"]
+    return content
 
 
 def parse_usage(record: Record) -> Usage | None:
@@ -258,7 +259,7 @@ def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMes
         details = _result_details(record, part) if len(results) == 1 else None
         message = Message(
             role="tool",
-            content=part.get("content"),
+            content=_simplify(part.get("content")),
             tool_call_id=_text_id(part.get("tool_use_id")),
             is_error=part["is_error"] if isinstance(part.get("is_error"), bool) else None,
             message_id=_text_id(record["uuid"]) if index == 0 else None,
@@ -289,7 +290,7 @@ def _known_parts(content: Any) -> tuple[Any, list[Any]]:
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else "text"
         (parts if isinstance(kind, str) and kind in PART_TYPES else others).append(part)
-    return _simplify(parts), others
+    return _simplify(parts) or None, others
 
 
 def _result_details(record: Record, part: Record) -> Any:
