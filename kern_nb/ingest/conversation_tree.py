@@ -124,6 +124,16 @@ def lines(root: AnyStep, current: AnyStep | None = None) -> list[list[AnyStep]]:
     return [_line_to(leaf) for leaf in leaves] or [_line_to(root)]
 
 
+def by_root(lines: list[list[AnyStep]]) -> list[tuple[list[AnyStep], AnyStep | None]]:
+    """The lines in their order, those that begin with the first step of all before those that share nothing with it.
+
+    Of the latter, the second value is the step with which the line begins; of the others it is None.
+    """
+    first = min((line[0].position for line in lines if line), default=None)
+    pairs = [(line, None if not line or line[0].position == first else line[0]) for line in lines]
+    return sorted(pairs, key=lambda pair: pair[1] is not None)
+
+
 def _line_to(leaf: AnyStep) -> list[AnyStep]:
     path: list[AnyStep] = []
     step: AnyStep | None = leaf

@@ -2,7 +2,8 @@
 
 A transcript is a tree of records (`claude_code_tree`) and events of the client. A session is a file: its id is the
 ``sessionId`` that the file is named after, else that of its last message. A run is a person's prompt and what follows
-up to the next one. Each line of the tree is a draft of the session, the current one first.
+up to the next one. Each line of the tree is a draft of the session, the current one first; a line that begins with
+another first prompt has an id of its own, and branches before all runs.
 
 * Forks and resumed sessions copy the records before: the keys of messages are the records' ids.
 * Sub-agents have files of their own, in ``<session id>/subagents`` or beside the session, which are read with it;
@@ -25,6 +26,7 @@ from kern_nb.ingest.conversation_tree import Entry
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
+    Fork,
     Importer,
     Location,
     Membership,
@@ -97,12 +99,15 @@ class ClaudeCode(Importer):
                     companion = Source(path, name.as_posix())
                     if self.recognizes(companion):
                         files.append(read_file(companion))
-        parents: dict[str, Membership] = {}
+        callers = {
+            agent: Membership(file.session_id, call) for file in files for agent, call in file.agent_calls.items()
+        }
         for file in files:
-            parents |= {agent: Membership(file.session_id, call) for agent, call in file.agent_calls.items()}
-        for file in files:
+            if file.membership is not None and file.membership.tool_call_id is None:
+                file.membership = callers.get(file.agent, file.membership)
+        for file in _callers_first(files):
             yield from file.problems
-            yield from _drafts(file, parents)
+            yield from _drafts(file, callers)
 
     def companions(self, source: Source) -> Iterable[Path]:
         """The files of the session's sub-agents."""
@@ -150,14 +155,25 @@ def _is_event(record: Record) -> bool:
     return isinstance(kind, str) and kind in _EVENTS and isinstance(record.get("sessionId"), str)
 
 
-def _drafts(file: TranscriptFile, parents: Mapping[str, Membership]) -> Iterator[Draft | Problem]:
-    membership = file.membership
-    if membership is not None and membership.tool_call_id is None:
-        agent = file.session_id.rpartition(".agent-")[2]
-        membership = parents.get(agent, membership)
-    yield from _conversation(file, file.entries, file.session_id, membership, report=True)
+def _callers_first(files: list[TranscriptFile]) -> Iterator[TranscriptFile]:
+    """The files in their order, but that of a sub-agent after that of its caller."""
+    waiting: dict[str, list[TranscriptFile]] = {}
+    ids = {file.session_id for file in files}
+    ready: list[TranscriptFile] = []
+    for file in files:
+        caller = file.membership.session_id if file.membership else ""
+        (waiting.setdefault(caller, []) if caller in ids - {file.session_id} else ready).append(file)
+    while ready or waiting:
+        ready = ready or waiting.pop(next(iter(waiting)))  # agents that call each other
+        file = ready.pop(0)
+        yield file
+        ready = waiting.pop(file.session_id, []) + ready
+
+
+def _drafts(file: TranscriptFile, callers: Mapping[str, Membership]) -> Iterator[Draft | Problem]:
+    yield from _conversation(file, file.entries, file.session_id, file.membership, report=True)
     for name, entries in split_sidechains(file.sidechains).items():
-        stated = parents.get(name) or Membership(file.session_id, call_with_prompt(file.entries, entries))
+        stated = callers.get(name) or Membership(file.session_id, call_with_prompt(file.entries, entries))
         yield from _conversation(file, entries, agent_session_id(file.session_id, name), stated, report=False)
 
 
@@ -181,7 +197,7 @@ def _conversation(
     session = _session(file, entries, session_id)
     facts = hash_record(session.session_data, {**(session.metadata or {}), "file": None}, session.agent_data)
     reported: set[str] = set()
-    for steps in lines:
+    for steps, root in lines:
         items: list[_Item] = []
         for step in steps:
             try:
@@ -193,19 +209,21 @@ def _conversation(
                     yield Problem(source.name, lines_of[uuid], f"The record is not imported: {error_text(error)}.")
         if not items:
             continue
-        runs, hashes, keys = split_runs(session_id, _mark_commands([item.message for item in items]))
+        line_id = session_id if root is None else f"{session_id}~{root.answer[0]['uuid'][:8]}"
+        runs, hashes, keys = split_runs(line_id, _mark_commands([item.message for item in items]))
         _set_outcomes(runs, hashes, items)
         line = entries[0].line
         yield Draft(
             file=source.name,
             line=lambda line=line: line,  # type: ignore[misc]
-            session=session,
+            session=session.model_copy(update={"session_id": line_id}),
             runs=runs,
             hashes=hashes,
             keys=keys,
             session_hash=facts,
             source=NAME,
             has_record_ids=True,
+            fork=None if root is None else Fork(session_id, ""),
             membership=membership,
         )
 

@@ -27,7 +27,7 @@ class TranscriptFile:
 
     ``entries`` have a ``uuid``; ``sidechains`` are those of sub-agents in the transcript of their caller; ``events``
     are no messages. ``agent_calls`` is the call that started each sub-agent, by the sub-agent's id. ``membership`` is
-    set if the whole file is that of a sub-agent, which ``description`` describes.
+    set if the whole file is that of the sub-agent ``agent``, which ``description`` describes.
     """
 
     source: Source
@@ -36,6 +36,7 @@ class TranscriptFile:
     events: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     session_id: str = ""
+    agent: str = ""
     agent_calls: dict[str, str] = field(default_factory=dict)
     membership: Membership | None = None
     description: Record = field(default_factory=dict)
@@ -135,8 +136,8 @@ def _identify(file: TranscriptFile) -> None:
         position = len(folders) - 1 - folders[::-1].index(SUBAGENTS)
         caller = folders[position - 1] if position > 1 else caller
     agents = [agent for entry in file.entries if (agent := _text(entry.record.get("agentId")))]
-    agent = path.stem.removeprefix("agent-") if is_below or not agents else agents[-1]
-    file.session_id = agent_session_id(caller, agent)
+    file.agent = path.stem.removeprefix("agent-") if is_below or not agents else agents[-1]
+    file.session_id = agent_session_id(caller, file.agent)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         description = json.loads(file.source.path.with_suffix(".meta.json").read_text(encoding="utf-8"))
         file.description = description if isinstance(description, dict) else {}

@@ -53,15 +53,15 @@ def to_entry(line: int, record: Record, *, after_damage: bool = False) -> Entry:
     )
 
 
-def build_lines(entries: Sequence[Entry]) -> tuple[list[list[Step]], list[Entry]]:
-    """The steps of each line of the conversation, the current one first, and the entries whose parent is missing."""
+def build_lines(entries: Sequence[Entry]) -> tuple[list[tuple[list[Step], Step | None]], list[Entry]]:
+    """The steps of each line, see `conversation_tree.by_root`, and the entries whose parent is missing."""
     links = conversation_tree.link(entries)
     root = Step(-1, -1, None)
     steps: dict[int, Step] = {}
     for position in links.order:
         parent = links.parents[position]
         steps[position] = _add(entries[position], position, root if parent is None else steps[parent])
-    return conversation_tree.lines(root), links.orphans
+    return conversation_tree.by_root(conversation_tree.lines(root)), links.orphans
 
 
 def _add(entry: Entry, position: int, parent: Step) -> Step:

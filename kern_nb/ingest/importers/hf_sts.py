@@ -117,7 +117,6 @@ def _draft(
         keys=keys,
         session_hash=hash_record(header, events),
         source=NAME,
-        scope=None if stated else hash_record(str(source.path.absolute())),
     )
 
 

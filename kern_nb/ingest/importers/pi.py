@@ -20,7 +20,7 @@ from typing import Any
 
 from kern_nb.ingest import conversation_tree
 from kern_nb.ingest.conversation_tree import Entry, Step
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Fork, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.pi_messages import SUMMARIES, Record, is_message, parse_entry, time_of, to_time
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
@@ -150,7 +150,7 @@ def _drafts(source: Source, header: Record, entries: list[Entry]) -> Iterator[Dr
     labels = (session.agent_data or {}).get("labels") or {}
     facts = hash_record(header, session.session_data, session.agent_data)
     reported: set[int] = set()
-    for line in conversation_tree.lines(root, current):
+    for line, first in conversation_tree.by_root(conversation_tree.lines(root, current)):
         messages: list[SourceMessage] = []
         for step in line:
             entry = entries[step.position]
@@ -161,19 +161,21 @@ def _drafts(source: Source, header: Record, entries: list[Entry]) -> Iterator[Dr
                     reported.add(entry.line)
                     yield Problem(source.name, entry.line, f"The message is not imported: {error_text(error)}.")
         model = header.get("modelId")
-        runs, hashes, keys = split_runs(session.session_id, messages, model if isinstance(model, str) else None)
+        session_id = session.session_id if first is None else f"{session.session_id}~{entries[first.position].key[:8]}"
+        runs, hashes, keys = split_runs(session_id, messages, model if isinstance(model, str) else None)
         for run in runs:
             _set_outcome(run)
         yield Draft(
             file=source.name,
             line=lambda: 1,
-            session=session,
+            session=session.model_copy(update={"session_id": session_id}),
             runs=runs,
             hashes=hashes,
             keys=keys,
             session_hash=facts,
             source=NAME,
             has_record_ids=True,
+            fork=None if first is None else Fork(session.session_id, ""),
         )
 
 

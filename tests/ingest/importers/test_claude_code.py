@@ -9,7 +9,7 @@ from mutations import mistyped, torn, truncated
 
 from kern_nb.db import SqliteDb
 from kern_nb.ingest import registry
-from kern_nb.ingest.importer import Draft, Membership
+from kern_nb.ingest.importer import Draft, Fork, Membership
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 
@@ -240,15 +240,23 @@ def test_retries_and_edits_are_drafts_of_one_session_with_the_current_line_first
     drafts, problems = read(tmp_path / "x.jsonl", transcript.text())
 
     assert not problems
-    assert {draft.session_id for draft in drafts} == {SESSION}
+    assert [draft.session_id.removeprefix(SESSION) for draft in drafts] == ["", "", "", "~u5"]
+    assert drafts[3].fork == Fork(SESSION, "")
     assert [[run.output for run in draft.runs] for draft in drafts] == [
-        ["New."],
         ["Done.", "Second answer.", "Now."],
         ["Done.", "Second answer.", "Third answer."],
         ["Done.", "First answer."],
+        ["New."],
     ]
-    assert drafts[1].hashes[:2] == drafts[2].hashes[:2]
-    assert drafts[1].keys[:2] == drafts[2].keys[:2]
+    assert drafts[0].hashes[:2] == drafts[1].hashes[:2]
+    assert drafts[0].keys[:2] == drafts[1].keys[:2]
+    store = SqliteDb(tmp_path / "s.db")
+    assert not store.ingest(tmp_path / "x.jsonl", progress=False).errors
+    assert store.ingest(tmp_path / "x.jsonl", progress=False).runs == 0
+    sessions = store.sessions_df().set_index("session_id")
+    assert sessions["n_runs"].sum() == len(store.runs_df()) == 6
+    assert len(store.messages_df()) == 14
+    assert sessions.loc[f"{SESSION}~u5", ["parent_session_id", "fork_run_index"]].tolist() == [SESSION, -1]
 
 
 def test_dead_ends_of_the_harness_are_no_branches(tmp_path):
@@ -264,7 +272,7 @@ def test_a_missing_parent_begins_a_line_and_is_reported(tmp_path):
     transcript = simple().user("u2", "Elsewhere", parent="nowhere").answer("a6", "m6", "Ok.")
     drafts, problems = read(tmp_path / "x.jsonl", transcript.text())
 
-    assert [inputs(draft) for draft in drafts] == [["Elsewhere"], ["Read two files."]]
+    assert [inputs(draft) for draft in drafts] == [["Read two files."], ["Elsewhere"]]
     assert [problem.line for problem in problems] == [11]
 
 
@@ -358,10 +366,10 @@ def test_subagents_are_members_of_the_run_that_called_them(tmp_path):
     folder = tmp_path / SESSION / "subagents"
     folder.mkdir(parents=True)
     nested = subagent("ab12").answer("n1", "mn", call("t9", "Task"))
-    nested.result("n2", "t9", toolUseResult={"agentId": "ef56"})
+    nested.result("n2", "t9", toolUseResult={"agentId": "aa56"})
     (folder / "agent-ab12.jsonl").write_text(nested.text())
     (folder / "agent-ab12.meta.json").write_text(json.dumps({"agentType": "Explore", "description": "Look"}))
-    (folder / "agent-ef56.jsonl").write_text(subagent("ef56").text())
+    (folder / "agent-aa56.jsonl").write_text(subagent("aa56").text())
     (folder / "journal.jsonl").write_text('{"type": "started", "agentId": "ab12"}\n')
     (tmp_path / "agent-cd34.jsonl").write_text(subagent("cd34").text())
     drafts, problems = read(path, with_agents().text())
@@ -370,7 +378,7 @@ def test_subagents_are_members_of_the_run_that_called_them(tmp_path):
     assert [(d.session_id.removeprefix(SESSION), d.membership) for d in drafts] == [
         ("", None),
         (".agent-ab12", Membership(SESSION, "t1")),
-        (".agent-ef56", Membership(f"{SESSION}.agent-ab12", "t9")),
+        (".agent-aa56", Membership(f"{SESSION}.agent-ab12", "t9")),
         (".agent-cd34", Membership(SESSION, "t2")),
     ]
     assert [len(d.runs) for d in drafts] == [1, 1, 1, 1]

@@ -236,7 +236,7 @@ def test_a_fork_of_the_first_generation_has_later_times_and_the_same_keys(tmp_pa
 def test_a_missing_parent_is_reported(tmp_path):
     drafts, problems = read(tmp_path, simple().user("Lost", parent="nowhere").answer("Yes."))
 
-    assert [outputs(draft) for draft in drafts] == [["Yes."], ["Done."]]
+    assert [outputs(draft) for draft in drafts] == [["Done."], ["Yes."]]
     assert [problem.line for problem in problems] == [7]
 
 
