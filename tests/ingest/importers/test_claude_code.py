@@ -348,6 +348,73 @@ def test_a_background_fork_repeats_the_records(tmp_path):
     assert (copy.keys[0], copy.hashes[0]) == (parent.keys[0], parent.hashes[0])
 
 
+def local_command(transcript, number):
+    transcript.user(f"l{number}", "<command-name>/exit</command-name>")
+    return transcript.user(f"l{number + 1}", "<local-command-stdout>Bye</local-command-stdout>")
+
+
+def fork_of(transcript, session_id="f0f0f0f0-0000-4000-8000-000000000004"):
+    fork = Transcript(session_id, sessionKind="bg")
+    fork.records = [record | fork.fields for record in transcript.records]
+    fork.last = transcript.last
+    return fork
+
+
+def stored_outputs(store):
+    session_ids = store.sessions_df()["session_id"]
+    return {name[:8]: [run.output for run in store.get_session(name).runs] for name in session_ids}
+
+
+def test_a_line_that_leaves_out_a_local_command(tmp_path):
+    before, after = [("u2", "a6", "Two."), ("u3", "a7", "Three.")], [("u3", "a7", "Three."), ("u2", "a6", "Two.")]
+    for number, turns in enumerate((before, after)):  # the current line has the local command, or lacks it
+        transcript = local_command(simple(), 1)
+        for prompt, answer, text in turns:
+            transcript.user(prompt, text, parent="a5" if prompt == "u3" else "l2").answer(answer, answer, text)
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(transcript.text())
+        store = SqliteDb(tmp_path / f"{number}.db")
+        for expected in ((2, 3), (0, 0)):
+            report = store.ingest(path, progress=False)
+            assert (report.sessions, report.runs, report.errors) == (*expected, [])
+        branch = next(s for s in store.sessions_df().to_dict("records") if s["parent_session_id"] == SESSION)
+        assert (branch["fork_run_index"], branch["fork_message_index"]) == (0, 4)
+        assert len(store.messages_df()) == 11
+        run = store.get_session(branch["session_id"]).runs[-1]
+        assert (run.input, run.output) == (turns[0][2], turns[0][2])
+
+
+def test_a_fork_of_a_session_that_ended_with_a_local_command(tmp_path):
+    fork = (
+        fork_of(simple()).user("u9", "Else").answer("a9", "m9", "Yes.").user("u10", "More").answer("a10", "m10", "No.")
+    )
+    (tmp_path / "a.jsonl").write_text(local_command(simple(), 1).text())
+    (tmp_path / "b.jsonl").write_text(fork.text())
+    store = SqliteDb(tmp_path / "s.db")
+    for expected in ((2, 3), (0, 0)):
+        report = store.ingest(tmp_path, progress=False)
+        assert (report.sessions, report.runs, report.errors) == (*expected, [])
+    fork.user("u11", "And?").answer("a11", "m11", "So.")
+    (tmp_path / "b.jsonl").write_text(fork.text())
+    assert store.ingest(tmp_path, progress=False).runs == 1
+    assert stored_outputs(store)["f0f0f0f0"][1:] == ["Yes.", "No.", "So."]
+    assert store.runs_df()["output_tokens"].sum() == 14 + 3 * 5
+
+
+def test_a_session_that_grows_by_a_local_command_after_it_was_forked(tmp_path):
+    fork = fork_of(simple()).user("u9", "Else").answer("a9", "m9", "Yes.")
+    (tmp_path / "a.jsonl").write_text(simple().text())
+    (tmp_path / "b.jsonl").write_text(fork.text())
+    store = SqliteDb(tmp_path / "s.db")
+    store.ingest(tmp_path, progress=False)
+    (tmp_path / "a.jsonl").write_text(local_command(simple(), 1).text())
+    (tmp_path / "b.jsonl").write_text(fork.user("u10", "More").answer("a10", "m10", "No.").text())
+    report = store.ingest(tmp_path, progress=False)
+
+    assert (report.sessions, report.runs, report.errors) == (0, 2, [])
+    assert stored_outputs(store) == {"5e55104e": ["Done."], "f0f0f0f0": ["Done.", "Yes.", "No."]}
+
+
 def subagent(agent="ab12", **fields):
     transcript = Transcript(isSidechain=True, agentId=agent, **fields)
     return transcript.user(f"{agent}-u", "Look.").answer(f"{agent}-a", f"m-{agent}", "Seen.")
