@@ -8,7 +8,7 @@ another session has already are inherited from it, not stored again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern_nb.db import mapping
@@ -94,7 +94,8 @@ class DraftMerger:
         if parent_match := self._find_parent(draft):
             self._note_line(draft)
             parent, match = parent_match
-            return self._branch_after(draft, parent, match)
+            joined = _join_runs(draft, match.runs) if _ends_inside(draft, match) else draft
+            return self._branch_after(joined, parent, match)
         self._note_line(draft)
         row = self._session_row(draft, draft.session_id)
         merged = self._new_session(draft, row, StoredLine(row, [], 0, 0), first=0, cut=None)
@@ -110,7 +111,11 @@ class DraftMerger:
         is_first = longest is None
         base = self._n_stated(draft)
         corrects = is_first and not draft.has_record_ids and _is_same_file(draft, line.session)
-        match = self._compare(draft, line.runs[base:], corrects=corrects)
+        n_inherited = line.n_inherited - base
+        match = self._compare(draft, line.runs[base:], corrects=corrects, n_inherited=n_inherited)
+        if match.parts and _ends_inside(draft, match):
+            draft = _join_runs(draft, match.runs)
+            match = self._compare(draft, line.runs[base:], corrects=corrects, n_inherited=n_inherited)
         if match.parts:
             return self._diverge(draft, line, match, is_first=is_first)
         merged = self._continue(draft, line, match)
@@ -155,7 +160,15 @@ class DraftMerger:
             changes.rescored.append((line.session_id, draft.source))
         changes.scores |= _score_rows(draft, line.session_id)
 
-    def _compare(self, draft: Draft, runs: list[StoredRun], *, corrects: bool = False, exact: bool = False) -> Match:
+    def _compare(
+        self,
+        draft: Draft,
+        runs: list[StoredRun],
+        *,
+        corrects: bool = False,
+        exact: bool = False,
+        n_inherited: int = 0,
+    ) -> Match:
         """Compare a draft with the runs of a line.
 
         Args:
@@ -163,6 +176,7 @@ class DraftMerger:
             runs: The runs.
             corrects: Whether a different run of the draft is a correction of the stored one.
             exact: Whether the line is another session's, which the draft does not continue.
+            n_inherited: The number of runs that the line inherits: these may have grown since the draft was copied.
         """
         changed: list[int] = []
         n_both = min(len(runs), len(draft.runs))
@@ -179,6 +193,8 @@ class DraftMerger:
             n = common_messages(stored, new)
             if n == len(stored) == len(new):
                 changed += [] if exact else [i]
+            elif n == len(new) and i < n_inherited:
+                continue
             elif not exact and n == len(stored) and i == len(runs) - 1:
                 changed.append(i)
             elif not exact and n == len(new) and i == len(draft.runs) - 1:
@@ -199,7 +215,11 @@ class DraftMerger:
         branch = self.lines.get(branch_id)
         if branch is None:
             return self._branch_after(draft, line, match, branch_id)
-        match = self._compare(draft, branch.runs[self._n_stated(draft) :])
+        base = self._n_stated(draft)
+        match = self._compare(draft, branch.runs[base:])
+        if match.parts and _ends_inside(draft, match):
+            draft = _join_runs(draft, match.runs)
+            match = self._compare(draft, branch.runs[base:])
         if match.parts:
             return self._diverge(draft, branch, match, is_first=False)
         return self._continue(draft, branch, match)
@@ -448,6 +468,34 @@ def _own_run(draft: Draft, line: StoredLine, i: int, skipped: int) -> Run:
             "messages": messages,
             "input": run.input if has_prompt or not skipped else None,
         }
+    )
+
+
+def _ends_inside(draft: Draft, match: Match) -> bool:
+    """Whether what a run of a draft has beyond the stored one says nothing, and another run follows it.
+
+    A client may add records to a run after its answer, such as a local command, which a line that goes on from the
+    answer lacks.
+    """
+    i, n = match.runs, match.messages
+    if n == 0 or i + 1 >= len(draft.runs) or not draft.has_record_ids:
+        return False
+    return all(message.role in ("user", "system") for message in draft.runs[i].messages[n:])
+
+
+def _join_runs(draft: Draft, i: int) -> Draft:
+    """A draft whose run ``i`` begins the next one, so that a branch inherits it as a part of a run."""
+    first, second = draft.runs[i], draft.runs[i + 1]
+    for message in second.messages:
+        for call in message.tool_calls:
+            if call.message_index is not None:
+                call.message_index += len(first.messages)
+    joined = second.model_copy(update={"run_id": first.run_id, "messages": first.messages + second.messages})
+    return replace(
+        draft,
+        runs=[*draft.runs[:i], joined, *draft.runs[i + 2 :]],
+        hashes=[*draft.hashes[:i], hash_record(*draft.hashes[i : i + 2]), *draft.hashes[i + 2 :]],
+        keys=[*draft.keys[:i], draft.keys[i] + draft.keys[i + 1], *draft.keys[i + 2 :]],
     )
 
 
