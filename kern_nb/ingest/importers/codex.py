@@ -178,8 +178,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             reason = f"The session repeats records of its parent {thread.parents[-1]!r}, but not where its own begin"
             yield Problem(source.name, line, f"{reason}: all of them are imported.")
     lines = [path]
-    for rolled_back in thread.rolled_back:
-        tail = [turn for turn in rolled_back if turn not in thread.path]
+    for rolled_back, tail in thread.rolled_back:
         if not any(thread.is_replayed(turn) for turn in tail):  # else the parent's file has this line
             own = [turn for turn in rolled_back if not thread.is_replayed(turn)]
             lines.append(own if thread.is_nested else rolled_back)
@@ -225,7 +224,6 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
         session_hash=hash_record(meta, title, thread.model),
         source=NAME,
         blobs=blobs,
-        scope=None if meta or match else hash_record(str(source.path.absolute())),
         has_record_ids=True,
         fork=None if thread.is_nested else _find_fork(meta),
         membership=_find_membership(thread),

@@ -80,7 +80,7 @@ class Thread:
         self.meta: dict[str, Any] = {}
         self.parents: list[str] = []
         self.path: list[Turn] = []
-        self.rolled_back: list[list[Turn]] = []
+        self.rolled_back: list[tuple[list[Turn], list[Turn]]] = []  # a line, and what was taken off it
         self.outcomes: dict[str, Outcome] = {}
         self.durations: dict[str, float] = {}
         self.title: str | None = None
@@ -397,8 +397,13 @@ class Thread:
         while number > 0 and self.path:
             number -= self.path.pop().n_prompts
         if len(self.path) < len(line):
-            self.rolled_back.append(line)
-        if self.path:  # it may still grow, but not in the line that is kept
+            self.rolled_back.append((line, line[len(self.path) :]))
+        if line and not self.path:  # what precedes the first prompt stays
+            first = line[0]
+            prompts = [index for index, item in enumerate(first.items) if item.starts_run is True]
+            lead = prompts[0] if prompts else len(first.items)
+            self.path = [Turn(first.turn_id, first.owner, first.items[:lead], first.model)] if lead else []
+        elif self.path:  # it may still grow, but not in the line that is kept
             last = self.path[-1]
             self.path[-1] = replace(last, items=list(last.items), records=list(last.records))
         self._turns = {turn.turn_id: turn for turn in self.path if turn.turn_id is not None}

@@ -267,7 +267,6 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
         keys=keys,
         session_hash=hash_record(title, fields.get("projectHash"), fields.get("kind"), fields.get("directories")),
         source=NAME,
-        scope=None if recorded_id else hash_record(str(source.path.absolute())),
         has_record_ids=True,
         membership=_find_membership(source, fields, session_id),
     )

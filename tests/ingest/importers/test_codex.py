@@ -288,6 +288,60 @@ def test_damaged_files_raise_nothing_and_keep_intact_records(tmp_path):
     ]
 
 
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def stored(store):
+    """The inputs of the runs of each session, inherited ones included, by the session's id."""
+    names = store.sessions_df()["session_id"]
+    runs = {name: [run for run in store.get_session(name).runs if run.parent_run_id is None] for name in names}
+    return {name: [run.input for run in own] for name, own in runs.items()}
+
+
+def test_forks_rollbacks_and_nested_agents_are_stored_once(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    shared = turn(TURN_1, text("user", "one"), text("assistant", "a"), tokens(10, 10))
+    undone = [*turn(TURN_2, text("user", "two"), tokens(15, 5)), event("thread_rolled_back", num_turns=1)]
+    own = turn(TURN_3, text("user", "three"), tokens(30, 15))
+    source = {"subagent": {"thread_spawn": {"parent_thread_id": PARENT}}}
+    folder = tmp_path / "sessions"
+    write(
+        folder / "1.jsonl", [meta(), *shared, *undone, *turn("01a10000-0003-7000-8000-000000000001", text("user", "x"))]
+    )
+    write(folder / "2.jsonl", [meta(FORK), meta(), *shared, *undone, *own])
+    nested = turn("01a10000-a001-7000-8000-00000000000d", text("user", "task"), text("assistant", "b"))
+    write(folder / "3.jsonl", [meta("01a10000-a000-7000-8000-000000000003", source=source), *nested])
+    store = SqliteDb(tmp_path / "s.db")
+    first = store.ingest(folder, progress=False)
+    assert first.errors == []
+    inputs_by_session = stored(store)
+    assert inputs_by_session.pop(PARENT) == ["one", "x"]
+    assert inputs_by_session.pop(FORK) == ["one", "three"]
+    assert list(inputs_by_session.values()) == [["one", "two"]]
+    assert store.sessions_df()["input_tokens"].sum() == 30
+    assert len(store.runs_df().query("parent_run_id.notna()")) == 1
+    again = store.ingest(folder, progress=False)
+    assert (again.sessions, again.runs, again.messages, again.errors) == (0, 0, 0, [])
+
+
+def test_a_rollback_of_the_first_turn_keeps_what_precedes_the_prompt(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    undone = turn(TURN_1, text("developer", "rules"), text("user", "one"))
+    records = [meta(), *undone, event("thread_rolled_back", num_turns=1), *turn(TURN_2, text("user", "two"))]
+    drafts, _ = read(tmp_path, records)
+    assert [(inputs(draft), roles(draft)) for draft in drafts] == [
+        (["two"], [["developer", "user"]]),
+        (["one"], [["developer", "user"]]),
+    ]
+    store = SqliteDb(tmp_path / "s.db")
+    report = store.ingest(tmp_path / "rollout-x.jsonl", progress=False)
+    assert (report.errors, report.sessions) == ([], 2)
+
+
 def test_the_samples_have_the_expected_figures(shared_data, tmp_path):
     import pandas as pd
 
