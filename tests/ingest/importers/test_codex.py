@@ -374,5 +374,13 @@ def test_the_samples_have_the_expected_figures(shared_data, tmp_path):
     first = store.ingest(shared_data / "codex", progress=False)
     assert first.errors == []
     assert first.sessions == 4
+    forks = [session for session in store.list_sessions() if session.parent_session_id is not None]
+    shown = [(session.session_id, session.parent_session_id, session.fork_run_index) for session in forks]
+    assert shown == [
+        (branch["session"], branch["parent"], branch["fork_run_index_0based"])
+        for name, figures in expected.items()
+        if name.startswith("codex/")
+        for branch in figures["branches"]
+    ]
     again = store.ingest(shared_data / "codex", progress=False)
     assert (again.sessions, again.runs, again.messages) == (0, 0, 0)

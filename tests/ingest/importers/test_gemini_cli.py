@@ -154,6 +154,25 @@ def test_what_a_rewind_removes_is_a_line_of_its_own(tmp_path):
     assert problem.line == len(TALK) + 1
 
 
+def test_the_store_keeps_both_lines_and_grows_with_the_file(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    records = [*TALK, user("u2", "two", 20), answer("g3", "Yes.", 21), {"$rewindTo": "u2"}, user("u3", "three", 30)]
+    store = SqliteDb(tmp_path / "s.db")
+    shown = []
+    history = [*RESUME[2]["$set"]["messages"], user("u3", "three", 30)]
+    resumed = [*records, *RESUME[:2], {"$set": {"messages": history}}, user("u4", "four", 40)]
+    for version in (records[:-2], records, resumed):
+        read(tmp_path, version)
+        report = store.ingest(tmp_path / "session-x.jsonl", progress=False)
+        assert report.errors == []
+        names = sorted(store.sessions_df()["session_id"])
+        shown.append([[run.input for run in store.get_session(name).runs] for name in names])
+    assert sorted(shown[1]) == [["one", "three"], ["one", "two"]]
+    assert sorted(shown[2]) == [["one", "three", "four"], ["one", "two"]]
+    assert store.sessions_df()["input_tokens"].sum() == 300
+
+
 def test_a_shorter_list_of_messages_removes_the_others(tmp_path):
     drafts, _ = read(tmp_path, [*TALK, user("u2", "two", 20), {"$set": {"messages": RESUME[2]["$set"]["messages"]}}])
     assert [inputs(draft) for draft in drafts] == [["one"], ["one", "two"]]

@@ -217,6 +217,32 @@ def test_a_nested_agent_is_a_member_of_the_call_that_started_it(tmp_path):
     assert (draft.membership.session_id, draft.membership.tool_call_id) == (SESSION, "c9")
 
 
+def test_the_store_has_forks_reverts_and_nested_agents_once(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    task = tool("c9", output="done", metadata={"sessionId": "ses_child"})
+    talk = [*TALK[:-1], answer(5, 4, task, text("Yes."))]
+    parent = export(*talk, user(7, text("undone")), revert={"messageID": "msg_007"})
+    child = export(user(11, text("task")), answer(12, 11, text("ok")), session="ses_child", parentID=SESSION)
+    copies = [m | {"info": m["info"] | {"id": "x" + m["info"]["id"]}} for m in talk]
+    for copy in copies:
+        if "parentID" in copy["info"]:
+            copy["info"]["parentID"] = "x" + copy["info"]["parentID"]
+    fork = export(*copies, user(9, text("three")), session="ses_b")
+    path = make_database(tmp_path / "opencode.db", parent, child, fork)
+    store = SqliteDb(tmp_path / "s.db")
+    report = store.ingest(path, progress=False)
+    assert report.errors == []
+    shown = {s.session_id: (s.parent_session_id, s.fork_run_index, s.fork_message_index) for s in store.list_sessions()}
+    assert shown == {SESSION: (None, None, None), "ses_b": (SESSION, 1, None)}
+    assert [run.input for run in store.get_session("ses_b").runs] == ["one", "two", "three"]
+    members = [run for run in store.get_session(SESSION).runs if run.parent_run_id is not None]
+    assert [run.input for run in members] == ["task"]
+    assert store.sessions_df()["cost"].sum() == 1
+    again = store.ingest(path, progress=False)
+    assert (again.sessions, again.runs, again.messages, again.errors) == (0, 0, 0, [])
+
+
 def make_storage(tmp_path, value):
     root, info = tmp_path / "storage", value["info"]
     files = {root / "session" / "p" / f"{info['id']}.json": info}
@@ -328,6 +354,12 @@ def test_the_samples_have_the_expected_figures(shared_data, tmp_path):
     store = SqliteDb(tmp_path / "s.db")
     first = store.ingest(folder / "opencode.db", progress=False)
     assert (first.errors, first.sessions) == ([], 2)
+    figures = expected["opencode/opencode.db"]
+    [branch] = figures["branches"]
+    fork = store.get_session(branch["session"])
+    assert (fork.parent_session_id, fork.fork_run_index) == (branch["parent"], branch["fork_run_index_0based"])
+    costs = store.sessions_df().set_index("session_id")["cost"].to_dict()
+    assert costs == pytest.approx({name: own["cost"] for name, own in figures["per_session"].items()})
     for path in (folder / "opencode.db", folder):
         again = store.ingest(path, progress=False)
         assert (again.sessions, again.runs, again.messages, again.errors) == (0, 0, 0, [])
