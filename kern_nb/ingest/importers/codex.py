@@ -204,6 +204,7 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
         stated = _set_run(run, turns, to_text(meta.get("model_provider")), is_shared=is_shared)
         hashes[index] = hash_record(hashes[index], stated)
     blobs, base = _to_blob(meta)
+    membership = _find_membership(thread)
     title = _read_title(source.path, session_id) or thread.title
     origin = _origin(meta)
     return Draft(
@@ -225,8 +226,8 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
         source=NAME,
         blobs=blobs,
         has_record_ids=True,
-        fork=None if thread.is_nested else _find_fork(meta),
-        membership=_find_membership(thread),
+        fork=None if membership else _find_fork(meta),
+        membership=membership,
     )
 
 
@@ -294,6 +295,8 @@ def _origin(meta: dict[str, Any]) -> dict[str, Any]:
     names = ("commit_hash", "branch", "repository_url")
     origin = keep_scalars(without(meta, ("id", "session_id", "timestamp", "instructions", "base_instructions")))
     origin |= {f"git_{name}": git[name] for name in names if to_text(git.get(name))}
+    if "subagent" in to_object(meta.get("source")):
+        origin["source"] = "subagent"
     return origin | keep_scalars({key: value for key, value in spawn.items() if key != "parent_thread_id"})
 
 

@@ -24,17 +24,10 @@ from kern_nb.ingest.importers.codex_items import (
     to_reasoning,
     to_result,
 )
+from kern_nb.ingest.importers.codex_usage import UsageCounter, to_usage
 from kern_nb.ingest.json_values import to_count, to_id, to_number, to_object, to_text, to_time, without
 from kern_nb.records import Message, RunStatus, Usage, text_of
 
-_COUNTS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cached_input_tokens": "cache_read_tokens",
-    "cache_write_input_tokens": "cache_write_tokens",
-    "reasoning_output_tokens": "reasoning_tokens",
-    "total_tokens": "total_tokens",
-}
 _STARTS = ("task_started", "turn_started")
 _TURN_EVENTS = (*_STARTS, "task_complete", "turn_complete", "turn_aborted", "error")
 # Events that repeat what an item states, or are not part of the conversation.
@@ -94,11 +87,9 @@ class Thread:
         self._n_unnumbered = 0
         self._line = ""
         self._open: Item | None = None
-        self._unpriced: Item | None = None
-        self._usage: list[tuple[Usage, Any]] = []
-        self._total: list[Any] | None = None
-        self._responses: set[str] = set()
-        self._has_usage_records = False
+        self._uncounted: Item | None = None
+        self._pending: list[tuple[Usage, Any]] = []
+        self._counter = UsageCounter()
 
     @property
     def thread_id(self) -> str | None:
@@ -127,7 +118,7 @@ class Thread:
         elif kind == "turn_context":
             self._add_context(payload)
         elif kind == "token_usage_record":
-            self._add_usage_record(payload)
+            self._add_usage(self._counter.count_record(payload))
         elif kind == "compacted":
             self._add_compaction(payload)
         else:
@@ -167,7 +158,7 @@ class Thread:
         self.path.append(turn)
         if turn_id is not None:
             self._turns[turn_id] = turn
-        self._has_usage_records = False
+        self._counter.begin_turn()
         return turn
 
     def _turn(self) -> Turn:
@@ -243,10 +234,10 @@ class Thread:
             item = Item(message, [])
             self._append(item)
             self._open = item
-            if self._usage:
+            if self._pending:
                 self._set_usage(item)
             else:
-                self._unpriced = item
+                self._uncounted = item
         message = item.message
         item.record.append(payload)
         if kind == "message":
@@ -276,48 +267,26 @@ class Thread:
 
     # Usage
 
-    def _add_usage_record(self, payload: dict[str, Any]) -> None:
-        self._has_usage_records = True
-        total = to_object(payload.get("thread_token_usage"))
-        self._total = _counts(total) if total else self._total
-        response_id = to_text(payload.get("response_id"))
-        if response_id is not None:
-            key = f"{payload.get('turn_id')}/{response_id}"
-            if key in self._responses:
-                return
-            self._responses.add(key)
-        self._add_usage(to_object(payload.get("usage")))
-
-    def _add_token_count(self, payload: dict[str, Any]) -> None:
-        """Count a response once: the event is repeated, with an equal total, when the rate limits change."""
-        info = to_object(payload.get("info"))
-        total = to_object(info.get("total_token_usage"))
-        if not total or _counts(total) == self._total:
+    def _add_usage(self, logged: dict[str, Any] | None) -> None:
+        """Give the counts of a response to its message, or keep them: some versions write them before it."""
+        usage = to_usage(logged) if logged else None
+        if usage is None or logged is None:
             return
-        self._total = _counts(total)
-        if not self._has_usage_records:
-            self._add_usage(to_object(info.get("last_token_usage")))
-
-    def _add_usage(self, counts: dict[str, Any]) -> None:
-        values = {field: to_count(counts.get(name)) for name, field in _COUNTS.items()}
-        if all(value is None for value in values.values()):
-            return
-        self._usage.append((Usage(**values), counts))
+        self._pending.append((usage, logged))
         self._open = None
-        if self._unpriced is not None:
-            self._set_usage(self._unpriced)
+        if self._uncounted is not None:
+            self._set_usage(self._uncounted)
 
     def _set_usage(self, item: Item) -> None:
-        usages = [usage for usage, _ in self._usage]
-        logged = [counts for _, counts in self._usage]
-        item.message.usage = Usage.total(usages)
+        item.message.usage = Usage.total(usage for usage, _ in self._pending)
+        logged = [counts for _, counts in self._pending]
         item.message.extra = item.message.extra | {"usage": logged[0] if len(logged) == 1 else logged}
         item.record.append(logged)
-        self._usage, self._unpriced = [], None
+        self._pending, self._uncounted = [], None
 
     def _end_response(self) -> None:
         """Give usage without an answer, before a new prompt or turn, to the last message of the turn without usage."""
-        if self._usage:
+        if self._pending:
             turn = self._turn()
             items = [i for i in turn.items if i.message.role == "assistant" and i.message.usage is None]
             if not items:
@@ -325,17 +294,18 @@ class Thread:
                 items = [Item(message, ["usage"])]
                 self._append(items[0])
             self._set_usage(items[-1])
-        self._open = self._unpriced = None
+        self._open = self._uncounted = None
 
     # Compaction, rollback and other events
 
     def _add_compaction(self, payload: dict[str, Any]) -> None:
         """Mark the summary, which some versions also write as an answer of the model."""
-        summary = to_text(payload.get("message"))
-        answers = [item for item in self._turn().items if item.message.role == "assistant"]
-        text = text_of(answers[-1].message.content) if answers else None
+        summary, turn = to_text(payload.get("message")), self._turn()
+        answers = [item for item in turn.items if item.message.role == "assistant"]
+        text = (text_of(answers[-1].message.content) or "").strip() if answers else ""
         details = without(payload, ("message", "replacement_history"))
-        if summary is not None and text and text.strip() and text.strip() in summary:
+        is_own_turn = turn.turn_id is not None and turn.n_prompts == 0
+        if answers and (is_own_turn or (text and text in (summary or ""))):
             answers[-1].message.extra = answers[-1].message.extra | {"compaction": True, "compacted": details}
             answers[-1].record.append("compaction")
             return
@@ -344,7 +314,7 @@ class Thread:
         message.extra = {"compaction": True, "compacted": details}
         item = Item(message, [payload])
         self._append(item)
-        if self._usage:
+        if self._pending:
             self._set_usage(item)
 
     def _add_event(self, payload: dict[str, Any]) -> None:
@@ -354,7 +324,7 @@ class Thread:
         if kind in _TURN_EVENTS:
             self._add_turn_event(kind, payload)
         elif kind == "token_count":
-            self._add_token_count(payload)
+            self._add_usage(self._counter.count_event(payload))
         elif kind == "thread_rolled_back":
             self._roll_back(payload)
         elif kind == "thread_name_updated":
@@ -438,12 +408,6 @@ def _is_notice(message: Message) -> bool:
     """Whether a text of the client reports on the turn before it, not on the next one."""
     text = text_of(message.content) or ""
     return text.lstrip().startswith(("<turn_aborted>", "<subagent_notification>", "<user_shell_command>"))
-
-
-def _counts(usage: dict[str, Any]) -> list[Any]:
-    return [
-        to_count(usage.get(name)) for name in ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens")
-    ]
 
 
 def _uuid_time(value: str | None) -> int | None:

@@ -166,9 +166,10 @@ def test_what_was_rolled_back_is_a_line_of_its_own(tmp_path):
 
 
 def test_a_compaction_is_no_run_and_its_usage_counts(tmp_path):
-    summary = line("compacted", {"message": "Prefix. We did A."})
+    summaries = [line("compacted", {"message": words}) for words in ("Prefix. We did A.", "")]
     records = [meta(), *turn(TURN_1, text("user", "one"), text("assistant", "a"), tokens(10, 10))]
-    for answer in ([], [text("assistant", "We did A.")]):
+    answers = ([], [text("assistant", "We did A.")])
+    for answer, summary in ((answer, summary) for answer in answers for summary in summaries):
         [draft], _ = read(tmp_path, [*records, *turn(TURN_2, *answer, tokens(15, 5), summary)])
         assert inputs(draft) == ["one"]
         marked = [m for m in draft.runs[0].messages if m.extra.get("compaction")]
