@@ -271,7 +271,7 @@ def _join(pieces: list[Piece]) -> Message:
         content = parts[0].value
     elif any(piece.value is not None for piece in parts):
         values = (p.value if p.kind != "text" else {"type": "text", "text": p.value} for p in parts)
-        content = [value for value in values if value != {"type": "text", "text": None}]
+        content = [value for value in values if value != {"type": "text", "text": None} and len(value) > 1] or None
     extra: dict[str, Any] = {}
     for piece in pieces:
         extra |= piece.extra
