@@ -107,7 +107,7 @@ def parse_json_messages(text: Any, default_role: str) -> tuple[list[Piece], str 
     rest = text[at:].strip("] \n\r\t")
     if not items and rest:
         match = _ROLE.search(rest)
-        items, rest = [{"role": match[1] if match else default_role, "content": rest, "truncated": True}], ""
+        items, rest = [{"role": match[1] if match else default_role, "text": text, "truncated": True}], ""
     return parse_messages(items, default_role), rest or None
 
 
@@ -141,6 +141,9 @@ def _parse_body(message: dict[str, Any], role: str) -> Iterator[Piece]:
     for name in ("reasoning_content", "reasoning"):
         if isinstance(message.get(name), str) and message[name]:
             yield Piece(role, "reasoning", {"type": "reasoning", "reasoning": message[name]}, message[name], None)
+    if message.get("truncated") is True and isinstance(message.get("text"), str):
+        yield _text(role, message["text"], message["text"])
+        return
     for name in ("parts", "contents", "content"):
         pieces = list(_parse_content(message.get(name), role))
         yield from pieces
@@ -280,13 +283,10 @@ class Thread:
         self._systems.update(p.key for p in systems)
         compared = [p for p in pieces if p.key is not None and p.role != "system"]
         keys = [p.key for p in compared]
-        context = max(reversed(self._contexts), key=lambda context: _common_prefix(context, keys))
-        start = _common_prefix(context, keys)
+        context, start, (first, end) = self._choose(keys)
         new = compared[start:]
-        if start < len(context) and new:
-            first, end = _find_end(context, keys, start)
-            if end or is_record:  # the input is a part of the conversation: what is before may be a summary of the rest
-                new = [p for p in compared[start:first] if p.key not in self._keys] + compared[end:]
+        if end or (is_record and start < len(context)):  # what is before the known part may be a summary of the rest
+            new = [p for p in compared[start:first] if p.key not in self._keys] + compared[end:]
         if is_first and not new:
             last = max((i for i, p in enumerate(compared) if p.role != "user"), default=-1)
             new = compared[last + 1 :]
@@ -297,6 +297,16 @@ class Thread:
         del self._contexts[: -self._MAX_CONTEXTS]
         self._keys.update(keys)
         return systems + _with_reasoning(pieces, new)
+
+    def _choose(self, keys: list[Any]) -> tuple[list[Any], int, tuple[int, int]]:
+        """The context that shares most with an input, how much of its start, and where the input repeats its end."""
+        starts = [(_common_prefix(context, keys), context) for context in reversed(self._contexts)]
+        start, context = max(starts, key=lambda pair: pair[0])
+        if start == len(keys) or (start and start == len(context)):
+            return context, start, (len(keys), 0)
+        ends = [(n, context, _find_end(context, keys, n)) for n, context in starts]
+        start, context, bounds = max(ends, key=lambda item: item[0] + max(0, item[2][1] - item[2][0]))
+        return context, start, bounds
 
     def append(self, pieces: list[Piece]) -> None:
         """Add a response to the conversation that the last input extends."""

@@ -160,7 +160,7 @@ def _parse_user_content(content: Any) -> Any:
     """The content of a prompt: text, or parts under the types that the store knows."""
     if not isinstance(content, list):
         return content
-    parts = []
+    parts: list[dict[str, Any]] = []
     for item in content:
         if isinstance(item, str):
             parts.append({"type": "text", "text": item})
@@ -174,7 +174,7 @@ def _parse_user_content(content: Any) -> Any:
 def _parse_media(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {"type": "file", "content": value}
-    names = [str(value.get(name, "")).partition(mark)[0] for name, mark in (("kind", "-"), ("media_type", "/"))]
+    names = [str(value.get("kind")).partition("-")[0], str(value.get("media_type")).partition("/")[0]]
     kind = next((name for name in names if name in _MEDIA), "file")
     kind = f"{kind}_url" if isinstance(value.get("url"), str) and kind != "file" else kind
     return {"type": kind, **{key: item for key, item in value.items() if key != "type" and item is not None}}
