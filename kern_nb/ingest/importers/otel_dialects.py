@@ -184,6 +184,11 @@ def tool_name(span: Span) -> str | None:
     return span.text("gen_ai.tool.name", "tool.name", "traceloop.entity.name") or span.name or None
 
 
+def is_handoff(span: Span) -> bool:
+    """Whether it is the handoff to another agent of the OpenAI Agents SDK, which is recorded like a tool."""
+    return span.name.startswith("handoff to ") and "tool.name" not in span.attributes
+
+
 def tool_call_id(span: Span) -> str | None:
     """The id of the call, which OpenInference lacks."""
     value = next((v for n in ("gen_ai.tool.call.id", "tool_call.id") if (v := span.attributes.get(n))), None)

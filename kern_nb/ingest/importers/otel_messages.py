@@ -296,7 +296,8 @@ class Thread:
             self._contexts.append(keys or context)
         del self._contexts[: -self._MAX_CONTEXTS]
         self._keys.update(keys)
-        return systems + _with_reasoning(pieces, new)
+        results = next((i for i, p in enumerate(new) if p.kind != "result"), len(new))  # they follow their calls
+        return new[:results] + systems + _with_reasoning(pieces, new[results:])
 
     def _choose(self, keys: list[Any]) -> tuple[list[Any], int, tuple[int, int]]:
         """The context that shares most with an input, how much of its start, and where the input repeats its end."""

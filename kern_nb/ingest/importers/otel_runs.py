@@ -284,9 +284,13 @@ def _add_tools(unit: Unit) -> None:
     calls = [call for item in unit.messages for call in item.message.tool_calls]
     results = [item for item in unit.messages if item.message.role == "tool"]
     for span in unit.tools:
-        call = _take(calls, dialects.tool_call_id(span), dialects.tool_name(span), dialects.tool_args(span))
-        if call is None:
-            call = _new_call(unit, span)
+        name = dialects.tool_name(span)
+        if dialects.is_handoff(span):  # the span of the call of a tool that the model knows by another name
+            name = next((c.tool_name for c in calls if (c.tool_name or "").startswith("transfer_to_")), None)
+        call = _take(calls, dialects.tool_call_id(span), name, dialects.tool_args(span))
+        if call is None and dialects.is_handoff(span):
+            continue
+        call = call or _new_call(unit, span)
         call.created_at, call.duration_s = span.start, span.duration_s
         call.status = "failed" if span.failed else "completed"
         if span.failed and span.error:

@@ -374,15 +374,19 @@ def test_a_handoff_goes_on_with_the_run(read):
     """An agent that continues the conversation of the one around it adds to its run; one with its own is a member."""
     recorder = Recorder()
     root = recorder.agent("boss", session__id="s-1")
-    recorder.chat([text("user", "Hello")], [text("assistant", "Over to the desk.")], root)
-    history = [text("user", "Hello"), text("assistant", "Over to the desk.")]
+    over = answer({"type": "text", "content": "Over to the desk."}, call("h1", "transfer_to_desk", {}))
+    recorder.chat([text("user", "Hello")], [over], root)
+    recorder.span("handoff to desk", {"openinference.span.kind": "TOOL"}, root)
+    history = [text("user", "Hello"), over, result("h1", "ok")]
     desk = recorder.agent("desk", root)
     recorder.chat([{"role": "system", "content": "You are the desk."}, *history], [text("assistant", "Yes?")], desk)
     critic = recorder.agent("critic", root)
     recorder.chat([text("user", "Judge: Yes?")], [text("assistant", "Fine.")], critic)
     main, member = read(lines_of(recorder))
 
-    assert [m.content for m in main.runs[0].messages] == ["Hello", "Over to the desk.", "You are the desk.", "Yes?"]
+    contents = ["Hello", "Over to the desk.", "ok", "You are the desk.", "Yes?"]
+    assert [m.content for m in main.runs[0].messages] == contents
+    assert [c.tool_name for c in main.runs[0].messages[1].tool_calls] == ["transfer_to_desk"]
     assert main.runs[0].extra["agents"] == ["desk"]
     assert talk_of(member.runs[0]) == [("user", "Judge: Yes?"), ("assistant", "Fine.")]
     assert member.membership.session_id == "s-1"
