@@ -12,8 +12,12 @@ spans around them. If the instrumentation did not record the content, messages h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePath
 
+from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text
 from kern_nb.ingest.importers import otel_dialects as dialects
 from kern_nb.ingest.importers.otel_drafts import NAME, build_draft
@@ -26,6 +30,10 @@ from kern_nb.ingest.report import Problem
 
 _ERRORS = (*RECORD_ERRORS, RecursionError)
 _OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")
+_SUFFIXES = (".json", ".jsonl")
+_OPENING_BYTES = 200
+_MAX_JOINED_BYTES = 1_000_000_000
+_TRACE_ID = re.compile(rb'"traceId"\s*:\s*"([^"\\]+)"')
 
 
 class Otel(Importer):
@@ -45,18 +53,55 @@ class Otel(Importer):
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per conversation and per nested agent, in the order in which they begin."""
         traces: dict[str, dict[str, Span]] = {}
-        for item in source.values():
-            if isinstance(item, Problem):
-                yield item
-                continue
-            if isinstance(item.value, dict) and any(key in item.value for key in _OTHER_SIGNALS):
-                continue
-            for span in parse_spans(item.value, item.line):
-                if isinstance(span, str):
-                    yield Problem(source.name, item.line, span)
+        others = [Source(path, str(PurePath(source.name).with_name(path.name))) for path in self.companions(source)]
+        for part in (source, *others):
+            for item in _read_spans(part):
+                if isinstance(item, Problem):
+                    yield item
                 else:
-                    traces.setdefault(span.trace_id, {})[span.span_id] = span  # a later copy is the complete one
+                    traces.setdefault(item.trace_id, {})[item.span_id] = item  # a later copy is the complete one
         yield from _read_sessions(source, [Trace(spans.values()) for spans in traces.values()])
+
+    def companions(self, source: Source) -> Iterable[Path]:
+        """The other files of the folder with spans of the same traces: a collector begins new files at any time."""
+        ids = {source.path: _trace_ids(source.path)}
+        if not ids[source.path]:
+            return ()
+        siblings = sorted(p for p in source.path.parent.iterdir() if p.suffix in _SUFFIXES and p != source.path)
+        ids |= {path: own_ids for path in siblings if (own_ids := _trace_ids(path))}
+        shared, joined = set(ids.pop(source.path)), list[Path]()
+        while more := [path for path, own in ids.items() if own & shared]:
+            joined += more
+            shared.update(*(ids.pop(path) for path in more))
+        is_small = sum(path.stat().st_size for path in joined) <= _MAX_JOINED_BYTES  # all of it is in memory at once
+        return sorted(joined) if is_small else ()
+
+
+def _read_spans(source: Source) -> Iterator[Span | Problem]:
+    for item in source.values():
+        if isinstance(item, Problem):
+            yield item
+        elif not isinstance(item.value, dict) or not any(key in item.value for key in _OTHER_SIGNALS):
+            for span in parse_spans(item.value, item.line):
+                yield Problem(source.name, item.line, span) if isinstance(span, str) else span
+
+
+def _trace_ids(path: Path) -> frozenset[bytes]:
+    """The ids of the traces in a file of OTLP/JSON; empty for any other file."""
+    try:
+        status = path.stat()
+        return _scan(path, status.st_mtime_ns, status.st_size) if path.is_file() else frozenset()
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=1000)
+def _scan(path: Path, _modified: int, _size: int) -> frozenset[bytes]:
+    with open_binary(path) as file:
+        if b'"resourceSpans"' not in file.read(_OPENING_BYTES):
+            return frozenset()
+        file.seek(0)
+        return frozenset(match for line in file for match in _TRACE_ID.findall(line))
 
 
 class _Conversation:

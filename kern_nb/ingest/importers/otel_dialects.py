@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from kern_nb.ingest.importers.otel_messages import Piece, parse_json_messages, parse_messages, parse_value
+from kern_nb.ingest.importers.otel_messages import Cache, Piece, parse_json_messages, parse_messages, parse_value
 from kern_nb.ingest.importers.otel_spans import Span, to_dict, to_list
 from kern_nb.records import Usage
 
@@ -98,15 +98,15 @@ def provider(span: Span) -> str | None:
     return span.text("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
 
 
-def input_pieces(span: Span) -> tuple[list[Piece], str | None]:
+def input_pieces(span: Span, cache: Cache | None = None) -> tuple[list[Piece], str | None]:
     """The messages of a model call's input, and the rest of a truncated attribute."""
     attributes = _with_details(span)
     for name in ("gen_ai.input.messages", "gen_ai.prompt"):
         if attributes.get(name):
-            return parse_json_messages(attributes[name], "user")
+            return parse_json_messages(attributes[name], "user", cache)
     for name in ("llm.input_messages", "gen_ai.prompt"):
         if items := to_list(_nest(attributes, name)):
-            return parse_messages(map(_unwrap, items), "user"), None
+            return parse_messages(map(_unwrap, items), "user", cache), None
     if items := [message for message, is_output in _event_messages(span) if not is_output]:
         return parse_messages(items), None
     return parse_value(attributes.get("input.value", attributes.get("traceloop.entity.input")), "user"), None
@@ -126,12 +126,12 @@ def output_pieces(span: Span) -> tuple[list[Piece], str | None]:
     return parse_value(attributes.get("output.value", attributes.get("traceloop.entity.output")), "assistant"), None
 
 
-def conversation_pieces(span: Span) -> list[Piece]:
+def conversation_pieces(span: Span, cache: Cache | None = None) -> list[Piece]:
     """The whole conversation that pydantic-ai adds to the span of an agent."""
     for name in ("pydantic_ai.all_messages", "all_messages_events"):
         if value := span.attributes.get(name):
             if name == "pydantic_ai.all_messages":
-                return parse_json_messages(value, "user")[0]
+                return parse_json_messages(value, "user", cache)[0]
             return parse_messages(message for message, _ in _decode_events(value))
     return []
 

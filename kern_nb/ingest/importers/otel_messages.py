@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from kern_nb.ingest.importer import hash_record
 from kern_nb.ingest.importers.otel_spans import to_dict, to_list
@@ -52,13 +52,23 @@ class Piece:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def parse_messages(messages: Iterable[Any], default_role: str = "user") -> list[Piece]:
+Cache: TypeAlias = "dict[int, tuple[Any, list[Piece]]]"
+"""The messages of the input before by position, and their pieces: most inputs begin with the same messages."""
+
+
+def parse_messages(messages: Iterable[Any], default_role: str = "user", cache: Cache | None = None) -> list[Piece]:
     """The pieces of messages in any of the layouts: GenAI conventions, chat, Anthropic's blocks, Responses items."""
     pieces: list[Piece] = []
     for index, message in enumerate(messages):
-        for piece in _parse_message(message, default_role):
+        if cache is not None and index in cache and cache[index][0] == message:
+            pieces += cache[index][1]
+            continue
+        parsed = list(_parse_message(message, default_role))
+        for piece in parsed:
             piece.message = index
-            pieces.append(piece)
+        pieces += parsed
+        if cache is not None:
+            cache[index] = message, parsed
     return pieces
 
 
@@ -85,13 +95,13 @@ def parse_value(value: Any, role: str) -> list[Piece]:
     return parse_messages([{"role": role, "content": value}])
 
 
-def parse_json_messages(text: Any, default_role: str) -> tuple[list[Piece], str | None]:
+def parse_json_messages(text: Any, default_role: str, cache: Cache | None = None) -> tuple[list[Piece], str | None]:
     """The pieces of an attribute with messages as JSON, and the rest of one that was truncated."""
     if not isinstance(text, str):
-        return parse_messages(text if isinstance(text, list) else [text], default_role) if text else [], None
+        return parse_messages(text if isinstance(text, list) else [text], default_role, cache) if text else [], None
     try:
         value = json.loads(text)
-        return parse_messages(value if isinstance(value, list) else [value], default_role), None
+        return parse_messages(value if isinstance(value, list) else [value], default_role, cache), None
     except (ValueError, RecursionError):
         pass
     decode = json.JSONDecoder().raw_decode
@@ -266,6 +276,7 @@ class Thread:
     _MAX_CONTEXTS = 20
 
     def __init__(self) -> None:
+        self.cache: Cache = {}
         self._contexts: list[list[Any]] = [[]]
         self._systems: set[Any] = set()
         self._keys: set[Any] = set()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from kern_nb.ingest.importers import otel_dialects as dialects
@@ -79,6 +80,13 @@ class Trace:
 
     def owner(self, span: Span) -> tuple[Span | None, Span | None]:
         """The agent around a span, and the span of a tool between the two."""
+        return self._owners[span.span_id]
+
+    @cached_property
+    def _owners(self) -> dict[str, tuple[Span | None, Span | None]]:
+        return {span.span_id: self._find_owner(span) for span in self.spans}
+
+    def _find_owner(self, span: Span) -> tuple[Span | None, Span | None]:
         tool = None
         for ancestor in self.ancestors(span):
             if self.kind(ancestor) == AGENT:
@@ -87,6 +95,26 @@ class Trace:
                 tool = ancestor
         return None, tool
 
+    @cached_property
+    def _stated_by_agent(self) -> dict[str, str]:
+        """The first session that the spans of an agent state, tools and nested agents apart."""
+        stated: dict[str, str] = {}
+        for span in self.spans:
+            agent, tool = self.owner(span)
+            session_id = dialects.session_id(span)
+            if agent is not None and tool is None and session_id:
+                stated.setdefault(agent.span_id, session_id)
+        return stated
+
+    def outer_call(self, span: Span) -> Span:
+        """The outermost record of a model call: a framework and its client library may both record it."""
+        for ancestor in self.ancestors(span):
+            if self.kind(ancestor) in (AGENT, TOOL):
+                break
+            if self.kind(ancestor) == LLM:
+                span = ancestor
+        return span
+
     def top_agent(self, span: Span) -> Span | None:
         """The topmost agent around a span, or the span itself."""
         chain = [span, *self.ancestors(span)]
@@ -94,10 +122,14 @@ class Trace:
 
     def session_id(self, span: Span) -> str:
         """The session of a topmost span: its own, that of a span around it, of its model calls, or the trace."""
-        below = [s for s in self.spans if self.owner(s) == (span, None)] if self.kind(span) == AGENT else []
-        for candidate in (span, *self.ancestors(span), *below):
+        for candidate in (span, *self.ancestors(span)):
             if stated := dialects.session_id(candidate):
                 return stated
+        return self._stated_by_agent.get(span.span_id, self._session_id)
+
+    @cached_property
+    def _session_id(self) -> str:
+        """The session of spans that state none: that of a root, or the trace."""
         roots = (s for s in self.spans if s.parent_id not in self._by_id)
         return next((stated for s in roots if (stated := dialects.session_id(s))), self.spans[0].trace_id)
 
@@ -117,10 +149,13 @@ class Trace:
 def read_units(trace: Trace, top: Span | None, spans: list[Span], thread: Thread) -> list[Unit]:
     """Read the spans of a topmost agent, or those of a session without one: its unit and those of nested agents."""
     reader = _Reader(trace, top, thread)
-    calls = [span for span in spans if trace.kind(span) == LLM]
-    for span in calls:
-        if not any(trace.kind(ancestor) == LLM for ancestor in trace.ancestors(span)):
-            reader.read_call(span, [s for s in calls if span in trace.ancestors(s)])
+    calls: dict[str, list[Span]] = {}
+    for span in spans:
+        if trace.kind(span) == LLM:
+            calls.setdefault(trace.outer_call(span).span_id, []).append(span)
+    for outer_id, records in calls.items():
+        outer = next(span for span in records if span.span_id == outer_id)
+        reader.read_call(outer, [span for span in records if span is not outer])
     for span in spans:
         if trace.kind(span) == AGENT:
             reader.read_agent(span)
@@ -167,7 +202,8 @@ class _Reader:
 
     def read_call(self, span: Span, inner: list[Span]) -> None:
         """Add the messages of a model call; ``inner`` are other records of the same call."""
-        sent, rest = next((v for s in (span, *inner) if (v := dialects.input_pieces(s))[0]), ([], None))
+        cache = self.top.thread.cache
+        sent, rest = next((v for s in (span, *inner) if (v := dialects.input_pieces(s, cache))[0]), ([], None))
         received, output_rest = next((v for s in (span, *inner) if (v := dialects.output_pieces(s))[0]), ([], None))
         unit = self.unit_of(*self.trace.owner(span), sent)
         is_first = not unit.calls and unit.span is not None
@@ -205,7 +241,7 @@ class _Reader:
     def read_agent(self, span: Span) -> None:
         """Add what only the span of an agent has: the messages of a failed call, or all if no content was recorded."""
         unit = self.top if span is self.top.span else self.unit_of(span, None)
-        if pieces := dialects.conversation_pieces(span):
+        if pieces := dialects.conversation_pieces(span, self.top.thread.cache):
             new = unit.thread.extend(pieces, is_record=True)
             unit.prompts = unit.prompts or _prompts(new)
             unit.messages += _to_messages(new, None)
@@ -248,7 +284,7 @@ def _to_messages(pieces: list[Piece], time: datetime | None, *, is_output: bool 
             groups.append([piece])
     messages = []
     for position, group in enumerate(groups):
-        message = group[0].value if group[0].kind == "result" else _join(group)
+        message = group[0].value.model_copy(deep=True) if group[0].kind == "result" else _join(group)
         message.created_at = time
         message.extra |= {"choice": position} if is_choices else {}
         messages.append(SourceMessage(message, [[piece.role, piece.record] for piece in group]))
@@ -275,7 +311,7 @@ def _join(pieces: list[Piece]) -> Message:
     extra: dict[str, Any] = {}
     for piece in pieces:
         extra |= piece.extra
-    calls = [piece.value for piece in pieces if piece.kind == "call"]
+    calls = [piece.value.model_copy(deep=True) for piece in pieces if piece.kind == "call"]
     return Message(role=pieces[0].role, content=content, tool_calls=calls, extra=extra)
 
 

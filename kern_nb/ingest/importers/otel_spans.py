@@ -26,7 +26,7 @@ class Event:
     time: datetime | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Span:
     """A span with decoded attributes. ``status`` is OK, ERROR or None; ``line`` is that of its record."""
 

@@ -216,6 +216,29 @@ def test_a_document_or_base64_ids_give_the_same(read, tmp_path):
     assert [talk_of(run) for run in from_document.runs] == [talk_of(run) for run in from_lines.runs]
 
 
+def test_a_trace_in_two_files(tmp_path, store):
+    """A trace whose spans are in two files of a folder is read whole; files of other traces are not companions."""
+    from kern_nb.ingest.importers.otel import Otel
+    from kern_nb.ingest.json_source import Source
+
+    first, history = support_trace("a1", "talk-1", [], "Hello")
+    second, _ = support_trace("b2", "talk-1", history, "Again")
+    other, _ = support_trace("c3", "talk-1", history, "Again")
+    spans = lines_of(first, second)
+    for name, lines in (("1.jsonl", spans[:2]), ("2.jsonl", spans[2:6]), ("3.jsonl", spans[6:])):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines_of(other)))
+    (tmp_path / "x.json").write_text("{}")
+    source = Source(tmp_path / "2.jsonl", "2.jsonl")
+
+    assert [path.name for path in Otel().companions(source)] == ["1.jsonl", "3.jsonl"]
+    [draft] = Otel().read(source)
+    assert [run.input for run in draft.runs] == ["Hello", "Again"]
+    assert sum(len(run.messages) for run in draft.runs) == 8
+    store.ingest(tmp_path / "1.jsonl")
+    assert [run.output for run in store.get_session("talk-1").runs] == ["Done.", "Done."]
+
+
 def openinference_trace():
     """An answer with reasoning and two calls: one output message, then three messages of the next input."""
     recorder = Recorder()
