@@ -297,7 +297,7 @@ class Thread:
         context, start, (first, end) = self._choose(keys)
         new = compared[start:]
         if end or (is_record and start < len(context)):  # what is before the known part may be a summary of the rest
-            new = [p for p in compared[start:first] if p.key not in self._keys] + compared[end:]
+            new = [p for p in compared[start:first] if p.key not in self._keys] + (compared[end:] if end else [])
         if is_first and not new:
             last = max((i for i, p in enumerate(compared) if p.role != "user"), default=-1)
             new = compared[last + 1 :]

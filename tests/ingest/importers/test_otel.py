@@ -448,6 +448,19 @@ def test_failures(read):
     assert [(r.status, r.error, r.input) for r in cancelled.runs] == [("CANCELLED", "timeout", "Hello")]
 
 
+def test_a_conversation_that_lacks_the_last_answer(read):
+    """If a tool raises, pydantic-ai's conversation ends before the answer that called it: nothing is new in it."""
+    recorder = Recorder()
+    asked = [text("user", "Hello")]
+    root = recorder.agent("desk", gen_ai__conversation__id="talk-1", pydantic_ai__all_messages=json.dumps(asked))
+    recorder.chat(asked, [answer(call("c1", "look", {}))], root)
+    recorder.tool("look", "c1", {}, "broke", root, status=2)
+    [draft] = read(lines_of(recorder))
+
+    assert talk_of(draft.runs[0]) == [("user", "Hello"), ("assistant", None)]
+    assert draft.runs[0].messages[1].tool_calls[0].status == "failed"
+
+
 def test_content_that_was_not_recorded(read):
     """Usage, times and calls are imported; the content is missing, not empty."""
     recorder = Recorder()
