@@ -1,4 +1,4 @@
-"""Checkpoints of LangGraph in SQLite (`SqliteSaver`; the file is wherever the program put it).
+"""Checkpoints of LangGraph in SQLite (`SqliteSaver`): the program chooses the file; deepagents has a folder for it.
 
 A thread is a session, an input of it a run. Every step is a checkpoint with the whole state: what it adds to the list
 of messages is that step's messages, at the time of the checkpoint. Checkpoints form a tree: the path to the newest one
@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
 from kern_nb.ingest.importers.langchain_messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph_states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
 from kern_nb.ingest.importers.record_values import parse_time, scalars, to_id, unix_seconds
@@ -36,6 +36,7 @@ class LangGraph(Importer):
 
     name = NAME
     reads = "checkpoints of LangGraph in SQLite"
+    locations = (Location("~/.deepagents", "**/sessions.db"),)
 
     def recognizes(self, source: Source) -> bool:
         """A table of checkpoints with threads and namespaces."""
@@ -43,8 +44,8 @@ class LangGraph(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of a thread, its current line first, then those of its nested graphs."""
-        has_writes = source.tables.get("writes", frozenset()) >= _WRITE_COLUMNS
         try:
+            has_writes = source.tables.get("writes", frozenset()) >= _WRITE_COLUMNS
             with source.open_sqlite() as connection:
                 query = "SELECT DISTINCT thread_id, checkpoint_ns FROM checkpoints ORDER BY thread_id, checkpoint_ns"
                 threads: dict[str, list[str]] = {}
@@ -117,13 +118,19 @@ def _identity(values: Values, token: Token) -> str:
 
 
 class _Entry(NamedTuple):
-    """A message on a path, and the place on the path where it was added; None for one that no state has."""
+    """A message on a path.
+
+    Attributes:
+        place: The place on the path of the checkpoint that adds it.
+        earlier: The versions of it that it replaced.
+    """
 
     token: Token
     place: int
     starts_run: bool | None
     is_compaction: bool
     time: str | None
+    earlier: tuple[Token, ...] = ()
 
 
 class _Builder:
@@ -180,7 +187,9 @@ class _Builder:
             end = len(path) if index + 1 == len(runs) else places[index + 1]
             while index + 1 < len(runs) and end > 1 and path[end - 1].source == "input":
                 end -= 1  # the checkpoint of the next run's input
-            values = self._finish_run(run, path[min(end, len(path)) - 1])
+            end = min(end, len(path))
+            went_on = end < len(path) and path[end].source == "loop"  # after an answer to an interrupt
+            values = self._finish_run(run, path[end - 1], went_on=went_on)
             hashes[index] = hash_record(hashes[index], *values)
         times = [time for node in path if (time := parse_time(node.time))]
         metadata = {"checkpoint_id": path[-1].id, "checkpoint_ns": self.namespace.name or None}
@@ -222,7 +231,8 @@ class _Builder:
                 return
             identity: Any = self.values.id_of(entry.token) or entry.token
             if identity in places:
-                entries[places[identity]] = entries[places[identity]]._replace(token=entry.token)
+                old = entries[places[identity]]
+                entries[places[identity]] = old._replace(token=entry.token, earlier=(*old.earlier, old.token))
             else:
                 places[identity] = len(entries)
                 entries.append(entry)
@@ -262,12 +272,15 @@ class _Builder:
         message: Message = parse_message(fields, parse_time(entry.time))
         if entry.is_compaction:
             message.extra["compaction"] = True
+        earlier = [(self.values.fields[token.value] or {}).get("content") for token in entry.earlier]
+        if replaced := [content for content in earlier if content != fields.get("content")]:
+            message.extra["replaced_content"] = replaced
         digest = hash_record(fields)[:12]
         message_id = self.values.id_of(entry.token)
         key = f"{message_id}:{digest}" if message_id else f"{self.thread_id}:{digest}:{entry.token.occurrence}"
         return SourceMessage(message, fields, key, entry.starts_run)
 
-    def _finish_run(self, run: Run, node: Node) -> list[Any]:
+    def _finish_run(self, run: Run, node: Node, *, went_on: bool) -> list[Any]:
         """Set the status, provider and state of a run, whose last checkpoint is ``node``; return what was used."""
         run.model_provider = next((p for m in reversed(run.messages) if (p := provider_of(m))), None)
         state = self.namespace.state(node.id)
@@ -279,11 +292,10 @@ class _Builder:
         run.session_state = state or None
         errors = [str(value) for value in self.namespace.written_values(node.id, ERROR)]
         interrupts = self.namespace.written_values(node.id, INTERRUPT)
-        if errors:
-            run.status, run.error = "ERROR", "\n".join(errors)
-        elif interrupts:
-            run.status = "INTERRUPTED"
+        if interrupts:
             run.extra["interrupts"] = interrupts
-        elif is_pending:
+        if errors and not went_on:
+            run.status, run.error = "ERROR", "\n".join(errors)
+        elif (interrupts or is_pending) and not went_on:
             run.status = "INTERRUPTED"
         return [run.status, errors, interrupts, state, run.model_provider]
