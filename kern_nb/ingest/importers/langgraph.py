@@ -15,10 +15,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
+from kern_nb.ingest.importer import Draft, Importer, Location, Membership, error_text, hash_record
 from kern_nb.ingest.importers.langchain_messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph_states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
-from kern_nb.ingest.importers.record_values import parse_time, scalars, to_id, unix_seconds
+from kern_nb.ingest.importers.record_values import READ_ERRORS, parse_time, scalars, to_id, unix_seconds
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -73,12 +73,14 @@ def _read_thread(
         if name and said:
             parent_id = next((i for i in parent_ids if i in stored), thread_id)
             membership = Membership(parent_id, _calling_id(connection, thread_id, name, values, has_writes=has_writes))
+        builder = _Builder(source, namespace, thread_id, session_id, frozenset(said), membership)
         try:
-            for draft in _Builder(source, namespace, thread_id, session_id, frozenset(said), membership).drafts():
+            for draft in builder.drafts():
                 stored.add(session_id)
                 yield draft
-        except RECORD_ERRORS as error:
+        except READ_ERRORS as error:
             yield Problem(source.name, None, f"Thread {session_id!r} is not imported: {error_text(error)}.")
+        yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
         for reason, count in namespace.problems.items():
             number = (
                 f"{count} checkpoints of thread {session_id!r} are"
@@ -86,7 +88,7 @@ def _read_thread(
                 else (f"A checkpoint of thread {session_id!r} is")
             )
             yield Problem(source.name, None, f"{number} not imported: {reason}.")
-        if session_id not in stored and not name and not namespace.problems:
+        if session_id not in stored and not name and not namespace.problems and not builder.problems:
             yield Problem(source.name, None, f"Thread {session_id!r} is not imported: no channel of it has messages.")
         said |= {_identity(values, token) for node in namespace.nodes.values() for token in node.added}
 
@@ -104,7 +106,7 @@ def _calling_id(
     for kind, value in connection.execute(query, [thread_id, task_id]):
         try:
             tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
-        except RECORD_ERRORS:
+        except READ_ERRORS:
             continue
         ids |= {to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens}
     ids -= {None}
@@ -121,12 +123,12 @@ class _Entry(NamedTuple):
     """A message on a path.
 
     Attributes:
-        place: The place on the path of the checkpoint that adds it.
+        position: The position on the path of the checkpoint that adds it.
         earlier: The versions of it that it replaced.
     """
 
     token: Token
-    place: int
+    position: int
     starts_run: bool | None
     is_compaction: bool
     time: str | None
@@ -152,6 +154,7 @@ class _Builder:
         self.session_id = session_id
         self.said = said
         self.membership = membership
+        self.problems: set[str] = set()
 
     def drafts(self) -> Iterator[Draft]:
         """A draft per leaf, the newest checkpoint's first; none for a leaf without messages of its own."""
@@ -176,15 +179,23 @@ class _Builder:
         entries = self._entries(path)
         if not entries:
             return None
-        messages = [self._source_message(entry) for entry in entries]
+        messages = []
+        for entry in list(entries):
+            try:
+                messages.append(self._source_message(entry))
+            except READ_ERRORS as error:
+                self.problems.add(f"A message of thread {self.session_id!r} is not imported: {error_text(error)}.")
+                entries.remove(entry)
+        if not messages:
+            return None
         runs, hashes, keys = split_runs(self.session_id, messages)
         first = 0
-        places = []
+        positions = []
         for run in runs:
-            places.append(entries[first].place)
+            positions.append(entries[first].position)
             first += len(run.messages)
         for index, run in enumerate(runs):
-            end = len(path) if index + 1 == len(runs) else places[index + 1]
+            end = len(path) if index + 1 == len(runs) else positions[index + 1]
             while index + 1 < len(runs) and end > 1 and path[end - 1].source == "input":
                 end -= 1  # the checkpoint of the next run's input
             end = min(end, len(path))
@@ -223,22 +234,22 @@ class _Builder:
     def _entries(self, path: list[Node]) -> list[_Entry]:
         """The messages of a path in the order in which they were said; a later version replaces an earlier one."""
         entries: list[_Entry] = []
-        places: dict[Any, int] = {}
+        positions: dict[Any, int] = {}
 
         def add(entry: _Entry) -> None:
             fields = self.values.fields[entry.token.value] or {}
             if _identity(self.values, entry.token) in self.said or fields.get("type") == REMOVE:
                 return
             identity: Any = self.values.id_of(entry.token) or entry.token
-            if identity in places:
-                old = entries[places[identity]]
-                entries[places[identity]] = old._replace(token=entry.token, earlier=(*old.earlier, old.token))
+            if identity in positions:
+                old = entries[positions[identity]]
+                entries[positions[identity]] = old._replace(token=entry.token, earlier=(*old.earlier, old.token))
             else:
-                places[identity] = len(entries)
+                positions[identity] = len(entries)
                 entries.append(entry)
 
-        for place, node in enumerate(path):
-            for entry in self._added(path, place, node):
+        for position, node in enumerate(path):
+            for entry in self._added(path, position, node):
                 add(entry)
         leaf = path[-1]
         pending = list(self.namespace.written_messages(leaf.id))
@@ -249,11 +260,11 @@ class _Builder:
             add(_Entry(token, len(path), None if is_input else False, False, leaf.time if is_input else None))
         return entries
 
-    def _added(self, path: list[Node], place: int, node: Node) -> Iterator[_Entry]:
+    def _added(self, path: list[Node], position: int, node: Node) -> Iterator[_Entry]:
         """A person's prompt comes with an input, an edit of the state, or the answer to an interrupt."""
-        before = path[place - 1] if place else None
+        before = path[position - 1] if position else None
         follows_input = before is not None and before.source == "input"
-        is_one_step = before is not None and node.step is not None and node.step == (before.step or 0) + 1
+        is_next_step = before is not None and node.step is not None and node.step == (before.step or 0) + 1
         is_answer = before is not None and bool(self.namespace.written_values(before.id, RESUME))
         may_start: bool | None = True
         for token in node.added:
@@ -261,11 +272,11 @@ class _Builder:
             starts_run: bool | None = None
             if is_human and (follows_input or node.source in ("input", "update") or is_answer):
                 starts_run, may_start = may_start, None
-            elif is_human and is_one_step:
+            elif is_human and is_next_step:
                 starts_run = False
             is_compaction = is_human and starts_run is False and node.has_removals
             is_prompt = is_human and follows_input and before is not None
-            yield _Entry(token, place, starts_run, is_compaction, before.time if is_prompt and before else node.time)
+            yield _Entry(token, position, starts_run, is_compaction, before.time if is_prompt and before else node.time)
 
     def _source_message(self, entry: _Entry) -> SourceMessage:
         fields = self.values.fields[entry.token.value] or {}

@@ -17,10 +17,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
+from kern_nb.ingest.importer import Draft, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.llm_parts import Answer, Contents, finish_run, join_content
 from kern_nb.ingest.importers.llm_responses import Responses
-from kern_nb.ingest.importers.record_values import load_json, to_dict, to_id, to_list, to_text, unix_seconds
+from kern_nb.ingest.importers.record_values import (
+    READ_ERRORS,
+    load_json,
+    to_dict,
+    to_id,
+    to_list,
+    to_text,
+    unix_seconds,
+)
 from kern_nb.ingest.importers.sqlite_rows import rows
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
@@ -88,6 +96,7 @@ class _Log:
         writers: The threads whose turns wrote a message, oldest first.
         turns: The turn that ends with a message, by thread and hash.
         used: The older responses whose messages a thread repeats.
+        problems: The messages that are malformed.
     """
 
     def __init__(self, connection: sqlite3.Connection, contents: Contents, responses: Responses) -> None:
@@ -105,6 +114,7 @@ class _Log:
         }
         self.writers: dict[str, list[str]] = defaultdict(list)
         self.used: set[str] = set()
+        self.problems: set[str] = set()
         for row in rows(connection, "turns", "ORDER BY rowid"):
             self._add_turn(row)
 
@@ -171,7 +181,11 @@ class _Log:
         for name in line.hashes:
             owner = self.owner(line.thread_id, name)
             answer = self.turns.get((owner, name)) or self.turns.get((line.thread_id, name))
-            messages = self._parse(name)
+            try:
+                messages = self._parse(name)
+            except READ_ERRORS as error:
+                self.problems.add(f"Message {name!r} is not imported: {error_text(error)}.")
+                continue
             if answer is None and self.role(name) == "assistant":
                 answer = self._older_answer(messages[0], older)
             for index, message in enumerate(messages):
@@ -255,8 +269,9 @@ def _read_threads(source: Source, log: _Log) -> Iterator[Draft | Problem]:
         for line in log.lines(thread_id):
             try:
                 yield _draft(source, thread_id, to_text(row.get("name")), log.items(line))
-            except RECORD_ERRORS as error:
+            except READ_ERRORS as error:
                 yield Problem(source.name, None, f"Thread {thread_id!r} is not imported: {error_text(error)}.")
+    yield from (Problem(source.name, None, reason) for reason in sorted(log.problems))
 
 
 def _read_conversations(source: Source, responses: Responses, log: _Log | None) -> Iterator[Draft | Problem]:
@@ -270,7 +285,7 @@ def _read_conversations(source: Source, responses: Responses, log: _Log | None) 
             try:
                 items += responses.messages(row, system)
                 system = responses.system(row)
-            except RECORD_ERRORS as error:
+            except READ_ERRORS as error:
                 reason = f"Response {row.get('id')!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, None, reason)
         if items:

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kern_nb.ingest.importer import RECORD_ERRORS
 from kern_nb.records import YEARS
+
+READ_ERRORS = (*RECORD_ERRORS, RecursionError)
+"""The errors that reading a malformed or too deeply nested record raises."""
 
 _MAX_TOKENS = 2**53
 _MILLISECONDS_FROM = 10**11
