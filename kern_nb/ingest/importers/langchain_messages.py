@@ -127,7 +127,7 @@ def _content(content: Any, call_ids: set[str | None], role: str, extra: dict[str
     thoughts = to_dict(extra.get("additional_kwargs")).get("reasoning_content")
     if isinstance(thoughts, str) and thoughts and isinstance(content, str):
         text = [{"type": "text", "text": content}] if content else []
-        return [{"type": "reasoning", "text": thoughts}, *text]
+        return [{"type": "reasoning", "reasoning": thoughts}, *text]
     if not isinstance(content, list) or role in RESULT_ROLES:
         return content
     kept: list[Any] = []

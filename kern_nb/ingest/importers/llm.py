@@ -225,8 +225,8 @@ class _Log:
                 content.append(self.contents.attachment_part(to_dict(payload.get("attachment")).get("id")))
             else:
                 stated = {key: value for key, value in payload.items() if key not in ("text", "text_ref")}
-                kind = kind if kind in ("text", "reasoning") else "text"
-                content.append({"type": kind, "text": self.contents.text_of(row, payload), **stated})
+                kind = "reasoning" if kind == "reasoning" else "text"
+                content.append({"type": kind, kind: self.contents.text_of(row, payload), **stated})
         message.content = join_content(content)
         return results if results and role == "tool" and not content else [message, *results]
 

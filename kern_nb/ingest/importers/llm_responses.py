@@ -90,7 +90,7 @@ def _answer_content(row: dict[str, Any]) -> Any:
     text, reasoning = require_text(row.get("response"), "response"), to_text(row.get("reasoning"))
     if not reasoning:
         return text
-    return [{"type": "reasoning", "text": reasoning}, *([{"type": "text", "text": text}] if text else [])]
+    return [{"type": "reasoning", "reasoning": reasoning}, *([{"type": "text", "text": text}] if text else [])]
 
 
 def _call(row: dict[str, Any]) -> ToolCall:
