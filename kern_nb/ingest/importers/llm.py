@@ -277,11 +277,9 @@ def _read_threads(source: Source, log: _Log) -> Iterator[Draft | Problem]:
 def _read_conversations(source: Source, responses: Responses, log: _Log | None) -> Iterator[Draft | Problem]:
     for conversation_id, all_rows in responses.by_conversation.items():
         logged = log.turn_ids | log.used if log else set()
-        if all(str(row.get("id")) in logged for row in all_rows):
-            continue
         items: _Items = []
         system = None
-        for row in all_rows:
+        for row in (row for row in all_rows if str(row.get("id")) not in logged):
             try:
                 items += responses.messages(row, system)
                 system = responses.system(row)
