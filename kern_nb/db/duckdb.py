@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -160,7 +162,7 @@ class DuckDb(SessionStore):
         if not rows:
             return
         names = [c.name for c in table.columns if c.name in rows[0]]
-        columns = [_encode(table.c[name], [row[name] for row in rows], connection.dialect) for name in names]
+        columns = [_encode(table.c[name], list(map(itemgetter(name), rows)), connection.dialect) for name in names]
         preparer = connection.dialect.identifier_preparer
         insert_into = f"INSERT INTO {preparer.format_table(table)} ({', '.join(preparer.quote(n) for n in names)})"
         if len(rows) <= FEW_ROWS:
@@ -273,6 +275,19 @@ class _CheckedOut(duckdb_sqlalchemy.ConnectionWrapper):
 _ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Boolean: pa.bool_()}
 
 
+_PLAIN_TYPES = {Integer: {int, type(None)}, Real: {float, type(None)}, Boolean: {bool, type(None)}}
+
+
+def _is_plain(type_: Any, values: list[Any]) -> bool:
+    """Whether a column of numbers needs no encoding: one test of all of them is faster than a call for each."""
+    if not _PLAIN_TYPES.get(type(type_), frozenset()).issuperset(map(type, values)):
+        return False
+    numbers = [value for value in values if value is not None]
+    if isinstance(type_, Integer):
+        return not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
+    return isinstance(type_, Boolean) or all(map(math.isfinite, numbers))
+
+
 def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:
     type_ = column.type
     if not isinstance(type_, sa.types.TypeDecorator):
@@ -282,5 +297,7 @@ def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> l
         joined = "".join(filter(None, values))
         if codec.encode_text(joined) is joined:
             return values
+    if _is_plain(type_, values):
+        return values
     encode = type_.process_bind_param
     return [None if value is None else encode(value, dialect) for value in values]

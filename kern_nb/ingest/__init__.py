@@ -40,19 +40,27 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
     importer = None if format is None else registry.get_importer(format)
     files = _find_files(path)
     report = IngestReport()
+    companions: set[Path] = set()
     with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
         # Small files share a transaction, because each transaction has a fixed cost.
         for group in group_by_size(files, lambda file: file.stat().st_size, _GROUP_BYTES):
             sources: list[tuple[Importer, Source]] = []
+            problems: dict[Path, Problem] = {}
             for file in group:
+                if file in companions:
+                    continue
                 name = file.name if file == path else file.relative_to(path).as_posix()
                 try:
                     source = Source(file, name)
                     sources.append((importer or registry.detect_importer(source), source))
+                    companions.update(sources[-1][0].companions(source))
                 except (UnknownFormat, OSError) as error:
                     if file == path:
                         raise
-                    report.errors.append(Problem(name, None, str(error)))
+                    problems[file] = Problem(name, None, str(error))
+            # A companion may come before the file that names it.
+            sources = [(owner, source) for owner, source in sources if source.path not in companions]
+            report.errors += [problem for file, problem in problems.items() if file not in companions]
             if sources:
                 report += write_drafts(store, _read(sources, bar))
             bar.done(len(group))

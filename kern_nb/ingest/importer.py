@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
-from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -202,7 +201,10 @@ def json_type(value: object) -> str:
 
 def run_id_for(session_id: str, position: int) -> str:
     """The id of an imported run: the same whenever the same record is read."""
-    return str(UUID(bytes=_digest(f"{session_id}\n{position}".encode("utf-8", "surrogatepass")), version=5))
+    number = int.from_bytes(_digest(f"{session_id}\n{position}".encode("utf-8", "surrogatepass")))
+    number = number & ~(0xF000 << 64) & ~(0xC000 << 48) | 5 << 76 | 0x8000 << 48  # a UUID of version 5
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def hash_record(*record: Any) -> str:

@@ -51,8 +51,9 @@ def build_runs(
 ) -> tuple[list[Run], list[str], list[list[str]]]:
     """Build the run of each group of messages; returns these, the hash of each one's records, and its messages' keys.
 
-    Calls and results are matched by id within a run. A result without a call in its run goes to the latest pending call
-    of that id in an earlier run. ``model`` is that of runs whose messages name none.
+    Calls and results are matched by id within a run, those without an id by the tool's name and in order. A result
+    without a call in its run goes to the latest pending call of that id in an earlier run. ``model`` is that of runs
+    whose messages name none.
     """
     for group in groups:
         for item in group:
@@ -114,7 +115,7 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
                 pending[call.tool_call_id].append(call)
             if message.role in RESULT_ROLES:
                 if pending[message.tool_call_id]:
-                    _complete(pending[message.tool_call_id].popleft(), message)
+                    _complete(_take(pending[message.tool_call_id], message), message)
                 else:
                     unmatched.append(item)
         for item in unmatched:
@@ -126,6 +127,18 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
         for key, calls in pending.items():
             unanswered[key] += [(run_index, call) for call in calls]
     return late
+
+
+def _take(pending: deque[ToolCall], result: Message) -> ToolCall:
+    """Remove and return the call that a result answers; without an id, the first one of its tool."""
+    if result.tool_call_id is not None:
+        return pending.popleft()
+    name = result.tool_name
+    index = next((i for i, call in enumerate(pending) if name is None or call.tool_name == name), 0)
+    call = pending[index]
+    del pending[index]
+    call.result = result.content  # the store joins by id only
+    return call
 
 
 def _complete(call: ToolCall, result: Message) -> None:
