@@ -275,12 +275,12 @@ class _CheckedOut(duckdb_sqlalchemy.ConnectionWrapper):
 _ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Boolean: pa.bool_()}
 
 
-_PLAIN_TYPES = {Integer: {int, type(None)}, Real: {float, type(None)}, Boolean: {bool, type(None)}}
+_PLAIN_TYPES: dict[type, set[type]] = {Integer: {int, type(None)}, Real: {float, type(None)}, Boolean: {bool, type(None)}}
 
 
 def _is_plain(type_: Any, values: list[Any]) -> bool:
     """Whether a column of numbers needs no encoding: one test of all of them is faster than a call for each."""
-    if not _PLAIN_TYPES.get(type(type_), frozenset()).issuperset(map(type, values)):
+    if not _PLAIN_TYPES.get(type(type_), set()).issuperset(map(type, values)):
         return False
     numbers = [value for value in values if value is not None]
     if isinstance(type_, Integer):

@@ -72,7 +72,7 @@ def _find_files(importer: Importer, seen: set[Path], since: datetime | None) -> 
                 by_folder.setdefault(folder, {})[file] = status
     result = []
     for folder, files in by_folder.items():
-        ordered = sorted(files, key=lambda file: (files[file].st_mtime, file))  # noqa: B023 - called in this iteration
+        ordered = sorted(files, key=lambda file: (files[file].st_mtime, file))
         times = [datetime.fromtimestamp(files[file].st_mtime, UTC) for file in ordered]
         size = sum(status.st_size for status in files.values())
         result.append(LocalFiles(importer.name, folder, tuple(ordered), size, times[0], times[-1]))

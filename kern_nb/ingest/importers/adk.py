@@ -215,7 +215,6 @@ def _draft(source: Source, line: int, record: _Record, events: list[Event]) -> D
         keys=keys,
         session_hash=hash_record(record.state, record.metadata, silent),
         source=NAME,
-        scope=hash_record(record.app_name, record.user_id),
         has_record_ids=all(message.key for message in messages),
     )
 

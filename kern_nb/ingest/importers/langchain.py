@@ -161,7 +161,6 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
         keys=keys,
         session_hash=hash_record(fields),
         source=NAME,
-        scope=hash_record(str(source.path.absolute())),
         has_record_ids=bool(messages) and messages[0].key is not None,
     )
 

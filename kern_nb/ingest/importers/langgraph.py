@@ -226,7 +226,6 @@ class _Builder:
             keys=keys,
             session_hash=hash_record(session.metadata, state),
             source=NAME,
-            scope=hash_record(str(self.source.path.absolute())),
             has_record_ids=True,
             membership=self.membership,
         )

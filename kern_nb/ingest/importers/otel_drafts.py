@@ -56,7 +56,6 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
         source=NAME,
         scores=scores,
         scored_at=scored_at,
-        scope=hash_record(str(source.path.absolute())),
     )
 
 

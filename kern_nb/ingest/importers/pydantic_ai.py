@@ -162,7 +162,6 @@ def _draft(source: Source, session_id: str, records: Sequence[_Record]) -> Draft
         has_record_ids=has_ids,
         session_hash=hash_record(data, max(times, default=None)),
         source=NAME,
-        scope=hash_record(str(source.path.absolute())),
     )
 
 
