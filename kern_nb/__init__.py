@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
     from kern_nb.operations.export import export
+    from kern_nb.operations.formats import formats
     from kern_nb.operations.inbox import inbox
     from kern_nb.operations.rerun import arerun, rerun
     from kern_nb.operations.show import sessions, show
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
     "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
-    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "inbox", "open_store",
-    "plot", "rerun", "sessions", "show", "stores", "summarize", "use",
+    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "formats", "inbox",
+    "open_store", "plot", "rerun", "sessions", "show", "stores", "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -51,6 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],
         "kern_nb.errors": ["KernError"],
         "kern_nb.operations.export": ["export"],
+        "kern_nb.operations.formats": ["formats"],
         "kern_nb.operations.inbox": ["inbox"],
         "kern_nb.operations.rerun": ["arerun", "rerun"],
         "kern_nb.operations.show": ["sessions", "show"],

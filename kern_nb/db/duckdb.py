@@ -275,7 +275,11 @@ class _CheckedOut(duckdb_sqlalchemy.ConnectionWrapper):
 _ARROW_TYPES = {Integer: pa.int64(), Real: pa.float64(), sa.LargeBinary: pa.binary(), Boolean: pa.bool_()}
 
 
-_PLAIN_TYPES: dict[type, set[type]] = {Integer: {int, type(None)}, Real: {float, type(None)}, Boolean: {bool, type(None)}}
+_PLAIN_TYPES: dict[type, set[type]] = {
+    Integer: {int, type(None)},
+    Real: {float, type(None)},
+    Boolean: {bool, type(None)},
+}
 
 
 def _is_plain(type_: Any, values: list[Any]) -> bool:

@@ -54,14 +54,30 @@ class Merged:
 
 
 @dataclass
+class ReadLines:
+    """What an import has read so far, of the lines of each session: a file may have several, or repeat one.
+
+    Attributes:
+        lengths: The length of the longest line, by file and session id.
+        ends: The stored lines at whose end a line ended, by file: what goes on from there was taken back.
+    """
+
+    lengths: dict[tuple[str, str], int] = field(default_factory=dict)
+    ends: set[tuple[str, str]] = field(default_factory=set)
+
+    def copy(self) -> ReadLines:
+        """Return a copy, for a transaction that may be tried again."""
+        return ReadLines(dict(self.lengths), set(self.ends))
+
+
+@dataclass
 class DraftMerger:
     """Merges the drafts of a batch, one after the other. Nothing here writes to the store.
 
     Attributes:
         lines: The stored sessions.
         check: Raises UnstorableValue if the rows of a draft cannot be stored.
-        read_lines: The length of each session that was merged, by its file and id: a second draft is another line of
-            its tree, or continues it.
+        read_lines: What the import has read so far.
         new_sessions: The rows of the sessions that the batch adds.
         nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
         calls: The run of each tool call of the batch, by session and id of the call.
@@ -69,7 +85,7 @@ class DraftMerger:
 
     lines: StoredLines
     check: Callable[[Changes], None]
-    read_lines: dict[tuple[str, str], int]
+    read_lines: ReadLines
     new_sessions: dict[str, Row] = field(default_factory=dict)
     nested: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -112,10 +128,15 @@ class DraftMerger:
         base = self._n_stated(draft)
         corrects = is_first and not draft.has_record_ids and _is_same_file(draft, line.session)
         n_inherited = line.n_inherited - base
-        match = self._compare(draft, line.runs[base:], corrects=corrects, n_inherited=n_inherited)
+        options: dict[str, Any] = {
+            "corrects": corrects,
+            "extends": self._may_extend(draft, line),
+            "n_inherited": n_inherited,
+        }
+        match = self._compare(draft, line.runs[base:], **options)
         if match.parts and _ends_inside(draft, match):
             draft = _join_runs(draft, match.runs)
-            match = self._compare(draft, line.runs[base:], corrects=corrects, n_inherited=n_inherited)
+            match = self._compare(draft, line.runs[base:], **options)
         if match.parts:
             return self._diverge(draft, line, match, is_first=is_first)
         merged = self._continue(draft, line, match)
@@ -130,9 +151,13 @@ class DraftMerger:
     def _note_line(self, draft: Draft) -> int | None:
         """Record that a draft was read; return the length of the longest one of its file and id before it."""
         key = (draft.file, draft.session_id)
-        longest = self.read_lines.get(key)
-        self.read_lines[key] = max(longest or 0, draft.weight)
+        longest = self.read_lines.lengths.get(key)
+        self.read_lines.lengths[key] = max(longest or 0, draft.weight)
         return longest
+
+    def _may_extend(self, draft: Draft, line: StoredLine) -> bool:
+        """Whether what follows the end of a line belongs to it: no line of the file ends there."""
+        return not draft.has_record_ids or (draft.file, line.session_id) not in self.read_lines.ends
 
     def _n_stated(self, draft: Draft) -> int:
         """The number of runs that a draft leaves out, as its fork states that it inherits them."""
@@ -149,6 +174,8 @@ class DraftMerger:
         for index in match.changed:
             self._set_run(line.runs[base + index], draft, index)
         self._extend_line(line, draft, match.runs, written)
+        if len(line.runs) == base + len(draft.runs):
+            self.read_lines.ends.add((draft.file, line.session_id))
         return Merged(changes, tokens=_tokens(written))
 
     def _update_session(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
@@ -167,6 +194,7 @@ class DraftMerger:
         *,
         corrects: bool = False,
         exact: bool = False,
+        extends: bool = True,
         n_inherited: int = 0,
     ) -> Match:
         """Compare a draft with the runs of a line.
@@ -176,6 +204,7 @@ class DraftMerger:
             runs: The runs.
             corrects: Whether a different run of the draft is a correction of the stored one.
             exact: Whether the line is another session's, which the draft does not continue.
+            extends: Whether what follows the end of the line belongs to it.
             n_inherited: The number of runs that the line inherits: these may have grown since the draft was copied.
         """
         changed: list[int] = []
@@ -195,7 +224,7 @@ class DraftMerger:
                 changed += [] if exact else [i]
             elif n == len(new) and i < n_inherited:
                 continue
-            elif not exact and n == len(stored) and i == len(runs) - 1:
+            elif not exact and extends and n == len(stored) and i == len(runs) - 1:
                 changed.append(i)
             elif not exact and n == len(new) and i == len(draft.runs) - 1:
                 return Match(len(draft.runs), 0, tuple(changed))  # an older copy
@@ -203,23 +232,23 @@ class DraftMerger:
                 changed.append(i)
             else:
                 return Match(i, n, tuple(changed), parts=True)
-        return Match(n_both, 0, tuple(changed))
+        return Match(n_both, 0, tuple(changed), parts=not extends and len(draft.runs) > n_both)
 
     def _diverge(self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool) -> Merged:
         """Store a draft that parts from the session of its id as a branch with an id of its own."""
-        is_other = match.runs == 0 and (match.messages == 0 or (is_first and not draft.has_record_ids))
-        if is_other:
+        is_line = draft.has_record_ids or not is_first  # else an id may mean something else in another file
+        if match.runs == 0 and (is_first or not draft.has_record_ids) and (match.messages == 0 or not is_line):
             raise MalformedRecord(_different_session(line, draft))
         key = hash_record(draft.session_id, draft.keys[match.runs][match.messages])[:_KEY_LENGTH]
         branch_id = f"{draft.session_id}~{key}"
         branch = self.lines.get(branch_id)
         if branch is None:
             return self._branch_after(draft, line, match, branch_id)
-        base = self._n_stated(draft)
-        match = self._compare(draft, branch.runs[base:])
+        base, extends = self._n_stated(draft), self._may_extend(draft, branch)
+        match = self._compare(draft, branch.runs[base:], extends=extends)
         if match.parts and _ends_inside(draft, match):
             draft = _join_runs(draft, match.runs)
-            match = self._compare(draft, branch.runs[base:])
+            match = self._compare(draft, branch.runs[base:], extends=extends)
         if match.parts:
             return self._diverge(draft, branch, match, is_first=False)
         return self._continue(draft, branch, match)
@@ -315,6 +344,7 @@ class DraftMerger:
         self._finish(draft, changes)
         self._extend_line(line, draft, first, written, cut=cut)
         self.lines.add(line)
+        self.read_lines.ends.add((draft.file, line.session_id))
         self.new_sessions[line.session_id] = row
         return Merged(changes, tokens=_tokens(written))
 

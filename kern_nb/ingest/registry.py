@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -27,10 +28,14 @@ def load_importers() -> dict[str, Importer]:
     """The importers by name, in the order in which they are tried: kern_nb's, a module each, and other packages'."""
     modules = [import_module(f"{importers.__name__}.{m.name}") for m in pkgutil.iter_modules(importers.__path__)]
     kinds = [kind for module in modules for kind in vars(module).values() if _is_importer(kind, module.__name__)]
-    kinds += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP)]
-    by_name: dict[str, Importer] = {}
-    for kind in kinds:
-        by_name.setdefault(kind.name, kind())
+    by_name = {kind.name: kind() for kind in kinds}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            importer = entry.load()()
+            by_name.setdefault(importer.name, importer)
+        except Exception as error:  # noqa: BLE001 - of another package, which must not prevent every import
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(f"The importer {entry.value!r} cannot be loaded: {reason}", stacklevel=2)
     return dict(sorted(by_name.items(), key=lambda item: (item[1].is_generic, item[0])))
 
 

@@ -18,7 +18,7 @@ from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
-from kern_nb.ingest.merge import DraftMerger
+from kern_nb.ingest.merge import DraftMerger, ReadLines
 from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.stored_lines import StoredLines
 
@@ -31,18 +31,16 @@ _SHOWN_ID_LENGTH = 80
 def write_drafts(store: SessionStore, items: Iterable[ImportItem]) -> IngestReport:
     """Write what importers yield, a batch after the other; each is a transaction."""
     report = IngestReport()
-    read_lines: dict[tuple[str, str], int] = {}
+    read_lines = ReadLines()
     for batch in _batches(items):
         written, read_lines = _write_batch(store, batch, read_lines)
         report += written
     return report
 
 
-def _write_batch(
-    store: SessionStore, batch: list[ImportItem], read_lines: dict[tuple[str, str], int]
-) -> tuple[IngestReport, dict[tuple[str, str], int]]:
-    def write(connection: Connection, *, check_values: bool) -> tuple[IngestReport, dict[tuple[str, str], int]]:
-        writer = _BatchWriter(connection, store, dict(read_lines), check_values=check_values)
+def _write_batch(store: SessionStore, batch: list[ImportItem], read_lines: ReadLines) -> tuple[IngestReport, ReadLines]:
+    def write(connection: Connection, *, check_values: bool) -> tuple[IngestReport, ReadLines]:
+        writer = _BatchWriter(connection, store, read_lines.copy(), check_values=check_values)
         return writer.write(batch), writer.read_lines
 
     if all(isinstance(item, Problem) for item in batch):
@@ -81,7 +79,7 @@ def _require_length(session_id: str, limit: int) -> None:
 
 class _BatchWriter:
     def __init__(
-        self, connection: Connection, store: SessionStore, read_lines: dict[tuple[str, str], int], *, check_values: bool
+        self, connection: Connection, store: SessionStore, read_lines: ReadLines, *, check_values: bool
     ) -> None:
         self.connection = connection
         self.store = store

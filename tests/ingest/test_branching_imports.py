@@ -229,3 +229,40 @@ def test_a_run_that_grows_keeps_its_index_and_branches(store):
     assert texts(store, "s") == expected(turn(1), turn(2), turn(3))
     assert texts(store, "what-if") == expected(turn(1), turn(2))
     assert store.check().problems == []
+
+
+def test_a_tail_that_was_taken_back_is_a_branch_at_the_end(store):
+    """After a rollback the current line is shorter: what was rolled back does not become the current line."""
+    lines = [turn(1), [*turn(1), *turn(2)]]
+    write_drafts(store, [draft("s", line) for line in lines])
+    assert texts(store, "s") == expected(turn(1))
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert texts(store, branch) == expected(turn(1), turn(2))
+    assert_unchanged_by(store, *(draft("s", line) for line in lines))
+
+    report = write_drafts(store, [draft("s", [*turn(1), *turn(3)]), draft("s", lines[1])])
+    assert (report.sessions, report.runs) == (0, 1)
+    assert texts(store, "s") == expected(turn(1), turn(3))
+
+
+def test_a_line_without_common_records_is_a_branch_before_the_first_run(store):
+    """A rewind to the start of a conversation."""
+    lines = [turn(1), turn(2)]
+    report = write_drafts(store, [draft("s", line) for line in lines])
+
+    assert (report.sessions, report.branches, report.errors) == (2, 1, [])
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert (store.get_session(branch).parent_session_id, store.get_session(branch).fork_run_index) == ("s", -1)
+    assert texts(store, branch) == expected(turn(2))
+    assert_unchanged_by(store, *(draft("s", line) for line in lines))
+
+
+def test_a_retry_within_the_last_run_that_was_taken_back_is_a_branch(store):
+    """The current line ends in the middle of a run."""
+    whole = [*turn(1), message("p2"), message("a2", "assistant"), message("b2", "assistant")]
+    write_drafts(store, [draft("s", whole[:4]), draft("s", whole)])
+
+    assert texts(store, "s") == [item.message.content for item in whole[:4]]
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert texts(store, branch) == [item.message.content for item in whole]
+    assert_unchanged_by(store, draft("s", whole[:4]), draft("s", whole))

@@ -1,4 +1,4 @@
-"""Verbs about stores: attach, stores, use, detach, import, export, check."""
+"""Verbs about stores: attach, stores, use, detach, import, formats, export, check."""
 
 from __future__ import annotations
 
@@ -90,6 +90,14 @@ VERBS = (
         example="%kern import results/ more/*.json --format tau2",
         python='store.ingest("results/", format="tau2")',
         details="Importing the same records again changes nothing.",
+    ),
+    verb(
+        "formats",
+        "List the formats that can be imported, and where such files lie.",
+        lambda _: kern_nb.formats(),
+        example="%kern formats",
+        python="kern_nb.formats()",
+        details="Another package can add a format: see the page about importers.",
     ),
     verb(
         "export",

@@ -1,0 +1,76 @@
+"""The formats that an import reads, and the sessions that programs keep on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from kern_nb.display import DisplayMixin
+from kern_nb.ingest.local_sessions import LocalFiles
+from kern_nb.ingest.registry import load_importers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """A format.
+
+    Attributes:
+        name: Its name, for ``format=`` and ``--format``.
+        reads: What its importer reads.
+        locations: Where such files lie by default, as a user would write it.
+    """
+
+    name: str
+    reads: str
+    locations: tuple[str, ...]
+
+
+class FormatTable(DisplayMixin, tuple[FormatInfo, ...]):
+    """The formats as a table."""
+
+    __slots__ = ()
+    _view: ClassVar[str] = "kern_nb.views.formats:formats"
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """One row a format: name, reads, locations."""
+        import pandas as pd
+
+        rows = [(info.name, info.reads, "; ".join(info.locations)) for info in self]
+        return pd.DataFrame(rows, columns=["name", "reads", "locations"], dtype="string")
+
+
+def formats() -> FormatTable:
+    """Return the formats that can be imported, in the order in which they are tried, with the places of such files.
+
+    Example:
+        >>> from kern_nb import formats
+        >>> [info.reads for info in formats() if info.name == "codex"]
+        ['sessions of the Codex CLI']
+    """
+    infos = []
+    for name, importer in load_importers().items():
+        places = []
+        for location in importer.locations:
+            folder = f"${location.variable} or {location.folder}" if location.variable else location.folder
+            places.append(f"{folder}/{location.pattern}")
+        infos.append(FormatInfo(name, importer.reads, tuple(places)))
+    return FormatTable(infos)
+
+
+class LocalSessions(DisplayMixin, tuple[LocalFiles, ...]):
+    """The files in which programs keep their sessions on this machine, as a table."""
+
+    __slots__ = ()
+    _view: ClassVar[str] = "kern_nb.views.formats:local"
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """One row a program and folder: format, folder, n_files, size (bytes), first, last (times of change)."""
+        import pandas as pd
+
+        rows = [(f.format, str(f.folder), len(f.files), f.size, f.first, f.last) for f in self]
+        return pd.DataFrame(rows, columns=["format", "folder", "n_files", "size", "first", "last"])
