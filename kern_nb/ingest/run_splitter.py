@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
 from kern_nb.ingest.importer import MAX_ID_LENGTH, hash_record, run_id_for
-from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall
+from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, is_parts
+
+_REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_text"})
 
 
 class SourceMessage(NamedTuple):
@@ -147,13 +149,18 @@ def _complete(call: ToolCall, result: Message) -> None:
         result.tool_name = call.tool_name
 
 
+def _is_reasoning(content: Any) -> bool:
+    """Whether a content has parts of reasoning only, which are no answer."""
+    return is_parts(content) and all(isinstance(p, dict) and p["type"] in _REASONING_TYPES for p in content)
+
+
 def _to_run(run_id: str, group: Sequence[SourceMessage], model: str | None) -> Run:
     messages = [item.message for item in group]
     user_indexes = [i for i, item in enumerate(group) if item.is_prompt]
     inputs = [messages[i].content for i in user_indexes if messages[i].content]
     texts = (mapping.split_content(content)[0] or "" for content in inputs)
     answers = [m for m in messages[user_indexes[-1] + 1 if user_indexes else 0 :] if m.role == "assistant"]
-    outputs = [m.content for m in answers if m.content]
+    outputs = [m.content for m in answers if m.content and not _is_reasoning(m.content)]
     models = [m.model for m in answers if m.model]
     times = [m.created_at for m in messages if m.created_at is not None]
     start, end = (min(times), max(times)) if times else (None, None)

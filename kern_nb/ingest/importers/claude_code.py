@@ -115,9 +115,11 @@ class ClaudeCode(Importer):
         if path.suffix != ".jsonl" or SUBAGENTS in path.parts or path.name.startswith("agent-"):
             return []
         files = sorted(path.with_suffix("").glob(f"{SUBAGENTS}/**/*.json*"))
-        with contextlib.suppress(OSError):
-            ids = sorted({match.decode() for match in _AGENT_ID.findall(path.read_bytes())})
-            files += [file for name in ids if (file := path.with_name(f"agent-{name}.jsonl")).is_file()]
+        beside = {file.name: file for file in path.parent.glob("agent-*.jsonl")}
+        if beside:
+            with contextlib.suppress(OSError), path.open("rb") as transcript:
+                names = {f"agent-{name.decode()}.jsonl" for line in transcript for name in _AGENT_ID.findall(line)}
+                files += [beside[name] for name in sorted(names & beside.keys())]
         return files
 
     def start_time(self, source: Source) -> str:
@@ -197,7 +199,13 @@ def _conversation(
     session = _session(file, entries, session_id)
     facts = hash_record(session.session_data, {**(session.metadata or {}), "file": None}, session.agent_data)
     reported: set[str] = set()
+    read: set[int] = set()
     for steps, root in lines:
+        line_id = session_id if root is None else f"{session_id}~{root.answer[0]['uuid'][:8]}"
+        if membership is not None and read:  # the runs of a sub-agent are no session, so that they cannot branch
+            steps = [step for step in steps if id(step) not in read]  # noqa: PLW2901
+            line_id = f"{session_id}~{steps[0].answer[0]['uuid'][:8]}"
+        read |= set(map(id, steps))
         items: list[_Item] = []
         for step in steps:
             try:
@@ -209,7 +217,6 @@ def _conversation(
                     yield Problem(source.name, lines_of[uuid], f"The record is not imported: {error_text(error)}.")
         if not items:
             continue
-        line_id = session_id if root is None else f"{session_id}~{root.answer[0]['uuid'][:8]}"
         runs, hashes, keys = split_runs(line_id, _mark_commands([item.message for item in items]))
         _set_outcomes(runs, hashes, items)
         line = entries[0].line
@@ -223,7 +230,7 @@ def _conversation(
             session_hash=facts,
             source=NAME,
             has_record_ids=True,
-            fork=None if root is None else Fork(session_id, ""),
+            fork=None if root is None or membership else Fork(session_id, ""),
             membership=membership,
         )
 

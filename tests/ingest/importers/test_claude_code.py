@@ -84,7 +84,7 @@ def read(path, text, name=None):
     return [i for i in items if isinstance(i, Draft)], [i for i in items if isinstance(i, Problem)]
 
 
-def read_one(tmp_path, transcript):
+def read_single(tmp_path, transcript):
     drafts, problems = read(tmp_path / f"{SESSION}.jsonl", transcript.text())
     assert (len(drafts), problems) == (1, [])
     return drafts[0]
@@ -99,7 +99,7 @@ def inputs(draft):
 
 
 def test_the_lines_of_an_answer_are_one_message_counted_once(tmp_path):
-    draft = read_one(tmp_path, simple())
+    draft = read_single(tmp_path, simple())
 
     (run,) = draft.runs
     first = run.messages[1]
@@ -123,7 +123,7 @@ def test_one_message_id_for_all_answers_does_not_merge_them(tmp_path):
     transcript.result("r1", "c1").answer("a2", "m", "Done.", requestId=None)
     transcript.records[-1]["message"]["usage"]["input_tokens"] = 77
 
-    assert roles(read_one(tmp_path, transcript).runs[0]) == ["user", "assistant", "tool", "assistant"]
+    assert roles(read_single(tmp_path, transcript).runs[0]) == ["user", "assistant", "tool", "assistant"]
 
 
 def test_texts_of_the_harness_begin_no_run(tmp_path):
@@ -140,14 +140,17 @@ def test_texts_of_the_harness_begin_no_run(tmp_path):
         .user("h7", "A note of the client", isMeta=True)
         .add("system", "h8", subtype="local_command", content="<local-command-stdout>y</local-command-stdout>")
         .user("h9", "<task-notification>done</task-notification>")
+        .user("h10", "<ide_selection>x</ide_selection>")
+        .user("h11", "This session is being continued from a previous conversation that ran out of context. …")
         .user(
             "u2", [{"type": "text", "text": "<ide_opened_file>f</ide_opened_file>"}, {"type": "text", "text": "Why?"}]
         )
         .answer("a2", "m2", "So.")
+        .user("u3", "<ide_selection>x</ide_selection>\nAnd this?")
     )
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
 
-    assert [len(run.messages) for run in draft.runs] == [11, 2]
+    assert [len(run.messages) for run in draft.runs] == [13, 2, 1]
     assert draft.runs[0].input == "Hello"
     assert draft.runs[0].duration_s == 1
 
@@ -163,7 +166,7 @@ def test_a_slash_command_that_the_model_answers_is_a_prompt(tmp_path):
         .user("u4", "<command-name>/exit</command-name>")
         .user("u5", "<local-command-stdout>Bye</local-command-stdout>")
     )
-    assert [run.output for run in read_one(tmp_path, transcript).runs] == ["Hi.", "Fine."]
+    assert [run.output for run in read_single(tmp_path, transcript).runs] == ["Hi.", "Fine."]
 
 
 def test_a_queued_prompt_is_a_prompt(tmp_path):
@@ -171,7 +174,7 @@ def test_a_queued_prompt_is_a_prompt(tmp_path):
     attachment = {"type": "queued_command", "prompt": "And c?", "commandMode": "prompt"}
     transcript.add("attachment", "q1", attachment=attachment).answer("a9", "m9", "C.")
 
-    assert inputs(read_one(tmp_path, transcript)) == ["Read two files.", "And c?"]
+    assert inputs(read_single(tmp_path, transcript)) == ["Read two files.", "And c?"]
 
 
 def test_a_compaction_continues_the_conversation_and_is_no_run(tmp_path):
@@ -180,7 +183,7 @@ def test_a_compaction_continues_the_conversation_and_is_no_run(tmp_path):
     transcript.user("s1", "This session continues …", isCompactSummary=True).user("u2", "Next").answer(
         "a6", "m6", "Ok."
     )
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
 
     assert inputs(draft) == ["Read two files.", "Next"]
     assert draft.runs[0].messages[-1].extra["compaction"] is True
@@ -198,7 +201,7 @@ def test_errors_and_interruptions_are_the_status_of_the_run(tmp_path):
         .user("u3", "Three")
         .answer("a3", "m3", "Yes.")
     )
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
 
     assert [run.status for run in draft.runs] == ["ERROR", "CANCELLED", "COMPLETED"]
     assert draft.runs[0].error == "API Error: 529"
@@ -210,17 +213,25 @@ def test_images_are_parts_and_unknown_parts_do_not_hide_the_text(tmp_path):
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     transcript = Transcript().user("u1", [{"type": "text", "text": "See"}, image, {"type": "novelty", "x": 1}])
     transcript.answer("a1", "m1", {"type": "novelty"}, "A picture.")
-    (run,) = read_one(tmp_path, transcript).runs
+    (run,) = read_single(tmp_path, transcript).runs
 
     assert run.messages[0].content == [{"type": "text", "text": "See"}, image]
     assert run.messages[0].extra["parts"] == [{"type": "novelty", "x": 1}]
     assert run.output == "A picture."
 
 
+def test_reasoning_is_no_output(tmp_path):
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+    transcript = Transcript().user("u1", "Go.").answer("a1", "m1", "I begin.", call("c1")).result("r1", "c1")
+    draft = read_single(tmp_path, transcript.answer("a2", "m2", thought))
+
+    assert draft.runs[0].output == "I begin."
+
+
 def test_searches_of_the_provider_are_calls_with_a_result(tmp_path):
     use = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}}
     outcome = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [{"type": "web_search_result"}]}
-    draft = read_one(tmp_path, Transcript().user("u1", "Search").answer("a1", "m1", use, outcome, "Nothing."))
+    draft = read_single(tmp_path, Transcript().user("u1", "Search").answer("a1", "m1", use, outcome, "Nothing."))
     (search,) = draft.runs[0].messages[1].tool_calls
 
     assert (search.tool_name, search.status, search.result) == (
@@ -263,7 +274,7 @@ def test_dead_ends_of_the_harness_are_no_branches(tmp_path):
     transcript = simple().user("h1", "<local-command-stdout>x</local-command-stdout>", parent="a5")
     transcript.answer("n1", "x1", "No response requested.", model="<synthetic>")
     transcript.user("u2", "Next", parent="a5").answer("a6", "m6", "Ok.")
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
 
     assert [len(run.messages) for run in draft.runs] == [7, 2]
 
@@ -288,10 +299,10 @@ def test_a_torn_line_does_not_part_the_conversation(tmp_path):
 
 def test_records_out_of_order_and_twice(tmp_path):
     transcript = simple()
-    expected = read_one(tmp_path, transcript)
+    expected = read_single(tmp_path, transcript)
     transcript.records.append(transcript.records[0])
     transcript.records.insert(0, transcript.records.pop(8))
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
 
     assert (draft.keys, draft.hashes) == (expected.keys, expected.hashes)
 
@@ -306,12 +317,12 @@ def test_a_cycle_of_parents_is_read(tmp_path):
 
 def test_titles(tmp_path):
     transcript = simple().event(type="summary", summary="Of another session", leafUuid="z")
-    assert read_one(tmp_path, transcript).session.session_name is None
+    assert read_single(tmp_path, transcript).session.session_name is None
     transcript.event(type="summary", summary="Files", leafUuid="a5")
-    assert read_one(tmp_path, transcript).session.session_name == "Files"
+    assert read_single(tmp_path, transcript).session.session_name == "Files"
     transcript.event(type="custom-title", customTitle="My files", sessionId=SESSION)
     transcript.event(type="ai-title", aiTitle="Two files", sessionId=SESSION)
-    draft = read_one(tmp_path, transcript)
+    draft = read_single(tmp_path, transcript)
     assert draft.session.session_name == "My files"
     assert draft.session.metadata["summary"] == "Of another session"
 
@@ -456,6 +467,18 @@ def test_subagents_are_members_of_the_run_that_called_them(tmp_path):
     assert names == {*(file.name for file in folder.iterdir()), "agent-cd34.jsonl"}
 
 
+def test_a_retry_in_a_subagent_is_another_member_run(tmp_path):
+    transcript = subagent().answer("z1", "mz", "Seen again.", parent="ab12-u")
+    drafts, _ = read(tmp_path / "agent-ab12.jsonl", transcript.text())
+
+    assert [[message.role for run in d.runs for message in run.messages] for d in drafts] == [
+        ["user", "assistant"],
+        ["assistant"],
+    ]
+    assert [d.runs[0].output for d in drafts] == ["Seen again.", "Seen."]
+    assert drafts[1].session_id == f"{drafts[0].session_id}~ab12-a"
+
+
 def test_the_file_of_a_subagent_alone(tmp_path):
     drafts, _ = read(tmp_path / "p" / SESSION / "subagents" / "agent-ab12.jsonl", subagent().text())
     beside, _ = read(tmp_path / "agent-ab12.jsonl", subagent().text())
@@ -498,7 +521,7 @@ def test_a_file_that_begins_with_many_events(tmp_path):
     for number in range(30):
         transcript.event(type="file-history-snapshot", messageId=str(number), snapshot={})
     transcript.user("u1", "Hello").answer("a1", "m1", "Hi.")
-    assert inputs(read_one(tmp_path, transcript)) == ["Hello"]
+    assert inputs(read_single(tmp_path, transcript)) == ["Hello"]
 
 
 @pytest.fixture

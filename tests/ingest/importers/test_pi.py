@@ -80,7 +80,7 @@ def read(tmp_path, recording, name="s.jsonl"):
     return [i for i in items if isinstance(i, Draft)], [i for i in items if isinstance(i, Problem)]
 
 
-def read_one(tmp_path, recording):
+def read_single(tmp_path, recording):
     drafts, problems = read(tmp_path, recording)
     assert (len(drafts), problems) == (1, [])
     return drafts[0]
@@ -92,7 +92,7 @@ def outputs(draft):
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_messages_usage_and_calls(tmp_path, version):
-    draft = read_one(tmp_path, simple(version))
+    draft = read_single(tmp_path, simple(version))
 
     (run,) = draft.runs
     question, answer, result, last = run.messages
@@ -112,7 +112,7 @@ def test_messages_usage_and_calls(tmp_path, version):
 def test_the_outcome_of_a_run(tmp_path):
     recording = Recording().user("One").answer("Half", call("c1"), stop="aborted", errorMessage="Request was aborted")
     recording.user("Two").answer(stop="error", errorMessage="overloaded").user("Three").answer("Yes.")
-    draft = read_one(tmp_path, recording)
+    draft = read_single(tmp_path, recording)
 
     assert [(run.status, run.error) for run in draft.runs] == [
         ("CANCELLED", "Request was aborted"),
@@ -125,7 +125,7 @@ def test_the_outcome_of_a_run(tmp_path):
 def test_a_cost_of_0_beside_tokens_is_unknown(tmp_path):
     free = COST | {"total": 0}
     nothing = {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0, "cost": free}
-    draft = read_one(tmp_path, Recording().user("One").answer("A.", cost=free).answer("B.", usage=nothing))
+    draft = read_single(tmp_path, Recording().user("One").answer("A.", cost=free).answer("B.", usage=nothing))
 
     assert [m.usage.cost for m in draft.runs[0].messages[1:]] == [None, 0]
 
@@ -139,7 +139,7 @@ def test_texts_of_the_harness_begin_no_run(tmp_path):
     recording.entry("custom", customType="state", data={"n": 1})
     recording.entry("compaction", summary="So far: …", firstKeptEntryId="00000002", tokensBefore=9)
     recording.user("Next").answer("Ok.")
-    draft = read_one(tmp_path, recording)
+    draft = read_single(tmp_path, recording)
 
     assert [len(run.messages) for run in draft.runs] == [8, 2]
     shell, note, hook, summary = draft.runs[0].messages[4:]
@@ -162,7 +162,7 @@ def test_the_usage_of_a_compaction_is_counted(tmp_path):
 def test_images_and_unknown_parts(tmp_path):
     image = {"type": "image", "data": "AA==", "mimeType": "image/png"}
     parts = [{"type": "text", "text": "See"}, image, {"type": "novelty"}]
-    (run,) = read_one(tmp_path, Recording().message("user", parts).answer("A picture.")).runs
+    (run,) = read_single(tmp_path, Recording().message("user", parts).answer("A picture.")).runs
 
     assert run.messages[0].content == parts[:2]
     assert run.messages[0].extra["parts"] == parts[2:]
@@ -187,7 +187,7 @@ def test_entries_that_are_no_messages_make_no_branch(tmp_path):
     recording = Recording().user("One", "u1").answer("A1", key="a1").user("Two", "u2").answer("A2", key="a2")
     recording.entry("thinking_level_change", "t1", "a1", thinkingLevel="high").entry("custom", "t2", "u1")
 
-    assert outputs(read_one(tmp_path, recording)) == ["A1", "A2"]
+    assert outputs(read_single(tmp_path, recording)) == ["A1", "A2"]
 
 
 def test_a_person_who_has_returned_with_a_summary_is_there(tmp_path):
@@ -201,7 +201,7 @@ def test_a_person_who_has_returned_with_a_summary_is_there(tmp_path):
 def test_titles_and_removed_labels(tmp_path):
     recording = simple().entry("session_info", name="First").entry("session_info", name="Last")
     recording.entry("label", targetId="00000005", label="x").entry("label", targetId="00000005")
-    draft = read_one(tmp_path, recording)
+    draft = read_single(tmp_path, recording)
 
     assert draft.session.session_name == "Last"
     assert "labels" not in draft.session.agent_data
@@ -215,7 +215,7 @@ def test_a_fork_has_the_keys_of_its_parent(tmp_path):
     fork.records += parent.records[1:]
     fork.last = parent.last
     fork.user("Else").answer("Yes.")
-    original, copy = read_one(tmp_path, parent), read_one(tmp_path, fork)
+    original, copy = read_single(tmp_path, parent), read_single(tmp_path, fork)
 
     assert copy.keys[0] == original.keys[0]
     assert copy.hashes[0] == original.hashes[0]
@@ -226,7 +226,7 @@ def test_a_fork_of_the_first_generation_has_later_times_and_the_same_keys(tmp_pa
     parent = simple(1)
     fork = Recording("01900000-0000-7000-8000-000000000002", version=1, branchedFrom="/p/x.jsonl")
     fork.records += [record | {"timestamp": "2026-06-01T00:00:00.000Z"} for record in parent.records[1:]]
-    original, copy = read_one(tmp_path, parent), read_one(tmp_path, fork)
+    original, copy = read_single(tmp_path, parent), read_single(tmp_path, fork)
 
     assert copy.keys == original.keys
     assert copy.hashes == original.hashes
