@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -166,7 +167,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             continue
         try:
             thread.add(record.kind, record.payload, to_time(record.time), record.ordinal)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, record.line, f"The record is not imported: {error_text(error)}.")
     thread.finish()
     path = thread.path
@@ -185,7 +186,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for turns in lines:
         try:
             yield _draft(source, thread, turns)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, line, f"The session is not imported: {error_text(error)}.")
 
 
@@ -199,8 +200,9 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
     if not meta and not messages:
         raise MalformedRecord("it has no header and no messages")
     runs, hashes, keys = build_runs(session_id, messages)
+    n_runs = Counter(id(turn) for _, turns in groups for turn in turns)
     for index, (run, (_, turns)) in enumerate(zip(runs, groups, strict=True)):
-        is_shared = any(turns[-1] is other for _, group in groups[:index] + groups[index + 1 :] for other in group)
+        is_shared = n_runs[id(turns[-1])] > 1
         stated = _set_run(run, turns, to_text(meta.get("model_provider")), is_shared=is_shared)
         hashes[index] = hash_record(hashes[index], stated)
     blobs, base = _to_blob(meta)
@@ -232,7 +234,9 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
 
 
 def _to_source_message(item: Item, thread: Thread) -> SourceMessage:
-    message = item.message.model_copy(deep=True)  # lines share messages, and each sets its own indexes
+    message = item.message
+    if thread.rolled_back:  # lines share messages, and each sets indexes of its own
+        message = message.model_copy(deep=True)
     stated: list[Any] = []
     for call in message.tool_calls:
         outcome = thread.outcomes.get(call.tool_call_id or "")

@@ -185,9 +185,9 @@ class _Log:
         A list of messages that leaves some out removes them, except after a compaction, which replaces them.
         """
         lines = [self.order, *self.removed]
-        gone = [i for i in self.order if self.final is not None and i not in self.final and self._is_said(i)]
-        if gone and not any(self._is_compaction(i) for i in self.order):
-            lines.insert(0, [i for i in self.order if i not in gone])
+        removed = {i for i in self.order if self.final is not None and i not in self.final and self._is_said(i)}
+        if removed and not any(self._is_compaction(i) for i in self.order):
+            lines.insert(0, [i for i in self.order if i not in removed])
         return lines
 
     def _is_said(self, message_id: str) -> bool:
@@ -211,7 +211,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             if not isinstance(item.value, dict):
                 raise MalformedRecord(f"it must be an object, got {json_type(item.value)}")
             log.add(item.value)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
         yield from (Problem(source.name, item.line, reason) for reason in log.problems)
         log.problems.clear()
@@ -219,7 +219,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for message_id, record in log.messages.items():
         try:
             _to_source_messages(record, "", set())
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             unreadable.add(message_id)
             reason = f"Message {message_id[:80]!r} is not imported: {error_text(error)}."
             yield Problem(source.name, first_line, reason)
@@ -227,7 +227,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         records = [log.messages[message_id] for message_id in line if message_id not in unreadable]
         try:
             yield _draft(source, log, records)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, first_line, f"The session is not imported: {error_text(error)}.")
 
 

@@ -296,14 +296,14 @@ def _drafts(source: Source, stored: _Stored, line: int | None) -> Iterator[Draft
         try:
             to_source_messages(message)  # so that a malformed one does not reject the others
             readable.append(message)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             reason = f"Message {message.message_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, message.line or line, reason)
-    kept = _before_revert(readable, to_object(stored.info.get("revert")))
-    for path in [readable] if kept is None else [kept, readable]:
+    remaining = _before_revert(readable, to_object(stored.info.get("revert")))
+    for path in [readable] if remaining is None else [remaining, readable]:
         try:
             yield _draft(source, session_id, stored, path, line)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, line, f"Session {session_id!r} is not imported: {error_text(error)}.")
 
 

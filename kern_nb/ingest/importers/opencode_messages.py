@@ -22,7 +22,7 @@ from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, Run, ToolCall, Usage, text_of
 
 _MAPPED_INFO = frozenset({"id", "sessionID", "role", "time", "tokens", "cost", "modelID", "parentID", "model"})
-# Ids of messages and parts: a fork copies the others under new ones.
+# Ids of messages and parts: a fork copies the rest under new ones.
 _OWN_IDS = frozenset({"id", "sessionID", "messageID", "parentID"})
 _STEPS = ("step-start", "step-finish")  # the message states the same tokens and cost
 
@@ -81,8 +81,8 @@ def to_source_messages(stored: StoredMessage) -> list[SourceMessage]:
     return messages
 
 
-def _copied(fields: dict[str, Any], *more: str) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key not in _OWN_IDS and key not in more}
+def _copied(fields: dict[str, Any], *excluded: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in _OWN_IDS and key not in excluded}
 
 
 def _created_at(info: dict[str, Any]) -> datetime | None:
@@ -91,22 +91,22 @@ def _created_at(info: dict[str, Any]) -> datetime | None:
 
 def _to_prompt(info: dict[str, Any], parts: list[dict[str, Any]], *, is_prompt: bool) -> Message:
     content: list[Any] = []
-    others: list[Any] = []
+    other_parts: list[Any] = []
     for part in parts:
         if is_prompt and not _is_personal(part):
-            others.append(_copied(part))
+            other_parts.append(_copied(part))
         elif part.get("type") == "text" and isinstance(part.get("text"), str):
             content.append({"type": "text", "text": part["text"]})
         elif part.get("type") == "subtask" and isinstance(part.get("prompt"), str):
             content.append({"type": "text", "text": part["prompt"]})
-            others.append(_copied(part))
+            other_parts.append(_copied(part))
         elif part.get("type") == "file":
             content.append(_copied(part))
         else:
-            others.append(_copied(part))
+            other_parts.append(_copied(part))
     extra = without(info, _MAPPED_INFO)
-    if others:
-        extra["parts"] = others
+    if other_parts:
+        extra["parts"] = other_parts
     if any(part.get("type") == "compaction" for part in parts):
         extra["compaction"] = True
     role = to_text(info.get("role")) or "user"
@@ -121,7 +121,7 @@ def _to_prompt(info: dict[str, Any], parts: list[dict[str, Any]], *, is_prompt: 
 
 def _to_answer(info: dict[str, Any], parts: list[dict[str, Any]]) -> Message:
     content: list[Any] = []
-    others: list[Any] = []
+    other_parts: list[Any] = []
     calls: list[ToolCall] = []
     for part in parts:
         kind = part.get("type")
@@ -134,10 +134,10 @@ def _to_answer(info: dict[str, Any], parts: list[dict[str, Any]]) -> Message:
         elif kind == "tool":
             calls.append(_to_call(part))
         elif kind not in _STEPS:
-            others.append(_copied(part))
+            other_parts.append(_copied(part))
     extra = without(info, _MAPPED_INFO)
-    if others:
-        extra["parts"] = others
+    if other_parts:
+        extra["parts"] = other_parts
     if info.get("summary") is True:
         extra["compaction"] = True
     usage = _to_usage(info)

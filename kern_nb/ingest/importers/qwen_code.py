@@ -2,9 +2,9 @@
 
 Each line is a record ``{uuid, parentUuid, sessionId, timestamp, type, message: {role, parts}}`` with contents of the
 Gemini API. The records are a tree: the path to the last one is the session, that to each other leaf a line of its own.
-Records of the client (``system``) are links of the path; a compression and a title among them are kept. The records of
-a nested agent (``isSidechain``) are a session of their own, a member of the one that they name. ``/branch`` copies
-records with their ids. Early versions write the documents of Gemini CLI; see `gemini_cli`.
+Records of the client (``system``) are links of the path; a compression among them is a message, a title is that of the
+session. The records of a nested agent (``isSidechain``) are a session of their own, a member of the one that they name.
+``/branch`` copies records with their ids. Early versions write the documents of Gemini CLI; see `gemini_cli`.
 """
 
 from __future__ import annotations
@@ -112,21 +112,21 @@ class _Thread:
         inner = set(self.parents.values())
         leaves = [record_id for record_id in reversed(self.parents) if record_id not in inner]
         paths: list[list[dict[str, Any]]] = []
-        seen: set[str] = set()
+        covered: set[str] = set()
         for leaf in leaves:
             path: list[str] = []
             at: str | None = leaf
             while at is not None:
                 path.append(at)
                 at = self.parents[at]
-            kept = [record_id for record_id in reversed(path) if _is_kept(self.records[record_id])]
-            if not paths or not seen.issuperset(kept):
-                paths.append([self.records[record_id] for record_id in kept])
-                seen.update(kept)
+            messages = [record_id for record_id in reversed(path) if _is_message_record(self.records[record_id])]
+            if not paths or not covered.issuperset(messages):
+                paths.append([self.records[record_id] for record_id in messages])
+                covered.update(messages)
         return paths
 
 
-def _is_kept(record: dict[str, Any]) -> bool:
+def _is_message_record(record: dict[str, Any]) -> bool:
     return record.get("type") in _TYPES or record.get("subtype") == "chat_compression"
 
 
@@ -143,7 +143,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             if not isinstance(record, dict) or to_id(record.get("uuid")) is None:
                 raise MalformedRecord("it must be an object with a 'uuid'")
             _to_source_messages(record)
-        except RECORD_ERRORS as error:
+        except (*RECORD_ERRORS, RecursionError) as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
             continue
         session_id = to_id(record.get("sessionId")) or fallback
@@ -158,7 +158,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         for path in thread.paths():
             try:
                 yield _draft(source, thread, path, titles.get(thread.session_id))
-            except RECORD_ERRORS as error:
+            except (*RECORD_ERRORS, RecursionError) as error:
                 reason = f"Session {thread.session_id[:80]!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, thread.line, reason)
 
@@ -198,7 +198,7 @@ def _draft(source: Source, thread: _Thread, path: list[dict[str, Any]], title: s
 
 def _to_source_messages(record: dict[str, Any]) -> list[SourceMessage]:
     """The message of a record, or the results of calls in it."""
-    if not _is_kept(record):
+    if not _is_message_record(record):
         return []
     kind, key, time = record.get("type"), str(record["uuid"]), to_time(record.get("timestamp"))
     if not isinstance(record.get("message", {}), dict):

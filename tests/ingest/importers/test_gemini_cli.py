@@ -116,8 +116,8 @@ def test_the_events_are_folded(tmp_path):
     assert (first.usage.input_tokens, first.usage.output_tokens, first.usage.reasoning_tokens) == (100, 15, 5)
     assert (first.usage.cache_read_tokens, first.usage.total_tokens, first.model) == (40, 115, "g1")
     assert first.content == [{"type": "thinking", "thinking": "Checking: I look."}]
-    [made] = first.tool_calls
-    assert (made.tool_name, made.args, made.status, made.extra["displayName"]) == (
+    [first_call] = first.tool_calls
+    assert (first_call.tool_name, first_call.args, first_call.status, first_call.extra["displayName"]) == (
         "shell",
         {"x": 1},
         "completed",
