@@ -115,17 +115,22 @@ class Trace:
                 span = ancestor
         return span
 
-    def top_agent(self, span: Span) -> Span | None:
-        """The topmost agent around a span, or the span itself."""
-        chain = [span, *self.ancestors(span)]
-        return next((s for s in reversed(chain) if self.kind(s) == AGENT), None)
+    def _anchor(self, span: Span) -> Span:
+        """The outermost agent around a span, or the span itself.
 
-    def session_id(self, span: Span) -> str:
-        """The session of a topmost span: its own, that of a span around it, of its model calls, or the trace."""
-        for candidate in (span, *self.ancestors(span)):
-            if stated := dialects.session_id(candidate):
-                return stated
-        return self._stated_by_agent.get(span.span_id, self._session_id)
+        It is a tool if the span around that is missing: a span is written at its end, which a crash prevents.
+        """
+        chain = [span, *self.ancestors(span)]
+        kinds = (AGENT,) if chain[-1].parent_id is None else (AGENT, TOOL)
+        return next((s for s in reversed(chain) if self.kind(s) in kinds), span)
+
+    def session_id(self, *anchors: Span) -> str:
+        """The session of spans: their own, that of a span around them, of their model calls, or the trace."""
+        for anchor in anchors:
+            for candidate in (anchor, *self.ancestors(anchor)):
+                if stated := dialects.session_id(candidate):
+                    return stated
+        return self._stated_by_agent.get(anchors[0].span_id, self._session_id)
 
     @cached_property
     def _session_id(self) -> str:
@@ -139,9 +144,10 @@ class Trace:
         for span in self.spans:
             if self.kind(span) is None:
                 continue
-            top = self.top_agent(span)
-            session_id = self.session_id(top or span) if top is None or top.span_id not in groups else ""
-            key = top.span_id if top else (session_id,)
+            anchor = self._anchor(span)
+            top = anchor if self.kind(anchor) == AGENT else None
+            key = (top.span_id,) if top else (None, self.session_id(anchor, span))
+            session_id = groups[key][0] if key in groups else self.session_id(anchor, span)
             groups.setdefault(key, (session_id, top, []))[2].append(span)
         yield from groups.values()
 
@@ -243,8 +249,9 @@ class _Reader:
         unit = self.top if span is self.top.span else self.unit_of(span, None)
         if pieces := dialects.conversation_pieces(span, self.top.thread.cache):
             new = unit.thread.extend(pieces, is_record=True)
+            start = span.start if not unit.messages and all(piece.role in ("user", "system") for piece in new) else None
             unit.prompts = unit.prompts or _prompts(new)
-            unit.messages += _to_messages(new, None)
+            unit.messages += _to_messages(new, start)
             return
         messages = [item.message for item in unit.messages]
         if any(m.role == "user" or m.content is not None or m.tool_calls for m in messages):

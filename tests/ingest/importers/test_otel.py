@@ -393,6 +393,23 @@ def test_a_nested_agent_is_a_member(read):
     assert member.runs[0].agent_id == "helper"
 
 
+def test_a_crash_before_the_end_of_the_run(read):
+    """The span of the agent is missing then: its calls are the turns of its conversation, the nested agent a member."""
+    recorder = Recorder()
+    root = recorder.agent("boss")
+    asked, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
+    recorder.chat([asked], [called], root, gen_ai__conversation__id="talk-1")
+    values = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "ask", "gen_ai.tool.call.id": "c1"}
+    tool = recorder.span("execute_tool ask", values | {"gen_ai.conversation.id": "talk-1"}, root)
+    helper = recorder.agent("helper", tool, gen_ai__conversation__id="inner-1")
+    recorder.chat([text("user", "x")], [text("assistant", "42")], helper, gen_ai__conversation__id="inner-1")
+    recorder.spans = [span for span in recorder.spans if span["spanId"] != root]
+    main, member = read(lines_of(recorder))
+
+    assert (main.session_id, talk_of(main.runs[0])) == ("talk-1", [("user", "Hello"), ("assistant", None)])
+    assert (member.session_id, member.membership.tool_call_id) == ("inner-1", "c1")
+
+
 def test_a_handoff_goes_on_with_the_run(read):
     """An agent that continues the conversation of the one around it adds to its run; one with its own is a member."""
     recorder = Recorder()
