@@ -23,8 +23,9 @@ from kern_nb.ingest.importers import otel_dialects as dialects
 from kern_nb.ingest.importers.otel_drafts import NAME, build_draft
 from kern_nb.ingest.importers.otel_exports import is_span_record, parse_spans
 from kern_nb.ingest.importers.otel_messages import Thread
-from kern_nb.ingest.importers.otel_runs import Trace, Unit, read_units
+from kern_nb.ingest.importers.otel_runs import Unit, read_units
 from kern_nb.ingest.importers.otel_spans import Span
+from kern_nb.ingest.importers.otel_trace import Trace
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 
@@ -156,6 +157,11 @@ def _member_drafts(
 ) -> Iterator[Draft | Problem]:
     """Yield the nested agents, each one a session of its own, named as it says or after its span."""
     names = {id(unit): conversation.session_id for unit in units if unit.parent is None}
+    owners: dict[str | None, set[int]] = {}
+    for unit in units:
+        for item in unit.messages:
+            for call in item.message.tool_calls:
+                owners.setdefault(call.tool_call_id, set()).add(id(unit))
     for unit in units:
         if unit.parent is None or unit.span is None:
             continue
@@ -165,6 +171,8 @@ def _member_drafts(
         used_ids.add(session_id)
         names[id(unit)] = session_id
         call_id = dialects.tool_call_id(unit.tool) or _joined_id(unit.parent, unit.tool) if unit.tool else None
+        if len(owners.get(call_id, ())) > 1:  # ids may repeat between runs: the time says which run it was
+            call_id = None
         try:
             draft = build_draft(source, session_id, [unit], (), unit.span.line)
         except _ERRORS as error:

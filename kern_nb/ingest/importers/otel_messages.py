@@ -220,8 +220,8 @@ def _media(role: str, kind: str, part: dict[str, Any]) -> Piece:
     """A part that is no text, under a type that the store knows; its own type stays beside."""
     modality = part.get("modality") or str(part.get("mime_type", part.get("media_type", ""))).partition("/")[0]
     modality = modality if isinstance(modality, str) else ""
-    known = next((name for name in (kind, kind.replace("-", "_"), modality) if name in _MEDIA_TYPES), "media")
-    value = part if known == kind else {**part, "type": known, "source_type": kind}
+    media_type = next((name for name in (kind, kind.replace("-", "_"), modality) if name in _MEDIA_TYPES), "media")
+    value = part if media_type == kind else {**part, "type": media_type, "source_type": kind}
     return Piece(role, "part", value, part, (role, "part", _canonical(part)))
 
 

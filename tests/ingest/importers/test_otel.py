@@ -151,12 +151,15 @@ def drafts_of(path):
 @pytest.fixture
 def read(tmp_path):
     """Write values as lines of a file and return its drafts; there must be no problem."""
+    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.registry import detect_importer
 
     def write(values, name="spans.jsonl"):
         path = tmp_path / name
         path.write_text("".join(json.dumps(value) + "\n" for value in values))
         drafts, problems = drafts_of(path)
         assert problems == []
+        assert detect_importer(Source(path, name)).name == "otel", "no other importer takes the file"
         return drafts
 
     return write
@@ -170,13 +173,13 @@ def support_trace(trace, conversation, history, prompt):
     """A run with a tool call; returns the recorder and the history after it."""
     recorder = Recorder(trace)
     root = recorder.agent("desk", gen_ai__conversation__id=conversation, gen_ai__aggregated_usage__input_tokens=20)
-    asked = [*history, text("user", prompt)]
+    sent = [*history, text("user", prompt)]
     thought = {"type": "reasoning", "content": "look first"}
     called = answer(thought, call("c1", "look", {"x": 1}))
-    recorder.chat(asked, [called], root)
+    recorder.chat(sent, [called], root)
     recorder.tool("look", "c1", {"x": 1}, "seen", root)
-    recorder.chat([*asked, called, result("c1", "seen")], [answer({"type": "text", "content": "Done."})], root)
-    return recorder, [*asked, called, result("c1", "seen"), text("assistant", "Done.")]
+    recorder.chat([*sent, called, result("c1", "seen")], [answer({"type": "text", "content": "Done."})], root)
+    return recorder, [*sent, called, result("c1", "seen"), text("assistant", "Done.")]
 
 
 def test_what_inputs_repeat_is_stored_once(store, ingest):
@@ -378,12 +381,12 @@ def test_a_nested_agent_is_a_member(read):
     """An agent below a tool has a session of its own, whatever conversation it states; its prompt is not a user's."""
     recorder = Recorder()
     root = recorder.agent("boss", gen_ai__conversation__id="talk-1")
-    asked, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
-    recorder.chat([asked], [called], root)
+    sent, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
+    recorder.chat([sent], [called], root)
     tool = recorder.tool("ask", "c1", {"q": "x"}, "42", root)
     helper = recorder.agent("helper", tool, gen_ai__conversation__id="inner-1")
     recorder.chat([text("user", "x")], [text("assistant", "42")], helper)
-    recorder.chat([asked, called, result("c1", "42")], [text("assistant", "It is 42.")], root)
+    recorder.chat([sent, called, result("c1", "42")], [text("assistant", "It is 42.")], root)
     main, member = read(lines_of(recorder))
 
     assert (main.session_id, member.session_id) == ("talk-1", "inner-1")
@@ -393,12 +396,33 @@ def test_a_nested_agent_is_a_member(read):
     assert member.runs[0].agent_id == "helper"
 
 
+def test_members_of_runs_with_the_same_call_ids(store, ingest):
+    """Nested agents belong to the run that started them, even if both runs have a call of that id."""
+    recorders, history = [], []
+    for trace, prompt in (("a1", "Hello"), ("b2", "Again")):
+        recorder = Recorder(trace)
+        root = recorder.agent("boss", gen_ai__conversation__id="talk-1")
+        history, called = [*history, text("user", prompt)], answer(call("c1", "ask", {}))
+        recorder.chat(history, [called], root)
+        tool = recorder.tool("ask", "c1", {}, "42", root)
+        helper = recorder.agent("helper", tool)
+        recorder.chat([text("user", "x")], [text("assistant", "42")], helper)
+        history += [called, result("c1", "42")]
+        recorders.append(recorder)
+    report = ingest(lines_of(*recorders))
+    runs = store.get_session("talk-1").runs
+
+    assert (report.sessions, report.runs, report.errors) == (1, 4, [])
+    assert [run.parent_run_id for run in runs] == [None, None, runs[0].run_id, runs[1].run_id]
+    assert [run.agent_id for run in runs] == ["boss", "boss", "helper", "helper"]
+
+
 def test_a_crash_before_the_end_of_the_run(read):
     """The span of the agent is missing then: its calls are the turns of its conversation, the nested agent a member."""
     recorder = Recorder()
     root = recorder.agent("boss")
-    asked, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
-    recorder.chat([asked], [called], root, gen_ai__conversation__id="talk-1")
+    sent, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
+    recorder.chat([sent], [called], root, gen_ai__conversation__id="talk-1")
     values = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "ask", "gen_ai.tool.call.id": "c1"}
     tool = recorder.span("execute_tool ask", values | {"gen_ai.conversation.id": "talk-1"}, root)
     helper = recorder.agent("helper", tool, gen_ai__conversation__id="inner-1")
@@ -468,9 +492,9 @@ def test_failures(read):
 def test_a_conversation_that_lacks_the_last_answer(read):
     """If a tool raises, pydantic-ai's conversation ends before the answer that called it: nothing is new in it."""
     recorder = Recorder()
-    asked = [text("user", "Hello")]
-    root = recorder.agent("desk", gen_ai__conversation__id="talk-1", pydantic_ai__all_messages=json.dumps(asked))
-    recorder.chat(asked, [answer(call("c1", "look", {}))], root)
+    sent = [text("user", "Hello")]
+    root = recorder.agent("desk", gen_ai__conversation__id="talk-1", pydantic_ai__all_messages=json.dumps(sent))
+    recorder.chat(sent, [answer(call("c1", "look", {}))], root)
     recorder.tool("look", "c1", {}, "broke", root, status=2)
     [draft] = read(lines_of(recorder))
 

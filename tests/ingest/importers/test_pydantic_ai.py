@@ -121,8 +121,8 @@ def test_a_longer_version_adds_its_runs(ingest, tmp_path):
         assert [run.input for run in draft.runs] == ["Hello", "Again"]
 
 
-def test_keys_are_the_same_in_a_copy(tmp_path):
-    """A conversation that goes on from another one begins with its records: the store makes it a branch."""
+def test_a_conversation_that_goes_on_from_another_one(store, tmp_path):
+    """It begins with the other one's records, which are the same in every copy: the store makes it a branch."""
     agent = shop_agent()
     first = agent.run_sync("Hello", conversation_id="talk-1")
     second = agent.run_sync("Again", message_history=first.all_messages(), conversation_id="talk-2")
@@ -136,6 +136,13 @@ def test_keys_are_the_same_in_a_copy(tmp_path):
 
     assert [k[0] for k in keys] == ["talk-1", "talk-2"]
     assert keys[0][1:] == keys[1][1:]
+    for name, result in (("1.json", first), ("2.json", second)):
+        path = tmp_path / name
+        path.write_bytes(result.all_messages_json())
+        assert store.ingest(path).errors == []
+    branch = store.get_session("talk-2")
+    assert (branch.parent_session_id, branch.fork_run_index) == ("talk-1", 0)
+    assert [run.input for run in branch.runs] == ["Hello", "Again"]
 
 
 def dump(*messages):
