@@ -79,7 +79,7 @@ def _read_thread(
                 stored.add(session_id)
                 yield draft
         except READ_ERRORS as error:
-            yield Problem(source.name, None, f"Thread {session_id!r} is not imported: {error_text(error)}.")
+            builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
         yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
         for reason, count in namespace.problems.items():
             number = (
