@@ -286,8 +286,9 @@ class _Builder:
         if replaced := [content for content in earlier if content != fields.get("content")]:
             message.extra["replaced_content"] = replaced
         digest = hash_record(fields)[:12]
-        message_id = self.values.id_of(entry.token)
-        key = f"{message_id}:{digest}" if message_id else f"{self.thread_id}:{digest}:{entry.token.occurrence}"
+        # A message that a program passes to two threads has one id: the key is that of the message in its thread.
+        message_id = self.values.id_of(entry.token) or entry.token.occurrence
+        key = f"{self.thread_id}:{message_id}:{digest}"
         return SourceMessage(message, fields, key, entry.starts_run)
 
     def _finish_run(self, run: Run, node: Node, *, went_on: bool) -> list[Any]:
