@@ -134,7 +134,11 @@ def _content(content: Any, call_ids: set[str | None], role: str, extra: dict[str
     others: list[Any] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in _CALL_PARTS and (call_ids & {part.get("id"), part.get("call_id")} or kind == "input_json_delta"):
+        if (
+            isinstance(kind, str)
+            and kind in _CALL_PARTS
+            and (call_ids & {part.get("id"), part.get("call_id")} or kind == "input_json_delta")
+        ):
             continue
         is_known = isinstance(part, str) or (isinstance(kind, str) and kind in PART_TYPES)
         (kept if is_known else others).append(part)

@@ -64,6 +64,7 @@ def _read_thread(
     names = sorted(names, key=lambda name: (name.count("|") + bool(name), name))
     said: set[str] = set()  # in namespaces above
     stored: set[str] = set()
+    calling_ids = _calling_ids(connection, thread_id, names, values) if has_writes else {}
     for name in names:
         namespace = Namespace(connection, thread_id, name, values, has_writes=has_writes)
         session_id = f"{thread_id}/{name}" if name else thread_id
@@ -72,14 +73,14 @@ def _read_thread(
         membership = None
         if name and said:
             parent_id = next((i for i in parent_ids if i in stored), thread_id)
-            membership = Membership(parent_id, _calling_id(connection, thread_id, name, values, has_writes=has_writes))
+            membership = Membership(parent_id, calling_ids.get(name))
         builder = _Builder(source, namespace, thread_id, session_id, frozenset(said), membership)
         try:
             for draft in builder.drafts():
                 stored.add(session_id)
                 yield draft
         except READ_ERRORS as error:
-            yield Problem(source.name, None, f"Thread {session_id!r} is not imported: {error_text(error)}.")
+            builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
         yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
         for reason, count in namespace.problems.items():
             number = (
@@ -93,24 +94,22 @@ def _read_thread(
         said |= {_identity(values, token) for node in namespace.nodes.values() for token in node.added}
 
 
-def _calling_id(
-    connection: sqlite3.Connection, thread_id: str, name: str, values: Values, *, has_writes: bool
-) -> str | None:
-    """The id of the call that started a nested graph: its task, which names the namespace, wrote the call's result."""
-    *_, last = name.split("|")
-    _, _, task_id = last.partition(":")
-    if not has_writes or not task_id:
-        return None
-    query = "SELECT type, value FROM writes WHERE thread_id = ? AND task_id = ? AND type IN ('msgpack', 'json')"
-    ids: set[str | None] = set()
-    for kind, value in connection.execute(query, [thread_id, task_id]):
-        try:
-            tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
-        except READ_ERRORS:
-            continue
-        ids |= {to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens}
-    ids -= {None}
-    return ids.pop() if len(ids) == 1 else None
+def _calling_ids(connection: sqlite3.Connection, thread_id: str, names: list[str], values: Values) -> dict[str, str]:
+    """The call that started each nested graph: the task that names the namespace wrote the result of the call."""
+    tasks = {task_id: name for name in names if (task_id := name.rpartition("|")[2].partition(":")[2])}
+    if not tasks:
+        return {}
+    ids: dict[str, set[str]] = {}
+    query = "SELECT task_id, type, value FROM writes WHERE thread_id = ? AND type IN ('msgpack', 'json')"
+    for task_id, kind, value in connection.execute(query, [thread_id]):
+        if task_id in tasks:
+            try:
+                tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
+            except READ_ERRORS:
+                continue
+            stated = (to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens)
+            ids.setdefault(tasks[task_id], set()).update(call_id for call_id in stated if call_id)
+    return {name: call_ids.pop() for name, call_ids in ids.items() if len(call_ids) == 1}
 
 
 def _identity(values: Values, token: Token) -> str:
@@ -286,8 +285,9 @@ class _Builder:
         if replaced := [content for content in earlier if content != fields.get("content")]:
             message.extra["replaced_content"] = replaced
         digest = hash_record(fields)[:12]
-        message_id = self.values.id_of(entry.token)
-        key = f"{message_id}:{digest}" if message_id else f"{self.thread_id}:{digest}:{entry.token.occurrence}"
+        # A message that a program passes to two threads has one id: the key is that of the message in its thread.
+        message_id = self.values.id_of(entry.token) or entry.token.occurrence
+        key = f"{self.thread_id}:{message_id}:{digest}"
         return SourceMessage(message, fields, key, entry.starts_run)
 
     def _finish_run(self, run: Run, node: Node, *, went_on: bool) -> list[Any]:

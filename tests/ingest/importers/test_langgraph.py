@@ -124,6 +124,19 @@ def test_a_fork_is_a_further_draft_of_the_thread(recorder):
     assert main.has_record_ids
 
 
+def test_one_message_in_two_threads_belongs_to_both(recorder, tmp_path):
+    """LangGraph sets the id on the program's own object, which it may pass again."""
+    for thread, answer in (("t", "Yes"), ("u", "No")):
+        recorder.add("input", -1, parent=None, thread=thread)
+        recorder.add("loop", 0, [HUMAN], thread=thread)
+        recorder.add("loop", 1, [HUMAN, message("ai", answer, f"a-{thread}")], thread=thread)
+    store = SqliteDb(tmp_path / "s.db")
+    report = store.ingest(recorder.path, progress=False)
+
+    assert (report.sessions, report.messages) == (2, 4)
+    assert store.sessions_df()["parent_session_id"].isna().all()
+
+
 def test_removed_messages_stay_and_a_summary_is_no_run(recorder):
     record_turn(recorder)
     second = message("human", "Thanks", "h2")
@@ -273,6 +286,21 @@ def test_a_second_import_stores_nothing(recorder, tmp_path):
 
     assert (first.sessions, first.runs, first.messages, first.tool_calls) == (1, 1, 4, 1)
     assert (second.sessions, second.runs, second.messages, second.skipped) == (0, 0, 0, 1)
+
+
+def test_sample_in_a_store(shared_data, tmp_path):
+    """The branch has its own messages; its prefix is stored and counted once."""
+    expected = json.loads((shared_data / "EXPECTED_FORMATS.json").read_text())["langgraph/checkpoints.sqlite"]
+    store = SqliteDb(tmp_path / "s.db")
+    reports = [store.ingest(shared_data / "langgraph" / "checkpoints.sqlite", progress=False) for _ in range(2)]
+    sessions, messages = store.sessions_df(), store.messages_df()
+
+    assert not reports[0].errors
+    assert reports[1].messages == 0
+    assert (reports[0].runs, len(messages)) == (expected["runs"], expected["messages"])
+    assert sessions["input_tokens"].sum() == expected["input_tokens"]
+    assert sessions["output_tokens"].sum() == expected["output_tokens"]
+    assert sessions["parent_session_id"].dropna().tolist() == ["t1"]
 
 
 def test_sample(shared_data):
