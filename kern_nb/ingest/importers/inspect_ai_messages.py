@@ -92,7 +92,7 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
         cache_write_tokens=write,
         reasoning_tokens=counts.get("reasoning_tokens"),
         total_tokens=total,
-        cost=to_number(usage.get("total_cost")) or None,
+        cost=to_number(usage.get("total_cost")),
     )
 
 

@@ -245,18 +245,17 @@ def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
         raise MalformedRecord(f"message {index} must be an object with a role")
     role: str = record["role"]
     extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
+    time = _parse_time(record.get("timestamp"))
     try:
         message = Message(
             role=role,
             content=record.get("content"),
-            tool_calls=[
-                _parse_call(call, _parse_time(record.get("timestamp"))) for call in record.get("tool_calls") or ()
-            ],
+            tool_calls=[_parse_call(call, time) for call in record.get("tool_calls") or ()],
             tool_call_id=to_id(extra.pop("id", None)) if role == "tool" else None,
             is_error=extra.pop("error") if isinstance(extra.get("error"), bool) else None,
             model=model if role == "assistant" else None,
             usage=_parse_usage(record, extra),
-            created_at=_parse_time(record.get("timestamp")),
+            created_at=time,
             extra=extra,
         )
     except RECORD_ERRORS as error:
