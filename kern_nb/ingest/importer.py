@@ -128,6 +128,8 @@ class Draft:
         keys: The key of each message of each run; see `run_splitter.SourceMessage`.
         has_record_ids: Whether the keys are ids that the source gives its records, equal in every copy of a record: a
             session that begins with records of another one is then stored as a branch of it.
+        has_run_ids: Whether its runs have ids of their source, and files of one session may have different ones of its
+            runs, like the traces of a collector: runs that the store lacks are appended.
         fork: Where it branches from, if the source states that.
         membership: The run that its runs belong to, if they are those of a nested agent.
     """
@@ -145,6 +147,7 @@ class Draft:
     path_hash: str | None = None
     keys: list[list[str]] = field(default_factory=list)
     has_record_ids: bool = False
+    has_run_ids: bool = False
     fork: Fork | None = None
     membership: Membership | None = None
 
@@ -199,7 +202,7 @@ def json_type(value: object) -> str:
     return _JSON_TYPES.get(type(value), "null")
 
 
-def run_id_for(session_id: str, position: int) -> str:
+def run_id_for(session_id: str, position: int | str) -> str:
     """The id of an imported run: the same whenever the same record is read."""
     number = int.from_bytes(_digest(f"{session_id}\n{position}".encode("utf-8", "surrogatepass")))
     number = number & ~(0xF000 << 64) & ~(0xC000 << 48) | 5 << 76 | 0x8000 << 48  # a UUID of version 5

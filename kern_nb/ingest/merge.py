@@ -101,7 +101,7 @@ class DraftMerger:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
         line = self.lines.get(draft.session_id)
         if line is not None:
-            return self._extend(draft, line)
+            return self._append_missing(draft, line) if draft.has_run_ids else self._extend(draft, line)
         if draft.membership is not None and (owner := self._find_owner(draft)):
             return self._add_members(draft, *owner)
         if draft.fork is not None and (parent := self.lines.get(draft.fork.session_id)):
@@ -147,6 +147,48 @@ class DraftMerger:
         elif longest is not None and draft.weight <= longest and not draft.has_record_ids:
             raise MalformedRecord("the file has a session of this id with the same messages")
         return merged
+
+    def _append_missing(self, draft: Draft, line: StoredLine) -> Merged:
+        """Append the runs that the store lacks, and replace those that have grown; runs are identified by their ids."""
+        changes = Changes()
+        stored = {run.run_id: run for run in line.runs}
+        written = []
+        for i, run in enumerate(draft.runs):
+            old = stored.get(run.run_id)
+            if old is None:
+                written.append(self._append_run(draft, line, i, changes))
+                continue
+            keys = self.lines.keys_of(old) or []
+            is_older = len(draft.keys[i]) < len(keys) and common_messages(keys, draft.keys[i]) == len(draft.keys[i])
+            if old.source_hash != draft.hashes[i] and not is_older:
+                changes.replaced.append(run.run_id)
+                self._add_rows(changes, run, line.session_id, old.run_index, draft, i, draft.keys[i])
+                self._set_run(old, draft, i)
+                written.append(run)
+        if written and _origin(line.session).get("hash") != draft.session_hash:
+            self._update_session(draft, line, changes)
+        self._finish(draft, changes)
+        return Merged(changes, tokens=_tokens(written))
+
+    def _append_run(self, draft: Draft, line: StoredLine, i: int, changes: Changes) -> Run:
+        """Append a run of a draft to a line, without the history that it repeats."""
+        skipped = self._repeated_history(draft, line, i)
+        run = _own_run(draft, line, i, skipped).model_copy(update={"run_id": draft.runs[i].run_id})
+        keys = draft.keys[i][skipped:]
+        self._add_rows(changes, run, line.session_id, line.next_index, draft, i, keys)
+        new = StoredRun(
+            line.session_id, line.next_index, run.run_id, draft.hashes[i], mapping.to_micros(run.created_at)
+        )
+        new.keys, new.has_loaded_keys = keys, True
+        line.runs.append(new)
+        line.next_index += 1
+        return run
+
+    def _repeated_history(self, draft: Draft, line: StoredLine, i: int) -> int:
+        """The number of messages at the start of a run that repeat all messages of a line."""
+        history = [key for run in line.runs for key in self.lines.keys_of(run) or ()]
+        n = common_messages(history, draft.keys[i])
+        return n if n == len(history) else 0
 
     def _note_line(self, draft: Draft) -> int | None:
         """Record that a draft was read; return the length of the longest one of its file and id before it."""

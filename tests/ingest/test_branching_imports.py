@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kern_nb.ingest.importer import Draft, Fork, Membership, hash_record
-from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.writer import write_drafts
 from kern_nb.records import Message, Session, ToolCall, Usage
 
@@ -266,3 +266,33 @@ def test_a_retry_within_the_last_run_that_was_taken_back_is_a_branch(store):
     [branch] = set(store.sessions_df()["session_id"]) - {"s"}
     assert texts(store, branch) == [item.message.content for item in whole]
     assert_unchanged_by(store, draft("s", whole[:4]), draft("s", whole))
+
+
+def traces(name, *groups):
+    """The runs of a session that one file has, each with an id of its own."""
+    runs, hashes, keys = build_runs("chat", groups)
+    result = draft("chat", [], ids=False, file=name, has_run_ids=True)
+    result.runs, result.hashes, result.keys = runs, hashes, keys
+    for run in runs:
+        run.run_id = f"run {run.messages[-1].content}"
+    return result
+
+
+def test_files_with_different_runs_of_a_session_are_joined(store):
+    """A collector writes the traces of a conversation to several files."""
+    report = write_drafts(store, [traces("a", turn(1)), traces("b", turn(2))])
+    again = write_drafts(store, [traces("b", turn(2)), traces("a", turn(1))])
+    longer = write_drafts(store, [traces("b", [*turn(2), message("b2", "assistant")], turn(3))])
+
+    assert (report.sessions, report.runs, report.errors) == (1, 2, [])
+    assert (again.sessions, again.runs) == (0, 0)
+    assert (longer.sessions, longer.runs) == (0, 2)
+    assert texts(store, "chat")[:4] == expected(turn(1), turn(2))
+
+
+def test_history_that_the_first_run_of_a_later_file_repeats_is_stored_once(store):
+    write_drafts(store, [traces("a", turn(1))])
+    write_drafts(store, [traces("b", [*turn(1), *turn(2)])])
+
+    assert texts(store, "chat") == expected(turn(1), turn(2))
+    assert len(store.messages_df()) == 4

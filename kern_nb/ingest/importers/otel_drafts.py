@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from kern_nb.ingest.importer import Draft, hash_record
+from kern_nb.ingest.importer import Draft, hash_record, run_id_for
 from kern_nb.ingest.importers import otel_dialects as dialects
 from kern_nb.ingest.importers.otel_runs import Unit
 from kern_nb.ingest.importers.otel_spans import OK, Span
@@ -20,8 +21,15 @@ NAME = "otel"
 
 @dataclass(slots=True)
 class _Group:
-    """The messages of a run: ``unit`` is that of its agent, ``failure`` a failed model call that nothing answers."""
+    """The messages of a run.
 
+    Attributes:
+        first: The first unit that it has messages of.
+        unit: The unit of its agent.
+        failure: A failed model call that nothing answers.
+    """
+
+    first: Unit
     unit: Unit | None = None
     messages: list[SourceMessage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
@@ -41,6 +49,8 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
     for index, group in enumerate(groups):
         facts = _describe(runs[index], group)
         hashes[index] = hash_record(hashes[index], facts)
+    for run, name in zip(runs, _run_names(groups), strict=True):
+        run.run_id = run_id_for(session_id, name)
     scores, evaluations, scored_at = dialects.scores(traces)
     session = _session(source, session_id, spans, runs)
     if evaluations:
@@ -54,9 +64,20 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
         keys=keys,
         session_hash=hash_record(session.agent_id, session.user_id, session.updated_at, session.agent_data),
         source=NAME,
+        has_run_ids=True,
         scores=scores,
         scored_at=scored_at,
     )
+
+
+def _run_names(groups: Sequence[_Group]) -> Iterator[str]:
+    """Identify each run by the span that it begins with: other files may have other runs of the session."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        spans = [group.unit.span] if group.unit is not None and group.unit.span is not None else group.first.spans
+        name = "/".join(f"{span.trace_id}/{span.span_id}" for span in spans[:1])
+        yield f"{name}/{counts[name]}" if counts[name] else name
+        counts[name] += 1
 
 
 def _group(units: Iterable[Unit]) -> list[_Group]:
@@ -64,15 +85,15 @@ def _group(units: Iterable[Unit]) -> list[_Group]:
     groups: list[_Group] = []
     for unit in units:
         if unit.span is not None:
-            groups.append(_Group(unit, calls=unit.loose_calls))
+            groups.append(_Group(unit, unit, calls=unit.loose_calls))
         elif not groups or groups[-1].unit is not None:
-            groups.append(_Group())
+            groups.append(_Group(unit))
         failures = dict(unit.failures)
         groups[-1].failure = failures.get(0, groups[-1].failure)
         for index, item in enumerate(unit.messages, 1):
             is_prompt = item.message.role == "user" and unit.span is None
             if is_prompt and groups[-1].has_prompt and groups[-1].messages[-1].message.role != "user":
-                groups.append(_Group())
+                groups.append(_Group(unit))
             group = groups[-1]
             group.messages.append(item)
             group.failure = None if item.message.role == "assistant" and item.message.usage else group.failure
