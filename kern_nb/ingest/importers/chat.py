@@ -1,42 +1,54 @@
 """Conversations in the layout of OpenAI's chat API, in three variants, which a file may mix.
 
-* one conversation per line, ``{"messages": [...]}``; the other fields of the line are metadata,
+* one conversation per line, ``{"messages": [...]}``; the other fields of the line are metadata. Datasets of
+  trajectories have the messages in ``trajectory``, or as JSON text,
 * one list of messages per line,
-* one message per line: all of them are one session, named after the file.
+* one message per line: those with one ``session_id`` are a session, the others are one named after the file.
 
-A document that is a list of conversations is read, too.
+A document that is a list of conversations is read, too. `chat_messages` says what maps to what; what a file does not
+state (times, usage, cost) stays unknown.
 
-The layout has no times, usage or cost: they stay unknown. A session's id is the record's own (``id``, ``session_id`` or
-``conversation_id``), else the name of the file and the number of the line.
+A session's id is the record's own (``session_id``, ``conversation_id``, ``id`` and others of that kind), else the path
+of the file and the number of the line. Several records of one session are the lines of its tree: a proxy that logs each
+request with the whole history repeats what was said before.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.importer import (
-    RECORD_ERRORS,
-    Draft,
-    Importer,
-    MalformedRecord,
-    error_text,
-    hash_record,
-    require_field,
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, require_field
+from kern_nb.ingest.importers.chat_blocks import has_anthropic_blocks
+from kern_nb.ingest.importers.chat_drafts import (
+    SESSION_IDS,
+    TRAJECTORY_IDS,
+    Conversation,
+    file_id,
+    line_id,
+    make_draft,
 )
+from kern_nb.ingest.importers.chat_messages import (
+    has_local_times,
+    is_message,
+    parse_message,
+    parse_messages,
+    says_something,
+)
+from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.records import RESULT_ROLES, Message, Session, ToolCall
 
 NAME = "chat"
 
-_IDS = ("id", "session_id", "conversation_id")
-# The fields of a message that map to fields of `Message`; the others go to `extra`.
-_MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
+_MESSAGES = ("messages", "trajectory", "conversation", "conversations", "messages_json")
+# Fields that name a task, which several records may try.
+_TASK_IDS = ("instance_id", "task_id")
+# Fields that only other layouts have beside the messages.
+_FOREIGN_FIELDS = frozenset(
+    {"history", "simulations", "samples", "completion", "chosen", "rejected", "body", "request"}
+)
 
 
 class Chat(Importer):
@@ -47,49 +59,77 @@ class Chat(Importer):
     is_generic = True
 
     def recognizes(self, source: Source) -> bool:
-        """A message, a list of messages, an object with one, or a list of such objects."""
+        """A message, a list of messages, an object with one, or a list of such objects; some message says something."""
         return any(map(_is_chat, source.head))
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
-        """Yield a draft per conversation; that of the single messages comes last."""
+        """Yield a draft per conversation; those of the single messages come last."""
         return _read(source)
 
 
 def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
-        return _is_chat(value["messages"]) if "messages" in value else _is_message(value)
-    return isinstance(value, list) and bool(value) and (_is_message(value[0]) or _is_conversation(value[0]))
+        key = _messages_key(value)
+        if key is None:
+            return says_something(value) and not has_anthropic_blocks(value.get("content"))
+        return not _FOREIGN_FIELDS & drop_null(value).keys() and _are_messages(_decode(value[key]))
+    if isinstance(value, list) and value:
+        return _are_messages(value) or any(_is_conversation(item) and _is_chat(item) for item in value[:20])
+    return False
 
 
-def _is_message(value: Any) -> bool:
-    """Items of the Responses API and records of coding agents have a ``type``; messages have none."""
-    return isinstance(value, dict) and isinstance(value.get("role"), str) and "type" not in value
+def _are_messages(value: Any) -> bool:
+    """Whether it is a list of messages, some of which say something, and none in Anthropic's layout."""
+    if not isinstance(value, list) or not value or not is_message(value[0]):
+        return False
+    return any(map(says_something, value)) and not any(
+        isinstance(item, dict) and has_anthropic_blocks(item.get("content")) for item in value
+    )
+
+
+def _messages_key(value: dict[str, Any]) -> str | None:
+    """The field with the messages."""
+    return next((key for key in _MESSAGES if value.get(key) is not None), "messages" if "messages" in value else None)
+
+
+def _decode(messages: Any) -> Any:
+    """Some datasets have the messages as JSON text."""
+    return parse_json(messages) if isinstance(messages, str) and messages.lstrip().startswith("[") else messages
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, dict) and "messages" in value
+    return isinstance(value, dict) and _messages_key(value) is not None
 
 
 def _read(source: Source) -> Iterator[Draft | Problem]:
-    stem = PurePath(source.name).stem
-    single: list[Value] = []
+    single: dict[str, list[Value]] = {}
+    attempts: Counter[str] = Counter()
     line = position = 0
     for item in _records(source):
         if isinstance(item, Problem):
             yield item
             continue
         position, line = (position + 1 if item.line == line else 1), item.line
-        name = f"{stem}-{line}" if position == 1 else f"{stem}-{line}.{position}"
         try:
             if isinstance(item.value, dict) and not _is_conversation(item.value):
-                _parse_message(item.value, 0)  # so that a malformed one does not reject the others
-                single.append(item)
+                parse_message(item.value, 0)  # so that a malformed one does not reject the others
+                single.setdefault(find_id(item.value, SESSION_IDS) or file_id(source), []).append(item)
             else:
-                yield _draft(source, name, item)
+                yield make_draft(source, NAME, _parse(source, item, position, attempts))
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
-    if single:
-        yield _draft(source, stem, Value(single[0].line, [item.value for item in single]))
+    for session_id, items in single.items():
+        records = [_without_session_id(item.value) for item in items]
+        messages = parse_messages(records)
+        yield make_draft(
+            source,
+            NAME,
+            Conversation(session_id, items[0].line, messages, {}, has_local_times=has_local_times(records)),
+        )
+
+
+def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in SESSION_IDS}
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
@@ -101,86 +141,27 @@ def _records(source: Source) -> Iterator[Value | Problem]:
             yield item
 
 
-def _draft(source: Source, name: str, item: Value) -> Draft:
+def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -> Conversation:
     record = {"messages": item.value} if isinstance(item.value, list) else item.value
-    messages = require_field(record, "messages", list, "the record")
-    ids = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
-    session_id = str(ids[0]) if ids else name
-    model: Any = record.get("model")
-    model = model if isinstance(model, str) else None
-    parsed = [_parse_message(message, index, model) for index, message in enumerate(messages)]
-    _assign_function_ids([item.message for item in parsed])
-    runs, hashes, keys = split_runs(session_id, parsed, model)
-    fields = {key: value for key, value in record.items() if key != "messages"}
-    line = item.line  # the closure below must not keep the whole record alive
-    return Draft(
-        file=source.name,
-        line=lambda: line,
-        session=Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)}),
-        runs=runs,
-        hashes=hashes,
-        keys=keys,
-        session_hash=hash_record(fields),
-        source=NAME,
+    key = _messages_key(record) if isinstance(record, dict) else None
+    key = key or "messages"
+    if isinstance(record, dict):
+        record = record | {key: _decode(record.get(key))} if key in record else record
+    messages = require_field(record, key, list, "the record")
+    if not any(map(says_something, messages)):
+        raise MalformedRecord("its messages have neither text nor calls")
+    model = next((record[name] for name in ("model", "model_name") if isinstance(record.get(name), str)), None)
+    fields = {name: value for name, value in record.items() if name != key}
+    session_id = find_id(record, SESSION_IDS) or find_id(record, TRAJECTORY_IDS)
+    if session_id is None and (task := find_id(record, _TASK_IDS)) is not None:
+        session_id = f"{file_id(source)}-{task}"
+        attempts[task] += 1
+        session_id += f"-{attempts[task]}" if attempts[task] > 1 else ""
+    return Conversation(
+        session_id or line_id(source, item.line, position),
+        item.line,
+        parse_messages(messages, model),
+        fields,
+        model,
+        has_local_times(messages),
     )
-
-
-def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
-    """Move the keys of a conversation's own ``metadata`` to the top level, so that users can filter by them."""
-    metadata = fields.get("metadata")
-    if not isinstance(metadata, dict) or any(key in fields for key in metadata):
-        return fields
-    return metadata | {key: value for key, value in fields.items() if key != "metadata"}
-
-
-def _parse_message(record: Any, index: int, model: str | None = None) -> SourceMessage:
-    if not isinstance(record, dict) or not isinstance(record.get("role"), str):
-        raise MalformedRecord(f"message {index} must be an object with a role")
-    role: str = record["role"]
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
-    calls = [_parse_call(call) for call in record.get("tool_calls") or ()]
-    if record.get("function_call"):
-        calls.append(_parse_call({"type": "function_call", "function": record["function_call"]}))
-    try:
-        message = Message(
-            role=role,
-            content=record.get("content"),
-            tool_calls=calls,
-            tool_call_id=record.get("tool_call_id"),
-            tool_name=extra.pop("name", None) if role in RESULT_ROLES else None,
-            model=record.get("model") or (model if role == "assistant" else None),
-            message_id=extra.pop("id") if isinstance(extra.get("id"), str) else None,
-            extra=extra,
-        )
-    except RECORD_ERRORS as error:
-        raise MalformedRecord(f"message {index}: {error_text(error)}") from error
-    return SourceMessage(message, record)
-
-
-def _parse_call(record: dict[str, Any]) -> ToolCall:
-    extra = {key: value for key, value in record.items() if (key, value) != ("type", "function")}
-    call_id = extra.pop("id", None)
-    body = extra.pop("function", None) or extra.pop("custom", None) or extra
-    if body is extra:  # a call without the nested `function` object
-        arguments, name = extra.pop("arguments", None), extra.pop("name", None)
-    else:
-        arguments, name = body.get("arguments", body.get("input")), body.get("name")
-        extra |= {key: value for key, value in body.items() if key not in ("name", "arguments", "input")}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):  # models do write invalid JSON
-            extra["args_invalid"] = True
-    return ToolCall(tool_call_id=call_id, tool_name=name, args=arguments, extra=extra)
-
-
-def _assign_function_ids(messages: list[Message]) -> None:
-    """Assign ids to calls of the older variant, which has none: results come in order, by the name of the function."""
-    pending: dict[str | None, deque[str]] = defaultdict(deque)
-    for index, message in enumerate(messages):
-        for call in message.tool_calls:
-            if call.tool_call_id is None:
-                call.tool_call_id = f"function_call_{index}"
-                pending[call.tool_name].append(call.tool_call_id)
-        if message.role == "function" and message.tool_call_id is None and pending[message.tool_name]:
-            message.tool_call_id = pending[message.tool_name].popleft()
