@@ -37,6 +37,7 @@ from kern_nb.ingest.importers.chat_messages import (
     says_something,
 )
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json
+from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 
@@ -60,7 +61,7 @@ class Chat(Importer):
 
     def recognizes(self, source: Source) -> bool:
         """A message, a list of messages, an object with one, or a list of such objects; some message says something."""
-        return any(map(_is_chat, source.head))
+        return any(map(_is_chat, source.head)) and not any(map(_is_of_other_api, source.head))
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per conversation; those of the single messages come last."""
@@ -71,19 +72,38 @@ def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
         key = _messages_key(value)
         if key is None:
-            return says_something(value) and not has_anthropic_blocks(value.get("content"))
-        return not _FOREIGN_FIELDS & drop_null(value).keys() and _are_messages(_decode(value[key]))
+            return says_something(value)
+        return not _is_foreign(value) and _are_messages(_decode(value[key]))
     if isinstance(value, list) and value:
         return _are_messages(value) or any(_is_conversation(item) and _is_chat(item) for item in value[:20])
     return False
 
 
 def _are_messages(value: Any) -> bool:
-    """Whether it is a list of messages, some of which say something, and none in Anthropic's layout."""
-    if not isinstance(value, list) or not value or not is_message(value[0]):
+    """Whether it is a list of messages, some of which say something."""
+    return isinstance(value, list) and bool(value) and is_message(value[0]) and any(map(says_something, value))
+
+
+def _is_foreign(value: dict[str, Any]) -> bool:
+    """Whether a record with messages is one of another layout."""
+    is_answered = any(isinstance(value.get(key), dict) for key in ("response", "result", "output"))
+    is_answered = is_answered or isinstance(value.get("choices"), list)
+    is_other = bool(_FOREIGN_FIELDS & drop_null(value).keys()) or bool(value.get("system"))
+    return is_other or is_answered or is_control_plane_body(value)
+
+
+def _is_of_other_api(value: Any) -> bool:
+    """Whether a conversation has blocks of Anthropic's API: its importer reads them."""
+    if isinstance(value, list):
+        return any(map(_is_of_other_api, value[:50]))
+    if not isinstance(value, dict):
         return False
-    return any(map(says_something, value)) and not any(
-        isinstance(item, dict) and has_anthropic_blocks(item.get("content")) for item in value
+    key = _messages_key(value)
+    if key is None:
+        return is_message(value) and has_anthropic_blocks(value.get("content"))
+    messages = value[key]
+    return isinstance(messages, list) and any(
+        is_message(item) and has_anthropic_blocks(item.get("content")) for item in messages
     )
 
 
