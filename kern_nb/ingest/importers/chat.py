@@ -38,6 +38,7 @@ from kern_nb.ingest.importers.chat_messages import (
 )
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json
 from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
+from kern_nb.ingest.importers.openai_responses_items import are_items, is_item
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 
@@ -93,18 +94,14 @@ def _is_foreign(value: dict[str, Any]) -> bool:
 
 
 def _is_of_other_api(value: Any) -> bool:
-    """Whether a conversation has blocks of Anthropic's API: its importer reads them."""
-    if isinstance(value, list):
-        return any(map(_is_of_other_api, value[:50]))
-    if not isinstance(value, dict):
-        return False
-    key = _messages_key(value)
-    if key is None:
-        return is_message(value) and has_anthropic_blocks(value.get("content"))
-    messages = value[key]
-    return isinstance(messages, list) and any(
-        is_message(item) and has_anthropic_blocks(item.get("content")) for item in messages
-    )
+    """Whether a conversation has blocks of Anthropic's API or items of the Responses API: others read them."""
+    if isinstance(value, dict) and (key := _messages_key(value)) is not None:
+        value = value[key]
+    if not isinstance(value, list):
+        return is_item(value) or (is_message(value) and has_anthropic_blocks(value.get("content")))
+    if any(map(_is_conversation, value)):
+        return any(map(_is_of_other_api, value))
+    return are_items(value) or any(is_message(item) and has_anthropic_blocks(item.get("content")) for item in value)
 
 
 def _messages_key(value: dict[str, Any]) -> str | None:

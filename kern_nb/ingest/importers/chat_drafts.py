@@ -20,7 +20,7 @@ from kern_nb.ingest.importers.chat_values import (
 )
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.records import Run, Session
+from kern_nb.records import Run, RunStatus, Session
 
 SESSION_IDS = (
     "session_id", "sessionId", "conversation_id", "conversationId", "thread_id", "threadId", "chat_id", "chatId",
@@ -100,12 +100,12 @@ def make_draft(source: Source, importer: str, conversation: Conversation) -> Dra
     )
 
 
-def set_error(draft: Draft, error: Any) -> None:
-    """Mark the last run of a draft as failed."""
+def set_error(draft: Draft, error: Any, status: RunStatus = "ERROR") -> None:
+    """Mark the last run of a draft as failed or cancelled."""
     if draft.runs:
-        draft.runs[-1].status = "ERROR"
+        draft.runs[-1].status = status
         draft.runs[-1].error = describe_error(error)
-        draft.hashes[-1] = hash_record(draft.hashes[-1], draft.runs[-1].error)
+        draft.hashes[-1] = hash_record(draft.hashes[-1], status, draft.runs[-1].error)
 
 
 def describe_error(error: Any) -> str:

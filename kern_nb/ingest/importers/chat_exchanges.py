@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import Draft, hash_record
@@ -16,7 +17,7 @@ from kern_nb.ingest.importers.chat_drafts import Conversation, make_draft, set_e
 from kern_nb.ingest.importers.chat_values import parse_json, to_dict
 from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.run_splitter import SourceMessage
-from kern_nb.records import Message
+from kern_nb.records import Message, RunStatus
 
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -37,9 +38,13 @@ class Exchange:
         answer: The messages of the answer.
         fields: Other fields: the metadata of a new conversation.
         model: The model.
-        error: Why there is no answer.
+        error: Why there is no complete answer.
+        error_status: The status of the run then.
         id: The id of the answer.
         previous: The id of the answer that it continues; its history is then only what is new.
+        conversation: The conversation in which it follows the exchange before it.
+        created_at: When it began.
+        has_local_times: Whether its times lack a zone.
     """
 
     line: int
@@ -51,8 +56,11 @@ class Exchange:
     fields: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     error: Any = None
+    error_status: RunStatus = "ERROR"
     id: str | None = None
     previous: str | None = None
+    conversation: str | None = None
+    created_at: datetime | None = None
     has_local_times: bool = False
 
 
@@ -87,11 +95,11 @@ def _body(value: Any) -> dict[str, Any]:
 
 
 class _Node:
-    __slots__ = ("end", "error", "is_leaf", "item", "parent", "session")
+    __slots__ = ("end", "exchange", "is_leaf", "item", "parent", "session")
 
-    def __init__(self, session: _Session, parent: _Node | None, item: SourceMessage) -> None:
+    def __init__(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> None:
         self.session, self.parent, self.item = session, parent, item
-        self.is_leaf, self.error, self.end = True, None, 0
+        self.is_leaf, self.exchange, self.end = True, exchange, 0
         if parent is not None:
             parent.is_leaf = False
 
@@ -127,17 +135,17 @@ class ConversationTrees:
         chains = [_chain(root, said) if exchange.previous is None else [] for root in roots]
         for position, item in enumerate(exchange.history):
             if position >= n_known:
-                node = self._append(session, node, item)
+                node = self._append(session, node, item, exchange)
             if node is not None:
                 self._register(node, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
         for item in exchange.answer:
-            node = self._append(session, node, item)
+            node = self._append(session, node, item, exchange)
             heads = [hash_record(head, _said(item.message)) for head in heads]
             if exchange.previous is None:
                 self._register(node, heads)
         if node is not None:
-            node.end, node.error = self._n_exchanges, exchange.error
+            node.end, node.exchange = self._n_exchanges, exchange
         if exchange.id is not None:
             self._ends[exchange.id] = node
             self._starts[exchange.id] = session
@@ -158,8 +166,8 @@ class ConversationTrees:
         for root in _roots(exchange) if exchange.previous is None else ():
             node, n_known = self._longest(_chain(root, said))
             # Two conversations may begin with the same prompt: they are one only if they share an answer, too, or if
-            # the earlier one has none yet.
-            if node is not None and (n_known > n_before_answer or node.is_unanswered):
+            # the earlier one, a request without a response, has none yet.
+            if node is not None and (n_known > n_before_answer or (node.is_unanswered and exchange.id is None)):
                 return node.session, node, n_known
         return self._session(exchange.name, exchange), None, 0
 
@@ -172,8 +180,8 @@ class ConversationTrees:
     def _session(self, session_id: str, exchange: Exchange) -> _Session:
         return self._sessions.setdefault(session_id, _Session(session_id, exchange, []))
 
-    def _append(self, session: _Session, parent: _Node | None, item: SourceMessage) -> _Node:
-        node = _Node(session, parent, item)
+    def _append(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> _Node:
+        node = _Node(session, parent, item, exchange)
         session.nodes.append(node)
         return node
 
@@ -194,8 +202,8 @@ class ConversationTrees:
                     session.session_id, first.line, path, first.fields, first.model, first.has_local_times
                 )
                 draft = make_draft(source, importer, conversation)
-                if leaf.error is not None:
-                    set_error(draft, leaf.error)
+                if leaf.exchange.error is not None:
+                    set_error(draft, leaf.exchange.error, leaf.exchange.error_status)
                 yield draft
 
 
