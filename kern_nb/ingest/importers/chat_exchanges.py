@@ -22,6 +22,9 @@ from kern_nb.records import Message, RunStatus
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
 _REQUESTS = ("request", "request_body", "requestBody", "req", "params", "input", "kwargs")
+_REQUEST_FIELDS = frozenset(
+    {"messages", "input", "model", "system", "instructions", "previous_response_id", "max_tokens", "tools", "metadata"}
+)
 _RESPONSES = ("response", "response_body", "responseBody", "res", "output", "result", "completion")
 
 
@@ -36,6 +39,7 @@ class Exchange:
         system: The system prompt, if any.
         history: The messages of the request without it.
         answer: The messages of the answer.
+        alternatives: Other answers of a message each, to the same request.
         fields: Other fields: the metadata of a new conversation.
         model: The model.
         error: Why there is no complete answer.
@@ -53,6 +57,7 @@ class Exchange:
     system: Sequence[SourceMessage] = ()
     history: list[SourceMessage] = field(default_factory=list)
     answer: Sequence[SourceMessage] = ()
+    alternatives: Sequence[SourceMessage] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     error: Any = None
@@ -79,7 +84,9 @@ def split_exchange(value: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str
         rest = {key: item for key, item in value.items() if key not in (request_key, response_key)}
         return requests[request_key], responses.get(response_key or "", {}), rest
     if response_key is not None and (value.get("messages") or value.get("input")):
-        return {key: item for key, item in value.items() if key != response_key}, responses[response_key], {}
+        request = {key: item for key, item in value.items() if key in _REQUEST_FIELDS}
+        rest = {key: item for key, item in value.items() if key not in _REQUEST_FIELDS and key != response_key}
+        return request, responses[response_key], rest
     return None
 
 
@@ -139,6 +146,8 @@ class ConversationTrees:
             if node is not None:
                 self._register(node, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
+        for item in exchange.alternatives:
+            self._append(session, node, item, exchange)
         for item in exchange.answer:
             node = self._append(session, node, item, exchange)
             heads = [hash_record(head, _said(item.message)) for head in heads]
