@@ -64,11 +64,6 @@ def line_id(source: Source, line: int, position: int = 1) -> str:
     return f"{file_id(source)}-{line}" if position == 1 else f"{file_id(source)}-{line}.{position}"
 
 
-def file_scope(source: Source) -> str:
-    """The scope of ids that are unique in a file only."""
-    return hash_record(str(source.path.absolute()))
-
-
 def make_draft(source: Source, importer: str, conversation: Conversation) -> Draft:
     """A draft; the fields become metadata, and the title, user, times, usage and scores among them their columns."""
     session_id, line, fields = conversation.session_id, conversation.line, drop_null(conversation.fields)
@@ -96,7 +91,6 @@ def make_draft(source: Source, importer: str, conversation: Conversation) -> Dra
         session_hash=hash_record(fields),
         source=importer,
         scores=parse_scores(fields),
-        scope=file_scope(source),
     )
 
 

@@ -102,11 +102,13 @@ def _body(value: Any) -> dict[str, Any]:
 
 
 class _Node:
-    __slots__ = ("end", "exchange", "is_leaf", "item", "parent", "session")
+    __slots__ = ("end", "exchange", "is_leaf", "item", "last", "parent", "root", "session")
 
     def __init__(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> None:
         self.session, self.parent, self.item = session, parent, item
-        self.is_leaf, self.exchange, self.end = True, exchange, 0
+        self.exchange = self.last = exchange
+        self.is_leaf, self.end = True, 0
+        self.root: int = id(self) if parent is None else parent.root
         if parent is not None:
             parent.is_leaf = False
 
@@ -146,15 +148,16 @@ class ConversationTrees:
             if node is not None:
                 self._register(node, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
-        for item in exchange.alternatives:
-            self._append(session, node, item, exchange)
+        prompt = node
         for item in exchange.answer:
             node = self._append(session, node, item, exchange)
             heads = [hash_record(head, _said(item.message)) for head in heads]
             if exchange.previous is None:
                 self._register(node, heads)
+        for item in exchange.alternatives:
+            self._append(session, prompt, item, exchange)
         if node is not None:
-            node.end, node.exchange = self._n_exchanges, exchange
+            node.end, node.last = self._n_exchanges, exchange
         if exchange.id is not None:
             self._ends[exchange.id] = node
             self._starts[exchange.id] = session
@@ -199,28 +202,39 @@ class ConversationTrees:
             self._nodes[key] = node
 
     def drafts(self, source: Source, importer: str) -> Iterator[Draft]:
-        """Yield the drafts of each session, the line of its latest exchange first."""
+        """Yield the drafts of each session, the line of its latest exchange first.
+
+        Conversations of one stated id that have nothing in common, such as those of an agent and its helpers, are
+        sessions of their own: their ids have a number.
+        """
         for session in self._sessions.values():
-            leaves = sorted((node for node in session.nodes if node.is_leaf), key=lambda node: -node.end)
-            for index, leaf in enumerate(leaves):
-                path = [*session.first.system, *_path(leaf)]
-                if index:
-                    path = [item._replace(message=item.message.model_copy(deep=True)) for item in path]
-                first = session.first
-                conversation = Conversation(
-                    session.session_id, first.line, path, first.fields, first.model, first.has_local_times
-                )
-                draft = make_draft(source, importer, conversation)
-                if leaf.exchange.error is not None:
-                    set_error(draft, leaf.exchange.error, leaf.exchange.error_status)
-                yield draft
+            leaves: dict[int, list[_Node]] = {}
+            for node in session.nodes:
+                leaves.setdefault(node.root, []).extend([node] if node.is_leaf else [])
+            for number, nodes in enumerate(leaves.values(), 1):
+                session_id = session.session_id if number == 1 else f"{session.session_id}-{number}"
+                for index, leaf in enumerate(sorted(nodes, key=lambda node: -node.end)):
+                    yield _draft(source, importer, session_id, leaf, shares_messages=index > 0)
 
 
-def _path(leaf: _Node) -> list[SourceMessage]:
+def _draft(source: Source, importer: str, session_id: str, leaf: _Node, *, shares_messages: bool) -> Draft:
+    path = _path(leaf)
+    first = path[0].exchange
+    messages = [*first.system, *(node.item for node in path)]
+    if shares_messages:  # with a draft whose runs are built already
+        messages = [item._replace(message=item.message.model_copy(deep=True)) for item in messages]
+    conversation = Conversation(session_id, first.line, messages, first.fields, first.model, first.has_local_times)
+    draft = make_draft(source, importer, conversation)
+    if leaf.last.error is not None:
+        set_error(draft, leaf.last.error, leaf.last.error_status)
+    return draft
+
+
+def _path(leaf: _Node) -> list[_Node]:
     path = []
     node: _Node | None = leaf
     while node is not None:
-        path.append(node.item)
+        path.append(node)
         node = node.parent
     return path[::-1]
 

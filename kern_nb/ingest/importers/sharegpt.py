@@ -98,6 +98,8 @@ def _drafts(source: Source, value: Any, line: int, position: int) -> Iterator[Dr
     fields = {key: item for key, item in record.items() if key not in mapped}
     model = record["model"] if isinstance(record.get("model"), str) else None
     session_id = find_id(record, (*SESSION_IDS, "id")) or line_id(source, line, position)
+    if lines.get("chosen") == lines.get("rejected"):
+        lines.pop("rejected", None)
     for preference, messages in lines.items():
         if not any(map(says_something, messages)):
             raise MalformedRecord("its messages have neither text nor calls")

@@ -238,6 +238,34 @@ def test_stored_twice(tmp_path):
     assert list(store.runs_df()["n_tool_errors"]) == [1]
 
 
+def test_a_tree_in_a_store(tmp_path):
+    """The lines are branches; the usage of what they share is counted once, and the second import stores nothing."""
+    records = [
+        {"request": request(ASK), "response": response("It opens at nine.")},
+        {"request": request(ASK, DONE, {"role": "user", "content": "Sunday?"}), "response": response("No.", 2)},
+        {"request": request(ASK, DONE, {"role": "user", "content": "Monday?"}), "response": response("Yes.", 3)},
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    store = SqliteDb(str(tmp_path / "s.db"))
+    first, second = (store.ingest(path, progress=False) for _ in range(2))
+
+    assert (first.sessions, first.branches, first.runs, first.errors) == (2, 1, 3, [])
+    assert (second.sessions, second.runs, second.errors) == (0, 0, [])
+    assert store.runs_df()["input_tokens"].sum() == 3 * 95
+    assert sorted(store.runs_df()["output"]) == ["It opens at nine.", "No.", "Yes."]
+
+
+def test_conversations_of_one_id_that_share_nothing(read):
+    """An agent and its helper: sessions of their own."""
+    drafts = read(
+        {"session_id": "s", "request": request(ASK, system=None), "response": response("Nine.")},
+        {"session_id": "s", "request": request(DONE | {"role": "user"}, system=None), "response": response("Title")},
+    )
+
+    assert [(draft.session_id, draft.runs[0].output) for draft in drafts] == [("s", "Nine."), ("s-2", "Title")]
+
+
 def test_damaged_files(tmp_path):
     """Nothing raises, and a good record beside a bad one is imported."""
     good = {"session_id": "good", "request": request(ASK), "response": response("fine")}

@@ -117,16 +117,17 @@ def test_embeddings_are_not_taken(tmp_path):
 
 
 def test_stored_completions(read):
-    """As the API lists them; a further choice is a further line of the session."""
+    """As the API lists them; a further choice is a further line of the session, or another one without a prompt."""
     listed = {"object": "list", "data": [completion("a", "b", number=1), completion("c", number=2)], "has_more": False}
     drafts = read(listed)
     assert [(d.session_id, d.runs[0].output) for d in drafts] == [
         ("chatcmpl-1", "a"),
-        ("chatcmpl-1", "b"),
+        ("chatcmpl-1-2", "b"),
         ("chatcmpl-2", "c"),
     ]
 
     main, other = read(completion("a", "b", messages=[user("q")], metadata={"topic": "x"}))
+    assert main.session_id == other.session_id
     assert [run.input for draft in (main, other) for run in draft.runs] == ["q", "q"]
     assert main.session.metadata["topic"] == "x"
     assert [draft.runs[0].messages[-1].usage is None for draft in (main, other)] == [False, True]

@@ -143,6 +143,22 @@ def test_stored_twice(tmp_path):
     assert (second.sessions, second.runs) == (0, 0)
 
 
+def test_a_preference_in_a_store(tmp_path):
+    """The rejected answer is a branch after the prompt; two equal answers are one."""
+    path = tmp_path / "data.jsonl"
+    records = [
+        {"id": "a", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+        {"id": "b", "prompt": [USER], "chosen": [YES], "rejected": [YES]},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    store = SqliteDb(str(tmp_path / "s.db"))
+    first, second = (store.ingest(path, progress=False) for _ in range(2))
+
+    assert (first.sessions, first.branches, first.errors) == (3, 1, [])
+    assert (second.sessions, second.runs, second.errors) == (0, 0, [])
+    assert store.get_session("a").runs[-1].output == "Yes."
+
+
 def test_damaged_files(tmp_path):
     """Nothing raises, and a good record beside a bad one is imported."""
     good = {"id": "good", "conversations": [turn("human", "Open?"), turn("gpt", "Yes.")]}
