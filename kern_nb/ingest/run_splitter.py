@@ -196,7 +196,8 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
 def _complete(call: ToolCall, result: Message) -> None:
     if call.status is None or result.is_error is not None:
         call.status = mapping.result_status(result)
-    result.tool_call_id = call.tool_call_id
+    if result.tool_call_id is None:
+        result.tool_call_id = call.tool_call_id
     if result.tool_name is None:
         result.tool_name = call.tool_name
 

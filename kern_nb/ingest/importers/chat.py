@@ -17,9 +17,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, require_field
+from kern_nb.ingest.importer import (
+    RECORD_ERRORS,
+    Draft,
+    Importer,
+    MalformedRecord,
+    error_text,
+    hash_record,
+    require_field,
+)
 from kern_nb.ingest.importers.chat_blocks import has_anthropic_blocks
 from kern_nb.ingest.importers.chat_drafts import (
     SESSION_IDS,
@@ -36,11 +44,13 @@ from kern_nb.ingest.importers.chat_messages import (
     parse_messages,
     says_something,
 )
-from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json
+from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, parse_usage, to_dict
 from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
 from kern_nb.ingest.importers.openai_responses_items import are_items, is_item
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.run_splitter import hash_content
+from kern_nb.records import Usage
 
 NAME = "chat"
 
@@ -48,9 +58,15 @@ _MESSAGES = ("messages", "trajectory", "conversation", "conversations", "message
 # Fields that name a task, which several records may try.
 _TASK_IDS = ("instance_id", "task_id")
 # Fields that only other layouts have beside the messages.
-_FOREIGN_FIELDS = frozenset(
-    {"history", "simulations", "samples", "completion", "chosen", "rejected", "body", "request"}
-)
+_FOREIGN_FIELDS = {
+    dict: ("response", "result", "output", "request", "body", "params", "completion", "chosen"),
+    list: ("choices", "simulations", "samples", "completion", "chosen", "rejected"),
+}
+# Fields with the answer to the messages, if it is a text.
+_ANSWERS = ("response", "completion")
+
+_Usages: TypeAlias = dict[str, dict[str, tuple[Usage, Any]]]
+"""The usage that a record states of its last answer, by session and the hash of the conversation up to it."""
 
 
 class Chat(Importer):
@@ -87,10 +103,9 @@ def _are_messages(value: Any) -> bool:
 
 def _is_foreign(value: dict[str, Any]) -> bool:
     """Whether a record with messages is one of another layout."""
-    is_answered = any(isinstance(value.get(key), dict) for key in ("response", "result", "output"))
-    is_answered = is_answered or isinstance(value.get("choices"), list)
-    is_other = bool(_FOREIGN_FIELDS & drop_null(value).keys()) or bool(value.get("system"))
-    return is_other or is_answered or is_control_plane_body(value)
+    is_other = any(isinstance(value.get(key), kind) for kind, keys in _FOREIGN_FIELDS.items() for key in keys)
+    is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
+    return is_other or is_swe_agent or bool(value.get("system")) or is_control_plane_body(value)
 
 
 def _is_of_other_api(value: Any) -> bool:
@@ -121,6 +136,7 @@ def _is_conversation(value: Any) -> bool:
 def _read(source: Source) -> Iterator[Draft | Problem]:
     single: dict[str, list[Value]] = {}
     attempts: Counter[str] = Counter()
+    usages: _Usages = {}
     line = position = 0
     for item in _records(source):
         if isinstance(item, Problem):
@@ -132,7 +148,8 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
                 parse_message(item.value, 0)  # so that a malformed one does not reject the others
                 single.setdefault(find_id(item.value, SESSION_IDS) or file_id(source), []).append(item)
             else:
-                yield make_draft(source, NAME, _parse(source, item, position, attempts))
+                conversation = _parse(source, item, position, attempts)
+                yield make_draft(source, NAME, _with_usage(conversation, usages))
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
     for session_id, items in single.items():
@@ -143,6 +160,35 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             NAME,
             Conversation(session_id, items[0].line, messages, {}, has_local_times=has_local_times(records)),
         )
+
+
+def _with_usage(conversation: Conversation, usages: _Usages) -> Conversation:
+    """Set the usage that a record states on its last answer, and on the answers that it repeats from earlier records.
+
+    A proxy logs each request with the whole history, and the usage of its answer beside it. That of a record with
+    several prompts, the first of its session, may be of all answers: it stays metadata.
+    """
+    fields, messages = conversation.fields, list(conversation.messages)
+    usage = parse_usage(fields.get("usage"), fields)
+    is_known = conversation.session_id in usages
+    if not is_known and usage is None:
+        return conversation
+    known = usages.setdefault(conversation.session_id, {})
+    states_usage = any(item.message.usage is not None for item in messages)
+    is_one_run = sum(item.is_prompt for item in messages) <= 1
+    history = ""
+    for index, item in enumerate(messages):
+        message = item.message
+        history = hash_record(history, hash_content(message))
+        if message.role != "assistant" or states_usage:
+            continue
+        if usage is not None and index == len(messages) - 1 and (is_known or is_one_run):
+            known[history] = usage, fields.get("usage")
+        if history in known:
+            message.usage, stated = known[history]
+            message.extra = message.extra | drop_null({"usage": stated})
+            messages[index] = item._replace(record=[item.record, stated, message.usage.cost])
+    return conversation._replace(messages=messages)
 
 
 def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +213,9 @@ def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -
     messages = require_field(record, key, list, "the record")
     if not any(map(says_something, messages)):
         raise MalformedRecord("its messages have neither text nor calls")
+    key_of_answer = next((name for name in _ANSWERS if isinstance(record.get(name), str) and record[name]), None)
+    if key_of_answer and to_dict(messages[-1]).get("role") != "assistant":
+        messages = [*messages, {"role": "assistant", "content": record[key_of_answer]}]
     model = next((record[name] for name in ("model", "model_name") if isinstance(record.get(name), str)), None)
     fields = {name: value for name, value in record.items() if name != key}
     session_id = find_id(record, SESSION_IDS) or find_id(record, TRAJECTORY_IDS)

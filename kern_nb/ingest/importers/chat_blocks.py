@@ -28,7 +28,7 @@ def block_types(content: Any) -> frozenset[str]:
 
 def has_tool_blocks(content: Any) -> bool:
     """Whether a content has calls or results of tools, which only Anthropic's layout has there."""
-    return bool(block_types(content) & (CALL_TYPES | RESULT_TYPES))
+    return isinstance(content, list) and bool(block_types(content) & (CALL_TYPES | RESULT_TYPES))
 
 
 def has_anthropic_blocks(content: Any) -> bool:

@@ -24,6 +24,7 @@ from kern_nb.records import Run, RunStatus, Session
 
 SESSION_IDS = (
     "session_id", "sessionId", "conversation_id", "conversationId", "thread_id", "threadId", "chat_id", "chatId",
+    "conversation_hash",
 )  # fmt: skip
 """The fields by which a record names its conversation."""
 

@@ -98,9 +98,10 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
     if time is not None:
         del extra[time[0]]
     name = extra.pop("tool_name", None) or extra.pop("name", None) if is_result else None
-    message_id = find_id(record, ("id", "message_id"))
-    if message_id is not None:
-        extra.pop("id" if find_id(record, ("id",)) else "message_id")
+    message_id = None
+    for key in ("id", "message_id"):
+        if message_id is None and key in extra and (message_id := find_id(extra, (key,))) is not None:
+            del extra[key]
     own_model = record.get("model")
     return Message(
         role=role,
@@ -110,7 +111,7 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
         tool_name=name,
         is_error=find_error(record) if is_result else None,
         model=own_model or (model if role == "assistant" else None),
-        usage=parse_usage(record.get("usage"), record),
+        usage=parse_usage(record.get("usage"), extra) if extra else None,
         message_id=message_id,
         created_at=time[1] if time else None,
         extra=extra,
@@ -125,10 +126,10 @@ def _find_content(record: Mapping[str, Any], extra: dict[str, Any], *, is_result
     if not content and not is_result:
         spoken = record.get("refusal"), to_dict(record.get("audio")).get("transcript")
         content = next((text for text in spoken if isinstance(text, str)), content)
-    if content is None:
+    if content is None and extra:
         key = next((key for key in ("text", "system_prompt") if isinstance(record.get(key), str)), None)
         content = None if key is None else extra.pop(key)
-    return content if is_result or record["role"] == "user" else _with_reasoning(content, extra)
+    return _with_reasoning(content, extra) if extra and not is_result and record["role"] != "user" else content
 
 
 def _with_reasoning(content: Any, extra: dict[str, Any]) -> Any:

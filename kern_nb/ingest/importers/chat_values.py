@@ -13,6 +13,7 @@ from kern_nb.db.schema import MAX_TOKENS
 from kern_nb.records import Usage
 
 TIME_FIELDS = ("timestamp", "created_at", "createdAt", "created", "create_time", "ts", "time", "date")
+_TIME_FIELDS = frozenset(TIME_FIELDS)
 
 _ID_FLOAT_LIMIT = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,6 +39,7 @@ _REASONING = ("reasoning_tokens", "reasoning")
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _COST = ("cost", "cost_usd", "total_cost", "response_cost", "costUSD")
+_COST_FIELDS = frozenset(_COST)
 
 
 def drop_null(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +61,12 @@ def to_id(value: Any) -> Any:
 
 def find_id(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
     """The first of these fields that has an id."""
-    values = (to_id(record.get(name)) for name in names)
-    return next((value for value in values if isinstance(value, str)), None)
+    for name in names:
+        if name in record:
+            value = to_id(record[name])
+            if isinstance(value, str):
+                return value
+    return None
 
 
 def to_dict(value: Any) -> dict[str, Any]:
@@ -99,9 +105,11 @@ def is_local_time(value: Any) -> bool:
         return False
 
 
-def find_time(record: Mapping[str, Any], names: Iterable[str] = TIME_FIELDS) -> tuple[str, datetime] | None:
-    """The first of these fields that has a time, and the time."""
-    for name in names:
+def find_time(record: Mapping[str, Any]) -> tuple[str, datetime] | None:
+    """The first of the fields of times that has one, and the time."""
+    if _TIME_FIELDS.isdisjoint(record):
+        return None
+    for name in TIME_FIELDS:
         if name in record and (time := parse_time(record[name])) is not None:
             return name, time
     return None
@@ -128,6 +136,8 @@ def parse_usage(usage: Any, record: Mapping[str, Any] | None = None) -> Usage | 
     ``input_tokens`` of the result includes cached tokens. OpenAI's counts do, too; Anthropic's, which name the cached
     ones beside them, do not. A stated total decides where the names do not.
     """
+    if not isinstance(usage, dict) and (record is None or _COST_FIELDS.isdisjoint(record)):
+        return None
     counts = to_dict(usage)
     input_details = _first_dict(counts, _INPUT_DETAILS)
     input_tokens = _count(counts, _INPUT)

@@ -209,6 +209,23 @@ def test_usage_of_a_record_with_one_run(store, ingest):
     assert list(store.runs_df()["input_tokens"]) == [5]
 
 
+def test_usage_of_records_that_repeat_the_history(store, ingest):
+    """Each record states the usage of its answer: none is lost or counted twice."""
+    talk = [ASK, ANSWER, ASK | {"content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
+    records = [{"id": "s", "messages": talk[:n], "usage": {"prompt_tokens": 10 * n}} for n in (2, 4)]
+    first, second = (ingest(*records) for _ in range(2))
+
+    assert (first.sessions, second.sessions, second.runs, second.errors) == (1, 0, 0, [])
+    assert list(store.runs_df()["input_tokens"]) == [20, 40]
+
+
+def test_an_answer_beside_the_messages(store, ingest):
+    """It follows them."""
+    ingest({"messages": [ASK], "response": "It is."})
+
+    assert list(store.runs_df()["output"]) == ["It is."]
+
+
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
