@@ -120,7 +120,10 @@ def _is_of_other_api(value: Any) -> bool:
 
 
 def _messages_key(value: dict[str, Any]) -> str | None:
-    """The field with the messages."""
+    """The field with the messages; ``data`` in a page of an API."""
+    page = value.get("data") if value.get("object") == "list" else None
+    if isinstance(page, list) and page and is_message(page[0]):
+        return "data"
     return next((key for key in _MESSAGES if value.get(key) is not None), "messages" if "messages" in value else None)
 
 

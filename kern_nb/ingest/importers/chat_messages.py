@@ -26,7 +26,7 @@ from kern_nb.ingest.importers.chat_values import (
     to_id,
 )
 from kern_nb.ingest.run_splitter import SourceMessage
-from kern_nb.records import RESULT_ROLES, Message, ToolCall
+from kern_nb.records import RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
     "human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "gpt": "assistant",
@@ -102,7 +102,7 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
     for key in ("id", "message_id"):
         if message_id is None and key in extra and (message_id := find_id(extra, (key,))) is not None:
             del extra[key]
-    own_model = record.get("model")
+    own_model = record.get("model") or to_dict(extra.get("metadata")).get("model")
     return Message(
         role=role,
         content=_find_content(record, extra, is_result=is_result),
@@ -110,12 +110,21 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
         tool_call_id=next((to_id(record[key]) for key in _RESULT_IDS if key in record), None),
         tool_name=name,
         is_error=find_error(record) if is_result else None,
-        model=own_model or (model if role == "assistant" else None),
-        usage=parse_usage(record.get("usage"), extra) if extra else None,
+        model=own_model if isinstance(own_model, str) else model if role == "assistant" else None,
+        usage=_find_usage(extra) if extra else None,
         message_id=message_id,
         created_at=time[1] if time else None,
         extra=extra,
     )
+
+
+def _find_usage(fields: Mapping[str, Any]) -> Usage | None:
+    """The usage that a message states, itself or in its metadata."""
+    usage = parse_usage(fields.get("usage"), fields)
+    metadata = fields.get("metadata")
+    if usage is None and isinstance(metadata, dict):
+        return parse_usage(metadata.get("usage"), metadata)
+    return usage
 
 
 def _find_content(record: Mapping[str, Any], extra: dict[str, Any], *, is_result: bool) -> Any:

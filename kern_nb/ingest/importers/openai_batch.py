@@ -6,7 +6,7 @@
 * completions, ``{"object": "chat.completion", "choices": [...]}``, as the API lists those that it stored; the prompt
   may be in ``messages`` or ``input``,
 * logs, ``{"request": {"messages": ...}, "response": {"choices": ...}}``, and records with ``messages`` and ``choices``:
-  each request repeats the history (`chat_exchanges`).
+  each request repeats the history (`chat_exchanges`). A response may be one of Ollama's own API.
 
 A session of a batch is named after the file and its ``custom_id``. Further choices are further lines of the session.
 A body of the Responses API is read as its importer does.
@@ -34,7 +34,7 @@ NAME = "openai_batch"
 _FIRST_ERROR_STATUS = 400
 _ENDPOINTS = ("/chat/completions", "/responses", "/completions")
 # The fields of a completion that its message has.
-_COMPLETION_FIELDS = ("id", "usage", "created", "service_tier", "system_fingerprint")
+_COMPLETION_FIELDS = ("id", "usage", "created", "created_at", "service_tier", "system_fingerprint")
 _MAPPED_FIELDS = frozenset({"choices", "messages", "input", "object", "usage", "error"})
 
 
@@ -105,7 +105,9 @@ def _is_record(value: Any) -> bool:
     if is_batch_request(value) or _is_result(value) or _is_completion(value):
         return True
     parts = split_exchange(value)
-    return parts is not None and "messages" in parts[0] and _is_completion(parts[1])
+    if parts is None or "messages" not in parts[0]:
+        return False
+    return _is_completion(parts[1]) or ("done" in parts[1] and is_message(parts[1].get("message")))
 
 
 def _parse(source: Source, value: Any, line: int, position: int, requests: Mapping[str, dict[str, Any]]) -> Exchange:
@@ -178,6 +180,14 @@ def _exchange(
         has_local_times=has_local_times([*messages, rest]),
     )
     choices = response.get("choices")
+    if choices is None and is_message(response.get("message")):  # Ollama's own API
+        choices = [
+            {
+                "message": response["message"],
+                "finish_reason": response.get("done_reason"),
+                "usage": _ollama_usage(response),
+            }
+        ]
     answers = [
         _parse_choice(choice, response, rest, model, is_first=index == 0)
         for index, choice in enumerate(choices if isinstance(choices, list) else ())
@@ -188,6 +198,10 @@ def _exchange(
     return exchange
 
 
+def _ollama_usage(response: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: response[key] for key in ("prompt_eval_count", "eval_count") if key in response}
+
+
 def _parse_choice(
     choice: Any, response: Mapping[str, Any], rest: Mapping[str, Any], model: str | None, *, is_first: bool
 ) -> SourceMessage:
@@ -195,7 +209,7 @@ def _parse_choice(
     if message is None:
         raise MalformedRecord("a choice has no message")
     facts = {key: value for key, value in choice.items() if key not in ("message", "text", "index", "delta")}
-    facts |= {key: response[key] for key in _COMPLETION_FIELDS if response.get(key) is not None}
+    facts = drop_null(facts) | {key: response[key] for key in _COMPLETION_FIELDS if response.get(key) is not None}
     if not is_first:
         facts.pop("usage", None)  # it is that of all choices
     if is_first and (cost := rest.get("cost", rest.get("response_cost"))) is not None:

@@ -219,6 +219,22 @@ def test_usage_of_records_that_repeat_the_history(store, ingest):
     assert list(store.runs_df()["input_tokens"]) == [20, 40]
 
 
+def test_usage_in_the_metadata_of_a_message(store, ingest):
+    """As some agents log it, with model and cost."""
+    usage = {"input_tokens": 5, "output_tokens": 3, "cache_read_tokens": 10}
+    ingest(ASK, ANSWER | {"metadata": {"model": "m", "cost": 0.1, "usage": usage}})
+    row = store.runs_df().iloc[0]
+
+    assert (row["input_tokens"], row["cost"], row["model"]) == (15, 0.1, "m")
+
+
+def test_a_page_of_messages(store, ingest):
+    """As an API lists the messages of a stored completion."""
+    ingest({"object": "list", "data": [ASK | {"id": "c-0"}, ANSWER], "has_more": False})
+
+    assert list(store.runs_df()["output"]) == ["It is."]
+
+
 def test_an_answer_beside_the_messages(store, ingest):
     """It follows them."""
     ingest({"messages": [ASK], "response": "It is."})

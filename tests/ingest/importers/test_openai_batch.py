@@ -166,6 +166,15 @@ def test_logs_that_repeat_the_history(read, layout):
     assert messages[-1].extra["finish_reason"] == "stop"
 
 
+def test_a_log_of_ollama(read):
+    """Its answers have one message and counts of their own."""
+    answer = {"model": "m", "created_at": "2026-09-01T10:00:00Z", "message": assistant("a"), "done": True}
+    [draft] = read({"messages": [user("q")], "response": answer | {"prompt_eval_count": 5, "eval_count": 2}})
+    message = draft.runs[0].messages[-1]
+
+    assert (message.content, message.usage.input_tokens, message.usage.output_tokens) == ("a", 5, 2)
+
+
 def test_failed_requests(read):
     """The run has the error; an attempt that succeeds continues it."""
     [draft] = read(
