@@ -194,7 +194,7 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
 
 
 def _complete(call: ToolCall, result: Message) -> None:
-    if call.status is None or result.is_error is not None:
+    if call.result is None or result.is_error is not None:
         call.status = mapping.result_status(result)
     if result.tool_call_id is None:
         result.tool_call_id = call.tool_call_id

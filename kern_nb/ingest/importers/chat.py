@@ -105,7 +105,8 @@ def _is_foreign(value: dict[str, Any]) -> bool:
     """Whether a record with messages is one of another layout."""
     is_other = any(isinstance(value.get(key), kind) for kind, keys in _FOREIGN_FIELDS.items() for key in keys)
     is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
-    return is_other or is_swe_agent or bool(value.get("system")) or is_control_plane_body(value)
+    is_simulation = "task_id" in value and ("termination_reason" in value or "reward_info" in value)  # of tau2
+    return is_other or is_swe_agent or is_simulation or bool(value.get("system")) or is_control_plane_body(value)
 
 
 def _is_of_other_api(value: Any) -> bool:

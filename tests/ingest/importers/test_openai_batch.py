@@ -99,6 +99,20 @@ def test_results_are_paired_with_their_requests(tmp_path):
     assert (usage.input_tokens, usage.cache_read_tokens, usage.output_tokens, usage.reasoning_tokens) == (100, 80, 9, 4)
 
 
+def test_a_folder_of_a_batch(tmp_path):
+    """The file with the requests is read with the results only, and no session is stored twice."""
+    requests = [{"custom_id": f"r{n}", "url": "/v1/chat/completions", "body": ask(f"q{n}")} for n in range(3)]
+    write(tmp_path / "a_input.jsonl", requests)
+    write(tmp_path / "b_output.jsonl", [result("r2", completion("a2")), result("r0", completion("a0"))])
+    write(tmp_path / "c_errors.jsonl", [result("r1", None, error={"code": "expired"})])
+    store = SqliteDb(str(tmp_path / "s.db"))
+    first, second = (store.ingest(tmp_path, progress=False) for _ in range(2))
+
+    assert (first.sessions, first.runs, first.errors) == (3, 3, [])
+    assert (second.sessions, second.runs) == (0, 0)
+    assert sorted(store.runs_df()["status"]) == ["COMPLETED", "COMPLETED", "ERROR"]
+
+
 def test_results_and_requests_alone(read):
     """An answer without a prompt, a prompt without an answer; an error without both is reported."""
     draft, problem = read(result("r1", completion("a")), result("r2", None, error={"code": "expired"}))[::-1]
