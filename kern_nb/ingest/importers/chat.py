@@ -174,10 +174,10 @@ def _with_usage(conversation: Conversation, usages: _Usages) -> Conversation:
     """
     fields, messages = conversation.fields, list(conversation.messages)
     usage = parse_usage(fields.get("usage"), fields)
-    is_known = conversation.session_id in usages
-    if not is_known and usage is None:
+    is_repeated = conversation.session_id in usages
+    if not is_repeated and usage is None:
         return conversation
-    known = usages.setdefault(conversation.session_id, {})
+    answers = usages.setdefault(conversation.session_id, {})
     states_usage = any(item.message.usage is not None for item in messages)
     is_one_run = sum(item.is_prompt for item in messages) <= 1
     history = ""
@@ -186,10 +186,10 @@ def _with_usage(conversation: Conversation, usages: _Usages) -> Conversation:
         history = hash_record(history, hash_content(message))
         if message.role != "assistant" or states_usage:
             continue
-        if usage is not None and index == len(messages) - 1 and (is_known or is_one_run):
-            known[history] = usage, fields.get("usage")
-        if history in known:
-            message.usage, stated = known[history]
+        if usage is not None and index == len(messages) - 1 and (is_repeated or is_one_run):
+            answers[history] = usage, fields.get("usage")
+        if history in answers:
+            message.usage, stated = answers[history]
             message.extra = message.extra | drop_null({"usage": stated})
             messages[index] = item._replace(record=[item.record, stated, message.usage.cost])
     return conversation._replace(messages=messages)

@@ -139,11 +139,11 @@ class ConversationTrees:
         """Add an exchange after those before it."""
         self._n_exchanges += 1
         said = [_said(item.message) for item in exchange.history]
-        session, node, n_known = self._find(exchange, said)
+        session, node, n_shared = self._find(exchange, said)
         roots = [hash_record("session", session.session_id), *_roots(exchange)]
         chains = [_chain(root, said) if exchange.previous is None else [] for root in roots]
         for position, item in enumerate(exchange.history):
-            if position >= n_known:
+            if position >= n_shared:
                 node = self._append(session, node, item, exchange)
             if node is not None:
                 self._register(node, [chain[position] for chain in chains if chain])
@@ -170,23 +170,23 @@ class ConversationTrees:
             session = self._session(exchange.session_id, exchange)
             if exchange.previous is None:
                 chain = _chain(hash_record("session", session.session_id), said)
-                node, n_known = self._longest(chain)
-                return session, node, n_known
+                node, n_shared = self._longest(chain)
+                return session, node, n_shared
             return session, None, 0
         roles = [item.message.role for item in exchange.history]
         n_before_answer = roles.index("assistant") if "assistant" in roles else len(roles)
         for root in _roots(exchange) if exchange.previous is None else ():
-            node, n_known = self._longest(_chain(root, said))
+            node, n_shared = self._longest(_chain(root, said))
             # Two conversations may begin with the same prompt: they are one only if they share an answer, too, or if
             # the earlier one, a request without a response, has none yet.
-            if node is not None and (n_known > n_before_answer or (node.is_unanswered and exchange.id is None)):
-                return node.session, node, n_known
+            if node is not None and (n_shared > n_before_answer or (node.is_unanswered and exchange.id is None)):
+                return node.session, node, n_shared
         return self._session(exchange.name, exchange), None, 0
 
     def _longest(self, chain: Sequence[str]) -> tuple[_Node | None, int]:
-        for n_known in range(len(chain), 0, -1):
-            if (node := self._nodes.get(chain[n_known - 1])) is not None:
-                return node, n_known
+        for n_shared in range(len(chain), 0, -1):
+            if (node := self._nodes.get(chain[n_shared - 1])) is not None:
+                return node, n_shared
         return None, 0
 
     def _session(self, session_id: str, exchange: Exchange) -> _Session:
