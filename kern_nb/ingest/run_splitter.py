@@ -3,12 +3,16 @@
 A run starts with the messages of a user and includes everything up to the user's next message. Messages before the
 first user message belong to the first run; a conversation without a user is one run. A simulated user may call tools:
 those calls, their results and the user's next messages belong to the same run.
+
+A result is joined to its call by id. Many sources have no ids (Ollama, chat templates, Gemini behind an OpenAI front):
+their results come in the order of the calls and may name the tool.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
@@ -53,13 +57,13 @@ def build_runs(
 ) -> tuple[list[Run], list[str], list[list[str]]]:
     """Build the run of each group of messages; returns these, the hash of each one's records, and its messages' keys.
 
-    Calls and results are matched by id within a run, those without an id by the tool's name and in order. A result
+    Calls and results are matched within a run: by id, and where one of them has none by tool name and order. A result
     without a call in its run goes to the latest pending call of that id in an earlier run. ``model`` is that of runs
     whose messages name none.
     """
     for group in groups:
         for item in group:
-            _shorten_ids(item.message)
+            _normalize_ids(item.message)
     late_results = _match_results(groups)
     runs, hashes, keys = [], [], []
     for index, group in enumerate(groups):
@@ -75,12 +79,14 @@ def hash_content(message: Message) -> str:
     return hash_record(message.role, message.content, calls)[:12]
 
 
-def _shorten_ids(message: Message) -> None:
-    """Replace overlong call ids, which stay in ``extra``: some clients put whole signatures into them."""
+def _normalize_ids(message: Message) -> None:
+    """An empty id is none. Overlong ones stay in ``extra``: some clients put whole signatures into them."""
     records: list[Message | ToolCall] = [message, *message.tool_calls]
     for record in records:
         full = record.tool_call_id
-        if full is not None and len(full) > MAX_ID_LENGTH:
+        if full == "":
+            record.tool_call_id = None
+        elif full is not None and len(full) > MAX_ID_LENGTH:
             record.extra = record.extra | {"tool_call_id": full}
             record.tool_call_id = f"{full[:40]}~{hash_record(full)}"
 
@@ -103,21 +109,77 @@ def _group_by_run(source: Sequence[SourceMessage]) -> list[list[SourceMessage]]:
     return groups
 
 
+class _PendingCalls:
+    """The calls of a run that have no result yet."""
+
+    def __init__(self, ids: Iterable[str | None]) -> None:
+        self._by_id: dict[str, deque[ToolCall]] = defaultdict(deque)
+        # By whether the source states an id, and by tool name; None: any name. A call is in several of these queues.
+        self._in_order: dict[tuple[bool, str | None], deque[ToolCall]] = defaultdict(deque)
+        self._answered: set[int] = set()
+        self._ids = set(ids)
+        self._n_calls = 0
+
+    def add(self, call: ToolCall) -> None:
+        """Add a call; one without an id gets one, so that it can be referred to."""
+        self._n_calls += 1
+        has_id = call.tool_call_id is not None
+        if call.tool_call_id is None:
+            call.tool_call_id = self._new_id()
+        self._by_id[call.tool_call_id].append(call)
+        if call.result is None:
+            for name in {call.tool_name, None}:
+                self._in_order[has_id, name].append(call)
+
+    def take(self, result: Message) -> ToolCall | None:
+        """Remove and return the call that a tool's message answers.
+
+        One that has an id answers the call of that id, or a call that has none; a call of another id is never taken.
+        """
+        queues = [self._in_order[False, result.tool_name]]
+        if result.tool_call_id is not None:
+            queues.insert(0, self._by_id[result.tool_call_id])
+        else:
+            queues.append(self._in_order[True, result.tool_name])
+        for queue in queues:
+            while queue:
+                call = queue.popleft()
+                if id(call) not in self._answered:
+                    self._answered.add(id(call))
+                    if result.tool_call_id is not None:
+                        call.tool_call_id = result.tool_call_id
+                    return call
+        return None
+
+    def rest(self) -> Iterator[ToolCall]:
+        """The calls without a result."""
+        calls = chain.from_iterable(self._by_id.values())
+        return (call for call in calls if call.result is None and id(call) not in self._answered)
+
+    def _new_id(self) -> str:
+        number = self._n_calls
+        while (new := f"call_{number}") in self._ids:
+            number += 1
+        self._ids.add(new)
+        return new
+
+
 def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]:
     """Set the status and any late result of each call; return the records of the late results, by run."""
     late: list[list[Any]] = [[] for _ in groups]
     unanswered: dict[str | None, list[tuple[int, ToolCall]]] = defaultdict(list)
     for run_index, group in enumerate(groups):
-        pending: dict[str | None, deque[ToolCall]] = defaultdict(deque)
+        pending = _PendingCalls(call.tool_call_id for item in group for call in item.message.tool_calls)
         unmatched: list[SourceMessage] = []
         for message_index, item in enumerate(group):
             message = item.message
             for call in message.tool_calls:
                 call.message_index = message_index
-                pending[call.tool_call_id].append(call)
+                pending.add(call)
             if message.role in RESULT_ROLES:
-                if pending[message.tool_call_id]:
-                    _complete(_take(pending[message.tool_call_id], message), message)
+                answered = pending.take(message)
+                if answered is not None:
+                    _complete(answered, message)
                 else:
                     unmatched.append(item)
         for item in unmatched:
@@ -126,25 +188,16 @@ def _match_results(groups: Sequence[Sequence[SourceMessage]]) -> list[list[Any]]
                 _complete(call, item.message)
                 call.result = item.message.content
                 late[owner].append(item.record)
-        for key, calls in pending.items():
-            unanswered[key] += [(run_index, call) for call in calls]
+        for call in pending.rest():
+            unanswered[call.tool_call_id].append((run_index, call))
     return late
 
 
-def _take(pending: deque[ToolCall], result: Message) -> ToolCall:
-    """Remove and return the call that a result answers; without an id, the first one of its tool."""
-    if result.tool_call_id is not None:
-        return pending.popleft()
-    name = result.tool_name
-    index = next((i for i, call in enumerate(pending) if name is None or call.tool_name == name), 0)
-    call = pending[index]
-    del pending[index]
-    call.result = result.content  # the store joins by id only
-    return call
-
-
 def _complete(call: ToolCall, result: Message) -> None:
-    call.status = mapping.result_status(result)
+    if call.result is None or result.is_error is not None:
+        call.status = mapping.result_status(result)
+    if result.tool_call_id is None:
+        result.tool_call_id = call.tool_call_id
     if result.tool_name is None:
         result.tool_name = call.tool_name
 

@@ -116,9 +116,16 @@ def test_fields_that_the_layout_lacks_are_unknown(store, ingest):
 )
 def test_content_is_stored_exactly(store, ingest, content):
     """Null, text, parts and any other value are unchanged."""
-    ingest({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": content}]})
+    contents = ["hi", content, content]
+    ingest(
+        {
+            "messages": [
+                {"role": role, "content": c} for role, c in zip(("system", "user", "assistant"), contents, strict=True)
+            ]
+        }
+    )
 
-    assert [m.content for m in only_session(store).runs[0].messages] == [content, content]
+    assert [m.content for m in only_session(store).runs[0].messages] == contents
 
 
 def test_invalid_arguments_are_stored_as_text(store, ingest):

@@ -231,7 +231,7 @@ def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
 
     assert [(p.file, p.line) for p in report.errors] == [("empty.jsonl", None), ("other.json", None)]
     assert "'type', 'x'" in report.errors[1].reason
-    assert memory.get_session("chat-1").metadata["file"] == "inner/chat.jsonl"
+    assert memory.get_session("inner/chat-1").metadata["file"] == "inner/chat.jsonl"
 
 
 @pytest.mark.parametrize(

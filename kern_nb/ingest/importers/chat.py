@@ -1,22 +1,23 @@
 """Conversations in the layout of OpenAI's chat API, in three variants, which a file may mix.
 
-* one conversation per line, ``{"messages": [...]}``; the other fields of the line are metadata,
+* one conversation per line, ``{"messages": [...]}``; the other fields of the line are metadata. Datasets of
+  trajectories have the messages in ``trajectory``, or as JSON text,
 * one list of messages per line,
-* one message per line: all of them are one session, named after the file.
+* one message per line: those with one ``session_id`` are a session, the others are one named after the file.
 
-A document that is a list of conversations is read, too.
+A document that is a list of conversations is read, too. `chat_messages` says what maps to what; what a file does not
+state (times, usage, cost) stays unknown.
 
-The layout has no times, usage or cost: they stay unknown. A session's id is the record's own (``id``, ``session_id`` or
-``conversation_id``), else the name of the file and the number of the line.
+A session's id is the record's own (``session_id``, ``conversation_id``, ``id`` and others of that kind), else the path
+of the file and the number of the line. Several records of one session are the lines of its tree: a proxy that logs each
+request with the whole history repeats what was said before.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
@@ -27,16 +28,45 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
+from kern_nb.ingest.importers.chat_blocks import has_anthropic_blocks
+from kern_nb.ingest.importers.chat_drafts import (
+    SESSION_IDS,
+    TRAJECTORY_IDS,
+    Conversation,
+    file_id,
+    line_id,
+    make_draft,
+)
+from kern_nb.ingest.importers.chat_messages import (
+    has_local_times,
+    is_message,
+    parse_message,
+    parse_messages,
+    says_something,
+)
+from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, parse_usage, to_dict
+from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
+from kern_nb.ingest.importers.openai_responses_items import are_items, is_item
 from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.records import RESULT_ROLES, Message, Session, ToolCall
+from kern_nb.ingest.run_splitter import hash_content
+from kern_nb.records import Usage
 
 NAME = "chat"
 
-_IDS = ("id", "session_id", "conversation_id")
-# The fields of a message that map to fields of `Message`; the others go to `extra`.
-_MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "model"})
+_MESSAGES = ("messages", "trajectory", "conversation", "conversations", "messages_json")
+# Fields that name a task, which several records may try.
+_TASK_IDS = ("instance_id", "task_id")
+# Fields that only other layouts have beside the messages.
+_FOREIGN_FIELDS = {
+    dict: ("response", "result", "output", "request", "body", "params", "completion", "chosen"),
+    list: ("choices", "simulations", "samples", "completion", "chosen", "rejected"),
+}
+# Fields with the answer to the messages, if it is a text.
+_ANSWERS = ("response", "completion")
+
+_Usages: TypeAlias = dict[str, dict[str, tuple[Usage, Any]]]
+"""The usage that a record states of its last answer, by session and the hash of the conversation up to it."""
 
 
 class Chat(Importer):
@@ -47,49 +77,126 @@ class Chat(Importer):
     is_generic = True
 
     def recognizes(self, source: Source) -> bool:
-        """A message, a list of messages, an object with one, or a list of such objects."""
-        return any(map(_is_chat, source.head))
+        """A message, a list of messages, an object with one, or a list of such objects; some message says something."""
+        return any(map(_is_chat, source.head)) and not any(map(_is_of_other_api, source.head))
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
-        """Yield a draft per conversation; that of the single messages comes last."""
+        """Yield a draft per conversation; those of the single messages come last."""
         return _read(source)
 
 
 def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
-        return _is_chat(value["messages"]) if "messages" in value else _is_message(value)
-    return isinstance(value, list) and bool(value) and (_is_message(value[0]) or _is_conversation(value[0]))
+        key = _messages_key(value)
+        if key is None:
+            return says_something(value)
+        return not _is_foreign(value) and _are_messages(_decode(value[key]))
+    if isinstance(value, list) and value:
+        return _are_messages(value) or any(_is_conversation(item) and _is_chat(item) for item in value[:20])
+    return False
 
 
-def _is_message(value: Any) -> bool:
-    """Items of the Responses API and records of coding agents have a ``type``; messages have none."""
-    return isinstance(value, dict) and isinstance(value.get("role"), str) and "type" not in value
+def _are_messages(value: Any) -> bool:
+    """Whether it is a list of messages, some of which say something."""
+    return isinstance(value, list) and bool(value) and is_message(value[0]) and any(map(says_something, value))
+
+
+def _is_foreign(value: dict[str, Any]) -> bool:
+    """Whether a record with messages is one of another layout."""
+    is_other = any(isinstance(value.get(key), kind) for kind, keys in _FOREIGN_FIELDS.items() for key in keys)
+    is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
+    is_simulation = "task_id" in value and ("termination_reason" in value or "reward_info" in value)  # of tau2
+    return is_other or is_swe_agent or is_simulation or bool(value.get("system")) or is_control_plane_body(value)
+
+
+def _is_of_other_api(value: Any) -> bool:
+    """Whether a conversation has blocks of Anthropic's API or items of the Responses API: others read them."""
+    if isinstance(value, dict) and (key := _messages_key(value)) is not None:
+        value = value[key]
+    if not isinstance(value, list):
+        return is_item(value) or (is_message(value) and has_anthropic_blocks(value.get("content")))
+    if any(map(_is_conversation, value)):
+        return any(map(_is_of_other_api, value))
+    return are_items(value) or any(is_message(item) and has_anthropic_blocks(item.get("content")) for item in value)
+
+
+def _messages_key(value: dict[str, Any]) -> str | None:
+    """The field with the messages; ``data`` in a page of an API."""
+    page = value.get("data") if value.get("object") == "list" else None
+    if isinstance(page, list) and page and is_message(page[0]):
+        return "data"
+    return next((key for key in _MESSAGES if value.get(key) is not None), "messages" if "messages" in value else None)
+
+
+def _decode(messages: Any) -> Any:
+    """Some datasets have the messages as JSON text."""
+    return parse_json(messages) if isinstance(messages, str) and messages.lstrip().startswith("[") else messages
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, dict) and "messages" in value
+    return isinstance(value, dict) and _messages_key(value) is not None
 
 
 def _read(source: Source) -> Iterator[Draft | Problem]:
-    stem = PurePath(source.name).stem
-    single: list[Value] = []
+    single: dict[str, list[Value]] = {}
+    attempts: Counter[str] = Counter()
+    usages: _Usages = {}
     line = position = 0
     for item in _records(source):
         if isinstance(item, Problem):
             yield item
             continue
         position, line = (position + 1 if item.line == line else 1), item.line
-        name = f"{stem}-{line}" if position == 1 else f"{stem}-{line}.{position}"
         try:
             if isinstance(item.value, dict) and not _is_conversation(item.value):
-                _parse_message(item.value, 0)  # so that a malformed one does not reject the others
-                single.append(item)
+                parse_message(item.value, 0)  # so that a malformed one does not reject the others
+                single.setdefault(find_id(item.value, SESSION_IDS) or file_id(source), []).append(item)
             else:
-                yield _draft(source, name, item)
+                conversation = _parse(source, item, position, attempts)
+                yield make_draft(source, NAME, _with_usage(conversation, usages))
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
-    if single:
-        yield _draft(source, stem, Value(single[0].line, [item.value for item in single]))
+    for session_id, items in single.items():
+        records = [_without_session_id(item.value) for item in items]
+        messages = parse_messages(records)
+        yield make_draft(
+            source,
+            NAME,
+            Conversation(session_id, items[0].line, messages, {}, has_local_times=has_local_times(records)),
+        )
+
+
+def _with_usage(conversation: Conversation, usages: _Usages) -> Conversation:
+    """Set the usage that a record states on its last answer, and on the answers that it repeats from earlier records.
+
+    A proxy logs each request with the whole history, and the usage of its answer beside it. That of a record with
+    several prompts, the first of its session, may be of all answers: it stays metadata.
+    """
+    fields, messages = conversation.fields, list(conversation.messages)
+    usage = parse_usage(fields.get("usage"), fields)
+    is_repeated = conversation.session_id in usages
+    if not is_repeated and usage is None:
+        return conversation
+    answers = usages.setdefault(conversation.session_id, {})
+    states_usage = any(item.message.usage is not None for item in messages)
+    is_one_run = sum(item.is_prompt for item in messages) <= 1
+    history = ""
+    for index, item in enumerate(messages):
+        message = item.message
+        history = hash_record(history, hash_content(message))
+        if message.role != "assistant" or states_usage:
+            continue
+        if usage is not None and index == len(messages) - 1 and (is_repeated or is_one_run):
+            answers[history] = usage, fields.get("usage")
+        if history in answers:
+            message.usage, stated = answers[history]
+            message.extra = message.extra | drop_null({"usage": stated})
+            messages[index] = item._replace(record=[item.record, stated, message.usage.cost])
+    return conversation._replace(messages=messages)
+
+
+def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in SESSION_IDS}
 
 
 def _records(source: Source) -> Iterator[Value | Problem]:
@@ -101,86 +208,30 @@ def _records(source: Source) -> Iterator[Value | Problem]:
             yield item
 
 
-def _draft(source: Source, name: str, item: Value) -> Draft:
+def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -> Conversation:
     record = {"messages": item.value} if isinstance(item.value, list) else item.value
-    messages = require_field(record, "messages", list, "the record")
-    ids = [record[key] for key in _IDS if type(record.get(key)) in (str, int) and record[key] != ""]
-    session_id = str(ids[0]) if ids else name
-    model: Any = record.get("model")
-    model = model if isinstance(model, str) else None
-    parsed = [_parse_message(message, index, model) for index, message in enumerate(messages)]
-    _assign_function_ids([item.message for item in parsed])
-    runs, hashes, keys = split_runs(session_id, parsed, model)
-    fields = {key: value for key, value in record.items() if key != "messages"}
-    line = item.line  # the closure below must not keep the whole record alive
-    return Draft(
-        file=source.name,
-        line=lambda: line,
-        session=Session(session_id=session_id, metadata={"file": source.name, "line": line, **_flatten(fields)}),
-        runs=runs,
-        hashes=hashes,
-        keys=keys,
-        session_hash=hash_record(fields),
-        source=NAME,
+    key = _messages_key(record) if isinstance(record, dict) else None
+    key = key or "messages"
+    if isinstance(record, dict):
+        record = record | {key: _decode(record.get(key))} if key in record else record
+    messages = require_field(record, key, list, "the record")
+    if not any(map(says_something, messages)):
+        raise MalformedRecord("its messages have neither text nor calls")
+    key_of_answer = next((name for name in _ANSWERS if isinstance(record.get(name), str) and record[name]), None)
+    if key_of_answer and to_dict(messages[-1]).get("role") != "assistant":
+        messages = [*messages, {"role": "assistant", "content": record[key_of_answer]}]
+    model = next((record[name] for name in ("model", "model_name") if isinstance(record.get(name), str)), None)
+    fields = {name: value for name, value in record.items() if name != key}
+    session_id = find_id(record, SESSION_IDS) or find_id(record, TRAJECTORY_IDS)
+    if session_id is None and (task := find_id(record, _TASK_IDS)) is not None:
+        session_id = f"{file_id(source)}-{task}"
+        attempts[task] += 1
+        session_id += f"-{attempts[task]}" if attempts[task] > 1 else ""
+    return Conversation(
+        session_id or line_id(source, item.line, position),
+        item.line,
+        parse_messages(messages, model),
+        fields,
+        model,
+        has_local_times(messages),
     )
-
-
-def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
-    """Move the keys of a conversation's own ``metadata`` to the top level, so that users can filter by them."""
-    metadata = fields.get("metadata")
-    if not isinstance(metadata, dict) or any(key in fields for key in metadata):
-        return fields
-    return metadata | {key: value for key, value in fields.items() if key != "metadata"}
-
-
-def _parse_message(record: Any, index: int, model: str | None = None) -> SourceMessage:
-    if not isinstance(record, dict) or not isinstance(record.get("role"), str):
-        raise MalformedRecord(f"message {index} must be an object with a role")
-    role: str = record["role"]
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
-    calls = [_parse_call(call) for call in record.get("tool_calls") or ()]
-    if record.get("function_call"):
-        calls.append(_parse_call({"type": "function_call", "function": record["function_call"]}))
-    try:
-        message = Message(
-            role=role,
-            content=record.get("content"),
-            tool_calls=calls,
-            tool_call_id=record.get("tool_call_id"),
-            tool_name=extra.pop("name", None) if role in RESULT_ROLES else None,
-            model=record.get("model") or (model if role == "assistant" else None),
-            message_id=extra.pop("id") if isinstance(extra.get("id"), str) else None,
-            extra=extra,
-        )
-    except RECORD_ERRORS as error:
-        raise MalformedRecord(f"message {index}: {error_text(error)}") from error
-    return SourceMessage(message, record)
-
-
-def _parse_call(record: dict[str, Any]) -> ToolCall:
-    extra = {key: value for key, value in record.items() if (key, value) != ("type", "function")}
-    call_id = extra.pop("id", None)
-    body = extra.pop("function", None) or extra.pop("custom", None) or extra
-    if body is extra:  # a call without the nested `function` object
-        arguments, name = extra.pop("arguments", None), extra.pop("name", None)
-    else:
-        arguments, name = body.get("arguments", body.get("input")), body.get("name")
-        extra |= {key: value for key, value in body.items() if key not in ("name", "arguments", "input")}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):  # models do write invalid JSON
-            extra["args_invalid"] = True
-    return ToolCall(tool_call_id=call_id, tool_name=name, args=arguments, extra=extra)
-
-
-def _assign_function_ids(messages: list[Message]) -> None:
-    """Assign ids to calls of the older variant, which has none: results come in order, by the name of the function."""
-    pending: dict[str | None, deque[str]] = defaultdict(deque)
-    for index, message in enumerate(messages):
-        for call in message.tool_calls:
-            if call.tool_call_id is None:
-                call.tool_call_id = f"function_call_{index}"
-                pending[call.tool_name].append(call.tool_call_id)
-        if message.role == "function" and message.tool_call_id is None and pending[message.tool_name]:
-            message.tool_call_id = pending[message.tool_name].popleft()
