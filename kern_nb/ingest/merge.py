@@ -538,7 +538,7 @@ def _own_run(draft: Draft, line: StoredLine, i: int, skipped: int) -> Run:
         update={
             "run_id": run_id_for(line.session_id, i),
             "messages": messages,
-            "input": run.input if has_prompt or not skipped else None,
+            "input": run.input if has_prompt or not skipped else "",  # the prompt is inherited
         }
     )
 
