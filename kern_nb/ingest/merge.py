@@ -263,7 +263,7 @@ class DraftMerger:
                 continue
             n = common_messages(stored, new)
             if n == len(stored) == len(new):
-                changed += [] if exact else [i]
+                changed += [] if exact or not run.keys else [i]
             elif n == len(new) and i < n_inherited:
                 continue
             elif not exact and extends and n == len(stored) and i == len(runs) - 1:
@@ -380,6 +380,9 @@ class DraftMerger:
         self, draft: Draft, row: Row, line: StoredLine, *, first: int, cut: InheritedMessages | None
     ) -> Merged:
         changes = Changes()
+        if cut is not None and cut.count == len(draft.keys[first]):  # it has nothing of its own
+            line.add_inherited(cut)
+            first, cut = first + 1, None
         written = self._append_runs(draft, line, first, changes, cut=cut)
         changes.rows["sessions"].append(row)
         changes.scores |= _score_rows(draft, line.session_id)

@@ -18,6 +18,7 @@ from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
 from kern_nb.db.store import SessionStore
 from kern_nb.extra_keys import MESSAGE_KEYS
+from kern_nb.ingest.importer import run_id_for
 
 _IDS_PER_QUERY = 500
 _RUN_COLUMNS = ("session_id", "run_index", "run_id", "parent_run_id", "source_hash", "created_at")
@@ -72,6 +73,12 @@ class StoredLine:
     def session_id(self) -> str:
         """The session's id."""
         return str(self.session["session_id"])
+
+    def add_inherited(self, cut: InheritedMessages) -> None:
+        """Append a run of which the session has inherited messages only: a longer copy of it adds its own."""
+        run_id = run_id_for(self.session_id, len(self.runs))
+        self.runs.append(StoredRun(self.session_id, self.next_index, run_id, None, None, cut, [], has_loaded_keys=True))
+        self.next_index += 1
 
 
 @dataclass
@@ -143,6 +150,8 @@ class StoredLines:
                     identity = (run["session_id"], run["run_index"], run["run_id"], run["source_hash"])
                     line.runs.append(StoredRun(*identity, run["created_at"], cut))
                     cut = None
+            if cut is not None:
+                line.add_inherited(cut)
             self.lines[row["session_id"]] = line
         return self.lines.get(session_id)
 

@@ -119,6 +119,21 @@ def test_a_whole_copy_is_an_empty_branch(store):
     assert len(store.messages_df()) == 4
 
 
+def test_a_copy_of_a_part_of_a_run_is_an_empty_branch_that_may_grow(store):
+    """A checkpoint in the middle of an answer, under another id."""
+    whole = [*turn(1), message("p2"), message("a2", "assistant"), message("b2", "assistant")]
+    write_drafts(store, [draft("long", whole), draft("short", whole[:4], file="g.jsonl")])
+    assert texts(store, "short") == [item.message.content for item in whole[:4]]
+    assert store.sessions_df().set_index("session_id")["n_runs"].to_dict() == {"long": 2, "short": 0}
+    assert_unchanged_by(store, draft("short", whole[:4], file="g.jsonl"))
+
+    longer = [*whole[:4], message("c2", "assistant"), *turn(3)]
+    report = write_drafts(store, [draft("short", longer, file="g.jsonl")])
+    assert (report.sessions, report.runs, report.messages) == (0, 2, 3)
+    assert texts(store, "short") == [item.message.content for item in longer]
+    assert store.check().problems == []
+
+
 def test_lines_of_a_tree_are_branches_of_the_first_line(store):
     """Several drafts of one id: what they share is stored once, and a new main line changes no stored one."""
     lines = [[*turn(1), *turn(2)], [*turn(1), *turn(2, "x"), *turn(3)], [*turn(1), *turn(2, "x"), *turn(4)]]
