@@ -7,6 +7,7 @@ stores.
 from __future__ import annotations
 
 import marshal
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from kern_nb.db.blobs import Blob
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.archives import DAMAGE
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_ID_LENGTH = 500
 """Characters. An index of PostgreSQL takes keys of up to 2,700 bytes."""
+
+
+_MESSAGE_LENGTH = 500
+"""Characters of a typical message."""
 
 
 class Location(NamedTuple):
@@ -158,8 +164,8 @@ class Draft:
 
     @property
     def weight(self) -> int:
-        """Its size in memory, in messages."""
-        return sum(len(run.messages) for run in self.runs)
+        """Its size in memory, in messages of typical length."""
+        return sum(1 + _length(message.content) // _MESSAGE_LENGTH for run in self.runs for message in run.messages)
 
 
 ImportItem: TypeAlias = "Draft | BundledSession | Blob | Problem"
@@ -172,6 +178,9 @@ class MalformedRecord(ValueError):
 
 RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError)
 """The errors that reading a malformed record raises, `MalformedRecord` among them."""
+
+READ_ERRORS = (*RECORD_ERRORS, LookupError, RecursionError, sqlite3.Error, *DAMAGE)
+"""The errors that reading a malformed file raises, if its importer does not catch them per record."""
 
 
 def require_field(record: Mapping[str, Any], key: str, kind: type, owner: str) -> Any:
@@ -200,6 +209,15 @@ _JSON_TYPES |= dict.fromkeys((int, float), "a number")
 def json_type(value: object) -> str:
     """The JSON type of a value, with its article."""
     return _JSON_TYPES.get(type(value), "null")
+
+
+def _length(content: Any) -> int:
+    """About the length of a content."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, dict):
+        content = content.values()
+    return sum(map(_length, content)) if isinstance(content, (list, type({}.values()))) else 0
 
 
 def run_id_for(session_id: str, position: int | str) -> str:

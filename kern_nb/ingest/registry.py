@@ -9,17 +9,29 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import isabstract
+from itertools import islice
 from typing import Any
 
-from kern_nb.errors import UnknownFormat, did_you_mean
+from kern_nb.errors import KernError, UnknownFormat, did_you_mean
 from kern_nb.ingest import importers
-from kern_nb.ingest.importer import Importer, json_type
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.importer import READ_ERRORS, Importer, json_type
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
+from kern_nb.text.formatting import join_first
 
 ENTRY_POINT_GROUP = "kern_nb.formats"
 """Each entry point is a subclass of `Importer`; see ``docs/importers.md``."""
 
+EMPTY = "it is empty"
+
+_KINDS = {
+    "binary": "it is not text",
+    "duckdb": "it is a DuckDB database",
+    "sqlite": "it is a SQLite database that is empty or damaged",
+    "zip": "it is a zip archive",
+}
+
+_EMPTY_LIST = "it starts with an empty list"
 _SHOWN_KEYS = 6
 
 
@@ -60,11 +72,35 @@ def get_importer(name: str) -> Importer:
 
 def detect_importer(source: Source) -> Importer:
     """Return the importer that reads a file; raise UnknownFormat if none does."""
-    for importer in load_importers().values():
-        if importer.recognizes(source):
-            return importer
-    problems = [item for item in source.values() if isinstance(item, Problem)] if not source.head else []
-    raise UnknownFormat(f"No importer reads {source.name}: {_describe(source.head, problems)}.", describe_formats())
+    importer = find_importer(source)
+    if importer is None:
+        raise UnknownFormat(f"No importer reads {source.name}: {describe(source)}.", describe_formats())
+    return importer
+
+
+def find_importer(source: Source) -> Importer | None:
+    """Return the importer that reads a file; raise UnknownFormat if it recognizes the file and not its version."""
+    _ = source.head, source.tables  # an unreadable file is an error, not an unknown one
+    return next((importer for importer in load_importers().values() if _recognizes(importer, source)), None)
+
+
+def _recognizes(importer: Importer, source: Source) -> bool:
+    try:
+        return importer.recognizes(source)
+    except KernError:
+        raise
+    except READ_ERRORS:
+        return False
+
+
+def describe(source: Source) -> str:
+    """Say what a file in an unknown layout looks like."""
+    if source.tables:
+        return f"it is a SQLite database with the tables {join_first(sorted(source.tables))}"
+    if source.kind in _KINDS:
+        return _KINDS[source.kind]
+    problems = [item for item in islice(source.values(), 1) if isinstance(item, Problem)] if not source.head else []
+    return _describe(source.head, problems)
 
 
 def _describe(values: Sequence[Any], problems: list[Problem]) -> str:
@@ -74,8 +110,13 @@ def _describe(values: Sequence[Any], problems: list[Problem]) -> str:
         kind = f" and the type {values[0]['type']!r}" if isinstance(values[0].get("type"), str) else ""
         return f"it starts with an object with the keys {key_list}{kind}" if keys else "it starts with an empty object"
     if values and isinstance(values[0], list):
-        first = f"a list whose first item is {json_type(values[0][0])}" if values[0] else "an empty list"
-        return f"it starts with {first}"
+        return f"it starts with a list whose first item is {_describe_item(values[0][0])}" if values[0] else _EMPTY_LIST
     if values:
         return f"it starts with {json_type(values[0])}"
-    return str(problems[0].reason).rstrip(".") if problems else "it is empty"
+    return problems[0].reason.rstrip(".") if problems else EMPTY
+
+
+def _describe_item(value: Any) -> str:
+    if not isinstance(value, dict):
+        return json_type(value)
+    return f"{json_type(value)} with the keys {join_first([repr(key) for key in value], _SHOWN_KEYS)}"

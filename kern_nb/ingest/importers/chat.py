@@ -47,9 +47,9 @@ from kern_nb.ingest.importers.chat_messages import (
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, parse_usage, to_dict
 from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
 from kern_nb.ingest.importers.openai_responses_items import are_items, is_item
-from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import hash_content
+from kern_nb.ingest.source import Source, Value
 from kern_nb.records import Usage
 
 NAME = "chat"
@@ -201,11 +201,11 @@ def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
 
 def _records(source: Source) -> Iterator[Value | Problem]:
     """Yield the values of a file, and each conversation of a list."""
-    for item in source.values():
-        if isinstance(item, Value) and isinstance(item.value, list) and any(map(_is_conversation, item.value)):
-            yield from (Value(item.line, value) for value in item.value)
-        else:
-            yield item
+    if any(isinstance(value, list) and any(map(_is_conversation, value)) for value in source.head):
+        for item in source.items():
+            yield item if isinstance(item, Problem) else Value(item.document, item.value)
+    else:
+        yield from source.values()
 
 
 def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -> Conversation:

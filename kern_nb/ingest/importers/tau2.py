@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -33,9 +33,9 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.scored_records import finite_scores, split_scalars, to_dict, to_id, to_list
 from kern_nb.ingest.importers.tau2_ticks import flatten_ticks
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Document, Source
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 NAME = "tau2"
@@ -63,13 +63,18 @@ class Tau2(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per simulation."""
-        for item in source.values():
+        for item in source.documents("simulations"):
             if isinstance(item, Problem):
                 yield item
+            elif isinstance(item, Document):
+                first = next(item.items, None)
+                if first is None and _is_folder(source, item.fields):
+                    yield from _read_folder(source, item.line, item.fields)
+                else:
+                    items = () if first is None else chain([first], item.items)
+                    yield from _read_simulations(source, item._replace(items=iter(items)))
             elif _is_folder(source, item.value):
                 yield from _read_folder(source, item.line, item.value)
-            elif _is_experiment(item.value):
-                yield from _read_simulations(source, item.line, item.value)
             elif _is_simulation(item.value):
                 yield from _read_single(source, item.line, item.value)
             else:
@@ -155,18 +160,20 @@ def _read_simulation(simulation: Any, experiment: _Experiment, line: int) -> Ite
         yield Problem(experiment.file, line, f"The simulation is not imported: {error_text(error)}.")
 
 
-def _read_simulations(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
+def _read_simulations(source: Source, document: Document) -> Iterator[Draft | Problem]:
     try:
-        experiment = _parse_experiment(source, document)
+        experiment = _parse_experiment(source, document.fields)
     except RECORD_ERRORS as error:
-        yield Problem(source.name, line, f"The experiment is not imported: {error_text(error)}.")
+        yield Problem(source.name, document.line, f"The experiment is not imported: {error_text(error)}.")
         return
-    for index, simulation in enumerate(document["simulations"]):
-        line_of_record = partial(source.line_of, "simulations", index, line)
+    for index, item in enumerate(document.items):
+        if isinstance(item, Problem):
+            yield item
+            continue
         try:
-            yield _draft(simulation, experiment, line_of_record)
+            yield _draft(item.value, experiment, item.line)
         except RECORD_ERRORS as error:
-            yield Problem(source.name, line_of_record(), f"Simulation {index} is not imported: {error_text(error)}.")
+            yield Problem(source.name, item.line(), f"Simulation {index} is not imported: {error_text(error)}.")
 
 
 class _Experiment(NamedTuple):

@@ -19,7 +19,7 @@ from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage, KernError
 from kern_nb.ingest.bundle_schema import pack_session
 from kern_nb.ingest.importers.bundle import VERSION
-from kern_nb.ingest.json_source import BUNDLE_KEY
+from kern_nb.ingest.source import BUNDLE_KEY
 from kern_nb.operations.export.read import ExportReader
 from kern_nb.text.progress import Progress
 
