@@ -9,27 +9,38 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from kern_nb.batches import group_by_size
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import RecordsNotFound, UnknownFormat
+from kern_nb.errors import KernError, RecordsNotFound, UnknownFormat
 from kern_nb.ingest import registry
-from kern_nb.ingest.importer import Draft, Importer, ImportItem, hash_record
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.archives import DAMAGE, TooLarge, Workspace
+from kern_nb.ingest.folder import SUFFIXES, Candidate, find_files
+from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, ImportItem, error_text, hash_record
 from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.ingest.source import Source
 from kern_nb.ingest.writer import write_drafts
 from kern_nb.text.progress import Progress
 
-_SUFFIXES = (".json", ".jsonl")
-_GROUP_BYTES = 16_000_000
+# What the detection keeps of small files, so that they are not parsed twice.
+_KEPT_BYTES = 16_000_000
+
+
+class _Entry(NamedTuple):
+    """A file, what reads it, and when its recording began."""
+
+    importer: Importer
+    source: Source
+    start_time: str
 
 
 def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
     """See `SessionStore.ingest`.
 
-    A malformed record is reported and skipped; the rest of its file is stored. In a folder, the files ``*.json`` and
-    ``*.jsonl`` are read in order of their names, including those in subfolders; a file in an unknown format is
-    reported. An interrupted import leaves whole files.
+    A malformed record is reported and skipped; the rest of its file is stored. In a folder or a zip archive, the files
+    whose suffix may be that of a format are tried, including those in subfolders, and read in the order in which their
+    recording began. What is passed over is counted in the report. Memory is bounded by the largest record and a batch
+    of sessions, which is one transaction: an interrupted import leaves whole sessions.
 
     Raises:
         RecordsNotFound: the path does not exist, or the folder has no matching file.
@@ -38,42 +49,98 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
     """
     path = Path(path).expanduser()
     importer = None if format is None else registry.get_importer(format)
-    files = _find_files(path)
+    if not path.exists():
+        hint = "Check the path; it is relative to the kernel's folder."
+        raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
     report = IngestReport()
+    with _pause_garbage_collector(), Workspace() as workspace:
+        files = find_files(path, workspace, report)
+        if not files:
+            kind = "folder" if path.is_dir() else "archive"
+            reason = f"The {kind} {str(path)!r} has no file that may be a recording: {', '.join(sorted(SUFFIXES))}."
+            raise RecordsNotFound(reason, "Name a file to import it whatever its suffix.")
+        with Progress(len(files), shown=progress) as bar:
+            entries = _detect(files, importer, workspace, report, is_single=files[0].path == path)
+            bar.done(len(files) - len(entries))
+            return report + write_drafts(store, _read(entries, bar))
+
+
+def _detect(
+    files: list[Candidate], importer: Importer | None, workspace: Workspace, report: IngestReport, *, is_single: bool
+) -> list[_Entry]:
+    """Detect the format of each file; return those to read, in order."""
+    entries: dict[Path, _Entry] = {}
+    unknown: dict[Path, Problem] = {}
+    kept = 0
+    for file in files:
+        source = Source(file.path, file.name, workspace, file.location)
+        try:
+            reader = importer or (registry.detect_importer(source) if is_single else registry.find_importer(source))
+            if reader is None:
+                unknown[file.path.absolute()] = Problem(file.name, None, registry.describe(source))
+            else:
+                entries[file.path.absolute()] = _Entry(reader, source, _start_time(reader, source))
+                kept += source.size
+        except (TooLarge, KernError, *DAMAGE) as error:
+            if is_single:
+                raise _refusal(file.name, error) from error
+            _report_refusal(report, file.name, error)
+        if kept > _KEPT_BYTES or file.path.absolute() not in entries:
+            source.release()
     companions: set[Path] = set()
-    with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
-        # Small files share a transaction, because each transaction has a fixed cost.
-        for group in group_by_size(files, lambda file: file.stat().st_size, _GROUP_BYTES):
-            sources: list[tuple[Importer, Source]] = []
-            problems: dict[Path, Problem] = {}
-            for file in group:
-                if file in companions:
-                    continue
-                name = file.name if file == path else file.relative_to(path).as_posix()
-                try:
-                    source = Source(file, name)
-                    sources.append((importer or registry.detect_importer(source), source))
-                    companions.update(sources[-1][0].companions(source))
-                except (UnknownFormat, OSError) as error:
-                    if file == path:
-                        raise
-                    problems[file] = Problem(name, None, str(error))
-            # A companion may come before the file that names it.
-            sources = [(owner, source) for owner, source in sources if source.path not in companions]
-            report.errors += [problem for file, problem in problems.items() if file not in companions]
-            if sources:
-                report += write_drafts(store, _read(sources, bar))
-            bar.done(len(group))
-    return report
+    for path, entry in entries.items():
+        if path not in companions:
+            companions |= _companions(entry)
+    for path, problem in unknown.items():
+        if path not in companions:
+            is_empty = problem.reason == registry.EMPTY
+            report.pass_over("empty" if is_empty else "unknown layout", problem.file, problem.reason)
+    remaining = [entry for path, entry in entries.items() if path not in companions]
+    return sorted(remaining, key=lambda entry: (entry.start_time, entry.source.name))
 
 
-def _read(sources: list[tuple[Importer, Source]], bar: Progress) -> Iterator[ImportItem]:
-    for importer, source in sources:
-        path_hash = hash_record(str(source.path.absolute()))
-        for item in bar.watch(importer.read(source)):
-            if isinstance(item, Draft):
-                item.path_hash = path_hash
-            yield item
+def _report_refusal(report: IngestReport, name: str, error: BaseException) -> None:
+    if isinstance(error, UnknownFormat):  # a newer version of a known format
+        report.errors.append(Problem(name, None, str(error)))
+    else:
+        report.pass_over("too large" if isinstance(error, TooLarge) else "unreadable", name, str(error))
+
+
+def _refusal(name: str, error: BaseException) -> BaseException:
+    """The error to raise for a file that was named, instead of that of a library."""
+    if isinstance(error, (KernError, OSError)):
+        return error
+    return UnknownFormat(f"{name} cannot be read: {str(error).rstrip('.')}.", registry.describe_formats())
+
+
+def _start_time(importer: Importer, source: Source) -> str:
+    try:
+        time = importer.start_time(source)
+        return time if isinstance(time, str) else ""
+    except READ_ERRORS:
+        return ""
+
+
+def _companions(entry: _Entry) -> set[Path]:
+    try:
+        return {path.absolute() for path in entry.importer.companions(entry.source)}
+    except READ_ERRORS:
+        return set()
+
+
+def _read(entries: list[_Entry], bar: Progress) -> Iterator[ImportItem]:
+    while entries:
+        importer, source, _ = entries.pop(0)
+        path_hash = hash_record(source.location)
+        try:
+            for item in bar.watch(importer.read(source)):
+                if isinstance(item, Draft):
+                    item.path_hash = path_hash
+                yield item
+        except READ_ERRORS as error:
+            yield Problem(source.name, None, f"The file is not imported from some record on: {error_text(error)}.")
+        source.release()
+        bar.done(1)
 
 
 @contextmanager
@@ -86,17 +153,3 @@ def _pause_garbage_collector() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _find_files(path: Path) -> list[Path]:
-    if not path.exists():
-        hint = "Check the path; it is relative to the kernel's folder."
-        raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
-    if not path.is_dir():
-        return [path]
-    candidates = (file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
-    files = sorted(f for f in candidates if not any(part.startswith(".") for part in f.relative_to(path).parts))
-    if not files:
-        hint = "Name a file to import it whatever its suffix."
-        raise RecordsNotFound(f"The folder {str(path)!r} has no .json or .jsonl file.", hint)
-    return files

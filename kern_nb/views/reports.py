@@ -38,10 +38,11 @@ def ingest_html(report: IngestReport) -> str:
     numbers = (report.sessions, report.runs, report.messages, report.tool_calls, report.skipped)
     columns = [Column(title, number=True) for title in titles]
     stored = Table("Stored", columns, [[format_count(number) for number in numbers]]).markup()
+    passed_over = [tag("p", f"Passed over: {line}") for line in report.describe_passed_over()]
     if not report.errors:
-        return container(stored)
+        return container(stored, *passed_over)
     rows = [[p.file, "" if p.line is None else format_count(p.line), p.reason] for p in report.errors[:MAX_ROWS]]
     columns = [Column("file"), Column("line", number=True), Column("reason", width=300)]
     caption = f"{BAD} {pluralize(len(report.errors), 'problem')}: not imported"
     table = Table(caption, columns, rows, more_note(len(report.errors), MAX_ROWS, ".errors")).without_empty_columns()
-    return container(stored, table.markup(with_note=True))
+    return container(stored, table.markup(with_note=True), *passed_over)

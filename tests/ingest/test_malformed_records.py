@@ -219,7 +219,7 @@ def test_overlong_ids(store, tmp_path):
 
 
 def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
-    """Subfolders are included; files without a JSON suffix and hidden files are ignored."""
+    """Subfolders are included; other files, empty ones and hidden ones are passed over and counted."""
     inner = tmp_path / "data" / "inner"
     inner.mkdir(parents=True)
     (inner / "chat.jsonl").write_text(json.dumps(GOOD))
@@ -229,8 +229,17 @@ def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
     (inner.parent / ".hidden.json").write_text("{")
     report = memory.ingest(inner.parent)
 
-    assert [(p.file, p.line) for p in report.errors] == [("empty.jsonl", None), ("other.json", None)]
-    assert "'type', 'x'" in report.errors[1].reason
+    assert report.errors == []
+    files = {kind: [problem.file for problem in problems] for kind, problems in report.passed_over.items()}
+    assert files == {
+        "unknown layout": ["other.json"],
+        "empty": ["empty.jsonl"],
+        "other": ["notes.txt"],
+        "hidden": [".hidden.json"],
+    }
+    assert "'type', 'x'" in report.passed_over["unknown layout"][0].reason
+    assert "1 file in an unknown layout: other.json: it starts with an object" in repr(report)
+    assert "1 file in an unknown layout: other.json: it starts with an object" in report._repr_html_()
     assert memory.get_session("inner/chat-1").metadata["file"] == "inner/chat.jsonl"
 
 
@@ -290,10 +299,10 @@ def test_a_read_only_store_refuses_an_import(store_factory, tmp_path):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_an_interrupt_leaves_whole_files_or_nothing(store, tmp_path, monkeypatch, together):
-    """No row of an incomplete file is stored; small files are stored together."""
+def test_an_interrupt_leaves_whole_sessions(store, tmp_path, monkeypatch, together):
+    """No row of an incomplete session is stored; small sessions are stored together."""
     if not together:
-        monkeypatch.setattr("kern_nb.ingest._GROUP_BYTES", 1)
+        monkeypatch.setattr("kern_nb.ingest._BATCH_WEIGHT", 1)
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(GOOD) for _ in range(3)))
     insert = type(store).insert_rows

@@ -105,7 +105,7 @@ def _simulation_files(source: Source) -> list[Path]:
 
 def _read_folder(source: Source, line: int, document: dict[str, Any]) -> Iterator[Draft | Problem]:
     try:
-        experiment = _parse_experiment(source, document)
+        experiment = _parse_experiment(source, document, is_folder=True)
     except RECORD_ERRORS as error:
         yield Problem(source.name, line, f"The experiment is not imported: {error_text(error)}.")
         return
@@ -144,7 +144,7 @@ def _read_single(source: Source, line: int, simulation: dict[str, Any]) -> Itera
         if folder.name == FOLDER and results.is_file():
             owner = Source(results, results.name)
             document = next((value for value in owner.head if _is_folder(owner, value)), {})
-            experiment = _parse_experiment(owner, document)._replace(file=source.name)
+            experiment = _parse_experiment(owner, document, is_folder=bool(document))._replace(file=source.name)
         else:
             experiment = _parse_experiment(source, document)
     except (*RECORD_ERRORS, OSError) as error:
@@ -184,13 +184,12 @@ class _Experiment(NamedTuple):
     info: dict[str, bytes]
 
 
-def _parse_experiment(source: Source, document: dict[str, Any]) -> _Experiment:
+def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bool = False) -> _Experiment:
     info = to_dict(document.get("info"))
     agent = to_dict(info.get("agent_info"))
-    is_folder = _is_folder(source, document)
     serialized_info = codec.dumps(info).encode()
     metadata = {
-        "experiment": source.path.absolute().parent.name if is_folder else PurePath(source.name).stem,
+        "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.name).stem,
         "domain": to_dict(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
         "user_model": to_dict(info.get("user_info")).get("llm"),
