@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kern_nb
-from kern_nb.db import codec, user_sql
+from kern_nb.db import codec, sql_parameters
 from kern_nb.errors import BadUsage
 from kern_nb.magics import parser
 from kern_nb.runtime import summaries
@@ -211,7 +211,7 @@ WAYS = {
     "stored text": lambda text: codec.decode_text(codec.encode_text(text)),
     "stored JSON": lambda text: codec.loads(codec.dumps({"a": text})),
     "words of a magic": parse_words,
-    "SQL": user_sql.number_parameters,
+    "SQL": sql_parameters.number_parameters,
     "JSON of an answer": summaries._parse_answer,
 }
 

@@ -198,7 +198,8 @@ class DataFrameMethods(Database):
 
         Args:
             query: One SELECT.
-            params: The values of the parameters.
+            params: The values of the parameters. A list, tuple, set, Series or array is written after IN:
+                ``WHERE session_id IN $ids``; an empty one has no rows.
 
         Raises:
             QueryRefused: the query is not a single SELECT.

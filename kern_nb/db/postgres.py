@@ -17,7 +17,7 @@ from psycopg import errors as pg
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import catalog, fork_safety, postgres_sql, urls, user_sql
+from kern_nb.db import catalog, fork_safety, postgres_sql, sql_parameters, urls, user_sql
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import disk_full_error
 from kern_nb.db.pools import InterruptSafeQueuePool, raise_interrupt
@@ -204,7 +204,7 @@ class PostgresDb(RowStore):
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:
         """Run one SELECT with the views in a WITH: a read-only server cannot create views."""
-        body, names = user_sql.number_parameters(text)
+        body, names = sql_parameters.number_parameters(text)
         names_used = postgres_sql.extract_names(body)
         values = [params[name] for name in names]
         with self.connect() as connection:

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,14 +17,14 @@ import psutil
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kern_nb.db import codec, mapping
+from kern_nb.db import codec
 from kern_nb.db.column_types import InvalidText
 from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import ARROW_TYPES, to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
+from kern_nb.db.sql_parameters import COMMENT, QUOTED, bind_parameters, number_parameters
 from kern_nb.db.views import VIEWS, view_query
-from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, UnstorableValue, did_you_mean
-from kern_nb.records import to_utc
+from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, did_you_mean
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
@@ -47,12 +46,7 @@ _Part = TypeVar("_Part")
 
 _FORBIDDEN = re.compile("[\0\ud800-\udfff]")  # no engine accepts these in SQL
 
-# `_TOKEN` matches `$name`, and text in which it is no parameter. An unclosed quote or comment extends to the end, so
-# that the time is linear.
-_QUOTED = r"""'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"""
-_COMMENT = r"--[^\n]* | /\*.*?(?:\*/|\Z)"
-_TOKEN = re.compile(rf"(?:{_QUOTED} | {_COMMENT}) | \$(?P<name>[A-Za-z_]\w*)", re.VERBOSE | re.DOTALL)
-_PIECE = re.compile(rf"""(?P<blank>[\s;]+ | {_COMMENT}) | {_QUOTED} | [^\s;'"$/-]+ | .""", re.VERBOSE | re.DOTALL)
+_PIECE = re.compile(rf"""(?P<blank>[\s;]+ | {COMMENT}) | {QUOTED} | [^\s;'"$/-]+ | .""", re.VERBOSE | re.DOTALL)
 
 
 def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -73,7 +67,8 @@ def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataF
     for name in parameters:
         if name not in params:
             raise QueryFailed(f"The parameter ${name} has no value.", "Set a variable of that name.")
-    result = store.run_sql(body, {name: _convert_parameter(name, params[name]) for name in parameters})
+    values = {name: params[name] for name in parameters}
+    result = store.run_sql(*bind_parameters(body, values, store.engine.dialect.name))
     names = _deduplicate(result.column_names)
     arrays = [_normalize(column) for column in result.columns]
     kinds = [_KINDS.get(array.type) for array in arrays]
@@ -116,34 +111,6 @@ def _strip(text: str) -> str:
     ):
         raise not_select_error(text)
     return text[start:end]
-
-
-def _convert_parameter(name: str, value: Any) -> Any:
-    """Convert a parameter to a plain Python value, text encoded like the stored text that it is compared with."""
-    try:
-        decoded = codec.loads(codec.dumps(value))
-        decoded = mapping.normalize_number(decoded) if type(decoded) is int else decoded
-    except UnstorableValue:
-        decoded = {}
-    hint = "Pass a single text, number or time."
-    if isinstance(decoded, (dict, list, set, frozenset, complex)):
-        raise BadUsage(f"${name} must be a text, number or time, got {type(value).__name__}.", hint)
-    if isinstance(decoded, Decimal) and decoded.is_snan():
-        raise BadUsage(f"${name} must be a text, number or time, got a signaling NaN.", hint)
-    if isinstance(decoded, datetime):
-        to_utc(decoded, f"${name}")
-    return codec.encode_text(decoded) if isinstance(decoded, str) else decoded
-
-
-def number_parameters(text: str) -> tuple[str, list[str]]:
-    """Replace the first ``$name`` with ``$1`` and so on; return the SQL and the names."""
-    names: dict[str, int] = {}
-
-    def number(match: re.Match[str]) -> str:
-        name = match["name"]
-        return match[0] if name is None else f"${names.setdefault(name, len(names) + 1)}"
-
-    return _TOKEN.sub(number, text), list(names)
 
 
 def _max_result_bytes() -> int:

@@ -138,7 +138,7 @@ def _reference(value: Any, name: str) -> Any:
 
 def parameters(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables that a query uses as ``$name``, and no others; raise BadUsage if one is not defined."""
-    from kern_nb.db.user_sql import number_parameters
+    from kern_nb.db.sql_parameters import number_parameters
 
     return {name: variable(name, variables) for name in number_parameters(query)[1]}
 

@@ -11,7 +11,7 @@ import pytest
 from samples import SPECIAL, WHEN, a_run, a_session, a_small_run
 
 from kern_nb.db.columns import FRAMES
-from kern_nb.errors import QueryFailed
+from kern_nb.errors import BadUsage, QueryFailed
 from kern_nb.records import Message, Run, Session, ToolCall
 
 
@@ -104,6 +104,58 @@ def test_parameters_accept_plain_types(filled):
     both = "SELECT * FROM runs WHERE session_id = $a AND run_index >= $b AND $a = session_id AND run_index < $b + 1"
     assert filled.sql(both, {"a": "chat", "b": 1, "unused": object}).run_index.tolist() == [1]
     assert filled.sql("SELECT $text AS text, $n + 1 AS n", {"text": "a'b", "n": 2}).iloc[0].tolist() == ["a'b", 3]
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, set, frozenset, pd.Series, pd.Index, np.array, lambda ids: pd.Series(ids, dtype="string")]
+)
+@pytest.mark.parametrize("operator", ["IN $ids", "IN ($ids)", "in(\n$ids )", "NOT IN $ids", "not  in ($ids)"])
+def test_a_list_is_a_parameter_of_in(store, make, operator):
+    """With or without brackets; its values are bound as values, whatever they contain."""
+    ids = ["a", "b'--", "$c"]
+    for session_id in (*ids, "d", "e"):
+        store.append_run(session_id, Run(input="q"))
+    query = f"SELECT session_id FROM runs WHERE session_id {operator} AND status = $status ORDER BY 1"
+    result = store.sql(query, {"ids": make([*ids, "unknown"]), "status": "COMPLETED", "ids_0": "d"})
+
+    assert result["session_id"].tolist() == (["d", "e"] if "not" in operator.lower() else sorted(ids))
+
+
+def test_lists_of_numbers_and_times(filled):
+    """A list is bound like its values; missing ones are NULL."""
+    assert len(filled.sql("SELECT * FROM runs WHERE run_index IN $n", {"n": np.array([0, 2])})) == 2
+    assert len(filled.sql("SELECT * FROM runs WHERE run_index IN $n", {"n": pd.Series([0, None], dtype="Int64")})) == 1
+    assert filled.sql("SELECT 1 AS x WHERE 2 IN $n AND 3 IN $n", {"n": (2, 3)})["x"].tolist() == [1]
+
+
+@pytest.mark.parametrize("column", ["session_id", "run_index", "cost", "created_at"])
+def test_an_empty_list_has_no_rows(filled, column):
+    """Nothing is in it, and everything is not in it, whatever the type of the column."""
+    total = filled.sql("SELECT count(*) AS n FROM runs")["n"][0]
+    for empty in ([], pd.Series([], dtype="object"), np.array([])):
+        for brackets in ("$ids", "( $ids )"):
+            inside = filled.sql(f"SELECT * FROM runs WHERE {column} IN {brackets}", {"ids": empty})
+            outside = filled.sql(f"SELECT * FROM runs WHERE {column} NOT IN {brackets}", {"ids": empty})
+            assert (len(inside), len(outside)) == (0, total)
+
+
+def test_a_list_elsewhere_is_refused(filled):
+    """So are one that is too long, and one of other things than values."""
+    for query in ("= $ids", "IN ($ids, 'x')", "IN ('x', $ids)", "IN (SELECT $ids)", "= ANY($ids)"):
+        with pytest.raises(BadUsage, match=r"\$ids must be a text, number or time, got list") as caught:
+            filled.sql(f"SELECT * FROM runs WHERE session_id {query}", {"ids": ["chat"]})
+        assert "IN $ids" in caught.value.hint
+    with pytest.raises(BadUsage, match="30,001 values"):
+        filled.sql("SELECT 1 WHERE 1 IN $ids", {"ids": list(range(30_001))})
+    with pytest.raises(BadUsage, match="must be a text, number or time, got list"):
+        filled.sql("SELECT 1 WHERE 1 IN $ids", {"ids": [[1]]})
+
+
+def test_a_long_list(filled):
+    """Thousands of ids of a DataFrame."""
+    ids = [*map(str, range(20_000)), "chat"]
+
+    assert len(filled.sql("SELECT * FROM sessions WHERE session_id IN $ids", {"ids": ids})) == 1
 
 
 def test_parameter_without_value_is_reported(filled):

@@ -167,6 +167,7 @@ SQL = verb(
     example="%%kern_sql --into tools\nSELECT tool_name, count(*) FROM tool_calls WHERE session_id = $chat GROUP BY 1",
     python='tools = store.sql("SELECT ... WHERE session_id = $chat ...", {"chat": chat})',
     details="The SQL is the rest of the cell, in the dialect of the store's engine. `$name` takes the value of the"
-    " Python variable of that name as a parameter, never as text. On one line: `df = %kern_sql SELECT ...`.",
+    " Python variable of that name as a parameter, never as text; a list or a column of a DataFrame goes after IN:"
+    " `WHERE session_id IN $ids`. On one line: `df = %kern_sql SELECT ...`.",
     prefix="%%",
 )
