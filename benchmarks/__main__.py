@@ -24,6 +24,7 @@ NAMES = (
     "browse",
     "compare",
     "ingest",
+    "ingest_large",
     "load_extension",
 )
 
