@@ -302,7 +302,7 @@ def test_a_read_only_store_refuses_an_import(store_factory, tmp_path):
 def test_an_interrupt_leaves_whole_sessions(store, tmp_path, monkeypatch, together):
     """No row of an incomplete session is stored; small sessions are stored together."""
     if not together:
-        monkeypatch.setattr("kern_nb.ingest._BATCH_WEIGHT", 1)
+        monkeypatch.setattr("kern_nb.ingest.writer._BATCH_SESSIONS", 1)
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(GOOD) for _ in range(3)))
     insert = type(store).insert_rows
