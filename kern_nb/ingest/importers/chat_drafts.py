@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import Draft, hash_record
@@ -57,7 +56,7 @@ class Conversation(NamedTuple):
 
 def file_id(source: Source) -> str:
     """The id of what a file records: its path relative to the import, without suffix."""
-    return PurePath(source.name).with_suffix("").as_posix()
+    return source.session_name
 
 
 def line_id(source: Source, line: int, position: int = 1) -> str:
