@@ -16,8 +16,9 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, Self
 
+import pyarrow as pa
+
 from kern_nb.db.file_descriptors import open_binary, read_header
-from kern_nb.errors import KernError
 
 MAX_EXTRACTED = 16_000_000_000
 """Bytes that one import extracts. Archives can be made that hold far more than any disk."""
@@ -30,8 +31,6 @@ COMPRESSED = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 
 _ZIP = b"PK\x03\x04"
 _BUFFER = 1_000_000
-# Becomes 32 MB at most.
-_ZSTANDARD_PIECE = 1_000
 # Left free on the disk, which other programs use, too.
 _FREE = 500_000_000
 
@@ -169,41 +168,6 @@ def extract_zip(path: Path, workspace: Workspace, omit: Collection[str] = ()) ->
     return folder, missing
 
 
-class _ZstandardReader:
-    """The content of a file that is compressed with Zstandard, which may have several frames."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            reason = "It is compressed with Zstandard, and the package zstandard is not installed."
-            raise KernError(reason, 'pip install "kern-nb[formats]"') from error
-        self._file = file
-        self._error: type[Exception] = zstandard.ZstdError
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame = self._decompressor.decompressobj()
-        self._rest = b""
-        self._is_in_frame = False
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next part, whatever the size: little is decompressed at a time, because it may become much."""
-        data = b""
-        while not data:
-            piece = self._rest or self._file.read(_ZSTANDARD_PIECE)
-            if not piece:
-                if self._is_in_frame:
-                    raise EOFError("The compressed content is truncated")
-                return b""
-            try:
-                data = self._frame.decompress(piece)
-            except self._error as error:
-                raise OSError(str(error)) from error
-            self._rest, self._is_in_frame = self._frame.unused_data, not self._frame.eof
-            if self._frame.eof:
-                self._frame = self._decompressor.decompressobj()
-        return data
-
-
 def _compression(header: bytes) -> str | None:
     return next((suffix for suffix, magic in COMPRESSED.items() if header.startswith(magic)), None)
 
@@ -211,7 +175,7 @@ def _compression(header: bytes) -> str | None:
 def _decompress(file: BinaryIO, compression: str | None) -> _Readable:
     if compression == ".gz":
         return gzip.open(file)
-    return _ZstandardReader(file) if compression == ".zst" else file
+    return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") if compression == ".zst" else file
 
 
 def _encoding(header: bytes) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 import zipfile
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kern_nb.db import InMemoryDb
-from kern_nb.errors import KernError, UnknownFormat
+from kern_nb.errors import UnknownFormat
 from kern_nb.ingest import archives
 from kern_nb.ingest.source import Source
 
@@ -34,7 +33,7 @@ def ids(store):
 def compress(data, suffix):
     if suffix == ".gz":
         return gzip.compress(data)
-    return pytest.importorskip("zstandard").compress(data)
+    return pa.Codec("zstd").compress(data, asbytes=True)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".GZ", ".ZST"])
@@ -58,22 +57,13 @@ def test_a_truncated_compressed_file(memory, tmp_path, suffix):
     path.write_bytes(data[: len(data) // 2])
     report = memory.ingest(path)
     assert report.sessions > 100
-    assert "truncated" in report.errors[-1].reason or "ended before" in report.errors[-1].reason
+    reason = report.errors[-1].reason.lower()
+    assert "truncated" in reason or "ended before" in reason
 
     path.write_bytes(data[:5])
     with pytest.raises((UnknownFormat, OSError)):
         memory.ingest(path)
     assert list(memory.ingest(tmp_path).passed_over) == ["unreadable"]
-
-
-def test_a_missing_package_is_named(memory, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    (tmp_path / "log.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
-    with pytest.raises(KernError, match="zstandard is not installed") as caught:
-        memory.ingest(tmp_path / "log.jsonl.zst")
-
-    assert "kern-nb[formats]" in caught.value.hint
-    assert "zstandard" in memory.ingest(tmp_path).passed_over["unreadable"][0].reason
 
 
 def test_an_archive_is_read_like_a_folder(memory, tmp_path):

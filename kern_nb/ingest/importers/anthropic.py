@@ -41,9 +41,9 @@ from kern_nb.ingest.importers.chat_messages import (
 )
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
+from kern_nb.ingest.source import Source
 
 NAME = "anthropic"
 

@@ -27,9 +27,9 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.atif_steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif_trial import Trial, read_trial, trial_files
 from kern_nb.ingest.importers.scored_records import split_scalars, to_dict, to_list, to_seconds, to_time
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
 NAME = "atif"

@@ -12,8 +12,8 @@ from typing import Any
 
 from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.importers.scored_records import finite_scores, split_scalars, to_dict, to_time
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
 
 _MAIN = "trajectory.json"
 _RESULT = "result.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kern_nb.ingest.importers.chat_values import find_id, to_dict
-from kern_nb.ingest.json_source import Source, Value
+from kern_nb.ingest.source import Source, Value
 
 _SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
 _LISTS = ("requests", "data", "results")

@@ -17,8 +17,8 @@ from kern_nb.ingest.importers.chat_values import (
     to_dict,
     to_unix_seconds,
 )
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, RunStatus, Session
 
 SESSION_IDS = (

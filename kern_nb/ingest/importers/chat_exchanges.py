@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.importers.chat_drafts import Conversation, make_draft, set_error
 from kern_nb.ingest.importers.chat_values import parse_json, to_dict
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.run_splitter import SourceMessage
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, RunStatus
 
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})

@@ -12,8 +12,8 @@ from kern_nb.ingest.conversation_tree import Entry
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, Membership, error_text, hash_record
 from kern_nb.ingest.importers.claude_code_messages import Record, is_message, require_message, result_ids
 from kern_nb.ingest.importers.claude_code_tree import to_entry
-from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source, Value
 from kern_nb.records import text_of
 
 _IGNORED = frozenset({"progress", "file-history-snapshot", "file-history-delta"})

@@ -41,10 +41,10 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.codex_items import Item, is_item
 from kern_nb.ingest.importers.codex_thread import Thread, Turn, group_by_run
-from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.json_values import keep_scalars, to_count, to_id, to_object, to_seconds, to_text, to_time, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
+from kern_nb.ingest.source import Source, Value
 from kern_nb.records import Run, Session
 
 NAME = "codex"

@@ -21,9 +21,9 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "hf_sts"

@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.errors import UnknownFormat
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -38,10 +37,9 @@ from kern_nb.ingest.importers.scored_records import (
     to_seconds,
     to_time,
 )
-from kern_nb.ingest.importers.zip_members import MissingLibrary
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
 NAME = "inspect_ai"
@@ -62,23 +60,12 @@ class InspectAi(Importer):
     locations = (Location("logs", "**/*.eval", "INSPECT_LOG_DIR"),)
 
     def recognizes(self, source: Source) -> bool:
-        """An archive with an evaluation and samples, or an object with an evaluation.
-
-        Raises:
-            UnknownFormat: The extra ``formats``, which decompresses such archives, is not installed.
-        """
+        """An archive with an evaluation and samples, or an object with an evaluation."""
         if source.head or not zip_members.is_archive(source.path):
             return any(map(_is_log, source.head))
         members = _list_members(source)
         names = {member.name for member in members}
-        if names.isdisjoint(_HEADERS) or not any(_is_sample(name) or name.startswith("_journal/") for name in names):
-            return False
-        try:
-            if any(member.method == zip_members.ZSTANDARD for member in members):
-                zip_members.require_zstandard()
-        except MissingLibrary as error:
-            raise UnknownFormat(f"{source.name} is a log of inspect_ai. To read it, {error}.") from error
-        return True
+        return bool(names & set(_HEADERS)) and any(_is_sample(n) or n.startswith("_journal/") for n in names)
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per sample and epoch, and one per nested agent."""

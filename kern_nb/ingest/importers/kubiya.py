@@ -30,9 +30,9 @@ from kern_nb.ingest.importers.chat_values import (
     to_unix_seconds,
 )
 from kern_nb.ingest.importers.kubiya_body import is_control_plane_body, is_tool_message
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "kubiya"

@@ -26,9 +26,9 @@ from kern_nb.ingest.importers.langsmith_runs import (
     scores_of,
 )
 from kern_nb.ingest.importers.record_values import READ_ERRORS, scalars, to_dict, to_id, to_list, to_text, unix_seconds
-from kern_nb.ingest.json_source import Source, Value
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
+from kern_nb.ingest.source import Source, Value
 from kern_nb.records import Message, Session
 
 NAME = "langchain"

@@ -19,9 +19,9 @@ from kern_nb.ingest.importer import Draft, Importer, Location, Membership, error
 from kern_nb.ingest.importers.langchain_messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph_states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
 from kern_nb.ingest.importers.record_values import READ_ERRORS, parse_time, scalars, to_id, unix_seconds
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Run, Session
 
 NAME = "langgraph"

@@ -30,9 +30,9 @@ from kern_nb.ingest.importers.record_values import (
     unix_seconds,
 )
 from kern_nb.ingest.importers.sqlite_rows import rows
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Session, ToolCall, text_of
 
 NAME = "llm"

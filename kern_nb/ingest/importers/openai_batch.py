@@ -25,9 +25,9 @@ from kern_nb.ingest.importers.chat_exchanges import ConversationTrees, Exchange,
 from kern_nb.ingest.importers.chat_messages import has_local_times, is_message, parse_message, parse_messages
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importers.openai_responses import is_response, is_responses_request, make_exchange
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
+from kern_nb.ingest.source import Source
 
 NAME = "openai_batch"
 

@@ -23,9 +23,9 @@ from kern_nb.ingest.importers.chat_exchanges import ConversationTrees, Exchange,
 from kern_nb.ingest.importers.chat_messages import has_local_times, is_message
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, find_time, parse_time, parse_usage, to_dict
 from kern_nb.ingest.importers.openai_responses_items import are_items, is_item, last_answer, parse_items
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message
 
 NAME = "openai_responses"

@@ -30,7 +30,6 @@ from kern_nb.ingest.importer import (
     hash_record,
 )
 from kern_nb.ingest.importers.opencode_messages import StoredMessage, group_by_run, set_outcome, to_source_messages
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.json_values import (
     keep_scalars,
     to_id,
@@ -42,6 +41,7 @@ from kern_nb.ingest.json_values import (
 )
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import build_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Session
 
 NAME = "opencode"

@@ -26,8 +26,8 @@ from kern_nb.ingest.importers.otel_messages import Thread
 from kern_nb.ingest.importers.otel_runs import Unit, read_units
 from kern_nb.ingest.importers.otel_spans import Span
 from kern_nb.ingest.importers.otel_trace import Trace
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
 
 _ERRORS = (*RECORD_ERRORS, RecursionError)
 _OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")

@@ -12,8 +12,8 @@ from kern_nb.ingest.importer import Draft, hash_record, run_id_for
 from kern_nb.ingest.importers import otel_dialects as dialects
 from kern_nb.ingest.importers.otel_runs import Unit
 from kern_nb.ingest.importers.otel_spans import OK, Span
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session, ToolCall
 
 NAME = "otel"

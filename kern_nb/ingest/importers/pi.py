@@ -22,9 +22,9 @@ from kern_nb.ingest import conversation_tree
 from kern_nb.ingest.conversation_tree import Entry, Step
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Fork, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.pi_messages import SUMMARIES, Record, is_message, parse_entry, time_of, to_time
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
 NAME = "pi"

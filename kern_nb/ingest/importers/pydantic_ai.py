@@ -26,9 +26,9 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.importers.pydantic_ai_parts import parse_request, parse_response, parse_time
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
 NAME = "pydantic_ai"

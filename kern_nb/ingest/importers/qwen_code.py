@@ -34,10 +34,10 @@ from kern_nb.ingest.importers.gemini_parts import (
     to_result,
     to_usage,
 )
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.json_values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Session
 
 NAME = "qwen_code"

@@ -21,8 +21,8 @@ from kern_nb.ingest.importers.chat_batches import iterate_records
 from kern_nb.ingest.importers.chat_drafts import SESSION_IDS, Conversation, line_id, make_draft
 from kern_nb.ingest.importers.chat_messages import has_local_times, is_message, parse_messages, says_something
 from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, to_dict
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
 
 NAME = "sharegpt"
 

@@ -24,9 +24,9 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.importers.scored_records import finite_scores, split_scalars, to_args, to_dict, to_id, to_list
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "tau_bench"

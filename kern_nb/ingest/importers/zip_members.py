@@ -1,6 +1,6 @@
 """Members of a zip archive, also of one that was cut off while it was copied or written.
 
-Python before 3.14 does not decompress members in zstandard, which needs the extra ``formats``.
+They may be compressed with Zstandard, which `zipfile` reads since Python 3.14 only.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import pyarrow as pa
+
 from kern_nb.db.file_descriptors import open_binary, read_header
 
 STORED, DEFLATED, ZSTANDARD = 0, 8, 93
-MISSING_ZSTANDARD = 'zstandard is not installed: %pip install "kern-nb[formats]"'
 
 _HEADER = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
@@ -39,10 +40,6 @@ class Member(NamedTuple):
     size: int
 
 
-class MissingLibrary(ValueError):
-    """A member is compressed with a method whose library is not installed."""
-
-
 def is_archive(path: Path) -> bool:
     """Whether a file starts as a zip archive does."""
     return read_header(path, len(_SIGNATURE)) == _SIGNATURE
@@ -60,7 +57,7 @@ def list_members(path: Path) -> list[Member]:
 
 
 def read_member(path: Path, member: Member) -> bytes:
-    """Decompress a member; raise ValueError if it is damaged, MissingLibrary if that needs another library."""
+    """Decompress a member; raise ValueError if it is damaged."""
     with open_binary(path) as file:
         start = _read_header(file, member.offset)
         if start is None:
@@ -81,22 +78,11 @@ def read_member(path: Path, member: Member) -> bytes:
     raise ValueError(f"the compression method {member.method} is unknown")
 
 
-def require_zstandard() -> None:
-    """Raise MissingLibrary if members in zstandard cannot be read."""
-    try:
-        import zstandard  # noqa: F401
-    except ImportError as error:
-        raise MissingLibrary(MISSING_ZSTANDARD) from error
-
-
 def _decompress_zstandard(data: bytes) -> bytes:
-    require_zstandard()
-    import zstandard
-
     try:
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+        with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as reader:
             return bytes(reader.read())
-    except zstandard.ZstdError as error:
+    except OSError as error:
         raise ValueError(str(error)) from error
 
 

@@ -12,8 +12,8 @@ import pytest
 from kern_nb.db import SqliteDb
 from kern_nb.ingest.importer import Draft
 from kern_nb.ingest.importers.adk import Adk
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.registry import detect_importer
+from kern_nb.ingest.source import Source
 from tests.ingest.importers.mutations import mistyped, truncated
 
 SESSIONS = """

@@ -10,7 +10,7 @@ from mutations import mistyped, torn, truncated
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.ingest.importers.anthropic import Anthropic
 from kern_nb.ingest.importers.chat import Chat
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 ASK = {"role": "user", "content": "Is the shop open?"}
 USE = [

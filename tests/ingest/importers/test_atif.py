@@ -21,8 +21,8 @@ def store(tmp_path):
 
 
 def read(path):
-    from kern_nb.ingest.json_source import Source
     from kern_nb.ingest.registry import detect_importer
+    from kern_nb.ingest.source import Source
 
     source = Source(path, path.name)
     return list(detect_importer(source).read(source))
@@ -229,8 +229,8 @@ def test_a_trial_has_a_reward(store, tmp_path):
     "value", [{"steps": steps()}, {"schema_version": "1.0", "steps": steps()}, {"schema_version": "ATIF-v1.6"}]
 )
 def test_neighbouring_layouts_are_not_taken(value, tmp_path):
-    from kern_nb.ingest.json_source import Source
     from kern_nb.ingest.registry import get_importer
+    from kern_nb.ingest.source import Source
 
     path = write(tmp_path / "x.json", value)
     assert not get_importer("atif").recognizes(Source(path, path.name))

@@ -12,7 +12,7 @@ from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import UnknownFormat
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.importers.chat_values import parse_time, parse_usage
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 ASK = {"role": "user", "content": "Is it open?"}
 ANSWER = {"role": "assistant", "content": "It is."}

@@ -57,7 +57,7 @@ def turn(turn_id, *records):
 def read(tmp_path, records, name="rollout-x.jsonl"):
     from kern_nb.ingest.importer import Draft
     from kern_nb.ingest.importers.codex import Codex
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     path = tmp_path / name
     data = records if isinstance(records, bytes) else "".join(json.dumps(r) + "\n" for r in records).encode()
@@ -245,7 +245,7 @@ def test_files_without_an_envelope(tmp_path):
 
 def test_neighbouring_layouts_are_not_recognized(tmp_path):
     from kern_nb.ingest.importers.codex import Codex
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     others = (
         {"type": "session", "id": "x", "timestamp": "2026-01-01T00:00:00Z", "cwd": "/"},

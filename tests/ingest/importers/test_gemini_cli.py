@@ -86,7 +86,7 @@ RESUME = (
 def read(folder, records, name="session-x.jsonl", importer=None):
     from kern_nb.ingest.importer import Draft
     from kern_nb.ingest.importers.gemini_cli import GeminiCli
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ def test_a_nested_agent_is_a_member_of_its_folder_s_session(tmp_path):
 @pytest.mark.parametrize("kind", ["gemini", "qwen"])
 def test_the_document_of_an_old_version(tmp_path, kind):
     from kern_nb.ingest.importers.gemini_cli import GeminiCli
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     messages = [
         {"id": "u1", "timestamp": "2026-01-02T03:04:10Z", "type": "user", "content": "one"},
@@ -234,7 +234,7 @@ def test_the_document_of_an_old_version(tmp_path, kind):
 
 def test_neighbouring_layouts_are_not_recognized(tmp_path):
     from kern_nb.ingest.importers.gemini_cli import GeminiCli
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     others = (
         {"sessionId": "s", "uuid": "u", "type": "user", "message": {"role": "user", "content": "x"}},

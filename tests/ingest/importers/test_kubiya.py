@@ -11,7 +11,7 @@ from kern_nb.db import SqliteDb
 from kern_nb.ingest.importers.anthropic import Anthropic
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.importers.kubiya import Kubiya
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 
 def said(role, content, second, number, **fields):

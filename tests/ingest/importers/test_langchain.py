@@ -9,8 +9,8 @@ import pytest
 from kern_nb.db import SqliteDb
 from kern_nb.ingest.importer import Draft
 from kern_nb.ingest.importers.langchain import LangChain
-from kern_nb.ingest.json_source import Source
 from kern_nb.ingest.registry import detect_importer
+from kern_nb.ingest.source import Source
 from tests.ingest.importers.mutations import mistyped, truncated
 
 HUMAN = {"type": "human", "content": "Where is the key?", "id": "h1"}

@@ -12,7 +12,7 @@ import pytest
 from kern_nb.db import SqliteDb
 from kern_nb.ingest.importer import Draft
 from kern_nb.ingest.importers.llm import Llm
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 from tests.ingest.importers.mutations import truncated
 
 OLD = """

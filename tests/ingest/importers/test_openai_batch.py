@@ -12,7 +12,7 @@ from kern_nb.ingest.importers.anthropic import Anthropic
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.importers.openai_batch import OpenAIBatch
 from kern_nb.ingest.importers.openai_responses import OpenAIResponses
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 USAGE = {
     "prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 80}, "completion_tokens": 9, "total_tokens": 109,

@@ -11,7 +11,7 @@ from kern_nb.db import SqliteDb
 from kern_nb.ingest.importers.anthropic import Anthropic
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.importers.openai_responses import OpenAIResponses
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 USER = {"role": "user", "content": "Is it open?"}
 REASONING = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Look."}]}

@@ -65,7 +65,7 @@ TALK = (
 def read_path(path, name=None):
     from kern_nb.ingest.importer import Draft
     from kern_nb.ingest.importers.opencode import OpenCode
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     source = Source(path, name or path.name)
     importer = OpenCode()
@@ -259,7 +259,7 @@ def make_storage(tmp_path, value):
 
 def test_the_old_folders_give_the_same_session(tmp_path):
     from kern_nb.ingest.importers.opencode import OpenCode
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     path = make_storage(tmp_path, export(*TALK))
     [draft], problems = read_path(path)
@@ -285,7 +285,7 @@ def test_a_session_id_is_no_path(tmp_path, name):
 
 def test_neighbouring_layouts_are_not_recognized(tmp_path):
     from kern_nb.ingest.importers.opencode import OpenCode
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     others = (
         {"messages": [{"role": "user", "content": "x"}]},

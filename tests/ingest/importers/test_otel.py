@@ -140,7 +140,7 @@ def ingest(store, tmp_path):
 def drafts_of(path):
     """The drafts and problems that the importer yields for a file."""
     from kern_nb.ingest.importers.otel import Otel
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     source = Source(path, path.name)
     importer = Otel()
@@ -151,8 +151,8 @@ def drafts_of(path):
 @pytest.fixture
 def read(tmp_path):
     """Write values as lines of a file and return its drafts; there must be no problem."""
-    from kern_nb.ingest.json_source import Source
     from kern_nb.ingest.registry import detect_importer
+    from kern_nb.ingest.source import Source
 
     def write(values, name="spans.jsonl"):
         path = tmp_path / name
@@ -222,7 +222,7 @@ def test_a_document_or_base64_ids_give_the_same(read, tmp_path):
 def test_a_trace_in_two_files(tmp_path, store):
     """A trace whose spans are in two files of a folder is read whole; files of other traces are not companions."""
     from kern_nb.ingest.importers.otel import Otel
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     first, history = support_trace("a1", "talk-1", [], "Hello")
     second, _ = support_trace("b2", "talk-1", history, "Again")
@@ -695,7 +695,7 @@ def test_langfuse_observations(read):
 def test_other_files_are_not_recognized(tmp_path):
     """Spans without a model, an agent or a tool, and records of other programs."""
     from kern_nb.ingest.importers.otel import Otel
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     http = Recorder()
     http.span("GET /", {"http.method": "GET"})

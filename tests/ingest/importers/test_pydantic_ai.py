@@ -36,7 +36,7 @@ def ingest(store, tmp_path):
 def drafts_of(path):
     """The drafts and problems that the importer yields for a file."""
     from kern_nb.ingest.importers.pydantic_ai import PydanticAI
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     source = Source(path, path.name)
     importer = PydanticAI()

@@ -44,7 +44,7 @@ TALK = (
 def read(tmp_path, records, name="s1.jsonl"):
     from kern_nb.ingest.importer import Draft
     from kern_nb.ingest.importers.qwen_code import QwenCode
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     path = tmp_path / name
     data = records if isinstance(records, bytes) else "".join(json.dumps(r) + "\n" for r in records).encode()
@@ -108,7 +108,7 @@ def test_harness_messages_and_compressions_are_no_prompts(tmp_path):
 
 def test_only_records_with_parts_are_recognized(tmp_path):
     from kern_nb.ingest.importers.qwen_code import QwenCode
-    from kern_nb.ingest.json_source import Source
+    from kern_nb.ingest.source import Source
 
     other = {
         "uuid": "u",

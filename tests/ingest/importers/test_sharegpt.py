@@ -11,7 +11,7 @@ from kern_nb.db import SqliteDb
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.importers.openai_batch import OpenAIBatch
 from kern_nb.ingest.importers.sharegpt import ShareGPT
-from kern_nb.ingest.json_source import Source
+from kern_nb.ingest.source import Source
 
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "Open?"), ("assistant", "Yes."), ("assistant", "No.")))
 

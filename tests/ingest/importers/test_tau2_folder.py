@@ -218,8 +218,8 @@ def test_ticks_of_a_spoken_simulation_are_messages(new_store, tmp_path):
 )
 def test_neighbouring_layouts_are_not_taken(value, tmp_path):
     """Files with some of the same keys."""
-    from kern_nb.ingest.json_source import Source
     from kern_nb.ingest.registry import get_importer
+    from kern_nb.ingest.source import Source
 
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value))

@@ -103,8 +103,8 @@ def test_outputs_of_tools_as_text_start_no_run(store, tmp_path):
 
 @pytest.mark.parametrize("value", [[], [{"traj": []}], [{"task_id": 1, "reward": 1}], {"task_id": 1, "traj": []}])
 def test_neighbouring_layouts_are_not_taken(value, tmp_path):
-    from kern_nb.ingest.json_source import Source
     from kern_nb.ingest.registry import get_importer
+    from kern_nb.ingest.source import Source
 
     path = write(tmp_path / "x.json", value)
     assert not get_importer("tau_bench").recognizes(Source(path, path.name))
