@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from kern_nb.analysis.plots import plot
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
+    from kern_nb.ingest.format_table import formats
     from kern_nb.operations.export import export
-    from kern_nb.operations.formats import formats
     from kern_nb.operations.inbox import inbox
+    from kern_nb.operations.local_import import follow, import_local, local_sessions
     from kern_nb.operations.rerun import arerun, rerun
     from kern_nb.operations.show import sessions, show
     from kern_nb.operations.summarize import summarize
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
     "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
-    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "formats", "inbox",
-    "open_store", "plot", "rerun", "sessions", "show", "stores", "summarize", "use",
+    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "follow", "formats",
+    "import_local", "inbox", "local_sessions", "open_store", "plot", "rerun", "sessions", "show", "stores",
+    "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -51,9 +53,10 @@ __getattr__, __dir__ = lazy_names(
         "kern_nb.analysis.plots": ["plot"],
         "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],
         "kern_nb.errors": ["KernError"],
+        "kern_nb.ingest.format_table": ["formats"],
         "kern_nb.operations.export": ["export"],
-        "kern_nb.operations.formats": ["formats"],
         "kern_nb.operations.inbox": ["inbox"],
+        "kern_nb.operations.local_import": ["follow", "import_local", "local_sessions"],
         "kern_nb.operations.rerun": ["arerun", "rerun"],
         "kern_nb.operations.show": ["sessions", "show"],
         "kern_nb.operations.summarize": ["summarize"],

@@ -27,6 +27,7 @@ from kern_nb.text.progress import Progress
 
 if TYPE_CHECKING:
     from kern_nb.db.damage_repair import DamagedValue
+    from kern_nb.db.frame_queries import TimeLike
     from kern_nb.db.integrity import CheckReport
     from kern_nb.db.reads import SessionPage
     from kern_nb.db.references import Reference
@@ -359,22 +360,36 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         with self.read_connection() as connection:
             return blobs.get(connection, self, sha256)
 
-    def ingest(self, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
+    def ingest(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        *,
+        since: TimeLike | None = None,
+        progress: bool = True,
+    ) -> IngestReport:
         """Import recorded sessions from a file or a folder. Importing them again gives the same rows.
 
-        The report says what was imported, what existed already, and the errors by file and line.
+        A record that several files repeat is stored once: forks, retries and copies become branches. The report says
+        what was imported, what existed already, what was passed over, and the errors by file and line.
 
         Args:
-            path: A file, or a folder of files.
-            format: The importer's name (``tau2``, ``chat``); None recognises it.
+            path: A file, an archive, or a folder of files.
+            format: The importer's name (``tau2``, ``chat``); None recognizes it. `kern_nb.formats` lists them.
+            since: Only sessions with something at or after this time.
             progress: Whether to show a progress bar if it takes longer than a moment.
 
         Raises:
+            RecordsNotFound: The path does not exist, or the folder has no matching file.
             UnknownFormat: No importer reads it, or none has that name.
+            BadUsage: ``since`` is not a time.
         """
+        from kern_nb.db.frame_queries import parse_time
+        from kern_nb.db.mapping import from_micros
         from kern_nb.ingest import ingest
 
-        return ingest(self, Path(path), format, progress=progress)
+        start = None if since is None else from_micros(parse_time(since))
+        return ingest(self, Path(path), format, since=start, progress=progress)
 
     def check(self, *, repair: bool = False, hosts_gone: Collection[str] = ()) -> CheckReport:
         """Check for broken invariants: damaged values, interrupted runs, rows without their session or parent.

@@ -6,8 +6,9 @@ A format is one module in `importers`. It turns a file into drafts (`importer`);
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,14 @@ class _Entry(NamedTuple):
     start_time: str
 
 
-def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, progress: bool = True) -> IngestReport:
+def ingest(
+    store: SessionStore,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    since: datetime | None = None,
+    progress: bool = True,
+) -> IngestReport:
     """See `SessionStore.ingest`.
 
     A malformed record is reported and skipped; the rest of its file is stored. In a folder or a zip archive, the files
@@ -53,20 +61,58 @@ def ingest(store: SessionStore, path: str | Path, format: str | None = None, *, 
         hint = "Check the path; it is relative to the kernel's folder."
         raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
     report = IngestReport()
-    with _pause_garbage_collector(), Workspace() as workspace:
+    with Workspace() as workspace:
         files = find_files(path, workspace, report)
         if not files:
             kind = "folder" if path.is_dir() else "archive"
             reason = f"The {kind} {str(path)!r} has no file that may be a recording: {', '.join(sorted(SUFFIXES))}."
             raise RecordsNotFound(reason, "Name a file to import it whatever its suffix.")
-        with Progress(len(files), shown=progress) as bar:
-            entries = _detect(files, importer, workspace, report, is_single=files[0].path == path)
-            bar.done(len(files) - len(entries))
-            return report + write_drafts(store, _read(entries, bar))
+        is_single = files[0].path == path
+        return _ingest(store, files, report, workspace, importer, since, is_single=is_single, progress=progress)
+
+
+def ingest_files(
+    store: SessionStore, files: Sequence[Candidate], *, since: datetime | None = None, progress: bool = True
+) -> IngestReport:
+    """Import some files, as `ingest` does those of a folder."""
+    with Workspace() as workspace:
+        return _ingest(store, files, IngestReport(), workspace, None, since, is_single=False, progress=progress)
+
+
+def _ingest(
+    store: SessionStore,
+    files: Sequence[Candidate],
+    report: IngestReport,
+    workspace: Workspace,
+    importer: Importer | None,
+    since: datetime | None,
+    *,
+    is_single: bool,
+    progress: bool,
+) -> IngestReport:
+    with _pause_garbage_collector(), Progress(len(files), shown=progress) as bar:
+        entries = _detect(files, importer, workspace, report, is_single=is_single)
+        bar.done(len(files) - len(entries))
+        items = _read(entries, bar)
+        if since is not None:
+            items = (item for item in items if not isinstance(item, Draft) or _is_recent(item, since))
+        return report + write_drafts(store, items)
+
+
+def _is_recent(draft: Draft, since: datetime) -> bool:
+    """Whether something of a session is not older than a time, or its times are unknown."""
+    times = [time for run in draft.runs for time in (run.created_at, run.finished_at) if time is not None]
+    seconds = [time for time in (draft.session.created_at, draft.session.updated_at) if time is not None]
+    return not (times or seconds) or max([*map(datetime.timestamp, times), *seconds]) >= since.timestamp()
 
 
 def _detect(
-    files: list[Candidate], importer: Importer | None, workspace: Workspace, report: IngestReport, *, is_single: bool
+    files: Sequence[Candidate],
+    importer: Importer | None,
+    workspace: Workspace,
+    report: IngestReport,
+    *,
+    is_single: bool,
 ) -> list[_Entry]:
     """Detect the format of each file; return those to read, in order."""
     entries: dict[Path, _Entry] = {}

@@ -7,10 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from kern_nb.display import DisplayMixin
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.ingest import registry
+from kern_nb.ingest.folder import Candidate
 from kern_nb.ingest.importer import Importer, Location
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = "all"
 """The name that selects every program."""
@@ -36,8 +42,30 @@ class LocalFiles:
     first: datetime
     last: datetime
 
+    def candidates(self) -> list[Candidate]:
+        """The files as an import takes them, named after their path in the folder."""
+        return [Candidate(file, self._name(file), str(file)) for file in self.files]
 
-def find_local_files(names: Iterable[str] = (), *, since: datetime | None = None) -> list[LocalFiles]:
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix() if file != self.folder else file.name
+
+
+class LocalSessions(DisplayMixin, tuple[LocalFiles, ...]):
+    """The files in which programs keep their sessions on this machine, as a table."""
+
+    __slots__ = ()
+    _view: ClassVar[str] = "kern_nb.views.formats:local"
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """One row a program and folder: format, folder, n_files, size (bytes), first, last (times of change)."""
+        import pandas as pd
+
+        rows = [(f.format, str(f.folder), len(f.files), f.size, f.first, f.last) for f in self]
+        return pd.DataFrame(rows, columns=["format", "folder", "n_files", "size", "first", "last"])
+
+
+def find_local_files(names: Iterable[str] = (), *, since: datetime | None = None) -> LocalSessions:
     """Find the files of these programs, or of all programs, which changed at or after a time.
 
     Raises:
@@ -50,10 +78,10 @@ def find_local_files(names: Iterable[str] = (), *, since: datetime | None = None
             hint = did_you_mean(name, importers, f"Programs with a usual folder are {', '.join(importers)}.")
             raise BadUsage(f"The usual folder of {name!r} is unknown.", hint)
     seen: set[Path] = set()
-    result = []
+    result: list[LocalFiles] = []
     for name in selected or importers:
         result += _find_files(importers[name], seen, since)
-    return result
+    return LocalSessions(result)
 
 
 def _find_files(importer: Importer, seen: set[Path], since: datetime | None) -> list[LocalFiles]:

@@ -76,6 +76,17 @@ class IngestReport(DisplayMixin):
         """Count a file that is not imported."""
         self.passed_over.setdefault(kind, []).append(Problem(file, None, reason))
 
+    def describe_repetitions(self) -> list[str]:
+        """Describe the branches, and the part of the files that repeats other sessions: a line, or none."""
+        parts = []
+        if self.branches:
+            verb = "is a branch" if self.branches == 1 else "are branches"
+            parts.append(f"{self.branches:,} of the sessions {verb} of others")
+        if self.repeated_tokens:
+            share = 100 * self.repeated_tokens / (self.tokens + self.repeated_tokens)
+            parts.append(f"{share:.0f} % of the tokens in the files are repetitions, which are not counted again")
+        return ["; ".join(parts) + "."] if parts else []
+
     def describe_passed_over(self) -> list[str]:
         """Describe the files passed over, a line per kind with a reason, and a line for the other kinds."""
         lines, plain = [], []
@@ -101,6 +112,7 @@ class IngestReport(DisplayMixin):
         kinds = ("session", "run", "message", "tool_call")
         stored = ", ".join(pluralize(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
         lines = [f"Stored {stored}; skipped {pluralize(self.skipped, 'session')} already stored."]
+        lines += self.describe_repetitions()
         if self.errors:
             lines.append(f"{pluralize(len(self.errors), 'problem')}:")
             lines += [f"  {problem}" for problem in self.errors[:_SHOWN_PROBLEMS]]

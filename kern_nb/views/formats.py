@@ -10,7 +10,8 @@ from kern_nb.text.formatting import format_count
 from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
-    from kern_nb.operations.formats import FormatTable, LocalSessions
+    from kern_nb.ingest.format_table import FormatTable
+    from kern_nb.ingest.local_sessions import LocalSessions
 
 _WIDTH = 200
 _UNITS = ("B", "kB", "MB", "GB")

@@ -37,7 +37,8 @@ def ingest_html(report: IngestReport) -> str:
     titles = ("sessions", "runs", "messages", "tool calls", "already stored")
     numbers = (report.sessions, report.runs, report.messages, report.tool_calls, report.skipped)
     columns = [Column(title, number=True) for title in titles]
-    stored = Table("Stored", columns, [[format_count(number) for number in numbers]]).markup()
+    note = " ".join(report.describe_repetitions())
+    stored = Table("Stored", columns, [[format_count(number) for number in numbers]], note).markup(with_note=True)
     passed_over = [tag("p", f"Passed over: {line}") for line in report.describe_passed_over()]
     if not report.errors:
         return container(stored, *passed_over)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import kern_nb
 from kern_nb import store_registry
-from kern_nb.errors import RecordsNotFound
+from kern_nb.errors import BadUsage, RecordsNotFound
 from kern_nb.magics.verb import STORE, arg, switch, verb
 
 _NAME = arg("name", "NAME", "The name of the store.", "stores")
@@ -22,9 +22,22 @@ def _use(args: Namespace) -> None:
 
 
 def _import(args: Namespace) -> object:
+    programs = None if args.program is None else [name.strip() for name in args.program.split(",") if name.strip()]
+    is_mine = args.mine or programs is not None
+    if not args.path and not is_mine:
+        raise BadUsage("%kern import needs a PATH, or --mine.", "For example: %kern import results/")
+    if is_mine and (args.path or args.format):
+        raise BadUsage("--mine and --from take no PATH and no --format.", "Import the files of a PATH by themselves.")
+    if args.list:
+        return kern_nb.local_sessions(*(programs or ()), since=args.since)
+    if args.follow:
+        programs = programs or [] if is_mine else None
+        return kern_nb.follow(*args.path, programs=programs, since=args.since, store=args.store)
+    if is_mine:
+        return kern_nb.import_local(*(programs or ()), since=args.since, store=args.store)
     paths = [path for text in args.path for path in _expand_path(text)]  # all of them, before any is read
     store = store_registry.find(args.store)
-    first, *remaining = [store.ingest(path, format=args.format) for path in paths]
+    first, *remaining = [store.ingest(path, format=args.format, since=args.since) for path in paths]
     return sum(remaining, first)
 
 
@@ -84,12 +97,21 @@ VERBS = (
         "import",
         "Import recorded sessions from files or folders.",
         _import,
-        arg("path", "PATH", "A file, a folder, or a pattern like *.json.", "paths", nargs="+"),
+        arg("path", "PATH", "A file, an archive, a folder, or a pattern like *.json.", "paths", nargs="*"),
         arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
+        switch("--mine", "Import the sessions that coding agents and other programs keep on this machine."),
+        arg("--from", "A,B", "Only those of these programs, for example codex,claude_code.", "formats", dest="program"),
+        arg("--since", "TIME", "Only sessions with something then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
+        switch("--list", "With --mine: list the folders, numbers, dates and sizes, and import nothing."),
+        switch("--follow", "Keep the store up to date with the files until it is interrupted."),
         STORE,
         example="%kern import results/ more/*.json --format tau2",
         python='store.ingest("results/", format="tau2")',
-        details="Importing the same records again changes nothing.",
+        details="Importing the same records again changes nothing. A record that several files repeat is stored once:"
+        " forks, retries and copies become branches, and nested agents runs of the run that started them.\n\n"
+        "`%kern import --mine` finds the folders of the programs that `%kern formats` lists, with their environment"
+        " variables, and imports what is new; `--list` shows what is there. Nothing leaves this machine. In Python:"
+        " `kern_nb.import_local()`, `kern_nb.local_sessions()` and `kern_nb.follow(path)`.",
     ),
     verb(
         "formats",

@@ -1,4 +1,4 @@
-"""The formats that an import reads, and the sessions that programs keep on this machine."""
+"""The formats that an import reads, as a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kern_nb.display import DisplayMixin
-from kern_nb.ingest.local_sessions import LocalFiles
 from kern_nb.ingest.registry import load_importers
 
 if TYPE_CHECKING:
@@ -59,18 +58,3 @@ def formats() -> FormatTable:
             places.append(f"{folder}/{location.pattern}")
         infos.append(FormatInfo(name, importer.reads, tuple(places)))
     return FormatTable(infos)
-
-
-class LocalSessions(DisplayMixin, tuple[LocalFiles, ...]):
-    """The files in which programs keep their sessions on this machine, as a table."""
-
-    __slots__ = ()
-    _view: ClassVar[str] = "kern_nb.views.formats:local"
-
-    @property
-    def df(self) -> pd.DataFrame:
-        """One row a program and folder: format, folder, n_files, size (bytes), first, last (times of change)."""
-        import pandas as pd
-
-        rows = [(f.format, str(f.folder), len(f.files), f.size, f.first, f.last) for f in self]
-        return pd.DataFrame(rows, columns=["format", "folder", "n_files", "size", "first", "last"])
