@@ -44,8 +44,8 @@ CALLS = (
     Column("n_tool_errors", "count", "The number of these calls that failed."),
 )
 TOKENS_IN_OUT = (
-    Column("input_tokens", "count", "Input tokens of the agent's model, with cached ones if the source includes them."),
-    Column("output_tokens", "count", "Output tokens of the agent's model."),
+    Column("input_tokens", "count", "Input tokens of the agent's model, cached reads and writes included."),
+    Column("output_tokens", "count", "Output tokens of the agent's model, reasoning included."),
 )
 TOTAL_TOKENS = Column("total_tokens", "count", "Input plus output tokens, or the total that the source states.")
 COST = Column("cost", "number", "The cost of the agent's model; 0 with tokens is unknown.")
@@ -120,8 +120,8 @@ MESSAGES = (
     Column("tool_call_id", "text", "For a tool message: the call that it answers."),
     Column("tool_name", "text", "For a tool message: the name of the tool."),
     Column("model", "text", "The model that wrote the message."),
-    Column("input_tokens", "count", "Input tokens of the model."),
-    Column("output_tokens", "count", "Output tokens of the model."),
+    Column("input_tokens", "count", "Input tokens of the model, cached ones included."),
+    Column("output_tokens", "count", "Output tokens of the model, reasoning included."),
     Column("cost", "number", "The cost of the message; 0 with tokens is unknown."),
     COST_SOURCE,
     Column("created_at", "time", "The time of creation."),

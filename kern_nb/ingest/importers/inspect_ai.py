@@ -26,7 +26,7 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.importers import zip_members
-from kern_nb.ingest.importers.inspect_ai_events import ModelCall, Transcript, merge_inputs, message_key
+from kern_nb.ingest.importers.inspect_ai_events import ModelCall, SampleEvents, merge_inputs, message_key
 from kern_nb.ingest.importers.inspect_ai_messages import Answers, parse_message
 from kern_nb.ingest.importers.scored_records import (
     finite_scores,
@@ -179,7 +179,7 @@ def _read_sample(origin: _Origin, evaluation: _Evaluation, sample: Any) -> Itera
 
 def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: list[Problem]) -> list[Draft]:
     records = require_field(sample, "messages", list, "the sample")
-    transcript = Transcript(sample)
+    transcript = SampleEvents(sample)
     session_id, model = _session_id(origin, evaluation, sample), evaluation.eval.get("model")
     messages = [transcript.resolve(record) for record in records if isinstance(record, dict)]
     if len(messages) < len(records):
@@ -293,7 +293,7 @@ def _seconds_of(sample: dict[str, Any], key: str) -> float | None:
 def _nested_drafts(
     origin: _Origin,
     main: Draft,
-    transcript: Transcript,
+    transcript: SampleEvents,
     calls: list[ModelCall],
     inherited: frozenset[str],
     problems: list[Problem],

@@ -40,7 +40,7 @@ class ModelCall(NamedTuple):
     is_grading: bool
 
 
-class Transcript:
+class SampleEvents:
     """The events of a sample.
 
     Attributes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
-from kern_nb.ingest.importers.inspect_ai_events import ModelCall, Transcript, message_key
+from kern_nb.ingest.importers.inspect_ai_events import ModelCall, SampleEvents, message_key
 from kern_nb.ingest.importers.scored_records import to_args, to_count, to_dict, to_id, to_list, to_number, to_time
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
@@ -38,7 +38,7 @@ class Answers:
 
 
 def parse_message(
-    record: dict[str, Any], call: ModelCall | None, transcript: Transcript, model: Any, *, is_summary: bool = False
+    record: dict[str, Any], call: ModelCall | None, transcript: SampleEvents, model: Any, *, is_summary: bool = False
 ) -> SourceMessage:
     """A message of a sample or of an event; raise MalformedRecord if it has no role or a value of a wrong type."""
     role = record.get("role")
@@ -103,12 +103,12 @@ def _model_of(record: dict[str, Any], event: dict[str, Any], model: Any) -> str 
     return next((name for name in names if isinstance(name, str) and name), None)
 
 
-def _take_tool(transcript: Transcript, call_id: Any) -> dict[str, Any]:
+def _take_tool(transcript: SampleEvents, call_id: Any) -> dict[str, Any]:
     events = transcript.tools.get(call_id) if isinstance(call_id, str) else None
     return events[0] if events else {}
 
 
-def _parse_call(record: dict[str, Any], transcript: Transcript) -> ToolCall:
+def _parse_call(record: dict[str, Any], transcript: SampleEvents) -> ToolCall:
     extra = {key: value for key, value in record.items() if key not in _MAPPED_CALL_FIELDS and value is not None}
     args, notes = to_args(record.get("arguments"))
     if record.get("parse_error"):
