@@ -97,7 +97,7 @@ class DuckDb(SessionStore):
 
     def _create(self) -> None:
         if not self.is_there():
-            with super().connect():  # creates an empty file
+            with self.connect(write=True):  # creates an empty file, and leaves it open for a writer
                 files.make_private(self.db_file)
         super()._create()
         _store_files[self._lease] = file_descriptors.file_id(self.db_file)
