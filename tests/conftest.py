@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 ENGINES = ("duckdb", "sqlite", "postgres", "memory")
 ENGINE_FOLDERS = ("conformance", "db")
-# Their results are computed from the store's frames, which are equal on all engines; SQLite is the fastest for small ones.
-ANALYSIS_FOLDERS = ("analysis", "render", "widgets")
+# The engine above the store, where all engines behave alike: the fastest for small stores.
+FAST_ENGINE = "sqlite"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # The duration of an example that writes to a store depends on the disk.
@@ -79,16 +79,16 @@ def postgres_database_url(new_postgres_database: Callable[[], str]) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of the engines once per engine, other tests on one engine: the default, or SQLite (see above).
+    """Run tests of the engines once per engine, other tests on the fastest engine.
 
-    Above the store, a test with the mark `every_engine` is the smoke test of its folder.
+    Above the store, the tests with the mark `every_engine` are the smoke tests of their folder.
     """
     is_parametrized = any("engine_name" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "engine_name" in metafunc.fixturenames and not is_parametrized:
         folder = metafunc.definition.path.parent.name
         every_engine = folder in ENGINE_FOLDERS or metafunc.definition.get_closest_marker("every_engine")
-        engine = "sqlite" if folder in ANALYSIS_FOLDERS else "duckdb"
-        metafunc.parametrize("engine_name", ENGINES if every_engine else (engine,), indirect=True, scope="function")
+        engines = ENGINES if every_engine else (FAST_ENGINE,)
+        metafunc.parametrize("engine_name", engines, indirect=True, scope="function")
 
 
 @pytest.fixture
@@ -132,6 +132,15 @@ def store_factory(
 def store(store_factory: Callable[..., SessionStore]) -> SessionStore:
     """An empty store of the engine under test."""
     return store_factory()
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[SessionStore]:
+    """An empty store, for what does not depend on the engine."""
+    from kern_nb.db import SqliteDb
+
+    with SqliteDb(tmp_path.with_name(f"{tmp_path.name}.db")) as store:  # tests list and import the folder
+        yield store
 
 
 @pytest.fixture(params=[name for name in ENGINES if name != "memory"])

@@ -7,18 +7,10 @@ from recording_models import RecordingModel, calls, calls_once
 
 from kern_nb import Agent
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 from kern_nb.records import Message, Run, ToolCall
 from kern_nb.team import Team
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what an agent is told does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def look_up(city: str) -> str:

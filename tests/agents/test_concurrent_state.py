@@ -10,17 +10,9 @@ import pytest
 from recording_models import RecordingModel, calls_once
 
 from kern_nb import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import call
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def counting(db, **options):

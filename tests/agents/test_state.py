@@ -11,16 +11,8 @@ from recording_models import RecordingModel, calls, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed, UnstorableValue
 from kern_nb.models.scripted import ScriptedModel, call
-
-
-@pytest.fixture
-def db():
-    """A store in memory: the rules do not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def look(session_state: dict) -> dict:
