@@ -46,13 +46,14 @@ def create_tables(
     if version is None:
         connection.execute(tables.schema.insert().values(session_table=tables.name, version=SCHEMA_VERSION))
     elif version < SCHEMA_VERSION:
+        # All columns first: DuckDB cannot alter a table of which the transaction has changed rows.
         for step in range(version + 1, SCHEMA_VERSION + 1):
             for table, column in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, table), column)
-            if step == _INTERNAL_COLUMN_VERSION:
-                key_upgrades.upgrade_messages(connection, tables.messages)
-                key_upgrades.upgrade_runs(connection, tables.runs)
-                key_upgrades.upgrade_texts(connection, tables)
+        if version < _INTERNAL_COLUMN_VERSION:
+            key_upgrades.upgrade_messages(connection, tables.messages)
+            key_upgrades.upgrade_runs(connection, tables.runs)
+            key_upgrades.upgrade_texts(connection, tables)
         for index in tables.sessions.indexes | tables.runs.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
         connection.execute(
