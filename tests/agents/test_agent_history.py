@@ -177,6 +177,7 @@ def test_history_copies_are_not_sent_twice(db):
     assert len([m for m in model.told[-1] if m.role == "system"]) == 1
 
 
+@pytest.mark.every_engine
 def test_branch_history_ends_at_branch_point(store):
     """On every engine: the branch hears its parent's runs up to the fork and its own, the parent never the branch's."""
     model = RecordingModel()

@@ -125,6 +125,7 @@ def test_cancel_run_at_any_statement(kind, times, step, store, caplog):
     require_the_next_works(store)
 
 
+@pytest.mark.every_engine
 def test_cancel_run_on_each_engine(store):
     """At every second statement; a run that was cancelled can be gone on with."""
     agent = Agent(ScriptedModel(calls_in_turn("one", "two")), db=store, tools=[one, two])

@@ -141,6 +141,7 @@ def setting(**values):
 
 
 @pytest.mark.parametrize("last", ["a", "b"])
+@pytest.mark.every_engine
 def test_concurrent_runs_merge_state_keys(store, last):
     """On every engine, whichever ends last; and below one key, too."""
     store.update_session_state("chat", {"n": 0, "user": {"name": "Ann"}})

@@ -59,6 +59,7 @@ def echo(word, more: dict | None = None):
     return {"echo": word, word[:50]: [more]}
 
 
+@pytest.mark.every_engine
 def test_hostile_text_is_stored_in_all_fields(store):
     """On every engine: input, instructions, arguments, results, output, state, title, user, tool's error."""
 

@@ -56,6 +56,7 @@ def test_run_state_takes_precedence_over_stored(db):
     assert db.get_session("chat").session_state == found
 
 
+@pytest.mark.every_engine
 def test_state_precedence_on_every_engine(store):
     """Default 1, stored 2, given 3, each in its turn."""
     assert seen(store, default={"a": 1, "b": 1, "c": 1}, given={"c": 3}) == {"a": 1, "b": 1, "c": 3}

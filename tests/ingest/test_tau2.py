@@ -67,6 +67,7 @@ def totals_of(frames, experiment):
     }
 
 
+@pytest.mark.every_engine
 def test_frames_match_the_totals_of_the_samples(store, tau2, expected):
     """Counts, rewards, tokens, cost and time, computed from the frames of every engine."""
     report = store.ingest(tau2, progress=False)
