@@ -9,6 +9,9 @@ SAMPLE := notebooks/sample.duckdb
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
 OVERRIDES := .venv/share/jupyter/lab/settings/overrides.json
 
+# Where it is set, each of the test run's hundreds of processes would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env lab test browser lint format types bench docs demo screenshots clean
 

@@ -27,7 +27,8 @@ from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
 from kern_nb.db.lease import Lease, shared_lease
-from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.schema import SESSION_TABLE, shared_tables
+from kern_nb.db.statement_cache import create_engine
 from kern_nb.db.store import SessionStore
 from kern_nb.db.views import VIEWS
 from kern_nb.errors import KernError, QueryFailed, QueryRefused, StoreUnavailable
@@ -70,7 +71,7 @@ class DuckDb(SessionStore):
         self.timeout = timeout
         self._lease = shared_lease(self.db_file, read_only=read_only)
         self._intent = threading.local()  # of this thread's next checkout, see `_check_out`
-        super().__init__(f"duckdb:///{db_file}", Tables(session_table, indexed=False), read_only=read_only)
+        super().__init__(f"duckdb:///{db_file}", shared_tables(session_table, indexed=False), read_only=read_only)
 
     def is_there(self) -> bool:
         """Whether the file exists."""
@@ -96,7 +97,7 @@ class DuckDb(SessionStore):
 
     def _create(self) -> None:
         if not self.is_there():
-            with super().connect():  # creates an empty file
+            with self.connect(write=True):  # creates an empty file, and leaves it open for a writer
                 files.make_private(self.db_file)
         super()._create()
         _store_files[self._lease] = file_descriptors.file_id(self.db_file)
@@ -105,7 +106,7 @@ class DuckDb(SessionStore):
     def engine(self) -> sa.Engine:
         """An engine whose connections are checked out of the lease."""
         # A connection is closed when it is returned, which rolls back.
-        engine = sa.create_engine(
+        engine = create_engine(
             "duckdb://", creator=self._check_out, poolclass=sa.pool.NullPool, pool_reset_on_return=None
         )
 

@@ -20,6 +20,7 @@ from kern_nb.db.schema import (
     Tables,
     find_problem,
     micros_per_unit,
+    shared_tables,
 )
 from kern_nb.errors import UnstorableValue
 from kern_nb.records import (
@@ -244,7 +245,7 @@ def _merge_calls(call: ToolCall, other: ToolCall | None) -> ToolCall:
 @cache
 def _rules(table: str) -> tuple[list[str], list[tuple[str, float, float]], list[tuple[str, frozenset[str]]]]:
     """The constraints of `schema.find_problem`: required columns, ranges of numbers, allowed words."""
-    columns = getattr(Tables("rules"), table).c
+    columns = getattr(shared_tables("rules"), table).c
     ranges: list[tuple[str, float, float]] = []
     for column in columns:
         if column.name.endswith("_at"):
@@ -275,7 +276,7 @@ def require_valid(table: str, row: StoredRow) -> None:
 
 
 def _invalid_cell(table: str, name: str, row: StoredRow) -> UnreadableCell:
-    reason = find_problem(table, getattr(Tables("rules"), table).c[name], row[name]) or "it cannot be read"
+    reason = find_problem(table, getattr(shared_tables("rules"), table).c[name], row[name]) or "it cannot be read"
     return UnreadableCell((table, name), row[name], reason, row)
 
 

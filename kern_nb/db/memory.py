@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db.duckdb import DuckDb
 from kern_nb.db.lease import Lease
-from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.schema import SESSION_TABLE, shared_tables
 from kern_nb.db.store import SessionStore
 
 
@@ -28,7 +28,7 @@ class InMemoryDb(DuckDb):
     def __init__(self, *, session_table: str = SESSION_TABLE) -> None:
         self._lease = Lease(":memory:")
         self._intent = threading.local()
-        SessionStore.__init__(self, "duckdb:///:memory:", Tables(session_table, indexed=False))
+        SessionStore.__init__(self, "duckdb:///:memory:", shared_tables(session_table, indexed=False))
 
     def is_there(self) -> bool:
         """Whether the database exists: always."""

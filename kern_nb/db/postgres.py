@@ -22,8 +22,9 @@ from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import disk_full_error
 from kern_nb.db.pools import InterruptSafeQueuePool, raise_interrupt
 from kern_nb.db.row_store import RowStore
-from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.schema import SESSION_TABLE, shared_tables
 from kern_nb.db.schema_versions import not_a_table_error
+from kern_nb.db.statement_cache import create_engine
 from kern_nb.errors import (
     KernError,
     QueryFailed,
@@ -115,7 +116,7 @@ class PostgresDb(RowStore):
         url = urls.parse_url(db_url)
         self._db_url = url.set(drivername="postgresql+psycopg")
         self._db_schema = db_schema
-        super().__init__(urls.format_url(url), Tables(session_table, db_schema), read_only=read_only)
+        super().__init__(urls.format_url(url), shared_tables(session_table, db_schema), read_only=read_only)
 
     @property
     def database(self) -> str:
@@ -135,14 +136,14 @@ class PostgresDb(RowStore):
             hint = "Check db_schema, or run CREATE SCHEMA."
             raise StoreNotFound(f"The schema {schema!r} does not exist in {self.url}.", hint)
         if schema != self.tables.metadata.schema:
-            self.tables = Tables(self.tables.name, schema)
+            self.tables = shared_tables(self.tables.name, schema)
 
     def _find_schema(self, connection: Connection) -> str:
         path = catalog.search_path(connection, self.tables.schema.name)
         required = set(self.tables.schema.columns.keys())
         candidates: list[str] = [schema["name"] for schema in path if required.issubset(schema["columns"])]
         for schema in candidates:
-            kern_schema = Tables(self.tables.name, schema).schema
+            kern_schema = shared_tables(self.tables.name, schema).schema
             row = sa.select(kern_schema.c.version).where(kern_schema.c.session_table == self.tables.name)
             if connection.execute(row).first() is not None:
                 return schema
@@ -159,7 +160,7 @@ class PostgresDb(RowStore):
         """A pool whose connections are checked before use: servers restart while notebooks stay open."""
         arguments = {} if "connect_timeout" in self._db_url.query else {"connect_timeout": max(2, round(self.timeout))}
         options: dict[str, Any] = {"poolclass": InterruptSafeQueuePool, "pool_pre_ping": True}
-        engine = sa.create_engine(self._db_url, **options, pool_timeout=self.timeout, connect_args=arguments)
+        engine = create_engine(self._db_url, **options, pool_timeout=self.timeout, connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
         def prepare(raw: Any, _: object) -> None:

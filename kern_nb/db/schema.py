@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, get_args
 
 import sqlalchemy as sa
@@ -236,6 +237,12 @@ class Tables:
         sa.Index(f"{self.name}_requirements_by_run", self.requirements.c.run_id)
         sa.Index(f"{self.name}_requirements_by_session", self.requirements.c.session_id)
         sa.Index(f"{self.name}_scores_by_session", self.scores.c.session_id)
+
+
+@lru_cache(maxsize=32)
+def shared_tables(session_table: str, db_schema: str | None = None, *, indexed: bool = True) -> Tables:
+    """Return the `Tables` of these arguments, the same for all stores, so that `statement_cache` serves them all."""
+    return Tables(session_table, db_schema, indexed=indexed)
 
 
 UNKNOWN_TIME = -(2**62)

@@ -7,12 +7,15 @@ refused and never changed.
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from operator import attrgetter
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import catalog, key_upgrades
 from kern_nb.db.schema import Tables
+from kern_nb.db.statement_cache import shared_dialect
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
 SCHEMA_VERSION = 5
@@ -42,22 +45,35 @@ def create_tables(
     Arguments and errors are those of `read_version`; after an error nothing was changed.
     """
     version = read_version(connection, tables, beside_others=beside_others, database=database)
-    tables.metadata.create_all(connection)
     if version is None:
+        for statement in _creation_statements(tables, shared_dialect(connection.dialect)):
+            connection.exec_driver_sql(statement)
         connection.execute(tables.schema.insert().values(session_table=tables.name, version=SCHEMA_VERSION))
     elif version < SCHEMA_VERSION:
+        tables.metadata.create_all(connection)
+        # All columns first: DuckDB cannot alter a table of which the transaction has changed rows.
         for step in range(version + 1, SCHEMA_VERSION + 1):
             for table, column in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, table), column)
-            if step == _INTERNAL_COLUMN_VERSION:
-                key_upgrades.upgrade_messages(connection, tables.messages)
-                key_upgrades.upgrade_runs(connection, tables.runs)
-                key_upgrades.upgrade_texts(connection, tables)
+        if version < _INTERNAL_COLUMN_VERSION:
+            key_upgrades.upgrade_messages(connection, tables.messages)
+            key_upgrades.upgrade_runs(connection, tables.runs)
+            key_upgrades.upgrade_texts(connection, tables)
         for index in tables.sessions.indexes | tables.runs.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
         )
+
+
+@lru_cache(maxsize=32)
+def _creation_statements(tables: Tables, dialect: sa.Dialect) -> list[str]:
+    """The DDL of a workload; only ``kern_schema`` may exist already."""
+    statements: list[sa.schema.ExecutableDDLElement] = []
+    for table in tables.metadata.sorted_tables:
+        statements.append(sa.schema.CreateTable(table, if_not_exists=table is tables.schema))
+        statements += map(sa.schema.CreateIndex, sorted(table.indexes, key=attrgetter("name")))
+    return [str(statement.compile(dialect=dialect)) for statement in statements]
 
 
 def read_version(

@@ -32,9 +32,10 @@ from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.pools import raise_interrupt
 from kern_nb.db.row_store import RowStore
-from kern_nb.db.schema import SESSION_TABLE, Tables
+from kern_nb.db.schema import SESSION_TABLE, shared_tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
+from kern_nb.db.statement_cache import create_engine
 from kern_nb.errors import DamagedRow, QueryFailed, StoreBusy
 
 
@@ -91,7 +92,7 @@ class SqliteDb(RowStore):
     ) -> None:
         self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
-        super().__init__(f"sqlite:///{db_file}", Tables(session_table), read_only=read_only)
+        super().__init__(f"sqlite:///{db_file}", shared_tables(session_table), read_only=read_only)
 
     def is_there(self) -> bool:
         """Whether the file exists."""
@@ -102,7 +103,7 @@ class SqliteDb(RowStore):
         with sqlite_files.open_without_side_effects(self.db_file) as raw:
             if raw is None:
                 return True
-            engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
+            engine = create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
             with raise_interrupt(), engine.connect() as connection:
                 objects = catalog.list_objects(connection, None)
                 return schema_versions.has_kern_tables(connection, self.tables, objects, **self._schema_options())
@@ -114,7 +115,7 @@ class SqliteDb(RowStore):
     @cached_property
     def engine(self) -> sa.Engine:
         """An engine with explicit BEGIN: a writer takes its lock at the start and cannot fail midway."""
-        engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=SqlitePool)
+        engine = create_engine("sqlite://", creator=self._connect, poolclass=SqlitePool)
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:

@@ -23,6 +23,7 @@ from kern_nb.db.columns import FRAMES, Column, Kind
 from kern_nb.db.dtypes import ARROW_TYPES, to_pandas
 from kern_nb.db.sql_expressions import as_jsonb, as_time
 from kern_nb.db.sql_parameters import COMMENT, QUOTED, bind_parameters, number_parameters
+from kern_nb.db.statement_cache import shared_dialect
 from kern_nb.db.views import VIEWS, view_query
 from kern_nb.errors import BadUsage, QueryFailed, QueryRefused, did_you_mean
 
@@ -203,6 +204,7 @@ def compile_views(
     store: Database, dialect: sa.Dialect, db_schema: str = "main", names: Collection[str] = VIEWS
 ) -> dict[str, str]:
     """The SELECT of each view by name."""
+    dialect = shared_dialect(dialect)
     return {name: _compile_view(name, store.tables, dialect, db_schema) for name in VIEWS if name in names}
 
 

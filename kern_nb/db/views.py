@@ -8,6 +8,7 @@ of totals: they are computed from rows, never from counters, and only if request
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -250,6 +251,17 @@ def view_query(
     view: str, tables: Tables, only: RowFilter | None = None, masks: Masks = NO_MASKS, requested: ColumnNames = None
 ) -> Query:
     """The SELECT of a view. ``only`` restricts the rows that totals are computed from; None means all."""
+    if only is None and not masks:
+        return _unfiltered_query(view, tables, None if requested is None else tuple(requested))
+    return _build_query(view, tables, only, masks, requested)
+
+
+@lru_cache(maxsize=64)  # building one takes as long as executing it on a small store
+def _unfiltered_query(view: str, tables: Tables, requested: tuple[str, ...] | None) -> Query:
+    return _build_query(view, tables, None, NO_MASKS, requested)
+
+
+def _build_query(view: str, tables: Tables, only: RowFilter | None, masks: Masks, requested: ColumnNames) -> Query:
     table: sa.Table = getattr(tables, view)
     names = _required_columns(view, requested)
     computed: dict[str, Expression] = {}

@@ -47,6 +47,7 @@ def test_run_pauses_for_confirmation(store):
     assert agent.get_chat_history() == []
 
 
+@pytest.mark.every_engine
 def test_approved_tool_runs_once(store):
     """With the model's arguments; the model is told the result, and it is one run from its question to its answer."""
     sent, heard = [], []

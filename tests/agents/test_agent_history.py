@@ -7,18 +7,10 @@ from recording_models import RecordingModel, calls, calls_once
 
 from kern_nb import Agent
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 from kern_nb.records import Message, Run, ToolCall
 from kern_nb.team import Team
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what an agent is told does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def look_up(city: str) -> str:
@@ -185,6 +177,7 @@ def test_history_copies_are_not_sent_twice(db):
     assert len([m for m in model.told[-1] if m.role == "system"]) == 1
 
 
+@pytest.mark.every_engine
 def test_branch_history_ends_at_branch_point(store):
     """On every engine: the branch hears its parent's runs up to the fork and its own, the parent never the branch's."""
     model = RecordingModel()

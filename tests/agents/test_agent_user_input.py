@@ -58,6 +58,7 @@ def test_user_input_fills_any_argument(store):
     assert (done.status, results(done)) == ("COMPLETED", ["Paris on May 1 for 4"])
 
 
+@pytest.mark.every_engine
 def test_user_input_fills_declared_fields(store):
     """The question names these, and only these; `args` says the same as `value`."""
     booked = []

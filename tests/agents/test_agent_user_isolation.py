@@ -10,18 +10,10 @@ from stored_values import columns_with
 
 from kern_nb import Agent, Team, Workflow, rerun
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import KernError, OwnerMismatch, RunNotFound, SessionNotFound
 from kern_nb.models.scripted import ScriptedModel, call
 
 SECRET = "alice's swordfish"
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def of_alice(store, **options):

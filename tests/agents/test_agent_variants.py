@@ -10,18 +10,10 @@ from rerun_shops import add, seller, shop
 from team_members import crew, member, task
 
 from kern_nb.agent import Agent, SessionSummaryManager
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage
 from kern_nb.models.scripted import ScriptedModel
 from kern_nb.team import Team
 from kern_nb.workflow import Workflow
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what is tested does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def every_parameter(db):

@@ -12,7 +12,7 @@ from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 
 
-class Counting(InMemoryDb):
+class Counting(SqliteDb):
     """A store that counts how often it was asked for a session with its runs."""
 
     reads = 0
@@ -23,9 +23,9 @@ class Counting(InMemoryDb):
 
 
 @pytest.fixture
-def db():
-    """A store in memory."""
-    with Counting() as store:
+def db(tmp_path):
+    """A store that counts."""
+    with Counting(tmp_path / "s.db") as store:
         yield store
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from failing_agents import an_agent, calls_in_turn, left_running, require_the_next_works
 
 from kern_nb.agent import Agent
-from kern_nb.db import InMemoryDb, SessionStore
+from kern_nb.db import SessionStore
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.team import Team
 from kern_nb.workflow import Parallel, Step, Workflow
@@ -99,33 +99,33 @@ async def settled(store: SessionStore) -> list[tuple[str, int]]:
     ("kind", "times", "step"),
     [("agent", 1, 1), ("team", 1, 2), ("workflow", 1, 2), ("agent", 2, 2), ("workflow", 3, 4)],
 )
-def test_cancel_run_at_any_statement(kind, times, step, caplog):
+def test_cancel_run_at_any_statement(kind, times, step, store, caplog):
     """Once, or again while it is being dealt with: the caller gets CancelledError, the run is CANCELLED, no thread complains."""
     found: Counter = Counter()
-    with InMemoryDb() as store:
-        runner = MAKES[kind](store)
+    runner = MAKES[kind](store)
 
-        async def at_every_statement() -> None:
-            await runner.arun("x", session_id="whole")
-            at = 1
-            with counted(store) as statements:
-                while at == 1 or at <= statements.n:
-                    session_id = f"chat {at}"
-                    found[await cancelled_at(runner, statements, range(at, at + times), session_id)] += 1
-                    assert await settled(store) == [], f"cancelled at statement {at}"
-                    at += step
+    async def at_every_statement() -> None:
+        await runner.arun("x", session_id="whole")
+        at = 1
+        with counted(store) as statements:
+            while at == 1 or at <= statements.n:
+                session_id = f"chat {at}"
+                found[await cancelled_at(runner, statements, range(at, at + times), session_id)] += 1
+                assert await settled(store) == [], f"cancelled at statement {at}"
+                at += step
 
-        asyncio.run(at_every_statement())
-        # The last statements may be too late for a cancellation: the run is done.
-        assert set(found) <= {asyncio.CancelledError, None}
-        assert found[asyncio.CancelledError] > found.total() // 2
-        runs = store.runs_df()
-        assert set(runs.status) == {"CANCELLED", "COMPLETED"}
-        assert set(store.tool_calls_df().status) <= {"completed", "failed", "unknown"}
-        assert [record.message for record in caplog.records] == []
-        require_the_next_works(store)
+    asyncio.run(at_every_statement())
+    # The last statements may be too late for a cancellation: the run is done.
+    assert set(found) <= {asyncio.CancelledError, None}
+    assert found[asyncio.CancelledError] > found.total() // 2
+    runs = store.runs_df()
+    assert set(runs.status) == {"CANCELLED", "COMPLETED"}
+    assert set(store.tool_calls_df().status) <= {"completed", "failed", "unknown"}
+    assert [record.message for record in caplog.records] == []
+    require_the_next_works(store)
 
 
+@pytest.mark.every_engine
 def test_cancel_run_on_each_engine(store):
     """At every second statement; a run that was cancelled can be gone on with."""
     agent = Agent(ScriptedModel(calls_in_turn("one", "two")), db=store, tools=[one, two])

@@ -10,7 +10,7 @@ from json_processes import JsonProcess
 
 from kern_nb.db import open_store
 
-ROUNDS = {"postgres": 100, "sqlite": 20, "duckdb": 4}
+ROUNDS = {"postgres": 40, "sqlite": 20, "duckdb": 4}
 """PostgreSQL lets all of them work at the same time, where a file admits one writer: there the promise is hardest to keep."""
 
 

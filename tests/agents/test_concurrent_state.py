@@ -10,17 +10,9 @@ import pytest
 from recording_models import RecordingModel, calls_once
 
 from kern_nb import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import call
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def counting(db, **options):
@@ -149,6 +141,7 @@ def setting(**values):
 
 
 @pytest.mark.parametrize("last", ["a", "b"])
+@pytest.mark.every_engine
 def test_concurrent_runs_merge_state_keys(store, last):
     """On every engine, whichever ends last; and below one key, too."""
     store.update_session_state("chat", {"n": 0, "user": {"name": "Ann"}})

@@ -16,19 +16,11 @@ from traitlets.config import Config
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunFailed
 from kern_nb.models.scripted import call
 from kern_nb.runtime import event_loop
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def test_run_inside_running_loop(store):

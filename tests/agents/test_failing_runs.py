@@ -9,15 +9,8 @@ import pytest
 from failing_agents import an_agent, left_running, require_the_next_works, statuses
 
 from kern_nb.agent import Agent, tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed, UnstorableValue
 from kern_nb.models.scripted import ScriptedModel, call
-
-
-@pytest.fixture
-def memory():
-    with InMemoryDb() as store:
-        yield store
 
 
 @pytest.fixture
@@ -51,16 +44,16 @@ def test_model_fails_after_tool(store):
     assert store.get_run(run.run_id).error is None
 
 
-def test_error_without_text(memory):
+def test_error_without_text(db):
     """Is stored by its name."""
     with pytest.raises(RunFailed, match="TimeoutError"):
-        an_agent(memory, script=[TimeoutError()]).run("x")
+        an_agent(db, script=[TimeoutError()]).run("x")
 
-    assert memory.runs_df().error.tolist() == ["TimeoutError: no reason given"]
-    require_the_next_works(memory)
+    assert db.runs_df().error.tolist() == ["TimeoutError: no reason given"]
+    require_the_next_works(db)
 
 
-def test_model_exceeds_timeout(memory, never):
+def test_model_exceeds_timeout(db, never):
     """``timeout_s`` ends the run with an error that says so."""
 
     def slow(messages):
@@ -68,13 +61,13 @@ def test_model_exceeds_timeout(memory, never):
         return "too late"
 
     with pytest.raises(RunFailed, match=r"no answer within 0\.2 s"):
-        an_agent(memory, script=slow, timeout_s=0.2).run("x")
+        an_agent(db, script=slow, timeout_s=0.2).run("x")
 
-    assert memory.runs_df().status.tolist() == ["ERROR"]
-    require_the_next_works(memory)
+    assert db.runs_df().status.tolist() == ["ERROR"]
+    require_the_next_works(db)
 
 
-def test_tool_exceeds_run_timeout(memory, never):
+def test_tool_exceeds_run_timeout(db, never):
     """It had started, and nobody knows what became of it."""
 
     def wait() -> str:
@@ -82,16 +75,16 @@ def test_tool_exceeds_run_timeout(memory, never):
         never.wait()
         return "too late"
 
-    an_agent(memory, look_up, session_id="first").run("x")  # what takes time once is done
+    an_agent(db, look_up, session_id="first").run("x")  # what takes time once is done
     with pytest.raises(RunFailed, match=r"no answer within 2 s"):
-        an_agent(memory, look_up, wait, timeout_s=2).run("x")
+        an_agent(db, look_up, wait, timeout_s=2).run("x")
 
-    assert statuses(memory) == {"look_up": "completed", "wait": "unknown"}
-    require_the_next_works(memory)
+    assert statuses(db) == {"look_up": "completed", "wait": "unknown"}
+    require_the_next_works(db)
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
-def test_tool_exceeds_own_timeout(memory, never, kind):
+def test_tool_exceeds_own_timeout(db, never, kind):
     """The model is told that it took too long, and the run goes on."""
 
     def plain() -> str:
@@ -105,17 +98,17 @@ def test_tool_exceeds_own_timeout(memory, never, kind):
         return "too late"
 
     made = tool(plain if kind == "plain" else waits, name="wait", timeout_s=0.1)
-    run = an_agent(memory, made, look_up).run("x")
+    run = an_agent(db, made, look_up).run("x")
 
     assert (run.status, run.output) == ("COMPLETED", "got found")
-    assert statuses(memory) == {"wait": "failed", "look_up": "completed"}
+    assert statuses(db) == {"wait": "failed", "look_up": "completed"}
     assert "0.1" in str(run.tool_calls[0].result)
-    require_the_next_works(memory)
+    require_the_next_works(db)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit("bye"), KeyboardInterrupt(), asyncio.CancelledError()])
 @pytest.mark.parametrize("kind", ["plain", "async", "model"])
-def test_any_exception_of_tool_or_model(memory, error, kind):
+def test_any_exception_of_tool_or_model(db, error, kind):
     """Even what would end a thread or a loop: an error of a tool is told to the model, that of a model ends the run."""
 
     def plain() -> str:
@@ -130,21 +123,21 @@ def test_any_exception_of_tool_or_model(memory, error, kind):
         raise error
 
     agent = {
-        "plain": an_agent(memory, tool(plain, name="raises"), look_up),
-        "async": an_agent(memory, tool(waits, name="raises"), look_up),
-        "model": an_agent(memory, script=model),
+        "plain": an_agent(db, tool(plain, name="raises"), look_up),
+        "async": an_agent(db, tool(waits, name="raises"), look_up),
+        "model": an_agent(db, script=model),
     }[kind]
     try:
         assert agent.run("x").output == "got found"
     except (RunFailed, asyncio.CancelledError):
-        assert memory.runs_df().status.tolist() in (["ERROR"], ["CANCELLED"])
-        assert memory.runs_df().error.notna().all()
+        assert db.runs_df().status.tolist() in (["ERROR"], ["CANCELLED"])
+        assert db.runs_df().error.notna().all()
 
-    assert left_running(memory) == []
+    assert left_running(db) == []
     if isinstance(error, ValueError) and kind != "model":
-        assert statuses(memory) == {"raises": "failed", "look_up": "completed"}
-        assert memory.get_session("chat").runs[0].tool_calls[0].result == "ValueError: no"
-    require_the_next_works(memory)
+        assert statuses(db) == {"raises": "failed", "look_up": "completed"}
+        assert db.get_session("chat").runs[0].tool_calls[0].result == "ValueError: no"
+    require_the_next_works(db)
 
 
 def test_tool_sets_unstorable_state(store):
@@ -169,17 +162,17 @@ def test_tool_sets_unstorable_state(store):
     assert require_the_next_works(store).session_state == {"noted": True}
 
 
-def test_unstorable_session_state_is_rejected(memory):
+def test_unstorable_session_state_is_rejected(db):
     """Before anything is stored."""
     for state in ({"x": object()}, {"x": threading.Lock()}):
         with pytest.raises(UnstorableValue):
-            an_agent(memory, look_up).run("x", session_state=state)
+            an_agent(db, look_up).run("x", session_state=state)
 
-    assert len(memory.runs_df()) == 0
-    require_the_next_works(memory)
+    assert len(db.runs_df()) == 0
+    require_the_next_works(db)
 
 
-def test_non_json_results_do_not_fail_run(memory):
+def test_non_json_results_do_not_fail_run(db):
     """The tool has run: the model gets words for what it gave, and the call is completed."""
     circle: list = []
     circle.append(circle)
@@ -189,9 +182,9 @@ def test_non_json_results_do_not_fail_run(memory):
     values = [b"\xff\xfe", {"\ud800": "\udfff"}, circle, deep, object(), threading.Lock(), lambda: 1, {(1, 2): {3}}]
 
     for number, value in enumerate(values):
-        run = an_agent(memory, tool(lambda value=value: value, name="give"), session_id=f"chat {number}").run("x")
+        run = an_agent(db, tool(lambda value=value: value, name="give"), session_id=f"chat {number}").run("x")
         assert (run.status, [c.status for c in run.tool_calls]) == ("COMPLETED", ["completed"]), repr(value)[:80]
-    require_the_next_works(memory)
+    require_the_next_works(db)
 
 
 def test_repeated_failure_before_first_write(store):

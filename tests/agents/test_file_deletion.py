@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import pytest
 from pydantic_ai import BinaryContent
 from pydantic_ai.messages import FilePart, TextPart
 from recording_models import PartsModel, RecordingModel, calls_once
@@ -12,18 +11,10 @@ from stored_values import stored_blobs
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import call
 
 PNG = b"\x89PNG the sea"
 HASH = hashlib.sha256(PNG).hexdigest()
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def test_deleting_session_deletes_its_files(store):

@@ -13,20 +13,12 @@ from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 from kern_nb.workflow import Condition, Loop
 
 WAIT_S = 30
 PAGES = ["page 0", "page 1"]
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what a function yields does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 async def pages():

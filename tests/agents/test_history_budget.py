@@ -7,18 +7,10 @@ from recording_models import RecordingModel, calls_once, said
 
 from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager
-from kern_nb.db import InMemoryDb
 from kern_nb.records import Message, Run, ToolCall
 from kern_nb.runtime.history import estimate_tokens
 
 LONG = "word " * 400  # about 500 tokens
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what fits does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def remembering(model, db, summary, **options):

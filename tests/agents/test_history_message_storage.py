@@ -9,13 +9,6 @@ from kern_nb import Agent
 from kern_nb.db import InMemoryDb
 
 
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
-
-
 def look() -> str:
     """A tool."""
     return "the sea"

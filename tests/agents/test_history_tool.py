@@ -8,16 +8,8 @@ import pytest
 from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import call
 from kern_nb.records import Message, Run
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what is read does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def turn(n):

@@ -10,7 +10,7 @@ from recording_models import RecordingModel, results
 
 from kern_nb import Agent
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
+from kern_nb.db import SqliteDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.openai import OpenAIChat, OpenAIResponses
 from kern_nb.models.scripted import call
@@ -34,9 +34,9 @@ def text(request):
 
 
 @pytest.fixture(scope="module")
-def db():
-    """A store in memory, for what does not depend on the engine."""
-    with InMemoryDb() as store:
+def db(tmp_path_factory):
+    """A store, for what does not depend on the engine."""
+    with SqliteDb(tmp_path_factory.mktemp("db") / "s.db") as store:
         yield store
 
 
@@ -59,6 +59,7 @@ def echo(word, more: dict | None = None):
     return {"echo": word, word[:50]: [more]}
 
 
+@pytest.mark.every_engine
 def test_hostile_text_is_stored_in_all_fields(store):
     """On every engine: input, instructions, arguments, results, output, state, title, user, tool's error."""
 

@@ -6,18 +6,10 @@ import pytest
 from recording_models import RecordingModel
 
 from kern_nb import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.openai import OpenAIChat, OpenAIResponses
 from kern_nb.records import Message, Run, ToolCall
 
 GO_ON = ("user", "go on")
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what is told does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def tell(db, *messages, model=None):

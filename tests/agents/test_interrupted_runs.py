@@ -36,6 +36,7 @@ def interrupt_when(begun: threading.Event) -> threading.Thread:
 
 
 @pytest.mark.parametrize("how", ["run", "print_response"])
+@pytest.mark.every_engine
 def test_interrupt_during_model_request(store, never, how):
     """The caller gets KeyboardInterrupt at once, and by then the run is stored as cancelled."""
     begun = threading.Event()

@@ -8,16 +8,9 @@ from recording_models import RecordingModel
 
 from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager, tool
-from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, KernError, RunFailed
 from kern_nb.models.scripted import ScriptedModel, call
-
-
-@pytest.fixture
-def db():
-    """A store in memory."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def nothing():

@@ -14,7 +14,6 @@ from stored_values import columns_with, stored_blobs
 
 from kern_nb import Agent
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunFailed
 from kern_nb.models.scripted import call
 
@@ -22,13 +21,6 @@ PNG = b"\x89PNG swordfish-in-the-sea"
 SECRET = "swordfish-in-the-sea"
 HASH = hashlib.sha256(PNG).hexdigest()
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 @pytest.fixture

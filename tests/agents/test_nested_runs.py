@@ -9,18 +9,11 @@ import pytest
 from failing_agents import left_running
 
 from kern_nb.agent import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import ScriptedModel, call
 
 DEPTH = 4
 AT_ONCE = 50
 PATIENCE_S = 60
-
-
-@pytest.fixture
-def store():
-    with InMemoryDb() as found:
-        yield found
 
 
 def asking(store, ask, name: str, **options) -> Agent:

@@ -8,18 +8,10 @@ import pytest
 from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
-from kern_nb.db import InMemoryDb
 from kern_nb.models.scripted import call
 from kern_nb.records import Message, Run, ToolCall
 
 SECRET = "the password is swordfish"
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what is searched does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def tell(db, user_id, session_id, text=SECRET):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 SETUP = """
 import threading
@@ -55,6 +53,9 @@ print('after')
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """The outputs of the cells, after the notebook was run from top to bottom."""
+    import nbformat  # takes a second, in each process that collects the tests
+    from nbclient import NotebookClient
+
     folder = tmp_path_factory.mktemp("notebook")
     homes = {name: str(folder / name) for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
     cells = [SETUP, *(AROUND.format(cell) if "print_response" in cell else cell for cell in CELLS.values())]

@@ -14,13 +14,6 @@ from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Message, Run, Usage
 
 
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
-
-
 def talk(db, *inputs, model=None, **options):
     """An agent in the session "chat" that was told these."""
     agent = Agent(model or RecordingModel(), db=db, **{"session_id": "chat"} | options)

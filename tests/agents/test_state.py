@@ -11,16 +11,8 @@ from recording_models import RecordingModel, calls, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed, UnstorableValue
 from kern_nb.models.scripted import ScriptedModel, call
-
-
-@pytest.fixture
-def db():
-    """A store in memory: the rules do not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def look(session_state: dict) -> dict:
@@ -64,6 +56,7 @@ def test_run_state_takes_precedence_over_stored(db):
     assert db.get_session("chat").session_state == found
 
 
+@pytest.mark.every_engine
 def test_state_precedence_on_every_engine(store):
     """Default 1, stored 2, given 3, each in its turn."""
     assert seen(store, default={"a": 1, "b": 1, "c": 1}, given={"c": 3}) == {"a": 1, "b": 1, "c": 3}

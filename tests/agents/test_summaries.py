@@ -14,20 +14,13 @@ from recording_models import RecordingModel
 
 from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import SessionSummaryManager, tool
-from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.db import SqliteDb
 from kern_nb.errors import RunFailed, SessionNotFound
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
 
 WAIT_S = 30
 ANSWER = json.dumps({"summary": "They met.", "topics": ["names", "greetings"]})
-
-
-@pytest.fixture
-def db():
-    """A store in memory: summaries do not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def summarizing(db, summary, model=None, **options):

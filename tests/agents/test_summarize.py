@@ -11,19 +11,11 @@ from recording_models import RecordingModel
 from kern_nb import Agent, Workflow
 from kern_nb.agent import SessionSummaryManager
 from kern_nb.analysis.digest import Digest
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
 from kern_nb.operations.summarize import summarize
 from kern_nb.records import Message, Run, Session, SessionSummary
 
 ANSWER = json.dumps({"summary": "They met.", "topics": ["names", "greetings"]})
-
-
-@pytest.fixture
-def db():
-    """A store in memory: summaries do not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def say(store, session_id, *questions, **fields):

@@ -8,20 +8,13 @@ import threading
 import pytest
 from recording_models import RecordingModel
 
-from kern_nb.db import InMemoryDb, SqliteDb, open_store
+from kern_nb.db import SqliteDb, open_store
 from kern_nb.errors import ReadOnlyStore, SummaryFailed
 from kern_nb.operations.summarize import summarize
 from kern_nb.records import Message, Run
 from kern_nb.text import progress
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def db():
-    """A store in memory."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def long_past(store, session_id, runs=40):

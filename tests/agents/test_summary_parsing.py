@@ -9,14 +9,14 @@ from recording_models import RecordingModel
 
 from kern_nb import Agent
 from kern_nb.agent import SessionSummaryManager
-from kern_nb.db import InMemoryDb
+from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.records import Message, Run, Session
 
 
 @pytest.fixture(scope="module")
-def db():
-    """A store in memory, with a session for each test."""
-    with InMemoryDb() as store:
+def db(tmp_path_factory):
+    """A store, with a session for each test."""
+    with SqliteDb(tmp_path_factory.mktemp("db") / "s.db") as store:
         yield store
 
 

@@ -16,15 +16,15 @@ from typing_extensions import TypedDict
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
-from kern_nb.db import InMemoryDb
+from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage
 from kern_nb.models.scripted import call
 
 
 @pytest.fixture(scope="module")
-def db():
-    """A store in memory, for all of these."""
-    with InMemoryDb() as store:
+def db(tmp_path_factory):
+    """A store, for all of these."""
+    with SqliteDb(tmp_path_factory.mktemp("db") / "s.db") as store:
         yield store
 
 

@@ -15,18 +15,10 @@ from stored_values import columns_with
 
 from kern_nb import Agent, Team
 from kern_nb.agent import RunContext, SessionSummaryManager, tool
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import RunFailed
 from kern_nb.models.scripted import call
 
 SECRET = "swordfish-is-the-word"
-
-
-@pytest.fixture
-def db():
-    """A store in memory: what is written does not depend on the engine."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def discreet(model, db, *tools, **options):

@@ -21,16 +21,16 @@ from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
 from kern_nb.agent import tool
-from kern_nb.db import InMemoryDb
+from kern_nb.db import SqliteDb
 from kern_nb.models.openai import OpenAIChat, OpenAIResponses
 from kern_nb.models.scripted import call
 from kern_nb.records import Message
 
 
 @pytest.fixture(scope="module")
-def db():
-    """A store in memory, for all of these."""
-    with InMemoryDb() as store:
+def db(tmp_path_factory):
+    """A store, for all of these."""
+    with SqliteDb(tmp_path_factory.mktemp("db") / "s.db") as store:
         yield store
 
 

@@ -10,16 +10,9 @@ import sqlalchemy as sa
 from conversations import make_run, save
 
 from kern_nb.analysis.digest import digest
-from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Message, Run, Usage
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def values(found, column="value"):

@@ -10,18 +10,10 @@ from conversations import make_run, save
 
 from kern_nb.analysis.compare import compare
 from kern_nb.analysis.digest import digest
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import AmbiguousReference, BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 START = datetime(2026, 11, 20, 19, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def db():
-    """A store in memory, where the engine does not matter."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def at(seconds):

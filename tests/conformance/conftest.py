@@ -16,20 +16,36 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 
-@pytest.fixture
-def every_store(tmp_path: Path, postgres_database_url: str) -> Iterator[dict[str, SessionStore]]:
-    """An empty store of each engine, by the engine's name."""
+@contextlib.contextmanager
+def stores_of_every_engine(folder: Path, postgres_url: str) -> Iterator[dict[str, SessionStore]]:
+    """Empty stores by the engine's name; all are closed at the end."""
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SqliteDb
 
     stores = {
-        "duckdb": DuckDb(tmp_path / "s.duckdb"),
-        "sqlite": SqliteDb(tmp_path / "s.db"),
-        "postgres": PostgresDb(postgres_database_url),
+        "duckdb": DuckDb(folder / "s.duckdb"),
+        "sqlite": SqliteDb(folder / "s.db"),
+        "postgres": PostgresDb(postgres_url),
         "memory": InMemoryDb(),
     }
     with contextlib.ExitStack() as stack:
         for store in stores.values():
             stack.callback(store.close)
+        yield stores
+
+
+@pytest.fixture
+def every_store(tmp_path: Path, postgres_database_url: str) -> Iterator[dict[str, SessionStore]]:
+    """An empty store of each engine, by the engine's name."""
+    with stores_of_every_engine(tmp_path, postgres_database_url) as stores:
+        yield stores
+
+
+@pytest.fixture(scope="module")
+def shared_stores(
+    tmp_path_factory: pytest.TempPathFactory, shared_postgres_database_url: str
+) -> Iterator[dict[str, SessionStore]]:
+    """A store of each engine for the tests of a module, which fill it once and then only read."""
+    with stores_of_every_engine(tmp_path_factory.mktemp("shared"), shared_postgres_database_url) as stores:
         yield stores
 
 

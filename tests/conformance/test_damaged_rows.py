@@ -229,7 +229,7 @@ def test_bytes_in_any_sqlite_column_are_damage(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("engine", "every"), [("sqlite", 250), ("duckdb", 270), ("postgres", 270)])
+@pytest.mark.parametrize(("engine", "every"), [("sqlite", 370), ("duckdb", 410), ("postgres", 410)])
 def test_sampled_damage_raises_no_driver_error(engine, every, tmp_path, request):
     """Calls everything public; `tests/stress/damaged_cells.py` does so for all cells."""
     url = request.getfixturevalue("postgres_database_url") if engine == "postgres" else None

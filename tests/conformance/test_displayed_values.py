@@ -6,12 +6,15 @@ import itertools
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 
 import pytest
+from old_stores import downgrade
 from samples import load_session
 
 from kern_nb import Agent
 from kern_nb.analysis.compare import compare
+from kern_nb.analysis.conversation import load_conversation
 from kern_nb.db import SqliteDb
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run, ToolCall
@@ -140,8 +143,9 @@ def values(tmp_path_factory):
 
 
 @pytest.mark.parametrize("where", ["message", "call", "output"])
-def test_different_values_never_compare_equal(values, where):
+def test_different_values_never_compare_equal(values, where, monkeypatch):
     """Each value is compared with itself and with values that look similar."""
+    monkeypatch.setattr("kern_nb.analysis.compare.load_conversation", cache(load_conversation))  # each is read once
     names = list(VALUES)
     alike = ["none", "empty text", "empty list", "text of a list", "parts", "texts in lines", "list of texts"]
     for a, b in {
@@ -222,8 +226,6 @@ def test_tool_result_list_is_stored_as_list(store):
 
 def test_lists_of_old_store_are_values_after_upgrade(store_factory):
     """Version 3 stored lists of texts as such; parts of a prompt stay texts."""
-    from kern_nb.db import schema_versions
-
     store = store_factory("old")
     parts = [{"type": "text", "text": "this"}, {"type": "image", "sha256": "a" * 64}]
     store.append_run("s", with_result(["Alice", 30]))
@@ -235,14 +237,8 @@ def test_lists_of_old_store_are_values_after_upgrade(store_factory):
         connection.execute(m.update().where(m.c.role == "tool").values(content="Alice"))
         connection.execute(r.update().where(r.c.run_index == 1).values(input="a\nb", output=None))
 
-    def without_columns(connection):
-        for table, column in schema_versions.MIGRATIONS[4]:
-            name = getattr(store.tables, table).name
-            connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
-        connection.execute(store.tables.schema.update().values(version=3))
-
     store.write(back)
-    store.write(without_columns)
+    downgrade(store, 3)
     if store.url.endswith(":memory:"):
         store._found = False
     else:

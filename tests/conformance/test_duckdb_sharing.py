@@ -19,6 +19,7 @@ from samples import a_run, a_session, a_small_run, load_session
 from kern_nb.db import DuckDb, open_store
 from kern_nb.db.lease import LONGEST_HOLD_S
 from kern_nb.errors import StoreBusy
+from kern_nb.records import Run
 
 PREPARE = """
 import time
@@ -324,6 +325,16 @@ def test_forked_children_can_use_the_store(persistent_target):
         ]
         assert sorted(run.input for run in load_session(store, "chat").runs) == sorted(expected)
         assert store.check()
+
+
+def test_writer_opens_a_file_for_one_thread(tmp_path):
+    """The first write, which creates the file, does so too."""
+    with DuckDb(tmp_path / "s.duckdb") as store:
+        for text in ("creates the file", "opens it"):
+            store.append_run("chat", Run(input=text))
+            with store.connect() as connection:
+                assert connection.exec_driver_sql("SELECT current_setting('threads')").scalar() == 1
+            store.close()
 
 
 def test_error_names_another_thread_as_the_holder(tmp_path):

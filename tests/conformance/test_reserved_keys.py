@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from old_stores import downgrade
 from samples import load_session
 
-from kern_nb.db import key_upgrades, schema_versions
+from kern_nb.db import key_upgrades
 from kern_nb.records import Message, Run, ToolCall, Usage
 
 WORDS = (
@@ -144,13 +145,7 @@ def old_store(store_factory):
     step = {"step": "a", "step_path": "1"}
     store.append_run("chat", Run(run_id="r", messages=messages, extra=step))
 
-    def work(connection):
-        for table, column in schema_versions.MIGRATIONS[4]:
-            name = getattr(store.tables, table).name
-            connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
-        connection.execute(store.tables.schema.update().values(version=3))
-
-    store.write(work)
+    downgrade(store, 3)
     if store.url.endswith(":memory:"):
         store._found = False
         return store

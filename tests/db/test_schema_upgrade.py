@@ -6,26 +6,11 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from old_stores import downgrade
 
 from kern_nb.db import PostgresDb, schema_versions
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.records import Message, Requirement, Run
-
-
-def back_to(store, version: int) -> None:
-    """Downgrade a store: drop the columns of later versions."""
-
-    def work(connection):
-        for added in (columns for step, columns in schema_versions.MIGRATIONS.items() if step > version):
-            for table, column in added:
-                name = getattr(store.tables, table).name
-                for index in getattr(store.tables, table).indexes:
-                    if column in index.columns:
-                        connection.execute(sa.schema.DropIndex(index, if_exists=True))
-                connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
-        connection.execute(store.tables.schema.update().values(version=version))
-
-    store.write(work)
 
 
 @pytest.fixture(params=range(1, schema_versions.SCHEMA_VERSION))
@@ -42,7 +27,7 @@ def old_store(store_factory, old_version):
     run = store.start_run("waits", input="hi")
     requirement = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", args={"to": "bob"}, note="n")
     store.pause_run(run.run_id, [requirement])
-    back_to(store, old_version)
+    downgrade(store, old_version)
     return store
 
 
@@ -115,7 +100,7 @@ def test_concurrent_upgrades_run_once(postgres_database_url):
     """Two stores start the upgrade; neither fails, and it runs once."""
     with PostgresDb(postgres_database_url) as store:
         store.append_run("chat", Run(input="hi"))
-        back_to(store, 2)
+        downgrade(store, 2)
     waits = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )

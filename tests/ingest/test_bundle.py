@@ -30,12 +30,6 @@ def targets(tmp_path, new_postgres_database):
         yield stores
 
 
-@pytest.fixture
-def memory():
-    """A store in memory."""
-    return InMemoryDb()
-
-
 def assert_same_frames(store, other):
     expected_frames, actual_frames = frames_of(store), frames_of(other)
     for name, frame in expected_frames.items():
@@ -76,9 +70,9 @@ def test_a_repeated_import_changes_no_row(store, tmp_path):
     assert rows_of(other) == before
 
 
-def test_an_exported_import_equals_the_bundle(memory, tmp_path):
+def test_an_exported_import_equals_the_bundle(db, tmp_path):
     """Export after import gives the same file, except for the time in the header."""
-    first = exported(fill_store(memory), tmp_path / "first.json")
+    first = exported(fill_store(db), tmp_path / "first.json")
     other = InMemoryDb()
     other.ingest(first)
     second = exported(other, tmp_path / "second.json")
@@ -86,9 +80,9 @@ def test_an_exported_import_equals_the_bundle(memory, tmp_path):
     assert second.read_text().splitlines()[1:] == first.read_text().splitlines()[1:]
 
 
-def test_a_bundle_is_one_json_document(memory, tmp_path):
+def test_a_bundle_is_one_json_document(db, tmp_path):
     """One document with a session per line, readable names and no NULLs; another layout can be imported, too."""
-    path = exported(fill_store(memory), tmp_path / "all.json")
+    path = exported(fill_store(db), tmp_path / "all.json")
     document = json.loads(path.read_text(encoding="utf-8"))
     by_id = {record["session"]["session_id"]: record for record in document["records"] if "session" in record}
 
@@ -100,13 +94,13 @@ def test_a_bundle_is_one_json_document(memory, tmp_path):
     laid_out.write_text(json.dumps(document, indent=2))
     other = InMemoryDb()
     assert other.ingest(laid_out).errors == []
-    assert_same_frames(memory, other)
+    assert_same_frames(db, other)
 
 
-def test_only_named_sessions_are_exported(memory, tmp_path):
+def test_only_named_sessions_are_exported(db, tmp_path):
     """Sessions by id or prefix, each once, with only their files."""
-    fill_store(memory)
-    report = kern_nb.export("team", "emp", "team", path=tmp_path / "two.json", store=memory, progress=False)
+    fill_store(db)
+    report = kern_nb.export("team", "emp", "team", path=tmp_path / "two.json", store=db, progress=False)
     other = InMemoryDb()
     other.ingest(tmp_path / "two.json")
 
@@ -116,7 +110,7 @@ def test_only_named_sessions_are_exported(memory, tmp_path):
     assert len(rows_of(other)["agno_sessions_blobs"]) == 1
 
 
-def test_import_ends_open_runs(store, memory, tmp_path):
+def test_import_ends_open_runs(store, db, tmp_path):
     """A running run is interrupted and its calls are unknown; a paused run stays paused; the session state is stored."""
     store.update_session_state("chat", {"n": 1})
     running = store.start_run("chat", input="go")
@@ -125,32 +119,32 @@ def test_import_ends_open_runs(store, memory, tmp_path):
     )
     requirement = Requirement(kind="confirmation", tool_call_id="x")
     store.append_run("chat", Run(input="ask", status="PAUSED", requirements=[requirement]))
-    memory.ingest(exported(store, tmp_path / "open.json"))
-    runs = memory.get_session("chat").runs
+    db.ingest(exported(store, tmp_path / "open.json"))
+    runs = db.get_session("chat").runs
 
     assert [run.status for run in runs] == ["INTERRUPTED", "PAUSED"]
-    assert memory.get_session("chat").session_state == {"n": 1}
+    assert db.get_session("chat").session_state == {"n": 1}
     assert runs[0].session_state == {"n": 1}
     assert runs[0].tool_calls[0].status == "unknown"
     assert [r.status for r in runs[1].requirements] == ["pending"]
-    assert memory.check().problems == []
+    assert db.check().problems == []
     assert [run.status for run in store.get_session("chat").runs] == ["RUNNING", "PAUSED"]
 
 
-def test_a_later_bundle_adds_new_runs(store, memory, tmp_path):
+def test_a_later_bundle_adds_new_runs(store, db, tmp_path):
     """New runs, the end of open runs, new scores and state are added; local changes stay."""
     path = tmp_path / "chat.json"
     store.append_run("chat", chat("one", session_state={"n": 1}))
     running = store.start_run("chat", input="two")
-    memory.ingest(exported(store, path))
-    memory.rename_session("chat", "Mine")
-    memory.add_score("chat", "taste", 0.5)
+    db.ingest(exported(store, path))
+    db.rename_session("chat", "Mine")
+    db.add_score("chat", "taste", 0.5)
     store.append_messages(running.run_id, [Message(role="assistant", content="done")])
     store.finish_run(running.run_id, output="done")
     store.append_run("chat", chat("three", session_state={"n": 3}))
     store.add_score("chat", "reward", 1.0)
-    report = memory.ingest(exported(store, path))
-    session = memory.get_session("chat")
+    report = db.ingest(exported(store, path))
+    session = db.get_session("chat")
 
     assert report.errors == []
     assert (report.sessions, report.runs, report.messages) == (0, 2, 5)
@@ -158,8 +152,8 @@ def test_a_later_bundle_adds_new_runs(store, memory, tmp_path):
     assert [run.status for run in session.runs] == ["COMPLETED"] * 3
     assert session.session_name == "Mine"
     assert session.session_state == {"n": 3}
-    assert set(memory.scores_df()["name"]) == {"taste", "reward"}
-    assert memory.ingest(path).skipped == 1
+    assert set(db.scores_df()["name"]) == {"taste", "reward"}
+    assert db.ingest(path).skipped == 1
 
 
 def test_an_earlier_bundle_reverts_nothing(store, tmp_path):
@@ -173,19 +167,19 @@ def test_an_earlier_bundle_reverts_nothing(store, tmp_path):
     assert rows_of(store) == before
 
 
-def test_a_different_session_of_the_same_id_is_refused(store, memory, tmp_path):
+def test_a_different_session_of_the_same_id_is_refused(store, db, tmp_path):
     """Other runs, a diverged run or another branch point: reported, and nothing is written."""
     for session_id in ("chat", "mine", "base"):
-        memory.append_run(session_id, chat("one"))
-    memory.branch("base", after=0, new_session_id="fork")
-    path = exported(memory, tmp_path / "all.json")
+        db.append_run(session_id, chat("one"))
+    db.branch("base", after=0, new_session_id="fork")
+    path = exported(db, tmp_path / "all.json")
     store.append_run("chat", chat("something else"))
-    store.ingest(exported(memory, tmp_path / "mine.json", "mine"))
+    store.ingest(exported(db, tmp_path / "mine.json", "mine"))
     store.append_run("mine", chat("here"))
-    memory.append_run("mine", chat("there"))
+    db.append_run("mine", chat("there"))
     store.append_run("fork", chat("no branch"))
     before = rows_of(store)
-    report = store.ingest(exported(memory, path))
+    report = store.ingest(exported(db, path))
 
     assert [(p.line, p.reason.split(" is not imported: ")[1]) for p in report.errors] == sorted(
         [
@@ -218,10 +212,10 @@ def test_a_session_with_runs_of_another_session_is_refused(store, tmp_path):
 
 def test_a_folder_may_mix_bundles_and_other_formats(store, tmp_path):
     """The format of each file is detected from its content."""
-    memory = InMemoryDb()
-    memory.append_run("bundled", chat("one"))
+    db = InMemoryDb()
+    db.append_run("bundled", chat("one"))
     (tmp_path / "in").mkdir()
-    exported(memory, tmp_path / "in" / "b.json")
+    exported(db, tmp_path / "in" / "b.json")
     (tmp_path / "in" / "a.jsonl").write_text(json.dumps({"id": "a", "messages": [{"role": "user", "content": "x"}]}))
     (tmp_path / "in" / "c.jsonl").write_text(json.dumps({"id": "c", "messages": [{"role": "user", "content": "x"}]}))
     report = store.ingest(tmp_path / "in")

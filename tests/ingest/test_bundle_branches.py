@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 from bundles import chat, exported, fill_store, frames_of, history_of, rows_of, runs_of
 
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound
 from kern_nb.records import Message, Requirement, Run, ToolCall
 
 
 @pytest.fixture
-def other():
+def other(db):
     """The store that is imported into."""
-    return InMemoryDb()
+    return db
 
 
 def test_a_branch_without_its_parent_copies_inherited_runs(store, other, tmp_path):

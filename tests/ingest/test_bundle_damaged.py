@@ -7,28 +7,31 @@ import json
 import pytest
 from bundles import chat, exported, fill_store, rows_of
 
-from kern_nb.db import InMemoryDb
+from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import UnknownFormat
 from kern_nb.records import Requirement
 
 NAMES = ("a", "b", "c")
 
 
-@pytest.fixture
-def memory():
-    """A store in memory."""
-    return InMemoryDb()
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """The bytes of a bundle of three sessions, on its lines 2 to 4."""
+    folder = tmp_path_factory.mktemp("bundle")
+    with SqliteDb(folder / "s.db") as store:
+        for name in NAMES:
+            run = chat(name, requirements=[Requirement(kind="handoff", status="resolved", answer=1)])
+            store.append_run(name, run)
+            store.add_score(name, "reward", 1.0)
+        return exported(store, folder / "b.json", *NAMES).read_bytes()
 
 
 @pytest.fixture
-def path(tmp_path):
-    """A bundle of three sessions, on its lines 2 to 4."""
-    store = InMemoryDb()
-    for name in NAMES:
-        run = chat(name, requirements=[Requirement(kind="handoff", status="resolved", answer=1)])
-        store.append_run(name, run)
-        store.add_score(name, "reward", 1.0)
-    return exported(store, tmp_path / "b.json", *NAMES)
+def path(tmp_path, bundle):
+    """A file of the bundle."""
+    path = tmp_path / "b.json"
+    path.write_bytes(bundle)
+    return path
 
 
 def edited(path, change, line=3):
@@ -57,57 +60,57 @@ def test_a_damaged_line_rejects_its_session(store, path, damage):
     assert [problem.line for problem in report.errors] == [3]
 
 
-def test_invalid_bytes_reject_their_line(memory, path):
+def test_invalid_bytes_reject_their_line(db, path):
     """They are reported like any other damage."""
     lines = path.read_bytes().split(b"\n")
     lines[2] = lines[2][:60] + b"\xff\xfe" + lines[2][62:]
     path.write_bytes(b"\n".join(lines))
 
-    assert [problem.line for problem in memory.ingest(path).errors] == [3]
-    assert ids(memory) == ["a", "c"]
+    assert [problem.line for problem in db.ingest(path).errors] == [3]
+    assert ids(db) == ["a", "c"]
 
 
 @pytest.mark.parametrize("n_lines", [4, 3, 1])
-def test_a_truncated_bundle_is_reported(memory, path, n_lines):
+def test_a_truncated_bundle_is_reported(db, path, n_lines):
     """Also if it is truncated between two lines."""
     path.write_text("".join(f"{line}\n" for line in path.read_text().split("\n")[:n_lines]))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
-    assert ids(memory) == list(NAMES[: n_lines - 1])
+    assert ids(db) == list(NAMES[: n_lines - 1])
     assert [(p.line, "truncated" in p.reason) for p in report.errors] == [(n_lines, True)]
 
 
-def test_a_damaged_header_rejects_no_session(memory, path):
+def test_a_damaged_header_rejects_no_session(db, path):
     """Records are recognised by their content."""
     lines = path.read_text().split("\n")
     lines[0] = lines[0].replace('"records"', '"rec')
     path.write_text("\n".join(lines))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
-    assert ids(memory) == list(NAMES)
+    assert ids(db) == list(NAMES)
     assert [problem.line for problem in report.errors] == [1]
 
 
 @pytest.mark.parametrize("version", [3, "1", None, 0, -1, True])
-def test_an_unsupported_version_is_refused(memory, path, version):
+def test_an_unsupported_version_is_refused(db, path, version):
     """The error says what to do; nothing is imported, even if the format is named."""
     path.write_text(path.read_text().replace('"kern_nb_bundle": 2', f'"kern_nb_bundle": {json.dumps(version)}'))
     with pytest.raises(UnknownFormat, match=r"reads versions up to 2") as caught:
-        memory.ingest(path)
-    report = memory.ingest(path, format="bundle")
+        db.ingest(path)
+    report = db.ingest(path, format="bundle")
 
     assert "pip install -U" in caught.value.hint
     assert [problem.line for problem in report.errors] == [1]
-    assert ids(memory) == []
+    assert ids(db) == []
 
 
-def test_a_newer_bundle_in_a_folder_rejects_no_other_file(memory, path):
+def test_a_newer_bundle_in_a_folder_rejects_no_other_file(db, path):
     """The other files are imported."""
     newer = path.with_name("a.json")
     newer.write_text(path.read_text().replace('"kern_nb_bundle": 2', '"kern_nb_bundle": 3'))
-    report = memory.ingest(path.parent)
+    report = db.ingest(path.parent)
 
-    assert ids(memory) == list(NAMES)
+    assert ids(db) == list(NAMES)
     assert [problem.file for problem in report.errors] == ["a.json"]
 
 
@@ -172,23 +175,23 @@ def drop(*keys):
         lambda record: record["runs"].append(record["runs"][0]),
     ],
 )
-def test_an_invalid_edit_rejects_its_session(memory, path, change):
+def test_an_invalid_edit_rejects_its_session(db, path, change):
     """With its line and a reason; the others are stored, and every frame can be read."""
-    report = memory.ingest(edited(path, change))
+    report = db.ingest(edited(path, change))
 
     assert [problem.line for problem in report.errors] == [3]
     assert "is not imported: " in report.errors[0].reason
-    assert ids(memory) == ["a", "c"]
+    assert ids(db) == ["a", "c"]
     for frame in ("runs_df", "messages_df", "tool_calls_df", "scores_df"):
-        assert set(getattr(memory, frame)()["session_id"]) == {"a", "c"}
+        assert set(getattr(db, frame)()["session_id"]) == {"a", "c"}
 
 
-def test_a_valid_edit_is_imported(memory, path):
+def test_a_valid_edit_is_imported(db, path):
     """Bundles can be edited."""
-    report = memory.ingest(edited(path, put("better", "runs", 0, "output")))
+    report = db.ingest(edited(path, put("better", "runs", 0, "output")))
 
     assert report.errors == []
-    assert memory.get_session("b").runs[0].output == "better"
+    assert db.get_session("b").runs[0].output == "better"
 
 
 def test_an_excessively_nested_value_rejects_its_session(store, path):
@@ -218,11 +221,11 @@ def test_cycles_of_branches_are_refused(store, path):
     "change",
     [put("AAAA", "content"), put("not base64!", "content"), put(5, "media_type"), drop("content"), put(5, "blob")],
 )
-def test_a_blob_with_a_wrong_hash_is_not_imported(memory, tmp_path, change):
+def test_a_blob_with_a_wrong_hash_is_not_imported(db, tmp_path, change):
     """The sessions that refer to it are stored without it."""
     path = exported(fill_store(InMemoryDb()), tmp_path / "all.json")
-    report = memory.ingest(edited(path, change, line=2))
+    report = db.ingest(edited(path, change, line=2))
 
     assert [problem.line for problem in report.errors] == [2]
     assert report.sessions == 7
-    assert len(rows_of(memory)["agno_sessions_blobs"]) == 1
+    assert len(rows_of(db)["agno_sessions_blobs"]) == 1

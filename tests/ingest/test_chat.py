@@ -20,11 +20,9 @@ TALK = [
 
 
 @pytest.fixture
-def store():
-    """A store in memory: what an engine does with the rows is tested elsewhere."""
-    from kern_nb.db import InMemoryDb
-
-    return InMemoryDb()
+def store(db):
+    """What an engine does with the rows is tested elsewhere."""
+    return db
 
 
 @pytest.fixture

@@ -28,12 +28,6 @@ def results(*simulations):
     return json.dumps({"info": {"agent_info": {"llm": "m"}}, "simulations": list(simulations)}, indent=1)
 
 
-@pytest.fixture
-def memory():
-    """A store in memory."""
-    return InMemoryDb()
-
-
 def ids(store):
     return sorted(store.sessions_df()["session_id"])
 
@@ -50,13 +44,13 @@ def test_truncated_lines_are_reported(store, tmp_path):
     assert ids(store) == ["torn-2", "torn-5"]
 
 
-def test_several_records_on_one_line_are_imported(memory, tmp_path):
+def test_several_records_on_one_line_are_imported(db, tmp_path):
     """Two records without a line break between them are two; the remainder is reported."""
     path = tmp_path / "two.jsonl"
     path.write_text(json.dumps(GOOD) + json.dumps(GOOD) + '{"mess\n' + json.dumps(GOOD))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
-    assert ids(memory) == ["two-1", "two-1.2", "two-2"]
+    assert ids(db) == ["two-1", "two-1.2", "two-2"]
     assert [problem.line for problem in report.errors] == [1]
 
 
@@ -78,15 +72,15 @@ def test_several_records_on_one_line_are_imported(memory, tmp_path):
         [[]],
     ],
 )
-def test_a_malformed_conversation_is_not_imported(memory, tmp_path, record):
+def test_a_malformed_conversation_is_not_imported(db, tmp_path, record):
     """A malformed message rejects its whole conversation, and no other."""
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in (GOOD, record, GOOD)))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
     assert [problem.line for problem in report.errors] == [2]
-    assert ids(memory) == ["bad-1", "bad-3"]
-    assert report.messages == len(memory.messages_df()) == 4
+    assert ids(db) == ["bad-1", "bad-3"]
+    assert report.messages == len(db.messages_df()) == 4
 
 
 @pytest.mark.parametrize(
@@ -112,33 +106,33 @@ def test_a_malformed_conversation_is_not_imported(memory, tmp_path, record):
         None,
     ],
 )
-def test_a_malformed_simulation_is_not_imported(memory, tmp_path, bad):
+def test_a_malformed_simulation_is_not_imported(db, tmp_path, bad):
     """A missing field, or one of another type, is reported at the line where the simulation starts."""
     path = tmp_path / "runs.json"
     path.write_text("\n\n" + results(simulation("a"), bad, simulation("b")))
     line = path.read_text().split('"id": "b"')[0].rstrip("{ \n,")
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
-    assert ids(memory) == ["a", "b"]
+    assert ids(db) == ["a", "b"]
     [problem] = report.errors
     starts = 1 + path.read_text()[: len(line)].rfind(json.dumps(bad, indent=1).replace("\n", "\n  "))
     assert problem.line == 1 + path.read_text().count("\n", 0, starts)
     assert problem.reason
-    assert len(memory.messages_df()) == 6
+    assert len(db.messages_df()) == 6
 
 
-def test_an_unstorable_experiment_is_reported(memory, tmp_path):
+def test_an_unstorable_experiment_is_reported(db, tmp_path):
     """Excessively nested info rejects its file, not the import."""
     path = tmp_path / "deep.json"
     path.write_text('{"info": {"x": %s}, "simulations": []}' % ("[" * 950 + "]" * 950))
     (tmp_path / "good.jsonl").write_text(json.dumps(GOOD))
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert report.sessions == 1
     assert {problem.file for problem in report.errors} <= {"deep.json"}
 
 
-def test_optional_fields_may_be_missing(memory, tmp_path):
+def test_optional_fields_may_be_missing(db, tmp_path):
     """A simulation needs an id and messages; other fields may be missing or malformed."""
     path = tmp_path / "runs.json"
     odd = [
@@ -147,44 +141,44 @@ def test_optional_fields_may_be_missing(memory, tmp_path):
         simulation("odd", reward_info={"reward": None, "reward_breakdown": {"DB": "high"}}, task_id=["list"]),
     ]
     path.write_text(json.dumps({"simulations": odd, "tasks": [{"id": ["list"]}, 5], "info": None}))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
     assert not report.errors
-    assert ids(memory) == ["bare", "null", "odd"]
-    assert memory.scores_df().empty
+    assert ids(db) == ["bare", "null", "odd"]
+    assert db.scores_df().empty
 
 
-def test_the_intact_part_of_a_truncated_document_is_imported(memory, tmp_path):
+def test_the_intact_part_of_a_truncated_document_is_imported(db, tmp_path):
     """The complete simulations are stored, and the line of the error is reported."""
     document = results(simulation("a"), simulation("b"), simulation("c"))
     path = tmp_path / "cut.json"
     path.write_text("\n" + document[: document.index('"id": "c"') + 100])
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
-    assert ids(memory) == ["a", "b"]
+    assert ids(db) == ["a", "b"]
     [problem] = report.errors
     assert problem.line == 1 + document.count("\n", 0, document.index('"id": "c"'))
 
 
-def test_a_repeated_id_in_a_file_is_reported(memory, tmp_path):
+def test_a_repeated_id_in_a_file_is_reported(db, tmp_path):
     """The first session keeps the id; the second is not merged into it."""
     path = tmp_path / "twice.jsonl"
     path.write_text("\n".join(json.dumps({"id": "one", **GOOD, "n": n}) for n in (1, 2)))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
     assert [problem.line for problem in report.errors] == [2]
-    assert memory.get_session("one").metadata["n"] == 1
+    assert db.get_session("one").metadata["n"] == 1
 
 
-def test_invalid_utf8_is_reported(memory, tmp_path):
+def test_invalid_utf8_is_reported(db, tmp_path):
     """The other lines are stored."""
     path = tmp_path / "latin.jsonl"
     good = json.dumps(GOOD).encode()
     path.write_bytes(b"\n".join([good, good.replace(b"hello", b"h\xe9llo"), good]))
-    report = memory.ingest(path)
+    report = db.ingest(path)
 
     assert [problem.line for problem in report.errors] == [2]
-    assert ids(memory) == ["latin-1", "latin-3"]
+    assert ids(db) == ["latin-1", "latin-3"]
 
 
 def test_an_excessively_nested_record_is_not_imported(store, tmp_path):
@@ -218,7 +212,7 @@ def test_overlong_ids(store, tmp_path):
     assert run.tool_calls[0].extra["tool_call_id"] == run.messages[1].extra["tool_call_id"] == long
 
 
-def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
+def test_files_of_unknown_formats_in_a_folder_are_reported(db, tmp_path):
     """Subfolders are included; other files, empty ones and hidden ones are passed over and counted."""
     inner = tmp_path / "data" / "inner"
     inner.mkdir(parents=True)
@@ -227,7 +221,7 @@ def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
     (inner.parent / "empty.jsonl").write_text("")
     (inner.parent / "notes.txt").write_text("notes")
     (inner.parent / ".hidden.json").write_text("{")
-    report = memory.ingest(inner.parent)
+    report = db.ingest(inner.parent)
 
     assert report.errors == []
     files = {kind: [problem.file for problem in problems] for kind, problems in report.passed_over.items()}
@@ -240,45 +234,45 @@ def test_files_of_unknown_formats_in_a_folder_are_reported(memory, tmp_path):
     assert "'type', 'x'" in report.passed_over["unknown layout"][0].reason
     assert "1 file in an unknown layout: other.json: it starts with an object" in repr(report)
     assert "1 file in an unknown layout: other.json: it starts with an object" in report._repr_html_()
-    assert memory.get_session("inner/chat-1").metadata["file"] == "inner/chat.jsonl"
+    assert db.get_session("inner/chat-1").metadata["file"] == "inner/chat.jsonl"
 
 
 @pytest.mark.parametrize(
     "text", ["", "hello", "[]", "{}", "5", '{"type": "user", "message": {"role": "user"}}', "\x00\x01"]
 )
-def test_a_file_of_an_unknown_format_is_refused(memory, tmp_path, text):
+def test_a_file_of_an_unknown_format_is_refused(db, tmp_path, text):
     """The error describes the file; its hint lists the formats."""
     from kern_nb.errors import UnknownFormat
 
     path = tmp_path / "what.json"
     path.write_text(text)
     with pytest.raises(UnknownFormat, match=r"what\.json") as caught:
-        memory.ingest(path)
+        db.ingest(path)
 
     assert "tau2" in caught.value.hint
     assert "chat" in caught.value.hint
-    assert not memory.exists(), "nothing was written"
+    assert not db.exists(), "nothing was written"
 
 
-def test_an_unknown_format_name_is_refused(memory, tmp_path):
+def test_an_unknown_format_name_is_refused(db, tmp_path):
     """The hint suggests the closest name."""
     from kern_nb.errors import UnknownFormat
 
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps(GOOD))
     with pytest.raises(UnknownFormat) as caught:
-        memory.ingest(path, format="tau")
+        db.ingest(path, format="tau")
 
     assert "'tau2'" in caught.value.hint
 
 
-def test_a_missing_path_is_refused(memory, tmp_path):
+def test_a_missing_path_is_refused(db, tmp_path):
     """A missing path is a FileNotFoundError; so is a folder without records."""
     from kern_nb.errors import RecordsNotFound
 
     for path in (tmp_path / "nowhere.json", tmp_path):
         with pytest.raises(RecordsNotFound) as caught:
-            memory.ingest(path)
+            db.ingest(path)
         assert isinstance(caught.value, FileNotFoundError)
 
 
@@ -323,11 +317,11 @@ def test_an_interrupt_leaves_whole_sessions(store, tmp_path, monkeypatch, togeth
     assert len(store.runs_df()) == 6
 
 
-def test_the_text_of_a_report(memory, tmp_path):
+def test_the_text_of_a_report(db, tmp_path):
     """Counts on one line, then the first problems with their lines."""
     path = tmp_path / "torn.jsonl"
     path.write_text("\n".join([json.dumps(GOOD), *["{"] * 7]))
-    lines = repr(memory.ingest(path)).splitlines()
+    lines = repr(db.ingest(path)).splitlines()
 
     assert lines[0] == "Stored 1 session, 1 run, 2 messages, 0 tool calls; skipped 0 sessions already stored."
     assert lines[1] == "7 problems:"

@@ -67,6 +67,7 @@ def totals_of(frames, experiment):
     }
 
 
+@pytest.mark.every_engine
 def test_frames_match_the_totals_of_the_samples(store, tau2, expected):
     """Counts, rewards, tokens, cost and time, computed from the frames of every engine."""
     report = store.ingest(tau2, progress=False)
@@ -100,19 +101,11 @@ def test_a_second_import_skips_every_session(store, tau2):
 
 
 @pytest.fixture
-def stored(memory_store, tau2):
+def stored(db, tau2):
     """A store with the sample in which the simulated user calls tools, and the simulations of the file."""
     file = tau2 / "gpt-4.1_telecom_default_gpt-4.1_1trials.json"
-    memory_store.ingest(file)
-    return memory_store, json.loads(file.read_text())
-
-
-@pytest.fixture
-def memory_store():
-    """A store in memory."""
-    from kern_nb.db import InMemoryDb
-
-    return InMemoryDb()
+    db.ingest(file)
+    return db, json.loads(file.read_text())
 
 
 def test_every_field_of_a_message_is_stored(stored):
@@ -191,10 +184,10 @@ def test_a_run_starts_with_a_user_message(stored):
             assert all(c.status in ("completed", "failed") for c in run.tool_calls)
 
 
-def test_a_simulation_without_a_user_is_a_single_run(memory_store, tau2):
+def test_a_simulation_without_a_user_is_a_single_run(db, tau2):
     """There is nothing to split by."""
-    memory_store.ingest(tau2 / "gpt-4.1_telecom_no-user_gpt-4.1_1trials.json")
-    runs = memory_store.runs_df()
+    db.ingest(tau2 / "gpt-4.1_telecom_no-user_gpt-4.1_1trials.json")
+    runs = db.runs_df()
 
     assert len(runs) == 40
     assert runs["input"].isna().all()

@@ -73,6 +73,7 @@ def test_json_in_a_line_keeps_spaces_and_quotes(notebook, paused, main):
     assert (result.note, result.resolved_by) == ('it is {"not": "this"}', "me")
 
 
+@pytest.mark.every_engine
 def test_reject_stores_the_note(notebook, paused, main):
     """Any kind of requirement."""
     for ref in (DELETE, BOOK, RATE):

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from kern_nb.db import InMemoryDb
 from kern_nb.records import Message, Run, Session
 from kern_nb.widgets.comparison import MAX_ROWS, view
 
@@ -14,13 +13,12 @@ HOSTILE = "<script>alert(1)</script>\u202e\x00\ud83d"
 
 
 @pytest.fixture
-def store():
+def store(db):
     """Two sessions that begin alike, and a third that says something hostile."""
-    with InMemoryDb() as made:
-        for name, answers in (("a", "xyz"), ("b", "xqz"), ("c", ["x", HOSTILE, "z"])):
-            runs = [Run(input=f"{n}", output=text) for n, text in enumerate(answers)]
-            made.save_session(Session(session_id=name, runs=runs))
-        yield made
+    for name, answers in (("a", "xyz"), ("b", "xqz"), ("c", ["x", HOSTILE, "z"])):
+        runs = [Run(input=f"{n}", output=text) for n, text in enumerate(answers)]
+        db.save_session(Session(session_id=name, runs=runs))
+    return db
 
 
 def test_identical_turns_are_folded(store):

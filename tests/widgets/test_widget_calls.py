@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import threading
 
@@ -290,7 +291,7 @@ def test_fallback_and_widget_are_displayed_together():
     from IPython.utils.capture import capture_output
 
     InteractiveShell.clear_instance()
-    InteractiveShell.instance()
+    shell = InteractiveShell.instance()
     try:
         with InMemoryDb() as store, capture_output() as captured:
             widget = Counter(store)
@@ -308,4 +309,6 @@ def test_fallback_and_widget_are_displayed_together():
         assert "<p>7</p>" in bundle["text/html"]
         assert "application/vnd.jupyter.widget-view+json" in bundle
     finally:
+        shell.restore_sys_module_state()
         InteractiveShell.clear_instance()
+        atexit.unregister(shell.atexit_operations)  # it would collect garbage for seconds
