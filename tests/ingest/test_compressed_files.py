@@ -10,20 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kern_nb.db import InMemoryDb
 from kern_nb.errors import UnknownFormat
 from kern_nb.ingest import archives
 from kern_nb.ingest.source import Source
 
 TALK = [{"role": "user", "content": "Where is my order?"}, {"role": "assistant", "content": "On its way, señora 🚚."}]
 TEXT = "".join(json.dumps({"messages": TALK, "n": n}, ensure_ascii=False) + "\n" for n in range(3))
-
-
-@pytest.fixture
-def memory():
-    """A store in memory."""
-    with InMemoryDb() as store:
-        yield store
 
 
 def ids(store):
@@ -37,36 +29,36 @@ def compress(data, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".GZ", ".ZST"])
-def test_a_compressed_file_is_read_like_its_content(memory, tmp_path, suffix):
+def test_a_compressed_file_is_read_like_its_content(db, tmp_path, suffix):
     """Its sessions are those of the plain file, so that a log that was compressed later is not imported twice."""
     (tmp_path / "log.jsonl").write_text(TEXT)
-    assert memory.ingest(tmp_path / "log.jsonl").sessions == 3
+    assert db.ingest(tmp_path / "log.jsonl").sessions == 3
     (tmp_path / f"log.jsonl{suffix}").write_bytes(compress(TEXT.encode(), suffix.lower()))
-    report = memory.ingest(tmp_path / f"log.jsonl{suffix}")
+    report = db.ingest(tmp_path / f"log.jsonl{suffix}")
 
     assert (report.sessions, report.skipped, report.errors) == (0, 3, [])
-    assert memory.ingest(tmp_path).skipped == 6
+    assert db.ingest(tmp_path).skipped == 6
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_truncated_compressed_file(memory, tmp_path, suffix):
+def test_a_truncated_compressed_file(db, tmp_path, suffix):
     """What can be decompressed is read; an empty remainder is refused in words."""
     lines = "".join(json.dumps({"messages": TALK, "n": n, "x": str(n) * 50}) + "\n" for n in range(20_000))
     data = compress(lines.encode(), suffix)
     path = tmp_path / f"log.jsonl{suffix}"
     path.write_bytes(data[: len(data) // 2])
-    report = memory.ingest(path)
+    report = db.ingest(path)
     assert report.sessions > 100
     reason = report.errors[-1].reason.lower()
     assert "truncated" in reason or "ended before" in reason
 
     path.write_bytes(data[:5])
     with pytest.raises((UnknownFormat, OSError)):
-        memory.ingest(path)
-    assert list(memory.ingest(tmp_path).passed_over) == ["unreadable"]
+        db.ingest(path)
+    assert list(db.ingest(tmp_path).passed_over) == ["unreadable"]
 
 
-def test_an_archive_is_read_like_a_folder(memory, tmp_path):
+def test_an_archive_is_read_like_a_folder(db, tmp_path):
     """Each member is a file below the archive; images are counted, and nothing is written beside it."""
     with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("run1/talk.jsonl", TEXT)
@@ -74,18 +66,18 @@ def test_an_archive_is_read_like_a_folder(memory, tmp_path):
         archive.writestr("run2/photo.png", b"\x89PNG")
         archive.writestr("log.jsonl.gz", gzip.compress(TEXT.encode()))
         archive.writestr("__MACOSX/run1/talk.jsonl", TEXT)
-    report = memory.ingest(tmp_path / "export.zip")
+    report = db.ingest(tmp_path / "export.zip")
 
-    assert ids(memory) == [f"export.zip/{name}-{n}" for name in ("log", "run1/talk", "run2/talk") for n in (1, 2, 3)]
+    assert ids(db) == [f"export.zip/{name}-{n}" for name in ("log", "run1/talk", "run2/talk") for n in (1, 2, 3)]
     assert {kind: [p.file for p in problems] for kind, problems in report.passed_over.items()} == {
         "image": ["export.zip/run2/photo.png"],
         "hidden": ["export.zip/__MACOSX"],
     }
     assert [path.name for path in tmp_path.iterdir()] == ["export.zip"]
-    assert memory.ingest(tmp_path).skipped == 9
+    assert db.ingest(tmp_path).skipped == 9
 
 
-def test_an_archive_in_an_archive(memory, tmp_path):
+def test_an_archive_in_an_archive(db, tmp_path):
     """It is opened, too; the next one in that is passed over."""
     (tmp_path / "good.jsonl").write_text(TEXT)
     path = tmp_path / "0.zip"
@@ -97,8 +89,8 @@ def test_an_archive_in_an_archive(memory, tmp_path):
             archive.write(path, path.name)
         path.unlink()
         path = outer
-        assert memory.ingest(tmp_path).errors == []
-    report = memory.ingest(tmp_path)
+        assert db.ingest(tmp_path).errors == []
+    report = db.ingest(tmp_path)
 
     assert "archive in an archive" in report.passed_over["other"][0].reason
 
@@ -106,21 +98,21 @@ def test_an_archive_in_an_archive(memory, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../out.jsonl", "/tmp/out.jsonl", "a/../../out.jsonl", "..\\out.jsonl", "C:\\out.jsonl"]
 )
-def test_members_stay_in_the_folder(memory, tmp_path, name):
+def test_members_stay_in_the_folder(db, tmp_path, name):
     """A member whose name leads elsewhere is reported, not written."""
     folder = tmp_path / "inner"
     folder.mkdir()
     with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
         archive.writestr("good.jsonl", TEXT)
         archive.writestr(name, TEXT)
-    report = memory.ingest(folder)
+    report = db.ingest(folder)
 
     assert report.sessions == 3
     assert "leads out of the archive" in report.passed_over["unreadable"][0].reason
     assert not list(tmp_path.glob("*.jsonl"))
 
 
-def test_a_link_in_an_archive_is_not_followed(memory, tmp_path):
+def test_a_link_in_an_archive_is_not_followed(db, tmp_path):
     secret = tmp_path / "secret.jsonl"
     secret.write_text(TEXT)
     with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
@@ -129,11 +121,11 @@ def test_a_link_in_an_archive_is_not_followed(memory, tmp_path):
         archive.writestr(link, str(secret))
         archive.writestr("good.jsonl", TEXT)
 
-    assert memory.ingest(tmp_path / "links.zip").sessions == 3
+    assert db.ingest(tmp_path / "links.zip").sessions == 3
 
 
 @pytest.mark.parametrize("kind", [".gz", ".zst", ".zip"])
-def test_a_bomb_is_passed_over(memory, tmp_path, monkeypatch, kind):
+def test_a_bomb_is_passed_over(db, tmp_path, monkeypatch, kind):
     """What would fill the disk is not extracted; other files are imported."""
     monkeypatch.setattr(archives, "MAX_EXTRACTED", 5_000_000)
     data = b"0" * 20_000_000
@@ -143,41 +135,41 @@ def test_a_bomb_is_passed_over(memory, tmp_path, monkeypatch, kind):
     else:
         (tmp_path / f"bomb.jsonl{kind}").write_bytes(compress(data, kind))
     (tmp_path / "good.jsonl").write_text(TEXT)
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert report.sessions == 3
     assert len(report.passed_over["too large"]) == 1
 
 
-def test_a_damaged_archive(memory, tmp_path):
+def test_a_damaged_archive(db, tmp_path):
     """It is passed over in a folder, and refused by name."""
     (tmp_path / "good.jsonl").write_text(TEXT)
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04" + bytes(100))
     (tmp_path / "text.zip").write_text("no archive")
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert report.sessions == 3
     assert [problem.file for problem in report.passed_over["unreadable"]] == ["bad.zip", "text.zip"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_encodings(memory, tmp_path, encoding):
+def test_encodings(db, tmp_path, encoding):
     """PowerShell writes UTF-16."""
     (tmp_path / "talk.jsonl").write_bytes(TEXT.replace("\n", "\r\n").encode(encoding))
-    report = memory.ingest(tmp_path / "talk.jsonl")
+    report = db.ingest(tmp_path / "talk.jsonl")
 
     assert (report.sessions, report.errors) == (3, [])
-    assert set(memory.messages_df()["content"]) == {TALK[0]["content"], TALK[1]["content"]}
+    assert set(db.messages_df()["content"]) == {TALK[0]["content"], TALK[1]["content"]}
 
 
-def test_a_file_that_is_no_text_is_refused(memory, tmp_path):
+def test_a_file_that_is_no_text_is_refused(db, tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1")
     with pytest.raises(UnknownFormat, match="it is not text"):
-        memory.ingest(path)
+        db.ingest(path)
 
 
-def test_parquet_rows_are_values(memory, tmp_path):
+def test_parquet_rows_are_values(db, tmp_path):
     """A column has one type: the fields that an object lacks are not values."""
     call = {"id": "c", "function": {"name": "look", "arguments": "{}"}}
     messages = [
@@ -192,14 +184,14 @@ def test_parquet_rows_are_values(memory, tmp_path):
 
     assert first.value["messages"][0] == {"role": "user", "content": "hi"}
     assert first.value["messages"][2] == messages[2]
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
     assert (report.sessions, report.tool_calls, report.errors) == (250, 250, [])
-    assert memory.ingest(tmp_path).skipped == 250
+    assert db.ingest(tmp_path).skipped == 250
 
 
-def test_a_damaged_parquet_file(memory, tmp_path):
+def test_a_damaged_parquet_file(db, tmp_path):
     pq.write_table(pa.Table.from_pylist([{"messages": TALK}]), tmp_path / "a.parquet")
     data = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(data[: len(data) // 2])
 
-    assert memory.ingest(tmp_path).passed_over["unknown layout"]
+    assert db.ingest(tmp_path).passed_over["unknown layout"]

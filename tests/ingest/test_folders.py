@@ -55,13 +55,6 @@ def order(monkeypatch):
     return read
 
 
-@pytest.fixture
-def memory():
-    """A store in memory."""
-    with InMemoryDb() as store:
-        yield store
-
-
 def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
@@ -71,70 +64,70 @@ def passed_over(report):
     return {kind: [problem.file for problem in problems] for kind, problems in report.passed_over.items()}
 
 
-def test_files_are_read_in_the_order_of_their_start(memory, tmp_path, order):
+def test_files_are_read_in_the_order_of_their_start(db, tmp_path, order):
     """Then by name."""
     write(tmp_path / "a.json", {"diary": 1, "start": "2026-03"})
     write(tmp_path / "b.json", {"diary": 1, "start": "2026-01"})
     write(tmp_path / "c/d.json", {"diary": 1, "start": "2026-01"})
     write(tmp_path / "e.json", {"diary": 1, "start": 5})
     write(tmp_path / "f.json", {"diary": 1})
-    memory.ingest(tmp_path)
+    db.ingest(tmp_path)
 
     assert order == ["e.json", "f.json", "b.json", "c/d.json", "a.json"]
 
 
-def test_companions_are_not_read_again(memory, tmp_path, order):
+def test_companions_are_not_read_again(db, tmp_path, order):
     """Whether or not an importer reads them."""
     write(tmp_path / "a.json", {"diary": 1, "start": "1", "with": ["b.json", "c.json"]})
     write(tmp_path / "b.json", {"diary": 1, "start": "0", "with": ["a.json"]})
     write(tmp_path / "c.json", {"notes": 1})
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert order == ["a.json"]
     assert passed_over(report) == {}
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "ndjson", "NDJSON", "JSON", "eval", "traj", "chat", "Jsonl"])
-def test_suffixes_that_are_tried(memory, tmp_path, suffix):
+def test_suffixes_that_are_tried(db, tmp_path, suffix):
     write(tmp_path / f"talk.{suffix}", {"messages": TALK})
 
-    assert memory.ingest(tmp_path).sessions == 1
+    assert db.ingest(tmp_path).sessions == 1
 
 
 @pytest.mark.parametrize("suffix", ["db", "sqlite", "sqlite3", "vscdb"])
-def test_databases_are_tried_by_content(memory, tmp_path, order, suffix):
+def test_databases_are_tried_by_content(db, tmp_path, order, suffix):
     for table in ("diary", "other"):
         with sqlite3.connect(tmp_path / f"{table}.{suffix}") as connection:
             connection.execute(f"CREATE TABLE {table} (x)")
         connection.close()
     (tmp_path / f"damaged.{suffix}").write_bytes((tmp_path / f"diary.{suffix}").read_bytes()[:60])
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert order == [f"diary.{suffix}"]
     assert passed_over(report) == {"unknown layout": [f"damaged.{suffix}", f"other.{suffix}"]}
     assert "a SQLite database with the tables other" in report.passed_over["unknown layout"][1].reason
 
 
-def test_hidden_folders(memory, tmp_path):
+def test_hidden_folders(db, tmp_path):
     """They are skipped, and counted, below the imported path; a path inside one is read with its hidden folders."""
     write(tmp_path / "plain/talk.json", {"messages": TALK})
     write(tmp_path / ".cache/deep/talk.json", {"messages": TALK})
     write(tmp_path / ".cache/.inner/talk.json", {"messages": TALK})
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
-    assert list(memory.sessions_df()["session_id"]) == ["plain/talk-1"]
+    assert list(db.sessions_df()["session_id"]) == ["plain/talk-1"]
     assert passed_over(report) == {"hidden": [".cache"]}
-    assert memory.ingest(tmp_path / ".cache").sessions == 2
+    assert db.ingest(tmp_path / ".cache").sessions == 2
 
 
-def test_what_is_passed_over_is_named(memory, tmp_path):
+def test_what_is_passed_over_is_named(db, tmp_path):
     """By kind, in a few lines, however many there are."""
     write(tmp_path / "talk.json", {"messages": TALK})
     for n in range(50):
         (tmp_path / f"{n}.png").write_bytes(b"\x89PNG")
         write(tmp_path / f"settings{n}.json", {"theme": "dark"})
     (tmp_path / "notes.md").write_text("# Notes")
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
     lines = repr(report).splitlines()
 
     assert {kind: len(files) for kind, files in report.passed_over.items()} == {
@@ -163,13 +156,13 @@ def test_a_session_is_named_after_its_relative_path(store_factory, tmp_path):
     assert store.ingest(tmp_path).skipped == 2
 
 
-def test_a_folder_without_a_recording(memory, tmp_path):
+def test_a_folder_without_a_recording(db, tmp_path):
     (tmp_path / "notes.md").write_text("# Notes")
     with pytest.raises(RecordsNotFound, match=r"\.jsonl"):
-        memory.ingest(tmp_path)
+        db.ingest(tmp_path)
 
 
-def test_an_importer_that_fails_loses_no_other_file(memory, tmp_path, monkeypatch, order):
+def test_an_importer_that_fails_loses_no_other_file(db, tmp_path, monkeypatch, order):
     """Its error is reported with the file."""
     write(tmp_path / "a.json", {"diary": 1, "start": "1"})
     write(tmp_path / "b.json", {"messages": TALK})
@@ -179,7 +172,7 @@ def test_an_importer_that_fails_loses_no_other_file(memory, tmp_path, monkeypatc
         yield
 
     monkeypatch.setattr(Diary, "read", fails)
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert report.sessions == 1
     assert [problem.file for problem in report.errors] == ["a.json"]
@@ -192,32 +185,32 @@ LARGE = {
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_a_large_document_gives_the_same_rows(memory, tmp_path, monkeypatch, kind):
+def test_a_large_document_gives_the_same_rows(db, tmp_path, monkeypatch, kind):
     """It is read item by item."""
     (tmp_path / "talk.json").write_text(LARGE[kind])
-    memory.ingest(tmp_path)
+    db.ingest(tmp_path)
     monkeypatch.setattr(source, "_LARGE", 100)
     monkeypatch.setattr("kern_nb.ingest.json_stream._CHUNK", 50)
     monkeypatch.setattr("kern_nb.ingest.json_stream._WHOLE", 50)
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
 
     assert (report.sessions, report.skipped, report.errors) == (0, 60, [])
 
 
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("first", ["info", "simulations"])
-def test_a_large_experiment_gives_the_same_rows(memory, tmp_path, monkeypatch, indent, first):
+def test_a_large_experiment_gives_the_same_rows(db, tmp_path, monkeypatch, indent, first):
     """Whichever member comes first."""
     simulations = [{"id": f"s{n}", "task_id": str(n), "messages": TALK} for n in range(60)]
     members = {"info": {"agent_info": {"llm": "m"}}, "tasks": [{"id": str(n)} for n in range(60)]}
     order = {"simulations": simulations} | members if first == "simulations" else members | {"simulations": simulations}
     (tmp_path / "runs.json").write_text(json.dumps(order, indent=indent))
-    memory.ingest(tmp_path)
-    before = memory.get_session("s59").agent_data
+    db.ingest(tmp_path)
+    before = db.get_session("s59").agent_data
     monkeypatch.setattr(source, "_LARGE", 100)
     monkeypatch.setattr("kern_nb.ingest.json_stream._CHUNK", 50)
     monkeypatch.setattr("kern_nb.ingest.json_stream._WHOLE", 50)
-    report = memory.ingest(tmp_path)
+    report = db.ingest(tmp_path)
     with InMemoryDb() as other:
         other.ingest(tmp_path)
         assert other.get_session("s59").agent_data == before
