@@ -1,4 +1,4 @@
-"""Recorded sessions of real programs: their figures, as counted from the raw files by other code, on two engines.
+"""Recorded sessions of real programs: their figures, as counted from the raw files by other code, on each engine.
 
 A folder is imported at once, so that forks find their parents. The second import stores nothing.
 """
@@ -11,7 +11,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from kern_nb.db import DuckDb, SqliteDb
+from kern_nb.db import open_store
 
 # The files of each group, and its entries of EXPECTED_FORMATS.json.
 GROUPS = {
@@ -84,10 +84,13 @@ def expected(shared_data):
     return json.loads((shared_data / "EXPECTED_FORMATS.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(params=["duckdb", "sqlite"])
+@pytest.fixture(params=["duckdb", "sqlite", "postgres"])
 def small_store(request, tmp_path):
-    kind = DuckDb if request.param == "duckdb" else SqliteDb
-    with kind(tmp_path / f"s.{request.param}") as store:
+    if request.param == "postgres":
+        target = request.getfixturevalue("postgres_database_url")
+    else:
+        target = tmp_path / {"duckdb": "s.duckdb", "sqlite": "s.db"}[request.param]
+    with open_store(target) as store:
         yield store
 
 
