@@ -6,22 +6,14 @@ Several events may come from one response of the model: they are one message, wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from kern_nb.ingest.importer import hash_record
 from kern_nb.ingest.importers.openhands_usage import Spent
+from kern_nb.ingest.importers.run_outcomes import Outcomes
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.records import Message, Run, RunStatus, ToolCall
 
 Record = dict[str, Any]
-
-
-class Outcome(NamedTuple):
-    """How a run ended, and how many messages there were then."""
-
-    n_messages: int
-    status: RunStatus
-    error: str | None
 
 
 @dataclass(slots=True)
@@ -29,7 +21,7 @@ class Thread:
     """The messages of one line of a conversation, and how its runs ended."""
 
     messages: list[SourceMessage] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: Outcomes = field(default_factory=Outcomes)
     answers: dict[str, SourceMessage] = field(default_factory=dict)
 
     def add(self, message: Message, event: Record, key: str, *, starts_run: bool = False) -> None:
@@ -59,20 +51,14 @@ class Thread:
 
     def end_run(self, status: RunStatus, error: str | None = None) -> None:
         """Note how the run ended; if it goes on after that, it did not end so."""
-        self.outcomes.append(Outcome(len(self.messages), status, error))
+        self.outcomes.note(len(self.messages), status, error)
 
     def build_runs(self, session_id: str, model: str | None) -> tuple[list[Run], list[str], list[list[str]]]:
         """The runs, the hashes and the keys."""
         runs, hashes, keys = split_runs(session_id, self.messages, model)
-        ends = {outcome.n_messages: outcome for outcome in self.outcomes}
-        n_messages = 0
-        for index, run in enumerate(runs):
-            n_messages += len(run.messages)
-            final = _final_answer(run)
-            run.output = final or run.output
-            if n_messages in ends:
-                run.status, run.error = ends[n_messages].status, ends[n_messages].error
-            hashes[index] = hash_record(hashes[index], run.status, run.error)
+        self.outcomes.apply(runs, hashes)
+        for run in runs:
+            run.output = _final_answer(run) or run.output
         return runs, hashes, keys
 
 
