@@ -1,0 +1,158 @@
+"""Sessions of Cursor: transcripts as JSON lines and as text, and the database of the editor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+
+import pytest
+from draft_reader import import_twice, inputs, messages, read, recognized_by, roles, write
+from mutations import mistyped, torn, truncated
+
+
+@pytest.fixture
+def importer():
+    from kern_nb.ingest.importers.cursor import Cursor
+
+    return Cursor()
+
+
+def said(role, *blocks):
+    content = [{"type": "text", "text": block} if isinstance(block, str) else block for block in blocks]
+    return {"role": role, "message": {"content": content}}
+
+
+QUERY = "<attached>a.py</attached>\n<user_query>\nSort the shelf\n</user_query>"
+TALK = (
+    said("user", QUERY),
+    said("assistant", "I look.", {"type": "tool_use", "id": "t1", "name": "Shell", "input": {"command": "ls"}}),
+    said("user", {"type": "tool_result", "tool_use_id": "t1", "content": "a b", "is_error": False}),
+    said("assistant", "Done."),
+    {"role": "user", "message": {"content": "Thanks"}},
+)
+TEXT = """user:
+<user_query>
+Sort the shelf
+</user_query>
+
+assistant:
+[Thinking] I look
+around.
+[Tool call] Shell
+  command: ls
+  timeout: 5
+[Tool result] Shell
+a b
+
+assistant:
+Done.
+user:
+Thanks
+"""
+
+
+def test_a_transcript(importer, tmp_path):
+    path = write(tmp_path, "projects/home-ann-shelf/agent-transcripts/id-1/id-1.jsonl", TALK)
+    assert recognized_by(path) == "cursor"
+    [draft], problems = read(importer, path)
+    assert (problems, draft.session_id) == ([], "id-1")
+    assert draft.session.metadata["project"] == "home-ann-shelf"
+    assert roles(draft) == [["user", "assistant", "tool", "assistant"], ["user"]]
+    assert (inputs(draft), draft.runs[0].output) == (["Sort the shelf", "Thanks"], "Done.")
+    assert messages(draft)[0].extra["context"] == ["<attached>a.py</attached>"]
+    [call] = messages(draft)[1].tool_calls
+    assert (call.tool_name, call.args, call.status) == ("Shell", {"command": "ls"}, "completed")
+    assert draft.runs[0].created_at is None
+    import_twice(tmp_path, path)
+
+
+def test_a_transcript_as_text(importer, tmp_path):
+    path = write(tmp_path, "id-2.txt", TEXT.encode())
+    assert recognized_by(path) == "cursor"
+    [draft], problems = read(importer, path)
+    assert problems == []
+    assert roles(draft) == [["user", "assistant", "tool", "assistant"], ["user"]]
+    assert inputs(draft) == ["Sort the shelf", "Thanks"]
+    assert messages(draft)[1].content == [{"type": "thinking", "thinking": "I look\naround."}]
+    [call] = messages(draft)[1].tool_calls
+    assert (call.tool_name, call.args, call.status) == ("Shell", {"command": "ls", "timeout": 5}, "completed")
+    assert messages(draft)[2].content == "a b"
+    import_twice(tmp_path, path)
+
+
+def database(path, rows):
+    path.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE ItemTable (key TEXT, value BLOB)")
+        connection.execute("CREATE TABLE cursorDiskKV (key TEXT UNIQUE, value BLOB)")
+        values = [(key, value if isinstance(value, str) or value is None else json.dumps(value)) for key, value in rows]
+        connection.executemany("INSERT INTO cursorDiskKV VALUES (?, ?)", values)
+        connection.commit()
+    return path
+
+
+CALL = {
+    "name": "run_terminal_cmd",
+    "toolCallId": "t1",
+    "rawArgs": '{"command": "ls"}',
+    "status": "error",
+    "result": "no",
+}
+BUBBLES = [
+    {"bubbleId": "b1", "type": 1, "text": "Sort", "tokenCount": {"inputTokens": 0, "outputTokens": 0}},
+    {"bubbleId": "b2", "type": 2, "text": "", "thinking": {"text": "Hm."}, "toolFormerData": CALL},
+    {"bubbleId": "b3", "type": 2, "text": "Done.", "tokenCount": {"inputTokens": 50, "outputTokens": 5},
+     "modelInfo": {"modelName": "m1"}, "createdAt": "2026-01-02T03:04:05.000Z"},
+]  # fmt: skip
+HEADERS = [{"bubbleId": one["bubbleId"], "type": one["type"]} for one in BUBBLES]
+COMPOSER = {"composerId": "c1", "name": "Shelf", "createdAt": 1767323045000, "fullConversationHeadersOnly": HEADERS}
+ROWS = [
+    ("composerData:c0", {"composerId": "c0", "fullConversationHeadersOnly": []}),
+    ("composerData:c1", COMPOSER),
+    ("composerData:c2", {"composerId": "c2", "conversation": BUBBLES[:1]}),
+    ("composerData:c3", "broken"),
+    *((f"bubbleId:c1:{one['bubbleId']}", one) for one in BUBBLES),
+]
+
+
+def test_the_database(importer, tmp_path):
+    path = database(tmp_path / "state.vscdb", ROWS)
+    assert recognized_by(path) == "cursor"
+    [draft, old], [problem] = read(importer, path)
+    assert "composerData:c3" in problem.reason
+    assert (draft.session_id, draft.session.session_name, draft.session.created_at) == ("c1", "Shelf", 1767323045)
+    assert roles(draft) == [["user", "assistant", "tool", "assistant"]]
+    assert messages(draft)[1].content == [{"type": "thinking", "thinking": "Hm."}]
+    [call] = messages(draft)[1].tool_calls
+    assert (call.args, call.status, messages(draft)[2].is_error) == ({"command": "ls"}, "failed", True)
+    assert [(m.usage.input_tokens, m.model) for m in messages(draft) if m.usage] == [(50, "m1")]
+    assert (old.session_id, inputs(old)) == ("c2", ["Sort"])
+    import_twice(tmp_path, database(path, [row for row in ROWS if row[1] != "broken"]))
+
+
+def test_neighbouring_layouts_are_not_recognized(importer, tmp_path):
+    others = (
+        {"role": "user", "content": "x"},
+        {"role": "user", "message": {"content": "x"}, "uuid": "u", "type": "user"},
+        {"role": "user", "message": {"content": []}},
+    )
+    for number, value in enumerate(others):
+        assert recognized_by(write(tmp_path, f"{number}.jsonl", (value,))) != "cursor"
+    assert recognized_by(write(tmp_path, "notes.txt", b"user manual\n")) is None
+
+
+def test_damaged_files_raise_nothing(importer, tmp_path):
+    data = "".join(json.dumps(record) + "\n" for record in TALK).encode()
+    for damaged in (*truncated(data, 50), *torn(data, 50)):
+        read(importer, write(tmp_path, "x.jsonl", damaged))
+    for damaged in truncated(TEXT.encode(), 50):
+        read(importer, write(tmp_path, "x.txt", damaged))
+    for changed in mistyped(list(TALK), 200):
+        read(importer, write(tmp_path, "x.jsonl", tuple(changed)))
+    for changed in mistyped([one for _, one in ROWS], 60):
+        if len(changed) == len(ROWS):
+            rows = [(key, value) for (key, _), value in zip(ROWS, changed, strict=True) if value != "\ud800"]
+            read(importer, database(tmp_path / "x.vscdb", rows))
+    [draft], problems = read(importer, write(tmp_path, "x.jsonl", (TALK[0], 5, {"role": "user"}, TALK[3])))
+    assert (roles(draft), [problem.line for problem in problems]) == ([["user", "assistant"]], [2, 3])
