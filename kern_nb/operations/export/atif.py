@@ -16,7 +16,7 @@ from kern_nb.extra_keys import TOOL_CALL_ID
 from kern_nb.ingest.importers.atif_own import OWN, VERSION
 from kern_nb.ingest.merge import ORIGIN
 from kern_nb.operations.export.atif_steps import Steps
-from kern_nb.operations.export.conversations import Conversation, usage_of
+from kern_nb.operations.export.conversations import Conversation, stated_cost, usage_of
 from kern_nb.operations.export.media import MediaFolder
 from kern_nb.operations.export.plain import without_none
 from kern_nb.records import Run, Usage
@@ -133,7 +133,7 @@ class TrajectoryWriter:
         usages = [usage_of(run, estimated) for run in runs if run.run_id not in copied]
         total = Usage.total(usages) or Usage()
         costs = [document["final_metrics"].get("total_cost_usd") for document in nested]
-        known = [cost for cost in (total.cost, *costs) if cost is not None]
+        known = [cost for cost in (stated_cost(total), *costs) if cost is not None]
         fields = {
             "total_prompt_tokens": total.input_tokens,
             "total_completion_tokens": total.output_tokens,

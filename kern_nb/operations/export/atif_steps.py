@@ -13,7 +13,7 @@ from typing import Any
 
 from kern_nb.extra_keys import FILES
 from kern_nb.ingest.importers.atif_own import OWN
-from kern_nb.operations.export.conversations import is_reasoning, messages_of, reasoning_of
+from kern_nb.operations.export.conversations import is_reasoning, messages_of, reasoning_of, stated_cost
 from kern_nb.operations.export.media import MediaFolder, read_medium
 from kern_nb.operations.export.plain import to_json, without_none
 from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, Usage, is_parts, text_of
@@ -382,7 +382,7 @@ def to_metrics(usage: Usage | None, *, is_estimate: bool) -> JsonObject:
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "cached_tokens": usage.cache_read_tokens,
-        "cost_usd": None if is_estimate else usage.cost,
+        "cost_usd": None if is_estimate else stated_cost(usage),
         "extra": details or None,
     }
     return without_none(fields)

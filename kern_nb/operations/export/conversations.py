@@ -124,6 +124,12 @@ def usage_of(run: Run, estimated: frozenset[tuple[str, int | None]]) -> Usage | 
     return summed.model_copy(update={name: value for name, value in stated.model_dump().items() if value is not None})
 
 
+def stated_cost(usage: Usage) -> float | None:
+    """The cost of a usage; 0 with tokens is unknown, as in the frames."""
+    has_tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0) > 0
+    return None if usage.cost == 0 and has_tokens else usage.cost
+
+
 def reasoning_of(message: Message) -> str | None:
     """The text of a model's reasoning, from the parts of a message or those that a provider requires back."""
     parts = message.content if isinstance(message.content, list) else []

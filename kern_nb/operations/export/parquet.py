@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
 from kern_nb.operations.export.chat import ChatMessage, chat_messages, stated_models
-from kern_nb.operations.export.conversations import Conversation, usage_of
+from kern_nb.operations.export.conversations import Conversation, stated_cost, usage_of
 from kern_nb.operations.export.plain import to_json, to_plain
 from kern_nb.records import Usage
 
@@ -49,8 +49,7 @@ SCHEMA = pa.schema(
         ("n_runs", pa.int64()),
         ("n_tool_calls", pa.int64()),
         ("n_tool_errors", pa.int64()),
-        ("input_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
+        ("usage", pa.struct([("input_tokens", pa.int64()), ("output_tokens", pa.int64())])),
         ("cost", pa.float64()),
         ("created_at", _TIME),
         ("updated_at", _TIME),
@@ -101,9 +100,8 @@ def _to_row(conversation: Conversation) -> tuple[dict[str, Any], int]:
         "n_runs": len(runs),
         "n_tool_calls": len(calls),
         "n_tool_errors": sum(call.status == "failed" for call in calls),
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost": usage.cost,
+        "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+        "cost": stated_cost(usage),
         "created_at": _to_time(session.created_at),
         "updated_at": _to_time(session.updated_at),
         "metadata": to_json(session.metadata) if session.metadata else None,
