@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
-from kern_nb.ingest.importers.scored_records import finite_scores, to_count, to_dict, to_list, to_number, to_time
+from kern_nb.db.schema import MAX_TOKENS
+from kern_nb.ingest.importers.scored_records import to_count, to_dict, to_list, to_number, to_time
 from kern_nb.ingest.run_splitter import SourceMessage
-from kern_nb.records import Message, Run, RunStatus, Session, SessionType, ToolCall, Usage
+from kern_nb.records import YEARS, Message, Run, RunStatus, Session, SessionType, ToolCall, Usage
 
 OWN = "kern_nb"
 """The key of ``extra``."""
@@ -41,6 +42,20 @@ def own_of(record: Any) -> dict[str, Any]:
 def foreign_extra(record: dict[str, Any]) -> dict[str, Any]:
     """The ``extra`` of a record without what kern_nb added: that of the source."""
     return {key: value for key, value in to_dict(record.get("extra")).items() if key != OWN}
+
+
+def number(value: Any) -> float | None:
+    """A finite number."""
+    try:
+        return to_number(value)
+    except OverflowError:
+        return None
+
+
+def count(value: Any, most: int = MAX_TOKENS) -> int | None:
+    """A number that counts something."""
+    number = to_count(value)
+    return number if number is not None and number <= most else None
 
 
 def is_message(record: Any) -> bool:
@@ -90,7 +105,7 @@ def restore_call(call: ToolCall, record: dict[str, Any]) -> None:
     call.args = own.get("arguments", call.args) if not call.args else call.args
     call.caller = text(own.get("caller")) or call.caller
     call.created_at = to_time(own.get("timestamp"))
-    call.duration_s = to_number(own.get("duration_s"))
+    call.duration_s = number(own.get("duration_s"))
 
 
 def set_result(call: ToolCall, record: dict[str, Any]) -> None:
@@ -124,14 +139,14 @@ def restore_run(run: Run, marker: dict[str, Any]) -> None:
     for name in ("agent_id", "team_id", "workflow_id", "model_provider"):
         setattr(run, name, text(marker.get(name)))
     run.model = text(marker.get("model")) or run.model
-    run.duration_s = to_number(marker.get("duration_s"))
-    run.time_to_first_token_s = to_number(marker.get("time_to_first_token_s"))
+    run.duration_s = number(marker.get("duration_s"))
+    run.time_to_first_token_s = number(marker.get("time_to_first_token_s"))
     run.created_at = to_time(marker.get("created_at")) or run.created_at
     run.finished_at = to_time(marker.get("finished_at")) or run.finished_at
     run.input, run.output = (marker.get(name, getattr(run, name)) for name in ("input", "output"))
     usage = to_dict(marker.get("usage"))
     if usage:
-        run.usage = Usage(**{name: to_count(usage.get(name)) for name in _TOKENS}, cost=to_number(usage.get("cost")))
+        run.usage = Usage(**{name: count(usage.get(name)) for name in _TOKENS}, cost=number(usage.get("cost")))
 
 
 def restore_session(session: Session, document: dict[str, Any]) -> dict[str, float]:
@@ -145,6 +160,7 @@ def restore_session(session: Session, document: dict[str, Any]) -> dict[str, flo
         session.session_data = {"session_name": title}
     session.metadata = to_dict(own.get("metadata")) or None
     for name in ("created_at", "updated_at"):
-        setattr(session, name, to_count(own.get(name)))
-    session.duration_s = to_number(own.get("duration_s"))
-    return finite_scores(to_dict(own.get("scores")))
+        setattr(session, name, count(own.get(name), YEARS[1]))
+    session.duration_s = number(own.get("duration_s"))
+    scores = {name: number(value) for name, value in to_dict(own.get("scores")).items()}
+    return {name: float(value) for name, value in scores.items() if value is not None}

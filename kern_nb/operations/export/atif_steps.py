@@ -227,11 +227,10 @@ class Steps:
             "model_provider": run.model_provider, "duration_s": run.duration_s, "usage": usage,
             "time_to_first_token_s": run.time_to_first_token_s,
         }  # fmt: skip
-        fields |= _unstated_ends(run)
         for name, time in (("created_at", run.created_at), ("finished_at", run.finished_at)):
             fields[name] = None if time is None else time.isoformat()
         step = self.steps[first]
-        step.setdefault("extra", {}).setdefault(OWN, {})["run"] = without_none(fields)
+        step.setdefault("extra", {}).setdefault(OWN, {})["run"] = without_none(fields) | _unstated_ends(run)
 
     # Calls and results ------------------------------------------------------------------------------------------------
 
@@ -352,7 +351,7 @@ class Steps:
 
 
 def _unstated_ends(run: Run) -> JsonObject:
-    """The input and output of a run, where these are not the texts of its only prompt and its last answer."""
+    """The input and output of a run, also if there is none, where these are not its prompts and its last answer."""
     own = [message for message in messages_of(run) if not message.from_history]
     prompts = [text for m in own if m.role == "user" and (text := text_of(m.content))]
     answers = [text for m in own if m.role == "assistant" and (text := text_of(m.content))]
@@ -362,7 +361,7 @@ def _unstated_ends(run: Run) -> JsonObject:
     return {
         name: value if texts[name] is None else texts[name]
         for name, value in ends.items()
-        if value is not None and [texts[name]] != stated[name]
+        if (value is not None or stated[name]) and [texts[name]] != stated[name]
     }
 
 
