@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from kern_nb.extra_keys import FILES
 from kern_nb.ingest.importers.atif_own import OWN
@@ -19,6 +19,7 @@ from kern_nb.operations.export.plain import to_json, without_none
 from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, Usage, is_parts, text_of
 
 JsonObject = dict[str, Any]
+_Calls: TypeAlias = "defaultdict[str | None, list[tuple[JsonObject, ToolCall]]]"
 
 _SOURCES = {"system": "system", "user": "user", "assistant": "agent"}
 _ROLLOUT = ("prompt_token_ids", "completion_token_ids", "logprobs")
@@ -49,31 +50,32 @@ class Steps:
         self.n_messages = self.n_calls = 0
         self._media, self._load = media, load
         self._is_atif, self._estimated = is_atif, estimated
-        self._pending: dict[str | None, list[tuple[JsonObject, ToolCall]]] = defaultdict(list)
+        self._pending: _Calls = defaultdict(list)  # of the run, and of those before it
+        self._unanswered: _Calls = defaultdict(list)
         self._steps_by_call: dict[tuple[str, str], JsonObject] = {}
 
     def add_run(self, run: Run, *, is_copied: bool) -> None:
         """Add the messages of a run, and the calls that are in none of them."""
         first = len(self.steps)
-        carried = dict(self._pending)
-        self._pending.clear()
+        last_answer: JsonObject | None = None
         for message in messages_of(run):
             copied = is_copied or message.from_history is True
             self.n_messages += 1
             if message.role in RESULT_ROLES:
-                self._add_result(run, message, carried, first, is_copied=copied)
+                self._add_result(message, first, is_copied=copied)
             else:
-                self._add_message(run, message, is_copied=copied)
+                step = self._add_message(run, message, is_copied=copied)
+                last_answer = step if step["source"] == "agent" else last_answer
         in_messages = {id(call) for message in run.messages for call in message.tool_calls}
         for call in run.tool_calls:
             if id(call) not in in_messages and call.message_index is None:
-                agent_steps = [step for step in self.steps[first:] if step["source"] == "agent"]
-                step = agent_steps[-1] if agent_steps else self._new_step("agent", "", is_copied=is_copied)
-                self._add_calls(run, step, [call])
+                last_answer = last_answer or self._new_step("agent", "", is_copied=is_copied)
+                self._add_calls(run, last_answer, [call])
         if not is_copied:
             self._mark_run(run, first)
-        for call_id, entries in carried.items():
-            self._pending[call_id] = entries + self._pending[call_id]
+        for call_id, entries in self._pending.items():
+            self._unanswered[call_id] += entries
+        self._pending.clear()
 
     def add_reference(self, run: Run, call_id: str | None, trajectory_id: str) -> None:
         """Refer to the trajectory of a member or step from the result of the call that started it.
@@ -85,7 +87,7 @@ class Steps:
             call_id = None
             step = self.steps[-1] if self.steps else self._new_step("system", "", only_results=True)
         results = _results(step)
-        result = next((r for r in results if call_id is not None and r.get("source_call_id") == call_id), None)
+        result = next((r for r in results if r.get("source_call_id") == call_id), None) if call_id else None
         if result is None:
             result = without_none({"source_call_id": call_id, "extra": {OWN: {"is_message": False}}})
             results.append(result)
@@ -93,7 +95,7 @@ class Steps:
 
     def finish(self) -> list[JsonObject]:
         """Add the results of calls that no message has; return the steps."""
-        for call_id, entries in self._pending.items():
+        for call_id, entries in self._unanswered.items():
             for step, call in entries:
                 if call.result is not None and call_id == call.tool_call_id:
                     result: JsonObject = {"source_call_id": call.tool_call_id}
@@ -101,7 +103,7 @@ class Steps:
                     self._set_result_content(result, own, call.result)
                     failed = {} if call.is_error is None else {"is_error": call.is_error}
                     _results(step).append(result | {"extra": failed | {OWN: own}})
-        self._pending.clear()
+        self._unanswered.clear()
         for number, step in enumerate(self.steps, 1):
             step["step_id"] = number
         return self.steps
@@ -119,7 +121,7 @@ class Steps:
         self.steps.append(step)
         return step
 
-    def _add_message(self, run: Run, message: Message, *, is_copied: bool) -> None:
+    def _add_message(self, run: Run, message: Message, *, is_copied: bool) -> JsonObject:
         source = _SOURCES.get(message.role, "system")
         step = self._new_step(source, "", is_copied=is_copied)
         if message.created_at is not None:
@@ -151,6 +153,7 @@ class Steps:
             own["parts"] = others
         _set_extra(step, extra, own)
         self._add_calls(run, step, message.tool_calls)
+        return step
 
     def _to_content(self, message: Message, own: JsonObject) -> tuple[Any, list[Any]]:
         """The message of a step, and the parts that it cannot have; ``own`` notes a value that is no text."""
@@ -272,17 +275,9 @@ class Steps:
         _set_extra(record, extra, own)
         return record
 
-    def _add_result(
-        self,
-        run: Run,
-        message: Message,
-        carried: dict[str | None, list[tuple[JsonObject, ToolCall]]],
-        first: int,
-        *,
-        is_copied: bool,
-    ) -> None:
+    def _add_result(self, message: Message, first: int, *, is_copied: bool) -> None:
         """Add a tool's message to the step of its call; without one, to the step before it."""
-        entry = self._take(message, self._pending) or self._take(message, carried)
+        entry = self._take(message, self._pending) or self._take(message, self._unanswered)
         own = without_none({"message_id": message.message_id, "partial": message.partial})
         if message.created_at is not None:
             own["timestamp"] = message.created_at.isoformat()
@@ -316,9 +311,7 @@ class Steps:
         _results(step).append(result)
 
     @staticmethod
-    def _take(
-        message: Message, pending: dict[str | None, list[tuple[JsonObject, ToolCall]]]
-    ) -> tuple[JsonObject, ToolCall] | None:
+    def _take(message: Message, pending: _Calls) -> tuple[JsonObject, ToolCall] | None:
         """Remove and return the call that a result answers: by its id, else by the name of the tool."""
         if message.tool_call_id is not None:
             entries: Iterable[tuple[JsonObject, ToolCall]] = pending.get(message.tool_call_id, [])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from datetime import date, time
 from typing import Any
 
 from kern_nb.control_characters import replace_surrogates
+
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 def to_plain(value: Any) -> Any:
@@ -36,8 +39,9 @@ def to_plain(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Write a value as JSON."""
-    return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    """Write a value as JSON. Characters that some readers take for the end of a line are escaped."""
+    text = json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return _LINE_ENDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def without_none(fields: dict[str, Any]) -> dict[str, Any]:
